@@ -1,0 +1,247 @@
+"""Checkpoints: atomic save, load, resume; and the files of the original implementation.
+
+A run keeps `checkpoints/last.pt` and the one before it, `previous.pt`. Files are read with `weights_only=True` or as
+safetensors: a checkpoint from a stranger cannot run code.
+"""
+
+import io
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+
+StateDict = dict[str, Tensor]
+
+FOLDER = "checkpoints"
+LAST = "last.pt"
+PREVIOUS = "previous.pt"
+
+
+class DamagedCheckpoint(UserError):
+    """A file that is cut off or otherwise not what was written."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a temporary file, flush it to the disk, and give it its name: `path` is whole or as it was before.
+
+    Raises UserError where the system refuses, such as on a full disk.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"could not write {path}: {error.strerror}; what was saved before is unharmed") from error
+
+
+def save(run: Path, checkpoint: dict[str, Any], *, keep_as: str | None = None) -> None:
+    """Write the newest checkpoint of a run; the one before it stays as `previous.pt`.
+
+    keep_as: a further name to keep this one under for good, such as "epoch_0100.pt".
+    """
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    incoming = folder / "incoming.pt"
+    write_atomically(incoming, buffer.getvalue())
+    if keep_as:
+        (folder / keep_as).unlink(missing_ok=True)
+        os.link(incoming, folder / keep_as)
+    if (folder / LAST).exists():
+        (folder / LAST).replace(folder / PREVIOUS)
+    incoming.replace(folder / LAST)
+
+
+def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
+    """The newest whole checkpoint of a run, or None where there is none yet; what had to be passed over is named."""
+    damaged: list[DamagedCheckpoint] = []
+    # A run that was killed between the two renames of `save` has its newest checkpoint under "incoming.pt".
+    for name in ("incoming.pt", LAST, PREVIOUS):
+        path = run / FOLDER / name
+        if not path.exists():
+            continue
+        try:
+            checkpoint = load(path)
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+            continue
+        warnings.extend(f"{error}; going back to {path.name}" for error in damaged)
+        return checkpoint
+    if damaged:
+        raise UserError(f"no whole checkpoint in {run / FOLDER}: {damaged[0]}; start anew with --name NEW")
+    return None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read one checkpoint or weights file (.pt, .pth, .safetensors) onto the CPU, running no code from it."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint at {path}") from None
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint(
+            f"{path} is damaged or holds more than tensors and plain values, which could run code; refused"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise DamagedCheckpoint(f"{path} is cut off or damaged: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    if "_metadata" in content:
+        content.pop("_metadata")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:160]
+
+
+def load_weights(network: nn.Module, state: StateDict, origin: str) -> None:
+    """Load a state dict whole; raises UserError naming the keys that are missing, unknown or of another shape."""
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    wrong = [f"{key} is missing" for key in expected.keys() - given.keys()]
+    wrong += [f"{key} is not known" for key in given.keys() - expected.keys()]
+    wrong += [
+        f"{key} is {given[key]} instead of {expected[key]}"
+        for key in expected.keys() & given.keys()
+        if expected[key] != given[key]
+    ]
+    if wrong:
+        shown = "; ".join(sorted(wrong)[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
+        raise UserError(f"{origin} does not fit this network: {shown}")
+    network.load_state_dict(state)
+
+
+def generator_from(state: StateDict, origin: str) -> ResnetGenerator:
+    """A generator of the width and depth that `state`, in our names, has; raises UserError where it is no generator."""
+    if "stem.weight" not in state:
+        raise UserError(f"{origin} holds no ResNet generator: there is no stem.weight among its keys")
+    blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
+    network = ResnetGenerator(width=state["stem.weight"].size(0), blocks=max(1, len(blocks)))
+    load_weights(network, state, origin)
+    return network
+
+
+def load_generator(path: Path, direction: str) -> tuple[ResnetGenerator, dict[str, Any]]:
+    """A trained generator to translate with, and its run's configuration (empty for a bare weights file).
+
+    Args:
+        path: a run's folder, a checkpoint of one, or a generator of the original implementation
+            (`latest_net_G.pth`, `latest_net_G_A.pth`), as .pth or .safetensors.
+        direction: "a2b" or "b2a". A bare generator has only one and ignores this.
+    """
+    if path.is_dir():
+        warnings: list[str] = []
+        content = load_newest(path, warnings)
+        if content is None:
+            raise UserError(f"no checkpoint in {path / FOLDER}: give a run's folder, a .pt or a .pth file")
+    else:
+        content = load(path)
+    if "model" in content and "config" in content:
+        name = {"a2b": "G_A", "b2a": "G_B"}[direction]
+        averaged = any(key.startswith(f"{name}_ema.") for key in content["model"])
+        prefix = f"{name}_ema." if averaged else f"{name}."
+        state = {key.removeprefix(prefix): value for key, value in content["model"].items() if key.startswith(prefix)}
+        return generator_from(state, str(path)), content["config"]
+    try:
+        state = from_original(content) if is_original(content) else content
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return generator_from(state, str(path)), {}
+
+
+# --- files of the original implementation --------------------------------------------------------------------------
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def _generator_table(blocks: int, second: int) -> Iterator[tuple[str, str]]:
+    """(our module, the original's) of a generator; `second` is the index of a block's second convolution."""
+    yield from (("stem", "model.1"), ("down.0", "model.4"), ("down.1", "model.7"))
+    for block in range(blocks):
+        yield f"blocks.{block}.conv1", f"model.{10 + block}.conv_block.1"
+        yield f"blocks.{block}.conv2", f"model.{10 + block}.conv_block.{second}"
+    tail = 10 + blocks
+    yield from (("up.0", f"model.{tail}"), ("up.1", f"model.{tail + 3}"), ("head", f"model.{tail + 7}"))
+
+
+_DISCRIMINATOR_TABLE = tuple((f"layers.{i}", f"model.{j}") for i, j in enumerate((0, 2, 5, 8, 11)))
+
+
+def _table(blocks: int, second: int) -> list[tuple[str, str]]:
+    """The pairs for a generator of that many blocks, or for a discriminator where there are none."""
+    return list(_generator_table(blocks, second)) if blocks else list(_DISCRIMINATOR_TABLE)
+
+
+def _renamed(state: StateDict, table: dict[str, str]) -> StateDict:
+    renamed = {}
+    for key, value in state.items():
+        module, _, kind = key.rpartition(".")
+        renamed[f"{table[module]}.{kind}"] = value
+    return renamed
+
+
+def from_original(state: dict[str, Any]) -> StateDict:
+    """Translate a generator's or discriminator's state dict from the original implementation's keys to ours.
+
+    Recognises the number of blocks, files trained with dropout, and those of early versions, whose statistics of
+    instance norms are dropped. Raises UserError naming the keys that belong to neither network.
+    """
+    kept = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _STATISTICS}
+    convolutions = [match for key in kept if (match := re.fullmatch(r"model\.(\d+)\.conv_block\.(\d+)\.weight", key))]
+    blocks = len({match[1] for match in convolutions})
+    second = max((int(match[2]) for match in convolutions), default=0)
+    table = {theirs: ours for ours, theirs in _table(blocks, second)}
+    expected = {f"{module}.{kind}" for module in table for kind in ("weight", "bias")}
+    if expected != set(kept):
+        unknown, missing = sorted(set(kept) - expected), sorted(expected - set(kept))
+        kind = f"ResNet generator of {blocks} blocks" if blocks else "PatchGAN discriminator"
+        raise UserError(
+            f"not a {kind} of the original implementation: "
+            + "; ".join(
+                f"{what} {', '.join(keys[:4])}" for what, keys in (("unknown", unknown), ("missing", missing)) if keys
+            )
+        )
+    return _renamed(kept, table)
+
+
+def to_original(state: StateDict, *, dropout: bool = False) -> StateDict:
+    """The inverse of `from_original`; `dropout` gives the names of files trained with dropout."""
+    blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    return _renamed(state, dict(_table(blocks, 6 if dropout else 5)))
+
+
+def is_original(state: dict[str, Any]) -> bool:
+    """Whether a file's content is a bare state dict in the original implementation's names."""
+    return bool(state) and all(key.startswith("model.") for key in state)
+
+
+def discriminator_from(state: StateDict, origin: str) -> PatchDiscriminator:
+    """A discriminator of the width that `state`, in our names, has."""
+    if "layers.0.weight" not in state:
+        raise UserError(f"{origin} holds no PatchGAN discriminator: there is no layers.0.weight among its keys")
+    network = PatchDiscriminator(width=state["layers.0.weight"].size(0))
+    load_weights(network, state, origin)
+    return network

@@ -1,0 +1,344 @@
+"""The configuration: frozen dataclasses that are also the command line and the file beside the weights."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import tyro
+import yaml
+
+from cyclegan_fast.errors import UserError
+
+Preset = Literal["demo", "paper128", "paper256"]
+Generator = Literal["resnet_9", "resnet_6"]
+GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
+Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
+AmpDtype = Literal["auto", "bfloat16", "float16"]
+Impl = Literal["auto", "triton", "reference"]
+
+CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _require_choice(name: str, value: object, choices: object) -> None:
+    allowed = get_args(choices)
+    _require(value in allowed, f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Images and how they are prepared."""
+
+    data: Path | None = None
+    """folder with trainA/, trainB/ and, where there are any, testA/ and testB/; by default the embedded photographs"""
+    preprocess: Preprocess = "resize_and_crop"
+    """how an image becomes a training image: resize to a square and crop at random, only crop, scale to a width, scale
+    and crop, or none; without a crop each image keeps its own shape (sides rounded to multiples of 4), at batch size 1"""
+    load_size: int = 286
+    """side (or width, for scale_width) in pixels that images are resized to before the crop"""
+    crop_size: int = 256
+    """side in pixels of the square that is trained on, a multiple of 4"""
+    flip: bool = True
+    """mirror each image horizontally with probability 0.5"""
+    batch_size: int = 1
+    """images of each domain in one step"""
+    workers: int = 2
+    """threads that prepare images ahead of the step; 0 prepares them in between steps; never changes a result"""
+    cache_gib: float | None = None
+    """memory in GiB for decoded images; by default half of what is free; what does not fit is decoded each time"""
+    strict: bool = False
+    """stop at the first image that cannot be read, instead of leaving it out"""
+
+    def __post_init__(self) -> None:
+        _require_choice("preprocess", self.preprocess, Preprocess)
+        for name, smallest in (("load_size", 8), ("crop_size", 24), ("batch_size", 1), ("workers", 0)):
+            value = getattr(self, name)
+            _require(value >= smallest, f"{name} must be at least {smallest}, got {value}")
+        _require(self.crop_size % 4 == 0, f"crop_size must be a multiple of 4, got {self.crop_size}")
+        _require(
+            self.preprocess not in ("resize_and_crop", "scale_width_and_crop") or self.load_size >= self.crop_size,
+            f"load_size must be at least crop_size ({self.crop_size}), got {self.load_size}",
+        )
+        _require(
+            self.preprocess in CROPPING or self.batch_size == 1,
+            f"preprocess {self.preprocess!r} keeps each image's own shape and needs batch_size 1, got {self.batch_size}",
+        )
+        _require(self.cache_gib is None or self.cache_gib >= 0, f"cache_gib must not be negative, got {self.cache_gib}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The four networks."""
+
+    generator: Generator = "resnet_9"
+    """ResNet generator with 9 residual blocks (256x256 and larger) or 6 (128x128)"""
+    ngf: int = 64
+    """channels of the generators' first convolution"""
+    ndf: int = 64
+    """channels of the discriminators' first convolution"""
+    impl: Impl = "auto"
+    """implementation of the fused operators"""
+
+    @property
+    def blocks(self) -> int:
+        return int(self.generator.removeprefix("resnet_"))
+
+    def __post_init__(self) -> None:
+        _require_choice("generator", self.generator, Generator)
+        _require_choice("impl", self.impl, Impl)
+        for name in ("ngf", "ndf"):
+            _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The objective."""
+
+    gan_loss: GanLoss = "lsgan"
+    """adversarial loss; wgan-gp needs second derivatives and runs its discriminators on the reference operators"""
+    lambda_cycle: float = 10.0
+    """weight of both cycle-consistency losses"""
+    lambda_identity: float = 0.5
+    """weight of the identity losses, in units of lambda_cycle; 0 skips their forward passes"""
+    pool_size: int = 50
+    """generated images of each domain kept for the discriminators; 0 trains them on the newest only"""
+
+    def __post_init__(self) -> None:
+        _require_choice("gan_loss", self.gan_loss, GanLoss)
+        for name in ("lambda_cycle", "lambda_identity", "pool_size"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        _require(
+            self.lambda_cycle > 0 or self.lambda_identity == 0,
+            "lambda_identity is in units of lambda_cycle: with lambda_cycle 0 it must be 0 too",
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its schedule."""
+
+    learning_rate: float = 2e-4
+    """Adam's step size for the first `epochs` epochs; it then falls linearly towards zero"""
+    beta1: float = 0.5
+    """Adam's decay rate of the first moment"""
+    epochs: int = 100
+    """epochs at the full learning rate"""
+    decay_epochs: int = 100
+    """epochs after that, over which the learning rate falls"""
+    ema: float = 0.0
+    """decay of the moving average of the generators' weights, which then draws the samples and is scored; 0 for none"""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        _require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
+        _require(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
+        _require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
+        _require(self.decay_epochs >= 0, f"decay_epochs must not be negative, got {self.decay_epochs}")
+        _require(self.epochs + self.decay_epochs > 0, "epochs and decay_epochs must not both be 0")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run: where, on what, and what it writes when."""
+
+    name: str | None = None
+    """folder of the run under `runs`; by default made from the data and the preset. The same command continues it"""
+    runs: Path = Path("runs")
+    """folder that holds the runs"""
+    device: str = "auto"
+    """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+    amp: bool = False
+    """mixed precision: convolutions and fused operators in low precision; weights, statistics, losses in float32"""
+    amp_dtype: AmpDtype = "auto"
+    """low precision of --amp; "auto" is bfloat16 where the hardware has it and float16 with loss scaling elsewhere"""
+    seed: int = 0
+    """fixes weights, images, crops and pools"""
+    deterministic: bool = False
+    """the same bits for the same seed on a GPU too, at some cost in speed"""
+    max_steps: int | None = None
+    """stop after this many steps, whatever `epochs` says"""
+    report_every: int = 50
+    """steps between two lines of metrics.jsonl and of TensorBoard, each with mean losses"""
+    sample_every: int = 1000
+    """steps between two grids of samples"""
+    checkpoint_every: int = 1000
+    """steps between two checkpoints"""
+    keep_every_epochs: int = 0
+    """keep a checkpoint of every this many epochs for good; 0 keeps the two newest only"""
+
+    def __post_init__(self) -> None:
+        _require_choice("amp_dtype", self.amp_dtype, AmpDtype)
+        _require(
+            self.amp or self.amp_dtype == "auto", f"amp_dtype {self.amp_dtype} has no effect without --amp: add --amp"
+        )
+        for name in ("report_every", "sample_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
+        _require(self.keep_every_epochs >= 0, f"keep_every_epochs must not be negative, got {self.keep_every_epochs}")
+        _require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be positive, got {self.max_steps}")
+        _require(0 <= self.seed < 2**63, f"seed must be at least 0 and below 2^63, got {self.seed}")
+        _require(
+            self.name is None or (self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0")),
+            f"name must be a plain folder name, got {self.name!r}",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train CycleGAN: two generators that translate between two folders of unpaired images.
+
+    Without --data the embedded photographs are used, with settings for a small machine (preset demo).
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.loss.gan_loss != "wgan-gp" or self.data.preprocess in CROPPING,
+            f"gan_loss wgan-gp mixes real and generated images and needs them of one size: preprocess "
+            f"{self.data.preprocess!r} does not give that; use one of {', '.join(CROPPING)}",
+        )
+
+    @property
+    def total_epochs(self) -> int:
+        return self.optimizer.epochs + self.optimizer.decay_epochs
+
+
+PRESETS: dict[Preset, Config] = {
+    "demo": Config(
+        data=DataConfig(load_size=72, crop_size=64),
+        networks=NetworkConfig(generator="resnet_6", ngf=32, ndf=32),
+        optimizer=OptimizerConfig(epochs=4, decay_epochs=4, ema=0.995),
+        run=RunConfig(report_every=25, sample_every=250, checkpoint_every=250),
+    ),
+    "paper128": Config(data=DataConfig(load_size=143, crop_size=128), networks=NetworkConfig(generator="resnet_6")),
+    "paper256": Config(),
+}
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values, ready for YAML, JSON and checkpoints."""
+    plain: dict[str, Any] = asdict(config, dict_factory=lambda pairs: {k: _plain(v) for k, v in pairs})
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_dict(values: dict[str, Any], origin: str) -> Config:
+    """The inverse of `to_dict`; fields left out keep their defaults. `origin` names the file in errors."""
+    config = _fill(Config(), values, origin)
+    assert isinstance(config, Config)
+    return config
+
+
+def _fill(section: Any, values: Any, origin: str) -> Any:
+    if not isinstance(values, dict):
+        raise UserError(f"{origin}: {type(section).__name__} must be a mapping of names to values, got {values!r}")
+    known = {f.name for f in fields(section)}
+    unknown = sorted(map(str, set(values) - known))
+    if unknown:
+        raise UserError(f"{origin}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    hints = get_type_hints(type(section))
+    changes = {}
+    for name, value in values.items():
+        current = getattr(section, name)
+        changes[name] = (
+            _fill(current, value, origin) if is_dataclass(current) else _typed(value, hints[name], name, origin)
+        )
+    try:
+        return replace(section, **changes)
+    except ValueError as error:
+        raise UserError(f"{origin}: {error}") from error
+
+
+def _typed(value: Any, hint: Any, name: str, origin: str) -> Any:
+    """Take a value of a file for a field of type `hint`: a path may be a string and a float an integer."""
+    options = get_args(hint) if type(None) in get_args(hint) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if option is Path and isinstance(value, str):
+            return Path(value)
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if option in (int, bool, str) and type(value) is option:
+            return value
+        if isinstance(value, str) and value in get_args(option):
+            return value
+    raise UserError(f"{origin}: {name} cannot be {value!r}")
+
+
+def save(config: Config, path: Path) -> None:
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def load(path: Path) -> Config:
+    """Read a configuration that `save` wrote, or part of one."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no configuration at {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+    return from_dict(values or {}, str(path))
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """The fields in which two configurations differ, as "name: one -> other"."""
+    found = []
+    for section, values in to_dict(one).items():
+        for name, value in values.items():
+            theirs = to_dict(other)[section][name]
+            if value != theirs:
+                found.append(f"{name}: {value} -> {theirs}")
+    return found
+
+
+@dataclass(frozen=True)
+class _CommandLine:
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+    preset: Preset
+    """settings to start from: demo (64x64, small networks; without --data), paper128, paper256 (with --data)"""
+    config: Path | None = None
+    """start from this YAML file instead, such as the config.yaml of a run; flags given beside it replace its values"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
+    """The configuration that a command line asks for, and the name of what it started from.
+
+    Prints help or an error and raises SystemExit as argparse does; raises UserError for a bad file.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=get_args(Preset))
+    first.add_argument("--config", type=Path)
+    first.add_argument("--data")
+    chosen, _ = first.parse_known_args(arguments)
+    if chosen.config and chosen.preset:
+        raise UserError("--config and --preset both say what to start from: give one of them")
+    preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
+    start = load(chosen.config) if chosen.config else PRESETS[preset]
+    try:
+        command_line = tyro.cli(
+            _CommandLine,
+            prog="python -m cyclegan_fast.train",
+            description=Config.__doc__,
+            args=arguments,
+            default=_CommandLine(settings=start, preset=preset, config=chosen.config),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return command_line.settings, chosen.config.stem if chosen.config else preset

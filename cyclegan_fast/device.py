@@ -1,0 +1,73 @@
+"""Where training runs and in which precision."""
+
+import os
+import platform
+
+import torch
+
+from cyclegan_fast.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the first CUDA device where there is one and the CPU elsewhere.
+
+    Raises UserError for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {name}: PyTorch {torch.__version__} sees no CUDA device here; use --device cpu")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices, instead of emulating it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if platform.machine() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def working_dtype(device: torch.device, amp: bool, amp_dtype: str) -> tuple[torch.dtype, str | None]:
+    """What convolutions and fused operators compute in, and a sentence for the user where that needs one.
+
+    Without `amp` it is float32. "auto" is bfloat16 where the hardware has it; elsewhere float16 on a GPU, and float32
+    on a CPU, which has nothing faster.
+    """
+    if not amp:
+        return torch.float32, None
+    if amp_dtype == "auto":
+        if has_bfloat16(device):
+            return torch.bfloat16, None
+        if device.type == "cuda":
+            return torch.float16, "--amp: this GPU has no bfloat16; using float16 with loss scaling"
+        return torch.float32, "--amp: this processor has no bfloat16 instructions; computing in float32"
+    if device.type == "cpu" and amp_dtype == "float16":
+        return torch.float16, "--amp-dtype float16: convolutions in float16 are very slow on a CPU"
+    if amp_dtype == "bfloat16" and not has_bfloat16(device):
+        return torch.bfloat16, f"--amp-dtype bfloat16: emulated on this {device.type}, slower than float32"
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp_dtype], None
+
+
+def make_deterministic() -> None:
+    """Ask PyTorch for the same bits for the same input, on a GPU too."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def describe(device: torch.device) -> str:
+    """The device's name for a report, such as "NVIDIA H200" or "CPU, 2 threads (AVX512)"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads ({torch.backends.cpu.get_cpu_capability()})"

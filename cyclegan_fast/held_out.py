@@ -1,0 +1,100 @@
+"""Held-out images under both generators: sample grids while training, scores at its end."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cyclegan_fast.data import Data, HeldOut, Images, resize
+from cyclegan_fast.images import Pixels, to_pixels, to_signed
+from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.scores import Score, best_colour_lookup, score
+from cyclegan_fast.step import CycleGAN
+
+SAMPLES = 8
+SCORED = 64
+BATCH = 8
+
+
+@torch.no_grad()
+def translated(generator: ResnetGenerator, pixels: Pixels) -> Pixels:
+    """uint8 [N, H, W, 3] -> the same through a generator, in the precision of its weights."""
+    device = next(generator.parameters()).device
+    batches = np.array_split(pixels, range(BATCH, len(pixels), BATCH))
+    return np.concatenate([to_pixels(generator(to_signed(torch.from_numpy(batch).to(device)))) for batch in batches])
+
+
+def first(images: Images, count: int) -> Pixels:
+    return np.stack([images[index] for index in range(min(count, len(images)))])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images that every grid of a run shows, [N, side, side, 3]: held out where there are any."""
+
+    pixels_A: Pixels
+    pixels_B: Pixels
+    truth_A: Pixels | None
+
+    @staticmethod
+    def of(data: Data, side: int) -> "Samples":
+        def pick(held_out: HeldOut | None, training: Images) -> Pixels:
+            pixels = [images[i] for images in [held_out.images if held_out else training] for i in spread(len(images))]
+            return np.stack([np.asarray(resize(Image.fromarray(p), side, side)) for p in pixels])
+
+        def spread(count: int) -> list[int]:
+            return [i * count // min(SAMPLES, count) for i in range(min(SAMPLES, count))]
+
+        truth = data.test_A.truth if data.test_A else None
+        return Samples(
+            pixels_A=pick(data.test_A, data.training.images_A),
+            pixels_B=pick(data.test_B, data.training.images_B),
+            truth_A=np.stack([truth[i] for i in spread(len(truth))]) if truth else None,
+        )
+
+    def grids(self, model: CycleGAN) -> dict[str, dict[str, Pixels]]:
+        """Rows of pictures by label, for each domain."""
+        G_A, G_B = model.translator("a2b"), model.translator("b2a")
+        fake_B, fake_A = translated(G_A, self.pixels_A), translated(G_B, self.pixels_B)
+        rows_A = {"real A": self.pixels_A, "fake B = G_A(A)": fake_B}
+        if self.truth_A is not None:
+            rows_A["truth"] = self.truth_A
+        rows_A |= {
+            "reconstruction G_B(G_A(A))": translated(G_B, fake_B),
+            "identity G_B(A)": translated(G_B, self.pixels_A),
+        }
+        rows_B = {
+            "real B": self.pixels_B,
+            "fake A = G_B(B)": fake_A,
+            "reconstruction G_A(G_B(B))": translated(G_A, fake_A),
+            "identity G_A(B)": translated(G_A, self.pixels_B),
+        }
+        return {"A": rows_A, "B": rows_B}
+
+
+def scores(model: CycleGAN, data: Data) -> tuple[list[Score], list[str]]:
+    """The rows of the final table, and remarks on what could not be scored."""
+    G_A, G_B = model.translator("a2b"), model.translator("b2a")
+    rows: list[Score] = []
+    notes: list[str] = []
+    if data.test_A:
+        images = first(data.test_A.images, SCORED)
+        fake = translated(G_A, images)
+        if data.test_A.truth:
+            truth = first(data.test_A.truth, SCORED)
+            rows += [
+                score("translated, G_A(A) against the truth", fake, truth),
+                score("untranslated, A against the truth", images, truth),
+                score("best colour lookup, fitted with the truth", best_colour_lookup(images, truth), truth),
+            ]
+        else:
+            notes.append("the true translation of these images is not known: only reconstructions are scored")
+        rows.append(score("reconstructed, G_B(G_A(A)) against A", translated(G_B, fake), images))
+    if data.test_B:
+        images = first(data.test_B.images, SCORED)
+        rows.append(score("reconstructed, G_A(G_B(B)) against B", translated(G_A, translated(G_B, images)), images))
+    missing = [name for name, images in (("testA", data.test_A), ("testB", data.test_B)) if images is None]
+    if missing:
+        notes.append(f"no images in {' and '.join(missing)}: nothing held out to score there")
+    return rows, notes

@@ -1,0 +1,76 @@
+"""Reading and writing image files: any format that Pillow knows, as 8-bit RGB."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
+
+
+class UnreadableImage(Exception):
+    """A file that is no whole image; the message names it and says what is wrong."""
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The image files anywhere below `folder`, in a fixed order."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode a file to an upright RGB image.
+
+    Greyscale, palette, CMYK and 16-bit images are converted to 8-bit RGB, transparent ones are laid over white, and the
+    camera's orientation is applied. Raises UnreadableImage.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UnreadableImage(f"{path}: {reason}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # 16 bits a pixel, in one of Pillow's several modes for it
+        values = np.asarray(image).astype(np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"values from {values.min():.0f} to {values.max():.0f} do not fit 16 bits")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; convert the image to 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def to_signed(pixels: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1], on the same device."""
+    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """[N, 3, H, W] in [-1, 1] -> uint8 [N, H, W, 3] on the host, rounded (not truncated)."""
+    levels = images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels: Pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels
+
+
+def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
+    """Write uint8 [H, W, 3]; the format follows the name. A file appears whole or not at all."""
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        Image.fromarray(pixels).save(temporary, **options)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

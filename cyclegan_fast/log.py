@@ -1,0 +1,128 @@
+"""One record of a run's progress: to the console, to metrics.jsonl and to TensorBoard."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from cyclegan_fast.checkpoint import write_atomically
+
+METRICS = "metrics.jsonl"
+
+
+class NonFiniteLoss(Exception):
+    """A loss is NaN or infinite; the message names it and the step."""
+
+
+class RunLog:
+    """Gathers losses between reports and writes each report once, also across a resume.
+
+    Args:
+        run: the run's folder.
+        total_steps: for the progress bar.
+        state: `state_dict()` of the run's checkpoint; what was written after it is cut off.
+    """
+
+    def __init__(self, run: Path, total_steps: int, state: dict[str, Any] | None) -> None:
+        state = state or {"step": 0, "elapsed_s": 0.0, "sums": {}, "count": 0, "since_s": 0.0}
+        self.run = run
+        self.step: int = state["step"]
+        self._sums: dict[str, Tensor] = dict(state["sums"])
+        self._count: int = state["count"]
+        self._elapsed_before_s: float = state["elapsed_s"]
+        self._since_s: float = state["since_s"]  # elapsed time at the last report
+        self._started = time.perf_counter()
+        cut_off_after(run / METRICS, self.step)
+        self._file = open(run / METRICS, "a", encoding="utf-8")
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=self.step + 1)
+        self._bar = tqdm(
+            total=total_steps, initial=self.step, desc="training", unit="step", dynamic_ncols=True, smoothing=0.05
+        )
+
+    @property
+    def elapsed_s(self) -> float:
+        """Training time so far, without the time between a stop and a resume."""
+        return self._elapsed_before_s + time.perf_counter() - self._started
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Count one step. Sums stay on the device: nothing waits for it before the next report."""
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+        self._count += 1
+        self.step += 1
+        self._bar.update()
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteLoss where a loss since the last report was not finite."""
+        for name, total in self._sums.items():
+            if not math.isfinite(float(total)):
+                raise NonFiniteLoss(
+                    f"loss {name} became {float(total)} within the {self._count} steps up to {self.step}"
+                )
+
+    def report(self, *, epoch: int, learning_rate: float, batch_size: int) -> None:
+        """Write the mean of every loss since the last report; raises NonFiniteLoss instead of writing such a line."""
+        self.check_finite()
+        elapsed_s = self.elapsed_s
+        step_s = (elapsed_s - self._since_s) / self._count
+        losses = {name: float(total) / self._count for name, total in self._sums.items()}
+        record = {
+            "step": self.step,
+            "epoch": epoch,
+            "elapsed_s": round(elapsed_s, 2),
+            "step_ms": round(step_s * 1e3, 2),
+            "images_per_s": round(batch_size / step_s, 3),
+            "learning_rate": learning_rate,
+            "losses": losses,
+        }
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for name, value in losses.items():
+            self._board.add_scalar(f"loss/{name}", value, self.step)
+        self._board.add_scalar("learning_rate", learning_rate, self.step)
+        self._board.add_scalar("images_per_s", record["images_per_s"], self.step)
+        adversarial = f"G {losses['G_A']:.2f} {losses['G_B']:.2f} D {losses['D_A']:.2f} {losses['D_B']:.2f}"
+        cycle = f"cycle {losses['cycle_A']:.2f} {losses['cycle_B']:.2f}"
+        self._bar.set_postfix_str(f"epoch {epoch}, {step_s / batch_size * 1e3:.0f} ms/image, {adversarial} {cycle}")
+        self._sums, self._count, self._since_s = {}, 0, elapsed_s
+
+    def say(self, sentence: str) -> None:
+        """Print a line without tearing the progress bar."""
+        self._bar.write(sentence)
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = {name: total.to("cpu", torch.float64) for name, total in self._sums.items()}
+        return {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "sums": sums,
+            "count": self._count,
+            "since_s": self._since_s,
+        }
+
+    def close(self) -> None:
+        self._bar.close()
+        self._board.close()
+        self._file.close()
+
+
+def cut_off_after(path: Path, step: int) -> None:
+    """Keep the whole lines of a metrics file up to `step`: what came after the checkpoint will be written again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break  # the run was killed while it wrote this line
+        if record["step"] > step:
+            break
+        kept.append(line + "\n")
+    write_atomically(path, "".join(kept).encode())

@@ -1,0 +1,135 @@
+"""The paper's generator and discriminator (Zhu et al. 2017, sections 4 and 7.2)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels import Impl, instance_norm, reflection_pad, residual_block
+
+DOWNSAMPLING = 4  # two convolutions of stride 2
+
+
+class NormalisedConv2d(nn.Conv2d):
+    """A convolution in front of an instance norm, which cancels its bias: the bias is never added.
+
+    It stays in the state dict and in the parameter count, so that files of the original implementation load and save
+    without loss; its gradient, rounding noise in the original, is defined as zero.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride, padding=padding)
+        assert self.bias is not None
+        self.bias.requires_grad_(False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.weight, None, self.stride, self.padding)
+
+
+class NormalisedConvTranspose2d(nn.ConvTranspose2d):
+    """Doubles both sides, in front of an instance norm; its bias is treated as `NormalisedConv2d` treats its own."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+        assert self.bias is not None
+        self.bias.requires_grad_(False)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return F.conv_transpose2d(input, self.weight, None, stride=2, padding=1, output_padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """Holds two convolutions; `kernels.residual_block` computes with them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = NormalisedConv2d(channels, channels, 3)
+        self.conv2 = NormalisedConv2d(channels, channels, 3)
+
+    def forward(self, x: Tensor, *, pad_out: int, impl: Impl) -> Tensor:
+        """[N, C, H + 2, W + 2], padded by 1 -> [N, C, H + 2*pad_out, W + 2*pad_out]."""
+        return residual_block(x, self.conv1.weight, self.conv2.weight, pad_out=pad_out, impl=impl)
+
+
+class ResnetGenerator(nn.Module):
+    """Translates images of one domain into the other.
+
+    Args:
+        width: channels after the stem (`ngf` in the original), 64 in the paper.
+        blocks: residual blocks, 9 for 256x256 and larger, 6 for 128x128.
+        impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
+    """
+
+    def __init__(self, *, width: int = 64, blocks: int = 9, impl: Impl = "auto") -> None:
+        super().__init__()
+        if width < 1 or blocks < 1:
+            raise ValueError(f"width and blocks must be positive, got {width} and {blocks}")
+        self.impl: Impl = impl
+        self.stem = NormalisedConv2d(3, width, 7)
+        self.down = nn.ModuleList(
+            NormalisedConv2d(width * scale, width * scale * 2, 3, stride=2, padding=1) for scale in (1, 2)
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(width * 4) for _ in range(blocks))
+        self.up = nn.ModuleList(NormalisedConvTranspose2d(width * scale, width * scale // 2) for scale in (4, 2))
+        self.head = nn.Conv2d(width, 3, 7)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[N, 3, H, W] in [-1, 1] -> the same; H and W multiples of 4, in the weights' dtype.
+
+        Between two convolutions stands one fused operator; its result is already padded for the next one.
+        """
+        if image.size(2) % DOWNSAMPLING or image.size(3) % DOWNSAMPLING:
+            raise ValueError(f"image sides must be multiples of {DOWNSAMPLING}, got {image.size(2)}x{image.size(3)}")
+        impl, last_block = self.impl, len(self.blocks) - 1
+        x = reflection_pad(image, 3, impl=impl)
+        x = instance_norm(self.stem(x), activation="relu", impl=impl)
+        x = instance_norm(self.down[0](x), activation="relu", impl=impl)
+        x = instance_norm(self.down[1](x), activation="relu", pad=1, impl=impl)
+        for index, block in enumerate(self.blocks):
+            x = block(x, pad_out=0 if index == last_block else 1, impl=impl)
+        x = instance_norm(self.up[0](x), activation="relu", impl=impl)
+        x = instance_norm(self.up[1](x), activation="relu", pad=3, impl=impl)
+        return torch.tanh(self.head(x))
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges each 70x70 patch of an image as real or not (Isola et al. 2017, section 3.2.2).
+
+    Args:
+        width: channels of the first convolution (`ndf` in the original), 64 in the paper.
+        impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
+    """
+
+    def __init__(self, *, width: int = 64, impl: Impl = "auto") -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"width must be positive, got {width}")
+        self.impl: Impl = impl
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(3, width, 4, stride=2, padding=1),
+                NormalisedConv2d(width, width * 2, 4, stride=2, padding=1),
+                NormalisedConv2d(width * 2, width * 4, 4, stride=2, padding=1),
+                NormalisedConv2d(width * 4, width * 8, 4, padding=1),
+                nn.Conv2d(width * 8, 1, 4, padding=1),
+            ]
+        )
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[N, 3, H, W] in [-1, 1] -> scores [N, 1, h, w], one a patch and without a sigmoid; 256x256 gives 30x30."""
+        first, *middle, last = self.layers
+        x = F.leaky_relu(first(image), 0.2)
+        for layer in middle:
+            x = instance_norm(layer(x), activation="leaky_relu", negative_slope=0.2, impl=self.impl)
+        scores: Tensor = last(x)
+        return scores
+
+
+def initialise(network: nn.Module) -> None:
+    """Weights N(0, 0.02), biases 0 (Zhu et al. 2017, section 7.1)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)

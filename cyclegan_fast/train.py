@@ -1,0 +1,191 @@
+"""`python -m cyclegan_fast.train`: train CycleGAN, or continue a run that was interrupted."""
+
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from types import FrameType
+from typing import Any
+
+import torch
+
+from cyclegan_fast import checkpoint, config as configuration
+from cyclegan_fast.config import Config
+from cyclegan_fast.data import Data, open_data
+from cyclegan_fast.device import choose_device, describe, make_deterministic, working_dtype
+from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.gallery import write_index, write_samples
+from cyclegan_fast.held_out import Samples, scores
+from cyclegan_fast.log import NonFiniteLoss, RunLog
+from cyclegan_fast.run_folder import RESULTS, RunFolder, open_run, with_name
+from cyclegan_fast.scores import table
+from cyclegan_fast.step import CycleGAN, TrainingStep, learning_rate_factor
+
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
+
+
+class Interruption:
+    """Turns the first Ctrl-C (or SIGTERM) into a request to stop after the current step; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self.restore()
+
+    def restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class Training:
+    """One run from its configuration to its last checkpoint."""
+
+    def __init__(self, config: Config, data: Data, run: RunFolder) -> None:
+        self.config, self.data, self.run = config, data, run
+        self.device = choose_device(config.run.device)
+        dtype, remark = working_dtype(self.device, config.run.amp, config.run.amp_dtype)
+        if config.run.deterministic:
+            make_deterministic()
+        torch.manual_seed(config.run.seed)
+        self.model = CycleGAN(config).to(self.device)
+        self.step = TrainingStep(self.model, config, dtype)
+        everything = config.total_epochs * data.training.steps_per_epoch
+        self.total_steps = min(everything, config.run.max_steps or everything)
+        self.samples = Samples.of(data, config.data.crop_size)
+        if run.checkpoint:
+            self._restore(run.checkpoint)
+        self._announce(dtype, [*run.warnings, *data.warnings, *([remark] if remark else [])])
+        self.log = RunLog(run.path, self.total_steps, run.checkpoint["log"] if run.checkpoint else None)
+        self.saved_step: int | None = self.log.step if run.checkpoint else None
+
+    def _announce(self, dtype: torch.dtype, remarks: list[str]) -> None:
+        training = self.data.training
+        print(
+            f"{len(training.images_A)} images A, {len(training.images_B)} images B; {describe(self.device)}, "
+            f"{str(dtype).removeprefix('torch.')}; {self.run.path}, steps {self.run.step} to {self.total_steps}"
+        )
+        if self.config.loss.gan_loss == "wgan-gp":
+            remarks.append("wgan-gp needs second derivatives: the discriminators run on the reference operators")
+        for remark in remarks:
+            print(f"note: {remark}")
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["data"] != self.data.training.fingerprint():
+            raise UserError(f"the images changed since {self.run.path} was saved; give --name NEW for a new run")
+        checkpoint.load_weights(self.model, state["model"], str(self.run.path))
+        self.step.load_state_dict(state["step"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+    def train(self, interruption: Interruption) -> bool:
+        """Run the steps that are left; False where it was interrupted. The last state is saved either way."""
+        options, training = self.config.run, self.data.training
+        while self.log.step < self.total_steps and not interruption.requested:
+            epoch, first_step = divmod(self.log.step, training.steps_per_epoch)
+            epoch += 1
+            learning_rate = self.learning_rate(epoch)
+            self.step.set_learning_rate(learning_rate)
+            for batch in training.epoch(epoch, first_step):
+                self.log.add(self.step(*batch.to(self.device)))
+                now = self.log.step
+                if now % options.report_every == 0:
+                    self.log.report(epoch=epoch, learning_rate=learning_rate, batch_size=self.config.data.batch_size)
+                if now % options.sample_every == 0:
+                    self.draw_samples()
+                if now % options.checkpoint_every == 0:
+                    self.save()
+                if interruption.requested or now == self.total_steps:
+                    break
+            if options.keep_every_epochs and epoch % options.keep_every_epochs == 0 and not interruption.requested:
+                self.save(keep_as=f"epoch_{epoch:04d}.pt")
+        if self.saved_step != self.log.step:
+            self.save()
+        return self.log.step == self.total_steps
+
+    def learning_rate(self, epoch: int) -> float:
+        options = self.config.optimizer
+        return options.learning_rate * learning_rate_factor(epoch, options.epochs, options.decay_epochs)
+
+    def draw_samples(self) -> None:
+        write_samples(self.run.path, self.log.step, self.samples.grids(self.model))
+        write_index(self.run.path)
+
+    def save(self, keep_as: str | None = None) -> None:
+        """Write a checkpoint, unless something in it is not finite: the last good one then stays."""
+        self.log.check_finite()
+        for name, value in self.model.named_parameters():
+            if not torch.isfinite(value).all():
+                raise NonFiniteLoss(f"weights {name} are not finite at step {self.log.step}")
+        on_cuda = self.device.type == "cuda"
+        state = {
+            "config": configuration.to_dict(self.config),
+            "data": self.data.training.fingerprint(),
+            "model": dict(self.model.state_dict()),
+            "step": self.step.state_dict(),
+            "log": self.log.state_dict(),
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
+            },
+            "finished": self.log.step == self.total_steps,
+        }
+        checkpoint.save(self.run.path, state, keep_as=keep_as)
+        self.saved_step = self.log.step
+
+    def conclude(self) -> str:
+        """Score the run, write results.json and the gallery, and return the table."""
+        rows, notes = scores(self.model, self.data)
+        results = {
+            "step": self.log.step,
+            "training_s": round(self.log.elapsed_s, 1),
+            "device": describe(self.device),
+            "rows": [asdict(row) for row in rows],
+            "notes": notes,
+        }
+        checkpoint.write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
+        self.draw_samples()
+        lines = [f"{self.log.step} steps in {self.log.elapsed_s:.0f} s; means over held-out images:"] if rows else []
+        lines += [table(rows)] if rows else []
+        return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def train(config: Config, origin: str) -> int:
+    """Train the run that `config` describes to its end; returns the exit status."""
+    config = with_name(config, origin)
+    choose_device(config.run.device)  # refuse a missing device before anything is written
+    data = open_data(config.data, config.run.seed)
+    run = open_run(config)
+    training = Training(config, data, run)
+    interruption = Interruption()
+    try:
+        finished = training.train(interruption)
+        training.log.close()
+        print("" if finished else f"interrupted after step {training.log.step}; the same command continues")
+        print(training.conclude())
+    except NonFiniteLoss as error:
+        good = (
+            f"the checkpoint of step {training.saved_step} is kept" if training.saved_step else "nothing was saved yet"
+        )
+        raise UserError(f"{error}; {good}; a smaller --learning-rate or another --seed may help") from error
+    except OSError as error:
+        raise UserError(
+            f"could not write to {run.path}: {error.strerror or error}; the last checkpoint is kept"
+        ) from error
+    finally:
+        training.log.close()
+        interruption.restore()
+    print(f"gallery: {run.path / 'index.html'}")
+    return 0 if finished else INTERRUPTED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(lambda: train(*configuration.parse(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
