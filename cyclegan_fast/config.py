@@ -40,7 +40,7 @@ class DataConfig:
     """folder with trainA/, trainB/ and, where there are any, testA/ and testB/; by default the embedded photographs"""
     preprocess: Preprocess = "resize_and_crop"
     """how an image becomes a training image: resize to a square and crop at random, only crop, scale to a width, scale
-    and crop, or none; without a crop each image keeps its own shape (sides rounded to multiples of 4), at batch size 1"""
+    and crop, or none; without a crop each image keeps its own shape (sides rounded to multiples of 4), batch size 1"""
     load_size: int = 286
     """side (or width, for scale_width) in pixels that images are resized to before the crop"""
     crop_size: int = 256
@@ -68,7 +68,7 @@ class DataConfig:
         )
         _require(
             self.preprocess in CROPPING or self.batch_size == 1,
-            f"preprocess {self.preprocess!r} keeps each image's own shape and needs batch_size 1, got {self.batch_size}",
+            f"preprocess {self.preprocess!r} keeps each image's shape and needs batch_size 1, got {self.batch_size}",
         )
         _require(self.cache_gib is None or self.cache_gib >= 0, f"cache_gib must not be negative, got {self.cache_gib}")
 

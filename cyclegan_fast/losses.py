@@ -39,8 +39,8 @@ def generator_loss(fake_score: Tensor, gan_loss: GanLoss) -> Tensor:
 def discriminator_loss(real_score: Tensor, fake_score: Tensor, gan_loss: GanLoss) -> Tensor:
     """What a discriminator minimises: half of its loss on real images plus its loss on generated ones.
 
-    The half slows the discriminator against the generator (Zhu et al. 2017, section 7.1). "lsgan": mean (D(real) - 1)^2 and
-    mean D(fake)^2; "vanilla": cross entropy; "hinge": Lim and Ye 2017, eq. 9; "wgan-gp": Gulrajani et al. 2017,
+    The half slows the discriminator against the generator (Zhu et al. 2017, section 7.1). "lsgan": mean (D(real) - 1)^2
+    and mean D(fake)^2; "vanilla": cross entropy; "hinge": Lim and Ye 2017, eq. 9; "wgan-gp": Gulrajani et al. 2017,
     eq. 3, whose last term is `gradient_penalty`.
     """
     real, fake = _wide(real_score), _wide(fake_score)
@@ -73,5 +73,5 @@ def cycle_loss(reconstructed: Tensor, original: Tensor) -> Tensor:
 
 
 def identity_loss(identity: Tensor, original: Tensor) -> Tensor:
-    """Mean absolute error of G_A(y) against y, an image already in G_A's target domain (Zhu et al. 2017, section 5.2)."""
+    """Mean absolute error of G_A(y) against y, already an image of G_A's target domain (Zhu et al. 2017, section 5.2)."""
     return (_wide(identity) - _wide(original)).abs().mean()

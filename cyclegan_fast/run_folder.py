@@ -19,7 +19,7 @@ FREE_TO_CHANGE = ("name", "runs", "device", "workers", "cache_gib")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An open run. `checkpoint` is what to continue from, or None at the start; `lock` is held until the process ends."""
+    """An open run: `checkpoint` is what to continue from, None at the start; `lock` is held until the process ends."""
 
     path: Path
     checkpoint: dict[str, Any] | None
@@ -76,7 +76,7 @@ def open_run(config: Config) -> RunFolder:
 
 
 def _scored_step(path: Path) -> int | None:
-    """The step of the final table; None where there is none, such as after a kill between the last step and its table."""
+    """The step of the final table; None where there is none, as after a kill between the last step and its table."""
     try:
         return int(json.loads((path / RESULTS).read_text())["step"])
     except (OSError, ValueError, KeyError):

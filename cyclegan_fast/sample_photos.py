@@ -50,13 +50,13 @@ def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     relief = fine - gaussian_filter(luminance, 4.0 * unit)
     ink = 0.5 + 0.5 * np.tanh(12.0 * (relief + 0.02))
     glow = gaussian_filter(np.maximum(luminance - 0.6, 0.0), 3.0 * unit)
-    tone = np.clip(0.75 * ink + 0.25 * fine + 0.5 * glow, 0.0, 1.0)
+    tone = np.clip(0.85 * ink + 0.15 * fine + 0.5 * glow, 0.0, 1.0)
     drawing: npt.NDArray[np.float64] = PRUSSIAN_BLUE + tone[..., None] * (PAPER - PRUSSIAN_BLUE)
     return drawing
 
 
 def make_training(side: int, count: int = 400, seed: int = 0) -> SamplePhotos:
-    """Cut `count` crops of each domain, `side` x `side` pixels, drawn independently: there are no pairs to learn from."""
+    """Cut `count` crops of each domain, `side` x `side` pixels, independently: there are no pairs to learn from."""
     random = np.random.default_rng([seed, 0])
     return SamplePhotos(
         photographs=_crops(PHOTOGRAPHS_A, side, count, random),

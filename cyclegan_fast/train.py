@@ -173,9 +173,7 @@ def train(config: Config, origin: str) -> int:
         )
         raise UserError(f"{error}; {good}; a smaller --learning-rate or another --seed may help") from error
     except OSError as error:
-        raise UserError(
-            f"could not write to {run.path}: {error.strerror or error}; the last checkpoint is kept"
-        ) from error
+        raise UserError(f"{run.path}: {error}; the last checkpoint is kept") from error
     finally:
         training.log.close()
         interruption.restore()

@@ -5,13 +5,15 @@ need no PyTorch. That is why torch is imported only where it is used; it also ke
 """
 
 import glob
+import inspect
 import math
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
@@ -23,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.images import Pixels, UnreadableImage, find_images, read_image, write_image
+from cyclegan_fast.images import EXTENSIONS, Pixels, UnreadableImage, find_images, read_image, write_image
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +45,7 @@ SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 WRITABLE = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 CONTACT_SHEET = "contact_sheet.jpg"
 RUNS = Path("runs")
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
 
 class Translator(Protocol):
@@ -82,17 +85,16 @@ class TorchTranslator:
 class ImageOptions:
     """Which images are translated, how they are prepared, and where the translations go."""
 
-    images: tyro.conf.Positional[tuple[str, ...]]
-    """files, folders (searched with their subfolders, whose structure is kept), or quoted globs such as
-    "photos/**/*.jpg" (the structure below photos is kept). Any format that Pillow reads"""
+    images: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGES...", help_behavior_hint="(required)")
+    ]
+    """files, folders (with their subfolders) or quoted globs such as "photos/**/*.jpg"; folder structure is kept"""
     out: Path
-    """folder for the translations, which get their images' names. What it holds already is kept, so that the same command
-    continues an interrupted translation; see --overwrite"""
+    """folder for the translations, each with its image's name; what it holds already is kept, see --overwrite"""
     format: Format = "same"
     """format to write; "same" follows each image where it is PNG, JPEG or WebP, and is PNG elsewhere"""
     size: int | None = None
-    """resize images to a square of this side in pixels before they are translated, a multiple of 4; by default the size
-    that the network was trained with (256 where that is not known)"""
+    """side of the square that images are resized to, a multiple of 4; by default what the network was trained with"""
     keep_size: bool = False
     """translate every image at its own size instead"""
     batch_size: int = 4
@@ -102,8 +104,7 @@ class ImageOptions:
     strict: bool = False
     """stop at the first image that cannot be read, instead of leaving it out"""
     contact_sheet: Path | None = None
-    """file for an overview of inputs beside their translations; by default contact_sheet.jpg in the folder of --out.
-    Files of that name are no inputs where a folder is searched"""
+    """file for an overview of inputs beside translations; by default contact_sheet.jpg in the folder of --out"""
     no_contact_sheet: bool = False
     """write no such overview"""
 
@@ -195,14 +196,12 @@ def find_inputs(arguments: Sequence[str], out: Path) -> Iterator[tuple[Path, Pat
 
 
 def _expand(pattern: Path) -> tuple[Path, list[Path]]:
-    """The folder in front of a glob's first wildcard, and the images that match, also in folders that match."""
-    fixed = next(i for i, part in enumerate(pattern.parts) if set(part) & set("*?["))
-    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]
-    images = {image for match in matches for image in find_images(match if match.is_dir() else match.parent)}
-    folders = [match for match in matches if match.is_dir()]
-    return Path(*pattern.parts[:fixed]), sorted(
-        image for image in images if image in set(matches) or any(image.is_relative_to(folder) for folder in folders)
-    )
+    """The folder in front of a glob's first wildcard, and the images that match, or lie in a folder that matches."""
+    first = next(index for index, part in enumerate(pattern.parts) if set(part) & set("*?["))
+    # Not Path.glob: it refuses "**" as part of a name, and matches hidden files, neither of which a shell does.
+    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207  # see above
+    images = {image for match in matches for image in (find_images(match) if match.is_dir() else [match])}
+    return Path(*pattern.parts[:first]), sorted(image for image in images if image.suffix.lower() in EXTENSIONS)
 
 
 def newest_run(runs: Path) -> Path:
@@ -211,3 +210,349 @@ def newest_run(runs: Path) -> Path:
     if not folders:
         raise UserError(f"no run with a checkpoint under {runs}: train one, or give --checkpoint FILE")
     return max(folders, key=lambda folder: folder.stat().st_mtime).parent
+
+
+# --- pixels in and out ---------------------------------------------------------------------------------------------
+
+
+def to_signed_array(pixels: Pixels) -> FloatImages:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]: `images.to_signed` without PyTorch."""
+    signed = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
+    signed /= 127.5
+    signed -= 1.0
+    return signed
+
+
+def to_pixels_array(images: FloatImages) -> Pixels:
+    """[..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3], rounded: `images.to_pixels` without PyTorch."""
+    levels = np.rint((images + np.float32(1.0)) * np.float32(127.5)).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(levels, -3, -1))
+
+
+def pad_sides(pixels: Pixels) -> Pixels:
+    """[H, W, 3] continued to the right and below by reflection, up to sides that a generator takes."""
+    missing = [max(SMALLEST, math.ceil(side / SIDES) * SIDES) - side for side in pixels.shape[:2]]
+    return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image."""
+
+    job: Job
+    pixels: Pixels
+    height: int
+    width: int
+
+
+def prepare(job: Job, size: int | None) -> Prepared:
+    """Decode an image, and resize it to a square as test images are, or with None pad it. Raises UnreadableImage."""
+    image = read_image(job.source)
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return Prepared(job, pad_sides(np.asarray(image)), height=image.height, width=image.width)
+
+
+def finish(prepared: Prepared, translated: FloatImages) -> None:
+    """Write one translation, [3, H, W]. Raises UserError where it is not finite or the system refuses the file."""
+    if not np.isfinite(translated).all():
+        raise UserError(
+            f"{prepared.job.source}: the translation is not finite: the network's weights have diverged, "
+            "or its precision is too low for this image; give an earlier checkpoint, or leave --amp out"
+        )
+    target = prepared.job.target
+    pixels = to_pixels_array(translated[:, : prepared.height, : prepared.width])
+    _write(pixels, target, "what is written already is whole, and the same command continues from there")
+
+
+def _write(pixels: Pixels, path: Path, advice: str) -> None:
+    options = {} if path.suffix.lower() == ".png" else {"quality": 95}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(pixels, path, **options)
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise UserError(f"could not write {path}: {reason}; {advice}") from error
+
+
+# --- the translation -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the images.
+
+    `unreadable` has a line for each input that could not be read, `remarks` for what is missing on the contact sheet.
+    """
+
+    translated: int
+    existing: int
+    unreadable: list[str]
+    remarks: list[str]
+    elapsed_s: float
+
+    def __str__(self) -> str:
+        line = f"translated {_count(self.translated)} in {self.elapsed_s:.1f} s"
+        if self.existing:
+            line += f"; kept {_count(self.existing, 'translation')} from before (--overwrite replaces them)"
+        if self.unreadable:
+            line += f"; skipped {_count(len(self.unreadable), 'unreadable image')} (--strict refuses them)"
+        return line
+
+
+def _count(number: int, noun: str = "image") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def translate_images(translator: Translator, jobs: Sequence[Job], options: ImageOptions, size: int | None) -> Summary:
+    """Translate every job whose target is not there yet (with `options.overwrite`, every job), and draw the overview.
+
+    Threads decode ahead and write behind, so that the translator does not wait for either.
+
+    Args:
+        translator: called with batches of at most `options.batch_size` images of one shape.
+        jobs: from `plan`.
+        options: `images`, `size` and `keep_size` are not read here: they are in `jobs` and `size`.
+        size: side of the square that images are resized to, or None to keep each image's own.
+
+    Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where a file cannot be
+    written. A file appears whole or not at all.
+    """
+    start = time.perf_counter()
+    todo = [job for job in jobs if options.overwrite or not job.target.exists()]
+    unreadable: list[str] = []
+    writing: deque[Future[None]] = deque()
+    depth = 2 * max(THREADS, options.batch_size)
+    progress = tqdm(total=len(todo), desc="translating", unit="image", disable=None)
+    with (
+        ThreadPoolExecutor(THREADS, thread_name_prefix="images") as pool,
+        closing(ahead(pool, lambda job: _try_to_prepare(job, size), todo, depth)) as decoded,
+        progress,
+    ):
+        for batch in same_shaped(_readable(decoded, unreadable, options.strict), options.batch_size):
+            translated = translator(to_signed_array(np.stack([prepared.pixels for prepared in batch])))
+            writing.extend(pool.submit(finish, *pair) for pair in zip(batch, translated, strict=True))
+            while len(writing) > depth:
+                writing.popleft().result()
+            progress.update(len(batch))
+        for written in writing:
+            written.result()
+        if unreadable and len(unreadable) == len(jobs):
+            raise UserError(f"none of {_count(len(jobs))} can be read; the first: {unreadable[0]}")
+        remarks: list[str] = []
+        if options.sheet:
+            write_contact_sheet([job for job in jobs if job.target.exists()], options.sheet, pool, remarks)
+    return Summary(
+        translated=len(todo) - len(unreadable),
+        existing=len(jobs) - len(todo),
+        unreadable=unreadable,
+        remarks=remarks,
+        elapsed_s=time.perf_counter() - start,
+    )
+
+
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
+) -> Generator[Result]:
+    """`map`, in order, computed in the pool's threads up to `depth` items before they are asked for."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _try_to_prepare(job: Job, size: int | None) -> Prepared | UnreadableImage:
+    try:
+        return prepare(job, size)
+    except UnreadableImage as error:
+        return error
+
+
+def _readable(images: Iterable[Prepared | UnreadableImage], unreadable: list[str], strict: bool) -> Iterator[Prepared]:
+    """The images that could be decoded; the others' messages are appended to `unreadable`."""
+    for image in images:
+        if isinstance(image, Prepared):
+            yield image
+        elif strict:
+            raise UserError(f"{image} (leave --strict out to skip such files)")
+        else:
+            unreadable.append(str(image))
+
+
+def same_shaped(images: Iterable[Prepared], most: int) -> Iterator[list[Prepared]]:
+    """Consecutive images of one shape in groups of at most `most`, in order."""
+    group: list[Prepared] = []
+    for image in images:
+        if group and (len(group) == most or image.pixels.shape != group[0].pixels.shape):
+            yield group
+            group = []
+        group.append(image)
+    if group:
+        yield group
+
+
+# --- the contact sheet ---------------------------------------------------------------------------------------------
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+MOST_PAIRS = 64
+COLUMNS = 4
+THUMBNAIL = 192  # pixels; at 64 pairs the sheet is about 1600 x 3600
+GAP = 8
+LINE = 22
+
+
+def write_contact_sheet(jobs: Sequence[Job], path: Path, pool: ThreadPoolExecutor, remarks: list[str]) -> None:
+    """Inputs beside their translations, each pair captioned with its name; of many, 64 spread evenly over all.
+
+    The pair of a file that cannot be read, such as a translation from before that was damaged since, is left empty and
+    named in `remarks`.
+    """
+    shown = [jobs[index * len(jobs) // MOST_PAIRS] for index in range(MOST_PAIRS)] if len(jobs) > MOST_PAIRS else jobs
+    if not shown:
+        return
+    columns = min(COLUMNS, len(shown))
+    pair_width, pair_height = 2 * THUMBNAIL, THUMBNAIL + LINE
+    width = columns * (pair_width + 2 * GAP)
+    height = LINE + 2 * GAP + math.ceil(len(shown) / columns) * (pair_height + GAP)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    title = "input | translation" + (f", {len(shown)} of {len(jobs)} images" if len(shown) < len(jobs) else "")
+    draw.text((GAP, GAP), title, "black", font)
+    common = Path(os.path.commonpath([job.target.parent for job in shown]))
+    for index, (job, pair) in enumerate(zip(shown, pool.map(_thumbnails, shown), strict=True)):
+        left = GAP + index % columns * (pair_width + 2 * GAP)
+        top = LINE + GAP + index // columns * (pair_height + GAP)
+        if isinstance(pair, UnreadableImage):
+            remarks.append(f"not on the contact sheet: {pair}")
+            continue
+        for half, thumbnail in enumerate(pair):
+            sheet.paste(thumbnail, (left + half * THUMBNAIL, top + (THUMBNAIL - thumbnail.height) // 2))
+        caption = _shortened(job.target.relative_to(common).as_posix(), font, pair_width)
+        draw.text((left, top + THUMBNAIL + 2), caption, "black", font)
+    _write(np.asarray(sheet), path, "the translations themselves are written")
+
+
+def _thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage:
+    """An input and its translation, both in the translation's shape."""
+    try:
+        translation, source = read_image(job.target), read_image(job.source)
+    except UnreadableImage as error:
+        return error
+    source = source.resize(translation.size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    box = (THUMBNAIL, THUMBNAIL)
+    return ImageOps.contain(source, box), ImageOps.contain(translation, box)
+
+
+def _shortened(text: str, font: Font, width: int) -> str:
+    """`text` with its beginning left out where it is wider than `width` pixels: a file's name is at the end."""
+    whole = text
+    while font.getlength(text) > width:
+        whole = whole[1:]
+        text = f"...{whole}"
+    return text
+
+
+# --- the command line ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Translate images with a trained generator.
+
+    The same command continues a translation that was interrupted. Where a folder is searched, the contact sheet of an
+    earlier translation is left out.
+
+    Examples:
+        python -m cyclegan_fast.translate photos --checkpoint runs/x --direction a2b --out translated
+        python -m cyclegan_fast.translate "photos/**/*.jpg" --keep-size --format png --out translated
+    """
+
+    options: Annotated[ImageOptions, tyro.conf.arg(name="")]
+    checkpoint: Path | None = None
+    """a run's folder or .pt file, latest_net_G.pth of the original, or .safetensors; by default the newest of runs/"""
+    direction: Direction = "a2b"
+    """a2b makes images like those of trainA into those of trainB, b2a the reverse; bare weights know one way only"""
+    device: str = "auto"
+    """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+    amp: bool = False
+    """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> CommandLine:
+    """What a command line asks for.
+
+    Prints help or an error and raises SystemExit as argparse does; raises UserError for values that make no sense.
+    """
+    try:
+        return tyro.cli(
+            CommandLine,
+            prog="python -m cyclegan_fast.translate",
+            description=inspect.cleandoc(CommandLine.__doc__ or ""),
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def trained_size(config: dict[str, Any], origin: Path) -> int:
+    """The crop that a run was trained on, from its configuration; 256 for bare weights, which have none."""
+    if not config:
+        return BARE_WEIGHTS_SIZE
+    data = config.get("data")
+    size = data.get("crop_size") if isinstance(data, dict) else None
+    if not isinstance(size, int) or size < SMALLEST or size % SIDES:
+        raise UserError(f"{origin} does not say what size it was trained at (crop_size {size}); give --size")
+    return size
+
+
+def translate(command: CommandLine) -> int:
+    """Plan, load, translate, and say what happened; returns the exit status."""
+    options = command.options
+    jobs = plan(options)
+    checkpoint = command.checkpoint or newest_run(RUNS)
+
+    from cyclegan_fast.checkpoint import load_generator
+    from cyclegan_fast.device import choose_device, describe, working_dtype
+
+    device = choose_device(command.device)
+    dtype, remark = working_dtype(device, command.amp, "auto")
+    network, config = load_generator(checkpoint, command.direction)
+    size = None if options.keep_size else options.size or trained_size(config, checkpoint)
+    print(
+        f"{_count(len(jobs))} through {checkpoint} ({command.direction if config else 'bare weights'}) "
+        f"at {f'{size}x{size}' if size else 'their own size'}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
+    )
+    if remark:
+        print(f"note: {remark}")
+    report(translate_images(TorchTranslator(network, device, dtype), jobs, options, size), options.out)
+    return 0
+
+
+def report(summary: Summary, out: Path) -> None:
+    for line in summary.unreadable:
+        print(f"skipped {line}", file=sys.stderr)
+    for line in summary.remarks:
+        print(f"note: {line}", file=sys.stderr)
+    print(f"{summary}: {out}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        return run_command(lambda: translate(parse(arguments)))
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,342 @@
+"""The pictures of a run: labelled grids of samples, and `index.html`, a page about the run that opens from the disk.
+
+The page is made from the files of the run's folder and needs nothing but them: no server, no asset from elsewhere.
+`gallery.html` is its HTML, CSS and JavaScript; here the placeholders are filled. What files say is data: it is escaped.
+"""
+
+import html
+import json
+import math
+import re
+import reprlib
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from cyclegan_fast.checkpoint import write_atomically
+from cyclegan_fast.images import Pixels, write_image
+
+Curve = tuple[list[int], list[float | None]]  # steps and values; None where a value is not finite
+
+PICTURE_SIDE = 192  # pixels, about: small pictures are enlarged to this so that they can be judged
+GAP = 4
+BACKGROUND = (22, 25, 29)
+CAPTION_COLOUR = (236, 238, 240)
+SAMPLE_NAME = re.compile(r"step_(\d{8,18})_([AB])\.png")
+DIRECTIONS = {"A": "A → B → A", "B": "B → A → B"}
+
+MAX_REPORTS = 10_000  # 0.1 s to parse; a training waits while its page is written
+BUCKETS = 400  # about one for two pixels of a chart
+PANELS = (
+    ("Adversarial, A to B", ("G_A", "D_A")),
+    ("Adversarial, B to A", ("G_B", "D_B")),
+    ("Cycle consistency", ("cycle_A", "cycle_B")),
+    ("Identity", ("idt_A", "idt_B")),
+)
+METRICS = {"psnr_db": ("PSNR, dB", "higher", ".2f"), "ssim": ("SSIM", "higher", ".3f"), "l1": ("L1", "lower", ".4f")}
+BRIEF = reprlib.Repr()  # bounded, whatever nests in a file
+BRIEF.maxlevel, BRIEF.maxstring, BRIEF.maxother = 3, 200, 200
+
+
+# --- samples --------------------------------------------------------------------------------------------------------
+
+
+def write_samples(run: Path, step: int, rows: dict[str, dict[str, Pixels]]) -> None:
+    """Write `samples/step_00000250_A.png` and `..._B.png`: for each row its label and below it its pictures.
+
+    Args:
+        run: the run's folder.
+        step: training steps behind these pictures.
+        rows: for "A" and "B", label -> uint8 [N, H, W, 3].
+    """
+    folder = run / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    for domain, pictures in rows.items():
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("rows", "\n".join(pictures))  # the page tells them to those who cannot see the picture
+        write_image(sample_grid(pictures), folder / f"step_{step:08d}_{domain}.png", pnginfo=info)
+
+
+def sample_grid(rows: dict[str, Pixels]) -> Pixels:
+    """label -> uint8 [N, H, W, 3] to one picture [height, width, 3]; raises ValueError for pixels of another kind."""
+    for label, images in rows.items():
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(f"row {label!r} must be uint8 [N, H, W, 3], got {images.dtype} {list(images.shape)}")
+    enlarged = {label: enlarge(images) for label, images in rows.items()}
+    width = max(len(images) * (images.shape[2] + GAP) - GAP for images in enlarged.values())
+    font_px = min(40, max(12, width // 48))  # follows the width, as the page shrinks a wide grid to the window
+    strip_px = font_px * 3 // 2
+    parts: list[Pixels] = []
+    for label, images in enlarged.items():
+        strip = Image.new("RGB", (width, strip_px), BACKGROUND)
+        place = (font_px // 3, strip_px // 2)
+        ImageDraw.Draw(strip).text(place, label, CAPTION_COLOUR, ImageFont.load_default(font_px), anchor="lm")
+        band: Pixels = np.full((images.shape[1], width, 3), BACKGROUND, dtype=np.uint8)
+        for index, image in enumerate(images):
+            left = index * (images.shape[2] + GAP)
+            band[:, left : left + images.shape[2]] = image
+        parts += [np.asarray(strip), band]
+    return np.concatenate(parts)
+
+
+def enlarge(images: Pixels) -> Pixels:
+    """[N, H, W, 3] with every pixel repeated, as often as comes closest to PICTURE_SIDE."""
+    factor = max(1, round(PICTURE_SIDE / max(images.shape[1:3])))
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+# --- what the page is made from -------------------------------------------------------------------------------------
+
+
+def text_of(path: Path) -> str:
+    """What a file says; nothing where there is no file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """A JSON object; empty where the text is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_reports(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl by step; what is cut off or no report is passed over.
+
+    Of more than MAX_REPORTS lines every k-th is read, counted back from the newest.
+    """
+    lines = text_of(path).rstrip("\n").split("\n")
+    reports = [parsed(line) for line in lines[:: -math.ceil(len(lines) / MAX_REPORTS)]]
+    return sorted((r for r in reports if number(r.get("step")) >= 0), key=lambda r: number(r["step"]))
+
+
+def read_config(path: Path) -> dict[Any, Any]:
+    """The mapping in a YAML file, every value as the text that stands there; empty where there is none."""
+    try:
+        values = yaml.load(text_of(path), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def find_samples(folder: Path) -> dict[str, str]:
+    """The domains with a grid of each step, oldest first, steps as the files write them: {"00000250": "AB"}."""
+    names = [match for path in folder.glob("*.png") if (match := SAMPLE_NAME.fullmatch(path.name))]
+    found: dict[str, str] = {}
+    for match in sorted(names, key=lambda match: (int(match[1]), match[2])):
+        found[match[1]] = found.get(match[1], "") + match[2]
+    return found
+
+
+def row_labels(run: Path, samples: dict[str, str], domain: str) -> str:
+    """The captions in the newest grid of a domain, from the text inside the file."""
+    try:
+        with Image.open(run / f"samples/step_{next(reversed(samples), '')}_{domain}.png") as image:
+            return ", ".join(str(image.info.get("rows", "")).split("\n"))
+    except (OSError, ValueError, SyntaxError):
+        return ""
+
+
+def section(values: dict[Any, Any], name: str) -> dict[Any, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def number(value: Any) -> float:
+    """A finite number or the text of one; anything else as NaN, which no comparison accepts."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return found if abs(found) < 1e15 else math.nan
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+
+def downsample(values: npt.NDArray[np.float64], buckets: int = BUCKETS) -> list[int]:
+    """Which points [n] to draw: the first, the last, and the smallest and the largest of each bucket.
+
+    A bucket without a finite value keeps one point, so that the gap shows.
+    """
+    if len(values) <= 2 * buckets:
+        return list(range(len(values)))
+    kept = {0, len(values) - 1}
+    edges = np.linspace(0, len(values), buckets + 1).astype(int).tolist()
+    for start, stop in pairwise(edges):
+        finite = start + np.flatnonzero(np.isfinite(values[start:stop]))
+        kept |= {int(finite[values[finite].argmin()]), int(finite[values[finite].argmax()])} if len(finite) else {start}
+    return sorted(kept)
+
+
+def smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """[n] means of the finite values up to n // 30 places away on either side; NaN where there are none."""
+    half, finite, index = len(values) // 30, np.isfinite(values), np.arange(len(values))
+    start, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    count = np.concatenate([[0], np.cumsum(finite)])
+    within = count[stop] - count[start]
+    mean: npt.NDArray[np.float64] = np.where(within, (total[stop] - total[start]) / np.maximum(within, 1), np.nan)
+    return mean
+
+
+def charts(reports: list[dict[str, Any]], gan_loss: object) -> list[dict[str, Any]]:
+    """What the page's script draws. A name without a finite value gets no line, a chart without a line is left out."""
+    steps = [int(number(report["step"])) for report in reports]
+    losses = [section(report, "losses") for report in reports]
+    evenly = sorted(set(np.linspace(0, len(steps) - 1, BUCKETS).astype(int).tolist())) if steps else []
+
+    def curve(values: npt.NDArray[np.float64], places: list[int]) -> Curve:
+        kept = [float(f"{value:.4g}") if math.isfinite(value) else None for value in values[places].tolist()]
+        return [steps[place] for place in places], kept
+
+    def chart(title: str, unit: str, names: tuple[str, ...], sources: list[dict[Any, Any]]) -> dict[str, Any]:
+        columns = {name: np.array([number(source.get(name)) for source in sources]) for name in names}
+        lines = [
+            {"name": name, "raw": curve(values, downsample(values)), "smooth": curve(smooth(values), evenly)}
+            for name, values in columns.items()
+            if np.isfinite(values).any()
+        ]
+        return {"title": title, "unit": unit, "lines": lines}
+
+    others = {str(name) for name in (losses[-1] if losses else {})} - {name for _, names in PANELS for name in names}
+    found = [chart(title, "loss, weighted", names, losses) for title, names in PANELS]
+    found[0]["unit"] = found[1]["unit"] = f"loss, {gan_loss[:20]}" if isinstance(gan_loss, str) else "loss"
+    if gan_loss == "lsgan":  # a discriminator that answers 1/2 to everything has this loss, and so has its generator
+        found[0]["reference"] = found[1]["reference"] = 0.25
+    found.append(chart("Other losses", "loss", tuple(sorted(others))[:4], losses))
+    rates = chart("Learning rate", "Adam's step size", ("learning_rate",), reports)
+    for line in rates["lines"]:
+        line["smooth"] = line["raw"]  # a schedule has corners, not noise
+    found += [rates, chart("Time per step", "ms", ("step_ms",), reports)]
+    return [panel for panel in found if panel["lines"]]
+
+
+def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], step: int, ended: bool) -> dict[str, Any]:
+    """The numbers of the status line; None where one is not known."""
+    newest = reports[-1] if reports else {}
+    optimizer = section(config, "optimizer")
+    sources = [path for name in ("config.yaml", "metrics.jsonl", "results.json") if (path := run / name).exists()]
+    between_grids_s = number(section(config, "run").get("sample_every")) * number(newest.get("step_ms")) / 1e3
+    reported = ("epoch", "elapsed_s", "step_ms", "images_per_s", "total_steps")
+    numbers = {name: number(newest.get(name)) for name in reported} | {
+        "step": step,
+        "epochs": number(optimizer.get("epochs")) + number(optimizer.get("decay_epochs")),
+        "updated_s": max((path.stat().st_mtime for path in sources), default=math.nan),
+        # Silence for three grids, and for two minutes at least, says that a run has stopped.
+        "patience_s": 3 * between_grids_s if between_grids_s > 40 else 120.0,
+    }
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()} | {"ended": ended}
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def write_index(run: Path) -> None:
+    """Write `index.html` from config.yaml, metrics.jsonl, samples/ and results.json, as far as they are there."""
+    write_atomically(run / "index.html", index_page(run).encode("utf-8", errors="replace"))
+
+
+def index_page(run: Path) -> str:
+    config, reports = read_config(run / "config.yaml"), read_reports(run / "metrics.jsonl")
+    samples, results = find_samples(run / "samples"), parsed(text_of(run / "results.json"))
+    scored_step = number(results.get("step"))
+    reached = [number(reports[-1]["step"]) if reports else 0.0, float(next(reversed(samples), 0)), scored_step]
+    step = int(max(value for value in reached if value >= 0))
+    labels = {domain: row_labels(run, samples, domain) for domain in DIRECTIONS}
+    data = {
+        "status": status(run, reports, config, step, ended=scored_step >= step),
+        "samples": list(samples.items()),
+        "labels": labels,
+        "charts": charts(reports, section(config, "loss").get("gan_loss")),
+        "epochs": epoch_starts(reports),
+    }
+    parts = {
+        "run": html.escape(run.resolve().name),
+        "samples": sample_figures(samples, labels),
+        "results": results_table(results),
+        "config": config_tables(config),
+        # Inside a script element nothing but "<" can end the data.
+        "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+    }
+    template = files("cyclegan_fast").joinpath("gallery.html").read_text(encoding="utf-8")
+    # In one pass: a value that looks like a placeholder stays what it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def epoch_starts(reports: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """(step, epoch) of the first report of each epoch."""
+    first: dict[int, int] = {}
+    for report in reports:
+        if (epoch := number(report.get("epoch"))) >= 0:
+            first.setdefault(int(epoch), int(number(report["step"])))
+    return [(step, epoch) for epoch, step in first.items()]
+
+
+def sample_figures(samples: dict[str, str], labels: dict[str, str]) -> str:
+    """The newest grids, which are there without a script too."""
+    if not samples:
+        return '<p class="empty">No samples yet.</p>'
+    step, domains = next(reversed(samples.items()))
+    figures = []
+    for domain, direction in DIRECTIONS.items():
+        name, hidden = f"samples/step_{step}_{domain}.png", "" if domain in domains else " hidden"
+        figures.append(
+            f'<figure data-domain="{domain}"{hidden}><figcaption>{direction}</figcaption>'
+            f'<a href="{name}" target="_blank" title="open at full size">'
+            f'<img src="{name}" alt="Step {int(step)}, from the top: {html.escape(labels[domain])}"></a></figure>'
+        )
+    return "\n".join(figures)
+
+
+def results_table(results: dict[str, Any]) -> str:
+    counts = {"step {:,.0f}": "step", "{:.0f} held-out images": "images", "{:,.0f} s of training": "training_s"}
+    facts = [form.format(value) for form, name in counts.items() if (value := number(results.get(name))) >= 0]
+    facts += [shown(results["device"])] if "device" in results else []
+    rows = [row for row in listed(results.get("rows")) if isinstance(row, dict)]
+    head = "".join(f'<th scope="col">{name} <small>{good} is better</small></th>' for name, good, _ in METRICS.values())
+    body = "".join(
+        f'<tr><th scope="row">{shown(row.get("label"))}</th>'
+        + "".join(f"<td>{number(row.get(key)):{form}}</td>".replace("nan", "–") for key, (*_, form) in METRICS.items())
+        + "</tr>"
+        for row in rows
+    )
+    notes = "".join(f"<li>{shown(note)}</li>" for note in listed(results.get("notes")))
+    if rows:
+        table = f'<table><thead><tr><th scope="col">means</th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    else:
+        table = f'<p class="empty">{"Nothing was scored." if results else "Scores are written when training ends."}</p>'
+    return f'<p class="facts">{" · ".join(facts)}</p><div class="wide">{table}</div><ul>{notes}</ul>'
+
+
+def config_tables(config: dict[Any, Any]) -> str:
+    """A table for each section; values that are no section share one."""
+    sections = {name: values for name, values in config.items() if isinstance(values, dict)}
+    rest = {name: value for name, value in config.items() if name not in sections}
+    return "".join(
+        f"<table><caption>{shown(name)}</caption>"
+        + "".join(f'<tr><th scope="row">{shown(key)}</th><td>{shown(value)}</td></tr>' for key, value in values.items())
+        + "</table>"
+        for name, values in (sections | ({"other": rest} if rest else {})).items()
+    )
+
+
+def listed(value: object) -> list[Any]:
+    return value[:50] if isinstance(value, list) else []
+
+
+def shown(value: object) -> str:
+    """Any value of a file as text for HTML, of bounded length."""
+    text = "–" if value is None else value if isinstance(value, str) else BRIEF.repr(value)
+    return html.escape(text if len(text) <= 400 else text[:399] + "…")

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = ["--generator", "resnet_6", "--ngf", "4", "--ndf", "4", "--load-size", "36", "--crop-size", "32"]
+"""Flags of networks and images so small that a step takes milliseconds."""
+
+
+def photo(side: int, seed: int) -> Image.Image:
+    """A smooth random picture: what JPEG and resizing expect of a photograph."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two small domains of different size with a few test images."""
+    root = tmp_path / "dots2dashes"
+    for name, count in (("trainA", 6), ("trainB", 4), ("testA", 2), ("testB", 2)):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            photo(48, seed=10 * len(name) + 100 * ord(name[-1]) + index).save(root / name / f"{index}.png")
+    return root

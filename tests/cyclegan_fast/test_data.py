@@ -1,0 +1,277 @@
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclegan_fast import sample_photos
+from cyclegan_fast.config import DataConfig
+from cyclegan_fast.data import Data, open_data
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.images import UnreadableImage, read_image, to_pixels, to_signed, write_image
+from cyclegan_fast.scores import best_colour_lookup, score
+from tests.cyclegan_fast.conftest import photo
+
+CONFIG = DataConfig(load_size=36, crop_size=32, workers=0)
+
+
+def opened(folder: Path, seed: int = 0, **changes: object) -> Data:
+    return open_data(replace(CONFIG, data=folder, **changes), seed)  # type: ignore[arg-type]
+
+
+def pixels_of(data: Data, epoch: int, first_step: int = 0) -> list[np.ndarray]:
+    return [torch.cat([b.pixels_A, b.pixels_B]).numpy() for b in data.training.epoch(epoch, first_step)]
+
+
+def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    assert len(one) == len(other)
+    for x, y in zip(one, other, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_an_epoch_visits_every_index_of_the_larger_domain_once(folder: Path) -> None:
+    training = opened(folder, preprocess="none", flip=False).training
+    assert len(training) == 6
+    seen = [batch.pixels_A[0].numpy().tobytes() for batch in training.epoch(3)]
+    assert sorted(seen) == sorted(training.images_A[i].tobytes() for i in range(6))
+    assert seen != [batch.pixels_A[0].numpy().tobytes() for batch in training.epoch(4)]
+
+
+def test_the_smaller_domain_is_taken_modulo_its_size_as_A_and_drawn_as_B(folder: Path) -> None:
+    for path in (folder / "trainA").glob("[2-5].png"):
+        path.unlink()
+    training = opened(folder, preprocess="none", flip=False).training
+    assert len(training) == 4
+    a = [training.pair(1, index)[0].tobytes() for index in range(4)]
+    assert a[0] == a[2] == training.images_A[0].tobytes()
+    assert a[1] == a[3] == training.images_A[1].tobytes()
+    partners = {training.pair(epoch, 0)[1].tobytes() for epoch in range(1, 40)}
+    assert partners == {training.images_B[i].tobytes() for i in range(4)}
+
+
+@pytest.mark.parametrize("changes", [{"workers": 4}, {"cache_gib": 0.0}, {"workers": 3, "cache_gib": 0.0}])
+def test_workers_and_cache_change_no_pixel(folder: Path, changes: dict[str, float]) -> None:
+    assert_same(pixels_of(opened(folder), 2), pixels_of(opened(folder, **changes), 2))
+
+
+def test_an_epoch_can_be_entered_in_its_middle(folder: Path) -> None:
+    for batch_size in (1, 4):
+        whole = pixels_of(opened(folder, batch_size=batch_size), 5)
+        assert_same(whole[1:], pixels_of(opened(folder, batch_size=batch_size, workers=2), 5, first_step=1))
+
+
+def test_seed_and_epoch_change_crops_and_partners(folder: Path) -> None:
+    first = pixels_of(opened(folder), 1)
+    for other in (pixels_of(opened(folder), 2), pixels_of(opened(folder, seed=1), 1)):
+        assert any((x != y).any() for x, y in zip(first, other, strict=True))
+
+
+def test_crops_are_windows_of_the_resized_image_and_half_are_mirrored(folder: Path) -> None:
+    training = opened(folder).training
+    source = training.images_A[0]
+    assert source.shape == (36, 36, 3)
+    windows = {source[t : t + 32, x : x + 32].tobytes(): False for t in range(5) for x in range(5)}
+    windows |= {source[t : t + 32, x : x + 32][:, ::-1].tobytes(): True for t in range(5) for x in range(5)}
+    mirrored = [windows[training.pair(epoch, 0)[0].tobytes()] for epoch in range(1, 200)]
+    assert 70 < sum(mirrored) < 130  # 199 fair draws
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "shape"),
+    [
+        ("resize_and_crop", (32, 32, 3)),
+        ("crop", (32, 32, 3)),
+        ("scale_width", (24, 36, 3)),
+        ("scale_width_and_crop", (32, 32, 3)),
+        ("none", (52, 76, 3)),
+    ],
+)
+def test_preprocessing_modes_give_their_shapes(folder: Path, preprocess: str, shape: tuple[int, ...]) -> None:
+    for path in (folder / "trainA").glob("*.png"):
+        photo(80, 1).resize((77, 51)).save(path)
+    pixels_A, _ = opened(folder, preprocess=preprocess).training.pair(1, 0)
+    assert pixels_A.shape == shape
+
+
+def test_held_out_images_are_resized_to_the_crop_and_neither_cropped_nor_mirrored(folder: Path) -> None:
+    data = opened(folder)
+    assert data.test_A is not None
+    expected = Image.open(folder / "testA" / "0.png").resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(data.test_A.images[0], np.asarray(expected))
+
+
+def test_levels_survive_the_way_to_floating_point_and_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3).contiguous()
+    signed = to_signed(levels)
+    assert signed.shape == (1, 3, 16, 16)
+    assert (signed.min(), signed.max()) == (-1, 1)
+    np.testing.assert_array_equal(to_pixels(signed), levels.numpy())
+    assert to_pixels(torch.full((1, 3, 1, 1), 0.6 / 127.5 - 1)).item(0) == 1  # rounded, not truncated
+
+
+# --- formats -------------------------------------------------------------------------------------------------------
+
+
+def red_square(mode: str) -> Image.Image:
+    return Image.new("RGB", (8, 8), (204, 51, 0)).convert(mode)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("RGB", "png"), ("P", "png"), ("RGBA", "png"), ("CMYK", "tiff")])
+def test_colour_modes_become_the_same_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    red_square(mode).save(path)
+    assert np.abs(np.asarray(read_image(path)).astype(int) - (204, 51, 0)).max() <= 1
+    assert read_image(path).mode == "RGB"
+
+
+def test_greyscale_becomes_three_equal_channels(tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 77).save(tmp_path / "grey.png")
+    assert (np.asarray(read_image(tmp_path / "grey.png")) == 77).all()
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16).repeat(4, axis=0)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "deep.png"))[0, :, 0], [0, 1, 128, 255])
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (8, 8), (200, 40, 30, 255))
+    image.putpixel((0, 0), (1, 2, 3, 0))
+    image.save(tmp_path / "cut.png")
+    palette = Image.new("P", (8, 8), 0)
+    palette.putpalette([9, 9, 9, 204, 51, 0])
+    palette.putpixel((1, 1), 1)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert np.asarray(read_image(tmp_path / "cut.png"))[0, 0].tolist() == [255, 255, 255]
+    pixels = np.asarray(read_image(tmp_path / "palette.png"))
+    assert (pixels[0, 0].tolist(), pixels[1, 1].tolist()) == ([255, 255, 255], [204, 51, 0])
+
+
+def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 4), "black")
+    image.paste("white", (0, 0, 4, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = np.asarray(read_image(tmp_path / "turned.png"))
+    assert upright.shape == (8, 4, 3)
+    assert (upright[:4] == 255).all()
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+def truncated(path: Path) -> None:
+    buffer = io.BytesIO()
+    photo(64, 0).save(buffer, "JPEG")
+    path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+
+
+def no_image(path: Path) -> None:
+    path.write_text("not an image at all")
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+@pytest.mark.parametrize("damage", [truncated, no_image, empty])
+def test_an_unreadable_image_is_named_and_left_out_or_refused(folder: Path, damage: Callable[[Path], None]) -> None:
+    damage(folder / "trainA" / "2a.jpg")
+    with pytest.raises(UnreadableImage, match=r"2a\.jpg"):
+        read_image(folder / "trainA" / "2a.jpg")
+    data = opened(folder, workers=2)
+    assert len(data.training.images_A) == 6
+    assert any("2a.jpg" in line for line in data.warnings)
+    assert any("skipped 1 unreadable" in line for line in data.warnings)
+    assert_same(pixels_of(data, 1), pixels_of(opened(folder, cache_gib=0.0), 1))
+    with pytest.raises(UserError, match=r"2a\.jpg.*--strict"):
+        opened(folder, strict=True)
+
+
+def test_a_domain_of_unreadable_images_is_refused(folder: Path) -> None:
+    for path in (folder / "trainB").iterdir():
+        no_image(path)
+    with pytest.raises(UserError, match="none of the 4 images"):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda root: [p.unlink() for p in (root / "trainA").iterdir()], "no images in .*trainA"),
+        (lambda root: (root / "trainB").rename(root / "trainC"), r"missing: trainB; found: .*trainC"),
+        (lambda root: root.rename(root.with_name("gone")), "no such folder"),
+    ],
+    ids=["empty", "one domain", "missing"],
+)
+def test_folders_that_cannot_be_trained_on_are_refused(
+    folder: Path, prepare: Callable[[Path], object], message: str
+) -> None:
+    prepare(folder)
+    with pytest.raises(UserError, match=message):
+        opened(folder)
+
+
+def test_an_image_smaller_than_the_crop_is_named(folder: Path) -> None:
+    photo(20, 0).save(folder / "trainB" / "tiny.png")
+    with pytest.raises(UserError, match=r"tiny\.png.*20x20.*--crop-size"):
+        opened(folder, preprocess="crop")
+    assert len(opened(folder).training.images_B) == 5  # resized before the crop
+
+
+def test_a_failed_write_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(self: Image.Image, path: Path, **options: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "out.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the embedded photographs --------------------------------------------------------------------------------------
+
+
+def test_the_embedded_domains_share_no_photograph() -> None:
+    groups = [sample_photos.PHOTOGRAPHS_A, sample_photos.PHOTOGRAPHS_B, sample_photos.PHOTOGRAPHS_TEST]
+    names = [name for group in groups for name in group]
+    assert len(set(names)) == len(names)
+
+
+def test_the_embedded_images_depend_on_their_seed_only() -> None:
+    one, same, other = (sample_photos.make_training(24, count=6, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.drawings, same.drawings)
+    assert (one.photographs != other.photographs).any()
+
+
+def test_the_drawing_does_what_no_colour_lookup_can() -> None:
+    test = sample_photos.make_test(64)
+    oracle = best_colour_lookup(test.photographs, test.drawings)
+    assert score("", test.photographs, test.drawings).psnr_db < 12
+    assert score("", oracle, test.drawings).psnr_db < 21
+    assert score("", test.drawings, test.drawings).psnr_db == pytest.approx(100)
+
+
+def test_the_drawing_moves_with_its_photograph() -> None:
+    photograph = np.asarray(photo(96, 3)) / 255.0
+    whole = sample_photos.cyanotype_drawing(photograph)
+    mirrored = sample_photos.cyanotype_drawing(photograph[:, ::-1])
+    np.testing.assert_allclose(mirrored[:, ::-1], whole, atol=1e-12)
+
+
+def test_the_embedded_data_set_can_be_written_and_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample_photos.main([str(tmp_path / "out"), "--side", "32", "--count", "3"]) == 0
+    assert "trainB: 3 images" in capsys.readouterr().out
+    data = opened(tmp_path / "out")
+    assert len(data.training) == 3
+    assert data.test_B is not None
+    assert len(data.test_B.images) == 48

@@ -1,0 +1,171 @@
+"""The image pool against its definition in the contract, decision by decision."""
+
+import io
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from cyclegan_fast.image_pool import ImagePool
+
+
+class Script:
+    """Random numbers written down beforehand; asking for more, or in another order, fails."""
+
+    def __init__(self, *draws: float | int) -> None:
+        self.draws = list(draws)
+
+    def random(self) -> float:
+        draw = self.draws.pop(0)
+        assert isinstance(draw, float), f"random() was asked for where slot {draw} was due"
+        return draw
+
+    def randrange(self, stop: int) -> int:
+        draw = self.draws.pop(0)
+        assert isinstance(draw, int), f"randrange({stop}) was asked for where {draw} was due"
+        assert draw < stop
+        return draw
+
+
+def batch(*numbers: int) -> Tensor:
+    """Images [N, 3, 2, 2] that carry their number in every pixel."""
+    return torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).contiguous()
+
+
+def numbers(images: Tensor) -> list[int]:
+    assert torch.equal(images, batch(*images[:, 0, 0, 0].int().tolist()))  # no image is mixed from two
+    return [int(number) for number in images[:, 0, 0, 0]]
+
+
+def test_a_pool_that_fills_returns_what_it_stores_and_draws_nothing() -> None:
+    pool = ImagePool(3, Script())
+    assert numbers(pool.query(batch(1))) == [1]
+    assert numbers(pool.query(batch(2, 3))) == [2, 3]
+    assert numbers(torch.stack(pool.images)) == [1, 2, 3]
+
+
+def test_below_one_half_the_new_image_is_swapped_for_a_drawn_one_and_from_one_half_on_it_is_not_stored() -> None:
+    script = Script(0.499, 1, 0.5, 0.999, 0.0, 1)
+    pool = ImagePool(2, script)
+    pool.query(batch(1, 2))
+    assert numbers(pool.query(batch(3))) == [2]
+    assert numbers(pool.query(batch(4))) == [4]
+    assert numbers(pool.query(batch(5))) == [5]
+    assert numbers(pool.query(batch(6))) == [3]
+    assert numbers(torch.stack(pool.images)) == [1, 6]
+    assert not script.draws
+
+
+def test_in_a_batch_of_8_with_a_pool_of_2_later_images_draw_what_earlier_ones_left() -> None:
+    script = Script(0.4, 0, 0.2, 0, 0.5, 0.49, 1, 0.9, 0.0, 1)
+    pool = ImagePool(2, script)
+    #           stored: 10 11 |  swap  |  swap  | keep | swap  | keep | swap
+    assert numbers(pool.query(batch(10, 11, 12, 13, 14, 15, 16, 17))) == [10, 11, 10, 12, 14, 11, 16, 15]
+    assert numbers(torch.stack(pool.images)) == [13, 17]
+    assert not script.draws
+
+
+def test_a_pool_of_size_0_returns_its_input_and_draws_nothing() -> None:
+    pool = ImagePool(0, Script())
+    assert numbers(pool.query(batch(4, 2, 9))) == [4, 2, 9]
+    assert pool.images == []
+
+
+def naive_pool(size: int, sizes_of_batches: list[int], source: random.Random) -> list[list[int]]:
+    """The contract's sentence on plain numbers."""
+    stored: list[int] = []
+    handed_out = []
+    number = 0
+    for count in sizes_of_batches:
+        result = []
+        for _ in range(count):
+            number += 1
+            if size == 0:
+                result.append(number)
+            elif len(stored) < size:
+                stored.append(number)
+                result.append(number)
+            elif source.random() < 0.5:
+                slot = source.randrange(size)
+                result.append(stored[slot])
+                stored[slot] = number
+            else:
+                result.append(number)
+        handed_out.append(result)
+    return handed_out
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 50])
+def test_hundreds_of_draws_agree_with_a_naive_implementation(size: int) -> None:
+    counts = [random.Random(size + i).choice([1, 1, 2, 3, 8]) for i in range(200)]
+    pool = ImagePool(size, random.Random(size))
+    expected = naive_pool(size, counts, random.Random(size))
+    first = 1
+    for count, wanted in zip(counts, expected, strict=True):
+        assert numbers(pool.query(batch(*range(first, first + count)))) == wanted
+        first += count
+
+
+def test_half_of_the_images_of_a_full_pool_are_old_and_every_slot_is_drawn_alike() -> None:
+    pool = ImagePool(5, random.Random(1))
+    pool.query(batch(*range(5)))
+    drawn = [0] * 5
+    for number in range(5, 4005):
+        before = list(pool.images)
+        pool.query(batch(number))
+        for slot, (old, new) in enumerate(zip(before, pool.images, strict=True)):
+            drawn[slot] += old is not new
+    # Five standard deviations of binomial counts: 2000 +- 5 * 31.6 swaps, 400 +- 5 * 19 a slot.
+    assert abs(sum(drawn) - 2000) < 158
+    assert all(abs(count - 400) < 95 for count in drawn)
+
+
+def test_images_in_the_pool_are_detached_and_do_not_change_with_the_tensor_they_came_from() -> None:
+    pool = ImagePool(1, Script(0.1, 0))
+    images = batch(1).requires_grad_(True)
+    assert not pool.query(images).requires_grad
+    images.data.fill_(7)
+    assert numbers(pool.query(batch(2))) == [1]
+
+
+def test_size_0_detaches_too() -> None:
+    assert not ImagePool(0, Script()).query(batch(1).requires_grad_(True)).requires_grad
+
+
+def test_images_of_different_sizes_share_a_pool_when_they_come_one_by_one() -> None:
+    pool = ImagePool(1, Script(0.1, 0))
+    pool.query(torch.zeros(1, 3, 4, 8))
+    assert pool.query(torch.ones(1, 3, 8, 4)).shape == (1, 3, 4, 8)
+
+
+@pytest.mark.parametrize("queries_before", [1, 3, 40])
+def test_a_saved_pool_continues_as_if_it_had_never_stopped(queries_before: int) -> None:
+    source = random.Random(5)
+    pool = ImagePool(4, source)
+    for number in range(queries_before):
+        pool.query(batch(number))
+    file = io.BytesIO()
+    torch.save(pool.state_dict(), file)
+    file.seek(0)
+    resumed_source = random.Random()
+    resumed_source.setstate(source.getstate())
+    resumed = ImagePool(4, resumed_source)
+    resumed.load_state_dict(torch.load(file, weights_only=True), torch.device("cpu"))
+    for number in range(100, 150):
+        assert numbers(resumed.query(batch(number))) == numbers(pool.query(batch(number)))
+
+
+def test_a_saved_pool_is_not_changed_by_what_the_pool_does_next() -> None:
+    pool = ImagePool(1, Script(0.1, 0))
+    pool.query(batch(1))
+    state = pool.state_dict()
+    pool.query(batch(2))
+    assert numbers(torch.stack(state["images"])) == [1]
+
+
+def test_sizes_below_0_and_saved_images_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="size must not be negative, got -1"):
+        ImagePool(-1, Script())
+    with pytest.raises(ValueError, match="3 saved images do not fit a pool of 2"):
+        ImagePool(2, Script()).load_state_dict({"images": list(batch(1, 2, 3))}, torch.device("cpu"))

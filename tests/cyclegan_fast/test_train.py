@@ -1,0 +1,330 @@
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cyclegan_fast import checkpoint, train
+from cyclegan_fast.log import RunLog
+from cyclegan_fast.step import TrainingStep
+from tests.cyclegan_fast.conftest import TINY
+
+STEPS = 48
+RUN = [*TINY, "--report-every", "3", "--checkpoint-every", "5", "--sample-every", "20", "--max-steps", str(STEPS)]
+
+
+def command(folder: Path, runs: Path, name: str, *flags: str) -> list[str]:
+    return ["--data", str(folder), "--runs", str(runs), "--name", name, *RUN, "--pool-size", "5", "--ema", "0.9", *flags]
+
+
+def final_state(run: Path) -> dict[str, Any]:
+    return checkpoint.load(run / "checkpoints" / "last.pt")
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what a clock decides."""
+    clocks = ("elapsed_s", "step_ms", "images_per_s")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
+
+
+def assert_same_state(one: Any, other: Any, where: str = "") -> None:
+    """Bit for bit, but for clocks and what the user may change between two starts."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one.keys() - {"elapsed_s", "since_s", "name", "runs", "workers"}:
+            assert_same_state(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for index, (x, y) in enumerate(zip(one, other, strict=True)):
+            assert_same_state(x, y, f"{where}/{index}")
+    else:
+        assert one == other, where
+
+
+def start(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cyclegan_fast.train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def kill_after_a_moment(process: subprocess.Popen[str], run: Path, moment_s: float) -> None:
+    """SIGKILL at `moment_s` after this process wrote its first line of metrics."""
+    began = (run / "metrics.jsonl").stat().st_size if (run / "metrics.jsonl").exists() else 0
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size != began:
+            break
+        time.sleep(0.005)
+    time.sleep(moment_s)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of images and a run that nothing interrupted."""
+    from cyclegan_fast import sample_photos
+
+    root = tmp_path_factory.mktemp("train")
+    sample_photos.main([str(root / "data"), "--side", "36", "--count", "7"])
+    assert train.main(command(root / "data", root, "whole", "--workers", "0")) == 0
+    return root, root / "whole"
+
+
+@pytest.mark.parametrize("workers", ["0", "4"])
+def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(
+    undisturbed: tuple[Path, Path], workers: str
+) -> None:
+    root, whole = undisturbed
+    arguments = command(root / "data", root, f"killed-{workers}", "--workers", workers)
+    run = root / f"killed-{workers}"
+    moments = random.Random(int(workers))
+    for _ in range(2):
+        kill_after_a_moment(start(arguments), run, moments.uniform(0.0, 0.8))
+    process = start(arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert_same_state(final_state(run), final_state(whole))
+    assert metrics(run) == metrics(whole)
+    assert sorted(p.name for p in (run / "samples").iterdir()) == sorted(p.name for p in (whole / "samples").iterdir())
+
+
+def test_a_run_interrupted_by_ctrl_c_saves_and_continues(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, whole = undisturbed
+    arguments = command(root / "data", root, "stopped")
+    run = root / "stopped"
+    update, calls = TrainingStep.__call__, 0
+
+    def interrupted_in_step_13(self: TrainingStep, *images: torch.Tensor) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self, *images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingStep, "__call__", interrupted_in_step_13)
+        assert train.main(arguments) == 130
+    output = capfd.readouterr().out
+    assert "interrupted after step 13; the same command continues" in output
+    assert "reconstructed" in output
+    assert final_state(run)["log"]["step"] == 13
+    assert train.main(arguments) == 0
+    assert_same_state(final_state(run), final_state(whole))
+    assert metrics(run) == metrics(whole)
+
+
+def test_a_finished_run_is_not_overwritten(undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    root, whole = undisturbed
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert train.main(command(root / "data", root, "whole", "--workers", "0")) == 2
+    assert "is finished after 48 steps" in capfd.readouterr().err
+    assert train.main(command(root / "data", root, "whole", "--learning-rate", "0.001")) == 2
+    error = capfd.readouterr().err
+    assert "learning_rate: 0.0002 -> 0.001" in error
+    assert "--name NEW" in error
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_saved_configuration_can_be_given_back(undisturbed: tuple[Path, Path]) -> None:
+    root, whole = undisturbed
+    saved = str(whole / "config.yaml")
+    assert train.main(["--config", saved, "--name", "again"]) == 0
+    assert_same_state(final_state(root / "again"), final_state(whole))
+
+
+def test_the_run_folder_holds_what_the_readme_says(undisturbed: tuple[Path, Path]) -> None:
+    _, whole = undisturbed
+    names = {path.name for path in whole.iterdir()}
+    assert names >= {"config.yaml", "checkpoints", "metrics.jsonl", "tensorboard", "samples", "index.html"}
+    results = json.loads((whole / "results.json").read_text())
+    assert results["step"] == STEPS
+    assert [row["label"].split(",")[0] for row in results["rows"]] == ["reconstructed", "reconstructed"]
+    records = metrics(whole)
+    assert [record["step"] for record in records] == list(range(3, STEPS + 1, 3))
+    assert set(records[0]["losses"]) == {"G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", "D_A", "D_B"}
+
+
+# --- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, whole = undisturbed
+    arguments = command(root / "data", root, "cut")
+    assert train.main(arguments) == 0
+    folder = root / "cut" / "checkpoints"
+    (folder / "last.pt").write_bytes((folder / "last.pt").read_bytes()[:5000])
+    assert train.main(arguments) == 0
+    output = capfd.readouterr().out
+    assert "last.pt is cut off or damaged" in output
+    assert "going back to previous.pt" in output
+    assert_same_state(final_state(root / "cut"), final_state(whole))
+    for name in ("last.pt", "previous.pt"):
+        (folder / name).write_bytes(b"")
+    assert train.main(arguments) == 2
+    assert "no whole checkpoint" in capfd.readouterr().err
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch /tmp/cyclegan-fast-was-here",)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {}, "config": RunsCode()}, tmp_path / "evil.pt")
+    with pytest.raises(checkpoint.DamagedCheckpoint, match="could run code"):
+        checkpoint.load(tmp_path / "evil.pt")
+    assert not Path("/tmp/cyclegan-fast-was-here").exists()
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
+    from cyclegan_fast.errors import UserError
+    from cyclegan_fast.networks import ResnetGenerator
+
+    state = ResnetGenerator(width=4, blocks=6).state_dict()
+    state["head.weight"] = torch.zeros(3, 5, 7, 7)
+    del state["up.1.bias"]
+    with pytest.raises(UserError, match=r"head\.weight is \(3, 5, 7, 7\) instead of \(3, 4, 7, 7\); up\.1\.bias is missing"):
+        checkpoint.generator_from(state, "x.pt")
+
+
+def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(undisturbed: tuple[Path, Path]) -> None:
+    root, _ = undisturbed
+    arguments = command(root / "data", root, "full", "--max-steps", "11")
+
+    def limit_file_size() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = start(arguments, preexec_fn=limit_file_size)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "File too large" in errors[0]
+    assert "Traceback" not in output
+    assert not list((root / "full").rglob("*.partial*"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = undisturbed
+    update = TrainingStep.__call__
+
+    def diverging(self: TrainingStep, *images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.steps_taken == 13:
+            with torch.no_grad():
+                self.model.G_B.head.weight.fill_(float("nan"))
+        return update(self, *images)
+
+    monkeypatch.setattr(TrainingStep, "__call__", diverging)
+    assert train.main(command(root / "data", root, "nan")) == 2
+    error = capfd.readouterr().err
+    assert "became nan within" in error
+    assert "the checkpoint of step 10 is kept" in error
+    kept = final_state(root / "nan")
+    assert kept["log"]["step"] == 10
+    assert all(torch.isfinite(value).all() for value in kept["model"].values())
+
+
+def test_two_processes_cannot_train_one_run(undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    import fcntl
+
+    root, whole = undisturbed
+    with open(whole / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert train.main(command(root / "data", root, "whole", "--workers", "0")) == 2
+    assert "another process is training" in capfd.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_left_alone(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = undisturbed
+    assert train.main(command(root / "data", root, "data")) == 2
+    assert "is not a run" in capfd.readouterr().err
+
+
+def test_images_that_changed_since_the_checkpoint_are_noticed(
+    undisturbed: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cyclegan_fast import sample_photos
+
+    sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "3"])
+    arguments = command(tmp_path / "data", tmp_path, "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "report", lambda self, **_: os.kill(os.getpid(), signal.SIGINT))
+        assert train.main(arguments) == 130
+    (tmp_path / "data" / "trainA" / "0001.png").unlink()
+    assert train.main(arguments) == 2
+    assert "the images changed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--device", "cuda:7"], "CUDA device"),
+        (["--device", "tpu"], "--device must be"),
+        (["--config", "a.yaml", "--preset", "demo"], "give one of them"),
+        (["--config", "missing.yaml"], "no configuration at missing.yaml"),
+        (["--preprocess", "none"], "needs --data FOLDER"),
+        (["--data", "no/such/folder"], "no such folder"),
+    ],
+)
+def test_a_bad_command_gets_one_line(
+    flags: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available() and "cuda:7" in flags:
+        pytest.skip("a machine with CUDA devices says how many there are")
+    assert train.main([*flags, "--runs", str(tmp_path / "runs")]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wgan_gp_says_where_its_discriminators_run(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = undisturbed
+    assert train.main(command(root / "data", root, "wgan", "--gan-loss", "wgan-gp", "--max-steps", "2")) == 0
+    assert "discriminators run on the reference operators" in capfd.readouterr().out
+
+
+def test_images_of_many_shapes_train_without_a_crop(tmp_path: Path) -> None:
+    from tests.cyclegan_fast.conftest import photo
+
+    for name in ("trainA", "trainB"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index, size in enumerate([(40, 33), (51, 44)]):
+            photo(60, index).resize(size).save(tmp_path / "data" / name / f"{index}.png")
+    assert train.main(command(tmp_path / "data", tmp_path, "x", "--preprocess", "none", "--max-steps", "4")) == 0
+    assert "testA" in json.loads((tmp_path / "x" / "results.json").read_text())["notes"][0]
+
+
+def test_the_embedded_run_improves_on_the_untranslated_image(tmp_path: Path) -> None:
+    flags = ["--amp", "--ngf", "16", "--max-steps", "150", "--runs", str(tmp_path), "--name", "x", "--ema", "0.9"]
+    assert train.main(flags) == 0
+    rows = json.loads((tmp_path / "x" / "results.json").read_text())["rows"]
+    psnr_db = {row["label"].split(",")[0]: row["psnr_db"] for row in rows}
+    assert psnr_db["translated"] > psnr_db["untranslated"] + 2.5

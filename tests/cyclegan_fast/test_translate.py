@@ -1,0 +1,606 @@
+"""`python -m cyclegan_fast.translate`: what is written is the network's result, and every bad input is explained."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+
+from cyclegan_fast import config as configuration, translate as module
+from cyclegan_fast.checkpoint import save, to_original
+from cyclegan_fast.config import Config, DataConfig
+from cyclegan_fast.data import held_out_preparation
+from cyclegan_fast.images import Pixels, read_image, to_pixels, to_signed
+from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.translate import (
+    FloatImages,
+    ImageOptions,
+    TorchTranslator,
+    main,
+    newest_run,
+    plan,
+    to_pixels_array,
+    to_signed_array,
+    translate_images,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_generator(seed: int, blocks: int = 6) -> ResnetGenerator:
+    """Narrow, with weights that are large enough for a picture that shows its input."""
+    torch.manual_seed(seed)
+    network = ResnetGenerator(width=4, blocks=blocks)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0.0, 0.1)
+    return network.eval()
+
+
+def draw(path: Path, width: int = 48, height: int = 40, seed: int = 0) -> Path:
+    """A smooth picture, so that JPEG changes little and resizing is seen."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@torch.no_grad()
+def directly(network: ResnetGenerator, path: Path, size: int) -> Pixels:
+    """The same translation by the shortest route: one image, training's own preparation and conversions."""
+    pixels = np.asarray(held_out_preparation(size)(read_image(path)))
+    result: Pixels = to_pixels(network(to_signed(torch.tensor(pixels)[None])))[0]
+    return result
+
+
+def pixels_of(path: Path) -> Pixels:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Networks this small only wait for each other's threads, for seconds where the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def network() -> ResnetGenerator:
+    return make_generator(0)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, network: ResnetGenerator) -> Path:
+    path = tmp_path / "latest_net_G.pth"
+    torch.save(to_original(network.state_dict()), path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    draw(folder / "one.png", seed=1)
+    draw(folder / "deep" / "er" / "two.jpg", seed=2)
+    draw(folder / "deep" / "three.bmp", seed=3)
+    return folder
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(tmp_path: Path, weights: Path) -> Run:
+    """The command at 32x32 into tmp_path/out with `weights`; a flag that is given again replaces these."""
+
+    def command(*arguments: object, size: bool = True, sheet: bool = False, checkpoint: Path | None = None) -> int:
+        flags = [*(["--size", "32"] if size else []), *([] if sheet else ["--no-contact-sheet"])]
+        fixed = ["--checkpoint", str(checkpoint or weights), "--out", str(tmp_path / "out"), "--device", "cpu"]
+        return main([*map(str, arguments), *fixed, *flags])
+
+    return command
+
+
+# --- pixels --------------------------------------------------------------------------------------------------------
+
+
+def test_conversions_without_torch_equal_those_with_it() -> None:
+    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(2, 16, 8, 3)
+    assert np.array_equal(to_signed_array(every), to_signed(torch.from_numpy(every)).numpy())
+    assert np.array_equal(to_pixels_array(to_signed_array(every)), every)
+    # Values on, just below and just above every rounding boundary, and beyond the range.
+    halves = ((np.arange(-2, 258) + 0.5) / 127.5 - 1).astype(np.float32)
+    values = np.concatenate([np.nextafter(halves, np.float32(side)) for side in (-9, 9)] + [halves])
+    values = np.resize(values, (4, 3, 8, 9))
+    assert np.array_equal(to_pixels_array(values), to_pixels(torch.from_numpy(values)))
+    assert np.array_equal(to_pixels_array(values[1]), to_pixels(torch.from_numpy(values))[1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_translations_equal_the_network(
+    tmp_path: Path, photos: Path, run: Run, network: ResnetGenerator, batch_size: int
+) -> None:
+    assert run(photos, "--format", "png", "--batch-size", batch_size) == 0
+    for source, written in (("one.png", "one.png"), ("deep/er/two.jpg", "deep/er/two.png")):
+        expected = directly(network, photos / source, 32)
+        assert expected.std() > 10, "a flat picture would prove nothing"
+        actual = pixels_of(tmp_path / "out" / written)
+        if batch_size == 1:
+            assert np.array_equal(actual, expected)
+        else:  # convolutions may add up in another order
+            assert np.abs(actual.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_jpeg_and_webp_hold_the_translation(tmp_path: Path, photos: Path, run: Run, network: ResnetGenerator) -> None:
+    translation = Image.fromarray(directly(network, photos / "one.png", 32))
+    for flag, name in (("jpeg", "one.jpg"), ("webp", "one.webp")):
+        assert run(photos / "one.png", "--format", flag) == 0
+        translation.save(encoded := io.BytesIO(), format=flag, quality=95)
+        assert (tmp_path / "out" / name).read_bytes() == encoded.getvalue()
+    assert names(tmp_path / "out") == {"one.jpg", "one.webp"}
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 40), (47, 41), (33, 50), (1, 1), (5, 3)])
+def test_keep_size_pads_and_crops(tmp_path: Path, run: Run, network: ResnetGenerator, width: int, height: int) -> None:
+    source = draw(tmp_path / "in" / "image.png", width, height)
+    assert run(source, "--keep-size", size=False) == 0
+    actual = pixels_of(tmp_path / "out" / "image.png")
+    assert actual.shape == (height, width, 3)
+    if min(width, height) > 4:
+        signed = to_signed(torch.tensor(pixels_of(source))[None])
+        padded = F.pad(signed, (0, -width % 4, 0, -height % 4), mode="reflect")
+        with torch.no_grad():
+            expected = to_pixels(network(padded)[:, :, :height, :width])[0]
+        assert np.array_equal(actual, expected)
+
+
+def test_keep_size_batches_images_of_one_shape_and_mixes_up_none(tmp_path: Path, network: ResnetGenerator) -> None:
+    shapes = [(16, 12), (16, 12), (12, 16), (16, 12), (15, 12), (20, 20)]
+    for index, (width, height) in enumerate(shapes):
+        draw(tmp_path / "in" / f"{index}.png", width, height, seed=index)
+    seen: list[tuple[int, ...]] = []
+
+    def negative(images: FloatImages) -> FloatImages:
+        seen.append(images.shape)
+        return -images
+
+    options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", batch_size=4, no_contact_sheet=True)
+    summary = translate_images(negative, plan(options), options, None)
+    assert summary.translated == 6
+    # 15x12 is padded to 16x12 and shares the batch of the fourth
+    assert seen == [(2, 3, 12, 16), (1, 3, 16, 12), (2, 3, 12, 16), (1, 3, 20, 20)]
+    for index in range(6):
+        source = pixels_of(tmp_path / "in" / f"{index}.png")
+        assert np.array_equal(pixels_of(tmp_path / "out" / f"{index}.png"), 255 - source)
+
+
+def test_unusual_images_are_translated_as_upright_rgb(tmp_path: Path, run: Run, network: ResnetGenerator) -> None:
+    folder = tmp_path / "in"
+    base = Image.open(draw(folder / "base.png"))
+    base.convert("L").point(lambda v: v * 257, "I").convert("I;16").save(folder / "deep16.png")
+    base.convert("CMYK").save(folder / "cmyk.jpg")
+    base.convert("P").save(folder / "palette.gif")
+    base.putalpha(128)
+    base.save(folder / "alpha.png")
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.open(folder / "base.png").save(folder / "rotated.webp", exif=rotated, lossless=True)
+    assert run(folder, "--format", "png", "--batch-size", 1) == 0
+    for source in sorted(folder.iterdir()):
+        written = pixels_of(tmp_path / "out" / f"{source.stem}.png")
+        assert np.array_equal(written, directly(network, source, 32)), source.name
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+def test_names_and_structure_are_kept(tmp_path: Path, photos: Path, run: Run) -> None:
+    draw(photos / "UPPER.JPG")
+    draw(photos / "v1.2.final.webp")
+    assert run(photos) == 0
+    expected = {"one.png", "deep/er/two.jpg", "deep/three.png", "UPPER.JPG", "v1.2.final.webp"}
+    assert names(tmp_path / "out") == expected
+
+
+def test_globs_are_expanded_and_keep_the_structure_below_their_first_wildcard(
+    tmp_path: Path, photos: Path, run: Run
+) -> None:
+    assert run(photos / "**" / "*.jpg") == 0
+    assert names(tmp_path / "out") == {"deep/er/two.jpg"}
+    assert run(photos / "d*") == 0  # as a shell would, and folders are searched
+    assert names(tmp_path / "out") == {"deep/er/two.jpg", "deep/three.png"}
+    assert run(photos / "[o]ne.*", photos / "deep" / "*.bmp") == 0
+    assert names(tmp_path / "out") == {"deep/er/two.jpg", "deep/three.png", "three.png", "one.png"}
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path, run: Run) -> None:
+    source = draw(tmp_path / "in" / "photo[1]*.png")
+    draw(tmp_path / "in" / "photo1.png")
+    assert run(source) == 0
+    assert names(tmp_path / "out") == {"photo[1]*.png"}
+
+
+def test_two_inputs_of_one_name_are_refused_before_any_work(
+    tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(photos / "one.webp")
+    assert run(photos, "--format", "jpeg") == 2
+    error = capsys.readouterr().err
+    assert "one.png" in error
+    assert "one.webp" in error
+    assert str(tmp_path / "out" / "one.jpg") in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert run(photos, photos / "deep" / ".." / "one.png") == 0, "the same file named twice is one"
+
+
+def test_an_output_folder_inside_the_input_is_not_translated_again(tmp_path: Path, photos: Path, weights: Path) -> None:
+    command = [str(photos), "--out", str(photos / "out"), "--checkpoint", str(weights), "--size", "32"]
+    for _ in range(2):
+        assert main(command) == 0
+        written = {"one.png", "deep/er/two.jpg", "deep/three.png", "contact_sheet.jpg"}
+        assert names(photos / "out") == written
+
+
+@pytest.mark.parametrize("extra", [[], ["--overwrite"]])
+def test_inputs_are_never_written_over(
+    photos: Path, weights: Path, capsys: pytest.CaptureFixture[str], extra: list[str]
+) -> None:
+    before = (photos / "one.png").read_bytes()
+    fixed = ["--checkpoint", str(weights), "--size", "32", *extra]
+    assert main([str(photos / "one.png"), "--out", str(photos), *fixed]) == 2
+    assert "is an input and would be written over" in capsys.readouterr().err
+    assert main([str(photos), "--out", str(photos), *fixed]) == 2
+    assert "lies in the output folder" in capsys.readouterr().err
+    sheet = ["--contact-sheet", str(photos / "one.png")]
+    assert main([str(photos), "--out", str(photos.parent / "out"), *fixed, *sheet]) == 2
+    assert "is an input and would be written over" in capsys.readouterr().err
+    assert (photos / "one.png").read_bytes() == before
+
+
+def test_existing_translations_are_kept_and_counted(
+    tmp_path: Path, photos: Path, run: Run, network: ResnetGenerator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "out" / "one.png"
+    kept.parent.mkdir()
+    kept.write_bytes(b"from before")
+    assert run(photos, sheet=True) == 0
+    assert kept.read_bytes() == b"from before"
+    captured = capsys.readouterr()
+    assert "translated 2 images" in (line := captured.out.splitlines()[-1])
+    assert "kept 1 translation from before (--overwrite" in line
+    assert f"note: not on the contact sheet: {kept}: not an image" in captured.err
+    assert run(photos, "--overwrite") == 0
+    assert np.array_equal(pixels_of(kept), directly(network, photos / "one.png", 32))
+    assert "translated 3 images" in capsys.readouterr().out
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("blocks", "dropout"), [(6, False), (9, False), (9, True)])
+def test_generators_of_the_original_implementation(
+    tmp_path: Path, photos: Path, run: Run, blocks: int, dropout: bool
+) -> None:
+    network = make_generator(blocks, blocks)
+    state = to_original(network.state_dict(), dropout=dropout)
+    torch.save(state, path := tmp_path / "latest_net_G.pth")
+    assert run(photos / "one.png", checkpoint=path) == 0
+    assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), directly(network, photos / "one.png", 32))
+    safetensors.torch.save_file(state, path := tmp_path / "generator.safetensors")
+    assert run(photos / "one.png", "--overwrite", checkpoint=path) == 0
+    assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), directly(network, photos / "one.png", 32))
+
+
+def save_run(path: Path, networks: dict[str, ResnetGenerator], crop_size: int = 40) -> Path:
+    config = replace(Config(), data=DataConfig(load_size=64, crop_size=crop_size))
+    model = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
+    save(path, {"config": configuration.to_dict(config), "model": model})
+    return path
+
+
+def test_a_run_gives_its_direction_its_average_and_its_size(tmp_path: Path, photos: Path, run: Run) -> None:
+    networks = {name: make_generator(seed) for seed, name in enumerate(("G_A", "G_B", "G_B_ema"))}
+    folder = save_run(tmp_path / "runs" / "x", networks)
+    for checkpoint in (folder, folder / "checkpoints" / "last.pt"):
+        for direction, name in (("a2b", "G_A"), ("b2a", "G_B_ema")):
+            flags = ["--direction", direction, "--overwrite"]
+            assert run(photos / "one.png", *flags, size=False, checkpoint=checkpoint) == 0
+            expected = directly(networks[name], photos / "one.png", 40)
+            assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), expected)
+
+
+def test_the_newest_run_is_the_default(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [str(photos / "one.png"), "--out", "out"]
+    assert main(command) == 2
+    assert "no run with a checkpoint under runs: train one, or give --checkpoint" in capsys.readouterr().err
+    networks = {name: make_generator(seed) for seed, name in enumerate(("old", "new", "middle"))}
+    for age, name in ((300, "old"), (100, "new"), (200, "middle")):
+        folder = save_run(Path("runs") / name, {"G_A": networks[name]})
+        os.utime(folder / "checkpoints", (1e9 - age, 1e9 - age))
+    (tmp_path / "runs" / "empty" / "checkpoints").mkdir(parents=True)
+    assert newest_run(Path("runs")) == Path("runs/new")
+    assert main(command) == 0
+    assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), directly(networks["new"], photos / "one.png", 40))
+
+
+def test_bad_checkpoints_are_explained(
+    tmp_path: Path, photos: Path, weights: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def error_of(path: Path) -> str:
+        assert run(photos, checkpoint=path) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert str(path) in error
+        assert not (tmp_path / "out").exists()
+        return error
+
+    assert "no checkpoint at" in error_of(tmp_path / "nowhere.pth")
+    (tmp_path / "empty").mkdir()
+    assert "no checkpoint in" in error_of(tmp_path / "empty")
+
+    (cut := tmp_path / "cut.pth").write_bytes(weights.read_bytes()[:-2000])
+    assert "damaged" in error_of(cut)
+    (nothing := tmp_path / "nothing.pth").write_bytes(b"")
+    assert "damaged" in error_of(nothing)
+    assert "damaged" in error_of(photos / "one.png")
+
+    torch.save({"encoder.weight": torch.zeros(3)}, foreign := tmp_path / "foreign.pth")
+    assert "no stem.weight" in error_of(foreign)
+    state = to_original(make_generator(0).state_dict())
+    torch.save({key: value for key, value in state.items() if key != "model.4.bias"}, lacking := tmp_path / "lack.pth")
+    assert "missing model.4.bias" in error_of(lacking)
+    torch.save(state | {"model.4.bias": torch.zeros(5)}, odd := tmp_path / "odd.pth")
+    assert "down.0.bias is (5,) instead of (8,)" in error_of(odd)
+    torch.save(to_original(PatchDiscriminator(width=4).state_dict()), judge := tmp_path / "latest_net_D_A.pth")
+    assert "no ResNet generator" in error_of(judge)
+
+    folder = save_run(tmp_path / "runs" / "x", {"G_B": make_generator(0)})
+    assert "no ResNet generator" in error_of(folder)  # there is no G_A in it
+
+
+def test_weights_that_diverged_are_not_written_as_black_images(
+    tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = to_original(make_generator(0).state_dict())
+    state["model.23.bias"] = torch.full_like(state["model.23.bias"], float("nan"))
+    torch.save(state, path := tmp_path / "diverged.pth")
+    assert run(photos / "one.png", checkpoint=path) == 2
+    assert "not finite" in capsys.readouterr().err
+    assert names(tmp_path / "out") == set() if (tmp_path / "out").exists() else True
+
+
+# --- bad images and flags ------------------------------------------------------------------------------------------
+
+
+def test_unreadable_images_are_named_skipped_and_counted(
+    tmp_path: Path, photos: Path, run: Run, network: ResnetGenerator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    (photos / "cut.png").write_bytes((photos / "one.png").read_bytes()[:200])
+    assert run(photos, "--batch-size", 1, sheet=True) == 0
+    captured = capsys.readouterr()
+    assert f"skipped {photos / 'broken.jpg'}: not an image" in captured.err
+    assert f"skipped {photos / 'cut.png'}" in captured.err
+    assert "translated 3 images" in captured.out.splitlines()[-1]
+    assert "skipped 2 unreadable images (--strict" in captured.out.splitlines()[-1]
+    assert names(tmp_path / "out") == {"one.png", "deep/er/two.jpg", "deep/three.png", "contact_sheet.jpg"}
+    assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), directly(network, photos / "one.png", 32))
+
+    assert run(photos, "--strict", "--overwrite") == 2
+    error = capsys.readouterr().err
+    assert str(photos / "broken.jpg") in error
+    assert "--strict" in error
+
+
+def test_only_unreadable_images_are_an_error(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    assert run(tmp_path / "a.png", tmp_path / "b.png", sheet=True) == 2
+    assert "none of 2 images can be read; the first: " in capsys.readouterr().err
+
+
+def test_images_that_are_not_there(tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty" / "below").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        ([photos, tmp_path / "empty"], f"no images in {tmp_path / 'empty'} or below"),
+        ([photos, tmp_path / "nowhere"], f"no file or folder {tmp_path / 'nowhere'}"),
+        ([photos, photos / "*.tiff"], f"no image matches {photos / '*.tiff'}"),
+        ([photos, tmp_path / "n*" / "*.png"], "no image matches"),
+        ([], "no images given"),
+    ):
+        assert run(*arguments) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    assert main([str(photos), "--out", str(tmp_path / "file")]) == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--size 64 --keep-size", "--size and --keep-size contradict each other"),
+        ("--size 30", "--size must be a multiple of 4, at least 8, got 30"),
+        ("--size 4", "--size must be a multiple of 4, at least 8, got 4"),
+        ("--batch-size 0", "--batch-size must be positive, got 0"),
+        ("--contact-sheet x.png --no-contact-sheet", "contradict each other"),
+        ("--contact-sheet x.txt", "--contact-sheet must end in"),
+        ("--device toaster", "--device must be auto, cpu, cuda"),
+    ],
+)
+def test_flags_that_make_no_sense(
+    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
+) -> None:
+    fixed = ["--checkpoint", str(weights), "--out", str(tmp_path / "out")]
+    assert main([str(photos), *fixed, *flags.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_explains_every_flag_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    flags = "checkpoint direction out size keep-size format batch-size device amp overwrite strict contact-sheet"
+    for flag in flags.split():
+        assert f"--{flag}" in text
+    assert "python -m cyclegan_fast.translate photos --checkpoint runs/x --direction a2b --out translated\n" in text
+
+
+# --- the device and the disk ---------------------------------------------------------------------------------------
+
+
+def test_amp_stays_near_float32(tmp_path: Path, photos: Path, run: Run, network: ResnetGenerator) -> None:
+    assert run(photos / "one.png", "--amp") == 0
+    expected = directly(network, photos / "one.png", 32).astype(int)
+    error = np.abs(pixels_of(tmp_path / "out" / "one.png") - expected)
+    assert error.mean() < 3  # 8 bits of mantissa; 0 where this processor has no bfloat16
+
+
+def test_bfloat16_is_computed_and_is_not_float32(photos: Path, network: ResnetGenerator) -> None:
+    images = to_signed_array(pixels_of(photos / "one.png")[None])
+    wide = TorchTranslator(make_generator(0), torch.device("cpu"), torch.float32)(images)
+    narrow = TorchTranslator(make_generator(0), torch.device("cpu"), torch.bfloat16)(images)
+    assert narrow.dtype == np.float32
+    assert 0 < np.abs(wide - narrow).mean() < 0.02
+    assert np.array_equal(narrow, torch.from_numpy(narrow).bfloat16().float().numpy())
+
+
+def test_images_too_large_for_the_memory(
+    photos: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: ResnetGenerator, image: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(ResnetGenerator, "forward", refuse)
+    assert run(photos) == 2
+    assert "3 images of 32x32 do not fit the memory of cpu: lower --batch-size" in capsys.readouterr().err
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from cyclegan_fast.errors import run_command
+from cyclegan_fast.translate import ImageOptions, plan, translate_images
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+for format in ("png", "jpeg", "webp"):
+    options = ImageOptions((sys.argv[1],), Path(sys.argv[2]), format=format)
+    status = run_command(lambda: translate_images(lambda images: -images, plan(options), options, 128))
+    assert status == 2, status
+assert "torch" not in sys.modules, "engines run where there is no PyTorch"
+"""
+
+
+def test_a_full_disk_gives_one_line_and_no_partial_file_without_torch(tmp_path: Path, photos: Path) -> None:
+    """A limit on the size of files stands in for the disk: the kernel refuses a write half-way, as it does there."""
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(photos), str(tmp_path / "out")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 3, ended.stderr
+    for line in lines:
+        assert line.startswith(f"error: could not write {tmp_path / 'out'}")
+        assert "File too large" in line
+        assert "the same command continues" in line
+    assert names(tmp_path / "out") == set()
+
+
+def test_ctrl_c_says_how_to_continue(
+    photos: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(self: ResnetGenerator, image: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResnetGenerator, "forward", interrupt)
+    assert run(photos) == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+# --- the contact sheet ---------------------------------------------------------------------------------------------
+
+
+def test_contact_sheet_shows_inputs_beside_translations(
+    tmp_path: Path, photos: Path, run: Run, network: ResnetGenerator
+) -> None:
+    sheet_path = tmp_path / "sheets" / "sheet.png"
+    assert run(photos / "one.png", "--contact-sheet", sheet_path, sheet=True) == 0
+    sheet = pixels_of(sheet_path).astype(int)
+    side, left, top = module.THUMBNAIL, module.GAP, module.LINE + module.GAP
+    translation = Image.fromarray(directly(network, photos / "one.png", 32)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    shown = sheet[top : top + side, left + side : left + 2 * side]
+    assert np.array_equal(shown, np.asarray(translation))
+    source = read_image(photos / "one.png").resize((side, side), Image.Resampling.BICUBIC)
+    shown = sheet[top : top + side, left : left + side]
+    assert np.abs(shown - np.asarray(source).astype(int)).mean() < 3  # by way of 32x32
+    caption = sheet[top + side : top + side + module.LINE]
+    assert caption.min() < 100, "the name stands below"
+    assert names(tmp_path / "out") == {"one.png"}
+
+
+def test_contact_sheet_of_many_images_is_capped_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(70):
+        draw(tmp_path / "in" / f"{'long' * 20}_{index:02d}.png", 8, 8, seed=index)
+    texts: list[str] = []
+    original = ImageDraw.ImageDraw.text
+
+    def record(self: ImageDraw.ImageDraw, position: tuple[int, int], text: str, *rest: Any) -> None:
+        texts.append(text)
+        original(self, position, text, *rest)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
+    options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out")
+    translate_images(lambda images: -images, plan(options), options, 8)
+    assert texts[0] == "input | translation, 64 of 70 images"
+    assert len(texts) == 65
+    assert texts[1].startswith("...long")
+    assert texts[1].endswith("_00.png")
+    assert texts[-1].endswith("_68.png"), "spread over all, and not the first 64"
+    assert len(set(texts[1:])) == 64
+    sheet = pixels_of(tmp_path / "out" / "contact_sheet.jpg")
+    assert sheet.shape == (30 + 8 + 16 * (192 + 22 + 8), 4 * (2 * 192 + 16), 3)
+
+
+def test_contact_sheets_of_earlier_translations_are_no_inputs(tmp_path: Path, photos: Path, run: Run) -> None:
+    draw(photos / "contact_sheet.jpg")
+    assert run(photos, sheet=True) == 0
+    assert names(tmp_path / "out") == {"one.png", "deep/er/two.jpg", "deep/three.png", "contact_sheet.jpg"}
+    assert pixels_of(tmp_path / "out" / "contact_sheet.jpg").shape[1] == 3 * (2 * module.THUMBNAIL + 2 * module.GAP)
+
+
+def test_a_contact_sheet_that_would_replace_a_translation_is_refused(
+    tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(photos, "--contact-sheet", tmp_path / "out" / "one.png", sheet=True) == 2
+    assert "is a translation already" in capsys.readouterr().err
