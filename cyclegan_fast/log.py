@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -53,7 +52,7 @@ class RunLog:
     def add(self, losses: dict[str, Tensor]) -> None:
         """Count one step. Sums stay on the device: nothing waits for it before the next report."""
         for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+            self._sums[name] = self._sums.get(name, 0.0) + loss.double()
         self._count += 1
         self.step += 1
         self._bar.update()
@@ -97,7 +96,7 @@ class RunLog:
         self._bar.write(sentence)
 
     def state_dict(self) -> dict[str, Any]:
-        sums = {name: total.to("cpu", torch.float64) for name, total in self._sums.items()}
+        sums = {name: total.cpu() for name, total in self._sums.items()}
         return {
             "step": self.step,
             "elapsed_s": self.elapsed_s,

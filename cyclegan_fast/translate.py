@@ -262,7 +262,7 @@ def finish(prepared: Prepared, translated: FloatImages) -> None:
         )
     target = prepared.job.target
     pixels = to_pixels_array(translated[:, : prepared.height, : prepared.width])
-    _write(pixels, target, "what is written already is whole, and the same command continues from there")
+    _write(pixels, target, "what is written already is whole; the same command continues once this is mended")
 
 
 def _write(pixels: Pixels, path: Path, advice: str) -> None:

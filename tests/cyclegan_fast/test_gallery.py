@@ -130,7 +130,7 @@ def test_labels_stand_in_their_strips_large_enough_to_read() -> None:
         assert rows.max() < strip - 1
         assert 0 < columns.min() < 20
     assert not np.array_equal(captions[0], captions[1])
-    ink = [int((caption > 200).all(axis=2).any(axis=0).nonzero()[0].max()) for caption in captions]
+    ink = [int(np.flatnonzero((caption > 200).all(axis=2).any(axis=0)).max()) for caption in captions]
     assert ink[1] < ink[0] < ink[2]  # the length of the words, in this type
 
 

@@ -263,8 +263,9 @@ def test_adam_receives_float16_gradients_without_the_loss_scale() -> None:
         named = [(n, p) for n, p in step.model.named_parameters() if n.split(".")[0] in names and p.requires_grad]
         moments = torch.cat([optimizer.state[p]["exp_avg"].double().flatten() for _, p in named])
         gradients = torch.cat([expected[n].flatten() for n, _ in named])
-        # After one update the first moment is (1 - beta1) times the gradient.
-        assert (moments / 0.5 - gradients).norm() < 0.1 * gradients.norm(), names
+        # After one update the first moment is (1 - beta1) times the gradient. Rounding alone is off by up to a tenth;
+        # a scale left in would be off by a factor of 16.
+        assert (moments / 0.5 - gradients).norm() < 0.25 * gradients.norm(), names
 
 
 # --- learning rate --------------------------------------------------------------------------------------------------
