@@ -44,7 +44,7 @@ class Samples:
             return np.stack([np.asarray(resize(Image.fromarray(p), side, side)) for p in pixels])
 
         def spread(count: int) -> list[int]:
-            return [i * count // min(SAMPLES, count) for i in range(min(SAMPLES, count))]
+            return sorted(np.random.default_rng(0).permutation(count)[:SAMPLES].tolist())
 
         truth = data.test_A.truth if data.test_A else None
         return Samples(

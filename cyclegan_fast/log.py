@@ -3,6 +3,8 @@
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,14 @@ class RunLog:
     def __init__(self, run: Path, total_steps: int, state: dict[str, Any] | None) -> None:
         state = state or {"step": 0, "elapsed_s": 0.0, "sums": {}, "count": 0, "since_s": 0.0}
         self.run = run
+        self.total_steps = total_steps
         self.step: int = state["step"]
         self._sums: dict[str, Tensor] = dict(state["sums"])
         self._count: int = state["count"]
         self._elapsed_before_s: float = state["elapsed_s"]
         self._since_s: float = state["since_s"]  # elapsed time at the last report
         self._started = time.perf_counter()
+        self._paused_s = 0.0
         cut_off_after(run / METRICS, self.step)
         self._file = open(run / METRICS, "a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=self.step + 1)
@@ -46,8 +50,17 @@ class RunLog:
 
     @property
     def elapsed_s(self) -> float:
-        """Training time so far, without the time between a stop and a resume."""
-        return self._elapsed_before_s + time.perf_counter() - self._started
+        """Training time so far, without samples, checkpoints, and the time between a stop and a resume."""
+        return self._elapsed_before_s + time.perf_counter() - self._started - self._paused_s
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens inside out of the training time."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused_s += time.perf_counter() - began
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Count one step. Sums stay on the device: nothing waits for it before the next report."""
@@ -73,6 +86,7 @@ class RunLog:
         losses = {name: float(total) / self._count for name, total in self._sums.items()}
         record = {
             "step": self.step,
+            "total_steps": self.total_steps,
             "epoch": epoch,
             "elapsed_s": round(elapsed_s, 2),
             "step_ms": round(step_s * 1e3, 2),

@@ -69,7 +69,7 @@ def open_run(config: Config) -> RunFolder:
     found = checkpoint.load_newest(path, warnings)
     if found and found["finished"] and _scored_step(path) == found["log"]["step"]:
         raise UserError(f"{path} is finished after {found['log']['step']} steps, see its index.html; {another}")
-    for sample in (path / "samples").glob("step_*.png"):
+    for sample in (path / "samples").glob("step_[0-9]*_[AB].png"):
         if int(sample.name.split("_")[1]) > (found["log"]["step"] if found else 0):
             sample.unlink()  # drawn after the checkpoint: it will be drawn again
     return RunFolder(path=path, checkpoint=found, warnings=warnings, lock=lock)

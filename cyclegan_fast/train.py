@@ -1,8 +1,10 @@
 """`python -m cyclegan_fast.train`: train CycleGAN, or continue a run that was interrupted."""
 
 import json
+import math
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from types import FrameType
@@ -22,6 +24,7 @@ from cyclegan_fast.run_folder import RESULTS, RunFolder, open_run, with_name
 from cyclegan_fast.scores import table
 from cyclegan_fast.step import CycleGAN, TrainingStep, learning_rate_factor
 
+GALLERY_EVERY_S = 10.0
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
 
@@ -61,6 +64,7 @@ class Training:
         self._announce(dtype, [*run.warnings, *data.warnings, *([remark] if remark else [])])
         self.log = RunLog(run.path, self.total_steps, run.checkpoint["log"] if run.checkpoint else None)
         self.saved_step: int | None = self.log.step if run.checkpoint else None
+        self.gallery_written_s = -math.inf
 
     def _announce(self, dtype: torch.dtype, remarks: list[str]) -> None:
         training = self.data.training
@@ -85,6 +89,8 @@ class Training:
     def train(self, interruption: Interruption) -> bool:
         """Run the steps that are left; False where it was interrupted. The last state is saved either way."""
         options, training = self.config.run, self.data.training
+        if self.log.step == 0:
+            self.draw_samples()
         while self.log.step < self.total_steps and not interruption.requested:
             epoch, first_step = divmod(self.log.step, training.steps_per_epoch)
             epoch += 1
@@ -95,6 +101,7 @@ class Training:
                 now = self.log.step
                 if now % options.report_every == 0:
                     self.log.report(epoch=epoch, learning_rate=learning_rate, batch_size=self.config.data.batch_size)
+                    self.refresh_gallery()
                 if now % options.sample_every == 0:
                     self.draw_samples()
                 if now % options.checkpoint_every == 0:
@@ -112,8 +119,16 @@ class Training:
         return options.learning_rate * learning_rate_factor(epoch, options.epochs, options.decay_epochs)
 
     def draw_samples(self) -> None:
-        write_samples(self.run.path, self.log.step, self.samples.grids(self.model))
-        write_index(self.run.path)
+        with self.log.paused():
+            write_samples(self.run.path, self.log.step, self.samples.grids(self.model))
+        self.refresh_gallery(at_once=True)
+
+    def refresh_gallery(self, *, at_once: bool = False) -> None:
+        """Rewrite index.html, at most every few seconds unless something new must be seen `at_once`."""
+        if at_once or time.monotonic() - self.gallery_written_s > GALLERY_EVERY_S:
+            with self.log.paused():
+                write_index(self.run.path)
+            self.gallery_written_s = time.monotonic()
 
     def save(self, keep_as: str | None = None) -> None:
         """Write a checkpoint, unless something in it is not finite: the last good one then stays."""
@@ -134,22 +149,24 @@ class Training:
             },
             "finished": self.log.step == self.total_steps,
         }
-        checkpoint.save(self.run.path, state, keep_as=keep_as)
+        with self.log.paused():
+            checkpoint.save(self.run.path, state, keep_as=keep_as)
         self.saved_step = self.log.step
 
     def conclude(self) -> str:
         """Score the run, write results.json and the gallery, and return the table."""
+        training_s = self.log.elapsed_s
         rows, notes = scores(self.model, self.data)
         results = {
             "step": self.log.step,
-            "training_s": round(self.log.elapsed_s, 1),
+            "training_s": round(training_s, 1),
             "device": describe(self.device),
             "rows": [asdict(row) for row in rows],
             "notes": notes,
         }
         checkpoint.write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
         self.draw_samples()
-        lines = [f"{self.log.step} steps in {self.log.elapsed_s:.0f} s; means over held-out images:"] if rows else []
+        lines = [f"{self.log.step} steps in {training_s:.0f} s; means over held-out images:"] if rows else []
         lines += [table(rows)] if rows else []
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 

@@ -110,6 +110,7 @@ def test_gradient_penalty_is_half_of_ten_times_the_squared_excess_of_the_slope_o
     torch.manual_seed(0)
     real, fake = (torch.rand(3, 3, 4, 4, dtype=torch.float64) * 2 - 1 for _ in range(2))
     mix = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64).view(3, 1, 1, 1)
+    real[2] *= 0.1  # a slope below one counts as much as one above
     curvature = torch.rand(3, 4, 4, dtype=torch.float64, requires_grad=True)
 
     penalty = gradient_penalty(quadratic(curvature), real, fake, mix)
@@ -117,11 +118,14 @@ def test_gradient_penalty_is_half_of_ten_times_the_squared_excess_of_the_slope_o
 
     # By hand: slope_n = |c x_n|, d slope_n / dc = c x_n^2 / slope_n; the second image is 0.3 real + 0.7 fake.
     expected, expected_gradient = 0.0, torch.zeros_like(curvature)
+    slopes = []
     c = curvature.detach()
     for x in (fake[0], 0.3 * real[1] + 0.7 * fake[1], real[2]):
         slope = math.sqrt(((c * x) ** 2).sum().item())
+        slopes.append(slope)
         expected += 5 * (slope - 1) ** 2 / 3
         expected_gradient += 5 * 2 * (slope - 1) / 3 * c * x**2 / slope
+    assert min(slopes) < 1 < max(slopes)
     assert penalty.item() == pytest.approx(expected, rel=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-11, atol=1e-14)
 

@@ -22,7 +22,20 @@ RUN = [*TINY, "--report-every", "3", "--checkpoint-every", "5", "--sample-every"
 
 
 def command(folder: Path, runs: Path, name: str, *flags: str) -> list[str]:
-    return ["--data", str(folder), "--runs", str(runs), "--name", name, *RUN, "--pool-size", "5", "--ema", "0.9", *flags]
+    return [
+        "--data",
+        str(folder),
+        "--runs",
+        str(runs),
+        "--name",
+        name,
+        *RUN,
+        "--pool-size",
+        "5",
+        "--ema",
+        "0.9",
+        *flags,
+    ]
 
 
 def final_state(run: Path) -> dict[str, Any]:
@@ -203,7 +216,9 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
     state = ResnetGenerator(width=4, blocks=6).state_dict()
     state["head.weight"] = torch.zeros(3, 5, 7, 7)
     del state["up.1.bias"]
-    with pytest.raises(UserError, match=r"head\.weight is \(3, 5, 7, 7\) instead of \(3, 4, 7, 7\); up\.1\.bias is missing"):
+    with pytest.raises(
+        UserError, match=r"head\.weight is \(3, 5, 7, 7\) instead of \(3, 4, 7, 7\); up\.1\.bias is missing"
+    ):
         checkpoint.generator_from(state, "x.pt")
 
 
