@@ -24,7 +24,9 @@ def interleaved(
             function()
             seconds[name].append(time.perf_counter() - started)
 
-    benchmark.pedantic(ours, setup=run_opponents, rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(  # type: ignore[no-untyped-call]  # pytest-benchmark leaves it untyped
+        ours, setup=run_opponents, rounds=rounds, warmup_rounds=1
+    )
     assert benchmark.stats is not None
     our_seconds = benchmark.stats.stats.data
     counted = {name: values[-rounds:] for name, values in seconds.items()}

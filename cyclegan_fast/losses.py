@@ -73,5 +73,5 @@ def cycle_loss(reconstructed: Tensor, original: Tensor) -> Tensor:
 
 
 def identity_loss(identity: Tensor, original: Tensor) -> Tensor:
-    """Mean absolute error of G_A(y) against y, already an image of G_A's target domain (Zhu et al. 2017, section 5.2)."""
+    """Mean absolute error of G_A(y) against y, an image of G_A's target domain (Zhu et al. 2017, section 5.2)."""
     return (_wide(identity) - _wide(original)).abs().mean()
