@@ -100,6 +100,8 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}") from None
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
             f"{path} is damaged or holds more than tensors and plain values, which could run code; refused"
@@ -136,30 +138,34 @@ def load_weights(network: nn.Module, state: StateDict, origin: str) -> None:
 
 def generator_from(state: StateDict, origin: str) -> ResnetGenerator:
     """A generator of the width and depth that `state`, in our names, has; raises UserError where it is no generator."""
-    if "stem.weight" not in state:
-        raise UserError(f"{origin} holds no ResNet generator: there is no stem.weight among its keys")
+    strangers = [str(key) for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    if strangers:
+        raise UserError(f"{origin} holds no ResNet generator: {', '.join(strangers[:4])} is no weight")
+    if "stem.weight" not in state or state["stem.weight"].dim() != 4 or not len(state["stem.weight"]):
+        keys = ", ".join(sorted(state)[:4]) or "none"
+        raise UserError(f"{origin} holds no ResNet generator: no stem.weight of a convolution among its keys ({keys})")
     blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
     network = ResnetGenerator(width=state["stem.weight"].size(0), blocks=max(1, len(blocks)))
     load_weights(network, state, origin)
     return network
 
 
-def load_generator(path: Path, direction: str) -> tuple[ResnetGenerator, dict[str, Any]]:
+def load_generator(path: Path, direction: str, warnings: list[str]) -> tuple[ResnetGenerator, dict[str, Any]]:
     """A trained generator to translate with, and its run's configuration (empty for a bare weights file).
 
     Args:
         path: a run's folder, a checkpoint of one, or a generator of the original implementation
             (`latest_net_G.pth`, `latest_net_G_A.pth`), as .pth or .safetensors.
         direction: "a2b" or "b2a". A bare generator has only one and ignores this.
+        warnings: damaged checkpoints of a run that were passed over are appended.
     """
     if path.is_dir():
-        warnings: list[str] = []
         content = load_newest(path, warnings)
         if content is None:
             raise UserError(f"no checkpoint in {path / FOLDER}: give a run's folder, a .pt or a .pth file")
     else:
         content = load(path)
-    if "model" in content and "config" in content:
+    if isinstance(content.get("model"), dict) and isinstance(content.get("config"), dict):
         name = {"a2b": "G_A", "b2a": "G_B"}[direction]
         averaged = any(key.startswith(f"{name}_ema.") for key in content["model"])
         prefix = f"{name}_ema." if averaged else f"{name}."
@@ -235,7 +241,7 @@ def to_original(state: StateDict, *, dropout: bool = False) -> StateDict:
 
 def is_original(state: dict[str, Any]) -> bool:
     """Whether a file's content is a bare state dict in the original implementation's names."""
-    return bool(state) and all(key.startswith("model.") for key in state)
+    return bool(state) and all(str(key).startswith("model.") for key in state)
 
 
 def discriminator_from(state: StateDict, origin: str) -> PatchDiscriminator:

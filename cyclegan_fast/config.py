@@ -1,6 +1,7 @@
 """The configuration: frozen dataclasses that are also the command line and the file beside the weights."""
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -39,8 +40,7 @@ class DataConfig:
     data: Path | None = None
     """folder with trainA/, trainB/ and, where there are any, testA/ and testB/; by default the embedded photographs"""
     preprocess: Preprocess = "resize_and_crop"
-    """how an image becomes a training image: resize to a square and crop at random, only crop, scale to a width, scale
-    and crop, or none; without a crop each image keeps its own shape (sides rounded to multiples of 4), batch size 1"""
+    """resizing and random crop; without a crop each image keeps its own shape, which needs batch size 1"""
     load_size: int = 286
     """side (or width, for scale_width) in pixels that images are resized to before the crop"""
     crop_size: int = 256
@@ -334,7 +334,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
         command_line = tyro.cli(
             _CommandLine,
             prog="python -m cyclegan_fast.train",
-            description=Config.__doc__,
+            description=inspect.cleandoc(Config.__doc__ or ""),
             args=arguments,
             default=_CommandLine(settings=start, preset=preset, config=chosen.config),
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),

@@ -1,13 +1,15 @@
 """Reading and writing image files: any format that Pillow knows, as 8-bit RGB."""
 
+import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -20,7 +22,9 @@ class UnreadableImage(Exception):
 
 def find_images(folder: Path) -> list[Path]:
     """The image files anywhere below `folder`, in a fixed order."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    # Hidden files are no photographs: macOS keeps "._a.jpg" beside a.jpg, and a killed write leaves ".a.partial.png".
+    candidates = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.name[0] != ".")
+    return sorted(path for path in candidates if path.is_file())
 
 
 def read_image(path: Path) -> Image.Image:
@@ -54,23 +58,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_signed(pixels: Tensor) -> Tensor:
+def to_signed(pixels: "Tensor") -> "Tensor":
     """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1], on the same device."""
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
 
 
-def to_pixels(images: Tensor) -> Pixels:
+def to_pixels(images: "Tensor") -> Pixels:
     """[N, 3, H, W] in [-1, 1] -> uint8 [N, H, W, 3] on the host, rounded (not truncated)."""
-    levels = images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    levels = images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).byte()
     pixels: Pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels
 
 
 def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
     """Write uint8 [H, W, 3]; the format follows the name. A file appears whole or not at all."""
+    # Encoded in memory: Pillow's JPEG encoder writes to a file itself and takes half a write, as a full disk gives, for
+    # a whole one.
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        Image.fromarray(pixels).save(temporary, **options)
+        temporary.write_bytes(encoded.getbuffer())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -526,14 +526,15 @@ def translate(command: CommandLine) -> int:
 
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")
-    network, config = load_generator(checkpoint, command.direction)
+    warnings: list[str] = []
+    network, config = load_generator(checkpoint, command.direction, warnings)
     size = None if options.keep_size else options.size or trained_size(config, checkpoint)
     print(
         f"{_count(len(jobs))} through {checkpoint} ({command.direction if config else 'bare weights'}) "
         f"at {f'{size}x{size}' if size else 'their own size'}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
     )
-    if remark:
-        print(f"note: {remark}")
+    for line in [*warnings, *([remark] if remark else [])]:
+        print(f"note: {line}")
     report(translate_images(TorchTranslator(network, device, dtype), jobs, options, size), options.out)
     return 0
 

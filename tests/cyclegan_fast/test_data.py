@@ -226,11 +226,13 @@ def test_an_image_smaller_than_the_crop_is_named(folder: Path) -> None:
 
 
 def test_a_failed_write_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(self: Image.Image, path: Path, **options: object) -> None:
-        path.write_bytes(b"half")
+    write = Path.write_bytes
+
+    def full_disk(self: Path, content: memoryview) -> int:
+        write(self, content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "out.png")
     assert list(tmp_path.iterdir()) == []

@@ -326,6 +326,19 @@ def test_a_run_gives_its_direction_its_average_and_its_size(tmp_path: Path, phot
             assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), expected)
 
 
+def test_a_damaged_checkpoint_that_was_passed_over_is_named(
+    tmp_path: Path, photos: Path, run: Run, network: ResnetGenerator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_run(tmp_path / "runs" / "x", {"G_A": network})
+    save_run(folder, {"G_A": network})
+    last = folder / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert run(photos / "one.png", checkpoint=folder) == 0
+    assert f"note: {last} is cut off or damaged" in (shown := capsys.readouterr().out)
+    assert "going back to previous.pt" in shown
+    assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), directly(network, photos / "one.png", 32))
+
+
 def test_the_newest_run_is_the_default(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,7 +379,10 @@ def test_bad_checkpoints_are_explained(
     assert "damaged" in error_of(photos / "one.png")
 
     torch.save({"encoder.weight": torch.zeros(3)}, foreign := tmp_path / "foreign.pth")
-    assert "no stem.weight" in error_of(foreign)
+    assert "no stem.weight of a convolution among its keys (encoder.weight)" in error_of(foreign)
+    for content in ({"stem.weight": 3}, {"stem.weight": torch.zeros(3)}, {1: 2}, {"model": 3, "config": {}}):
+        torch.save(content, strange := tmp_path / "strange.pth")
+        assert "no ResNet generator" in error_of(strange)
     state = to_original(make_generator(0).state_dict())
     torch.save({key: value for key, value in state.items() if key != "model.4.bias"}, lacking := tmp_path / "lack.pth")
     assert "missing model.4.bias" in error_of(lacking)
