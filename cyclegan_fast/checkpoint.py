@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.networks import ResnetGenerator
 
 StateDict = dict[str, Tensor]
 
@@ -242,12 +242,3 @@ def to_original(state: StateDict, *, dropout: bool = False) -> StateDict:
 def is_original(state: dict[str, Any]) -> bool:
     """Whether a file's content is a bare state dict in the original implementation's names."""
     return bool(state) and all(str(key).startswith("model.") for key in state)
-
-
-def discriminator_from(state: StateDict, origin: str) -> PatchDiscriminator:
-    """A discriminator of the width that `state`, in our names, has."""
-    if "layers.0.weight" not in state:
-        raise UserError(f"{origin} holds no PatchGAN discriminator: there is no layers.0.weight among its keys")
-    network = PatchDiscriminator(width=state["layers.0.weight"].size(0))
-    load_weights(network, state, origin)
-    return network

@@ -6,9 +6,9 @@ nor on how far one of them has read ahead, and an epoch can be entered at any st
 
 import hashlib
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ from cyclegan_fast.config import CROPPING, DataConfig
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import Pixels, UnreadableImage, find_images, read_image, to_signed
 from cyclegan_fast.networks import DOWNSAMPLING
+from cyclegan_fast.prefetch import ahead
 
 
 class Images(Protocol):
@@ -225,27 +226,20 @@ class UnpairedImages:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, counted from 1, from `first_step` on; the last one may be smaller.
 
-        With workers, threads prepare a few batches ahead. Threads and not processes: decoding, resizing and copying
-        pixels all happen outside Python's lock, and threads share one cache of decoded images.
+        With workers, threads prepare a few batches ahead.
         """
         order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self)).tolist()
         size = self.config.batch_size
         groups = [order[start : start + size] for start in range(first_step * size, len(order), size)]
-        if self.config.workers == 0:
+        workers = self.config.workers
+        if workers == 0:
             yield from (self.batch(epoch, group) for group in groups)
             return
-        with ThreadPoolExecutor(self.config.workers, thread_name_prefix="images") as pool:
-            ahead: deque[Future[Batch]] = deque()
-            try:
-                for group in groups:
-                    ahead.append(pool.submit(self.batch, epoch, group))
-                    if len(ahead) > 2 * self.config.workers:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                for future in ahead:
-                    future.cancel()
+        with (
+            ThreadPoolExecutor(workers, thread_name_prefix="images") as pool,
+            closing(ahead(pool, lambda group: self.batch(epoch, group), groups, 2 * workers)) as batches,
+        ):
+            yield from batches
 
 
 @dataclass(frozen=True)

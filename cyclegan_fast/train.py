@@ -16,7 +16,7 @@ from cyclegan_fast import checkpoint, config as configuration
 from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data, open_data
 from cyclegan_fast.device import choose_device, describe, make_deterministic, working_dtype
-from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.errors import INTERRUPTED, UserError, run_command
 from cyclegan_fast.gallery import write_index, write_samples
 from cyclegan_fast.held_out import Samples, scores
 from cyclegan_fast.log import NonFiniteLoss, RunLog
@@ -25,7 +25,6 @@ from cyclegan_fast.scores import table
 from cyclegan_fast.step import CycleGAN, TrainingStep, learning_rate_factor
 
 GALLERY_EVERY_S = 10.0
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
 
 class Interruption:

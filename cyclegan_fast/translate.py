@@ -11,21 +11,23 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tyro
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
+from cyclegan_fast.contact_sheet import draw_contact_sheet
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.images import EXTENSIONS, Pixels, UnreadableImage, find_images, read_image, write_image
+from cyclegan_fast.prefetch import ahead
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 Format = Literal["same", "png", "jpeg", "webp"]
 Direction = Literal["a2b", "b2a"]
 FloatImages = npt.NDArray[np.float32]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 SIDES = 4  # an image's sides must be multiples of this
 SMALLEST = 8  # two halvings must leave what a residual block can pad by reflection
@@ -45,7 +45,6 @@ SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 WRITABLE = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 CONTACT_SHEET = "contact_sheet.jpg"
 RUNS = Path("runs")
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
 
 class Translator(Protocol):
@@ -341,7 +340,10 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
             raise UserError(f"none of {_count(len(jobs))} can be read; the first: {unreadable[0]}")
         remarks: list[str] = []
         if options.sheet:
-            write_contact_sheet([job for job in jobs if job.target.exists()], options.sheet, pool, remarks)
+            pairs = [(job.source, job.target) for job in jobs if job.target.exists()]
+            sheet = draw_contact_sheet(pairs, pool, remarks)
+            if sheet is not None:
+                _write(sheet, options.sheet, "the translations themselves are written")
     return Summary(
         translated=len(todo) - len(unreadable),
         existing=len(jobs) - len(todo),
@@ -349,23 +351,6 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
         remarks=remarks,
         elapsed_s=time.perf_counter() - start,
     )
-
-
-def ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
-) -> Generator[Result]:
-    """`map`, in order, computed in the pool's threads up to `depth` items before they are asked for."""
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _try_to_prepare(job: Job, size: int | None) -> Prepared | UnreadableImage:
@@ -396,69 +381,6 @@ def same_shaped(images: Iterable[Prepared], most: int) -> Iterator[list[Prepared
         group.append(image)
     if group:
         yield group
-
-
-# --- the contact sheet ---------------------------------------------------------------------------------------------
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-MOST_PAIRS = 64
-COLUMNS = 4
-THUMBNAIL = 192  # pixels; at 64 pairs the sheet is about 1600 x 3600
-GAP = 8
-LINE = 22
-
-
-def write_contact_sheet(jobs: Sequence[Job], path: Path, pool: ThreadPoolExecutor, remarks: list[str]) -> None:
-    """Inputs beside their translations, each pair captioned with its name; of many, 64 spread evenly over all.
-
-    The pair of a file that cannot be read, such as a translation from before that was damaged since, is left empty and
-    named in `remarks`.
-    """
-    shown = [jobs[index * len(jobs) // MOST_PAIRS] for index in range(MOST_PAIRS)] if len(jobs) > MOST_PAIRS else jobs
-    if not shown:
-        return
-    columns = min(COLUMNS, len(shown))
-    pair_width, pair_height = 2 * THUMBNAIL, THUMBNAIL + LINE
-    width = columns * (pair_width + 2 * GAP)
-    height = LINE + 2 * GAP + math.ceil(len(shown) / columns) * (pair_height + GAP)
-    sheet = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(14)
-    title = "input | translation" + (f", {len(shown)} of {len(jobs)} images" if len(shown) < len(jobs) else "")
-    draw.text((GAP, GAP), title, "black", font)
-    common = Path(os.path.commonpath([job.target.parent for job in shown]))
-    for index, (job, pair) in enumerate(zip(shown, pool.map(_thumbnails, shown), strict=True)):
-        left = GAP + index % columns * (pair_width + 2 * GAP)
-        top = LINE + GAP + index // columns * (pair_height + GAP)
-        if isinstance(pair, UnreadableImage):
-            remarks.append(f"not on the contact sheet: {pair}")
-            continue
-        for half, thumbnail in enumerate(pair):
-            sheet.paste(thumbnail, (left + half * THUMBNAIL, top + (THUMBNAIL - thumbnail.height) // 2))
-        caption = _shortened(job.target.relative_to(common).as_posix(), font, pair_width)
-        draw.text((left, top + THUMBNAIL + 2), caption, "black", font)
-    _write(np.asarray(sheet), path, "the translations themselves are written")
-
-
-def _thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage:
-    """An input and its translation, both in the translation's shape."""
-    try:
-        translation, source = read_image(job.target), read_image(job.source)
-    except UnreadableImage as error:
-        return error
-    source = source.resize(translation.size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    box = (THUMBNAIL, THUMBNAIL)
-    return ImageOps.contain(source, box), ImageOps.contain(translation, box)
-
-
-def _shortened(text: str, font: Font, width: int) -> str:
-    """`text` with its beginning left out where it is wider than `width` pixels: a file's name is at the end."""
-    whole = text
-    while font.getlength(text) > width:
-        whole = whole[1:]
-        text = f"...{whole}"
-    return text
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
@@ -548,11 +470,7 @@ def report(summary: Summary, out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        return run_command(lambda: translate(parse(arguments)))
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        return INTERRUPTED
+    return run_command(lambda: translate(parse(arguments)))
 
 
 if __name__ == "__main__":

@@ -122,11 +122,13 @@ def test_half_of_the_images_of_a_full_pool_are_old_and_every_slot_is_drawn_alike
 
 
 def test_images_in_the_pool_are_detached_and_do_not_change_with_the_tensor_they_came_from() -> None:
-    pool = ImagePool(1, Script(0.1, 0))
-    images = batch(1).requires_grad_(True)
-    assert not pool.query(images).requires_grad
-    images.data.fill_(7)
-    assert numbers(pool.query(batch(2))) == [1]
+    pool = ImagePool(1, Script(0.1, 0, 0.1, 0))
+    stored_while_filling, stored_in_a_swap = batch(1).requires_grad_(True), batch(2).requires_grad_(True)
+    assert not pool.query(stored_while_filling).requires_grad
+    stored_while_filling.data.fill_(7)
+    assert numbers(pool.query(stored_in_a_swap)) == [1]
+    stored_in_a_swap.data.fill_(7)
+    assert numbers(pool.query(batch(3))) == [2]
 
 
 def test_size_0_detaches_too() -> None:

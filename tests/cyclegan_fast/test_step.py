@@ -3,7 +3,6 @@
 import io
 import random
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import cycle
@@ -27,15 +26,6 @@ BATCH_OF_ONE = ((1, 24, 24), (1, 24, 24))
 
 Weights = dict[str, Tensor]  # "G_A.stem.weight", ... in our names
 Shape = tuple[int, int, int]  # N, H, W
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors of a few kilobytes: a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def images(shapes: tuple[Shape, Shape], generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from cyclegan_fast import config as configuration, translate as module
+from cyclegan_fast import config as configuration, contact_sheet
 from cyclegan_fast.checkpoint import save, to_original
 from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.data import held_out_preparation
@@ -571,7 +571,7 @@ def test_contact_sheet_shows_inputs_beside_translations(
     sheet_path = tmp_path / "sheets" / "sheet.png"
     assert run(photos / "one.png", "--contact-sheet", sheet_path, sheet=True) == 0
     sheet = pixels_of(sheet_path).astype(int)
-    side, left, top = module.THUMBNAIL, module.GAP, module.LINE + module.GAP
+    side, left, top = contact_sheet.THUMBNAIL, contact_sheet.GAP, contact_sheet.LINE + contact_sheet.GAP
     translation = Image.fromarray(directly(network, photos / "one.png", 32)).resize(
         (side, side), Image.Resampling.BICUBIC
     )
@@ -580,7 +580,7 @@ def test_contact_sheet_shows_inputs_beside_translations(
     source = read_image(photos / "one.png").resize((side, side), Image.Resampling.BICUBIC)
     shown = sheet[top : top + side, left : left + side]
     assert np.abs(shown - np.asarray(source).astype(int)).mean() < 3  # by way of 32x32
-    caption = sheet[top + side : top + side + module.LINE]
+    caption = sheet[top + side : top + side + contact_sheet.LINE]
     assert caption.min() < 100, "the name stands below"
     assert names(tmp_path / "out") == {"one.png"}
 
@@ -612,7 +612,9 @@ def test_contact_sheets_of_earlier_translations_are_no_inputs(tmp_path: Path, ph
     draw(photos / "contact_sheet.jpg")
     assert run(photos, sheet=True) == 0
     assert names(tmp_path / "out") == {"one.png", "deep/er/two.jpg", "deep/three.png", "contact_sheet.jpg"}
-    assert pixels_of(tmp_path / "out" / "contact_sheet.jpg").shape[1] == 3 * (2 * module.THUMBNAIL + 2 * module.GAP)
+    assert pixels_of(tmp_path / "out" / "contact_sheet.jpg").shape[1] == 3 * (
+        2 * contact_sheet.THUMBNAIL + 2 * contact_sheet.GAP
+    )
 
 
 def test_a_contact_sheet_that_would_replace_a_translation_is_refused(

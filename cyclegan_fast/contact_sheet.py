@@ -1,0 +1,75 @@
+"""An overview of translated images: inputs beside translations, captioned."""
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from cyclegan_fast.images import Pixels, UnreadableImage, read_image
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+MOST_PAIRS = 64
+COLUMNS = 4
+THUMBNAIL = 192  # pixels; at 64 pairs the sheet is about 1600 x 3600
+GAP = 8
+LINE = 22
+
+
+def draw_contact_sheet(
+    pairs: Sequence[tuple[Path, Path]], pool: ThreadPoolExecutor, remarks: list[str]
+) -> Pixels | None:
+    """Draw (input, translation) files side by side, each pair captioned with its name; None where there are no pairs.
+
+    Of many pairs, 64 are shown that spread evenly over all. The pair of a file that cannot be read, such as a
+    translation from before that was damaged since, is left empty and named in `remarks`.
+    """
+    many = len(pairs) > MOST_PAIRS
+    shown = [pairs[index * len(pairs) // MOST_PAIRS] for index in range(MOST_PAIRS)] if many else pairs
+    if not shown:
+        return None
+    columns = min(COLUMNS, len(shown))
+    pair_width, pair_height = 2 * THUMBNAIL, THUMBNAIL + LINE
+    width = columns * (pair_width + 2 * GAP)
+    height = LINE + 2 * GAP + math.ceil(len(shown) / columns) * (pair_height + GAP)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    title = "input | translation" + (f", {len(shown)} of {len(pairs)} images" if many else "")
+    draw.text((GAP, GAP), title, "black", font)
+    common = Path(os.path.commonpath([target.parent for _, target in shown]))
+    for index, ((_, target), pair) in enumerate(zip(shown, pool.map(_thumbnails, shown), strict=True)):
+        left = GAP + index % columns * (pair_width + 2 * GAP)
+        top = LINE + GAP + index // columns * (pair_height + GAP)
+        if isinstance(pair, UnreadableImage):
+            remarks.append(f"not on the contact sheet: {pair}")
+            continue
+        for half, thumbnail in enumerate(pair):
+            sheet.paste(thumbnail, (left + half * THUMBNAIL, top + (THUMBNAIL - thumbnail.height) // 2))
+        caption = _shortened(target.relative_to(common).as_posix(), font, pair_width)
+        draw.text((left, top + THUMBNAIL + 2), caption, "black", font)
+    return np.asarray(sheet)
+
+
+def _thumbnails(pair: tuple[Path, Path]) -> tuple[Image.Image, Image.Image] | UnreadableImage:
+    """An input and its translation, both in the translation's shape."""
+    try:
+        source, translation = map(read_image, pair)
+    except UnreadableImage as error:
+        return error
+    source = source.resize(translation.size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    box = (THUMBNAIL, THUMBNAIL)
+    return ImageOps.contain(source, box), ImageOps.contain(translation, box)
+
+
+def _shortened(text: str, font: Font, width: int) -> str:
+    """`text` with its beginning left out where it is wider than `width` pixels: a file's name is at the end."""
+    whole = text
+    while font.getlength(text) > width:
+        whole = whole[1:]
+        text = f"...{whole}"
+    return text
