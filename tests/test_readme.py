@@ -1,0 +1,65 @@
+"""What the README tells people to type works."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cyclegan_fast.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_quick_start_is_two_lines_that_set_up_and_run() -> None:
+    first, second, *_ = COMMANDS
+    setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -e "
+    assert first == f"{setup}. && python -m cyclegan_fast.train --amp"
+    assert second == f"{setup}'.[dev]' && python -m pytest"
+
+
+def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"FOLDER": "photos", "PHOTOS": "photos/testA", "OUT": "photos"}
+    flags = {
+        "sample_photos": ["--side", "36", "--count", "3"],
+        "train": [*TINY, "--max-steps", "2", "--name", "sample-photos-demo"],
+        "translate": [],
+    }
+    commands = [shlex.split(line) for line in COMMANDS[2:] if line.startswith("python -m cyclegan_fast.")]
+    assert {command[2].rpartition(".")[2] for command in commands} == set(flags)
+    # The data set is written first, then trained on, then translated.
+    for command in sorted(commands, key=lambda command: list(flags).index(command[2].rpartition(".")[2])):
+        module = command[2].rpartition(".")[2]
+        arguments = [names.get(word, word) for word in command[3:]]
+        assert importlib.import_module(command[2]).main([*arguments, *flags[module]]) == 0, command
+    assert len(list(Path("translated").glob("*.png"))) == 48
+    assert Path("runs/sample-photos-demo/index.html").exists()
+
+
+@pytest.mark.parametrize("module", ["train", "translate", "sample_photos"])
+def test_every_command_explains_itself(module: str) -> None:
+    command = [sys.executable, "-m", f"cyclegan_fast.{module}", "--help"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert finished.stdout.startswith(f"usage: python -m cyclegan_fast.{module}")
+    assert "Traceback" not in finished.stderr
+
+
+def test_every_file_of_the_tree_in_the_readme_exists() -> None:
+    tree = README.split("## The code")[1].split("```")[1]
+    folder, seen = ROOT, 0
+    for line in tree.strip().splitlines():
+        entry = re.split(r"  +", line.strip())[0]  # the name, or names, in front of the description
+        if entry.endswith("/"):
+            folder = ROOT / entry
+            assert folder.is_dir(), entry
+        else:
+            for name in entry.split(", "):
+                assert (folder / name).is_file(), name
+                seen += 1
+    assert seen > 15
