@@ -17,10 +17,11 @@ from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data, open_data
 from cyclegan_fast.device import choose_device, describe, make_deterministic, working_dtype
 from cyclegan_fast.errors import INTERRUPTED, UserError, run_command
-from cyclegan_fast.gallery import write_index, write_samples
-from cyclegan_fast.held_out import Samples, scores
+from cyclegan_fast.gallery import write_index
+from cyclegan_fast.held_out import SCORED, Samples, scores
 from cyclegan_fast.log import NonFiniteLoss, RunLog
 from cyclegan_fast.run_folder import RESULTS, RunFolder, open_run, with_name
+from cyclegan_fast.sample_grid import write_samples
 from cyclegan_fast.scores import table
 from cyclegan_fast.step import CycleGAN, TrainingStep, learning_rate_factor
 
@@ -107,7 +108,8 @@ class Training:
                     self.save()
                 if interruption.requested or now == self.total_steps:
                     break
-            if options.keep_every_epochs and epoch % options.keep_every_epochs == 0 and not interruption.requested:
+            complete = self.log.step == epoch * training.steps_per_epoch
+            if complete and options.keep_every_epochs and epoch % options.keep_every_epochs == 0:
                 self.save(keep_as=f"epoch_{epoch:04d}.pt")
         if self.saved_step != self.log.step:
             self.save()
@@ -158,6 +160,7 @@ class Training:
         rows, notes = scores(self.model, self.data)
         results = {
             "step": self.log.step,
+            "images": sum(min(SCORED, len(held.images)) for held in (self.data.test_A, self.data.test_B) if held),
             "training_s": round(training_s, 1),
             "device": describe(self.device),
             "rows": [asdict(row) for row in rows],

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_fast import config as configuration, gallery
+from cyclegan_fast import config as configuration
 from cyclegan_fast.config import Config, DataConfig, OptimizerConfig
-from cyclegan_fast.gallery import BACKGROUND, GAP, downsample, sample_grid, smooth, write_index, write_samples
+from cyclegan_fast.gallery import downsample, smooth, write_index
 from cyclegan_fast.images import Pixels
+from cyclegan_fast.sample_grid import BACKGROUND, GAP, enlarge, sample_grid, write_samples
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script> \"'& {{data}}"
 
@@ -138,7 +139,7 @@ def test_labels_stand_in_their_strips_large_enough_to_read() -> None:
 @pytest.mark.parametrize(("side", "factor"), [(24, 8), (64, 3), (100, 2), (128, 2), (256, 1), (400, 1)])
 def test_small_pictures_are_enlarged_by_a_whole_factor(side: int, factor: int) -> None:
     images = noise(1, side)
-    large = gallery.enlarge(images)
+    large = enlarge(images)
     assert large.shape == (1, factor * side, factor * side, 3)
     np.testing.assert_array_equal(large[:, factor // 2 :: factor, factor // 2 :: factor], images)
 
