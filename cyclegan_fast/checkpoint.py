@@ -5,9 +5,10 @@ safetensors: a checkpoint from a stranger cannot run code.
 """
 
 import io
-import os
 import pickle
 import re
+import struct
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.files import write_atomically
 from cyclegan_fast.networks import ResnetGenerator
 
 StateDict = dict[str, Tensor]
@@ -25,32 +27,16 @@ StateDict = dict[str, Tensor]
 FOLDER = "checkpoints"
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
+INCOMING = "incoming.pt"
+CONTENT = {"config", "data", "dtype", "model", "step", "log", "random", "finished"}
 
 
 class DamagedCheckpoint(UserError):
     """A file that is cut off or otherwise not what was written."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a temporary file, flush it to the disk, and give it its name: `path` is whole or as it was before.
-
-    Raises UserError where the system refuses, such as on a full disk.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"could not write {path}: {error.strerror}; what was saved before is unharmed") from error
+class MissingCheckpoint(UserError):
+    """There is no file of that name, or no longer."""
 
 
 def save(run: Path, checkpoint: dict[str, Any], *, keep_as: str | None = None) -> None:
@@ -62,26 +48,27 @@ def save(run: Path, checkpoint: dict[str, Any], *, keep_as: str | None = None) -
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    incoming = folder / "incoming.pt"
-    write_atomically(incoming, buffer.getvalue())
-    if keep_as:
-        (folder / keep_as).unlink(missing_ok=True)
-        os.link(incoming, folder / keep_as)
+    # The kept one first: a kill right after it resumes before it, and writes it again.
+    for name in [*([keep_as] if keep_as else []), INCOMING]:
+        write_atomically(folder / name, buffer.getvalue())
     if (folder / LAST).exists():
         (folder / LAST).replace(folder / PREVIOUS)
-    incoming.replace(folder / LAST)
+    (folder / INCOMING).replace(folder / LAST)
 
 
 def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
     """The newest whole checkpoint of a run, or None where there is none yet; what had to be passed over is named."""
     damaged: list[DamagedCheckpoint] = []
-    # A run that was killed between the two renames of `save` has its newest checkpoint under "incoming.pt".
-    for name in ("incoming.pt", LAST, PREVIOUS):
+    kept = sorted((path.name for path in (run / FOLDER).glob("epoch_*.pt")), reverse=True)
+    # A run that was killed between the two renames of `save` has its newest checkpoint under INCOMING.
+    for name in (INCOMING, LAST, PREVIOUS, *kept):
         path = run / FOLDER / name
-        if not path.exists():
-            continue
         try:
             checkpoint = load(path)
+            if not checkpoint.keys() >= CONTENT:
+                raise DamagedCheckpoint(f"{path} is no checkpoint of a run")
+        except MissingCheckpoint:
+            continue
         except DamagedCheckpoint as error:
             damaged.append(error)
             continue
@@ -97,22 +84,39 @@ def load(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        # torch.load notices a file that is cut off, but not a flipped bit in a tensor; the archive's checksums do.
+        if zipfile.is_zipfile(path) and (broken := zipfile.ZipFile(path).testzip()):
+            raise DamagedCheckpoint(f"{path} is damaged: the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"no checkpoint at {path}") from None
+        raise MissingCheckpoint(f"no checkpoint at {path}") from None
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
             f"{path} is damaged or holds more than tensors and plain values, which could run code; refused"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except _READING_ERRORS as error:
         raise DamagedCheckpoint(f"{path} is cut off or damaged: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
-    if "_metadata" in content:
-        content.pop("_metadata")
     return content
+
+
+# What the readers of PyTorch, pickle, zip and safetensors were seen to raise for damaged bytes.
+_READING_ERRORS = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+)
 
 
 def _first_line(error: Exception) -> str:

@@ -12,14 +12,16 @@ import tyro
 import yaml
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.files import write_atomically
+from cyclegan_fast.losses import GanLoss
+from kernels import Impl
 
 Preset = Literal["demo", "paper128", "paper256"]
 Generator = Literal["resnet_9", "resnet_6"]
-GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 AmpDtype = Literal["auto", "bfloat16", "float16"]
-Impl = Literal["auto", "triton", "reference"]
 
+SMALLEST_SIDE = 24  # pixels; of less a 70x70 PatchGAN makes no score
 CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
 
 
@@ -58,7 +60,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_choice("preprocess", self.preprocess, Preprocess)
-        for name, smallest in (("load_size", 8), ("crop_size", 24), ("batch_size", 1), ("workers", 0)):
+        for name, smallest in (
+            ("load_size", SMALLEST_SIDE),
+            ("crop_size", SMALLEST_SIDE),
+            ("batch_size", 1),
+            ("workers", 0),
+        ):
             value = getattr(self, name)
             _require(value >= smallest, f"{name} must be at least {smallest}, got {value}")
         _require(self.crop_size % 4 == 0, f"crop_size must be a multiple of 4, got {self.crop_size}")
@@ -163,7 +170,7 @@ class RunConfig:
     deterministic: bool = False
     """the same bits for the same seed on a GPU too, at some cost in speed"""
     max_steps: int | None = None
-    """stop after this many steps, whatever `epochs` says"""
+    """stop after this many steps where the epochs have not ended before"""
     report_every: int = 50
     """steps between two lines of metrics.jsonl and of TensorBoard, each with mean losses"""
     sample_every: int = 1000
@@ -281,7 +288,7 @@ def _typed(value: Any, hint: Any, name: str, origin: str) -> Any:
 
 
 def save(config: Config, path: Path) -> None:
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 
 def load(path: Path) -> Config:
@@ -292,7 +299,9 @@ def load(path: Path) -> Config:
         raise UserError(f"no configuration at {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
-    return from_dict(values or {}, str(path))
+    if values is None:
+        raise UserError(f"{path} is empty: it holds no configuration")
+    return from_dict(values, str(path))
 
 
 def differences(one: Config, other: Config) -> list[str]:

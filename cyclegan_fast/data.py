@@ -6,6 +6,7 @@ nor on how far one of them has read ahead, and an epoch can be entered at any st
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cyclegan_fast import sample_photos
-from cyclegan_fast.config import CROPPING, DataConfig
+from cyclegan_fast.config import CROPPING, SMALLEST_SIDE, DataConfig
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import Pixels, UnreadableImage, find_images, read_image, to_signed
 from cyclegan_fast.networks import DOWNSAMPLING
@@ -32,7 +33,8 @@ class Images(Protocol):
     """One domain: prepared images, uint8 [H, W, 3], before crop and flip."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """What tells one list of images from another: names, and sizes where they are files."""
 
     def __len__(self) -> int: ...
 
@@ -97,7 +99,7 @@ class ImageFolder:
             raise UserError(
                 f"none of the {len(candidates)} images in {folder} can be read; the first: {self.unreadable[0]}"
             )
-        self.names = [path.relative_to(folder).as_posix() for path in self.paths]
+        self.names = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in self.paths]
 
     def _take(self, path: Path, result: Pixels | UnreadableImage, cache_bytes: int, strict: bool) -> None:
         if isinstance(result, UnreadableImage):
@@ -138,11 +140,15 @@ def preparation(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
         width, height = image.size
         if config.preprocess == "resize_and_crop":
             return resize(image, config.load_size, config.load_size)
-        if config.preprocess == "none":
-            return resize(image, multiple_of_4(width), multiple_of_4(height))
-        if config.preprocess == "scale_width":
-            scaled = config.load_size * height / width
-            return resize(image, multiple_of_4(config.load_size), multiple_of_4(scaled))
+        if config.preprocess in ("none", "scale_width"):
+            scale = config.load_size / width if config.preprocess == "scale_width" else 1.0
+            sides = multiple_of_4(width * scale), multiple_of_4(height * scale)
+            if min(sides) < SMALLEST_SIDE:
+                raise ValueError(
+                    f"becomes {sides[0]}x{sides[1]}, and a discriminator needs {SMALLEST_SIDE} pixels each way: use "
+                    "--preprocess resize_and_crop"
+                )
+            return resize(image, *sides)
         if config.preprocess == "scale_width_and_crop":
             image = resize(image, config.load_size, max(round(config.load_size * height / width), config.crop_size))
         if min(image.size) < config.crop_size:
@@ -160,8 +166,8 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def multiple_of_4(side: float) -> int:
-    """The nearest side that two halvings divide, as the generator needs; at least 8."""
-    return max(2 * DOWNSAMPLING, round(side / DOWNSAMPLING) * DOWNSAMPLING)
+    """The nearest side that two halvings divide, as the generator needs."""
+    return round(side / DOWNSAMPLING) * DOWNSAMPLING
 
 
 @dataclass(frozen=True)
@@ -174,8 +180,8 @@ class Batch:
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """float32 [N, 3, H, W] in [-1, 1] on `device`."""
         return (
-            to_signed(self.pixels_A.to(device, non_blocking=True)),
-            to_signed(self.pixels_B.to(device, non_blocking=True)),
+            to_signed(self.pixels_A.to(device)),
+            to_signed(self.pixels_B.to(device)),
         )
 
 
@@ -187,6 +193,9 @@ class UnpairedImages:
         self.images_B = images_B
         self.config = config
         self.seed = seed
+        listing = "\n".join([*images_A.names, "", *images_B.names])
+        # Changes when files come, go, or become others: then a saved position in an epoch means nothing.
+        self.fingerprint = hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]
 
     def __len__(self) -> int:
         return max(len(self.images_A), len(self.images_B))
@@ -194,11 +203,6 @@ class UnpairedImages:
     @property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self) / self.config.batch_size)
-
-    def fingerprint(self) -> str:
-        """Changes when files come, go or are renamed: then a saved position in an epoch means nothing."""
-        listing = "\n".join([*self.images_A.names, "", *self.images_B.names])
-        return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
     def pair(self, epoch: int, index: int) -> tuple[Pixels, Pixels]:
         """The images that `index` stands for in `epoch`: A is the index modulo |A|, B is drawn at random."""
@@ -260,18 +264,32 @@ class Data:
     warnings: list[str]
 
 
+def check_data(config: DataConfig) -> None:
+    """Refuse with UserError what can be seen at a glance, before anything is written or decoded."""
+    root = config.data
+    if root is None:
+        if config.preprocess != "resize_and_crop":
+            raise UserError(
+                f"the embedded photographs come at one size: --preprocess {config.preprocess} needs --data FOLDER"
+            )
+        return
+    if not root.is_dir():
+        raise UserError(f"--data {root}: no such folder")
+    missing = [name for name in ("trainA", "trainB") if not (root / name).is_dir()]
+    if missing:
+        found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
+        raise UserError(
+            f"--data {root} needs the folders trainA and trainB; missing: {', '.join(missing)}; found: {found}"
+        )
+
+
 def open_data(config: DataConfig, seed: int) -> Data:
     """The embedded photographs, or the folder `config.data`. Raises UserError where it cannot be trained on."""
-    if config.data is None:
-        return _embedded(config, seed)
-    return _from_folder(config.data, config, seed)
+    check_data(config)
+    return _embedded(config, seed) if config.data is None else _from_folder(config.data, config, seed)
 
 
 def _embedded(config: DataConfig, seed: int) -> Data:
-    if config.preprocess != "resize_and_crop":
-        raise UserError(
-            f"the embedded photographs come at one size: --preprocess {config.preprocess} needs --data FOLDER"
-        )
     photos = sample_photos.make_training(config.load_size)
     held_out = sample_photos.make_test(config.crop_size)
     return Data(
@@ -283,14 +301,6 @@ def _embedded(config: DataConfig, seed: int) -> Data:
 
 
 def _from_folder(root: Path, config: DataConfig, seed: int) -> Data:
-    if not root.is_dir():
-        raise UserError(f"--data {root}: no such folder")
-    missing = [name for name in ("trainA", "trainB") if not (root / name).is_dir()]
-    if missing:
-        found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
-        raise UserError(
-            f"--data {root} needs the folders trainA and trainB; missing: {', '.join(missing)}; found: {found}"
-        )
     remaining = available_bytes() // 2 if config.cache_gib is None else int(config.cache_gib * 2**30)
     folders: dict[str, ImageFolder] = {}
     for name in ("trainA", "trainB", "testA", "testB"):
@@ -322,5 +332,10 @@ def held_out_preparation(size: int) -> Callable[[Image.Image], Image.Image]:
 
 
 def available_bytes() -> int:
-    """Physical memory that is free now."""
-    return int(psutil.virtual_memory().available)
+    """Memory that is free now, on the machine and in the container that this process runs in (control groups v2)."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return free  # no such limit here
+    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))

@@ -59,11 +59,17 @@ def working_dtype(device: torch.device, amp: bool, amp_dtype: str) -> tuple[torc
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp_dtype], None
 
 
-def make_deterministic() -> None:
-    """Ask PyTorch for the same bits for the same input, on a GPU too."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+def set_determinism(wanted: bool) -> None:
+    """Ask PyTorch for the same bits for the same input, on a GPU too; or else let cuDNN time its algorithms."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.benchmark = not wanted
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception of PyTorch says that the device's, or the host's, memory does not suffice."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def describe(device: torch.device) -> str:

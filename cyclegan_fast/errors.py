@@ -11,12 +11,21 @@ class UserError(Exception):
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """The exit status of `command`; a UserError or Ctrl-C becomes one line on standard error and status 2 or 130."""
+    """The exit status of `command`.
+
+    A UserError, or what the operating system refuses, becomes one line on standard error and status 2; Ctrl-C gives
+    status 130.
+    """
     try:
         return command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
+
+
+def printable(text: str) -> str:
+    """`text` with what no terminal can show, such as the bytes of a file name that is no UTF-8, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

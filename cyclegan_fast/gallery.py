@@ -19,7 +19,7 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
-from cyclegan_fast.checkpoint import write_atomically
+from cyclegan_fast.files import write_atomically
 
 Curve = tuple[list[int], list[float | None]]  # steps and values; None where a value is not finite
 

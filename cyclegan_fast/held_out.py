@@ -86,7 +86,9 @@ def scores(model: CycleGAN, data: Data) -> tuple[list[Score], list[str]]:
             rows += [
                 score("translated, G_A(A) against the truth", fake, truth),
                 score("untranslated, A against the truth", images, truth),
-                score("best colour lookup, fitted with the truth", best_colour_lookup(images, truth), truth),
+                score(
+                    "best colour lookup (32 levels), fitted with the truth", best_colour_lookup(images, truth), truth
+                ),
             ]
         else:
             notes.append("the true translation of these images is not known: only reconstructions are scored")
@@ -94,6 +96,9 @@ def scores(model: CycleGAN, data: Data) -> tuple[list[Score], list[str]]:
     if data.test_B:
         images = first(data.test_B.images, SCORED)
         rows.append(score("reconstructed, G_A(G_B(B)) against B", translated(G_A, translated(G_B, images)), images))
+    for name, held_out in (("testA", data.test_A), ("testB", data.test_B)):
+        if held_out and len(held_out.images) > SCORED:
+            notes.append(f"scored are the first {SCORED} of the {len(held_out.images)} images in {name}")
     missing = [name for name, images in (("testA", data.test_A), ("testB", data.test_B)) if images is None]
     if missing:
         notes.append(f"no images in {' and '.join(missing)}: nothing held out to score there")

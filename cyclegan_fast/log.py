@@ -2,9 +2,10 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from cyclegan_fast.checkpoint import write_atomically
+from cyclegan_fast.files import write_atomically
 
 METRICS = "metrics.jsonl"
 
@@ -105,9 +106,9 @@ class RunLog:
         self._bar.set_postfix_str(f"epoch {epoch}, {step_s / batch_size * 1e3:.0f} ms/image, {adversarial} {cycle}")
         self._sums, self._count, self._since_s = {}, 0, elapsed_s
 
-    def say(self, sentence: str) -> None:
-        """Print a line without tearing the progress bar."""
-        self._bar.write(sentence)
+    def sync(self) -> None:
+        """Bring every line to the disk, before the checkpoint that counts on them."""
+        os.fsync(self._file.fileno())
 
     def state_dict(self) -> dict[str, Any]:
         sums = {name: total.cpu() for name, total in self._sums.items()}
@@ -121,8 +122,11 @@ class RunLog:
 
     def close(self) -> None:
         self._bar.close()
-        self._board.close()
-        self._file.close()
+        # Every report was flushed when it was written, and a write that failed was raised there.
+        with suppress(OSError):
+            self._board.close()
+        with suppress(OSError):
+            self._file.close()
 
 
 def cut_off_after(path: Path, step: int) -> None:
@@ -132,10 +136,9 @@ def cut_off_after(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            if json.loads(line)["step"] > step:
+                break
+        except (ValueError, TypeError, KeyError):
             break  # the run was killed while it wrote this line
-        if record["step"] > step:
-            break
         kept.append(line + "\n")
     write_atomically(path, "".join(kept).encode())

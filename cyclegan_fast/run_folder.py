@@ -9,11 +9,14 @@ from typing import IO, Any
 from cyclegan_fast import checkpoint, config as configuration
 from cyclegan_fast.config import Config
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.gallery import write_index
+from cyclegan_fast.log import METRICS
 
 CONFIG = "config.yaml"
 RESULTS = "results.json"
+ANOTHER = "give --name NEW for another run"
 
-# Fields that change neither a result nor a file of the run.
+# Fields that change no file of a run, and its results by rounding at the most.
 FREE_TO_CHANGE = ("name", "runs", "device", "workers", "cache_gib")
 
 
@@ -30,48 +33,53 @@ class RunFolder:
     def step(self) -> int:
         return int(self.checkpoint["log"]["step"]) if self.checkpoint else 0
 
+    def begin(self, config: Config) -> None:
+        """Write the configuration of a new run, and take out samples that were drawn after the checkpoint."""
+        if not (self.path / CONFIG).exists():
+            configuration.save(config, self.path / CONFIG)
+        for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
+            if int(sample.name.split("_")[1]) > self.step:
+                sample.unlink()
 
-def with_name(config: Config, origin: str) -> Config:
-    """The configuration with its run's name filled in, made from the data and the preset where none was given."""
-    if config.run.name is not None:
-        return config
-    data = config.data.data
-    subject = data.resolve().name if data else "sample-photos"
-    return replace(config, run=replace(config.run, name=f"{subject}-{origin}"))
+
+def completed(config: Config, origin: str) -> Config:
+    """The configuration with its data's whole path, and a name made from data and preset where it has none."""
+    data = config.data.data.resolve() if config.data.data else None
+    name = config.run.name or f"{data.name if data else 'sample-photos'}-{origin}"
+    return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
 
 
 def open_run(config: Config) -> RunFolder:
-    """Claim the run's folder and find what to continue from.
+    """Claim the run's folder and find what to continue from; writes nothing but a lock.
 
     Raises UserError where the folder is in use, holds a finished run or one with another configuration, or is no run.
     """
     assert config.run.name is not None
     path = config.run.runs / config.run.name
-    another = "give --name NEW for another run"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "w")
-    except OSError as error:
-        raise UserError(f"cannot make the run's folder {path}: {error.strerror}") from error
+    if path.exists() and not (path / CONFIG).exists():
+        strangers = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+        if strangers:
+            raise UserError(f"{path} is there already and is not a run (it holds {strangers[0]}); {ANOTHER}")
+    path.mkdir(parents=True, exist_ok=True)
+    lock = open(path / ".lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"another process is training {path}; {another}") from None
-    if not (path / CONFIG).exists():
-        strangers = sorted(p.name for p in path.iterdir() if p.name != ".lock")
-        if strangers:
-            raise UserError(f"{path} is there already and is not a run (it holds {strangers[0]}); {another}")
-        configuration.save(config, path / CONFIG)
-    changed = _changes(configuration.load(path / CONFIG), config)
-    if changed:
-        raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {another}")
+        raise UserError(f"another process is training {path}; {ANOTHER}") from None
+    if (path / CONFIG).exists():
+        changed = _changes(configuration.load(path / CONFIG), config)
+        if changed:
+            raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
     warnings: list[str] = []
     found = checkpoint.load_newest(path, warnings)
+    if found is None and _reported_step(path) > config.run.checkpoint_every:
+        raise UserError(
+            f"{path} has metrics up to step {_reported_step(path)} and no checkpoint: bring checkpoints/ back, "
+            f"or {ANOTHER}"
+        )
     if found and found["finished"] and _scored_step(path) == found["log"]["step"]:
-        raise UserError(f"{path} is finished after {found['log']['step']} steps, see its index.html; {another}")
-    for sample in (path / "samples").glob("step_[0-9]*_[AB].png"):
-        if int(sample.name.split("_")[1]) > (found["log"]["step"] if found else 0):
-            sample.unlink()  # drawn after the checkpoint: it will be drawn again
+        write_index(path)  # a kill may have come between the scores and their page
+        raise UserError(f"{path} is finished after {found['log']['step']} steps, see its index.html; {ANOTHER}")
     return RunFolder(path=path, checkpoint=found, warnings=warnings, lock=lock)
 
 
@@ -79,8 +87,17 @@ def _scored_step(path: Path) -> int | None:
     """The step of the final table; None where there is none, as after a kill between the last step and its table."""
     try:
         return int(json.loads((path / RESULTS).read_text())["step"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _reported_step(path: Path) -> int:
+    """The step of the last whole line of metrics; 0 where there is none."""
+    try:
+        *_, last = (line for line in (path / METRICS).read_text().splitlines() if line.endswith("}"))
+        return int(json.loads(last)["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _changes(saved: Config, given: Config) -> list[str]:

@@ -55,7 +55,7 @@ def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     return drawing
 
 
-def make_training(side: int, count: int = 400, seed: int = 0) -> SamplePhotos:
+def make_training(side: int, count: int = 350, seed: int = 0) -> SamplePhotos:
     """Cut `count` crops of each domain, `side` x `side` pixels, independently: there are no pairs to learn from."""
     random = np.random.default_rng([seed, 0])
     return SamplePhotos(
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cyclegan_fast.sample_photos", description=__doc__)
     parser.add_argument("out", type=Path, help="folder to make; its testA and testB hold pairs of one name")
     parser.add_argument("--side", type=int, default=72, help="side of each image in pixels (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=400, help="training images of each domain (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=350, help="training images of each domain (default: %(default)s)")
     options = parser.parse_args(arguments)
     training, test = make_training(options.side, options.count), make_test(options.side)
     for name, images in {

@@ -41,10 +41,10 @@ def _unit(pixels: Pixels) -> Tensor:
 
 
 def best_colour_lookup(images: Pixels, truth: Pixels, levels: int = 32) -> Pixels:
-    """Map each colour of `images` to the mean of what it should become: the best that a global colour table can do.
+    """Map each colour of `images` to the mean of what it should become: the best that a table of that size can do.
 
     An oracle: it is fitted with the truth itself. A table of 32 levels a channel, the usual size of a 3D lookup table,
-    cannot see where in the picture a pixel stands.
+    here without interpolation, cannot see where in the picture a pixel stands.
     """
     bins = images.astype(np.int64) * levels // 256  # [N, H, W, 3]
     colour = ((bins[..., 0] * levels + bins[..., 1]) * levels + bins[..., 2]).ravel()

@@ -128,7 +128,6 @@ class TrainingStep:
 
     def __call__(self, real_A: Tensor, real_B: Tensor) -> dict[str, Tensor]:
         """One update from a batch of each domain, [N, 3, H, W] in [-1, 1]; returns the losses by name, detached."""
-        real_A, real_B = real_A.to(self.dtype), real_B.to(self.dtype)
         weights = {name: self._working_weights(name) for name in (*GENERATORS, *DISCRIMINATORS)}
         images, losses = self._update_generators(real_A, real_B, weights)
         losses |= self._update_discriminators(real_A, real_B, images, weights)
@@ -144,6 +143,7 @@ class TrainingStep:
     def forward(self, real_A: Tensor, real_B: Tensor, weights: dict[str, Weights]) -> GeneratorPass:
         """All passes of both generators."""
         G_A, G_B = self.model.G_A, self.model.G_B
+        real_A, real_B = real_A.to(self.dtype), real_B.to(self.dtype)
         wants_identity = self.config.loss.lambda_identity > 0
         fake_B, idt_A = translate_with_identity(G_A, weights["G_A"], real_A, real_B if wants_identity else None)
         fake_A, idt_B = translate_with_identity(G_B, weights["G_B"], real_B, real_A if wants_identity else None)
@@ -161,6 +161,7 @@ class TrainingStep:
         losses = {
             "G_A": generator_loss(functional_call(self.model.D_A, frozen["D_A"], (images.fake_B,)), options.gan_loss),
             "G_B": generator_loss(functional_call(self.model.D_B, frozen["D_B"], (images.fake_A,)), options.gan_loss),
+            # Against the images as they came, not as the working precision rounds them.
             "cycle_A": options.lambda_cycle * cycle_loss(images.rec_A, real_A),
             "cycle_B": options.lambda_cycle * cycle_loss(images.rec_B, real_B),
         }
@@ -184,6 +185,7 @@ class TrainingStep:
 
     def _discriminator_loss(self, network: nn.Module, weights: Weights, real: Tensor, fake: Tensor) -> Tensor:
         gan_loss = self.config.loss.gan_loss
+        real = real.to(self.dtype)
         if real.shape[1:] == fake.shape[1:]:
             scores = functional_call(network, weights, (torch.cat([real, fake]),))
             real_score, fake_score = scores[: len(real)], scores[len(real) :]

@@ -14,16 +14,19 @@ import torch
 
 from cyclegan_fast import checkpoint, config as configuration
 from cyclegan_fast.config import Config
-from cyclegan_fast.data import Data, open_data
-from cyclegan_fast.device import choose_device, describe, make_deterministic, working_dtype
-from cyclegan_fast.errors import INTERRUPTED, UserError, run_command
+from cyclegan_fast.data import Data, check_data, open_data
+from cyclegan_fast.device import choose_device, describe, is_out_of_memory, set_determinism, working_dtype
+from cyclegan_fast.errors import INTERRUPTED, UserError, printable, run_command
+from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.held_out import SCORED, Samples, scores
+from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import NonFiniteLoss, RunLog
-from cyclegan_fast.run_folder import RESULTS, RunFolder, open_run, with_name
+from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, open_run
 from cyclegan_fast.sample_grid import write_samples
 from cyclegan_fast.scores import table
 from cyclegan_fast.step import CycleGAN, TrainingStep, learning_rate_factor
+from kernels.dispatch import choose
 
 GALLERY_EVERY_S = 10.0
 
@@ -50,36 +53,41 @@ class Training:
     def __init__(self, config: Config, data: Data, run: RunFolder) -> None:
         self.config, self.data, self.run = config, data, run
         self.device = choose_device(config.run.device)
-        dtype, remark = working_dtype(self.device, config.run.amp, config.run.amp_dtype)
-        if config.run.deterministic:
-            make_deterministic()
+        self.dtype, remark = working_dtype(self.device, config.run.amp, config.run.amp_dtype)
+        set_determinism(config.run.deterministic)
         torch.manual_seed(config.run.seed)
         self.model = CycleGAN(config).to(self.device)
-        self.step = TrainingStep(self.model, config, dtype)
+        self.step = TrainingStep(self.model, config, self.dtype)
         everything = config.total_epochs * data.training.steps_per_epoch
         self.total_steps = min(everything, config.run.max_steps or everything)
         self.samples = Samples.of(data, config.data.crop_size)
         if run.checkpoint:
             self._restore(run.checkpoint)
-        self._announce(dtype, [*run.warnings, *data.warnings, *([remark] if remark else [])])
+        run.begin(config)
+        self._announce([*run.warnings, *data.warnings, *([remark] if remark else [])])
         self.log = RunLog(run.path, self.total_steps, run.checkpoint["log"] if run.checkpoint else None)
         self.saved_step: int | None = self.log.step if run.checkpoint else None
         self.gallery_written_s = -math.inf
 
-    def _announce(self, dtype: torch.dtype, remarks: list[str]) -> None:
+    def _announce(self, remarks: list[str]) -> None:
         training = self.data.training
         print(
             f"{len(training.images_A)} images A, {len(training.images_B)} images B; {describe(self.device)}, "
-            f"{str(dtype).removeprefix('torch.')}; {self.run.path}, steps {self.run.step} to {self.total_steps}"
+            f"{name_of(self.dtype)}; {self.run.path}, steps {self.run.step} to {self.total_steps}"
         )
         if self.config.loss.gan_loss == "wgan-gp":
             remarks.append("wgan-gp needs second derivatives: the discriminators run on the reference operators")
         for remark in remarks:
-            print(f"note: {remark}")
+            print(f"note: {printable(remark)}")
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["data"] != self.data.training.fingerprint():
-            raise UserError(f"the images changed since {self.run.path} was saved; give --name NEW for a new run")
+        if state["data"] != self.data.training.fingerprint:
+            raise UserError(f"the images changed since {self.run.path} was saved; {ANOTHER}")
+        if state["dtype"] != name_of(self.dtype):
+            raise UserError(
+                f"{self.run.path} was trained in {state['dtype']} and this device gives {name_of(self.dtype)} for the "
+                f"same flags: continue it where it began, or {ANOTHER}"
+            )
         checkpoint.load_weights(self.model, state["model"], str(self.run.path))
         self.step.load_state_dict(state["step"])
         torch.set_rng_state(state["random"]["cpu"])
@@ -104,16 +112,20 @@ class Training:
                     self.refresh_gallery()
                 if now % options.sample_every == 0:
                     self.draw_samples()
-                if now % options.checkpoint_every == 0:
-                    self.save()
+                keep_as = self.name_to_keep(now)
+                if now % options.checkpoint_every == 0 or keep_as:
+                    self.save(keep_as)
                 if interruption.requested or now == self.total_steps:
                     break
-            complete = self.log.step == epoch * training.steps_per_epoch
-            if complete and options.keep_every_epochs and epoch % options.keep_every_epochs == 0:
-                self.save(keep_as=f"epoch_{epoch:04d}.pt")
         if self.saved_step != self.log.step:
             self.save()
         return self.log.step == self.total_steps
+
+    def name_to_keep(self, step: int) -> str | None:
+        """The name to keep this step's checkpoint under for good: at the end of every `keep_every_epochs`-th epoch."""
+        epoch, rest = divmod(step, self.data.training.steps_per_epoch)
+        every = self.config.run.keep_every_epochs
+        return f"epoch_{epoch:04d}.pt" if every and not rest and epoch % every == 0 else None
 
     def learning_rate(self, epoch: int) -> float:
         options = self.config.optimizer
@@ -140,7 +152,8 @@ class Training:
         on_cuda = self.device.type == "cuda"
         state = {
             "config": configuration.to_dict(self.config),
-            "data": self.data.training.fingerprint(),
+            "data": self.data.training.fingerprint,
+            "dtype": name_of(self.dtype),
             "model": dict(self.model.state_dict()),
             "step": self.step.state_dict(),
             "log": self.log.state_dict(),
@@ -151,6 +164,7 @@ class Training:
             "finished": self.log.step == self.total_steps,
         }
         with self.log.paused():
+            self.log.sync()
             checkpoint.save(self.run.path, state, keep_as=keep_as)
         self.saved_step = self.log.step
 
@@ -166,33 +180,56 @@ class Training:
             "rows": [asdict(row) for row in rows],
             "notes": notes,
         }
-        checkpoint.write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
+        # The results last: a run that has them is finished.
         self.draw_samples()
+        write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
+        self.refresh_gallery(at_once=True)
         lines = [f"{self.log.step} steps in {training_s:.0f} s; means over held-out images:"] if rows else []
         lines += [table(rows)] if rows else []
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def check_device(config: Config) -> None:
+    """Refuse a device or an implementation of the operators that cannot be had, before anything is written."""
+    device = choose_device(config.run.device)
+    try:
+        for operator in ("reflection_pad", "instance_norm", "residual_block"):
+            choose(operator, config.networks.impl, torch.empty(0, device=device))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(str(error)) from error
+
+
 def train(config: Config, origin: str) -> int:
     """Train the run that `config` describes to its end; returns the exit status."""
-    config = with_name(config, origin)
-    choose_device(config.run.device)  # refuse a missing device before anything is written
-    data = open_data(config.data, config.run.seed)
+    check_device(config)
+    check_data(config.data)
+    config = completed(config, origin)
     run = open_run(config)
-    training = Training(config, data, run)
+    training = Training(config, open_data(config.data, config.run.seed), run)
     interruption = Interruption()
     try:
         finished = training.train(interruption)
         training.log.close()
         print("" if finished else f"interrupted after step {training.log.step}; the same command continues")
         print(training.conclude())
-    except NonFiniteLoss as error:
-        good = (
-            f"the checkpoint of step {training.saved_step} is kept" if training.saved_step else "nothing was saved yet"
-        )
-        raise UserError(f"{error}; {good}; a smaller --learning-rate or another --seed may help") from error
-    except OSError as error:
-        raise UserError(f"{run.path}: {error}; the last checkpoint is kept") from error
+    except UnreadableImage as error:
+        training.save()
+        raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
+    except (NonFiniteLoss, OSError) as error:
+        kept = f"the checkpoint of step {training.saved_step} is kept" if training.saved_step else "nothing was saved"
+        diverged = isinstance(error, NonFiniteLoss)
+        advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
+        raise UserError(f"{error}; {kept}{advice}") from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the memory of {training.device} does not suffice; lower --batch-size or --crop-size, or train with --amp"
+        ) from error
     finally:
         training.log.close()
         interruption.restore()

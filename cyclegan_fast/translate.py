@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cyclegan_fast.contact_sheet import draw_contact_sheet
-from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.images import EXTENSIONS, Pixels, UnreadableImage, find_images, read_image, write_image
 from cyclegan_fast.prefetch import ahead
 
@@ -70,7 +70,9 @@ class TorchTranslator:
                 batch = torch.from_numpy(images).to(self.device, self.dtype)
                 translated: FloatImages = self.network(batch).float().cpu().numpy()
         except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            from cyclegan_fast.device import is_out_of_memory
+
+            if not is_out_of_memory(error):
                 raise
             count, _, height, width = images.shape
             raise UserError(
@@ -463,9 +465,9 @@ def translate(command: CommandLine) -> int:
 
 def report(summary: Summary, out: Path) -> None:
     for line in summary.unreadable:
-        print(f"skipped {line}", file=sys.stderr)
+        print(f"skipped {printable(line)}", file=sys.stderr)
     for line in summary.remarks:
-        print(f"note: {line}", file=sys.stderr)
+        print(f"note: {printable(line)}", file=sys.stderr)
     print(f"{summary}: {out}")
 
 

@@ -20,6 +20,9 @@ def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
     return y, partials
 
 
+IMPLEMENTATIONS = {"reference": conv2d_reflect_reference}
+
+
 def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
     """3x3 convolution, stride 1, reflection padding 1, no bias.
 
@@ -32,8 +35,8 @@ def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[T
     check_weight("weight", weight, x)
     if min(x.shape[2:]) < 2:
         raise ValueError(f"x must be at least 2x2 to be padded by reflection, got {x.size(2)}x{x.size(3)}")
-    choose("conv2d_reflect", impl, x)
-    return conv2d_reflect_reference(x, weight)
+    implementation = IMPLEMENTATIONS[choose("conv2d_reflect", impl, x)]
+    return implementation(x, weight)
 
 
 def check_weight(name: str, weight: Tensor, x: Tensor) -> None:

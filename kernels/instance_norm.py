@@ -33,6 +33,9 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
     return F.instance_norm(x, weight=ones, bias=torch.zeros_like(ones), eps=eps)
 
 
+IMPLEMENTATIONS = {"reference": instance_norm_reference}
+
+
 def instance_norm(
     x: Tensor,
     *,
@@ -71,10 +74,8 @@ def instance_norm(
         partials.dim() != 4 or partials.shape[::2] != (x.size(0), 3) or partials.size(3) != x.size(1)
     ):
         raise ValueError(f"partials must be [{x.size(0)}, tiles, 3, {x.size(1)}], got {tuple(partials.shape)}")
-    choose("instance_norm", impl, x)
-    return instance_norm_reference(
-        x, activation=activation, negative_slope=negative_slope, residual=residual, pad=pad, eps=eps
-    )
+    implementation = IMPLEMENTATIONS[choose("instance_norm", impl, x)]
+    return implementation(x, activation=activation, negative_slope=negative_slope, residual=residual, pad=pad, eps=eps)
 
 
 def _check_residual(x: Tensor, residual: Tensor) -> None:

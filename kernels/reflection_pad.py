@@ -30,6 +30,9 @@ def check_pad(pad: int, height: int, width: int) -> None:
         raise ValueError(f"pad must be at least 0 and smaller than both sides of {height}x{width}, got {pad}")
 
 
+IMPLEMENTATIONS = {"reference": reflection_pad_reference}
+
+
 def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
     """Pad both image sides by reflection, the edge pixel not repeated.
 
@@ -38,5 +41,5 @@ def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
     """
     check_image_batch("x", x)
     check_pad(pad, x.size(2), x.size(3))
-    choose("reflection_pad", impl, x)
-    return reflection_pad_reference(x, pad)
+    implementation = IMPLEMENTATIONS[choose("reflection_pad", impl, x)]
+    return implementation(x, pad)

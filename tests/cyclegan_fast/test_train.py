@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from cyclegan_fast import checkpoint, train
+from cyclegan_fast import checkpoint, sample_photos, train
+from cyclegan_fast.errors import UserError
 from cyclegan_fast.log import RunLog
 from cyclegan_fast.step import TrainingStep
-from tests.cyclegan_fast.conftest import TINY
+from tests.cyclegan_fast.conftest import TINY, photo
 
 STEPS = 48
 RUN = [*TINY, "--report-every", "3", "--checkpoint-every", "5", "--sample-every", "20", "--max-steps", str(STEPS)]
@@ -91,8 +92,6 @@ def kill_after_a_moment(process: subprocess.Popen[str], run: Path, moment_s: flo
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A folder of images and a run that nothing interrupted."""
-    from cyclegan_fast import sample_photos
-
     root = tmp_path_factory.mktemp("train")
     sample_photos.main([str(root / "data"), "--side", "36", "--count", "7"])
     assert train.main(command(root / "data", root, "whole", "--workers", "0")) == 0
@@ -111,7 +110,7 @@ def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(
         kill_after_a_moment(start(arguments), run, moments.uniform(0.0, 0.8))
     process = start(arguments)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    assert process.returncode == 0 or "is finished" in output, output  # a fast machine may finish before the kill
     assert_same_state(final_state(run), final_state(whole))
     assert metrics(run) == metrics(whole)
     assert sorted(p.name for p in (run / "samples").iterdir()) == sorted(p.name for p in (whole / "samples").iterdir())
@@ -123,17 +122,8 @@ def test_a_run_interrupted_by_ctrl_c_saves_and_continues(
     root, whole = undisturbed
     arguments = command(root / "data", root, "stopped")
     run = root / "stopped"
-    update, calls = TrainingStep.__call__, 0
-
-    def interrupted_in_step_13(self: TrainingStep, *images: torch.Tensor) -> dict[str, torch.Tensor]:
-        nonlocal calls
-        calls += 1
-        if calls == 13:
-            os.kill(os.getpid(), signal.SIGINT)
-        return update(self, *images)
-
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingStep, "__call__", interrupted_in_step_13)
+        interrupt_at(13, patch)
         assert train.main(arguments) == 130
     output = capfd.readouterr().out
     assert "interrupted after step 13; the same command continues" in output
@@ -197,6 +187,71 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     assert "no whole checkpoint" in capfd.readouterr().err
 
 
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
+    _, whole = undisturbed
+    content = bytearray((whole / "checkpoints" / "last.pt").read_bytes())
+    content[len(content) // 2] ^= 4
+    (tmp_path / "flipped.pt").write_bytes(content)
+    with pytest.raises(checkpoint.DamagedCheckpoint, match="checksum"):
+        checkpoint.load(tmp_path / "flipped.pt")
+
+
+@pytest.mark.parametrize("content", [b".", b"\0" * 1000, b"PK\x03\x04" + b"x" * 500, b"\x80\x02}q\x00."])
+def test_bytes_that_are_no_checkpoint_get_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").write_bytes(content)
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        checkpoint.load_newest(tmp_path, [])
+
+
+@pytest.mark.parametrize("keep_as", [None, "epoch_0001.pt"])
+def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint(
+    keep_as: str | None, tmp_path: Path
+) -> None:
+    """The process ends, without any cleaning up, just before its n-th fsync, rename or removal, for every n."""
+    content = dict.fromkeys(checkpoint.CONTENT, 0)
+    before, after = {**content, "step": 1}, {**content, "step": 2}
+    outcomes = []
+    for fatal_call in range(1, 30):
+        run = tmp_path / str(fatal_call)
+        for _ in range(2):
+            checkpoint.save(run, before)
+        status = save_in_a_process_that_dies(run, after, keep_as, fatal_call)
+        warnings: list[str] = []
+        found = checkpoint.load_newest(run, warnings)
+        assert found in (before, after)
+        assert not warnings
+        outcomes.append((status, found["step"] if found else None))
+        if status == 0:
+            break
+    assert outcomes[0] == (9, 1)
+    assert outcomes[-1] == (0, 2)
+    assert (9, 2) in outcomes  # killed between the renames, the newest is found all the same
+
+
+def save_in_a_process_that_dies(run: Path, content: dict[str, Any], keep_as: str | None, fatal_call: int) -> int:
+    """The exit status of a process that saves: 9 where it got as far as its `fatal_call`-th call, 0 otherwise."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    calls = 0
+
+    def dies(call: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == fatal_call:
+                os._exit(9)
+            return call(*arguments, **options)
+
+        return counted
+
+    for name in ("fsync", "replace", "rename", "unlink"):
+        setattr(os, name, dies(getattr(os, name)))
+    checkpoint.save(run, content, keep_as=keep_as)
+    os._exit(0)
+
+
 class RunsCode:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch /tmp/cyclegan-fast-was-here",)
@@ -210,7 +265,6 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
-    from cyclegan_fast.errors import UserError
     from cyclegan_fast.networks import ResnetGenerator
 
     state = ResnetGenerator(width=4, blocks=6).state_dict()
@@ -222,9 +276,27 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
         checkpoint.generator_from(state, "x.pt")
 
 
-def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(undisturbed: tuple[Path, Path]) -> None:
-    root, _ = undisturbed
-    arguments = command(root / "data", root, "full", "--max-steps", "11")
+def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during that step of the training that follows."""
+    update = TrainingStep.__call__
+
+    def interrupted(self: TrainingStep, *images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.steps_taken == step - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self, *images)
+
+    patch.setattr(TrainingStep, "__call__", interrupted)
+
+
+def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(
+    undisturbed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, whole = undisturbed
+    arguments = command(root / "data", root, "full")
+    with monkeypatch.context() as patch:
+        interrupt_at(7, patch)
+        assert train.main(arguments) == 130
+    saved = (root / "full" / "checkpoints" / "last.pt").read_bytes()
 
     def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -237,6 +309,91 @@ def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(undisturbe
     assert "File too large" in errors[0]
     assert "Traceback" not in output
     assert not list((root / "full").rglob("*.partial*"))
+    assert (root / "full" / "checkpoints" / "last.pt").read_bytes() == saved
+    assert train.main(arguments) == 0
+    assert_same_state(final_state(root / "full"), final_state(whole))
+
+
+def test_metrics_that_cannot_be_written_end_the_run_with_one_line(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = undisturbed
+    begin = RunLog.__init__
+
+    def on_a_full_disk(self: RunLog, *arguments: Any) -> None:
+        begin(self, *arguments)
+        self._file = open("/dev/full", "a")
+
+    monkeypatch.setattr(RunLog, "__init__", on_a_full_disk)
+    assert train.main(command(root / "data", root, "full-metrics")) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "No space left on device" in errors[0]
+
+
+def test_an_image_that_vanishes_during_training_costs_no_step(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "7"])
+    arguments = command(tmp_path / "data", tmp_path, "x", "--cache-gib", "0", "--workers", "0")
+    victim = tmp_path / "data" / "trainA" / "0003.png"
+    content = victim.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "report", lambda self, **_: victim.unlink(missing_ok=True))
+        assert train.main(arguments) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert "0003.png" in error
+    assert f"step {final_state(tmp_path / 'x')['log']['step']} is saved" in error
+    victim.write_bytes(content)
+    assert train.main(arguments) == 0
+
+
+def test_checkpoints_of_whole_epochs_are_kept_and_are_the_last_resort(undisturbed: tuple[Path, Path]) -> None:
+    root, whole = undisturbed
+    arguments = command(root / "data", root, "kept", "--keep-every-epochs", "2")
+    assert train.main(arguments) == 0
+    folder = root / "kept" / "checkpoints"
+    assert sorted(path.name for path in folder.glob("epoch_*")) == ["epoch_0002.pt", "epoch_0004.pt", "epoch_0006.pt"]
+    assert checkpoint.load(folder / "epoch_0004.pt")["log"]["step"] == 4 * 7
+    for name in ("last.pt", "previous.pt"):
+        (folder / name).unlink()
+    assert train.main(arguments) == 0
+    assert_same_state(final_state(root / "kept")["model"], final_state(whole)["model"])
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_begun_anew(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = undisturbed
+    arguments = command(root / "data", root, "lost", "--max-steps", "10")
+    assert train.main(arguments) == 0
+    for path in (root / "lost" / "checkpoints").iterdir():
+        path.unlink()
+    assert train.main(arguments) == 2
+    assert "metrics up to step 9 and no checkpoint" in capfd.readouterr().err
+    assert len(metrics(root / "lost")) == 3
+
+
+def test_a_run_is_not_continued_in_another_precision(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = undisturbed
+    arguments = command(root / "data", root, "precision", "--amp")
+    with monkeypatch.context() as patch:
+        interrupt_at(2, patch)
+        patch.setattr("cyclegan_fast.device.has_bfloat16", lambda device: True)
+        assert train.main(arguments) == 130
+    monkeypatch.setattr("cyclegan_fast.device.has_bfloat16", lambda device: False)
+    assert train.main(arguments) == 2
+    assert "was trained in bfloat16 and this device gives float32" in capfd.readouterr().err
+
+
+def test_file_names_that_are_no_utf8_are_trained_on(tmp_path: Path) -> None:
+    for name in ("trainA", "trainB"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        photo(40, 1).save(tmp_path / "data" / name / os.fsdecode(b"caf\xe9.png"))
+        (tmp_path / "data" / name / os.fsdecode(b"bro\xe9ken.png")).write_bytes(b"no image")
+    assert train.main(command(tmp_path / "data", tmp_path, "x", "--max-steps", "6")) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
@@ -275,15 +432,15 @@ def test_a_folder_that_is_no_run_is_left_alone(
     undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     root, _ = undisturbed
+    before = sorted(path.name for path in (root / "data").iterdir())
     assert train.main(command(root / "data", root, "data")) == 2
     assert "is not a run" in capfd.readouterr().err
+    assert sorted(path.name for path in (root / "data").iterdir()) == before
 
 
 def test_images_that_changed_since_the_checkpoint_are_noticed(
     undisturbed: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cyclegan_fast import sample_photos
-
     sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "3"])
     arguments = command(tmp_path / "data", tmp_path, "x")
     with monkeypatch.context() as patch:
@@ -303,6 +460,7 @@ def test_images_that_changed_since_the_checkpoint_are_noticed(
         (["--config", "missing.yaml"], "no configuration at missing.yaml"),
         (["--preprocess", "none"], "needs --data FOLDER"),
         (["--data", "no/such/folder"], "no such folder"),
+        (["--impl", "triton"], "has no Triton kernel yet"),
     ],
 )
 def test_a_bad_command_gets_one_line(
@@ -327,8 +485,6 @@ def test_wgan_gp_says_where_its_discriminators_run(
 
 
 def test_images_of_many_shapes_train_without_a_crop(tmp_path: Path) -> None:
-    from tests.cyclegan_fast.conftest import photo
-
     for name in ("trainA", "trainB"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for index, size in enumerate([(40, 33), (51, 44)]):
