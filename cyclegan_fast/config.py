@@ -225,7 +225,7 @@ PRESETS: dict[Preset, Config] = {
     "demo": Config(
         data=DataConfig(load_size=72, crop_size=64),
         networks=NetworkConfig(generator="resnet_6", ngf=32, ndf=32),
-        optimizer=OptimizerConfig(learning_rate=5e-4, epochs=1, decay_epochs=2, ema=0.99),
+        optimizer=OptimizerConfig(learning_rate=5e-4, epochs=1, decay_epochs=2, ema=0.995),
         run=RunConfig(report_every=25, sample_every=250, checkpoint_every=250),
     ),
     "paper128": Config(data=DataConfig(load_size=143, crop_size=128), networks=NetworkConfig(generator="resnet_6")),

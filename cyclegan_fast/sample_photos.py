@@ -50,7 +50,7 @@ def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     relief = fine - gaussian_filter(luminance, 4.0 * unit)
     ink = 0.5 + 0.5 * np.tanh(12.0 * (relief + 0.02))
     glow = gaussian_filter(np.maximum(luminance - 0.6, 0.0), 3.0 * unit)
-    tone = np.clip(0.85 * ink + 0.15 * fine + 0.5 * glow, 0.0, 1.0)
+    tone = np.clip(0.95 * ink + 0.05 * fine + 0.5 * glow, 0.0, 1.0)
     drawing: npt.NDArray[np.float64] = PRUSSIAN_BLUE + tone[..., None] * (PAPER - PRUSSIAN_BLUE)
     return drawing
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from cyclegan_fast import config as configuration, contact_sheet
-from cyclegan_fast.checkpoint import save, to_original
+from cyclegan_fast.checkpoint import CONTENT, save, to_original
 from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.data import held_out_preparation
 from cyclegan_fast.images import Pixels, read_image, to_pixels, to_signed
@@ -311,7 +311,7 @@ def test_generators_of_the_original_implementation(
 def save_run(path: Path, networks: dict[str, ResnetGenerator], crop_size: int = 40) -> Path:
     config = replace(Config(), data=DataConfig(load_size=64, crop_size=crop_size))
     model = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
-    save(path, {"config": configuration.to_dict(config), "model": model})
+    save(path, {**dict.fromkeys(CONTENT), "config": configuration.to_dict(config), "model": model})
     return path
 
 
