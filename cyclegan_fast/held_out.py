@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cyclegan_fast.data import Data, HeldOut, Images, resize
+from cyclegan_fast.data import Data, Images, resize
 from cyclegan_fast.images import Pixels, to_pixels, to_signed
 from cyclegan_fast.networks import ResnetGenerator
 from cyclegan_fast.scores import Score, best_colour_lookup, score
@@ -29,6 +29,12 @@ def first(images: Images, count: int) -> Pixels:
     return np.stack([images[index] for index in range(min(count, len(images)))])
 
 
+def some_of(images: Images, side: int) -> Pixels:
+    """A few images from all over a list, always the same ones for one length, as squares of that side."""
+    chosen = np.random.default_rng(0).permutation(len(images))[:SAMPLES]
+    return np.stack([np.asarray(resize(Image.fromarray(images[i]), side, side)) for i in sorted(chosen.tolist())])
+
+
 @dataclass(frozen=True)
 class Samples:
     """The images that every grid of a run shows, [N, side, side, 3]: held out where there are any."""
@@ -39,18 +45,11 @@ class Samples:
 
     @staticmethod
     def of(data: Data, side: int) -> "Samples":
-        def pick(held_out: HeldOut | None, training: Images) -> Pixels:
-            pixels = [images[i] for images in [held_out.images if held_out else training] for i in spread(len(images))]
-            return np.stack([np.asarray(resize(Image.fromarray(p), side, side)) for p in pixels])
-
-        def spread(count: int) -> list[int]:
-            return sorted(np.random.default_rng(0).permutation(count)[:SAMPLES].tolist())
-
         truth = data.test_A.truth if data.test_A else None
         return Samples(
-            pixels_A=pick(data.test_A, data.training.images_A),
-            pixels_B=pick(data.test_B, data.training.images_B),
-            truth_A=np.stack([truth[i] for i in spread(len(truth))]) if truth else None,
+            pixels_A=some_of(data.test_A.images if data.test_A else data.training.images_A, side),
+            pixels_B=some_of(data.test_B.images if data.test_B else data.training.images_B, side),
+            truth_A=some_of(truth, side) if truth else None,
         )
 
     def grids(self, model: CycleGAN) -> dict[str, dict[str, Pixels]]:
