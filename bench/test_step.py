@@ -15,7 +15,7 @@ from cyclegan_fast.device import choose_device, working_dtype
 from cyclegan_fast.step import CycleGAN, TrainingStep
 
 DEVICE = choose_device("auto")
-ROUNDS = 3 if DEVICE.type == "cpu" else 50
+ROUNDS = 6 if DEVICE.type == "cpu" else 50
 
 
 @pytest.mark.benchmark(group="step 256x256, 9 blocks, batch 1")
