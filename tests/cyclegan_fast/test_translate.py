@@ -24,15 +24,14 @@ from cyclegan_fast.images import Pixels, read_image, to_pixels, to_signed
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.translate import (
     FloatImages,
-    ImageOptions,
     TorchTranslator,
     main,
     newest_run,
-    plan,
     to_pixels_array,
     to_signed_array,
     translate_images,
 )
+from cyclegan_fast.translation_plan import ImageOptions, plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -521,7 +520,8 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from cyclegan_fast.errors import run_command
-from cyclegan_fast.translate import ImageOptions, plan, translate_images
+from cyclegan_fast.translate import translate_images
+from cyclegan_fast.translation_plan import ImageOptions, plan
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 for format in ("png", "jpeg", "webp"):
