@@ -85,8 +85,11 @@ def load(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         # torch.load notices a file that is cut off, but not a flipped bit in a tensor; the archive's checksums do.
-        if zipfile.is_zipfile(path) and (broken := zipfile.ZipFile(path).testzip()):
-            raise DamagedCheckpoint(f"{path} is damaged: the checksum of {broken} is wrong")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+            if broken:
+                raise DamagedCheckpoint(f"{path} is damaged: the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MissingCheckpoint(f"no checkpoint at {path}") from None
@@ -99,7 +102,7 @@ def load(path: Path) -> dict[str, Any]:
     except _READING_ERRORS as error:
         raise DamagedCheckpoint(f"{path} is cut off or damaged: {_first_line(error)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+        raise DamagedCheckpoint(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
 
 

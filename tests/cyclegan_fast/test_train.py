@@ -204,6 +204,16 @@ def test_bytes_that_are_no_checkpoint_get_one_line(content: bytes, tmp_path: Pat
         checkpoint.load_newest(tmp_path, [])
 
 
+def test_a_file_that_holds_something_else_does_not_hide_the_checkpoint_before_it(tmp_path: Path) -> None:
+    content = dict.fromkeys(checkpoint.CONTENT, 0)
+    for _ in range(2):
+        checkpoint.save(tmp_path, content)
+    torch.save([1, 2], tmp_path / "checkpoints" / "last.pt")
+    warnings: list[str] = []
+    assert checkpoint.load_newest(tmp_path, warnings) == content
+    assert "holds a list" in warnings[0]
+
+
 @pytest.mark.parametrize("keep_as", [None, "epoch_0001.pt"])
 def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint(
     keep_as: str | None, tmp_path: Path
