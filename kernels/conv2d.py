@@ -1,11 +1,21 @@
 """Reflection-padded 3x3 convolution that also gathers the statistics of its result."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from kernels.dispatch import Impl, check_image_batch, choose
-from kernels.reflection_pad import reflection_pad_reference
+from kernels import launch
+from kernels.dispatch import Impl, autocast, check_image_batch, choose
+from kernels.layout import addressable, empty_channels_last
+from kernels.norm_forward import store_partial
+from kernels.reflection_pad import BACKWARD as PAD_BACKWARD, FORWARD as PAD_FORWARD, reflection_pad_reference
+from kernels.registration import below_autograd, cast_under_autocast, define, differentiate
+from kernels.tiles import reflected, tile_offsets
+from kernels.triton_language import run_kernel, tl, triton
 
 
 def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,7 +30,169 @@ def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
     return y, partials
 
 
-IMPLEMENTATIONS = {"reference": conv2d_reflect_reference}
+# --- kernel ----------------------------------------------------------------------------------------------------------
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def conv2d_3x3(
+    x_ptr,  # [N, H, W, C] or [N, H + 2, W + 2, C], channels last
+    weight_ptr,  # [C_out, 3, 3, C]
+    y_ptr,  # [N, H, W, C_out]: written
+    partial_ptr,  # [N, tiles, 3, C_out] count, mean, M2 of each tile of y, float32: written
+    height,  # of y
+    width,
+    channels,
+    outputs,
+    splits,  # tiles of an image
+    x_image_stride,
+    x_row_stride,
+    REFLECT: tl.constexpr,  # whether x is unpadded and its indices reflect; else it is padded by 1 already
+    PRECISION: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Implicit GEMM: M pixels of y by C_out, K = 9 C; nothing is unfolded or padded in memory."""
+    output_block, tile, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    pixels = height * width
+    first = tile * BLOCK_PIXELS
+    pixel = first + tl.arange(0, BLOCK_PIXELS)
+    in_image = pixel < pixels
+    row, column = pixel // width, pixel % width
+    output = output_block * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    output_mask = output < outputs
+    channel_blocks = tl.cdiv(channels, BLOCK_CHANNELS)
+    total = tl.zeros([BLOCK_PIXELS, BLOCK_OUTPUTS], tl.float32)
+    for step in range(0, 9 * channel_blocks):
+        tap = step // channel_blocks
+        channel = (step % channel_blocks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+        channel_mask = channel < channels
+        x_row, x_column = row + tap // 3, column + tap % 3
+        if REFLECT:
+            x_row, x_column = reflected(x_row - 1, height), reflected(x_column - 1, width)
+        x_pixel = x_row.to(tl.int64) * x_row_stride + x_column
+        x_offsets = tile_offsets(image, x_pixel, channel, channels, x_image_stride, 0, True)
+        x = tl.load(x_ptr + x_offsets, mask=in_image[:, None] & channel_mask[None, :], other=0.0)
+        weight_offsets = (output * 9 + tap)[:, None] * channels + channel[None, :]
+        weight = tl.load(weight_ptr + weight_offsets, mask=output_mask[:, None] & channel_mask[None, :], other=0.0)
+        total = tl.dot(x, tl.trans(weight), total, input_precision=PRECISION)
+
+    y = total.to(y_ptr.dtype.element_ty)
+    mask = in_image[:, None] & output_mask[None, :]
+    tl.store(y_ptr + tile_offsets(image, pixel, output, outputs, pixels, 0, True), y, mask=mask)
+    # The norm normalises what was stored, so the statistics are those of the rounded values.
+    stored = y.to(tl.float32)
+    count = tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.float32)
+    mean = tl.sum(tl.where(mask, stored, 0.0), axis=0, keep_dims=True) / count
+    deviation = tl.where(mask, stored - mean, 0.0)
+    m2 = tl.sum(deviation * deviation, axis=0, keep_dims=True)
+    store_partial(partial_ptr, count, mean, m2, image, tile, splits, output, output_mask, outputs)
+
+
+def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, Tensor]:
+    """Launch the convolution: y [N, C_out, H, W], channels last, and its partials.
+
+    x [N, C, H, W] where `reflect`, else padded by 1 already. An x or weight in another layout than channels last is
+    copied to it: the matrix instructions read 16 bytes of channels at a time.
+    """
+    batch, channels, height, width = x.shape
+    if not reflect:
+        height, width = height - 2, width - 2
+    outputs = weight.size(0)
+    plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, launch.gpu_of(x))
+    tiles = triton.cdiv(height * width, plan.block_pixels)
+    y = empty_channels_last((batch, outputs, height, width), like=x)
+    partials = torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
+    if y.numel() == 0:
+        return y, partials
+    x_at = addressable(x)
+    if not x_at.channels_last:
+        x_at = addressable(x.contiguous(memory_format=torch.channels_last))
+    arguments = {
+        **x_at.arguments("x", slice(None)),
+        "weight_ptr": weight.contiguous(memory_format=torch.channels_last),
+        "y_ptr": y,
+        "partial_ptr": partials,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "outputs": outputs,
+        "splits": tiles,
+        "REFLECT": reflect,
+        "PRECISION": "tf32" if torch.backends.cudnn.allow_tf32 else "ieee",
+        "BLOCK_PIXELS": plan.block_pixels,
+        "BLOCK_OUTPUTS": plan.block_outputs,
+        "BLOCK_CHANNELS": plan.block_channels,
+    }
+    grid = (triton.cdiv(outputs, plan.block_outputs), tiles, batch)
+    run_kernel(conv2d_3x3, grid, arguments, num_warps=plan.num_warps, num_stages=plan.num_stages)
+    return y, partials
+
+
+# --- the operator ----------------------------------------------------------------------------------------------------
+
+
+def _launch_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return conv_forward(x, weight, reflect=True)
+
+
+def _fake_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    batch, _, height, width = x.shape
+    outputs = weight.size(0)
+    gpu = launch.GPUS[90] if x.device.type == "cpu" else launch.gpu_of(x)
+    plan = launch.conv_plan(tuple(x.shape), outputs, x.dtype, gpu)
+    tiles = -(-height * width // plan.block_pixels)
+    y = empty_channels_last((batch, outputs, height, width), like=x)
+    return y, torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
+
+
+FORWARD = define(
+    "conv2d_reflect(Tensor x, Tensor weight) -> (Tensor y, Tensor partials)", _launch_forward, _fake_forward
+)
+cast_under_autocast(FORWARD)
+
+
+class _Conv2dReflect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        with below_autograd():
+            y, partials = FORWARD(x, weight)
+        ctx.save_for_backward(x, weight)
+        ctx.mark_non_differentiable(partials)
+        ctx.set_materialize_grads(False)
+        return y, partials
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, Tensor | None]:
+        if dy is None:
+            return None, None
+        x, weight = ctx.saved_tensors
+        dx, d_weight = conv_gradients(dy, PAD_FORWARD(x, 1), weight, ctx.needs_input_grad)
+        return None if dx is None else PAD_BACKWARD(dx, 1), d_weight
+
+
+differentiate(FORWARD, _Conv2dReflect)
+
+
+def conv_gradients(
+    dy: Tensor, padded: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The library's gradients of conv2d(padded, weight), without padding, for the input and the weight as wanted."""
+    if not any(wanted):
+        return None, None
+    mask = [*wanted, False]
+    one, zero = [1, 1], [0, 0]
+    dx, d_weight, _ = torch.ops.aten.convolution_backward(
+        dy, padded, weight, None, one, zero, one, False, zero, 1, mask
+    )
+    return dx, d_weight
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "reference": conv2d_reflect_reference,
+    "triton": FORWARD,
+}
 
 
 def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
@@ -29,9 +201,14 @@ def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[T
     x [N, C, H, W] unpadded, weight [C_out, C, 3, 3] of x's dtype. Returns y [N, C_out, H, W] and partials
     [N, tiles, 3, C_out] (at least float32, not differentiable): count, mean and M2, the sum of squared deviations, of
     each tile of y, for `instance_norm`. A tile never crosses two images; the number of tiles is the implementation's.
+
+    Triton reads and writes channels last, copies an x or a weight that lies otherwise, and multiplies float32 in TF32
+    where torch.backends.cudnn.allow_tf32 allows it to cuDNN. Autocast casts x and weight as for any convolution.
+
     Raises ValueError where the shapes do not fit or a side is 1, TypeError where the dtypes differ.
     """
     check_image_batch("x", x)
+    x, weight = autocast(x, weight)
     check_weight("weight", weight, x)
     if min(x.shape[2:]) < 2:
         raise ValueError(f"x must be at least 2x2 to be padded by reflection, got {x.size(2)}x{x.size(3)}")

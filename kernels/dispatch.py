@@ -1,36 +1,36 @@
 """The one place where an implementation of an operator is chosen."""
 
 import os
+import warnings
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from kernels import triton_language
+
 Impl = Literal["auto", "triton", "reference"]
 Activation = Literal["none", "relu", "leaky_relu"]
 
 ENVIRONMENT_VARIABLE = "CYCLEGAN_FAST_IMPL"
-
-# Operators that have a Triton implementation; an operator joins with its kernel.
-TRITON_OPERATORS: frozenset[str] = frozenset()
+TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def choose(operator: str, impl: Impl, x: Tensor) -> Literal["triton", "reference"]:
     """Resolve `impl` for one call of `operator` on `x`.
 
-    "auto" is Triton on a CUDA tensor where the operator has such a kernel, and the reference everywhere else and
-    while a graph is being exported. The environment variable CYCLEGAN_FAST_IMPL replaces "auto". An implementation
-    asked for by name is returned or refused, never replaced.
+    "auto" is Triton on a CUDA tensor in float32, float16 or bfloat16, and the reference everywhere else and while a
+    graph is being exported. The environment variable CYCLEGAN_FAST_IMPL replaces "auto". An implementation asked for
+    by name is returned or refused, never replaced.
 
-    Raises ValueError for an unknown name and RuntimeError where Triton was asked for and cannot run.
+    Raises ValueError for an unknown name, and RuntimeError or TypeError where Triton was asked for and cannot run.
     """
     if impl == "auto":
         impl = _from_environment()
     if impl not in get_args(Impl):
         raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, got {impl!r}")
     if impl == "auto":
-        usable = x.is_cuda and operator in TRITON_OPERATORS and not torch.compiler.is_exporting()
-        return "triton" if usable else "reference"
+        return "triton" if _suits_triton(x) and not torch.compiler.is_exporting() else "reference"
     if impl == "triton":
         _require_triton(operator, x)
     return impl
@@ -43,16 +43,20 @@ def _from_environment() -> Impl:
     return value  # type: ignore[return-value]  # narrowed by the membership test, which mypy does not follow
 
 
+def _suits_triton(x: Tensor) -> bool:
+    if not x.is_cuda or x.dtype not in TRITON_DTYPES:
+        return False
+    if not triton_language.INSTALLED:
+        warnings.warn("triton is not installed: the plain operators run instead of the fused ones", stacklevel=4)
+    return triton_language.INSTALLED
+
+
 def _require_triton(operator: str, x: Tensor) -> None:
-    if operator not in TRITON_OPERATORS:
-        raise RuntimeError(f"impl='triton': {operator} has no Triton kernel yet; use impl='reference' or 'auto'")
-    try:
-        import triton  # noqa: F401  # only whether it is there matters
-    except ImportError as error:
-        raise RuntimeError(
-            f"impl='triton' for {operator} needs the triton package, which has Linux wheels only"
-        ) from error
-    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+    if not triton_language.INSTALLED:
+        raise RuntimeError(f"impl='triton' for {operator} needs the triton package, which has Linux wheels only")
+    if x.dtype not in TRITON_DTYPES:
+        raise TypeError(f"impl='triton' for {operator} takes float32, float16 or bfloat16, got {x.dtype}")
+    if not x.is_cuda and not triton_language.INTERPRETED:
         raise RuntimeError(
             f"impl='triton' for {operator} needs a CUDA tensor, got one on {x.device}; "
             "set TRITON_INTERPRET=1 before Python starts to run it in Triton's interpreter"
@@ -65,3 +69,13 @@ def check_image_batch(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be [N, C, H, W], got {x.dim()} dimensions: {tuple(x.shape)}")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
+
+
+def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """All tensors in autocast's dtype where it is on for x's device, as for the operands of a convolution."""
+    tensors = (x, *others)
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors)

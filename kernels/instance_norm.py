@@ -1,17 +1,31 @@
 """Instance norm (Ulyanov et al. 2016, arXiv 1607.08022) with activation, residual sum and reflection padding."""
 
-from typing import get_args
+from collections.abc import Callable
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kernels.dispatch import Activation, Impl, check_image_batch, choose
+from kernels.layout import empty_channels_last
+from kernels.norm_backward import norm_backward
+from kernels.norm_forward import norm_forward
+from kernels.pending_sum import split_gradient
 from kernels.reflection_pad import check_pad, reflection_pad_reference
+from kernels.registration import below_autograd, define, differentiate
 
 
 def instance_norm_reference(
-    x: Tensor, *, activation: Activation, negative_slope: float, residual: Tensor | None, pad: int, eps: float
+    x: Tensor,
+    *,
+    activation: Activation,
+    negative_slope: float,
+    residual: Tensor | None,
+    pad: int,
+    eps: float,
+    partials: Tensor | None = None,
 ) -> Tensor:
     """y = reflect_pad(act((x - mean) * rstd) + residual), mean and biased variance over H, W of each (n, c)."""
     y = _normalise(x, eps) if x.numel() else x
@@ -33,7 +47,153 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
     return F.instance_norm(x, weight=ones, bias=torch.zeros_like(ones), eps=eps)
 
 
-IMPLEMENTATIONS = {"reference": instance_norm_reference}
+# --- the Triton operator; its kernels stand in norm_forward.py and norm_backward.py ----------------------------------
+
+
+def _launch_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    partials: Tensor | None,
+    activation: Activation,
+    negative_slope: float,
+    pad: int,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    return norm_forward(
+        x,
+        activation=activation,
+        negative_slope=negative_slope,
+        residual=residual,
+        pad=pad,
+        eps=eps,
+        partials=partials,
+    )
+
+
+def _fake_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    partials: Tensor | None,
+    activation: Activation,
+    negative_slope: float,
+    pad: int,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
+    return y, torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
+
+
+FORWARD = define(
+    "instance_norm(Tensor x, Tensor? residual, Tensor? partials, str activation, float negative_slope, int pad, "
+    "float eps) -> (Tensor y, Tensor statistics)",
+    _launch_forward,
+    _fake_forward,
+)
+
+
+def _launch_backward(
+    dy: Tensor,
+    skip: Tensor | None,
+    x: Tensor,
+    statistics: Tensor,
+    activation: Activation,
+    negative_slope: float,
+    pad: int,
+    wants_residual: bool,
+) -> tuple[Tensor, Tensor]:
+    gradients = norm_backward(
+        dy,
+        x,
+        statistics,
+        activation=activation,
+        negative_slope=negative_slope,
+        pad=pad,
+        skip=skip,
+        wants_residual=wants_residual,
+    )
+    return gradients.dx, x.new_empty(0) if gradients.d_residual is None else gradients.d_residual
+
+
+def _fake_backward(
+    dy: Tensor,
+    skip: Tensor | None,
+    x: Tensor,
+    statistics: Tensor,
+    activation: Activation,
+    negative_slope: float,
+    pad: int,
+    wants_residual: bool,
+) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    dx = empty_channels_last((batch, channels, height, width), like=x)
+    return dx, torch.empty_like(dx) if wants_residual else x.new_empty(0)
+
+
+BACKWARD = define(
+    "instance_norm_backward(Tensor dy, Tensor? skip, Tensor x, Tensor statistics, str activation, "
+    "float negative_slope, int pad, bool wants_residual) -> (Tensor dx, Tensor d_residual)",
+    _launch_backward,
+    _fake_backward,
+)
+
+
+class InstanceNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        partials: Tensor | None,
+        activation: Activation,
+        negative_slope: float,
+        pad: int,
+        eps: float,
+    ) -> tuple[Tensor, Tensor]:
+        with below_autograd():
+            y, statistics = FORWARD(x, residual, partials, activation, negative_slope, pad, eps)
+        ctx.save_for_backward(x, statistics)
+        ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
+        ctx.activation, ctx.negative_slope, ctx.pad = activation, negative_slope, pad
+        return y, statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * 7
+        x, statistics = ctx.saved_tensors
+        dy, skip = split_gradient(dy)
+        wants_residual = ctx.needs_input_grad[1]
+        # Without a pad and a second gradient, dy is the residual's gradient as it is.
+        separate = wants_residual and (ctx.pad > 0 or skip is not None)
+        dx, d_residual = BACKWARD(dy, skip, x, statistics, ctx.activation, ctx.negative_slope, ctx.pad, separate)
+        return dx, (d_residual if separate else dy) if wants_residual else None, None, None, None, None, None
+
+
+differentiate(FORWARD, InstanceNorm)
+
+
+def instance_norm_triton(
+    x: Tensor,
+    *,
+    activation: Activation,
+    negative_slope: float,
+    residual: Tensor | None,
+    pad: int,
+    eps: float,
+    partials: Tensor | None,
+) -> Tensor:
+    """The same through the operator `cyclegan_fast::instance_norm`."""
+    y: Tensor = FORWARD(x, residual, partials, activation, negative_slope, pad, eps)[0]
+    return y
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "reference": instance_norm_reference,
+    "triton": instance_norm_triton,
+}
 
 
 def instance_norm(
@@ -75,7 +235,15 @@ def instance_norm(
     ):
         raise ValueError(f"partials must be [{x.size(0)}, tiles, 3, {x.size(1)}], got {tuple(partials.shape)}")
     implementation = IMPLEMENTATIONS[choose("instance_norm", impl, x)]
-    return implementation(x, activation=activation, negative_slope=negative_slope, residual=residual, pad=pad, eps=eps)
+    return implementation(
+        x,
+        activation=activation,
+        negative_slope=negative_slope,
+        residual=residual,
+        pad=pad,
+        eps=eps,
+        partials=partials,
+    )
 
 
 def _check_residual(x: Tensor, residual: Tensor) -> None:

@@ -1,10 +1,19 @@
 """Reflection padding alone, for the 3-channel image in front of a generator's stem."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from kernels import launch
 from kernels.dispatch import Impl, check_image_batch, choose
+from kernels.layout import addressable, empty_channels_last
+from kernels.registration import below_autograd, define, differentiate
+from kernels.tiles import folded, reflected, rows_near_edge, tile_offsets
+from kernels.triton_language import run_kernel, tl, triton
 
 
 def reflection_pad_reference(x: Tensor, pad: int) -> Tensor:
@@ -30,14 +39,148 @@ def check_pad(pad: int, height: int, width: int) -> None:
         raise ValueError(f"pad must be at least 0 and smaller than both sides of {height}x{width}, got {pad}")
 
 
-IMPLEMENTATIONS = {"reference": reflection_pad_reference}
+# --- kernels ---------------------------------------------------------------------------------------------------------
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def reflection_pad_forward(
+    x_ptr,  # [N, H, W, C] or [N, C, H, W]
+    y_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]: written
+    height,
+    width,
+    channels,
+    x_image_stride,
+    x_row_stride,
+    x_channel_stride,
+    X_CHANNELS_LAST: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Each pixel of y is written once, gathered from where it is mirrored."""
+    tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    padded_width = width + 2 * PAD
+    padded_pixels = (height + 2 * PAD) * padded_width
+    padded_pixel = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    mask = (padded_pixel < padded_pixels)[:, None] & (channel < channels)[None, :]
+    row = reflected(padded_pixel // padded_width - PAD, height)
+    column = reflected(padded_pixel % padded_width - PAD, width)
+    source = row.to(tl.int64) * x_row_stride + column
+    offsets = tile_offsets(image, source, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+    x = tl.load(x_ptr + offsets, mask=mask)
+    tl.store(y_ptr + tile_offsets(image, padded_pixel, channel, channels, padded_pixels, 0, True), x, mask=mask)
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def reflection_pad_backward(
+    x_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] or [N, C, ...]: the gradient of the padded tensor
+    dx_ptr,  # [N, H, W, C]: written
+    height,  # of dx
+    width,
+    channels,
+    x_image_stride,
+    x_row_stride,
+    x_channel_stride,
+    X_CHANNELS_LAST: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Each pixel of dx gathers its gradients in one order, without atomics: the same bits every time."""
+    tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    pixels = height * width
+    first = tile * BLOCK_PIXELS
+    pixel = first + tl.arange(0, BLOCK_PIXELS)
+    mask = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+    dx = folded(
+        x_ptr, image, pixel // width, pixel % width, channel, mask,
+        rows_near_edge(first, first + BLOCK_PIXELS, height, width, PAD), height, width, channels,
+        x_image_stride, x_row_stride, x_channel_stride, PAD, X_CHANNELS_LAST,
+    )  # fmt: skip
+    offsets = tile_offsets(image, pixel, channel, channels, pixels, 0, True)
+    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+
+
+def pad_forward(x: Tensor, pad: int) -> Tensor:
+    """Launch the padding: [N, C, H, W] -> [N, C, H + 2*pad, W + 2*pad], channels last."""
+    batch, channels, height, width = x.shape
+    y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
+    _launch(reflection_pad_forward, x, pad, (height, width), y_ptr=y)
+    return y
+
+
+def pad_backward(dy: Tensor, pad: int) -> Tensor:
+    """Launch its adjoint: [N, C, H + 2*pad, W + 2*pad] -> [N, C, H, W], channels last."""
+    batch, channels, height, width = dy.shape
+    dx = empty_channels_last((batch, channels, height - 2 * pad, width - 2 * pad), like=dy)
+    _launch(reflection_pad_backward, dy, pad, (dx.size(2), dx.size(3)), dx_ptr=dx)
+    return dx
+
+
+def _launch(kernel: Any, x: Tensor, pad: int, sides: tuple[int, int], **written: Tensor) -> None:
+    (result,) = written.values()
+    if result.numel() == 0:
+        return
+    batch, channels = x.shape[:2]
+    plan = launch.pad_plan(channels)
+    pixels = result.size(2) * result.size(3)
+    arguments = {
+        **addressable(x).arguments("x", slice(None)),
+        **written,
+        "height": sides[0],
+        "width": sides[1],
+        "channels": channels,
+        "PAD": pad,
+        "BLOCK_PIXELS": plan.block_pixels,
+        "BLOCK_CHANNELS": plan.block_channels,
+    }
+    grid = (triton.cdiv(pixels, plan.block_pixels), triton.cdiv(channels, plan.block_channels), batch)
+    run_kernel(kernel, grid, arguments, num_warps=plan.num_warps)
+
+
+# --- the operator ----------------------------------------------------------------------------------------------------
+
+
+def _fake_forward(x: Tensor, pad: int) -> Tensor:
+    return empty_channels_last((x.size(0), x.size(1), x.size(2) + 2 * pad, x.size(3) + 2 * pad), like=x)
+
+
+def _fake_backward(dy: Tensor, pad: int) -> Tensor:
+    return _fake_forward(dy, -pad)
+
+
+FORWARD = define("reflection_pad(Tensor x, int pad) -> Tensor", pad_forward, _fake_forward)
+BACKWARD = define("reflection_pad_backward(Tensor dy, int pad) -> Tensor", pad_backward, _fake_backward)
+
+
+class _ReflectionPad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pad: int) -> Tensor:
+        ctx.pad = pad
+        with below_autograd():
+            y: Tensor = FORWARD(x, pad)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return BACKWARD(dy, ctx.pad), None
+
+
+differentiate(FORWARD, _ReflectionPad)
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"reference": reflection_pad_reference, "triton": FORWARD}
 
 
 def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
     """Pad both image sides by reflection, the edge pixel not repeated.
 
-    x [N, C, H, W] in any floating dtype -> [N, C, H + 2*pad, W + 2*pad]. Raises ValueError where x is not 4-D or pad
-    is negative or not smaller than H and W, TypeError where x is not floating point, RuntimeError as `choose` does.
+    x [N, C, H, W] in any floating dtype -> [N, C, H + 2*pad, W + 2*pad], which Triton writes channels last. Raises
+    ValueError where x is not 4-D or pad is negative or not smaller than H and W, TypeError where x is not floating
+    point, RuntimeError as `choose` does.
     """
     check_image_batch("x", x)
     check_pad(pad, x.size(2), x.size(3))

@@ -1,14 +1,25 @@
 """The residual block of the generator as one operator that reads and writes reflection-padded buffers."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from kernels.conv2d import check_weight
-from kernels.dispatch import Impl, check_image_batch, choose
-from kernels.instance_norm import instance_norm_reference
+from kernels import launch
+from kernels.conv2d import check_weight, conv_forward, conv_gradients
+from kernels.dispatch import Impl, autocast, check_image_batch, choose
+from kernels.instance_norm import InstanceNorm, instance_norm_reference
+from kernels.layout import empty_channels_last
+from kernels.norm_backward import norm_backward
+from kernels.norm_forward import norm_forward
+from kernels.pending_sum import PendingSum, split_gradient
+from kernels.registration import below_autograd, cast_under_autocast, define, differentiate
 
 
-def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, *, pad_out: int, eps: float) -> Tensor:
+def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
     """y = x + norm(conv(pad(relu(norm(conv(x)))))), no activation after the sum (Johnson et al. 2016)."""
     middle = F.conv2d(x, weight1)
     middle = instance_norm_reference(middle, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=eps)
@@ -22,7 +33,195 @@ def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, *, pad
     )
 
 
-IMPLEMENTATIONS = {"reference": residual_block_reference}
+# --- the Triton operator ---------------------------------------------------------------------------------------------
+
+
+def _launch_forward(
+    x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    first, partials = _convolve(x, weight1)
+    middle, statistics1 = norm_forward(
+        first, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=eps, partials=partials
+    )
+    second, partials = _convolve(middle, weight2)
+    y, statistics2 = norm_forward(
+        second,
+        activation="none",
+        negative_slope=0.0,
+        residual=x[:, :, 1:-1, 1:-1],
+        pad=pad_out,
+        eps=eps,
+        partials=partials,
+    )
+    return y, first, statistics1, second, statistics2
+
+
+def _convolve(padded: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A valid 3x3 convolution by whichever is faster together with the norm behind it, and partials if it has them."""
+    batch, channels, height, width = padded.shape
+    shape = (batch, channels, height - 2, width - 2)
+    if padded.numel() and launch.conv_beats_library(shape, weight.size(0), padded.dtype, launch.gpu_of(padded)):
+        return conv_forward(padded, weight, reflect=False)
+    return F.conv2d(padded, weight), None
+
+
+def _fake_forward(
+    x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    height, width = height - 2, width - 2
+    y = empty_channels_last((batch, channels, height + 2 * pad_out, width + 2 * pad_out), like=x)
+    statistics = torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
+    first = F.conv2d(x, weight1)
+    return y, first, statistics, torch.empty_like(first), torch.empty_like(statistics)
+
+
+FORWARD = define(
+    "residual_block(Tensor x, Tensor weight1, Tensor weight2, int pad_out, float eps) "
+    "-> (Tensor y, Tensor first, Tensor statistics1, Tensor second, Tensor statistics2)",
+    _launch_forward,
+    _fake_forward,
+)
+cast_under_autocast(FORWARD)
+
+
+def _launch_backward(
+    dy: Tensor,
+    skip: Tensor | None,
+    x: Tensor,
+    weight1: Tensor,
+    weight2: Tensor,
+    first: Tensor,
+    statistics1: Tensor,
+    second: Tensor,
+    statistics2: Tensor,
+    pad_out: int,
+    wants_around: bool,
+    wants_x: bool,
+    wants_weight1: bool,
+    wants_weight2: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    norm2 = norm_backward(
+        dy,
+        second,
+        statistics2,
+        activation="none",
+        negative_slope=0.0,
+        pad=pad_out,
+        skip=skip,
+        wants_residual=wants_around,
+    )
+    # The gradient of the weight waits until norm 1, which reads `first` in any case, has remade the middle activation.
+    # convolution_backward looks at the shape of its input only, while it computes the gradient of that input.
+    shape_of_middle = x
+    d_middle, _ = conv_gradients(norm2.dx, shape_of_middle, weight2, (True, False))
+    assert d_middle is not None
+    norm1 = norm_backward(
+        d_middle, first, statistics1, activation="relu", negative_slope=0.0, pad=1, remake=wants_weight2
+    )
+    none = x.new_empty(0)
+    d_weight2 = None
+    if norm1.remade is not None:
+        _, d_weight2 = conv_gradients(norm2.dx, norm1.remade, weight2, (False, True))
+    dx, d_weight1 = conv_gradients(norm1.dx, x, weight1, (wants_x, wants_weight1))
+    results = dx, norm2.d_residual, d_weight1, d_weight2
+    return tuple(none if result is None else result for result in results)  # type: ignore[return-value]  # of length 4
+
+
+def _fake_backward(
+    dy: Tensor,
+    skip: Tensor | None,
+    x: Tensor,
+    weight1: Tensor,
+    weight2: Tensor,
+    first: Tensor,
+    statistics1: Tensor,
+    second: Tensor,
+    statistics2: Tensor,
+    pad_out: int,
+    wants_around: bool,
+    wants_x: bool,
+    wants_weight1: bool,
+    wants_weight2: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    none = x.new_empty(0)
+    dx, d_weight1 = conv_gradients(first, x, weight1, (wants_x, wants_weight1))
+    _, d_weight2 = conv_gradients(second, x, weight2, (False, wants_weight2))
+    return (
+        none if dx is None else dx,
+        empty_channels_last((first.size(0), first.size(1), first.size(2), first.size(3)), like=x)
+        if wants_around
+        else none,
+        none if d_weight1 is None else d_weight1,
+        none if d_weight2 is None else d_weight2,
+    )
+
+
+BACKWARD = define(
+    "residual_block_backward(Tensor dy, Tensor? skip, Tensor x, Tensor weight1, Tensor weight2, Tensor first, "
+    "Tensor statistics1, Tensor second, Tensor statistics2, int pad_out, bool wants_around, bool wants_x, "
+    "bool wants_weight1, bool wants_weight2) -> (Tensor dx, Tensor around, Tensor d_weight1, Tensor d_weight2)",
+    _launch_backward,
+    _fake_backward,
+)
+
+
+class ResidualBlock(torch.autograd.Function):
+    """Keeps the block's input, the two convolution results and their statistics; not the middle activation."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        with below_autograd():
+            outputs = FORWARD(x, weight1, weight2, pad_out, eps)
+        ctx.save_for_backward(x, weight1, weight2, *outputs[1:])
+        ctx.mark_non_differentiable(*outputs[1:])
+        ctx.set_materialize_grads(False)
+        ctx.pad_out = pad_out
+        ctx.producer_adds = type(x.grad_fn).__name__ in ADDING_NODES
+        return outputs  # type: ignore[no-any-return]  # torch.ops is untyped
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * 5
+        dy, skip = split_gradient(dy)
+        wants_x, wants_weight1, wants_weight2 = ctx.needs_input_grad[:3]
+        # Without a pad and a second gradient, dy goes around the block as it is.
+        separate = wants_x and (ctx.pad_out > 0 or skip is not None)
+        dx, around, d_weight1, d_weight2 = BACKWARD(
+            dy, skip, *ctx.saved_tensors, ctx.pad_out, separate, wants_x, wants_weight1, wants_weight2
+        )
+        if wants_x:
+            pending = PendingSum(dx, around if separate else dy)
+            dx = pending if ctx.producer_adds and type(dx) is Tensor else pending.added()
+        return (
+            dx if wants_x else None,
+            d_weight1 if wants_weight1 else None,
+            d_weight2 if wants_weight2 else None,
+            None,
+            None,
+        )
+
+
+differentiate(FORWARD, ResidualBlock)
+
+# Whose backward kernels read a gradient in two parts.
+ADDING_NODES = {f"{function.__name__}Backward" for function in (InstanceNorm, ResidualBlock)}
+
+
+def residual_block_triton(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
+    """The same through the operator `cyclegan_fast::residual_block`."""
+    y: Tensor = FORWARD(x, weight1, weight2, pad_out, eps)[0]
+    return y
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
+    "reference": residual_block_reference,
+    "triton": residual_block_triton,
+}
 
 
 def residual_block(
@@ -32,9 +231,13 @@ def residual_block(
 
     x [N, C, H + 2, W + 2] is already padded by 1; weight1 and weight2 are [C, C, 3, 3] of x's dtype. Returns
     [N, C, H + 2*pad_out, W + 2*pad_out]: pad_out 1 for the next block to read, 0 after the last one. The convolutions
-    have no bias: the norm behind each would cancel it. Raises ValueError or TypeError naming the argument at fault.
+    have no bias: the norm behind each would cancel it. Triton writes channels last. Autocast casts x and the weights
+    as for any convolution.
+
+    Raises ValueError or TypeError naming the argument at fault.
     """
     check_image_batch("x", x)
+    x, weight1, weight2 = autocast(x, weight1, weight2)
     if min(x.shape[2:]) < 4:
         raise ValueError(f"x must be a padded buffer of at least 4x4 (2x2 and its pad of 1), got {tuple(x.shape)}")
     for name, weight in (("weight1", weight1), ("weight2", weight2)):
@@ -44,4 +247,4 @@ def residual_block(
     if pad_out not in (0, 1):
         raise ValueError(f"pad_out must be 0 or 1, got {pad_out}")
     implementation = IMPLEMENTATIONS[choose("residual_block", impl, x)]
-    return implementation(x, weight1, weight2, pad_out=pad_out, eps=eps)
+    return implementation(x, weight1, weight2, pad_out, eps)

@@ -1,20 +1,18 @@
-"""The reference operators against definitions written out by hand, their refusals, and how an implementation is chosen.
+"""The reference operators against definitions written out by hand, and their refusals.
 
 What the reference computes is what every kernel is later held to, so here it is held to formulas alone: means and
 variances as sums, reflection as a list of indices, convolution as a sum over taps, backward as in the derivation.
 """
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kernels import Activation, Impl, conv2d_reflect, dispatch, instance_norm, reflection_pad, residual_block
+from kernels import Activation, conv2d_reflect, instance_norm, reflection_pad, residual_block
 from kernels.reflection_pad import _pad_by_slices
 
 FLOAT64 = torch.float64
@@ -382,91 +380,3 @@ def test_bad_input_is_refused_naming_the_argument(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
-
-
-# --- which implementation runs --------------------------------------------------------------------------------------
-
-OPERATORS: dict[str, Callable[[Impl], object]] = {
-    "instance_norm": lambda impl: instance_norm(X, impl=impl),
-    "reflection_pad": lambda impl: reflection_pad(X, 1, impl=impl),
-    "conv2d_reflect": lambda impl: conv2d_reflect(X, W, impl=impl),
-    "residual_block": lambda impl: residual_block(X, W, W, impl=impl),
-}
-
-
-@pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-
-
-@pytest.fixture
-def on_gpu() -> Iterator[Tensor]:
-    """A tensor that says it is on a GPU; no GPU is needed to choose."""
-    with FakeTensorMode():
-        yield torch.empty(1, 2, 3, 4, device="cuda")
-
-
-@pytest.mark.parametrize("call", OPERATORS.values(), ids=OPERATORS)
-def test_triton_asked_for_by_name_on_a_cpu_tensor_raises_and_never_falls_back(call: Callable[[Impl], object]) -> None:
-    with pytest.raises(RuntimeError, match="impl='triton'"):
-        call("triton")
-
-
-@pytest.mark.parametrize("call", OPERATORS.values(), ids=OPERATORS)
-def test_the_environment_variable_replaces_auto_and_nothing_else(
-    call: Callable[[Impl], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "triton")
-    with pytest.raises(RuntimeError, match="impl='triton'"):
-        call("auto")
-    call("reference")
-    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "cuda")
-    with pytest.raises(ValueError, match="CYCLEGAN_FAST_IMPL must be one of auto, triton, reference, got 'cuda'"):
-        call("auto")
-    call("reference")
-
-
-@pytest.mark.parametrize("call", OPERATORS.values(), ids=OPERATORS)
-def test_an_unknown_implementation_is_refused_by_name(call: Callable[[Impl], object]) -> None:
-    with pytest.raises(ValueError, match="impl must be one of auto, triton, reference, got 'numba'"):
-        call("numba")  # type: ignore[arg-type]  # the mistake under test
-
-
-def test_auto_is_triton_for_a_gpu_tensor_of_an_operator_with_a_kernel_and_the_reference_otherwise(
-    on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatch, "TRITON_OPERATORS", frozenset({"instance_norm"}))
-    monkeypatch.setitem(sys.modules, "triton", object())  # only whether it is there matters
-    assert dispatch.choose("instance_norm", "auto", on_gpu) == "triton"
-    assert dispatch.choose("instance_norm", "triton", on_gpu) == "triton"
-    assert dispatch.choose("instance_norm", "reference", on_gpu) == "reference"
-    assert dispatch.choose("instance_norm", "auto", X) == "reference"
-    assert dispatch.choose("conv2d_reflect", "auto", on_gpu) == "reference"
-    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "reference")
-    assert dispatch.choose("instance_norm", "auto", on_gpu) == "reference"
-    assert dispatch.choose("instance_norm", "triton", on_gpu) == "triton"
-
-
-def test_auto_is_the_reference_while_a_graph_is_being_exported(on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "TRITON_OPERATORS", frozenset({"instance_norm"}))
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    assert dispatch.choose("instance_norm", "auto", on_gpu) == "reference"
-
-
-def test_triton_on_a_cpu_tensor_needs_the_interpreter_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "TRITON_OPERATORS", frozenset({"instance_norm"}))
-    monkeypatch.setitem(sys.modules, "triton", object())  # only whether it is there matters
-    with pytest.raises(RuntimeError, match="needs a CUDA tensor, got one on cpu; set TRITON_INTERPRET=1"):
-        dispatch.choose("instance_norm", "triton", X)
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert dispatch.choose("instance_norm", "triton", X) == "triton"
-
-
-def test_without_the_triton_package_the_error_says_where_there_is_one(
-    on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatch, "TRITON_OPERATORS", frozenset({"instance_norm"}))
-    monkeypatch.setitem(sys.modules, "triton", None)  # makes the import fail
-    with pytest.raises(RuntimeError, match="needs the triton package, which has Linux wheels only"):
-        dispatch.choose("instance_norm", "triton", on_gpu)

@@ -1,0 +1,246 @@
+"""Which variant, tile shape and grid a kernel runs with: a pure function of shape, dtype and GPU.
+
+Nothing is autotuned at run time. What was measured on a GPU stands in `kernels/tuned/<gpu>.json` and overrides the
+rules below, which follow from byte counts and from what fits into registers. Image sides are run-time arguments of
+every kernel: a new size compiles nothing, unless it moves a plane over one of the bounds of `ON_CHIP`.
+"""
+
+import functools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Variant = Literal["two_phase", "on_chip", "cooperative"]
+Direction = Literal["forward", "backward"]
+
+MIB = 1 << 20
+TUNED = Path(__file__).parent / "tuned"
+
+# Arguments that change with image and batch size. Triton would compile again where their divisibility by 16 changes.
+RUN_TIME_SIZES = [
+    "height",
+    "width",
+    "splits",
+    "pixels_per_program",
+    "x_image_stride",
+    "x_row_stride",
+    "x_channel_stride",
+    "residual_image_stride",
+    "residual_row_stride",
+    "residual_channel_stride",
+    "dy_image_stride",
+    "dy_row_stride",
+    "dy_channel_stride",
+    "skip_image_stride",
+    "skip_row_stride",
+    "skip_channel_stride",
+]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a plan depends on."""
+
+    name: str
+    capability: int
+    """10 * major + minor, 90 for Hopper"""
+    multiprocessors: int
+    l2_bytes: int
+
+
+# One GPU of each architecture that kernels are compiled for, from NVIDIA's data sheets.
+GPUS = {
+    gpu.capability: gpu
+    for gpu in (
+        Gpu("NVIDIA A100", 80, 108, 40 * MIB),
+        Gpu("NVIDIA GeForce RTX 3090", 86, 82, 6 * MIB),
+        Gpu("NVIDIA GeForce RTX 4090", 89, 128, 72 * MIB),
+        Gpu("NVIDIA H200", 90, 132, 60 * MIB),
+        Gpu("NVIDIA B200", 100, 148, 126 * MIB),
+        Gpu("NVIDIA GeForce RTX 5090", 120, 170, 96 * MIB),
+    )
+}
+INTERPRETER_GPU = GPUS[90]  # the interpreter plans as this GPU would
+
+
+def gpu_of(x: Tensor) -> Gpu:
+    """The GPU that x is on; a CPU tensor, in the interpreter, gets `INTERPRETER_GPU`."""
+    return _gpu(x.device.index) if x.is_cuda else INTERPRETER_GPU
+
+
+@functools.cache
+def _gpu(index: int) -> Gpu:
+    properties = torch.cuda.get_device_properties(index)
+    capability = 10 * properties.major + properties.minor
+    return Gpu(properties.name, capability, properties.multi_processor_count, properties.L2_cache_size)
+
+
+@dataclass(frozen=True)
+class NormPlan:
+    """How the fused norm runs on one shape."""
+
+    variant: Variant
+    block_pixels: int
+    block_channels: int
+    num_warps: int
+    pixels_per_program: int
+    """in each phase of "two_phase"; a multiple of block_pixels"""
+    images_per_launch: int
+    """both phases run over so many images before the next ones follow, so that the second read comes from L2"""
+
+    def __post_init__(self) -> None:
+        if self.variant not in get_args(Variant):
+            raise ValueError(f"variant must be one of {', '.join(get_args(Variant))}, got {self.variant!r}")
+        for name in ("block_pixels", "block_channels", "num_warps"):
+            value = getattr(self, name)
+            if value < 1 or value & (value - 1):
+                raise ValueError(f"{name} must be a power of two, got {value}")
+        if self.pixels_per_program < 1 or self.pixels_per_program % self.block_pixels:
+            raise ValueError(f"pixels_per_program must be a multiple of block_pixels, got {self.pixels_per_program}")
+        if self.images_per_launch < 1:
+            raise ValueError(f"images_per_launch must be positive, got {self.images_per_launch}")
+
+    def programs(self, pixels: int) -> int:
+        """How many programs share a plane."""
+        return math.ceil(pixels / (self.pixels_per_program if self.variant == "two_phase" else self.block_pixels))
+
+    def chunks(self, batch: int) -> Iterator[slice]:
+        for start in range(0, batch, self.images_per_launch):
+            yield slice(start, min(start + self.images_per_launch, batch))
+
+
+@dataclass(frozen=True)
+class OnChip:
+    """A tile that holds whole planes in registers: 64 float32 a thread forward, 32 of each operand backward."""
+
+    pixels: int
+    channels: int
+    num_warps: int
+
+
+# Smallest first. Backward holds two operands, and stops at 1024 pixels.
+ON_CHIP: Mapping[Direction, tuple[OnChip, ...]] = {
+    "forward": (OnChip(1024, 16, 8), OnChip(4096, 8, 16)),
+    "backward": (OnChip(1024, 16, 16),),
+}
+TWO_PHASE_TILE = 8192  # elements: 32 float32 a thread with 8 warps
+TWO_PHASE_WARPS = 8
+PROGRAMS_PER_MULTIPROCESSOR = 2
+MOST_SPLITS = 32  # every program of phase 2 reads all splits again
+TENSORS_IN_FLIGHT: Mapping[Direction, int] = {"forward": 3, "backward": 4}
+
+
+@functools.lru_cache(maxsize=4096)
+def norm_plan(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+    """The plan for x of `shape` [N, C, H, W], from the GPU's tuned table where it has the shape, else by rule."""
+    tuned = tuned_table(gpu.name).get(norm_key(direction, shape, dtype))
+    return NormPlan(**tuned) if tuned else norm_rule(direction, shape, dtype, gpu)
+
+
+def norm_rule(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+    """On chip where a program can hold a plane, because it reads x once; else two phases."""
+    pixels = shape[2] * shape[3]
+    for tile in ON_CHIP[direction]:
+        if pixels <= tile.pixels:
+            return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, max(1, shape[0]))
+    return two_phase_rule(direction, shape, dtype, gpu)
+
+
+def two_phase_rule(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+    """The plan that works for every shape, and where the statistics are there already."""
+    _, channels, height, width = shape
+    pixels = height * width
+    images = _images_per_launch(direction, shape, dtype, gpu)
+    programs_wanted = PROGRAMS_PER_MULTIPROCESSOR * gpu.multiprocessors
+    # Wide blocks read long rows; narrow ones, down to a memory sector of 32 bytes, need fewer splits of a plane.
+    for block_channels in (64, 32, 16):
+        splits = math.ceil(programs_wanted / (images * math.ceil(channels / block_channels)))
+        if splits <= MOST_SPLITS:
+            break
+    block_pixels = TWO_PHASE_TILE // block_channels
+    pixels_per_program = block_pixels * math.ceil(pixels / splits / block_pixels)
+    return NormPlan("two_phase", block_pixels, block_channels, TWO_PHASE_WARPS, pixels_per_program, images)
+
+
+def _images_per_launch(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype, gpu: Gpu) -> int:
+    batch = shape[0]
+    image_bytes = math.prod(shape[1:]) * dtype.itemsize * TENSORS_IN_FLIGHT[direction]
+    fitting = gpu.l2_bytes // image_bytes
+    if fitting == 0 or batch == 0:
+        return max(1, batch)  # the second read comes from memory whatever the chunk
+    return math.ceil(batch / math.ceil(batch / fitting))
+
+
+def norm_key(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype) -> str:
+    """How a tuned table names a shape: "forward 1x256x64x64 bfloat16"."""
+    return f"{direction} {'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """Tile of the implicit GEMM: pixels of y, channels of y, and channels of x a step."""
+
+    block_pixels: int
+    block_outputs: int
+    block_channels: int
+    num_warps: int
+    num_stages: int
+
+
+@functools.lru_cache(maxsize=4096)
+def conv_plan(shape: tuple[int, int, int, int], outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
+    """The plan for y [N, outputs, H, W] = conv(x of `shape`)."""
+    tuned = tuned_table(gpu.name).get(conv_key(shape, outputs, dtype))
+    if tuned:
+        return ConvPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
+    if dtype == torch.float32:
+        return ConvPlan(64, 64, 16, 4, 2)
+    # A stage takes (pixels + outputs) * channels * 2 bytes of shared memory: 3 stages, 96 KiB, more than sm_86 has.
+    return ConvPlan(128, 128, 64, 8, 3 if gpu.capability not in (86, 89, 120) else 2)
+
+
+def conv_beats_library(shape: tuple[int, int, int, int], outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
+    """Whether convolution and norm together were measured to be faster with our convolution than with the library's."""
+    return bool(tuned_table(gpu.name).get(conv_key(shape, outputs, dtype), {}).get("beats_library", False))
+
+
+def conv_key(shape: tuple[int, int, int, int], outputs: int, dtype: torch.dtype) -> str:
+    """How a tuned table names a convolution: "conv2d_reflect 1x256x64x64 256 bfloat16"."""
+    return f"conv2d_reflect {'x'.join(map(str, shape))} {outputs} {str(dtype).removeprefix('torch.')}"
+
+
+@functools.cache
+def tuned_table(gpu_name: str) -> dict[str, dict[str, Any]]:
+    """What was measured on this GPU model; empty where nothing was."""
+    path = TUNED / f"{re.sub(r'[^a-z0-9]+', '_', gpu_name.lower()).strip('_')}.json"
+    if not path.exists():
+        return {}
+    try:
+        table = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore it, or delete it to plan by rule") from error
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} must hold an object of plans by shape, got {type(table).__name__}")
+    return table
+
+
+@dataclass(frozen=True)
+class PadPlan:
+    """Tile of the padding alone."""
+
+    block_pixels: int
+    block_channels: int
+    num_warps: int
+
+
+def pad_plan(channels: int) -> PadPlan:
+    """Few wide tiles: the 3-channel image is small, and its rows of 3 elements cannot be read 16 bytes at a time."""
+    block_channels = min(64, 1 << (channels - 1).bit_length())
+    return PadPlan(2048 // block_channels, block_channels, 4)

@@ -1,0 +1,74 @@
+"""How kernels address a tensor, and the layout that results are written in."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Addressed:
+    """A tensor [N, C, H, W] whose elements the kernels can find; see `kernels.tiles` for the formula.
+
+    Strides are in pixels where channels come last and in elements where they do not.
+    """
+
+    tensor: Tensor
+    channels_last: bool
+    image_stride: int
+    row_stride: int
+    channel_stride: int
+
+    def arguments(self, name: str, images: slice) -> dict[str, Any]:
+        """What a kernel calls `name`_ptr, `name`_image_stride and so on, for some of the images."""
+        return {
+            f"{name}_ptr": self.tensor[images],
+            f"{name}_image_stride": self.image_stride,
+            f"{name}_row_stride": self.row_stride,
+            f"{name}_channel_stride": self.channel_stride,
+            f"{name.upper()}_CHANNELS_LAST": self.channels_last,
+        }
+
+
+def addressable(x: Tensor, *, adjacent_rows: bool = False) -> Addressed:
+    """Describe x as it lies where its channels come last or its columns are adjacent, else a copy of it.
+
+    Both take in slices of rows and columns, such as the interior of a padded buffer; `adjacent_rows` asks for a tensor
+    without gaps between rows. What is copied, to channels last, is anything else: transposed or expanded tensors,
+    slices of channels, and with `adjacent_rows` slices of rows and columns.
+    """
+    height, width = x.shape[2:]
+    for channels_last in (True, False):
+        described = _describe(x, channels_last)
+        if described and (not adjacent_rows or height == 1 or described.row_stride == width):
+            return described
+    described = _describe(x.contiguous(memory_format=torch.channels_last), channels_last=True)
+    assert described is not None
+    return described
+
+
+def _describe(x: Tensor, channels_last: bool) -> Addressed | None:
+    _, channels, height, width = x.shape
+    # The stride along a side of 1 is arbitrary and never used.
+    image, channel, row, column = (stride if side > 1 else 0 for side, stride in zip(x.shape, x.stride(), strict=True))
+    if height == 1:
+        row = width * (channels if channels_last else 1)
+    if not channels_last:
+        if (width > 1 and column != 1) or _expanded(x):
+            return None
+        return Addressed(x, False, image, row, channel)
+    if (channels > 1 and channel != 1) or (width > 1 and column != channels) or _expanded(x):
+        return None
+    if image % channels or row % channels:
+        return None
+    return Addressed(x, True, image // channels, row // channels, 0)
+
+
+def _expanded(x: Tensor) -> bool:
+    return any(stride == 0 and side > 1 for side, stride in zip(x.shape, x.stride(), strict=True))
+
+
+def empty_channels_last(shape: tuple[int, int, int, int], *, like: Tensor) -> Tensor:
+    """An uninitialised [N, C, H, W] in memory order N, H, W, C."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)

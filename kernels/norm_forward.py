@@ -1,0 +1,376 @@
+"""Forward kernels of the fused instance norm, and the function that launches them.
+
+Statistics of a plane are taken about its first pixel and kept as pairs: (high, low) is the mean as the unevaluated sum
+of two float32, so that (x - high) - low is exact to float32 rounding of the *deviation*, however large the mean is.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import launch
+from kernels.cooperation import arrive_and_wait, cooperate
+from kernels.dispatch import Activation
+from kernels.layout import addressable, empty_channels_last
+from kernels.tiles import activated, reflected, store_padded, tile_offsets
+from kernels.triton_language import run_kernel, tl, triton
+
+
+@triton.jit
+def combined_statistics(
+    partial_ptr,  # [N, splits, 3, C] count, mean, M2 of each split, float32
+    pivot,  # [1, C] float32, what the means are relative to
+    image,
+    channel,  # [C]
+    channel_mask,
+    splits,
+    pixels,
+    channels,
+    eps,
+    BLOCK_SPLITS: tl.constexpr,
+):
+    """Mean as (high, low) and 1 / sqrt(variance + eps) of a plane, each [1, C], from its splits in a fixed order.
+
+    Chan et al. 1979 (eq. 2.1) for many parts at once: M2 about the common mean is the sum of M2_s + n_s * (mean_s -
+    mean)^2. A second pass recovers what rounding took from the common mean.
+    """
+    first_split = image.to(tl.int64) * splits
+    mean = tl.zeros([1, channel.shape[0]], tl.float32)
+    for start in range(0, splits, BLOCK_SPLITS):
+        split = start + tl.arange(0, BLOCK_SPLITS)
+        mask = (split < splits)[:, None] & channel_mask[None, :]
+        offsets = ((first_split + split) * 3)[:, None] * channels + channel[None, :]
+        count = tl.load(partial_ptr + offsets, mask=mask, other=0.0)
+        part = tl.load(partial_ptr + offsets + channels, mask=mask, other=0.0)
+        mean += tl.sum(count / pixels * part, axis=0, keep_dims=True)
+    lost = tl.zeros([1, channel.shape[0]], tl.float32)
+    m2 = tl.zeros([1, channel.shape[0]], tl.float32)
+    for start in range(0, splits, BLOCK_SPLITS):
+        split = start + tl.arange(0, BLOCK_SPLITS)
+        mask = (split < splits)[:, None] & channel_mask[None, :]
+        offsets = ((first_split + split) * 3)[:, None] * channels + channel[None, :]
+        count = tl.load(partial_ptr + offsets, mask=mask, other=0.0)
+        deviation = tl.load(partial_ptr + offsets + channels, mask=mask, other=0.0) - mean
+        part = tl.load(partial_ptr + offsets + 2 * channels, mask=mask, other=0.0)
+        # A masked split has deviation -mean and count 0.
+        lost += tl.sum(count / pixels * deviation, axis=0, keep_dims=True)
+        m2 += tl.sum(part + count * deviation * deviation, axis=0, keep_dims=True)
+    high, low = two_sum(pivot, mean)
+    rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / pixels + eps))
+    return high, low + lost, rstd
+
+
+@triton.jit
+def two_sum(a, b):
+    """a + b as a rounded sum and its exact error (Knuth)."""
+    total = a + b
+    from_b = total - a
+    return total, (a - (total - from_b)) + (b - from_b)
+
+
+@triton.jit
+def normalised(x, high, low, rstd):
+    """xhat; forward and backward round it alike, so that they agree on its sign."""
+    return ((x - high) - low) * rstd
+
+
+@triton.jit
+def load_statistics(statistics_ptr, image, channel, channel_mask, channels):
+    """high, low, rstd, each [1, C], of statistics [N, 3, C]."""
+    offsets = (image.to(tl.int64) * 3 * channels + channel)[None, :]
+    mask = channel_mask[None, :]
+    high = tl.load(statistics_ptr + offsets, mask=mask, other=0.0)
+    low = tl.load(statistics_ptr + offsets + channels, mask=mask, other=0.0)
+    rstd = tl.load(statistics_ptr + offsets + 2 * channels, mask=mask, other=0.0)
+    return high, low, rstd
+
+
+@triton.jit
+def store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels):
+    offsets = (image.to(tl.int64) * 3 * channels + channel)[None, :]
+    mask = channel_mask[None, :]
+    tl.store(statistics_ptr + offsets, high, mask=mask)
+    tl.store(statistics_ptr + offsets + channels, low, mask=mask)
+    tl.store(statistics_ptr + offsets + 2 * channels, rstd, mask=mask)
+
+
+@triton.jit
+def store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, channel_mask, channels):
+    """One split's row of partials [N, splits, 3, C]; mean and m2 are [1, C]."""
+    offsets = ((image.to(tl.int64) * splits + split) * 3 * channels + channel)[None, :]
+    mask = channel_mask[None, :]
+    tl.store(partial_ptr + offsets, tl.zeros_like(mean) + count, mask=mask)
+    tl.store(partial_ptr + offsets + channels, mean, mask=mask)
+    tl.store(partial_ptr + offsets + 2 * channels, m2, mask=mask)
+
+
+@triton.jit
+def load_pivot(
+    x_ptr, image, channel, channel_mask, channels, image_stride, channel_stride, CHANNELS_LAST: tl.constexpr
+):
+    """The first pixel of each plane, [1, C] float32."""
+    first = tl.zeros([1], tl.int32)
+    offsets = tile_offsets(image, first, channel, channels, image_stride, channel_stride, CHANNELS_LAST)
+    return tl.load(x_ptr + offsets, mask=channel_mask[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_statistics(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    partial_ptr,  # [N, splits, 3, C] count, mean about the pivot, M2; float32
+    height,
+    width,
+    channels,
+    splits,
+    pixels_per_program,
+    x_image_stride,
+    x_channel_stride,
+    X_CHANNELS_LAST: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Phase 1: the statistics of each split of each plane."""
+    split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    pivot = load_pivot(x_ptr, image, channel, channel_mask, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+
+    first = split * pixels_per_program
+    last = tl.minimum(first + pixels_per_program, height * width)
+    # Each slot of the tile follows its own pixels (Welford 1962); slots meet once, at the end.
+    mean = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
+    m2 = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
+    seen = 0.0
+    for start in range(first, last, BLOCK_PIXELS):
+        pixel = start + tl.arange(0, BLOCK_PIXELS)
+        mask = (pixel < last)[:, None] & channel_mask[None, :]
+        offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32) - pivot
+        seen += 1.0
+        deviation = tl.where(mask, x - mean, 0.0)
+        mean += deviation * (1.0 / seen)
+        m2 += deviation * (x - mean)
+
+    slot = tl.arange(0, BLOCK_PIXELS)
+    count = tl.maximum(last - first - slot + BLOCK_PIXELS - 1, 0) // BLOCK_PIXELS
+    count = count.to(tl.float32)[:, None]
+    total = tl.maximum(last - first, 1).to(tl.float32)
+    split_mean = tl.sum(count / total * mean, axis=0, keep_dims=True)
+    deviation = mean - split_mean
+    split_m2 = tl.sum(m2 + count * deviation * deviation, axis=0, keep_dims=True)
+    split_count = tl.maximum(last - first, 0).to(tl.float32)
+    store_partial(partial_ptr, split_count, split_mean, split_m2, image, split, splits, channel, channel_mask, channels)
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_apply(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    partial_ptr,  # [N, splits, 3, C]
+    statistics_ptr,  # [N, 3, C] high, low, rstd: written
+    residual_ptr,  # [N, H, W, C] or [N, C, H, W], any row stride
+    y_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]
+    height,
+    width,
+    channels,
+    splits,
+    pixels_per_program,  # of the padded result
+    x_image_stride,
+    x_channel_stride,
+    residual_image_stride,
+    residual_row_stride,
+    residual_channel_stride,
+    eps,
+    slope,
+    PIVOTED: tl.constexpr,  # whether the partials' means are relative to the first pixel
+    X_CHANNELS_LAST: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RESIDUAL_CHANNELS_LAST: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Phase 2: combine the splits, then write each pixel of the padded result once, gathered by reflection."""
+    program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    if PIVOTED:
+        pivot = load_pivot(
+            x_ptr, image, channel, channel_mask, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST
+        )
+    else:
+        pivot = tl.zeros([1, BLOCK_CHANNELS], tl.float32)
+    high, low, rstd = combined_statistics(
+        partial_ptr, pivot, image, channel, channel_mask, splits, height * width, channels, eps, 16
+    )
+    if program == 0:
+        store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
+
+    padded_width = width + 2 * PAD
+    padded_pixels = (height + 2 * PAD) * padded_width
+    first = program * pixels_per_program
+    last = tl.minimum(first + pixels_per_program, padded_pixels)
+    for start in range(first, last, BLOCK_PIXELS):
+        padded_pixel = start + tl.arange(0, BLOCK_PIXELS)
+        mask = (padded_pixel < last)[:, None] & channel_mask[None, :]
+        if PAD > 0 or HAS_RESIDUAL:
+            row = reflected(padded_pixel // padded_width - PAD, height)
+            column = reflected(padded_pixel % padded_width - PAD, width)
+            pixel = row * width + column
+        else:
+            pixel = padded_pixel
+        offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        y = activated(normalised(x, high, low, rstd), slope, ACTIVATION)
+        if HAS_RESIDUAL:
+            pixel = row.to(tl.int64) * residual_row_stride + column
+            offsets = tile_offsets(
+                image, pixel, channel, channels, residual_image_stride, residual_channel_stride, RESIDUAL_CHANNELS_LAST
+            )
+            y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        offsets = tile_offsets(image, padded_pixel, channel, channels, padded_pixels, 0, True)
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_on_chip(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    partial_ptr,  # [N, splits, 3, C], used where COOPERATIVE
+    arrivals_ptr,  # [N * channel blocks] int32 zeros, used where COOPERATIVE
+    statistics_ptr,  # [N, 3, C]: written
+    residual_ptr,  # [N, H, W, C] or [N, C, H, W], any row stride
+    y_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]
+    height,
+    width,
+    channels,
+    splits,
+    x_image_stride,
+    x_channel_stride,
+    residual_image_stride,
+    residual_row_stride,
+    residual_channel_stride,
+    eps,
+    slope,
+    COOPERATIVE: tl.constexpr,
+    X_CHANNELS_LAST: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RESIDUAL_CHANNELS_LAST: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """One phase that reads x once and keeps it in registers: a plane in one program, or in `splits` that cooperate."""
+    split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    pixels = height * width
+    first = split * BLOCK_PIXELS
+    count = tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.float32)
+    pixel = first + tl.arange(0, BLOCK_PIXELS)
+    mask = (pixel < pixels)[:, None] & channel_mask[None, :]
+    offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    pivot = load_pivot(x_ptr, image, channel, channel_mask, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+
+    mean = tl.sum(tl.where(mask, x - pivot, 0.0), axis=0, keep_dims=True) / count
+    lost = tl.sum(tl.where(mask, (x - pivot) - mean, 0.0), axis=0, keep_dims=True) / count
+    deviation = tl.where(mask, ((x - pivot) - mean) - lost, 0.0)
+    m2 = tl.sum(deviation * deviation, axis=0, keep_dims=True)
+    if COOPERATIVE:
+        store_partial(partial_ptr, count, mean + lost, m2, image, split, splits, channel, channel_mask, channels)
+        arrive_and_wait(arrivals_ptr, image * tl.num_programs(1) + channel_block, splits)
+        high, low, rstd = combined_statistics(
+            partial_ptr, pivot, image, channel, channel_mask, splits, pixels, channels, eps, 16
+        )
+    else:
+        high, low = two_sum(pivot, mean)
+        low += lost
+        rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / count + eps))
+    if split == 0:
+        store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
+
+    y = activated(normalised(x, high, low, rstd), slope, ACTIVATION)
+    row, column = pixel // width, pixel % width
+    if HAS_RESIDUAL:
+        offsets = tile_offsets(
+            image, row.to(tl.int64) * residual_row_stride + column, channel, channels,
+            residual_image_stride, residual_channel_stride, RESIDUAL_CHANNELS_LAST,
+        )  # fmt: skip
+        y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    store_padded(y_ptr, y, image, row, column, channel, mask, PAD > 0, height, width, channels, PAD)
+
+
+def norm_forward(
+    x: Tensor,
+    *,
+    activation: Activation,
+    negative_slope: float,
+    residual: Tensor | None,
+    pad: int,
+    eps: float,
+    partials: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Launch the forward kernels: y [N, C, H + 2*pad, W + 2*pad], channels last, and statistics [N, 3, C].
+
+    The rows of the statistics are the mean's high and low parts and 1 / sqrt(variance + eps), float32.
+    """
+    batch, channels, height, width = x.shape
+    y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
+    statistics = torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
+    if x.numel() == 0:
+        return y, statistics
+    choose = launch.norm_plan if partials is None else launch.two_phase_rule
+    plan = choose("forward", (batch, channels, height, width), x.dtype, launch.gpu_of(x))
+    x_at = addressable(x, adjacent_rows=True)
+    residual_at = x_at if residual is None else addressable(residual)
+    for images in plan.chunks(batch):
+        arguments = {
+            **x_at.arguments("x", images),
+            **residual_at.arguments("residual", images),
+            "HAS_RESIDUAL": residual is not None,
+            "statistics_ptr": statistics[images],
+            "y_ptr": y[images],
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "eps": eps,
+            "slope": negative_slope,
+            "ACTIVATION": activation,
+            "PAD": pad,
+            "BLOCK_PIXELS": plan.block_pixels,
+            "BLOCK_CHANNELS": plan.block_channels,
+        }
+        if plan.variant == "two_phase":
+            _two_phases(plan, arguments, None if partials is None else partials[images])
+        else:
+            _on_chip(plan, arguments)
+    return y, statistics
+
+
+def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tensor | None) -> None:
+    x, y = arguments["x_ptr"], arguments["y_ptr"]
+    batch, channels, height, width = x.shape
+    blocks = triton.cdiv(channels, plan.block_channels)
+    arguments["PIVOTED"] = partials is None
+    if partials is None:
+        splits = plan.programs(height * width)
+        partials = torch.empty((batch, splits, 3, channels), dtype=torch.float32, device=x.device)
+        arguments |= {"partial_ptr": partials, "splits": splits, "pixels_per_program": plan.pixels_per_program}
+        run_kernel(instance_norm_statistics, (splits, blocks, batch), arguments, num_warps=plan.num_warps)
+    arguments |= {
+        "partial_ptr": partials,
+        "splits": partials.size(1),
+        "pixels_per_program": plan.pixels_per_program,
+    }
+    grid = (plan.programs(y.size(2) * y.size(3)), blocks, batch)
+    run_kernel(instance_norm_apply, grid, arguments, num_warps=plan.num_warps)
+
+
+def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+    batch, channels = arguments["x_ptr"].shape[:2]
+    blocks = triton.cdiv(channels, plan.block_channels)
+    cooperation, options = cooperate(plan, arguments["x_ptr"], 3)
+    grid = (cooperation["splits"], blocks, batch)
+    run_kernel(instance_norm_on_chip, grid, arguments | cooperation, num_warps=plan.num_warps, **options)

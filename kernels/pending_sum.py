@@ -1,0 +1,72 @@
+"""A gradient that is still two tensors, because its consumer adds them while it reads.
+
+The input of a residual block gets one gradient through the convolutions, of the padded buffer, and one around them, of
+the buffer's interior. The norm in front of the block can read both at once; any other consumer sees their sum, computed
+when it is first looked at.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+
+class PendingSum(Tensor):
+    """buffer + pad_with_zeros(interior, 1), not added yet.
+
+    Args:
+        buffer: [N, C, H + 2, W + 2]; owned by the sum, which is formed in it.
+        interior: [N, C, H, W].
+    """
+
+    _buffer: Tensor
+    _interior: Tensor | None
+
+    @staticmethod
+    def __new__(cls, buffer: Tensor, interior: Tensor) -> "PendingSum":
+        self: PendingSum = Tensor._make_wrapper_subclass(
+            cls, buffer.shape, strides=buffer.stride(), dtype=buffer.dtype, device=buffer.device
+        )
+        self._buffer, self._interior = buffer, interior
+        return self
+
+    def parts(self) -> tuple[Tensor, Tensor | None]:
+        """The buffer, and the interior unless it was added to the buffer already."""
+        return self._buffer, self._interior
+
+    def added(self) -> Tensor:
+        """The sum; what was one tensor stays one, so that writing to it is seen by everyone."""
+        if self._interior is not None:
+            self._buffer[:, :, 1:-1, 1:-1] += self._interior
+            self._interior = None
+        return self._buffer
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return function(*_add(arguments), **_add(options or {}))
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch's stub leaves out the function
+        cls,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return function(*_add(arguments), **_add(options or {}))
+
+
+def _add(arguments: Any) -> Any:
+    return tree_map_only(PendingSum, PendingSum.added, arguments)
+
+
+def split_gradient(dy: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The parts of a gradient as a backward kernel takes them: dy, and a second gradient of its interior."""
+    return dy.parts() if isinstance(dy, PendingSum) else (dy, None)

@@ -1,0 +1,55 @@
+"""How Triton implementations become operators of PyTorch: opaque to torch.compile, with shapes, gradients and autocast.
+
+The lower half of torch.library is used, not `custom_op`, whose Python layers cost twice as much a call
+(bench/results/LOG.md, 2026-11-23).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "cyclegan_fast"
+
+_library = torch.library.Library(NAMESPACE, "DEF")
+
+# A context in which an operator called by its own autograd function reaches its kernel instead of itself.
+below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd
+
+
+def define(schema: str, launch: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Register an operator and return it.
+
+    Args:
+        schema: "name(Tensor x, ...) -> Tensor", in the language of torch.library.
+        launch: runs it, on CUDA tensors and, in Triton's interpreter, on CPU tensors.
+        fake: the shapes, dtypes and strides of its results.
+    """
+    name = schema.partition("(")[0]
+    _library.define(schema)
+    for key in ("CPU", "CUDA"):
+        _library.impl(name, launch, key)
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
+    return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def differentiate(operator: Any, function: type[torch.autograd.Function]) -> None:
+    """Let `function`, whose forward calls `operator` under `below_autograd`, be its derivative."""
+    _library.impl(operator._schema.name.partition("::")[2], function.apply, "Autograd")
+
+
+def cast_under_autocast(operator: Any) -> None:
+    """Let autocast give `operator` all its tensors in the autocast dtype, as it does for convolutions."""
+    name = operator._schema.name.partition("::")[2]
+    for device, key in (("cuda", "AutocastCUDA"), ("cpu", "AutocastCPU")):
+        _library.impl(name, _casting(operator, device), key)
+
+
+def _casting(operator: Any, device: str) -> Callable[..., Any]:
+    def cast(*arguments: Any) -> Any:
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return operator(*(a.to(dtype) if isinstance(a, Tensor) else a for a in arguments))
+
+    return cast

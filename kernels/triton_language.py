@@ -1,0 +1,87 @@
+"""Triton, and the one place where its kernels are launched.
+
+Triton has Linux wheels only, and the reference operators must work without it: where it is missing, stand-ins let the
+kernels' files be imported, and nothing can be launched.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import triton
+    import triton.language as tl
+
+    INSTALLED = True
+else:
+    try:
+        import triton
+        import triton.language as tl
+
+        INSTALLED = True
+    except ImportError:
+
+        class _StandIn:
+            """Takes the place of `triton`, `triton.language` and of whatever a decorator of theirs returns."""
+
+            def __getattr__(self, name: str) -> Any:
+                return self
+
+            def __call__(self, *args: Any, **options: Any) -> Any:
+                return self
+
+        triton = tl = _StandIn()
+        INSTALLED = False
+
+# Triton decides when a kernel is decorated, hence at import: the variable comes too late afterwards.
+INTERPRETED = INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
+
+Grid = tuple[int, int, int]
+Launcher = Callable[[Any, Grid, dict[str, Any], dict[str, Any]], None]
+
+
+def run_kernel(kernel: Any, grid: Grid, arguments: Mapping[str, Any], **options: Any) -> None:
+    """Launch on the current stream of the device that `x_ptr` is on.
+
+    `arguments` may serve several kernels: each takes those it names. `options` are Triton's, such as num_warps.
+    """
+    taken = {name: arguments[name] for name in kernel.arg_names}
+    x: Tensor = taken["x_ptr"]
+    if not x.is_cuda or x.device.index == torch.cuda.current_device():
+        _launchers[-1](kernel, grid, taken, options)
+    else:
+        with torch.cuda.device(x.device):
+            _launchers[-1](kernel, grid, taken, options)
+
+
+@contextmanager
+def launching_with(launcher: Launcher) -> Iterator[None]:
+    """Send every launch through `launcher(kernel, grid, arguments, options)`, to count it or to leave it out."""
+    _launchers.append(launcher)
+    try:
+        yield
+    finally:
+        _launchers.remove(launcher)
+
+
+def launch_kernel(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+    """What `run_kernel` does unless told otherwise."""
+    try:
+        kernel[grid](**arguments, **options)
+    except (FileNotFoundError, RuntimeError) as error:
+        missing = str(error)
+        if "compiler" in missing or "Python.h" in missing:
+            raise RuntimeError(
+                "Triton builds its launcher at first use and needs a C compiler (Debian: gcc) and Python's headers "
+                f"(Debian: python3-dev): {missing}"
+            ) from error
+        raise
+
+
+_launchers: list[Launcher] = [launch_kernel]
+
+__all__ = ["INSTALLED", "INTERPRETED", "launch_kernel", "launching_with", "run_kernel", "tl", "triton"]
