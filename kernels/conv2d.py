@@ -10,11 +10,11 @@ from torch.autograd.function import once_differentiable
 
 from kernels import launch
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
-from kernels.layout import addressable, empty_channels_last
+from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
 from kernels.norm_forward import store_partial
 from kernels.reflection_pad import BACKWARD as PAD_BACKWARD, FORWARD as PAD_FORWARD, reflection_pad_reference
 from kernels.registration import below_autograd, cast_under_autocast, define, differentiate
-from kernels.tiles import reflected, tile_offsets
+from kernels.tiles import image_pointer, reflected, tile_offsets, widened
 from kernels.triton_language import run_kernel, tl, triton
 
 
@@ -48,13 +48,17 @@ def conv2d_3x3(
     x_row_stride,
     REFLECT: tl.constexpr,  # whether x is unpadded and its indices reflect; else it is padded by 1 already
     PRECISION: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Implicit GEMM: M pixels of y by C_out, K = 9 C; nothing is unfolded or padded in memory."""
     output_block, tile, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels, outputs = widened(channels, WIDE), widened(outputs, WIDE)
     pixels = height * width
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, True)
+    y_ptr = image_pointer(y_ptr, image, pixels, outputs, True)
     first = tile * BLOCK_PIXELS
     pixel = first + tl.arange(0, BLOCK_PIXELS)
     in_image = pixel < pixels
@@ -70,8 +74,7 @@ def conv2d_3x3(
         x_row, x_column = row + tap // 3, column + tap % 3
         if REFLECT:
             x_row, x_column = reflected(x_row - 1, height), reflected(x_column - 1, width)
-        x_pixel = x_row.to(tl.int64) * x_row_stride + x_column
-        x_offsets = tile_offsets(image, x_pixel, channel, channels, x_image_stride, 0, True)
+        x_offsets = tile_offsets(x_row * x_row_stride + x_column, channel, channels, 0, True)
         x = tl.load(x_ptr + x_offsets, mask=in_image[:, None] & channel_mask[None, :], other=0.0)
         weight_offsets = (output * 9 + tap)[:, None] * channels + channel[None, :]
         weight = tl.load(weight_ptr + weight_offsets, mask=output_mask[:, None] & channel_mask[None, :], other=0.0)
@@ -79,7 +82,7 @@ def conv2d_3x3(
 
     y = total.to(y_ptr.dtype.element_ty)
     mask = in_image[:, None] & output_mask[None, :]
-    tl.store(y_ptr + tile_offsets(image, pixel, output, outputs, pixels, 0, True), y, mask=mask)
+    tl.store(y_ptr + tile_offsets(pixel, output, outputs, 0, True), y, mask=mask)
     # The norm normalises what was stored, so the statistics are those of the rounded values.
     stored = y.to(tl.float32)
     count = tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.float32)
@@ -119,6 +122,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
         "outputs": outputs,
         "splits": tiles,
         "REFLECT": reflect,
+        "WIDE": needs_wide_offsets(x_at.tensor, y),
         "PRECISION": "tf32" if torch.backends.cudnn.allow_tf32 else "ieee",
         "BLOCK_PIXELS": plan.block_pixels,
         "BLOCK_OUTPUTS": plan.block_outputs,
@@ -137,10 +141,9 @@ def _launch_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fake_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    batch, _, height, width = x.shape
+    batch, channels, height, width = x.shape
     outputs = weight.size(0)
-    gpu = launch.GPUS[90] if x.device.type == "cpu" else launch.gpu_of(x)
-    plan = launch.conv_plan(tuple(x.shape), outputs, x.dtype, gpu)
+    plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, launch.gpu_of(x))
     tiles = -(-height * width // plan.block_pixels)
     y = empty_channels_last((batch, outputs, height, width), like=x)
     return y, torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +20,7 @@ from torch import Tensor
 
 Variant = Literal["two_phase", "on_chip", "cooperative"]
 Direction = Literal["forward", "backward"]
+Shape = tuple[int, int, int, int]
 
 MIB = 1 << 20
 TUNED = Path(__file__).parent / "tuned"
@@ -67,12 +69,22 @@ GPUS = {
         Gpu("NVIDIA GeForce RTX 5090", 120, 170, 96 * MIB),
     )
 }
-INTERPRETER_GPU = GPUS[90]  # the interpreter plans as this GPU would
+_planned_for = [GPUS[90]]
 
 
 def gpu_of(x: Tensor) -> Gpu:
-    """The GPU that x is on; a CPU tensor, in the interpreter, gets `INTERPRETER_GPU`."""
-    return _gpu(x.device.index) if x.is_cuda else INTERPRETER_GPU
+    """The GPU that x is on; for a tensor elsewhere, as in the interpreter, an H200 or what `planning_for` says."""
+    return _gpu(x.device.index) if x.is_cuda else _planned_for[-1]
+
+
+@contextmanager
+def planning_for(gpu: Gpu) -> Iterator[None]:
+    """Plan for `gpu` what is not on any GPU."""
+    _planned_for.append(gpu)
+    try:
+        yield
+    finally:
+        _planned_for.pop()
 
 
 @functools.cache
@@ -118,42 +130,59 @@ class NormPlan:
 
 @dataclass(frozen=True)
 class OnChip:
-    """A tile that holds whole planes in registers: 64 float32 a thread forward, 32 of each operand backward."""
+    """A tile that holds a plane, or a program's share of it, in registers."""
 
     pixels: int
     channels: int
     num_warps: int
 
 
-# Smallest first. Backward holds two operands, and stops at 1024 pixels.
+# Smallest first. A thread holds 64 float32 of x forward, 32 of x and of dY backward: what compiles without spills.
 ON_CHIP: Mapping[Direction, tuple[OnChip, ...]] = {
     "forward": (OnChip(1024, 16, 8), OnChip(4096, 8, 16)),
     "backward": (OnChip(1024, 16, 16),),
 }
-TWO_PHASE_TILE = 8192  # elements: 32 float32 a thread with 8 warps
+COOPERATIVE: Mapping[Direction, OnChip] = {"forward": OnChip(1024, 16, 16), "backward": OnChip(512, 8, 16)}
 TWO_PHASE_WARPS = 8
-PROGRAMS_PER_MULTIPROCESSOR = 2
+PROGRAMS_PER_MULTIPROCESSOR = 2  # of 8 warps, hence at most 128 registers a thread
 MOST_SPLITS = 32  # every program of phase 2 reads all splits again
 TENSORS_IN_FLIGHT: Mapping[Direction, int] = {"forward": 3, "backward": 4}
 
 
+_forced: list[NormPlan] = []
+
+
+@contextmanager
+def forcing(plan: NormPlan) -> Iterator[None]:
+    """Run every norm by `plan`, for tests and tuning; a plane that its tile cannot hold raises AssertionError."""
+    _forced.append(plan)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def norm_plan(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+    """The plan for x of `shape` [N, C, H, W] and a result padded by `pad`: the GPU's tuned one, else by rule."""
+    return _forced[-1] if _forced else _norm_plan(direction, shape, pad, dtype, gpu)
+
+
 @functools.lru_cache(maxsize=4096)
-def norm_plan(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype, gpu: Gpu) -> NormPlan:
-    """The plan for x of `shape` [N, C, H, W], from the GPU's tuned table where it has the shape, else by rule."""
-    tuned = tuned_table(gpu.name).get(norm_key(direction, shape, dtype))
-    return NormPlan(**tuned) if tuned else norm_rule(direction, shape, dtype, gpu)
+def _norm_plan(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+    tuned = tuned_table(gpu.name).get(norm_key(direction, shape, pad, dtype))
+    return NormPlan(**tuned) if tuned else norm_rule(direction, shape, pad, dtype, gpu)
 
 
-def norm_rule(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
     """On chip where a program can hold a plane, because it reads x once; else two phases."""
     pixels = shape[2] * shape[3]
     for tile in ON_CHIP[direction]:
         if pixels <= tile.pixels:
             return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, max(1, shape[0]))
-    return two_phase_rule(direction, shape, dtype, gpu)
+    return two_phase_rule(direction, shape, pad, dtype, gpu)
 
 
-def two_phase_rule(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+def two_phase_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
     """The plan that works for every shape, and where the statistics are there already."""
     _, channels, height, width = shape
     pixels = height * width
@@ -164,12 +193,18 @@ def two_phase_rule(direction: Direction, shape: tuple[int, int, int, int], dtype
         splits = math.ceil(programs_wanted / (images * math.ceil(channels / block_channels)))
         if splits <= MOST_SPLITS:
             break
-    block_pixels = TWO_PHASE_TILE // block_channels
+    block_pixels = _two_phase_tile(direction, pad) // block_channels
     pixels_per_program = block_pixels * math.ceil(pixels / splits / block_pixels)
     return NormPlan("two_phase", block_pixels, block_channels, TWO_PHASE_WARPS, pixels_per_program, images)
 
 
-def _images_per_launch(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype, gpu: Gpu) -> int:
+def cooperative_plan(direction: Direction) -> NormPlan:
+    """Programs that share a plane and keep x on chip. Only a tuned table asks for it: all must be resident at once."""
+    tile = COOPERATIVE[direction]
+    return NormPlan("cooperative", tile.pixels, tile.channels, tile.num_warps, tile.pixels, 1)
+
+
+def _images_per_launch(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:
     batch = shape[0]
     image_bytes = math.prod(shape[1:]) * dtype.itemsize * TENSORS_IN_FLIGHT[direction]
     fitting = gpu.l2_bytes // image_bytes
@@ -178,9 +213,14 @@ def _images_per_launch(direction: Direction, shape: tuple[int, int, int, int], d
     return math.ceil(batch / math.ceil(batch / fitting))
 
 
-def norm_key(direction: Direction, shape: tuple[int, int, int, int], dtype: torch.dtype) -> str:
-    """How a tuned table names a shape: "forward 1x256x64x64 bfloat16"."""
-    return f"{direction} {'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
+def _two_phase_tile(direction: Direction, pad: int) -> int:
+    """Elements of a tile: 32 a thread forward, 16 backward, 8 where backward folds a pad, which takes 3 to 9 loads."""
+    return 8192 if direction == "forward" else 2048 if pad else 4096
+
+
+def norm_key(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype) -> str:
+    """How a tuned table names a site: "forward 1x256x64x64 pad 1 bfloat16"."""
+    return f"{direction} {'x'.join(map(str, shape))} pad {pad} {str(dtype).removeprefix('torch.')}"
 
 
 @dataclass(frozen=True)
@@ -195,7 +235,7 @@ class ConvPlan:
 
 
 @functools.lru_cache(maxsize=4096)
-def conv_plan(shape: tuple[int, int, int, int], outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
+def conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
     """The plan for y [N, outputs, H, W] = conv(x of `shape`)."""
     tuned = tuned_table(gpu.name).get(conv_key(shape, outputs, dtype))
     if tuned:
@@ -206,12 +246,12 @@ def conv_plan(shape: tuple[int, int, int, int], outputs: int, dtype: torch.dtype
     return ConvPlan(128, 128, 64, 8, 3 if gpu.capability not in (86, 89, 120) else 2)
 
 
-def conv_beats_library(shape: tuple[int, int, int, int], outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
+def conv_beats_library(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
     """Whether convolution and norm together were measured to be faster with our convolution than with the library's."""
     return bool(tuned_table(gpu.name).get(conv_key(shape, outputs, dtype), {}).get("beats_library", False))
 
 
-def conv_key(shape: tuple[int, int, int, int], outputs: int, dtype: torch.dtype) -> str:
+def conv_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
     """How a tuned table names a convolution: "conv2d_reflect 1x256x64x64 256 bfloat16"."""
     return f"conv2d_reflect {'x'.join(map(str, shape))} {outputs} {str(dtype).removeprefix('torch.')}"
 
@@ -243,4 +283,4 @@ class PadPlan:
 def pad_plan(channels: int) -> PadPlan:
     """Few wide tiles: the 3-channel image is small, and its rows of 3 elements cannot be read 16 bytes at a time."""
     block_channels = min(64, 1 << (channels - 1).bit_length())
-    return PadPlan(2048 // block_channels, block_channels, 4)
+    return PadPlan(max(32, 512 // block_channels), block_channels, 4)

@@ -72,3 +72,11 @@ def _expanded(x: Tensor) -> bool:
 def empty_channels_last(shape: tuple[int, int, int, int], *, like: Tensor) -> Tensor:
     """An uninitialised [N, C, H, W] in memory order N, H, W, C."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def needs_wide_offsets(*tensors: Tensor) -> bool:
+    """Whether one of these has images in which an element lies 2^31 elements or more behind the first."""
+    return any(
+        sum((side - 1) * stride for side, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) >= 2**31
+        for x in tensors
+    )

@@ -19,9 +19,18 @@ from torch import Tensor
 from kernels import launch
 from kernels.cooperation import arrive_and_wait, cooperate
 from kernels.dispatch import Activation
-from kernels.layout import addressable, empty_channels_last
+from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
 from kernels.norm_forward import load_statistics, normalised
-from kernels.tiles import activated, activation_gradient, folded, rows_near_edge, store_padded, tile_offsets
+from kernels.tiles import (
+    activated,
+    activation_gradient,
+    folded,
+    image_pointer,
+    rows_near_edge,
+    store_padded,
+    tile_offsets,
+    widened,
+)
 from kernels.triton_language import run_kernel, tl, triton
 
 
@@ -29,7 +38,6 @@ from kernels.triton_language import run_kernel, tl, triton
 def gradient_after_sum(
     dy_ptr,
     skip_ptr,
-    image,
     row,
     column,
     channel,
@@ -38,10 +46,8 @@ def gradient_after_sum(
     height,
     width,
     channels,
-    dy_image_stride,
     dy_row_stride,
     dy_channel_stride,
-    skip_image_stride,
     skip_row_stride,
     skip_channel_stride,
     HAS_SKIP: tl.constexpr,
@@ -51,13 +57,13 @@ def gradient_after_sum(
 ):
     """h = fold(dY) + skip, float32 [P, C]."""
     h = folded(
-        dy_ptr, image, row, column, channel, mask, near_edge, height, width, channels,
-        dy_image_stride, dy_row_stride, dy_channel_stride, PAD, DY_CHANNELS_LAST,
+        dy_ptr, row, column, channel, mask, near_edge, height, width, channels,
+        dy_row_stride, dy_channel_stride, PAD, DY_CHANNELS_LAST,
     )  # fmt: skip
     if HAS_SKIP:
         h += folded(
-            skip_ptr, image, row, column, channel, mask, False, height, width, channels,
-            skip_image_stride, skip_row_stride, skip_channel_stride, 0, SKIP_CHANNELS_LAST,
+            skip_ptr, row, column, channel, mask, False, height, width, channels,
+            skip_row_stride, skip_channel_stride, 0, SKIP_CHANNELS_LAST,
         )  # fmt: skip
     return h
 
@@ -114,15 +120,24 @@ def instance_norm_backward_sums(
     STORE_H: tl.constexpr,
     ACTIVATION: tl.constexpr,
     PAD: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Phase 1: the two sums of each split, and h where the residual wants its gradient."""
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    dy_channel_stride = widened(dy_channel_stride, WIDE)
+    skip_channel_stride = widened(skip_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
+    skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
+    pixels = height * width
+    d_residual_ptr = image_pointer(d_residual_ptr, image, pixels, channels, True)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
     high, low, rstd = load_statistics(statistics_ptr, image, channel, channel_mask, channels)
-    pixels = height * width
     first = split * pixels_per_program
     last = tl.minimum(first + pixels_per_program, pixels)
     sum_g = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
@@ -130,17 +145,17 @@ def instance_norm_backward_sums(
     for start in range(first, last, BLOCK_PIXELS):
         pixel = start + tl.arange(0, BLOCK_PIXELS)
         mask = (pixel < last)[:, None] & channel_mask[None, :]
-        offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+        offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
         x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
         near_edge = rows_near_edge(start, start + BLOCK_PIXELS, height, width, PAD)
         h = gradient_after_sum(
-            dy_ptr, skip_ptr, image, pixel // width, pixel % width, channel, mask, near_edge, height, width, channels,
-            dy_image_stride, dy_row_stride, dy_channel_stride, skip_image_stride, skip_row_stride, skip_channel_stride,
+            dy_ptr, skip_ptr, pixel // width, pixel % width, channel, mask, near_edge, height, width, channels,
+            dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
             HAS_SKIP, DY_CHANNELS_LAST, SKIP_CHANNELS_LAST, PAD,
         )  # fmt: skip
         if STORE_H:
             stored = h.to(d_residual_ptr.dtype.element_ty)
-            offsets = tile_offsets(image, pixel, channel, channels, pixels, 0, True)
+            offsets = tile_offsets(pixel, channel, channels, 0, True)
             tl.store(d_residual_ptr + offsets, stored, mask=mask)
             h = stored.to(tl.float32)  # phase 2 reads it back, and both phases must see the same values
         xhat = normalised(x, high, low, rstd)
@@ -184,15 +199,25 @@ def instance_norm_backward_apply(
     ACTIVATION: tl.constexpr,
     PAD: tl.constexpr,  # of dY as it comes here: 0 where it was folded by phase 1
     REMADE_PAD: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Phase 2: dx, and the forward result once more where the caller did not keep it."""
     program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    dy_channel_stride = widened(dy_channel_stride, WIDE)
+    skip_channel_stride = widened(skip_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
+    skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
+    pixels = height * width
+    dx_ptr = image_pointer(dx_ptr, image, pixels, channels, True)
+    remade_ptr = image_pointer(remade_ptr, image, (height + 2 * REMADE_PAD) * (width + 2 * REMADE_PAD), channels, True)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
     high, low, rstd = load_statistics(statistics_ptr, image, channel, channel_mask, channels)
-    pixels = height * width
     sum_g, sum_gx = combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, 16)
     mean_g, mean_gx = sum_g / pixels, sum_gx / pixels
     first = program * pixels_per_program
@@ -201,22 +226,22 @@ def instance_norm_backward_apply(
         pixel = start + tl.arange(0, BLOCK_PIXELS)
         row, column = pixel // width, pixel % width
         mask = (pixel < last)[:, None] & channel_mask[None, :]
-        offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+        offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
         x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
         h = gradient_after_sum(
-            dy_ptr, skip_ptr, image, row, column, channel, mask,
+            dy_ptr, skip_ptr, row, column, channel, mask,
             rows_near_edge(start, start + BLOCK_PIXELS, height, width, PAD), height, width, channels,
-            dy_image_stride, dy_row_stride, dy_channel_stride, skip_image_stride, skip_row_stride, skip_channel_stride,
+            dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
             HAS_SKIP, DY_CHANNELS_LAST, SKIP_CHANNELS_LAST, PAD,
         )  # fmt: skip
         xhat = normalised(x, high, low, rstd)
         g = activation_gradient(h, xhat, slope, ACTIVATION)
         dx = rstd * (g - mean_g - xhat * mean_gx)
-        offsets = tile_offsets(image, pixel, channel, channels, pixels, 0, True)
+        offsets = tile_offsets(pixel, channel, channels, 0, True)
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
         if REMAKE:
             store_padded(
-                remade_ptr, activated(xhat, slope, ACTIVATION), image, row, column, channel, mask,
+                remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask,
                 rows_near_edge(start, start + BLOCK_PIXELS, height, width, REMADE_PAD),
                 height, width, channels, REMADE_PAD,
             )  # fmt: skip
@@ -255,26 +280,37 @@ def instance_norm_backward_on_chip(
     REMAKE: tl.constexpr,
     ACTIVATION: tl.constexpr,
     PAD: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """One phase that reads x and dY once and keeps xhat and g in registers."""
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    dy_channel_stride = widened(dy_channel_stride, WIDE)
+    skip_channel_stride = widened(skip_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
+    skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
+    pixels = height * width
+    dx_ptr = image_pointer(dx_ptr, image, pixels, channels, True)
+    d_residual_ptr = image_pointer(d_residual_ptr, image, pixels, channels, True)
+    remade_ptr = image_pointer(remade_ptr, image, (height + 2 * PAD) * (width + 2 * PAD), channels, True)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
     high, low, rstd = load_statistics(statistics_ptr, image, channel, channel_mask, channels)
-    pixels = height * width
     pixel = split * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     row, column = pixel // width, pixel % width
     mask = (pixel < pixels)[:, None] & channel_mask[None, :]
-    offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+    offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     h = gradient_after_sum(
-        dy_ptr, skip_ptr, image, row, column, channel, mask, True, height, width, channels,
-        dy_image_stride, dy_row_stride, dy_channel_stride, skip_image_stride, skip_row_stride, skip_channel_stride,
+        dy_ptr, skip_ptr, row, column, channel, mask, True, height, width, channels,
+        dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
         HAS_SKIP, DY_CHANNELS_LAST, SKIP_CHANNELS_LAST, PAD,
     )  # fmt: skip
-    dense = tile_offsets(image, pixel, channel, channels, pixels, 0, True)
+    dense = tile_offsets(pixel, channel, channels, 0, True)
     if STORE_H:
         tl.store(d_residual_ptr + dense, h.to(d_residual_ptr.dtype.element_ty), mask=mask)
     xhat = normalised(x, high, low, rstd)
@@ -289,7 +325,7 @@ def instance_norm_backward_on_chip(
     tl.store(dx_ptr + dense, dx.to(dx_ptr.dtype.element_ty), mask=mask)
     if REMAKE:
         store_padded(
-            remade_ptr, activated(xhat, slope, ACTIVATION), image, row, column, channel, mask, PAD > 0,
+            remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask, PAD > 0,
             height, width, channels, PAD,
         )  # fmt: skip
 
@@ -331,7 +367,7 @@ def norm_backward(
     remade = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x) if remake else None
     if x.numel() == 0:
         return NormGradients(dx, d_residual, remade)
-    plan = launch.norm_plan("backward", shape, x.dtype, launch.gpu_of(x))
+    plan = launch.norm_plan("backward", shape, pad, x.dtype, launch.gpu_of(x))
     x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)
     skip_at = x_at if skip is None else addressable(skip)
     for images in plan.chunks(batch):
@@ -353,6 +389,7 @@ def norm_backward(
             "ACTIVATION": activation,
             "PAD": pad,
             "REMADE_PAD": pad,
+            "WIDE": needs_wide_offsets(x_at.tensor, dy_at.tensor, skip_at.tensor),
             "BLOCK_PIXELS": plan.block_pixels,
             "BLOCK_CHANNELS": plan.block_channels,
         }

@@ -1,7 +1,8 @@
 """Forward kernels of the fused instance norm, and the function that launches them.
 
-Statistics of a plane are taken about its first pixel and kept as pairs: (high, low) is the mean as the unevaluated sum
-of two float32, so that (x - high) - low is exact to float32 rounding of the *deviation*, however large the mean is.
+The mean of a plane is kept as a pair: (high, low) is its unevaluated sum of two float32, so that (x - high) - low is
+exact to float32 rounding of the *deviation*, however large the mean is. Splits of a plane take their statistics about
+its first pixel.
 """
 
 from typing import Any
@@ -12,8 +13,8 @@ from torch import Tensor
 from kernels import launch
 from kernels.cooperation import arrive_and_wait, cooperate
 from kernels.dispatch import Activation
-from kernels.layout import addressable, empty_channels_last
-from kernels.tiles import activated, reflected, store_padded, tile_offsets
+from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
+from kernels.tiles import activated, image_pointer, reflected, store_padded, tile_offsets, widened
 from kernels.triton_language import run_kernel, tl, triton
 
 
@@ -106,12 +107,10 @@ def store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, c
 
 
 @triton.jit
-def load_pivot(
-    x_ptr, image, channel, channel_mask, channels, image_stride, channel_stride, CHANNELS_LAST: tl.constexpr
-):
+def load_pivot(x_ptr, channel, channel_mask, channels, channel_stride, CHANNELS_LAST: tl.constexpr):
     """The first pixel of each plane, [1, C] float32."""
     first = tl.zeros([1], tl.int32)
-    offsets = tile_offsets(image, first, channel, channels, image_stride, channel_stride, CHANNELS_LAST)
+    offsets = tile_offsets(first, channel, channels, channel_stride, CHANNELS_LAST)
     return tl.load(x_ptr + offsets, mask=channel_mask[None, :], other=0.0).to(tl.float32)
 
 
@@ -127,14 +126,18 @@ def instance_norm_statistics(
     x_image_stride,
     x_channel_stride,
     X_CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Phase 1: the statistics of each split of each plane."""
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
-    pivot = load_pivot(x_ptr, image, channel, channel_mask, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+    pivot = load_pivot(x_ptr, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
 
     first = split * pixels_per_program
     last = tl.minimum(first + pixels_per_program, height * width)
@@ -144,11 +147,11 @@ def instance_norm_statistics(
     seen = 0.0
     for start in range(first, last, BLOCK_PIXELS):
         pixel = start + tl.arange(0, BLOCK_PIXELS)
-        mask = (pixel < last)[:, None] & channel_mask[None, :]
-        offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
-        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32) - pivot
+        in_split = (pixel < last)[:, None]
+        offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
+        x = tl.load(x_ptr + offsets, mask=in_split & channel_mask[None, :], other=0.0).to(tl.float32) - pivot
         seen += 1.0
-        deviation = tl.where(mask, x - mean, 0.0)
+        deviation = tl.where(in_split, x - mean, 0.0)
         mean += deviation * (1.0 / seen)
         m2 += deviation * (x - mean)
 
@@ -188,17 +191,24 @@ def instance_norm_apply(
     RESIDUAL_CHANNELS_LAST: tl.constexpr,
     ACTIVATION: tl.constexpr,
     PAD: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Phase 2: combine the splits, then write each pixel of the padded result once, gathered by reflection."""
     program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    residual_channel_stride = widened(residual_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    residual_ptr = image_pointer(residual_ptr, image, residual_image_stride, channels, RESIDUAL_CHANNELS_LAST)
+    padded_width = width + 2 * PAD
+    padded_pixels = (height + 2 * PAD) * padded_width
+    y_ptr = image_pointer(y_ptr, image, padded_pixels, channels, True)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
     if PIVOTED:
-        pivot = load_pivot(
-            x_ptr, image, channel, channel_mask, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST
-        )
+        pivot = load_pivot(x_ptr, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
     else:
         pivot = tl.zeros([1, BLOCK_CHANNELS], tl.float32)
     high, low, rstd = combined_statistics(
@@ -207,8 +217,6 @@ def instance_norm_apply(
     if program == 0:
         store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
 
-    padded_width = width + 2 * PAD
-    padded_pixels = (height + 2 * PAD) * padded_width
     first = program * pixels_per_program
     last = tl.minimum(first + pixels_per_program, padded_pixels)
     for start in range(first, last, BLOCK_PIXELS):
@@ -220,16 +228,14 @@ def instance_norm_apply(
             pixel = row * width + column
         else:
             pixel = padded_pixel
-        offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+        offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
         x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
         y = activated(normalised(x, high, low, rstd), slope, ACTIVATION)
         if HAS_RESIDUAL:
-            pixel = row.to(tl.int64) * residual_row_stride + column
-            offsets = tile_offsets(
-                image, pixel, channel, channels, residual_image_stride, residual_channel_stride, RESIDUAL_CHANNELS_LAST
-            )
+            pixel = row * residual_row_stride + column
+            offsets = tile_offsets(pixel, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST)
             y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        offsets = tile_offsets(image, padded_pixel, channel, channels, padded_pixels, 0, True)
+        offsets = tile_offsets(padded_pixel, channel, channels, 0, True)
         tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -258,48 +264,53 @@ def instance_norm_on_chip(
     RESIDUAL_CHANNELS_LAST: tl.constexpr,
     ACTIVATION: tl.constexpr,
     PAD: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """One phase that reads x once and keeps it in registers: a plane in one program, or in `splits` that cooperate."""
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    residual_channel_stride = widened(residual_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    residual_ptr = image_pointer(residual_ptr, image, residual_image_stride, channels, RESIDUAL_CHANNELS_LAST)
+    y_ptr = image_pointer(y_ptr, image, (height + 2 * PAD) * (width + 2 * PAD), channels, True)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
     pixels = height * width
     first = split * BLOCK_PIXELS
     count = tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.float32)
     pixel = first + tl.arange(0, BLOCK_PIXELS)
-    mask = (pixel < pixels)[:, None] & channel_mask[None, :]
-    offsets = tile_offsets(image, pixel, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+    in_image = (pixel < pixels)[:, None]
+    mask = in_image & channel_mask[None, :]
+    offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    pivot = load_pivot(x_ptr, image, channel, channel_mask, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
-
-    mean = tl.sum(tl.where(mask, x - pivot, 0.0), axis=0, keep_dims=True) / count
-    lost = tl.sum(tl.where(mask, (x - pivot) - mean, 0.0), axis=0, keep_dims=True) / count
-    deviation = tl.where(mask, ((x - pivot) - mean) - lost, 0.0)
+    # The second sum recovers what rounding took from the first, so that no pivot is needed.
+    high = tl.sum(x, axis=0, keep_dims=True) / count
+    low = tl.sum(tl.where(in_image, x - high, 0.0), axis=0, keep_dims=True) / count
+    deviation = tl.where(in_image, (x - high) - low, 0.0)
     m2 = tl.sum(deviation * deviation, axis=0, keep_dims=True)
     if COOPERATIVE:
-        store_partial(partial_ptr, count, mean + lost, m2, image, split, splits, channel, channel_mask, channels)
+        pivot = load_pivot(x_ptr, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
+        mean = (high - pivot) + low
+        store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, channel_mask, channels)
         arrive_and_wait(arrivals_ptr, image * tl.num_programs(1) + channel_block, splits)
         high, low, rstd = combined_statistics(
             partial_ptr, pivot, image, channel, channel_mask, splits, pixels, channels, eps, 16
         )
     else:
-        high, low = two_sum(pivot, mean)
-        low += lost
         rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / count + eps))
-    if split == 0:
-        store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
-
     y = activated(normalised(x, high, low, rstd), slope, ACTIVATION)
     row, column = pixel // width, pixel % width
     if HAS_RESIDUAL:
         offsets = tile_offsets(
-            image, row.to(tl.int64) * residual_row_stride + column, channel, channels,
-            residual_image_stride, residual_channel_stride, RESIDUAL_CHANNELS_LAST,
+            row * residual_row_stride + column, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST
         )  # fmt: skip
         y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    store_padded(y_ptr, y, image, row, column, channel, mask, PAD > 0, height, width, channels, PAD)
+    store_padded(y_ptr, y, row, column, channel, mask, PAD > 0, height, width, channels, PAD)
+    if split == 0:
+        store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
 
 
 def norm_forward(
@@ -322,7 +333,7 @@ def norm_forward(
     if x.numel() == 0:
         return y, statistics
     choose = launch.norm_plan if partials is None else launch.two_phase_rule
-    plan = choose("forward", (batch, channels, height, width), x.dtype, launch.gpu_of(x))
+    plan = choose("forward", (batch, channels, height, width), pad, x.dtype, launch.gpu_of(x))
     x_at = addressable(x, adjacent_rows=True)
     residual_at = x_at if residual is None else addressable(residual)
     for images in plan.chunks(batch):
@@ -339,6 +350,7 @@ def norm_forward(
             "slope": negative_slope,
             "ACTIVATION": activation,
             "PAD": pad,
+            "WIDE": needs_wide_offsets(x_at.tensor, residual_at.tensor, y),
             "BLOCK_PIXELS": plan.block_pixels,
             "BLOCK_CHANNELS": plan.block_channels,
         }

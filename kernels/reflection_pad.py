@@ -10,9 +10,9 @@ from torch.autograd.function import once_differentiable
 
 from kernels import launch
 from kernels.dispatch import Impl, check_image_batch, choose
-from kernels.layout import addressable, empty_channels_last
+from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
 from kernels.registration import below_autograd, define, differentiate
-from kernels.tiles import folded, reflected, rows_near_edge, tile_offsets
+from kernels.tiles import folded, image_pointer, reflected, rows_near_edge, tile_offsets, widened
 from kernels.triton_language import run_kernel, tl, triton
 
 
@@ -54,22 +54,27 @@ def reflection_pad_forward(
     x_channel_stride,
     X_CHANNELS_LAST: tl.constexpr,
     PAD: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Each pixel of y is written once, gathered from where it is mirrored."""
     tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     padded_width = width + 2 * PAD
     padded_pixels = (height + 2 * PAD) * padded_width
+    y_ptr = image_pointer(y_ptr, image, padded_pixels, channels, True)
     padded_pixel = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     mask = (padded_pixel < padded_pixels)[:, None] & (channel < channels)[None, :]
     row = reflected(padded_pixel // padded_width - PAD, height)
     column = reflected(padded_pixel % padded_width - PAD, width)
-    source = row.to(tl.int64) * x_row_stride + column
-    offsets = tile_offsets(image, source, channel, channels, x_image_stride, x_channel_stride, X_CHANNELS_LAST)
+    source = row * x_row_stride + column
+    offsets = tile_offsets(source, channel, channels, x_channel_stride, X_CHANNELS_LAST)
     x = tl.load(x_ptr + offsets, mask=mask)
-    tl.store(y_ptr + tile_offsets(image, padded_pixel, channel, channels, padded_pixels, 0, True), x, mask=mask)
+    tl.store(y_ptr + tile_offsets(padded_pixel, channel, channels, 0, True), x, mask=mask)
 
 
 @triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
@@ -84,22 +89,27 @@ def reflection_pad_backward(
     x_channel_stride,
     X_CHANNELS_LAST: tl.constexpr,
     PAD: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Each pixel of dx gathers its gradients in one order, without atomics: the same bits every time."""
     tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    dx_ptr = image_pointer(dx_ptr, image, height * width, channels, True)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     pixels = height * width
     first = tile * BLOCK_PIXELS
     pixel = first + tl.arange(0, BLOCK_PIXELS)
     mask = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     dx = folded(
-        x_ptr, image, pixel // width, pixel % width, channel, mask,
+        x_ptr, pixel // width, pixel % width, channel, mask,
         rows_near_edge(first, first + BLOCK_PIXELS, height, width, PAD), height, width, channels,
-        x_image_stride, x_row_stride, x_channel_stride, PAD, X_CHANNELS_LAST,
+        x_row_stride, x_channel_stride, PAD, X_CHANNELS_LAST,
     )  # fmt: skip
-    offsets = tile_offsets(image, pixel, channel, channels, pixels, 0, True)
+    offsets = tile_offsets(pixel, channel, channels, 0, True)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
@@ -126,13 +136,15 @@ def _launch(kernel: Any, x: Tensor, pad: int, sides: tuple[int, int], **written:
     batch, channels = x.shape[:2]
     plan = launch.pad_plan(channels)
     pixels = result.size(2) * result.size(3)
+    x_at = addressable(x)
     arguments = {
-        **addressable(x).arguments("x", slice(None)),
+        **x_at.arguments("x", slice(None)),
         **written,
         "height": sides[0],
         "width": sides[1],
         "channels": channels,
         "PAD": pad,
+        "WIDE": needs_wide_offsets(x_at.tensor, result),
         "BLOCK_PIXELS": plan.block_pixels,
         "BLOCK_CHANNELS": plan.block_channels,
     }

@@ -2,28 +2,43 @@
 
 A tile is [pixels, channels] of one image. A tensor is described by an image stride, a row stride, both in pixels, and
 `CHANNELS_LAST`: element (n, h, w, c) lies at (n * image_stride + h * row_stride + w) * C + c where channels come last,
-and at n * image_stride + h * row_stride + w + c * channel_stride where they do not. Pixel offsets have 64 bits: a batch
-of activations passes 2^31 elements long before it fills a GPU.
+and at n * image_stride + h * row_stride + w + c * channel_stride where they do not. Images are found with 64 bits, a
+batch of activations passes 2^31 elements long before it fills a GPU; inside an image 32 bits do, and save registers,
+until the image itself has 2^31 elements and `WIDE` widens them too.
 """
 
 from kernels.triton_language import tl, triton
 
 
 @triton.jit
+def image_pointer(ptr, image, image_stride, channels, CHANNELS_LAST: tl.constexpr):
+    """Where an image begins."""
+    offset = image.to(tl.int64) * image_stride
+    if CHANNELS_LAST:
+        offset = offset * channels
+    return ptr + offset
+
+
+@triton.jit
+def widened(size, WIDE: tl.constexpr):
+    """A size that offsets are computed with, in 64 bits where an image needs them."""
+    if WIDE:
+        return tl.cast(size, tl.int64)
+    return size
+
+
+@triton.jit
 def tile_offsets(
-    image,  # scalar
     pixel,  # [P] offset inside the image, in pixels
     channel,  # [C]
     channels,
-    image_stride,
     channel_stride,
     CHANNELS_LAST: tl.constexpr,
 ):
-    """Element offsets [P, C] of a tile, int64."""
-    pixel = image.to(tl.int64) * image_stride + pixel
+    """Element offsets [P, C] of a tile inside its image."""
     if CHANNELS_LAST:
         return pixel[:, None] * channels + channel[None, :]
-    return pixel[:, None] + channel[None, :].to(tl.int64) * channel_stride
+    return pixel[:, None] + channel[None, :] * channel_stride
 
 
 @triton.jit
@@ -52,7 +67,6 @@ def _folded_row(
     y_ptr,
     total,
     row_copy: tl.constexpr,
-    image,
     row,
     column,
     channel,
@@ -60,7 +74,6 @@ def _folded_row(
     height,
     width,
     channels,
-    image_stride,
     row_stride,
     channel_stride,
     PAD: tl.constexpr,
@@ -69,8 +82,9 @@ def _folded_row(
     padded_row, row_is_there = mirror_images(row, height, PAD, row_copy)
     for column_copy in tl.static_range(3):
         padded_column, column_is_there = mirror_images(column, width, PAD, column_copy)
-        pixel = padded_row.to(tl.int64) * row_stride + padded_column
-        offsets = tile_offsets(image, pixel, channel, channels, image_stride, channel_stride, CHANNELS_LAST)
+        offsets = tile_offsets(
+            padded_row * row_stride + padded_column, channel, channels, channel_stride, CHANNELS_LAST
+        )
         is_there = mask & (row_is_there & column_is_there)[:, None]
         total += tl.load(y_ptr + offsets, mask=is_there, other=0.0).to(tl.float32)
     return total
@@ -78,8 +92,7 @@ def _folded_row(
 
 @triton.jit
 def folded(
-    y_ptr,  # gradient of the padded tensor
-    image,
+    y_ptr,  # gradient of the padded tensor, at its image
     row,  # [P] interior rows
     column,  # [P]
     channel,  # [C]
@@ -88,7 +101,6 @@ def folded(
     height,
     width,
     channels,
-    image_stride,
     row_stride,
     channel_stride,
     PAD: tl.constexpr,
@@ -99,19 +111,18 @@ def folded(
     Up to 4 gradients meet in a pixel, up to 9 on short sides.
     """
     if PAD == 0:
-        pixel = row.to(tl.int64) * row_stride + column
-        offsets = tile_offsets(image, pixel, channel, channels, image_stride, channel_stride, CHANNELS_LAST)
+        offsets = tile_offsets(row * row_stride + column, channel, channels, channel_stride, CHANNELS_LAST)
         return tl.load(y_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     total = tl.zeros(mask.shape, tl.float32)
     total = _folded_row(
-        y_ptr, total, 0, image, row, column, channel, mask, height, width, channels,
-        image_stride, row_stride, channel_stride, PAD, CHANNELS_LAST,
+        y_ptr, total, 0, row, column, channel, mask, height, width, channels,
+        row_stride, channel_stride, PAD, CHANNELS_LAST,
     )  # fmt: skip
     if near_edge:
         for row_copy in tl.static_range(1, 3):
             total = _folded_row(
-                y_ptr, total, row_copy, image, row, column, channel, mask, height, width, channels,
-                image_stride, row_stride, channel_stride, PAD, CHANNELS_LAST,
+                y_ptr, total, row_copy, row, column, channel, mask, height, width, channels,
+                row_stride, channel_stride, PAD, CHANNELS_LAST,
             )  # fmt: skip
     return total
 
@@ -126,23 +137,20 @@ def rows_near_edge(first_pixel, last_pixel, height, width, PAD: tl.constexpr):
 
 @triton.jit
 def _store_row(
-    y_ptr, value, row_copy: tl.constexpr, image, row, column, channel, mask, height, width, channels, PAD: tl.constexpr
+    y_ptr, value, row_copy: tl.constexpr, row, column, channel, mask, height, width, channels, PAD: tl.constexpr
 ):
     padded_width = width + 2 * PAD
-    image_stride = (height + 2 * PAD).to(tl.int64) * padded_width
     padded_row, row_is_there = mirror_images(row, height, PAD, row_copy)
     for column_copy in tl.static_range(3 if PAD > 0 else 1):
         padded_column, column_is_there = mirror_images(column, width, PAD, column_copy)
-        pixel = padded_row.to(tl.int64) * padded_width + padded_column
-        offsets = tile_offsets(image, pixel, channel, channels, image_stride, 0, True)
+        offsets = tile_offsets(padded_row * padded_width + padded_column, channel, channels, 0, True)
         tl.store(y_ptr + offsets, value, mask=mask & (row_is_there & column_is_there)[:, None])
 
 
 @triton.jit
 def store_padded(
-    y_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C], dense
+    y_ptr,  # [H + 2 * PAD, W + 2 * PAD, C]
     value,  # [P, C]
-    image,
     row,  # [P]
     column,  # [P]
     channel,  # [C]
@@ -155,11 +163,11 @@ def store_padded(
 ):
     """Write a tile of the interior to every place where reflection padding puts it."""
     value = value.to(y_ptr.dtype.element_ty)
-    _store_row(y_ptr, value, 0, image, row, column, channel, mask, height, width, channels, PAD)
+    _store_row(y_ptr, value, 0, row, column, channel, mask, height, width, channels, PAD)
     # Without a pad, `near_edge` is False at compile time.
     if near_edge:
         for row_copy in tl.static_range(1, 3):
-            _store_row(y_ptr, value, row_copy, image, row, column, channel, mask, height, width, channels, PAD)
+            _store_row(y_ptr, value, row_copy, row, column, channel, mask, height, width, channels, PAD)
 
 
 @triton.jit

@@ -1,0 +1,229 @@
+"""`python -m kernels.aot`: compile every kernel for every architecture, with no GPU present, and read the result.
+
+What is compiled is what the networks launch: the sites of both networks are run on tensors without storage, for one GPU
+of each architecture, and each launch is recorded instead of made. The compiler's output is then held to the limits of
+memory-bound and matrix kernels: no spilled registers, shared memory that the GPU has, 16-byte global accesses along the
+channels, tensor-core instructions in the convolution.
+"""
+
+import dataclasses
+import importlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import launch
+from kernels.conv2d import conv_forward
+from kernels.norm_forward import norm_forward
+from kernels.reflection_pad import pad_backward, pad_forward
+from kernels.sites import NormSite, all_sites, generator_sites, run_backward, run_forward
+from kernels.triton_language import Grid, launching_with
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
+# Shared memory that one program may use, from the CUDA C++ programming guide, table of compute capabilities.
+SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
+TENSOR_CORES = {80: "mma.sync", 86: "mma.sync", 89: "mma.sync", 90: "wgmma", 100: "tcgen05", 120: "mma.sync"}
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """A kernel as one call compiles it. Hashable, and small enough to send to another process."""
+
+    capability: int
+    kernel: str
+    """module:name"""
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, Any], ...]
+    divisible: tuple[str, ...]
+    """arguments known to be multiples of 16"""
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        return self.kernel.partition(":")[2]
+
+    @property
+    def dtype(self) -> str:
+        return dict(self.signature)["x_ptr"].removeprefix("*")
+
+    @property
+    def multiplies_on_tensor_cores(self) -> bool:
+        return self.dtype != "fp32" or ("PRECISION", "tf32") in self.constants
+
+    @property
+    def flags(self) -> str:
+        """The constants that tell this variant from others, for people."""
+        constants = dict(self.constants)
+        tile = "x".join(str(constants[n]) for n in constants if n.startswith("BLOCK_"))
+        shown = [str(constants["ACTIVATION"])] if "ACTIVATION" in constants else []
+        shown += [f"pad {constants['PAD']}"] if "PAD" in constants else []
+        shown += [n.lower() for n, v in constants.items() if v is True and not n.endswith("CHANNELS_LAST")]
+        shown += [str(constants["PRECISION"])] if "PRECISION" in constants else []
+        return f"{tile} {', '.join(shown)}"
+
+
+def recorded(capability: int, kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Specialisation:
+    """What Triton would compile for this call, decided as its JIT decides."""
+    signature, constants, divisible = {}, {}, []
+    for parameter in kernel.params:
+        name, value = parameter.name, arguments[parameter.name]
+        if isinstance(value, Tensor):
+            signature[name] = f"*{TYPE_NAMES[value.dtype]}"
+            divisible.append(name)  # PyTorch aligns allocations, and an image of 8 channels keeps 16 bytes
+        elif parameter.is_constexpr or (value == 1 and isinstance(value, int) and not parameter.do_not_specialize):
+            signature[name] = "constexpr"
+            constants[name] = value
+        elif isinstance(value, int):
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0 and not parameter.do_not_specialize:
+                divisible.append(name)
+        else:
+            signature[name] = "fp32"
+    return Specialisation(
+        capability,
+        f"{kernel.fn.__module__}:{kernel.fn.__name__}",
+        tuple(signature.items()),
+        tuple(constants.items()),
+        tuple(divisible),
+        tuple(options.items()),
+    )
+
+
+def specialisations(capability: int, dtypes: Iterable[torch.dtype] = DTYPES) -> list[Specialisation]:
+    """Everything that training and translation launch on a GPU of this architecture, each once."""
+    found: dict[Specialisation, None] = {}
+
+    def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+        found[recorded(capability, kernel, arguments, options)] = None
+
+    with launching_with(record), launch.planning_for(launch.GPUS[capability]):
+        for dtype in dtypes:
+            for batch in (1, 2, 16):
+                _run_everything(batch, dtype)
+    return list(found)
+
+
+def _run_everything(batch: int, dtype: torch.dtype) -> None:
+    image = torch.empty((batch, 3, 256, 256), dtype=dtype, device="meta")
+    pad_backward(pad_forward(image, 3), 3)
+    for site in all_sites():
+        _run_site(site, batch, dtype)
+        if site.feeds_block:  # compiled graphs add the two gradients themselves
+            _run_site(dataclasses.replace(site, feeds_block=False), batch, dtype)
+    for direction in ("forward", "backward"):
+        with launch.forcing(launch.cooperative_plan(direction)):
+            _run_site(generator_sites()[3], batch, dtype, direction)
+    x = torch.empty((batch, 256, 64, 64), dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
+    weight = torch.empty((256, 256, 3, 3), dtype=dtype, device="meta")
+    for reflect in (True, False):
+        y, partials = conv_forward(x, weight, reflect=reflect)
+        norm_forward(y, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5, partials=partials)
+
+
+def _run_site(site: NormSite, batch: int, dtype: torch.dtype, only: str | None = None) -> None:
+    operands = site.operands(batch, dtype, "meta")
+    statistics = torch.empty((batch, 3, site.channels), device="meta")
+    if only != "backward":
+        run_forward(site, operands)
+    if only != "forward":
+        run_backward(site, operands, statistics)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the compiler made of a kernel."""
+
+    specialisation: Specialisation
+    registers: int
+    """per thread"""
+    spilled_bytes: int
+    """of stack and local memory per thread"""
+    shared_bytes: int
+    """per program"""
+    load_bits: int
+    """widest global load"""
+    store_bits: int
+    """widest global store"""
+    tensor_core: str
+    """its instruction, "" for none"""
+
+    def broken_limits(self) -> list[str]:
+        """What kernels of this project must hold and this one does not."""
+        broken = []
+        if self.spilled_bytes:
+            broken.append(f"{self.spilled_bytes} bytes spilled")
+        available = SHARED_BYTES[self.specialisation.capability]
+        if self.shared_bytes > available:
+            broken.append(f"{self.shared_bytes} bytes of shared memory, {available} available")
+        # The rows of a 3-channel image are 3 elements: nothing in them is 16 bytes wide.
+        if dict(self.specialisation.constants).get("BLOCK_CHANNELS", 0) >= 8:
+            for what, bits in (("load", self.load_bits), ("store", self.store_bits)):
+                if bits < 128 and not (what == "store" and self.specialisation.name in WRITES_ONLY_SUMS):
+                    broken.append(f"widest global {what} has {bits} bits, not 128")
+        if self.specialisation.name == "conv2d_3x3" and self.specialisation.multiplies_on_tensor_cores:
+            expected = TENSOR_CORES[self.specialisation.capability]
+            if not self.tensor_core.startswith(expected):
+                broken.append(f"no {expected}")
+        return broken
+
+
+WRITES_ONLY_SUMS = {"instance_norm_statistics", "instance_norm_backward_sums"}
+
+
+def compiled(specialisation: Specialisation) -> Report:
+    """Compile for the architecture, to machine code, and read the compiler's output."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    module, _, name = specialisation.kernel.partition(":")
+    kernel = getattr(importlib.import_module(module), name)
+    source = ASTSource(
+        fn=kernel,
+        signature=dict(specialisation.signature),
+        constexprs=dict(specialisation.constants),
+        attrs={(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in specialisation.divisible},
+    )
+    binary = compile(
+        source, target=GPUTarget("cuda", specialisation.capability, 32), options=dict(specialisation.options)
+    )
+    registers, spilled = _resource_usage(binary.asm["cubin"])
+    ptx = binary.asm["ptx"]
+    tensor_core = re.search(r"\b(wgmma\.mma_async|tcgen05\.mma|mma\.sync)[\w.:]*", ptx)
+    return Report(
+        specialisation,
+        registers,
+        spilled,
+        binary.metadata.shared,
+        _widest(ptx, "ld"),
+        _widest(ptx, "st"),
+        tensor_core.group(0) if tensor_core else "",
+    )
+
+
+def _resource_usage(cubin: bytes) -> tuple[int, int]:
+    """Registers per thread, and bytes of stack and local memory, from cuobjdump."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    usage = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return usage["REG"], usage["STACK"] + usage["LOCAL"]
+
+
+def _widest(ptx: str, what: str) -> int:
+    """Bits of the widest global access of PTX; a convolution loads by copies from global to shared memory."""
+    if what == "ld" and (copies := re.findall(r"\bcp\.async\.c[ag]\.shared\.global[^;]*?, (0x[0-9a-f]+|\d+)[,;]", ptx)):
+        return 8 * max(int(size, 0) for size in copies)
+    widths = re.findall(rf"\b{what}\.global(?:\.\w+(?:::\w+)*)*?(?:\.v(\d))?\.[bfsu](\d+)", ptx)
+    return max((int(lanes or 1) * int(bits) for lanes, bits in widths), default=0)

@@ -1,0 +1,113 @@
+"""Where CycleGAN's networks run the fused norm: shapes and flags of every site, and how to launch one by itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.dispatch import Activation
+from kernels.norm_backward import NormGradients, norm_backward
+from kernels.norm_forward import norm_forward
+
+
+@dataclass(frozen=True)
+class NormSite:
+    """One norm between two convolutions."""
+
+    name: str
+    channels: int
+    side: int
+    activation: Activation
+    pad: int = 0
+    residual: bool = False
+    feeds_block: bool = False
+    """whether y is a block's input, whose gradient comes in two parts"""
+    remade: bool = False
+    """whether backward writes the result once more, as a residual block does with its middle activation"""
+    times: int = 1
+
+    def shape(self, batch: int) -> tuple[int, int, int, int]:
+        return batch, self.channels, self.side, self.side
+
+    def operands(self, batch: int, dtype: torch.dtype, device: str) -> "Operands":
+        """Random tensors, channels last, the residual as the interior of a padded buffer."""
+        shape, padded = self.shape(batch), self.side + 2 * self.pad
+        return Operands(
+            x=_random(shape, dtype, device),
+            residual=_random((*shape[:2], self.side + 2, self.side + 2), dtype, device)[:, :, 1:-1, 1:-1]
+            if self.residual
+            else None,
+            dy=_random((*shape[:2], padded, padded), dtype, device),
+            skip=_random(shape, dtype, device) if self.feeds_block else None,
+        )
+
+
+@dataclass(frozen=True)
+class Operands:
+    x: Tensor
+    residual: Tensor | None
+    dy: Tensor
+    skip: Tensor | None
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
+    return torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+
+
+def run_forward(site: NormSite, operands: Operands) -> tuple[Tensor, Tensor]:
+    """y and statistics, as the network's forward pass launches them."""
+    return norm_forward(
+        operands.x,
+        activation=site.activation,
+        negative_slope=0.2,
+        residual=operands.residual,
+        pad=site.pad,
+        eps=1e-5,
+    )
+
+
+def run_backward(site: NormSite, operands: Operands, statistics: Tensor) -> NormGradients:
+    """The gradients, as the network's backward pass launches them."""
+    return norm_backward(
+        operands.dy,
+        operands.x,
+        statistics,
+        activation=site.activation,
+        negative_slope=0.2,
+        pad=site.pad,
+        skip=operands.skip,
+        wants_residual=site.residual and (site.pad > 0 or operands.skip is not None),
+        remake=site.remade,
+    )
+
+
+def generator_sites(*, width: int = 64, blocks: int = 9, side: int = 256) -> list[NormSite]:
+    """The norms of `ResnetGenerator` in the order in which they run, at `side` x `side` pixels."""
+    half, quarter = side // 2, side // 4
+    return [
+        NormSite("after the stem", width, side, "relu"),
+        NormSite("after down 1", 2 * width, half, "relu"),
+        NormSite("after down 2", 4 * width, quarter, "relu", pad=1, feeds_block=True),
+        NormSite("blocks, first half", 4 * width, quarter, "relu", pad=1, remade=True, times=blocks),
+        NormSite(
+            "blocks, second half", 4 * width, quarter, "none", 1, residual=True, feeds_block=True, times=blocks - 1
+        ),
+        NormSite("last block, second half", 4 * width, quarter, "none", residual=True),
+        NormSite("after up 1", 2 * width, half, "relu"),
+        NormSite("after up 2", width, side, "relu", pad=3),
+    ]
+
+
+def discriminator_sites(*, width: int = 64, side: int = 256) -> list[NormSite]:
+    """The norms of `PatchDiscriminator`."""
+    return [
+        NormSite("discriminator 2", 2 * width, side // 4, "leaky_relu"),
+        NormSite("discriminator 3", 4 * width, side // 8, "leaky_relu"),
+        NormSite("discriminator 4", 8 * width, side // 8 - 1, "leaky_relu"),
+    ]
+
+
+def all_sites(side: int = 256) -> Iterator[NormSite]:
+    yield from generator_sites(side=side)
+    yield from discriminator_sites(side=side)
