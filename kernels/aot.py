@@ -6,20 +6,26 @@ memory-bound and matrix kernels: no spilled registers, shared memory that the GP
 channels, tensor-core instructions in the convolution.
 """
 
+import argparse
 import dataclasses
 import importlib
+import os
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels import launch
+from kernels import launch, triton_language
 from kernels.conv2d import conv_forward
 from kernels.norm_forward import norm_forward
 from kernels.reflection_pad import pad_backward, pad_forward
@@ -57,6 +63,18 @@ class Specialisation:
     @property
     def multiplies_on_tensor_cores(self) -> bool:
         return self.dtype != "fp32" or ("PRECISION", "tf32") in self.constants
+
+    @property
+    def stores_sums_only(self) -> bool:
+        """Whether no tensor is written, only a few sums a channel."""
+        constants = dict(self.constants)
+        first_phase = self.name in ("instance_norm_statistics", "instance_norm_backward_sums")
+        return first_phase and not constants.get("STORE_H", False)
+
+    @property
+    def has_wide_rows(self) -> bool:
+        """False for the 3-channel image: nothing in rows of 3 elements is 16 bytes wide."""
+        return int(dict(self.constants)["BLOCK_CHANNELS"]) >= 8
 
     @property
     def flags(self) -> str:
@@ -97,7 +115,9 @@ def recorded(capability: int, kernel: Any, arguments: dict[str, Any], options: d
     )
 
 
-def specialisations(capability: int, dtypes: Iterable[torch.dtype] = DTYPES) -> list[Specialisation]:
+def specialisations(
+    capability: int, dtypes: Iterable[torch.dtype] = DTYPES, batches: Iterable[int] = (1, 2, 16)
+) -> list[Specialisation]:
     """Everything that training and translation launch on a GPU of this architecture, each once."""
     found: dict[Specialisation, None] = {}
 
@@ -106,7 +126,7 @@ def specialisations(capability: int, dtypes: Iterable[torch.dtype] = DTYPES) -> 
 
     with launching_with(record), launch.planning_for(launch.GPUS[capability]):
         for dtype in dtypes:
-            for batch in (1, 2, 16):
+            for batch in batches:
                 _run_everything(batch, dtype)
     return list(found)
 
@@ -163,19 +183,15 @@ class Report:
         available = SHARED_BYTES[self.specialisation.capability]
         if self.shared_bytes > available:
             broken.append(f"{self.shared_bytes} bytes of shared memory, {available} available")
-        # The rows of a 3-channel image are 3 elements: nothing in them is 16 bytes wide.
-        if dict(self.specialisation.constants).get("BLOCK_CHANNELS", 0) >= 8:
+        if self.specialisation.has_wide_rows:
             for what, bits in (("load", self.load_bits), ("store", self.store_bits)):
-                if bits < 128 and not (what == "store" and self.specialisation.name in WRITES_ONLY_SUMS):
+                if bits < 128 and not (what == "store" and self.specialisation.stores_sums_only):
                     broken.append(f"widest global {what} has {bits} bits, not 128")
         if self.specialisation.name == "conv2d_3x3" and self.specialisation.multiplies_on_tensor_cores:
             expected = TENSOR_CORES[self.specialisation.capability]
             if not self.tensor_core.startswith(expected):
                 broken.append(f"no {expected}")
         return broken
-
-
-WRITES_ONLY_SUMS = {"instance_norm_statistics", "instance_norm_backward_sums"}
 
 
 def compiled(specialisation: Specialisation) -> Report:
@@ -227,3 +243,91 @@ def _widest(ptx: str, what: str) -> int:
         return 8 * max(int(size, 0) for size in copies)
     widths = re.findall(rf"\b{what}\.global(?:\.\w+(?:::\w+)*)*?(?:\.v(\d))?\.[bfsu](\d+)", ptx)
     return max((int(lanes or 1) * int(bits) for lanes, bits in widths), default=0)
+
+
+def worst(reports: list[Report]) -> dict[tuple[str, int], list[Report]]:
+    """Reports of one kernel on one architecture together, in the order in which they came."""
+    groups: dict[tuple[str, int], list[Report]] = {}
+    for report in reports:
+        groups.setdefault((report.specialisation.name, report.specialisation.capability), []).append(report)
+    return groups
+
+
+def table(reports: list[Report]) -> str:
+    """A Markdown table, one row for each kernel on each architecture: the worst of its variants."""
+    lines = [
+        "| kernel | sm | variants | registers | spilled bytes | shared bytes | load bits | store bits | tensor cores |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (name, capability), group in worst(reports).items():
+        vectorised = [report for report in group if report.specialisation.has_wide_rows] or group
+        instructions = sorted({report.tensor_core.split(".sync")[0] for report in group if report.tensor_core})
+        cells = [
+            name,
+            capability,
+            len(group),
+            max(report.registers for report in group),
+            max(report.spilled_bytes for report in group),
+            max(report.shared_bytes for report in group),
+            min(report.load_bits for report in vectorised),
+            min(report.store_bits for report in vectorised),
+            ", ".join(instructions),
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def compile_all(wanted: list[Specialisation], processes: int) -> Iterator[Report]:
+    """Compile in parallel; reports come in the order of `wanted`."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(compiled, wanted, chunksize=2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m kernels.aot", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--all", action="store_true", help="every dtype and batch size; else bfloat16 at batch 1")
+    parser.add_argument(
+        "--sm", type=int, nargs="+", default=sorted(launch.GPUS), choices=sorted(launch.GPUS), help="architectures"
+    )
+    parser.add_argument("--verbose", action="store_true", help="a line for each variant")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="compilers at a time")
+    options = parser.parse_args(arguments)
+    if not triton_language.INSTALLED:
+        print("kernels.aot needs the triton package, which has Linux wheels only", file=sys.stderr)
+        return 2
+    if triton_language.INTERPRETED:
+        print("kernels.aot compiles, which Triton's interpreter does not: unset TRITON_INTERPRET", file=sys.stderr)
+        return 2
+    dtypes, batches = (DTYPES, (1, 2, 16)) if options.all else ((torch.bfloat16,), (1,))
+    wanted = [found for capability in options.sm for found in specialisations(capability, dtypes, batches)]
+    start = time.perf_counter()
+    reports = []
+    for report in compile_all(wanted, options.processes):
+        reports.append(report)
+        if sys.stderr.isatty():
+            print(f"\rcompiled {len(reports)} of {len(wanted)}", end="", file=sys.stderr)
+        if options.verbose:
+            print(describe(report))
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(table(reports))
+    broken = [report for report in reports if report.broken_limits()]
+    for report in broken:
+        print(f"{describe(report)}: {'; '.join(report.broken_limits())}", file=sys.stderr)
+    seconds = time.perf_counter() - start
+    print(f"{len(reports)} variants compiled in {seconds:.0f} s, {len(broken)} break a limit")
+    return 1 if broken else 0
+
+
+def describe(report: Report) -> str:
+    """One variant in one line."""
+    what = report.specialisation
+    return (
+        f"sm_{what.capability} {what.name} {what.dtype} {what.flags}: {report.registers} registers, "
+        f"{report.spilled_bytes} bytes spilled, {report.shared_bytes} bytes shared, loads {report.load_bits} bits, "
+        f"stores {report.store_bits} bits {report.tensor_core}".rstrip()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

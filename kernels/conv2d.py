@@ -129,7 +129,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
         "BLOCK_CHANNELS": plan.block_channels,
     }
     grid = (triton.cdiv(outputs, plan.block_outputs), tiles, batch)
-    run_kernel(conv2d_3x3, grid, arguments, num_warps=plan.num_warps, num_stages=plan.num_stages)
+    run_kernel(conv2d_3x3, grid, arguments, **plan.options)
     return y, partials
 
 

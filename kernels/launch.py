@@ -23,6 +23,8 @@ Direction = Literal["forward", "backward"]
 Shape = tuple[int, int, int, int]
 
 MIB = 1 << 20
+REGISTERS_OF_A_MULTIPROCESSOR = 1 << 16
+MOST_REGISTERS = 255  # of a thread
 TUNED = Path(__file__).parent / "tuned"
 
 # Arguments that change with image and batch size. Triton would compile again where their divisibility by 16 changes.
@@ -119,6 +121,13 @@ class NormPlan:
         if self.images_per_launch < 1:
             raise ValueError(f"images_per_launch must be positive, got {self.images_per_launch}")
 
+    @property
+    def options(self) -> dict[str, int]:
+        """Launch options. Told how many registers there are, the assembler does not spill to have fewer."""
+        programs = PROGRAMS_PER_MULTIPROCESSOR if self.variant == "two_phase" else 1
+        registers = REGISTERS_OF_A_MULTIPROCESSOR // (programs * 32 * self.num_warps)
+        return {"num_warps": self.num_warps, "maxnreg": min(MOST_REGISTERS, registers)}
+
     def programs(self, pixels: int) -> int:
         """How many programs share a plane."""
         return math.ceil(pixels / (self.pixels_per_program if self.variant == "two_phase" else self.block_pixels))
@@ -137,10 +146,12 @@ class OnChip:
     num_warps: int
 
 
-# Smallest first. A thread holds 64 float32 of x forward, 32 of x and of dY backward: what compiles without spills.
-ON_CHIP: Mapping[Direction, tuple[OnChip, ...]] = {
-    "forward": (OnChip(1024, 16, 8), OnChip(4096, 8, 16)),
-    "backward": (OnChip(1024, 16, 16),),
+# By direction and bytes of an element, smallest first: what compiles without spills for every architecture.
+ON_CHIP: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
+    ("forward", 2): (OnChip(1024, 16, 8), OnChip(4096, 8, 16)),
+    ("forward", 4): (OnChip(1024, 16, 8), OnChip(4096, 4, 16)),
+    ("backward", 2): (OnChip(1024, 16, 16),),
+    ("backward", 4): (OnChip(1024, 16, 16),),
 }
 COOPERATIVE: Mapping[Direction, OnChip] = {"forward": OnChip(1024, 16, 16), "backward": OnChip(512, 8, 16)}
 TWO_PHASE_WARPS = 8
@@ -176,7 +187,7 @@ def _norm_plan(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype,
 def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
     """On chip where a program can hold a plane, because it reads x once; else two phases."""
     pixels = shape[2] * shape[3]
-    for tile in ON_CHIP[direction]:
+    for tile in ON_CHIP[direction, dtype.itemsize]:
         if pixels <= tile.pixels:
             return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, max(1, shape[0]))
     return two_phase_rule(direction, shape, pad, dtype, gpu)
@@ -233,6 +244,10 @@ class ConvPlan:
     num_warps: int
     num_stages: int
 
+    @property
+    def options(self) -> dict[str, int]:
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "maxnreg": MOST_REGISTERS}
+
 
 @functools.lru_cache(maxsize=4096)
 def conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
@@ -242,8 +257,10 @@ def conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvP
         return ConvPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
     if dtype == torch.float32:
         return ConvPlan(64, 64, 16, 4, 2)
-    # A stage takes (pixels + outputs) * channels * 2 bytes of shared memory: 3 stages, 96 KiB, more than sm_86 has.
-    return ConvPlan(128, 128, 64, 8, 3 if gpu.capability not in (86, 89, 120) else 2)
+    # A stage takes (pixels + outputs) * channels * 2 bytes of shared memory; the gaming GPUs have 99 KiB of it.
+    if gpu.capability in (86, 89, 120):
+        return ConvPlan(128, 128, 32, 8, 3)
+    return ConvPlan(128, 128, 64, 8, 3)
 
 
 def conv_beats_library(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:

@@ -410,16 +410,16 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
         "pixels_per_program": plan.pixels_per_program,
     }
     grid = (splits, triton.cdiv(channels, plan.block_channels), batch)
-    run_kernel(instance_norm_backward_sums, grid, arguments, num_warps=plan.num_warps)
+    run_kernel(instance_norm_backward_sums, grid, arguments, **plan.options)
     if arguments["STORE_H"]:
         # Phase 1 left fold(dY) + skip in the residual's gradient: one tensor to read instead of two.
         h = addressable(arguments["d_residual_ptr"])
         arguments |= {**h.arguments("dy", slice(None)), "HAS_SKIP": False, "PAD": 0}
-    run_kernel(instance_norm_backward_apply, grid, arguments, num_warps=plan.num_warps)
+    run_kernel(instance_norm_backward_apply, grid, arguments, **plan.options)
 
 
 def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
     cooperation, options = cooperate(plan, arguments["x_ptr"], 2)
     grid = (cooperation["splits"], triton.cdiv(channels, plan.block_channels), batch)
-    run_kernel(instance_norm_backward_on_chip, grid, arguments | cooperation, num_warps=plan.num_warps, **options)
+    run_kernel(instance_norm_backward_on_chip, grid, arguments | cooperation, **plan.options, **options)

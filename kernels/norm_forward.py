@@ -370,14 +370,14 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tens
         splits = plan.programs(height * width)
         partials = torch.empty((batch, splits, 3, channels), dtype=torch.float32, device=x.device)
         arguments |= {"partial_ptr": partials, "splits": splits, "pixels_per_program": plan.pixels_per_program}
-        run_kernel(instance_norm_statistics, (splits, blocks, batch), arguments, num_warps=plan.num_warps)
+        run_kernel(instance_norm_statistics, (splits, blocks, batch), arguments, **plan.options)
     arguments |= {
         "partial_ptr": partials,
         "splits": partials.size(1),
         "pixels_per_program": plan.pixels_per_program,
     }
     grid = (plan.programs(y.size(2) * y.size(3)), blocks, batch)
-    run_kernel(instance_norm_apply, grid, arguments, num_warps=plan.num_warps)
+    run_kernel(instance_norm_apply, grid, arguments, **plan.options)
 
 
 def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
@@ -385,4 +385,4 @@ def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
     blocks = triton.cdiv(channels, plan.block_channels)
     cooperation, options = cooperate(plan, arguments["x_ptr"], 3)
     grid = (cooperation["splits"], blocks, batch)
-    run_kernel(instance_norm_on_chip, grid, arguments | cooperation, num_warps=plan.num_warps, **options)
+    run_kernel(instance_norm_on_chip, grid, arguments | cooperation, **plan.options, **options)
