@@ -33,33 +33,38 @@ def combined_statistics(
 ):
     """Mean as (high, low) and 1 / sqrt(variance + eps) of a plane, each [1, C], from its splits in a fixed order.
 
-    Chan et al. 1979 (eq. 2.1) for many parts at once: M2 about the common mean is the sum of M2_s + n_s * (mean_s -
-    mean)^2. A second pass recovers what rounding took from the common mean.
+    Chan et al. 1979, for many parts at once and for two: M2 about a common mean is the sum of the parts' M2 and of
+    n * (mean of the part - common mean)^2. The mean is followed in two float32.
     """
     first_split = image.to(tl.int64) * splits
+    seen = tl.zeros([1, channel.shape[0]], tl.float32)
     mean = tl.zeros([1, channel.shape[0]], tl.float32)
-    for start in range(0, splits, BLOCK_SPLITS):
-        split = start + tl.arange(0, BLOCK_SPLITS)
-        mask = (split < splits)[:, None] & channel_mask[None, :]
-        offsets = ((first_split + split) * 3)[:, None] * channels + channel[None, :]
-        count = tl.load(partial_ptr + offsets, mask=mask, other=0.0)
-        part = tl.load(partial_ptr + offsets + channels, mask=mask, other=0.0)
-        mean += tl.sum(count / pixels * part, axis=0, keep_dims=True)
-    lost = tl.zeros([1, channel.shape[0]], tl.float32)
+    mean_low = tl.zeros([1, channel.shape[0]], tl.float32)
     m2 = tl.zeros([1, channel.shape[0]], tl.float32)
     for start in range(0, splits, BLOCK_SPLITS):
         split = start + tl.arange(0, BLOCK_SPLITS)
         mask = (split < splits)[:, None] & channel_mask[None, :]
         offsets = ((first_split + split) * 3)[:, None] * channels + channel[None, :]
         count = tl.load(partial_ptr + offsets, mask=mask, other=0.0)
-        deviation = tl.load(partial_ptr + offsets + channels, mask=mask, other=0.0) - mean
-        part = tl.load(partial_ptr + offsets + 2 * channels, mask=mask, other=0.0)
-        # A masked split has deviation -mean and count 0.
-        lost += tl.sum(count / pixels * deviation, axis=0, keep_dims=True)
-        m2 += tl.sum(part + count * deviation * deviation, axis=0, keep_dims=True)
+        part_mean = tl.load(partial_ptr + offsets + channels, mask=mask, other=0.0)
+        part_m2 = tl.load(partial_ptr + offsets + 2 * channels, mask=mask, other=0.0)
+        # These splits together; a second sum recovers what rounding took from their common mean.
+        block_count = tl.sum(count, axis=0, keep_dims=True)
+        share = count / tl.maximum(block_count, 1.0)
+        block_mean = tl.sum(share * part_mean, axis=0, keep_dims=True)
+        deviation = part_mean - block_mean
+        block_lost = tl.sum(share * deviation, axis=0, keep_dims=True)
+        block_m2 = tl.sum(part_m2 + count * deviation * deviation, axis=0, keep_dims=True)
+        # And with the splits before them.
+        weight = block_count / tl.maximum(seen + block_count, 1.0)
+        step = ((block_mean - mean) - mean_low) + block_lost
+        mean, rounding = two_sum(mean, step * weight)
+        mean_low += rounding
+        m2 += block_m2 + step * step * seen * weight
+        seen += block_count
     high, low = two_sum(pivot, mean)
     rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / pixels + eps))
-    return high, low + lost, rstd
+    return high, low + mean_low, rstd
 
 
 @triton.jit

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kernels import interpreter
+
 if TYPE_CHECKING:
     import triton
     import triton.language as tl
@@ -39,6 +41,8 @@ else:
 
 # Triton decides when a kernel is decorated, hence at import: the variable comes too late afterwards.
 INTERPRETED = INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED:
+    interpreter.mend()
 
 Grid = tuple[int, int, int]
 Launcher = Callable[[Any, Grid, dict[str, Any], dict[str, Any]], None]

@@ -1,0 +1,64 @@
+"""Makes Triton's interpreter compute what a GPU computes, and twice as fast.
+
+Seen in Triton 3.6 and 3.7: it cuts a float32 off where hardware rounds it to the nearest bfloat16, which doubles the
+error of everything stored; `tl.dot` multiplies bfloat16 operands by their bits, taken as integers; and it patches
+triton.language anew for every function that a kernel calls, which takes half of a small test's time.
+"""
+
+from typing import Any
+
+import torch
+
+
+def mend() -> None:
+    """Replace these three parts of the interpreter."""
+    from triton.runtime import interpreter
+
+    interpreter._convert_float = _rounding(interpreter._convert_float)
+    _widen_operands_of_dot(interpreter)
+    _patch_language_once(interpreter)
+
+
+def _rounding(convert: Any) -> Any:
+    def convert_float(value: Any, source: Any, target: Any, rounding_mode: Any) -> Any:
+        if (str(source), str(target)) == ("fp32", "bf16"):
+            return torch.from_numpy(value).bfloat16().view(torch.uint16).numpy()
+        if (str(source), str(target)) == ("bf16", "fp32"):
+            return torch.from_numpy(value).view(torch.bfloat16).float().numpy()
+        return convert(value, source, target, rounding_mode)
+
+    return convert_float
+
+
+def _widen_operands_of_dot(interpreter: Any) -> None:
+    create_dot = interpreter.InterpreterBuilder.create_dot
+    float32 = interpreter.tl.float32
+
+    def widened(operand: Any) -> Any:
+        if str(operand.dtype.scalar) != "bf16":
+            return operand
+        value = torch.from_numpy(operand.data.copy()).view(torch.bfloat16).float().numpy()
+        return interpreter.TensorHandle(value, float32)
+
+    def create_dot_of_values(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return create_dot(self, widened(a), widened(b), *rest)
+
+    interpreter.InterpreterBuilder.create_dot = create_dot_of_values
+
+
+def _patch_language_once(interpreter: Any) -> None:
+    patched: set[str] = set()
+    error = interpreter.InterpreterError
+
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        # A launch has patched what our kernels call `tl`; functions of Triton's own know it under other names.
+        module = self.fn.__module__
+        if module not in patched and not module.startswith("kernels."):
+            interpreter._patch_lang(self.fn)
+            patched.add(module)
+        try:
+            return self.rewrite()(*arguments, **options)
+        except Exception as cause:
+            raise error(repr(cause)) from cause
+
+    interpreter.InterpretedFunction.__call__ = call
