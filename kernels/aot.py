@@ -133,7 +133,8 @@ def specialisations(
 
 def _run_everything(batch: int, dtype: torch.dtype) -> None:
     image = torch.empty((batch, 3, 256, 256), dtype=dtype, device="meta")
-    pad_backward(pad_forward(image, 3), 3)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        pad_backward(pad_forward(image.contiguous(memory_format=layout), 3), 3)
     for site in all_sites():
         _run_site(site, batch, dtype)
         if site.feeds_block:  # compiled graphs add the two gradients themselves

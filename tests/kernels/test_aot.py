@@ -1,0 +1,83 @@
+"""Every kernel compiles for every architecture within the limits, and what is compiled is what the networks launch."""
+
+import os
+import subprocess
+import sys
+
+from kernels import aot, launch
+
+COMPILING = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+
+KERNELS = {
+    "reflection_pad_forward",
+    "reflection_pad_backward",
+    "instance_norm_statistics",
+    "instance_norm_apply",
+    "instance_norm_on_chip",
+    "instance_norm_backward_sums",
+    "instance_norm_backward_apply",
+    "instance_norm_backward_on_chip",
+    "conv2d_3x3",
+}
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *command], env=COMPILING, capture_output=True, text=True, check=False)
+
+
+def test_every_kernel_compiles_for_every_architecture_without_spills_and_within_the_limits() -> None:
+    result = run("kernels.aot")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 break a limit" in result.stdout
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line][2:]
+    assert {(row[0], int(row[1])) for row in rows} == {(kernel, sm) for kernel in KERNELS for sm in launch.GPUS}
+    for kernel, sm, _, _, spilled, _, loads, stores, tensor_cores in rows:
+        assert spilled == "0"
+        if kernel not in ("reflection_pad_forward", "reflection_pad_backward"):
+            assert loads == "128"
+        if kernel in ("instance_norm_apply", "instance_norm_on_chip", "instance_norm_backward_apply", "conv2d_3x3"):
+            assert stores == "128"
+        assert (kernel == "conv2d_3x3") == bool(tensor_cores), (kernel, sm)
+
+
+def test_what_the_networks_launch_is_in_the_list_that_is_compiled() -> None:
+    result = run("tests.kernels.record_networks")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def report(**changes: object) -> aot.Report:
+    what = aot.Specialisation(
+        90, "kernels.conv2d:conv2d_3x3", (("x_ptr", "*bf16"),), (("BLOCK_CHANNELS", 64),), (), (("num_warps", 8),)
+    )
+    values: dict[str, object] = {
+        "specialisation": what,
+        "registers": 128,
+        "spilled_bytes": 0,
+        "shared_bytes": 98304,
+        "load_bits": 128,
+        "store_bits": 128,
+        "tensor_core": "wgmma.mma_async.sync",
+    }
+    return aot.Report(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_each_limit_is_reported_when_it_is_broken() -> None:
+    assert report().broken_limits() == []
+    assert report(spilled_bytes=8).broken_limits() == ["8 bytes spilled"]
+    assert report(shared_bytes=240_000).broken_limits() == ["240000 bytes of shared memory, 232448 available"]
+    assert report(load_bits=64).broken_limits() == ["widest global load has 64 bits, not 128"]
+    assert report(store_bits=32).broken_limits() == ["widest global store has 32 bits, not 128"]
+    assert report(tensor_core="mma.sync").broken_limits() == ["no wgmma"]
+    assert report(tensor_core="").broken_limits() == ["no wgmma"]
+
+
+def test_in_the_interpreter_the_command_says_what_to_unset() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "kernels.aot"],
+        env=COMPILING | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "unset TRITON_INTERPRET" in result.stderr
