@@ -1,0 +1,157 @@
+"""What only hardware can show: large tensors, programs that wait for one another, races, graphs."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import instance_norm, launch, reflection_pad, residual_block
+from kernels.launch import NormPlan
+from kernels.norm_backward import norm_backward
+from kernels.norm_forward import norm_forward
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no NVIDIA GPU here"),
+]
+
+BF16 = torch.bfloat16
+GIB = 1 << 30
+
+
+def needs_memory(gib: int) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    if free < gib * GIB:
+        pytest.skip(f"needs {gib} GiB of free GPU memory, {free / GIB:.0f} are free")
+
+
+def activations(*shape: int, seed: int = 0, dtype: torch.dtype = BF16) -> Tensor:
+    generator = torch.Generator("cuda").manual_seed(seed)
+    x = torch.empty(shape, device="cuda", dtype=dtype).to(memory_format=torch.channels_last)
+    return x.normal_(generator=generator)
+
+
+def relative_error(y: Tensor, exact: Tensor) -> float:
+    return float((y.double() - exact).norm() / exact.norm())
+
+
+def test_a_batch_of_more_than_2_to_the_31_elements_equals_its_images_one_by_one() -> None:
+    needs_memory(40)
+    x = activations(9, 64, 2000, 2000)
+    assert x.numel() > 2**31
+    plan = launch.norm_rule("forward", (1, 64, 2000, 2000), 1, BF16, launch.gpu_of(x))
+    with launch.forcing(plan):
+        y = instance_norm(x, activation="relu", pad=1, impl="triton")
+        for image in (0, 8):
+            assert torch.equal(
+                y[image], instance_norm(x[image : image + 1], activation="relu", pad=1, impl="triton")[0]
+            )
+    padded = reflection_pad(x, 3, impl="triton")
+    assert torch.equal(padded[8:], reflection_pad(x[8:], 3, impl="reference"))
+
+
+def test_an_image_of_more_than_2_to_the_31_elements_is_normalised_and_padded_to_its_last_pixel() -> None:
+    needs_memory(60)
+    x = activations(1, 64, 5800, 5800)
+    assert x.numel() > 2**31
+    y, statistics = norm_forward(x, activation="none", negative_slope=0.0, residual=None, pad=1, eps=1e-5)
+    plane = x[0, 63].double()
+    exact = (plane - plane.mean()) / (plane.var(correction=0) + 1e-5).sqrt()
+    assert relative_error(y[0, 63, 1:-1, 1:-1], exact) < 5e-3
+    assert torch.equal(y[0, :, -1, 1:-1], y[0, :, -3, 1:-1])
+    gradients = norm_backward(y, x, statistics, activation="none", negative_slope=0.0, pad=1)
+    assert gradients.dx.isfinite().all()
+
+
+SHAPES = [(1, 256, 64, 64), (2, 128, 128, 128), (1, 64, 256, 256), (3, 24, 70, 50)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_programs_that_cooperate_agree_with_two_phases(shape: tuple[int, int, int, int], pad: int) -> None:
+    x, residual = activations(*shape), activations(*shape, seed=1)
+    dy = activations(*shape[:2], shape[2] + 2 * pad, shape[3] + 2 * pad, seed=2)
+
+    def run(forward: NormPlan, backward: NormPlan) -> list[Tensor]:
+        with launch.forcing(forward):
+            y, statistics = norm_forward(
+                x, activation="leaky_relu", negative_slope=0.2, residual=residual, pad=pad, eps=1e-5
+            )
+        with launch.forcing(backward):
+            gradients = norm_backward(
+                dy,
+                x,
+                statistics,
+                activation="leaky_relu",
+                negative_slope=0.2,
+                pad=pad,
+                wants_residual=True,
+                remake=True,
+            )
+        assert gradients.d_residual is not None
+        assert gradients.remade is not None
+        return [y, statistics, gradients.dx, gradients.d_residual, gradients.remade]
+
+    gpu = launch.gpu_of(x)
+    together = run(launch.cooperative_plan("forward"), launch.cooperative_plan("backward"))
+    apart = run(
+        launch.two_phase_rule("forward", shape, pad, BF16, gpu),
+        launch.two_phase_rule("backward", shape, pad, BF16, gpu),
+    )
+    for one, other in zip(together, apart, strict=True):
+        assert relative_error(one, other.double()) < 4e-3
+
+
+def test_a_thousand_cooperative_launches_give_the_same_bits() -> None:
+    x = activations(1, 256, 64, 64)
+    with launch.forcing(launch.cooperative_plan("forward")):
+        first = norm_forward(x, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5)
+        for _ in range(1000):
+            again = norm_forward(x, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5)
+            assert torch.equal(again[0], first[0])
+            assert torch.equal(again[1], first[1])
+
+
+def test_a_captured_graph_replays_the_block_forward_and_backward() -> None:
+    x = activations(1, 64, 34, 34).requires_grad_()
+    weights = [(activations(64, 64, 3, 3, seed=seed) * 0.05).requires_grad_() for seed in (1, 2)]
+
+    def step() -> list[Tensor]:
+        y = residual_block(residual_block(x, *weights, impl="triton"), *weights, pad_out=0, impl="triton")
+        return [y, *torch.autograd.grad(y, [x, *weights], torch.ones_like(y))]
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            expected = step()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    torch.cuda.synchronize()
+    for one, other in zip(captured, expected, strict=True):
+        assert relative_error(one, other.double()) < 1e-2
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_the_sanitizer_finds_nothing(tool: str) -> None:
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer, of the CUDA toolkit, is not on the path")
+    program = """
+import torch
+from kernels import instance_norm, reflection_pad, residual_block
+x = torch.randn(1, 16, 70, 66, device="cuda").requires_grad_()
+w = [torch.randn(16, 16, 3, 3, device="cuda", requires_grad=True) for _ in range(2)]
+buffer = instance_norm(reflection_pad(x, 3, impl="triton"), activation="relu", pad=1, impl="triton")
+y = residual_block(residual_block(buffer, *w, impl="triton"), *w, pad_out=0, impl="triton")
+y.square().sum().backward()
+torch.cuda.synchronize()
+"""
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-3000:]
