@@ -103,7 +103,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
         height, width = height - 2, width - 2
     outputs = weight.size(0)
     plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, launch.gpu_of(x))
-    tiles = triton.cdiv(height * width, plan.block_pixels)
+    tiles = launch.ceil_div(height * width, plan.block_pixels)
     y = empty_channels_last((batch, outputs, height, width), like=x)
     partials = torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
     if y.numel() == 0:
@@ -112,7 +112,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
     if not x_at.channels_last:
         x_at = addressable(x.contiguous(memory_format=torch.channels_last))
     arguments = {
-        **x_at.arguments("x", slice(None)),
+        **x_at.arguments("x", slice(0, batch)),
         "weight_ptr": weight.contiguous(memory_format=torch.channels_last),
         "y_ptr": y,
         "partial_ptr": partials,
@@ -128,7 +128,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
         "BLOCK_OUTPUTS": plan.block_outputs,
         "BLOCK_CHANNELS": plan.block_channels,
     }
-    grid = (triton.cdiv(outputs, plan.block_outputs), tiles, batch)
+    grid = (launch.ceil_div(outputs, plan.block_outputs), tiles, batch)
     run_kernel(conv2d_3x3, grid, arguments, **plan.options)
     return y, partials
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.launch import NormPlan
+from kernels.launch import NormPlan, ceil_div
 from kernels.triton_language import INTERPRETED, tl, triton
 
 
@@ -35,7 +35,7 @@ def cooperate(plan: NormPlan, x: Tensor, values: int) -> tuple[dict[str, Any], d
             "the cooperative variant waits for programs that run at the same time, which Triton's interpreter does not "
             "have; run it on a GPU"
         )
-    blocks = triton.cdiv(channels, plan.block_channels)
+    blocks = ceil_div(channels, plan.block_channels)
     partials = torch.empty((batch, splits, values, channels), dtype=torch.float32, device=x.device)
     arrivals = torch.zeros(batch * blocks, dtype=torch.int32, device=x.device)
     arguments = {"splits": splits, "partial_ptr": partials, "arrivals_ptr": arrivals, "COOPERATIVE": True}

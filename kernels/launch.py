@@ -48,6 +48,10 @@ RUN_TIME_SIZES = [
 ]
 
 
+def ceil_div(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)
+
+
 @dataclass(frozen=True)
 class Gpu:
     """What a plan depends on."""
@@ -121,7 +125,7 @@ class NormPlan:
         if self.images_per_launch < 1:
             raise ValueError(f"images_per_launch must be positive, got {self.images_per_launch}")
 
-    @property
+    @functools.cached_property
     def options(self) -> dict[str, int]:
         """Launch options. Told how many registers there are, the assembler does not spill to have fewer."""
         programs = PROGRAMS_PER_MULTIPROCESSOR if self.variant == "two_phase" else 1
@@ -130,7 +134,7 @@ class NormPlan:
 
     def programs(self, pixels: int) -> int:
         """How many programs share a plane."""
-        return math.ceil(pixels / (self.pixels_per_program if self.variant == "two_phase" else self.block_pixels))
+        return ceil_div(pixels, self.pixels_per_program if self.variant == "two_phase" else self.block_pixels)
 
     def chunks(self, batch: int) -> Iterator[slice]:
         for start in range(0, batch, self.images_per_launch):
@@ -201,11 +205,11 @@ def two_phase_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dt
     programs_wanted = PROGRAMS_PER_MULTIPROCESSOR * gpu.multiprocessors
     # Wide blocks read long rows; narrow ones, down to a memory sector of 32 bytes, need fewer splits of a plane.
     for block_channels in (64, 32, 16):
-        splits = math.ceil(programs_wanted / (images * math.ceil(channels / block_channels)))
+        splits = ceil_div(programs_wanted, images * ceil_div(channels, block_channels))
         if splits <= MOST_SPLITS:
             break
     block_pixels = _two_phase_tile(direction, pad) // block_channels
-    pixels_per_program = block_pixels * math.ceil(pixels / splits / block_pixels)
+    pixels_per_program = block_pixels * ceil_div(pixels, splits * block_pixels)
     return NormPlan("two_phase", block_pixels, block_channels, TWO_PHASE_WARPS, pixels_per_program, images)
 
 
@@ -221,7 +225,7 @@ def _images_per_launch(direction: Direction, shape: Shape, dtype: torch.dtype, g
     fitting = gpu.l2_bytes // image_bytes
     if fitting == 0 or batch == 0:
         return max(1, batch)  # the second read comes from memory whatever the chunk
-    return math.ceil(batch / math.ceil(batch / fitting))
+    return ceil_div(batch, ceil_div(batch, fitting))
 
 
 def _two_phase_tile(direction: Direction, pad: int) -> int:
@@ -244,7 +248,7 @@ class ConvPlan:
     num_warps: int
     num_stages: int
 
-    @property
+    @functools.cached_property
     def options(self) -> dict[str, int]:
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "maxnreg": MOST_REGISTERS}
 

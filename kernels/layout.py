@@ -23,7 +23,7 @@ class Addressed:
     def arguments(self, name: str, images: slice) -> dict[str, Any]:
         """What a kernel calls `name`_ptr, `name`_image_stride and so on, for some of the images."""
         return {
-            f"{name}_ptr": self.tensor[images],
+            f"{name}_ptr": part(self.tensor, images),
             f"{name}_image_stride": self.image_stride,
             f"{name}_row_stride": self.row_stride,
             f"{name}_channel_stride": self.channel_stride,
@@ -50,23 +50,28 @@ def addressable(x: Tensor, *, adjacent_rows: bool = False) -> Addressed:
 
 def _describe(x: Tensor, channels_last: bool) -> Addressed | None:
     _, channels, height, width = x.shape
+    image, channel, row, column = x.stride()
     # The stride along a side of 1 is arbitrary and never used.
-    image, channel, row, column = (stride if side > 1 else 0 for side, stride in zip(x.shape, x.stride(), strict=True))
+    if x.size(0) == 1:
+        image = 0
     if height == 1:
         row = width * (channels if channels_last else 1)
-    if not channels_last:
-        if (width > 1 and column != 1) or _expanded(x):
+    elif row == 0:
+        return None
+    if image == 0 and x.size(0) > 1:
+        return None
+    if channels_last:
+        if (channels > 1 and channel != 1) or (width > 1 and column != channels) or image % channels or row % channels:
             return None
-        return Addressed(x, False, image, row, channel)
-    if (channels > 1 and channel != 1) or (width > 1 and column != channels) or _expanded(x):
+        return Addressed(x, True, image // channels, row // channels, 0)
+    if (width > 1 and column != 1) or (channels > 1 and channel == 0):
         return None
-    if image % channels or row % channels:
-        return None
-    return Addressed(x, True, image // channels, row // channels, 0)
+    return Addressed(x, False, image, row, channel)
 
 
-def _expanded(x: Tensor) -> bool:
-    return any(stride == 0 and side > 1 for side, stride in zip(x.shape, x.stride(), strict=True))
+def part(x: Tensor, images: slice) -> Tensor:
+    """Some images of a batch; x itself where that is all of them, because slicing costs as much as a small launch."""
+    return x if images.stop - images.start == x.size(0) else x[images]
 
 
 def empty_channels_last(shape: tuple[int, int, int, int], *, like: Tensor) -> Tensor:
@@ -76,7 +81,9 @@ def empty_channels_last(shape: tuple[int, int, int, int], *, like: Tensor) -> Te
 
 def needs_wide_offsets(*tensors: Tensor) -> bool:
     """Whether one of these has images in which an element lies 2^31 elements or more behind the first."""
-    return any(
-        sum((side - 1) * stride for side, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) >= 2**31
-        for x in tensors
-    )
+    for x in tensors:
+        _, channels, height, width = x.shape
+        _, channel, row, column = x.stride()
+        if (channels - 1) * channel + (height - 1) * row + (width - 1) * column >= 2**31:
+            return True
+    return False

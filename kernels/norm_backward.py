@@ -19,7 +19,7 @@ from torch import Tensor
 from kernels import launch
 from kernels.cooperation import arrive_and_wait, cooperate
 from kernels.dispatch import Activation
-from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
+from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
 from kernels.norm_forward import load_statistics, normalised
 from kernels.tiles import (
     activated,
@@ -376,11 +376,11 @@ def norm_backward(
             **dy_at.arguments("dy", images),
             **skip_at.arguments("skip", images),
             "HAS_SKIP": skip is not None,
-            "statistics_ptr": statistics[images],
-            "dx_ptr": dx[images],
-            "d_residual_ptr": dx if d_residual is None else d_residual[images],
+            "statistics_ptr": part(statistics, images),
+            "dx_ptr": part(dx, images),
+            "d_residual_ptr": dx if d_residual is None else part(d_residual, images),
             "STORE_H": wants_residual,
-            "remade_ptr": dx if remade is None else remade[images],
+            "remade_ptr": dx if remade is None else part(remade, images),
             "REMAKE": remake,
             "height": height,
             "width": width,
@@ -409,17 +409,17 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
         "splits": splits,
         "pixels_per_program": plan.pixels_per_program,
     }
-    grid = (splits, triton.cdiv(channels, plan.block_channels), batch)
+    grid = (splits, launch.ceil_div(channels, plan.block_channels), batch)
     run_kernel(instance_norm_backward_sums, grid, arguments, **plan.options)
     if arguments["STORE_H"]:
         # Phase 1 left fold(dY) + skip in the residual's gradient: one tensor to read instead of two.
         h = addressable(arguments["d_residual_ptr"])
-        arguments |= {**h.arguments("dy", slice(None)), "HAS_SKIP": False, "PAD": 0}
+        arguments |= {**h.arguments("dy", slice(0, batch)), "HAS_SKIP": False, "PAD": 0}
     run_kernel(instance_norm_backward_apply, grid, arguments, **plan.options)
 
 
 def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
     cooperation, options = cooperate(plan, arguments["x_ptr"], 2)
-    grid = (cooperation["splits"], triton.cdiv(channels, plan.block_channels), batch)
+    grid = (cooperation["splits"], launch.ceil_div(channels, plan.block_channels), batch)
     run_kernel(instance_norm_backward_on_chip, grid, arguments | cooperation, **plan.options, **options)

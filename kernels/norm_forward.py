@@ -13,7 +13,7 @@ from torch import Tensor
 from kernels import launch
 from kernels.cooperation import arrive_and_wait, cooperate
 from kernels.dispatch import Activation
-from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
+from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
 from kernels.tiles import activated, image_pointer, reflected, store_padded, tile_offsets, widened
 from kernels.triton_language import run_kernel, tl, triton
 
@@ -346,8 +346,8 @@ def norm_forward(
             **x_at.arguments("x", images),
             **residual_at.arguments("residual", images),
             "HAS_RESIDUAL": residual is not None,
-            "statistics_ptr": statistics[images],
-            "y_ptr": y[images],
+            "statistics_ptr": part(statistics, images),
+            "y_ptr": part(y, images),
             "height": height,
             "width": width,
             "channels": channels,
@@ -360,7 +360,7 @@ def norm_forward(
             "BLOCK_CHANNELS": plan.block_channels,
         }
         if plan.variant == "two_phase":
-            _two_phases(plan, arguments, None if partials is None else partials[images])
+            _two_phases(plan, arguments, None if partials is None else part(partials, images))
         else:
             _on_chip(plan, arguments)
     return y, statistics
@@ -369,7 +369,7 @@ def norm_forward(
 def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tensor | None) -> None:
     x, y = arguments["x_ptr"], arguments["y_ptr"]
     batch, channels, height, width = x.shape
-    blocks = triton.cdiv(channels, plan.block_channels)
+    blocks = launch.ceil_div(channels, plan.block_channels)
     arguments["PIVOTED"] = partials is None
     if partials is None:
         splits = plan.programs(height * width)
@@ -387,7 +387,7 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tens
 
 def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
-    blocks = triton.cdiv(channels, plan.block_channels)
+    blocks = launch.ceil_div(channels, plan.block_channels)
     cooperation, options = cooperate(plan, arguments["x_ptr"], 3)
     grid = (cooperation["splits"], blocks, batch)
     run_kernel(instance_norm_on_chip, grid, arguments | cooperation, **plan.options, **options)

@@ -138,7 +138,7 @@ def _launch(kernel: Any, x: Tensor, pad: int, sides: tuple[int, int], **written:
     pixels = result.size(2) * result.size(3)
     x_at = addressable(x)
     arguments = {
-        **x_at.arguments("x", slice(None)),
+        **x_at.arguments("x", slice(0, batch)),
         **written,
         "height": sides[0],
         "width": sides[1],
@@ -148,7 +148,7 @@ def _launch(kernel: Any, x: Tensor, pad: int, sides: tuple[int, int], **written:
         "BLOCK_PIXELS": plan.block_pixels,
         "BLOCK_CHANNELS": plan.block_channels,
     }
-    grid = (triton.cdiv(pixels, plan.block_pixels), triton.cdiv(channels, plan.block_channels), batch)
+    grid = (launch.ceil_div(pixels, plan.block_pixels), launch.ceil_div(channels, plan.block_channels), batch)
     run_kernel(kernel, grid, arguments, num_warps=plan.num_warps)
 
 
