@@ -73,7 +73,13 @@ def _fake_forward(
     y = empty_channels_last((batch, channels, height + 2 * pad_out, width + 2 * pad_out), like=x)
     statistics = torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
     first = F.conv2d(x, weight1)
-    return y, first, statistics, torch.empty_like(first), torch.empty_like(statistics)
+    second = F.conv2d(_middle_like(x), weight2)
+    return y, first, statistics, second, torch.empty_like(statistics)
+
+
+def _middle_like(x: Tensor) -> Tensor:
+    """The padded middle activation, uninitialised: of x's shape, channels last."""
+    return empty_channels_last((x.size(0), x.size(1), x.size(2), x.size(3)), like=x)
 
 
 FORWARD = define(
@@ -145,16 +151,12 @@ def _fake_backward(
     wants_weight2: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     none = x.new_empty(0)
-    dx, d_weight1 = conv_gradients(first, x, weight1, (wants_x, wants_weight1))
-    _, d_weight2 = conv_gradients(second, x, weight2, (False, wants_weight2))
-    return (
-        none if dx is None else dx,
-        empty_channels_last((first.size(0), first.size(1), first.size(2), first.size(3)), like=x)
-        if wants_around
-        else none,
-        none if d_weight1 is None else d_weight1,
-        none if d_weight2 is None else d_weight2,
-    )
+    middle = _middle_like(x)
+    gradient = middle[:, :, 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
+    dx, d_weight1 = conv_gradients(gradient, x, weight1, (wants_x, wants_weight1))
+    _, d_weight2 = conv_gradients(gradient, middle, weight2, (False, wants_weight2))
+    results = dx, torch.empty_like(gradient) if wants_around else None, d_weight1, d_weight2
+    return tuple(none if result is None else result for result in results)  # type: ignore[return-value]  # of length 4
 
 
 BACKWARD = define(
