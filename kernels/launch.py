@@ -160,6 +160,7 @@ ON_CHIP: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
 COOPERATIVE: Mapping[Direction, OnChip] = {"forward": OnChip(1024, 16, 16), "backward": OnChip(512, 8, 16)}
 TWO_PHASE_WARPS = 8
 PROGRAMS_PER_MULTIPROCESSOR = 2  # of 8 warps, hence at most 128 registers a thread
+MOST_IMAGES = 65535  # of one launch: the third dimension of CUDA's grid
 MOST_SPLITS = 32  # every program of phase 2 reads all splits again
 TENSORS_IN_FLIGHT: Mapping[Direction, int] = {"forward": 3, "backward": 4}
 
@@ -193,7 +194,8 @@ def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, 
     pixels = shape[2] * shape[3]
     for tile in ON_CHIP[direction, dtype.itemsize]:
         if pixels <= tile.pixels:
-            return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, max(1, shape[0]))
+            images = min(max(1, shape[0]), MOST_IMAGES)
+            return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, images)
     return two_phase_rule(direction, shape, pad, dtype, gpu)
 
 
@@ -224,8 +226,8 @@ def _images_per_launch(direction: Direction, shape: Shape, dtype: torch.dtype, g
     image_bytes = math.prod(shape[1:]) * dtype.itemsize * TENSORS_IN_FLIGHT[direction]
     fitting = gpu.l2_bytes // image_bytes
     if fitting == 0 or batch == 0:
-        return max(1, batch)  # the second read comes from memory whatever the chunk
-    return ceil_div(batch, ceil_div(batch, fitting))
+        return min(max(1, batch), MOST_IMAGES)  # the second read comes from memory whatever the chunk
+    return ceil_div(batch, ceil_div(batch, min(fitting, MOST_IMAGES)))
 
 
 def _two_phase_tile(direction: Direction, pad: int) -> int:
