@@ -78,4 +78,9 @@ def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
-    return tuple(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors)
+    return tuple(tensor.to(dtype) if is_cast_by_autocast(tensor) else tensor for tensor in tensors)
+
+
+def is_cast_by_autocast(x: Tensor) -> bool:
+    """As for the operands of a convolution: float64 stays."""
+    return x.is_floating_point() and x.dtype != torch.float64

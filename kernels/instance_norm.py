@@ -6,7 +6,6 @@ from typing import Any, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.dispatch import Activation, Impl, check_image_batch, choose
 from kernels.layout import empty_channels_last
@@ -14,7 +13,7 @@ from kernels.norm_backward import norm_backward
 from kernels.norm_forward import norm_forward
 from kernels.pending_sum import split_gradient
 from kernels.reflection_pad import check_pad, reflection_pad_reference
-from kernels.registration import below_autograd, define, differentiate
+from kernels.registration import below_autograd, define, differentiable_once, differentiate
 
 
 def instance_norm_reference(
@@ -39,7 +38,16 @@ def instance_norm_reference(
 
 
 def _normalise(x: Tensor, eps: float) -> Tensor:
-    if x.is_cuda or x.dtype in (torch.float32, torch.float64):
+    if x.is_cuda:
+        return F.instance_norm(x, eps=eps)
+    if x.requires_grad and not torch.compiler.is_exporting() and x.size(0) == 1:
+        # A batch of one is a batch norm. PyTorch's instance norm views its result, and the batch norm behind it then
+        # takes a gradient that is channels last for one that is not (torch 2.13): off by its own size.
+        wide = x.dtype in (torch.float32, torch.float64)
+        ones = None if wide else torch.ones(x.size(1), device=x.device)
+        zeros = None if wide else torch.zeros(x.size(1), device=x.device)
+        return F.batch_norm(x, None, None, ones, zeros, training=True, eps=eps)
+    if x.dtype in (torch.float32, torch.float64):
         return F.instance_norm(x, eps=eps)
     # Without float32 weights PyTorch's norm on the CPU rounds its statistics to x's dtype: at |mean| = 17 std the error
     # of a bfloat16 result is 2e-2 instead of the 1.7e-3 of one rounding.
@@ -159,15 +167,15 @@ class InstanceNorm(torch.autograd.Function):
         return y, statistics
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return (None,) * 7
         x, statistics = ctx.saved_tensors
-        dy, skip = split_gradient(dy)
+        dy, skip = split_gradient(dy, ctx.pad)
         wants_residual = ctx.needs_input_grad[1]
-        # Without a pad and a second gradient, dy is the residual's gradient as it is.
-        separate = wants_residual and (ctx.pad > 0 or skip is not None)
+        # Without a pad, dy is the residual's gradient as it is.
+        separate = wants_residual and ctx.pad > 0
         dx, d_residual = BACKWARD(dy, skip, x, statistics, ctx.activation, ctx.negative_slope, ctx.pad, separate)
         return dx, (d_residual if separate else dy) if wants_residual else None, None, None, None, None, None
 

@@ -67,6 +67,11 @@ def _add(arguments: Any) -> Any:
     return tree_map_only(PendingSum, PendingSum.added, arguments)
 
 
-def split_gradient(dy: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The parts of a gradient as a backward kernel takes them: dy, and a second gradient of its interior."""
-    return dy.parts() if isinstance(dy, PendingSum) else (dy, None)
+def split_gradient(dy: Tensor, pad: int) -> tuple[Tensor, Tensor | None]:
+    """The parts of a gradient as the backward kernel of a result padded by `pad` takes them: dy, and a second one.
+
+    The interior of a sum leaves out one pixel on each side, whatever its producer padded by.
+    """
+    if isinstance(dy, PendingSum):
+        return dy.parts() if pad == 1 else (dy.added(), None)
+    return dy, None

@@ -6,12 +6,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels import launch
 from kernels.dispatch import Impl, check_image_batch, choose
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
-from kernels.registration import below_autograd, define, differentiate
+from kernels.registration import below_autograd, define, differentiable_once, differentiate
 from kernels.tiles import folded, image_pointer, reflected, rows_near_edge, tile_offsets, widened
 from kernels.triton_language import run_kernel, tl, triton
 
@@ -176,7 +175,7 @@ class _ReflectionPad(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         return BACKWARD(dy, ctx.pad), None
 

@@ -4,11 +4,14 @@ The lower half of torch.library is used, not `custom_op`, whose Python layers co
 (bench/results/LOG.md, 2026-11-23).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from kernels.dispatch import is_cast_by_autocast
 
 NAMESPACE = "cyclegan_fast"
 
@@ -39,6 +42,32 @@ def differentiate(operator: Any, function: type[torch.autograd.Function]) -> Non
     _library.impl(operator._schema.name.partition("::")[2], function.apply, "Autograd")
 
 
+class _Refusal(torch.autograd.Function):
+    """Passes gradients on, depending on what they were computed from, and cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, number: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tensors[:number]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise RuntimeError("the fused operators have no second derivative: use impl='reference' for it")
+
+
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """In the place of PyTorch's `once_differentiable`, whose refusal autograd.grad passes by: nothing leads there."""
+
+    @functools.wraps(backward)
+    def once(ctx: Any, *gradients: Any) -> Any:
+        with torch.no_grad():
+            results = backward(ctx, *gradients)
+        if not torch.is_grad_enabled():
+            return results
+        return _Refusal.apply(len(results), *results, *gradients, *ctx.saved_tensors)
+
+    return once
+
+
 def cast_under_autocast(operator: Any) -> None:
     """Let autocast give `operator` all its tensors in the autocast dtype, as it does for convolutions."""
     name = operator._schema.name.partition("::")[2]
@@ -50,6 +79,8 @@ def _casting(operator: Any, device: str) -> Callable[..., Any]:
     def cast(*arguments: Any) -> Any:
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return operator(*(a.to(dtype) if isinstance(a, Tensor) else a for a in arguments))
+            return operator(
+                *(a.to(dtype) if isinstance(a, Tensor) and is_cast_by_autocast(a) else a for a in arguments)
+            )
 
     return cast

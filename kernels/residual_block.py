@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels import launch
 from kernels.conv2d import check_weight, conv_forward, conv_gradients
@@ -16,7 +15,7 @@ from kernels.layout import empty_channels_last
 from kernels.norm_backward import norm_backward
 from kernels.norm_forward import norm_forward
 from kernels.pending_sum import PendingSum, split_gradient
-from kernels.registration import below_autograd, cast_under_autocast, define, differentiate
+from kernels.registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 
 
 def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
@@ -125,13 +124,20 @@ def _launch_backward(
     norm1 = norm_backward(
         d_middle, first, statistics1, activation="relu", negative_slope=0.0, pad=1, remake=wants_weight2
     )
-    none = x.new_empty(0)
     d_weight2 = None
     if norm1.remade is not None:
         _, d_weight2 = conv_gradients(norm2.dx, norm1.remade, weight2, (False, True))
     dx, d_weight1 = conv_gradients(norm1.dx, x, weight1, (wants_x, wants_weight1))
     results = dx, norm2.d_residual, d_weight1, d_weight2
-    return tuple(none if result is None else result for result in results)  # type: ignore[return-value]  # of length 4
+    return _without_none(results, x)
+
+
+def _without_none(
+    results: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None], x: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """An operator returns tensors, each its own: an empty one for what was not asked for."""
+    a, b, c, d = (x.new_empty(0) if result is None else result for result in results)
+    return a, b, c, d
 
 
 def _fake_backward(
@@ -150,13 +156,12 @@ def _fake_backward(
     wants_weight1: bool,
     wants_weight2: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    none = x.new_empty(0)
     middle = _middle_like(x)
     gradient = middle[:, :, 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
     dx, d_weight1 = conv_gradients(gradient, x, weight1, (wants_x, wants_weight1))
     _, d_weight2 = conv_gradients(gradient, middle, weight2, (False, wants_weight2))
     results = dx, torch.empty_like(gradient) if wants_around else None, d_weight1, d_weight2
-    return tuple(none if result is None else result for result in results)  # type: ignore[return-value]  # of length 4
+    return _without_none(results, x)
 
 
 BACKWARD = define(
@@ -185,14 +190,15 @@ class ResidualBlock(torch.autograd.Function):
         return outputs  # type: ignore[no-any-return]  # torch.ops is untyped
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return (None,) * 5
-        dy, skip = split_gradient(dy)
+        dy, skip = split_gradient(dy, ctx.pad_out)
         wants_x, wants_weight1, wants_weight2 = ctx.needs_input_grad[:3]
-        # Without a pad and a second gradient, dy goes around the block as it is.
-        separate = wants_x and (ctx.pad_out > 0 or skip is not None)
+        # Without a pad, dy goes around the block as it is, unless the sum is put off: dy is the caller's, who may write
+        # to it before the sum is formed.
+        separate = wants_x and (ctx.pad_out > 0 or ctx.producer_adds)
         dx, around, d_weight1, d_weight2 = BACKWARD(
             dy, skip, *ctx.saved_tensors, ctx.pad_out, separate, wants_x, wants_weight1, wants_weight2
         )

@@ -77,7 +77,7 @@ def run_backward(site: NormSite, operands: Operands, statistics: Tensor) -> Norm
         negative_slope=0.2,
         pad=site.pad,
         skip=operands.skip,
-        wants_residual=site.residual and (site.pad > 0 or operands.skip is not None),
+        wants_residual=site.residual,
         remake=site.remade,
     )
 

@@ -129,10 +129,12 @@ def backward_traffic(site: NormSite, batch: int, dtype: torch.dtype) -> SiteTraf
     _, statistics = run_forward(site, operands)
     with counting_kernels() as fused:
         gradients = run_backward(site, operands, statistics)
+    # Without a pad the gradient of the sum is the residual's as it is: its copy is not in the floor.
+    d_residual = gradients.d_residual if site.pad else None
     floor = Traffic(
         1,
         _bytes([operands.x, operands.dy, operands.skip]),
-        _bytes([gradients.dx, gradients.d_residual, gradients.remade]),
+        _bytes([gradients.dx, d_residual, gradients.remade]),
     )
     plain = site.operands(batch, dtype, "meta")
     inputs = [tensor.requires_grad_() for tensor in (plain.x, plain.residual) if tensor is not None]

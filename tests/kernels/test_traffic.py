@@ -31,7 +31,7 @@ def bytes_by_hand(direction: Direction, site: NormSite, dtype: torch.dtype) -> i
         first = x + programs * pivot + partials
         # Every pixel of the padded result gathers its own x and residual.
         return first + programs_of_y * (partials + pivot) + y + y * residual + y + 3 * per_channel
-    stored = x if residual and (site.pad or site.feeds_block) else 0
+    stored = x if residual else 0
     remade = y * site.remade
     if plan.variant == "on_chip":
         return x + y + skip + 3 * per_channel + x + stored + remade
@@ -67,7 +67,7 @@ def test_the_norms_of_the_256x256_generator_move_little_more_than_they_must(dire
         if direction == "forward":
             floor += site.times * (x + x * site.residual + y)
         else:
-            stored = site.residual and (site.pad or site.feeds_block)
+            stored = site.residual and site.pad
             floor += site.times * (2 * x + y + x * site.feeds_block + (x if stored else 0) + y * site.remade)
     assert moved <= limit * floor
 

@@ -1,0 +1,219 @@
+"""Both networks and the training step on the Triton operators, against the same in float64 and on plain operators."""
+
+import io
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import pytest
+import torch
+from torch import Tensor
+
+from cyclegan_fast.config import Config, LossConfig, NetworkConfig
+from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.step import CycleGAN, TrainingStep
+from kernels import Impl, launch
+from tests.kernels.comparison import relative_error, sample
+from tests.kernels.conftest import DEVICE
+
+Network = ResnetGenerator | PatchDiscriminator
+
+# What the operators are allowed by themselves (design: relative to float64). Where plain PyTorch errs by less, which
+# with its few draws it does by luck, this is what counts as its error.
+FLOORS = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
+
+NETWORKS: dict[str, Callable[[int, Impl], Network]] = {
+    "generator": lambda width, impl: ResnetGenerator(width=width, blocks=2, impl=impl),
+    "discriminator": lambda width, impl: PatchDiscriminator(width=width, impl=impl),
+}
+
+
+@pytest.fixture(autouse=True)
+def float32_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+def build(name: str, impl: Impl, dtype: torch.dtype = torch.float32, *, seed: int = 0, width: int = 4) -> Network:
+    """Weights ten times the initial ones, so that no activation is lost in the norm's eps; biases too."""
+    torch.manual_seed(seed)
+    network = NETWORKS[name](width, impl)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0.0, 0.2)
+    network.to(DEVICE, torch.float32)
+    return network.to(dtype)
+
+
+def results(network: Network, image: Tensor, memory_format: torch.memory_format) -> dict[str, Tensor]:
+    """The output, the gradient of the image, and of each layer its weight's and bias's gradients in a row."""
+    network = network.to(memory_format=memory_format)  # type: ignore[call-overload]  # absent from torch's stubs
+    image = image.detach().contiguous(memory_format=memory_format).requires_grad_(True)
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    y = network(image)
+    cotangent = sample(*y.shape, seed=7).to(image.dtype).contiguous(memory_format=memory_format)
+    d_image, *gradients = torch.autograd.grad(y, [image, *trained.values()], cotangent)
+    layers: dict[str, list[Tensor]] = defaultdict(list)
+    for name, gradient in zip(trained, gradients, strict=True):
+        layers[name.rpartition(".")[0]].append(gradient.flatten())
+    return {"output": y, "image": d_image} | {name: torch.cat(parts) for name, parts in layers.items()}
+
+
+def plain_results(network: Network, image: Tensor) -> dict[str, Tensor]:
+    # PyTorch's own instance norm has wrong gradients channels last at batch 1 on the CPU, see `comparison.wide`.
+    return results(network, image, torch.contiguous_format)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Networks of `width` on images of these shapes (N, H, W), each with its own weights."""
+
+    width: int
+    shapes: tuple[tuple[int, int, int], ...]
+
+
+SMALL = Draws(4, ((1, 16, 16), (2, 16, 24), (1, 32, 20), (2, 20, 16), (1, 24, 32)))
+# In float16 one ReLU in some thousand turns over. A small generator has none in one draw and one in the next, and errs
+# by 0.003 or by 0.05; here there are some in every draw.
+LARGER = Draws(8, ((2, 32, 32), (1, 32, 24), (2, 24, 32)))
+JUDGED = Draws(4, ((1, 32, 32), (2, 24, 40), (1, 32, 24), (2, 24, 24), (1, 40, 32)))
+DRAWS = {
+    ("generator", torch.float32): SMALL,
+    ("generator", torch.bfloat16): SMALL,
+    ("generator", torch.float16): LARGER,
+    **{("discriminator", dtype): JUDGED for dtype in FLOORS},
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), DRAWS, ids=[f"{name}, {dtype}" for name, dtype in DRAWS])
+def test_a_network_errs_at_most_twice_as_much_from_float64_as_on_plain_operators(name: str, dtype: torch.dtype) -> None:
+    """Output, gradient of the image and gradient of each layer by itself, by the median over draws.
+
+    The median, because a gradient jumps where a ReLU's input crosses zero, on whichever side that happens. A layer's
+    weight and bias together, because three numbers alone may be off by nothing at all by luck.
+    """
+    errors: dict[str, list[tuple[float, float]]] = defaultdict(list)  # relative: ours, plain PyTorch's
+    draws = DRAWS[name, dtype]
+    for seed, (batch, height, width) in enumerate(draws.shapes):
+        options = {"seed": seed, "width": draws.width}
+        ours, plain = (build(name, impl, dtype, **options) for impl in ("triton", "reference"))
+        exact = build(name, "reference", torch.float64, **options)
+        exact.load_state_dict(ours.state_dict())  # the rounded weights
+        image = sample(batch, 3, height, width, seed=seed).clamp(-1, 1).to(dtype)
+        found, rounded = results(ours, image, torch.channels_last), plain_results(plain, image)
+        for key, value in plain_results(exact, image.double()).items():
+            assert found[key].dtype == dtype
+            errors[key].append((relative_error(found[key], value), relative_error(rounded[key], value)))
+    for key, pairs in errors.items():
+        ours_off, plain_off = (median(column) for column in zip(*pairs, strict=True))
+        assert ours_off <= 2 * max(plain_off, FLOORS[dtype]), (key, ours_off, plain_off)
+
+
+def test_the_plain_generator_has_one_gradient_in_every_memory_format() -> None:
+    """At batch 1, where PyTorch's instance norm has not: it is what trains on a CPU, and what kernels are held to."""
+    image = sample(1, 3, 16, 20)
+    expected = plain_results(build("generator", "reference"), image)
+    found = results(build("generator", "reference"), image, torch.channels_last)
+    for key, value in expected.items():
+        assert relative_error(found[key], value) < 1e-5, key
+
+
+def test_planes_in_pieces_give_a_generator_the_results_of_planes_on_chip() -> None:
+    """The large sites run in two phases over pieces of a plane; here every site does, and image by image."""
+    image = sample(2, 3, 20, 16)
+    expected = results(build("generator", "triton"), image, torch.channels_last)
+    with launch.forcing(launch.NormPlan("two_phase", 16, 16, 4, 48, 1)):
+        found = results(build("generator", "triton"), image, torch.channels_last)
+    for key, value in expected.items():
+        assert relative_error(found[key], value) < 1e-5, key
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def small_step(impl: Impl, dtype: torch.dtype) -> TrainingStep:
+    """Two blocks instead of six, which Triton's interpreter has the patience for."""
+    config = Config(networks=NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl=impl), loss=LossConfig(pool_size=2))
+    torch.manual_seed(0)
+    model = CycleGAN(config)
+    model.G_A, model.G_B = (ResnetGenerator(width=4, blocks=2, impl=impl) for _ in range(2))
+    return TrainingStep(model.to(DEVICE, dtype), config, dtype, random.Random(0))
+
+
+def test_three_steps_of_training_each_err_at_most_twice_as_much_as_on_plain_operators() -> None:
+    """Each from the state of the plain path, because training amplifies rounding; see the numeric contract."""
+    plain, ours, exact = (
+        small_step("reference", torch.float32),
+        small_step("triton", torch.float32),
+        small_step("reference", torch.float64),
+    )
+    ours.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+    errors: dict[str, list[tuple[float, float]]] = defaultdict(list)  # relative: ours, plain PyTorch's
+    for number in range(3):
+        file = io.BytesIO()
+        torch.save({"model": plain.model.state_dict(), "step": plain.state_dict()}, file)
+        for step in (ours, exact):
+            file.seek(0)
+            state = torch.load(file, weights_only=True)
+            step.model.load_state_dict(state["model"])
+            step.load_state_dict(state["step"])
+        real_A, real_B = (sample(1, 3, 24, 24, seed=10 * number + domain).clamp(-1, 1).detach() for domain in (0, 1))
+        exact_losses = exact(real_A.double(), real_B.double())
+        plain_losses = plain(real_A, real_B)
+        for name, loss in ours(real_A, real_B).items():
+            ours_off, plain_off = (abs(x.item() / exact_losses[name].item() - 1) for x in (loss, plain_losses[name]))
+            assert ours_off <= 1e-5, (number, name)
+            errors[f"loss {name[:-2]}"].append((ours_off, plain_off))
+        gradients = {name: p.grad for name, p in exact.model.named_parameters() if p.requires_grad}
+        for name, gradient in gradients.items():
+            found, rounded = ours.model.get_parameter(name).grad, plain.model.get_parameter(name).grad
+            assert gradient is not None
+            assert found is not None
+            assert rounded is not None
+            kind = f"{name[0]}{name[3:]}"  # "G.head.bias" of G_A and G_B alike
+            errors[kind].append((relative_error(found, gradient), relative_error(rounded, gradient)))
+    for name, pairs in errors.items():
+        ours_off, plain_off = (median(column) for column in zip(*pairs, strict=True))
+        assert ours_off <= 2 * max(plain_off, FLOORS[torch.float32]), (name, ours_off, plain_off)
+
+
+# --- files, and memory that nobody wrote ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("saved_by", "loaded_by"), [("triton", "reference"), ("reference", "triton")])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_file_of_weights_serves_both_implementations(name: str, saved_by: Impl, loaded_by: Impl) -> None:
+    network, other = build(name, saved_by, seed=1), build(name, loaded_by, seed=2)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    image = sample(1, 3, 32, 32)
+    with torch.no_grad():
+        assert relative_error(other(image), network(image)) < 1e-5
+
+
+@pytest.fixture
+def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@pytest.mark.usefixtures("unwritten_memory_is_nan")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_result_holds_memory_that_nobody_wrote(name: str) -> None:
+    assert torch.empty(3, device=DEVICE).isnan().all()
+    image = sample(2, 3, 28, 24)
+    found = results(build(name, "triton"), image, torch.channels_last)
+    for key, value in found.items():
+        assert value.isfinite().all(), key
+    torch.use_deterministic_algorithms(False)
+    for key, value in results(build(name, "triton"), image, torch.channels_last).items():
+        assert torch.equal(found[key], value), key
