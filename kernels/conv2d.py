@@ -227,5 +227,5 @@ def check_weight(name: str, weight: Tensor, x: Tensor) -> None:
     """Refuse what is not a 3x3 weight for x's channels and dtype."""
     if weight.dim() != 4 or weight.shape[1:] != (x.size(1), 3, 3):
         raise ValueError(f"{name} must be [C_out, {x.size(1)}, 3, 3], got {tuple(weight.shape)}")
-    if weight.dtype != x.dtype:
-        raise TypeError(f"{name} must be {x.dtype} as x is, got {weight.dtype}")
+    if weight.dtype != x.dtype or weight.device != x.device:
+        raise TypeError(f"{name} must be {x.dtype} on {x.device} as x is, got {weight.dtype} on {weight.device}")

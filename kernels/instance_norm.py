@@ -238,10 +238,8 @@ def instance_norm(
         raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
     if residual is not None:
         _check_residual(x, residual)
-    if partials is not None and (
-        partials.dim() != 4 or partials.shape[::2] != (x.size(0), 3) or partials.size(3) != x.size(1)
-    ):
-        raise ValueError(f"partials must be [{x.size(0)}, tiles, 3, {x.size(1)}], got {tuple(partials.shape)}")
+    if partials is not None:
+        _check_partials(x, partials)
     implementation = IMPLEMENTATIONS[choose("instance_norm", impl, x)]
     return implementation(
         x,
@@ -252,6 +250,15 @@ def instance_norm(
         eps=eps,
         partials=partials,
     )
+
+
+def _check_partials(x: Tensor, partials: Tensor) -> None:
+    batch, channels = x.shape[:2]
+    if partials.dim() != 4 or partials.shape[::2] != (batch, 3) or partials.size(3) != channels or partials.size(1) < 1:
+        raise ValueError(f"partials must be [{batch}, tiles, 3, {channels}], got {tuple(partials.shape)}")
+    allowed = (torch.float32, torch.promote_types(x.dtype, torch.float32))
+    if partials.dtype not in allowed or partials.device != x.device:
+        raise TypeError(f"partials must be {allowed[-1]} on {x.device}, got {partials.dtype} on {partials.device}")
 
 
 def _check_residual(x: Tensor, residual: Tensor) -> None:

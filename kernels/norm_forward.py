@@ -2,7 +2,7 @@
 
 The mean of a plane is kept as a pair: (high, low) is its unevaluated sum of two float32, so that (x - high) - low is
 exact to float32 rounding of the *deviation*, however large the mean is. Splits of a plane take their statistics about
-its first pixel.
+a pivot, the median of three of its pixels.
 """
 
 from typing import Any
@@ -57,9 +57,10 @@ def combined_statistics(
         block_m2 = tl.sum(part_m2 + count * deviation * deviation, axis=0, keep_dims=True)
         # And with the splits before them.
         weight = block_count / tl.maximum(seen + block_count, 1.0)
-        step = ((block_mean - mean) - mean_low) + block_lost
+        step, step_low = block_mean - mean, block_lost - mean_low
         mean, rounding = two_sum(mean, step * weight)
-        mean_low += rounding
+        mean_low += rounding + step_low * weight
+        step += step_low
         m2 += block_m2 + step * step * seen * weight
         seen += block_count
     high, low = two_sum(pivot, mean)
@@ -112,11 +113,17 @@ def store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, c
 
 
 @triton.jit
-def load_pivot(x_ptr, channel, channel_mask, channels, channel_stride, CHANNELS_LAST: tl.constexpr):
-    """The first pixel of each plane, [1, C] float32."""
-    first = tl.zeros([1], tl.int32)
-    offsets = tile_offsets(first, channel, channels, channel_stride, CHANNELS_LAST)
-    return tl.load(x_ptr + offsets, mask=channel_mask[None, :], other=0.0).to(tl.float32)
+def load_pivot(x_ptr, pixels, channel, channel_mask, channels, channel_stride, CHANNELS_LAST: tl.constexpr):
+    """The median of three pixels of each plane, [1, C] float32: one outlier does not become the pivot."""
+    pixel = tl.zeros([1], tl.int32)
+    mask = channel_mask[None, :]
+    offsets = tile_offsets(pixel, channel, channels, channel_stride, CHANNELS_LAST)
+    first = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    offsets = tile_offsets(pixel + pixels // 2, channel, channels, channel_stride, CHANNELS_LAST)
+    middle = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    offsets = tile_offsets(pixel + (pixels - 1), channel, channels, channel_stride, CHANNELS_LAST)
+    last = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    return tl.maximum(tl.minimum(first, middle), tl.minimum(tl.maximum(first, middle), last))
 
 
 @triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
@@ -142,7 +149,7 @@ def instance_norm_statistics(
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
-    pivot = load_pivot(x_ptr, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
+    pivot = load_pivot(x_ptr, height * width, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
 
     first = split * pixels_per_program
     last = tl.minimum(first + pixels_per_program, height * width)
@@ -190,7 +197,7 @@ def instance_norm_apply(
     residual_channel_stride,
     eps,
     slope,
-    PIVOTED: tl.constexpr,  # whether the partials' means are relative to the first pixel
+    PIVOTED: tl.constexpr,  # whether the partials' means are relative to the pivot
     X_CHANNELS_LAST: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     RESIDUAL_CHANNELS_LAST: tl.constexpr,
@@ -213,7 +220,7 @@ def instance_norm_apply(
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
     if PIVOTED:
-        pivot = load_pivot(x_ptr, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
+        pivot = load_pivot(x_ptr, height * width, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
     else:
         pivot = tl.zeros([1, BLOCK_CHANNELS], tl.float32)
     high, low, rstd = combined_statistics(
@@ -297,7 +304,7 @@ def instance_norm_on_chip(
     deviation = tl.where(in_image, (x - high) - low, 0.0)
     m2 = tl.sum(deviation * deviation, axis=0, keep_dims=True)
     if COOPERATIVE:
-        pivot = load_pivot(x_ptr, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
+        pivot = load_pivot(x_ptr, height * width, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
         mean = (high - pivot) + low
         store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, channel_mask, channels)
         arrive_and_wait(arrivals_ptr, image * tl.num_programs(1) + channel_block, splits)
@@ -337,6 +344,8 @@ def norm_forward(
     statistics = torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
     if x.numel() == 0:
         return y, statistics
+    if partials is not None:
+        partials = partials.contiguous()
     choose = launch.norm_plan if partials is None else launch.two_phase_rule
     plan = choose("forward", (batch, channels, height, width), pad, x.dtype, launch.gpu_of(x))
     x_at = addressable(x, adjacent_rows=True)

@@ -350,7 +350,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "conv: weight of another dtype": (
         lambda: conv2d_reflect(X, W.double()),
         TypeError,
-        "weight must be torch.float32 as x is, got torch.float64",
+        "weight must be torch.float32 on cpu as x is, got torch.float64",
     ),
     "block: 3-D": (lambda: residual_block(X[0], W, W), ValueError, r"x must be \[N, C, H, W\]"),
     "block: integers": (lambda: residual_block(X.int(), W, W), TypeError, "x must be a floating-point tensor"),
@@ -368,7 +368,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "block: weight2 of another dtype": (
         lambda: residual_block(X, W, W.half()),
         TypeError,
-        "weight2 must be torch.float32 as x is, got torch.float16",
+        "weight2 must be torch.float32 on cpu as x is, got torch.float16",
     ),
     "block: pad_out": (lambda: residual_block(X, W, W, pad_out=2), ValueError, "pad_out must be 0 or 1, got 2"),
 }

@@ -27,7 +27,7 @@ def bytes_by_hand(direction: Direction, site: NormSite, dtype: torch.dtype) -> i
     if direction == "forward" and plan.variant == "on_chip":
         return x + x * residual + y + 3 * per_channel
     if direction == "forward":
-        partials, pivot, programs_of_y = 3 * programs * per_channel, channels * size, plan.programs(padded)
+        partials, pivot, programs_of_y = 3 * programs * per_channel, 3 * channels * size, plan.programs(padded)
         first = x + programs * pivot + partials
         # Every pixel of the padded result gathers its own x and residual.
         return first + programs_of_y * (partials + pivot) + y + y * residual + y + 3 * per_channel

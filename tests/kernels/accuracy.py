@@ -1,0 +1,115 @@
+"""Measures operators against float64 and holds them to what PyTorch's native operators lose in the same dtype.
+
+An error is a root mean square relative to that of the exact result. The exact result is the reference in float64 on the
+same rounded inputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from kernels import Impl
+from tests.kernels.operands import DTYPES, Operator, values
+
+FLOORS = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
+MARGIN = 1.25
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One result, or one gradient, of an operator."""
+
+    dtype: torch.dtype
+    is_gradient: bool
+    error: float
+    native_error: float
+
+    @property
+    def allowed(self) -> float:
+        return MARGIN * max(self.native_error, FLOORS[self.dtype])
+
+
+COMPARISONS: list[Comparison] = []
+
+
+def summary() -> list[str]:
+    """What all comparisons of this run come to, for people; nothing where there were none."""
+    if not COMPARISONS:
+        return []
+    lines = [f"accuracy against float64, {len(COMPARISONS)} comparisons; allowed is {MARGIN} x PyTorch's own error"]
+    for what, is_gradient in (("forward", False), ("gradients", True)):
+        found = {d: [c for c in COMPARISONS if c.dtype == d and c.is_gradient == is_gradient] for d in DTYPES}
+        worst = {d: max(c.error / c.allowed for c in some) for d, some in found.items() if some}
+        ratios = {d: [c.error / c.native_error for c in some if c.native_error] for d, some in found.items()}
+        lines.append(f"  {what}: worst share of what is allowed: {_listed(worst)}")
+        lines.append(
+            f"  {what}: median of error / PyTorch's: {_listed({d: median(r) for d, r in ratios.items() if r})}"
+        )
+    return lines
+
+
+def _listed(numbers: dict[torch.dtype, float]) -> str:
+    return ", ".join(f"{str(dtype).removeprefix('torch.')} {number:.2f}" for dtype, number in numbers.items())
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    """Root mean square of the error over that of the exact result; NaN where found is not finite."""
+    size = exact.square().mean().sqrt()
+    assert size > 0, "the exact result vanishes, so that nothing is relative to it"
+    return float((found.double() - exact).square().mean().sqrt() / size)
+
+
+def assert_accurate(name: str, found: Tensor, native: Tensor, exact: Tensor, *, is_gradient: bool) -> None:
+    """At most MARGIN times the larger of PyTorch's own error and the floor."""
+    assert found.shape == exact.shape, f"{name} is {tuple(found.shape)}, not {tuple(exact.shape)}"
+    assert found.dtype == native.dtype, f"{name} is {found.dtype}, not {native.dtype}"
+    assert found.isfinite().all(), f"{name} has {int((~found.isfinite()).sum())} elements that are not finite"
+    result = Comparison(found.dtype, is_gradient, relative_error(found, exact), relative_error(native, exact))
+    COMPARISONS.append(result)
+    assert result.error <= result.allowed, (
+        f"{name}: error {result.error:.3g}, PyTorch's {result.native_error:.3g}, allowed {result.allowed:.3g}"
+    )
+
+
+def assert_as_accurate_as_pytorch(
+    operator: Operator, *inputs: Tensor, dy: Tensor | None = None, wanted: Sequence[int] | None = None
+) -> None:
+    """Triton's result and its gradients, of all inputs or of the `wanted` ones, against float64 and against PyTorch.
+
+    `dy` is the gradient of the result. What Triton returns is channels last, and it leaves its inputs alone.
+    """
+    wanted = range(len(inputs)) if wanted is None else wanted
+    # PyTorch's own gradient is wrong for some layouts (test_the_reference_has_the_same_gradients_in_every_layout), and
+    # a yardstick has none.
+    dense = [x.contiguous() for x in inputs]
+    exact, exact_leaves = _run(operator, "reference", [x.double() for x in dense], wanted)
+    native, native_leaves = _run(operator, "reference", dense, wanted)
+    if dy is None:
+        dy = values(*exact.shape, dtype=inputs[0].dtype, seed=99)
+    before = [_bytes_of(x).clone() for x in (*inputs, dy)]
+    found, leaves = _run(operator, "triton", inputs, wanted)
+    assert found.is_contiguous(memory_format=torch.channels_last), f"the result's strides are {found.stride()}"
+    assert_accurate("the result", found.detach(), native.detach(), exact.detach(), is_gradient=False)
+    gradients = torch.autograd.grad(found, leaves, dy)
+    native_gradients = torch.autograd.grad(native, native_leaves, dy.contiguous())
+    exact_gradients = torch.autograd.grad(exact, exact_leaves, dy.double().contiguous())
+    for index, *compared in zip(wanted, gradients, native_gradients, exact_gradients, strict=True):
+        assert_accurate(f"the gradient of input {index}", *compared, is_gradient=True)
+    for x, kept in zip((*inputs, dy), before, strict=True):
+        assert torch.equal(_bytes_of(x), kept), "an operator wrote to its input"
+
+
+def _run(
+    operator: Operator, impl: Impl, inputs: Sequence[Tensor], wanted: Sequence[int]
+) -> tuple[Tensor, list[Tensor]]:
+    # A detached tensor keeps strides and storage: an expanded or sliced input reaches the operator as such.
+    leaves = [x.detach().requires_grad_(index in wanted) for index, x in enumerate(inputs)]
+    return operator(impl, *leaves), [leaves[index] for index in wanted]
+
+
+def _bytes_of(x: Tensor) -> Tensor:
+    """The whole storage behind x, also what lies between its elements."""
+    return torch.empty(0, dtype=torch.uint8, device=x.device).set_(x.untyped_storage())
