@@ -33,6 +33,7 @@ from kernels.sites import NormSite, all_sites, generator_sites, run_backward, ru
 from kernels.triton_language import Grid, launching_with
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DIRECTIONS: tuple[launch.Direction, ...] = ("forward", "backward")
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
 # Shared memory that one program may use, from the CUDA C++ programming guide, table of compute capabilities.
 SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
@@ -75,6 +76,20 @@ class Specialisation:
     def has_wide_rows(self) -> bool:
         """False for the 3-channel image: nothing in rows of 3 elements is 16 bytes wide."""
         return int(dict(self.constants)["BLOCK_CHANNELS"]) >= 8
+
+    @property
+    def wide_loads_needed(self) -> int:
+        """Loads of 128 bits in a norm's code when every operand of a tile is read that way."""
+        constants = dict(self.constants)
+        if not self.name.startswith("instance_norm"):
+            return 0
+        tile_bytes = constants["BLOCK_PIXELS"] * constants["BLOCK_CHANNELS"] * (4 if self.dtype == "fp32" else 2)
+        of_an_operand = tile_bytes // (16 * 32 * dict(self.options)["num_warps"])
+        operands = 1 + constants.get("HAS_RESIDUAL", False)
+        if "backward" in self.name:
+            # Folding a pad looks at nine places of dY.
+            operands = 1 + (9 if constants["PAD"] else 1) + constants["HAS_SKIP"]
+        return int(of_an_operand * operands)
 
     @property
     def flags(self) -> str:
@@ -139,9 +154,13 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
         _run_site(site, batch, dtype)
         if site.feeds_block:  # compiled graphs add the two gradients themselves
             _run_site(dataclasses.replace(site, feeds_block=False), batch, dtype)
-    for direction in ("forward", "backward"):
-        with launch.forcing(launch.cooperative_plan(direction)):
-            _run_site(generator_sites()[3], batch, dtype, direction)
+    site = generator_sites()[3]
+    for direction in DIRECTIONS:
+        plan = launch.cooperative_plan(direction, site.shape(1), dtype, launch.gpu_of(image))
+        if plan is not None:  # a GPU of few multiprocessors cannot hold the programs of this site at once
+            with launch.forcing(plan):
+                _run_site(site, batch, dtype, direction)
+    _run_site(NormSite("an image of 2^31 elements", 64, 5800, "relu", pad=1), 1, dtype)
     x = torch.empty((batch, 256, 64, 64), dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
     weight = torch.empty((256, 256, 3, 3), dtype=dtype, device="meta")
     for reflect in (True, False):
@@ -173,6 +192,8 @@ class Report:
     """widest global load"""
     store_bits: int
     """widest global store"""
+    wide_loads: int
+    """how many global loads of 128 bits the code holds"""
     tensor_core: str
     """its instruction, "" for none"""
 
@@ -188,6 +209,9 @@ class Report:
             for what, bits in (("load", self.load_bits), ("store", self.store_bits)):
                 if bits < 128 and not (what == "store" and self.specialisation.stores_sums_only):
                     broken.append(f"widest global {what} has {bits} bits, not 128")
+            if self.wide_loads < self.specialisation.wide_loads_needed:
+                needed = self.specialisation.wide_loads_needed
+                broken.append(f"{self.wide_loads} global loads of 128 bits, {needed} if all operands are read so")
         if self.specialisation.name == "conv2d_3x3" and self.specialisation.multiplies_on_tensor_cores:
             expected = TENSOR_CORES[self.specialisation.capability]
             if not self.tensor_core.startswith(expected):
@@ -221,6 +245,7 @@ def compiled(specialisation: Specialisation) -> Report:
         binary.metadata.shared,
         _widest(ptx, "ld"),
         _widest(ptx, "st"),
+        len(re.findall(r"\bld\.global[.\w:]*\.v4\.[bfsu]32|\bld\.global[.\w:]*\.v2\.[bfsu]64", ptx)),
         tensor_core.group(0) if tensor_core else "",
     )
 

@@ -53,8 +53,9 @@ def conv2d_3x3(
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Implicit GEMM: M pixels of y by C_out, K = 9 C; nothing is unfolded or padded in memory."""
-    output_block, tile, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    tile, output_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels, outputs = widened(channels, WIDE), widened(outputs, WIDE)
+    x_row_stride = widened(x_row_stride, WIDE)
     pixels = height * width
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, True)
     y_ptr = image_pointer(y_ptr, image, pixels, outputs, True)
@@ -91,6 +92,14 @@ def conv2d_3x3(
     store_partial(partial_ptr, count, mean, m2, image, tile, splits, output, output_mask, outputs)
 
 
+def _tf32_is_allowed() -> bool:
+    """PyTorch has two switches for the same thing, and refuses to read the older one when the newer was set."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")
+
+
 def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, Tensor]:
     """Launch the convolution: y [N, C_out, H, W], channels last, and its partials.
 
@@ -122,12 +131,12 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
         "splits": tiles,
         "REFLECT": reflect,
         "WIDE": needs_wide_offsets(x_at.tensor, y),
-        "PRECISION": "tf32" if torch.backends.cudnn.allow_tf32 else "ieee",
+        "PRECISION": "tf32" if x.dtype == torch.float32 and _tf32_is_allowed() else "ieee",
         "BLOCK_PIXELS": plan.block_pixels,
         "BLOCK_OUTPUTS": plan.block_outputs,
         "BLOCK_CHANNELS": plan.block_channels,
     }
-    grid = (launch.ceil_div(outputs, plan.block_outputs), tiles, batch)
+    grid = (tiles, launch.ceil_div(outputs, plan.block_outputs), batch)
     run_kernel(conv2d_3x3, grid, arguments, **plan.options)
     return y, partials
 

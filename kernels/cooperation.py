@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.launch import NormPlan, ceil_div
+from kernels.launch import REGISTERS_OF_A_MULTIPROCESSOR, NormPlan, ceil_div, gpu_of
 from kernels.triton_language import INTERPRETED, tl, triton
 
 
@@ -36,6 +36,14 @@ def cooperate(plan: NormPlan, x: Tensor, values: int) -> tuple[dict[str, Any], d
             "have; run it on a GPU"
         )
     blocks = ceil_div(channels, plan.block_channels)
+    resident = gpu_of(x).multiprocessors * (
+        REGISTERS_OF_A_MULTIPROCESSOR // (32 * plan.num_warps * plan.options["maxnreg"])
+    )
+    if splits * blocks * batch > resident:
+        raise ValueError(
+            f"the cooperative plan needs {splits * blocks * batch} programs at once for {tuple(x.shape)}, "
+            f"{gpu_of(x).name} holds {resident}: take it out of the tuned table"
+        )
     partials = torch.empty((batch, splits, values, channels), dtype=torch.float32, device=x.device)
     arrivals = torch.zeros(batch * blocks, dtype=torch.int32, device=x.device)
     arguments = {"splits": splits, "partial_ptr": partials, "arrivals_ptr": arrivals, "COOPERATIVE": True}

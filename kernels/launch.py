@@ -157,11 +157,17 @@ ON_CHIP: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
     ("backward", 2): (OnChip(1024, 16, 16),),
     ("backward", 4): (OnChip(1024, 16, 16),),
 }
-COOPERATIVE: Mapping[Direction, OnChip] = {"forward": OnChip(1024, 16, 16), "backward": OnChip(512, 8, 16)}
+# The same for programs that share a plane. Backward in float32 has no tile of 16 bytes a row that compiles so.
+COOPERATIVE: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
+    ("forward", 2): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
+    ("forward", 4): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
+    ("backward", 2): (OnChip(512, 16, 8),),
+    ("backward", 4): (),
+}
 TWO_PHASE_WARPS = 8
 PROGRAMS_PER_MULTIPROCESSOR = 2  # of 8 warps, hence at most 128 registers a thread
 MOST_IMAGES = 65535  # of one launch: the third dimension of CUDA's grid
-MOST_SPLITS = 32  # every program of phase 2 reads all splits again
+MOST_SPLITS = 32  # aimed at: every program of phase 2 reads all splits again
 TENSORS_IN_FLIGHT: Mapping[Direction, int] = {"forward": 3, "backward": 4}
 
 
@@ -190,9 +196,12 @@ def _norm_plan(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype,
 
 
 def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
-    """On chip where a program can hold a plane, because it reads x once; else two phases."""
+    """On chip where a program can hold a plane, because it reads x once; else two phases.
+
+    Channels that are no multiple of 16 are read element by element, which takes more registers than a plane leaves.
+    """
     pixels = shape[2] * shape[3]
-    for tile in ON_CHIP[direction, dtype.itemsize]:
+    for tile in () if shape[1] % 16 else ON_CHIP[direction, dtype.itemsize]:
         if pixels <= tile.pixels:
             images = min(max(1, shape[0]), MOST_IMAGES)
             return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, images)
@@ -215,10 +224,17 @@ def two_phase_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dt
     return NormPlan("two_phase", block_pixels, block_channels, TWO_PHASE_WARPS, pixels_per_program, images)
 
 
-def cooperative_plan(direction: Direction) -> NormPlan:
-    """Programs that share a plane and keep x on chip. Only a tuned table asks for it: all must be resident at once."""
-    tile = COOPERATIVE[direction]
-    return NormPlan("cooperative", tile.pixels, tile.channels, tile.num_warps, tile.pixels, 1)
+def cooperative_plan(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> NormPlan | None:
+    """Programs that share a plane and keep x on chip, or None where they would not all be resident at once.
+
+    Only a tuned table asks for it. One program fills a multiprocessor's registers.
+    """
+    _, channels, height, width = shape
+    for tile in COOPERATIVE[direction, dtype.itemsize]:
+        plan = NormPlan("cooperative", tile.pixels, tile.channels, tile.num_warps, tile.pixels, 1)
+        if plan.programs(height * width) * ceil_div(channels, tile.channels) <= gpu.multiprocessors:
+            return plan
+    return None
 
 
 def _images_per_launch(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:

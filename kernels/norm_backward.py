@@ -129,7 +129,9 @@ def instance_norm_backward_sums(
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
     dy_channel_stride = widened(dy_channel_stride, WIDE)
+    dy_row_stride = widened(dy_row_stride, WIDE)
     skip_channel_stride = widened(skip_channel_stride, WIDE)
+    skip_row_stride = widened(skip_row_stride, WIDE)
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
     skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
@@ -208,7 +210,9 @@ def instance_norm_backward_apply(
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
     dy_channel_stride = widened(dy_channel_stride, WIDE)
+    dy_row_stride = widened(dy_row_stride, WIDE)
     skip_channel_stride = widened(skip_channel_stride, WIDE)
+    skip_row_stride = widened(skip_row_stride, WIDE)
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
     skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
@@ -289,7 +293,9 @@ def instance_norm_backward_on_chip(
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
     dy_channel_stride = widened(dy_channel_stride, WIDE)
+    dy_row_stride = widened(dy_row_stride, WIDE)
     skip_channel_stride = widened(skip_channel_stride, WIDE)
+    skip_row_stride = widened(skip_row_stride, WIDE)
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
     skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
@@ -305,6 +311,12 @@ def instance_norm_backward_on_chip(
     mask = (pixel < pixels)[:, None] & channel_mask[None, :]
     offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    xhat = normalised(x, high, low, rstd)
+    if REMAKE:
+        store_padded(
+            remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask, PAD > 0,
+            height, width, channels, PAD,
+        )  # fmt: skip
     h = gradient_after_sum(
         dy_ptr, skip_ptr, row, column, channel, mask, True, height, width, channels,
         dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
@@ -313,7 +325,6 @@ def instance_norm_backward_on_chip(
     dense = tile_offsets(pixel, channel, channels, 0, True)
     if STORE_H:
         tl.store(d_residual_ptr + dense, h.to(d_residual_ptr.dtype.element_ty), mask=mask)
-    xhat = normalised(x, high, low, rstd)
     g = activation_gradient(h, xhat, slope, ACTIVATION)
     sum_g = tl.sum(g, axis=0, keep_dims=True)
     sum_gx = tl.sum(g * xhat, axis=0, keep_dims=True)
@@ -323,11 +334,6 @@ def instance_norm_backward_on_chip(
         sum_g, sum_gx = combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, 16)
     dx = rstd * (g - sum_g / pixels - xhat * (sum_gx / pixels))
     tl.store(dx_ptr + dense, dx.to(dx_ptr.dtype.element_ty), mask=mask)
-    if REMAKE:
-        store_padded(
-            remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask, PAD > 0,
-            height, width, channels, PAD,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -367,8 +373,9 @@ def norm_backward(
     remade = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x) if remake else None
     if x.numel() == 0:
         return NormGradients(dx, d_residual, remade)
-    plan = launch.norm_plan("backward", shape, pad, x.dtype, launch.gpu_of(x))
     x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)
+    choose = launch.norm_plan if x_at.channels_last else launch.two_phase_rule
+    plan = choose("backward", shape, pad, x.dtype, launch.gpu_of(x))
     skip_at = x_at if skip is None else addressable(skip)
     for images in plan.chunks(batch):
         arguments = {

@@ -212,6 +212,7 @@ def instance_norm_apply(
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
     residual_channel_stride = widened(residual_channel_stride, WIDE)
+    residual_row_stride = widened(residual_row_stride, WIDE)
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     residual_ptr = image_pointer(residual_ptr, image, residual_image_stride, channels, RESIDUAL_CHANNELS_LAST)
     padded_width = width + 2 * PAD
@@ -285,6 +286,7 @@ def instance_norm_on_chip(
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
     residual_channel_stride = widened(residual_channel_stride, WIDE)
+    residual_row_stride = widened(residual_row_stride, WIDE)
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     residual_ptr = image_pointer(residual_ptr, image, residual_image_stride, channels, RESIDUAL_CHANNELS_LAST)
     y_ptr = image_pointer(y_ptr, image, (height + 2 * PAD) * (width + 2 * PAD), channels, True)
@@ -346,9 +348,10 @@ def norm_forward(
         return y, statistics
     if partials is not None:
         partials = partials.contiguous()
-    choose = launch.norm_plan if partials is None else launch.two_phase_rule
-    plan = choose("forward", (batch, channels, height, width), pad, x.dtype, launch.gpu_of(x))
     x_at = addressable(x, adjacent_rows=True)
+    # Statistics that are there already, and elements that lie apart, leave nothing to gain on chip.
+    choose = launch.norm_plan if partials is None and x_at.channels_last else launch.two_phase_rule
+    plan = choose("forward", (batch, channels, height, width), pad, x.dtype, launch.gpu_of(x))
     residual_at = x_at if residual is None else addressable(residual)
     for images in plan.chunks(batch):
         arguments = {

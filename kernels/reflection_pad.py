@@ -61,6 +61,7 @@ def reflection_pad_forward(
     tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
+    x_row_stride = widened(x_row_stride, WIDE)
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     padded_width = width + 2 * PAD
@@ -96,6 +97,7 @@ def reflection_pad_backward(
     tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
+    x_row_stride = widened(x_row_stride, WIDE)
     x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
     dx_ptr = image_pointer(dx_ptr, image, height * width, channels, True)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)

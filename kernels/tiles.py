@@ -9,6 +9,8 @@ until the image itself has 2^31 elements and `WIDE` widens them too.
 
 from kernels.triton_language import tl, triton
 
+# A return that depends on a compile-time flag needs its `else`: Triton reads on behind a return, and wants one type.
+
 
 @triton.jit
 def image_pointer(ptr, image, image_stride, channels, CHANNELS_LAST: tl.constexpr):
@@ -24,7 +26,8 @@ def widened(size, WIDE: tl.constexpr):
     """A size that offsets are computed with, in 64 bits where an image needs them."""
     if WIDE:
         return tl.cast(size, tl.int64)
-    return size
+    else:
+        return size
 
 
 @triton.jit
@@ -38,7 +41,8 @@ def tile_offsets(
     """Element offsets [P, C] of a tile inside its image."""
     if CHANNELS_LAST:
         return pixel[:, None] * channels + channel[None, :]
-    return pixel[:, None] + channel[None, :] * channel_stride
+    else:
+        return pixel[:, None] + channel[None, :] * channel_stride
 
 
 @triton.jit
@@ -57,9 +61,10 @@ def mirror_images(position, side, PAD: tl.constexpr, COPY: tl.constexpr):
     """
     if COPY == 0:
         return position + PAD, position >= 0
-    if COPY == 1:
+    elif COPY == 1:
         return PAD - position, (position >= 1) & (position <= PAD)
-    return 2 * (side - 1) - position + PAD, (position >= side - 1 - PAD) & (position <= side - 2)
+    else:
+        return 2 * (side - 1) - position + PAD, (position >= side - 1 - PAD) & (position <= side - 2)
 
 
 @triton.jit
@@ -113,18 +118,19 @@ def folded(
     if PAD == 0:
         offsets = tile_offsets(row * row_stride + column, channel, channels, channel_stride, CHANNELS_LAST)
         return tl.load(y_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    total = tl.zeros(mask.shape, tl.float32)
-    total = _folded_row(
-        y_ptr, total, 0, row, column, channel, mask, height, width, channels,
-        row_stride, channel_stride, PAD, CHANNELS_LAST,
-    )  # fmt: skip
-    if near_edge:
-        for row_copy in tl.static_range(1, 3):
-            total = _folded_row(
-                y_ptr, total, row_copy, row, column, channel, mask, height, width, channels,
-                row_stride, channel_stride, PAD, CHANNELS_LAST,
-            )  # fmt: skip
-    return total
+    else:
+        total = tl.zeros(mask.shape, tl.float32)
+        total = _folded_row(
+            y_ptr, total, 0, row, column, channel, mask, height, width, channels,
+            row_stride, channel_stride, PAD, CHANNELS_LAST,
+        )  # fmt: skip
+        if near_edge:
+            for row_copy in tl.static_range(1, 3):
+                total = _folded_row(
+                    y_ptr, total, row_copy, row, column, channel, mask, height, width, channels,
+                    row_stride, channel_stride, PAD, CHANNELS_LAST,
+                )  # fmt: skip
+        return total
 
 
 @triton.jit
@@ -132,7 +138,8 @@ def rows_near_edge(first_pixel, last_pixel, height, width, PAD: tl.constexpr):
     """Whether the rows of a range of pixels reach the ones that reflection copies."""
     if PAD == 0:
         return False
-    return (first_pixel // width <= PAD) | (last_pixel // width >= height - 1 - PAD)
+    else:
+        return (first_pixel // width <= PAD) | (last_pixel // width >= height - 1 - PAD)
 
 
 @triton.jit
@@ -176,9 +183,10 @@ def activated(x, slope, ACTIVATION: tl.constexpr):
     if ACTIVATION == "relu":
         # Not maximum(x, 0): a NaN must stay one.
         return tl.where(x < 0, 0.0, x)
-    if ACTIVATION == "leaky_relu":
+    elif ACTIVATION == "leaky_relu":
         return tl.where(x < 0, x * slope, x)
-    return x
+    else:
+        return x
 
 
 @triton.jit
@@ -186,6 +194,7 @@ def activation_gradient(g, x, slope, ACTIVATION: tl.constexpr):
     """g * act'(x), 0 at x = 0 for relu as in PyTorch."""
     if ACTIVATION == "relu":
         return tl.where(x > 0, g, 0.0)
-    if ACTIVATION == "leaky_relu":
+    elif ACTIVATION == "leaky_relu":
         return tl.where(x > 0, g, g * slope)
-    return g
+    else:
+        return g

@@ -53,6 +53,8 @@ def run_kernel(kernel: Any, grid: Grid, arguments: Mapping[str, Any], **options:
 
     `arguments` may serve several kernels: each takes those it names. `options` are Triton's, such as num_warps.
     """
+    if max(grid[1:]) > 65535:
+        raise ValueError(f"a launch takes at most 65535 images and blocks of channels, got a grid of {grid}: split x")
     taken = {name: arguments[name] for name in kernel.arg_names}
     x: Tensor = taken["x_ptr"]
     if not x.is_cuda or x.device.index == torch.cuda.current_device():

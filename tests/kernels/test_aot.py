@@ -56,6 +56,7 @@ def report(**changes: object) -> aot.Report:
         "shared_bytes": 98304,
         "load_bits": 128,
         "store_bits": 128,
+        "wide_loads": 0,
         "tensor_core": "wgmma.mma_async.sync",
     }
     return aot.Report(**(values | changes))  # type: ignore[arg-type]

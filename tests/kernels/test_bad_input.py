@@ -141,7 +141,7 @@ def test_the_cooperative_variant_is_refused_in_the_interpreter_where_it_would_wa
     direction: launch.Direction,
 ) -> None:
     with (
-        launch.forcing(launch.cooperative_plan(direction)),
+        launch.forcing(launch.NormPlan("cooperative", 16, 4, 1, 16, 1)),
         pytest.raises(RuntimeError, match=r"the cooperative variant waits .* run it on a GPU"),
     ):
         run_norm(direction)

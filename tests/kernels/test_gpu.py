@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -66,53 +67,69 @@ def test_an_image_of_more_than_2_to_the_31_elements_is_normalised_and_padded_to_
     assert gradients.dx.isfinite().all()
 
 
-SHAPES = [(1, 256, 64, 64), (2, 128, 128, 128), (1, 64, 256, 256), (3, 24, 70, 50)]
+def cooperative(direction: launch.Direction, x: Tensor) -> NormPlan:
+    n, c, h, w = x.shape
+    plan = launch.cooperative_plan(direction, (n, c, h, w), x.dtype, launch.gpu_of(x))
+    if plan is None:
+        pytest.skip(f"{launch.gpu_of(x).name} does not hold all programs of {tuple(x.shape)} at once")
+    return plan
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def run_forward(plan: NormPlan, x: Tensor, pad: int) -> list[Tensor]:
+    residual = activations(*x.shape, seed=1, dtype=x.dtype)
+    with launch.forcing(plan):
+        return list(
+            norm_forward(x, activation="leaky_relu", negative_slope=0.2, residual=residual, pad=pad, eps=1e-5)
+        )
+
+
+def run_backward(plan: NormPlan, x: Tensor, pad: int) -> list[Tensor]:
+    dy = activations(*x.shape[:2], x.size(2) + 2 * pad, x.size(3) + 2 * pad, seed=2, dtype=x.dtype)
+    _, statistics = norm_forward(x, activation="none", negative_slope=0.0, residual=None, pad=0, eps=1e-5)
+    options = {"activation": "leaky_relu", "negative_slope": 0.2, "pad": pad, "wants_residual": True, "remake": True}
+    with launch.forcing(plan):
+        gradients = norm_backward(dy, x, statistics, **options)  # type: ignore[arg-type]  # each of its own type
+    assert gradients.d_residual is not None
+    assert gradients.remade is not None
+    return [gradients.dx, gradients.d_residual, gradients.remade]
+
+
+@pytest.mark.parametrize("shape", [(1, 256, 64, 64), (2, 128, 128, 128), (1, 64, 256, 256), (3, 24, 70, 50)], ids=str)
 @pytest.mark.parametrize("pad", [0, 1, 3])
-def test_programs_that_cooperate_agree_with_two_phases(shape: tuple[int, int, int, int], pad: int) -> None:
-    x, residual = activations(*shape), activations(*shape, seed=1)
-    dy = activations(*shape[:2], shape[2] + 2 * pad, shape[3] + 2 * pad, seed=2)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_programs_that_cooperate_forward_agree_with_two_phases(
+    shape: launch.Shape, pad: int, dtype: torch.dtype
+) -> None:
+    x = activations(*shape, dtype=dtype)
+    apart = launch.two_phase_rule("forward", shape, pad, dtype, launch.gpu_of(x))
+    assert_agreement(run_forward(cooperative("forward", x), x, pad), run_forward(apart, x, pad))
 
-    def run(forward: NormPlan, backward: NormPlan) -> list[Tensor]:
-        with launch.forcing(forward):
-            y, statistics = norm_forward(
-                x, activation="leaky_relu", negative_slope=0.2, residual=residual, pad=pad, eps=1e-5
-            )
-        with launch.forcing(backward):
-            gradients = norm_backward(
-                dy,
-                x,
-                statistics,
-                activation="leaky_relu",
-                negative_slope=0.2,
-                pad=pad,
-                wants_residual=True,
-                remake=True,
-            )
-        assert gradients.d_residual is not None
-        assert gradients.remade is not None
-        return [y, statistics, gradients.dx, gradients.d_residual, gradients.remade]
 
-    gpu = launch.gpu_of(x)
-    together = run(launch.cooperative_plan("forward"), launch.cooperative_plan("backward"))
-    apart = run(
-        launch.two_phase_rule("forward", shape, pad, BF16, gpu),
-        launch.two_phase_rule("backward", shape, pad, BF16, gpu),
-    )
+@pytest.mark.parametrize("shape", [(1, 256, 64, 64), (2, 64, 128, 64), (1, 16, 256, 256), (3, 24, 70, 50)], ids=str)
+@pytest.mark.parametrize("pad", [0, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_programs_that_cooperate_backward_agree_with_two_phases(
+    shape: launch.Shape, pad: int, dtype: torch.dtype
+) -> None:
+    x = activations(*shape, dtype=dtype)
+    apart = launch.two_phase_rule("backward", shape, pad, dtype, launch.gpu_of(x))
+    assert_agreement(run_backward(cooperative("backward", x), x, pad), run_backward(apart, x, pad))
+
+
+def assert_agreement(together: list[Tensor], apart: list[Tensor]) -> None:
     for one, other in zip(together, apart, strict=True):
-        assert relative_error(one, other.double()) < 4e-3
+        assert relative_error(one, other.double()) < (1e-6 if one.dtype == torch.float32 else 4e-3)
 
 
-def test_a_thousand_cooperative_launches_give_the_same_bits() -> None:
+@pytest.mark.parametrize(("direction", "run"), [("forward", run_forward), ("backward", run_backward)])
+def test_a_thousand_cooperative_launches_give_the_same_bits(
+    direction: launch.Direction, run: Callable[[NormPlan, Tensor, int], list[Tensor]]
+) -> None:
     x = activations(1, 256, 64, 64)
-    with launch.forcing(launch.cooperative_plan("forward")):
-        first = norm_forward(x, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5)
-        for _ in range(1000):
-            again = norm_forward(x, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5)
-            assert torch.equal(again[0], first[0])
-            assert torch.equal(again[1], first[1])
+    plan = cooperative(direction, x)
+    first = run(plan, x, 1)
+    for _ in range(1000):
+        assert all(torch.equal(one, other) for one, other in zip(run(plan, x, 1), first, strict=True))
 
 
 def test_a_captured_graph_replays_the_block_forward_and_backward() -> None:
