@@ -97,7 +97,8 @@ def _tf32_is_allowed() -> bool:
     try:
         return torch.backends.cudnn.allow_tf32
     except RuntimeError:
-        return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")
+        precision = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]  # absent from torch's stubs
+        return bool(precision == "tf32")
 
 
 def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, Tensor]:

@@ -184,13 +184,23 @@ def forcing(plan: NormPlan) -> Iterator[None]:
         _forced.pop()
 
 
-def norm_plan(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
-    """The plan for x of `shape` [N, C, H, W] and a result padded by `pad`: the GPU's tuned one, else by rule."""
-    return _forced[-1] if _forced else _norm_plan(direction, shape, pad, dtype, gpu)
+def norm_plan(
+    direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, *, channels_last: bool = True
+) -> NormPlan:
+    """The plan for x of `shape` [N, C, H, W] and a result padded by `pad`: the GPU's tuned one, else by rule.
+
+    Tables and rules are for `channels_last`. Where the elements of a pixel lie apart, two phases run: nothing is gained
+    by keeping a plane on chip that was read element by element.
+    """
+    return _forced[-1] if _forced else _norm_plan(direction, shape, pad, dtype, gpu, channels_last)
 
 
 @functools.lru_cache(maxsize=4096)
-def _norm_plan(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+def _norm_plan(
+    direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, channels_last: bool
+) -> NormPlan:
+    if not channels_last:
+        return two_phase_rule(direction, shape, pad, dtype, gpu)
     tuned = tuned_table(gpu.name).get(norm_key(direction, shape, pad, dtype))
     return NormPlan(**tuned) if tuned else norm_rule(direction, shape, pad, dtype, gpu)
 
@@ -200,10 +210,10 @@ def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, 
 
     Channels that are no multiple of 16 are read element by element, which takes more registers than a plane leaves.
     """
-    pixels = shape[2] * shape[3]
-    for tile in () if shape[1] % 16 else ON_CHIP[direction, dtype.itemsize]:
-        if pixels <= tile.pixels:
-            images = min(max(1, shape[0]), MOST_IMAGES)
+    batch, channels, height, width = shape
+    for tile in () if channels % 16 else ON_CHIP[direction, dtype.itemsize]:
+        if height * width <= tile.pixels:
+            images = min(max(1, batch), MOST_IMAGES)
             return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, images)
     return two_phase_rule(direction, shape, pad, dtype, gpu)
 

@@ -374,8 +374,7 @@ def norm_backward(
     if x.numel() == 0:
         return NormGradients(dx, d_residual, remade)
     x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)
-    choose = launch.norm_plan if x_at.channels_last else launch.two_phase_rule
-    plan = choose("backward", shape, pad, x.dtype, launch.gpu_of(x))
+    plan = launch.norm_plan("backward", shape, pad, x.dtype, launch.gpu_of(x), channels_last=x_at.channels_last)
     skip_at = x_at if skip is None else addressable(skip)
     for images in plan.chunks(batch):
         arguments = {

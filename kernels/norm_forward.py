@@ -349,9 +349,12 @@ def norm_forward(
     if partials is not None:
         partials = partials.contiguous()
     x_at = addressable(x, adjacent_rows=True)
-    # Statistics that are there already, and elements that lie apart, leave nothing to gain on chip.
-    choose = launch.norm_plan if partials is None and x_at.channels_last else launch.two_phase_rule
-    plan = choose("forward", (batch, channels, height, width), pad, x.dtype, launch.gpu_of(x))
+    shape = (batch, channels, height, width)
+    gpu = launch.gpu_of(x)
+    if partials is None:
+        plan = launch.norm_plan("forward", shape, pad, x.dtype, gpu, channels_last=x_at.channels_last)
+    else:  # the first phase is done already
+        plan = launch.two_phase_rule("forward", shape, pad, x.dtype, gpu)
     residual_at = x_at if residual is None else addressable(residual)
     for images in plan.chunks(batch):
         arguments = {

@@ -5,7 +5,6 @@ Memory that nobody wrote is NaN here, so that an element which a kernel forgets 
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -27,6 +26,8 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtyp
 
 # The networks' sites at a width and side at which the interpreter is quick; the smallest discriminator plane is 3x3.
 SITES = [*generator_sites(width=3, blocks=2, side=16), *discriminator_sites(width=2, side=32)]
+# The rules hold planes on chip whose channels are multiples of 16.
+WIDE_SITES = [*generator_sites(width=16, blocks=2, side=16), *discriminator_sites(width=8, side=32)]
 
 VARIANTS = {"two phases": two_phase(64, 8, tiles=2), "on chip": on_chip(128, 8)}
 each_variant = pytest.mark.parametrize("plan", VARIANTS.values(), ids=VARIANTS)
@@ -57,12 +58,20 @@ def test_every_combination_of_activation_residual_and_pad(
 
 
 @each_dtype
-@pytest.mark.parametrize("plan", [None, two_phase(64, 8)], ids=["planned by rule", "two phases"])
 @pytest.mark.parametrize("site", SITES, ids=lambda site: site.name)
-def test_every_norm_of_the_networks(site: NormSite, plan: NormPlan | None, dtype: torch.dtype) -> None:
+def test_every_norm_of_the_networks_in_two_phases(site: NormSite, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    with launch.forcing(plan) if plan else nullcontext():
+    with launch.forcing(two_phase(64, 8)):
         assert_site_accurate(site, site.operands(1, dtype, DEVICE))
+
+
+@each_dtype
+@pytest.mark.parametrize("site", WIDE_SITES, ids=lambda site: site.name)
+def test_every_norm_of_the_networks_as_the_rules_plan_it(site: NormSite, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    for direction in ("forward", "backward"):
+        assert launch.norm_plan(direction, site.shape(1), site.pad, dtype, launch.GPUS[90]).variant == "on_chip"
+    assert_site_accurate(site, site.operands(1, dtype, DEVICE))
 
 
 @each_variant

@@ -88,12 +88,12 @@ def between_convolutions(ran: list[str]) -> list[list[str]]:
 
 
 def generator(impl: Impl = "triton") -> ResnetGenerator:
-    network = ResnetGenerator(width=4, blocks=BLOCKS, impl=impl)
+    network = ResnetGenerator(width=16, blocks=BLOCKS, impl=impl)
     return network.to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # absent from torch's stubs
 
 
 def discriminator(impl: Impl = "triton") -> PatchDiscriminator:
-    network = PatchDiscriminator(width=4, impl=impl)
+    network = PatchDiscriminator(width=16, impl=impl)
     return network.to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # absent from torch's stubs
 
 

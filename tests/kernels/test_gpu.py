@@ -78,9 +78,7 @@ def cooperative(direction: launch.Direction, x: Tensor) -> NormPlan:
 def run_forward(plan: NormPlan, x: Tensor, pad: int) -> list[Tensor]:
     residual = activations(*x.shape, seed=1, dtype=x.dtype)
     with launch.forcing(plan):
-        return list(
-            norm_forward(x, activation="leaky_relu", negative_slope=0.2, residual=residual, pad=pad, eps=1e-5)
-        )
+        return list(norm_forward(x, activation="leaky_relu", negative_slope=0.2, residual=residual, pad=pad, eps=1e-5))
 
 
 def run_backward(plan: NormPlan, x: Tensor, pad: int) -> list[Tensor]:

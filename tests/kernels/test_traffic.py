@@ -98,7 +98,7 @@ def test_plain_pytorch_launches_what_its_profiler_shows_for_channels_last() -> N
 
 
 def test_totals_weigh_a_site_by_how_often_it_stands_in_the_network() -> None:
-    rows = [forward_traffic(NormSite("a", 4, 4, "relu", times=times), 1, BF16) for times in (1, 3)]
+    rows = [forward_traffic(NormSite("a", 16, 4, "relu", times=times), 1, BF16) for times in (1, 3)]
     assert total(rows).fused.launches == 4
     assert total(rows).floor.total_bytes == 4 * rows[0].floor.total_bytes
     assert isinstance(total(rows), SiteTraffic)
@@ -113,7 +113,7 @@ def test_counting_ends_with_its_context() -> None:
 
 
 def test_the_command_prints_both_tables() -> None:
-    command = [sys.executable, "-m", "kernels.traffic", "--network", "discriminator", "--width", "4", "--side", "32"]
+    command = [sys.executable, "-m", "kernels.traffic", "--network", "discriminator", "--width", "8", "--side", "32"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.count("| discriminator 2, 8 x 8 x 8 | 1 | 1 | ") == 2
+    assert result.stdout.count("| discriminator 2, 16 x 8 x 8 | 1 | 1 | ") == 2
     assert result.stdout.count("| all | 3 | ") == 2
