@@ -30,10 +30,15 @@ def choose(operator: str, impl: Impl, x: Tensor) -> Literal["triton", "reference
     if impl not in get_args(Impl):
         raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, got {impl!r}")
     if impl == "auto":
-        return "triton" if _suits_triton(x) and not torch.compiler.is_exporting() else "reference"
+        return "triton" if _suits_triton(x) and not is_exporting() else "reference"
     if impl == "triton":
         _require_triton(operator, x)
     return impl
+
+
+def is_exporting() -> bool:
+    """Whether torch.export or either of the ONNX exporters is tracing."""
+    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
 
 
 def _from_environment() -> Impl:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.dispatch import Activation, Impl, check_image_batch, choose
+from kernels.dispatch import Activation, Impl, check_image_batch, choose, is_exporting
 from kernels.layout import empty_channels_last
 from kernels.norm_backward import norm_backward
 from kernels.norm_forward import norm_forward
@@ -40,7 +40,7 @@ def instance_norm_reference(
 def _normalise(x: Tensor, eps: float) -> Tensor:
     if x.is_cuda:
         return F.instance_norm(x, eps=eps)
-    if x.requires_grad and not torch.compiler.is_exporting() and x.size(0) == 1:
+    if x.requires_grad and not is_exporting() and x.size(0) == 1:
         # A batch of one is a batch norm. PyTorch's instance norm views its result, and the batch norm behind it then
         # takes a gradient that is channels last for one that is not (torch 2.13): off by its own size.
         wide = x.dtype in (torch.float32, torch.float64)

@@ -1,6 +1,7 @@
 """The networks against the plain transcription, and against the figures that the paper and the contract state."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -173,3 +174,29 @@ def test_weights_start_normal_with_deviation_0_02_and_biases_at_zero(make: type[
         assert abs(values.std().item() - 0.02) < 5 * 0.02 / math.sqrt(2 * len(values)), name
     beyond_two_deviations = (torch.cat(weights).abs() > 0.04).double().mean().item()
     assert beyond_two_deviations == pytest.approx(0.0455, abs=0.002)  # 0 for a uniform law of the same deviation
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
+def test_an_exported_generator_is_the_paper_s_layers_and_nothing_else(strict: bool) -> None:
+    """No slices of padded buffers; any batch and any sides that are multiples of 4, also one that was not traced."""
+    torch.manual_seed(0)
+    generator = ResnetGenerator(width=4, blocks=9)
+    height, width = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
+    exported = torch.export.export(
+        generator,
+        (torch.zeros(2, 3, 32, 24),),
+        dynamic_shapes={"image": {0: torch.export.Dim("batch"), 2: height, 3: width}},
+        strict=strict,
+    )
+    layers = Counter(str(node.target).split(".")[1] for node in exported.graph.nodes if node.op == "call_function")
+    assert layers == {
+        "conv2d": 22,
+        "conv_transpose2d": 2,
+        "instance_norm": 23,
+        "relu": 14,
+        "pad": 20,
+        "add": 9,
+        "tanh": 1,
+    }
+    image = torch.rand(3, 3, 20, 36) * 2 - 1
+    torch.testing.assert_close(exported.module()(image), generator(image), rtol=0, atol=1e-6)

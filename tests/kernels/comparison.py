@@ -31,5 +31,6 @@ def wide(x: Tensor) -> Tensor:
 def relative_error(found: Tensor, exact: Tensor) -> float:
     """Size of the difference over the size of `exact`; the difference itself where `exact` is 0 throughout."""
     assert found.shape == exact.shape
-    size = float(exact.double().norm())
-    return float((found.double() - exact.double()).norm()) / (size or 1.0)
+    found, exact = found.detach().double(), exact.detach().double()
+    size = float(exact.norm())
+    return float((found - exact).norm()) / (size or 1.0)
