@@ -2,7 +2,8 @@
 
 Nothing is autotuned at run time. What was measured on a GPU stands in `kernels/tuned/<gpu>.json` and overrides the
 rules below, which follow from byte counts and from what fits into registers. Image sides are run-time arguments of
-every kernel: a new size compiles nothing, unless it moves a plane over one of the bounds of `ON_CHIP`.
+every kernel: a new size compiles nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over
+what runs at once there.
 """
 
 import functools
@@ -25,6 +26,7 @@ Shape = tuple[int, int, int, int]
 MIB = 1 << 20
 REGISTERS_OF_A_MULTIPROCESSOR = 1 << 16
 MOST_REGISTERS = 255  # of a thread
+SECTOR_BYTES = 32  # what an NVIDIA GPU moves between its caches and memory at the least
 TUNED = Path(__file__).parent / "tuned"
 
 # Arguments that change with image and batch size. Triton would compile again where their divisibility by 16 changes.
@@ -209,10 +211,14 @@ def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, 
     """On chip where a program can hold a plane, because it reads x once; else two phases.
 
     Channels that are no multiple of 16 are read element by element, which takes more registers than a plane leaves.
+    A tile whose rows are half a sector moves each sector twice, more than two phases do: it pays only while it saves a
+    launch, that is where all programs run at once.
     """
     batch, channels, height, width = shape
     for tile in () if channels % 16 else ON_CHIP[direction, dtype.itemsize]:
-        if height * width <= tile.pixels:
+        whole_sectors = tile.channels * dtype.itemsize >= SECTOR_BYTES
+        programs = batch * ceil_div(channels, tile.channels)
+        if height * width <= tile.pixels and (whole_sectors or programs <= gpu.multiprocessors):
             images = min(max(1, batch), MOST_IMAGES)
             return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, images)
     return two_phase_rule(direction, shape, pad, dtype, gpu)

@@ -77,6 +77,20 @@ def test_another_image_size_compiles_nothing_unless_a_plane_crosses_a_bound_of_t
     assert changes == [math.isqrt(bound) + 1 for bound in bounds]
 
 
+def test_rows_of_half_a_sector_are_read_only_where_all_programs_run_at_once() -> None:
+    def block_channels(batch: int, channels: int, dtype: torch.dtype, gpu: Gpu) -> int | None:
+        plan = norm_rule("forward", (batch, channels, 64, 64), 1, dtype, gpu)
+        return plan.block_channels if plan.variant == "on_chip" else None
+
+    assert block_channels(1, 256, torch.bfloat16, H200) == 8  # 32 programs, 132 multiprocessors
+    assert block_channels(4, 256, torch.bfloat16, H200) == 8
+    assert block_channels(5, 256, torch.bfloat16, H200) is None
+    assert block_channels(16, 64, torch.float16, H200) == 8
+    assert block_channels(3, 256, torch.bfloat16, GPUS[86]) is None
+    assert block_channels(3, 256, torch.float32, H200) is None  # 4 channels a program
+    assert norm_rule("forward", (16, 256, 32, 32), 1, torch.bfloat16, H200).variant == "on_chip"  # whole sectors
+
+
 def test_run_time_sizes_name_every_stride_and_side_that_kernels_take() -> None:
     kernels = [
         conv2d_3x3,

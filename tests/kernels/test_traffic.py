@@ -72,6 +72,15 @@ def test_the_norms_of_the_256x256_generator_move_little_more_than_they_must(dire
     assert moved <= limit * floor
 
 
+def test_rows_of_half_a_sector_move_twice_as_much_as_they_hold() -> None:
+    whole = forward_traffic(NormSite("8 warps, 16 channels a program", 16, 32, "none"), 1, BF16).fused
+    half = forward_traffic(NormSite("16 warps, 8 channels a program", 16, 40, "none"), 1, BF16).fused
+    statistics = 3 * 16 * 4
+    assert whole.total_bytes == whole.sectors * 32 == 2 * 16 * 32 * 32 * 2 + statistics
+    assert half.total_bytes == 2 * 16 * 40 * 40 * 2 + statistics
+    assert half.sectors * 32 == 2 * half.total_bytes - statistics  # 8 channels in float32 are a whole sector
+
+
 def test_no_norm_takes_more_than_two_launches() -> None:
     for site in SITES:
         assert forward_traffic(site, 1, BF16).fused.launches <= 2
