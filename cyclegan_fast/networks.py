@@ -94,7 +94,7 @@ class ResnetGenerator(nn.Module):
             # A graph whose buffers flow padded would slice the interior of each for the sum around its block.
             x = instance_norm(self.down[1](x), activation="relu", impl=impl)
             for block in self.blocks:
-                x = block.unpadded(x, impl=impl)
+                x = block.unpadded(x, impl=impl)  # type: ignore[operator]  # torch types a ModuleList by nn.Module
         else:
             x = instance_norm(self.down[1](x), activation="relu", pad=1, impl=impl)
             for index, block in enumerate(self.blocks):

@@ -63,18 +63,20 @@ class Gpu:
     """10 * major + minor, 90 for Hopper"""
     multiprocessors: int
     l2_bytes: int
+    memory_gbps: float
+    """what its memory moves, 10^9 bytes a second"""
 
 
 # One GPU of each architecture that kernels are compiled for, from NVIDIA's data sheets.
 GPUS = {
     gpu.capability: gpu
     for gpu in (
-        Gpu("NVIDIA A100", 80, 108, 40 * MIB),
-        Gpu("NVIDIA GeForce RTX 3090", 86, 82, 6 * MIB),
-        Gpu("NVIDIA GeForce RTX 4090", 89, 128, 72 * MIB),
-        Gpu("NVIDIA H200", 90, 132, 60 * MIB),
-        Gpu("NVIDIA B200", 100, 148, 126 * MIB),
-        Gpu("NVIDIA GeForce RTX 5090", 120, 170, 96 * MIB),
+        Gpu("NVIDIA A100", 80, 108, 40 * MIB, 1555),
+        Gpu("NVIDIA GeForce RTX 3090", 86, 82, 6 * MIB, 936),
+        Gpu("NVIDIA GeForce RTX 4090", 89, 128, 72 * MIB, 1008),
+        Gpu("NVIDIA H200", 90, 132, 60 * MIB, 4800),
+        Gpu("NVIDIA B200", 100, 148, 126 * MIB, 8000),
+        Gpu("NVIDIA GeForce RTX 5090", 120, 170, 96 * MIB, 1792),
     )
 }
 _planned_for = [GPUS[90]]
@@ -99,7 +101,10 @@ def planning_for(gpu: Gpu) -> Iterator[None]:
 def _gpu(index: int) -> Gpu:
     properties = torch.cuda.get_device_properties(index)
     capability = 10 * properties.major + properties.minor
-    return Gpu(properties.name, capability, properties.multi_processor_count, properties.L2_cache_size)
+    like = GPUS[max((known for known in GPUS if known <= capability), default=min(GPUS))]
+    return Gpu(
+        properties.name, capability, properties.multi_processor_count, properties.L2_cache_size, like.memory_gbps
+    )
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,9 @@ class NormPlan:
             value = getattr(self, name)
             if value < 1 or value & (value - 1):
                 raise ValueError(f"{name} must be a power of two, got {value}")
+        if self.num_warps < 2:
+            # The lanes of one warp exchange sums in pairs, each fusing its own product: they differ in the last bit.
+            raise ValueError(f"num_warps must be at least 2, got {self.num_warps}")
         if self.pixels_per_program < 1 or self.pixels_per_program % self.block_pixels:
             raise ValueError(f"pixels_per_program must be a multiple of block_pixels, got {self.pixels_per_program}")
         if self.images_per_launch < 1:
@@ -171,6 +179,8 @@ PROGRAMS_PER_MULTIPROCESSOR = 2  # of 8 warps, hence at most 128 registers a thr
 MOST_IMAGES = 65535  # of one launch: the third dimension of CUDA's grid
 MOST_SPLITS = 32  # aimed at: every program of phase 2 reads all splits again
 TENSORS_IN_FLIGHT: Mapping[Direction, int] = {"forward": 3, "backward": 4}
+TENSORS_READ_AGAIN: Mapping[Direction, int] = {"forward": 1, "backward": 2}
+CHUNK_PAYS_US = 6.0  # what two more launches take to fill and drain a GPU, with a margin; not measured yet
 
 
 _forced: list[NormPlan] = []
@@ -254,12 +264,15 @@ def cooperative_plan(direction: Direction, shape: Shape, dtype: torch.dtype, gpu
 
 
 def _images_per_launch(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:
+    """As many images as the L2 cache holds, where reading them again from memory would take longer than launching."""
     batch = shape[0]
-    image_bytes = math.prod(shape[1:]) * dtype.itemsize * TENSORS_IN_FLIGHT[direction]
-    fitting = gpu.l2_bytes // image_bytes
-    if fitting == 0 or batch == 0:
-        return min(max(1, batch), MOST_IMAGES)  # the second read comes from memory whatever the chunk
-    return ceil_div(batch, ceil_div(batch, min(fitting, MOST_IMAGES)))
+    tensor_bytes = math.prod(shape[1:]) * dtype.itemsize
+    fitting = gpu.l2_bytes // max(1, tensor_bytes * TENSORS_IN_FLIGHT[direction])
+    if 0 < fitting < batch:
+        images = ceil_div(batch, ceil_div(batch, min(fitting, MOST_IMAGES)))
+        if images * tensor_bytes * TENSORS_READ_AGAIN[direction] >= CHUNK_PAYS_US * 1e3 * gpu.memory_gbps:
+            return images
+    return min(max(1, batch), MOST_IMAGES)
 
 
 def _two_phase_tile(direction: Direction, pad: int) -> int:

@@ -14,7 +14,15 @@ from kernels import launch
 from kernels.cooperation import arrive_and_wait, cooperate
 from kernels.dispatch import Activation
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
-from kernels.tiles import activated, image_pointer, reflected, store_padded, tile_offsets, widened
+from kernels.tiles import (
+    activated,
+    image_pointer,
+    mirror_interior,
+    reflected,
+    store_padded,
+    tile_offsets,
+    widened,
+)
 from kernels.triton_language import run_kernel, tl, triton
 
 
@@ -322,7 +330,13 @@ def instance_norm_on_chip(
             row * residual_row_stride + column, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST
         )  # fmt: skip
         y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    store_padded(y_ptr, y, row, column, channel, mask, PAD > 0, height, width, channels, PAD)
+    if COOPERATIVE:
+        store_padded(y_ptr, y, row, column, channel, mask, PAD > 0, height, width, channels, PAD)
+    else:
+        store_padded(y_ptr, y, row, column, channel, mask, False, height, width, channels, PAD, MIRROR_COLUMNS=False)
+        if PAD > 0:
+            tl.debug_barrier()  # every thread's part of the interior is written before others read it
+            mirror_interior(y_ptr, channel, channel_mask, height, width, channels, PAD, min(BLOCK_PIXELS, 512))
     if split == 0:
         store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
 

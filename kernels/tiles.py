@@ -144,11 +144,22 @@ def rows_near_edge(first_pixel, last_pixel, height, width, PAD: tl.constexpr):
 
 @triton.jit
 def _store_row(
-    y_ptr, value, row_copy: tl.constexpr, row, column, channel, mask, height, width, channels, PAD: tl.constexpr
+    y_ptr,
+    value,
+    row_copy: tl.constexpr,
+    row,
+    column,
+    channel,
+    mask,
+    height,
+    width,
+    channels,
+    PAD: tl.constexpr,
+    COLUMN_COPIES: tl.constexpr,
 ):
     padded_width = width + 2 * PAD
     padded_row, row_is_there = mirror_images(row, height, PAD, row_copy)
-    for column_copy in tl.static_range(3 if PAD > 0 else 1):
+    for column_copy in tl.static_range(COLUMN_COPIES):
         padded_column, column_is_there = mirror_images(column, width, PAD, column_copy)
         offsets = tile_offsets(padded_row * padded_width + padded_column, channel, channels, 0, True)
         tl.store(y_ptr + offsets, value, mask=mask & (row_is_there & column_is_there)[:, None])
@@ -167,14 +178,48 @@ def store_padded(
     width,
     channels,
     PAD: tl.constexpr,
+    MIRROR_COLUMNS: tl.constexpr = True,
 ):
-    """Write a tile of the interior to every place where reflection padding puts it."""
+    """Write a tile of the interior to every place where reflection padding puts it.
+
+    `near_edge` says whether rows are mirrored; neither they nor columns are where `mirror_interior` does it.
+    """
     value = value.to(y_ptr.dtype.element_ty)
-    _store_row(y_ptr, value, 0, row, column, channel, mask, height, width, channels, PAD)
+    COLUMN_COPIES: tl.constexpr = 3 if PAD > 0 and MIRROR_COLUMNS else 1
+    _store_row(y_ptr, value, 0, row, column, channel, mask, height, width, channels, PAD, COLUMN_COPIES)
     # Without a pad, `near_edge` is False at compile time.
     if near_edge:
         for row_copy in tl.static_range(1, 3):
-            _store_row(y_ptr, value, row_copy, row, column, channel, mask, height, width, channels, PAD)
+            _store_row(y_ptr, value, row_copy, row, column, channel, mask, height, width, channels, PAD, COLUMN_COPIES)
+
+
+@triton.jit
+def mirror_interior(
+    y_ptr,  # [H + 2 * PAD, W + 2 * PAD, C], its interior written by this program
+    channel,  # [C]
+    channel_mask,  # [C]
+    height,
+    width,
+    channels,
+    PAD: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Fill the frame around the interior: a few copies, where a store of every pixel to nine places masks off most."""
+    padded_width = width + 2 * PAD
+    in_rows = 2 * PAD * padded_width  # pixels of the rows above and below; the rest lies left and right
+    in_frame = in_rows + 2 * PAD * height
+    for start in range(0, in_frame, BLOCK_PIXELS):
+        pixel = start + tl.arange(0, BLOCK_PIXELS)
+        across, beside = pixel // padded_width, tl.maximum(pixel - in_rows, 0)
+        left_to_right = beside % (2 * PAD)
+        is_in_rows = pixel < in_rows
+        row = tl.where(is_in_rows, tl.where(across < PAD, across, across + height), PAD + beside // (2 * PAD))
+        beside = tl.where(left_to_right < PAD, left_to_right, left_to_right + width)
+        column = tl.where(is_in_rows, pixel % padded_width, beside)
+        source = (reflected(row - PAD, height) + PAD) * padded_width + reflected(column - PAD, width) + PAD
+        mask = (pixel < in_frame)[:, None] & channel_mask[None, :]
+        mirrored = tl.load(y_ptr + tile_offsets(source, channel, channels, 0, True), mask=mask)
+        tl.store(y_ptr + tile_offsets(row * padded_width + column, channel, channels, 0, True), mirrored, mask=mask)
 
 
 @triton.jit

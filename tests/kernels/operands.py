@@ -77,11 +77,11 @@ def partials_of(x: Tensor, pixels_per_tile: int) -> Tensor:
 
 def two_phase(block_pixels: int, block_channels: int, tiles: int = 1, images_per_launch: int = 8) -> NormPlan:
     """Each program takes `tiles` tiles after one another."""
-    return NormPlan("two_phase", block_pixels, block_channels, 1, tiles * block_pixels, images_per_launch)
+    return NormPlan("two_phase", block_pixels, block_channels, 2, tiles * block_pixels, images_per_launch)
 
 
 def on_chip(block_pixels: int, block_channels: int, images_per_launch: int = 8) -> NormPlan:
-    return NormPlan("on_chip", block_pixels, block_channels, 1, block_pixels, images_per_launch)
+    return NormPlan("on_chip", block_pixels, block_channels, 2, block_pixels, images_per_launch)
 
 
 def norm(activation: Activation = "relu", pad: int = 1, *, slope: float = 0.3, eps: float = 1e-5) -> Operator:

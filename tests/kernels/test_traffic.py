@@ -25,7 +25,8 @@ def bytes_by_hand(direction: Direction, site: NormSite, dtype: torch.dtype) -> i
     plan = launch.norm_plan(direction, site.shape(1), site.pad, dtype, launch.GPUS[90])
     programs, per_channel = plan.programs(pixels), channels * 4
     if direction == "forward" and plan.variant == "on_chip":
-        return x + x * residual + y + 3 * per_channel
+        frame = y - x  # is read back from the interior
+        return x + x * residual + y + frame + 3 * per_channel
     if direction == "forward":
         partials, pivot, programs_of_y = 3 * programs * per_channel, 3 * channels * size, plan.programs(padded)
         first = x + programs * pivot + partials
