@@ -222,7 +222,9 @@ def instance_norm_backward_apply(
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
     high, low, rstd = load_statistics(statistics_ptr, image, channel, channel_mask, channels)
-    sum_g, sum_gx = combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, 16)
+    sum_g, sum_gx = combined_sums(
+        partial_ptr, image, channel, channel_mask, splits, channels, max(16, 1024 // BLOCK_CHANNELS)
+    )
     mean_g, mean_gx = sum_g / pixels, sum_gx / pixels
     first = program * pixels_per_program
     last = tl.minimum(first + pixels_per_program, pixels)
@@ -331,7 +333,9 @@ def instance_norm_backward_on_chip(
     if COOPERATIVE:
         store_sums(partial_ptr, sum_g, sum_gx, image, split, splits, channel, channel_mask, channels)
         arrive_and_wait(arrivals_ptr, image * tl.num_programs(1) + channel_block, splits)
-        sum_g, sum_gx = combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, 16)
+        sum_g, sum_gx = combined_sums(
+            partial_ptr, image, channel, channel_mask, splits, channels, max(16, 1024 // BLOCK_CHANNELS)
+        )
     dx = rstd * (g - sum_g / pixels - xhat * (sum_gx / pixels))
     tl.store(dx_ptr + dense, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 

@@ -233,7 +233,16 @@ def instance_norm_apply(
     else:
         pivot = tl.zeros([1, BLOCK_CHANNELS], tl.float32)
     high, low, rstd = combined_statistics(
-        partial_ptr, pivot, image, channel, channel_mask, splits, height * width, channels, eps, 16
+        partial_ptr,
+        pivot,
+        image,
+        channel,
+        channel_mask,
+        splits,
+        height * width,
+        channels,
+        eps,
+        max(16, 1024 // BLOCK_CHANNELS),
     )
     if program == 0:
         store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
@@ -319,7 +328,16 @@ def instance_norm_on_chip(
         store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, channel_mask, channels)
         arrive_and_wait(arrivals_ptr, image * tl.num_programs(1) + channel_block, splits)
         high, low, rstd = combined_statistics(
-            partial_ptr, pivot, image, channel, channel_mask, splits, pixels, channels, eps, 16
+            partial_ptr,
+            pivot,
+            image,
+            channel,
+            channel_mask,
+            splits,
+            pixels,
+            channels,
+            eps,
+            max(16, 1024 // BLOCK_CHANNELS),
         )
     else:
         rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / count + eps))

@@ -8,6 +8,7 @@ when it is first looked at.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
@@ -33,14 +34,23 @@ class PendingSum(Tensor):
 
     def parts(self) -> tuple[Tensor, Tensor | None]:
         """The buffer, and the interior unless it was added to the buffer already."""
+        self._keep_for_the_current_stream()
         return self._buffer, self._interior
 
     def added(self) -> Tensor:
         """The sum; what was one tensor stays one, so that writing to it is seen by everyone."""
+        self._keep_for_the_current_stream()
         if self._interior is not None:
             self._buffer[:, :, 1:-1, 1:-1] += self._interior
             self._interior = None
         return self._buffer
+
+    def _keep_for_the_current_stream(self) -> None:
+        # Between nodes that ran on different streams autograd waits, and tells the allocator which stream reads a
+        # gradient; but it sees this wrapper, which has no memory.
+        for part in (self._buffer, self._interior):
+            if part is not None and part.is_cuda:
+                part.record_stream(torch.cuda.current_stream(part.device))
 
     @classmethod
     def __torch_function__(

@@ -35,6 +35,16 @@ class Comparison:
 COMPARISONS: list[Comparison] = []
 
 
+def as_numbers() -> list[tuple[str, bool, float, float]]:
+    """All comparisons of this process, fit to be sent to another."""
+    return [(str(c.dtype), c.is_gradient, c.error, c.native_error) for c in COMPARISONS]
+
+
+def add_numbers(numbers: list[tuple[str, bool, float, float]]) -> None:
+    by_name = {str(dtype): dtype for dtype in DTYPES}
+    COMPARISONS.extend(Comparison(by_name[dtype], *rest) for dtype, *rest in numbers)
+
+
 def summary() -> list[str]:
     """What all comparisons of this run come to, for people; nothing where there were none."""
     if not COMPARISONS:

@@ -1,4 +1,4 @@
-"""Fills unwritten memory, and sums up accuracy."""
+"""Where the operators are tried, and unwritten memory that shows."""
 
 from collections.abc import Iterator
 
@@ -18,10 +18,3 @@ def unwritten_memory_is_nan() -> Iterator[None]:
         torch.use_deterministic_algorithms(True, warn_only=True)
         yield
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    from tests.kernels import accuracy
-
-    for line in accuracy.summary():
-        terminalreporter.write_line(line)

@@ -158,7 +158,8 @@ def test_every_way_to_divide_the_work(shape: Shape, plan: NormPlan, dtype: torch
 
 @pytest.mark.parametrize("shape", [(1, 2, 4, 8), (1, 2, 3, 11)], ids=["sixteen", "seventeen"])
 def test_as_many_splits_as_are_combined_at_once_and_one_more(shape: Shape) -> None:
-    with launch.forcing(two_phase(2, 2)):
+    """Sixteen for 64 channels a program, the fewest there are."""
+    with launch.forcing(two_phase(2, 64)):
         assert_as_accurate_as_pytorch(norm("relu", 1), values(*shape), values(*shape, seed=1))
 
 
@@ -186,7 +187,7 @@ def test_a_plane_that_no_tile_holds_is_planned_by_rule() -> None:
 @pytest.mark.parametrize("offset", [0.5, 100.0], ids=["centred", "far from zero"])
 @pytest.mark.parametrize("pixels_per_tile", [99, 16, 4, 1])
 def test_a_norm_that_is_given_partials(pixels_per_tile: int, offset: float, dtype: torch.dtype) -> None:
-    """One tile, seven with a partial one, 25, and as many as pixels, in a loop that combines sixteen at a time."""
+    """One tile, seven with a partial one, 25, and as many as pixels, in a loop that combines 64 at a time."""
     x, residual = values(2, 5, 9, 11, dtype=dtype, offset=offset), values(2, 5, 9, 11, dtype=dtype, seed=1)
     partials = partials_of(x, pixels_per_tile)
 

@@ -152,6 +152,29 @@ def test_a_captured_graph_replays_the_block_forward_and_backward() -> None:
         assert relative_error(one, other.double()) < 1e-2
 
 
+def test_a_block_on_another_stream_than_the_norm_in_front_of_it_has_the_same_gradient() -> None:
+    """Autograd runs each backward on its forward's stream; what one frees early, the other would overwrite."""
+    x = activations(4, 64, 128, 128).requires_grad_()
+    weights = [activations(64, 64, 3, 3, seed=seed) * 0.05 for seed in (1, 2)]
+    side = torch.cuda.Stream()
+
+    def gradient(stream: torch.cuda.Stream) -> Tensor:
+        buffer = instance_norm(x, activation="relu", pad=1, impl="triton")
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            y = residual_block(buffer, *weights, impl="triton")
+        torch.cuda.current_stream().wait_stream(stream)
+        (dx,) = torch.autograd.grad(y, x, torch.ones_like(y))
+        return dx
+
+    expected = gradient(torch.cuda.current_stream())
+    for _ in range(50):
+        found = gradient(side)
+        with torch.cuda.stream(side):  # takes what the side stream has free
+            torch.full((x.numel(),), float("nan"), device="cuda", dtype=x.dtype)
+        assert relative_error(found, expected.double()) < 1e-2
+
+
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_the_sanitizer_finds_nothing(tool: str) -> None:
     sanitizer = shutil.which("compute-sanitizer")
