@@ -107,6 +107,7 @@ def test_what_a_kernel_would_misread_is_refused_naming_the_argument(
         ("num_warps", -4, "num_warps must be a power of two, got -4"),
         ("pixels_per_program", 0, "pixels_per_program must be a multiple of block_pixels, got 0"),
         ("pixels_per_program", 100, "pixels_per_program must be a multiple of block_pixels, got 100"),
+        ("num_warps", 1, "num_warps must be at least 2, got 1"),
         ("images_per_launch", 0, "images_per_launch must be positive, got 0"),
     ],
 )
@@ -141,7 +142,7 @@ def test_the_cooperative_variant_is_refused_in_the_interpreter_where_it_would_wa
     direction: launch.Direction,
 ) -> None:
     with (
-        launch.forcing(launch.NormPlan("cooperative", 16, 4, 1, 16, 1)),
+        launch.forcing(launch.NormPlan("cooperative", 16, 4, 2, 16, 1)),
         pytest.raises(RuntimeError, match=r"the cooperative variant waits .* run it on a GPU"),
     ):
         run_norm(direction)
@@ -163,7 +164,7 @@ def run_norm(direction: launch.Direction) -> None:
 
 # --- tuned tables ----------------------------------------------------------------------------------------------------
 
-GPU = Gpu("NVIDIA Test 1.5-GB", 90, 132, 60 << 20)
+GPU = Gpu("NVIDIA Test 1.5-GB", 90, 132, 60 << 20, 4800)
 SHAPE = (1, 64, 32, 32)
 KEY = "forward 1x64x32x32 pad 1 bfloat16"
 
