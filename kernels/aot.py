@@ -27,6 +27,7 @@ from torch import Tensor
 
 from kernels import launch, triton_language
 from kernels.conv2d import conv_forward
+from kernels.gpus import GPUS, gpu_of, planning_for
 from kernels.norm_forward import norm_forward
 from kernels.reflection_pad import pad_backward, pad_forward
 from kernels.sites import NormSite, all_sites, generator_sites, run_backward, run_forward
@@ -139,7 +140,7 @@ def specialisations(
     def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
         found[recorded(capability, kernel, arguments, options)] = None
 
-    with launching_with(record), launch.planning_for(launch.GPUS[capability]):
+    with launching_with(record), planning_for(GPUS[capability]):
         for dtype in dtypes:
             for batch in batches:
                 _run_everything(batch, dtype)
@@ -156,7 +157,7 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
             _run_site(dataclasses.replace(site, feeds_block=False), batch, dtype)
     site = generator_sites()[3]
     for direction in DIRECTIONS:
-        plan = launch.cooperative_plan(direction, site.shape(1), dtype, launch.gpu_of(image))
+        plan = launch.cooperative_plan(direction, site.shape(1), dtype, gpu_of(image))
         if plan is not None:  # a GPU of few multiprocessors cannot hold the programs of this site at once
             with launch.forcing(plan):
                 _run_site(site, batch, dtype, direction)
@@ -312,9 +313,7 @@ def compile_all(wanted: list[Specialisation], processes: int) -> Iterator[Report
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels.aot", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--all", action="store_true", help="every dtype and batch size; else bfloat16 at batch 1")
-    parser.add_argument(
-        "--sm", type=int, nargs="+", default=sorted(launch.GPUS), choices=sorted(launch.GPUS), help="architectures"
-    )
+    parser.add_argument("--sm", type=int, nargs="+", default=sorted(GPUS), choices=sorted(GPUS), help="architectures")
     parser.add_argument("--verbose", action="store_true", help="a line for each variant")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="compilers at a time")
     options = parser.parse_args(arguments)

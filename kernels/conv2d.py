@@ -9,8 +9,9 @@ from torch import Tensor
 
 from kernels import launch
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
+from kernels.gpus import gpu_of
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
-from kernels.norm_forward import store_partial
+from kernels.norm_statistics import store_partial
 from kernels.reflection_pad import BACKWARD as PAD_BACKWARD, FORWARD as PAD_FORWARD, reflection_pad_reference
 from kernels.registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 from kernels.tiles import image_pointer, reflected, tile_offsets, widened
@@ -111,7 +112,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
     if not reflect:
         height, width = height - 2, width - 2
     outputs = weight.size(0)
-    plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, launch.gpu_of(x))
+    plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
     tiles = launch.ceil_div(height * width, plan.block_pixels)
     y = empty_channels_last((batch, outputs, height, width), like=x)
     partials = torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
@@ -153,7 +154,7 @@ def _fake_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     batch, channels, height, width = x.shape
     outputs = weight.size(0)
     if all(isinstance(size, int) for size in (*x.shape, outputs)):
-        plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, launch.gpu_of(x))
+        plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
         tiles: int | torch.SymInt = -(-height * width // plan.block_pixels)
     else:  # plans are looked up by shape
         tiles = torch.library.get_ctx().new_dynamic_size(min=1)

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.launch import REGISTERS_OF_A_MULTIPROCESSOR, NormPlan, ceil_div, gpu_of
+from kernels.gpus import REGISTERS_OF_A_MULTIPROCESSOR, gpu_of
+from kernels.launch import NormPlan, ceil_div
 from kernels.triton_language import INTERPRETED, tl, triton
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from kernels import launch
 from kernels.cooperation import arrive_and_wait, cooperate
 from kernels.dispatch import Activation
+from kernels.gpus import gpu_of
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
-from kernels.norm_forward import load_statistics, normalised
+from kernels.norm_statistics import load_statistics, normalised
 from kernels.tiles import (
     activated,
     activation_gradient,
@@ -378,7 +379,7 @@ def norm_backward(
     if x.numel() == 0:
         return NormGradients(dx, d_residual, remade)
     x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)
-    plan = launch.norm_plan("backward", shape, pad, x.dtype, launch.gpu_of(x), channels_last=x_at.channels_last)
+    plan = launch.norm_plan("backward", shape, pad, x.dtype, gpu_of(x), channels_last=x_at.channels_last)
     skip_at = x_at if skip is None else addressable(skip)
     for images in plan.chunks(batch):
         arguments = {

@@ -10,6 +10,7 @@ from torch import Tensor
 from kernels import launch
 from kernels.conv2d import check_weight, conv_forward, conv_gradients
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
+from kernels.gpus import gpu_of
 from kernels.instance_norm import InstanceNorm, instance_norm_reference
 from kernels.layout import empty_channels_last
 from kernels.norm_backward import norm_backward
@@ -59,7 +60,7 @@ def _convolve(padded: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
     """A valid 3x3 convolution by whichever is faster together with the norm behind it, and partials if it has them."""
     batch, channels, height, width = padded.shape
     shape = (batch, channels, height - 2, width - 2)
-    if padded.numel() and launch.conv_beats_library(shape, weight.size(0), padded.dtype, launch.gpu_of(padded)):
+    if padded.numel() and launch.conv_beats_library(shape, weight.size(0), padded.dtype, gpu_of(padded)):
         return conv_forward(padded, weight, reflect=False)
     return F.conv2d(padded, weight), None
 

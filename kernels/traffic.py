@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernels import launch, triton_language
-from kernels.launch import SECTOR_BYTES
+from kernels import triton_language
+from kernels.gpus import GPUS, SECTOR_BYTES, planning_for
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 from kernels.triton_language import Grid, launch_kernel, launching_with
 
@@ -219,9 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=64, help="channels after the first convolution")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="bfloat16")
-    parser.add_argument(
-        "--sm", type=int, default=90, choices=sorted(launch.GPUS), help="architecture whose plans are counted"
-    )
+    parser.add_argument("--sm", type=int, default=90, choices=sorted(GPUS), help="architecture whose plans are counted")
     options = parser.parse_args(arguments)
     if not triton_language.INSTALLED:
         print("kernels.traffic needs the triton package, which has Linux wheels only", file=sys.stderr)
@@ -232,9 +230,9 @@ def main(arguments: list[str] | None = None) -> int:
         return subprocess.run(again, env=os.environ | {"TRITON_INTERPRET": "1"}, check=False).returncode
     sites = {"generator": generator_sites, "discriminator": discriminator_sites}[options.network]
     dtype = getattr(torch, options.dtype)
-    gpu = launch.GPUS[options.sm]
+    gpu = GPUS[options.sm]
     print(f"{options.network} at {options.side} x {options.side}, batch {options.batch}, {options.dtype}, {gpu.name}")
-    with launch.planning_for(gpu):
+    with planning_for(gpu):
         for title, count in (("forward", forward_traffic), ("backward", backward_traffic)):
             rows = []
             for site in sites(width=options.width, side=options.side):

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
-from kernels import aot, dispatch, launch
+from kernels import aot, dispatch
+from kernels.gpus import GPUS, planning_for
 from kernels.triton_language import Grid, launching_with
 
 
@@ -43,7 +44,7 @@ def recorded_by_networks(dtype: torch.dtype, batch: int) -> set[aot.Specialisati
 
     image = torch.zeros(batch, 3, 256, 256, dtype=dtype).contiguous(memory_format=torch.channels_last)
     networks = ResnetGenerator(blocks=2, impl="triton"), PatchDiscriminator(impl="triton")
-    with launching_with(record), launch.planning_for(launch.GPUS[90]), WithoutConvolutions():
+    with launching_with(record), planning_for(GPUS[90]), WithoutConvolutions():
         for network in networks:
             network.to(dtype=dtype, memory_format=torch.channels_last)
             network(image.clone().requires_grad_()).sum().backward()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from kernels import Activation, Impl, conv2d_reflect, instance_norm, launch, reflection_pad, residual_block
-from kernels.launch import ConvPlan, Gpu, NormPlan, Shape
+from kernels.gpus import GPUS, Gpu
+from kernels.launch import ConvPlan, NormPlan, Shape
 from kernels.norm_forward import norm_forward
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 from tests.kernels.accuracy import assert_accurate, assert_as_accurate_as_pytorch, relative_error
@@ -70,7 +71,7 @@ def test_every_norm_of_the_networks_in_two_phases(site: NormSite, dtype: torch.d
 def test_every_norm_of_the_networks_as_the_rules_plan_it(site: NormSite, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     for direction in ("forward", "backward"):
-        assert launch.norm_plan(direction, site.shape(1), site.pad, dtype, launch.GPUS[90]).variant == "on_chip"
+        assert launch.norm_plan(direction, site.shape(1), site.pad, dtype, GPUS[90]).variant == "on_chip"
     assert_site_accurate(site, site.operands(1, dtype, DEVICE))
 
 
@@ -176,7 +177,7 @@ def test_the_rules_for_two_phases_hold_where_a_plane_does_not_fit_on_chip(direct
 def test_a_plane_that_no_tile_holds_is_planned_by_rule() -> None:
     shape = (1, 3, 65, 64)
     for direction in ("forward", "backward"):
-        assert launch.norm_rule(direction, shape, 1, torch.float32, launch.GPUS[90]).variant == "two_phase"
+        assert launch.norm_rule(direction, shape, 1, torch.float32, GPUS[90]).variant == "two_phase"
     assert_as_accurate_as_pytorch(norm("relu", 1), values(*shape))
 
 

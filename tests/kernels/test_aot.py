@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 
-from kernels import aot, launch
+from kernels import aot
+from kernels.gpus import GPUS
 
 COMPILING = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
@@ -30,7 +31,7 @@ def test_every_kernel_compiles_for_every_architecture_without_spills_and_within_
     assert result.returncode == 0, result.stdout + result.stderr
     assert "0 break a limit" in result.stdout
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line][2:]
-    assert {(row[0], int(row[1])) for row in rows} == {(kernel, sm) for kernel in KERNELS for sm in launch.GPUS}
+    assert {(row[0], int(row[1])) for row in rows} == {(kernel, sm) for kernel in KERNELS for sm in GPUS}
     for kernel, sm, _, _, spilled, _, loads, stores, tensor_cores in rows:
         assert spilled == "0"
         if kernel not in ("reflection_pad_forward", "reflection_pad_backward"):

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from kernels import conv2d_reflect, dispatch, instance_norm, launch, reflection_pad, residual_block, triton_language
-from kernels.launch import Gpu, NormPlan
+from kernels.gpus import Gpu
+from kernels.launch import NormPlan
 from kernels.norm_backward import norm_backward
 from kernels.norm_forward import norm_forward
 from kernels.triton_language import Grid, launching_with

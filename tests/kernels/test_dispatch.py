@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -72,8 +73,11 @@ def test_auto_is_triton_on_a_gpu_and_the_reference_on_a_cpu(on_gpu: Tensor, monk
     assert dispatch.choose("instance_norm", "triton", on_gpu) == "triton"
 
 
-def test_auto_is_the_reference_while_a_graph_is_being_exported(on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+@pytest.mark.parametrize(("module", "name"), [(torch.compiler, "is_exporting"), (torch.onnx, "is_in_onnx_export")])
+def test_auto_is_the_reference_while_a_graph_is_being_exported(
+    module: ModuleType, name: str, on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, name, lambda: True)
     assert dispatch.choose("instance_norm", "auto", on_gpu) == "reference"
 
 

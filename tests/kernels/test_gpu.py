@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels import instance_norm, launch, reflection_pad, residual_block
+from kernels.gpus import gpu_of
 from kernels.launch import NormPlan
 from kernels.norm_backward import norm_backward
 from kernels.norm_forward import norm_forward
@@ -43,7 +44,7 @@ def test_a_batch_of_more_than_2_to_the_31_elements_equals_its_images_one_by_one(
     needs_memory(40)
     x = activations(9, 64, 2000, 2000)
     assert x.numel() > 2**31
-    plan = launch.norm_rule("forward", (1, 64, 2000, 2000), 1, BF16, launch.gpu_of(x))
+    plan = launch.norm_rule("forward", (1, 64, 2000, 2000), 1, BF16, gpu_of(x))
     with launch.forcing(plan):
         y = instance_norm(x, activation="relu", pad=1, impl="triton")
         for image in (0, 8):
@@ -69,9 +70,9 @@ def test_an_image_of_more_than_2_to_the_31_elements_is_normalised_and_padded_to_
 
 def cooperative(direction: launch.Direction, x: Tensor) -> NormPlan:
     n, c, h, w = x.shape
-    plan = launch.cooperative_plan(direction, (n, c, h, w), x.dtype, launch.gpu_of(x))
+    plan = launch.cooperative_plan(direction, (n, c, h, w), x.dtype, gpu_of(x))
     if plan is None:
-        pytest.skip(f"{launch.gpu_of(x).name} does not hold all programs of {tuple(x.shape)} at once")
+        pytest.skip(f"{gpu_of(x).name} does not hold all programs of {tuple(x.shape)} at once")
     return plan
 
 
@@ -99,7 +100,7 @@ def test_programs_that_cooperate_forward_agree_with_two_phases(
     shape: launch.Shape, pad: int, dtype: torch.dtype
 ) -> None:
     x = activations(*shape, dtype=dtype)
-    apart = launch.two_phase_rule("forward", shape, pad, dtype, launch.gpu_of(x))
+    apart = launch.two_phase_rule("forward", shape, pad, dtype, gpu_of(x))
     assert_agreement(run_forward(cooperative("forward", x), x, pad), run_forward(apart, x, pad))
 
 
@@ -110,7 +111,7 @@ def test_programs_that_cooperate_backward_agree_with_two_phases(
     shape: launch.Shape, pad: int, dtype: torch.dtype
 ) -> None:
     x = activations(*shape, dtype=dtype)
-    apart = launch.two_phase_rule("backward", shape, pad, dtype, launch.gpu_of(x))
+    apart = launch.two_phase_rule("backward", shape, pad, dtype, gpu_of(x))
     assert_agreement(run_backward(cooperative("backward", x), x, pad), run_backward(apart, x, pad))
 
 

@@ -10,7 +10,8 @@ import torch
 
 from kernels import launch
 from kernels.conv2d import conv2d_3x3
-from kernels.launch import GPUS, Direction, Gpu, norm_rule, two_phase_rule
+from kernels.gpus import GPUS, Gpu
+from kernels.launch import Direction, norm_rule, two_phase_rule
 from kernels.norm_backward import (
     instance_norm_backward_apply,
     instance_norm_backward_on_chip,

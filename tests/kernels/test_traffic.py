@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kernels import launch, triton_language
+from kernels.gpus import GPUS
 from kernels.launch import Direction
 from kernels.sites import NormSite, generator_sites
 from kernels.traffic import SiteTraffic, backward_traffic, counting_kernels, forward_traffic, plain_forward, total
@@ -22,7 +23,7 @@ def bytes_by_hand(direction: Direction, site: NormSite, dtype: torch.dtype) -> i
     padded = (site.side + 2 * site.pad) ** 2
     x, y = pixels * channels * size, padded * channels * size
     skip, residual = x * site.feeds_block, site.residual
-    plan = launch.norm_plan(direction, site.shape(1), site.pad, dtype, launch.GPUS[90])
+    plan = launch.norm_plan(direction, site.shape(1), site.pad, dtype, GPUS[90])
     programs, per_channel = plan.programs(pixels), channels * 4
     if direction == "forward" and plan.variant == "on_chip":
         frame = y - x  # is read back from the interior
