@@ -92,6 +92,9 @@ class NetworkConfig:
     """channels of the discriminators' first convolution"""
     impl: Impl = "auto"
     """implementation of the fused operators"""
+    checkpoint_blocks: bool = False
+    """keep only the inputs of residual blocks and compute the blocks once more in the backward pass: less memory for a
+    third more arithmetic in them"""
 
     @property
     def blocks(self) -> int:
@@ -139,6 +142,9 @@ class OptimizerConfig:
     """epochs at the full learning rate"""
     decay_epochs: int = 100
     """epochs after that, over which the learning rate falls"""
+    accumulate: int = 1
+    """compute each batch in this many parts, one after another, to need less memory; the update stays that of the whole
+    batch"""
     ema: float = 0.0
     """decay of the moving average of the generators' weights, which then draws the samples and is scored; 0 for none"""
 
@@ -146,6 +152,7 @@ class OptimizerConfig:
         _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
         _require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
         _require(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
+        _require(self.accumulate >= 1, f"accumulate must be positive, got {self.accumulate}")
         _require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
         _require(self.decay_epochs >= 0, f"decay_epochs must not be negative, got {self.decay_epochs}")
         _require(self.epochs + self.decay_epochs > 0, "epochs and decay_epochs must not both be 0")
@@ -214,6 +221,10 @@ class Config:
             self.loss.gan_loss != "wgan-gp" or self.data.preprocess in CROPPING,
             f"gan_loss wgan-gp mixes real and generated images and needs them of one size: preprocess "
             f"{self.data.preprocess!r} does not give that; use one of {', '.join(CROPPING)}",
+        )
+        _require(
+            self.data.batch_size % self.optimizer.accumulate == 0,
+            f"batch_size must be a multiple of accumulate ({self.optimizer.accumulate}), got {self.data.batch_size}",
         )
 
     @property

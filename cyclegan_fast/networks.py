@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from kernels import Impl, instance_norm, reflection_pad, residual_block
 from kernels.dispatch import is_exporting
@@ -46,9 +47,17 @@ class ResidualBlock(nn.Module):
         self.conv1 = NormalisedConv2d(channels, channels, 3)
         self.conv2 = NormalisedConv2d(channels, channels, 3)
 
-    def forward(self, x: Tensor, *, pad_out: int, impl: Impl) -> Tensor:
+    def forward(self, x: Tensor, *, pad_out: int, impl: Impl, keep_input_only: bool = False) -> Tensor:
         """[N, C, H + 2, W + 2], padded by 1 -> [N, C, H + 2*pad_out, W + 2*pad_out]."""
-        return residual_block(x, self.conv1.weight, self.conv2.weight, pad_out=pad_out, impl=impl)
+        operands = x, self.conv1.weight, self.conv2.weight
+        if keep_input_only and torch.is_grad_enabled():
+            # The weights are handed over: when the block is computed again, `functional_call`, which lends the module
+            # its weights in the working precision, has long returned.
+            result: Tensor = checkpoint(
+                residual_block, *operands, pad_out=pad_out, impl=impl, use_reentrant=False, preserve_rng_state=False
+            )
+            return result
+        return residual_block(*operands, pad_out=pad_out, impl=impl)
 
     def unpadded(self, x: Tensor, *, impl: Impl) -> Tensor:
         """The same block from [N, C, H, W] to [N, C, H, W], as the paper writes it."""
@@ -63,13 +72,18 @@ class ResnetGenerator(nn.Module):
         width: channels after the stem (`ngf` in the original), 64 in the paper.
         blocks: residual blocks, 9 for 256x256 and larger, 6 for 128x128.
         impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
+        checkpoint_blocks: keep only the inputs of residual blocks, and compute the blocks once more in the backward
+            pass (Chen et al. 2016, arXiv 1604.06174).
     """
 
-    def __init__(self, *, width: int = 64, blocks: int = 9, impl: Impl = "auto") -> None:
+    def __init__(
+        self, *, width: int = 64, blocks: int = 9, impl: Impl = "auto", checkpoint_blocks: bool = False
+    ) -> None:
         super().__init__()
         if width < 1 or blocks < 1:
             raise ValueError(f"width and blocks must be positive, got {width} and {blocks}")
         self.impl: Impl = impl
+        self.checkpoint_blocks = checkpoint_blocks
         self.stem = NormalisedConv2d(3, width, 7)
         self.down = nn.ModuleList(
             NormalisedConv2d(width * scale, width * scale * 2, 3, stride=2, padding=1) for scale in (1, 2)
@@ -98,7 +112,8 @@ class ResnetGenerator(nn.Module):
         else:
             x = instance_norm(self.down[1](x), activation="relu", pad=1, impl=impl)
             for index, block in enumerate(self.blocks):
-                x = block(x, pad_out=0 if index == last_block else 1, impl=impl)
+                pad_out = 0 if index == last_block else 1
+                x = block(x, pad_out=pad_out, impl=impl, keep_input_only=self.checkpoint_blocks)
         x = instance_norm(self.up[0](x), activation="relu", impl=impl)
         x = instance_norm(self.up[1](x), activation="relu", pad=3, impl=impl)
         return torch.tanh(self.head(x))

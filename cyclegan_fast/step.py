@@ -38,8 +38,15 @@ class CycleGAN(nn.Module):
         networks = config.networks
         # The gradient penalty needs second derivatives, which only the plain operators have.
         discriminator_impl = "reference" if config.loss.gan_loss == "wgan-gp" else networks.impl
-        self.G_A = ResnetGenerator(width=networks.ngf, blocks=networks.blocks, impl=networks.impl)
-        self.G_B = ResnetGenerator(width=networks.ngf, blocks=networks.blocks, impl=networks.impl)
+        self.G_A, self.G_B = (
+            ResnetGenerator(
+                width=networks.ngf,
+                blocks=networks.blocks,
+                impl=networks.impl,
+                checkpoint_blocks=networks.checkpoint_blocks,
+            )
+            for _ in GENERATORS
+        )
         self.D_A = PatchDiscriminator(width=networks.ndf, impl=discriminator_impl)
         self.D_B = PatchDiscriminator(width=networks.ndf, impl=discriminator_impl)
         if config.optimizer.ema:
@@ -127,10 +134,34 @@ class TrainingStep:
                 group["lr"] = learning_rate
 
     def __call__(self, real_A: Tensor, real_B: Tensor) -> dict[str, Tensor]:
-        """One update from a batch of each domain, [N, 3, H, W] in [-1, 1]; returns the losses by name, detached."""
+        """One update from a batch of each domain, [N, 3, H, W] in [-1, 1]; returns the losses by name, detached.
+
+        The batch goes through in `config.optimizer.accumulate` parts. The losses are means over all of it.
+        """
         weights = {name: self._working_weights(name) for name in (*GENERATORS, *DISCRIMINATORS)}
-        images, losses = self._update_generators(real_A, real_B, weights)
-        losses |= self._update_discriminators(real_A, real_B, images, weights)
+        parts = self.config.optimizer.accumulate
+        reals = list(zip(real_A.chunk(parts), real_B.chunk(parts), strict=True))
+        shares = [len(part_A) / len(real_A) for part_A, _ in reals]  # an epoch's last batch may be a short one
+        fakes: list[tuple[Tensor, Tensor]] = []
+        losses = self._descend(
+            shares,
+            (self._generator_losses(*part, weights, fakes) for part in reals),
+            self.generator_optimizer,
+            self.generator_scaler,
+        )
+        # The pools see the images of the whole batch in order, first those of B.
+        fakes_A, fakes_B = (torch.cat(parts_of_one) for parts_of_one in zip(*fakes, strict=True))
+        pooled_B = self.pool_B.query(fakes_B).chunk(parts)
+        pooled_A = self.pool_A.query(fakes_A).chunk(parts)
+        losses |= self._descend(
+            shares,
+            (
+                self._discriminator_losses(*part, *fake, weights)
+                for part, fake in zip(reals, zip(pooled_A, pooled_B, strict=True), strict=True)
+            ),
+            self.discriminator_optimizer,
+            self.discriminator_scaler,
+        )
         self.steps_taken += 1
         if self.config.optimizer.ema:
             self._update_moving_averages()
@@ -159,11 +190,13 @@ class TrainingStep:
         rec_B = functional_call(G_A, weights["G_A"], (fake_A,))
         return GeneratorPass(fake_B=fake_B, fake_A=fake_A, rec_A=rec_A, rec_B=rec_B, idt_A=idt_A, idt_B=idt_B)
 
-    def _update_generators(
-        self, real_A: Tensor, real_B: Tensor, weights: dict[str, Weights]
-    ) -> tuple[GeneratorPass, dict[str, Tensor]]:
+    def _generator_losses(
+        self, real_A: Tensor, real_B: Tensor, weights: dict[str, Weights], fakes: list[tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The losses of both generators; the generated images, of A and of B, are added to `fakes`."""
         options = self.config.loss
         images = self.forward(real_A, real_B, weights)
+        fakes.append((images.fake_A.detach(), images.fake_B.detach()))
         # Detached weights freeze the discriminators: gradients pass through them to the images only.
         frozen = {name: {key: w.detach() for key, w in weights[name].items()} for name in DISCRIMINATORS}
         losses = {
@@ -177,19 +210,15 @@ class TrainingStep:
             weight = options.lambda_cycle * options.lambda_identity
             losses["idt_A"] = weight * identity_loss(images.idt_A, real_B)
             losses["idt_B"] = weight * identity_loss(images.idt_B, real_A)
-        self._descend(sum_losses(losses), self.generator_optimizer, self.generator_scaler)
-        return images, detached(losses)
+        return losses
 
-    def _update_discriminators(
-        self, real_A: Tensor, real_B: Tensor, images: GeneratorPass, weights: dict[str, Weights]
+    def _discriminator_losses(
+        self, real_A: Tensor, real_B: Tensor, pooled_A: Tensor, pooled_B: Tensor, weights: dict[str, Weights]
     ) -> dict[str, Tensor]:
-        pooled_B, pooled_A = self.pool_B.query(images.fake_B), self.pool_A.query(images.fake_A)
-        losses = {
+        return {
             "D_A": self._discriminator_loss(self.model.D_A, weights["D_A"], real_B, pooled_B),
             "D_B": self._discriminator_loss(self.model.D_B, weights["D_B"], real_A, pooled_A),
         }
-        self._descend(sum_losses(losses), self.discriminator_optimizer, self.discriminator_scaler)
-        return detached(losses)
 
     def _discriminator_loss(self, network: nn.Module, weights: Weights, real: Tensor, fake: Tensor) -> Tensor:
         gan_loss = self.config.loss.gan_loss
@@ -205,11 +234,24 @@ class TrainingStep:
             loss = loss + gradient_penalty(lambda x: functional_call(network, weights, (x,)), real, fake, mix)
         return loss
 
-    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    def _descend(
+        self,
+        shares: Iterable[float],
+        losses_of_parts: Iterable[dict[str, Tensor]],
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+    ) -> dict[str, Tensor]:
+        """One update from the losses of a batch's parts, each a share of it and in memory by itself; their means."""
+        means: dict[str, Tensor] = {}
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for share, losses in zip(shares, losses_of_parts, strict=True):
+            weighted = losses if share == 1 else {name: share * loss for name, loss in losses.items()}
+            scaler.scale(sum_losses(weighted)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            for name, loss in weighted.items():
+                means[name] = means[name] + loss.detach() if name in means else loss.detach()
         scaler.step(optimizer)
         scaler.update()
+        return means
 
     @torch.no_grad()
     def _update_moving_averages(self) -> None:
@@ -248,7 +290,3 @@ class TrainingStep:
 
 def sum_losses(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
-
-
-def detached(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: loss.detach() for name, loss in losses.items()}

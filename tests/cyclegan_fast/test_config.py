@@ -109,6 +109,7 @@ def test_a_bad_configuration_file_is_named_with_its_fault(text: str, message: st
         (LossConfig, {"gan_loss": "wgan"}, "gan_loss must be one of"),
         (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         (OptimizerConfig, {"ema": 1.0}, "ema must be in"),
+        (OptimizerConfig, {"accumulate": 0}, "accumulate must be positive, got 0"),
         (OptimizerConfig, {"epochs": 0, "decay_epochs": 0}, "must not both be 0"),
         (RunConfig, {"amp_dtype": "float16"}, "no effect without --amp"),
         (RunConfig, {"name": "../up"}, "name must be a plain folder name"),
@@ -124,6 +125,8 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(section: type, values: d
 def test_contradictory_flags_are_refused() -> None:
     with pytest.raises(UserError, match="gan_loss wgan-gp"):
         parse(["--data", "x", "--gan-loss", "wgan-gp", "--preprocess", "none"])
+    with pytest.raises(UserError, match=r"batch_size must be a multiple of accumulate \(2\), got 3"):
+        parse(["--data", "x", "--batch-size", "3", "--accumulate", "2"])
 
 
 def test_differences_name_what_changed() -> None:

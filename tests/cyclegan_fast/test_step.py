@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from bench.plain_cyclegan import PlainCycleGAN
 from cyclegan_fast.checkpoint import from_original
-from cyclegan_fast.config import Config, LossConfig, NetworkConfig, OptimizerConfig
+from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig
 from cyclegan_fast.losses import GanLoss
-from cyclegan_fast.networks import PatchDiscriminator
+from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.step import CycleGAN, TrainingStep, learning_rate_factor
 
 LEARNING_RATE = 2e-4
@@ -96,6 +96,8 @@ class Case:
     ema: float = 0.0
     decays: bool = False
     channels_last: bool = False
+    accumulate: int = 1
+    checkpoint_blocks: bool = False
 
 
 CASES = {
@@ -109,8 +111,19 @@ CASES = {
     "other loss weights": Case(lambda_cycle=3.0, lambda_identity=0.1),
     "moving average": Case(ema=0.99),
     "learning rate that decays": Case(decays=True),
+    "batch of 4 in two parts": Case(shapes=(((4, 24, 24), (4, 24, 24)),), pool_size=3, accumulate=2),
+    "batch of 4 one by one, then a short one": Case(
+        shapes=(((4, 24, 24), (4, 24, 24)), ((3, 24, 24), (3, 24, 24))), accumulate=4
+    ),
+    "batch of 3 in unequal parts": Case(shapes=(((3, 24, 24), (3, 24, 24)),), accumulate=2),
+    "blocks computed again": Case(checkpoint_blocks=True),
     "channels last, everything on": Case(
-        shapes=(((2, 24, 24), (2, 24, 24)),), ema=0.5, decays=True, channels_last=True
+        shapes=(((2, 24, 24), (2, 24, 24)),),
+        ema=0.5,
+        decays=True,
+        channels_last=True,
+        accumulate=2,
+        checkpoint_blocks=True,
     ),
 }
 
@@ -137,9 +150,10 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(case: Case) -
             if name.endswith("bias"):  # the plain networks add those that ours leave out
                 nn.init.normal_(parameter, 0.0, 0.1)
     config = Config(
-        networks=TINY,
+        data=DataConfig(batch_size=case.accumulate),
+        networks=replace(TINY, checkpoint_blocks=case.checkpoint_blocks),
         loss=LossConfig(lambda_cycle=case.lambda_cycle, lambda_identity=case.lambda_identity, pool_size=case.pool_size),
-        optimizer=OptimizerConfig(learning_rate=LEARNING_RATE, ema=case.ema),
+        optimizer=OptimizerConfig(learning_rate=LEARNING_RATE, ema=case.ema, accumulate=case.accumulate),
     )
     step = build(plain, config, torch.float64, ours_source)
     memory_format = torch.channels_last if case.channels_last else torch.contiguous_format
@@ -425,3 +439,44 @@ def test_a_saved_step_continues_bit_for_bit(gan_loss: GanLoss) -> None:
         assert all(torch.equal(losses[name], resumed_losses[name]) for name in losses)
     for name, weight in step.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def saved_bytes(generator: ResnetGenerator, image: Tensor) -> int:
+    """What autograd keeps of one forward pass, each memory counted once."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = generator(image)
+        assert y.requires_grad
+    return sum(kept.values())
+
+
+def test_checkpointed_blocks_keep_their_inputs_only() -> None:
+    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    sizes = [
+        saved_bytes(ResnetGenerator(width=8, blocks=9, impl="reference", checkpoint_blocks=checkpointed), image)
+        for checkpointed in (False, True)
+    ]
+    one_activation = 32 * 16 * 16 * 4  # of a block
+    assert sizes[0] - sizes[1] > 9 * 3 * one_activation
+
+
+def test_checkpointed_blocks_compute_with_the_working_weights_and_give_the_same_bits() -> None:
+    """In bfloat16 the module's own weights are wide: computing a block again with them would give other gradients."""
+    results = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        config = Config(networks=replace(TINY, checkpoint_blocks=checkpointed))
+        step = TrainingStep(CycleGAN(config), config, torch.bfloat16, random.Random(0))
+        losses = step(*images(BATCH_OF_ONE, torch.Generator().manual_seed(0)))
+        results.append([*losses.values(), *our_gradients(step.model).values()])
+    for without, with_it in zip(*results, strict=True):
+        assert torch.equal(without, with_it)
