@@ -2,6 +2,8 @@
 
 import os
 import platform
+import resource
+import sys
 
 import torch
 
@@ -70,6 +72,14 @@ def set_determinism(wanted: bool) -> None:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an exception of PyTorch says that the device's, or the host's, memory does not suffice."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def peak_gib(device: torch.device) -> float:
+    """The most memory that this process took so far, GiB: PyTorch's tensors on a GPU, everything on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    in_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return in_kib / 2**20
 
 
 def describe(device: torch.device) -> str:

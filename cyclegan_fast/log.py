@@ -79,7 +79,7 @@ class RunLog:
                     f"loss {name} became {float(total)} within the {self._count} steps up to {self.step}"
                 )
 
-    def report(self, *, epoch: int, learning_rate: float, batch_size: int) -> None:
+    def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> None:
         """Write the mean of every loss since the last report; raises NonFiniteLoss instead of writing such a line."""
         self.check_finite()
         elapsed_s = self.elapsed_s
@@ -93,6 +93,7 @@ class RunLog:
             "step_ms": round(step_s * 1e3, 2),
             "images_per_s": round(batch_size / step_s, 3),
             "learning_rate": learning_rate,
+            "peak_gib": round(peak_gib, 3),
             "losses": losses,
         }
         self._file.write(json.dumps(record) + "\n")

@@ -15,7 +15,14 @@ import torch
 from cyclegan_fast import checkpoint, config as configuration
 from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data, check_data, open_data
-from cyclegan_fast.device import choose_device, describe, is_out_of_memory, set_determinism, working_dtype
+from cyclegan_fast.device import (
+    choose_device,
+    describe,
+    is_out_of_memory,
+    peak_gib,
+    set_determinism,
+    working_dtype,
+)
 from cyclegan_fast.errors import INTERRUPTED, UserError, printable, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
@@ -108,7 +115,12 @@ class Training:
                 self.log.add(self.step(*batch.to(self.device)))
                 now = self.log.step
                 if now % options.report_every == 0:
-                    self.log.report(epoch=epoch, learning_rate=learning_rate, batch_size=self.config.data.batch_size)
+                    self.log.report(
+                        epoch=epoch,
+                        learning_rate=learning_rate,
+                        batch_size=self.config.data.batch_size,
+                        peak_gib=peak_gib(self.device),
+                    )
                     self.refresh_gallery()
                 if now % options.sample_every == 0:
                     self.draw_samples()
@@ -170,12 +182,13 @@ class Training:
 
     def conclude(self) -> str:
         """Score the run, write results.json and the gallery, and return the table."""
-        training_s = self.log.elapsed_s
+        training_s, peak = self.log.elapsed_s, peak_gib(self.device)
         rows, notes = scores(self.model, self.data)
         results = {
             "step": self.log.step,
             "images": sum(min(SCORED, len(held.images)) for held in (self.data.test_A, self.data.test_B) if held),
             "training_s": round(training_s, 1),
+            "peak_gib": round(peak, 2),
             "device": describe(self.device),
             "rows": [asdict(row) for row in rows],
             "notes": notes,
@@ -184,8 +197,8 @@ class Training:
         self.draw_samples()
         write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
         self.refresh_gallery(at_once=True)
-        lines = [f"{self.log.step} steps in {training_s:.0f} s; means over held-out images:"] if rows else []
-        lines += [table(rows)] if rows else []
+        lines = [f"{self.log.step} steps in {training_s:.0f} s, {peak:.2f} GiB of memory at most"]
+        lines += ["means over held-out images:", table(rows)] if rows else []
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
@@ -228,7 +241,8 @@ def train(config: Config, origin: str) -> int:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"the memory of {training.device} does not suffice; lower --batch-size or --crop-size, or train with --amp"
+            f"the memory of {training.device} does not suffice; train with --amp or --checkpoint-blocks, compute each "
+            "batch in parts with --accumulate, or lower --crop-size or --batch-size"
         ) from error
     finally:
         training.log.close()

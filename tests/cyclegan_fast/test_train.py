@@ -46,7 +46,7 @@ def final_state(run: Path) -> dict[str, Any]:
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what a clock decides."""
-    clocks = ("elapsed_s", "step_ms", "images_per_s")
+    clocks = ("elapsed_s", "step_ms", "images_per_s", "peak_gib")
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
 
