@@ -15,14 +15,11 @@ from cyclegan_fast.config import Config, LossConfig, NetworkConfig
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.step import CycleGAN, TrainingStep
 from kernels import Impl, launch
+from tests.kernels.accuracy import FLOORS
 from tests.kernels.comparison import relative_error, sample
 from tests.kernels.conftest import DEVICE
 
 Network = ResnetGenerator | PatchDiscriminator
-
-# What the operators are allowed by themselves (design: relative to float64). Where plain PyTorch errs by less, which
-# with its few draws it does by luck, this is what counts as its error.
-FLOORS = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
 
 NETWORKS: dict[str, Callable[[int, Impl], Network]] = {
     "generator": lambda width, impl: ResnetGenerator(width=width, blocks=2, impl=impl),
@@ -91,6 +88,7 @@ DRAWS = {
 def test_a_network_errs_at_most_twice_as_much_from_float64_as_on_plain_operators(name: str, dtype: torch.dtype) -> None:
     """Output, gradient of the image and gradient of each layer by itself, by the median over draws.
 
+    Where plain PyTorch errs by less than an operator's floor, by luck with its few draws, the floor counts.
     The median, because a gradient jumps where a ReLU's input crosses zero, on whichever side that happens. A layer's
     weight and bias together, because three numbers alone may be off by nothing at all by luck.
     """
