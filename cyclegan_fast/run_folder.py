@@ -4,7 +4,7 @@ import fcntl
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from cyclegan_fast import checkpoint, config as configuration
 from cyclegan_fast.config import Config
@@ -22,12 +22,18 @@ FREE_TO_CHANGE = ("name", "runs", "device", "workers", "cache_gib")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An open run: `checkpoint` is what to continue from, None at the start; `lock` is held until the process ends."""
+    """An open run: `checkpoint` is what to continue from, None at the start; `lock` is held until the context ends."""
 
     path: Path
     checkpoint: dict[str, Any] | None
     warnings: list[str]
     lock: IO[str]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.close()
 
     @property
     def step(self) -> int:
@@ -61,16 +67,31 @@ def open_run(config: Config) -> RunFolder:
         if strangers:
             raise UserError(f"{path} is there already and is not a run (it holds {strangers[0]}); {ANOTHER}")
     path.mkdir(parents=True, exist_ok=True)
+    warnings: list[str] = []
+    lock = _claim(path)
+    try:
+        return RunFolder(path, _checkpoint_to_continue(path, config, warnings), warnings, lock)
+    except BaseException:
+        # Not left to the garbage collector: errors and their tracebacks can hold one another, and the lock.
+        lock.close()
+        raise
+
+
+def _claim(path: Path) -> IO[str]:
     lock = open(path / ".lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        lock.close()
         raise UserError(f"another process is training {path}; {ANOTHER}") from None
+    return lock
+
+
+def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> dict[str, Any] | None:
     if (path / CONFIG).exists():
         changed = _changes(configuration.load(path / CONFIG), config)
         if changed:
             raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
-    warnings: list[str] = []
     found = checkpoint.load_newest(path, warnings)
     if found is None and _reported_step(path) > config.run.checkpoint_every:
         raise UserError(
@@ -80,7 +101,7 @@ def open_run(config: Config) -> RunFolder:
     if found and found["finished"] and _scored_step(path) == found["log"]["step"]:
         write_index(path)  # a kill may have come between the scores and their page
         raise UserError(f"{path} is finished after {found['log']['step']} steps, see its index.html; {ANOTHER}")
-    return RunFolder(path=path, checkpoint=found, warnings=warnings, lock=lock)
+    return found
 
 
 def _scored_step(path: Path) -> int | None:

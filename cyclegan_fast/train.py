@@ -221,7 +221,12 @@ def train(config: Config, origin: str) -> int:
     check_device(config)
     check_data(config.data)
     config = completed(config, origin)
-    run = open_run(config)
+    with open_run(config) as run:
+        return train_in(run, config)
+
+
+def train_in(run: RunFolder, config: Config) -> int:
+    """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept."""
     training = Training(config, open_data(config.data, config.run.seed), run)
     interruption = Interruption()
     try:
