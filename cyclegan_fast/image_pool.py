@@ -1,4 +1,8 @@
-"""The history of generated images that the discriminators are trained on (Shrivastava et al. 2017, section 2.3)."""
+"""The history of generated images that the discriminators are trained on (Shrivastava et al. 2017, section 2.3).
+
+What happens to an image is decided on the host, from random numbers, before anything is computed; the device only
+gathers and scatters by the indices that it is handed. So a CUDA graph can hold the exchange.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -16,7 +20,7 @@ class RandomSource(Protocol):
 
 
 class ImagePool:
-    """Holds up to `size` generated images and hands out old ones half of the time.
+    """Holds up to `size` generated images of any shapes and hands out old ones half of the time.
 
     Args:
         size: images kept, 50 in the paper; 0 switches the pool off.
@@ -28,7 +32,13 @@ class ImagePool:
             raise ValueError(f"size must not be negative, got {size}")
         self.size = size
         self.random_source = random_source
-        self.images: list[Tensor] = []  # each [C, H, W]
+        self.filled = 0
+        self._images: list[Tensor] = []  # each [C, H, W]
+
+    @property
+    def images(self) -> list[Tensor]:
+        """What is kept, each [C, H, W], in the order of the slots."""
+        return self._images
 
     def query(self, images: Tensor) -> Tensor:
         """[N, C, H, W] newest images -> as many to train on, detached.
@@ -37,21 +47,48 @@ class ImagePool:
         probability 0.5 it takes the place of a uniformly drawn one, which is returned; otherwise it is returned itself
         and not stored. An image may so replace one that came earlier in the same batch.
         """
+        return self.exchange(images, self.decide(len(images)).to(images.device))
+
+    def decide(self, count: int) -> Tensor:
+        """Draw what happens to the next `count` images: int64 [2, count] on the host.
+
+        The first row says what each is exchanged for: slot s as s, image i of the same batch as size + i. The second
+        row is the slot that each image is in when all are through, or `size` for those that are in none.
+        """
+        content = {slot: slot for slot in range(self.filled)}  # in terms of the first row
+        sources, writes = [], [self.size] * count
+        for index in range(count):
+            arriving = self.size + index
+            if self.size == 0:
+                sources.append(arriving)
+            elif self.filled < self.size:
+                sources.append(arriving)
+                content[self.filled] = arriving
+                self.filled += 1
+            elif self.random_source.random() < 0.5:
+                slot = self.random_source.randrange(self.size)
+                sources.append(content[slot])
+                content[slot] = arriving
+            else:
+                sources.append(arriving)
+        for slot, source in content.items():
+            if source >= self.size:
+                writes[source - self.size] = slot
+        return torch.tensor([sources, writes])
+
+    def exchange(self, images: Tensor, decisions: Tensor) -> Tensor:
+        """Carry out what `decide` drew for `images` [N, C, H, W]; returns as many to train on, detached."""
         images = images.detach()
         if self.size == 0:
             return images
-        return torch.stack([self._exchange(image) for image in images])
-
-    def _exchange(self, image: Tensor) -> Tensor:
-        if len(self.images) < self.size:
-            self.images.append(image.clone())
-            return image
-        if self.random_source.random() < 0.5:
-            slot = self.random_source.randrange(self.size)
-            old = self.images[slot]
-            self.images[slot] = image.clone()
-            return old
-        return image
+        sources, writes = decisions.tolist()
+        exchanged = torch.stack([self._images[s] if s < self.size else images[s - self.size] for s in sources])
+        for image, slot in sorted(zip(images, writes, strict=True), key=lambda pair: pair[1]):
+            if slot == len(self._images) < self.size:
+                self._images.append(image.clone())
+            elif slot < self.size:
+                self._images[slot] = image.clone()
+        return exchanged
 
     def state_dict(self) -> dict[str, Any]:
         """The images in order; the random source belongs to whoever made it."""
@@ -61,4 +98,47 @@ class ImagePool:
         images: Sequence[Tensor] = state["images"]
         if len(images) > self.size:
             raise ValueError(f"{len(images)} saved images do not fit a pool of {self.size}")
-        self.images = [image.to(device) for image in images]
+        self.filled = len(images)
+        self._take([image.to(device) for image in images])
+
+    def _take(self, images: list[Tensor]) -> None:
+        self._images = images
+
+
+class StackedImagePool(ImagePool):
+    """The pool for images of one shape, in one tensor: its exchange never waits for the host, nor the host for it."""
+
+    def __init__(self, size: int, random_source: RandomSource) -> None:
+        super().__init__(size, random_source)
+        self._stack: Tensor | None = None  # [size + 1, C, H, W]; the last one takes what is not kept
+
+    @property
+    def images(self) -> list[Tensor]:
+        return [] if self._stack is None else list(self._stack[: self.filled].clone())
+
+    def exchange(self, images: Tensor, decisions: Tensor) -> Tensor:
+        images = images.detach()
+        if self.size == 0:
+            return images
+        stack = self._stack_of(images[0])
+        sources, writes = decisions
+        from_pool = (sources < self.size).view(-1, 1, 1, 1)
+        old, new = stack[sources.clamp(max=self.size)], images[(sources - self.size).clamp(min=0)]
+        exchanged = torch.where(from_pool, old, new)
+        stack.index_copy_(0, writes, images)
+        return exchanged
+
+    def _stack_of(self, image: Tensor) -> Tensor:
+        if self._stack is None:
+            self._stack = image.new_zeros(self.size + 1, *image.shape)
+        if self._stack.shape[1:] != image.shape:
+            raise ValueError(
+                f"the pool holds images of shape {list(self._stack.shape[1:])} and was given {list(image.shape)}"
+            )
+        return self._stack
+
+    def _take(self, images: list[Tensor]) -> None:
+        self._stack = None
+        if images:
+            stack = self._stack_of(images[0])
+            stack[: len(images)] = torch.stack(images)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast.image_pool import ImagePool
+from cyclegan_fast.image_pool import ImagePool, StackedImagePool
 
 
 class Script:
@@ -28,6 +28,9 @@ class Script:
         return draw
 
 
+BOTH = pytest.mark.parametrize("pool_type", [ImagePool, StackedImagePool])
+
+
 def batch(*numbers: int) -> Tensor:
     """Images [N, 3, 2, 2] that carry their number in every pixel."""
     return torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).contiguous()
@@ -38,16 +41,20 @@ def numbers(images: Tensor) -> list[int]:
     return [int(number) for number in images[:, 0, 0, 0]]
 
 
-def test_a_pool_that_fills_returns_what_it_stores_and_draws_nothing() -> None:
-    pool = ImagePool(3, Script())
+@BOTH
+def test_a_pool_that_fills_returns_what_it_stores_and_draws_nothing(pool_type: type[ImagePool]) -> None:
+    pool = pool_type(3, Script())
     assert numbers(pool.query(batch(1))) == [1]
     assert numbers(pool.query(batch(2, 3))) == [2, 3]
     assert numbers(torch.stack(pool.images)) == [1, 2, 3]
 
 
-def test_below_one_half_the_new_image_is_swapped_for_a_drawn_one_and_from_one_half_on_it_is_not_stored() -> None:
+@BOTH
+def test_below_one_half_the_new_image_is_swapped_for_a_drawn_one_and_from_one_half_on_it_is_not_stored(
+    pool_type: type[ImagePool],
+) -> None:
     script = Script(0.499, 1, 0.5, 0.999, 0.0, 1)
-    pool = ImagePool(2, script)
+    pool = pool_type(2, script)
     pool.query(batch(1, 2))
     assert numbers(pool.query(batch(3))) == [2]
     assert numbers(pool.query(batch(4))) == [4]
@@ -57,17 +64,19 @@ def test_below_one_half_the_new_image_is_swapped_for_a_drawn_one_and_from_one_ha
     assert not script.draws
 
 
-def test_in_a_batch_of_8_with_a_pool_of_2_later_images_draw_what_earlier_ones_left() -> None:
+@BOTH
+def test_in_a_batch_of_8_with_a_pool_of_2_later_images_draw_what_earlier_ones_left(pool_type: type[ImagePool]) -> None:
     script = Script(0.4, 0, 0.2, 0, 0.5, 0.49, 1, 0.9, 0.0, 1)
-    pool = ImagePool(2, script)
+    pool = pool_type(2, script)
     #           stored: 10 11 |  swap  |  swap  | keep | swap  | keep | swap
     assert numbers(pool.query(batch(10, 11, 12, 13, 14, 15, 16, 17))) == [10, 11, 10, 12, 14, 11, 16, 15]
     assert numbers(torch.stack(pool.images)) == [13, 17]
     assert not script.draws
 
 
-def test_a_pool_of_size_0_returns_its_input_and_draws_nothing() -> None:
-    pool = ImagePool(0, Script())
+@BOTH
+def test_a_pool_of_size_0_returns_its_input_and_draws_nothing(pool_type: type[ImagePool]) -> None:
+    pool = pool_type(0, Script())
     assert numbers(pool.query(batch(4, 2, 9))) == [4, 2, 9]
     assert pool.images == []
 
@@ -96,10 +105,11 @@ def naive_pool(size: int, sizes_of_batches: list[int], source: random.Random) ->
     return handed_out
 
 
+@BOTH
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 50])
-def test_hundreds_of_draws_agree_with_a_naive_implementation(size: int) -> None:
+def test_hundreds_of_draws_agree_with_a_naive_implementation(pool_type: type[ImagePool], size: int) -> None:
     counts = [random.Random(size + i).choice([1, 1, 2, 3, 8]) for i in range(200)]
-    pool = ImagePool(size, random.Random(size))
+    pool = pool_type(size, random.Random(size))
     expected = naive_pool(size, counts, random.Random(size))
     first = 1
     for count, wanted in zip(counts, expected, strict=True):
@@ -121,8 +131,11 @@ def test_half_of_the_images_of_a_full_pool_are_old_and_every_slot_is_drawn_alike
     assert all(abs(count - 400) < 95 for count in drawn)
 
 
-def test_images_in_the_pool_are_detached_and_do_not_change_with_the_tensor_they_came_from() -> None:
-    pool = ImagePool(1, Script(0.1, 0, 0.1, 0))
+@BOTH
+def test_images_in_the_pool_are_detached_and_do_not_change_with_the_tensor_they_came_from(
+    pool_type: type[ImagePool],
+) -> None:
+    pool = pool_type(1, Script(0.1, 0, 0.1, 0))
     stored_while_filling, stored_in_a_swap = batch(1).requires_grad_(True), batch(2).requires_grad_(True)
     assert not pool.query(stored_while_filling).requires_grad
     stored_while_filling.data.fill_(7)
@@ -131,8 +144,9 @@ def test_images_in_the_pool_are_detached_and_do_not_change_with_the_tensor_they_
     assert numbers(pool.query(batch(3))) == [2]
 
 
-def test_size_0_detaches_too() -> None:
-    assert not ImagePool(0, Script()).query(batch(1).requires_grad_(True)).requires_grad
+@BOTH
+def test_size_0_detaches_too(pool_type: type[ImagePool]) -> None:
+    assert not pool_type(0, Script()).query(batch(1).requires_grad_(True)).requires_grad
 
 
 def test_images_of_different_sizes_share_a_pool_when_they_come_one_by_one() -> None:
@@ -141,10 +155,11 @@ def test_images_of_different_sizes_share_a_pool_when_they_come_one_by_one() -> N
     assert pool.query(torch.ones(1, 3, 8, 4)).shape == (1, 3, 4, 8)
 
 
+@BOTH
 @pytest.mark.parametrize("queries_before", [1, 3, 40])
-def test_a_saved_pool_continues_as_if_it_had_never_stopped(queries_before: int) -> None:
+def test_a_saved_pool_continues_as_if_it_had_never_stopped(pool_type: type[ImagePool], queries_before: int) -> None:
     source = random.Random(5)
-    pool = ImagePool(4, source)
+    pool = pool_type(4, source)
     for number in range(queries_before):
         pool.query(batch(number))
     file = io.BytesIO()
@@ -152,22 +167,53 @@ def test_a_saved_pool_continues_as_if_it_had_never_stopped(queries_before: int) 
     file.seek(0)
     resumed_source = random.Random()
     resumed_source.setstate(source.getstate())
-    resumed = ImagePool(4, resumed_source)
+    resumed = pool_type(4, resumed_source)
     resumed.load_state_dict(torch.load(file, weights_only=True), torch.device("cpu"))
     for number in range(100, 150):
         assert numbers(resumed.query(batch(number))) == numbers(pool.query(batch(number)))
 
 
-def test_a_saved_pool_is_not_changed_by_what_the_pool_does_next() -> None:
-    pool = ImagePool(1, Script(0.1, 0))
+@BOTH
+def test_a_saved_pool_is_not_changed_by_what_the_pool_does_next(pool_type: type[ImagePool]) -> None:
+    pool = pool_type(1, Script(0.1, 0))
     pool.query(batch(1))
     state = pool.state_dict()
     pool.query(batch(2))
     assert numbers(torch.stack(state["images"])) == [1]
 
 
-def test_sizes_below_0_and_saved_images_that_do_not_fit_are_refused() -> None:
+@BOTH
+def test_sizes_below_0_and_saved_images_that_do_not_fit_are_refused(pool_type: type[ImagePool]) -> None:
     with pytest.raises(ValueError, match="size must not be negative, got -1"):
-        ImagePool(-1, Script())
+        pool_type(-1, Script())
     with pytest.raises(ValueError, match="3 saved images do not fit a pool of 2"):
-        ImagePool(2, Script()).load_state_dict({"images": list(batch(1, 2, 3))}, torch.device("cpu"))
+        pool_type(2, Script()).load_state_dict({"images": list(batch(1, 2, 3))}, torch.device("cpu"))
+
+
+def test_both_pools_hand_out_and_keep_the_same_bits_under_the_same_decisions() -> None:
+    """3,500 images in batches of every size around the pools', with new pixels each."""
+    generator, sizes = torch.Generator().manual_seed(0), random.Random(2)
+    for size in (1, 2, 5, 50):
+        plain, stacked = ImagePool(size, random.Random(size)), StackedImagePool(size, random.Random(size))
+        for _ in range(200):
+            images = torch.randn(sizes.choice([1, 2, 3, 8]), 3, 2, 2, generator=generator)
+            assert torch.equal(stacked.query(images), plain.query(images))
+            assert torch.equal(torch.stack(stacked.images), torch.stack(plain.images))
+
+
+def test_decisions_drawn_ahead_are_carried_out_later_as_they_were_drawn() -> None:
+    """The host runs ahead of a device: three batches are decided before the first is exchanged."""
+    counts = (2, 8, 3)
+    source, ahead_source = random.Random(4), random.Random(4)
+    pool, ahead = StackedImagePool(2, source), StackedImagePool(2, ahead_source)
+    decisions = [ahead.decide(count) for count in counts]
+    for first, count, decided in zip((0, 10, 20), counts, decisions, strict=True):
+        images = batch(*range(first, first + count))
+        assert numbers(ahead.exchange(images, decided)) == numbers(pool.query(images))
+
+
+def test_a_stacked_pool_refuses_images_of_another_shape() -> None:
+    pool = StackedImagePool(2, Script())
+    pool.query(torch.zeros(1, 3, 4, 8))
+    with pytest.raises(ValueError, match=r"holds images of shape \[3, 4, 8\] and was given \[3, 8, 4\]"):
+        pool.query(torch.zeros(1, 3, 8, 4))
