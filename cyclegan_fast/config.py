@@ -19,6 +19,7 @@ from kernels import Impl
 Preset = Literal["demo", "paper128", "paper256"]
 Generator = Literal["resnet_9", "resnet_6"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
+CudaGraph = Literal["auto", "on", "off"]
 AmpDtype = Literal["auto", "bfloat16", "float16"]
 
 SMALLEST_SIDE = 24  # pixels; of less a 70x70 PatchGAN makes no score
@@ -54,7 +55,9 @@ class DataConfig:
     workers: int = 2
     """threads that prepare images ahead of the step; 0 prepares them in between steps; never changes a result"""
     cache_gib: float | None = None
-    """memory in GiB for decoded images; by default half of what is free; what does not fit is decoded each time"""
+    """memory in GiB for decoded images, in each process; by default half of what is free, shared by all ranks"""
+    cache_dir: Path | None = None
+    """folder for decoded images that do not fit in memory, for later runs too; by default ~/.cache/cyclegan-fast"""
     strict: bool = False
     """stop at the first image that cannot be read, instead of leaving it out"""
 
@@ -172,6 +175,10 @@ class RunConfig:
     """mixed precision: convolutions and fused operators in low precision; weights, statistics, losses in float32"""
     amp_dtype: AmpDtype = "auto"
     """low precision of --amp; "auto" is bfloat16 where the hardware has it and float16 with loss scaling elsewhere"""
+    cuda_graph: CudaGraph = "auto"
+    """replay each step as one CUDA graph: "auto" where that can be done, "on" or else stop, "off" never"""
+    compile: bool = False
+    """compile the networks with torch.compile: faster steps after a start that takes a minute or more"""
     seed: int = 0
     """fixes weights, images, crops and pools"""
     deterministic: bool = False
@@ -186,6 +193,9 @@ class RunConfig:
     """steps between two checkpoints"""
     keep_every_epochs: int = 0
     """keep a checkpoint of every this many epochs for good; 0 keeps the two newest only"""
+    profile: int = 0
+    """measure this many steps after the first few: prints where their time goes, and writes profile/trace.json, which
+    chrome://tracing and ui.perfetto.dev open"""
 
     def __post_init__(self) -> None:
         _require_choice("amp_dtype", self.amp_dtype, AmpDtype)
@@ -194,6 +204,8 @@ class RunConfig:
         )
         for name in ("report_every", "sample_every", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
+        _require_choice("cuda_graph", self.cuda_graph, CudaGraph)
+        _require(self.profile >= 0, f"profile must not be negative, got {self.profile}")
         _require(self.keep_every_epochs >= 0, f"keep_every_epochs must not be negative, got {self.keep_every_epochs}")
         _require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be positive, got {self.max_steps}")
         _require(0 <= self.seed < 2**63, f"seed must be at least 0 and below 2^63, got {self.seed}")

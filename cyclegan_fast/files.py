@@ -1,20 +1,24 @@
 """Writing files so that a kill or a full disk leaves them whole or as they were."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from cyclegan_fast.errors import UserError
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a temporary file, flush it to the disk, and give it its name: `path` is whole or as it was before.
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file that is flushed to the disk and named `path` at the end: `path` is whole or as it was before.
 
-    Raises UserError where the system refuses, such as on a full disk.
+    After an exception, such as the OSError of a full disk, the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -23,6 +27,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """`content` as the whole of the file `path`, or the file as it was before.
+
+    Raises UserError where the system refuses, such as on a full disk.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
         raise UserError(f"could not write {path}: {error.strerror}; what was saved before is unharmed") from error

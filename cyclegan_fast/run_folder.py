@@ -17,7 +17,7 @@ RESULTS = "results.json"
 ANOTHER = "give --name NEW for another run"
 
 # Fields that change no file of a run, and its results by rounding at the most.
-FREE_TO_CHANGE = ("name", "runs", "device", "workers", "cache_gib")
+FREE_TO_CHANGE = ("name", "runs", "device", "workers", "cache_gib", "cache_dir")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,16 @@
 """The training command on an NVIDIA GPU."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 
 from cyclegan_fast import sample_photos, train
+from cyclegan_fast.batch import augmented
+from cyclegan_fast.config import DataConfig
+from cyclegan_fast.data import open_data
+from cyclegan_fast.images import to_signed
 from tests.cyclegan_fast.test_train import assert_same_state, command, final_state, interrupt_at
 
 pytestmark = [
@@ -28,3 +33,27 @@ def test_an_interrupted_deterministic_run_ends_with_the_bits_of_the_undisturbed_
         assert train.main(command(tmp_path / "data", tmp_path, "stopped", *flags)) == 130
     assert train.main(command(tmp_path / "data", tmp_path, "stopped", *flags)) == 0
     assert_same_state(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole"))
+
+
+def test_a_graph_cuts_images_out_of_pinned_batches() -> None:
+    data = open_data(DataConfig(load_size=36, crop_size=32, batch_size=3, workers=2), seed=0, pin=True)
+    device = torch.device("cuda")
+    first, *others = itertools.islice(data.training.epoch(1), 4)
+    first.to(device)  # loads the kernels, which no capture may
+    assert first.pixels_A.is_pinned()
+    assert first.crops_A.is_pinned()
+    pixels, crops = first.pixels_A.to(device), first.crops_A.to(device)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = augmented(pixels, crops, *first.size_A)
+    for batch in others:
+        pixels.copy_(batch.pixels_A, non_blocking=True)
+        crops.copy_(batch.crops_A, non_blocking=True)
+        graph.replay()
+        windows = [
+            image[top : top + 32, left : left + 32].flip(1) if mirrored else image[top : top + 32, left : left + 32]
+            for image, (top, left, mirrored) in zip(batch.pixels_A, batch.crops_A.tolist(), strict=True)
+        ]
+        assert torch.equal(captured, to_signed(torch.stack(windows).to(device)))
+        assert torch.equal(captured, batch.to(device)[0])

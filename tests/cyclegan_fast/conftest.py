@@ -23,3 +23,10 @@ def folder(tmp_path: Path) -> Path:
         for index in range(count):
             photo(48, seed=10 * len(name) + 100 * ord(name[-1]) + index).save(root / name / f"{index}.png")
     return root
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where decoded images go that do not fit in memory: not into the cache of whoever runs the tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    return tmp_path / "caches" / "cyclegan-fast"

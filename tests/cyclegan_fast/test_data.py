@@ -2,6 +2,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 
 from cyclegan_fast import sample_photos
-from cyclegan_fast.config import DataConfig
+from cyclegan_fast.batch import Cut
+from cyclegan_fast.config import DataConfig, Preprocess
 from cyclegan_fast.data import Data, open_data
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage, read_image, to_pixels, to_signed, write_image
@@ -19,18 +21,81 @@ from tests.cyclegan_fast.conftest import photo
 CONFIG = DataConfig(load_size=36, crop_size=32, workers=0)
 
 
-def opened(folder: Path, seed: int = 0, **changes: object) -> Data:
-    return open_data(replace(CONFIG, data=folder, **changes), seed)  # type: ignore[arg-type]
+def opened(folder: Path, seed: int = 0, ranks: int = 1, rank: int = 0, **changes: object) -> Data:
+    config = replace(CONFIG, data=folder, **changes)  # type: ignore[arg-type]
+    return open_data(config, seed, rank=rank, ranks=ranks)
 
 
-def pixels_of(data: Data, epoch: int, first_step: int = 0) -> list[np.ndarray]:
-    return [torch.cat([b.pixels_A, b.pixels_B]).numpy() for b in data.training.epoch(epoch, first_step)]
+def images_of(data: Data, epoch: int, first_step: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The batches of A and B, [N, 3, H, W], as the step gets them."""
+    batches = (batch.to(torch.device("cpu")) for batch in data.training.epoch(epoch, first_step))
+    return [(real_A.numpy(), real_B.numpy()) for real_A, real_B in batches]
 
 
-def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+def assert_same(one: list[tuple[np.ndarray, np.ndarray]], other: list[tuple[np.ndarray, np.ndarray]]) -> None:
     assert len(one) == len(other)
-    for x, y in zip(one, other, strict=True):
-        np.testing.assert_array_equal(x, y)
+    for (one_A, one_B), (other_A, other_B) in zip(one, other, strict=True):
+        np.testing.assert_array_equal(one_A, other_A)
+        np.testing.assert_array_equal(one_B, other_B)
+
+
+def cut_out(cut: Cut) -> np.ndarray:
+    window = cut.pixels[cut.top : cut.top + cut.height, cut.left : cut.left + cut.width]
+    return window[:, ::-1] if cut.mirrored else window
+
+
+def plain_epoch(data: Data, seed: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """An epoch of single images in plain NumPy: which random numbers are drawn for what is fixed for good, since a run
+    that was saved before must go on with the images that it would have had."""
+    training = data.training
+    A, B, config = training.images_A, training.images_B, training.config
+
+    def augment(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        if config.preprocess in ("resize_and_crop", "crop", "scale_width_and_crop"):
+            side = config.crop_size
+            top = random.integers(0, pixels.shape[0] - side + 1)
+            left = random.integers(0, pixels.shape[1] - side + 1)
+            pixels = pixels[top : top + side, left : left + side]
+        if config.flip and random.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        return (pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - np.float32(1))[None]
+
+    batches = []
+    for index in np.random.default_rng([seed, epoch, 0]).permutation(max(len(A), len(B))):
+        random = np.random.default_rng([seed, epoch, 1, index])
+        a, b = A[index % len(A)], B[random.integers(len(B))]
+        batches.append((augment(a, random), augment(b, random)))
+    return batches
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("preprocess", get_args(Preprocess))
+def test_an_epoch_is_what_plain_numpy_makes_of_the_images(folder: Path, preprocess: str, flip: bool) -> None:
+    for index, path in enumerate((folder / "trainA").glob("*.png")):
+        photo(80, index).resize((70 + index, 51 + 2 * index)).save(path)  # each of its own size
+    data = opened(folder, seed=5, preprocess=preprocess, flip=flip)
+    whole = plain_epoch(data, 5, 3)
+    assert_same(images_of(data, 3), whole)
+    assert_same(images_of(opened(folder, seed=5, preprocess=preprocess, flip=flip, workers=2), 3, 4), whole[4:])
+
+
+def test_a_batch_is_its_images_one_after_the_other(folder: Path) -> None:
+    for index, path in enumerate((folder / "trainB").glob("*.png")):
+        photo(80, index).resize((70 + index, 51 + 2 * index)).save(path)
+    for preprocess in ("resize_and_crop", "crop"):
+        single = images_of(opened(folder, preprocess=preprocess), 1)
+        first, last = images_of(opened(folder, preprocess=preprocess, batch_size=4), 1)
+        for domain in (0, 1):
+            np.testing.assert_array_equal(first[domain], np.concatenate([batch[domain] for batch in single[:4]]))
+            np.testing.assert_array_equal(last[domain], np.concatenate([batch[domain] for batch in single[4:]]))
+
+
+def test_host_tensors_have_one_shape_all_through_a_run(folder: Path) -> None:
+    photo(80, 0).resize((77, 51)).save(folder / "trainA" / "0.png")
+    for preprocess, side in (("resize_and_crop", 36), ("crop", 32), ("scale_width_and_crop", 32)):
+        for batch in opened(folder, preprocess=preprocess).training.epoch(1):
+            assert batch.pixels_A.shape == batch.pixels_B.shape == (1, side, side, 3)
+            assert batch.size_A == batch.size_B == (32, 32)
 
 
 def test_an_epoch_visits_every_index_of_the_larger_domain_once(folder: Path) -> None:
@@ -46,28 +111,41 @@ def test_the_smaller_domain_is_taken_modulo_its_size_as_A_and_drawn_as_B(folder:
         path.unlink()
     training = opened(folder, preprocess="none", flip=False).training
     assert len(training) == 4
-    a = [training.pair(1, index)[0].tobytes() for index in range(4)]
+    a = [training.pair(1, index)[0].pixels.tobytes() for index in range(4)]
     assert a[0] == a[2] == training.images_A[0].tobytes()
     assert a[1] == a[3] == training.images_A[1].tobytes()
-    partners = {training.pair(epoch, 0)[1].tobytes() for epoch in range(1, 40)}
+    partners = {training.pair(epoch, 0)[1].pixels.tobytes() for epoch in range(1, 40)}
     assert partners == {training.images_B[i].tobytes() for i in range(4)}
 
 
 @pytest.mark.parametrize("changes", [{"workers": 4}, {"cache_gib": 0.0}, {"workers": 3, "cache_gib": 0.0}])
 def test_workers_and_cache_change_no_pixel(folder: Path, changes: dict[str, float]) -> None:
-    assert_same(pixels_of(opened(folder), 2), pixels_of(opened(folder, **changes), 2))
+    assert_same(images_of(opened(folder), 2), images_of(opened(folder, **changes), 2))
+
+
+def test_warnings_say_where_images_are_kept_that_do_not_fit_in_memory(folder: Path, tmp_path: Path) -> None:
+    assert opened(folder).warnings == []
+    kept = opened(folder, cache_gib=0.0, cache_dir=tmp_path / "disk")
+    assert len(list((tmp_path / "disk").glob("*.pixels"))) == len(kept.warnings) == 4
+    (tmp_path / "file").touch()
+    refused = opened(folder, cache_gib=0.0, cache_dir=tmp_path / "file")
+    for name, where, why in zip(("trainA", "trainB", "testA", "testB"), kept.warnings, refused.warnings, strict=True):
+        assert f"{folder / name}, 0.00 GiB, are kept in {tmp_path / 'disk'}" in where
+        assert f"{folder / name} do not fit in 0.00 GiB of memory" in why
+        assert f"cannot be kept in {tmp_path / 'file'} (File exists)" in why
+    assert_same(images_of(kept, 1), images_of(refused, 1))
 
 
 def test_an_epoch_can_be_entered_in_its_middle(folder: Path) -> None:
     for batch_size in (1, 4):
-        whole = pixels_of(opened(folder, batch_size=batch_size), 5)
-        assert_same(whole[1:], pixels_of(opened(folder, batch_size=batch_size, workers=2), 5, first_step=1))
+        whole = images_of(opened(folder, batch_size=batch_size), 5)
+        assert_same(whole[1:], images_of(opened(folder, batch_size=batch_size, workers=2), 5, first_step=1))
 
 
 def test_seed_and_epoch_change_crops_and_partners(folder: Path) -> None:
-    first = pixels_of(opened(folder), 1)
-    for other in (pixels_of(opened(folder), 2), pixels_of(opened(folder, seed=1), 1)):
-        assert any((x != y).any() for x, y in zip(first, other, strict=True))
+    first = np.concatenate(images_of(opened(folder), 1))
+    for other in (images_of(opened(folder), 2), images_of(opened(folder, seed=1), 1)):
+        assert (first != np.concatenate(other)).any()
 
 
 def test_crops_are_windows_of_the_resized_image_and_half_are_mirrored(folder: Path) -> None:
@@ -76,8 +154,44 @@ def test_crops_are_windows_of_the_resized_image_and_half_are_mirrored(folder: Pa
     assert source.shape == (36, 36, 3)
     windows = {source[t : t + 32, x : x + 32].tobytes(): False for t in range(5) for x in range(5)}
     windows |= {source[t : t + 32, x : x + 32][:, ::-1].tobytes(): True for t in range(5) for x in range(5)}
-    mirrored = [windows[training.pair(epoch, 0)[0].tobytes()] for epoch in range(1, 200)]
+    mirrored = [windows[cut_out(training.pair(epoch, 0)[0]).tobytes()] for epoch in range(1, 200)]
     assert 70 < sum(mirrored) < 130  # 199 fair draws
+
+
+# --- several ranks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ranks", "batch_size", "count"), [(2, 1, 6), (2, 2, 8), (3, 2, 12), (2, 2, 6), (3, 4, 15)])
+def test_ranks_together_see_the_batches_of_one(folder: Path, ranks: int, batch_size: int, count: int) -> None:
+    """`count` is a multiple of `ranks`: the last step can be shorter, and is shared out equally all the same."""
+    for index in range(6, count):
+        photo(48, index).save(folder / "trainA" / f"{index}.png")
+    single = opened(folder, batch_size=batch_size * ranks)
+    several = [opened(folder, batch_size=batch_size, ranks=ranks, rank=rank) for rank in range(ranks)]
+    assert {data.training.steps_per_epoch for data in several} == {single.training.steps_per_epoch}
+    for first_step in (0, 1):
+        shares = zip(*(images_of(data, 2, first_step) for data in several), strict=True)
+        together = [tuple(np.concatenate(domain) for domain in zip(*share, strict=True)) for share in shares]
+        assert_same(together, images_of(single, 2, first_step))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("ranks", "batch_size", "filled"), [(4, 1, 2), (4, 2, 2), (5, 1, 4), (8, 3, 2), (16, 2, 10)])
+def test_the_first_images_of_an_epoch_fill_up_a_last_step_that_ranks_cannot_share(
+    folder: Path, ranks: int, batch_size: int, filled: int
+) -> None:
+    order = images_of(opened(folder), 2)
+    steps = opened(folder, batch_size=batch_size, ranks=ranks).training.steps_per_epoch
+    assert steps == -(-6 // (ranks * batch_size))
+    seen: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(steps)]
+    for rank in range(ranks):
+        batches = images_of(opened(folder, batch_size=batch_size, ranks=ranks, rank=rank), 2)
+        for step, (real_A, real_B) in enumerate(batches):
+            seen[step] += [(a[None], b[None]) for a, b in zip(real_A, real_B, strict=True)]
+        assert len(batches[-1][0]) == (6 + filled - (steps - 1) * ranks * batch_size) // ranks >= 1
+    assert_same([image for step in seen for image in step], [*order, *order, *order][: 6 + filled])
+
+
+# --- preparation -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -93,8 +207,8 @@ def test_crops_are_windows_of_the_resized_image_and_half_are_mirrored(folder: Pa
 def test_preprocessing_modes_give_their_shapes(folder: Path, preprocess: str, shape: tuple[int, ...]) -> None:
     for path in (folder / "trainA").glob("*.png"):
         photo(80, 1).resize((77, 51)).save(path)
-    pixels_A, _ = opened(folder, preprocess=preprocess).training.pair(1, 0)
-    assert pixels_A.shape == shape
+    cut, _ = opened(folder, preprocess=preprocess).training.pair(1, 0)
+    assert cut_out(cut).shape == shape
 
 
 def test_held_out_images_are_resized_to_the_crop_and_neither_cropped_nor_mirrored(folder: Path) -> None:
@@ -189,7 +303,7 @@ def test_an_unreadable_image_is_named_and_left_out_or_refused(folder: Path, dama
     assert len(data.training.images_A) == 6
     assert any("2a.jpg" in line for line in data.warnings)
     assert any("skipped 1 unreadable" in line for line in data.warnings)
-    assert_same(pixels_of(data, 1), pixels_of(opened(folder, cache_gib=0.0), 1))
+    assert_same(images_of(data, 1), images_of(opened(folder, cache_gib=0.0), 1))
     with pytest.raises(UserError, match=r"2a\.jpg.*--strict"):
         opened(folder, strict=True)
 

@@ -1,0 +1,199 @@
+"""The images of one domain, decoded once: in memory, or in a memory-mapped file where they do not fit."""
+
+import itertools
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.images import Pixels, UnreadableImage, find_images, read_image
+from cyclegan_fast.pixel_cache import MappedImages, PixelCache
+from cyclegan_fast.prefetch import ahead
+
+
+class Images(Protocol):
+    """One domain: prepared images, uint8 [H, W, 3], before crop and flip."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What tells one list of images from another: names, and sizes where they are files."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pixels: ...
+
+
+class ImageArray:
+    """A domain that is in memory already, uint8 [N, H, W, 3]."""
+
+    def __init__(self, pixels: Pixels, name: str) -> None:
+        self.pixels = pixels
+        self.names = [f"{name}_{index:04d}" for index in range(len(pixels))]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Pixels:
+        image: Pixels = self.pixels[index]
+        return image
+
+
+class ImageFolder:
+    """A domain read from files, each decoded and prepared once and kept.
+
+    They are kept in memory where all fit in `cache_bytes`, and otherwise in a memory-mapped file, which other processes
+    and later starts use too.
+
+    All files are decoded when the object is made, or were when the mapped file was written, so that one that cannot be
+    read is found before training and not in its middle: it is left out and named in `unreadable`, or with `strict`
+    refused. `note` says where the images are kept if not in memory, and why if nowhere.
+
+    Args:
+        folder: searched with its subfolders.
+        prepare: resizes a decoded image; its repr names everything that its result depends on.
+        cache_bytes: memory for prepared images.
+        cache_dir: folder for the mapped file; where its disk cannot hold it, the images that do not fit in memory are
+            decoded again at each use.
+        workers: threads to decode with; Pillow decodes and resizes outside Python's lock.
+
+    Raises UserError for a missing folder, one without images, or an unreadable image with `strict`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prepare: Callable[[Image.Image], Image.Image],
+        *,
+        cache_bytes: int,
+        cache_dir: Path,
+        workers: int,
+        strict: bool,
+    ) -> None:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}: put images of this domain there")
+        self.folder = folder
+        self.prepare = prepare
+        self.cache_bytes = cache_bytes
+        self.workers = workers
+        self.strict = strict
+        self.note: str | None = None
+        self.unreadable: list[str] = []
+        self._candidates = find_images(folder)
+        if not self._candidates:
+            raise UserError(f"no images in {folder}")
+        self.paths: list[Path] = []
+        cache = PixelCache(cache_dir, folder, [self._name(path) for path in self._candidates], repr(prepare))
+        kept = self._found(cache)
+        self._kept = self._decode_all(cache) if kept is None else kept
+        if not self.paths:
+            raise UserError(
+                f"none of the {len(self._candidates)} images in {folder} can be read; the first: {self.unreadable[0]}"
+            )
+        if isinstance(self._kept, MappedImages):
+            self.note = f"the decoded images of {folder}, {self._kept.nbytes / 2**30:.2f} GiB, are kept in {cache.path}"
+        self.names = [f"{self._name(path)} {path.stat().st_size}" for path in self.paths]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the images take of `cache_bytes`; a mapped file takes nothing that the system cannot have back."""
+        return 0 if isinstance(self._kept, MappedImages) else sum(pixels.nbytes for pixels in self._kept)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return self._kept[index] if index < len(self._kept) else self._decode(self.paths[index])
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _found(self, cache: PixelCache) -> MappedImages | None:
+        """The images that `cache` holds, if they do not fit in memory and none that was left out can be read now."""
+        found = cache.read()
+        if found is None or found.nbytes <= self.cache_bytes:
+            return None
+        kept = set(found.names)
+        again = [self._try_to_decode(path) for path in self._candidates if self._name(path) not in kept]
+        still_unreadable = [result for result in again if isinstance(result, UnreadableImage)]
+        if len(still_unreadable) < len(again):
+            return None
+        self.unreadable = []
+        for error in still_unreadable:
+            self._leave_out(error)
+        self.paths = [self.folder / name for name in found.names]
+        return found
+
+    def _decode_all(self, cache: PixelCache) -> list[Pixels] | MappedImages:
+        """Fill `paths` and `unreadable`; returns all images, or as many of the first ones as can be kept."""
+        with closing(self._readable()) as images:
+            fitting, overflow = self._until_full(images)
+            if overflow is not None:
+                begun = [*fitting, overflow]
+                mean_bytes = sum(pixels.nbytes for _, pixels in begun) / len(begun)
+                try:
+                    with cache.locked():
+                        found = self._found(cache)
+                        if found is not None:
+                            return found
+                        return cache.write(itertools.chain(begun, images), int(mean_bytes * len(self._candidates)))
+                except OSError as error:
+                    self.note = (
+                        f"the decoded images of {self.folder} do not fit in {self.cache_bytes / 2**30:.2f} GiB of "
+                        f"memory and cannot be kept in {cache.path.parent} ({error.strerror or error}): some are "
+                        "decoded at each use; --cache-gib allows more memory, --cache-dir names another disk"
+                    )
+                    for _ in images:
+                        pass  # decoded only to find what cannot be read
+        return [pixels for _, pixels in fitting]
+
+    def _until_full(
+        self, images: Iterable[tuple[str, Pixels]]
+    ) -> tuple[list[tuple[str, Pixels]], tuple[str, Pixels] | None]:
+        """The first images, as long as they fit in memory, and the one that did not; None where all fit."""
+        fitting: list[tuple[str, Pixels]] = []
+        used_bytes = 0
+        for image in images:
+            used_bytes += image[1].nbytes
+            if used_bytes > self.cache_bytes:
+                return fitting, image
+            fitting.append(image)
+        return fitting, None
+
+    def _readable(self) -> Generator[tuple[str, Pixels]]:
+        """Name and pixels of all images that can be read, in order; as they pass, fills `paths` and `unreadable`."""
+        with (
+            ThreadPoolExecutor(max(1, self.workers)) as pool,
+            closing(ahead(pool, self._try_to_decode, self._candidates, 2 * self.workers)) as results,
+        ):
+            description = f"reading {self.folder.name}"
+            progress = tqdm(results, total=len(self._candidates), desc=description, unit="image", leave=False)
+            for path, result in zip(self._candidates, progress, strict=True):
+                if isinstance(result, UnreadableImage):
+                    self._leave_out(result)
+                else:
+                    self.paths.append(path)
+                    yield self._name(path), result
+
+    def _leave_out(self, error: UnreadableImage) -> None:
+        if self.strict:
+            raise UserError(f"{error} (leave --strict out to skip such files)")
+        self.unreadable.append(str(error))
+
+    def _try_to_decode(self, path: Path) -> Pixels | UnreadableImage:
+        try:
+            return self._decode(path)
+        except UnreadableImage as error:
+            return error
+
+    def _decode(self, path: Path) -> Pixels:
+        image = read_image(path)
+        try:
+            return np.asarray(self.prepare(image))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
