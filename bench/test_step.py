@@ -12,7 +12,8 @@ from bench.timing import interleaved
 from cyclegan_fast.checkpoint import from_original
 from cyclegan_fast.config import Config
 from cyclegan_fast.device import choose_device, working_dtype
-from cyclegan_fast.step import CycleGAN, TrainingStep
+from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.step import TrainingStep
 
 DEVICE = choose_device("auto")
 ROUNDS = 6 if DEVICE.type == "cpu" else 50

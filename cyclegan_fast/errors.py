@@ -10,6 +10,10 @@ class UserError(Exception):
     """What was wrong, where, and what to do next, in one line."""
 
 
+class ReportedElsewhere(UserError):
+    """Another process of the same run says what was wrong; this one only ends on it."""
+
+
 def run_command(command: Callable[[], int]) -> int:
     """The exit status of `command`.
 
@@ -18,6 +22,8 @@ def run_command(command: Callable[[], int]) -> int:
     """
     try:
         return command()
+    except ReportedElsewhere:
+        return 2
     except (UserError, OSError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2

@@ -1,28 +1,38 @@
 """One update of both generators and both discriminators (Zhu et al. 2017, section 3.3; the contract in README.md).
 
 Names follow the original implementation: G_A maps A to B, G_B maps B to A, D_A judges B, D_B judges A.
+
+The generators' loss is a sum of two, one for each direction: G_A(A) with all that is computed from it, and G_B(B). The
+directions are computed one after the other, which holds the activations of one of them only; or, on a CPU whose cores
+small images leave idle, at the same time.
 """
 
 import copy
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from cyclegan_fast.config import Config
-from cyclegan_fast.image_pool import ImagePool
+from cyclegan_fast.config import CROPPING, Config
+from cyclegan_fast.descent import Descent
+from cyclegan_fast.distributed import ALONE, Ranks
+from cyclegan_fast.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty, identity_loss
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.model import DISCRIMINATORS, EMA_GENERATORS, GENERATORS, CycleGAN
 
-Weights = dict[str, Tensor]
+Losses = dict[str, Tensor]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-GENERATORS = ("G_A", "G_B")
-DISCRIMINATORS = ("D_A", "D_B")
-EMA_GENERATORS = ("G_A_ema", "G_B_ema")
+LOSSES = ("G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", "D_A", "D_B")
+
+LARGEST_SIDE_IN_THREADS = 128
+"""Pixels; where both directions at once measured faster on a CPU, see bench/results/LOG.md of 2026-11-25."""
 
 
 def learning_rate_factor(epoch: int, epochs: int, decay_epochs: int) -> float:
@@ -30,55 +40,47 @@ def learning_rate_factor(epoch: int, epochs: int, decay_epochs: int) -> float:
     return 1.0 - max(0, epoch - epochs) / (decay_epochs + 1)
 
 
-class CycleGAN(nn.Module):
-    """The four networks, and moving averages of the generators where `config.optimizer.ema` asks for them."""
+@dataclass(frozen=True)
+class Direction:
+    """One of the two translations: the networks that take part in it, and the suffix of its losses."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        networks = config.networks
-        # The gradient penalty needs second derivatives, which only the plain operators have.
-        discriminator_impl = "reference" if config.loss.gan_loss == "wgan-gp" else networks.impl
-        self.G_A, self.G_B = (
-            ResnetGenerator(
-                width=networks.ngf,
-                blocks=networks.blocks,
-                impl=networks.impl,
-                checkpoint_blocks=networks.checkpoint_blocks,
-            )
-            for _ in GENERATORS
-        )
-        self.D_A = PatchDiscriminator(width=networks.ndf, impl=discriminator_impl)
-        self.D_B = PatchDiscriminator(width=networks.ndf, impl=discriminator_impl)
-        if config.optimizer.ema:
-            self.G_A_ema = copy.deepcopy(self.G_A).requires_grad_(False)
-            self.G_B_ema = copy.deepcopy(self.G_B).requires_grad_(False)
+    there: str
+    back: str
+    judge: str
+    suffix: str
 
-    def trainable(self, names: Iterable[str]) -> list[nn.Parameter]:
-        """The parameters that an optimiser of these networks owns, in a fixed order."""
-        return [p for name in names for p in self.get_submodule(name).parameters() if p.requires_grad]
 
-    def translator(self, direction: str) -> ResnetGenerator:
-        """The generator to translate with, "a2b" or "b2a": the moving average where there is one."""
-        name = {"a2b": "G_A", "b2a": "G_B"}[direction]
-        network = getattr(self, f"{name}_ema", None) or self.get_submodule(name)
-        assert isinstance(network, ResnetGenerator)
-        return network
+DIRECTIONS = (Direction("G_A", "G_B", "D_A", "A"), Direction("G_B", "G_A", "D_B", "B"))
 
 
 @dataclass(frozen=True)
-class GeneratorPass:
-    """What the forward pass of both generators yields, each [N, 3, H, W]; identities are None where not asked for."""
+class Decisions:
+    """What is drawn on the host for one step.
 
-    fake_B: Tensor
-    fake_A: Tensor
-    rec_A: Tensor
-    rec_B: Tensor
-    idt_A: Tensor | None  # G_A(B), near B
-    idt_B: Tensor | None  # G_B(A), near A
+    pool_A, pool_B: what `ImagePool.decide` drew for the fakes of each domain, int64 [2, N].
+    mixes: of the gradient penalty for each discriminator, float32 [2, N, 1, 1, 1]; None where there is none.
+    """
+
+    pool_A: Tensor
+    pool_B: Tensor
+    mixes: Tensor | None
+
+    def to(self, device: torch.device) -> "Decisions":
+        mixes = None if self.mixes is None else self.mixes.to(device, non_blocking=True)
+        return Decisions(self.pool_A.to(device, non_blocking=True), self.pool_B.to(device, non_blocking=True), mixes)
+
+
+@dataclass(frozen=True)
+class PartOfStep:
+    """What one backward pass leaves: the images judged in it, its losses, and gradients by the network's name."""
+
+    fake: Tensor
+    losses: Losses
+    gradients: dict[str, list[Tensor]]
 
 
 def translate_with_identity(
-    generator: nn.Module, weights: Weights, source: Tensor, target: Tensor | None
+    generator: Callable[[Tensor], Tensor], source: Tensor, target: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """G(source) and, where `target` is given, G(target).
 
@@ -86,11 +88,11 @@ def translate_with_identity(
     from two passes by rounding only.
     """
     if target is None:
-        return functional_call(generator, weights, (source,)), None
+        return generator(source), None
     if source.shape[1:] == target.shape[1:]:
-        both = functional_call(generator, weights, (torch.cat([source, target]),))
+        both = generator(torch.cat([source, target]))
         return both[: len(source)], both[len(source) :]
-    return functional_call(generator, weights, (source,)), functional_call(generator, weights, (target,))
+    return generator(source), generator(target)
 
 
 class TrainingStep:
@@ -101,192 +103,278 @@ class TrainingStep:
         config: losses, optimiser and pool size are read from it.
         dtype: what convolutions and fused operators compute in. Statistics and losses are wide, weights and Adam are
             the model's own; float16 scales its losses, one scaler for each optimiser.
-        random_source: decides about the pools; by default seeded from `config.run.seed`.
+        random_source: decides about the pools; by default seeded from `config.run.seed` and the rank.
+        ranks: who else takes part in each update, with a batch of its own and pools of its own.
     """
 
     def __init__(
-        self, model: CycleGAN, config: Config, dtype: torch.dtype, random_source: random.Random | None = None
+        self,
+        model: CycleGAN,
+        config: Config,
+        dtype: torch.dtype,
+        random_source: random.Random | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
         self.config = config
         self.dtype = dtype
+        self.ranks = ranks
         self.device = next(model.parameters()).device
-        self.random_source = random_source or random.Random(config.run.seed)
-        self.penalty_random = torch.Generator().manual_seed(config.run.seed)
-        self.pool_A = ImagePool(config.loss.pool_size, self.random_source)
-        self.pool_B = ImagePool(config.loss.pool_size, self.random_source)
-        self.generator_optimizer = self._adam(GENERATORS)
-        self.discriminator_optimizer = self._adam(DISCRIMINATORS)
-        scaled = dtype == torch.float16
-        self.generator_scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
-        self.discriminator_scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.has_copies = next(model.parameters()).dtype != dtype
+        if self.device.type == "cuda":
+            # Once, and not by cuDNN at every convolution.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+        ranks.share(list(model.parameters()))
+        self.networks = self._working_networks()
+        self.originals = {name: model.trainable([name]) for name in self.networks}
+        # What gradients are taken by: the parameters of the networks that are computed with.
+        self.leaves = {name: [p for p in n.parameters() if p.requires_grad] for name, n in self.networks.items()}
+        self.forward: dict[str, Callable[[Tensor], Tensor]] = {
+            name: torch.compile(network, dynamic=False) if config.run.compile else network
+            for name, network in self.networks.items()
+        }
+        # The first rank's draws are those of a run alone.
+        self.random_source = random_source or random.Random(
+            config.run.seed if ranks.is_first else f"{config.run.seed} on rank {ranks.index}"
+        )
+        self.penalty_random = torch.Generator().manual_seed(config.run.seed + ranks.index)
+        # Images of various shapes stay in lists, which the host exchanges.
+        self.has_stacked_pools = config.data.preprocess in CROPPING
+        pool_type = StackedImagePool if self.has_stacked_pools else ImagePool
+        self.pool_A, self.pool_B = (pool_type(config.loss.pool_size, self.random_source) for _ in DIRECTIONS)
+        self.learning_rate = torch.tensor(
+            config.optimizer.learning_rate,
+            device=self.device,
+            dtype=torch.float32 if self.device.type == "cuda" else torch.float64,
+        )
+        self.average_weight = torch.zeros((), device=self.device, dtype=next(model.parameters()).dtype)
+        self.generators, self.discriminators = self._descent(GENERATORS), self._descent(DISCRIMINATORS)
         self.steps_taken = 0
+        self.phase: Callable[[str], AbstractContextManager[Any]] = lambda name: nullcontext()
+        self._threads = self._threads_of_directions()
 
-    def _adam(self, names: Iterable[str]) -> torch.optim.Adam:
-        options = self.config.optimizer
-        return torch.optim.Adam(
-            self.model.trainable(names), lr=options.learning_rate, betas=(options.beta1, 0.999), fused=True
+    def _working_networks(self) -> dict[str, nn.Module]:
+        """The networks that are differentiated: the model's own, or copies in the working precision."""
+        networks = {name: self.model.get_submodule(name) for name in (*GENERATORS, *DISCRIMINATORS)}
+        if not self.has_copies:
+            return networks
+        return {name: copy.deepcopy(network).to(self.dtype) for name, network in networks.items()}
+
+    def _descent(self, names: tuple[str, ...]) -> Descent:
+        return Descent(
+            {name: self.originals[name] for name in names},
+            self.learning_rate,
+            self.config.optimizer.beta1,
+            copied=self.has_copies,
+            scaled=self.dtype == torch.float16,
+            ranks=self.ranks,
         )
 
-    def set_learning_rate(self, learning_rate: float) -> None:
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+    def _threads_of_directions(self) -> ThreadPoolExecutor | None:
+        """One thread for each direction, with half of the cores each, where that is faster than one after the other."""
+        cores = torch.get_num_threads()
+        if (
+            self.device.type != "cpu"
+            or cores < len(DIRECTIONS)
+            or not self.has_stacked_pools
+            or self.config.data.crop_size > LARGEST_SIDE_IN_THREADS
+            or self.config.run.compile
+            or self.generators.scaler.is_enabled()  # it makes its scale at first use, in whichever thread comes first
+        ):
+            return None
+        return ThreadPoolExecutor(
+            len(DIRECTIONS), "direction", initializer=lambda: torch.set_num_threads(cores // len(DIRECTIONS))
+        )
 
-    def __call__(self, real_A: Tensor, real_B: Tensor) -> dict[str, Tensor]:
+    def _in_both_directions(self, compute: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
+        return self._threads.map(compute, items) if self._threads else map(compute, items)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        self.learning_rate.fill_(learning_rate)
+
+    def __call__(self, real_A: Tensor, real_B: Tensor) -> Losses:
         """One update from a batch of each domain, [N, 3, H, W] in [-1, 1]; returns the losses by name, detached.
 
         The batch goes through in `config.optimizer.accumulate` parts. The losses are means over all of it.
         """
-        weights = {name: self._working_weights(name) for name in (*GENERATORS, *DISCRIMINATORS)}
-        parts = self.config.optimizer.accumulate
-        reals = list(zip(real_A.chunk(parts), real_B.chunk(parts), strict=True))
-        shares = [len(part_A) / len(real_A) for part_A, _ in reals]  # an epoch's last batch may be a short one
-        fakes: list[tuple[Tensor, Tensor]] = []
-        losses = self._descend(
-            shares,
-            (self._generator_losses(*part, weights, fakes) for part in reals),
-            self.generator_optimizer,
-            self.generator_scaler,
-        )
-        # The pools see the images of the whole batch in order, first those of B.
-        fakes_A, fakes_B = (torch.cat(parts_of_one) for parts_of_one in zip(*fakes, strict=True))
-        pooled_B = self.pool_B.query(fakes_B).chunk(parts)
-        pooled_A = self.pool_A.query(fakes_A).chunk(parts)
-        losses |= self._descend(
-            shares,
-            (
-                self._discriminator_losses(*part, *fake, weights)
-                for part, fake in zip(reals, zip(pooled_A, pooled_B, strict=True), strict=True)
-            ),
-            self.discriminator_optimizer,
-            self.discriminator_scaler,
-        )
+        decisions = self.draw(len(real_A))
+        return self.update(real_A, real_B, decisions.to(self.device) if self.has_stacked_pools else decisions)
+
+    def draw(self, images: int) -> Decisions:
+        """Begin a step of so many images of each domain: what the host has to say for it, in the order of the contract.
+
+        Nothing waits for the device. Call it once before each `update`.
+        """
         self.steps_taken += 1
         if self.config.optimizer.ema:
+            # A short history is averaged over its own length, so that the random initial weights do not linger.
+            decay = min(self.config.optimizer.ema, (1 + self.steps_taken) / (10 + self.steps_taken))
+            self.average_weight.fill_(1 - decay)
+        pool_B = self.pool_B.decide(images)
+        pool_A = self.pool_A.decide(images)
+        mixes = None
+        if self.config.loss.gan_loss == "wgan-gp":
+            mixes = torch.rand(len(DISCRIMINATORS), images, 1, 1, 1, generator=self.penalty_random)
+        return Decisions(pool_A, pool_B, mixes)
+
+    def update(self, real_A: Tensor, real_B: Tensor, decisions: Decisions) -> Losses:
+        """The part of a step that the device computes; a CUDA graph can hold it. Everything is on the device."""
+        if self.has_copies:
+            self._refresh_copies()
+        parts = self._parts_of(real_A, real_B)
+        losses: Losses = {}
+
+        self._begin(self.generators, frozen=DISCRIMINATORS)
+        fakes_B, fakes_A = [], []
+        for part_A, part_B, share in parts:
+            work = [(DIRECTIONS[0], part_A, part_B, share), (DIRECTIONS[1], part_B, part_A, share)]
+            one, other = self._in_both_directions(self._translate, work)
+            fakes_B.append(one.fake)
+            fakes_A.append(other.fake)
+            for result in (one, other):
+                self._gather(self.generators, result, losses)
+        # Ranks exchange the generators' gradients while the discriminators compute.
+        self.generators.begin_average()
+
+        self._begin(self.discriminators, frozen=())
+        with self.phase("pool"):
+            pooled_B = self.pool_B.exchange(torch.cat(fakes_B), decisions.pool_B).chunk(len(parts))
+            pooled_A = self.pool_A.exchange(torch.cat(fakes_A), decisions.pool_A).chunk(len(parts))
+        mixes = [None] * len(parts) if decisions.mixes is None else decisions.mixes.chunk(len(parts), dim=1)
+        for (part_A, part_B, share), fake_A, fake_B, mix in zip(parts, pooled_A, pooled_B, mixes, strict=True):
+            mix_A, mix_B = (None, None) if mix is None else mix
+            judgements = [("D_A", part_B, fake_B, mix_A, share), ("D_B", part_A, fake_A, mix_B, share)]
+            for result in self._in_both_directions(self._judge, judgements):
+                self._gather(self.discriminators, result, losses)
+        self.discriminators.begin_average()
+
+        with self.phase("G update"):
+            self.generators.update()
+        with self.phase("D update"):
+            self.discriminators.update()
+        if self.config.optimizer.ema:
             self._update_moving_averages()
-        return losses
+        return {name: losses[name] for name in LOSSES if name in losses}
 
-    def _working_weights(self, name: str) -> Weights:
-        """A network's weights in the working precision, cast once a step; gradients reach the originals.
+    def _refresh_copies(self) -> None:
+        """Cast the weights to the working precision, once a step."""
+        names = (*GENERATORS, *DISCRIMINATORS)
+        copies = [p.detach() for name in names for p in self.leaves[name]]
+        originals = [p.detach() for name in names for p in self.originals[name]]
+        torch._foreach_copy_(copies, originals)
 
-        On a GPU they are laid out channels last here, once, and not by cuDNN at every convolution.
-        """
-        return {
-            key: value.to(self.dtype, memory_format=torch.channels_last)
-            if self.device.type == "cuda" and value.dim() == 4
-            else value.to(self.dtype)
-            for key, value in self.model.get_submodule(name).named_parameters()
-        }
+    def _parts_of(self, real_A: Tensor, real_B: Tensor) -> list[tuple[Tensor, Tensor, float]]:
+        """The batch in parts that are in memory by themselves, each with its share of the whole."""
+        count = self.config.optimizer.accumulate
+        pairs = zip(real_A.chunk(count), real_B.chunk(count), strict=True)
+        return [(part_A, part_B, len(part_A) / len(real_A)) for part_A, part_B in pairs]
 
-    def forward(self, real_A: Tensor, real_B: Tensor, weights: dict[str, Weights]) -> GeneratorPass:
-        """All passes of both generators."""
-        G_A, G_B = self.model.G_A, self.model.G_B
-        real_A, real_B = real_A.to(self.dtype), real_B.to(self.dtype)
-        wants_identity = self.config.loss.lambda_identity > 0
-        fake_B, idt_A = translate_with_identity(G_A, weights["G_A"], real_A, real_B if wants_identity else None)
-        fake_A, idt_B = translate_with_identity(G_B, weights["G_B"], real_B, real_A if wants_identity else None)
-        rec_A = functional_call(G_B, weights["G_B"], (fake_B,))
-        rec_B = functional_call(G_A, weights["G_A"], (fake_A,))
-        return GeneratorPass(fake_B=fake_B, fake_A=fake_A, rec_A=rec_A, rec_B=rec_B, idt_A=idt_A, idt_B=idt_B)
+    def _begin(self, descent: Descent, frozen: Iterable[str]) -> None:
+        """Gradients pass through frozen discriminators to the images only."""
+        descent.begin()
+        for name in DISCRIMINATORS:
+            for leaf in self.leaves[name]:
+                leaf.requires_grad_(name not in frozen)
 
-    def _generator_losses(
-        self, real_A: Tensor, real_B: Tensor, weights: dict[str, Weights], fakes: list[tuple[Tensor, Tensor]]
-    ) -> dict[str, Tensor]:
-        """The losses of both generators; the generated images, of A and of B, are added to `fakes`."""
-        options = self.config.loss
-        images = self.forward(real_A, real_B, weights)
-        fakes.append((images.fake_A.detach(), images.fake_B.detach()))
-        # Detached weights freeze the discriminators: gradients pass through them to the images only.
-        frozen = {name: {key: w.detach() for key, w in weights[name].items()} for name in DISCRIMINATORS}
-        losses = {
-            "G_A": generator_loss(functional_call(self.model.D_A, frozen["D_A"], (images.fake_B,)), options.gan_loss),
-            "G_B": generator_loss(functional_call(self.model.D_B, frozen["D_B"], (images.fake_A,)), options.gan_loss),
-            # Against the images as they came, not as the working precision rounds them.
-            "cycle_A": options.lambda_cycle * cycle_loss(images.rec_A, real_A),
-            "cycle_B": options.lambda_cycle * cycle_loss(images.rec_B, real_B),
-        }
-        if images.idt_A is not None and images.idt_B is not None:
-            weight = options.lambda_cycle * options.lambda_identity
-            losses["idt_A"] = weight * identity_loss(images.idt_A, real_B)
-            losses["idt_B"] = weight * identity_loss(images.idt_B, real_A)
-        return losses
+    def _translate(self, work: tuple[Direction, Tensor, Tensor, float]) -> PartOfStep:
+        """The generators' loss in one direction, on part of a batch: forward and backward."""
+        direction, source, target, share = work
+        options, suffix = self.config.loss, direction.suffix
+        with self.phase("G forward"):
+            wants_identity = options.lambda_identity > 0
+            fake, identity = translate_with_identity(
+                self.forward[direction.there],
+                source.to(self.dtype),
+                target.to(self.dtype) if wants_identity else None,
+            )
+            reconstructed = self.forward[direction.back](fake)
+            losses = {
+                f"G_{suffix}": generator_loss(self.forward[direction.judge](fake), options.gan_loss),
+                # Against the images as they came, not as the working precision rounds them.
+                f"cycle_{suffix}": options.lambda_cycle * cycle_loss(reconstructed, source),
+            }
+            if identity is not None:
+                weight = options.lambda_cycle * options.lambda_identity
+                losses[f"idt_{suffix}"] = weight * identity_loss(identity, target)
+        with self.phase("G backward"):
+            return self._differentiated(losses, share, GENERATORS, self.generators.scaler, fake=fake.detach())
 
-    def _discriminator_losses(
-        self, real_A: Tensor, real_B: Tensor, pooled_A: Tensor, pooled_B: Tensor, weights: dict[str, Weights]
-    ) -> dict[str, Tensor]:
-        return {
-            "D_A": self._discriminator_loss(self.model.D_A, weights["D_A"], real_B, pooled_B),
-            "D_B": self._discriminator_loss(self.model.D_B, weights["D_B"], real_A, pooled_A),
-        }
+    def _judge(self, work: tuple[str, Tensor, Tensor, Tensor | None, float]) -> PartOfStep:
+        """A discriminator's loss on part of a batch of real and pooled images: forward and backward."""
+        name, real, fake, mix, share = work
+        network, gan_loss = self.forward[name], self.config.loss.gan_loss
+        with self.phase("D"):
+            real = real.to(self.dtype)
+            if real.shape[1:] == fake.shape[1:]:
+                scores = network(torch.cat([real, fake]))
+                real_score, fake_score = scores[: len(real)], scores[len(real) :]
+            else:
+                real_score, fake_score = network(real), network(fake)
+            loss = discriminator_loss(real_score, fake_score, gan_loss)
+            if mix is not None:
+                loss = loss + gradient_penalty(network, real, fake, mix.to(real))
+            return self._differentiated({name: loss}, share, (name,), self.discriminators.scaler, fake=fake)
 
-    def _discriminator_loss(self, network: nn.Module, weights: Weights, real: Tensor, fake: Tensor) -> Tensor:
-        gan_loss = self.config.loss.gan_loss
-        real = real.to(self.dtype)
-        if real.shape[1:] == fake.shape[1:]:
-            scores = functional_call(network, weights, (torch.cat([real, fake]),))
-            real_score, fake_score = scores[: len(real)], scores[len(real) :]
-        else:
-            real_score, fake_score = (functional_call(network, weights, (x,)) for x in (real, fake))
-        loss = discriminator_loss(real_score, fake_score, gan_loss)
-        if gan_loss == "wgan-gp":
-            mix = torch.rand(len(real), 1, 1, 1, generator=self.penalty_random).to(real)
-            loss = loss + gradient_penalty(lambda x: functional_call(network, weights, (x,)), real, fake, mix)
-        return loss
+    def _differentiated(
+        self, losses: Losses, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler, fake: Tensor
+    ) -> PartOfStep:
+        """The gradients of the losses' sum, a part's share of the step, by the leaves of these networks."""
+        weighted = losses if share == 1 else {name: share * loss for name, loss in losses.items()}
+        total = scaler.scale(torch.stack(list(weighted.values())).sum())
+        found = iter(torch.autograd.grad(total, [leaf for name in names for leaf in self.leaves[name]]))
+        gradients = {name: [next(found) for _ in self.leaves[name]] for name in names}
+        return PartOfStep(fake, {name: loss.detach() for name, loss in weighted.items()}, gradients)
 
-    def _descend(
-        self,
-        shares: Iterable[float],
-        losses_of_parts: Iterable[dict[str, Tensor]],
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-    ) -> dict[str, Tensor]:
-        """One update from the losses of a batch's parts, each a share of it and in memory by itself; their means."""
-        means: dict[str, Tensor] = {}
-        optimizer.zero_grad(set_to_none=True)
-        for share, losses in zip(shares, losses_of_parts, strict=True):
-            weighted = losses if share == 1 else {name: share * loss for name, loss in losses.items()}
-            scaler.scale(sum_losses(weighted)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            for name, loss in weighted.items():
-                means[name] = means[name] + loss.detach() if name in means else loss.detach()
-        scaler.step(optimizer)
-        scaler.update()
-        return means
+    def _gather(self, descent: Descent, part: PartOfStep, losses: Losses) -> None:
+        for name, of_network in part.gradients.items():
+            descent.add(name, of_network)
+        for name, loss in part.losses.items():
+            losses[name] = losses[name] + loss if name in losses else loss
 
     @torch.no_grad()
     def _update_moving_averages(self) -> None:
-        # A short history is averaged over its own length, so that the random initial weights do not linger.
-        decay = min(self.config.optimizer.ema, (1 + self.steps_taken) / (10 + self.steps_taken))
         for name, average_name in zip(GENERATORS, EMA_GENERATORS, strict=True):
             averages: list[Tensor] = list(self.model.get_submodule(average_name).parameters())
             newest: list[Tensor] = list(self.model.get_submodule(name).parameters())
-            torch._foreach_lerp_(averages, newest, 1 - decay)
+            torch._foreach_lerp_(averages, newest, [self.average_weight] * len(newest))
+
+    @contextmanager
+    def capturable(self) -> Iterator[None]:
+        """Around the recording of `update` in a CUDA graph."""
+        with self.generators.capturable(), self.discriminators.capturable():
+            yield
+
+    def check_loss_scales(self) -> None:
+        """Raise NonFiniteLoss where gradients overflow step after step; waits for the device."""
+        self.generators.check_loss_scale([name for name in LOSSES if name not in DISCRIMINATORS])
+        self.discriminators.check_loss_scale(DISCRIMINATORS)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything besides the networks that the next call depends on; loadable with `weights_only=True`."""
-        version, words, gauss = self.random_source.getstate()
+        """What every rank has alike, besides the networks, and the next step depends on; plain values and tensors."""
         return {
-            "generator_optimizer": self.generator_optimizer.state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
-            "generator_scaler": self.generator_scaler.state_dict(),
-            "discriminator_scaler": self.discriminator_scaler.state_dict(),
-            "pool_A": self.pool_A.state_dict(),
-            "pool_B": self.pool_B.state_dict(),
-            "pool_random": [version, list(words), gauss],
-            "penalty_random": self.penalty_random.get_state(),
+            "generators": self.generators.state_dict(),
+            "discriminators": self.discriminators.state_dict(),
             "steps_taken": self.steps_taken,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generators.load_state_dict(state["generators"])
+        self.discriminators.load_state_dict(state["discriminators"])
+        self.steps_taken = state["steps_taken"]
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """What each rank has of its own: the pools and the random states."""
+        version, words, gauss = self.random_source.getstate()
+        return {
+            "pool_A": self.pool_A.state_dict(),
+            "pool_B": self.pool_B.state_dict(),
+            "pool_random": [version, list(words), gauss],
+            "penalty_random": self.penalty_random.get_state(),
+        }
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
         version, words, gauss = state["pool_random"]
         self.random_source.setstate((version, tuple(words), gauss))
         self.penalty_random.set_state(state["penalty_random"])
         self.pool_A.load_state_dict(state["pool_A"], self.device)
         self.pool_B.load_state_dict(state["pool_B"], self.device)
-        for name in ("generator_optimizer", "discriminator_optimizer", "generator_scaler", "discriminator_scaler"):
-            getattr(self, name).load_state_dict(state[name])
-        self.steps_taken = state["steps_taken"]
-
-
-def sum_losses(losses: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(losses.values())).sum()

@@ -29,10 +29,11 @@ from cyclegan_fast.gallery import write_index
 from cyclegan_fast.held_out import SCORED, Samples, scores
 from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import NonFiniteLoss, RunLog
+from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, open_run
 from cyclegan_fast.sample_grid import write_samples
 from cyclegan_fast.scores import table
-from cyclegan_fast.step import CycleGAN, TrainingStep, learning_rate_factor
+from cyclegan_fast.step import TrainingStep, learning_rate_factor
 from kernels.dispatch import choose
 
 GALLERY_EVERY_S = 10.0

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from bench.plain_cyclegan import PlainCycleGAN
 from cyclegan_fast.checkpoint import from_original
-from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig
+from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, Preprocess
 from cyclegan_fast.losses import GanLoss
+from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
-from cyclegan_fast.step import CycleGAN, TrainingStep, learning_rate_factor
+from cyclegan_fast.step import TrainingStep, learning_rate_factor
 
 LEARNING_RATE = 2e-4
 TINY = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -98,6 +99,7 @@ class Case:
     channels_last: bool = False
     accumulate: int = 1
     checkpoint_blocks: bool = False
+    preprocess: Preprocess = "resize_and_crop"
 
 
 CASES = {
@@ -106,7 +108,9 @@ CASES = {
     "batch of 2, pool of 50": Case(shapes=(((2, 24, 28), (2, 24, 28)),), pool_size=50),
     "no pool": Case(pool_size=0),
     "A and B of different sizes": Case(shapes=(((2, 24, 24), (2, 32, 24)),), pool_size=3),
-    "every image of its own size": Case(shapes=(((1, 24, 32), (1, 24, 24)), ((1, 28, 24), (1, 28, 24)))),
+    "every image of its own size": Case(
+        shapes=(((1, 24, 32), (1, 24, 24)), ((1, 28, 24), (1, 28, 24))), preprocess="none"
+    ),
     "no identity loss": Case(lambda_identity=0.0),
     "other loss weights": Case(lambda_cycle=3.0, lambda_identity=0.1),
     "moving average": Case(ema=0.99),
@@ -150,7 +154,7 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(case: Case) -
             if name.endswith("bias"):  # the plain networks add those that ours leave out
                 nn.init.normal_(parameter, 0.0, 0.1)
     config = Config(
-        data=DataConfig(batch_size=case.accumulate),
+        data=DataConfig(batch_size=case.accumulate, preprocess=case.preprocess),
         networks=replace(TINY, checkpoint_blocks=case.checkpoint_blocks),
         loss=LossConfig(lambda_cycle=case.lambda_cycle, lambda_identity=case.lambda_identity, pool_size=case.pool_size),
         optimizer=OptimizerConfig(learning_rate=LEARNING_RATE, ema=case.ema, accumulate=case.accumulate),
@@ -233,8 +237,8 @@ def float16_step(generator_scale: float, discriminator_scale: float) -> tuple[Tr
     torch.manual_seed(0)
     plain = PlainCycleGAN(ngf=TINY.ngf, ndf=TINY.ndf, blocks=TINY.blocks)
     step = build(plain, Config(networks=TINY), torch.float16, random.Random(0))
-    step.generator_scaler = torch.amp.GradScaler("cpu", init_scale=generator_scale)
-    step.discriminator_scaler = torch.amp.GradScaler("cpu", init_scale=discriminator_scale)
+    step.generators.scaler = torch.amp.GradScaler("cpu", init_scale=generator_scale)
+    step.discriminators.scaler = torch.amp.GradScaler("cpu", init_scale=discriminator_scale)
     return step, widened(plain)
 
 
@@ -249,8 +253,8 @@ def test_an_overflow_in_float16_skips_that_optimisers_update_halves_its_scale_an
         assert torch.equal(weight, before[name]) == (not trained or name.startswith(overflowing)), name
         assert weight.isfinite().all()
     halved = {"G": scales["G"], "D": scales["D"]} | {overflowing: 2.0**39}
-    assert (step.generator_scaler.get_scale(), step.discriminator_scaler.get_scale()) == (halved["G"], halved["D"])
-    optimizer = step.generator_optimizer if overflowing == "G" else step.discriminator_optimizer
+    assert (step.generators.scaler.get_scale(), step.discriminators.scaler.get_scale()) == (halved["G"], halved["D"])
+    optimizer = step.generators.optimizer if overflowing == "G" else step.discriminators.optimizer
     assert all(state["step"] == 0 for state in optimizer.state.values())  # Adam does not count a skipped update
 
 
@@ -261,8 +265,8 @@ def test_adam_receives_float16_gradients_without_the_loss_scale() -> None:
     step(real_A, real_B)
     expected = in_our_names(exact.networks(), gradients=True)
     for optimizer, names in (
-        (step.generator_optimizer, ("G_A", "G_B")),
-        (step.discriminator_optimizer, ("D_A", "D_B")),
+        (step.generators.optimizer, ("G_A", "G_B")),
+        (step.discriminators.optimizer, ("D_A", "D_B")),
     ):
         named = [(n, p) for n, p in step.model.named_parameters() if n.split(".")[0] in names and p.requires_grad]
         moments = torch.cat([optimizer.state[p]["exp_avg"].double().flatten() for _, p in named])
@@ -426,12 +430,13 @@ def test_a_saved_step_continues_bit_for_bit(gan_loss: GanLoss) -> None:
     for _ in range(4):
         step(*images(BATCH_OF_ONE, generator))
     file = io.BytesIO()
-    torch.save({"model": step.model.state_dict(), "step": step.state_dict()}, file)
+    torch.save({"model": step.model.state_dict(), "step": step.state_dict(), "rank": step.rank_state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
     resumed = TrainingStep(CycleGAN(config), config, torch.float32, random.Random(99))
     resumed.model.load_state_dict(saved["model"])
     resumed.load_state_dict(saved["step"])
+    resumed.load_rank_state_dict(saved["rank"])
     assert resumed.steps_taken == 4
     for _ in range(3):
         batch = images(BATCH_OF_ONE, generator)

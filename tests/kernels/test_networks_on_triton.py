@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.config import Config, LossConfig, NetworkConfig
+from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
-from cyclegan_fast.step import CycleGAN, TrainingStep
+from cyclegan_fast.step import TrainingStep
 from kernels import Impl, launch
 from tests.kernels.accuracy import FLOORS
 from tests.kernels.comparison import relative_error, sample

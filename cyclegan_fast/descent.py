@@ -1,0 +1,130 @@
+"""One side's descent: gradients summed over parts of a step and averaged over ranks, a loss scaler, and Adam."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.distributed import Ranks
+from cyclegan_fast.log import NonFiniteLoss
+
+ALIGNMENT = 32  # numbers: each parameter's part of the gradients' buffer begins where vector loads may
+
+SMALLEST_LOSS_SCALE = 2.0**-10
+"""A scaler that comes down here from 2^16 met 26 overflows more than it grew again: they will not end."""
+
+
+class Descent:
+    """Adam over the parameters of some networks, the gradients that it goes by, and their loss scaler.
+
+    Parameters that are computed with as they are, on one rank, take the gradients that autograd made. Otherwise there
+    is one buffer in the parameters' own precision and layout: sums of low-precision gradients are wide there, and ranks
+    average it in one call.
+
+    Args:
+        parameters: of each network by its name.
+        learning_rate: a scalar tensor on the device, which may be filled anew between steps.
+        beta1: Adam's decay rate of the first moment.
+        copied: whether the networks that are differentiated are copies in low precision.
+        scaled: whether gradients are those of a scaled loss, as float16 needs.
+        ranks: who else computes gradients of the same parameters.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, list[nn.Parameter]],
+        learning_rate: Tensor,
+        beta1: float,
+        *,
+        copied: bool,
+        scaled: bool,
+        ranks: Ranks,
+    ) -> None:
+        self.parameters = parameters
+        self.learning_rate = learning_rate
+        self.ranks = ranks
+        everything = [p for of_network in parameters.values() for p in of_network]
+        self.optimizer = torch.optim.Adam(everything, lr=learning_rate, betas=(beta1, 0.999), fused=True)
+        self.scaler = torch.amp.GradScaler(learning_rate.device.type, enabled=scaled)
+        self._gathered: set[str] = set()
+        self._finish: Callable[[], None] | None = None
+        self._flat = self._buffer_of_gradients(everything) if copied or ranks.count > 1 else None
+
+    @staticmethod
+    def _buffer_of_gradients(parameters: list[nn.Parameter]) -> Tensor:
+        sizes = [math.ceil(p.numel() / ALIGNMENT) * ALIGNMENT for p in parameters]
+        flat = parameters[0].new_zeros(sum(sizes))
+        for parameter, offset in zip(parameters, itertools.accumulate(sizes, initial=0), strict=False):
+            parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), offset)
+        return flat
+
+    def begin(self) -> None:
+        """Forget the gradients of the step before."""
+        self._gathered.clear()
+
+    @torch.no_grad()
+    def add(self, network: str, gradients: Sequence[Tensor]) -> None:
+        """Add gradients of one network's parameters, in their order."""
+        parameters = self.parameters[network]
+        is_first = network not in self._gathered
+        self._gathered.add(network)
+        if is_first and self._flat is None:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = laid_out_like(parameter, gradient)
+            return
+        sums = [p.grad for p in parameters if p.grad is not None]
+        (torch._foreach_copy_ if is_first else torch._foreach_add_)(sums, list(gradients))
+
+    def begin_average(self) -> None:
+        """All of this rank's are in: start to average them over the ranks, while the device computes on."""
+        if self._flat is not None:
+            self._finish = self.ranks.begin_average(self._flat)
+
+    def update(self) -> None:
+        """One step of Adam; the scaler leaves it out, on the device, where a gradient overflowed."""
+        if self._finish:
+            self._finish()
+        self._finish = None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    @contextmanager
+    def capturable(self) -> Iterator[None]:
+        """Tell Adam that a CUDA graph records it."""
+        for group in self.optimizer.param_groups:
+            group["capturable"] = True
+        try:
+            yield
+        finally:
+            for group in self.optimizer.param_groups:
+                group["capturable"] = False
+
+    def check_loss_scale(self, losses: Sequence[str]) -> None:
+        """Raise NonFiniteLoss where the gradients of these losses overflow step after step; waits for the device."""
+        scale = self.scaler.get_scale()
+        if self.scaler.is_enabled() and scale < SMALLEST_LOSS_SCALE:
+            raise NonFiniteLoss(f"gradients of {', '.join(losses)} overflow at every loss scale down to {scale:.2g}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for group in self.optimizer.param_groups:
+            self.learning_rate.fill_(float(group["lr"]))
+            group["lr"] = self.learning_rate
+        for parameter, moments in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = laid_out_like(parameter, moments[name])
+
+
+def laid_out_like(parameter: Tensor, values: Tensor) -> Tensor:
+    """`values` with the strides of `parameter`: fused Adam walks through its operands' memory side by side."""
+    if values.stride() == parameter.stride():
+        return values
+    return torch.empty_like(parameter, dtype=values.dtype).copy_(values)

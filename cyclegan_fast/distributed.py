@@ -1,0 +1,133 @@
+"""Several processes that train one model: torchrun, torch.distributed.
+
+Every rank computes its share of a global batch of `batch_size * count` images; gradients are averaged. The first rank
+owns the run's folder: it alone reads and writes there, gathers from the others what a checkpoint needs of them, and
+hands them their part of it when a run continues.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cyclegan_fast.device import choose_device
+from cyclegan_fast.errors import ReportedElsewhere, UserError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; alone, every method is the identity.
+
+    Args:
+        index, count: this rank, from 0, and how many there are.
+        local_count: how many of them share this machine.
+        control: carries what hosts tell one another, on the CPU also where gradients travel between GPUs.
+    """
+
+    index: int = 0
+    count: int = 1
+    local_count: int = 1
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+    def from_first(self, function: Callable[[], Result]) -> Result:
+        """What `function` returns on the first rank, on every rank; where it raises a UserError, all of them do."""
+        if self.count == 1:
+            return function()
+        message: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                message[0] = function()
+            except (UserError, OSError) as error:
+                message[1] = str(error)
+                dist.broadcast_object_list(message, src=0, group=self.control)
+                raise
+        dist.broadcast_object_list(message, src=0, group=self.control)
+        result, error_text = message
+        if error_text is not None:
+            raise ReportedElsewhere(error_text)
+        returned: Result = result
+        return returned
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value in order, on the first rank; an empty list on the others."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.count if self.is_first else None
+        dist.gather_object(value, values, dst=0, group=self.control)
+        return values or []
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds on some rank."""
+        if self.count == 1:
+            return flag
+        held = torch.tensor([int(flag)])
+        dist.all_reduce(held, dist.ReduceOp.MAX, group=self.control)
+        return bool(held)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks of a small tensor of any device, on the host; waits for the device."""
+        total = values.detach().cpu()
+        if self.count > 1:
+            total = total.clone()
+            dist.all_reduce(total, group=self.control)
+        return total
+
+    def share(self, values: list[Tensor]) -> None:
+        """Overwrite every rank's tensors with the first rank's."""
+        if self.count > 1:
+            for value in values:
+                # A dense copy: collectives take no other layout, such as channels last.
+                dense = value.detach().contiguous()
+                dist.broadcast(dense, src=0)
+                value.data.copy_(dense)
+
+    def begin_average(self, values: Tensor) -> Callable[[], None]:
+        """Start to average a tensor over ranks in place; call what is returned before it is read."""
+        if self.count == 1:
+            return lambda: None
+        work = dist.all_reduce(values, async_op=True)
+        assert work is not None
+
+        def finish() -> None:
+            work.wait()
+            values.div_(self.count)
+
+        return finish
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
+    """Join the ranks that torchrun started, or be alone; yields this rank and the device that is its own.
+
+    Raises UserError where a machine has fewer GPUs than ranks.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield ALONE, choose_device(device_name)
+        return
+    local_index = int(os.environ["LOCAL_RANK"])
+    if device_name in ("auto", "cuda") and torch.cuda.is_available():
+        device_name = f"cuda:{local_index}"
+    device = choose_device(device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        control = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+        yield Ranks(dist.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count)), control), device
+    finally:
+        dist.destroy_process_group()
