@@ -28,7 +28,7 @@ FOLDER = "checkpoints"
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
 INCOMING = "incoming.pt"
-CONTENT = {"config", "data", "dtype", "model", "step", "log", "random", "finished"}
+CONTENT = {"config", "data", "dtype", "model", "step", "log", "ranks", "finished"}
 
 
 class DamagedCheckpoint(UserError):

@@ -103,6 +103,13 @@ class Descent:
             for group in self.optimizer.param_groups:
                 group["capturable"] = False
 
+    def forget_interrupted_update(self) -> None:
+        """Make good for an `update` that failed halfway while it was recorded: the scaler waits for the rest of it."""
+        self._finish = None
+        state = self.scaler.state_dict()
+        self.scaler = torch.amp.GradScaler(self.learning_rate.device.type, enabled=self.scaler.is_enabled())
+        self.scaler.load_state_dict(state)
+
     def check_loss_scale(self, losses: Sequence[str]) -> None:
         """Raise NonFiniteLoss where the gradients of these losses overflow step after step; waits for the device."""
         scale = self.scaler.get_scale()

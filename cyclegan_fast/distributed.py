@@ -69,19 +69,21 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether it holds on some rank."""
-        if self.count == 1:
-            return flag
-        held = torch.tensor([int(flag)])
-        dist.all_reduce(held, dist.ReduceOp.MAX, group=self.control)
-        return bool(held)
+        return bool(self.maximum(torch.tensor([int(flag)]))) if self.count > 1 else flag
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over ranks of a small tensor of any device, on the host; waits for the device."""
-        total = values.detach().cpu()
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def maximum(self, values: Tensor) -> Tensor:
+        """The largest on any rank of each number of a small tensor, on the host; waits for the device."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+        result = values.detach().cpu().clone()
         if self.count > 1:
-            total = total.clone()
-            dist.all_reduce(total, group=self.control)
-        return total
+            dist.all_reduce(result, operation, group=self.control)
+        return result
 
     def share(self, values: list[Tensor]) -> None:
         """Overwrite every rank's tensors with the first rank's."""

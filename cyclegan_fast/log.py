@@ -9,17 +9,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from cyclegan_fast.distributed import ALONE, Ranks
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.loss_sums import LossSums
 
 METRICS = "metrics.jsonl"
 
 
 class NonFiniteLoss(Exception):
     """A loss is NaN or infinite; the message names it and the step."""
+
+
+PERSISTENT = 20
+"""Steps one after another whose loss is not finite before a run that scales its losses ends: a scaler that starts at
+2^16 comes down to 1 in 16 steps, and whatever overflows then overflows by itself."""
 
 
 class RunLog:
@@ -29,24 +37,37 @@ class RunLog:
         run: the run's folder.
         total_steps: for the progress bar.
         state: `state_dict()` of the run's checkpoint; what was written after it is cut off.
+        scaled: whether a loss scaler leaves out updates that overflow, so that a loss may be infinite now and then.
+        ranks: means are over all of them; the first one writes.
     """
 
-    def __init__(self, run: Path, total_steps: int, state: dict[str, Any] | None) -> None:
-        state = state or {"step": 0, "elapsed_s": 0.0, "sums": {}, "count": 0, "since_s": 0.0}
+    def __init__(
+        self, run: Path, total_steps: int, state: dict[str, Any] | None, *, scaled: bool = False, ranks: Ranks = ALONE
+    ) -> None:
+        state = state or {"step": 0, "elapsed_s": 0.0, "losses": None, "count": 0, "since_s": 0.0}
         self.run = run
         self.total_steps = total_steps
+        self.scaled = scaled
+        self.ranks = ranks
         self.step: int = state["step"]
-        self._sums: dict[str, Tensor] = dict(state["sums"])
+        self._losses = LossSums(**state["losses"]) if state["losses"] else None
         self._count: int = state["count"]
         self._elapsed_before_s: float = state["elapsed_s"]
         self._since_s: float = state["since_s"]  # elapsed time at the last report
         self._started = time.perf_counter()
         self._paused_s = 0.0
-        cut_off_after(run / METRICS, self.step)
-        self._file = open(run / METRICS, "a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=self.step + 1)
+        if ranks.is_first:
+            cut_off_after(run / METRICS, self.step)
+        self._file = open(run / METRICS if ranks.is_first else os.devnull, "a", encoding="utf-8")
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=self.step + 1) if ranks.is_first else None
         self._bar = tqdm(
-            total=total_steps, initial=self.step, desc="training", unit="step", dynamic_ncols=True, smoothing=0.05
+            total=total_steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.05,
+            disable=not ranks.is_first,
         )
 
     @property
@@ -65,26 +86,44 @@ class RunLog:
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Count one step. Sums stay on the device: nothing waits for it before the next report."""
-        for name, loss in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + loss.double()
+        values = torch.stack(list(losses.values()))
+        if self._losses is None or self._losses.sums.device != values.device:
+            self._losses = LossSums.of(self._losses, list(losses), values.device)
+        self._losses.add(values)
         self._count += 1
         self.step += 1
         self._bar.update()
 
     def check_finite(self) -> None:
-        """Raise NonFiniteLoss where a loss since the last report was not finite."""
-        for name, total in self._sums.items():
-            if not math.isfinite(float(total)):
+        """Raise NonFiniteLoss where a loss since the last report was not finite, or is not for many steps now.
+
+        With ranks, all of them must call it; sums and counts are then over all of them.
+        """
+        if self._losses is None:
+            return
+        self._losses = self._losses.over(self.ranks)
+        for name, lost, in_a_row in zip(
+            self._losses.names, self._losses.lost.tolist(), self._losses.in_a_row.tolist(), strict=True
+        ):
+            if self.scaled and in_a_row >= PERSISTENT:
+                raise NonFiniteLoss(f"loss {name} is not finite any more, for {in_a_row} steps up to {self.step}")
+            if not self.scaled and lost:
                 raise NonFiniteLoss(
-                    f"loss {name} became {float(total)} within the {self._count} steps up to {self.step}"
+                    f"loss {name} became infinite or NaN within the {self._count} steps up to {self.step}"
                 )
 
     def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> None:
-        """Write the mean of every loss since the last report; raises NonFiniteLoss instead of writing such a line."""
+        """Write the mean of every loss since the last report; raises NonFiniteLoss instead of writing such a line.
+
+        Where a scaler left out every step since then, the next report is due for them.
+        """
         self.check_finite()
+        assert self._losses is not None
+        losses = self._losses.means()
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            return
         elapsed_s = self.elapsed_s
         step_s = (elapsed_s - self._since_s) / self._count
-        losses = {name: float(total) / self._count for name, total in self._sums.items()}
         record = {
             "step": self.step,
             "total_steps": self.total_steps,
@@ -98,25 +137,26 @@ class RunLog:
         }
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        for name, value in losses.items():
-            self._board.add_scalar(f"loss/{name}", value, self.step)
-        self._board.add_scalar("learning_rate", learning_rate, self.step)
-        self._board.add_scalar("images_per_s", record["images_per_s"], self.step)
+        if self._board:
+            for name, value in losses.items():
+                self._board.add_scalar(f"loss/{name}", value, self.step)
+            self._board.add_scalar("learning_rate", learning_rate, self.step)
+            self._board.add_scalar("images_per_s", record["images_per_s"], self.step)
         adversarial = f"G {losses['G_A']:.2f} {losses['G_B']:.2f} D {losses['D_A']:.2f} {losses['D_B']:.2f}"
         cycle = f"cycle {losses['cycle_A']:.2f} {losses['cycle_B']:.2f}"
         self._bar.set_postfix_str(f"epoch {epoch}, {step_s / batch_size * 1e3:.0f} ms/image, {adversarial} {cycle}")
-        self._sums, self._count, self._since_s = {}, 0, elapsed_s
+        self._losses.restart()
+        self._count, self._since_s = 0, elapsed_s
 
     def sync(self) -> None:
         """Bring every line to the disk, before the checkpoint that counts on them."""
         os.fsync(self._file.fileno())
 
     def state_dict(self) -> dict[str, Any]:
-        sums = {name: total.cpu() for name, total in self._sums.items()}
         return {
             "step": self.step,
             "elapsed_s": self.elapsed_s,
-            "sums": sums,
+            "losses": self._losses.state_dict() if self._losses else None,
             "count": self._count,
             "since_s": self._since_s,
         }
@@ -125,7 +165,8 @@ class RunLog:
         self._bar.close()
         # Every report was flushed when it was written, and a write that failed was raised there.
         with suppress(OSError):
-            self._board.close()
+            if self._board:
+                self._board.close()
         with suppress(OSError):
             self._file.close()
 

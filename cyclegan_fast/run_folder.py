@@ -8,6 +8,7 @@ from typing import IO, Any, Self
 
 from cyclegan_fast import checkpoint, config as configuration
 from cyclegan_fast.config import Config
+from cyclegan_fast.distributed import Ranks
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.log import METRICS
@@ -17,23 +18,40 @@ RESULTS = "results.json"
 ANOTHER = "give --name NEW for another run"
 
 # Fields that change no file of a run, and its results by rounding at the most.
-FREE_TO_CHANGE = ("name", "runs", "device", "workers", "cache_gib", "cache_dir")
+FREE_TO_CHANGE = (
+    "name",
+    "runs",
+    "device",
+    "workers",
+    "checkpoint_blocks",
+    "cuda_graph",
+    "profile",
+    "cache_gib",
+    "cache_dir",
+)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An open run: `checkpoint` is what to continue from, None at the start; `lock` is held until the context ends."""
+    """An open run: `checkpoint` is what to continue from, None at the start; `lock` is held until the context ends.
+
+    Of the ranks of a run the first one holds the lock.
+    """
 
     path: Path
     checkpoint: dict[str, Any] | None
     warnings: list[str]
-    lock: IO[str]
+    lock: IO[str] | None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.lock.close()
+        self.close()
+
+    def close(self) -> None:
+        if self.lock:
+            self.lock.close()
 
     @property
     def step(self) -> int:
@@ -53,6 +71,29 @@ def completed(config: Config, origin: str) -> Config:
     data = config.data.data.resolve() if config.data.data else None
     name = config.run.name or f"{data.name if data else 'sample-photos'}-{origin}"
     return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
+
+
+def open_shared_run(config: Config, ranks: Ranks) -> RunFolder:
+    """`open_run` on the first rank; the others get its checkpoint, each with its own part of it.
+
+    Raises UserError on all of them, also where the checkpoint is of another number of ranks.
+    """
+    opened: list[RunFolder] = []
+
+    def open_first() -> tuple[Path, dict[str, Any] | None]:
+        run = open_run(config)
+        opened.append(run)
+        saved = len(run.checkpoint["ranks"]) if run.checkpoint else ranks.count
+        if saved != ranks.count:
+            run.close()
+            raise UserError(
+                f"{run.path} was trained by {saved} processes, not {ranks.count}: continue it with as many, "
+                f"or {ANOTHER}"
+            )
+        return run.path, run.checkpoint
+
+    path, checkpoint = ranks.from_first(open_first)
+    return opened[0] if opened else RunFolder(path, checkpoint, [], None)
 
 
 def open_run(config: Config) -> RunFolder:

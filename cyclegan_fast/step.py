@@ -151,7 +151,7 @@ class TrainingStep:
         self.generators, self.discriminators = self._descent(GENERATORS), self._descent(DISCRIMINATORS)
         self.steps_taken = 0
         self.phase: Callable[[str], AbstractContextManager[Any]] = lambda name: nullcontext()
-        self._threads = self._threads_of_directions()
+        self._pool_of_threads = self._threads_of_directions()
 
     def _working_networks(self) -> dict[str, nn.Module]:
         """The networks that are differentiated: the model's own, or copies in the working precision."""
@@ -186,8 +186,13 @@ class TrainingStep:
             len(DIRECTIONS), "direction", initializer=lambda: torch.set_num_threads(cores // len(DIRECTIONS))
         )
 
+    @property
+    def threads(self) -> int:
+        """How many directions are computed at once."""
+        return len(DIRECTIONS) if self._pool_of_threads else 1
+
     def _in_both_directions(self, compute: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
-        return self._threads.map(compute, items) if self._threads else map(compute, items)
+        return self._pool_of_threads.map(compute, items) if self._pool_of_threads else map(compute, items)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         self.learning_rate.fill_(learning_rate)
@@ -253,7 +258,8 @@ class TrainingStep:
         with self.phase("D update"):
             self.discriminators.update()
         if self.config.optimizer.ema:
-            self._update_moving_averages()
+            with self.phase("G update"):
+                self._update_moving_averages()
         return {name: losses[name] for name in LOSSES if name in losses}
 
     def _refresh_copies(self) -> None:
@@ -343,6 +349,11 @@ class TrainingStep:
         """Around the recording of `update` in a CUDA graph."""
         with self.generators.capturable(), self.discriminators.capturable():
             yield
+
+    def forget_interrupted_update(self) -> None:
+        """Make ready for another try at an `update` that failed while it was recorded."""
+        self.generators.forget_interrupted_update()
+        self.discriminators.forget_interrupted_update()
 
     def check_loss_scales(self) -> None:
         """Raise NonFiniteLoss where gradients overflow step after step; waits for the device."""

@@ -5,24 +5,27 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from cyclegan_fast import checkpoint, config as configuration
+from cyclegan_fast.batch import Batch
 from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data, check_data, open_data
 from cyclegan_fast.device import (
-    choose_device,
     describe,
     is_out_of_memory,
     peak_gib,
     set_determinism,
     working_dtype,
 )
+from cyclegan_fast.distributed import Ranks, joined
+from cyclegan_fast.engine import Engine, check_cuda_graph
 from cyclegan_fast.errors import INTERRUPTED, UserError, printable, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
@@ -30,7 +33,8 @@ from cyclegan_fast.held_out import SCORED, Samples, scores
 from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import NonFiniteLoss, RunLog
 from cyclegan_fast.model import CycleGAN
-from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, open_run
+from cyclegan_fast.profile import StepProfile
+from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, open_shared_run
 from cyclegan_fast.sample_grid import write_samples
 from cyclegan_fast.scores import table
 from cyclegan_fast.step import TrainingStep, learning_rate_factor
@@ -56,37 +60,53 @@ class Interruption:
 
 
 class Training:
-    """One run from its configuration to its last checkpoint."""
+    """One run from its configuration to its last checkpoint, on one of its ranks."""
 
-    def __init__(self, config: Config, data: Data, run: RunFolder) -> None:
-        self.config, self.data, self.run = config, data, run
-        self.device = choose_device(config.run.device)
-        self.dtype, remark = working_dtype(self.device, config.run.amp, config.run.amp_dtype)
+    def __init__(self, config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> None:
+        self.config, self.data, self.run, self.device, self.ranks = config, data, run, device, ranks
+        self.dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
         set_determinism(config.run.deterministic)
         torch.manual_seed(config.run.seed)
-        self.model = CycleGAN(config).to(self.device)
-        self.step = TrainingStep(self.model, config, self.dtype)
+        self.model = CycleGAN(config).to(device)
+        self.step = TrainingStep(self.model, config, self.dtype, ranks=ranks)
         everything = config.total_epochs * data.training.steps_per_epoch
         self.total_steps = min(everything, config.run.max_steps or everything)
         self.samples = Samples.of(data, config.data.crop_size)
         if run.checkpoint:
             self._restore(run.checkpoint)
-        run.begin(config)
-        self._announce([*run.warnings, *data.warnings, *([remark] if remark else [])])
-        self.log = RunLog(run.path, self.total_steps, run.checkpoint["log"] if run.checkpoint else None)
+        if ranks.is_first:
+            run.begin(config)
+            self._announce([*run.warnings, *data.warnings, *([remark] if remark else [])])
+        self.engine = Engine(self.step, config, self._tell)
+        self.log = RunLog(
+            run.path,
+            self.total_steps,
+            run.checkpoint["log"] if run.checkpoint else None,
+            scaled=self.dtype == torch.float16,
+            ranks=ranks,
+        )
+        measured = config.run.profile if ranks.is_first else 0
+        self.profile = StepProfile(measured, device, run.path, self.step.threads, self._tell)
+        self.step.phase = self.profile.phase
         self.saved_step: int | None = self.log.step if run.checkpoint else None
         self.gallery_written_s = -math.inf
 
     def _announce(self, remarks: list[str]) -> None:
-        training = self.data.training
+        training, ranks = self.data.training, self.ranks.count
         print(
-            f"{len(training.images_A)} images A, {len(training.images_B)} images B; {describe(self.device)}, "
+            f"{len(training.images_A)} images A, {len(training.images_B)} images B; "
+            f"{f'{ranks} times ' if ranks > 1 else ''}{describe(self.device)}, "
             f"{name_of(self.dtype)}; {self.run.path}, steps {self.run.step} to {self.total_steps}"
         )
         if self.config.loss.gan_loss == "wgan-gp":
             remarks.append("wgan-gp needs second derivatives: the discriminators run on the reference operators")
         for remark in remarks:
             print(f"note: {printable(remark)}")
+
+    def _tell(self, text: str) -> None:
+        """Print beside the progress bar, once for all ranks."""
+        if self.ranks.is_first:
+            tqdm.write(text)
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["data"] != self.data.training.fingerprint:
@@ -98,41 +118,61 @@ class Training:
             )
         checkpoint.load_weights(self.model, state["model"], str(self.run.path))
         self.step.load_state_dict(state["step"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        own = state["ranks"][self.ranks.index]
+        self.step.load_rank_state_dict(own["step"])
+        torch.set_rng_state(own["random"]["cpu"])
+        if self.device.type == "cuda" and own["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
 
     def train(self, interruption: Interruption) -> bool:
         """Run the steps that are left; False where it was interrupted. The last state is saved either way."""
-        options, training = self.config.run, self.data.training
+        training = self.data.training
         if self.log.step == 0:
             self.draw_samples()
-        while self.log.step < self.total_steps and not interruption.requested:
+        stopping = self.ranks.any(interruption.requested)
+        while self.log.step < self.total_steps and not stopping:
             epoch, first_step = divmod(self.log.step, training.steps_per_epoch)
-            epoch += 1
-            learning_rate = self.learning_rate(epoch)
-            self.step.set_learning_rate(learning_rate)
-            for batch in training.epoch(epoch, first_step):
-                self.log.add(self.step(*batch.to(self.device)))
-                now = self.log.step
-                if now % options.report_every == 0:
-                    self.log.report(
-                        epoch=epoch,
-                        learning_rate=learning_rate,
-                        batch_size=self.config.data.batch_size,
-                        peak_gib=peak_gib(self.device),
-                    )
-                    self.refresh_gallery()
-                if now % options.sample_every == 0:
-                    self.draw_samples()
-                keep_as = self.name_to_keep(now)
-                if now % options.checkpoint_every == 0 or keep_as:
-                    self.save(keep_as)
-                if interruption.requested or now == self.total_steps:
+            self.step.set_learning_rate(self.learning_rate(epoch + 1))
+            for batch in self.measured(training.epoch(epoch + 1, first_step)):
+                self.log.add(self.engine(batch))
+                with self.profile.phase("report"):
+                    self.keep_records(epoch + 1)
+                # Ranks end after the same step, whichever of them was told.
+                stopping = self.ranks.any(interruption.requested)
+                if stopping or self.log.step == self.total_steps:
                     break
+        self.profile.finish()
         if self.saved_step != self.log.step:
             self.save()
         return self.log.step == self.total_steps
+
+    def measured(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, with a look at the clock before and after each is waited for."""
+        while True:
+            self.profile.begin_step()
+            with self.profile.phase("data"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def keep_records(self, epoch: int) -> None:
+        """Report, draw samples, save: whatever is due after this step."""
+        options, now = self.config.run, self.log.step
+        if now % options.report_every == 0:
+            self.step.check_loss_scales()
+            self.log.report(
+                epoch=epoch,
+                learning_rate=self.learning_rate(epoch),
+                batch_size=self.config.data.batch_size * self.ranks.count,
+                peak_gib=peak_gib(self.device),
+            )
+            self.refresh_gallery()
+        if now % options.sample_every == 0:
+            self.draw_samples()
+        keep_as = self.name_to_keep(now)
+        if now % options.checkpoint_every == 0 or keep_as:
+            self.save(keep_as)
 
     def name_to_keep(self, step: int) -> str | None:
         """The name to keep this step's checkpoint under for good: at the end of every `keep_every_epochs`-th epoch."""
@@ -145,13 +185,16 @@ class Training:
         return options.learning_rate * learning_rate_factor(epoch, options.epochs, options.decay_epochs)
 
     def draw_samples(self) -> None:
+        if not self.ranks.is_first:
+            return
         with self.log.paused():
             write_samples(self.run.path, self.log.step, self.samples.grids(self.model))
         self.refresh_gallery(at_once=True)
 
     def refresh_gallery(self, *, at_once: bool = False) -> None:
         """Rewrite index.html, at most every few seconds unless something new must be seen `at_once`."""
-        if at_once or time.monotonic() - self.gallery_written_s > GALLERY_EVERY_S:
+        is_due = at_once or time.monotonic() - self.gallery_written_s > GALLERY_EVERY_S
+        if self.ranks.is_first and is_due:
             with self.log.paused():
                 write_index(self.run.path)
             self.gallery_written_s = time.monotonic()
@@ -163,6 +206,17 @@ class Training:
             if not torch.isfinite(value).all():
                 raise NonFiniteLoss(f"weights {name} are not finite at step {self.log.step}")
         on_cuda = self.device.type == "cuda"
+        random = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
+        }
+        with self.log.paused():
+            of_ranks = self.ranks.gather({"step": self.step.rank_state_dict(), "random": random})
+            if self.ranks.is_first:
+                self._write(of_ranks, keep_as)
+        self.saved_step = self.log.step
+
+    def _write(self, of_ranks: list[dict[str, Any]], keep_as: str | None) -> None:
         state = {
             "config": configuration.to_dict(self.config),
             "data": self.data.training.fingerprint,
@@ -170,16 +224,11 @@ class Training:
             "model": dict(self.model.state_dict()),
             "step": self.step.state_dict(),
             "log": self.log.state_dict(),
-            "random": {
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
-            },
+            "ranks": of_ranks,
             "finished": self.log.step == self.total_steps,
         }
-        with self.log.paused():
-            self.log.sync()
-            checkpoint.save(self.run.path, state, keep_as=keep_as)
-        self.saved_step = self.log.step
+        self.log.sync()
+        checkpoint.save(self.run.path, state, keep_as=keep_as)
 
     def conclude(self) -> str:
         """Score the run, write results.json and the gallery, and return the table."""
@@ -207,9 +256,9 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def check_device(config: Config) -> None:
-    """Refuse a device or an implementation of the operators that cannot be had, before anything is written."""
-    device = choose_device(config.run.device)
+def check_device(config: Config, device: torch.device) -> None:
+    """Refuse what this device cannot do, an implementation of the operators for one, before anything is written."""
+    check_cuda_graph(config, device)
     try:
         for operator in ("reflection_pad", "instance_norm", "residual_block"):
             choose(operator, config.networks.impl, torch.empty(0, device=device))
@@ -219,24 +268,29 @@ def check_device(config: Config) -> None:
 
 def train(config: Config, origin: str) -> int:
     """Train the run that `config` describes to its end; returns the exit status."""
-    check_device(config)
-    check_data(config.data)
-    config = completed(config, origin)
-    with open_run(config) as run:
-        return train_in(run, config)
+    with joined(config.run.device) as (ranks, device):
+        check_device(config, device)
+        check_data(config.data)
+        config = completed(config, origin)
+        with open_shared_run(config, ranks) as run:
+            return train_in(run, config, device, ranks)
 
 
-def train_in(run: RunFolder, config: Config) -> int:
+def train_in(run: RunFolder, config: Config, device: torch.device, ranks: Ranks) -> int:
     """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept."""
-    training = Training(config, open_data(config.data, config.run.seed), run)
+    data = open_data(config.data, config.run.seed, rank=ranks.index, ranks=ranks.count, pin=device.type == "cuda")
+    training = Training(config, data, run, device, ranks)
     interruption = Interruption()
     try:
         finished = training.train(interruption)
         training.log.close()
-        print("" if finished else f"interrupted after step {training.log.step}; the same command continues")
-        print(training.conclude())
+        if ranks.is_first:
+            print("" if finished else f"interrupted after step {training.log.step}; the same command continues")
+            print(training.conclude())
+            print(f"gallery: {run.path / 'index.html'}")
     except UnreadableImage as error:
-        training.save()
+        if ranks.count == 1:  # others are in the middle of a step, and cannot save with this one
+            training.save()
         raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
     except (NonFiniteLoss, OSError) as error:
         kept = f"the checkpoint of step {training.saved_step} is kept" if training.saved_step else "nothing was saved"
@@ -253,7 +307,6 @@ def train_in(run: RunFolder, config: Config) -> int:
     finally:
         training.log.close()
         interruption.restore()
-    print(f"gallery: {run.path / 'index.html'}")
     return 0 if finished else INTERRUPTED
 
 

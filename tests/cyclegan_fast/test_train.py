@@ -16,7 +16,7 @@ import torch
 from cyclegan_fast import checkpoint, sample_photos, train
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.log import RunLog
-from cyclegan_fast.step import TrainingStep
+from cyclegan_fast.step import Decisions, TrainingStep
 from kernels import triton_language
 from tests.cyclegan_fast.conftest import TINY, photo
 
@@ -292,14 +292,14 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
 
 def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C during that step of the training that follows."""
-    update = TrainingStep.__call__
+    draw = TrainingStep.draw
 
-    def interrupted(self: TrainingStep, *images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def interrupted(self: TrainingStep, images: int) -> Decisions:
         if self.steps_taken == step - 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return update(self, *images)
+        return draw(self, images)
 
-    patch.setattr(TrainingStep, "__call__", interrupted)
+    patch.setattr(TrainingStep, "draw", interrupted)
 
 
 def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(
@@ -334,8 +334,8 @@ def test_metrics_that_cannot_be_written_end_the_run_with_one_line(
     root, _ = undisturbed
     begin = RunLog.__init__
 
-    def on_a_full_disk(self: RunLog, *arguments: Any) -> None:
-        begin(self, *arguments)
+    def on_a_full_disk(self: RunLog, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
         self._file = open("/dev/full", "a")
 
     monkeypatch.setattr(RunLog, "__init__", on_a_full_disk)
@@ -349,7 +349,10 @@ def test_an_image_that_vanishes_during_training_costs_no_step(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "7"])
-    arguments = command(tmp_path / "data", tmp_path, "x", "--cache-gib", "0", "--workers", "0")
+    no_folder = str(tmp_path / "data" / "trainB" / "0000.png")  # nothing can be kept there
+    arguments = command(
+        tmp_path / "data", tmp_path, "x", "--cache-gib", "0", "--cache-dir", no_folder, "--workers", "0"
+    )
     victim = tmp_path / "data" / "trainA" / "0003.png"
     content = victim.read_bytes()
     with monkeypatch.context() as patch:
@@ -425,7 +428,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
     monkeypatch.setattr(TrainingStep, "__call__", diverging)
     assert train.main(command(root / "data", root, "nan")) == 2
     error = capfd.readouterr().err
-    assert "became nan within" in error
+    assert "became infinite or NaN within" in error
     assert "the checkpoint of step 10 is kept" in error
     kept = final_state(root / "nan")
     assert kept["log"]["step"] == 10

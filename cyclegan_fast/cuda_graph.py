@@ -1,0 +1,145 @@
+"""Whole training steps as CUDA graphs: recorded once for each shape of the inputs, then replayed.
+
+A step launches some thousand kernels, most of which take less time than their launch. A graph launches them all at once
+and the host has nothing to do but to hand over the next images.
+"""
+
+import gc
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cyclegan_fast.config import CROPPING, Config
+
+Inputs = dict[str, Tensor]
+Outputs = dict[str, Tensor]
+
+WARM_UP = 3
+"""Steps of one shape before it is recorded: cuDNN times its algorithms in them, kernels and networks are compiled."""
+
+MOST_SHAPES = 4
+"""An epoch has two, its last batch may be a short one; each further one would hold buffers of its own."""
+
+
+class Recorder(Protocol):
+    """Records the work of a function on a device."""
+
+    def warm_up(self, function: Callable[[], Outputs]) -> Outputs:
+        """Run it once so that a recording may follow."""
+
+    def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        """Record it without running it: what runs it, and the tensors that then hold its results."""
+
+
+class CudaRecorder:
+    """Records CUDA graphs, all in one pool of memory, since one runs at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, function: Callable[[], Outputs]) -> Outputs:
+        # On another stream than the default one, as a recording is: libraries keep their workspaces by stream.
+        current = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            outputs = function()
+        current.wait_stream(self._stream)
+        return outputs
+
+    def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        graph = torch.cuda.CUDAGraph()
+        gc.collect()
+        # Errors of this thread only: those that prepare images pin memory meanwhile, which a recording forbids.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            outputs = function()
+        return graph.replay, outputs
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One graph: inputs are copied into place, then `replay` leaves the results in `outputs`."""
+
+    inputs: Inputs
+    replay: Callable[[], None]
+    outputs: Outputs
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        for name, place in self.inputs.items():
+            place.copy_(inputs[name], non_blocking=True)
+        self.replay()
+        return self.outputs
+
+
+class GraphedFunction:
+    """Calls a function of tensors on the device; from the fourth call with inputs of one shape on, by a recording.
+
+    Args:
+        function: computes on the device only, from its inputs and from tensors that stay where they are; it reads
+            nothing of the host that changes between calls.
+        recorder: how to record on the device.
+        give_up: told why a recording failed, before the function is called as it is, now and for good; may raise.
+        prepare: makes a context around each recording.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Inputs], Outputs],
+        recorder: Recorder,
+        device: torch.device,
+        give_up: Callable[[str], None],
+        prepare: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.function = function
+        self.recorder = recorder
+        self.device = device
+        self.give_up = give_up
+        self.prepare = prepare
+        self.recordings: dict[tuple[tuple[str, torch.Size], ...], Recording] = {}
+        self._calls: Counter[tuple[tuple[str, torch.Size], ...]] = Counter()
+        self._is_given_up = False
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """The function's results; those of a replay are overwritten by the next one. Inputs may be on the host."""
+        shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
+        if shapes in self.recordings:
+            return self.recordings[shapes](inputs)
+        on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
+        self._calls[shapes] += 1
+        if self._is_given_up:
+            return self.function(on_device)
+        if self._calls[shapes] <= WARM_UP:
+            return self.recorder.warm_up(lambda: self.function(on_device))
+        if len(self.recordings) == MOST_SHAPES:
+            return self._without_recording(on_device, f"batches of more than {MOST_SHAPES} shapes")
+        places = {name: tensor.clone() for name, tensor in on_device.items()}
+        try:
+            with self.prepare():
+                replay, outputs = self.recorder.record(lambda: self.function(places))
+        except RuntimeError as error:
+            return self._without_recording(on_device, str(error).partition("\n")[0])
+        self.recordings[shapes] = Recording(places, replay, outputs)
+        replay()
+        return outputs
+
+    def _without_recording(self, inputs: Inputs, reason: str) -> Outputs:
+        self.give_up(reason)
+        self._is_given_up = True
+        return self.function(inputs)
+
+
+def reason_against_a_graph(config: Config, device: torch.device) -> str | None:
+    """Why the steps of this configuration cannot be recorded on this device; None where they can."""
+    if device.type != "cuda":
+        return f"there are no CUDA graphs on a {device.type}"
+    if config.data.preprocess not in CROPPING:
+        return f"--preprocess {config.data.preprocess} gives each image a shape of its own"
+    if config.run.profile:
+        return "--profile tells apart the phases of a step, which a graph runs as one"
+    return None

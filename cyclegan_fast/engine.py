@@ -1,0 +1,84 @@
+"""Carries out training steps from batches on the host: eagerly, or as CUDA graphs."""
+
+from collections.abc import Callable
+
+import torch
+
+from cyclegan_fast.batch import Batch, augmented
+from cyclegan_fast.config import Config
+from cyclegan_fast.cuda_graph import CudaRecorder, GraphedFunction, Inputs, Recorder, reason_against_a_graph
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.step import Decisions, Losses, TrainingStep
+
+
+class Engine:
+    """Updates the networks once a call.
+
+    Args:
+        step: what a step computes.
+        config: whether graphs are wanted, `config.run.cuda_graph`.
+        announce: told once where steps are not recorded that might have been.
+        recorder: records on the step's device; by default a CUDA graph where `reason_against_a_graph` has no reason.
+    """
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        config: Config,
+        announce: Callable[[str], None],
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.step = step
+        self.config = config
+        self.announce = announce
+        self._graphed: GraphedFunction | None = None
+        wants_graph, reason = config.run.cuda_graph != "off", reason_against_a_graph(config, step.device)
+        if recorder is None and wants_graph and reason is None:
+            recorder = CudaRecorder(step.device)
+        elif recorder is None and wants_graph and step.device.type == "cuda":
+            announce(f"no CUDA graph: {reason}")
+        if recorder:
+            self._graphed = GraphedFunction(self._update, recorder, step.device, self._give_up, step.capturable)
+
+    def __call__(self, batch: Batch) -> Losses:
+        """One update. The losses of a graph are overwritten by the next call."""
+        if self._graphed is None:
+            return self.step(*batch.to(self.step.device))
+        decisions = self.step.draw(len(batch.pixels_A))
+        inputs = {
+            "pixels_A": batch.pixels_A,
+            "pixels_B": batch.pixels_B,
+            "crops_A": batch.crops_A,
+            "crops_B": batch.crops_B,
+            "pool_A": decisions.pool_A,
+            "pool_B": decisions.pool_B,
+        }
+        if decisions.mixes is not None:
+            inputs["mixes"] = decisions.mixes
+        return self._graphed(pinned(inputs) if self.step.device.type == "cuda" else inputs)
+
+    def _update(self, inputs: Inputs) -> Losses:
+        side = self.config.data.crop_size
+        return self.step.update(
+            augmented(inputs["pixels_A"], inputs["crops_A"], side, side),
+            augmented(inputs["pixels_B"], inputs["crops_B"], side, side),
+            Decisions(inputs["pool_A"], inputs["pool_B"], inputs.get("mixes")),
+        )
+
+    def _give_up(self, reason: str) -> None:
+        if self.config.run.cuda_graph == "on":
+            raise UserError(f"--cuda-graph on: {reason}; leave it at auto to train without")
+        self.announce(f"no CUDA graph: {reason}")
+        self.step.forget_interrupted_update()
+
+
+def pinned(inputs: Inputs) -> Inputs:
+    """The same in memory that is copied from without the host's waiting."""
+    return {name: tensor if tensor.is_pinned() else tensor.pin_memory() for name, tensor in inputs.items()}
+
+
+def check_cuda_graph(config: Config, device: torch.device) -> None:
+    """Refuse --cuda-graph on where it can be seen that steps cannot be recorded, before anything is written."""
+    reason = reason_against_a_graph(config, device)
+    if config.run.cuda_graph == "on" and reason:
+        raise UserError(f"--cuda-graph on: {reason}")

@@ -1,0 +1,228 @@
+"""Two gloo ranks on the CPU, started by torchrun as a user would."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+from cyclegan_fast import sample_photos, train
+from cyclegan_fast.config import Config, LossConfig, NetworkConfig, OptimizerConfig
+from cyclegan_fast.distributed import ALONE, Ranks
+from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.step import TrainingStep
+from tests.cyclegan_fast.test_train import assert_same_state, command, final_state, metrics
+
+NETWORKS = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
+
+
+def torchrun(*arguments: str, restarts: int = 0) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [sys.executable, *launcher, "--max-restarts", str(restarts), "-m", *arguments]
+
+
+# --- two ranks are one with twice the batch -------------------------------------------------------------------------
+
+
+class Scripted(random.Random):
+    """Pool decisions of step after step: both images of a batch swap with the slot that the script names, or do not.
+
+    A single rank's pool of 4 holds the images of two batches, in slots 0 to 3; of them rank r's pool of 2 holds those in
+    slots r and r + 2. So slot 2k + r there is slot k here, and both make the same exchange.
+    """
+
+    SCRIPT = (None, 0, 1, None, 1, 1, 0, None)  # slots of a rank's pool
+
+    def __init__(self, rank: int | None) -> None:
+        super().__init__(0)
+        self.rank = rank  # None: alone, for both images of a batch
+        self.image = 0
+        self.queries = 0
+
+    def random(self) -> float:
+        per_query = 2 if self.rank is None else 1
+        self.image = self.queries % per_query
+        self.slot = self.SCRIPT[self.queries // per_query % len(self.SCRIPT)]
+        self.queries += 1
+        return 0.9 if self.slot is None else 0.1
+
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        assert self.slot is not None
+        return self.slot if self.rank is not None else 2 * self.slot + self.image
+
+
+@dataclass(frozen=True)
+class Case:
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    dtype: torch.dtype = torch.float64
+    is_scripted: bool = False
+    steps: int = 12
+
+
+CASES = {
+    "no pool": Case(loss=LossConfig(pool_size=0)),
+    "scripted pool": Case(loss=LossConfig(pool_size=4), is_scripted=True),
+    "moving average": Case(loss=LossConfig(pool_size=0), optimizer=OptimizerConfig(ema=0.5)),
+    "bfloat16": Case(loss=LossConfig(pool_size=0), dtype=torch.bfloat16, steps=1),
+}
+
+
+def step_of(case: Case, ranks: Ranks) -> TrainingStep:
+    torch.manual_seed(5 + ranks.index)  # ranks begin with the first one's weights, whatever their own
+    size = case.loss.pool_size // ranks.count
+    config = Config(networks=NETWORKS, loss=LossConfig(pool_size=size), optimizer=case.optimizer)
+    kept_in = torch.float64 if case.dtype == torch.float64 else torch.float32
+    source = Scripted(None if ranks.count == 1 else ranks.index) if case.is_scripted else None
+    return TrainingStep(CycleGAN(config).to(kept_in), config, case.dtype, source, ranks)
+
+
+def whole_batch(number: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    real_A, real_B = (torch.rand(2, 3, 24, 24, generator=generator, dtype=dtype) * 2 - 1 for _ in range(2))
+    return real_A, real_B
+
+
+def half_of(images: Tensor, rank: int) -> Tensor:
+    return images[rank : rank + 1]
+
+
+def finish(step: TrainingStep) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in step.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_ranks_take_the_steps_of_one_rank_with_twice_the_batch(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    alone = step_of(case, ALONE)
+    losses = []
+    for number in range(case.steps):
+        losses.append(torch.stack(list(alone(*whole_batch(number, case.dtype)).values())).double())
+    out = tmp_path / "two.pt"
+    subprocess.run(torchrun("tests.cyclegan_fast.rank_of_two", name, str(out)), check=True, timeout=300)
+    two = torch.load(out, weights_only=True)
+    first, second = two["weights"]
+    bound = 1e-9 if case.dtype == torch.float64 else 2e-2
+    for found, expected in zip(two["losses"], losses, strict=True):
+        torch.testing.assert_close(found, expected, rtol=bound, atol=0)
+    worst = 0.0
+    for key, expected in finish(alone).items():
+        assert torch.equal(first[key], second[key]), key  # ranks stay alike, bit for bit
+        if case.dtype == torch.float64:
+            scale = expected.abs().max().item() or 1.0
+            worst = max(worst, (first[key] - expected).abs().max().item() / scale)
+    assert worst <= bound
+    print(f"{name}: weights of two ranks after {case.steps} steps differ by {worst:.1e} of the largest in each tensor")
+
+
+def test_other_ranks_draw_other_pool_decisions_than_the_first() -> None:
+    config = Config(networks=NETWORKS)
+    torch.manual_seed(0)
+    model = CycleGAN(config)
+    draws = [TrainingStep(model, config, torch.float32, ranks=Ranks(rank)).random_source.random() for rank in range(3)]
+    assert draws[0] == random.Random(config.run.seed).random()
+    assert len(set(draws)) == 3
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of images and a run of two ranks that nothing interrupted."""
+    root = tmp_path_factory.mktemp("ranks")
+    sample_photos.main([str(root / "data"), "--side", "36", "--count", "7"])
+    subprocess.run(torchrun(*training(root, "whole")), check=True, timeout=300)
+    return root, root / "whole"
+
+
+def training(root: Path, name: str) -> list[str]:
+    return ["cyclegan_fast.train", *command(root / "data", root, name)]
+
+
+def workers_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The training processes, the first rank's first."""
+    children = psutil.Process(launcher.pid).children(recursive=True)
+    ranks = [child for child in children if "cyclegan_fast.train" in child.cmdline()]
+    return sorted(ranks, key=lambda child: int(child.environ()["RANK"]))
+
+
+def wait_for_step(run: Path, step: int, launcher: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and launcher.poll() is None:
+        lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+        if lines and lines[-1].endswith("}") and json.loads(lines[-1])["step"] >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} in {run}: {launcher.communicate()[0] if launcher.poll() is not None else ''}")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_after_a_rank_is_killed_torchrun_starts_all_again_and_the_run_ends_as_the_undisturbed_one(
+    undisturbed: tuple[Path, Path], rank: int
+) -> None:
+    root, whole = undisturbed
+    run = root / f"killed-{rank}"
+    launcher = subprocess.Popen(
+        torchrun(*training(root, run.name), restarts=2),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for_step(run, 12, launcher)
+    os.kill(workers_of(launcher)[rank].pid, signal.SIGKILL)
+    output, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, output
+    assert f"{run}, steps 0 to 48" in output
+    assert output.count("2 times CPU") == 2, output  # it was announced twice: at its start, and after the kill
+    assert_same_state(final_state(run), final_state(whole))
+    assert metrics(run) == metrics(whole)
+
+
+def test_a_run_of_two_ranks_is_not_continued_by_one(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, whole = undisturbed
+    state = final_state(whole)
+    assert len(state["ranks"]) == 2
+    pools = [of_rank["step"]["pool_A"]["images"] for of_rank in state["ranks"]]
+    assert not torch.equal(pools[0][0], pools[1][0])  # each rank's own
+    (whole / "results.json").rename(whole / "results.away")
+    try:
+        assert train.main(command(root / "data", root, "whole")) == 2
+    finally:
+        (whole / "results.away").rename(whole / "results.json")
+    assert "was trained by 2 processes, not 1: continue it with as many" in capfd.readouterr().err
+
+
+def test_what_the_first_rank_refuses_is_said_once_and_ends_all_ranks(undisturbed: tuple[Path, Path]) -> None:
+    root, _ = undisturbed
+    result = subprocess.run(
+        torchrun(*training(root, "whole")), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode != 0
+    assert result.stderr.count("is finished after 48 steps") == 1
+
+
+def test_an_interrupted_torchrun_saves_and_continues(undisturbed: tuple[Path, Path]) -> None:
+    root, whole = undisturbed
+    launcher = subprocess.Popen(
+        torchrun(*training(root, "stopped")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for_step(root / "stopped", 9, launcher)
+    workers_of(launcher)[1].send_signal(signal.SIGTERM)  # one rank is told; both end after the same step
+    output, _ = launcher.communicate(timeout=300)
+    assert "the same command continues" in output
+    subprocess.run(torchrun(*training(root, "stopped")), check=True, timeout=300)
+    assert_same_state(final_state(root / "stopped"), final_state(whole))
+    assert metrics(root / "stopped") == metrics(whole)
