@@ -14,6 +14,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import (  # type: ignore[attr-defined]  # public, and not re-exported
+    PrefixStore,
+    Store,
+    TCPStore,
+)
 
 from cyclegan_fast.device import choose_device
 from cyclegan_fast.errors import ReportedElsewhere, UserError
@@ -82,7 +87,8 @@ class Ranks:
     def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         result = values.detach().cpu().clone()
         if self.count > 1:
-            dist.all_reduce(result, operation, group=self.control)
+            with _contact():
+                dist.all_reduce(result, operation, group=self.control)
         return result
 
     def share(self, values: list[Tensor]) -> None:
@@ -102,13 +108,26 @@ class Ranks:
         assert work is not None
 
         def finish() -> None:
-            work.wait()
+            with _contact():
+                work.wait()
             values.div_(self.count)
 
         return finish
 
 
 ALONE = Ranks()
+
+
+@contextmanager
+def _contact() -> Iterator[None]:
+    """What PyTorch raises where another process died becomes a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(
+            f"lost contact with another process ({str(error).partition('. ')[0]}); torchrun --max-restarts N starts "
+            "all of them again from the last checkpoint"
+        ) from error
 
 
 @contextmanager
@@ -127,9 +146,27 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     device = choose_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=_store_of_this_start(),
+        rank=int(os.environ["RANK"]),
+        world_size=count,
+    )
     try:
         control = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
         yield Ranks(dist.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count)), control), device
     finally:
         dist.destroy_process_group()
+
+
+def _store_of_this_start() -> Store | None:
+    """Where the ranks find one another; None for PyTorch's own way, by the environment.
+
+    torchrun keeps one store for all its starts, in which ranks that it started again find the addresses of the dead
+    ones (pytorch/pytorch issue 135712; seen with 2.13: "Gloo connectFullMesh failed", connection refused). On one
+    machine the count of restarts tells them apart. Machines count for themselves; README.md says what to do there.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or int(os.environ["GROUP_WORLD_SIZE"]) > 1:
+        return None
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)

@@ -36,8 +36,8 @@ def torchrun(*arguments: str, restarts: int = 0) -> list[str]:
 class Scripted(random.Random):
     """Pool decisions of step after step: both images of a batch swap with the slot that the script names, or do not.
 
-    A single rank's pool of 4 holds the images of two batches, in slots 0 to 3; of them rank r's pool of 2 holds those in
-    slots r and r + 2. So slot 2k + r there is slot k here, and both make the same exchange.
+    A single rank's pool of 4 holds the images of two batches, in slots 0 to 3; of them rank r's pool of 2 holds those
+    in slots r and r + 2. So slot 2k + r there is slot k here, and both make the same exchange.
     """
 
     SCRIPT = (None, 0, 1, None, 1, 1, 0, None)  # slots of a rank's pool
