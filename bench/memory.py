@@ -1,0 +1,153 @@
+"""`python -m bench.memory`: tensor memory of a training step, and how large a crop fits in a GPU, without a GPU.
+
+The whole step of `cyclegan_fast.step` with the fused operators, followed on tensors without memory: weights, their
+low-precision copies, gradients, Adam's moments, image pools, activations, and the temporaries between and inside the
+fused operators. The second step counts, when Adam has its moments. What stands outside is allowed for by a fixed room,
+for the CUDA context and the workspaces of cuDNN; how the allocator's memory splinters is not in it. The crops are
+therefore the largest that can fit, and nothing of this has been measured on a GPU.
+"""
+
+import argparse
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bench.live_memory import live_memory
+from cyclegan_fast.config import Config, NetworkConfig
+from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.networks import DOWNSAMPLING
+from cyclegan_fast.step import TrainingStep
+from kernels import triton_language
+
+GIB = 1 << 30
+CROP_UNIT = 16  # pixels: crops are searched in these steps
+SMALLEST_CROP = 32  # pixels
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Tensor memory in the steady state, bytes."""
+
+    between_steps: int
+    """what stays: weights, copies, gradients, Adam's moments, pools, one batch"""
+    peak: int
+    phase_of_peak: str
+
+
+def step_memory(config: Config, side: int, dtype: torch.dtype, *, device: str = "meta") -> StepMemory:
+    """Follow a first step, which makes Adam's moments and the pools, and measure a second one.
+
+    Args:
+        config: networks, losses, batch size and parts of a batch are read from it.
+        side: of the square images, pixels, a multiple of 4.
+        dtype: of convolutions and fused operators, as for `TrainingStep`.
+        device: "meta", where nothing is computed, or "cpu", where the fused operators' kernels are left out.
+    """
+    with live_memory(device) as memory:
+        with torch.device(device):
+            model = CycleGAN(config)
+            images = torch.rand(2, config.data.batch_size, 3, side, side)
+        if config.networks.impl == "triton":
+            # As the step itself does on a GPU.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+        step = TrainingStep(model, config, dtype)
+        step.phase = memory.in_phase
+        step(*images)
+        memory.begin()
+        between_steps = memory.now
+        step(*images)
+        return StepMemory(between_steps, memory.peak, memory.phase_of_peak)
+
+
+def largest_crop(peak_bytes: Callable[[int], int], room_bytes: float) -> int | None:
+    """The largest side, a multiple of `CROP_UNIT`, whose peak fits; None where not even `SMALLEST_CROP` does.
+
+    Each answer is a side that was evaluated and fits, beside the next one, which was evaluated and does not.
+    """
+    if peak_bytes(SMALLEST_CROP) > room_bytes:
+        return None
+    fits, too_large = SMALLEST_CROP, 2 * SMALLEST_CROP
+    while peak_bytes(too_large) <= room_bytes:
+        fits, too_large = too_large, 2 * too_large
+    while too_large - fits > CROP_UNIT:
+        middle = (fits + too_large) // 2 // CROP_UNIT * CROP_UNIT
+        if peak_bytes(middle) <= room_bytes:
+            fits = middle
+        else:
+            too_large = middle
+    return fits
+
+
+def row(name: str, config: Config, dtype: torch.dtype, side: int, rooms_bytes: Sequence[float]) -> str:
+    """One way to train: its memory at `side`, and the crops that fit in so many bytes."""
+    memory_at = functools.cache(functools.partial(step_memory, config, dtype=dtype))
+    at_side = memory_at(side)
+    crops = [largest_crop(lambda crop: memory_at(crop).peak, room) for room in rooms_bytes]
+    cells = [
+        name,
+        f"{at_side.between_steps / GIB:.2f} GiB",
+        f"{at_side.peak / GIB:.2f} GiB",
+        at_side.phase_of_peak,
+        *("none" if crop is None else str(crop) for crop in crops),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(side: int, gpus_gib: Sequence[float], reserve_gib: float) -> str:
+    """A Markdown table: full-size networks, batch 1, each way to train in a row."""
+    titles = ["batch 1", f"between steps, {side}x{side}", f"peak, {side}x{side}", "reached in"]
+    titles += [f"crop in {gpu:g} GB" for gpu in gpus_gib]
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
+    rooms_bytes = [(gpu - reserve_gib) * GIB for gpu in gpus_gib]
+    for name, dtype in (("--amp", torch.bfloat16), ("float32", torch.float32)):
+        for flag, checkpoint_blocks in (("", False), (" --checkpoint-blocks", True)):
+            config = Config(networks=NetworkConfig(impl="triton", checkpoint_blocks=checkpoint_blocks))
+            lines.append(row(name + flag, config, dtype, side, rooms_bytes))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.memory",
+        description="Compute, without a GPU, the tensor memory of a full-size training step and the crops that fit.",
+    )
+    parser.add_argument("--side", type=int, default=256, help="crop in pixels whose memory is printed, a multiple of 4")
+    parser.add_argument(
+        "--gpus",
+        type=float,
+        nargs="+",
+        default=[8, 16, 24, 80],
+        metavar="GB",
+        help="memory of GPUs as they are sold: an 8 GB card has 8 GiB",
+    )
+    parser.add_argument(
+        "--reserve-gib",
+        type=float,
+        default=1.0,
+        help="GiB of each GPU left to the CUDA context and the workspaces of cuDNN",
+    )
+    options = parser.parse_args(arguments)
+    if options.side < SMALLEST_CROP or options.side % DOWNSAMPLING:
+        parser.error(f"--side must be at least {SMALLEST_CROP} and a multiple of {DOWNSAMPLING}, got {options.side}")
+    if not triton_language.INSTALLED:
+        print("bench.memory needs the triton package, which has Linux wheels only", file=sys.stderr)
+        return 2
+    if not triton_language.INTERPRETED:
+        # The operators take tensors that are on no GPU only so; Triton decides it when it is imported.
+        again = [sys.executable, "-m", "bench.memory", *(sys.argv[1:] if arguments is None else arguments)]
+        return subprocess.run(again, env=os.environ | {"TRITON_INTERPRET": "1"}, check=False).returncode
+    print(table(options.side, options.gpus, options.reserve_gib))
+    print(
+        f"\nLargest square crop in steps of {CROP_UNIT} whose peak leaves {options.reserve_gib:g} GiB of the GPU free "
+        "for the CUDA context and cuDNN; computed, not measured on a GPU."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
