@@ -62,9 +62,11 @@ class Descent:
             parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), offset)
         return flat
 
-    def begin(self) -> None:
-        """Forget the gradients of the step before."""
+    def forget_gradients(self) -> None:
+        """Begin a step: those of the step before make room for its activations, where there is no buffer to reuse."""
         self._gathered.clear()
+        if self._flat is None:
+            self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def add(self, network: str, gradients: Sequence[Tensor]) -> None:

@@ -228,23 +228,27 @@ class TrainingStep:
             self._refresh_copies()
         parts = self._parts_of(real_A, real_B)
         losses: Losses = {}
+        self.generators.forget_gradients()
+        self.discriminators.forget_gradients()
 
-        self._begin(self.generators, frozen=DISCRIMINATORS)
-        fakes_B, fakes_A = [], []
+        self._freeze(DISCRIMINATORS)
+        fakes: list[list[Tensor]] = []  # of B and of A, for each part
         for part_A, part_B, share in parts:
             work = [(DIRECTIONS[0], part_A, part_B, share), (DIRECTIONS[1], part_B, part_A, share)]
-            one, other = self._in_both_directions(self._translate, work)
-            fakes_B.append(one.fake)
-            fakes_A.append(other.fake)
-            for result in (one, other):
+            generated = []
+            for result in self._in_both_directions(self._translate, work):
+                generated.append(result.fake)
                 self._gather(self.generators, result, losses)
+                del result  # and its gradients, before the other direction is computed
+            fakes.append(generated)
         # Ranks exchange the generators' gradients while the discriminators compute.
         self.generators.begin_average()
 
-        self._begin(self.discriminators, frozen=())
+        self._freeze(())
         with self.phase("pool"):
-            pooled_B = self.pool_B.exchange(torch.cat(fakes_B), decisions.pool_B).chunk(len(parts))
-            pooled_A = self.pool_A.exchange(torch.cat(fakes_A), decisions.pool_A).chunk(len(parts))
+            fakes_B, fakes_A = (torch.cat(of_parts) for of_parts in zip(*fakes, strict=True))
+            pooled_B = self.pool_B.exchange(fakes_B, decisions.pool_B).chunk(len(parts))
+            pooled_A = self.pool_A.exchange(fakes_A, decisions.pool_A).chunk(len(parts))
         mixes = [None] * len(parts) if decisions.mixes is None else decisions.mixes.chunk(len(parts), dim=1)
         for (part_A, part_B, share), fake_A, fake_B, mix in zip(parts, pooled_A, pooled_B, mixes, strict=True):
             mix_A, mix_B = (None, None) if mix is None else mix
@@ -275,12 +279,11 @@ class TrainingStep:
         pairs = zip(real_A.chunk(count), real_B.chunk(count), strict=True)
         return [(part_A, part_B, len(part_A) / len(real_A)) for part_A, part_B in pairs]
 
-    def _begin(self, descent: Descent, frozen: Iterable[str]) -> None:
+    def _freeze(self, names: Iterable[str]) -> None:
         """Gradients pass through frozen discriminators to the images only."""
-        descent.begin()
         for name in DISCRIMINATORS:
             for leaf in self.leaves[name]:
-                leaf.requires_grad_(name not in frozen)
+                leaf.requires_grad_(name not in names)
 
     def _translate(self, work: tuple[Direction, Tensor, Tensor, float]) -> PartOfStep:
         """The generators' loss in one direction, on part of a batch: forward and backward."""
