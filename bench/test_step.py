@@ -1,61 +1,29 @@
-"""The whole training step against plain PyTorch's: float32, and stock bfloat16 autocast where the hardware has it.
+"""The whole training step with --amp against plain PyTorch's: float32, and stock bfloat16 autocast where there is it.
 
-On a CPU a round of the full-size step takes tens of seconds; on a GPU more rounds are run.
+`python -m bench.step` times every option. On a CPU a round of the full-size step takes tens of seconds.
 """
 
+from functools import partial
+
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.plain_cyclegan import PlainCycleGAN
+from bench.step import PLAIN, Contest
 from bench.timing import interleaved
-from cyclegan_fast.checkpoint import from_original
-from cyclegan_fast.config import Config
-from cyclegan_fast.device import choose_device, working_dtype
-from cyclegan_fast.model import CycleGAN
-from cyclegan_fast.step import TrainingStep
+from cyclegan_fast.device import choose_device
 
 DEVICE = choose_device("auto")
-ROUNDS = 6 if DEVICE.type == "cpu" else 50
+ROUNDS = 4 if DEVICE.type == "cpu" else 50
 
 
 @pytest.mark.benchmark(group="step 256x256, 9 blocks, batch 1")
 def test_step_with_amp_against_plain_float32(benchmark: BenchmarkFixture) -> None:
-    dtype, remark = working_dtype(DEVICE, amp=True, amp_dtype="auto")
-    if dtype != torch.bfloat16:
-        pytest.skip(remark or "no bfloat16 here")
-    images = torch.rand(2, 1, 3, 256, 256, device=DEVICE) * 2 - 1
-    plain = PlainCycleGAN(device=DEVICE)
-    stock = PlainCycleGAN(device=DEVICE, autocast_dtype=dtype)
-    ours = TrainingStep(same_weights(plain), Config(), dtype)
-    check_agreement(plain, ours, images)
+    contest = Contest(DEVICE, 256, 1)
+    ours = "ours --amp" if contest.has_low_precision else "ours"  # all that --amp can do here
+    names = [name for name in contest.contenders if name == PLAIN or ("stock" in name and "compile" not in name)]
+    contest.contenders = {name: contest.contenders[name] for name in [*names, ours]}
+    contest.check()
     ratios = interleaved(
-        benchmark,
-        lambda: finished(ours(images[0], images[1])),
-        {
-            "plain float32": lambda: finished(plain.update(images[0], images[1])),
-            "stock bfloat16 autocast": lambda: finished(stock.update(images[0], images[1])),
-        },
-        rounds=ROUNDS,
+        benchmark, partial(contest.run, ours), {name: partial(contest.run, name) for name in names}, rounds=ROUNDS
     )
-    assert ratios["plain float32"] > 1
-
-
-def same_weights(plain: PlainCycleGAN) -> CycleGAN:
-    model = CycleGAN(Config()).to(DEVICE)
-    for name, network in plain.networks().items():
-        model.get_submodule(name).load_state_dict(from_original(network.state_dict()))
-    return model
-
-
-def check_agreement(plain: PlainCycleGAN, ours: TrainingStep, images: torch.Tensor) -> None:
-    """Times are compared only of steps that compute the same losses, to bfloat16's precision."""
-    expected, found = plain.update(images[0], images[1]), ours(images[0], images[1])
-    for name, loss in expected.items():
-        assert float(found[name]) == pytest.approx(float(loss), rel=0.05), name
-
-
-def finished(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return losses
+    assert ratios[PLAIN] > 1

@@ -199,4 +199,5 @@ def test_an_exported_generator_is_the_paper_s_layers_and_nothing_else(strict: bo
         "tanh": 1,
     }
     image = torch.rand(3, 3, 20, 36) * 2 - 1
-    torch.testing.assert_close(exported.module()(image), generator(image), rtol=0, atol=1e-6)
+    # Rounding only: on a CPU the first and last convolution sum in another order than the exported ones.
+    torch.testing.assert_close(exported.module()(image), generator(image), rtol=0, atol=1e-5)
