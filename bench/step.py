@@ -190,9 +190,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--side", type=int, default=256, help="of the square images, in pixels")
     parser.add_argument("--batch-size", type=int, default=1, help="images of each domain in a step")
+    parser.add_argument("--without", default="", metavar="TEXT", help="leave out contenders with this in their name")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     options: Any = parser.parse_args(arguments)
     contest = Contest(choose_device(options.device), options.side, options.batch_size)
+    if options.without:
+        kept = {name: step for name, step in contest.contenders.items() if options.without not in name}
+        contest.contenders = {PLAIN: contest.contenders[PLAIN]} | kept
     print(table(contest, measure(contest, options.rounds)))
 
 

@@ -443,15 +443,16 @@ def test_without_a_moving_average_the_generators_themselves_translate() -> None:
 # --- continuing -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("gan_loss", ["lsgan", "wgan-gp"])
-def test_a_saved_step_continues_bit_for_bit(gan_loss: GanLoss) -> None:
+def test_a_saved_step_continues_bit_for_bit(gan_loss: GanLoss, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     config = Config(
         networks=TINY,
         loss=LossConfig(pool_size=2, gan_loss=gan_loss),
         optimizer=OptimizerConfig(ema=0.5),
     )
-    step = TrainingStep(CycleGAN(config), config, torch.float32)
+    step = TrainingStep(CycleGAN(config), config, dtype)
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         step(*images(BATCH_OF_ONE, generator))
@@ -459,7 +460,7 @@ def test_a_saved_step_continues_bit_for_bit(gan_loss: GanLoss) -> None:
     torch.save({"model": step.model.state_dict(), "step": step.state_dict(), "rank": step.rank_state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
-    resumed = TrainingStep(CycleGAN(config), config, torch.float32, random.Random(99))
+    resumed = TrainingStep(CycleGAN(config), config, dtype, random.Random(99))
     resumed.model.load_state_dict(saved["model"])
     resumed.load_state_dict(saved["step"])
     resumed.load_rank_state_dict(saved["rank"])
