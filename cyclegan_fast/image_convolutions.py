@@ -16,8 +16,8 @@ from kernels.dispatch import choose, is_exporting
 
 
 def go_by_columns(image: Tensor, impl: Impl) -> bool:
-    """Whether plain operators on a CPU compute a network for itself, and not for an exported graph."""
-    return image.device.type == "cpu" and not is_exporting() and choose("reflection_pad", impl, image) == "reference"
+    """Whether plain operators off a GPU compute a network for itself, and not for an exported graph."""
+    return image.device.type != "cuda" and not is_exporting() and choose("reflection_pad", impl, image) == "reference"
 
 
 def conv2d_to_image(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

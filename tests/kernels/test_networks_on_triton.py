@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cyclegan_fast import networks
 from cyclegan_fast.config import Config, LossConfig, NetworkConfig
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
@@ -135,6 +136,11 @@ def test_planes_in_pieces_give_a_generator_the_results_of_planes_on_chip() -> No
 # --- training -------------------------------------------------------------------------------------------------------
 
 
+STEPS = 6
+"""Each gives one error of a kind for each network. A ReLU's input that crosses zero by rounding, on whichever side,
+makes it several times as large, so that the median of few is luck."""
+
+
 def small_step(impl: Impl, dtype: torch.dtype) -> TrainingStep:
     """Two blocks instead of six, which Triton's interpreter has the patience for."""
     config = Config(networks=NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl=impl), loss=LossConfig(pool_size=2))
@@ -144,8 +150,12 @@ def small_step(impl: Impl, dtype: torch.dtype) -> TrainingStep:
     return TrainingStep(model.to(DEVICE, dtype), config, dtype, random.Random(0))
 
 
-def test_three_steps_of_training_each_err_at_most_twice_as_much_as_on_plain_operators() -> None:
+def test_steps_of_training_each_err_at_most_twice_as_much_as_on_plain_operators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each from the state of the plain path, because training amplifies rounding; see the numeric contract."""
+    # PyTorch's own convolutions on both sides: the last one by columns, as on a CPU otherwise, errs less.
+    monkeypatch.setattr(networks, "go_by_columns", lambda image, impl: False)
     plain, ours, exact = (
         small_step("reference", torch.float32),
         small_step("triton", torch.float32),
@@ -153,7 +163,7 @@ def test_three_steps_of_training_each_err_at_most_twice_as_much_as_on_plain_oper
     )
     ours.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
     errors: dict[str, list[tuple[float, float]]] = defaultdict(list)  # relative: ours, plain PyTorch's
-    for number in range(3):
+    for number in range(STEPS):
         file = io.BytesIO()
         torch.save({"model": plain.model.state_dict(), "step": plain.state_dict()}, file)
         for step in (ours, exact):
