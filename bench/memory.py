@@ -9,8 +9,6 @@ therefore the largest that can fit, and nothing of this has been measured on a G
 
 import argparse
 import functools
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from cyclegan_fast.config import Config, NetworkConfig
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import DOWNSAMPLING
 from cyclegan_fast.step import TrainingStep
-from kernels import triton_language
+from kernels.triton_language import run_in_interpreter
 
 GIB = 1 << 30
 CROP_UNIT = 16  # pixels: crops are searched in these steps
@@ -134,19 +132,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.side < SMALLEST_CROP or options.side % DOWNSAMPLING:
         parser.error(f"--side must be at least {SMALLEST_CROP} and a multiple of {DOWNSAMPLING}, got {options.side}")
-    if not triton_language.INSTALLED:
-        print("bench.memory needs the triton package, which has Linux wheels only", file=sys.stderr)
-        return 2
-    if not triton_language.INTERPRETED:
-        # The operators take tensors that are on no GPU only so; Triton decides it when it is imported.
-        again = [sys.executable, "-m", "bench.memory", *(sys.argv[1:] if arguments is None else arguments)]
-        return subprocess.run(again, env=os.environ | {"TRITON_INTERPRET": "1"}, check=False).returncode
+    # The operators take tensors that are on no GPU only in Triton's interpreter.
+    return run_in_interpreter("bench.memory", arguments, lambda: print_table(options))
+
+
+def print_table(options: argparse.Namespace) -> None:
     print(table(options.side, options.gpus, options.reserve_gib))
     print(
         f"\nLargest square crop in steps of {CROP_UNIT} whose peak leaves {options.reserve_gib:g} GiB of the GPU free "
         "for the CUDA context and cuDNN; computed, not measured on a GPU."
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from bench.plain_cyclegan import PlainCycleGAN
 from cyclegan_fast.batch import Batch
 from cyclegan_fast.checkpoint import from_original
 from cyclegan_fast.config import Config, DataConfig, NetworkConfig, RunConfig
-from cyclegan_fast.device import choose_device, describe, working_dtype
+from cyclegan_fast.device import choose_device, describe, name_of, working_dtype
 from cyclegan_fast.engine import Engine
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
@@ -33,9 +34,12 @@ Contender = Callable[[], Losses]
 
 
 class Contest:
-    """The steps that take turns: one size of image, one batch, one device."""
+    """The steps that take turns: one size of image, one batch, one device.
 
-    def __init__(self, device: torch.device, side: int, batch_size: int) -> None:
+    `wants` says by their names which contenders there are beside plain PyTorch's step; the others are not even built.
+    """
+
+    def __init__(self, device: torch.device, side: int, batch_size: int, wants: Callable[[str], bool]) -> None:
         self.device, self.side, self.batch_size = device, side, batch_size
         torch.manual_seed(0)
         self.weights = {n: m.state_dict() for n, m in PlainCycleGAN(device=device).networks().items()}
@@ -44,7 +48,8 @@ class Contest:
         self.batch = Batch(pixels_A, pixels_B, corners, corners, (side, side), (side, side))
         self.images = self.batch.to(device)
         self.low, self.remark = working_dtype(device, amp=True, amp_dtype="auto")
-        self.contenders: dict[str, Contender] = {PLAIN: self.plain()}
+        self.contenders: dict[str, Contender] = {}
+        self.wants = wants
         self._enter_opponents()
         self._enter_ours()
 
@@ -52,24 +57,28 @@ class Contest:
     def has_low_precision(self) -> bool:
         return self.low != torch.float32
 
+    def _enter(self, name: str, make: Callable[[], Contender]) -> None:
+        if name == PLAIN or self.wants(name):
+            self.contenders[name] = make()
+
     def _enter_opponents(self) -> None:
         modes = ["default", "reduce-overhead", "max-autotune"] if self.device.type == "cuda" else ["default"]
-        for dtype in [None, self.low] if self.has_low_precision else [None]:
-            name = "plain PyTorch, float32" if dtype is None else f"stock autocast, {name_of(dtype)}"
-            if dtype is not None:
-                self.contenders[name] = self.plain(dtype)
+        opponents: dict[str, torch.dtype | None] = {PLAIN: None}
+        if self.has_low_precision:
+            opponents[f"stock autocast, {name_of(self.low)}"] = self.low
+        for name, dtype in opponents.items():
+            self._enter(name, partial(self.plain, dtype))
             for mode in modes:
-                self.contenders[f"{name}, torch.compile {mode}"] = self.plain(dtype, mode)
+                self._enter(f"{name}, torch.compile {mode}", partial(self.plain, dtype, mode))
 
     def _enter_ours(self) -> None:
-        flags = ["", "--amp"] if self.has_low_precision else [""]
-        for flag in flags:
-            dtype = self.low if flag else torch.float32
-            self.contenders[f"ours {flag}".strip()] = self.ours(dtype)
-            self.contenders[f"ours {flag} --compile".replace("  ", " ")] = self.ours(dtype, compiled=True)
-            self.contenders[f"ours {flag} --checkpoint-blocks".replace("  ", " ")] = self.ours(dtype, checkpoint=True)
+        ways = {"": torch.float32} | ({" --amp": self.low} if self.has_low_precision else {})
+        for flag, dtype in ways.items():
+            self._enter(f"ours{flag}", partial(self.ours, dtype))
+            self._enter(f"ours{flag} --compile", partial(self.ours, dtype, compiled=True))
+            self._enter(f"ours{flag} --checkpoint-blocks", partial(self.ours, dtype, checkpoint=True))
             if self.device.type == "cuda":
-                self.contenders[f"ours {flag} --cuda-graph off".replace("  ", " ")] = self.ours(dtype, graph=False)
+                self._enter(f"ours{flag} --cuda-graph off", partial(self.ours, dtype, graph=False))
 
     def plain(self, autocast_dtype: torch.dtype | None = None, mode: str | None = None) -> Contender:
         step = PlainCycleGAN(device=self.device, autocast_dtype=autocast_dtype)
@@ -132,10 +141,6 @@ class Contest:
         return float(6 * 3 * generator + (2 * 2 + 4 * 3) * discriminator)
 
 
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product: the best of a few."""
     size = 8192 if device.type == "cuda" else 2048
@@ -193,10 +198,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--without", default="", metavar="TEXT", help="leave out contenders with this in their name")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     options: Any = parser.parse_args(arguments)
-    contest = Contest(choose_device(options.device), options.side, options.batch_size)
-    if options.without:
-        kept = {name: step for name, step in contest.contenders.items() if options.without not in name}
-        contest.contenders = {PLAIN: contest.contenders[PLAIN]} | kept
+    contest = Contest(
+        choose_device(options.device),
+        options.side,
+        options.batch_size,
+        wants=lambda name: not options.without or options.without not in name,
+    )
     print(table(contest, measure(contest, options.rounds)))
 
 

@@ -61,6 +61,11 @@ def working_dtype(device: torch.device, amp: bool, amp_dtype: str) -> tuple[torc
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp_dtype], None
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """Such as "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def set_determinism(wanted: bool) -> None:
     """Ask PyTorch for the same bits for the same input, on a GPU too; or else let cuDNN time its algorithms."""
     if wanted:

@@ -32,13 +32,11 @@ class Ranks:
 
     Args:
         index, count: this rank, from 0, and how many there are.
-        local_count: how many of them share this machine.
         control: carries what hosts tell one another, on the CPU also where gradients travel between GPUs.
     """
 
     index: int = 0
     count: int = 1
-    local_count: int = 1
     control: dist.ProcessGroup | None = None
 
     @property
@@ -154,7 +152,7 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     )
     try:
         control = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
-        yield Ranks(dist.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count)), control), device
+        yield Ranks(dist.get_rank(), count, control), device
     finally:
         dist.destroy_process_group()
 

@@ -32,7 +32,8 @@ Result = TypeVar("Result")
 LOSSES = ("G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", "D_A", "D_B")
 
 LARGEST_SIDE_IN_THREADS = 128
-"""Pixels; where both directions at once measured faster on a CPU, see bench/results/LOG.md of 2026-11-25."""
+"""Pixels. On a CPU both directions at once measured faster at 64 and no faster at 256 (bench/results/LOG.md,
+2026-11-25); where in between it turns was not measured."""
 
 
 def learning_rate_factor(epoch: int, epochs: int, decay_epochs: int) -> float:
@@ -72,9 +73,8 @@ class Decisions:
 
 @dataclass(frozen=True)
 class PartOfStep:
-    """What one backward pass leaves: the images judged in it, its losses, and gradients by the network's name."""
+    """What one backward pass leaves: its losses, and gradients by the network's name."""
 
-    fake: Tensor
     losses: Losses
     gradients: dict[str, list[Tensor]]
 
@@ -236,10 +236,10 @@ class TrainingStep:
         for part_A, part_B, share in parts:
             work = [(DIRECTIONS[0], part_A, part_B, share), (DIRECTIONS[1], part_B, part_A, share)]
             generated = []
-            for result in self._in_both_directions(self._translate, work):
-                generated.append(result.fake)
-                self._gather(self.generators, result, losses)
-                del result  # and its gradients, before the other direction is computed
+            for fake, part in self._in_both_directions(self._translate, work):
+                generated.append(fake)
+                self._gather(self.generators, part, losses)
+                del part  # and its gradients, before the other direction is computed
             fakes.append(generated)
         # Ranks exchange the generators' gradients while the discriminators compute.
         self.generators.begin_average()
@@ -253,8 +253,8 @@ class TrainingStep:
         for (part_A, part_B, share), fake_A, fake_B, mix in zip(parts, pooled_A, pooled_B, mixes, strict=True):
             mix_A, mix_B = (None, None) if mix is None else mix
             judgements = [("D_A", part_B, fake_B, mix_A, share), ("D_B", part_A, fake_A, mix_B, share)]
-            for result in self._in_both_directions(self._judge, judgements):
-                self._gather(self.discriminators, result, losses)
+            for part in self._in_both_directions(self._judge, judgements):
+                self._gather(self.discriminators, part, losses)
         self.discriminators.begin_average()
 
         with self.phase("G update"):
@@ -266,11 +266,11 @@ class TrainingStep:
                 self._update_moving_averages()
         return {name: losses[name] for name in LOSSES if name in losses}
 
+    @torch.no_grad()
     def _refresh_copies(self) -> None:
         """Cast the weights to the working precision, once a step."""
-        names = (*GENERATORS, *DISCRIMINATORS)
-        copies = [p.detach() for name in names for p in self.leaves[name]]
-        originals = [p.detach() for name in names for p in self.originals[name]]
+        copies: list[Tensor] = [p for of_network in self.leaves.values() for p in of_network]
+        originals: list[Tensor] = [p for of_network in self.originals.values() for p in of_network]
         torch._foreach_copy_(copies, originals)
 
     def _parts_of(self, real_A: Tensor, real_B: Tensor) -> list[tuple[Tensor, Tensor, float]]:
@@ -285,8 +285,8 @@ class TrainingStep:
             for leaf in self.leaves[name]:
                 leaf.requires_grad_(name not in names)
 
-    def _translate(self, work: tuple[Direction, Tensor, Tensor, float]) -> PartOfStep:
-        """The generators' loss in one direction, on part of a batch: forward and backward."""
+    def _translate(self, work: tuple[Direction, Tensor, Tensor, float]) -> tuple[Tensor, PartOfStep]:
+        """The generators' loss in one direction, on part of a batch, forward and backward; and the images generated."""
         direction, source, target, share = work
         options, suffix = self.config.loss, direction.suffix
         with self.phase("G forward"):
@@ -306,7 +306,7 @@ class TrainingStep:
                 weight = options.lambda_cycle * options.lambda_identity
                 losses[f"idt_{suffix}"] = weight * identity_loss(identity, target)
         with self.phase("G backward"):
-            return self._differentiated(losses, share, GENERATORS, self.generators.scaler, fake=fake.detach())
+            return fake.detach(), self._differentiated(losses, share, GENERATORS, self.generators.scaler)
 
     def _judge(self, work: tuple[str, Tensor, Tensor, Tensor | None, float]) -> PartOfStep:
         """A discriminator's loss on part of a batch of real and pooled images: forward and backward."""
@@ -322,17 +322,17 @@ class TrainingStep:
             loss = discriminator_loss(real_score, fake_score, gan_loss)
             if mix is not None:
                 loss = loss + gradient_penalty(network, real, fake, mix.to(real))
-            return self._differentiated({name: loss}, share, (name,), self.discriminators.scaler, fake=fake)
+            return self._differentiated({name: loss}, share, (name,), self.discriminators.scaler)
 
     def _differentiated(
-        self, losses: Losses, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler, fake: Tensor
+        self, losses: Losses, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler
     ) -> PartOfStep:
         """The gradients of the losses' sum, a part's share of the step, by the leaves of these networks."""
         weighted = losses if share == 1 else {name: share * loss for name, loss in losses.items()}
         total = scaler.scale(torch.stack(list(weighted.values())).sum())
         found = iter(torch.autograd.grad(total, [leaf for name in names for leaf in self.leaves[name]]))
         gradients = {name: [next(found) for _ in self.leaves[name]] for name in names}
-        return PartOfStep(fake, {name: loss.detach() for name, loss in weighted.items()}, gradients)
+        return PartOfStep({name: loss.detach() for name, loss in weighted.items()}, gradients)
 
     def _gather(self, descent: Descent, part: PartOfStep, losses: Losses) -> None:
         for name, of_network in part.gradients.items():

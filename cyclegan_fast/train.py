@@ -20,6 +20,7 @@ from cyclegan_fast.data import Data, check_data, open_data
 from cyclegan_fast.device import (
     describe,
     is_out_of_memory,
+    name_of,
     peak_gib,
     set_determinism,
     working_dtype,
@@ -250,10 +251,6 @@ class Training:
         lines = [f"{self.log.step} steps in {training_s:.0f} s, {peak:.2f} GiB of memory at most"]
         lines += ["means over held-out images:", table(rows)] if rows else []
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def check_device(config: Config, device: torch.device) -> None:

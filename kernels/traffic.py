@@ -9,8 +9,6 @@ operands and writes its results once, which flatters it: its batch norm, for one
 """
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernels import triton_language
 from kernels.gpus import GPUS, SECTOR_BYTES, planning_for
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
-from kernels.triton_language import Grid, launch_kernel, launching_with
+from kernels.triton_language import Grid, launch_kernel, launching_with, run_in_interpreter
 
 
 @dataclass
@@ -221,13 +218,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="bfloat16")
     parser.add_argument("--sm", type=int, default=90, choices=sorted(GPUS), help="architecture whose plans are counted")
     options = parser.parse_args(arguments)
-    if not triton_language.INSTALLED:
-        print("kernels.traffic needs the triton package, which has Linux wheels only", file=sys.stderr)
-        return 2
-    if not triton_language.INTERPRETED:
-        # Triton chooses between compiler and interpreter when it is imported.
-        again = [sys.executable, "-m", "kernels.traffic", *(sys.argv[1:] if arguments is None else arguments)]
-        return subprocess.run(again, env=os.environ | {"TRITON_INTERPRET": "1"}, check=False).returncode
+    return run_in_interpreter("kernels.traffic", arguments, lambda: print_tables(options))
+
+
+def print_tables(options: argparse.Namespace) -> None:
     sites = {"generator": generator_sites, "discriminator": discriminator_sites}[options.network]
     dtype = getattr(torch, options.dtype)
     gpu = GPUS[options.sm]
@@ -242,7 +236,6 @@ def main(arguments: list[str] | None = None) -> int:
             if sys.stderr.isatty():
                 print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
             print(f"\n{table(title, rows)}")
-    return 0
 
 
 if __name__ == "__main__":

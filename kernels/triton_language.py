@@ -5,7 +5,9 @@ kernels' files be imported, and nothing can be launched.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -90,4 +92,30 @@ def launch_kernel(kernel: Any, grid: Grid, arguments: dict[str, Any], options: d
 
 _launchers: list[Launcher] = [launch_kernel]
 
-__all__ = ["INSTALLED", "INTERPRETED", "launch_kernel", "launching_with", "run_kernel", "tl", "triton"]
+
+def run_in_interpreter(module: str, arguments: Sequence[str] | None, main: Callable[[], None]) -> int:
+    """The exit status of `main`, a command whose kernels need Triton's interpreter.
+
+    Where that is off, `python -m module` runs again with it on: `arguments`, or where they are None this process's own,
+    are handed over. Without Triton it says so and gives status 2.
+    """
+    if not INSTALLED:
+        print(f"{module} needs the triton package, which has Linux wheels only", file=sys.stderr)
+        return 2
+    if INTERPRETED:
+        main()
+        return 0
+    again = [sys.executable, "-m", module, *(sys.argv[1:] if arguments is None else arguments)]
+    return subprocess.run(again, env=os.environ | {"TRITON_INTERPRET": "1"}, check=False).returncode
+
+
+__all__ = [
+    "INSTALLED",
+    "INTERPRETED",
+    "launch_kernel",
+    "launching_with",
+    "run_in_interpreter",
+    "run_kernel",
+    "tl",
+    "triton",
+]

@@ -1,6 +1,5 @@
 """Training steps on an NVIDIA GPU: replayed against eager, and what they may not wait for."""
 
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,7 @@ from cyclegan_fast.cuda_graph import WARM_UP
 from cyclegan_fast.device import set_determinism
 from cyclegan_fast.engine import Engine
 from cyclegan_fast.log import RunLog
-from cyclegan_fast.model import CycleGAN
-from cyclegan_fast.step import TrainingStep
-from tests.cyclegan_fast.test_cuda_graph import SIDE, batch, state_of
+from tests.cyclegan_fast.test_cuda_graph import SIDE, batch, state_of, step_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,11 +36,6 @@ def _deterministic() -> Iterator[None]:
     set_determinism(False)
 
 
-def step_of(config: Config, dtype: torch.dtype) -> TrainingStep:
-    torch.manual_seed(0)
-    return TrainingStep(CycleGAN(config).to(DEVICE), config, dtype, random.Random(3))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("change", ["as it is", "two parts, blocks computed again"])
 def test_replayed_steps_have_the_bits_of_eager_ones(dtype: torch.dtype, change: str) -> None:
@@ -54,7 +46,7 @@ def test_replayed_steps_have_the_bits_of_eager_ones(dtype: torch.dtype, change: 
             networks=replace(config.networks, checkpoint_blocks=True),
             optimizer=replace(config.optimizer, accumulate=2),
         )
-    plain, recorded = step_of(config, dtype), step_of(config, dtype)
+    plain, recorded = step_of(config, dtype, DEVICE), step_of(config, dtype, DEVICE)
     eager = Engine(plain, replace(config, run=RunConfig(cuda_graph="off")), print)
     graphed = Engine(recorded, config, pytest.fail)
     for number in range(4 * WARM_UP + 4):
@@ -75,7 +67,7 @@ def test_between_reports_no_step_waits_for_the_device(
     cuda_graph: CudaGraph, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     config = replace(CONFIG, run=RunConfig(cuda_graph=cuda_graph))
-    engine = Engine(step_of(config, torch.bfloat16), config, pytest.fail)
+    engine = Engine(step_of(config, torch.bfloat16, DEVICE), config, pytest.fail)
     log = RunLog(tmp_path, 100, None)
     for number in range(WARM_UP + 2):
         log.add(engine(batch(4, number)))
@@ -90,12 +82,11 @@ def test_between_reports_no_step_waits_for_the_device(
 
 def test_an_adam_that_was_saved_on_the_cpu_continues_on_the_gpu() -> None:
     config = replace(CONFIG, run=RunConfig(cuda_graph="off"))
-    torch.manual_seed(0)
-    on_cpu = TrainingStep(CycleGAN(config), config, torch.float32, random.Random(3))
+    on_cpu = step_of(config, torch.float32)
     engine = Engine(on_cpu, config, print)
     for number in range(2):
         engine(batch(4, number))
-    continued = step_of(config, torch.float32)
+    continued = step_of(config, torch.float32, DEVICE)
     continued.model.load_state_dict(on_cpu.model.state_dict())
     continued.load_state_dict(on_cpu.state_dict())
     continued.load_rank_state_dict(on_cpu.rank_state_dict())

@@ -35,6 +35,12 @@ def batch(count: int, seed: int) -> Batch:
     return Batch(pixels(), pixels(), crops(), crops(), (SIDE, SIDE), (SIDE, SIDE))
 
 
+def step_of(config: Config, dtype: torch.dtype, device: torch.device = CPU) -> TrainingStep:
+    """A new one, the same each time."""
+    torch.manual_seed(0)
+    return TrainingStep(CycleGAN(config).to(device), config, dtype, random.Random(3))
+
+
 def state_of(step: TrainingStep) -> list[Tensor]:
     """Everything that a step changes in place."""
     moments = [
@@ -81,17 +87,13 @@ def test_replayed_steps_have_the_bits_of_steps_as_they_are(case: tuple[Config, t
         networks=replace(NETWORKS, checkpoint_blocks=config.networks.checkpoint_blocks),
         loss=replace(config.loss, pool_size=min(config.loss.pool_size, 3)),
     )
-    steps = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        steps.append(TrainingStep(CycleGAN(config), config, dtype, random.Random(3)))
-    plain, recorded = steps
+    plain, recorded = step_of(config, dtype), step_of(config, dtype)
     recorder = OperatorRecorder(lambda: state_of(recorded))
     messages: list[str] = []
     eager = Engine(plain, config, messages.append)
     graphed = Engine(recorded, config, messages.append, recorder)
     for number in range(16):
-        for step in steps:
+        for step in (plain, recorded):
             step.set_learning_rate(2e-4 / (1 + number))
         images = batch(2 if number % 5 == 4 else 4, number)
         expected, found = eager(images), graphed(images)
@@ -109,8 +111,7 @@ def test_a_run_that_was_saved_from_recorded_steps_continues_eagerly_with_the_sam
     config = Config(
         data=DataConfig(load_size=SIDE + 6, crop_size=SIDE), networks=NETWORKS, loss=LossConfig(pool_size=3)
     )
-    torch.manual_seed(0)
-    step = TrainingStep(CycleGAN(config), config, torch.float32, random.Random(3))
+    step = step_of(config, torch.float32)
     graphed = Engine(step, config, print, OperatorRecorder(lambda: state_of(step)))
     for number in range(8):
         graphed(batch(1, number))
@@ -140,11 +141,7 @@ class Failing(OperatorRecorder):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_under_auto_a_failed_recording_is_said_in_one_line_and_steps_go_on_as_they_are(dtype: torch.dtype) -> None:
     config = Config(data=DataConfig(load_size=SIDE + 6, crop_size=SIDE), networks=NETWORKS)
-    steps = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        steps.append(TrainingStep(CycleGAN(config), config, dtype, random.Random(3)))
-    plain, recorded = steps
+    plain, recorded = step_of(config, dtype), step_of(config, dtype)
     messages: list[str] = []
     graphed = Engine(recorded, config, messages.append, Failing(lambda: state_of(recorded)))
     eager = Engine(plain, config, messages.append)
