@@ -1,7 +1,7 @@
 """`python -m cyclegan_fast.translate`: a trained generator over image files.
 
-Owns reading, batching and writing for any `Translator`: the PyTorch one below, and the engines of export/run.py, which
-need no PyTorch. That is why torch is imported only where it is used; it also keeps --help quick.
+Owns reading, batching and writing for any `Translator`: PyTorch's, and the engines of export/run.py, which need no
+PyTorch. That is why torch is imported only where it is used; it also keeps --help quick.
 """
 
 import inspect
@@ -15,10 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import tyro
 from PIL import Image
 from tqdm import tqdm
@@ -28,69 +27,16 @@ from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.images import Pixels, UnreadableImage, read_image, write_image
 from cyclegan_fast.prefetch import ahead
 from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, plan
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from cyclegan_fast.translator import NotFinite, TorchTranslator, Translator
 
 Direction = Literal["a2b", "b2a"]
-FloatImages = npt.NDArray[np.float32]
 
 BARE_WEIGHTS_SIZE = 256
 THREADS = min(8, os.cpu_count() or 1)
 RUNS = Path("runs")
 
 
-class Translator(Protocol):
-    """Anything that translates a batch, whatever it computes with."""
-
-    def __call__(self, images: FloatImages) -> FloatImages:
-        """[N, 3, H, W] float32 in [-1, 1] -> the same; H and W are multiples of 4, at least 8."""
-
-
-class TorchTranslator:
-    """A generator in PyTorch, on `device` and computing in `dtype`."""
-
-    def __init__(self, network: "nn.Module", device: "torch.device", dtype: "torch.dtype") -> None:
-        self.network = network.to(device, dtype).eval()
-        self.device = device
-        self.dtype = dtype
-
-    def __call__(self, images: FloatImages) -> FloatImages:
-        import torch
-
-        try:
-            with torch.inference_mode():
-                batch = torch.from_numpy(images).to(self.device, self.dtype)
-                translated: FloatImages = self.network(batch).float().cpu().numpy()
-        except RuntimeError as error:
-            from cyclegan_fast.device import is_out_of_memory
-
-            if not is_out_of_memory(error):
-                raise
-            count, _, height, width = images.shape
-            raise UserError(
-                f"{count} images of {width}x{height} do not fit the memory of {self.device}: "
-                "lower --batch-size, or give a smaller --size"
-            ) from error
-        return translated
-
-
 # --- pixels in and out ---------------------------------------------------------------------------------------------
-
-
-def to_signed_array(pixels: Pixels) -> FloatImages:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]: `images.to_signed` without PyTorch."""
-    signed = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
-    signed /= 127.5
-    signed -= 1.0
-    return signed
-
-
-def to_pixels_array(images: FloatImages) -> Pixels:
-    """[..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3], rounded: `images.to_pixels` without PyTorch."""
-    levels = np.rint((images + np.float32(1.0)) * np.float32(127.5)).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(levels, -3, -1))
 
 
 def pad_sides(pixels: Pixels) -> Pixels:
@@ -117,16 +63,12 @@ def prepare(job: Job, size: int | None) -> Prepared:
     return Prepared(job, pad_sides(np.asarray(image)), height=image.height, width=image.width)
 
 
-def finish(prepared: Prepared, translated: FloatImages) -> None:
-    """Write one translation, [3, H, W]. Raises UserError where it is not finite or the system refuses the file."""
-    if not np.isfinite(translated).all():
-        raise UserError(
-            f"{prepared.job.source}: the translation is not finite: the network's weights have diverged, "
-            "or its precision is too low for this image; give an earlier checkpoint, or leave --amp out"
-        )
-    target = prepared.job.target
-    pixels = to_pixels_array(translated[:, : prepared.height, : prepared.width])
-    _write(pixels, target, "what is written already is whole; the same command continues once this is mended")
+def finish(prepared: Prepared, translated: Pixels) -> None:
+    """Write one translation, [H, W, 3]. Raises UserError where the system refuses the file."""
+    pixels = translated[: prepared.height, : prepared.width]
+    _write(
+        pixels, prepared.job.target, "what is written already is whole; the same command continues once this is mended"
+    )
 
 
 def _write(pixels: Pixels, path: Path, advice: str) -> None:
@@ -194,7 +136,14 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
         progress,
     ):
         for batch in same_shaped(_readable(decoded, unreadable, options.strict), options.batch_size):
-            translated = translator(to_signed_array(np.stack([prepared.pixels for prepared in batch])))
+            try:
+                translated = translator(np.stack([prepared.pixels for prepared in batch]))
+            except NotFinite as error:
+                raise UserError(
+                    f"{batch[error.index].job.source}: the translation is not finite: the network's weights have "
+                    "diverged, or its precision is too low for this image; give an earlier checkpoint, or leave out "
+                    "--amp"
+                ) from error
             writing.extend(pool.submit(finish, *pair) for pair in zip(batch, translated, strict=True))
             while len(writing) > depth:
                 writing.popleft().result()

@@ -22,16 +22,9 @@ from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.data import held_out_preparation
 from cyclegan_fast.images import Pixels, read_image, to_pixels, to_signed
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
-from cyclegan_fast.translate import (
-    FloatImages,
-    TorchTranslator,
-    main,
-    newest_run,
-    to_pixels_array,
-    to_signed_array,
-    translate_images,
-)
+from cyclegan_fast.translate import main, newest_run, translate_images
 from cyclegan_fast.translation_plan import ImageOptions, plan
+from cyclegan_fast.translator import TorchTranslator, to_pixels_array, to_signed_array
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,15 +168,15 @@ def test_keep_size_batches_images_of_one_shape_and_mixes_up_none(tmp_path: Path,
         draw(tmp_path / "in" / f"{index}.png", width, height, seed=index)
     seen: list[tuple[int, ...]] = []
 
-    def negative(images: FloatImages) -> FloatImages:
-        seen.append(images.shape)
-        return -images
+    def negative(pixels: Pixels) -> Pixels:
+        seen.append(pixels.shape)
+        return 255 - pixels
 
     options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", batch_size=4, no_contact_sheet=True)
     summary = translate_images(negative, plan(options), options, None)
     assert summary.translated == 6
     # 15x12 is padded to 16x12 and shares the batch of the fourth
-    assert seen == [(2, 3, 12, 16), (1, 3, 16, 12), (2, 3, 12, 16), (1, 3, 20, 20)]
+    assert seen == [(2, 12, 16, 3), (1, 16, 12, 3), (2, 12, 16, 3), (1, 20, 20, 3)]
     for index in range(6):
         source = pixels_of(tmp_path / "in" / f"{index}.png")
         assert np.array_equal(pixels_of(tmp_path / "out" / f"{index}.png"), 255 - source)
@@ -498,8 +491,8 @@ def test_amp_stays_near_float32(tmp_path: Path, photos: Path, run: Run, network:
 
 def test_bfloat16_is_computed_and_is_not_float32(photos: Path, network: ResnetGenerator) -> None:
     images = to_signed_array(pixels_of(photos / "one.png")[None])
-    wide = TorchTranslator(make_generator(0), torch.device("cpu"), torch.float32)(images)
-    narrow = TorchTranslator(make_generator(0), torch.device("cpu"), torch.bfloat16)(images)
+    wide = TorchTranslator(make_generator(0), torch.device("cpu"), torch.float32).translate(images)
+    narrow = TorchTranslator(make_generator(0), torch.device("cpu"), torch.bfloat16).translate(images)
     assert narrow.dtype == np.float32
     assert 0 < np.abs(wide - narrow).mean() < 0.02
     assert np.array_equal(narrow, torch.from_numpy(narrow).bfloat16().float().numpy())
@@ -526,7 +519,7 @@ from cyclegan_fast.translation_plan import ImageOptions, plan
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 for format in ("png", "jpeg", "webp"):
     options = ImageOptions((sys.argv[1],), Path(sys.argv[2]), format=format)
-    status = run_command(lambda: translate_images(lambda images: -images, plan(options), options, 128))
+    status = run_command(lambda: translate_images(lambda pixels: 255 - pixels, plan(options), options, 128))
     assert status == 2, status
 assert "torch" not in sys.modules, "engines run where there is no PyTorch"
 """
@@ -597,7 +590,7 @@ def test_contact_sheet_of_many_images_is_capped_and_says_so(tmp_path: Path, monk
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
     options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out")
-    translate_images(lambda images: -images, plan(options), options, 8)
+    translate_images(lambda pixels: 255 - pixels, plan(options), options, 8)
     assert texts[0] == "input | translation, 64 of 70 images"
     assert len(texts) == 65
     assert texts[1].startswith("...long")

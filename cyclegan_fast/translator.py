@@ -1,0 +1,88 @@
+"""What translates a batch of images: a protocol, and the generator in PyTorch; importing it needs no PyTorch."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.images import Pixels
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+FloatImages = npt.NDArray[np.float32]
+
+
+class Translator(Protocol):
+    """Anything that translates a batch, whatever it computes with."""
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """uint8 [N, H, W, 3] -> the same; H and W are multiples of 4, at least 8. Raises NotFinite."""
+
+
+class NotFinite(Exception):
+    """A translation that holds NaN or infinities; `index` is its place in the batch."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"translation {index} of its batch is not finite")
+        self.index = index
+
+
+def to_signed_array(pixels: Pixels) -> FloatImages:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]: `images.to_signed` without PyTorch."""
+    signed = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
+    signed /= 127.5
+    signed -= 1.0
+    return signed
+
+
+def to_pixels_array(images: FloatImages) -> Pixels:
+    """[..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3], rounded: `images.to_pixels` without PyTorch."""
+    levels = np.rint((images + np.float32(1.0)) * np.float32(127.5)).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(levels, -3, -1))
+
+
+class SignedTranslator:
+    """A translator from a function of float32 [N, 3, H, W] in [-1, 1], which returns the same."""
+
+    def __init__(self, function: Callable[[FloatImages], FloatImages]) -> None:
+        self.function = function
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        translated = self.function(to_signed_array(pixels))
+        for index, image in enumerate(translated):
+            if not np.isfinite(image).all():
+                raise NotFinite(index)
+        return to_pixels_array(translated)
+
+
+class TorchTranslator(SignedTranslator):
+    """A generator in PyTorch, on `device` and computing in `dtype`."""
+
+    def __init__(self, network: "nn.Module", device: "torch.device", dtype: "torch.dtype") -> None:
+        super().__init__(self.translate)
+        self.network = network.to(device, dtype).eval()
+        self.device = device
+        self.dtype = dtype
+
+    def translate(self, images: FloatImages) -> FloatImages:
+        import torch
+
+        try:
+            with torch.inference_mode():
+                batch = torch.from_numpy(images).to(self.device, self.dtype)
+                translated: FloatImages = self.network(batch).float().cpu().numpy()
+        except RuntimeError as error:
+            from cyclegan_fast.device import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            count, _, height, width = images.shape
+            raise UserError(
+                f"{count} images of {width}x{height} do not fit the memory of {self.device}: "
+                "lower --batch-size, or give a smaller --size"
+            ) from error
+        return translated
