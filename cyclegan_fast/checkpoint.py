@@ -11,7 +11,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -58,6 +58,12 @@ def save(run: Path, checkpoint: dict[str, Any], *, keep_as: str | None = None) -
 
 def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
     """The newest whole checkpoint of a run, or None where there is none yet; what had to be passed over is named."""
+    found = find_newest(run, warnings)
+    return found[1] if found else None
+
+
+def find_newest(run: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]] | None:
+    """`load_newest` with the file that it came from."""
     damaged: list[DamagedCheckpoint] = []
     kept = sorted((path.name for path in (run / FOLDER).glob("epoch_*.pt")), reverse=True)
     # A run that was killed between the two renames of `save` has its newest checkpoint under INCOMING.
@@ -73,7 +79,7 @@ def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
             damaged.append(error)
             continue
         warnings.extend(f"{error}; going back to {path.name}" for error in damaged)
-        return checkpoint
+        return path, checkpoint
     if damaged:
         raise UserError(f"no whole checkpoint in {run / FOLDER}: {damaged[0]}; start anew with --name NEW")
     return None
@@ -157,8 +163,16 @@ def generator_from(state: StateDict, origin: str) -> ResnetGenerator:
     return network
 
 
-def load_generator(path: Path, direction: str, warnings: list[str]) -> tuple[ResnetGenerator, dict[str, Any]]:
-    """A trained generator to translate with, and its run's configuration (empty for a bare weights file).
+class LoadedGenerator(NamedTuple):
+    """A trained generator, its run's configuration (empty for bare weights), and the file that it was read from."""
+
+    network: ResnetGenerator
+    config: dict[str, Any]
+    file: Path
+
+
+def load_generator(path: Path, direction: str, warnings: list[str]) -> LoadedGenerator:
+    """A trained generator to translate with.
 
     Args:
         path: a run's folder, a checkpoint of one, or a generator of the original implementation
@@ -167,22 +181,23 @@ def load_generator(path: Path, direction: str, warnings: list[str]) -> tuple[Res
         warnings: damaged checkpoints of a run that were passed over are appended.
     """
     if path.is_dir():
-        content = load_newest(path, warnings)
-        if content is None:
+        found = find_newest(path, warnings)
+        if found is None:
             raise UserError(f"no checkpoint in {path / FOLDER}: give a run's folder, a .pt or a .pth file")
+        file, content = found
     else:
-        content = load(path)
+        file, content = path, load(path)
     if isinstance(content.get("model"), dict) and isinstance(content.get("config"), dict):
         name = {"a2b": "G_A", "b2a": "G_B"}[direction]
         averaged = any(key.startswith(f"{name}_ema.") for key in content["model"])
         prefix = f"{name}_ema." if averaged else f"{name}."
         state = {key.removeprefix(prefix): value for key, value in content["model"].items() if key.startswith(prefix)}
-        return generator_from(state, str(path)), content["config"]
+        return LoadedGenerator(generator_from(state, str(path)), content["config"], file)
     try:
         state = from_original(content) if is_original(content) else content
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return generator_from(state, str(path)), {}
+    return LoadedGenerator(generator_from(state, str(path)), {}, file)
 
 
 # --- files of the original implementation --------------------------------------------------------------------------

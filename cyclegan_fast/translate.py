@@ -4,7 +4,6 @@ Owns reading, batching and writing for any `Translator`: PyTorch's, and the engi
 PyTorch. That is why torch is imported only where it is used; it also keeps --help quick.
 """
 
-import inspect
 import math
 import os
 import sys
@@ -22,6 +21,7 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.contact_sheet import draw_contact_sheet
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.images import Pixels, UnreadableImage, read_image, write_image
@@ -223,23 +223,6 @@ class CommandLine:
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
 
 
-def parse(arguments: Sequence[str] | None = None) -> CommandLine:
-    """What a command line asks for.
-
-    Prints help or an error and raises SystemExit as argparse does; raises UserError for values that make no sense.
-    """
-    try:
-        return tyro.cli(
-            CommandLine,
-            prog="python -m cyclegan_fast.translate",
-            description=inspect.cleandoc(CommandLine.__doc__ or ""),
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def newest_run(runs: Path) -> Path:
     """The folder of the run that saved a checkpoint last; raises UserError where there is none."""
     folders = [folder for folder in runs.glob("*/checkpoints") if any(folder.glob("*.pt"))]
@@ -271,7 +254,7 @@ def translate(command: CommandLine) -> int:
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")
     warnings: list[str] = []
-    network, config = load_generator(checkpoint, command.direction, warnings)
+    network, config, _ = load_generator(checkpoint, command.direction, warnings)
     size = None if options.keep_size else options.size or trained_size(config, checkpoint)
     print(
         f"{_count(len(jobs))} through {checkpoint} ({command.direction if config else 'bare weights'}) "
@@ -292,7 +275,7 @@ def report(summary: Summary, out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: translate(parse(arguments)))
+    return run_command(lambda: translate(parse_command(CommandLine, "python -m cyclegan_fast.translate", arguments)))
 
 
 if __name__ == "__main__":

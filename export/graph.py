@@ -1,0 +1,114 @@
+"""ONNX graphs as bytes that depend on nothing but the network: names, order and what is left out."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import onnx
+from onnx import ModelProto, NodeProto, helper
+
+from cyclegan_fast.version import __version__
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def tidy(exported: ModelProto, dimensions: tuple[str | int, ...]) -> ModelProto:
+    """The exporter's graph with the layers' names, the input's and output's `dimensions`, and no traces of its making.
+
+    The exporter writes the paths and lines of source files into every node, and numbers names as it pleases.
+    """
+    nodes = list(exported.graph.node)
+    names = dict(_names(nodes))
+    ends = {value.name for value in (*exported.graph.input, *exported.graph.output)}
+    weights = {tensor.name for tensor in exported.graph.initializer}
+
+    def renamed(tensor: str) -> str:
+        return tensor if tensor in ends or tensor in weights else names[tensor]
+
+    (image,), (translated,) = (
+        [helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, dimensions) for value in values]
+        for values in (exported.graph.input, exported.graph.output)
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                node.op_type,
+                [renamed(tensor) for tensor in node.input],
+                [renamed(tensor) for tensor in node.output],
+                name=names[node.output[0]],
+                **{a.name: helper.get_attribute_value(a) for a in sorted(node.attribute, key=lambda a: a.name)},
+            )
+            for node in nodes
+        ],
+        "generator",
+        [image],
+        [translated],
+        [_bare(tensor) for tensor in exported.graph.initializer],
+    )
+    return finished(graph, exported.opset_import[0].version)
+
+
+def _bare(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name)
+
+
+def _names(nodes: list[NodeProto]) -> Iterator[tuple[str, str]]:
+    """(tensor, what it and its node are called): by the convolution that it enters or leaves.
+
+    A convolution is called by its weight, `blocks.0.conv1`; what stands before it is its `.pad`, what follows its
+    `.norm`, `.relu` and, for the sum around a residual block, `.sum`.
+    """
+    readers = readers_of(nodes)
+    layer = ""
+    for node in nodes:
+        made = node.output[0]
+        if node.op_type in CONVOLUTIONS:
+            layer = _layer(node)
+            yield made, layer
+        elif node.op_type == "Pad":
+            yield made, f"{_layer(readers[made][0])}.pad"
+        elif node.op_type in _SUFFIXES:
+            yield made, f"{layer}.{_SUFFIXES[node.op_type]}"
+        else:
+            raise AssertionError(f"the exporter made a {node.op_type}, which no generator has")
+
+
+_SUFFIXES = {"InstanceNormalization": "norm", "Relu": "relu", "Add": "sum", "Tanh": "tanh"}
+
+
+def _layer(convolution: NodeProto) -> str:
+    weight: str = convolution.input[1]
+    return weight.removesuffix(".weight")
+
+
+def finished(graph: onnx.GraphProto, opset: int, metadata: dict[str, str] | None = None) -> ModelProto:
+    """A model of that graph, checked, with inferred shapes and types. Raises onnx's errors where it is not valid."""
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset)],
+        producer_name="cyclegan-fast",
+        producer_version=__version__,
+        ir_version=10,  # what opset 20 to 22 goes with; readers refuse files newer than themselves
+    )
+    helper.set_model_props(model, metadata or {})
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+
+
+def weights_of(model: ModelProto) -> dict[str, Any]:
+    """Constant tensors by their names, as numpy arrays."""
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def serialised(model: ModelProto) -> bytes:
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def readers_of(nodes: Iterable[NodeProto]) -> dict[str, list[NodeProto]]:
+    """The nodes that read each tensor."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in nodes:
+        for tensor in node.input:
+            readers.setdefault(tensor, []).append(node)
+    return readers

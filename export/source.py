@@ -1,0 +1,69 @@
+"""What is exported: trained generators, checked before any work begins."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.translate import RUNS, newest_run, trained_size
+
+if TYPE_CHECKING:
+    from cyclegan_fast.networks import ResnetGenerator
+
+Directions = Literal["both", "a2b", "b2a"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A generator and where it comes from.
+
+    `name` is what its files are called, `size` the side in pixels of the squares that it was trained with, `sha256`
+    that of the checkpoint file.
+    """
+
+    network: "ResnetGenerator"
+    checkpoint: Path
+    name: str
+    direction: str
+    size: int
+    sha256: str
+
+
+def load_sources(checkpoint: Path | None, directions: Directions, warnings: list[str]) -> list[Source]:
+    """The generators of a run in each direction asked for, or the one of a bare weights file.
+
+    Args:
+        checkpoint: as for `cyclegan_fast.checkpoint.load_generator`; None is the newest run under runs/.
+        directions: bare weights have only one, and "both" means that one.
+        warnings: damaged checkpoints that were passed over are appended.
+
+    Raises UserError where there is none, where it is no generator, and for weights that are not finite.
+    """
+    from cyclegan_fast.checkpoint import load_generator
+
+    path = checkpoint or newest_run(RUNS)
+    sources: list[Source] = []
+    for direction in ("a2b", "b2a") if directions == "both" else (directions,):
+        network, config, file = load_generator(path, direction, warnings if not sources else [])
+        for name, weight in network.named_parameters():
+            if not weight.isfinite().all():
+                raise UserError(
+                    f"{file}: {name} is not finite, the training has diverged: export an earlier checkpoint"
+                )
+        stem = path.resolve().name if path.is_dir() else path.stem
+        if not config:
+            direction, name = "one way", stem
+        else:
+            # A run's own files are all called last.pt: the run's folder tells them apart.
+            run = path.resolve().parents[1].name if path.is_file() and path.parent.name == "checkpoints" else stem
+            name = f"{run}-{direction}"
+        sources.append(Source(network.eval(), file, name, direction, trained_size(config, path), sha256_of(file)))
+        if not config:
+            break
+    return sources
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,142 @@
+"""`python export/to_onnx.py`: a trained generator as an ONNX file, checked and reproducible.
+
+The graph is the paper's: Conv, ConvTranspose, InstanceNormalization, Relu, Pad (reflect), Add and Tanh, of any batch,
+height and width, with a Cast where a type changes. The same checkpoint gives the same bytes, wherever it is exported.
+"""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from cyclegan_fast.command_line import parse_command
+from cyclegan_fast.errors import run_command
+from cyclegan_fast.files import write_atomically
+from export.options import ExportOptions, Precision
+from export.source import load_sources
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from cyclegan_fast.networks import ResnetGenerator
+    from export.source import Source
+
+OPSET = 20
+INPUT, OUTPUT = "image", "translated"
+
+
+def to_onnx(source: "Source", precision: Precision, *, uint8_io: bool = False) -> "ModelProto":
+    """A trained generator as an ONNX model, checked, with every tensor's type and shape.
+
+    Input `image` and output `translated` are float32 [batch, 3, height, width] in [-1, 1], or with `uint8_io` uint8
+    [batch, height, width, 3]; sides are multiples of 4, at least 8. The model's properties say what it was made from.
+    Raises UserError where a weight does not fit the precision.
+    """
+    from onnx import helper
+
+    from export.pixel_io import with_pixel_io
+    from export.precision import in_precision
+
+    model = float32_graph(source.network)
+    if precision != "float32":
+        model = in_precision(model, precision)
+    if uint8_io:
+        model = with_pixel_io(model)
+    helper.set_model_props(
+        model,
+        {
+            "direction": source.direction,
+            "precision": precision,
+            "range": "0 to 255" if uint8_io else "-1 to 1",
+            "checkpoint_sha256": source.sha256,
+        },
+    )
+    return model
+
+
+def float32_graph(network: "ResnetGenerator") -> "ModelProto":
+    """A generator in float32, opset 20.
+
+    Nodes and tensors are called by the layers that they come from, such as `blocks.3.conv1` and `blocks.3.conv1.norm`.
+    """
+    import torch
+
+    from export.graph import tidy
+
+    height, width = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            network.cpu().float().eval(),
+            # Two images of unequal sides: an export takes a side of one, or two equal ones, for fixed.
+            (torch.zeros(2, 3, 32, 24),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch"), 2: height, 3: width}},
+            verbose=False,
+        )
+    assert program is not None
+    return tidy(program.model_proto, ("batch", 3, "height", "width"))
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without the exporter's remarks on itself: that torchvision is not installed, and that PyTorch calls old names."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Export trained generators as ONNX files.
+
+    Examples:
+        python export/to_onnx.py
+        python export/to_onnx.py --checkpoint runs/x --direction a2b --precision float32 --uint8-io --out deployed
+    """
+
+    options: Annotated[ExportOptions, tyro.conf.arg(name="")]
+
+
+def export(options: ExportOptions) -> int:
+    """Write one file for each direction; returns the exit status."""
+    from export.graph import serialised
+
+    remarks: list[str] = []
+    sources = load_sources(options.checkpoint, options.direction, remarks)
+    for remark in remarks:
+        print(f"note: {remark}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        started = time.perf_counter()
+        content = serialised(to_onnx(source, options.precision, uint8_io=options.uint8_io))
+        path = options.out / f"{options.name_of(source)}.onnx"
+        write_atomically(path, content)
+        print(f"{path}: {len(content) / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(lambda: export(parse_command(CommandLine, "python export/to_onnx.py", arguments).options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
