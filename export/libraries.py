@@ -1,4 +1,4 @@
-"""Which TensorRT there is: `tensorrt`, or TensorRT for RTX, of the same Python interface, which builds without a GPU."""
+"""Which TensorRT there is: `tensorrt`, or TensorRT for RTX, which has the same interface and builds without a GPU."""
 
 import ctypes
 import importlib
