@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.config import CROPPING, Config
+from cyclegan_fast.errors import UserError
 
 Inputs = dict[str, Tensor]
 Outputs = dict[str, Tensor]
@@ -56,9 +57,29 @@ class CudaRecorder:
     def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         graph = torch.cuda.CUDAGraph()
         gc.collect()
-        # Errors of this thread only: those that prepare images pin memory meanwhile, which a recording forbids.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            outputs = function()
+        current = torch.cuda.current_stream(self.device)
+        cause: list[RuntimeError] = []
+
+        def recorded() -> Outputs:
+            try:
+                return function()
+            except RuntimeError as error:
+                cause.append(error)
+                raise
+
+        try:
+            # Errors of this thread only: those that prepare images pin memory meanwhile, which a recording forbids.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                outputs = recorded()
+        except RuntimeError as error:
+            torch.cuda.set_stream(current)
+            if cause and error is not cause[0]:
+                # CUDA refused to end the recording as well, and PyTorch's allocator goes on as if it had not ended.
+                raise UserError(
+                    f"the recording of a CUDA graph broke off ({_first_line(cause[0])}): "
+                    "start the same command with --cuda-graph off"
+                ) from error
+            raise
         return graph.replay, outputs
 
 
@@ -123,15 +144,28 @@ class GraphedFunction:
             with self.prepare():
                 replay, outputs = self.recorder.record(lambda: self.function(places))
         except RuntimeError as error:
-            return self._without_recording(on_device, str(error).partition("\n")[0])
-        self.recordings[shapes] = Recording(places, replay, outputs)
-        replay()
-        return outputs
+            reason = _first_line(error)
+        else:
+            self.recordings[shapes] = Recording(places, replay, outputs)
+            replay()
+            return outputs
+        # Behind the clause above, whose error holds what the failed recording had in memory. Earlier recordings go as
+        # well: what `give_up` puts back in order may not be what they work on.
+        self.forget_recordings()
+        return self._without_recording(on_device, reason)
+
+    def forget_recordings(self) -> None:
+        """Free the graphs and their memory. NCCL's communicators wait at their end for all graphs that use them."""
+        self.recordings.clear()
 
     def _without_recording(self, inputs: Inputs, reason: str) -> Outputs:
         self.give_up(reason)
         self._is_given_up = True
         return self.function(inputs)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def reason_against_a_graph(config: Config, device: torch.device) -> str | None:

@@ -106,7 +106,10 @@ class Descent:
                 group["capturable"] = False
 
     def forget_interrupted_update(self) -> None:
-        """Make good for an `update` that failed halfway while it was recorded: the scaler waits for the rest of it."""
+        """Make good for an `update` that failed halfway while it was recorded: the scaler waits for the rest of it.
+
+        No graph may be replayed after this: the scaler that it works on is replaced.
+        """
         self._finish = None
         state = self.scaler.state_dict()
         self.scaler = torch.amp.GradScaler(self.learning_rate.device.type, enabled=self.scaler.is_enabled())

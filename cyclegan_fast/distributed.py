@@ -139,6 +139,8 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
         yield ALONE, choose_device(device_name)
         return
     local_index = int(os.environ["LOCAL_RANK"])
+    if device_name.startswith("cuda:"):
+        raise UserError(f"--device {device_name} would be shared by {count} ranks: give cuda, each then takes its own")
     if device_name in ("auto", "cuda") and torch.cuda.is_available():
         device_name = f"cuda:{local_index}"
     device = choose_device(device_name)

@@ -57,6 +57,11 @@ class Engine:
             inputs["mixes"] = decisions.mixes
         return self._graphed(pinned(inputs) if self.step.device.type == "cuda" else inputs)
 
+    def close(self) -> None:
+        """Free the graphs, before the ranks part."""
+        if self._graphed:
+            self._graphed.forget_recordings()
+
     def _update(self, inputs: Inputs) -> Losses:
         side = self.config.data.crop_size
         return self.step.update(

@@ -15,14 +15,16 @@ from cyclegan_fast.scores import Score, best_colour_lookup, score
 
 SAMPLES = 8
 SCORED = 64
-BATCH = 8
+PIXELS = 8 * 256 * 256
+"""Of all images that are translated at once: large ones go one by one, beside what a CUDA graph keeps."""
 
 
 @torch.no_grad()
 def translated(generator: ResnetGenerator, pixels: Pixels) -> Pixels:
     """uint8 [N, H, W, 3] -> the same through a generator, in the precision of its weights."""
     device = next(generator.parameters()).device
-    batches = np.array_split(pixels, range(BATCH, len(pixels), BATCH))
+    at_once = max(1, PIXELS // (pixels.shape[1] * pixels.shape[2]))
+    batches = np.array_split(pixels, range(at_once, len(pixels), at_once))
     return np.concatenate([to_pixels(generator(to_signed(torch.from_numpy(batch).to(device)))) for batch in batches])
 
 

@@ -91,8 +91,9 @@ class ImagePool:
         return exchanged
 
     def state_dict(self) -> dict[str, Any]:
-        """The images in order; the random source belongs to whoever made it."""
-        return {"images": list(self.images)}
+        """The images in order, on the host; the random source belongs to whoever made it."""
+        # Each a copy: a view would be saved, and sent to the first rank, with the whole stack that it looks at.
+        return {"images": [image.cpu().clone() for image in self.images]}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         images: Sequence[Tensor] = state["images"]

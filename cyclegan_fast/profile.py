@@ -18,7 +18,7 @@ REST = "between phases"
 
 
 class StepProfile:
-    """Measures some steps of a run, each from one call of `begin_step` to the next.
+    """Measures some steps of a run, each from a call of `begin_step` to the next of `end_step`.
 
     Phases are measured on the device: a GPU's by events in its stream, so that the host need not wait in between.
 
@@ -38,21 +38,24 @@ class StepProfile:
         self.tell = tell
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
-        self._begun = 0
+        self._ended = 0
         self._marks: list[tuple[str, float, _Mark, _Mark]] = []
         self._from: _Mark | None = None
         self._profiler: torch.profiler.profile | None = None
 
     def begin_step(self) -> None:
-        self._begun += 1
-        if self.steps and self._begun == FIRST + 1:
+        """Before its images are waited for; a second call for one step, as between epochs, changes nothing."""
+        if self.steps and self._ended == FIRST and not self._from:
             activities = [ProfilerActivity.CPU]
             if self.device.type == "cuda":
                 activities.append(ProfilerActivity.CUDA)
             self._profiler = torch.profiler.profile(activities=activities)
             self._profiler.start()
             self._from = _Mark(self.device)
-        elif self._profiler and self._begun == FIRST + self.steps + 1:
+
+    def end_step(self) -> None:
+        self._ended += 1
+        if self._ended == FIRST + self.steps:
             self.finish()
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -74,11 +77,14 @@ class StepProfile:
             return
         until = _Mark(self.device)
         self._profiler.stop()
+        steps = self._ended - FIRST
+        if not steps:
+            self._profiler = None
+            return
         trace = self.run / TRACE
         trace.parent.mkdir(exist_ok=True)
         self._profiler.export_chrome_trace(str(trace))
         self._profiler = None
-        steps = min(self.steps, self._begun - FIRST - 1)
         total_ms = self._from.ms_to(until)
         phases_ms: dict[str, float] = {}
         for name, share, began, ended in self._marks:

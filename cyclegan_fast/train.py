@@ -27,7 +27,7 @@ from cyclegan_fast.device import (
 )
 from cyclegan_fast.distributed import Ranks, joined
 from cyclegan_fast.engine import Engine, check_cuda_graph
-from cyclegan_fast.errors import INTERRUPTED, UserError, printable, run_command
+from cyclegan_fast.errors import INTERRUPTED, ReportedElsewhere, UserError, printable, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.held_out import SCORED, Samples, scores
@@ -45,7 +45,10 @@ GALLERY_EVERY_S = 10.0
 
 
 class Interruption:
-    """Turns the first Ctrl-C (or SIGTERM) into a request to stop after the current step; a second one stops at once."""
+    """Turns Ctrl-C or SIGTERM into a request to stop after the current step; a Ctrl-C after that stops at once.
+
+    Further SIGTERMs change nothing: a supervisor may send one to every process, and torchrun sends its own after it.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -53,7 +56,7 @@ class Interruption:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        self.restore()
+        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
 
     def restore(self) -> None:
         for number, handler in self._previous.items():
@@ -138,13 +141,14 @@ class Training:
                 self.log.add(self.engine(batch))
                 with self.profile.phase("report"):
                     self.keep_records(epoch + 1)
+                self.profile.end_step()
                 # Ranks end after the same step, whichever of them was told.
                 stopping = self.ranks.any(interruption.requested)
                 if stopping or self.log.step == self.total_steps:
                     break
-        self.profile.finish()
         if self.saved_step != self.log.step:
             self.save()
+        self.profile.finish()
         return self.log.step == self.total_steps
 
     def measured(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -276,6 +280,7 @@ def train(config: Config, origin: str) -> int:
 def train_in(run: RunFolder, config: Config, device: torch.device, ranks: Ranks) -> int:
     """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept."""
     data = open_data(config.data, config.run.seed, rank=ranks.index, ranks=ranks.count, pin=device.type == "cuda")
+    check_same_images(data, ranks)
     training = Training(config, data, run, device, ranks)
     interruption = Interruption()
     try:
@@ -287,7 +292,10 @@ def train_in(run: RunFolder, config: Config, device: torch.device, ranks: Ranks)
             print(f"gallery: {run.path / 'index.html'}")
     except UnreadableImage as error:
         if ranks.count == 1:  # others are in the middle of a step, and cannot save with this one
-            training.save()
+            try:
+                training.save()
+            except NonFiniteLoss as unsaved:
+                raise UserError(f"{error}; {unsaved}; the checkpoint of step {training.saved_step} is kept") from error
         raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
     except (NonFiniteLoss, OSError) as error:
         kept = f"the checkpoint of step {training.saved_step} is kept" if training.saved_step else "nothing was saved"
@@ -299,12 +307,24 @@ def train_in(run: RunFolder, config: Config, device: torch.device, ranks: Ranks)
             raise
         raise UserError(
             f"the memory of {training.device} does not suffice; train with --amp or --checkpoint-blocks, compute each "
-            "batch in parts with --accumulate, or lower --crop-size or --batch-size"
+            "batch in parts with --accumulate, or lower --crop-size or --batch-size; --cuda-graph off leaves what a "
+            "graph keeps to samples and to batches of another size"
         ) from error
     finally:
         training.log.close()
+        training.engine.close()
         interruption.restore()
-    return 0 if finished else INTERRUPTED
+    # torchrun takes any other status for a death, and would start again what was asked to stop.
+    return 0 if finished or ranks.count > 1 else INTERRUPTED
+
+
+def check_same_images(data: Data, ranks: Ranks) -> None:
+    """Raises UserError on every rank where one has other images than the first: they would drift apart unseen."""
+    expected = ranks.from_first(lambda: data.training.fingerprint)
+    differs = data.training.fingerprint != expected
+    if ranks.any(differs):
+        problem = f"rank {ranks.index} reads other images than the first one: give all machines the same --data"
+        raise UserError(problem) if differs else ReportedElsewhere(problem)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

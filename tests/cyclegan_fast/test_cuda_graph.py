@@ -2,6 +2,7 @@
 
 import io
 import random
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -152,6 +153,58 @@ def test_under_auto_a_failed_recording_is_said_in_one_line_and_steps_go_on_as_th
     assert messages == ["no CUDA graph: operation not permitted when stream is capturing"]
     for found_tensor, expected_tensor in zip(state_of(recorded), state_of(plain), strict=True):
         assert torch.equal(found_tensor, expected_tensor)
+
+
+class FailingLater(Failing):
+    """Records the first shape well."""
+
+    def record(self, function):  # type: ignore[no-untyped-def]  # as the one above
+        return (super() if self.recorded else super(Failing, self)).record(function)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_after_a_failed_second_recording_no_earlier_one_is_replayed(dtype: torch.dtype) -> None:
+    """It works on the scaler of before, which was replaced."""
+    config = Config(data=DataConfig(load_size=SIDE + 6, crop_size=SIDE), networks=NETWORKS)
+    plain, recorded = step_of(config, dtype), step_of(config, dtype)
+    messages: list[str] = []
+    recorder = FailingLater(lambda: state_of(recorded))
+    graphed, eager = Engine(recorded, config, messages.append, recorder), Engine(plain, config, messages.append)
+    for number in range(2 * WARM_UP + 6):
+        images = batch(1 if number <= WARM_UP or number > 2 * WARM_UP + 2 else 2, number)
+        expected, found = eager(images), graphed(images)
+        assert all(torch.equal(found[name], expected[name]) for name in expected), number
+    assert recorder.recorded == 2
+    assert messages == ["no CUDA graph: operation not permitted when stream is capturing"]
+    for found_tensor, expected_tensor in zip(state_of(recorded), state_of(plain), strict=True):
+        assert torch.equal(found_tensor, expected_tensor)
+
+
+def test_a_closed_engine_holds_no_graph() -> None:
+    """Ranks' communicators wait for the last graph that uses them."""
+    config = Config(data=DataConfig(load_size=SIDE + 6, crop_size=SIDE), networks=NETWORKS)
+    step = step_of(config, torch.float32)
+    replays: list[weakref.ref[object]] = []
+
+    class Watched(OperatorRecorder):
+        def record(self, function):  # type: ignore[no-untyped-def]  # as the ones above
+            _, outputs = super().record(function)
+            graph = _Graph()
+            replays.append(weakref.ref(graph))
+            return graph.replay, outputs
+
+    graphed = Engine(step, config, pytest.fail, Watched(lambda: state_of(step)))
+    for number in range(WARM_UP + 1):
+        graphed(batch(1, number))
+    (graph,) = replays
+    assert graph() is not None
+    graphed.close()
+    assert graph() is None  # at once, not when the garbage collector comes by
+
+
+class _Graph:
+    def replay(self) -> None:
+        pass
 
 
 def test_under_on_a_failed_recording_ends_the_run() -> None:

@@ -1,6 +1,7 @@
 """The image pool against its definition in the contract, decision by decision."""
 
 import io
+import pickle
 import random
 
 import pytest
@@ -180,6 +181,16 @@ def test_a_saved_pool_is_not_changed_by_what_the_pool_does_next(pool_type: type[
     state = pool.state_dict()
     pool.query(batch(2))
     assert numbers(torch.stack(state["images"])) == [1]
+
+
+@BOTH
+def test_a_saved_pool_takes_no_more_than_its_images(pool_type: type[ImagePool]) -> None:
+    """Also pickled, as it is when ranks send theirs to the first one: views would take the whole stack with each."""
+    pool = pool_type(50, Script())
+    for number in range(20):
+        pool.query(torch.full((1, 3, 32, 32), float(number)))
+    images = 20 * 3 * 32 * 32 * 4
+    assert images < len(pickle.dumps(pool.state_dict())) < 1.1 * images
 
 
 @BOTH

@@ -29,6 +29,7 @@ def test_phases_are_timed_after_the_first_steps_and_what_is_between_them_is_the_
         with profile.phase("short"):
             time.sleep(0.02 if FIRST <= number < FIRST + 3 else 0.3)
         time.sleep(0.01)
+        profile.end_step()
     (text,) = told
     assert text.startswith("3 steps took ")
     found = table(text)
@@ -54,6 +55,7 @@ def test_phases_that_threads_enter_at_once_count_by_their_share(tmp_path: Path) 
             thread.start()
         for thread in threads:
             thread.join()
+        profile.end_step()
     assert 50 <= table(told[0])["both"] < 90
 
 
@@ -62,10 +64,23 @@ def test_a_run_that_ends_before_all_steps_were_measured_tells_of_those_that_were
     profile = StepProfile(100, CPU, tmp_path, 1, told.append)
     for _ in range(FIRST + 3):
         profile.begin_step()
+        profile.begin_step()  # as where an epoch ends
+        profile.end_step()
+    profile.begin_step()
     profile.finish()
     profile.finish()
     (text,) = told
-    assert text.startswith("2 steps took ")
+    assert text.startswith("3 steps took ")
+
+
+def test_a_run_that_ends_before_the_first_measured_step_tells_nothing(tmp_path: Path) -> None:
+    profile = StepProfile(3, CPU, tmp_path, 1, pytest.fail)
+    for _ in range(FIRST):
+        profile.begin_step()
+        profile.end_step()
+    profile.begin_step()
+    profile.finish()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_steps_to_measure_there_is_no_trace(tmp_path: Path) -> None:
@@ -74,6 +89,7 @@ def test_without_steps_to_measure_there_is_no_trace(tmp_path: Path) -> None:
         profile.begin_step()
         with profile.phase("x"):
             pass
+        profile.end_step()
     profile.finish()
     assert list(tmp_path.iterdir()) == []
 

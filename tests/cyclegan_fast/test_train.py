@@ -15,6 +15,7 @@ import torch
 
 from cyclegan_fast import checkpoint, sample_photos, train
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import RunLog
 from cyclegan_fast.step import Decisions, TrainingStep
 from kernels import triton_language
@@ -134,6 +135,19 @@ def test_a_run_interrupted_by_ctrl_c_saves_and_continues(
     assert train.main(arguments) == 0
     assert_same_state(final_state(run), final_state(whole))
     assert metrics(run) == metrics(whole)
+
+
+def test_a_second_sigterm_changes_nothing_and_a_ctrl_c_after_it_stops_at_once() -> None:
+    """A supervisor sends one to every process, and torchrun another to the same."""
+    interruption = train.Interruption()
+    try:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        interruption.restore()
 
 
 def test_a_finished_run_is_not_overwritten(undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
@@ -363,6 +377,26 @@ def test_an_image_that_vanishes_during_training_costs_no_step(
     assert f"step {final_state(tmp_path / 'x')['log']['step']} is saved" in error
     victim.write_bytes(content)
     assert train.main(arguments) == 0
+
+
+def test_an_image_that_vanishes_from_a_diverged_run_is_still_named(
+    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = undisturbed
+    update = TrainingStep.__call__
+
+    def vanishing(self: TrainingStep, *images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.steps_taken == 6:
+            with torch.no_grad():
+                self.model.G_B.head.weight.fill_(float("nan"))
+            raise UnreadableImage("photo.png: cut off")
+        return update(self, *images)
+
+    monkeypatch.setattr(TrainingStep, "__call__", vanishing)
+    assert train.main(command(root / "data", root, "vanished")) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: photo.png: cut off; weights G_B.head.weight are not finite at step 6")
+    assert error.endswith("the checkpoint of step 5 is kept")
 
 
 def test_checkpoints_of_whole_epochs_are_kept_and_are_the_last_resort(undisturbed: tuple[Path, Path]) -> None:
