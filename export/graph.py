@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, helper
 
@@ -95,9 +96,14 @@ def finished(graph: onnx.GraphProto, opset: int, metadata: dict[str, str] | None
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
-def weights_of(model: ModelProto) -> dict[str, Any]:
-    """Constant tensors by their names, as numpy arrays."""
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+def with_weights(model: ModelProto, weights: dict[str, npt.NDArray[Any]]) -> ModelProto:
+    """A copy of a model whose weights are those of that name; constants that are no weights stay."""
+    result = ModelProto()
+    result.CopyFrom(model)
+    for tensor in result.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name], tensor.name))
+    return result
 
 
 def serialised(model: ModelProto) -> bytes:

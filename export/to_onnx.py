@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -65,21 +66,31 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
 
     Nodes and tensors are called by the layers that they come from, such as `blocks.3.conv1` and `blocks.3.conv1.norm`.
     """
+    from export.graph import with_weights
+
+    traced = _traced(network.stem.out_channels, len(network.blocks))
+    return with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
+
+
+@lru_cache(maxsize=1)  # both directions of a run have one graph, and tracing takes longer than all the rest
+def _traced(width: int, blocks: int) -> "ModelProto":
+    """The graph of a generator of that width and depth, with weights of no meaning."""
     import torch
 
+    from cyclegan_fast.networks import ResnetGenerator
     from export.graph import tidy
 
-    height, width = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
+    rows, columns = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     with _quiet_exporter():
         program = torch.onnx.export(
-            network.cpu().float().eval(),
+            ResnetGenerator(width=width, blocks=blocks).eval(),
             # Two images of unequal sides: an export takes a side of one, or two equal ones, for fixed.
             (torch.zeros(2, 3, 32, 24),),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch"), 2: height, 3: width}},
+            dynamic_shapes={"image": {0: torch.export.Dim("batch"), 2: rows, 3: columns}},
             verbose=False,
         )
     assert program is not None

@@ -1,0 +1,126 @@
+"""How far translations are from those of PyTorch in float32, in the levels of an 8-bit image."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cyclegan_fast.images import Pixels
+from cyclegan_fast.translator import to_signed_array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cyclegan_fast.networks import ResnetGenerator
+
+Levels = npt.NDArray[np.float64]
+"""[N, H, W, 3] from 0 to 255, not rounded."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Differences between two translations of the same images, in levels of 255.
+
+    `largest` is that of any value, `mean` of their sizes, `psnr_db` 10 log10(255^2 / mean square).
+    """
+
+    largest: float
+    mean: float
+    psnr_db: float
+
+    @classmethod
+    def between(cls, found: Levels, expected: Levels) -> "Parity":
+        difference = np.abs(found - expected)
+        square = float((difference**2).mean())
+        psnr_db = math.inf if square == 0 else 10 * math.log10(255**2 / square)
+        return cls(float(difference.max()), float(difference.mean()), psnr_db)
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.mean)
+
+    def __str__(self) -> str:
+        return f"{self.psnr_db:.1f} dB, mean {self.mean:.3f}, at most {self.largest:.2f} levels"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a precision has to reach; `math.inf` and 0 are no demand."""
+
+    largest: float = math.inf
+    mean: float = math.inf
+    psnr_db: float = 0.0
+
+    def failure(self, parity: Parity) -> str | None:
+        """What falls short, or None where all is reached. A figure that is NaN falls short."""
+        if not parity.largest <= self.largest:
+            return f"differs by up to {parity.largest:.2f} levels, allowed are {self.largest:g}"
+        if not parity.mean <= self.mean:
+            return f"differs by {parity.mean:.3f} levels in the mean, allowed are {self.mean:g}"
+        if not parity.psnr_db >= self.psnr_db:
+            return f"reaches a PSNR of {parity.psnr_db:.1f} dB, asked are {self.psnr_db:g}"
+        return None
+
+
+BARS = {
+    "float32": Bar(largest=1.0),
+    "float16": Bar(mean=0.5, psnr_db=45.0),
+    "bfloat16": Bar(psnr_db=38.0),
+}
+
+
+def photographs(batch: int, height: int, width: int) -> Pixels:
+    """[batch, height, width, 3]: crops of the embedded photographs that no training of them has seen."""
+    from cyclegan_fast.sample_photos import make_test
+
+    squares = make_test(max(height, width), batch).photographs
+    return np.ascontiguousarray(squares[:, :height, :width])
+
+
+def in_pytorch(network: "ResnetGenerator", pixels: Pixels) -> Levels:
+    """The reference: a generator in float32 on the CPU, image by image."""
+    import torch
+
+    with torch.inference_mode():
+        images = [network(torch.from_numpy(to_signed_array(one[None]))).numpy() for one in pixels]
+    return to_levels(np.concatenate(images))
+
+
+def to_levels(images: npt.NDArray[np.float32]) -> Levels:
+    """float32 [N, 3, H, W] in [-1, 1] -> levels."""
+    return (images.transpose(0, 2, 3, 1).astype(np.float64) + 1) * 127.5
+
+
+def in_onnxruntime(model: bytes, pixels: Pixels) -> Levels:
+    """The same through an ONNX file's content on the CPU, with the file's own conversions where it takes uint8."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; it warns of every Cast that a processor without float16 needs
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+    takes_pixels = image.type == "tensor(uint8)"
+    (result,) = session.run(None, {image.name: pixels if takes_pixels else to_signed_array(pixels)})
+    return result.astype(np.float64) if takes_pixels else to_levels(result)
+
+
+def shapes(size: int) -> Iterator[tuple[int, int, int]]:
+    """(batch, height, width) that are compared: none is the exporter's, one is no square, one is a batch."""
+    longer = (size * 5 // 4) // 4 * 4
+    yield from ((1, size, size), (1, size, longer), (3, size, size))
+
+
+def worst_parity(
+    network: "ResnetGenerator", run: "Callable[[Pixels], Levels]", compared: list[tuple[int, int, int]]
+) -> dict[str, Any]:
+    """The parity of `run` at each shape, and the worst figures of them all, under "worst"."""
+    by_shape = {}
+    for batch, height, width in compared:
+        pixels = photographs(batch, height, width)
+        by_shape[f"{batch} of {width}x{height}"] = Parity.between(run(pixels), in_pytorch(network, pixels))
+    found = list(by_shape.values())
+    worst = Parity(max(p.largest for p in found), max(p.mean for p in found), min(p.psnr_db for p in found))
+    return {**by_shape, "worst": worst}

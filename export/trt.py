@@ -1,0 +1,221 @@
+"""`python export/trt.py`: trained generators as TensorRT engines, verified."""
+
+import hashlib
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from cyclegan_fast.command_line import parse_command
+from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.files import write_atomically
+from cyclegan_fast.translation_plan import SIDES, SMALLEST
+from cyclegan_fast.version import __version__
+from export.builder import DEFAULT_TARGETS, BuiltEngine, build, check_targets
+from export.engine_card import EngineCard, Profile
+from export.libraries import Library, Runtime, choose_library
+from export.options import ExportOptions
+from export.source import load_sources
+
+if TYPE_CHECKING:
+    from export.source import Source
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Export trained generators as ONNX files and TensorRT engines.
+
+    Each generator becomes NAME.onnx, NAME.engine and NAME.json, which says what the engine is and what it takes. The
+    ONNX file is compared with PyTorch in float32 on photographs; the status is 1 where it falls short.
+
+    Examples:
+        python export/trt.py
+        python export/trt.py --checkpoint runs/x --direction a2b --size 256 --max-size 512 --max-batch 8
+        python export/trt.py --runtime rtx --target sm89,sm120 --precision bfloat16
+    """
+
+    options: Annotated[ExportOptions, tyro.conf.arg(name="")]
+    runtime: Runtime = "auto"
+    """tensorrt builds for the GPU at hand; rtx builds for the RTX GPUs of --target and needs none; auto takes tensorrt
+    where it is installed beside a GPU"""
+    target: str = ""
+    """compute capabilities to build for with rtx, such as sm89,sm120; by default sm80,sm86,sm89,sm120"""
+    size: int | None = None
+    """side of the square images that the engine is fastest at; by default what the network was trained with"""
+    min_size: int | None = None
+    """smallest side that it takes; by default --size"""
+    max_size: int | None = None
+    """largest side that it takes; by default --size"""
+    max_batch: int = 1
+    """images that it takes at once, at most"""
+    refittable: bool = False
+    """let weights be replaced later without a new build; costs some speed"""
+    timing_cache: Path | None = None
+    """file that keeps the library's measurements for the next build; by default one beside the engines"""
+
+    def __post_init__(self) -> None:
+        for name in ("size", "min_size", "max_size"):
+            side = getattr(self, name)
+            if side is not None and (side < SMALLEST or side % SIDES):
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} must be a multiple of {SIDES}, at least {SMALLEST}, got {side}")
+        if self.max_batch < 1:
+            raise ValueError(f"--max-batch must be positive, got {self.max_batch}")
+
+    def profile(self, trained_size: int) -> Profile:
+        """The shapes of the engine for a network of that training size."""
+        size = self.size or trained_size
+        smallest, largest = self.min_size or size, self.max_size or size
+        if not smallest <= size <= largest:
+            raise UserError(
+                f"--size {size} must lie between --min-size {smallest} and --max-size {largest}: give all three"
+            )
+        return Profile((1, smallest, smallest), (1, size, size), (self.max_batch, largest, largest))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exported generator in the table."""
+
+    name: str
+    engine: str
+    onnx_mb: float
+    engine_mb: float
+    seconds: float
+    parity: str
+    failure: str | None
+
+
+def export(command: CommandLine) -> int:
+    """Write every file and print the table; returns the exit status, 1 where a parity falls short."""
+    # Whatever can be refused is, before PyTorch is imported and before anything is written.
+    library = choose_library(command.runtime)
+    targets = tuple(command.target.split(",")) if command.target else DEFAULT_TARGETS if library.is_rtx else ()
+    check_targets(library, targets)
+    remarks: list[str] = []
+    sources = load_sources(command.options.checkpoint, command.options.direction, remarks)
+    profiles = [command.profile(source.size) for source in sources]
+    for remark in remarks:
+        print(f"note: {remark}")
+    print(f"{library.name} {library.version}, {command.options.precision}; engines take {profiles[0]}")
+    command.options.out.mkdir(parents=True, exist_ok=True)
+    pairs = zip(sources, profiles, strict=True)
+    rows = [_export(source, command, library, targets, profile) for source, profile in pairs]
+    print(table(rows))
+    for row in rows:
+        if row.failure:
+            print(f"error: {row.name} {row.failure}", file=sys.stderr)
+    return int(any(row.failure for row in rows))
+
+
+def _export(source: "Source", command: CommandLine, library: Library, targets: Sequence[str], profile: Profile) -> Row:
+    from export.graph import serialised
+    from export.parity import BARS
+    from export.to_onnx import to_onnx
+    from export.verify import onnx_parity
+
+    started = time.perf_counter()
+    options = command.options
+    path = options.out / f"{options.name_of(source)}.engine"
+    print(f"{path.stem}: exporting", flush=True)
+    model = to_onnx(source, options.precision, uint8_io=options.uint8_io)
+    onnx = serialised(model)
+    print(f"{path.stem}: comparing with PyTorch", flush=True)
+    parity = onnx_parity(source.network, model, profile.usual[1])
+    failure = BARS[options.precision].failure(parity["worst"])
+    print(f"{path.stem}: building", flush=True)
+    cache = command.timing_cache or options.out / f"timings-{library.name}-{library.version}.cache"
+    engine = build(
+        library,
+        onnx,
+        profile,
+        targets=targets,
+        refittable=command.refittable,
+        timings=cache.read_bytes() if cache.exists() else None,
+    )
+    card = _card(source, options, library, targets, profile, onnx, engine, parity)
+    # The card last: an engine without one is refused, and a card goes with no other engine.
+    write_atomically(path.with_suffix(".onnx"), onnx)
+    write_atomically(path, engine.content)
+    card.write(path.with_suffix(".json"))
+    if engine.timings:
+        write_atomically(cache, engine.timings)
+    return Row(
+        name=path.stem,
+        engine=f"{library.name}, {' '.join(card.targets)}",
+        onnx_mb=len(onnx) / 1e6,
+        engine_mb=len(engine.content) / 1e6,
+        seconds=time.perf_counter() - started,
+        parity=str(parity["worst"]),
+        failure=failure,
+    )
+
+
+def _card(
+    source: "Source",
+    options: ExportOptions,
+    library: Library,
+    targets: Sequence[str],
+    profile: Profile,
+    onnx: bytes,
+    engine: BuiltEngine,
+    parity: dict[str, Any],
+) -> EngineCard:
+    return EngineCard(
+        library=library.name,
+        version=library.version,
+        targets=tuple(targets) or (_this_gpu(),),
+        precision=options.precision,
+        direction=source.direction,
+        uint8_io=options.uint8_io,
+        profile=profile,
+        input=engine.input.name,
+        output=engine.output.name,
+        checkpoint_sha256=source.sha256,
+        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        engine_sha256=hashlib.sha256(engine.content).hexdigest(),
+        project_version=__version__,
+        parity={
+            "onnx": {shape: asdict(figures) for shape, figures in parity.items()},
+            "engine": "not run where it was built",
+        },
+    )
+
+
+def _this_gpu() -> str:
+    import torch
+
+    return "sm{}{}".format(*torch.cuda.get_device_capability())
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Text in columns: what was written, how large, how long it took, how near to PyTorch."""
+    cells = [("generator", "engine for", "ONNX", "engine", "took", "ONNX against PyTorch float32", "engine")]
+    cells += [
+        (
+            row.name,
+            row.engine,
+            f"{row.onnx_mb:.1f} MB",
+            f"{row.engine_mb:.1f} MB",
+            f"{row.seconds:.1f} s",
+            row.parity + (" FAILED" if row.failure else ""),
+            "not run",
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(lambda: export(parse_command(CommandLine, "python export/trt.py", arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
