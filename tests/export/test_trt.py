@@ -1,0 +1,289 @@
+"""`python export/trt.py`: real engines of TensorRT for RTX, and everything that it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.networks import ResnetGenerator
+from export import builder, libraries, trt, verify
+from export.builder import BuiltEngine, build, check_targets
+from export.engine_card import EngineCard, Profile
+from export.graph import serialised
+from export.libraries import Library, choose_library, load_library
+from export.options import Precision
+from export.parity import BARS, Parity
+from export.precision import in_precision
+from export.source import sha256_of
+from export.to_onnx import float32_graph, to_onnx
+
+ROOT = Path(__file__).parents[2]
+PROFILE = Profile((1, 32, 32), (1, 64, 64), (4, 128, 96))
+
+
+@pytest.fixture(scope="session")
+def rtx() -> Library:
+    return load_library("tensorrt_rtx")
+
+
+@pytest.fixture(scope="session")
+def content(random_generator: ResnetGenerator) -> bytes:
+    return serialised(float32_graph(random_generator))
+
+
+# --- real engines ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_an_engine_is_built_for_three_generations_without_a_gpu(
+    rtx: Library, weights: Path, precision: Precision, pixels: bool
+) -> None:
+    (generator,) = trt.load_sources(weights, "both", [])
+    onnx = serialised(to_onnx(generator, precision, uint8_io=pixels))
+    engine = build(rtx, onnx, PROFILE, targets=("sm86", "sm89", "sm120"), progress=False)
+    assert engine.input.name == "image"
+    assert engine.output.name == "translated"
+    assert engine.input.dtype == engine.output.dtype == ("uint8" if pixels else "float")
+    assert engine.input.shape == ((-1, -1, -1, 3) if pixels else (-1, 3, -1, -1))
+    assert len(engine.content) > len(onnx) / 2  # it holds the weights
+
+
+def test_as_far_as_a_machine_without_a_gpu_reads_it_the_engine_is_whole(rtx: Library, content: bytes) -> None:
+    """Deserialising asks the driver for a device after it has taken the engine's header: a damaged one it refuses."""
+    if libraries.gpu_count():
+        pytest.skip("tests/export/test_gpu_engine.py runs engines where there is a GPU")
+    engine = build(rtx, content, PROFILE, targets=("sm89",), progress=False).content
+    messages = builder._logger_of(rtx)
+    runtime = rtx.module.Runtime(messages)
+    del messages.errors[:]
+    assert runtime.deserialize_cuda_engine(engine) is None
+    assert any("CUDA driver" in message for message in messages.errors)
+    assert engine[: runtime.engine_header_size] != b"\0" * runtime.engine_header_size
+
+
+def test_targets_and_precision_change_the_engine(
+    rtx: Library, content: bytes, random_generator: ResnetGenerator
+) -> None:
+    half = serialised(in_precision(float32_graph(random_generator), "float16"))
+    one = build(rtx, content, PROFILE, targets=("sm86",), progress=False).content
+    two = build(rtx, content, PROFILE, targets=("sm86", "sm120"), progress=False).content
+    low = build(rtx, half, PROFILE, targets=("sm86",), progress=False).content
+    assert len(two) > len(one) > len(low)
+
+
+def test_what_the_library_does_not_take_is_an_error_in_its_words(rtx: Library, content: bytes) -> None:
+    with pytest.raises(UserError, match=r"tensorrt_rtx .* does not take the graph"):
+        build(rtx, content[: len(content) // 2], PROFILE, progress=False)
+    backwards = Profile((4, 128, 96), (1, 64, 64), (1, 32, 32))
+    with pytest.raises(UserError, match="built no engine"):
+        build(rtx, content, backwards, progress=False)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_both_directions_of_a_run_with_cards_that_describe_them(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(trained_run.parent)
+    assert trt.main(["--runtime", "rtx", "--target", "sm89,sm120", "--max-size", "128", "--max-batch", "2"]) == 0
+    out = capsys.readouterr().out
+    print(out)
+    for direction in ("a2b", "b2a"):
+        stem = tmp_path / "engines" / f"demo-{direction}-float16"
+        assert f"{stem.name}  tensorrt_rtx, sm89 sm120" in out
+        card = EngineCard.beside(stem.with_suffix(".engine"))
+        card.check_content(stem.with_suffix(".engine").read_bytes(), stem)
+        assert card.direction == direction
+        assert card.profile == Profile((1, 64, 64), (1, 64, 64), (2, 128, 128))
+        assert card.targets == ("sm89", "sm120")
+        assert card.onnx_sha256 == sha256_of(stem.with_suffix(".onnx"))
+        assert card.checkpoint_sha256 == sha256_of(trained_run / "checkpoints" / "last.pt")
+        assert card.parity["onnx"]["worst"]["psnr_db"] >= 45
+        assert json.loads(stem.with_suffix(".json").read_text())["value_range"] == "-1 to 1"
+    # verify reads the same figures from the files
+    onnx = tmp_path / "engines" / "demo-b2a-float16.onnx"
+    assert verify.main(["--onnx", str(onnx)]) == 0
+    worst = Parity(**card.parity["onnx"]["worst"])
+    assert f"worst  {worst}" in capsys.readouterr().out
+
+
+def test_a_parity_that_falls_short_is_named_and_ends_in_status_1(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BARS, "float16", type(BARS["float16"])(psnr_db=200.0))
+    arguments = ["--checkpoint", str(weights), "--size", "32", "--target", "sm89", "--out", str(tmp_path / "out")]
+    assert trt.main([*arguments, "--runtime", "rtx"]) == 1
+    output = capsys.readouterr()
+    assert "FAILED" in output.out
+    assert "error: latest_net_G-float16 reaches a PSNR of" in output.err
+
+
+def test_figures_that_are_nan_reach_no_bar() -> None:
+    nan = float("nan")
+    for bar in BARS.values():
+        assert bar.failure(Parity(nan, nan, nan)) is not None
+
+
+def test_help_is_there_in_a_second_without_pytorch() -> None:
+    code = "import sys; from export import trt; sys.exit(trt.main(['--help']) or 0)"
+    blocked = f"import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'tensorrt_rtx'))); {code}"
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        ended = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - started)
+        assert ended.returncode == 0, ended.stderr
+        assert "--max-batch" in ended.stdout
+    print(f"help in {min(seconds):.2f} s")
+    assert min(seconds) < 2  # one second on a machine that does nothing else
+
+
+def test_a_disk_that_fills_up_leaves_no_partial_file(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files stands in for the disk: the ONNX file fits, the engine does not."""
+    out = tmp_path / "out"
+    script = f"""
+import resource, sys
+from export import trt
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+sys.exit(trt.main(["--checkpoint", {str(weights)!r}, "--size", "32", "--target", "sm89", "--runtime", "rtx",
+                   "--out", {str(out)!r}]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "File too large" in ended.stderr
+    assert [path.name for path in out.iterdir() if path.suffix not in (".onnx",)] == []
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--size", "62"], "--size must be a multiple of 4, at least 8, got 62"),
+        (["--max-batch", "0"], "--max-batch must be positive, got 0"),
+        (["--size", "64", "--max-size", "32"], "--size 64 must lie between --min-size 64 and --max-size 32"),
+        (["--target", "sm90"], "builds for sm75, .*, not for sm90; Hopper needs --runtime tensorrt"),
+        (["--target", "ada"], "--target takes names such as sm80, sm86, sm89, sm120, got ada"),
+        (["--runtime", "tensorrt"], "needs an NVIDIA GPU to build and there is none here: --runtime rtx"),
+        (["--checkpoint", "nowhere.pt"], "no checkpoint at nowhere.pt"),
+    ],
+)
+def test_bad_arguments_get_one_line_and_write_nothing(
+    arguments: list[str],
+    reason: str,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(libraries, "gpu_count", lambda: 0)
+    checkpoint = [] if "--checkpoint" in arguments else ["--checkpoint", str(weights)]
+    assert trt.main([*arguments, *checkpoint, "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+
+    assert re.search(reason, line), line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "extra"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")])
+def test_a_library_that_is_missing_says_what_to_install_and_what_works_without(
+    name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=rf"{name} cannot be imported .*cyclegan-fast\[{extra}\].*export/to_onnx.py"):
+        load_library(name)
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(__version__="11"))  # type: ignore[arg-type]  # no module
+    with pytest.raises(UserError, match="is installed without its libraries"):
+        load_library(name)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "installed", "chosen"),
+    [(1, True, "tensorrt"), (0, True, "tensorrt_rtx"), (1, False, "tensorrt_rtx")],
+)
+def test_auto_takes_tensorrt_where_it_is_installed_beside_a_gpu(
+    gpus: int, installed: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = SimpleNamespace(__version__="11.0", Builder=object) if installed else None
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setattr(libraries, "gpu_count", lambda: gpus)
+    assert choose_library("auto").name == chosen
+
+
+def test_targets_are_for_rtx_only() -> None:
+    with pytest.raises(UserError, match="--target is for --runtime rtx"):
+        check_targets(Library(None, "tensorrt", "11.0"), ("sm89",))
+
+
+# --- the card --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> EngineCard:
+    import hashlib
+
+    engine = BuiltEngine(b"engine", None, None, None)  # type: ignore[arg-type]  # not read here
+    (tmp_path / "x.engine").write_bytes(engine.content)
+    card = EngineCard(
+        library="tensorrt_rtx",
+        version="1.7.1",
+        targets=("sm86", "sm89"),
+        precision="float16",
+        direction="a2b",
+        uint8_io=False,
+        profile=PROFILE,
+        input="image",
+        output="translated",
+        checkpoint_sha256="0",
+        onnx_sha256="1",
+        engine_sha256=hashlib.sha256(engine.content).hexdigest(),
+        project_version="0",
+        parity={},
+    )
+    card.write(tmp_path / "x.json")
+    return card
+
+
+def test_a_card_is_read_as_it_was_written(card: EngineCard, tmp_path: Path) -> None:
+    assert EngineCard.beside(tmp_path / "x.engine") == card
+
+
+def test_a_card_refuses_another_library_gpu_engine_and_shape(card: EngineCard, tmp_path: Path) -> None:
+    card.check_runs_on("tensorrt_rtx", "1.7.1", (8, 9))
+    with pytest.raises(
+        UserError, match=r"runs with exactly that, not with tensorrt_rtx 1\.8: `pip install tensorrt-rtx=="
+    ):
+        card.check_runs_on("tensorrt_rtx", "1.8", (8, 9))
+    with pytest.raises(UserError, match="was built for sm86, sm89 and this GPU is sm90"):
+        card.check_runs_on("tensorrt_rtx", "1.7.1", (9, 0))
+    with pytest.raises(UserError, match="is damaged, or another engine"):
+        card.check_content(b"engines", tmp_path / "x.engine")
+    card.profile.check((4, 128, 96))
+    for shape in ((5, 64, 64), (1, 132, 64), (1, 64, 100), (1, 28, 64)):
+        with pytest.raises(UserError, match="do not fit this engine, which takes 1 to 4 images of 32x32 to 96x128"):
+            card.profile.check(shape)
+    with pytest.raises(UserError, match="must be multiples of 4, got 64x63"):
+        card.profile.check((1, 63, 64))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff\xfe", b'{"profile": {"smallest": 3}}'])
+def test_a_foreign_or_missing_card_gets_one_line(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UserError, match="is missing: an engine runs only with the file"):
+        EngineCard.beside(tmp_path / "y.engine")
+    (tmp_path / "y.json").write_bytes(content)
+    with pytest.raises(UserError, match="does not describe an engine"):
+        EngineCard.beside(tmp_path / "y.engine")
