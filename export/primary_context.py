@@ -58,6 +58,11 @@ class Gpu:
         finally:
             self.driver.Context.pop()
 
+    def release(self) -> None:
+        """Let go of the context; to be called on the thread that opened the GPU, as PyCUDA does nothing on another."""
+        # Without it PyCUDA's destructor takes the context for one of its own kind, and complains that it is none.
+        self._context.detach()
+
     def free_bytes(self) -> int:
         """Memory that nobody has yet; the context must be current."""
         free: int = self.driver.mem_get_info()[0]
@@ -95,5 +100,9 @@ def open_gpu(index: int) -> Gpu:
         return _OPEN[index]
 
 
-# Before Python takes its modules apart, while CUDA is still there.
-atexit.register(_OPEN.clear)
+@atexit.register  # before Python takes its modules apart, while CUDA is still there
+def release_all() -> None:
+    """Let go of every GPU; what was not closed is beyond use afterwards."""
+    with _LOCK:
+        while _OPEN:
+            _OPEN.popitem()[1].release()

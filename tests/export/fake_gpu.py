@@ -158,6 +158,9 @@ class FakeGpu:
             def push(self) -> None:
                 gpu.current.depth = gpu.depth + 1
 
+            def detach(self) -> None:
+                gpu.log("detach")
+
             @staticmethod
             def pop() -> None:
                 gpu.require_current("pop")

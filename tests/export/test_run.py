@@ -341,12 +341,14 @@ from importlib.abc import MetaPathFinder
 
 class Missing(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name in {"torch", "onnx", "triton", "tensorrt", "tensorrt_rtx", "pycuda", sys.argv[1]}:
+        if name in {"torch", "onnx", "triton", "tensorrt", "tensorrt_rtx", "pycuda"}:
             raise ModuleNotFoundError(f"{name} must not be needed")
 
 sys.meta_path.insert(0, Missing())
 from export.run import main
-sys.exit(main(sys.argv[2:]))
+status = main(sys.argv[2:])
+assert sys.argv[1] not in sys.modules, "one library is enough"
+sys.exit(status)
 """
 
 

@@ -612,6 +612,18 @@ def test_each_allocation_may_fail(machine: Machine, failing: int) -> None:
         assert np.array_equal(engine(world.images()), upside_down(world.images()))
 
 
+def test_a_gpu_is_taken_once_and_let_go_of_at_the_end(machine: Machine) -> None:
+    world = machine()
+    for _ in range(3):
+        with world.engine() as engine:
+            engine(world.images())
+    assert world.gpu.calls.count("retain") == 1
+    assert "detach" not in world.gpu.calls
+    primary_context.release_all()
+    primary_context.release_all()
+    assert world.gpu.calls.count("detach") == 1
+
+
 def test_an_interrupt_while_waiting_frees_nothing_in_use(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     world = machine()
     original, interrupts = Stream.synchronize, [KeyboardInterrupt()]
