@@ -1,0 +1,234 @@
+"""Translators from an ONNX file, on OpenVINO or ONNX Runtime; each library is imported where it is used."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.images import Pixels
+from cyclegan_fast.translator import SignedTranslator, Translator
+
+Backend = Literal["auto", "openvino", "onnxruntime"]
+Device = Literal["auto", "cpu", "cuda"]
+
+CUDA = "CUDAExecutionProvider"
+INPUT, OUTPUT = "image", "translated"
+INSTALL = {
+    "openvino": "`pip install openvino`",
+    "onnxruntime": "`pip install onnxruntime` (onnxruntime-gpu for --device cuda)",
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a graph: its name, type, and sides, None where any is taken."""
+
+    name: str
+    dtype: str
+    sides: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} [{', '.join('any' if side is None else str(side) for side in self.sides)}]"
+
+
+LAYOUTS = {("float32", (None, 3, None, None)): False, ("uint8", (None, None, None, 3)): True}
+"""What graphs of this project take and give, and whether it is pixels."""
+
+
+def has_pixel_io(path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+    """Whether a graph takes and gives uint8 pixels. Raises UserError where it is none that export/to_onnx.py wrote."""
+    if [tensor.name for tensor in (*inputs, *outputs)] == [INPUT, OUTPUT]:
+        takes, gives = ((tensor.dtype, tensor.sides) for tensor in (*inputs, *outputs))
+        if takes == gives and takes in LAYOUTS:
+            return LAYOUTS[takes]
+    raise UserError(
+        f"{path} is no generator that export/to_onnx.py wrote: it takes {', '.join(map(str, inputs))} and gives "
+        f"{', '.join(map(str, outputs))}"
+    )
+
+
+def load_translator(path: Path, backend: Backend, device: Device, *, amp: bool) -> tuple[Translator, str]:
+    """A translator from an ONNX file, and what it computes with in words.
+
+    Args:
+        path: written by export/to_onnx.py.
+        backend: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise.
+        device: "auto" is "cuda" where the installed ONNX Runtime offers it and OpenVINO is not asked for.
+        amp: compute in bfloat16 on a CPU that has it; OpenVINO only.
+
+    Raises UserError where the file is no such file, and where the library or the device is missing; a device that was
+    asked for is used or refused.
+    """
+    content = _read(path)
+    backend, device = choose(
+        backend, device, {name for name in INSTALL if find_spec(name) is not None}, offers_cuda=_offers_cuda
+    )
+    if backend == "onnxruntime":
+        if amp:
+            raise UserError("--amp is OpenVINO's: export in float16 for ONNX Runtime on CUDA, or --backend openvino")
+        runtime = OnnxRuntimeTranslator(path, content, device)
+        return runtime, f"ONNX Runtime on {'CUDA' if device == 'cuda' else 'the CPU'}"
+    translator = OpenVinoTranslator(path, content, amp=amp)
+    return translator, f"OpenVINO on the CPU in {translator.precision}"
+
+
+def choose(
+    backend: Backend, device: Device, installed: set[str], offers_cuda: Callable[[], bool]
+) -> tuple[Literal["openvino", "onnxruntime"], Literal["cpu", "cuda"]]:
+    """The library and the device to use. `offers_cuda` is asked only where it matters, as it loads ONNX Runtime."""
+    if backend == "openvino" and device == "cuda":
+        raise UserError("OpenVINO has no CUDA: leave out --backend or --device")
+    if backend != "openvino" and "onnxruntime" in installed and device != "cpu":
+        if offers_cuda():
+            return "onnxruntime", "cuda"
+        if device == "cuda":
+            raise UserError(f"the installed ONNX Runtime has no {CUDA}: `pip install onnxruntime-gpu` in its place")
+    if device == "cuda":
+        raise UserError("--device cuda needs ONNX Runtime: `pip install onnxruntime-gpu`")
+    if backend == "auto" and not installed:
+        raise UserError(f"ONNX files need OpenVINO, {INSTALL['openvino']}, or ONNX Runtime, {INSTALL['onnxruntime']}")
+    if backend == "auto":
+        return ("openvino" if "openvino" in installed else "onnxruntime"), "cpu"
+    if backend not in installed:
+        raise UserError(f"{backend} is not installed: {INSTALL[backend]}, or leave out --backend")
+    return backend, "cpu"
+
+
+def _offers_cuda() -> bool:
+    return CUDA in _load("onnxruntime").get_available_providers()
+
+
+def _load(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{name} is installed and cannot be imported: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no ONNX file {path}: python export/to_onnx.py writes one") from None
+    # The first field of every ONNX file. OpenVINO tries all the formats that it knows on others, aloud.
+    if not content.startswith(b"\x08"):
+        raise UserError(f"{path} is no ONNX file")
+    return content
+
+
+class OnnxRuntimeTranslator:
+    """An ONNX file through ONNX Runtime, on "cpu" or "cuda". Raises UserError where it cannot be used there."""
+
+    def __init__(self, path: Path, content: bytes, device: Literal["cpu", "cuda"]) -> None:
+        runtime = _load("onnxruntime")
+        errors = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+        self._failures = (errors.Fail, errors.RuntimeException, errors.EPFail)
+        provider = CUDA if device == "cuda" else "CPUExecutionProvider"
+        try:
+            self._session = runtime.InferenceSession(content, providers=[provider])
+        except errors.NotImplemented as error:
+            raise UserError(
+                f"ONNX Runtime cannot compute {path} ({_reason(error)}): on a CPU it has no bfloat16, so export in "
+                "float16 or float32, or give --backend openvino"
+            ) from error
+        except (errors.InvalidProtobuf, errors.InvalidGraph, *self._failures) as error:
+            raise UserError(f"{path} is damaged, or not for this ONNX Runtime: {_reason(error)}") from error
+        # Without its libraries of CUDA it computes on the CPU and says so only in its log.
+        self._session.disable_fallback()
+        if provider not in self._session.get_providers():
+            raise UserError(
+                "ONNX Runtime could not start on CUDA, its log says why; it needs CUDA and cuDNN of the major versions "
+                "that it was built with, and an NVIDIA GPU: mend that, or give --device cpu"
+            )
+        tensors = [
+            [Tensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape)) for value in values]
+            for values in (self._session.get_inputs(), self._session.get_outputs())
+        ]
+        self._translate = _translator(self._run, has_pixel_io(path, *tensors))
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        return self._translate(pixels)
+
+    def _run(self, images: Any) -> Any:
+        try:
+            return self._session.run([OUTPUT], {INPUT: images})[0]
+        except self._failures as error:
+            raise _too_much("ONNX Runtime", images, error) from error
+
+
+class OpenVinoTranslator:
+    """An ONNX file through OpenVINO on the CPU, called by one thread at a time.
+
+    `precision` is what convolutions are computed in: float32, or with `amp` bfloat16 where the CPU has it.
+    """
+
+    def __init__(self, path: Path, content: bytes, *, amp: bool) -> None:
+        openvino = _load("openvino")
+        core = openvino.Core()
+        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = "bfloat16" if amp and has_bfloat16 else "float32"
+        if amp and not has_bfloat16:
+            self.precision += ", as it has no bfloat16"
+        # Said in either case: left alone, OpenVINO takes bfloat16 on processors that are fast at it.
+        hint = "bf16" if self.precision == "bfloat16" else "f32"
+        try:
+            model = core.read_model(content)
+            tensors = [
+                [
+                    Tensor(
+                        value.get_any_name(),
+                        str(np.dtype(value.element_type.to_dtype())),
+                        tuple(None if side.is_dynamic else side.get_length() for side in value.partial_shape),
+                    )
+                    for value in values
+                ]
+                for values in (model.inputs, model.outputs)
+            ]
+            has_pixels = has_pixel_io(path, *tensors)
+            self._model = core.compile_model(
+                model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+            )
+        except RuntimeError as error:
+            raise UserError(f"{path} is damaged, or not for this OpenVINO: {_reason(error)}") from error
+        self._translate = _translator(self._run, has_pixels)
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        return self._translate(pixels)
+
+    def _run(self, images: Any) -> Any:
+        try:
+            # A copy: the library writes the next result into the same memory.
+            return np.array(self._model({INPUT: images})[0])
+        except RuntimeError as error:
+            raise _too_much("OpenVINO", images, error) from error
+
+
+def _translator(run: Callable[[Any], Any], has_pixels: bool) -> Callable[[Pixels], Pixels]:
+    return run if has_pixels else SignedTranslator(run)
+
+
+def _type_name(onnxruntime_type: str) -> str:
+    name = onnxruntime_type.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _side(side: object) -> int | None:
+    return side if isinstance(side, int) else None
+
+
+def _reason(error: Exception) -> str:
+    """The last thing that an error of several lines says, which is the innermost, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _too_much(library: str, images: Any, error: Exception) -> UserError:
+    return UserError(
+        f"{library} could not translate {images.dtype} {list(images.shape)}, for want of memory perhaps "
+        f"({_reason(error)}): lower --batch-size, or give a smaller --size"
+    )

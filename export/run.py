@@ -1,0 +1,122 @@
+"""`python export/run.py`: an exported generator over image files, without PyTorch.
+
+Reading, batching and writing are those of `cyclegan_fast.translate`; what computes is an engine on its GPU, or an ONNX
+file on OpenVINO or ONNX Runtime.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cyclegan_fast.command_line import parse_command
+from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.translate import BARE_WEIGHTS_SIZE, report, translate_images
+from cyclegan_fast.translation_plan import ImageOptions, plan
+from cyclegan_fast.translator import SignedTranslator, Translator
+from export.engine_card import Profile
+from export.onnx_translators import Backend, Device, load_translator
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Translate images with an exported generator, without PyTorch.
+
+    Give either --engine, which runs on the GPUs that it was built for, or --onnx, which runs on any CPU. Images are
+    resized to the size that the engine was built for, or to 256x256 for an ONNX file, unless --size or --keep-size says
+    otherwise. The same command continues a translation that was interrupted.
+
+    Examples:
+        python export/run.py photos --engine engines/x-a2b-float16.engine --out translated
+        python export/run.py "photos/**/*.jpg" --onnx engines/x-a2b-float32.onnx --keep-size --out translated
+    """
+
+    options: Annotated[ImageOptions, tyro.conf.arg(name="")]
+    engine: Path | None = None
+    """written by export/trt.py, with its .json file beside it; runs on an NVIDIA GPU through PyCUDA"""
+    onnx: Path | None = None
+    """written by export/to_onnx.py or export/trt.py"""
+    backend: Backend = "auto"
+    """of --onnx: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise"""
+    device: Device = "auto"
+    """of --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
+    amp: bool = False
+    """of --onnx with OpenVINO: compute in bfloat16 where the CPU has it"""
+
+    def check(self) -> None:
+        """Raises UserError for flags that contradict each other."""
+        # Not in __post_init__: of the outermost class tyro itself reports what that raises, as a box of several lines.
+        if (self.engine is None) == (self.onnx is None):
+            raise UserError("give either --engine FILE or --onnx FILE")
+        if self.engine is not None and (self.backend, self.device, self.amp) != ("auto", "auto", False):
+            raise UserError("--backend, --device and --amp go with --onnx: an engine has a GPU and a precision")
+
+
+def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions, int | None, list[str]]:
+    """What an engine of that profile can do of what was asked for: the options, the size, and notes on what changed.
+
+    The size is the side of the square that images are resized to, None for their own. Raises UserError for a --size
+    that it does not take, and where it was built for images that are no squares and none is given.
+    """
+    notes: list[str] = []
+    most = profile.largest[0]
+    if options.batch_size > most:
+        notes.append(f"the engine takes {profile}: batches of {most} instead of {options.batch_size}")
+        options = replace(options, batch_size=most)
+    if options.keep_size:
+        return options, None, notes
+    _, height, width = profile.usual
+    if options.size is None and height != width:
+        raise UserError(f"the engine was built for images of {width}x{height}: give --size, or --keep-size")
+    size = options.size or height
+    profile.check((profile.usual[0], size, size))
+    return options, size, notes
+
+
+@contextmanager
+def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Translator, str, Profile]]:
+    """An engine as a translator, what it computes with in words, and what it takes."""
+    from export.runtime import Engine
+
+    # Images of many sizes would compile and record for each what is then used once.
+    with Engine(path, cuda_graph=not options.keep_size) as engine:
+        card = engine.card
+        translator: Translator = (lambda pixels: engine(pixels)) if card.uint8_io else SignedTranslator(engine)
+        yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
+
+
+def run(command: CommandLine) -> int:
+    """Plan, load, translate, and say what happened; returns the exit status."""
+    command.check()
+    options = command.options
+    jobs = plan(options)
+    count = f"{len(jobs)} image{'' if len(jobs) == 1 else 's'}"
+
+    def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> None:
+        print(f"{count} through {file} at {f'{size}x{size}' if size else 'their own size'}; {means}")
+        report(translate_images(translator, jobs, options, size), options.out)
+
+    if command.engine is not None:
+        with engine_translator(command.engine, options) as (translator, means, profile):
+            options, size, notes = fit_to_engine(options, profile)
+            for note in notes:
+                print(f"note: {note}")
+            translate(translator, options, size, command.engine, means)
+    else:
+        assert command.onnx is not None
+        translator, means = load_translator(command.onnx, command.backend, command.device, amp=command.amp)
+        size = None if options.keep_size else options.size or BARE_WEIGHTS_SIZE
+        translate(translator, options, size, command.onnx, means)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(lambda: run(parse_command(CommandLine, "python export/run.py", arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,692 @@
+"""Running an engine, on a GPU that `fake_gpu` imitates: in which order what is called, and what every mistake says."""
+
+import ctypes
+import hashlib
+import importlib
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cyclegan_fast.errors import UserError
+from export import libraries, primary_context, runtime_cache, stream_graph
+from export.buffers import BLOCK, Buffer, grown
+from export.engine_card import EngineCard, Profile
+from export.replay import Replay, Way
+from export.runtime import Engine
+from export.stream_graph import GraphError, StreamGraph
+from tests.export.fake_gpu import FakeGpu, Rule, Stream
+from tests.export.fake_tensorrt import GOOD, FakeEngine, FakeTensorRT, upside_down
+
+ROOT = Path(__file__).parents[2]
+PROFILE = Profile((1, 8, 8), (1, 16, 16), (4, 1024, 1024))
+
+Machine = Callable[..., "World"]
+
+
+class World:
+    """A GPU, a library and an engine file."""
+
+    def __init__(self, folder: Path, gpu: FakeGpu, *, rtx: bool, uint8_io: bool, content: bytes = GOOD) -> None:
+        self.gpu = gpu
+        self.trt = FakeTensorRT(gpu, rtx=rtx, uint8_io=uint8_io)
+        self.path = folder / "x.engine"
+        self.path.write_bytes(content)
+        library = "tensorrt_rtx" if rtx else "tensorrt"
+        digest = hashlib.sha256(content).hexdigest()
+        self.card = EngineCard(
+            *(library, self.trt.module.__version__, ("sm86", "sm89"), "float16", "a2b", uint8_io, PROFILE),
+            *("image", "translated", "0" * 64, "0" * 64, digest, "0.1.0", {}),
+        )
+        self.card.write(self.path.with_suffix(".json"))
+
+    def engine(self, **options: Any) -> Engine:
+        return Engine(self.path, **options)
+
+    def images(self, count: int = 1, height: int = 16, width: int = 12, seed: int = 0) -> Any:
+        random = np.random.default_rng(seed)
+        if self.trt.uint8_io:
+            return random.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+        return random.uniform(-1, 1, (count, 3, height, width)).astype(np.float32)
+
+    def calls_of(self, function: Callable[[], Any]) -> list[str]:
+        before = len(self.gpu.calls)
+        function()
+        return self.gpu.calls[before:]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Makes a world and puts it where the modules look; after the test everything must be freed."""
+    worlds: list[World] = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+
+    def make(*, rtx: bool = True, uint8_io: bool = True, content: bytes = GOOD, **gpu: Any) -> World:
+        (folder := tmp_path / "engines").mkdir(exist_ok=True)
+        world = World(folder, FakeGpu(**gpu), rtx=rtx, uint8_io=uint8_io, content=content)
+        worlds.append(world)
+        monkeypatch.setattr(primary_context, "_OPEN", {})
+        monkeypatch.setattr(stream_graph, "driver_library", lambda: world.gpu.libcuda)
+        package = ModuleType("pycuda")
+        monkeypatch.setitem(sys.modules, "pycuda", package)
+        monkeypatch.setitem(sys.modules, "pycuda.driver", world.gpu.driver)
+        monkeypatch.setitem(sys.modules, world.card.library, world.trt.module)
+        return world
+
+    yield make
+    for world in worlds:
+        world.gpu.assert_all_freed()
+
+
+# --- one call after another ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rtx", [True, False])
+@pytest.mark.parametrize("uint8_io", [True, False])
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_translates_any_shape_in_any_order(machine: Machine, rtx: bool, uint8_io: bool, cuda_graph: bool) -> None:
+    world = machine(rtx=rtx, uint8_io=uint8_io)
+    with world.engine(cuda_graph=cuda_graph) as engine:
+        shapes = [(1, 16, 12), (1, 16, 12), (1, 16, 12), (4, 64, 8), (4, 64, 8), (4, 64, 8), (2, 8, 8), (1, 16, 12)]
+        results = []
+        for seed, shape in enumerate(shapes * 2):
+            images = world.images(*shape, seed=seed)
+            results.append((engine(images), images))
+        for result, images in results:  # at the end: no result shares memory with a later one
+            assert result.dtype == images.dtype
+            assert np.array_equal(result, upside_down(images))
+            assert result.flags.owndata
+
+
+def test_the_order_of_calls(machine: Machine) -> None:
+    world = machine()
+    images = world.images()
+    with world.engine() as engine:
+        assert world.gpu.calls == ["retain", "deserialize"]
+        copies = ["upload", "enqueue", "download", "synchronize"]
+        first = world.calls_of(lambda: engine(images))
+        buffers = ["allocate device", "allocate host"] * 2
+        assert [call for call in first if call != "synchronize"] == [*buffers, "shape [1, 16, 12, 3]", *copies[:-1]]
+        assert first[-4:] == copies
+        recording = ["cuStreamBeginCapture_v2", "enqueue", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"]
+        replay = ["upload", "cuGraphLaunch", "download", "synchronize"]
+        assert world.calls_of(lambda: engine(images)) == [*recording, "cuGraphDestroy", *replay]
+        assert world.calls_of(lambda: engine(images)) == replay
+        # Another shape: the graph goes before the context is set to something else, and memory stays.
+        other = world.images(1, 8, 8)
+        assert world.calls_of(lambda: engine(other)) == [
+            *("synchronize", "cuGraphExecDestroy", "shape [1, 8, 8, 3]", *copies)
+        ]
+        assert world.calls_of(lambda: engine(other))[:4] == recording
+        assert world.calls_of(lambda: engine(other)) == replay
+
+
+def test_without_graphs_a_shape_is_set_once(machine: Machine) -> None:
+    world = machine()
+    with world.engine(cuda_graph=False) as engine:
+        engine(world.images())
+        for _ in range(3):
+            calls = world.calls_of(lambda: engine(world.images()))
+            assert calls == ["upload", "enqueue", "download", "synchronize"]
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_a_thousand_runs_allocate_nothing_after_the_first(machine: Machine, cuda_graph: bool) -> None:
+    world = machine()
+    with world.engine(cuda_graph=cuda_graph) as engine:
+        engine(world.images())
+        used, memory = world.gpu.used, list(world.gpu.memory)
+        calls = world.calls_of(lambda: [engine(world.images()) for _ in range(1000)])
+        assert not [call for call in calls if "allocate" in call or "free" in call]
+        assert (world.gpu.used, list(world.gpu.memory)) == (used, memory)
+        assert len(world.gpu.graphs) == cuda_graph
+        assert sum(call == "cuStreamBeginCapture_v2" for call in calls) == cuda_graph
+
+
+def test_buffers_grow_and_are_kept(machine: Machine) -> None:
+    """A shape that needs more moves the buffers, which the graph and the context have to follow; a smaller one not."""
+    world = machine()
+    with world.engine() as engine:
+        small, large = world.images(1, 16, 16), world.images(2, 1024, 1024)
+        for images in (small, small, small):
+            assert np.array_equal(engine(images), upside_down(images))
+        assert world.gpu.used == 2 * BLOCK
+        calls = world.calls_of(lambda: engine(large))
+        assert calls.index("cuGraphExecDestroy") < calls.index("free device") < calls.index("allocate device")
+        assert world.gpu.used == 2 * grown(0, large.nbytes) == 2 * 3 * BLOCK
+        for images in (large, large, small, small, small, large, large):
+            calls = world.calls_of(lambda images=images: engine(images))  # type: ignore[misc]
+            assert not [call for call in calls if "allocate" in call or "free" in call]
+            assert np.array_equal(engine(images), upside_down(images))
+
+
+def test_arrays_of_any_strides(machine: Machine) -> None:
+    world = machine(uint8_io=False)
+    with world.engine() as engine:
+        pixels_last = np.ascontiguousarray(world.images(2, 16, 8).transpose(0, 2, 3, 1))
+        for images in (
+            pixels_last.transpose(0, 3, 1, 2),
+            world.images(4, 16, 8)[::2],
+            world.images(2, 16, 8)[..., ::-1],
+        ):
+            assert not images.flags.c_contiguous
+            assert np.array_equal(engine(images), upside_down(images))
+
+
+def test_closing_twice_and_calling_after(machine: Machine) -> None:
+    world = machine()
+    engine = world.engine()
+    kept = engine.worker()
+    engine.close()
+    engine.close()
+    for call in (engine, kept, lambda _: engine.worker()):
+        with pytest.raises(UserError, match="the engine is closed"):
+            call(world.images())
+
+
+# --- decisions -----------------------------------------------------------------------------------------------------
+
+
+def test_growth_is_by_whole_blocks() -> None:
+    assert [grown(0, 1), grown(0, BLOCK), grown(0, BLOCK + 1)] == [BLOCK, BLOCK, 2 * BLOCK]
+    assert [grown(3 * BLOCK, 1), grown(3 * BLOCK, 3 * BLOCK)] == [3 * BLOCK] * 2
+
+
+def test_a_graph_serves_only_the_shape_of_the_call_before() -> None:
+    a, b = (1, 8, 8), (2, 8, 8)
+    replay = Replay(enabled=True)
+    assert replay.way(a) is Way.SET_UP
+    replay.set_to(a)
+    assert (replay.way(a), replay.way(b)) == (Way.RECORD, Way.SET_UP)
+    replay.is_recorded = True
+    assert (replay.way(a), replay.way(b)) == (Way.REPLAY, Way.SET_UP)
+    replay.set_to(b)
+    assert (replay.way(b), replay.way(a)) == (Way.RECORD, Way.SET_UP)
+    replay.set_to(None)
+    assert replay.way(b) is Way.SET_UP
+    plain = Replay(enabled=False, shape=a)
+    assert (plain.way(a), plain.way(b)) == (Way.ENQUEUE, Way.SET_UP)
+
+
+# --- threads -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rtx", [True, False])
+def test_two_threads_with_a_worker_each(machine: Machine, rtx: bool) -> None:
+    """Both are inside the engine at once, on streams of their own; the context is current on neither in between."""
+    world = machine(rtx=rtx)
+    with world.engine() as engine:
+        workers = [engine.worker(), engine.worker()]
+        both = threading.Barrier(2, timeout=20)
+
+        def work(index: int) -> set[int]:
+            for turn in range(6):
+                images = world.images(1 + index, 16, 8 + 4 * index, seed=turn)
+                both.wait()
+                assert np.array_equal(workers[index](images), upside_down(images))
+                assert world.gpu.depth == 0
+            return set(world.gpu.streams)
+
+        with ThreadPoolExecutor(2) as pool:
+            streams = [future.result(30) for future in [pool.submit(work, index) for index in range(2)]]
+        assert len(streams[0] | streams[1]) == 2
+        assert len(world.gpu.graphs) == 2
+
+
+def test_threads_that_share_an_engine_get_a_worker_each(machine: Machine) -> None:
+    world = machine()
+    with world.engine() as engine:
+        inside = threading.Barrier(3, timeout=20)
+        engine.worker()  # which the others must leave alone
+        synchronize = world.gpu.calls.append
+
+        def wait_inside(call: str) -> None:
+            synchronize(call)
+            if call == "download":
+                inside.wait()
+
+        world.gpu.log = wait_inside  # type: ignore[method-assign]
+
+        def work(seed: int) -> bool:
+            images = world.images(seed=seed)
+            return bool(np.array_equal(engine(images), upside_down(images)))
+
+        with ThreadPoolExecutor(3) as pool:
+            assert all(pool.map(work, range(9)))
+        assert world.gpu.live["context"] == 1 + 3, "a worker for each of three threads, used three times each"
+
+
+def test_a_repeated_shape_finds_the_worker_with_its_graph(machine: Machine) -> None:
+    world = machine()
+    with world.engine() as engine:
+        a, b = world.images(1), world.images(2)
+        inside = threading.Barrier(2, timeout=20)
+        log = world.gpu.log
+        world.gpu.log = lambda call: (log(call), inside.wait() if call == "download" else None)[0]  # type: ignore[method-assign,func-returns-value]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(engine, [a, b]))
+        world.gpu.log = log  # type: ignore[method-assign]
+        calls = world.calls_of(lambda: [engine(images) for images in (a, b, a, b, a, b)])
+        assert not [call for call in calls if call.startswith("shape")], "each worker stays with its shape"
+        assert calls.count("cuGraphLaunch") == 6
+
+
+def test_a_worker_called_by_two_threads_at_once_takes_one_after_the_other(machine: Machine) -> None:
+    world = machine()
+    with world.engine() as engine, ThreadPoolExecutor(4) as pool:
+        worker = engine.worker()
+        batches = [world.images(1 + seed % 3, seed=seed) for seed in range(40)]
+        for images, result in zip(batches, pool.map(worker, batches), strict=True):
+            assert np.array_equal(result, upside_down(images))
+
+
+# --- graphs that cannot be ------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_cannot_be_recorded_runs_without_a_graph(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = machine()
+    world.trt.is_capturable = False
+    with world.engine() as engine:
+        for seed in range(4):
+            assert np.array_equal(engine(images := world.images(seed=seed)), upside_down(images))
+    assert "cuStreamBeginCapture_v2" not in world.gpu.calls
+    assert caplog.text.count("without a CUDA graph") == 1
+
+
+@pytest.mark.parametrize("function", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
+def test_a_recording_that_fails_is_logged_and_the_call_computes(
+    machine: Machine, function: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = machine()
+    world.gpu.libcuda.fails = function
+    with world.engine() as engine:
+        for seed in range(4):
+            assert np.array_equal(engine(images := world.images(seed=seed)), upside_down(images))
+    assert world.gpu.calls.count(function) == 1, "not tried again at every call"
+    assert f"{function} failed: CUDA_ERROR_UNKNOWN" in caplog.text
+
+
+def test_a_launch_that_fails_is_an_error_and_frees_everything(machine: Machine) -> None:
+    world = machine()
+    with world.engine() as engine:
+        engine(world.images())
+        world.gpu.libcuda.fails = "cuGraphLaunch"
+        with pytest.raises(GraphError, match="cuGraphLaunch failed: CUDA_ERROR_UNKNOWN"):
+            engine(world.images())
+        world.gpu.libcuda.fails = None
+        assert np.array_equal(engine(world.images()), upside_down(world.images()))
+
+
+def test_an_enqueue_that_raises_ends_the_recording(machine: Machine) -> None:
+    world = machine()
+    with world.engine() as engine:
+        worker = engine.worker()
+        (handle,) = world.gpu.streams
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        def invalidate() -> None:
+            world.gpu.stream(handle).recording_is_invalid = True
+
+        with primary_context.open_gpu(0).current():
+            with pytest.raises(KeyboardInterrupt):
+                StreamGraph(handle, interrupt)
+            assert world.gpu.stream(handle).recording is None
+            with pytest.raises(GraphError, match="CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"):
+                StreamGraph(handle, invalidate)
+        assert not world.gpu.graphs
+        assert np.array_equal(worker(images := world.images()), upside_down(images))
+
+
+def test_handles_are_not_cut_to_32_bits() -> None:
+    """What ctypes makes of the arguments, with a C library in place of the driver's."""
+    library = ctypes.CDLL(None)
+    for name, arguments in stream_graph._SIGNATURES.items():
+        assert arguments[0] is not ctypes.c_uint, name
+    function = library.labs
+    function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_long
+    assert function(0x7F00_0000_0001) == 0x7F00_0000_0001
+
+
+# --- kernels that TensorRT for RTX compiled --------------------------------------------------------------------------
+
+
+def test_compiled_kernels_are_kept_beside_the_engine(machine: Machine) -> None:
+    world = machine()
+    cache = world.path.with_name("x.engine.cache")
+    with world.engine() as engine:
+        engine(world.images())
+        assert not cache.exists()
+    assert cache.read_bytes() == b"kernels:(1, 16, 12, 3)"
+    assert list(world.path.parent.glob(".*")) == []
+    world.trt.compiled.clear()
+    modified = cache.stat().st_mtime_ns
+    with world.engine() as engine:
+        assert world.trt.compiled == {b"(1, 16, 12, 3)"}, "read before the first call"
+        engine(world.images())
+    assert cache.stat().st_mtime_ns == modified, "nothing new, nothing written"
+
+
+def test_kernels_of_another_gpu_are_compiled_anew(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    world = machine()
+    cache = world.path.with_name("x.engine.cache")
+    cache.write_bytes(b"something else")
+    with world.engine() as engine:
+        engine(world.images())
+    assert f"{cache} has kernels of another GPU" in caplog.text
+    assert cache.read_bytes().startswith(b"kernels:")
+
+
+def test_a_folder_that_cannot_be_written_to(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = machine()
+    write = runtime_cache.write_atomically
+
+    def refuse(path: Path, content: bytes) -> None:
+        if path.parent == world.path.parent:
+            raise UserError(f"could not write {path}: Read-only file system")
+        write(path, content)
+
+    monkeypatch.setattr(runtime_cache, "write_atomically", refuse)
+    with world.engine() as engine:
+        engine(world.images())
+    (written,) = (tmp_path / "caches" / "cyclegan-fast" / "engines").iterdir()
+    assert written.name == f"{world.card.engine_sha256[:16]}.cache"
+    world.trt.compiled.clear()
+    with world.engine():
+        assert world.trt.compiled == {b"(1, 16, 12, 3)"}
+    assert "not kept" not in caplog.text
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with world.engine() as engine:
+        engine(world.images(2))
+    assert "are not kept, and compiled again next time" in caplog.text
+
+
+def test_kernels_for_a_graph_are_compiled_before_it_is_recorded(machine: Machine) -> None:
+    for cuda_graph, name in ((True, "EAGER"), (False, None)):
+        world = machine()
+        with world.engine(cuda_graph=cuda_graph) as engine:
+            strategy = engine._config.dynamic_shapes_kernel_specialization_strategy
+            assert (strategy.name if strategy else None) == name
+            assert engine._config.cache is not None
+
+
+# --- what is wrong with what was given ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([[1]], r"takes an array of uint8 \[N, H, W, 3\], got list"),
+        (np.zeros((1, 16, 16, 3), np.float32), r"takes uint8 \[N, H, W, 3\], got float32 \[1, 16, 16, 3\]"),
+        (np.zeros((1, 16, 16, 3), np.int8), "got int8"),
+        (np.zeros((16, 16, 3), np.uint8), r"got uint8 \[16, 16, 3\]"),
+        (np.zeros((1, 3, 16, 16), np.uint8), r"got uint8 \[1, 3, 16, 16\]"),
+        (np.zeros((1, 18, 16, 3), np.uint8), "multiples of 4, got 16x18 pixels"),
+        (np.zeros((5, 16, 16, 3), np.uint8), "5 images of 16x16 pixels do not fit this engine, which takes 1 to 4"),
+        (np.zeros((0, 16, 16, 3), np.uint8), "0 images of 16x16 pixels do not fit"),
+        (np.zeros((1, 2048, 16, 3), np.uint8), "1 images of 16x2048 pixels do not fit"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "4x4 pixels do not fit"),
+    ],
+)
+def test_arrays_that_an_engine_does_not_take(machine: Machine, images: Any, message: str) -> None:
+    world = machine()
+    with world.engine() as engine, pytest.raises(UserError, match=message):
+        engine(images)
+    assert "allocate device" not in world.gpu.calls
+
+
+def test_floats_that_an_engine_does_not_take(machine: Machine) -> None:
+    world = machine(uint8_io=False)
+    with world.engine() as engine:
+        for images in (
+            np.zeros((1, 3, 16, 16)),
+            np.zeros((1, 3, 16, 16), ">f4"),
+            np.zeros((1, 16, 16, 3), np.float32),
+            np.zeros((1, 16, 16, 3), np.uint8),
+        ):
+            with pytest.raises(UserError, match=r"takes float32 \[N, 3, H, W\] in \[-1, 1\], got"):
+                engine(images)
+
+
+def test_what_the_library_refuses_is_quoted_and_the_next_call_computes(machine: Machine) -> None:
+    world = machine()
+    with world.engine() as engine:
+        for flag, message in (
+            ("refuses_shape", r"refused the shape \[1, 16, 12, 3\]: Static dimension mismatch"),
+            ("enqueue_fails", "the engine could not run: Cask convolution execution failed"),
+        ):
+            setattr(world.trt, flag, True)
+            with pytest.raises(UserError, match=message):
+                engine(world.images())
+            setattr(world.trt, flag, False)
+            assert np.array_equal(engine(world.images()), upside_down(world.images()))
+        world.trt.context_fails = True
+        with pytest.raises(UserError, match=r"could not make room for a worker.*: Requested size was 9 bytes"):
+            engine.worker()
+        world.trt.context_fails = False
+        assert np.array_equal(engine(world.images()), upside_down(world.images()))
+
+
+def test_out_of_memory_says_what_does_not_fit_and_smaller_images_still_do(machine: Machine) -> None:
+    world = machine(total=4 * BLOCK)
+    with world.engine() as engine:
+        engine(world.images())
+        message = r"2 images of 1024x1024 pixels does not fit the memory of the Fake GPU, of which 0.00 GiB are free"
+        with pytest.raises(UserError, match=message):
+            engine(world.images(2, 1024, 1024))
+        for seed in range(3):
+            assert np.array_equal(engine(images := world.images(seed=seed)), upside_down(images))
+
+
+# --- files, libraries and GPUs that do not fit ------------------------------------------------------------------------
+
+
+def refused(world: World, message: str, **options: Any) -> None:
+    """The engine is refused with `message`, before the library sees it."""
+    with pytest.raises(UserError, match=message) as error:
+        world.engine(**options)
+    assert "\n" not in str(error.value)
+    assert "deserialize" not in world.gpu.calls
+
+
+def test_engines_that_do_not_belong_here_are_never_deserialised(machine: Machine) -> None:
+    refused(machine(capability=(9, 0)), "built for sm86, sm89 and this GPU is sm90: build it with --target sm90")
+    world = machine()
+    world.trt.module.__version__ = "1.8.0"
+    refused(world, "built by tensorrt_rtx 1.7.1 and runs with exactly that, not with tensorrt_rtx 1.8.0")
+    world.path.write_bytes(GOOD[:-1])
+    refused(world, "damaged")
+    world.path.unlink()
+    refused(world, "no engine .*x.engine: python export/trt.py writes one")
+    world.path.with_suffix(".json").write_text("{}")
+    refused(world, "does not describe an engine")
+    world.path.with_suffix(".json").unlink()
+    refused(world, "runs only with the file that was written beside it")
+    refused(machine(), "there is no GPU 1 here: 1 found", device=1)
+    refused(machine(count=0), "there is no GPU 0 here: 0 found, counted from 0. .*run.py --onnx")
+
+
+def test_a_foreign_file_that_the_library_does_not_know(machine: Machine) -> None:
+    world = machine(content=b"a foreign file")
+    with pytest.raises(UserError, match=r"x.engine cannot be loaded: Serialization assertion magicTag failed"):
+        world.engine()
+
+
+def test_an_engine_of_other_tensors_than_its_card_says(machine: Machine) -> None:
+    world = machine()
+    world.trt.uint8_io = False
+    with pytest.raises(UserError, match=r"not image and translated as uint8 \[N, H, W, 3\]"):
+        world.engine()
+    world = machine()
+    world.trt.names = ["input", "output"]
+    with pytest.raises(UserError, match="takes and gives input, output, not image and translated"):
+        world.engine()
+
+
+def test_without_pycuda_or_a_driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = machine()
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    refused(
+        world, "`pip install pycuda`, .* needs a CUDA toolkit .*cuda.h, curand.h.* python export/run.py --onnx FILE"
+    )
+
+    load = importlib.import_module
+
+    def no_driver(name: str) -> Any:
+        if name == "pycuda.driver":
+            raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+        return load(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(primary_context.importlib, "import_module", no_driver)  # type: ignore[attr-defined]
+        refused(world, "there is no CUDA driver here")
+
+    def init() -> None:
+        raise world.gpu.driver.RuntimeError("cuInit failed: no CUDA-capable device is detected")
+
+    monkeypatch.setitem(sys.modules, "pycuda.driver", world.gpu.driver)
+    monkeypatch.setattr(world.gpu.driver, "init", init)
+    refused(world, "the CUDA driver finds none here .*no CUDA-capable device")
+
+
+def test_without_the_library(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = machine()
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    refused(world, "tensorrt_rtx cannot be imported")
+    assert world.card.library in libraries.MODULES.values()
+
+
+# --- everything is freed ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["create_runtime_config", "get_tensor_mode", "create_execution_context"])
+def test_an_exception_half_way_frees_everything(machine: Machine, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """`machine` checks at the end that nothing is left."""
+
+    class Interrupt:
+        """No function, which would be given the engine, and its frame in the traceback would keep it."""
+
+        def __call__(self, *_: Any) -> Any:
+            raise KeyboardInterrupt
+
+    world = machine()
+    monkeypatch.setattr(FakeEngine, step, Interrupt())
+    with pytest.raises(KeyboardInterrupt), world.engine() as engine:
+        engine(world.images())
+    assert world.gpu.depth == 0
+
+
+@pytest.mark.parametrize("failing", range(1, 5))
+def test_each_allocation_may_fail(machine: Machine, failing: int) -> None:
+    world = machine()
+    allocations = 0
+    for name in ("mem_alloc", "pagelocked_empty"):
+        original = getattr(world.gpu.driver, name)
+
+        def allocate(*arguments: Any, original: Any = original) -> Any:
+            nonlocal allocations
+            allocations += 1
+            if allocations == failing:
+                raise world.gpu.driver.MemoryError("out of memory")
+            return original(*arguments)
+
+        setattr(world.gpu.driver, name, allocate)
+    with world.engine() as engine:
+        with pytest.raises(UserError, match="does not fit the memory"):
+            engine(world.images())
+        assert np.array_equal(engine(world.images()), upside_down(world.images()))
+
+
+def test_a_gpu_is_taken_once_and_let_go_of_at_the_end(machine: Machine) -> None:
+    world = machine()
+    for _ in range(3):
+        with world.engine() as engine:
+            engine(world.images())
+    assert world.gpu.calls.count("retain") == 1
+    assert "detach" not in world.gpu.calls
+    primary_context.release_all()
+    primary_context.release_all()
+    assert world.gpu.calls.count("detach") == 1
+
+
+def test_an_interrupt_while_waiting_frees_nothing_in_use(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = machine()
+    original, interrupts = Stream.synchronize, [KeyboardInterrupt()]
+
+    def synchronize(self: Stream) -> None:
+        if self.pending and interrupts:
+            raise interrupts.pop()
+        original(self)
+
+    with world.engine() as engine:
+        engine(world.images())
+        monkeypatch.setattr(Stream, "synchronize", synchronize)
+        with pytest.raises(KeyboardInterrupt):
+            engine(world.images(2))
+
+
+def test_the_fakes_notice_what_they_are_for(machine: Machine) -> None:
+    """Memory freed without a context, twice or in use, and work without one."""
+    world = machine()
+    gpu = primary_context.open_gpu(0)
+    with pytest.raises(Rule, match="without a current context"):
+        Buffer(gpu).grow_to(1)
+    with gpu.current():
+        buffer, stream = Buffer(gpu), world.gpu.driver.Stream(1)
+        buffer.grow_to(10)
+        buffer.view((10,), np.uint8)[:] = 1
+        buffer.upload(10, stream)
+        with pytest.raises(Rule, match="while work is pending"):
+            world.gpu.memory[buffer.address].free()
+        stream.synchronize()
+        memory = world.gpu.memory[buffer.address]
+        buffer.free()
+        buffer.free()
+        with pytest.raises(Rule, match="freed twice"):
+            memory.free()
+        del stream
+
+
+# --- what is imported -------------------------------------------------------------------------------------------------
+
+IMPORTS = """
+import sys
+for name in ("torch", "PIL", "tyro", "onnx", "onnxruntime", "openvino", "tqdm", "scipy", "yaml"):
+    sys.modules[name] = None  # whatever imports it fails
+from export.runtime import Engine
+from cyclegan_fast.errors import UserError
+try:
+    Engine(sys.argv[1])
+except (UserError, AttributeError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_needs_nothing_but_numpy_pycuda_and_the_library() -> None:
+    ended = subprocess.run([sys.executable, "-c", IMPORTS, "x"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_library_speaks_through_pythons_log(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    world = machine()
+    with caplog.at_level(logging.DEBUG, logger="tensorrt"), world.engine() as engine:
+        for name in ("ERROR", "WARNING", "INFO", "VERBOSE"):
+            engine._messages.log(world.trt.severity(name), f"{name}\nof the library")
+        assert engine._messages.last == "WARNING of the library"
+    levels = [record.levelname for record in caplog.records if record.name == "tensorrt"]
+    assert levels == ["ERROR", "WARNING", "DEBUG", "DEBUG"]
