@@ -421,6 +421,16 @@ def test_unreadable_images_are_named_skipped_and_counted(
     assert "--strict" in error
 
 
+def test_images_beyond_pillows_limit_are_explained(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+    source = draw(tmp_path / "image.png", 20, 16)
+    flags = ["--checkpoint", str(weights), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([str(source), *flags]) == 2
+    assert f"{source}: has more than the 200 pixels that Pillow takes" in capsys.readouterr().err
+
+
 def test_only_unreadable_images_are_an_error(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"no picture")
