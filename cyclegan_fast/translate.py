@@ -110,7 +110,14 @@ def _count(number: int, noun: str = "image") -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def translate_images(translator: Translator, jobs: Sequence[Job], options: ImageOptions, size: int | None) -> Summary:
+def translate_images(
+    translator: Translator,
+    jobs: Sequence[Job],
+    options: ImageOptions,
+    size: int | None,
+    *,
+    one_at_a_time: bool = False,
+) -> Summary:
     """Translate every job whose target is not there yet (with `options.overwrite`, every job), and draw the overview.
 
     Threads decode ahead and write behind, so that the translator does not wait for either.
@@ -120,6 +127,8 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
         jobs: from `plan`.
         options: `images`, `size` and `keep_size` are not read here: they are in `jobs` and `size`.
         size: side of the square that images are resized to, or None to keep each image's own.
+        one_at_a_time: for images so large that none should be in memory beside the one that is translated: nothing is
+            decoded ahead or written behind, and `options.batch_size` is 1.
 
     Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where a file cannot be
     written. A file appears whole or not at all.
@@ -128,16 +137,18 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
     todo = [job for job in jobs if options.overwrite or not job.target.exists()]
     unreadable: list[str] = []
     writing: deque[Future[None]] = deque()
-    depth = 2 * max(THREADS, options.batch_size)
+    threads = 1 if one_at_a_time else THREADS
+    batch_size = 1 if one_at_a_time else options.batch_size
+    depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size)
     progress = tqdm(total=len(todo), desc="translating", unit="image", disable=None)
     with (
-        ThreadPoolExecutor(THREADS, thread_name_prefix="images") as pool,
+        ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
         closing(ahead(pool, lambda job: _try_to_prepare(job, size), todo, depth)) as decoded,
         progress,
     ):
-        for batch in same_shaped(_readable(decoded, unreadable, options.strict), options.batch_size):
+        for batch in same_shaped(_readable(decoded, unreadable, options.strict), batch_size):
             try:
-                translated = translator(np.stack([prepared.pixels for prepared in batch]))
+                translated = translator(_stack(batch))
             except NotFinite as error:
                 raise UserError(
                     f"{batch[error.index].job.source}: the translation is not finite: the network's weights have "
@@ -167,6 +178,11 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
     )
 
 
+def _stack(batch: Sequence[Prepared]) -> Pixels:
+    """[N, H, W, 3]; one image, which may be very large, is not copied."""
+    return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
+
+
 def _try_to_prepare(job: Job, size: int | None) -> Prepared | UnreadableImage:
     try:
         return prepare(job, size)
@@ -189,10 +205,13 @@ def same_shaped(images: Iterable[Prepared], most: int) -> Iterator[list[Prepared
     """Consecutive images of one shape in groups of at most `most`, in order."""
     group: list[Prepared] = []
     for image in images:
-        if group and (len(group) == most or image.pixels.shape != group[0].pixels.shape):
+        if group and image.pixels.shape != group[0].pixels.shape:
             yield group
             group = []
         group.append(image)
+        if len(group) == most:  # before the next image is decoded
+            yield group
+            group = []
     if group:
         yield group
 
