@@ -8,6 +8,7 @@ import inspect
 import math
 import os
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -229,6 +230,7 @@ class CommandLine:
     Examples:
         python -m cyclegan_fast.translate photos --checkpoint runs/x --direction a2b --out translated
         python -m cyclegan_fast.translate "photos/**/*.jpg" --keep-size --format png --out translated
+        python -m cyclegan_fast.translate panorama.jpg --tile --scratch /var/tmp --out translated
     """
 
     options: Annotated[ImageOptions, tyro.conf.arg(name="")]
@@ -240,6 +242,17 @@ class CommandLine:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    tile: bool = False
+    """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files;
+    at their own size unless --size is given"""
+    scratch: Path | None = None
+    """folder for the scratch files of --tile, on a disk; by default the system's for temporary files"""
+
+    def size_of(self, config: dict[str, Any], origin: Path) -> int | None:
+        """Side of the square that images are resized to, or None for their own; `config` is that of the run."""
+        if self.options.keep_size or (self.tile and self.options.size is None):
+            return None
+        return self.options.size or trained_size(config, origin)
 
 
 def parse(arguments: Sequence[str] | None = None) -> CommandLine:
@@ -281,6 +294,8 @@ def trained_size(config: dict[str, Any], origin: Path) -> int:
 def translate(command: CommandLine) -> int:
     """Plan, load, translate, and say what happened; returns the exit status."""
     options = command.options
+    if command.scratch is not None and not command.tile:
+        raise UserError("--scratch is for the scratch files of --tile: give both or neither")
     jobs = plan(options)
     checkpoint = command.checkpoint or newest_run(RUNS)
 
@@ -291,14 +306,21 @@ def translate(command: CommandLine) -> int:
     dtype, remark = working_dtype(device, command.amp, "auto")
     warnings: list[str] = []
     network, config = load_generator(checkpoint, command.direction, warnings)
-    size = None if options.keep_size else options.size or trained_size(config, checkpoint)
+    size = command.size_of(config, checkpoint)
     print(
         f"{_count(len(jobs))} through {checkpoint} ({command.direction if config else 'bare weights'}) "
         f"at {f'{size}x{size}' if size else 'their own size'}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
     )
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {line}")
-    report(translate_images(TorchTranslator(network, device, dtype), jobs, options, size), options.out)
+    translator: Translator
+    if command.tile:
+        from cyclegan_fast.tiled import TiledTranslator
+
+        translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
+    else:
+        translator = TorchTranslator(network, device, dtype)
+    report(translate_images(translator, jobs, options, size, one_at_a_time=command.tile), options.out)
     return 0
 
 
