@@ -37,7 +37,11 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        # Pillow raises at twice its limit, and warns at once.
+        reason = f"has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels that Pillow takes; cut it into parts"
+        raise UnreadableImage(f"{path}: {reason}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UnreadableImage(f"{path}: {reason}") from error
 

@@ -7,6 +7,7 @@ PyTorch. That is why torch is imported only where it is used; it also keeps --he
 import math
 import os
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -110,7 +111,14 @@ def _count(number: int, noun: str = "image") -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def translate_images(translator: Translator, jobs: Sequence[Job], options: ImageOptions, size: int | None) -> Summary:
+def translate_images(
+    translator: Translator,
+    jobs: Sequence[Job],
+    options: ImageOptions,
+    size: int | None,
+    *,
+    one_at_a_time: bool = False,
+) -> Summary:
     """Translate every job whose target is not there yet (with `options.overwrite`, every job), and draw the overview.
 
     Threads decode ahead and write behind, so that the translator does not wait for either.
@@ -120,6 +128,8 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
         jobs: from `plan`.
         options: `images`, `size` and `keep_size` are not read here: they are in `jobs` and `size`.
         size: side of the square that images are resized to, or None to keep each image's own.
+        one_at_a_time: for images so large that none should be in memory beside the one that is translated: nothing is
+            decoded ahead or written behind, and `options.batch_size` is 1.
 
     Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where a file cannot be
     written. A file appears whole or not at all.
@@ -128,16 +138,18 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
     todo = [job for job in jobs if options.overwrite or not job.target.exists()]
     unreadable: list[str] = []
     writing: deque[Future[None]] = deque()
-    depth = 2 * max(THREADS, options.batch_size)
+    threads = 1 if one_at_a_time else THREADS
+    batch_size = 1 if one_at_a_time else options.batch_size
+    depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size)
     progress = tqdm(total=len(todo), desc="translating", unit="image", disable=None)
     with (
-        ThreadPoolExecutor(THREADS, thread_name_prefix="images") as pool,
+        ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
         closing(ahead(pool, lambda job: _try_to_prepare(job, size), todo, depth)) as decoded,
         progress,
     ):
-        for batch in same_shaped(_readable(decoded, unreadable, options.strict), options.batch_size):
+        for batch in same_shaped(_readable(decoded, unreadable, options.strict), batch_size):
             try:
-                translated = translator(np.stack([prepared.pixels for prepared in batch]))
+                translated = translator(_stack(batch))
             except NotFinite as error:
                 raise UserError(
                     f"{batch[error.index].job.source}: the translation is not finite: the network's weights have "
@@ -167,6 +179,11 @@ def translate_images(translator: Translator, jobs: Sequence[Job], options: Image
     )
 
 
+def _stack(batch: Sequence[Prepared]) -> Pixels:
+    """[N, H, W, 3]; one image, which may be very large, is not copied."""
+    return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
+
+
 def _try_to_prepare(job: Job, size: int | None) -> Prepared | UnreadableImage:
     try:
         return prepare(job, size)
@@ -189,10 +206,13 @@ def same_shaped(images: Iterable[Prepared], most: int) -> Iterator[list[Prepared
     """Consecutive images of one shape in groups of at most `most`, in order."""
     group: list[Prepared] = []
     for image in images:
-        if group and (len(group) == most or image.pixels.shape != group[0].pixels.shape):
+        if group and image.pixels.shape != group[0].pixels.shape:
             yield group
             group = []
         group.append(image)
+        if len(group) == most:  # before the next image is decoded
+            yield group
+            group = []
     if group:
         yield group
 
@@ -210,6 +230,7 @@ class CommandLine:
     Examples:
         python -m cyclegan_fast.translate photos --checkpoint runs/x --direction a2b --out translated
         python -m cyclegan_fast.translate "photos/**/*.jpg" --keep-size --format png --out translated
+        python -m cyclegan_fast.translate panorama.jpg --tile --scratch /var/tmp --out translated
     """
 
     options: Annotated[ImageOptions, tyro.conf.arg(name="")]
@@ -221,6 +242,17 @@ class CommandLine:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    tile: bool = False
+    """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files;
+    at their own size unless --size is given"""
+    scratch: Path | None = None
+    """folder for the scratch files of --tile, on a disk; by default the system's for temporary files"""
+
+    def size_of(self, config: dict[str, Any], origin: Path) -> int | None:
+        """Side of the square that images are resized to, or None for their own; `config` is that of the run."""
+        if self.options.keep_size or (self.tile and self.options.size is None):
+            return None
+        return self.options.size or trained_size(config, origin)
 
 
 def newest_run(runs: Path) -> Path:
@@ -245,6 +277,8 @@ def trained_size(config: dict[str, Any], origin: Path) -> int:
 def translate(command: CommandLine) -> int:
     """Plan, load, translate, and say what happened; returns the exit status."""
     options = command.options
+    if command.scratch is not None and not command.tile:
+        raise UserError("--scratch is for the scratch files of --tile: give both or neither")
     jobs = plan(options)
     checkpoint = command.checkpoint or newest_run(RUNS)
 
@@ -255,14 +289,21 @@ def translate(command: CommandLine) -> int:
     dtype, remark = working_dtype(device, command.amp, "auto")
     warnings: list[str] = []
     network, config, _ = load_generator(checkpoint, command.direction, warnings)
-    size = None if options.keep_size else options.size or trained_size(config, checkpoint)
+    size = command.size_of(config, checkpoint)
     print(
         f"{_count(len(jobs))} through {checkpoint} ({command.direction if config else 'bare weights'}) "
         f"at {f'{size}x{size}' if size else 'their own size'}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
     )
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {line}")
-    report(translate_images(TorchTranslator(network, device, dtype), jobs, options, size), options.out)
+    translator: Translator
+    if command.tile:
+        from cyclegan_fast.tiled import TiledTranslator
+
+        translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
+    else:
+        translator = TorchTranslator(network, device, dtype)
+    report(translate_images(translator, jobs, options, size, one_at_a_time=command.tile), options.out)
     return 0
 
 

@@ -83,6 +83,6 @@ class TorchTranslator(SignedTranslator):
             count, _, height, width = images.shape
             raise UserError(
                 f"{count} images of {width}x{height} do not fit the memory of {self.device}: "
-                "lower --batch-size, or give a smaller --size"
+                "lower --batch-size, give a smaller --size, or --tile"
             ) from error
         return translated

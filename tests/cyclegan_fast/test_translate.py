@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from cyclegan_fast import config as configuration, contact_sheet
+from cyclegan_fast import config as configuration, contact_sheet, translate
 from cyclegan_fast.checkpoint import CONTENT, save, to_original
 from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.data import held_out_preparation
@@ -180,6 +181,30 @@ def test_keep_size_batches_images_of_one_shape_and_mixes_up_none(tmp_path: Path,
     for index in range(6):
         source = pixels_of(tmp_path / "in" / f"{index}.png")
         assert np.array_equal(pixels_of(tmp_path / "out" / f"{index}.png"), 255 - source)
+
+
+def test_one_image_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(3):
+        draw(tmp_path / "in" / f"{index}.png", 16, 16, seed=index)
+    happened: list[str] = []
+
+    def read(path: Path) -> object:
+        happened.append(f"read {path.stem}")
+        return read_image(path)
+
+    def negative(pixels: Pixels) -> Pixels:
+        written = len(list((tmp_path / "out").glob("*.png")))
+        happened.append(f"translate {len(pixels)}, {written} written")
+        time.sleep(0.05)  # for threads that would read ahead
+        return 255 - pixels
+
+    monkeypatch.setattr(translate, "read_image", read)
+    options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", batch_size=4, no_contact_sheet=True)
+    translate_images(negative, plan(options), options, None, one_at_a_time=True)
+    assert happened == [line for index in range(3) for line in (f"read {index}", f"translate 1, {index} written")]
+    for index in range(3):
+        source, written = (pixels_of(tmp_path / folder / f"{index}.png") for folder in ("in", "out"))
+        assert np.array_equal(written, 255 - source)
 
 
 def test_unusual_images_are_translated_as_upright_rgb(tmp_path: Path, run: Run, network: ResnetGenerator) -> None:
@@ -419,6 +444,16 @@ def test_unreadable_images_are_named_skipped_and_counted(
     error = capsys.readouterr().err
     assert str(photos / "broken.jpg") in error
     assert "--strict" in error
+
+
+def test_images_beyond_pillows_limit_are_explained(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+    source = draw(tmp_path / "image.png", 20, 16)
+    flags = ["--checkpoint", str(weights), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([str(source), *flags]) == 2
+    assert f"{source}: has more than the 200 pixels that Pillow takes" in capsys.readouterr().err
 
 
 def test_only_unreadable_images_are_an_error(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
