@@ -87,8 +87,9 @@ def build(
         if index == 0:
             config.num_compute_capabilities = len(targets)
         config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
-    cache = config.create_timing_cache(timings or b"")
-    keeps_timings = cache is not None and config.set_timing_cache(cache, ignore_mismatch=False)
+    keeps_timings = not library.is_rtx and config.set_timing_cache(  # which measures nothing: it needs no GPU to build
+        config.create_timing_cache(timings or b""), ignore_mismatch=False
+    )
     bar = _progress_bar(trt) if progress else None
     if bar is not None:
         config.progress_monitor = bar

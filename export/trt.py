@@ -26,24 +26,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CommandLine:
-    """Export trained generators as ONNX files and TensorRT engines.
+class ShapeOptions:
+    """The images that an engine takes."""
 
-    Each generator becomes NAME.onnx, NAME.engine and NAME.json, which says what the engine is and what it takes. The
-    ONNX file is compared with PyTorch in float32 on photographs; the status is 1 where it falls short.
-
-    Examples:
-        python export/trt.py
-        python export/trt.py --checkpoint runs/x --direction a2b --size 256 --max-size 512 --max-batch 8
-        python export/trt.py --runtime rtx --target sm89,sm120 --precision bfloat16
-    """
-
-    options: Annotated[ExportOptions, tyro.conf.arg(name="")]
-    runtime: Runtime = "auto"
-    """tensorrt builds for the GPU at hand; rtx builds for the RTX GPUs of --target and needs none; auto takes tensorrt
-    where it is installed beside a GPU"""
-    target: str = ""
-    """compute capabilities to build for with rtx, such as sm89,sm120; by default sm80,sm86,sm89,sm120"""
     size: int | None = None
     """side of the square images that the engine is fastest at; by default what the network was trained with"""
     min_size: int | None = None
@@ -52,10 +37,6 @@ class CommandLine:
     """largest side that it takes; by default --size"""
     max_batch: int = 1
     """images that it takes at once, at most"""
-    refittable: bool = False
-    """let weights be replaced later without a new build; costs some speed"""
-    timing_cache: Path | None = None
-    """file that keeps the library's measurements for the next build; by default one beside the engines"""
 
     def __post_init__(self) -> None:
         for name in ("size", "min_size", "max_size"):
@@ -75,6 +56,32 @@ class CommandLine:
                 f"--size {size} must lie between --min-size {smallest} and --max-size {largest}: give all three"
             )
         return Profile((1, smallest, smallest), (1, size, size), (self.max_batch, largest, largest))
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Export trained generators as ONNX files and TensorRT engines.
+
+    Each generator becomes NAME.onnx, NAME.engine and NAME.json, which says what the engine is and what it takes. The
+    ONNX file is compared with PyTorch in float32 on photographs; the status is 1 where it falls short.
+
+    Examples:
+        python export/trt.py
+        python export/trt.py --checkpoint runs/x --direction a2b --size 256 --max-size 512 --max-batch 8
+        python export/trt.py --runtime rtx --target sm89,sm120 --precision bfloat16
+    """
+
+    options: Annotated[ExportOptions, tyro.conf.arg(name="")]
+    shapes: Annotated[ShapeOptions, tyro.conf.arg(name="")]
+    runtime: Runtime = "auto"
+    """tensorrt builds for the GPU at hand; rtx builds for the RTX GPUs of --target and needs none; auto takes tensorrt
+    where it is installed beside a GPU"""
+    target: str = ""
+    """compute capabilities to build for with rtx, such as sm89,sm120; by default sm80,sm86,sm89,sm120"""
+    refittable: bool = False
+    """let weights be replaced later without a new build; costs some speed"""
+    timing_cache: Path | None = None
+    """file that keeps the library's measurements for the next build; by default one beside the engines"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def export(command: CommandLine) -> int:
     check_targets(library, targets)
     remarks: list[str] = []
     sources = load_sources(command.options.checkpoint, command.options.direction, remarks)
-    profiles = [command.profile(source.size) for source in sources]
+    profiles = [command.shapes.profile(source.size) for source in sources]
     for remark in remarks:
         print(f"note: {remark}")
     print(f"{library.name} {library.version}, {command.options.precision}; engines take {profiles[0]}")

@@ -134,18 +134,33 @@ def test_figures_that_are_nan_reach_no_bar() -> None:
         assert bar.failure(Parity(nan, nan, nan)) is not None
 
 
+WITHOUT_LIBRARIES = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in {"torch", "onnx", "triton", "tensorrt", "tensorrt_rtx"}:
+            raise ModuleNotFoundError(f"{name} must not be needed")
+
+sys.meta_path.insert(0, Missing())
+from export import trt
+trt.main(["--help"])
+"""
+
+
 def test_help_is_there_in_a_second_without_pytorch() -> None:
-    code = "import sys; from export import trt; sys.exit(trt.main(['--help']) or 0)"
-    blocked = f"import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'tensorrt_rtx'))); {code}"
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        ended = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            [sys.executable, "-c", WITHOUT_LIBRARIES], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         seconds.append(time.perf_counter() - started)
         assert ended.returncode == 0, ended.stderr
         assert "--max-batch" in ended.stdout
     print(f"help in {min(seconds):.2f} s")
-    assert min(seconds) < 2  # one second on a machine that does nothing else
+    assert min(seconds) < 3  # 0.8 s on a machine that does little else
 
 
 def test_a_disk_that_fills_up_leaves_no_partial_file(
