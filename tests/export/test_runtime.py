@@ -472,8 +472,8 @@ def test_what_the_library_refuses_is_quoted_and_the_next_call_computes(machine: 
             ("refuses_shape", r"refused the shape \[2, 16, 12, 3\]: Static dimension mismatch"),
             ("enqueue_fails", "the engine could not run: Cask convolution execution failed"),
         ):
-            setattr(world.trt, flag, True)
             engine(world.images())  # so that two images are another shape than that of the call before
+            setattr(world.trt, flag, True)
             with pytest.raises(UserError, match=message):
                 engine(world.images(2))
             setattr(world.trt, flag, False)
