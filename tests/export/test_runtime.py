@@ -21,8 +21,10 @@ from export import libraries, primary_context, runtime_cache, stream_graph
 from export.buffers import BLOCK, Buffer, grown
 from export.engine_card import EngineCard, Profile
 from export.replay import Replay, Way
+from export.run import main
 from export.runtime import Engine
 from export.stream_graph import GraphError, StreamGraph
+from tests.cyclegan_fast.test_translate import draw, pixels_of
 from tests.export.fake_gpu import FakeGpu, Rule, Stream
 from tests.export.fake_tensorrt import GOOD, FakeEngine, FakeTensorRT, upside_down
 
@@ -467,13 +469,16 @@ def test_what_the_library_refuses_is_quoted_and_the_next_call_computes(machine: 
     world = machine()
     with world.engine() as engine:
         for flag, message in (
-            ("refuses_shape", r"refused the shape \[1, 16, 12, 3\]: Static dimension mismatch"),
+            ("refuses_shape", r"refused the shape \[2, 16, 12, 3\]: Static dimension mismatch"),
             ("enqueue_fails", "the engine could not run: Cask convolution execution failed"),
         ):
+            engine(world.images())  # so that two images are another shape than that of the call before
             setattr(world.trt, flag, True)
             with pytest.raises(UserError, match=message):
-                engine(world.images())
+                engine(world.images(2))
             setattr(world.trt, flag, False)
+            calls = world.calls_of(lambda: engine(world.images(2)))
+            assert "shape [2, 16, 12, 3]" in calls, "what the context is set to is not taken for granted"
             assert np.array_equal(engine(world.images()), upside_down(world.images()))
         world.trt.context_fails = True
         with pytest.raises(UserError, match=r"could not make room for a worker.*: Requested size was 9 bytes"):
@@ -660,6 +665,33 @@ def test_the_fakes_notice_what_they_are_for(machine: Machine) -> None:
         with pytest.raises(Rule, match="freed twice"):
             memory.free()
         del stream
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uint8_io", [True, False])
+def test_images_through_an_engine(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str], uint8_io: bool
+) -> None:
+    world = machine(uint8_io=uint8_io)
+    for seed in range(5):
+        draw(tmp_path / "photos" / f"{seed}.png", 16, 16, seed=seed)
+    draw(tmp_path / "other" / "odd.png", 21, 18)
+    command = ["--engine", str(world.path), "--no-contact-sheet", "--out"]
+    assert main([str(tmp_path / "photos"), *command, str(tmp_path / "out"), "--batch-size", "9"]) == 0
+    shown = capsys.readouterr().out
+    assert "at 16x16; tensorrt_rtx 1.7.1 in float16" in shown, "the size that the engine was built for"
+    assert "note: the engine takes 1 to 4 images of 8x8 to 1024x1024: batches of 4 instead of 9" in shown
+    for seed in range(5):
+        expected = upside_down(pixels_of(tmp_path / "photos" / f"{seed}.png")[None])[0]
+        assert np.array_equal(pixels_of(tmp_path / "out" / f"{seed}.png"), expected)
+    assert main([str(tmp_path / "other"), *command, str(tmp_path / "odd"), "--keep-size"]) == 0
+    assert pixels_of(tmp_path / "odd" / "odd.png").shape == (18, 21, 3)
+    draw(tmp_path / "other" / "odd.png", 1200, 20)
+    assert main([str(tmp_path / "other"), *command, str(tmp_path / "large"), "--keep-size"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "images of 1200x20 pixels do not fit this engine, which takes 1 to 4 images of 8x8 to 1024x1024" in error
 
 
 # --- what is imported -------------------------------------------------------------------------------------------------
