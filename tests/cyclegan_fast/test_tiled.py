@@ -170,7 +170,7 @@ for translator in (
 def peaks_mib(height: int, scratch: Path) -> list[float]:
     """Of a process that translates an image of 512 columns in strips, and then at once."""
     command = [sys.executable, "-c", PEAKS, str(height), str(scratch)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     return [int(line.split()[1]) / 1024 for line in ended.stdout.splitlines() if line.startswith("peak")]
 
 
@@ -267,7 +267,7 @@ def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path: Path, weights: 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr == f"error: no scratch file in {scratch}: File too large; give another folder by --scratch\n"
