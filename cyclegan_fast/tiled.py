@@ -35,8 +35,8 @@ from cyclegan_fast.translator import NotFinite
 
 BUDGET_BYTES = 128 * 2**20
 # A strip's rows in float32, so many times, are alive at once in the worst pass. Measured at width 64 and 10 rows, where
-# the 6 rows around them weigh most: 4.2 as tensors, the rest inside the convolutions. The C library's heap may keep as
-# much again: at a budget of 64 MiB the process grew by 109 to 125 MiB, and by 52 to 68 with a heap that keeps nothing.
+# the 6 rows around them weigh most: 4.2 as tensors, the rest inside the convolutions. The C library's heap keeps more:
+# at a budget of 64 MiB the process grew by 74 to 156 MiB, and by 52 and 68 where the heap gave everything back.
 COPIES = 6
 
 
