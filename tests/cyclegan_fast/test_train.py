@@ -139,6 +139,7 @@ def test_a_run_interrupted_by_ctrl_c_saves_and_continues(
 
 def test_a_second_sigterm_changes_nothing_and_a_ctrl_c_after_it_stops_at_once() -> None:
     """A supervisor sends one to every process, and torchrun another to the same."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test's worker may have another, and die of it
     interruption = train.Interruption()
     try:
         for _ in range(2):
@@ -148,6 +149,7 @@ def test_a_second_sigterm_changes_nothing_and_a_ctrl_c_after_it_stops_at_once() 
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         interruption.restore()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_finished_run_is_not_overwritten(undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
