@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,10 +37,6 @@ class Parity:
         square = float((difference**2).mean())
         psnr_db = math.inf if square == 0 else 10 * math.log10(255**2 / square)
         return cls(float(difference.max()), float(difference.mean()), psnr_db)
-
-    @property
-    def is_finite(self) -> bool:
-        return math.isfinite(self.mean)
 
     def __str__(self) -> str:
         return f"{self.psnr_db:.1f} dB, mean {self.mean:.3f}, at most {self.largest:.2f} levels"
@@ -121,6 +117,7 @@ def worst_parity(
     for batch, height, width in compared:
         pixels = photographs(batch, height, width)
         by_shape[f"{batch} of {width}x{height}"] = Parity.between(run(pixels), in_pytorch(network, pixels))
-    found = list(by_shape.values())
-    worst = Parity(max(p.largest for p in found), max(p.mean for p in found), min(p.psnr_db for p in found))
+    figures = np.array([astuple(parity) for parity in by_shape.values()])
+    # Not Python's max and min, which may pass over a NaN.
+    worst = Parity(float(figures[:, 0].max()), float(figures[:, 1].max()), float(figures[:, 2].min()))
     return {**by_shape, "worst": worst}
