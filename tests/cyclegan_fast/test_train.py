@@ -143,10 +143,11 @@ def test_a_second_sigterm_changes_nothing_and_a_ctrl_c_after_it_stops_at_once() 
     interruption = train.Interruption()
     try:
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert interruption.requested
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            # To this thread: one that the process gets may interrupt when this block is over, and ends the worker.
+            signal.raise_signal(signal.SIGINT)
     finally:
         interruption.restore()
         signal.signal(signal.SIGINT, before)
@@ -312,7 +313,7 @@ def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
 
     def interrupted(self: TrainingStep, images: int) -> Decisions:
         if self.steps_taken == step - 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return draw(self, images)
 
     patch.setattr(TrainingStep, "draw", interrupted)
@@ -497,7 +498,7 @@ def test_images_that_changed_since_the_checkpoint_are_noticed(
     sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "3"])
     arguments = command(tmp_path / "data", tmp_path, "x")
     with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "report", lambda self, **_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(RunLog, "report", lambda self, **_: signal.raise_signal(signal.SIGINT))
         assert train.main(arguments) == 130
     (tmp_path / "data" / "trainA" / "0001.png").unlink()
     assert train.main(arguments) == 2
