@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -168,8 +169,7 @@ class OpenVinoTranslator:
     """
 
     def __init__(self, path: Path, content: bytes, *, amp: bool) -> None:
-        openvino = _load("openvino")
-        core = openvino.Core()
+        core = _openvino_core()
         has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bfloat16" if amp and has_bfloat16 else "float32"
         if amp and not has_bfloat16:
@@ -206,6 +206,17 @@ class OpenVinoTranslator:
             return np.array(self._model({INPUT: images})[0])
         except RuntimeError as error:
             raise _too_much("OpenVINO", images, error) from error
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the whole process.
+
+    Each Core puts the main thread's signals on a stack of its own and puts the stack before it back when it goes
+    (OpenVINO 2026.4, on CPUs with AVX-512). Of two that go in the order in which they came, the second puts back the
+    first one's, which is no longer there: the next Ctrl-C is a segmentation fault.
+    """
+    return _load("openvino").Core()
 
 
 def _translator(run: Callable[[Any], Any], has_pixels: bool) -> Callable[[Pixels], Pixels]:

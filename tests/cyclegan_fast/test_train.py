@@ -146,7 +146,6 @@ def test_a_second_sigterm_changes_nothing_and_a_ctrl_c_after_it_stops_at_once() 
             signal.raise_signal(signal.SIGTERM)
         assert interruption.requested
         with pytest.raises(KeyboardInterrupt):
-            # To this thread: one that the process gets may interrupt when this block is over, and ends the worker.
             signal.raise_signal(signal.SIGINT)
     finally:
         interruption.restore()

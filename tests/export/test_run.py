@@ -181,6 +181,35 @@ def test_diverged_weights_are_not_written(
     assert "not finite" in capsys.readouterr().err
 
 
+CTRL_C = """
+import gc
+import signal
+import sys
+from pathlib import Path
+
+from export.onnx_translators import OpenVinoTranslator
+
+path = Path(sys.argv[1])
+first, second = (OpenVinoTranslator(path, path.read_bytes(), amp=False) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_two_translators_of_openvino_is_no_crash(graphs: dict[str, Path]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", CTRL_C, graphs["float32"]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+
+
 # --- which library and device --------------------------------------------------------------------------------------
 
 
