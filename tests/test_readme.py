@@ -20,7 +20,7 @@ def test_the_quick_start_is_two_lines_that_set_up_and_run() -> None:
     first, second, *_ = COMMANDS
     setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -e "
     assert first == f"{setup}. && python -m cyclegan_fast.train --amp"
-    assert second == f"{setup}'.[dev]' && python -m pytest -n 2 --dist loadfile"
+    assert second == f"{setup}'.[dev]' && python -m pytest -n 2 --dist loadfile --max-worker-restart 0"
 
 
 def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
