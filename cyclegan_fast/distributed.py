@@ -26,18 +26,21 @@ from cyclegan_fast.errors import ReportedElsewhere, UserError
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ranks:
     """This process among those that train together; alone, every method is the identity.
 
     Args:
         index, count: this rank, from 0, and how many there are.
-        control: carries what hosts tell one another, on the CPU also where gradients travel between GPUs.
+        control: carries what hosts tell one another, on the CPU also where gradients travel between GPUs; None is the
+            default group.
+        restarts: how often torchrun has started all of them again.
     """
 
     index: int = 0
     count: int = 1
     control: dist.ProcessGroup | None = None
+    restarts: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -146,16 +149,20 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     device = choose_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    ranks = Ranks(int(os.environ["RANK"]), count, restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=_store_of_this_start(),
-        rank=int(os.environ["RANK"]),
+        rank=ranks.index,
         world_size=count,
     )
     try:
-        control = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
-        yield Ranks(dist.get_rank(), count, control), device
+        ranks.control = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        yield ranks, device
     finally:
+        # With the last reference go gloo's threads. One that is about to let go of a tensor when the interpreter ends
+        # aborts the process ("terminate called without an active exception").
+        ranks.control = None
         dist.destroy_process_group()
 
 

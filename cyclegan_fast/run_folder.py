@@ -73,15 +73,26 @@ def completed(config: Config, origin: str) -> Config:
     return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
 
 
-def open_shared_run(config: Config, ranks: Ranks) -> RunFolder:
+class FinishedRun(UserError):
+    """There is nothing left to train."""
+
+
+def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
     """`open_run` on the first rank; the others get its checkpoint, each with its own part of it.
+
+    None where torchrun started the ranks again and the run is finished: one of them died after the last step.
 
     Raises UserError on all of them, also where the checkpoint is of another number of ranks.
     """
     opened: list[RunFolder] = []
 
-    def open_first() -> tuple[Path, dict[str, Any] | None]:
-        run = open_run(config)
+    def open_first() -> tuple[Path, dict[str, Any] | None] | None:
+        try:
+            run = open_run(config)
+        except FinishedRun:
+            if not ranks.restarts:
+                raise
+            return None
         opened.append(run)
         saved = len(run.checkpoint["ranks"]) if run.checkpoint else ranks.count
         if saved != ranks.count:
@@ -92,7 +103,10 @@ def open_shared_run(config: Config, ranks: Ranks) -> RunFolder:
             )
         return run.path, run.checkpoint
 
-    path, checkpoint = ranks.from_first(open_first)
+    found = ranks.from_first(open_first)
+    if found is None:
+        return None
+    path, checkpoint = found
     return opened[0] if opened else RunFolder(path, checkpoint, [], None)
 
 
@@ -141,7 +155,7 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
         )
     if found and found["finished"] and _scored_step(path) == found["log"]["step"]:
         write_index(path)  # a kill may have come between the scores and their page
-        raise UserError(f"{path} is finished after {found['log']['step']} steps, see its index.html; {ANOTHER}")
+        raise FinishedRun(f"{path} is finished after {found['log']['step']} steps, see its index.html; {ANOTHER}")
     return found
 
 

@@ -273,7 +273,10 @@ def train(config: Config, origin: str) -> int:
         check_device(config, device)
         check_data(config.data)
         config = completed(config, origin)
-        with open_shared_run(config, ranks) as run:
+        opened = open_shared_run(config, ranks)
+        if opened is None:
+            return 0
+        with opened as run:
             return train_in(run, config, device, ranks)
 
 

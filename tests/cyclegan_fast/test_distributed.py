@@ -25,6 +25,7 @@ from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.step import TrainingStep
 from tests.cyclegan_fast.test_train import assert_same_state, command, final_state, metrics
 
+ROOT = Path(__file__).parents[2]
 NETWORKS = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
 
 
@@ -147,7 +148,7 @@ def test_other_ranks_draw_other_pool_decisions_than_the_first() -> None:
 def test_ranks_that_read_other_images_than_the_first_are_refused(folder: Path) -> None:
     data = train.open_data(DataConfig(data=folder, crop_size=32, load_size=36), 0)
 
-    @dataclass(frozen=True)
+    @dataclass
     class Second(Ranks):
         """One of two ranks that hears from the first what it is told here."""
 
@@ -245,6 +246,35 @@ def test_a_run_of_two_ranks_is_not_continued_by_one(
     finally:
         (whole / "results.away").rename(whole / "results.json")
     assert "was trained by 2 processes, not 1: continue it with as many" in capfd.readouterr().err
+
+
+THREADS = """
+from pathlib import Path
+
+import torch
+
+from cyclegan_fast.distributed import joined
+
+
+def threads():
+    return [(path / "comm").read_text().strip() for path in Path("/proc/self/task").iterdir()]
+
+
+with joined("cpu") as (ranks, _):
+    ranks.begin_average(torch.ones(3))()
+    assert "pt_gloo_runloop" in threads()
+assert "pt_gloo_runloop" not in threads()  # though `ranks` is still here
+print("ended", flush=True)
+"""
+
+
+def test_ranks_that_part_leave_no_thread_that_could_abort_them_at_their_end(tmp_path: Path) -> None:
+    (tmp_path / "threads.py").write_text(THREADS)
+    launcher = [*torchrun()[:-1], str(tmp_path / "threads.py")]
+    ended = subprocess.run(
+        launcher, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout.count("ended")) == (0, 2), ended.stderr
 
 
 def test_what_the_first_rank_refuses_is_said_once_and_ends_all_ranks(undisturbed: tuple[Path, Path]) -> None:

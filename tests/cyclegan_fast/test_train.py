@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from cyclegan_fast import checkpoint, sample_photos, train
+from cyclegan_fast import checkpoint, config as configuration, sample_photos, train
+from cyclegan_fast.distributed import Ranks
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import RunLog
+from cyclegan_fast.run_folder import FinishedRun, open_shared_run
 from cyclegan_fast.step import Decisions, TrainingStep
 from kernels import triton_language
 from tests.cyclegan_fast.conftest import TINY, photo
@@ -162,6 +164,17 @@ def test_a_finished_run_is_not_overwritten(undisturbed: tuple[Path, Path], capfd
     assert "learning_rate: 0.0002 -> 0.001" in error
     assert "--name NEW" in error
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_ranks_that_torchrun_starts_again_after_the_last_step_have_nothing_left_to_do(
+    undisturbed: tuple[Path, Path],
+) -> None:
+    """One of them may die on its way out; that the run is finished is no error then."""
+    _, whole = undisturbed
+    config = configuration.load(whole / "config.yaml")
+    with pytest.raises(FinishedRun):
+        open_shared_run(config, Ranks())
+    assert open_shared_run(config, Ranks(restarts=1)) is None
 
 
 def test_a_saved_configuration_can_be_given_back(undisturbed: tuple[Path, Path]) -> None:
