@@ -2,11 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from export.source import Directions, Source
 
-Precision = Literal["float32", "float16", "bfloat16"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+Precision = Literal["float32", "float16", "bfloat16", "int8", "fp8"]
+EightBits = Literal["int8", "fp8"]
+
+
+def is_eight_bits(precision: str) -> "TypeIs[EightBits]":
+    return precision in ("int8", "fp8")
 
 
 @dataclass(frozen=True)
@@ -19,10 +27,21 @@ class ExportOptions:
     """a2b makes images like those of trainA into those of trainB, b2a the reverse; bare weights know one way only"""
     precision: Precision = "float16"
     """of convolutions; instance norms, sums and tanh are computed in float32 in any case"""
+    calibration: Path | None = None
+    """for int8 and fp8, folder of images like those that will be translated: their ranges are measured on three of
+    four, and the result compared with PyTorch on the others; by default what the run was trained with"""
+    keep_float16: tuple[str, ...] = ()
+    """for int8 and fp8, layers that stay in float16, such as head or blocks.3.conv1; where a result falls short, the
+    command says which"""
     uint8_io: bool = False
     """take and give uint8 [batch, height, width, 3], as images are decoded, instead of float32 in [-1, 1]"""
     out: Path = Path("engines")
     """folder for what is written; files of the same name are replaced, whole or not at all"""
+
+    def __post_init__(self) -> None:
+        for name, given in (("calibration", self.calibration), ("keep-float16", self.keep_float16)):
+            if given and not is_eight_bits(self.precision):
+                raise ValueError(f"--{name} is for --precision int8 and fp8")
 
     def name_of(self, source: Source) -> str:
         """What a generator's files are called, without the ending."""

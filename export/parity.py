@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cyclegan_fast.networks import ResnetGenerator
+    from export.pictures import Pictures
 
 Levels = npt.NDArray[np.float64]
 """[N, H, W, 3] from 0 to 255, not rounded."""
@@ -65,15 +66,9 @@ BARS = {
     "float32": Bar(largest=1.0),
     "float16": Bar(mean=0.5, psnr_db=45.0),
     "bfloat16": Bar(psnr_db=38.0),
+    "int8": Bar(psnr_db=32.0),
+    "fp8": Bar(psnr_db=32.0),
 }
-
-
-def photographs(batch: int, height: int, width: int) -> Pixels:
-    """[batch, height, width, 3]: crops of the embedded photographs that no training of them has seen."""
-    from cyclegan_fast.sample_photos import make_test
-
-    squares = make_test(max(height, width), batch).photographs
-    return np.ascontiguousarray(squares[:, :height, :width])
 
 
 def in_pytorch(network: "ResnetGenerator", pixels: Pixels) -> Levels:
@@ -110,12 +105,15 @@ def shapes(size: int) -> Iterator[tuple[int, int, int]]:
 
 
 def worst_parity(
-    network: "ResnetGenerator", run: "Callable[[Pixels], Levels]", compared: list[tuple[int, int, int]]
+    network: "ResnetGenerator",
+    run: "Callable[[Pixels], Levels]",
+    compared: list[tuple[int, int, int]],
+    pictures: "Pictures",
 ) -> dict[str, Any]:
-    """The parity of `run` at each shape, and the worst figures of them all, under "worst"."""
+    """The parity of `run` on pictures of each shape, and the worst figures of them all, under "worst"."""
     by_shape = {}
     for batch, height, width in compared:
-        pixels = photographs(batch, height, width)
+        pixels = pictures(batch, height, width)
         by_shape[f"{batch} of {width}x{height}"] = Parity.between(run(pixels), in_pytorch(network, pixels))
     figures = np.array([astuple(parity) for parity in by_shape.values()])
     # Not Python's max and min, which may pass over a NaN.

@@ -1,9 +1,10 @@
 """What is exported: trained generators, checked before any work begins."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.translate import RUNS, newest_run, trained_size
@@ -19,7 +20,7 @@ class Source:
     """A generator and where it comes from.
 
     `name` is what its files are called, `size` the side in pixels of the squares that it was trained with, `sha256`
-    that of the checkpoint file.
+    that of the checkpoint file, `config` the run's configuration, empty for bare weights.
     """
 
     network: "ResnetGenerator"
@@ -28,6 +29,7 @@ class Source:
     direction: str
     size: int
     sha256: str
+    config: dict[str, Any]
 
 
 def load_sources(checkpoint: Path | None, directions: Directions, warnings: list[str]) -> list[Source]:
@@ -58,10 +60,21 @@ def load_sources(checkpoint: Path | None, directions: Directions, warnings: list
             # A run's own files are all called last.pt: the run's folder tells them apart.
             run = path.resolve().parents[1].name if path.is_file() and path.parent.name == "checkpoints" else stem
             name = f"{run}-{direction}"
-        sources.append(Source(network.eval(), file, name, direction, trained_size(config, path), sha256_of(file)))
+        size = trained_size(config, path)
+        sources.append(Source(network.eval(), file, name, direction, size, sha256_of(file), config))
         if not config:
             break
     return sources
+
+
+def check_layers(network: "ResnetGenerator", keep: Collection[str]) -> None:
+    """Raises UserError for a name to keep in float16 that is no layer's, and where no other layer would be left."""
+    names = [name for name, module in network.named_modules() if hasattr(module, "weight")]
+    unknown = sorted(set(keep) - set(names))
+    if unknown:
+        raise UserError(f"--keep-float16: no layer is called {', '.join(unknown)}; there are {', '.join(names)}")
+    if not set(names) - set(keep):
+        raise UserError("--keep-float16 names every layer: export in --precision float16")
 
 
 def sha256_of(path: Path) -> str:

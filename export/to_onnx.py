@@ -19,25 +19,42 @@ import tyro
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.files import write_atomically
-from export.options import ExportOptions, Precision
-from export.source import load_sources
+from export.options import ExportOptions, Precision, is_eight_bits
+from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from cyclegan_fast.images import Pixels
     from cyclegan_fast.networks import ResnetGenerator
+    from export.pictures import Pictures
     from export.source import Source
 
 OPSET = 20
 INPUT, OUTPUT = "image", "translated"
 
 
-def to_onnx(source: "Source", precision: Precision, *, uint8_io: bool = False) -> "ModelProto":
+def to_onnx(
+    source: "Source",
+    precision: Precision,
+    *,
+    uint8_io: bool = False,
+    calibration: "Pixels | None" = None,
+    keep_float16: Sequence[str] = (),
+) -> "ModelProto":
     """A trained generator as an ONNX model, checked, with every tensor's type and shape.
 
     Input `image` and output `translated` are float32 [batch, 3, height, width] in [-1, 1], or with `uint8_io` uint8
     [batch, height, width, 3]; sides are multiples of 4, at least 8. The model's properties say what it was made from.
-    Raises UserError where a weight does not fit the precision.
+
+    Args:
+        source: from `export.source.load_sources`.
+        precision: of convolutions.
+        uint8_io: take and give pixels.
+        calibration: for int8 and fp8, uint8 [N, H, W, 3] that ranges are measured on.
+        keep_float16: for int8 and fp8, names of layers that stay in float16.
+
+    Raises UserError where a weight does not fit the precision, and for a name that is no layer's.
     """
     from onnx import helper
 
@@ -45,7 +62,13 @@ def to_onnx(source: "Source", precision: Precision, *, uint8_io: bool = False) -
     from export.precision import in_precision
 
     model = float32_graph(source.network)
-    if precision != "float32":
+    if is_eight_bits(precision):
+        from export.quantisation import activation_ranges, quantised
+
+        assert calibration is not None, f"{precision} needs images to calibrate with"
+        check_layers(source.network, keep_float16)
+        model = quantised(model, precision, activation_ranges(model, calibration, precision), keep_float16)
+    elif precision != "float32":
         model = in_precision(model, precision)
     if uint8_io:
         model = with_pixel_io(model)
@@ -56,9 +79,23 @@ def to_onnx(source: "Source", precision: Precision, *, uint8_io: bool = False) -
             "precision": precision,
             "range": "0 to 255" if uint8_io else "-1 to 1",
             "checkpoint_sha256": source.sha256,
+            **({"keep_float16": " ".join(keep_float16)} if keep_float16 else {}),
         },
     )
     return model
+
+
+def as_asked(source: "Source", options: ExportOptions, calibration: "Pictures | None") -> "ModelProto":
+    """The model that the options ask for; `calibration` is from `export.pictures.pictures_for`."""
+    from export.pictures import CALIBRATED
+
+    return to_onnx(
+        source,
+        options.precision,
+        uint8_io=options.uint8_io,
+        calibration=calibration and calibration(CALIBRATED, source.size, source.size),
+        keep_float16=options.keep_float16,
+    )
 
 
 def float32_graph(network: "ResnetGenerator") -> "ModelProto":
@@ -124,6 +161,7 @@ class CommandLine:
     Examples:
         python export/to_onnx.py
         python export/to_onnx.py --checkpoint runs/x --direction a2b --precision float32 --uint8-io --out deployed
+        python export/to_onnx.py --precision int8 --keep-float16 head stem
     """
 
     options: Annotated[ExportOptions, tyro.conf.arg(name="")]
@@ -132,16 +170,19 @@ class CommandLine:
 def export(options: ExportOptions) -> int:
     """Write one file for each direction; returns the exit status."""
     from export.graph import serialised
+    from export.pictures import pictures_for
 
     remarks: list[str] = []
     sources = load_sources(options.checkpoint, options.direction, remarks)
     for remark in remarks:
         print(f"note: {remark}")
-    options.out.mkdir(parents=True, exist_ok=True)
     for source in sources:
+        check_layers(source.network, options.keep_float16)
+    for source, (calibration, _) in [(source, pictures_for(options, source)) for source in sources]:
         started = time.perf_counter()
-        content = serialised(to_onnx(source, options.precision, uint8_io=options.uint8_io))
+        content = serialised(as_asked(source, options, calibration))
         path = options.out / f"{options.name_of(source)}.onnx"
+        options.out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         print(f"{path}: {len(content) / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s")
     return 0

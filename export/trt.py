@@ -18,10 +18,11 @@ from cyclegan_fast.version import __version__
 from export.builder import DEFAULT_TARGETS, BuiltEngine, build, check_targets
 from export.engine_card import EngineCard, Profile
 from export.libraries import Library, Runtime, choose_library
-from export.options import ExportOptions
-from export.source import load_sources
+from export.options import ExportOptions, is_eight_bits
+from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
+    from export.pictures import Pictures
     from export.source import Source
 
 
@@ -106,12 +107,19 @@ def export(command: CommandLine) -> int:
     remarks: list[str] = []
     sources = load_sources(command.options.checkpoint, command.options.direction, remarks)
     profiles = [command.shapes.profile(source.size) for source in sources]
+    from export.pictures import pictures_for
+
+    pictures = [pictures_for(command.options, source) for source in sources]
+    for source in sources:
+        check_layers(source.network, command.options.keep_float16)
     for remark in remarks:
         print(f"note: {remark}")
     print(f"{library.name} {library.version}, {command.options.precision}; engines take {profiles[0]}")
     command.options.out.mkdir(parents=True, exist_ok=True)
-    pairs = zip(sources, profiles, strict=True)
-    rows = [_export(source, command, library, targets, profile) for source, profile in pairs]
+    rows = [
+        _export(source, command, library, targets, profile, *of_domain)
+        for source, profile, of_domain in zip(sources, profiles, pictures, strict=True)
+    ]
     print(table(rows))
     for row in rows:
         if row.failure:
@@ -119,21 +127,35 @@ def export(command: CommandLine) -> int:
     return int(any(row.failure for row in rows))
 
 
-def _export(source: "Source", command: CommandLine, library: Library, targets: Sequence[str], profile: Profile) -> Row:
+def _export(
+    source: "Source",
+    command: CommandLine,
+    library: Library,
+    targets: Sequence[str],
+    profile: Profile,
+    calibration: "Pictures | None",
+    compared: "Pictures",
+) -> Row:
     from export.graph import serialised
     from export.parity import BARS
-    from export.to_onnx import to_onnx
+    from export.to_onnx import as_asked
     from export.verify import onnx_parity
 
     started = time.perf_counter()
     options = command.options
     path = options.out / f"{options.name_of(source)}.engine"
     print(f"{path.stem}: exporting", flush=True)
-    model = to_onnx(source, options.precision, uint8_io=options.uint8_io)
+    model = as_asked(source, options, calibration)
     onnx = serialised(model)
     print(f"{path.stem}: comparing with PyTorch", flush=True)
-    parity = onnx_parity(source.network, model, profile.usual[1])
+    parity = onnx_parity(source.network, model, profile.usual[1], compared)
     failure = BARS[options.precision].failure(parity["worst"])
+    if failure and is_eight_bits(options.precision):
+        from export.sensitivity import report
+
+        pixels = compared(2, *profile.usual[1:])
+        for line in report(source.network, model, options.precision, pixels, parity["worst"]):
+            print(line, flush=True)
     print(f"{path.stem}: building", flush=True)
     cache = command.timing_cache or options.out / f"timings-{library.name}-{library.version}.cache"
     engine = build(

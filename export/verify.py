@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from cyclegan_fast.networks import ResnetGenerator
+    from export.pictures import Pictures
 
 
 @dataclass(frozen=True)
 class CommandLine:
     """Compare an exported ONNX file with PyTorch in float32, on photographs; the status is 1 where it falls short.
 
-    Example:
+    Examples:
         python export/verify.py --onnx engines/x-a2b-float16.onnx --checkpoint runs/x
+        python export/verify.py --onnx engines/x-a2b-int8.onnx --checkpoint runs/x --images datasets/x/testA
     """
 
     onnx: Path
@@ -30,9 +32,12 @@ class CommandLine:
     """what it was made from; by default the newest of runs/"""
     size: int | None = None
     """side of the images that are compared, pixels; by default what the network was trained with"""
+    images: Path | None = None
+    """folder of images to compare on; by default the embedded photographs, and for int8 and fp8, whose ranges were
+    measured on the domain that is translated, the run's own test images"""
 
 
-def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int) -> dict[str, Any]:
+def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pictures: "Pictures") -> dict[str, Any]:
     """`export.parity.worst_parity` of a graph in ONNX Runtime on the CPU.
 
     What it has no bfloat16 convolution for is computed in float32 and rounded to bfloat16 where the graph stores that.
@@ -44,14 +49,16 @@ def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int) -> d
     if any(value.type.tensor_type.elem_type == BFLOAT16 for value in model.graph.value_info):
         model = emulated(model)
     content = serialised(model)
-    return worst_parity(network, lambda pixels: in_onnxruntime(content, pixels), list(shapes(size)))
+    return worst_parity(network, lambda pixels: in_onnxruntime(content, pixels), list(shapes(size)), pictures)
 
 
 def verify(command: CommandLine) -> int:
     """Print the parity at each shape; returns the exit status."""
     import onnx
 
+    from export.options import is_eight_bits
     from export.parity import BARS
+    from export.pictures import of_domain, of_folder, photographs
 
     try:
         model = onnx.load(command.onnx)
@@ -69,10 +76,20 @@ def verify(command: CommandLine) -> int:
     (source,) = load_sources(command.checkpoint, direction, [])
     if source.sha256 != properties["checkpoint_sha256"]:
         raise UserError(f"{command.onnx} was made from another checkpoint than {source.checkpoint}: give --checkpoint")
-    parity = onnx_parity(source.network, model, command.size or source.size)
+    if command.images is not None:
+        pictures = of_folder(command.images)
+    else:
+        pictures = of_domain(None, source)[1] if is_eight_bits(precision) else photographs
+    parity = onnx_parity(source.network, model, command.size or source.size, pictures)
     for shape, figures in parity.items():
         print(f"{shape:>16}  {figures}")
     failure = BARS[precision].failure(parity["worst"])
+    if failure and is_eight_bits(precision):
+        from export.sensitivity import report
+
+        pixels = pictures(2, *2 * [command.size or source.size])
+        for line in report(source.network, model, precision, pixels, parity["worst"]):
+            print(line)
     if failure:
         print(f"error: {command.onnx} {failure}", file=sys.stderr)
     return int(bool(failure))

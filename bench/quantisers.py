@@ -1,0 +1,167 @@
+"""`python -m bench.quantisers`: INT8 by `export.quantisation`, ONNX Runtime's quantiser and NVIDIA ModelOpt, compared.
+
+Each gets the float32 graph of one trained generator and the same calibration images; its result is compared with
+PyTorch in float32 on others, and given to TensorRT for RTX where that is installed. ModelOpt is left out where it is
+not (`pip install 'nvidia-modelopt[onnx]'`).
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto
+
+from cyclegan_fast.command_line import parse_command
+from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.images import Pixels
+from cyclegan_fast.translator import to_signed_array
+from export.builder import build
+from export.engine_card import Profile
+from export.graph import CONVOLUTIONS, serialised
+from export.libraries import load_library
+from export.parity import Parity, in_onnxruntime, in_pytorch
+from export.pictures import of_domain
+from export.quantisation import activation_ranges, largest_activations, quantised
+from export.source import load_sources
+from export.to_onnx import float32_graph
+
+IMAGES = 32
+COMPARED = 12
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Compare quantisers of a trained generator's two directions."""
+
+    checkpoint: Path | None = None
+    """a run's folder; by default the newest of runs/"""
+    size: int | None = None
+    """side of the images, pixels; by default what the network was trained with"""
+
+
+def quantisers() -> Iterator[tuple[str, Callable[[ModelProto, Pixels], bytes]]]:
+    """Each by name: from a float32 graph and images to a file's content."""
+    yield "ours, least square error", partial(_ours, partial(activation_ranges, precision="int8"))
+    yield "ours, largest value", partial(_ours, largest_activations)
+    for method in ("MinMax", "Entropy", "Percentile"):
+        for outputs in (True, False):
+            name = f"ONNX Runtime, {method}{'' if outputs else ', float32 from convolutions'}"
+            yield name, partial(_by_onnxruntime, method=method, outputs=outputs)
+    if find_spec("modelopt") is not None:
+        for method in ("max", "entropy"):
+            yield f"ModelOpt, {method}", partial(_by_modelopt, method=method)
+
+
+def _ours(ranges: Callable[[ModelProto, Pixels], dict[str, float]], model: ModelProto, images: Pixels) -> bytes:
+    return serialised(quantised(model, "int8", ranges(model, images)))
+
+
+def _by_onnxruntime(model: ModelProto, images: Pixels, *, method: str, outputs: bool) -> bytes:
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # untyped
+        def __init__(self) -> None:
+            self.images = iter(images)
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.images, None)
+            return None if image is None else {"image": to_signed_array(image[None])}
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        source.write_bytes(serialised(model))
+        quantization.quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "ConvTranspose"],
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod[method],
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                **({} if outputs else {"OpTypesToExcludeOutputQuantization": list(CONVOLUTIONS)}),
+            },
+        )
+        return target.read_bytes()
+
+
+def _by_modelopt(model: ModelProto, images: Pixels, *, method: str) -> bytes:
+    from modelopt.onnx.quantization import quantize
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        source.write_bytes(serialised(model))
+        quantize(
+            str(source),
+            quantize_mode="int8",
+            calibration_method=method,
+            calibration_data=to_signed_array(images),
+            calibration_eps=["cpu"],
+            op_types_to_quantize=list(CONVOLUTIONS),
+            high_precision_dtype="fp32",
+            output_path=str(target),
+        )
+        return serialised(onnx.load(target))
+
+
+def built(content: bytes, size: int) -> str:
+    """What TensorRT for RTX makes of it."""
+    if find_spec("tensorrt_rtx") is None:
+        return "not installed"
+    try:
+        engine = build(
+            load_library("tensorrt_rtx"),
+            content,
+            Profile(*3 * [(1, size, size)]),
+            targets=("sm89",),
+            progress=False,
+        )
+    except UserError as error:
+        return str(error)[:60]
+    return f"{len(engine.content) / 1e6:.1f} MB"
+
+
+def compare(command: CommandLine) -> int:
+    """Print a line for each direction and quantiser."""
+    for source in load_sources(command.checkpoint, "both", []):
+        size = command.size or source.size
+        calibration, compared = (
+            pictures(count, size, size)
+            for pictures, count in zip(of_domain(None, source), (IMAGES, COMPARED), strict=True)
+        )
+        expected = in_pytorch(source.network, compared)
+        model = float32_graph(source.network)
+        print(f"{source.direction}, {size}x{size}, {len(calibration)} images, compared on {len(compared)}")
+        for name, quantiser in quantisers():
+            started = time.perf_counter()
+            content = quantiser(model, calibration)
+            seconds = time.perf_counter() - started
+            started = time.perf_counter()
+            parity = Parity.between(in_onnxruntime(content, compared), expected)
+            ran = time.perf_counter() - started
+            print(
+                f"  {name:<52} {parity}; {len(content) / 1e6:.1f} MB in {seconds:.1f} s; "
+                f"{ran / len(compared):.3f} s an image; engine {built(content, size)}",
+                flush=True,
+            )
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(lambda: compare(parse_command(CommandLine, "python -m bench.quantisers", arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Pictures of a generator's domain: some that the ranges of 8-bit types are measured on, others that are compared."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cyclegan_fast import sample_photos
+from cyclegan_fast.data import resize
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.images import Pixels, UnreadableImage, find_images, read_image
+from export.options import ExportOptions, is_eight_bits
+
+if TYPE_CHECKING:
+    from export.source import Source
+
+Pictures = Callable[[int, int, int], Pixels]
+"""Pictures of that batch, height and width: uint8 [batch, height, width, 3], always the same for one shape."""
+
+CALIBRATED = 64  # ranges change little with more
+COMPARED = 3  # the largest batch of `export.parity.shapes`
+FEWEST = 4 * COMPARED
+
+
+def photographs(batch: int, height: int, width: int) -> Pixels:
+    """Crops of the embedded photographs that no training of them has seen."""
+    return _corner(sample_photos.make_test(max(height, width), batch).photographs, height, width)
+
+
+def pictures_for(options: ExportOptions, source: "Source") -> tuple[Pictures | None, Pictures]:
+    """(to calibrate with where the precision needs it, to compare with). Raises UserError as `of_domain` does."""
+    if is_eight_bits(options.precision):
+        return of_domain(options.calibration, source)
+    return None, photographs
+
+
+def of_domain(folder: Path | None, source: "Source") -> tuple[Pictures, Pictures]:
+    """(to calibrate with, to compare with): none is in both.
+
+    Args:
+        folder: images like those that will be translated; every fourth is compared. None: what the run was trained
+            with in the domain that is translated, compared with its test images where there are enough.
+        source: the generator.
+
+    Raises UserError where there are too few, for one that cannot be read, and where there is neither folder nor run.
+    """
+    if folder is not None:
+        return _parted(folder)
+    data = source.config.get("data")
+    if not isinstance(data, dict):
+        raise UserError(
+            f"{source.checkpoint} does not say what it was trained on: give images like those that will be translated "
+            "as --calibration FOLDER"
+        )
+    domain = "B" if source.direction == "b2a" else "A"
+    if data.get("data") is None:
+        return _embedded(domain, sample_photos.make_training), _embedded(domain, sample_photos.make_test)
+    root = Path(data["data"])
+    if not (root / f"train{domain}").is_dir():
+        raise UserError(
+            f"the images that it was trained on are no longer in {root}: give others as --calibration FOLDER"
+        )
+    held_out = find_images(root / f"test{domain}")
+    if len(held_out) < COMPARED:
+        return _parted(root / f"train{domain}")
+    return _of_files(find_images(root / f"train{domain}")), _of_files(held_out)
+
+
+def _embedded(domain: str, make: Callable[[int, int], sample_photos.SamplePhotos]) -> Pictures:
+    def pictures(batch: int, height: int, width: int) -> Pixels:
+        made = make(max(height, width), batch)
+        return _corner(made.drawings if domain == "B" else made.photographs, height, width)
+
+    return pictures
+
+
+def of_folder(folder: Path) -> Pictures:
+    """All images of a folder. Raises UserError where there are too few to compare."""
+    return _of_files(_found(folder, COMPARED))
+
+
+def _parted(folder: Path) -> tuple[Pictures, Pictures]:
+    files = _found(folder, FEWEST)
+    return _of_files([file for place, file in enumerate(files) if place % 4]), _of_files(files[::4])
+
+
+def _found(folder: Path, fewest: int) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}")
+    files = find_images(folder)
+    if len(files) < fewest:
+        raise UserError(f"{folder} has {len(files)} images, and {fewest} are needed")
+    return files
+
+
+def _of_files(files: Sequence[Path]) -> Pictures:
+    """Images from all over a list, resized as the training's test images are; fewer than asked where there are."""
+
+    def pictures(batch: int, height: int, width: int) -> Pixels:
+        chosen = np.linspace(0, len(files) - 1, min(batch, len(files))).astype(int)
+        try:
+            return np.stack([np.asarray(resize(read_image(files[place]), width, height)) for place in chosen])
+        except UnreadableImage as error:
+            raise UserError(str(error)) from error
+
+    return pictures
+
+
+def _corner(squares: Pixels, height: int, width: int) -> Pixels:
+    return np.ascontiguousarray(squares[:, :height, :width])

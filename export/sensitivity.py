@@ -1,0 +1,60 @@
+"""Which layers of an 8-bit graph cost how much of its parity, and which to keep in float16."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from onnx import ModelProto
+from tqdm import tqdm
+
+from cyclegan_fast.images import Pixels
+from export.graph import serialised
+from export.options import EightBits
+from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
+from export.quantisation import quantised, ranges_of
+from export.to_onnx import float32_graph
+
+if TYPE_CHECKING:
+    from cyclegan_fast.networks import ResnetGenerator
+
+
+def by_layer(network: "ResnetGenerator", model: ModelProto, precision: EightBits, pixels: Pixels) -> dict[str, Parity]:
+    """The parity with one layer alone in 8 bits, all others in float16, for each that `model` has in 8 bits.
+
+    The costliest stand first. It takes as many translations of `pixels` as there are layers.
+    """
+    ranges, graph = ranges_of(model, precision), float32_graph(network)
+    expected = in_pytorch(network, pixels)
+    found = {}
+    for layer in tqdm(ranges, desc="layer by layer", unit="layer", disable=None, leave=False):
+        one = quantised(graph, precision, ranges, keep=ranges.keys() - {layer})
+        found[layer] = Parity.between(in_onnxruntime(serialised(one), pixels), expected)
+    return dict(sorted(found.items(), key=lambda entry: entry[1].psnr_db))
+
+
+def to_keep(parities: Mapping[str, Parity], whole: Parity, precision: EightBits) -> list[str]:
+    """The costliest layers without which the rest should reach the bar.
+
+    Errors of layers are taken to be independent: their mean squares add up. Where they do not, `whole`, the parity of
+    all layers together, says by how much.
+    """
+    squares = {layer: 10 ** (-parity.psnr_db / 10) for layer, parity in parities.items()}
+    allowed, joint = (10 ** (-psnr_db / 10) for psnr_db in (BARS[precision].psnr_db, whole.psnr_db))
+    scale = max(1.0, joint / (math.fsum(squares.values()) or math.inf))
+    keep: list[str] = []
+    while scale * math.fsum(square for layer, square in squares.items() if layer not in keep) > allowed:
+        keep.append(next(layer for layer in squares if layer not in keep))
+    return keep
+
+
+def report(
+    network: "ResnetGenerator", model: ModelProto, precision: EightBits, pixels: Pixels, whole: Parity
+) -> Iterator[str]:
+    """Lines for the user of a graph that falls short: layer by layer, and what to keep."""
+    parities = by_layer(network, model, precision, pixels)
+    yield f"each layer alone in {precision}, the costliest first:"
+    width = max(map(len, parities))
+    for layer, parity in parities.items():
+        yield f"  {layer:<{width}}  {parity}"
+    keep = to_keep(parities, whole, precision)
+    yield f"what should reach the bar: --keep-float16 {' '.join(keep)}"
