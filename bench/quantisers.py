@@ -5,6 +5,8 @@ PyTorch in float32 on others, and given to TensorRT for RTX where that is instal
 not (`pip install 'nvidia-modelopt[onnx]'`).
 """
 
+import contextlib
+import logging
 import sys
 import tempfile
 import time
@@ -135,6 +137,7 @@ def built(content: bytes, size: int) -> str:
 
 def compare(command: CommandLine) -> int:
     """Print a line for each direction and quantiser."""
+    logging.disable(logging.WARNING)  # ONNX Runtime advises to preprocess the graph at every call
     for source in load_sources(command.checkpoint, "both", []):
         size = command.size or source.size
         calibration, compared = (
@@ -146,7 +149,8 @@ def compare(command: CommandLine) -> int:
         print(f"{source.direction}, {size}x{size}, {len(calibration)} images, compared on {len(compared)}")
         for name, quantiser in quantisers():
             started = time.perf_counter()
-            content = quantiser(model, calibration)
+            with contextlib.redirect_stdout(None):
+                content = quantiser(model, calibration)
             seconds = time.perf_counter() - started
             started = time.perf_counter()
             parity = Parity.between(in_onnxruntime(content, compared), expected)

@@ -11,6 +11,7 @@ from export.libraries import Library
 
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
+FP8_SINCE = 89  # Ada; the library builds no FP8 for what came before
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,19 @@ class BuiltEngine:
     """the library's timing cache after the build, for the next one; None where it keeps none"""
 
 
-def check_targets(library: Library, targets: Sequence[str]) -> None:
-    """Raises UserError for a compute capability that the library does not build for."""
+def default_targets(library: Library, precision: str) -> tuple[str, ...]:
+    """The compute capabilities that an engine is for where nothing is said; TensorRT builds for the GPU at hand."""
+    if not library.is_rtx:
+        return ()
+    return tuple(target for target in DEFAULT_TARGETS if _has(target, precision))
+
+
+def _has(target: str, precision: str) -> bool:
+    return precision != "fp8" or int(target.removeprefix("sm")) >= FP8_SINCE
+
+
+def check_targets(library: Library, targets: Sequence[str], precision: str) -> None:
+    """Raises UserError for a compute capability that the library does not build for, or not in that precision."""
     if not library.is_rtx:
         if targets:
             raise UserError("--target is for --runtime rtx: TensorRT builds for the GPU that it runs on")
@@ -44,6 +56,10 @@ def check_targets(library: Library, targets: Sequence[str]) -> None:
         if target not in RTX_TARGETS:
             is_hopper = "; Hopper needs --runtime tensorrt, on such a GPU" if target == "sm90" else ""
             raise UserError(f"TensorRT for RTX builds for {', '.join(RTX_TARGETS)}, not for {target}{is_hopper}")
+        if not _has(target, precision):
+            raise UserError(
+                f"GPUs of {target} have no FP8, which came with sm{FP8_SINCE}: give --precision int8 for them"
+            )
 
 
 def build(

@@ -8,7 +8,7 @@ from onnx import ModelProto
 from tqdm import tqdm
 
 from cyclegan_fast.images import Pixels
-from export.graph import serialised
+from export.graph import CONVOLUTIONS, serialised
 from export.options import EightBits
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
 from export.quantisation import quantised, ranges_of
@@ -24,10 +24,11 @@ def by_layer(network: "ResnetGenerator", model: ModelProto, precision: EightBits
     The costliest stand first. It takes as many translations of `pixels` as there are layers.
     """
     ranges, graph = ranges_of(model, precision), float32_graph(network)
+    layers = {node.name for node in graph.graph.node if node.op_type in CONVOLUTIONS}
     expected = in_pytorch(network, pixels)
     found = {}
     for layer in tqdm(ranges, desc="layer by layer", unit="layer", disable=None, leave=False):
-        one = quantised(graph, precision, ranges, keep=ranges.keys() - {layer})
+        one = quantised(graph, precision, ranges, keep=layers - {layer})
         found[layer] = Parity.between(in_onnxruntime(serialised(one), pixels), expected)
     return dict(sorted(found.items(), key=lambda entry: entry[1].psnr_db))
 

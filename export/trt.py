@@ -15,7 +15,7 @@ from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.translation_plan import SIDES, SMALLEST
 from cyclegan_fast.version import __version__
-from export.builder import DEFAULT_TARGETS, BuiltEngine, build, check_targets
+from export.builder import BuiltEngine, build, check_targets, default_targets
 from export.engine_card import EngineCard, Profile
 from export.libraries import Library, Runtime, choose_library
 from export.options import ExportOptions, is_eight_bits
@@ -70,6 +70,7 @@ class CommandLine:
         python export/trt.py
         python export/trt.py --checkpoint runs/x --direction a2b --size 256 --max-size 512 --max-batch 8
         python export/trt.py --runtime rtx --target sm89,sm120 --precision bfloat16
+        python export/trt.py --precision int8 --calibration datasets/x/trainA --direction a2b
     """
 
     options: Annotated[ExportOptions, tyro.conf.arg(name="")]
@@ -78,7 +79,8 @@ class CommandLine:
     """tensorrt builds for the GPU at hand; rtx builds for the RTX GPUs of --target and needs none; auto takes tensorrt
     where it is installed beside a GPU"""
     target: str = ""
-    """compute capabilities to build for with rtx, such as sm89,sm120; by default sm80,sm86,sm89,sm120"""
+    """compute capabilities to build for with rtx, such as sm89,sm120; by default sm80,sm86,sm89,sm120, of which the
+    last two have fp8"""
     refittable: bool = False
     """let weights be replaced later without a new build; costs some speed"""
     timing_cache: Path | None = None
@@ -102,8 +104,9 @@ def export(command: CommandLine) -> int:
     """Write every file and print the table; returns the exit status, 1 where a parity falls short."""
     # Whatever can be refused is, before PyTorch is imported and before anything is written.
     library = choose_library(command.runtime)
-    targets = tuple(command.target.split(",")) if command.target else DEFAULT_TARGETS if library.is_rtx else ()
-    check_targets(library, targets)
+    precision = command.options.precision
+    targets = tuple(command.target.split(",")) if command.target else default_targets(library, precision)
+    check_targets(library, targets, precision)
     remarks: list[str] = []
     sources = load_sources(command.options.checkpoint, command.options.direction, remarks)
     profiles = [command.shapes.profile(source.size) for source in sources]
@@ -114,7 +117,7 @@ def export(command: CommandLine) -> int:
         check_layers(source.network, command.options.keep_float16)
     for remark in remarks:
         print(f"note: {remark}")
-    print(f"{library.name} {library.version}, {command.options.precision}; engines take {profiles[0]}")
+    print(f"{library.name} {library.version}, {precision}; engines take {profiles[0]}")
     command.options.out.mkdir(parents=True, exist_ok=True)
     rows = [
         _export(source, command, library, targets, profile, *of_domain)

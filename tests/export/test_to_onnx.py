@@ -17,7 +17,8 @@ from cyclegan_fast.translator import to_pixels_array, to_signed_array
 from export import source, to_onnx
 from export.graph import serialised
 from export.options import Precision
-from export.parity import BARS, Parity, in_onnxruntime, in_pytorch, photographs
+from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
+from export.pictures import photographs
 from export.precision import BFLOAT16, FLOAT16, FLOAT32, emulated, in_precision
 from export.source import load_sources
 from export.to_onnx import float32_graph

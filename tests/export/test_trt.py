@@ -14,13 +14,16 @@ import pytest
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.networks import ResnetGenerator
 from export import builder, libraries, trt, verify
-from export.builder import BuiltEngine, build, check_targets
+from export.builder import BuiltEngine, build, check_targets, default_targets
 from export.engine_card import EngineCard, Profile
 from export.graph import serialised
 from export.libraries import Library, choose_library, load_library
-from export.options import Precision
+from export.options import EightBits, Precision
 from export.parity import BARS, Parity
+from export.pictures import photographs
+from export.pixel_io import with_pixel_io
 from export.precision import in_precision
+from export.quantisation import activation_ranges, quantised
 from export.source import sha256_of
 from export.to_onnx import float32_graph, to_onnx
 
@@ -54,6 +57,26 @@ def test_an_engine_is_built_for_three_generations_without_a_gpu(
     assert engine.input.dtype == engine.output.dtype == ("uint8" if pixels else "float")
     assert engine.input.shape == ((-1, -1, -1, 3) if pixels else (-1, 3, -1, -1))
     assert len(engine.content) > len(onnx) / 2  # it holds the weights
+
+
+@pytest.mark.parametrize(("precision", "targets"), [("int8", ("sm86", "sm89", "sm120")), ("fp8", ("sm89", "sm120"))])
+def test_an_engine_of_8_bits_is_built_from_calibrated_graphs(
+    rtx: Library, random_generator: ResnetGenerator, content: bytes, precision: EightBits, targets: tuple[str, ...]
+) -> None:
+    graph = float32_graph(random_generator)
+    model = quantised(graph, precision, activation_ranges(graph, photographs(4, 32, 32), precision))
+    for variant in (model, with_pixel_io(model)):
+        engine = build(rtx, serialised(variant), PROFILE, targets=targets, progress=False)
+        half = build(rtx, serialised(in_precision(graph, "float16")), PROFILE, targets=targets, progress=False)
+        assert engine.content != half.content
+        assert engine.input.name == "image"
+
+
+def test_fp8_is_for_gpus_that_have_it(rtx: Library) -> None:
+    assert default_targets(rtx, "fp8") == ("sm89", "sm120")
+    check_targets(rtx, ("sm89", "sm121"), "fp8")
+    with pytest.raises(UserError, match="GPUs of sm86 have no FP8, which came with sm89: give --precision int8"):
+        check_targets(rtx, ("sm120", "sm86"), "fp8")
 
 
 def test_as_far_as_a_machine_without_a_gpu_reads_it_the_engine_is_whole(rtx: Library, content: bytes) -> None:
@@ -242,7 +265,7 @@ def test_auto_takes_tensorrt_where_it_is_installed_beside_a_gpu(
 
 def test_targets_are_for_rtx_only() -> None:
     with pytest.raises(UserError, match="--target is for --runtime rtx"):
-        check_targets(Library(None, "tensorrt", "11.0"), ("sm89",))
+        check_targets(Library(None, "tensorrt", "11.0"), ("sm89",), "float16")
 
 
 # --- the card --------------------------------------------------------------------------------------------------------
