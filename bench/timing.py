@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 
 def interleaved(
-    benchmark: BenchmarkFixture, ours: Callable[[], Any], opponents: dict[str, Callable[[], Any]], *, rounds: int
+    benchmark: BenchmarkFixture, ours: Callable[[], Any], opponents: Mapping[str, Callable[[], Any]], *, rounds: int
 ) -> dict[str, float]:
     """Median of (opponent's time / our time), the two measured in turn in each round, after one round of warm-up.
 

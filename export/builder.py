@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from cyclegan_fast.errors import UserError
 from export.engine_card import Profile, Shape
 from export.libraries import Library
+from export.library_messages import make_messages
 
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
@@ -86,8 +88,8 @@ def build(
     Raises UserError with the library's own words where it refuses the graph or fails.
     """
     trt = library.module
-    messages = _logger_of(library)
-    del messages.errors[:]
+    messages = messages_of(library)
+    messages.forget()
     builder = trt.Builder(messages)
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, messages)
@@ -115,7 +117,7 @@ def build(
     if bar is not None and bar.is_interrupted:
         raise KeyboardInterrupt
     if content is None:
-        raise UserError(f"{library.name} {library.version} built no engine: {messages.last or 'it gives no reason'}")
+        raise UserError(f"{library.name} {library.version} built no engine: {messages.last}")
     return BuiltEngine(
         content=bytes(content),
         input=_interface(image),
@@ -146,31 +148,10 @@ def _interface(tensor: Any) -> Interface:
     return Interface(tensor.name, tensor.dtype.name.lower(), tuple(tensor.shape))
 
 
-_LOGGERS: dict[str, Any] = {}
-
-
-def _logger_of(library: Library) -> Any:
-    """One for each library and process: it takes no second one."""
-    if library.name not in _LOGGERS:
-        trt = library.module
-
-        class Messages(trt.ILogger):  # type: ignore[misc, name-defined]  # a base class known at run time only
-            """Keeps what the library says of errors; its bindings call `log`."""
-
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-                self.errors: list[str] = []
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                    self.errors.append(message)
-
-            @property
-            def last(self) -> str:
-                return self.errors[-1] if self.errors else ""
-
-        _LOGGERS[library.name] = Messages()
-    return _LOGGERS[library.name]
+@cache
+def messages_of(library: Library) -> Any:
+    """One for each library and process: its builders take no second one."""
+    return make_messages(library.module)
 
 
 def _progress_bar(trt: Any) -> Any:

@@ -719,6 +719,6 @@ def test_the_library_speaks_through_pythons_log(machine: Machine, caplog: pytest
     with caplog.at_level(logging.DEBUG, logger="tensorrt"), world.engine() as engine:
         for name in ("ERROR", "WARNING", "INFO", "VERBOSE"):
             engine._messages.log(world.trt.severity(name), f"{name}\nof the library")
-        assert engine._messages.last == "WARNING of the library"
+        assert engine._messages.last == "ERROR of the library"
     levels = [record.levelname for record in caplog.records if record.name == "tensorrt"]
     assert levels == ["ERROR", "WARNING", "DEBUG", "DEBUG"]

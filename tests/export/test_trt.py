@@ -1,6 +1,7 @@
 """`python export/trt.py`: real engines of TensorRT for RTX, and everything that it refuses."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.networks import ResnetGenerator
-from export import builder, libraries, trt, verify
-from export.builder import BuiltEngine, build, check_targets, default_targets
+from export import libraries, trt, verify
+from export.builder import BuiltEngine, build, check_targets, default_targets, messages_of
 from export.engine_card import EngineCard, Profile
 from export.graph import serialised
 from export.libraries import Library, choose_library, load_library
@@ -79,16 +80,17 @@ def test_fp8_is_for_gpus_that_have_it(rtx: Library) -> None:
         check_targets(rtx, ("sm120", "sm86"), "fp8")
 
 
-def test_as_far_as_a_machine_without_a_gpu_reads_it_the_engine_is_whole(rtx: Library, content: bytes) -> None:
+def test_as_far_as_a_machine_without_a_gpu_reads_it_the_engine_is_whole(
+    rtx: Library, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     """Deserialising asks the driver for a device after it has taken the engine's header: a damaged one it refuses."""
     if libraries.gpu_count():
         pytest.skip("tests/export/test_gpu_engine.py runs engines where there is a GPU")
     engine = build(rtx, content, PROFILE, targets=("sm89",), progress=False).content
-    messages = builder._logger_of(rtx)
-    runtime = rtx.module.Runtime(messages)
-    del messages.errors[:]
-    assert runtime.deserialize_cuda_engine(engine) is None
-    assert any("CUDA driver" in message for message in messages.errors)
+    runtime = rtx.module.Runtime(messages_of(rtx))
+    with caplog.at_level(logging.ERROR, logger="tensorrt"):
+        assert runtime.deserialize_cuda_engine(engine) is None
+    assert "CUDA driver" in caplog.text
     assert engine[: runtime.engine_header_size] != b"\0" * runtime.engine_header_size
 
 
