@@ -1,4 +1,8 @@
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -6,6 +10,33 @@ import torch
 from cyclegan_fast import train
 from cyclegan_fast.checkpoint import to_original
 from cyclegan_fast.networks import ResnetGenerator
+from export import primary_context, stream_graph
+from tests.export.fake_gpu import FakeGpu
+from tests.export.fake_machine import Machine, World
+from tests.export.fake_tensorrt import GOOD
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Makes a world and puts it where the modules look; after the test everything must be freed."""
+    worlds: list[World] = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+
+    def make(*, rtx: bool = True, uint8_io: bool = True, content: bytes = GOOD, **gpu: Any) -> World:
+        (folder := tmp_path / "engines").mkdir(exist_ok=True)
+        world = World(folder, FakeGpu(**gpu), rtx=rtx, uint8_io=uint8_io, content=content)
+        worlds.append(world)
+        monkeypatch.setattr(primary_context, "_OPEN", {})
+        monkeypatch.setattr(stream_graph, "driver_library", lambda: world.gpu.libcuda)
+        package = ModuleType("pycuda")
+        monkeypatch.setitem(sys.modules, "pycuda", package)
+        monkeypatch.setitem(sys.modules, "pycuda.driver", world.gpu.driver)
+        monkeypatch.setitem(sys.modules, world.card.library, world.trt.module)
+        return world
+
+    yield make
+    for world in worlds:
+        world.gpu.assert_all_freed()
 
 
 @pytest.fixture(scope="session")
