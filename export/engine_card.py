@@ -28,12 +28,16 @@ class Profile:
     usual: Shape
     largest: Shape
 
+    def takes(self, shape: Shape) -> bool:
+        """Whether images of that shape, whose sides are multiples of 4, fit."""
+        return all(low <= side <= high for low, side, high in zip(self.smallest, shape, self.largest, strict=True))
+
     def check(self, shape: Shape) -> None:
         """Raises UserError where an engine of this profile does not take images of that shape."""
         batch, height, width = shape
         if height % SIDES or width % SIDES:
             raise UserError(f"image sides must be multiples of {SIDES}, got {width}x{height} pixels")
-        if any(not low <= side <= high for low, side, high in zip(self.smallest, shape, self.largest, strict=True)):
+        if not self.takes(shape):
             raise UserError(
                 f"{batch} images of {width}x{height} pixels do not fit this engine, which takes {self}: "
                 "build it with --min-size, --max-size and --max-batch that hold them"

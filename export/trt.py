@@ -3,8 +3,8 @@
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,6 +98,16 @@ class Row:
     seconds: float
     parity: str
     failure: str | None
+    engine_parity: str = "not run"
+    engine_failure: str | None = None
+    not_run: str | None = None
+
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """(which file, what falls short of it)."""
+        if self.failure:
+            yield "onnx", self.failure
+        if self.engine_failure:
+            yield "engine", self.engine_failure
 
 
 def export(command: CommandLine) -> int:
@@ -107,11 +117,12 @@ def export(command: CommandLine) -> int:
     precision = command.options.precision
     targets = tuple(command.target.split(",")) if command.target else default_targets(library, precision)
     check_targets(library, targets, precision)
+
+    from export.pictures import pictures_for
+
     remarks: list[str] = []
     sources = load_sources(command.options.checkpoint, command.options.direction, remarks)
     profiles = [command.shapes.profile(source.size) for source in sources]
-    from export.pictures import pictures_for
-
     pictures = [pictures_for(command.options, source) for source in sources]
     for source in sources:
         check_layers(source.network, command.options.keep_float16)
@@ -124,10 +135,12 @@ def export(command: CommandLine) -> int:
         for source, profile, of_domain in zip(sources, profiles, pictures, strict=True)
     ]
     print(table(rows))
-    for row in rows:
-        if row.failure:
-            print(f"error: {row.name} {row.failure}", file=sys.stderr)
-    return int(any(row.failure for row in rows))
+    for reason in dict.fromkeys(row.not_run for row in rows if row.not_run):
+        print(f"note: the engines were not compared: {reason}")
+    failures = [(f"{row.name}.{kind}", failure) for row in rows for kind, failure in row.failures()]
+    for file, failure in failures:
+        print(f"error: {file} {failure}", file=sys.stderr)
+    return int(bool(failures))
 
 
 def _export(
@@ -142,7 +155,7 @@ def _export(
     from export.graph import serialised
     from export.parity import BARS
     from export.to_onnx import as_asked
-    from export.verify import onnx_parity
+    from export.verify import onnx_parity, why_not_here
 
     started = time.perf_counter()
     options = command.options
@@ -176,7 +189,7 @@ def _export(
     card.write(path.with_suffix(".json"))
     if engine.timings:
         write_atomically(cache, engine.timings)
-    return Row(
+    row = Row(
         name=path.stem,
         engine=f"{library.name}, {' '.join(card.targets)}",
         onnx_mb=len(onnx) / 1e6,
@@ -184,7 +197,24 @@ def _export(
         seconds=time.perf_counter() - started,
         parity=str(parity["worst"]),
         failure=failure,
+        not_run=why_not_here(card),
     )
+    return row if row.not_run else _run(source, path, card, compared, row)
+
+
+def _run(source: "Source", path: Path, card: EngineCard, compared: "Pictures", row: Row) -> Row:
+    """Compares an engine that was written, and says so in its card and row."""
+    from export.parity import BARS
+    from export.verify import engine_parity
+
+    print(f"{path.name}: comparing with PyTorch", flush=True)
+    try:
+        parity = engine_parity(source.network, path, compared)
+    except UserError as error:
+        return replace(row, engine_failure=f"cannot be run: {error}")
+    replace(card, parity={**card.parity, "engine": as_json(parity)}).write(path.with_suffix(".json"))
+    failure = BARS[card.precision].failure(parity["worst"])
+    return replace(row, engine_parity=str(parity["worst"]), engine_failure=failure)
 
 
 def _card(
@@ -212,10 +242,15 @@ def _card(
         engine_sha256=hashlib.sha256(engine.content).hexdigest(),
         project_version=__version__,
         parity={
-            "onnx": {shape: asdict(figures) for shape, figures in parity.items()},
-            "engine": "not run where it was built",
+            "onnx": as_json(parity),
+            "engine": "not run",
         },
     )
+
+
+def as_json(parity: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Figures by shape, as a card has them."""
+    return {shape: asdict(figures) for shape, figures in parity.items()}
 
 
 def _this_gpu() -> str:
@@ -226,7 +261,7 @@ def _this_gpu() -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Text in columns: what was written, how large, how long it took, how near to PyTorch."""
-    cells = [("generator", "engine for", "ONNX", "engine", "took", "ONNX against PyTorch float32", "engine")]
+    cells = [("generator", "engine for", "ONNX", "engine", "took", "ONNX against PyTorch float32", "engine against it")]
     cells += [
         (
             row.name,
@@ -235,7 +270,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{row.engine_mb:.1f} MB",
             f"{row.seconds:.1f} s",
             row.parity + (" FAILED" if row.failure else ""),
-            "not run",
+            row.engine_parity + (" FAILED" if row.engine_failure else ""),
         )
         for row in rows
     ]

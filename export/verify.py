@@ -1,4 +1,4 @@
-"""`python export/verify.py`: an exported ONNX file against the checkpoint that it came from."""
+"""`python export/verify.py`: an exported ONNX file or engine against the checkpoint that it came from."""
 
 import sys
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
+from export.engine_card import EngineCard, Profile
 from export.source import load_sources
 
 if TYPE_CHECKING:
@@ -19,22 +20,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Compare an exported ONNX file with PyTorch in float32, on photographs; the status is 1 where it falls short.
+    """Compare an ONNX file or an engine with PyTorch in float32, on photographs; the status is 1 where it falls short.
+
+    An ONNX file is computed on the CPU, an engine on the GPU that it was built for.
 
     Examples:
         python export/verify.py --onnx engines/x-a2b-float16.onnx --checkpoint runs/x
         python export/verify.py --onnx engines/x-a2b-int8.onnx --checkpoint runs/x --images datasets/x/testA
+        python export/verify.py --engine engines/x-a2b-float16.engine --checkpoint runs/x
     """
 
-    onnx: Path
-    """the file; it says itself which precision and direction it has"""
+    onnx: Path | None = None
+    """a file of export/to_onnx.py or export/trt.py; it says itself which precision and direction it has"""
+    engine: Path | None = None
+    """a file of export/trt.py, with its .json file beside it"""
     checkpoint: Path | None = None
     """what it was made from; by default the newest of runs/"""
     size: int | None = None
-    """side of the images that are compared, pixels; by default what the network was trained with"""
+    """of --onnx: side of the images that are compared, pixels; by default what the network was trained with"""
     images: Path | None = None
     """folder of images to compare on; by default the embedded photographs, and for int8 and fp8, whose ranges were
     measured on the domain that is translated, the run's own test images"""
+
+    def check(self) -> None:
+        """Raises UserError for flags that contradict each other."""
+        if (self.engine is None) == (self.onnx is None):
+            raise UserError("give either --onnx FILE or --engine FILE")
+        if self.engine is not None and self.size is not None:
+            raise UserError("--size goes with --onnx: an engine is compared at the shapes that it was built for")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a file says of itself; `model` is None for an engine."""
+
+    precision: str
+    direction: str
+    checkpoint_sha256: str
+    model: "ModelProto | None"
 
 
 def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pictures: "Pictures") -> dict[str, Any]:
@@ -52,46 +75,107 @@ def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pict
     return worst_parity(network, lambda pixels: in_onnxruntime(content, pixels), list(shapes(size)), pictures)
 
 
+def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") -> dict[str, Any]:
+    """`export.parity.worst_parity` of an engine, on its GPU, at shapes all over its profile.
+
+    Raises UserError as `export.runtime.Engine` does.
+    """
+    from cyclegan_fast.translator import to_signed_array
+    from export.parity import to_levels, worst_parity
+    from export.runtime import Engine
+
+    with Engine(path) as engine:
+        is_pixels = engine.card.uint8_io
+        return worst_parity(
+            network,
+            lambda pixels: engine(pixels).astype(float) if is_pixels else to_levels(engine(to_signed_array(pixels))),
+            shapes_within(engine.card.profile),
+            pictures,
+        )
+
+
+def why_not_here(card: EngineCard) -> str | None:
+    """Why the engine of that card cannot run on this machine, or None where it can."""
+    from export.libraries import gpu_count
+    from export.primary_context import open_gpu
+
+    if not gpu_count():
+        return "there is no NVIDIA GPU here"
+    try:
+        card.check_runs_on(card.library, card.version, open_gpu(0).capability)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def shapes_within(profile: Profile) -> list[tuple[int, int, int]]:
+    """What an engine is compared at: its smallest, usual and largest images, and what of an ONNX file's it takes."""
+    from export.parity import shapes
+    from export.pictures import COMPARED
+
+    most, height, width = profile.largest
+    one, usual_height, usual_width = profile.usual
+    several = (min(most, COMPARED), usual_height, usual_width)
+    wanted = (profile.smallest, profile.usual, several, (one, height, width), *shapes(usual_height))
+    return list(dict.fromkeys(shape for shape in wanted if profile.takes(shape)))
+
+
+def exported(command: CommandLine) -> Exported:
+    """Reads the file, or the one beside an engine. Raises UserError where it is none of this project's."""
+    if command.engine is not None:
+        card = EngineCard.beside(command.engine)
+        return Exported(card.precision, card.direction, card.checkpoint_sha256, None)
+    import onnx
+
+    path = command.onnx
+    try:
+        model = onnx.load(str(path))
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        return Exported(properties["precision"], properties["direction"], properties["checkpoint_sha256"], model)
+    except FileNotFoundError:
+        raise UserError(f"no file {path}") from None
+    except (KeyError, ValueError, OSError) as error:
+        raise UserError(f"{path} is no file of export/to_onnx.py") from error
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":  # protobuf's, of no importable public place
+            raise
+        raise UserError(f"{path} is no ONNX file: {error}") from error
+
+
 def verify(command: CommandLine) -> int:
     """Print the parity at each shape; returns the exit status."""
-    import onnx
+    command.check()
+    file = command.engine or command.onnx
+    found = exported(command)
 
     from export.options import is_eight_bits
     from export.parity import BARS
     from export.pictures import of_domain, of_folder, photographs
 
-    try:
-        model = onnx.load(command.onnx)
-        properties = {entry.key: entry.value for entry in model.metadata_props}
-        precision, made_in = properties["precision"], properties["direction"]
-    except FileNotFoundError:
-        raise UserError(f"no file {command.onnx}") from None
-    except (KeyError, ValueError, OSError) as error:
-        raise UserError(f"{command.onnx} is no file of export/to_onnx.py") from error
-    except Exception as error:
-        if type(error).__name__ != "DecodeError":  # protobuf's, of no importable public place
-            raise
-        raise UserError(f"{command.onnx} is no ONNX file: {error}") from error
-    direction: Literal["a2b", "b2a"] = "b2a" if made_in == "b2a" else "a2b"
+    direction: Literal["a2b", "b2a"] = "b2a" if found.direction == "b2a" else "a2b"
     (source,) = load_sources(command.checkpoint, direction, [])
-    if source.sha256 != properties["checkpoint_sha256"]:
-        raise UserError(f"{command.onnx} was made from another checkpoint than {source.checkpoint}: give --checkpoint")
+    if source.sha256 != found.checkpoint_sha256:
+        raise UserError(f"{file} was made from another checkpoint than {source.checkpoint}: give --checkpoint")
     if command.images is not None:
         pictures = of_folder(command.images)
     else:
-        pictures = of_domain(None, source)[1] if is_eight_bits(precision) else photographs
-    parity = onnx_parity(source.network, model, command.size or source.size, pictures)
+        pictures = of_domain(None, source)[1] if is_eight_bits(found.precision) else photographs
+    size = command.size or source.size
+    if found.model is not None:
+        parity = onnx_parity(source.network, found.model, size, pictures)
+    else:
+        assert command.engine is not None
+        parity = engine_parity(source.network, command.engine, pictures)
     for shape, figures in parity.items():
         print(f"{shape:>16}  {figures}")
-    failure = BARS[precision].failure(parity["worst"])
-    if failure and is_eight_bits(precision):
+    failure = BARS[found.precision].failure(parity["worst"])
+    if failure and is_eight_bits(found.precision) and found.model is not None:
         from export.sensitivity import report
 
-        pixels = pictures(2, *2 * [command.size or source.size])
-        for line in report(source.network, model, precision, pixels, parity["worst"]):
+        for line in report(source.network, found.model, found.precision, pictures(2, size, size), parity["worst"]):
             print(line)
     if failure:
-        print(f"error: {command.onnx} {failure}", file=sys.stderr)
+        print(f"error: {file} {failure}", file=sys.stderr)
     return int(bool(failure))
 
 

@@ -151,7 +151,7 @@ def test_a_parity_that_falls_short_is_named_and_ends_in_status_1(
     assert trt.main([*arguments, "--runtime", "rtx"]) == 1
     output = capsys.readouterr()
     assert "FAILED" in output.out
-    assert "error: latest_net_G-float16 reaches a PSNR of" in output.err
+    assert "error: latest_net_G-float16.onnx reaches a PSNR of" in output.err
 
 
 def test_figures_that_are_nan_reach_no_bar() -> None:
