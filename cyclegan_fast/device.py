@@ -61,6 +61,16 @@ def working_dtype(device: torch.device, amp: bool, amp_dtype: str) -> tuple[torc
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp_dtype], None
 
 
+def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """How networks lie in memory there: what convolutions of that precision measured faster in (LOG.md, 2026-11-26).
+
+    On a GPU tensor cores take channels last, and the fused operators write it. On a CPU bfloat16 gains by it, and
+    float32 loses where there is no AVX-512.
+    """
+    gains = device.type == "cuda" or dtype == torch.bfloat16
+    return torch.channels_last if gains else torch.contiguous_format
+
+
 def name_of(dtype: torch.dtype) -> str:
     """Such as "float32"."""
     return str(dtype).removeprefix("torch.")

@@ -1,5 +1,7 @@
 """The paper's generator and discriminator (Zhu et al. 2017, sections 4 and 7.2)."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.image_convolutions import conv2d_to_image, go_by_columns
 from kernels import Impl, instance_norm, reflection_pad, residual_block
-from kernels.dispatch import is_exporting
+from kernels.dispatch import choose, is_exporting
 
 DOWNSAMPLING = 4  # two convolutions of stride 2
 
@@ -48,17 +50,9 @@ class ResidualBlock(nn.Module):
         self.conv1 = NormalisedConv2d(channels, channels, 3)
         self.conv2 = NormalisedConv2d(channels, channels, 3)
 
-    def forward(self, x: Tensor, *, pad_out: int, impl: Impl, keep_input_only: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, pad_out: int, impl: Impl) -> Tensor:
         """[N, C, H + 2, W + 2], padded by 1 -> [N, C, H + 2*pad_out, W + 2*pad_out]."""
-        operands = x, self.conv1.weight, self.conv2.weight
-        if keep_input_only and torch.is_grad_enabled():
-            # The weights are handed over: when the block is computed again, `functional_call`, which lends the module
-            # its weights in the working precision, has long returned.
-            result: Tensor = checkpoint(
-                residual_block, *operands, pad_out=pad_out, impl=impl, use_reentrant=False, preserve_rng_state=False
-            )
-            return result
-        return residual_block(*operands, pad_out=pad_out, impl=impl)
+        return residual_block(x, self.conv1.weight, self.conv2.weight, pad_out=pad_out, impl=impl)
 
     def unpadded(self, x: Tensor, *, impl: Impl) -> Tensor:
         """The same block from [N, C, H, W] to [N, C, H, W], as the paper writes it."""
@@ -101,20 +95,24 @@ class ResnetGenerator(nn.Module):
         """
         if image.size(2) % DOWNSAMPLING or image.size(3) % DOWNSAMPLING:
             raise ValueError(f"image sides must be multiples of {DOWNSAMPLING}, got {image.size(2)}x{image.size(3)}")
-        impl, last_block = self.impl, len(self.blocks) - 1
+        impl = self.impl
         x = reflection_pad(image, 3, impl=impl)
         x = instance_norm(self.stem(x), activation="relu", impl=impl)
         x = instance_norm(self.down[0](x), activation="relu", impl=impl)
-        if is_exporting():
-            # A graph whose buffers flow padded would slice the interior of each for the sum around its block.
-            x = instance_norm(self.down[1](x), activation="relu", impl=impl)
-            for block in self.blocks:
-                x = block.unpadded(x, impl=impl)  # type: ignore[operator]  # torch types a ModuleList by nn.Module
-        else:
-            x = instance_norm(self.down[1](x), activation="relu", pad=1, impl=impl)
-            for index, block in enumerate(self.blocks):
-                pad_out = 0 if index == last_block else 1
-                x = block(x, pad_out=pad_out, impl=impl, keep_input_only=self.checkpoint_blocks)
+        # Buffers that flow padded save a fused operator its own pad. Plain operators, and a graph that is exported,
+        # would have to slice the interior of each for the sum around its block.
+        is_padded = choose("residual_block", impl, image) == "triton" and not is_exporting()
+        x = instance_norm(self.down[1](x), activation="relu", pad=int(is_padded), impl=impl)
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, ResidualBlock)
+            if is_padded:
+                compute = partial(block, pad_out=int(index < len(self.blocks) - 1), impl=impl)
+            else:
+                compute = partial(block.unpadded, impl=impl)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                x = checkpoint(compute, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = compute(x)
         x = instance_norm(self.up[0](x), activation="relu", impl=impl)
         x = instance_norm(self.up[1](x), activation="relu", pad=3, impl=impl)
         if go_by_columns(image, impl):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast.config import CROPPING, Config
 from cyclegan_fast.descent import Descent
+from cyclegan_fast.device import memory_format
 from cyclegan_fast.distributed import ALONE, Ranks
 from cyclegan_fast.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty, identity_loss
@@ -121,9 +122,8 @@ class TrainingStep:
         self.ranks = ranks
         self.device = next(model.parameters()).device
         self.has_copies = next(model.parameters()).dtype != dtype
-        if self.device.type == "cuda":
-            # Once, and not by cuDNN at every convolution.
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+        # Once, and not by the library at every convolution.
+        model.to(memory_format=memory_format(self.device, dtype))  # type: ignore[call-overload]  # absent from the stubs
         ranks.share(list(model.parameters()))
         self.networks = self._working_networks()
         self.originals = {name: model.trainable([name]) for name in self.networks}

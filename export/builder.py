@@ -99,8 +99,7 @@ def build(
     image, translated = network.get_input(0), network.get_output(0)
     config = builder.create_builder_config()
     config.add_optimization_profile(_optimization_profile(builder, image, profile))
-    if refittable:
-        config.set_flag(trt.BuilderFlag.REFIT)
+    _set_flags(trt, config, refittable=refittable)
     for index, target in enumerate(targets):
         if index == 0:
             config.num_compute_capabilities = len(targets)
@@ -130,6 +129,17 @@ def _strongly_typed(trt: Any) -> int:
     """The flag where the library has it; one that has no weak typing any more may not."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
+
+
+def _set_flags(trt: Any, config: Any, *, refittable: bool) -> None:
+    flags = trt.BuilderFlag
+    config.clear_flag(flags.TF32)  # or float32 would be computed with 10 bits of mantissa
+    if hasattr(
+        flags, "REQUIRE_USER_ALLOCATION"
+    ):  # TensorRT for RTX from 1.2 on, whose engines else refuse a CUDA graph
+        config.set_flag(flags.REQUIRE_USER_ALLOCATION)
+    if refittable:
+        config.set_flag(flags.REFIT)
 
 
 def _optimization_profile(builder: Any, image: Any, profile: Profile) -> Any:

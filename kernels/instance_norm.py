@@ -38,21 +38,25 @@ def instance_norm_reference(
 
 
 def _normalise(x: Tensor, eps: float) -> Tensor:
-    if x.is_cuda:
+    if x.is_cuda or is_exporting():
         return F.instance_norm(x, eps=eps)
-    if x.requires_grad and not is_exporting() and x.size(0) == 1:
-        # A batch of one is a batch norm. PyTorch's instance norm views its result, and the batch norm behind it then
-        # takes a gradient that is channels last for one that is not (torch 2.13): off by its own size.
-        wide = x.dtype in (torch.float32, torch.float64)
-        ones = None if wide else torch.ones(x.size(1), device=x.device)
-        zeros = None if wide else torch.zeros(x.size(1), device=x.device)
-        return F.batch_norm(x, None, None, ones, zeros, training=True, eps=eps)
-    if x.dtype in (torch.float32, torch.float64):
-        return F.instance_norm(x, eps=eps)
-    # Without float32 weights PyTorch's norm on the CPU rounds its statistics to x's dtype: at |mean| = 17 std the error
-    # of a bfloat16 result is 2e-2 instead of the 1.7e-3 of one rounding.
-    ones = torch.ones(x.size(1), device=x.device)
-    return F.instance_norm(x, weight=ones, bias=torch.zeros_like(ones), eps=eps)
+    is_wide = x.dtype in (torch.float32, torch.float64)
+    if torch.compiler.is_compiling() and not is_wide:
+        # Written out: what the compiler makes of a norm with float32 weights is slower than no compiler at all.
+        wide = x.float()
+        variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
+        return ((wide - mean) * (variance + eps).rsqrt()).to(x.dtype)
+    # Without float32 weights PyTorch's norms on the CPU round their statistics to x's dtype: at |mean| = 17 std the
+    # error of a bfloat16 result is 2e-2 instead of the 1.7e-3 of one rounding.
+    ones = None if is_wide else torch.ones(x.size(1), device=x.device)
+    zeros = None if is_wide else torch.zeros(x.size(1), device=x.device)
+    if x.size(0) > 1 and not x.is_contiguous(memory_format=torch.channels_last):
+        return F.instance_norm(x, weight=ones, bias=zeros, eps=eps)
+    # A batch of one is a batch norm. PyTorch's instance norm views its result, and the batch norm behind it then takes
+    # a gradient that is channels last for one that is not (torch 2.13): off by its own size. Of several images that are
+    # channels last it would copy all to the other format and back.
+    images = [F.batch_norm(image, None, None, ones, zeros, training=True, eps=eps) for image in torch.split(x, 1)]
+    return images[0] if len(images) == 1 else torch.cat(images)
 
 
 # --- the Triton operator; its kernels stand in norm_forward.py and norm_backward.py ----------------------------------

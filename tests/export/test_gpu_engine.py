@@ -13,9 +13,10 @@ import torch
 
 from cyclegan_fast.networks import ResnetGenerator
 from cyclegan_fast.translator import TorchTranslator
+from export.builder import build
 from export.engine_card import EngineCard, Profile
 from export.graph import serialised
-from export.library_messages import make_messages
+from export.libraries import load_library
 from export.pixel_io import with_pixel_io
 from export.runtime import Engine
 from export.to_onnx import float32_graph
@@ -29,25 +30,6 @@ pytestmark = [
 PROFILE = Profile((1, 32, 32), (1, 64, 64), (4, 128, 128))
 
 
-def build(library: Any, graph: bytes) -> bytes:
-    """An engine for the GPU that is here."""
-    messages = make_messages(library)
-    builder = library.Builder(messages)
-    strongly_typed = getattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
-    parser = library.OnnxParser(network, messages)
-    assert parser.parse(graph), messages.last
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    profile.set_shape("image", *((*shape, 3) for shape in (PROFILE.smallest, PROFILE.usual, PROFILE.largest)))
-    config.add_optimization_profile(profile)
-    config.clear_flag(library.BuilderFlag.TF32)
-    if hasattr(library.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # else TensorRT for RTX may refuse to be recorded
-        config.set_flag(library.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    engine = builder.build_serialized_network(network, config)
-    assert engine is not None, messages.last
-    return bytes(engine)
-
-
 @pytest.fixture(scope="module")
 def network() -> ResnetGenerator:
     return make_generator(0)
@@ -56,19 +38,21 @@ def network() -> ResnetGenerator:
 @pytest.fixture(scope="module", params=["tensorrt", "tensorrt_rtx"])
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, network: ResnetGenerator) -> Path:
     pytest.importorskip("pycuda.driver", reason="PyCUDA is not installed", exc_type=ImportError)
-    library = pytest.importorskip(request.param)
+    module = pytest.importorskip(request.param)
     capability = torch.cuda.get_device_capability()
-    if not hasattr(library, "Builder"):
+    if not hasattr(module, "Builder"):
         pytest.skip(f"{request.param} is installed without its libraries")
     if request.param == "tensorrt_rtx" and capability in ((7, 0), (9, 0), (10, 0)):
         pytest.skip("TensorRT for RTX does not run on this GPU")
     graph = serialised(with_pixel_io(float32_graph(network)))
-    content = build(library, graph)
+    here = ("sm{}{}".format(*capability),)
+    library = load_library(request.param)
+    content = build(library, graph, PROFILE, targets=here if library.is_rtx else (), progress=False).content
     path = tmp_path_factory.mktemp("engines") / "x.engine"
     path.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     EngineCard(
-        *(request.param, library.__version__, ("sm{}{}".format(*capability),), "float32", "a2b", True, PROFILE),
+        *(library.name, library.version, here, "float32", "a2b", True, PROFILE),
         *("image", "translated", "0" * 64, hashlib.sha256(graph).hexdigest(), digest, "0.1.0", {}),
     ).write(path.with_suffix(".json"))
     return path

@@ -15,7 +15,7 @@ import pytest
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.networks import ResnetGenerator
 from export import libraries, trt, verify
-from export.builder import BuiltEngine, build, check_targets, default_targets, messages_of
+from export.builder import BuiltEngine, _set_flags, build, check_targets, default_targets, messages_of
 from export.engine_card import EngineCard, Profile
 from export.graph import serialised
 from export.libraries import Library, choose_library, load_library
@@ -103,6 +103,16 @@ def test_targets_and_precision_change_the_engine(
     low = build(rtx, half, PROFILE, targets=("sm86",), progress=False).content
     assert one != two  # of one size: an engine holds the weights once, and code is made on the user's GPU
     assert len(low) < len(one)
+
+
+@pytest.mark.parametrize("refittable", [True, False])
+def test_flags_of_the_builder(rtx: Library, refittable: bool) -> None:
+    flags = rtx.module.BuilderFlag
+    config = rtx.module.Builder(messages_of(rtx)).create_builder_config()
+    _set_flags(rtx.module, config, refittable=refittable)
+    assert config.get_flag(flags.REQUIRE_USER_ALLOCATION), "without it no CUDA graph can be recorded"
+    assert not config.get_flag(flags.TF32)
+    assert config.get_flag(flags.REFIT) == refittable
 
 
 def test_what_the_library_does_not_take_is_an_error_in_its_words(rtx: Library, content: bytes) -> None:

@@ -1,0 +1,59 @@
+"""What the README's deployment page shows works: its commands are understood, its examples run."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_fast.command_line import parse_command
+from cyclegan_fast.networks import ResnetGenerator
+from export import run, to_onnx, trt, verify
+from export.graph import serialised
+from export.to_onnx import float32_graph
+from tests.cyclegan_fast.test_translate import draw, pixels_of
+from tests.export.fake_machine import Machine
+from tests.export.fake_tensorrt import upside_down
+
+PAGE = (Path(__file__).parents[2] / "README.md").read_text().split("\n## Deployment\n")[1].split("\n## ")[0]
+COMMANDS = re.findall(r"python (export/\w+\.py[^&\n]*)", "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)))
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PROGRAMS: dict[str, Any] = {"trt": trt, "to_onnx": to_onnx, "run": run, "verify": verify}
+
+
+def test_commands_are_understood() -> None:
+    seen = set()
+    for command in COMMANDS:
+        program, *arguments = shlex.split(command)
+        name = Path(program).stem
+        parse_command(PROGRAMS[name].CommandLine, program, arguments)
+        seen.add(name)
+    assert seen == {"trt", "to_onnx", "run"}
+
+
+def test_the_example_without_this_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_generator: ResnetGenerator
+) -> None:
+    (example,) = (text for text in EXAMPLES if "onnxruntime" in text)
+    monkeypatch.chdir(tmp_path)
+    (path,) = re.findall(r'"(engines/.*\.onnx)"', example)
+    Path(path).parent.mkdir()
+    Path(path).write_bytes(serialised(float32_graph(random_generator)))
+    draw(Path("photo.jpg"), 40, 30)
+    exec(example.replace("256", "64"), {})
+    assert pixels_of(Path("translated.png")).shape == (64, 64, 3)
+
+
+def test_the_example_with_an_engine(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = (text for text in EXAMPLES if "export.runtime" in text)
+    assert len(example.splitlines()) <= 15
+    world = machine(uint8_io=True)
+    monkeypatch.chdir(tmp_path)
+    draw(Path("photos/one.jpg"), 16, 16)
+    exec(re.sub(r"engines/.*\.engine", str(world.path), example), {})
+    with Image.open("photos/one.jpg") as photo:
+        expected = upside_down(np.asarray(photo)[None])[0]
+    assert np.array_equal(pixels_of(Path("photos/one.translated.png")), expected)
