@@ -8,8 +8,12 @@ channels padded with zeros to 8 in either, were no faster there. Nothing was mea
 convolutions run; bench/test_image_convolutions.py compares them there.
 """
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kernels import Impl
 from kernels.dispatch import choose, is_exporting
@@ -28,9 +32,34 @@ def conv2d_to_image(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     outputs, channels, height, columns = weight.shape
     by_column = weight.permute(3, 0, 1, 2).reshape(columns * outputs, channels, height, 1)
     images = F.conv2d(x, by_column)  # [N, K * 3, H - K + 1, W]
+    result: Tensor = _SumOfShifted.apply(images, columns)
+    return result + bias.view(-1, 1, 1)
+
+
+class _SumOfShifted(torch.autograd.Function):
+    """[N, K * 3, H, W] -> [N, 3, H, W - K + 1]: image k of the K, shifted to the left by k, summed over k.
+
+    PyTorch's own gradient of such a view adds up element by element, in case they overlap.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, columns: int) -> Tensor:
+        ctx.columns, ctx.shape, ctx.strides = columns, images.shape, images.stride()
+        return _shifted(images, columns).sum(1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        images = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
+        _shifted(images, ctx.columns).copy_(gradient.unsqueeze(1))
+        return images, None
+
+
+def _shifted(images: Tensor, columns: int) -> Tensor:
+    """A view [N, K, 3, H, W - K + 1] of [N, K * 3, H, W]; no element of one image is in it twice."""
+    outputs = images.size(1) // columns
     of_image, of_channel, of_row, of_pixel = images.stride()
-    shifted = images.as_strided(
+    return images.as_strided(
         (len(images), columns, outputs, images.size(2), images.size(3) - columns + 1),
         (of_image, of_channel * outputs + of_pixel, of_channel, of_row, of_pixel),
     )
-    return shifted.sum(1) + bias.view(-1, 1, 1)
