@@ -5,6 +5,7 @@ owns the run's folder: it alone reads and writes there, gathers from the others 
 hands them their part of it when a run continues.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -149,6 +150,9 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     device = choose_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Imported while a group is there (as making an Adam does, in the end), it keeps that group for good: it is the
+    # default argument of its functions.
+    importlib.import_module("torch.distributed.nn")
     ranks = Ranks(int(os.environ["RANK"]), count, restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",

@@ -32,7 +32,7 @@ def conv2d_to_image(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     outputs, channels, height, columns = weight.shape
     by_column = weight.permute(3, 0, 1, 2).reshape(columns * outputs, channels, height, 1)
     images = F.conv2d(x, by_column)  # [N, K * 3, H - K + 1, W]
-    result: Tensor = _SumOfShifted.apply(images, columns)
+    result: Tensor = _SumOfShifted.apply(images, columns)  # type: ignore[no-untyped-call]  # torch's own lack
     return result + bias.view(-1, 1, 1)
 
 
@@ -48,7 +48,7 @@ class _SumOfShifted(torch.autograd.Function):
         return _shifted(images, columns).sum(1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         images = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
         _shifted(images, ctx.columns).copy_(gradient.unsqueeze(1))

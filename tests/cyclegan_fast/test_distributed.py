@@ -261,6 +261,7 @@ def threads():
 
 
 with joined("cpu") as (ranks, _):
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))])  # imports more of PyTorch
     ranks.begin_average(torch.ones(3))()
     assert "pt_gloo_runloop" in threads()
 assert "pt_gloo_runloop" not in threads()  # though `ranks` is still here
