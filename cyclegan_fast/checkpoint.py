@@ -256,9 +256,13 @@ def from_original(state: dict[str, Any]) -> StateDict:
 
 
 def to_original(state: StateDict, *, dropout: bool = False) -> StateDict:
-    """The inverse of `from_original`; `dropout` gives the names of files trained with dropout."""
+    """The inverse of `from_original`; `dropout` gives the names of files trained with dropout.
+
+    Weights that training keeps channels last come back as the original has them, which safetensors asks for.
+    """
     blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    return _renamed(state, dict(_table(blocks, 6 if dropout else 5)))
+    renamed = _renamed(state, dict(_table(blocks, 6 if dropout else 5)))
+    return {key: value.contiguous() for key, value in renamed.items()}
 
 
 def is_original(state: dict[str, Any]) -> bool:
