@@ -7,6 +7,7 @@ not (`pip install 'nvidia-modelopt[onnx]'`).
 
 import contextlib
 import logging
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import ModelProto
 
@@ -100,21 +102,18 @@ def _by_onnxruntime(model: ModelProto, images: Pixels, *, method: str, outputs: 
 
 
 def _by_modelopt(model: ModelProto, images: Pixels, *, method: str) -> bytes:
-    from modelopt.onnx.quantization import quantize
-
+    # In a process of its own: it changes ONNX Runtime's quantiser for good.
     with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        source, target, pictures = (Path(folder, name) for name in ("float32.onnx", "int8.onnx", "images.npy"))
         source.write_bytes(serialised(model))
-        quantize(
-            str(source),
-            quantize_mode="int8",
-            calibration_method=method,
-            calibration_data=to_signed_array(images),
-            calibration_eps=["cpu"],
-            op_types_to_quantize=list(CONVOLUTIONS),
-            high_precision_dtype="fp32",
-            output_path=str(target),
-        )
+        np.save(pictures, to_signed_array(images))
+        command = [sys.executable, "-m", "modelopt.onnx.quantization", "--quantize_mode=int8"]
+        command += [f"--onnx_path={source}", f"--output_path={target}", f"--calibration_data_path={pictures}"]
+        command += [f"--calibration_method={method}", "--calibration_eps", "cpu", "--high_precision_dtype=fp32"]
+        command += ["--op_types_to_quantize", *CONVOLUTIONS]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not target.exists():
+            raise UserError(f"ModelOpt failed: {ended.stderr.strip().splitlines()[-1]}")
         return serialised(onnx.load(target))
 
 
