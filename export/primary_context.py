@@ -23,6 +23,11 @@ def load_pycuda() -> Any:
             raise UserError(
                 f"engines need an NVIDIA GPU, and there is no CUDA driver here ({error}). {WITHOUT}"
             ) from error
+        if not isinstance(error, ModuleNotFoundError):
+            raise UserError(
+                f"PyCUDA is installed and does not load ({error}): it needs the libraries of the CUDA toolkit that it was "
+                f"compiled with, and a driver of that version or later. {WITHOUT}"
+            ) from error
         raise UserError(
             f"engines run through PyCUDA, which cannot be imported ({error}): `pip install pycuda`, which is compiled "
             f"on the spot and needs a CUDA toolkit (nvcc on the PATH, cuda.h, curand.h). {WITHOUT}"

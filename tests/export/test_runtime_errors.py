@@ -138,15 +138,19 @@ def test_without_pycuda_or_a_driver(machine: Machine, monkeypatch: pytest.Monkey
     )
 
     load = importlib.import_module
+    for missing, message in (
+        ("libcuda.so.1", "there is no CUDA driver here"),
+        ("libcurand.so.10", "PyCUDA is installed and does not load .libcurand.*libraries of the CUDA toolkit"),
+    ):
 
-    def no_driver(name: str) -> Any:
-        if name == "pycuda.driver":
-            raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
-        return load(name)
+        def without(name: str, missing: str = missing) -> Any:
+            if name == "pycuda.driver":
+                raise ImportError(f"{missing}: cannot open shared object file: No such file or directory")
+            return load(name)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(primary_context.importlib, "import_module", no_driver)  # type: ignore[attr-defined]
-        refused(world, "there is no CUDA driver here")
+        with monkeypatch.context() as patch:
+            patch.setattr(primary_context.importlib, "import_module", without)  # type: ignore[attr-defined]
+            refused(world, message)
 
     def init() -> None:
         raise world.gpu.driver.RuntimeError("cuInit failed: no CUDA-capable device is detected")
