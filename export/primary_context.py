@@ -25,8 +25,8 @@ def load_pycuda() -> Any:
             ) from error
         if not isinstance(error, ModuleNotFoundError):
             raise UserError(
-                f"PyCUDA is installed and does not load ({error}): it needs the libraries of the CUDA toolkit that it was "
-                f"compiled with, and a driver of that version or later. {WITHOUT}"
+                f"PyCUDA is installed and does not load ({error}): it needs the libraries of the CUDA toolkit that it "
+                f"was compiled with, and a driver of that version or later. {WITHOUT}"
             ) from error
         raise UserError(
             f"engines run through PyCUDA, which cannot be imported ({error}): `pip install pycuda`, which is compiled "
