@@ -30,6 +30,7 @@ from export.builder import build
 from export.engine_card import Profile
 from export.graph import CONVOLUTIONS, serialised
 from export.libraries import load_library
+from export.options import wrong_side
 from export.parity import Parity, in_onnxruntime, in_pytorch
 from export.pictures import of_domain
 from export.quantisation import activation_ranges, largest_activations, quantised
@@ -113,7 +114,7 @@ def _by_modelopt(model: ModelProto, images: Pixels, *, method: str) -> bytes:
         command += ["--op_types_to_quantize", *CONVOLUTIONS]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if not target.exists():
-            raise UserError(f"ModelOpt failed: {ended.stderr.strip().splitlines()[-1]}")
+            raise UserError(f"ModelOpt failed: {ended.stderr.strip()[-200:]}")
         return serialised(onnx.load(target))
 
 
@@ -136,9 +137,11 @@ def built(content: bytes, size: int) -> str:
 
 def compare(command: CommandLine) -> int:
     """Print a line for each direction and quantiser."""
+    if wrong := wrong_side("--size", command.size):
+        raise UserError(wrong)
     logging.disable(logging.WARNING)  # ONNX Runtime advises to preprocess the graph at every call
     for source in load_sources(command.checkpoint, "both", []):
-        size = command.size or source.size
+        size = source.size if command.size is None else command.size
         calibration, compared = (
             pictures(count, size, size)
             for pictures, count in zip(of_domain(None, source), (IMAGES, COMPARED), strict=True)

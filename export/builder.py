@@ -13,7 +13,7 @@ from export.library_messages import make_messages
 
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
-FP8_SINCE = 89  # Ada; the library builds no FP8 for what came before
+SINCE = {"fp8": 89, "bfloat16": 80}  # Ada, Ampere: the library builds neither for what came before
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def default_targets(library: Library, precision: str) -> tuple[str, ...]:
 
 
 def _has(target: str, precision: str) -> bool:
-    return precision != "fp8" or int(target.removeprefix("sm")) >= FP8_SINCE
+    return int(target.removeprefix("sm")) >= SINCE.get(precision, 0)
 
 
 def check_targets(library: Library, targets: Sequence[str], precision: str) -> None:
@@ -60,7 +60,8 @@ def check_targets(library: Library, targets: Sequence[str], precision: str) -> N
             raise UserError(f"TensorRT for RTX builds for {', '.join(RTX_TARGETS)}, not for {target}{is_hopper}")
         if not _has(target, precision):
             raise UserError(
-                f"GPUs of {target} have no FP8, which came with sm{FP8_SINCE}: give --precision int8 for them"
+                f"GPUs of {target} have no {precision}, which came with sm{SINCE[precision]}: give --precision int8 or "
+                "float16 for them"
             )
 
 

@@ -112,7 +112,8 @@ class EngineCard:
             )
         here = "sm{}{}".format(*capability)
         if here not in self.targets:
-            raise UserError(
-                f"the engine was built for {', '.join(self.targets)} and this GPU is {here}: build it with "
-                f"--target {here}"
-            )
+            if self.library == "tensorrt" or here == "sm90":
+                advice = "build it here, with --runtime tensorrt"
+            else:
+                advice = f"build it with --target {here}"
+            raise UserError(f"the engine was built for {', '.join(self.targets)} and this GPU is {here}: {advice}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cyclegan_fast.translation_plan import SIDES, SMALLEST
 from export.source import Directions, Source
 
 if TYPE_CHECKING:
@@ -15,6 +16,13 @@ EightBits = Literal["int8", "fp8"]
 
 def is_eight_bits(precision: str) -> "TypeIs[EightBits]":
     return precision in ("int8", "fp8")
+
+
+def wrong_side(flag: str, side: int | None) -> str | None:
+    """What to say where no generator takes images of that side; None is no side, and fine."""
+    if side is None or (side >= SMALLEST and side % SIDES == 0):
+        return None
+    return f"{flag} must be a multiple of {SIDES}, at least {SMALLEST}, got {side}"
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,10 @@ class ExportOptions:
     """of convolutions; instance norms, sums and tanh are computed in float32 in any case"""
     calibration: Path | None = None
     """for int8 and fp8, folder of images like those that will be translated: their ranges are measured on three of
-    four, and the result compared with PyTorch on the others; by default what the run was trained with"""
+    four; export/trt.py compares the result with PyTorch on the others; by default what the run was trained with"""
     keep_float16: tuple[str, ...] = ()
-    """for int8 and fp8, layers that stay in float16, such as head or blocks.3.conv1; where a result falls short, the
-    command says which"""
+    """for int8 and fp8, layers that stay in float16, such as head or blocks.3.conv1; where a result falls short,
+    export/trt.py and export/verify.py say which"""
     uint8_io: bool = False
     """take and give uint8 [batch, height, width, 3], as images are decoded, instead of float32 in [-1, 1]"""
     out: Path = Path("engines")

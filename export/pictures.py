@@ -35,13 +35,14 @@ def pictures_for(options: ExportOptions, source: "Source") -> tuple[Pictures | N
     return None, photographs
 
 
-def of_domain(folder: Path | None, source: "Source") -> tuple[Pictures, Pictures]:
+def of_domain(folder: Path | None, source: "Source", flag: str = "--calibration") -> tuple[Pictures, Pictures]:
     """(to calibrate with, to compare with): none is in both.
 
     Args:
         folder: images like those that will be translated; every fourth is compared. None: what the run was trained
             with in the domain that is translated, compared with its test images where there are enough.
         source: the generator.
+        flag: how the command calls the folder.
 
     Raises UserError where there are too few, for one that cannot be read, and where there is neither folder nor run.
     """
@@ -51,20 +52,18 @@ def of_domain(folder: Path | None, source: "Source") -> tuple[Pictures, Pictures
     if not isinstance(data, dict):
         raise UserError(
             f"{source.checkpoint} does not say what it was trained on: give images like those that will be translated "
-            "as --calibration FOLDER"
+            f"as {flag} FOLDER"
         )
     domain = "B" if source.direction == "b2a" else "A"
     if data.get("data") is None:
         return _embedded(domain, sample_photos.make_training), _embedded(domain, sample_photos.make_test)
     root = Path(data["data"])
     if not (root / f"train{domain}").is_dir():
-        raise UserError(
-            f"the images that it was trained on are no longer in {root}: give others as --calibration FOLDER"
-        )
+        raise UserError(f"the images that it was trained on are no longer in {root}: give others as {flag} FOLDER")
     held_out = find_images(root / f"test{domain}")
     if len(held_out) < COMPARED:
         return _parted(root / f"train{domain}")
-    return _of_files(find_images(root / f"train{domain}")), _of_files(held_out)
+    return _of_files(_found(root / f"train{domain}", 1)), _of_files(held_out)
 
 
 def _embedded(domain: str, make: Callable[[int, int], sample_photos.SamplePhotos]) -> Pictures:

@@ -13,12 +13,11 @@ import tyro
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
-from cyclegan_fast.translation_plan import SIDES, SMALLEST
 from cyclegan_fast.version import __version__
 from export.builder import BuiltEngine, build, check_targets, default_targets
 from export.engine_card import EngineCard, Profile
 from export.libraries import Library, Runtime, choose_library
-from export.options import ExportOptions, is_eight_bits
+from export.options import ExportOptions, is_eight_bits, wrong_side
 from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
@@ -41,10 +40,8 @@ class ShapeOptions:
 
     def __post_init__(self) -> None:
         for name in ("size", "min_size", "max_size"):
-            side = getattr(self, name)
-            if side is not None and (side < SMALLEST or side % SIDES):
-                flag = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{flag} must be a multiple of {SIDES}, at least {SMALLEST}, got {side}")
+            if wrong := wrong_side(f"--{name.replace('_', '-')}", getattr(self, name)):
+                raise ValueError(wrong)
         if self.max_batch < 1:
             raise ValueError(f"--max-batch must be positive, got {self.max_batch}")
 
@@ -129,7 +126,6 @@ def export(command: CommandLine) -> int:
     for remark in remarks:
         print(f"note: {remark}")
     print(f"{library.name} {library.version}, {precision}; engines take {profiles[0]}")
-    command.options.out.mkdir(parents=True, exist_ok=True)
     rows = [
         _export(source, command, library, targets, profile, *of_domain)
         for source, profile, of_domain in zip(sources, profiles, pictures, strict=True)
@@ -183,6 +179,7 @@ def _export(
         timings=cache.read_bytes() if cache.exists() else None,
     )
     card = _card(source, options, library, targets, profile, onnx, engine, parity)
+    options.out.mkdir(parents=True, exist_ok=True)
     # The card last: an engine without one is refused, and a card goes with no other engine.
     write_atomically(path.with_suffix(".onnx"), onnx)
     write_atomically(path, engine.content)

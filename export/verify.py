@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
 from export.engine_card import EngineCard, Profile
+from export.options import wrong_side
 from export.source import load_sources
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class CommandLine:
             raise UserError("give either --onnx FILE or --engine FILE")
         if self.engine is not None and self.size is not None:
             raise UserError("--size goes with --onnx: an engine is compared at the shapes that it was built for")
+        if wrong := wrong_side("--size", self.size):
+            raise UserError(wrong)
 
 
 @dataclass(frozen=True)
@@ -159,8 +162,8 @@ def verify(command: CommandLine) -> int:
     if command.images is not None:
         pictures = of_folder(command.images)
     else:
-        pictures = of_domain(None, source)[1] if is_eight_bits(found.precision) else photographs
-    size = command.size or source.size
+        pictures = of_domain(None, source, "--images")[1] if is_eight_bits(found.precision) else photographs
+    size = source.size if command.size is None else command.size
     if found.model is not None:
         parity = onnx_parity(source.network, found.model, size, pictures)
     else:

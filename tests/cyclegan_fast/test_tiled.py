@@ -324,7 +324,8 @@ def test_translations_that_are_not_finite_are_named(tmp_path: Path, peaks: list[
     translator = in_strips(network, 4, 16, tmp_path)
     images = np.stack([picture(16, 16, seed) for seed in range(2)])
     with torch.no_grad():
-        network.get_parameter(parameter).view(-1)[0] = float("nan")
+        values = network.get_parameter(parameter)
+        values[(0,) * values.dim()] = float("nan")
     with pytest.raises(NotFinite) as raised:
         list(translator.strips(images[1], 1))
     assert raised.value.index == 1

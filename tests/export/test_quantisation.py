@@ -202,7 +202,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "domain"
 
 
-def test_a_file_is_written_with_ranges_of_a_folder_and_verified_on_another(
+def test_a_file_is_written_with_ranges_of_a_folder_and_verified_on_it(
     weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common = ["--checkpoint", str(weights)]
@@ -221,7 +221,12 @@ def test_a_file_is_written_with_ranges_of_a_folder_and_verified_on_another(
     assert "each layer alone in int8, the costliest first:" in lines
     assert sum(line.startswith("  blocks.") for line in lines) == 18
     assert not any(line.startswith("  head ") for line in lines), "it is in float16 already"
-    assert lines[-1].startswith("what should reach the bar: --keep-float16 ")
+    assert lines[-1] == "no choice of layers reaches the bar: --precision float16"
+    monkeypatch.setitem(BARS, "int8", Bar(psnr_db=45.0))
+    assert verify.main(compare) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("what should reach the bar: --keep-float16 stem head "), "what is kept already, too"
+    assert len(last.split()) > 7
 
 
 def test_three_of_four_images_calibrate_and_the_others_are_compared(weights: Path, folder: Path) -> None:

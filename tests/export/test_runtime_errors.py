@@ -97,7 +97,9 @@ def refused(world: World, message: str, **options: Any) -> None:
 
 
 def test_engines_that_do_not_belong_here_are_never_deserialised(machine: Machine) -> None:
-    refused(machine(capability=(9, 0)), "built for sm86, sm89 and this GPU is sm90: build it with --target sm90")
+    refused(
+        machine(capability=(9, 0)), "built for sm86, sm89 and this GPU is sm90: build it here, with --runtime tensorrt"
+    )
     world = machine()
     world.trt.module.__version__ = "1.8.0"
     refused(world, "built by tensorrt_rtx 1.7.1 and runs with exactly that, not with tensorrt_rtx 1.8.0")

@@ -19,7 +19,7 @@ from export.builder import BuiltEngine, _set_flags, build, check_targets, defaul
 from export.engine_card import EngineCard, Profile
 from export.graph import serialised
 from export.libraries import Library, choose_library, load_library
-from export.options import EightBits, Precision
+from export.options import EightBits, Precision, is_eight_bits
 from export.parity import BARS, Parity
 from export.pictures import photographs
 from export.pixel_io import with_pixel_io
@@ -76,22 +76,38 @@ def test_an_engine_of_8_bits_is_built_from_calibrated_graphs(
 def test_fp8_is_for_gpus_that_have_it(rtx: Library) -> None:
     assert default_targets(rtx, "fp8") == ("sm89", "sm120")
     check_targets(rtx, ("sm89", "sm121"), "fp8")
-    with pytest.raises(UserError, match="GPUs of sm86 have no FP8, which came with sm89: give --precision int8"):
+    with pytest.raises(UserError, match="GPUs of sm86 have no fp8, which came with sm89: give --precision int8"):
         check_targets(rtx, ("sm120", "sm86"), "fp8")
+    with pytest.raises(UserError, match="GPUs of sm75 have no bfloat16, which came with sm80"):
+        check_targets(rtx, ("sm75",), "bfloat16")
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "int8", "fp8"])
 def test_as_far_as_a_machine_without_a_gpu_reads_it_the_engine_is_whole(
-    rtx: Library, content: bytes, caplog: pytest.LogCaptureFixture
+    rtx: Library, random_generator: ResnetGenerator, precision: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Deserialising asks the driver for a device after it has taken the engine's header: a damaged one it refuses."""
+    """Without a device deserialising fails for all; what the library says tells a whole engine from a damaged one."""
     if libraries.gpu_count():
         pytest.skip("tests/export/test_gpu_engine.py runs engines where there is a GPU")
-    engine = build(rtx, content, PROFILE, targets=("sm89",), progress=False).content
+    graph = float32_graph(random_generator)
+    if is_eight_bits(precision):
+        graph = quantised(graph, precision, activation_ranges(graph, photographs(4, 32, 32), precision))
+    elif precision != "float32":
+        graph = in_precision(graph, precision)
+    engine = build(rtx, serialised(graph), PROFILE, targets=("sm89",), progress=False).content
     runtime = rtx.module.Runtime(messages_of(rtx))
-    with caplog.at_level(logging.ERROR, logger="tensorrt"):
-        assert runtime.deserialize_cuda_engine(engine) is None
-    assert "CUDA driver" in caplog.text
-    assert engine[: runtime.engine_header_size] != b"\0" * runtime.engine_header_size
+
+    def refusal(content: bytes) -> str:
+        caplog.clear()
+        with caplog.at_level(logging.ERROR, logger="tensorrt"):
+            assert runtime.deserialize_cuda_engine(content) is None
+        return caplog.text
+
+    whole = refusal(engine)
+    assert "CUDA driver" in whole
+    assert "Serialization" not in whole
+    assert "Serialization" in refusal(engine[:-1])
+    assert "Serialization" in refusal(b"x" + engine)
 
 
 def test_targets_and_precision_change_the_engine(
