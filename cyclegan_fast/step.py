@@ -33,8 +33,8 @@ Result = TypeVar("Result")
 LOSSES = ("G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", "D_A", "D_B")
 
 LARGEST_SIDE_IN_THREADS = 128
-"""Pixels. On a CPU both directions at once measured faster at 64 and no faster at 256 (bench/results/LOG.md,
-2026-11-25); where in between it turns was not measured."""
+"""Pixels. On a CPU both directions at once measured faster in float32 at 64 and no faster at 256 (bench/results/LOG.md,
+2026-11-25); where in between it turns was not measured. In bfloat16, channels last, it is slower (2026-11-26)."""
 
 
 def learning_rate_factor(epoch: int, epochs: int, decay_epochs: int) -> float:
@@ -175,6 +175,7 @@ class TrainingStep:
         cores = torch.get_num_threads()
         if (
             self.device.type != "cpu"
+            or self.dtype == torch.bfloat16
             or cores < len(DIRECTIONS)
             or not self.has_stacked_pools
             or self.config.data.crop_size > LARGEST_SIDE_IN_THREADS
