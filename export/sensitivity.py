@@ -57,8 +57,7 @@ def report(
     width = max(map(len, parities))
     for layer, parity in parities.items():
         yield f"  {layer:<{width}}  {parity}"
-    convolutions = [node.name for node in float32_graph(network).graph.node if node.op_type in CONVOLUTIONS]
-    kept = [layer for layer in convolutions if layer not in parities]
+    kept = [node.name for node in model.graph.node if node.op_type in CONVOLUTIONS and node.name not in parities]
     keep = to_keep(parities, whole, precision)
     if len(keep) < len(parities) and not math.isnan(whole.psnr_db):
         yield f"what should reach the bar: --keep-float16 {' '.join([*kept, *keep])}"
