@@ -24,7 +24,7 @@ from onnx import ModelProto
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.translator import to_signed_array
 from export.builder import build
 from export.engine_card import Profile

@@ -18,12 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.plain_cyclegan import PlainCycleGAN
 from cyclegan_fast.batch import Batch
-from cyclegan_fast.checkpoint import from_original
 from cyclegan_fast.config import Config, DataConfig, NetworkConfig, RunConfig
 from cyclegan_fast.device import choose_device, describe, name_of, working_dtype
 from cyclegan_fast.engine import Engine
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.original_names import from_original
 from cyclegan_fast.step import TrainingStep
 
 PLAIN = "plain PyTorch, float32"

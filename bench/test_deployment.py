@@ -11,10 +11,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.plain_cyclegan import Generator
 from bench.timing import interleaved
-from cyclegan_fast.checkpoint import to_original
 from cyclegan_fast.device import working_dtype
-from cyclegan_fast.images import Pixels
 from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.original_names import to_original
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.translator import FloatImages, SignedTranslator, TorchTranslator
 from export.graph import serialised
 from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyclegan_fast.images import Pixels, to_signed
+from cyclegan_fast.pixels import Pixels, to_signed
 
 
 def augmented(pixels: Tensor, crops: Tensor, height: int, width: int) -> Tensor:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from cyclegan_fast.images import Pixels, UnreadableImage, read_image
+from cyclegan_fast.images import UnreadableImage, read_image
+from cyclegan_fast.pixels import Pixels
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

@@ -23,9 +23,10 @@ from cyclegan_fast.batch import Batch, Cut
 from cyclegan_fast.config import CROPPING, SMALLEST_SIDE, DataConfig, Preprocess
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_folder import ImageArray, ImageFolder, Images
-from cyclegan_fast.images import Pixels, find_images
+from cyclegan_fast.images import find_images
 from cyclegan_fast.networks import DOWNSAMPLING
 from cyclegan_fast.pixel_cache import default_cache_dir
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
 
 

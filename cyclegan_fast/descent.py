@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.distributed import Ranks
-from cyclegan_fast.log import NonFiniteLoss
+from cyclegan_fast.errors import NonFiniteLoss
 
 ALIGNMENT = 32  # numbers: each parameter's part of the gradients' buffer begins where vector loads may
 

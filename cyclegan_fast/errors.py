@@ -14,6 +14,10 @@ class ReportedElsewhere(UserError):
     """Another process of the same run says what was wrong; this one only ends on it."""
 
 
+class NonFiniteLoss(Exception):
+    """A loss is NaN or infinite; the message names it and the step."""
+
+
 def run_command(command: Callable[[], int]) -> int:
     """The exit status of `command`.
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from cyclegan_fast.data import Data, resize
 from cyclegan_fast.image_folder import Images
-from cyclegan_fast.images import Pixels, to_pixels, to_signed
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.scores import Score, best_colour_lookup, score
 
 SAMPLES = 8

@@ -12,8 +12,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import Pixels, UnreadableImage, find_images, read_image
+from cyclegan_fast.images import UnreadableImage, find_images, read_image
 from cyclegan_fast.pixel_cache import MappedImages, PixelCache
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
 
 

@@ -2,16 +2,12 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Pixels = npt.NDArray[np.uint8]
+from cyclegan_fast.pixels import Pixels
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
 
@@ -60,18 +56,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
-
-
-def to_signed(pixels: "Tensor") -> "Tensor":
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1], on the same device."""
-    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
-
-
-def to_pixels(images: "Tensor") -> Pixels:
-    """[N, 3, H, W] in [-1, 1] -> uint8 [N, H, W, 3] on the host, rounded (not truncated)."""
-    levels = images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).byte()
-    pixels: Pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return pixels
 
 
 def write_image(pixels: Pixels, path: Path, **options: Any) -> None:

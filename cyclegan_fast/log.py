@@ -15,14 +15,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cyclegan_fast.distributed import ALONE, Ranks
+from cyclegan_fast.errors import NonFiniteLoss
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.loss_sums import LossSums
 
 METRICS = "metrics.jsonl"
-
-
-class NonFiniteLoss(Exception):
-    """A loss is NaN or infinite; the message names it and the step."""
 
 
 PERSISTENT = 20

@@ -22,7 +22,7 @@ import PIL
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import replacing
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 
 SHARE_OF_DISK = 0.9  # of what is free; the rest stays for checkpoints and others
 MAGIC = b"cyclegan-fast 1\n"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
-from cyclegan_fast import checkpoint, config as configuration
+from cyclegan_fast import checkpoint, config as configuration, settings
 from cyclegan_fast.config import Config
 from cyclegan_fast.distributed import Ranks
 from cyclegan_fast.errors import UserError
@@ -60,7 +60,7 @@ class RunFolder:
     def begin(self, config: Config) -> None:
         """Write the configuration of a new run, and take out samples that were drawn after the checkpoint."""
         if not (self.path / CONFIG).exists():
-            configuration.save(config, self.path / CONFIG)
+            settings.save(config, self.path / CONFIG)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
                 sample.unlink()
@@ -144,7 +144,7 @@ def _claim(path: Path) -> IO[str]:
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> dict[str, Any] | None:
     if (path / CONFIG).exists():
-        changed = _changes(configuration.load(path / CONFIG), config)
+        changed = _changes(settings.load(path / CONFIG), config)
         if changed:
             raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
     found = checkpoint.load_newest(path, warnings)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from cyclegan_fast.images import Pixels, write_image
+from cyclegan_fast.images import write_image
+from cyclegan_fast.pixels import Pixels
 
 PICTURE_SIDE = 192  # pixels, about: small pictures are enlarged to this so that they can be judged
 GAP = 4

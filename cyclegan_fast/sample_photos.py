@@ -18,7 +18,8 @@ import skimage
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from cyclegan_fast.images import Pixels, write_image
+from cyclegan_fast.images import write_image
+from cyclegan_fast.pixels import Pixels
 
 # Sources and licences of the photographs stand in README.md.
 PHOTOGRAPHS_A = ("astronaut.png", "chelsea.png")

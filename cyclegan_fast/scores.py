@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cyclegan_fast.images import Pixels, to_signed
+from cyclegan_fast.pixels import Pixels, to_signed
 from cyclegan_fast.scratch_file import StoredActivation
 
 Rows = Callable[[int, int], Tensor]

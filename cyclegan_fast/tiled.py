@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from cyclegan_fast.device import is_out_of_memory
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import Pixels, to_pixels
 from cyclegan_fast.networks import ResidualBlock, ResnetGenerator
+from cyclegan_fast.pixels import Pixels, to_pixels
 from cyclegan_fast.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.strips import Rows, Statistics, convolved, doubled, gathered, kept, normalised, of_image
 from cyclegan_fast.translator import NotFinite

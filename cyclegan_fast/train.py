@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cyclegan_fast import checkpoint, config as configuration
+from cyclegan_fast import checkpoint, config as configuration, settings
 from cyclegan_fast.batch import Batch
 from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data, check_data, open_data
@@ -27,12 +27,12 @@ from cyclegan_fast.device import (
 )
 from cyclegan_fast.distributed import Ranks, joined
 from cyclegan_fast.engine import Engine, check_cuda_graph
-from cyclegan_fast.errors import INTERRUPTED, ReportedElsewhere, UserError, printable, run_command
+from cyclegan_fast.errors import INTERRUPTED, NonFiniteLoss, ReportedElsewhere, UserError, printable, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.held_out import SCORED, Samples, scores
 from cyclegan_fast.images import UnreadableImage
-from cyclegan_fast.log import NonFiniteLoss, RunLog
+from cyclegan_fast.log import RunLog
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.profile import StepProfile
 from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, open_shared_run
@@ -331,7 +331,7 @@ def check_same_images(data: Data, ranks: Ranks) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: train(*configuration.parse(arguments)))
+    return run_command(lambda: train(*settings.parse(arguments)))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.contact_sheet import draw_contact_sheet
 from cyclegan_fast.errors import UserError, printable, run_command
-from cyclegan_fast.images import Pixels, UnreadableImage, read_image, write_image
+from cyclegan_fast.images import UnreadableImage, read_image, write_image
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
 from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, plan
 from cyclegan_fast.translator import NotFinite, TorchTranslator, Translator

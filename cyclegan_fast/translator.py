@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.translator import SignedTranslator, Translator
 
 Backend = Literal["auto", "openvino", "onnxruntime"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.translator import to_signed_array
 
 if TYPE_CHECKING:

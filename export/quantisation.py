@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.translator import to_signed_array
 from export.graph import CONVOLUTIONS, finished, serialised
 from export.options import EightBits

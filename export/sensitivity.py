@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from onnx import ModelProto
 from tqdm import tqdm
 
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 from export.graph import CONVOLUTIONS, serialised
 from export.options import EightBits
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch

@@ -25,8 +25,8 @@ from export.source import check_layers, load_sources
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from cyclegan_fast.images import Pixels
     from cyclegan_fast.networks import ResnetGenerator
+    from cyclegan_fast.pixels import Pixels
     from export.pictures import Pictures
     from export.source import Source
 

@@ -6,12 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_fast import sample_photos, train
 from cyclegan_fast.batch import augmented
 from cyclegan_fast.config import DataConfig
-from cyclegan_fast.data import open_data
-from cyclegan_fast.images import to_signed
-from tests.cyclegan_fast.test_train import assert_same_state, command, final_state, interrupt_at
+from cyclegan_fast.pixels import to_signed
+
+# python -m bench.gpu runs where what the training command needs is not installed.
+sample_photos, train, data, test_train = (
+    pytest.importorskip(module)
+    for module in (
+        "cyclegan_fast.sample_photos",
+        "cyclegan_fast.train",
+        "cyclegan_fast.data",
+        "tests.cyclegan_fast.test_train",
+    )
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,18 +35,20 @@ def test_an_interrupted_deterministic_run_ends_with_the_bits_of_the_undisturbed_
 ) -> None:
     sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "7"])
     flags = [*flags, "--device", "cuda", "--deterministic"]
-    assert train.main(command(tmp_path / "data", tmp_path, "whole", *flags)) == 0
+    assert train.main(test_train.command(tmp_path / "data", tmp_path, "whole", *flags)) == 0
     with monkeypatch.context() as patch:
-        interrupt_at(13, patch)
-        assert train.main(command(tmp_path / "data", tmp_path, "stopped", *flags)) == 130
-    assert train.main(command(tmp_path / "data", tmp_path, "stopped", *flags)) == 0
-    assert_same_state(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole"))
+        test_train.interrupt_at(13, patch)
+        assert train.main(test_train.command(tmp_path / "data", tmp_path, "stopped", *flags)) == 130
+    assert train.main(test_train.command(tmp_path / "data", tmp_path, "stopped", *flags)) == 0
+    test_train.assert_same_state(
+        test_train.final_state(tmp_path / "stopped"), test_train.final_state(tmp_path / "whole")
+    )
 
 
 def test_a_graph_cuts_images_out_of_pinned_batches() -> None:
-    data = open_data(DataConfig(load_size=36, crop_size=32, batch_size=3, workers=2), seed=0, pin=True)
+    opened = data.open_data(DataConfig(load_size=36, crop_size=32, batch_size=3, workers=2), seed=0, pin=True)
     device = torch.device("cuda")
-    first, *others = itertools.islice(data.training.epoch(1), 4)
+    first, *others = itertools.islice(opened.training.epoch(1), 4)
     first.to(device)  # loads the kernels, which no capture may
     assert first.pixels_A.is_pinned()
     assert first.crops_A.is_pinned()

@@ -13,12 +13,10 @@ from cyclegan_fast.config import (
     RunConfig,
     differences,
     from_dict,
-    load,
-    parse,
-    save,
     to_dict,
 )
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.settings import load, parse, save
 
 
 def test_the_paper_presets_are_the_papers_settings() -> None:

@@ -14,7 +14,8 @@ from cyclegan_fast.batch import Cut
 from cyclegan_fast.config import DataConfig, Preprocess
 from cyclegan_fast.data import Data, open_data
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import UnreadableImage, read_image, to_pixels, to_signed, write_image
+from cyclegan_fast.images import UnreadableImage, read_image, write_image
+from cyclegan_fast.pixels import to_pixels, to_signed
 from cyclegan_fast.scores import best_colour_lookup, score
 from tests.cyclegan_fast.conftest import photo
 

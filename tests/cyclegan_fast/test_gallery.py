@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_fast import config as configuration
+from cyclegan_fast import settings
 from cyclegan_fast.config import Config, DataConfig, OptimizerConfig
 from cyclegan_fast.gallery import downsample, smooth, write_index
-from cyclegan_fast.images import Pixels
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.sample_grid import BACKGROUND, GAP, enlarge, sample_grid, write_samples
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script> \"'& {{data}}"
@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Path:
     path = tmp_path / "summer2winter"
     path.mkdir()
     optimizer = OptimizerConfig(epochs=5, decay_epochs=3, ema=0.995)
-    configuration.save(Config(data=DataConfig(load_size=72, crop_size=64), optimizer=optimizer), path / "config.yaml")
+    settings.save(Config(data=DataConfig(load_size=72, crop_size=64), optimizer=optimizer), path / "config.yaml")
     (path / "metrics.jsonl").write_text(lines([report(step, G_A=step / 1000) for step in range(25, 301, 25)]))
     for step in (100, 200):
         write_samples(path, step, {name: {f"real {name}": noise(2, 64)} for name in "AB"})

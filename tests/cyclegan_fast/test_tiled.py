@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cyclegan_fast.checkpoint import to_original
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import Pixels
 from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.scratch_file import ScratchFile
 from cyclegan_fast.strips import Statistics
 from cyclegan_fast.tiled import COPIES, TiledTranslator

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from cyclegan_fast import checkpoint, config as configuration, sample_photos, train
+from cyclegan_fast import checkpoint, sample_photos, settings, train
 from cyclegan_fast.distributed import Ranks
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage
@@ -171,7 +171,7 @@ def test_ranks_that_torchrun_starts_again_after_the_last_step_have_nothing_left_
 ) -> None:
     """One of them may die on its way out; that the run is finished is no error then."""
     _, whole = undisturbed
-    config = configuration.load(whole / "config.yaml")
+    config = settings.load(whole / "config.yaml")
     with pytest.raises(FinishedRun):
         open_shared_run(config, Ranks())
     assert open_shared_run(config, Ranks(restarts=1)) is None

@@ -21,8 +21,9 @@ from cyclegan_fast import config as configuration, contact_sheet, translate
 from cyclegan_fast.checkpoint import CONTENT, save, to_original
 from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.data import held_out_preparation
-from cyclegan_fast.images import Pixels, read_image, to_pixels, to_signed
+from cyclegan_fast.images import read_image
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.translate import main, newest_run, translate_images
 from cyclegan_fast.translation_plan import ImageOptions, plan
 from cyclegan_fast.translator import TorchTranslator, to_pixels_array, to_signed_array

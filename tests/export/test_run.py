@@ -12,8 +12,8 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
 
-from cyclegan_fast.images import Pixels
 from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.translate import translate_images
 from cyclegan_fast.translation_plan import ImageOptions, plan
 from cyclegan_fast.translator import TorchTranslator, Translator

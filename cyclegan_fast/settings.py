@@ -1,0 +1,71 @@
+"""Where a configuration comes from and where it goes: YAML files, and training's command line."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, get_args
+
+import tyro
+import yaml
+
+from cyclegan_fast.config import PRESETS, Config, Preset, from_dict, to_dict
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.files import write_atomically
+
+
+def save(config: Config, path: Path) -> None:
+    write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+
+
+def load(path: Path) -> Config:
+    """Read a configuration that `save` wrote, or part of one."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no configuration at {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+    if values is None:
+        raise UserError(f"{path} is empty: it holds no configuration")
+    return from_dict(values, str(path))
+
+
+@dataclass(frozen=True)
+class _CommandLine:
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+    preset: Preset
+    """settings to start from: demo (64x64, small networks; without --data), paper128, paper256 (with --data)"""
+    config: Path | None = None
+    """start from this YAML file instead, such as the config.yaml of a run; flags given beside it replace its values"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
+    """The configuration that a command line asks for, and the name of what it started from.
+
+    Prints help or an error and raises SystemExit as argparse does; raises UserError for a bad file.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=get_args(Preset))
+    first.add_argument("--config", type=Path)
+    first.add_argument("--data")
+    chosen, _ = first.parse_known_args(arguments)
+    if chosen.config and chosen.preset:
+        raise UserError("--config and --preset both say what to start from: give one of them")
+    preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
+    start = load(chosen.config) if chosen.config else PRESETS[preset]
+    try:
+        command_line = tyro.cli(
+            _CommandLine,
+            prog="python -m cyclegan_fast.train",
+            description=inspect.cleandoc(Config.__doc__ or ""),
+            args=arguments,
+            default=_CommandLine(settings=start, preset=preset, config=chosen.config),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return command_line.settings, chosen.config.stem if chosen.config else preset
