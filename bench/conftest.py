@@ -1,7 +1,103 @@
-import os
+"""`pytest bench/ --benchmark-only`: options, and the fixture that a benchmark compares contenders with."""
 
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 
 # Without a GPU, operators asked for as Triton run in its interpreter, which decides when a kernel is decorated.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+from bench import limits as machine_limits
+from bench.contest import Case, described, measure
+from bench.machine import stamp
+from bench.records import Comparison, Recorder, path_for
+from bench.timing import Race
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+Compare = Callable[[Case, int], Comparison]
+_described: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cyclegan-fast")
+    group.addoption("--bench-full", action="store_true", help="on a CPU too, run all; a GPU always does")
+    group.addoption(
+        "--bench-record",
+        nargs="?",
+        type=Path,
+        const="",
+        metavar="FILE",
+        help="add what is measured to bench/results/<device>.json, or to FILE",
+    )
+
+
+@cache
+def limits() -> machine_limits.Limits:
+    return machine_limits.measure(DEVICE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _limits_come_first() -> None:
+    """Before a benchmark changes how many threads there are."""
+    limits()
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is measured, also what takes long on a CPU."""
+    return bool(request.config.getoption("--bench-full")) or DEVICE.type == "cuda"
+
+
+@pytest.fixture
+def needs_full(full: bool) -> None:
+    if not full:
+        pytest.skip("takes long on a CPU: --bench-full")
+
+
+@pytest.fixture(scope="session")
+def recorder(request: pytest.FixtureRequest) -> Recorder | None:
+    wanted: Path | None = request.config.getoption("--bench-record")
+    if wanted is None:
+        return None
+    made = stamp(DEVICE)
+    return Recorder(wanted if str(wanted) != "." else path_for(made.device), made, limits())
+
+
+@pytest.fixture
+def compare(benchmark: BenchmarkFixture, recorder: Recorder | None) -> Compare:
+    """Measures a case over some rounds, prints it, and records it where that was asked for."""
+
+    def run(case: Case, rounds: int) -> Comparison:
+        def drive(race: Race) -> None:
+            benchmark.pedantic(  # type: ignore[no-untyped-call]  # pytest-benchmark leaves it untyped
+                race.our_turn, setup=race.opponents_turns, rounds=rounds
+            )
+            if benchmark.stats is None:
+                pytest.skip("ran once, nothing was timed: pytest-benchmark is off (by an option, or by pytest-xdist)")
+
+        comparison = measure(case, DEVICE, limits(), drive)
+        benchmark.group = comparison.subject
+        benchmark.extra_info |= {name: timing.ms.median for name, timing in comparison.contenders.items()}
+        _described.append(described(comparison))
+        if recorder:
+            recorder.add(comparison)
+        return comparison
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _described:
+        return
+    terminalreporter.section("contenders in turn: medians and quartiles of a call")
+    measured = limits()
+    peaks = ", ".join(f"{tflops:.3g} TFLOP/s in {dtype}" for dtype, tflops in measured.matrix_tflops.items())
+    terminalreporter.write_line(f"{stamp(DEVICE).device}: copies {measured.copy_gbps:.0f} GB/s, multiplies {peaks}")
+    for text in _described:
+        terminalreporter.write_line(text)

@@ -1,92 +1,112 @@
-"""`python -m bench.step`: the whole training step, every option beside plain PyTorch, in one run.
+"""`python -m bench.step`: the whole training step, every option beside plain PyTorch's.
 
-All contenders begin with the same weights and take turns, so that a shared machine's drift meets all of them; ratios
-are medians over rounds. A step's arithmetic over its time is compared with a large matrix product's on the same device.
+Plain PyTorch's step is a transcription of the original's update. All contenders begin with the same weights, images and
+random decisions; a step whose first losses are others is not timed.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from bench import counts
+from bench.agreement import Disagreement
+from bench.compiled import modes
+from bench.contest import Case, Contest, described, measure
+from bench.limits import dtypes, measure as measure_limits
+from bench.machine import stamp
+from bench.peak_memory import followed
 from bench.plain_cyclegan import PlainCycleGAN
+from bench.timing import Contender
 from cyclegan_fast.batch import Batch
 from cyclegan_fast.config import Config, DataConfig, NetworkConfig, RunConfig
-from cyclegan_fast.device import choose_device, describe, name_of, working_dtype
+from cyclegan_fast.device import choose_device, name_of
 from cyclegan_fast.engine import Engine
 from cyclegan_fast.model import CycleGAN
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.original_names import from_original
 from cyclegan_fast.step import TrainingStep
 
 PLAIN = "plain PyTorch, float32"
 AGREEMENT = 0.05
-"""Relative: times are compared only of steps that compute the same losses, to bfloat16's precision.
+"""Relative, of the losses of the first step, to bfloat16's precision."""
 
-Of the first step against plain PyTorch's; of the last one only against the same step without a graph, as trajectories
-of different rounding part.
-"""
-
-Losses = dict[str, Tensor]
-Contender = Callable[[], Losses]
+Step = Callable[[], list[Tensor]]
+"""One update; returns its losses, sorted by their names."""
+Wants = Callable[[str], bool]
 
 
-class Contest:
-    """The steps that take turns: one size of image, one batch, one device.
+def cases(side: int, batch: int, device: torch.device, wants: Wants, *, subject: str = "step") -> Iterator[Case]:
+    """A case for each precision of the device; `wants` says by their names who takes part beside plain and ours."""
+    for dtype in dtypes(device):
+        if device.type == "cuda" and dtype == torch.float16:
+            continue  # with a loss scaler; what the hardware has bfloat16 for
+        work = counts.training_step(batch, side, dtype)
+        yield Case(
+            subject=subject,
+            case="training step",
+            shape=f"{batch}x3x{side}x{side}",
+            dtype=name_of(dtype),
+            batch=batch,
+            side=side,
+            moved_bytes=work.moved_bytes,
+            operations=work.operations,
+            make=lambda dtype=dtype: Steps(side, batch, device, dtype, wants).contest(),  # type: ignore[misc]
+        )
 
-    `wants` says by their names which contenders there are beside plain PyTorch's step; the others are not even built.
-    """
 
-    def __init__(self, device: torch.device, side: int, batch_size: int, wants: Callable[[str], bool]) -> None:
-        self.device, self.side, self.batch_size = device, side, batch_size
+class Steps:
+    """The steps that compete: one size of image, one batch, one device, one precision of ours."""
+
+    def __init__(self, side: int, batch: int, device: torch.device, dtype: torch.dtype, wants: Wants) -> None:
+        self.device, self.side, self.batch_size, self.dtype, self.wants = device, side, batch, dtype, wants
         torch.manual_seed(0)
-        self.weights = {n: m.state_dict() for n, m in PlainCycleGAN(device=device).networks().items()}
-        pixels_A, pixels_B = torch.randint(0, 256, (2, batch_size, side, side, 3), dtype=torch.uint8)
-        corners = torch.zeros(batch_size, 3, dtype=torch.int64)
+        self.weights = {name: network.state_dict() for name, network in PlainCycleGAN(device=device).networks().items()}
+        pixels_A, pixels_B = torch.randint(0, 256, (2, batch, side, side, 3), dtype=torch.uint8)
+        corners = torch.zeros(batch, 3, dtype=torch.int64)
         self.batch = Batch(pixels_A, pixels_B, corners, corners, (side, side), (side, side))
         self.images = self.batch.to(device)
-        self.low, self.remark = working_dtype(device, amp=True, amp_dtype="auto")
-        self.contenders: dict[str, Contender] = {}
-        self.last: dict[str, Losses] = {}
-        self.wants = wants
-        self._enter_opponents()
-        self._enter_ours()
+        self.ours_name = "ours" if dtype == torch.float32 else "ours --amp"
+        self.last: dict[str, list[Tensor]] = {}
 
-    @property
-    def has_low_precision(self) -> bool:
-        return self.low != torch.float32
+    def contest(self) -> Contest:
+        steps: dict[str, Step] = {}
+        peak_gib: dict[str, float] = {}
+        for name, make in self._makers():
+            if name not in (PLAIN, self.ours_name) and not self.wants(name):
+                continue
+            # Other threads of a step, on a CPU, are not followed.
+            if self.device.type == "cuda" and "compile" not in name:
+                steps[name], peak_gib[name] = followed(self.device, make, lambda step: step())
+            steps[name] = make()
+        return Contest(
+            contenders={name: Contender([partial(self._noted, name, step)]) for name, step in steps.items()},
+            ours=self.ours_name,
+            plain=PLAIN,
+            exact=self.plain()(),
+            allowed=AGREEMENT,
+            check=self._check_last,
+            peak_gib=peak_gib,
+        )
 
-    def _enter(self, name: str, make: Callable[[], Contender]) -> None:
-        if name == PLAIN or self.wants(name):
-            self.contenders[name] = make()
+    def _makers(self) -> Iterator[tuple[str, Callable[[], Step]]]:
+        is_low, ours = self.dtype != torch.float32, self.ours_name
+        yield PLAIN, self.plain
+        opponent = f"stock autocast, {name_of(self.dtype)}" if is_low else PLAIN
+        if is_low:
+            yield opponent, partial(self.plain, self.dtype)
+        for mode in modes(self.device, recorded=False):
+            yield f"{opponent}, torch.compile {mode}", partial(self.plain, self.dtype if is_low else None, mode)
+        yield ours, self.ours
+        yield f"{ours} --compile", partial(self.ours, compiled=True)
+        yield f"{ours} --checkpoint-blocks", partial(self.ours, checkpoint=True)
+        if self.device.type == "cuda":
+            yield f"{ours} --cuda-graph off", partial(self.ours, graph=False)
 
-    def _enter_opponents(self) -> None:
-        modes = ["default", "reduce-overhead", "max-autotune"] if self.device.type == "cuda" else ["default"]
-        opponents: dict[str, torch.dtype | None] = {PLAIN: None}
-        if self.has_low_precision:
-            opponents[f"stock autocast, {name_of(self.low)}"] = self.low
-        for name, dtype in opponents.items():
-            self._enter(name, partial(self.plain, dtype))
-            for mode in modes:
-                self._enter(f"{name}, torch.compile {mode}", partial(self.plain, dtype, mode))
-
-    def _enter_ours(self) -> None:
-        ways = {"": torch.float32} | ({" --amp": self.low} if self.has_low_precision else {})
-        for flag, dtype in ways.items():
-            self._enter(f"ours{flag}", partial(self.ours, dtype))
-            self._enter(f"ours{flag} --compile", partial(self.ours, dtype, compiled=True))
-            self._enter(f"ours{flag} --checkpoint-blocks", partial(self.ours, dtype, checkpoint=True))
-            if self.device.type == "cuda":
-                self._enter(f"ours{flag} --cuda-graph off", partial(self.ours, dtype, graph=False))
-
-    def plain(self, autocast_dtype: torch.dtype | None = None, mode: str | None = None) -> Contender:
+    def plain(self, autocast_dtype: torch.dtype | None = None, mode: str | None = None) -> Step:
         step = PlainCycleGAN(device=self.device, autocast_dtype=autocast_dtype)
         for name, network in step.networks().items():
             network.load_state_dict(self.weights[name])
@@ -94,11 +114,9 @@ class Contest:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from the stubs
             if mode is not None:
                 network.compile(mode=mode)
-        return lambda: step.update(*self.images)
+        return lambda: _sorted(step.update(*self.images))
 
-    def ours(
-        self, dtype: torch.dtype, *, compiled: bool = False, checkpoint: bool = False, graph: bool = True
-    ) -> Contender:
+    def ours(self, *, compiled: bool = False, checkpoint: bool = False, graph: bool = True) -> Step:
         config = Config(
             data=DataConfig(load_size=self.side, crop_size=self.side, batch_size=self.batch_size),
             networks=NetworkConfig(checkpoint_blocks=checkpoint),
@@ -107,110 +125,22 @@ class Contest:
         model = CycleGAN(config).to(self.device)
         for name, state in self.weights.items():
             model.get_submodule(name).load_state_dict(from_original(state))
-        engine = Engine(TrainingStep(model, config, dtype), config, print)
-        return lambda: engine(self.batch)
+        engine = Engine(TrainingStep(model, config, self.dtype), config, print)
+        return lambda: _sorted(engine(self.batch))
 
-    def time(self, name: str) -> float:
-        """Seconds of one step."""
-        started = time.perf_counter()
-        self.last[name] = self.run(name)
-        return time.perf_counter() - started
+    def _noted(self, name: str, step: Step) -> list[Tensor]:
+        self.last[name] = step()
+        return self.last[name]
 
-    def run(self, name: str) -> Losses:
-        losses = self.contenders[name]()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return losses
-
-    def check(self) -> None:
-        """Every contender's first step has the plain one's losses."""
-        expected = {name: float(loss) for name, loss in self.run(PLAIN).items()}
-        for contender in self.contenders.keys() - {PLAIN}:
-            for name, loss in self.run(contender).items():
-                if abs(float(loss) / expected[name] - 1) > AGREEMENT:
-                    raise AssertionError(f"{contender}: loss {name} is {float(loss)}, plain PyTorch's {expected[name]}")
-
-    def check_end(self) -> None:
-        """What was timed last had finite losses, and a replayed graph those of the same number of eager steps."""
-        for contender, losses in self.last.items():
-            eager = self.last.get(f"{contender} --cuda-graph off", losses)
-            for name, loss in losses.items():
-                if not abs(float(loss) / float(eager[name]) - 1) <= AGREEMENT:
-                    raise AssertionError(f"{contender}: loss {name} ends at {float(loss)}, eager {float(eager[name])}")
-
-    def arithmetic(self) -> float:
-        """Operations (two a multiply-add) of the convolutions of one step.
-
-        Six generator passes with both gradients; the discriminators judge two fakes without and four images with
-        gradients of their weights.
-        """
-        with torch.device("meta"):
-            image = torch.empty(self.batch_size, 3, self.side, self.side)
-            counts = []
-            for network in (ResnetGenerator(impl="reference"), PatchDiscriminator(impl="reference")):
-                with FlopCounterMode(display=False) as counter, torch.no_grad():
-                    network(image)
-                counts.append(counter.get_total_flops())
-        generator, discriminator = counts
-        return float(6 * 3 * generator + (2 * 2 + 4 * 3) * discriminator)
+    def _check_last(self) -> None:
+        """What was timed last still had finite losses."""
+        for name, losses in self.last.items():
+            if not all(math.isfinite(float(loss)) for loss in losses):
+                raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product: the best of a few.
-
-    On a CPU also as a 1x1 convolution, which oneDNN computes: the library behind PyTorch's float32 product (MKL) leaves
-    AVX-512 idle on AMD's processors.
-    """
-    size = 8192 if device.type == "cuda" else 2048
-    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    image = one.view(1, 64, size // 64, size).permute(0, 3, 1, 2)
-    products: list[Callable[[], Tensor]] = [lambda: one @ other]
-    if device.type == "cpu":
-        products.append(lambda: F.conv2d(image, other[:, :, None, None]))
-    best = 0.0
-    for product in 8 * products:
-        started = time.perf_counter()
-        product()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
-    return best
-
-
-def measure(contest: Contest, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every contender's steps, one a round, after warm-up."""
-    contest.check()
-    warm_up = 4 if contest.device.type == "cuda" else 1  # graphs are recorded in the fourth step
-    seconds: dict[str, list[float]] = {name: [] for name in contest.contenders}
-    for number in range(warm_up + rounds):
-        for name in contest.contenders:
-            took = contest.time(name)
-            if number >= warm_up:
-                seconds[name].append(took)
-    contest.check_end()
-    return seconds
-
-
-def table(contest: Contest, seconds: dict[str, list[float]]) -> str:
-    """Markdown: medians, ratios to plain PyTorch round by round, and the share of the matrix product's speed."""
-    peaks = {dtype: matrix_peak(contest.device, dtype) for dtype in {torch.float32, contest.low}}
-    arithmetic = contest.arithmetic()
-    lines = [
-        f"| {contest.side}x{contest.side}, batch {contest.batch_size} | median | plain's time / this | of the peak |",
-        "| --- | --- | --- | --- |",
-    ]
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        ratio = statistics.median(plain / own for plain, own in zip(seconds[PLAIN], values, strict=True))
-        is_low = "--amp" in name or "autocast" in name
-        share = arithmetic / median / peaks[contest.low if is_low else torch.float32]
-        lines.append(f"| {name} | {median * 1e3:.1f} ms | {ratio:.2f} | {share:.0%} |")
-    shown = ", ".join(f"{peak / 1e12:.3g} TFLOP/s in {name_of(dtype)}" for dtype, peak in peaks.items())
-    lines += ["", f"{describe(contest.device)}, torch {torch.__version__}; {len(seconds[PLAIN])} rounds."]
-    lines += [f"The peak is a large matrix product's: {shown}; a step is {arithmetic / 1e12:.3g} TFLOP."]
-    if contest.remark:
-        lines.append(contest.remark)
-    return "\n".join(lines)
+def _sorted(losses: dict[str, Tensor]) -> list[Tensor]:
+    return [losses[name] for name in sorted(losses)]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -221,13 +151,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--without", default="", metavar="TEXT", help="leave out contenders with this in their name")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     options: Any = parser.parse_args(arguments)
-    contest = Contest(
-        choose_device(options.device),
-        options.side,
-        options.batch_size,
-        wants=lambda name: not options.without or options.without not in name,
-    )
-    print(table(contest, measure(contest, options.rounds)))
+    device = choose_device(options.device)
+    limits = measure_limits(device)
+    print(f"{stamp(device).device}, torch {torch.__version__}")
+    print(f"{limits.copy_gbps:.0f} GB/s copied, TFLOP/s of a matrix product: {limits.matrix_tflops}")
+
+    def wants(name: str) -> bool:
+        return not options.without or options.without not in name
+
+    for case in cases(options.side, options.batch_size, device, wants):
+        print(described(measure(case, device, limits, lambda race: race.run(options.rounds))), flush=True)
 
 
 if __name__ == "__main__":

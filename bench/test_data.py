@@ -1,36 +1,15 @@
-"""The data path alone, up to floating-point tensors on the device: images a second of each domain."""
+"""The data path alone, against the original's way of preparing images."""
 
-import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 
-from cyclegan_fast import sample_photos
-from cyclegan_fast.batch import Batch
-from cyclegan_fast.config import DataConfig
-from cyclegan_fast.data import open_data
-from cyclegan_fast.images import write_image
+from bench.conftest import DEVICE, Compare
+from bench.data_path import PLAIN, case, write_folder
 
-IMAGES = 64  # of each domain
 NEEDED_PER_S = 150  # steps of 256x256, batch 1: the data path must not hold up the fastest step that is aimed at
-
-Source = Literal["memory", "mapped file", "decoded each time"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    photos = sample_photos.make_training(320, IMAGES)
-    for name, images in (("trainA", photos.photographs), ("trainB", photos.drawings)):
-        (root / name).mkdir()
-        for index, pixels in enumerate(images):
-            write_image(pixels, root / name / f"{index}.jpg", quality=90)
-    return root
 
 
 @pytest.fixture(autouse=True)
@@ -43,40 +22,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def config_for(source: Source, folder: Path, workers: int) -> DataConfig:
-    config = DataConfig(data=folder, workers=workers, cache_dir=folder / "cache")
-    if source == "memory":
-        return config
-    if source == "mapped file":
-        return replace(config, cache_gib=0)
-    no_folder = folder / "no folder"
-    no_folder.touch()
-    return replace(config, cache_gib=0, cache_dir=no_folder)
-
-
-@pytest.mark.benchmark(group="data path, 286x286 to 256x256, batch 1")
-@pytest.mark.parametrize("source", ["memory", "mapped file", "decoded each time"])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches(benchmark: BenchmarkFixture, folder: Path, workers: int, source: Source) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    training = open_data(config_for(source, folder, workers), seed=0, pin=device.type == "cuda").training
-    batches = 20 if source == "decoded each time" else 400
-
-    def consume() -> int:
-        taken = itertools.islice(endless(), batches)
-        total = sum(len(batch.to(device)[0]) for batch in taken)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return total
-
-    def endless() -> Iterator[Batch]:
-        return itertools.chain.from_iterable(training.epoch(epoch) for epoch in itertools.count(1))
-
-    taken = benchmark.pedantic(consume, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # its own lack
-    assert taken == batches
-    assert benchmark.stats is not None
-    rate = batches / benchmark.stats.stats.median
-    benchmark.extra_info["images_per_s_of_each_domain"] = rate
-    print(f"\n{source}, {workers} workers, {device.type}: {rate:.0f} images a second of each domain")
-    if workers and source != "decoded each time":
-        assert rate >= NEEDED_PER_S
+def test_batches(compare: Compare, tmp_path: Path) -> None:
+    comparison = compare(case(write_folder(tmp_path), DEVICE), 7)
+    for name in ("ours, memory, 2 workers", "ours, mapped file, 2 workers"):
+        assert 1e3 / comparison.contenders[name].ms.median >= NEEDED_PER_S
+    assert comparison.contenders[PLAIN].ratio.median > 1

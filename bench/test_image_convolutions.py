@@ -1,21 +1,25 @@
 """The generator's first and last convolution, by columns and with padded channels, against PyTorch's own."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench.timing import interleaved
-from cyclegan_fast.device import choose_device, working_dtype
+from bench.agreement import ALLOWED
+from bench.conftest import DEVICE, Compare
+from bench.contest import Case, Contest
+from bench.limits import dtypes
+from bench.timing import Call, Contender, on_recording_stream
+from cyclegan_fast.device import name_of
 from cyclegan_fast.image_convolutions import conv2d_to_image
 
-DEVICE = choose_device("auto")
-DTYPE, _ = working_dtype(DEVICE, amp=True, amp_dtype="auto")
-ROUNDS = 10 if DEVICE.type == "cpu" else 200
+DTYPE = dtypes(DEVICE)[-1]
+ROUNDS = 10 if DEVICE.type == "cpu" else 50
 PADDED = 8  # channels
+BATCH, SIDE, KERNEL, WIDTH = 2, 256, 7, 64
 
 
 def conv2d_of_image(image: Tensor, weight: Tensor) -> Tensor:
@@ -43,31 +47,46 @@ def plain(*operands: Tensor) -> Tensor:
     return F.conv2d(*operands)  # type: ignore[call-overload, no-any-return]  # two or three operands
 
 
-@pytest.mark.benchmark(group="first and last layer, forward and backward, batch 2")
-@pytest.mark.parametrize("layer", ["first", "last"])
-def test_by_columns(benchmark: BenchmarkFixture, layer: str) -> None:
-    channels = (3, 64) if layer == "first" else (64, 3)
-    x = torch.randn(2, channels[0], 262, 262, device=DEVICE, dtype=DTYPE, requires_grad=True)
-    weight = torch.randn(channels[1], channels[0], 7, 7, device=DEVICE, dtype=DTYPE, requires_grad=True)
-    operands = [x, weight]
-    if layer == "last":
-        operands.append(torch.randn(3, device=DEVICE, dtype=DTYPE, requires_grad=True))
+def contest(layer: str) -> Contest:
+    torch.manual_seed(0)
+    inputs, outputs = (3, WIDTH) if layer == "first" else (WIDTH, 3)
+    side = SIDE + KERNEL - 1
+    x = torch.randn(BATCH, inputs, side, side, device=DEVICE, dtype=DTYPE)
+    weight = torch.randn(outputs, inputs, KERNEL, KERNEL, device=DEVICE, dtype=DTYPE)
+    operands = [x, weight] + ([torch.randn(3, device=DEVICE, dtype=DTYPE)] if layer == "last" else [])
     if DEVICE.type == "cuda":
-        x.data, weight.data = (t.data.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+        operands[:2] = (each.contiguous(memory_format=torch.channels_last) for each in operands[:2])
+    dy = torch.randn(BATCH, outputs, SIDE, SIDE, device=DEVICE, dtype=DTYPE)
+
+    def both_ways(function: Callable[..., Tensor], dtype: torch.dtype = DTYPE) -> Call:
+        leaves = [each.to(dtype).detach().requires_grad_() for each in operands]
+        return lambda: list(torch.autograd.grad(function(*leaves), leaves, dy.to(dtype)))
+
     ours, padded = (conv2d_of_image, image_padded) if layer == "first" else (conv2d_to_image, output_padded)
-    dy = torch.randn_like(plain(*operands))
+    with on_recording_stream(DEVICE):
+        contenders = {
+            "plain PyTorch": Contender([both_ways(plain)], graph=True),
+            f"channels padded to {PADDED}": Contender([both_ways(padded)], graph=True),
+            "ours": Contender([both_ways(ours)], graph=True),
+        }
+        exact = both_ways(plain, torch.float64)()
+    return Contest(contenders, "ours", "plain PyTorch", exact, ALLOWED[DTYPE])
 
-    def both_ways(function: Callable[..., Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            torch.autograd.grad(function(*operands), operands, dy)
-            if DEVICE.type == "cuda":
-                torch.cuda.synchronize()
 
-        return run
-
-    interleaved(
-        benchmark,
-        both_ways(ours),
-        {"plain": both_ways(plain), f"channels padded to {PADDED}": both_ways(padded)},
-        rounds=ROUNDS,
+@pytest.mark.parametrize("layer", ["first", "last"])
+def test_by_columns(layer: str, compare: Compare) -> None:
+    pixels = BATCH * SIDE**2
+    weights = 3 * WIDTH * KERNEL**2
+    case = Case(
+        subject="layers",
+        case=f"{layer} convolution, forward and backward, {'tried by columns' if layer == 'first' else 'by columns'}",
+        shape=f"{BATCH}x{3 if layer == 'first' else WIDTH}x{SIDE + KERNEL - 1}x{SIDE + KERNEL - 1}",
+        dtype=name_of(DTYPE),
+        batch=BATCH,
+        side=SIDE,
+        moved_bytes=2 * DTYPE.itemsize * (pixels * (3 + WIDTH) + weights),
+        operations=3 * 2 * pixels * weights,
+        make=partial(contest, layer),
     )
+    comparison = compare(case, ROUNDS)
+    assert not comparison.refused

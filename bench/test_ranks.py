@@ -29,6 +29,7 @@ def images_per_s(runs: Path, name: str, ranks: int, cores: str) -> float:
 
 
 @pytest.mark.benchmark(group="two ranks, 64x64")
+@pytest.mark.usefixtures("needs_full")
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_two_ranks_against_one(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     alone: list[float] = []

@@ -1,30 +1,37 @@
-"""The whole training step with --amp against plain PyTorch's: float32, and stock bfloat16 autocast where there is it.
+"""The whole training step against plain PyTorch's and against stock autocast; `python -m bench.step` has every option.
 
-`python -m bench.step` times every option. On a CPU a round of the full-size step takes tens of seconds.
+On a CPU at 128x128 by default, and without torch.compile, which takes minutes there.
 """
 
-from functools import partial
-
 import pytest
-import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.step import PLAIN, Contest
-from bench.timing import interleaved
-from cyclegan_fast.device import choose_device, working_dtype
+from bench.conftest import DEVICE, Compare
+from bench.contest import Case
+from bench.step import PLAIN, cases
 
-DEVICE = choose_device("auto")
-ROUNDS = 4 if DEVICE.type == "cpu" else 50
+ROUNDS = 3 if DEVICE.type == "cpu" else 20
+SIDES_AND_BATCHES = [(128, 1), (256, 1)] if DEVICE.type == "cpu" else [(256, 1), (256, 16)]
 
 
-@pytest.mark.benchmark(group="step 256x256, 9 blocks, batch 1")
-def test_step_with_amp_against_plain_float32(benchmark: BenchmarkFixture) -> None:
-    low, _ = working_dtype(DEVICE, amp=True, amp_dtype="auto")
-    ours = "ours" if low == torch.float32 else "ours --amp"  # all that --amp can do here
-    contest = Contest(DEVICE, 256, 1, wants=lambda name: name == ours or ("stock" in name and "compile" not in name))
-    names = [name for name in contest.contenders if name != ours]
-    contest.check()
-    ratios = interleaved(
-        benchmark, partial(contest.run, ours), {name: partial(contest.run, name) for name in names}, rounds=ROUNDS
-    )
-    assert ratios[PLAIN] > 1
+def quick(name: str) -> bool:
+    return "compile" not in name and "checkpoint" not in name
+
+
+def everybody(name: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.title)
+        for side, batch in SIDES_AND_BATCHES
+        for case in cases(side, batch, DEVICE, quick if DEVICE.type == "cpu" and side == 128 else everybody)
+    ],
+)
+def test_step(case: Case, compare: Compare, full: bool) -> None:
+    if not full and case.side != 128:
+        pytest.skip("takes long on a CPU: --bench-full")
+    comparison = compare(case, ROUNDS)
+    if case.dtype != "float32":  # where the ratio is far from what noise can turn round
+        assert comparison.contenders[PLAIN].ratio.median > 1

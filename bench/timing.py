@@ -1,43 +1,190 @@
-"""Timing of opponents side by side: machines are shared and drift, so a ratio is taken round by round."""
+"""Timing of opponents side by side.
+
+Machines are shared and clocks drift, so contenders take turns: each runs once a round, and a ratio is the median of the
+ratios within the rounds. The order turns with the rounds, and ours runs twice in each, as first and as last: the ratio
+of the two is what this measurement cannot tell from nothing.
+
+On a CPU a turn is timed by the host. On a GPU it is timed by events in the stream, behind a pause that lets the host
+run ahead, and where a contender asks for it its calls are recorded as one CUDA graph, as training launches them, so
+that the time is the device's alone. Short calls are repeated within a turn.
+
+pytest-benchmark does not interleave. `bench.conftest` hands it our own turns and runs the others' in the untimed setup
+of each round; what it prints is the host's clock, what is recorded is this module's.
+"""
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
-import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
+import torch
+
+Call = Callable[[], Any]
+
+OURS_AGAIN = "ours, again"
+SHORTEST_TURN_S = 2e-3
+PAUSE_CYCLES = 1_000_000
+"""of a GPU's clock, half a millisecond: the host issues the calls of a turn meanwhile"""
+MOST_REPEATS = 1000
+WARM_UP_CALLS = 3
+"""after a first one: libraries choose algorithms and compilers compile in them, and training records its graph"""
+LONG_CALL_S = 0.3
+"""on a CPU what takes longer is warm after one call"""
 
 
-def interleaved(
-    benchmark: BenchmarkFixture, ours: Callable[[], Any], opponents: Mapping[str, Callable[[], Any]], *, rounds: int
-) -> dict[str, float]:
-    """Median of (opponent's time / our time), the two measured in turn in each round, after one round of warm-up.
+@dataclass(frozen=True)
+class Contender:
+    """What takes part: calls that do the same, each on operands of its own, so that caches do not hold them.
 
-    pytest-benchmark does not interleave: here every opponent runs inside the untimed setup of each of its rounds and is
-    timed by hand. The medians, in seconds, and the ratios are stored as the benchmark's extra information.
+    `graph` has them recorded as one CUDA graph on a GPU; elsewhere it has no meaning.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in opponents}
 
-    def run_opponents() -> None:
-        for name, function in opponents.items():
+    calls: Sequence[Call]
+    graph: bool = False
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A quantity measured several times."""
+
+    median: float
+    lower: float
+    """the first quartile"""
+    upper: float
+    """the third one"""
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        if len(values) < 2:
+            return cls(*3 * [statistics.median(values)])
+        lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(statistics.median(values), lower, upper)
+
+
+class Race:
+    """Contenders that take turns.
+
+    Args:
+        device: that computes.
+        contenders: by name; all of them are prepared here: called, recorded, and given repeats for a turn that is long
+            enough to time.
+        ours: the one whose time the others' is divided by.
+        shortest_turn_s: seconds; shorter calls are repeated.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        contenders: Mapping[str, Contender],
+        ours: str,
+        *,
+        shortest_turn_s: float = SHORTEST_TURN_S,
+    ) -> None:
+        if ours not in contenders:
+            raise ValueError(f"{ours!r} does not take part, only {', '.join(contenders)}")
+        self.device = device
+        self.ours = ours
+        self._turns = {name: _prepared(contender, device, shortest_turn_s) for name, contender in contenders.items()}
+        self._turns[OURS_AGAIN] = self._turns[ours]
+        self.seconds: dict[str, list[float]] = {name: [] for name in self._turns}
+
+    def opponents_turns(self) -> None:
+        """One turn of everybody but ours, which closes the round with `our_turn`."""
+        opponents = [name for name in self._turns if name not in (self.ours, OURS_AGAIN)]
+        start = len(self.seconds[self.ours]) % max(1, len(opponents))
+        for name in (OURS_AGAIN, *opponents[start:], *opponents[:start]):
+            self._take_turn(name)
+
+    def our_turn(self) -> None:
+        self._take_turn(self.ours)
+
+    def run(self, rounds: int, until_s: float = float("inf")) -> None:
+        """So many rounds, or those that fit before `time.monotonic()` is `until_s`, but at least three."""
+        for number in range(rounds):
+            if number >= 3 and time.monotonic() > until_s:
+                break
+            self.opponents_turns()
+            self.our_turn()
+
+    @property
+    def rounds(self) -> int:
+        return len(self.seconds[self.ours])
+
+    def ratios(self, name: str) -> list[float]:
+        """Round by round: that contender's time over ours."""
+        return [theirs / own for theirs, own in zip(self.seconds[name], self.seconds[self.ours], strict=True)]
+
+    def _take_turn(self, name: str) -> None:
+        turn = self._turns[name]
+        self.seconds[name].append(turn.timed() / turn.calls)
+
+
+class _Turn:
+    """What is timed at once, `calls` calls."""
+
+    def __init__(self, run: Call, calls: int, device: torch.device, *, is_queued: bool) -> None:
+        self.run = run
+        self.calls = calls
+        self.device = device
+        self.is_queued = is_queued
+
+    def timed(self) -> float:
+        """Seconds."""
+        if self.device.type != "cuda":
             started = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - started)
+            self.run()
+            return time.perf_counter() - started
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(self.device)
+        if self.is_queued:
+            torch.cuda._sleep(PAUSE_CYCLES)
+        began.record()
+        self.run()
+        ended.record()
+        ended.synchronize()
+        return float(began.elapsed_time(ended)) / 1e3
 
-    benchmark.pedantic(  # type: ignore[no-untyped-call]  # pytest-benchmark leaves it untyped
-        ours, setup=run_opponents, rounds=rounds, warmup_rounds=1
-    )
-    if benchmark.stats is None:
-        pytest.skip("ran once, nothing was timed: pytest-benchmark is disabled (by an option, or by pytest-xdist's -n)")
-    our_seconds = benchmark.stats.stats.data
-    counted = {name: values[-rounds:] for name, values in seconds.items()}
-    ratios = {
-        name: statistics.median(theirs / own for theirs, own in zip(values, our_seconds, strict=True))
-        for name, values in counted.items()
-    }
-    for name, values in counted.items():
-        benchmark.extra_info[name] = {"median_s": statistics.median(values), "ratio": ratios[name]}
-        print(f"\n{name}: median {statistics.median(values):.3f} s, {ratios[name]:.2f}x ours", end="")
-    print(f"\nours: median {statistics.median(our_seconds):.3f} s ({rounds} rounds)")
-    return ratios
+
+def _prepared(contender: Contender, device: torch.device, shortest_turn_s: float) -> _Turn:
+    calls = contender.calls
+    is_recorded = contender.graph and device.type == "cuda"
+    once = _Turn(lambda: [call() for call in calls], len(calls), device, is_queued=False)
+    with _side_stream(device) if is_recorded else nullcontext():
+        seconds = once.timed()
+        if device.type == "cuda" or seconds < LONG_CALL_S:
+            seconds = min(once.timed() for _ in range(WARM_UP_CALLS))
+    repeats = min(MOST_REPEATS, max(1, -int(-shortest_turn_s // max(seconds, 1e-9))))
+
+    def run() -> None:
+        for _ in range(repeats):
+            for call in calls:
+                call()
+
+    if is_recorded:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=_side_streams[device.index or 0]):
+            run()
+        return _Turn(graph.replay, repeats * len(calls), device, is_queued=False)
+    return _Turn(run, repeats * len(calls), device, is_queued=seconds * repeats < 10 * shortest_turn_s)
+
+
+_side_streams: dict[int, Any] = {}
+
+
+@contextmanager
+def _side_stream(device: torch.device) -> Iterator[None]:
+    """Where graphs are recorded, and where what they call runs before: autograd goes back on the stream it came on."""
+    stream = _side_streams.setdefault(device.index or 0, torch.cuda.Stream(device))
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+@contextmanager
+def on_recording_stream(device: torch.device) -> Iterator[None]:
+    """For what a recorded contender computes beforehand, such as the forward pass of a backward pass that is timed."""
+    with _side_stream(device) if device.type == "cuda" else nullcontext():
+        yield

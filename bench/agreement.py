@@ -1,0 +1,54 @@
+"""Times are compared only of what computes the same: every contender's result is held against an exact one first."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2.5e-2}
+"""Root mean square of the error relative to that of the exact result, by the precision that is computed in: about four
+times what PyTorch's own operators lose in one site. It finds what is wrong, not what is inexact; accuracy is held by
+tests/kernels/accuracy.py."""
+
+
+class Disagreement(Exception):
+    """Ours, or the plain computation that it is compared with, is not what it should be: no time is reported."""
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    """Root mean square of the difference over that of `exact`; infinite for another shape or what is not finite."""
+    if found.shape != exact.shape:
+        return float("inf")
+    wide = exact.detach().double()
+    size = float(wide.square().mean().sqrt())
+    error = float((found.detach().to(wide.device).double() - wide).square().mean().sqrt()) / (size or 1.0)
+    return error if error == error else float("inf")
+
+
+def errors(results: Mapping[str, Any], exact: Sequence[Tensor]) -> dict[str, float]:
+    """The largest relative error among the tensors of each contender's result."""
+    found = {}
+    for name, result in results.items():
+        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if len(tensors) != len(exact):
+            found[name] = float("inf")
+        else:
+            found[name] = max(relative_error(one, other) for one, other in zip(tensors, exact, strict=True))
+    return found
+
+
+def refused(found: Mapping[str, float], allowed: float, trusted: Sequence[str]) -> dict[str, str]:
+    """Why the time of some is not reported, by name.
+
+    Raises Disagreement where one of the `trusted`, ours and the plain computation, is off by more than `allowed`.
+    """
+    wrong = {
+        name: f"off by {error:.2g} of its size, {allowed:.2g} is allowed"
+        for name, error in found.items()
+        if not error <= allowed
+    }
+    if first := next((name for name in trusted if name in wrong), None):
+        raise Disagreement(f"{first} is {wrong[first]}: nothing is reported")
+    return wrong

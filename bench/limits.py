@@ -1,0 +1,95 @@
+"""How fast this machine is at the two things that bound everything: moving bytes and multiplying matrices."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.timing import Contender, Race
+from cyclegan_fast.device import has_bfloat16, name_of
+
+ROUNDS = {"cuda": 20, "cpu": 7}
+MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
+COPIED_BYTES = {"cuda": 2 << 30, "cpu": 512 << 20}
+CACHE_BYTES_OF_A_CPU = 64 << 20
+"""Taken to be a CPU's last-level cache: what is smaller may stay there"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Measured, not looked up."""
+
+    copy_gbps: float
+    """10^9 bytes a second, read and written, of a copy of a tensor far larger than any cache"""
+    matrix_tflops: dict[str, float]
+    """by dtype: 10^12 operations a second of a large matrix product, a multiply-add being two; on a GPU float32 is
+    TF32, which cuDNN computes in unless told otherwise"""
+
+    def seconds(self, moved_bytes: int, operations: int, dtype: str) -> float:
+        """No computation that moves so much and computes so much can be faster."""
+        return max(moved_bytes / (self.copy_gbps * 1e9), operations / (self.matrix_tflops[dtype] * 1e12))
+
+
+def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """What is worth measuring there: what the hardware has instructions for."""
+    if device.type == "cuda":
+        return (torch.float32, torch.float16, *((torch.bfloat16,) if has_bfloat16(device) else ()))
+    return (torch.float32, *((torch.bfloat16,) if has_bfloat16(device) else ()))
+
+
+def measure(device: torch.device) -> Limits:
+    """The best of a few rounds: a limit is what was reached once."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < 0.3:  # clocks rise under load
+        _product(device, torch.float32)()
+    return Limits(
+        copy_gbps=_copy_gbps(device),
+        matrix_tflops={
+            name_of(dtype): _operations(device) / _best(device, _products(device, dtype)) / 1e12
+            for dtype in dtypes(device)
+        },
+    )
+
+
+def _copy_gbps(device: torch.device) -> float:
+    source = torch.randn(COPIED_BYTES[device.type] // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * COPIED_BYTES[device.type] / _best(device, [lambda: target.copy_(source)]) / 1e9
+
+
+def _best(device: torch.device, calls: list[Callable[[], Tensor]]) -> float:
+    """Seconds of the fastest call seen."""
+    race = Race(device, {str(index): Contender([call]) for index, call in enumerate(calls)}, "0")
+    race.run(ROUNDS[device.type])
+    return min(min(seconds) for seconds in race.seconds.values())
+
+
+def _operations(device: torch.device) -> int:
+    return 2 * MATRIX_SIDE[device.type] ** 3
+
+
+def _product(device: torch.device, dtype: torch.dtype) -> Callable[[], Tensor]:
+    return _products(device, dtype)[0]
+
+
+def _products(device: torch.device, dtype: torch.dtype) -> list[Callable[[], Tensor]]:
+    """On a CPU also as a 1x1 convolution, which oneDNN computes: the library behind PyTorch's float32 product (MKL)
+    leaves AVX-512 idle on AMD's processors."""
+    side = MATRIX_SIDE[device.type]
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    if device.type == "cuda":
+        return [lambda: _with_tf32(lambda: one @ other)]
+    image = one.view(1, 64, side // 64, side).permute(0, 3, 1, 2)
+    return [lambda: one @ other, lambda: F.conv2d(image, other[:, :, None, None])]
+
+
+def _with_tf32(product: Callable[[], Tensor]) -> Tensor:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        return product()
+    finally:
+        torch.set_float32_matmul_precision(before)

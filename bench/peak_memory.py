@@ -1,0 +1,31 @@
+"""Tensor memory of a contender at its highest, from nothing to the end of its first call."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from bench.live_memory import live_memory
+
+Made = TypeVar("Made")
+GIB = 1 << 30
+
+
+def followed(device: torch.device, make: Callable[[], Made], run: Callable[[Made], object]) -> tuple[Made, float]:
+    """What `make` gives, run once, and the GiB of tensors that were alive at most meanwhile, from both.
+
+    On a GPU as PyTorch's allocator counts; on a CPU as PyTorch's operators return them: what an operator allocates and
+    frees inside is not seen there, nor what another thread computes.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        made = make()
+        run(made)
+        torch.cuda.synchronize(device)
+        return made, (torch.cuda.max_memory_allocated(device) - before) / GIB
+    with live_memory("cpu") as memory:
+        made = make()
+        run(made)
+    return made, memory.peak / GIB

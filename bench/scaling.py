@@ -1,0 +1,61 @@
+"""Batches and sides that time and memory are followed over."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from bench import counts, networks, step
+from bench.contest import Case, Contest
+from bench.peak_memory import followed
+from bench.plain_cyclegan import Generator
+from bench.timing import Contender, on_recording_stream
+from cyclegan_fast.device import name_of
+
+BATCHES = (1, 2, 4, 8, 16)
+SIDES = (128, 256, 512, 1024)
+SIDE_OF_BATCHES = {"cpu": 128, "cuda": 256}
+
+
+def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    """Batches of one side, then sides at batch 1: on a GPU of a training step, on a CPU of the generator both ways."""
+    side_of_batches = SIDE_OF_BATCHES[device.type]
+    sizes = [(batch, side_of_batches) for batch in BATCHES]
+    sizes += [(1, side) for side in SIDES if side != side_of_batches]
+    for batch, side in sizes:
+        if device.type == "cuda":
+            precisions = step.cases(side, batch, device, _is_stock_autocast, subject="scaling")
+            yield from (case for case in precisions if case.dtype == name_of(dtype))
+        else:
+            yield _generator(batch, side, dtype, device)
+
+
+def _is_stock_autocast(name: str) -> bool:
+    return name.startswith("stock autocast") and "compile" not in name
+
+
+def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device) -> Case:
+    work = counts.network(Generator, batch, side, dtype, backward=True)
+    return Case(
+        subject="scaling",
+        case="generator, forward and backward",
+        shape=f"{batch}x3x{side}x{side}",
+        dtype=name_of(dtype),
+        batch=batch,
+        side=side,
+        moved_bytes=work.moved_bytes,
+        operations=work.operations,
+        make=partial(_contest, batch, side, dtype, device),
+    )
+
+
+def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device) -> Contest:
+    contenders: dict[str, Contender] = {}
+    peak_gib: dict[str, float] = {}
+    entrants = networks.Entrants("generator", "forward and backward", dtype, batch, side, device)
+    with on_recording_stream(device):
+        for name, make in ((networks.PLAIN, partial(entrants.plain, dtype)), ("ours", entrants.ours)):
+            call, peak_gib[name] = followed(device, make, lambda call: call())
+            contenders[name] = Contender([call], graph=name == "ours")
+        exact = entrants.exact() if batch * side**2 <= 1 << 18 else []
+    return Contest(contenders, "ours", networks.PLAIN, exact, networks.ALLOWED[dtype], peak_gib=peak_gib)

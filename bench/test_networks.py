@@ -1,0 +1,36 @@
+"""The generator and the discriminator, forward and with all gradients, against the original's modules.
+
+On a CPU by default one pass of the generator at 256x256, with torch.compile, and both networks both ways at 128x128.
+"""
+
+import pytest
+import torch
+
+from bench.conftest import DEVICE, Compare
+from bench.contest import Case
+from bench.limits import dtypes
+from bench.networks import Kind, cases
+
+BOTH: tuple[Kind, Kind] = ("generator", "discriminator")
+ROUNDS = 5 if DEVICE.type == "cpu" else 20
+LOWEST = dtypes(DEVICE)[-1]
+ON_A_CPU = [
+    *cases(["generator"], ["forward"], [LOWEST], [1], 256, DEVICE),
+    *cases(BOTH, ["forward and backward"], [LOWEST], [1], 128, DEVICE, with_compile=False),
+]
+ALL = [*cases(BOTH, ["forward", "forward and backward"], dtypes(DEVICE), [1, 16], 256, DEVICE)]
+CASES = [(case, True) for case in ON_A_CPU if DEVICE.type == "cpu"] + [(case, False) for case in ALL]
+
+
+@pytest.mark.parametrize(
+    ("case", "by_default"),
+    [pytest.param(*both, id=f"{both[0].title}{'' if both[1] else ', in full'}") for both in CASES],
+)
+def test_network(case: Case, by_default: bool, compare: Compare, full: bool) -> None:
+    if not full and not by_default:
+        pytest.skip("takes long on a CPU: --bench-full")
+    if DEVICE.type == "cpu" and case.batch > 4:
+        pytest.skip("batch 16 takes minutes a call on a CPU")
+    torch.manual_seed(0)
+    comparison = compare(case, ROUNDS)
+    assert comparison.contenders["ours"].error is not None

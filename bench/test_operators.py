@@ -1,0 +1,33 @@
+"""The fused norms at every site, against eager PyTorch in both layouts and torch.compile.
+
+On a CPU, where ours are plain operators too, three sites in the lowest precision; `--bench-full` measures all.
+"""
+
+import pytest
+
+from bench.conftest import DEVICE, Compare
+from bench.contest import Case
+from bench.limits import dtypes
+from bench.operators import cases
+from cyclegan_fast.device import name_of
+from kernels.sites import all_sites
+
+SIDE = 256
+BATCHES = (1, 16)
+ROUNDS = 15
+BY_DEFAULT = ("blocks, second half", "after up 2", "discriminator 3")
+LOWEST = name_of(dtypes(DEVICE)[-1])
+ALL = [*cases(list(all_sites(SIDE)), dtypes(DEVICE), BATCHES, DEVICE, SIDE)]
+
+
+def is_default(case: Case) -> bool:
+    is_of_site = any(case.case.startswith(f"{name}, ") for name in BY_DEFAULT)
+    return case.batch == 1 and case.dtype == LOWEST and is_of_site
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.title) for case in ALL])
+def test_operator(case: Case, compare: Compare, full: bool) -> None:
+    if not full and not is_default(case):
+        pytest.skip("takes long on a CPU: --bench-full")
+    comparison = compare(case, ROUNDS)
+    assert comparison.contenders["ours"].error is not None

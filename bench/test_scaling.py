@@ -1,0 +1,23 @@
+"""How time and memory grow with the batch and with the side of the images, ours and plain PyTorch.
+
+On a GPU the whole training step, on a CPU the generator forward and backward; `bench.report` prints the exponents.
+"""
+
+import pytest
+
+from bench.conftest import DEVICE, Compare
+from bench.contest import Case
+from bench.limits import dtypes
+from bench.scaling import cases
+
+ROUNDS = 3 if DEVICE.type == "cpu" else 15
+LARGEST_BY_DEFAULT = 1 << 16
+"""pixels of a batch"""
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.title) for case in cases(dtypes(DEVICE)[-1], DEVICE)])
+def test_scaling(case: Case, compare: Compare, full: bool) -> None:
+    if not full and case.batch * case.side**2 > LARGEST_BY_DEFAULT:
+        pytest.skip("takes long on a CPU: --bench-full")
+    comparison = compare(case, ROUNDS)
+    assert all(timing.peak_gib for name, timing in comparison.contenders.items() if "compile" not in name)

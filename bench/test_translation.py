@@ -1,0 +1,16 @@
+"""One image through the paper's generator, by every way to deploy it, against plain PyTorch."""
+
+import pytest
+
+from bench.conftest import DEVICE, Compare
+from bench.contest import Case
+from bench.limits import dtypes
+from bench.translation import cases
+
+ROUNDS = 7 if DEVICE.type == "cpu" else 50
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.title) for case in cases(dtypes(DEVICE)[-1], 256, DEVICE)])
+def test_translation(case: Case, compare: Compare) -> None:
+    comparison = compare(case, ROUNDS)
+    assert comparison.best_opponent is not None
