@@ -71,6 +71,8 @@ def contest(
     device: torch.device,
     moved_bytes: int,
     impl: Impl,
+    *,
+    with_compile: bool = True,
 ) -> Contest:
     forget_compiled()
     torch.manual_seed(0)
@@ -82,7 +84,7 @@ def contest(
         PLAIN: (plain_forward, first),
         f"{PLAIN}, channels last": (plain_forward, sets),
     }
-    for mode in modes(device, recorded=True):
+    for mode in modes(device, recorded=True) if with_compile else ():
         ways[f"torch.compile {mode}"] = (compiled(plain_forward, mode), sets)
     calls: dict[str, list[Call]] = {}
     with on_recording_stream(device), backward_may_repeat():

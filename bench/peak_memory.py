@@ -1,4 +1,4 @@
-"""Tensor memory of a contender at its highest, from nothing to the end of its first call."""
+"""Tensor memory of a contender at its highest, from nothing to the end of its first calls."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,7 +12,7 @@ GIB = 1 << 30
 
 
 def followed(device: torch.device, make: Callable[[], Made], run: Callable[[Made], object]) -> tuple[Made, float]:
-    """What `make` gives, run once, and the GiB of tensors that were alive at most meanwhile, from both.
+    """What `make` gives, after `run`, and the GiB of tensors that were alive at most meanwhile, from both.
 
     On a GPU as PyTorch's allocator counts; on a CPU as PyTorch's operators return them: what an operator allocates and
     frees inside is not seen there, nor what another thread computes.

@@ -24,6 +24,7 @@ from bench.plain_cyclegan import PlainCycleGAN
 from bench.timing import Contender
 from cyclegan_fast.batch import Batch
 from cyclegan_fast.config import Config, DataConfig, NetworkConfig, RunConfig
+from cyclegan_fast.cuda_graph import WARM_UP
 from cyclegan_fast.device import choose_device, name_of
 from cyclegan_fast.engine import Engine
 from cyclegan_fast.model import CycleGAN
@@ -78,9 +79,11 @@ class Steps:
         for name, make in self._makers():
             if name not in (PLAIN, self.ours_name) and not self.wants(name):
                 continue
-            # Other threads of a step, on a CPU, are not followed.
+            # On a CPU a step has threads, which are not followed. The one that is followed has begun to train, and
+            # those that compete begin together.
             if self.device.type == "cuda" and "compile" not in name:
-                steps[name], peak_gib[name] = followed(self.device, make, lambda step: step())
+                _, peak_gib[name] = followed(self.device, make, _several)
+                torch.cuda.empty_cache()
             steps[name] = make()
         return Contest(
             contenders={name: Contender([partial(self._noted, name, step)]) for name, step in steps.items()},
@@ -137,6 +140,12 @@ class Steps:
         for name, losses in self.last.items():
             if not all(math.isfinite(float(loss)) for loss in losses):
                 raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
+
+
+def _several(step: Step) -> None:
+    """Until a graph is recorded, if there is one."""
+    for _ in range(WARM_UP + 2):
+        step()
 
 
 def _sorted(losses: dict[str, Tensor]) -> list[Tensor]:

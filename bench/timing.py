@@ -12,6 +12,7 @@ pytest-benchmark does not interleave. `bench.conftest` hands it our own turns an
 of each round; what it prints is the host's clock, what is recorded is this module's.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,7 +140,7 @@ class _Turn:
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(self.device)
         if self.is_queued:
-            torch.cuda._sleep(PAUSE_CYCLES)
+            torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # as above
         began.record()
         self.run()
         ended.record()
@@ -155,19 +156,35 @@ def _prepared(contender: Contender, device: torch.device, shortest_turn_s: float
         seconds = once.timed()
         if device.type == "cuda" or seconds < LONG_CALL_S:
             seconds = min(once.timed() for _ in range(WARM_UP_CALLS))
-    repeats = min(MOST_REPEATS, max(1, -int(-shortest_turn_s // max(seconds, 1e-9))))
+    repeats = _repeats(seconds, shortest_turn_s)
+    if not is_recorded:
+        return _turn(calls, repeats, device, is_queued=seconds * repeats < LONG_CALL_S)
+    # How long the device takes is seen when the host no longer launches: then the turn gets its length.
+    replayed = _recorded(calls, repeats, device)
+    seconds = min(replayed.timed() for _ in range(WARM_UP_CALLS)) / repeats
+    return _recorded(calls, _repeats(seconds, shortest_turn_s), device)
 
+
+def _repeats(seconds: float, shortest_turn_s: float) -> int:
+    """Of calls that take so long together."""
+    return min(MOST_REPEATS, max(1, math.ceil(shortest_turn_s / max(seconds, 1e-9))))
+
+
+def _turn(calls: Sequence[Call], repeats: int, device: torch.device, *, is_queued: bool) -> _Turn:
     def run() -> None:
         for _ in range(repeats):
             for call in calls:
                 call()
 
-    if is_recorded:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=_side_streams[device.index or 0]):
-            run()
-        return _Turn(graph.replay, repeats * len(calls), device, is_queued=False)
-    return _Turn(run, repeats * len(calls), device, is_queued=seconds * repeats < 10 * shortest_turn_s)
+    return _Turn(run, repeats * len(calls), device, is_queued=is_queued)
+
+
+def _recorded(calls: Sequence[Call], repeats: int, device: torch.device) -> _Turn:
+    turn = _turn(calls, repeats, device, is_queued=False)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=_side_streams[device.index or 0]):
+        turn.run()
+    return _Turn(graph.replay, turn.calls, device, is_queued=False)
 
 
 _side_streams: dict[int, Any] = {}
@@ -176,7 +193,10 @@ _side_streams: dict[int, Any] = {}
 @contextmanager
 def _side_stream(device: torch.device) -> Iterator[None]:
     """Where graphs are recorded, and where what they call runs before: autograd goes back on the stream it came on."""
-    stream = _side_streams.setdefault(device.index or 0, torch.cuda.Stream(device))
+    stream = _side_streams.setdefault(
+        device.index or 0,
+        torch.cuda.Stream(device),  # type: ignore[no-untyped-call]  # as above
+    )
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         yield

@@ -1,0 +1,97 @@
+"""What a run of `bench.gpu` found, in at most forty lines."""
+
+import json
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from bench.records import Comparison, Run, newest, path_for, read
+
+MOST_LINES = 40
+SUBJECTS_IN_FULL = ("step", "networks", "translation")
+
+
+def summary(out: Path, statuses: dict[str, int], device: str) -> str:
+    """From the files of the folder `out`, whichever of them there are."""
+    lines = [*_head(out, statuses, device), *_found(out, device), *_training(out), *_profile(out)]
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], f"... {len(lines) - MOST_LINES + 1} more in {out}"]
+    return "\n".join(lines)
+
+
+def _head(out: Path, statuses: dict[str, int], device: str) -> Iterator[str]:
+    yield device
+    words = {0: "done", -1: "cut short"}
+    yield "phases: " + ", ".join(f"{name} {words.get(status, 'FAILED')}" for name, status in statuses.items())
+    tests = out / "tests.txt"
+    if tests.exists():
+        ends = [
+            line for line in tests.read_text().splitlines() if " in " in line and ("passed" in line or "failed" in line)
+        ]
+        yield "tests: " + ("; ".join(line.strip("= ") for line in ends) or "none came to its end, see tests.txt")
+
+
+def _found(out: Path, device: str) -> Iterator[str]:
+    path = path_for(device, out)
+    if not path.exists():
+        return
+    runs = read(path)
+    yield _limits(runs[-1])
+    comparisons = [comparison for _, comparison in newest(runs)]
+    for comparison in comparisons:
+        if comparison.subject in SUBJECTS_IN_FULL:
+            yield line_of(comparison)
+    yield from operators_lines(comparison for comparison in comparisons if comparison.subject == "operators")
+
+
+def _limits(run: Run) -> str:
+    peaks = ", ".join(f"{tflops:.0f} TFLOP/s {dtype}" for dtype, tflops in run.limits.matrix_tflops.items())
+    return (
+        f"torch {run.stamp.torch}, triton {run.stamp.triton}, CUDA {run.stamp.cuda}, driver {run.stamp.driver}, commit "
+        f"{run.stamp.commit}; copies {run.limits.copy_gbps:.0f} GB/s, multiplies {peaks}"
+    )
+
+
+def line_of(comparison: Comparison) -> str:
+    """Ours, how many times plain PyTorch's and the best opponent's speed that is, and the share of the limit."""
+    ours = comparison.contenders[comparison.ours]
+    best, of_limit = comparison.best_opponent, comparison.of_limit(comparison.ours)
+    cells = [f"{comparison.subject}: {comparison.case} {comparison.shape} {comparison.dtype}: {ours.ms.median:.3g} ms"]
+    if best:
+        cells.append(f"{comparison.contenders[best].ratio.median:.2f}x {best}")
+    if of_limit is not None:
+        cells.append(f"{of_limit:.0%} of the limit")
+    return ", ".join(cells)
+
+
+def operators_lines(comparisons: Iterable[Comparison]) -> Iterator[str]:
+    """A line for each direction, precision and batch: the middle of all sites and the worst one."""
+    groups: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        direction = comparison.case.rpartition(", ")[2]
+        groups.setdefault(f"{direction}, {comparison.dtype}, batch {comparison.batch}", []).append(comparison)
+    for group, members in groups.items():
+        shares = {each.case: each.of_limit(each.ours) or 0.0 for each in members}
+        ratios = [each.contenders[best].ratio.median for each in members if (best := each.best_opponent)]
+        worst = min(shares, key=lambda case: shares[case])
+        yield (
+            f"norms {group}: {len(members)} sites, {statistics.geometric_mean(ratios):.2f}x the best opponent "
+            f"({min(ratios):.2f} to {max(ratios):.2f}), {statistics.median(shares.values()):.0%} of the limit, least "
+            f"{shares[worst]:.0%} {worst.rpartition(', ')[0]}"
+        )
+
+
+def _training(out: Path) -> Iterator[str]:
+    path = out / "training.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        yield (
+            f"training, {found['setting']['steps']} steps: {found['speedup']:.2f}x plain float32; final losses "
+            f"{found['of_ours']:.1%} apart, two seeds of plain PyTorch {found['between_seeds']:.1%}"
+        )
+
+
+def _profile(out: Path) -> Iterator[str]:
+    path = out / "profile.txt"
+    if path.exists():
+        yield from path.read_text().splitlines()[:8]

@@ -1,0 +1,117 @@
+"""The clock against calls of known duration; who takes turns when."""
+
+import time
+from functools import partial
+
+import pytest
+import torch
+
+from bench.timing import OURS_AGAIN, Contender, Race, Spread
+
+CPU = torch.device("cpu")
+SLEEP_S = 0.02
+
+
+def test_a_sleep_takes_as_long_as_it_sleeps() -> None:
+    race = Race(CPU, {"ours": Contender([partial(time.sleep, SLEEP_S)])}, "ours")
+    race.run(5)
+    spread = Spread.of(race.seconds["ours"])
+    assert SLEEP_S <= spread.lower <= spread.median < 1.2 * SLEEP_S
+
+
+def test_the_ratio_of_two_sleeps_is_that_of_their_durations() -> None:
+    contenders = {name: Contender([partial(time.sleep, each)]) for name, each in (("ours", 0.01), ("slow", 0.03))}
+    race = Race(CPU, contenders, "ours")
+    race.run(5)
+    assert Spread.of(race.ratios("slow")).median == pytest.approx(3, rel=0.1)
+    assert Spread.of(race.ratios(OURS_AGAIN)).median == pytest.approx(1, rel=0.1)
+
+
+def test_a_copy_ten_times_as_large_takes_about_ten_times_as_long() -> None:
+    """Far beyond the caches, where a copy's time is proportional to its bytes."""
+    small, large = (torch.ones(count, dtype=torch.uint8) for count in (1 << 25, 10 << 25))
+    targets = [torch.empty_like(small), torch.empty_like(large)]
+    race = Race(
+        CPU,
+        {
+            "ours": Contender([lambda: targets[0].copy_(small)]),
+            "large": Contender([lambda: targets[1].copy_(large)]),
+        },
+        "ours",
+    )
+    race.run(9)
+    assert 6 < Spread.of(race.ratios("large")).median < 16
+
+
+def test_short_calls_are_repeated_and_a_time_is_that_of_one_call() -> None:
+    count = 0
+
+    def call() -> None:
+        nonlocal count
+        count += 1
+        time.sleep(0.001)
+
+    race = Race(CPU, {"ours": Contender([call, call])}, "ours", shortest_turn_s=0.02)
+    before = count
+    race.our_turn()
+    assert (count - before) % 2 == 0
+    assert 10 <= count - before <= 20
+    assert race.seconds["ours"][0] == pytest.approx(0.001, rel=0.5)
+
+
+def test_contenders_take_turns_and_ours_is_first_and_last() -> None:
+    order: list[str] = []
+    contenders = {name: Contender([partial(order.append, name)]) for name in ("a", "ours", "b", "c")}
+    race = Race(CPU, contenders, "ours", shortest_turn_s=0.0)
+    order.clear()
+    race.run(3)
+    rounds = ["".join(order)[start : start + 11] for start in (0, 11, 22)]
+    assert rounds == ["oursabcours", "oursbcaours", "ourscabours"]
+    assert race.rounds == 3
+    assert all(len(values) == 3 for values in race.seconds.values())
+
+
+def test_a_race_ends_when_its_time_is_over_but_not_before_three_rounds() -> None:
+    race = Race(CPU, {"ours": Contender([partial(time.sleep, 0.001)])}, "ours")
+    race.run(1000, until_s=time.monotonic() - 1)
+    assert race.rounds == 3
+
+
+def test_who_is_ours_must_take_part() -> None:
+    with pytest.raises(ValueError, match="'ours' does not take part, only theirs"):
+        Race(CPU, {"theirs": Contender([time.sleep])}, "ours")
+
+
+def test_quartiles() -> None:
+    assert Spread.of([4.0, 1.0, 3.0, 2.0, 5.0]) == Spread(3.0, 2.0, 4.0)
+    assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no NVIDIA GPU here")
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_pause_of_so_many_cycles_takes_so_long_on_the_device(graph: bool) -> None:
+    """Two pauses, one ten times as long: their difference is free of what a launch takes."""
+    device = torch.device("cuda")
+    contenders = {
+        name: Contender([partial(torch.cuda._sleep, cycles)], graph=graph)
+        for name, cycles in (("ours", 1_000_000), ("long", 10_000_000))
+    }
+    race = Race(device, contenders, "ours")
+    race.run(7)
+    assert Spread.of(race.ratios("long")).median == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no NVIDIA GPU here")
+def test_a_recorded_copy_moves_what_a_launched_one_does() -> None:
+    device = torch.device("cuda")
+    source = torch.randn(1 << 28, device=device)
+    target = torch.empty_like(source)
+
+    def copy() -> torch.Tensor:
+        return target.copy_(source)
+
+    race = Race(device, {"ours": Contender([copy], graph=True), "launched": Contender([copy])}, "ours")
+    race.run(7)
+    assert Spread.of(race.ratios("launched")).median == pytest.approx(1, rel=0.05)
