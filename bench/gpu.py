@@ -33,7 +33,9 @@ SIDE = 256
 MOST_ROUNDS = 25
 PROBE = training.Setting(side=128, steps=30)
 MOST_STEPS = 2000
-KILL_AFTER_S = 8
+SHORTEST_S = 5.0
+"""What a phase gets though those before it have left nothing"""
+KILL_AFTER_S = 8.0
 """of its time being over, a phase is ended"""
 TESTS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
     "tests.txt",
@@ -232,7 +234,7 @@ def run_phases(
     with open(out / LOG, "a") as log:
         for number, phase in enumerate(phases, 1):
             planned += phase.quick_s if quick else phase.share_s
-            seconds = max(5.0, started + planned - time.monotonic())
+            seconds = max(SHORTEST_S, started + planned - time.monotonic())
             print(f"[{number}/{len(phases)}] {phase.name}, up to {seconds:.0f} s", flush=True)
             log.write(f"\n=== {phase.name}\n")
             log.flush()

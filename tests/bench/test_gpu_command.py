@@ -1,0 +1,234 @@
+"""`python -m bench.gpu` without a GPU: it says so; how it runs its phases, and what it keeps of those cut short."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench import gpu, training
+from bench.contest import Case, Contest
+from bench.gpu import LOG, Phase, Task, measure_all, run_phases
+from bench.limits import Limits
+from bench.machine import ROOT, device_name
+from bench.records import path_for, read
+from bench.step_profile import KernelTime, kind_of, summed
+from bench.summary import MOST_LINES, operators_lines, summary
+from bench.timing import Contender
+from tests.bench.result_samples import comparison
+
+CPU = torch.device("cpu")
+SOON = 3600.0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--phase", "step"]], ids=["all", "quick", "one phase"])
+def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path / "out"), *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr == (f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_phases_fit_into_the_time_that_is_promised() -> None:
+    assert sum(phase.share_s for phase in gpu.PHASES) + gpu.KILL_AFTER_S < 9 * 60
+    assert sum(phase.quick_s for phase in gpu.PHASES) + gpu.KILL_AFTER_S <= 3 * 60
+
+
+def phase(name: str, seconds: float) -> Phase:
+    return Phase(name, seconds, seconds, lambda task: 0)
+
+
+def test_a_phase_that_fails_or_hangs_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "KILL_AFTER_S", 0.0)
+    monkeypatch.setattr(gpu, "SHORTEST_S", 1.0)
+    child, script = tmp_path / "child", tmp_path / "child.py"
+    script.write_text(f"import time, pathlib; time.sleep(4); pathlib.Path({str(child)!r}).touch()")
+    programs = {
+        "first": "print('hello from first')",
+        "breaks": "raise SystemExit(7)",
+        # A child that outlives its parent would go on computing beside the next phase.
+        "hangs": f"import subprocess, sys; subprocess.run([sys.executable, {str(script)!r}])",
+        "last": "print('hello from last')",
+    }
+    given: dict[str, float] = {}
+
+    def command(each: Phase, seconds: float) -> list[str]:
+        given[each.name] = seconds
+        return [sys.executable, "-c", programs[each.name]]
+
+    statuses = run_phases([phase(name, 1) for name in programs], tmp_path, quick=False, command=command)
+    assert statuses == {"first": 0, "breaks": 7, "hangs": -1, "last": 0}
+    log = (tmp_path / LOG).read_text()
+    assert log.index("hello from first") < log.index("ended: hangs did not stop") < log.index("hello from last")
+    # What the first ones left over goes to those that follow.
+    assert given["first"] == pytest.approx(1, abs=0.1)
+    assert 2 < given["hangs"] <= 3
+    time.sleep(1.5)
+    assert not child.exists()
+    assert "failed with status 7, see log.txt" in capsys.readouterr().out
+
+
+def case(name: str, ours: float = 2.0) -> Case:
+    x = torch.ones(10)
+    contest = Contest(
+        {"plain PyTorch": Contender([lambda: x * 2]), "ours": Contender([lambda: x * ours])},
+        "ours",
+        "plain PyTorch",
+        [torch.full((10,), 2.0, dtype=torch.float64)],
+        1e-6,
+    )
+    return Case("operators", name, "10", "float32", 1, 256, 80, 10, lambda: contest)
+
+
+def task(out: Path, seconds: float = SOON) -> Task:
+    return Task(CPU, out, time.monotonic() + seconds, quick=True)
+
+
+@pytest.fixture
+def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu.machine_limits, "measure", lambda device: Limits(10.0, {"float32": 1.0}))
+    monkeypatch.setattr(gpu, "MOST_ROUNDS", 3)
+
+
+@pytest.mark.usefixtures("_limits")
+def test_what_is_wrong_is_told_and_the_rest_is_measured_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measure_all([case("one"), case("wrong", ours=2.5), case("two")], task(tmp_path)) == 1
+    (run,) = read(path_for(device_name(CPU), tmp_path))
+    assert [each.case for each in run.comparisons] == ["one", "two"]
+    assert "operators: wrong, 10, float32: ours is off by 0.25" in capsys.readouterr().out
+    assert measure_all([case("three")], task(tmp_path)) == 0
+    runs = read(path_for(device_name(CPU), tmp_path))
+    assert [[each.case for each in run.comparisons] for run in runs] == [["one", "two"], ["three"]]
+
+
+@pytest.mark.usefixtures("_limits")
+def test_when_the_time_is_over_nothing_new_begins_and_what_was_found_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ending = task(tmp_path, 0.3)
+
+    def slow() -> Contest:
+        time.sleep(0.4)
+        return case("slow").make()
+
+    slow_case = Case("operators", "slow", "10", "float32", 1, 256, 80, 10, slow)
+    assert measure_all([slow_case, case("never")], ending) == 0
+    (run,) = read(path_for(device_name(CPU), tmp_path))
+    assert [each.case for each in run.comparisons] == ["slow"]
+    assert "no time was left for operators: never" in capsys.readouterr().out
+
+
+def test_what_matters_most_is_measured_first() -> None:
+    full = Task(CPU, Path(), 0.0, quick=False)
+    steps = list(gpu.step_cases(full))
+    assert (steps[0].dtype, steps[0].batch, steps[0].side) == ("bfloat16", 1, 256)
+    sites = list(gpu.operator_cases(full))
+    assert {(each.dtype, each.batch) for each in sites[:22]} == {("bfloat16", 1)}
+    assert len(sites) == len({(each.case, each.shape, each.dtype) for each in sites}) == 11 * 2 * 3 * 2
+    passes = list(gpu.network_cases(full))
+    assert (passes[0].case, passes[0].dtype, passes[0].batch) == ("generator, forward and backward", "bfloat16", 1)
+
+
+def test_the_training_comparison_is_written_and_says_how_far_ours_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting = training.Setting(side=32, steps=6, width=4, blocks=6)
+    assert gpu.train(task(tmp_path, 0), setting) == 0
+    found = json.loads((tmp_path / gpu.TRAINING).read_text())
+    assert found["setting"]["steps"] == 6
+    curves = found["curves"]
+    assert all(len(values) == 6 for curve in curves.values() for values in curve["losses"].values())
+    plain, ours, other = (curves[name]["losses"]["cycle_A"] for name in (training.PLAIN, training.OURS, training.AGAIN))
+    # The same weights and images: the first losses are those of plain PyTorch, to bfloat16's precision.
+    assert ours[0] == pytest.approx(plain[0], rel=0.02)
+    assert abs(other[0] / plain[0] - 1) > 1e-3
+    assert f"losses at the end {found['of_ours']:.1%} from plain PyTorch's" in capsys.readouterr().out
+
+
+def test_the_distance_between_curves_by_hand() -> None:
+    def curve(first: float, second: float) -> training.Curve:
+        return training.Curve(10.0, {"a": [9.0, 9.0, 9.0, first], "b": [9.0, 9.0, 9.0, second]})
+
+    outcome = training.Outcome(
+        training.Setting(32, 4),
+        {training.PLAIN: curve(2.0, 4.0), training.AGAIN: curve(3.0, 4.0), training.OURS: curve(2.2, 3.6)},
+    )
+    assert outcome.between_seeds == pytest.approx(0.25)
+    assert outcome.of_ours == pytest.approx(0.1)
+
+
+def test_images_are_drawn_alike_for_a_seed_and_the_domains_differ() -> None:
+    photographs, drawings = training.drawn_images(32, 0)
+    again, _ = training.drawn_images(32, 0)
+    assert photographs.shape == drawings.shape == (training.IMAGES, 32, 32, 3)
+    assert (photographs == again).all()
+    assert photographs.std() > 20
+    # A drawing is ink on paper: one channel tells the others.
+    for pixels, alike in ((drawings, True), (photographs, False)):
+        red, green, blue = (pixels[..., channel].ravel().astype(float) for channel in range(3))
+        assert (np.corrcoef(red, green)[0, 1] > 0.999) == alike
+        assert (np.corrcoef(red, blue)[0, 1] > 0.999) == alike
+
+
+def test_kernels_are_summed_by_their_kind_and_the_rest_of_the_time_is_gaps() -> None:
+    kernels = [
+        KernelTime("instance_norm_apply", 30.0),
+        KernelTime("instance_norm_apply", 10.0),
+        KernelTime("sm90_xmma_fprop_implicit_gemm_bf16", 100.0),
+        KernelTime("void multi_tensor_apply_kernel<FusedAdam>", 20.0),
+        KernelTime("Memcpy DtoD", 4.0),
+        KernelTime("tanh_kernel", 6.0),
+    ]
+    found = summed(kernels, wall_us=200.0, steps=2)
+    assert found.wall_us == 100
+    assert found.kinds_us == {
+        "fused norms": 20.0,
+        "convolutions": 50.0,
+        "optimiser": 10.0,
+        "copies and layout": 2.0,
+        "other": 3.0,
+    }
+    assert found.gaps_us == 15
+    assert [kernel.us for kernel in found.slowest[:2]] == [50, 20]
+    assert kind_of("reflection_pad_backward") == "reflection padding"
+    assert "convolutions              0.050 ms  50.0%" in found.described()
+
+
+def test_the_summary_is_short_and_says_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "tests.txt").write_text("..F\n1 failed, 2 passed in 3.21s\n")
+    (tmp_path / "profile.txt").write_text("\n".join(f"profile {line}" for line in range(60)))
+    text = summary(tmp_path, {"tests": 1, "tune": 0, "step": -1}, "NVIDIA H200")
+    lines = text.splitlines()
+    assert len(lines) <= MOST_LINES
+    assert lines[:3] == [
+        "NVIDIA H200",
+        "phases: tests FAILED, tune done, step cut short",
+        "tests: 1 failed, 2 passed in 3.21s",
+    ]
+
+
+def test_sites_are_summed_up_by_direction() -> None:
+    sites = [
+        comparison(times, case=f"{site}, forward", limit_ms=1.0)
+        for site, times in (
+            ("a", {"plain PyTorch": 8.0, "torch.compile default": 4.0, "ours": 2.0}),
+            ("b", {"plain PyTorch": 2.0, "torch.compile default": 9.0, "ours": 4.0}),
+        )
+    ]
+    (line,) = operators_lines(sites)
+    # 4 / 2 and 2 / 4 cancel; 50% and 25% of the limit.
+    assert line == (
+        "norms forward, bfloat16, batch 1: 2 sites, 1.00x the best opponent (0.50 to 2.00), 38% of the limit, "
+        "least 25% b"
+    )
