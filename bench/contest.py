@@ -96,6 +96,7 @@ def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> C
         operations=case.operations,
         limit_ms=limit_ms,
         ours=contest.ours,
+        plain=contest.plain,
         rounds=race.rounds,
         again=Spread.of(race.ratios(OURS_AGAIN)),
         contenders={

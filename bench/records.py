@@ -59,6 +59,8 @@ class Comparison:
     """by the copy bandwidth and the matrix throughput measured in the same run; None where neither bounds it"""
     ours: str
     """which contender the others are divided by"""
+    plain: str
+    """which one computes as the original does"""
     rounds: int
     again: Spread
     """ours measured twice in each round, one over the other: what cannot be told from nothing"""
@@ -79,7 +81,7 @@ class Comparison:
     def best_opponent(self) -> str | None:
         """The fastest of the others."""
         others = [name for name in self.contenders if not name.startswith("ours")]
-        return min(others, key=lambda name: self.contenders[name].ms.median, default=None)
+        return min(others, key=lambda name: (self.contenders[name].ms.median, name), default=None)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def read(path: Path) -> list[Run]:
         if content["format"] != FORMAT:
             raise ValueError(f"is of format {content['format']}, this program reads {FORMAT}")
         return [_run(run) for run in content["runs"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of results: {error}; move it away to begin a new one") from error
 
 

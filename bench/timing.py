@@ -31,6 +31,7 @@ PAUSE_CYCLES = 1_000_000
 MOST_REPEATS = 1000
 WARM_UP_CALLS = 3
 """after a first one: libraries choose algorithms and compilers compile in them, and training records its graph"""
+SHORT_CALL_S = 0.05
 LONG_CALL_S = 0.3
 """on a CPU what takes longer is warm after one call"""
 
@@ -119,17 +120,21 @@ class Race:
 
     def _take_turn(self, name: str) -> None:
         turn = self._turns[name]
+        turn.warm_up()
         self.seconds[name].append(turn.timed() / turn.calls)
 
 
 class _Turn:
     """What is timed at once, `calls` calls."""
 
-    def __init__(self, run: Call, calls: int, device: torch.device, *, is_queued: bool) -> None:
+    def __init__(
+        self, run: Call, calls: int, device: torch.device, *, is_queued: bool = False, warm_up: Call = lambda: None
+    ) -> None:
         self.run = run
         self.calls = calls
         self.device = device
         self.is_queued = is_queued
+        self.warm_up = warm_up
 
     def timed(self) -> float:
         """Seconds."""
@@ -151,14 +156,14 @@ class _Turn:
 def _prepared(contender: Contender, device: torch.device, shortest_turn_s: float) -> _Turn:
     calls = contender.calls
     is_recorded = contender.graph and device.type == "cuda"
-    once = _Turn(lambda: [call() for call in calls], len(calls), device, is_queued=False)
+    once = _Turn(lambda: [call() for call in calls], len(calls), device)
     with _side_stream(device) if is_recorded else nullcontext():
         seconds = once.timed()
         if device.type == "cuda" or seconds < LONG_CALL_S:
             seconds = min(once.timed() for _ in range(WARM_UP_CALLS))
     repeats = _repeats(seconds, shortest_turn_s)
     if not is_recorded:
-        return _turn(calls, repeats, device, is_queued=seconds * repeats < LONG_CALL_S)
+        return _turn(calls, repeats, device, is_queued=seconds < SHORT_CALL_S)
     # How long the device takes is seen when the host no longer launches: then the turn gets its length.
     replayed = _recorded(calls, repeats, device)
     seconds = min(replayed.timed() for _ in range(WARM_UP_CALLS)) / repeats
@@ -170,21 +175,23 @@ def _repeats(seconds: float, shortest_turn_s: float) -> int:
     return min(MOST_REPEATS, max(1, math.ceil(shortest_turn_s / max(seconds, 1e-9))))
 
 
-def _turn(calls: Sequence[Call], repeats: int, device: torch.device, *, is_queued: bool) -> _Turn:
+def _turn(calls: Sequence[Call], repeats: int, device: torch.device, *, is_queued: bool = False) -> _Turn:
     def run() -> None:
         for _ in range(repeats):
             for call in calls:
                 call()
 
-    return _Turn(run, repeats * len(calls), device, is_queued=is_queued)
+    # The caches are the last contender's: short calls shall not pay for that.
+    warm_up = calls[0] if is_queued else lambda: None
+    return _Turn(run, repeats * len(calls), device, is_queued=is_queued, warm_up=warm_up)
 
 
 def _recorded(calls: Sequence[Call], repeats: int, device: torch.device) -> _Turn:
-    turn = _turn(calls, repeats, device, is_queued=False)
+    turn = _turn(calls, repeats, device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=_side_streams[device.index or 0]):
         turn.run()
-    return _Turn(graph.replay, turn.calls, device, is_queued=False)
+    return _Turn(graph.replay, turn.calls, device, warm_up=graph.replay)
 
 
 _side_streams: dict[int, Any] = {}
