@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 from bench import limits as machine_limits
 from bench.contest import Case, described, measure
 from bench.machine import stamp
-from bench.records import Comparison, Recorder, path_for
+from bench.records import RESULTS, Comparison, Recorder, path_for
 from bench.timing import Race
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -27,13 +27,9 @@ _described: list[str] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("cyclegan-fast")
     group.addoption("--bench-full", action="store_true", help="on a CPU too, run all; a GPU always does")
+    group.addoption("--bench-record", action="store_true", help="add what is measured to bench/results/<device>.json")
     group.addoption(
-        "--bench-record",
-        nargs="?",
-        type=Path,
-        const="",
-        metavar="FILE",
-        help="add what is measured to bench/results/<device>.json, or to FILE",
+        "--bench-results", type=Path, default=RESULTS, metavar="FOLDER", help="where --bench-record keeps it"
     )
 
 
@@ -62,11 +58,10 @@ def needs_full(full: bool) -> None:
 
 @pytest.fixture(scope="session")
 def recorder(request: pytest.FixtureRequest) -> Recorder | None:
-    wanted: Path | None = request.config.getoption("--bench-record")
-    if wanted is None:
+    if not request.config.getoption("--bench-record"):
         return None
     made = stamp(DEVICE)
-    return Recorder(wanted if str(wanted) != "." else path_for(made.device), made, limits())
+    return Recorder(path_for(made.device, request.config.getoption("--bench-results")), made, limits())
 
 
 @pytest.fixture
