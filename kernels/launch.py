@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
@@ -127,17 +127,26 @@ TENSORS_READ_AGAIN: Mapping[Direction, int] = {"forward": 1, "backward": 2}
 CHUNK_PAYS_US = 6.0  # what two more launches take to fill and drain a GPU, with a margin; not measured yet
 
 
-_forced: list[NormPlan] = []
+_forced: list["NormPlan | ConvPlan"] = []
+_Kind = TypeVar("_Kind", NormPlan, "ConvPlan")
 
 
 @contextmanager
-def forcing(plan: NormPlan) -> Iterator[None]:
-    """Run every norm by `plan`, for tests and tuning; a plane that its tile cannot hold raises AssertionError."""
+def forcing(plan: "NormPlan | ConvPlan") -> Iterator[None]:
+    """Run every norm, or every convolution of ours, by `plan`, for tests and tuning.
+
+    A plane that a norm's tile cannot hold raises AssertionError.
+    """
     _forced.append(plan)
     try:
         yield
     finally:
         _forced.pop()
+
+
+def forced(kind: type[_Kind]) -> _Kind | None:
+    """The innermost plan of that kind that is forced, if any."""
+    return next((plan for plan in reversed(_forced) if isinstance(plan, kind)), None)
 
 
 def norm_plan(
@@ -148,7 +157,7 @@ def norm_plan(
     Tables and rules are for `channels_last`. Where the elements of a pixel lie apart, two phases run: nothing is gained
     by keeping a plane on chip that was read element by element.
     """
-    return _forced[-1] if _forced else _norm_plan(direction, shape, pad, dtype, gpu, channels_last)
+    return forced(NormPlan) or _norm_plan(direction, shape, pad, dtype, gpu, channels_last)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -250,6 +259,11 @@ def conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvP
     tuned = tuned_table(gpu.name).get(conv_key(shape, outputs, dtype))
     if tuned:
         return ConvPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
+    return conv_rule(dtype, gpu)
+
+
+def conv_rule(dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
+    """The plan where nothing was measured."""
     if dtype == torch.float32:
         return ConvPlan(64, 64, 16, 4, 2)
     # A stage takes (pixels + outputs) * channels * 2 bytes of shared memory; the gaming GPUs have 99 KiB of it.
@@ -271,7 +285,16 @@ def conv_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
 @functools.cache
 def tuned_table(gpu_name: str) -> dict[str, dict[str, Any]]:
     """What was measured on this GPU model; empty where nothing was."""
-    path = TUNED / f"{re.sub(r'[^a-z0-9]+', '_', gpu_name.lower()).strip('_')}.json"
+    return read_tuned(tuned_path(gpu_name))
+
+
+def tuned_path(gpu_name: str, folder: Path | None = None) -> Path:
+    """The file of a GPU model's plans, in `kernels/tuned` unless told otherwise."""
+    return (folder or TUNED) / f"{re.sub(r'[^a-z0-9]+', '_', gpu_name.lower()).strip('_')}.json"
+
+
+def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
+    """The plans in a file by `norm_key` and `conv_key`; none where there is no file. Raises ValueError naming it."""
     if not path.exists():
         return {}
     try:
@@ -281,6 +304,12 @@ def tuned_table(gpu_name: str) -> dict[str, dict[str, Any]]:
     if not isinstance(table, dict):
         raise ValueError(f"{path} must hold an object of plans by shape, got {type(table).__name__}")
     return table
+
+
+def forget_tuned() -> None:
+    """Have tables read, and plans made, anew: a file was written in this process."""
+    for cache in (tuned_table, _norm_plan, conv_plan):
+        cache.cache_clear()
 
 
 @dataclass(frozen=True)
