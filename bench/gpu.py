@@ -277,7 +277,7 @@ def _in_words(status: int) -> str:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m bench.gpu",
-        description=" ".join((__doc__ or "").partition(": ")[2].split()),
+        description="Do all that a new GPU needs. " + " ".join((__doc__ or "").partition("\n\n")[2].split()),
         epilog="Needs an NVIDIA GPU, PyTorch, Triton, NumPy and pytest, in a checkout of this repository. The status "
         "is 1 where a test or a phase failed, 2 where there is no GPU.",
     )

@@ -68,10 +68,10 @@ def readme_block(found: Sequence[Device], results: Path, base: Path) -> str:
         return NOTHING
     parts = [READING]
     for device in found:
-        parts += section(device, 3, for_readme)
-        parts += _pictures(device, results, base)
+        heading, provenance, *tables = section(device, 3, for_readme)
         path = path_for(device.name, results)
-        parts.append(f"All precisions and batches: [{path.stem}]({_link(path.with_suffix('.md'), base)}).\n")
+        parts += [heading, provenance, *_pictures(device, results, base), *tables]
+        parts.append(f"Everything measured there: [{path.stem}]({_link(path.with_suffix('.md'), base)}).\n")
     return "\n".join(parts)
 
 

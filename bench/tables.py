@@ -21,6 +21,8 @@ TITLES = {
     "layers": "Layers",
     "host time": "Time on the host",
 }
+README_SUBJECTS = ("step", "operators", "networks", "translation", "scaling", "data")
+"""what most people ask; the device's own page has all"""
 BY_CONTENDER = ("step", "networks", "translation", "data", "export")
 """subjects of a few cases, with a table for each; the others have a row for each case"""
 
@@ -88,6 +90,8 @@ def section(device: Device, level: int, choose: Callable[[list[Comparison]], lis
     for subject in _subjects(device):
         everything = device.of(subject)
         shown = choose(everything)
+        if not shown:
+            continue
         yield f"{'#' * (level + 1)} {TITLES.get(subject, subject.capitalize())}\n"
         if subject == "scaling":
             yield from scaling_tables(shown)
@@ -97,7 +101,7 @@ def section(device: Device, level: int, choose: Callable[[list[Comparison]], lis
         else:
             yield from case_table(shown)
         if len(shown) < len(everything):
-            yield f"{len(everything) - len(shown)} more, of other precisions or batches, stand in the full tables.\n"
+            yield f"The full tables have {len(everything) - len(shown)} more, of other precisions or batches.\n"
 
 
 def _subjects(device: Device) -> list[str]:
@@ -107,8 +111,8 @@ def _subjects(device: Device) -> list[str]:
 
 def for_readme(comparisons: list[Comparison]) -> list[Comparison]:
     """The lowest precision, and of that the smallest batch where there are too many rows."""
-    lowest = in_lowest_precision(comparisons)
-    if lowest[0].subject == "scaling":
+    lowest = in_lowest_precision([each for each in comparisons if each.subject in README_SUBJECTS])
+    if not lowest or lowest[0].subject == "scaling":
         return lowest
     by_contender = lowest[0].subject in BY_CONTENDER
     rows = sum(len(each.contenders) for each in lowest) if by_contender else len(lowest)

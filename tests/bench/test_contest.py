@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import operators
+from bench import networks, operators
 from bench.agreement import ALLOWED, Disagreement, errors, relative_error
 from bench.contest import Case, Contest, described, measure
 from bench.limits import Limits
@@ -109,3 +109,19 @@ def test_operands_of_large_sites_go_past_the_cache_and_small_ones_stay_in_it() -
     large = cache // 3
     assert (operators.operand_sets(large, CPU) - 1) * large >= 2 * cache
     assert operators.operand_sets(100 * cache, CPU) == 2
+
+
+@pytest.mark.parametrize("what", ["forward", "forward and backward"])
+def test_a_batch_is_what_its_images_are_one_by_one(what: networks.Pass) -> None:
+    entrants = networks.Entrants("discriminator", what, torch.float64, 3, 32, CPU)
+    together, one_by_one = entrants.plain(torch.float64)(), entrants.exact()
+    assert len(together) == len(one_by_one) == (1 if what == "forward" else 7)
+    assert errors({"together": together}, one_by_one)["together"] < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["generator", "discriminator"])
+def test_networks_compete_with_the_same_weights(kind: networks.Kind) -> None:
+    entrants = networks.Entrants(kind, "forward and backward", torch.float32, 1, 32, CPU)
+    found = errors({"plain": entrants.plain(torch.float32)(), "ours": entrants.ours()()}, entrants.exact())
+    assert found["plain"] < 0.02
+    assert found["ours"] < 0.02
