@@ -12,6 +12,7 @@ from bench.compiled import FAILURES
 from bench.limits import Limits
 from bench.records import Comparison, Timing
 from bench.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, Spread
+from bench.views import figure
 
 Drive = Callable[[Race], None]
 """What has a race take its rounds."""
@@ -134,7 +135,7 @@ def described(comparison: Comparison) -> str:
         of_limit = comparison.of_limit(name)
         cells = [
             f"  {name:<48}",
-            f"{timing.ms.median:10.4g} ms ({timing.ms.lower:.4g} to {timing.ms.upper:.4g})",
+            f"{figure(timing.ms.median):>7} ms ({figure(timing.ms.lower)} to {figure(timing.ms.upper)})",
             f"{timing.ratio.median:6.2f}x ours" if name != comparison.ours else " " * 11,
             "" if of_limit is None else f"{of_limit:5.0%} of the limit",
             "" if timing.peak_gib is None else f"{timing.peak_gib:.2f} GiB",

@@ -24,7 +24,7 @@ Pass = Literal["forward", "forward and backward"]
 PLAIN = "plain PyTorch"
 ALLOWED = {torch.float32: 0.2, torch.float16: 0.2, torch.bfloat16: 0.4}
 """Gradients pass through 24 layers with random weights: plain PyTorch loses 0.24 of their size on the way in bfloat16,
-and 0.08 in float16, whose mantissa TF32 has too, in which a GPU convolves float32. What is wrong is off by 1 or more."""
+and 0.08 in float16, whose mantissa TF32 has too, in which a GPU convolves float32. A wrong one is off by 1."""
 ORIGINALS: dict[Kind, type[Generator] | type[Discriminator]] = {"generator": Generator, "discriminator": Discriminator}
 
 
@@ -124,13 +124,13 @@ class Entrants:
         network.to(self.device, self.dtype, memory_format=layout)  # type: ignore[call-overload]  # as above
         return _call(network, network, self.image.to(self.device, self.dtype, memory_format=layout), self.what)
 
-    def exact(self) -> list[Tensor]:
-        """In float64, image by image: a whole batch in it needs more memory than the contenders do."""
+    def exact(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+        """In that precision, image by image: a whole batch in float64 needs more memory than the contenders do."""
         found: list[list[Tensor]] = []
         for image in torch.split(self.image, 1):
             alone = copy.copy(self)
             alone.image = image
-            found.append(alone.plain(torch.float64)())
+            found.append(alone.plain(dtype)())
         per_image = 1 if self.what == "forward" else 2  # results, and gradients of images; then those of weights
         columns = list(zip(*found, strict=True))
         added = [torch.stack(column).sum(0) for column in columns[per_image:]]
