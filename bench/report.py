@@ -68,7 +68,7 @@ def readme_block(found: Sequence[Device], results: Path, base: Path) -> str:
         return NOTHING
     parts = [READING]
     for device in found:
-        heading, provenance, *tables = section(device, 3, for_readme)
+        heading, provenance, *tables = section(device, 4, for_readme)
         path = path_for(device.name, results)
         parts += [heading, provenance, *_pictures(device, results, base), *tables]
         parts.append(f"Everything measured there: [{path.stem}]({_link(path.with_suffix('.md'), base)}).\n")

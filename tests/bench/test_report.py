@@ -216,7 +216,7 @@ def test_the_readme_has_the_lowest_precision_and_the_page_everything(place: Plac
     lowest = [each for each in everything if each.dtype == "bfloat16" and each.batch == 1]
     assert [row[:3] for row in readme] == [[each.case, each.shape, each.dtype] for each in lowest]
     assert sorted(row[1:3] + row[:1] for row in page) == sorted([e.shape, e.dtype, e.case] for e in everything)
-    assert "110 more, of other precisions or batches, stand in the full tables.\n" in place.texts()["README.md"]
+    assert "The full tables have 110 more, of other precisions or batches.\n" in place.texts()["README.md"]
     # Both batches where they are few, and what is lowest is not always bfloat16.
     few = operators(GPU, ("float32", "float16"), (1, 16))[::4]
     assert for_readme(few) == [each for each in few if each.dtype == "float16"]
