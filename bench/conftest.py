@@ -18,7 +18,9 @@ from bench.contest import Case, described, measure
 from bench.machine import stamp
 from bench.records import RESULTS, Comparison, Recorder, path_for
 from bench.timing import Race
+from cyclegan_fast.device import set_determinism
 
+set_determinism(False)  # cuDNN times its algorithms, as in training
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Compare = Callable[[Case, int], Comparison]
 _described: list[str] = []

@@ -1,17 +1,18 @@
 """One task and who competes at it: results are compared first, then times, and both become a `Comparison`."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from bench.agreement import errors, refused
 from bench.compiled import FAILURES
 from bench.limits import Limits
 from bench.records import Comparison, Timing
-from bench.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, Spread
+from bench.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, Spread, on_recording_stream
 from bench.views import figure
 
 Drive = Callable[[Race], None]
@@ -31,6 +32,9 @@ class Contest:
         check: a further check, when times have been taken; raises Disagreement.
         peak_gib: tensor memory of a contender at its highest, by name, where it was followed.
         shortest_turn_s: calls are repeated within a turn until it takes so long.
+        allowed_for: what is allowed instead to some contenders, by name.
+        wrong: why some were found wrong while the contest was made; their names are among no contenders.
+        ends_on_host: whether a call's result is on the host, whose clock then counts.
     """
 
     contenders: Mapping[str, Contender]
@@ -41,6 +45,9 @@ class Contest:
     check: Callable[[], None] | None = None
     peak_gib: Mapping[str, float] = field(default_factory=dict)
     shortest_turn_s: float = SHORTEST_TURN_S
+    allowed_for: Mapping[str, float] = field(default_factory=dict)
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    ends_on_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,17 +78,34 @@ def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> C
     plain computation is.
     """
     contest = case.make()
-    contenders = dict(contest.contenders)
+    entrants = dict(contest.contenders)
+    wrong = dict(contest.wrong)
     found: dict[str, float] = {}
-    wrong: dict[str, str] = {}
     if contest.exact:
-        results, wrong = _results(contest)
+        with on_recording_stream(device):
+            results = _results(contest, entrants, wrong)
         found = errors(results, contest.exact)
-        wrong |= refused(found, contest.allowed, (contest.ours, contest.plain))
+        _refuse(contest, found, entrants, wrong)
         del results
-    for name in wrong:
-        del contenders[name]
-    race = Race(device, contenders, contest.ours, shortest_turn_s=contest.shortest_turn_s)
+    race = Race(
+        device,
+        entrants,
+        contest.ours,
+        shortest_turn_s=contest.shortest_turn_s,
+        ends_on_host=contest.ends_on_host,
+        may_fail=FAILURES,
+    )
+    for name, error in race.broken.items():
+        if name == contest.plain:
+            raise error
+        wrong[name] = in_words(error)
+        del entrants[name]
+    if contest.exact and race.recorded:
+        # What is timed is what the graph computes, not what the first call did.
+        before = set(entrants)
+        _refuse(contest, errors(race.recorded, contest.exact), entrants, wrong)
+        for name in before - set(entrants):
+            race.leave(name)
     drive(race)
     if contest.check:
         contest.check()
@@ -108,24 +132,41 @@ def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> C
                 peak_gib=contest.peak_gib.get(name),
                 graph=contender.graph and device.type == "cuda",
             )
-            for name, contender in contenders.items()
+            for name, contender in entrants.items()
         },
         refused=wrong,
     )
 
 
-def _results(contest: Contest) -> tuple[dict[str, Any], dict[str, str]]:
-    """Of everybody's first call, and why an opponent does not run here."""
-    results: dict[str, Any] = {}
-    broken: dict[str, str] = {}
-    for name, contender in contest.contenders.items():
+def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, str]) -> dict[str, list[Tensor]]:
+    """Of everybody's first call, copied: the next one may overwrite it. Opponents that do not run leave."""
+    results: dict[str, list[Tensor]] = {}
+    for name in list(entrants):
         try:
-            results[name] = contender.calls[0]()
+            result = entrants[name].calls[0]()
+            results[name] = [leaf.detach().clone() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         except FAILURES as error:
             if name in (contest.ours, contest.plain):
                 raise
-            broken[name] = f"does not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
-    return results, broken
+            wrong[name] = in_words(error)
+            del entrants[name]
+            gc.collect()
+    return results
+
+
+def _refuse(contest: Contest, found: dict[str, float], entrants: dict[str, Contender], wrong: dict[str, str]) -> None:
+    """Those that are off by too much leave; raises Disagreement for ours and the plain computation."""
+    for name, error in found.items():
+        bound = contest.allowed_for.get(name, contest.allowed)
+        refusal = refused({name: error}, bound, (contest.ours, contest.plain))
+        if refusal:
+            wrong |= refusal
+            del entrants[name]
+
+
+def in_words(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"does not run: {type(error).__name__}: {lines[0][:160]}"
 
 
 def described(comparison: Comparison) -> str:

@@ -6,6 +6,7 @@ what one leaves over goes to the next. Everything is written as it is found, int
 """
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,25 @@ import torch
 
 from bench import limits as machine_limits, networks, operators, scaling, step, step_profile, training, translation
 from bench.agreement import Disagreement
-from bench.contest import Case, described, measure
+from bench.contest import Case, described, in_words, measure
 from bench.machine import ROOT, device_name, stamp
 from bench.records import Recorder, path_for
 from bench.summary import summary
+from bench.timing import Race
+from cyclegan_fast.device import set_determinism
 from cyclegan_fast.files import write_atomically
+from kernels import launch
 from kernels.sites import all_sites, discriminator_sites, generator_sites
 
 SIDE = 256
 MOST_ROUNDS = 25
 PROBE = training.Setting(side=128, steps=30)
 MOST_STEPS = 2000
+SECONDS_OF_A_RACE = 8.0
+SECONDS_OF_A_KEY = 6.0
+"""of the tuner's table"""
+CUT_SHORT = 3
+"""The exit status of a phase whose time did not suffice"""
 SHORTEST_S = 5.0
 """What a phase gets though those before it have left nothing"""
 KILL_AFTER_S = 8.0
@@ -87,31 +98,28 @@ def test(task: Task) -> int:
         for arguments in (first, second):
             command = [sys.executable, "-m", "pytest", "-rfE", "--tb=short", "-p", "no:cacheprovider", *arguments]
             left_s = task.until_s - time.monotonic()
-            if left_s < 5:
+            if left_s < SHORTEST_S:
                 file.write(f"not run, no time was left: {' '.join(arguments)}\n")
-                break
+                return status or CUT_SHORT
             try:
                 ended = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=left_s)
-                status = status or ended.returncode
+                status = status or int(bool(ended.returncode))
             except subprocess.TimeoutExpired:
                 file.write("\ncut short: its time was over\n")
+                status = status or CUT_SHORT
     print((task.out / TESTS).read_text()[-1500:])
-    return int(bool(status))
+    return status
 
 
 def tune(task: Task) -> int:
-    """Tries plans at every site; writes kernels/tuned/<gpu>.json, and a copy of it beside the results."""
+    """Tries some plans at the sites that matter most; `python -m bench.tune` alone takes its time for all of them."""
     from bench import tune as tuner
-    from kernels import launch
 
     sites = [*generator_sites(side=SIDE), *discriminator_sites(side=SIDE)]
-    dtypes = [torch.bfloat16] if task.quick else [torch.bfloat16, torch.float16, torch.float32]
+    dtypes = list(machine_limits.dtypes(task.device))[::-1][: 1 if task.quick else None]
     batches = [1] if task.quick else [1, 16]
-    found = tuner.tune(task.device, sites, dtypes, batches, task.until_s, launch.TUNED, _tell)
+    found = tuner.tune(task.device, sites, dtypes, batches, task.until_s, launch.TUNED, _tell, key_s=SECONDS_OF_A_KEY)
     print(tuner.table(found))
-    table = launch.tuned_path(device_name(task.device))
-    if table.exists():
-        shutil.copyfile(table, task.out / TUNED)
     return 0
 
 
@@ -121,38 +129,59 @@ def _tell(line: str) -> None:
 
 def step_cases(task: Task) -> Iterator[Case]:
     """First what needs no compiler; then once more with it, since a mode may take longer than there is."""
-    is_compiled = {
-        "none": lambda name: "compile" not in name and "checkpoint" not in name,
-        "quick to start": lambda name: "max-autotune" not in name and "--compile" not in name,
-        "all": lambda name: True,
-    }
-    batches = (1,) if task.quick else (1, 16)
-    for wants in list(is_compiled.values())[: 1 if task.quick else 3]:
-        for batch in batches:
-            yield from sorted(step.cases(SIDE, batch, task.device, wants), key=lambda case: case.dtype == "float32")
+
+    def without_compiler(name: str) -> bool:
+        return "compile" not in name and "checkpoint" not in name
+
+    def quick_to_start(name: str) -> bool:
+        return "max-autotune" not in name and "--compile" not in name
+
+    def everybody(name: str) -> bool:
+        return True
+
+    def in_precisions(batch: int, wants: step.Wants) -> list[Case]:
+        """The lowest first."""
+        return list(step.cases(SIDE, batch, task.device, wants))[::-1]
+
+    yield from in_precisions(1, without_compiler)[:1]
+    if task.quick:
+        return
+    yield from in_precisions(16, without_compiler)[:1]
+    yield from in_precisions(1, quick_to_start)[:1]
+    yield from in_precisions(1, without_compiler)[1:]
+    yield from in_precisions(1, everybody)[:1]
+    yield from in_precisions(16, without_compiler)[1:]
+    yield from in_precisions(16, quick_to_start)[:1]
 
 
 def operator_cases(task: Task) -> Iterator[Case]:
-    dtypes = [torch.bfloat16] if task.quick else [torch.bfloat16, torch.float32, torch.float16]
-    for batch in (1, 16):
-        for dtype in dtypes[:1] if batch == 1 or task.quick else dtypes:
-            yield from operators.cases(list(all_sites(SIDE)), [dtype], [batch], task.device, SIDE)
-    if not task.quick:
-        yield from operators.cases(list(all_sites(SIDE)), dtypes[1:], [1], task.device, SIDE)
+    """First against eager PyTorch at every site, then with compilers, which take seconds a site."""
+    *others, lowest = machine_limits.dtypes(task.device)
+    low = [lowest]
+    sites = list(all_sites(SIDE))
+    yield from operators.cases(sites, low, [1, 16], task.device, SIDE, with_compile=False)
+    if task.quick:
+        return
+    by_importance = sorted(sites, key=lambda site: -site.times)
+    yield from operators.cases(by_importance, low, [1, 16], task.device, SIDE)
+    yield from operators.cases(sites, others, [1, 16], task.device, SIDE)
 
 
 def network_cases(task: Task) -> Iterator[Case]:
-    for with_compile in (False, True):
-        for dtype in (torch.bfloat16, torch.float32):
-            yield from networks.cases(
-                ["generator", "discriminator"],
-                ["forward and backward", "forward"],
-                [dtype],
-                [1] if task.quick else [1, 16],
-                SIDE,
-                task.device,
-                with_compile=with_compile,
-            )
+    kinds: tuple[networks.Kind, ...] = ("generator", "discriminator")
+    passes: tuple[networks.Pass, ...] = ("forward and backward", "forward")
+    *others, lowest = machine_limits.dtypes(task.device)
+    low = [lowest]
+    yield from networks.cases(kinds, passes, low, [1], SIDE, task.device, with_compile=False)
+    if task.quick:
+        return
+    yield from networks.cases(kinds[:1], passes, low, [1], SIDE, task.device)
+    yield from networks.cases(kinds, passes, low, [16], SIDE, task.device, with_compile=False)
+    yield from networks.cases(kinds, passes, others[:1], [1, 16], SIDE, task.device, with_compile=False)
+
+
+def _lowest(task: Task) -> torch.dtype:
+    return machine_limits.dtypes(task.device)[-1]
 
 
 def measuring(cases: Callable[[Task], Iterable[Case]]) -> Callable[[Task], int]:
@@ -174,31 +203,36 @@ def measure_all(cases: Iterable[Case], task: Task) -> int:
             print(f"no time was left for {case.title} and what follows")
             break
         try:
-            comparison = measure(
-                case, task.device, recorder.run.limits, lambda race: race.run(MOST_ROUNDS, task.until_s)
-            )
-        except Disagreement as error:
-            print(f"{case.title}: {error}", flush=True)
+            comparison = measure(case, task.device, recorder.run.limits, partial(_some_rounds, task))
+        except (Disagreement, RuntimeError) as error:
+            print(f"{case.title}: {error if isinstance(error, Disagreement) else in_words(error)}", flush=True)
             status = 1
+            if task.device.type == "cuda":
+                torch.cuda.synchronize(task.device)  # raises where the GPU takes no more work: the phase is over
             continue
-        except torch.OutOfMemoryError as error:
-            print(f"{case.title}: does not fit the memory: {str(error).splitlines()[0]}", flush=True)
-            continue
+        finally:
+            gc.collect()  # graphs and what they record hold each other
         recorder.add(comparison)
         print(described(comparison), flush=True)
     return status
 
 
+def _some_rounds(task: Task, race: Race) -> None:
+    race.run(MOST_ROUNDS, min(task.until_s, time.monotonic() + SECONDS_OF_A_RACE))
+
+
 def train(task: Task, setting: training.Setting = PROBE) -> int:
     """As many steps as fit, of three runs; `setting` says of what, and how many tell how long they take."""
     outcome = training.compare(setting, task.device)
+    write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
     per_step = sum(curve.seconds for curve in outcome.curves.values()) / setting.steps
-    steps = min(MOST_STEPS, int((task.until_s - time.monotonic()) / per_step))
+    # Networks are made and graphs recorded in it, too.
+    steps = min(MOST_STEPS, int(0.75 * (task.until_s - time.monotonic()) / per_step))
     if steps > 2 * setting.steps:
         outcome = training.compare(replace(setting, steps=steps), task.device)
-    write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
+        write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
     print(outcome.described())
-    return 0
+    return int(not outcome.is_finite)
 
 
 def profile(task: Task) -> int:
@@ -209,25 +243,26 @@ def profile(task: Task) -> int:
 
 
 PHASES = (
-    Phase("tests", 140, 45, test),
-    Phase("tune", 80, 20, tune),
-    Phase("step", 75, 30, measuring(step_cases)),
+    Phase("tests", 120, 45, test),
+    Phase("tune", 90, 20, tune),
+    Phase("step", 100, 30, measuring(step_cases)),
     Phase("operators", 75, 25, measuring(operator_cases)),
     Phase("training", 40, 20, train),
-    Phase("networks", 45, 12, measuring(network_cases)),
+    Phase("networks", 40, 12, measuring(network_cases)),
     Phase("profile", 15, 10, profile),
-    Phase("scaling", 25, 5, measuring(lambda task: scaling.cases(torch.bfloat16, task.device))),
-    Phase("translation", 15, 3, measuring(lambda task: translation.cases(torch.bfloat16, SIDE, task.device))),
+    Phase("scaling", 25, 5, measuring(lambda task: scaling.cases(_lowest(task), task.device))),
+    Phase("translation", 15, 3, measuring(lambda task: translation.cases(_lowest(task), SIDE, task.device))),
 )
 
 
 def run_phases(
     phases: Sequence[Phase], out: Path, quick: bool, command: Callable[[Phase, float], list[str]] | None = None
 ) -> dict[str, int]:
-    """Run each in a process of its own; returns exit statuses, -1 for one that was ended because its time was over.
+    """Run each in a process of its own; returns exit statuses, CUT_SHORT where the time did not suffice.
 
     Args:
-        command: from a phase and its seconds to what is executed; by default this module with --phase.
+        command: from a phase and when, by `time.monotonic()`, it should be done to what is executed; by default this
+            module with --phase.
     """
     started, planned = time.monotonic(), 0.0
     statuses: dict[str, int] = {}
@@ -238,7 +273,7 @@ def run_phases(
             print(f"[{number}/{len(phases)}] {phase.name}, up to {seconds:.0f} s", flush=True)
             log.write(f"\n=== {phase.name}\n")
             log.flush()
-            arguments = (command or _command(out, quick))(phase, seconds)
+            arguments = (command or _command(out, quick))(phase, time.monotonic() + seconds)
             began = time.monotonic()
             # In a session of its own, so that what it has started ends with it.
             process = subprocess.Popen(
@@ -247,31 +282,33 @@ def run_phases(
             try:
                 statuses[phase.name] = process.wait(seconds + KILL_AFTER_S)
             except subprocess.TimeoutExpired:
-                _end(process)
                 log.write(f"\nended: {phase.name} did not stop when its time was over\n")
-                statuses[phase.name] = -1
-            except BaseException:
+                statuses[phase.name] = CUT_SHORT
+            finally:
                 _end(process)
-                raise
             print(f"      {_in_words(statuses[phase.name])} after {time.monotonic() - began:.0f} s", flush=True)
     return statuses
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
+    """The process, and what it has started: it would compute beside the next phase."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _command(out: Path, quick: bool) -> Callable[[Phase, float], list[str]]:
-    def command(phase: Phase, seconds: float) -> list[str]:
-        arguments = [sys.executable, "-m", "bench.gpu", "--phase", phase.name, "--seconds", f"{seconds:.0f}"]
+    def command(phase: Phase, until_s: float) -> list[str]:
+        # By the clock, which all processes share: what a process takes to start is its own.
+        arguments = [sys.executable, "-m", "bench.gpu", "--phase", phase.name, "--until", str(until_s)]
         return [*arguments, "--out", str(out), *(["--quick"] if quick else [])]
 
     return command
 
 
 def _in_words(status: int) -> str:
-    return {0: "done", -1: "ended, its time was over"}.get(status, f"failed with status {status}, see {LOG}")
+    words = {0: "done", CUT_SHORT: "cut short, its time was over"}
+    return words.get(status, f"failed with status {status}, see {LOG}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -284,9 +321,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--out", type=Path, default=Path("gpu-results"), help="folder that is written to (default: %(default)s)"
     )
+    names = [phase.name for phase in PHASES]
     made.add_argument("--quick", action="store_true", help="three minutes: what matters most")
-    made.add_argument("--phase", choices=[phase.name for phase in PHASES], help="only this one, in this process")
-    made.add_argument("--seconds", type=float, default=60, help="that --phase may take (default: %(default)s)")
+    made.add_argument(
+        "--only", nargs="+", choices=names, metavar="PHASE", help="only these, in their order: " + ", ".join(names)
+    )
+    made.add_argument(
+        "--seconds", type=float, help="for all phases together (default: what they are planned for, under 540)"
+    )
+    made.add_argument("--phase", choices=names, help=argparse.SUPPRESS)  # what each process is started with
+    made.add_argument("--until", type=float, help=argparse.SUPPRESS)
     return made
 
 
@@ -295,17 +339,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print(f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here", file=sys.stderr)
         return 2
-    device = torch.device("cuda", 0)
-    options.out.mkdir(parents=True, exist_ok=True)
+    device, out = torch.device("cuda", 0), options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     if options.phase:
+        set_determinism(False)  # cuDNN times its algorithms, as in training
         phase = next(phase for phase in PHASES if phase.name == options.phase)
-        return phase.run(Task(device, options.out.resolve(), time.monotonic() + options.seconds, options.quick))
-    out: Path = options.out.resolve()
-    statuses = run_phases(PHASES, out, options.quick)
-    text = summary(out, statuses, device_name(device))
+        return phase.run(Task(device, out, options.until, options.quick))
+    phases = planned([phase for phase in PHASES if not options.only or phase.name in options.only], options)
+    began = stamp(device).date
+    for name in (TESTS, LOG, TUNED, TRAINING, PROFILE, SUMMARY):
+        (out / name).unlink(missing_ok=True)
+    statuses = run_phases(phases, out, options.quick)
+    table = launch.tuned_path(device_name(device))
+    if table.exists():
+        shutil.copyfile(table, out / TUNED)
+    text = summary(out, statuses, device_name(device), since=began)
     write_atomically(out / SUMMARY, f"{text}\n".encode())
     print(f"\n{text}")
-    return int(any(statuses.values()))
+    return int(any(status not in (0, CUT_SHORT) for status in statuses.values()))
+
+
+def planned(phases: Sequence[Phase], options: Any) -> list[Phase]:
+    """With --seconds, shares of that time."""
+    if options.seconds is None:
+        return list(phases)
+    factor = options.seconds / sum(phase.quick_s if options.quick else phase.share_s for phase in phases)
+    return [replace(phase, share_s=factor * phase.share_s, quick_s=factor * phase.quick_s) for phase in phases]
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def stamp(device: torch.device) -> Stamp:
         torch=torch.__version__,
         triton=triton_version(),
         cuda=str(torch.version.cuda) if is_gpu else "none",
-        driver=nvidia_smi("driver_version") if is_gpu else "none",
+        driver=nvidia_smi("driver_version", device) if is_gpu else "none",
         python=platform.python_version(),
         threads=torch.get_num_threads(),
         clocks=clocks(device),
@@ -83,13 +83,15 @@ def triton_version() -> str:
 
 def clocks(device: torch.device) -> str:
     if device.type == "cuda":
-        return nvidia_smi("clocks.sm,clocks.mem,clocks.max.sm,temperature.gpu,power.draw")
+        return nvidia_smi("clocks.sm,clocks.mem,clocks.max.sm,temperature.gpu,power.draw", device)
     return f"{_cpu_info('cpu MHz') or 'unknown'} MHz"
 
 
-def nvidia_smi(query: str) -> str:
-    """What the driver's tool answers, or "unknown" where it is not there."""
+def nvidia_smi(query: str, device: torch.device) -> str:
+    """What the driver's tool answers about that GPU, or "unknown" where it is not there."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+    # The driver counts all GPUs, PyTorch those of CUDA_VISIBLE_DEVICES.
+    command += ["-i", f"GPU-{torch.cuda.get_device_properties(device).uuid}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):

@@ -22,7 +22,7 @@ Kind = Literal["generator", "discriminator"]
 Pass = Literal["forward", "forward and backward"]
 
 PLAIN = "plain PyTorch"
-ALLOWED = {torch.float32: 0.2, torch.float16: 0.2, torch.bfloat16: 0.4}
+ALLOWED_BACKWARD = {torch.float32: 0.2, torch.float16: 0.2, torch.bfloat16: 0.4}
 """Gradients pass through 24 layers with random weights: plain PyTorch loses 0.24 of their size on the way in bfloat16,
 and 0.08 in float16, whose mantissa TF32 has too, in which a GPU convolves float32. A wrong one is off by 1."""
 ORIGINALS: dict[Kind, type[Generator] | type[Discriminator]] = {"generator": Generator, "discriminator": Discriminator}
@@ -83,7 +83,16 @@ def contest(
         for mode in modes(device, recorded=False) if with_compile else ():
             contenders[f"torch.compile {mode}"] = Contender([entrants.plain(dtype, last, mode)])
         exact = entrants.exact()
-    return Contest(contenders, ours="ours", plain=PLAIN, exact=exact, allowed=ALLOWED[dtype])
+    return Contest(contenders, ours="ours", plain=PLAIN, exact=exact, allowed=allowed(what, dtype, device))
+
+
+def allowed(what: Pass, dtype: torch.dtype, device: torch.device) -> float:
+    """How far a result may be off, relative to its size."""
+    if what == "forward":
+        # Without its last block a generator is off by 0.37, without a ReLU by 0.2; float32 is TF32 on a GPU.
+        in_float32 = 2e-2 if device.type == "cuda" else 1e-4
+        return {torch.float32: in_float32, torch.float16: 2e-2, torch.bfloat16: 0.1}[dtype]
+    return ALLOWED_BACKWARD[dtype]
 
 
 class Entrants:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import get_args
 
 import torch
@@ -37,6 +37,7 @@ def cases(
     image_side: int,
     *,
     impl: Impl = "auto",
+    with_compile: bool = True,
 ) -> Iterator[Case]:
     """A case for each site, dtype, batch and direction.
 
@@ -59,7 +60,17 @@ def cases(
                         side=image_side,
                         moved_bytes=needed.moved_bytes,
                         operations=needed.operations,
-                        make=partial(contest, site, direction, dtype, batch, device, needed.moved_bytes, impl),
+                        make=partial(
+                            contest,
+                            site,
+                            direction,
+                            dtype,
+                            batch,
+                            device,
+                            needed.moved_bytes,
+                            impl,
+                            with_compile=with_compile,
+                        ),
                     )
 
 
@@ -87,7 +98,7 @@ def contest(
     for mode in modes(device, recorded=True) if with_compile else ():
         ways[f"torch.compile {mode}"] = (compiled(plain_forward, mode), sets)
     calls: dict[str, list[Call]] = {}
-    with on_recording_stream(device), backward_may_repeat():
+    with on_recording_stream(device):
         for way, (forward, operands) in ways.items():
             calls[way] = [_call(direction, site, forward, each) for each in operands]
         calls["ours"] = [_our_call(direction, site, each, impl) for each in sets]
@@ -122,13 +133,23 @@ def _call(direction: Direction, site: NormSite, forward: Forward, operands: Oper
         return run_forward_pass
     inputs = [x.detach().requires_grad_() for x in (operands.x, operands.residual) if x is not None]
     leaves = replace(operands, x=inputs[0], residual=inputs[1] if site.residual else None)
-    y, padded = forward(site, leaves)
-    outputs, gradients = [padded], [operands.dy]
-    if operands.skip is not None:
-        outputs, gradients = [padded, y], [operands.dy, operands.skip]
     # Without a pad the residual's gradient is dY as it is, for everybody.
     wanted = inputs if site.pad else inputs[:1]
-    return lambda: list(torch.autograd.grad(outputs, wanted, gradients, retain_graph=True))
+
+    @cache
+    def forward_pass() -> tuple[list[Tensor], list[Tensor]]:
+        """Outputs and their gradients; with the first call, where what does not compile is caught."""
+        with backward_may_repeat():
+            y, padded = forward(site, leaves)
+        if operands.skip is None:
+            return [padded], [operands.dy]
+        return [padded, y], [operands.dy, operands.skip]
+
+    def run_backward_pass() -> list[Tensor]:
+        outputs, gradients = forward_pass()
+        return list(torch.autograd.grad(outputs, wanted, gradients, retain_graph=True))
+
+    return run_backward_pass
 
 
 def _our_call(direction: Direction, site: NormSite, operands: Operands, impl: Impl) -> Call:

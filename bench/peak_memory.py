@@ -1,5 +1,6 @@
 """Tensor memory of a contender at its highest, from nothing to the end of its first calls."""
 
+import gc
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,6 +19,9 @@ def followed(device: torch.device, make: Callable[[], Made], run: Callable[[Made
     frees inside is not seen there, nor what another thread computes.
     """
     if device.type == "cuda":
+        # A graph and what it records hold each other: what is done with is freed by a collection only.
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -166,6 +166,8 @@ class PlainCycleGAN:
             otherwise Adam moves them by rounding noise, as the original does. They are added in the forward pass
             either way.
         autocast_dtype: run the forward passes under `torch.autocast`; float16 scales its losses.
+        keeps_fakes: copy generated images before the discriminators judge them: compiled networks with CUDA graphs
+            overwrite their results in the next pass.
         random_source: decides about the pools. The one of fake_B, which D_A is trained on, draws first; then the one
             of fake_A. Each image draws `random()` and, where that is below 0.5, `randrange(pool_size)`.
         device, dtype: of the weights.
@@ -184,6 +186,7 @@ class PlainCycleGAN:
         beta1: float = 0.5,
         zero_cancelled_bias_gradients: bool = True,
         autocast_dtype: torch.dtype | None = None,
+        keeps_fakes: bool = False,
         random_source: random.Random | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -198,6 +201,7 @@ class PlainCycleGAN:
         self.zero_cancelled_bias_gradients = zero_cancelled_bias_gradients
         self.device_type = torch.device(device).type
         self.autocast_dtype = autocast_dtype
+        self.keeps_fakes = keeps_fakes
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=autocast_dtype == torch.float16)
 
         def adam(*networks: nn.Module) -> torch.optim.Adam:
@@ -238,6 +242,8 @@ class PlainCycleGAN:
                 losses["idt_B"] = F.l1_loss(self.G_B(real_A), real_A) * self.lambda_cycle * self.lambda_identity
         self._descend(losses.values(), self.generator_optimizer, (self.G_A, self.G_B))
 
+        if self.keeps_fakes:
+            fake_A, fake_B = fake_A.detach().clone(), fake_B.detach().clone()
         require_gradients((self.D_A, self.D_B), True)
         with self._autocast():
             judgements = {

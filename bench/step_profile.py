@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from bench.step import Steps
+from cyclegan_fast.device import working_dtype
+from cyclegan_fast.errors import UserError
 
 STEPS = 10
 LISTED = 12
@@ -13,12 +15,12 @@ LISTED = 12
 KINDS = (
     ("fused norms", ("instance_norm",)),
     ("reflection padding", ("reflection_pad",)),
+    ("copies and layout", ("nchwtonhwc", "nhwctonchw", "memcpy", "memset", "copy", "transpose", "fill", "catarray")),
     ("optimiser", ("adam", "multi_tensor", "foreach")),
     (
         "convolutions",
         ("conv", "gemm", "cutlass", "cudnn", "xmma", "wgrad", "dgrad", "fprop", "cublas", "sm90_", "sm80_"),
     ),
-    ("copies and layout", ("memcpy", "memset", "copy", "transpose", "nchw", "nhwc", "fill", "cat")),
 )
 """By words of a kernel's name, the first that fits."""
 REST = "other"
@@ -71,7 +73,8 @@ def summed(kernels: Iterable[KernelTime], wall_us: float, steps: int) -> StepPro
 
 def profile(device: torch.device, side: int = 256, batch: int = 1) -> StepProfile:
     """Steps of ours with --amp as they are trained, replayed from their graph."""
-    steps = Steps(side, batch, device, torch.bfloat16, lambda name: False)
+    low, _ = working_dtype(device, amp=True, amp_dtype="auto")
+    steps = Steps(side, batch, device, low, lambda name: False)
     step = steps.ours()
     for _ in range(5):
         step()
@@ -93,4 +96,6 @@ def profile(device: torch.device, side: int = 256, batch: int = 1) -> StepProfil
         for event in profiler.events() or []
         if event.device_type.name == "CUDA"
     ]
+    if not kernels:
+        raise UserError("the profiler saw no kernel: CUPTI is missing, or another profiler has it")
     return summed(kernels, wall_us, STEPS)

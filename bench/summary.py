@@ -11,9 +11,14 @@ MOST_LINES = 40
 SUBJECTS_IN_FULL = ("step", "networks", "translation")
 
 
-def summary(out: Path, statuses: dict[str, int], device: str) -> str:
-    """From the files of the folder `out`, whichever of them there are."""
-    lines = [*_head(out, statuses, device), *_found(out, device), *_training(out), *_profile(out)]
+def summary(out: Path, statuses: dict[str, int], device: str, since: str = "") -> str:
+    """From the files of the folder `out`, whichever of them there are, and runs from the date `since` on."""
+    comparisons = _comparisons(out, device, since)
+    important = [each for each in comparisons if each.subject == "step"]
+    others = [each for each in comparisons if each.subject in SUBJECTS_IN_FULL and each.subject != "step"]
+    lines = [*_head(out, statuses, device), *_limits(out, device), *map(line_of, important), *_training(out)]
+    lines += operators_lines(each for each in comparisons if each.subject == "operators")
+    lines += [*_profile(out), *map(line_of, others)]
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], f"... {len(lines) - MOST_LINES + 1} more in {out}"]
     return "\n".join(lines)
@@ -21,7 +26,7 @@ def summary(out: Path, statuses: dict[str, int], device: str) -> str:
 
 def _head(out: Path, statuses: dict[str, int], device: str) -> Iterator[str]:
     yield device
-    words = {0: "done", -1: "cut short"}
+    words = {0: "done", 3: "cut short"}
     yield "phases: " + ", ".join(f"{name} {words.get(status, 'FAILED')}" for name, status in statuses.items())
     tests = out / "tests.txt"
     if tests.exists():
@@ -31,25 +36,24 @@ def _head(out: Path, statuses: dict[str, int], device: str) -> Iterator[str]:
         yield "tests: " + ("; ".join(line.strip("= ") for line in ends) or "none came to its end, see tests.txt")
 
 
-def _found(out: Path, device: str) -> Iterator[str]:
+def _runs(out: Path, device: str) -> list[Run]:
     path = path_for(device, out)
-    if not path.exists():
-        return
-    runs = read(path)
-    yield _limits(runs[-1])
-    comparisons = [comparison for _, comparison in newest(runs)]
-    for comparison in comparisons:
-        if comparison.subject in SUBJECTS_IN_FULL:
-            yield line_of(comparison)
-    yield from operators_lines(comparison for comparison in comparisons if comparison.subject == "operators")
+    return read(path) if path.exists() else []
 
 
-def _limits(run: Run) -> str:
-    peaks = ", ".join(f"{tflops:.0f} TFLOP/s {dtype}" for dtype, tflops in run.limits.matrix_tflops.items())
-    return (
-        f"torch {run.stamp.torch}, triton {run.stamp.triton}, CUDA {run.stamp.cuda}, driver {run.stamp.driver}, commit "
-        f"{run.stamp.commit}; copies {run.limits.copy_gbps:.0f} GB/s, multiplies {peaks}"
-    )
+def _comparisons(out: Path, device: str, since: str) -> list[Comparison]:
+    runs = [run for run in _runs(out, device) if run.stamp.date >= since]
+    return [comparison for _, comparison in newest(runs)]
+
+
+def _limits(out: Path, device: str) -> Iterator[str]:
+    for run in _runs(out, device)[-1:]:
+        peaks = ", ".join(f"{tflops:.0f} TFLOP/s {dtype}" for dtype, tflops in run.limits.matrix_tflops.items())
+        made = run.stamp
+        yield (
+            f"torch {made.torch}, triton {made.triton}, CUDA {made.cuda}, driver {made.driver}, commit {made.commit}; "
+            f"copies {run.limits.copy_gbps:.0f} GB/s, multiplies {peaks}"
+        )
 
 
 def line_of(comparison: Comparison) -> str:
@@ -59,6 +63,8 @@ def line_of(comparison: Comparison) -> str:
     cells = [f"{comparison.subject}: {comparison.case} {comparison.shape} {comparison.dtype}: {ours.ms.median:.3g} ms"]
     if best:
         cells.append(f"{comparison.contenders[best].ratio.median:.2f}x {best}")
+    if not any("torch.compile" in name for name in comparison.contenders):
+        cells.append("torch.compile not measured")
     if of_limit is not None:
         cells.append(f"{of_limit:.0%} of the limit")
     return ", ".join(cells)

@@ -4,21 +4,23 @@ Machines are shared and clocks drift, so contenders take turns: each runs once a
 ratios within the rounds. The order turns with the rounds, and ours runs twice in each, as first and as last: the ratio
 of the two is what this measurement cannot tell from nothing.
 
-On a CPU a turn is timed by the host. On a GPU it is timed by events in the stream, behind a pause that lets the host
-run ahead, and where a contender asks for it its calls are recorded as one CUDA graph, as training launches them, so
-that the time is the device's alone. Short calls are repeated within a turn.
+On a CPU a turn is timed by the host. On a GPU it is timed by events in the stream. What asks for it is recorded as one
+CUDA graph, as training launches it, and replayed behind a pause that hides the replay's own launch: the time is the
+device's alone. What does not is launched call by call, with one call under way when the clock starts; where the host is
+slower than the device, that is what is timed. What ends on the host is timed there. Short calls are repeated.
 
 pytest-benchmark does not interleave. `bench.conftest` hands it our own turns and runs the others' in the untimed setup
 of each round; what it prints is the host's clock, what is recorded is this module's.
 """
 
+import gc
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -26,8 +28,10 @@ Call = Callable[[], Any]
 
 OURS_AGAIN = "ours, again"
 SHORTEST_TURN_S = 2e-3
+SHORTEST_LAUNCHED_TURN_S = 20e-3
+"""on a GPU, of calls that are launched one by one: beside it the first launch is little"""
 PAUSE_CYCLES = 1_000_000
-"""of a GPU's clock, half a millisecond: the host issues the calls of a turn meanwhile"""
+"""of a GPU's clock, half a millisecond, in which a graph's launch is done with"""
 MOST_REPEATS = 1000
 WARM_UP_CALLS = 3
 """after a first one: libraries choose algorithms and compilers compile in them, and training records its graph"""
@@ -74,6 +78,13 @@ class Race:
             enough to time.
         ours: the one whose time the others' is divided by.
         shortest_turn_s: seconds; shorter calls are repeated.
+        ends_on_host: whether a call's result is on the host, so that the host's clock is the one that counts.
+        may_fail: what opponents may raise while they are prepared; those that do, do not take part.
+
+    Attributes:
+        broken: by the name of an opponent that does not take part, what it raised.
+        recorded: by name, what the first call returned inside a recorded graph, after one replay; the graph's memory.
+        seconds: by name, of one call, a value a round.
     """
 
     def __init__(
@@ -83,14 +94,35 @@ class Race:
         ours: str,
         *,
         shortest_turn_s: float = SHORTEST_TURN_S,
+        ends_on_host: bool = False,
+        may_fail: tuple[type[Exception], ...] = (),
     ) -> None:
         if ours not in contenders:
             raise ValueError(f"{ours!r} does not take part, only {', '.join(contenders)}")
         self.device = device
         self.ours = ours
-        self._turns = {name: _prepared(contender, device, shortest_turn_s) for name, contender in contenders.items()}
+        self.broken: dict[str, Exception] = {}
+        self.recorded: dict[str, Any] = {}
+        self._turns: dict[str, _Turn] = {}
+        preparation = _Preparation(device, shortest_turn_s, ends_on_host)
+        for name, contender in contenders.items():
+            try:
+                self._turns[name] = preparation.turn(contender)
+            except may_fail as error:
+                if name == ours:
+                    raise
+                # Raises in its turn where the error has left the device unusable.
+                _wait(device)
+                self.broken[name] = error.with_traceback(None)
+                continue
+            if self._turns[name].result is not None:
+                self.recorded[name] = self._turns[name].result
         self._turns[OURS_AGAIN] = self._turns[ours]
         self.seconds: dict[str, list[float]] = {name: [] for name in self._turns}
+
+    def leave(self, name: str) -> None:
+        """Have an opponent take part no longer."""
+        del self._turns[name], self.seconds[name]
 
     def opponents_turns(self) -> None:
         """One turn of everybody but ours, which closes the round with `our_turn`."""
@@ -120,32 +152,42 @@ class Race:
 
     def _take_turn(self, name: str) -> None:
         turn = self._turns[name]
-        turn.warm_up()
         self.seconds[name].append(turn.timed() / turn.calls)
 
 
-class _Turn:
-    """What is timed at once, `calls` calls."""
+Clock = Literal["host", "pause", "steady"]
+"""host: the host's clock, around a wait for the device. pause: events around work queued behind a pause. steady: events
+around work that follows a call under way."""
 
-    def __init__(
-        self, run: Call, calls: int, device: torch.device, *, is_queued: bool = False, warm_up: Call = lambda: None
-    ) -> None:
-        self.run = run
-        self.calls = calls
-        self.device = device
-        self.is_queued = is_queued
-        self.warm_up = warm_up
+
+@dataclass(frozen=True)
+class _Turn:
+    """What is timed at once: `calls` calls, after one of `warm_up`, which is not timed.
+
+    The caches are the last contender's before it: short calls shall not pay for that.
+    """
+
+    run: Call
+    calls: int
+    warm_up: Call
+    device: torch.device
+    clock: Clock
+    result: Any = None
+    """of the first call inside a recorded graph"""
 
     def timed(self) -> float:
         """Seconds."""
-        if self.device.type != "cuda":
+        self.warm_up()
+        if self.clock == "host":
+            _wait(self.device)
             started = time.perf_counter()
             self.run()
+            _wait(self.device)
             return time.perf_counter() - started
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize(self.device)
-        if self.is_queued:
-            torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # as above
+        if self.clock == "pause":
+            torch.cuda.synchronize(self.device)
+            torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch's own lack
         began.record()
         self.run()
         ended.record()
@@ -153,21 +195,50 @@ class _Turn:
         return float(began.elapsed_time(ended)) / 1e3
 
 
-def _prepared(contender: Contender, device: torch.device, shortest_turn_s: float) -> _Turn:
-    calls = contender.calls
-    is_recorded = contender.graph and device.type == "cuda"
-    once = _Turn(lambda: [call() for call in calls], len(calls), device)
-    with _side_stream(device) if is_recorded else nullcontext():
-        seconds = once.timed()
-        if device.type == "cuda" or seconds < LONG_CALL_S:
-            seconds = min(once.timed() for _ in range(WARM_UP_CALLS))
-    repeats = _repeats(seconds, shortest_turn_s)
-    if not is_recorded:
-        return _turn(calls, repeats, device, is_queued=seconds < SHORT_CALL_S)
-    # How long the device takes is seen when the host no longer launches: then the turn gets its length.
-    replayed = _recorded(calls, repeats, device)
-    seconds = min(replayed.timed() for _ in range(WARM_UP_CALLS)) / repeats
-    return _recorded(calls, _repeats(seconds, shortest_turn_s), device)
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class _Preparation:
+    """Makes turns of contenders: how often a call is repeated, and whether it is recorded."""
+
+    def __init__(self, device: torch.device, shortest_turn_s: float, ends_on_host: bool) -> None:
+        self.device = device
+        self.shortest_turn_s = shortest_turn_s
+        self.is_gpu = device.type == "cuda"
+        self.clock: Clock = "steady" if self.is_gpu and not ends_on_host else "host"
+
+    def turn(self, contender: Contender) -> _Turn:
+        calls = contender.calls
+        is_recorded = contender.graph and self.is_gpu
+        once = _Turn(_several(calls, 1), len(calls), _nothing, self.device, "host")
+        with _side_stream(self.device) if is_recorded else nullcontext():
+            seconds = once.timed()
+            if self.is_gpu or seconds < LONG_CALL_S:
+                seconds = min(once.timed() for _ in range(WARM_UP_CALLS))
+        if not is_recorded:
+            shortest = max(self.shortest_turn_s, SHORTEST_LAUNCHED_TURN_S) if self.is_gpu else self.shortest_turn_s
+            repeats = _repeats(seconds, shortest)
+            warm_up = calls[0] if self.is_gpu or seconds < SHORT_CALL_S else _nothing
+            return _Turn(_several(calls, repeats), repeats * len(calls), warm_up, self.device, self.clock)
+        # How long the device takes is seen when the host no longer launches: then the turn gets its length.
+        replayed = _recorded(calls, _repeats(seconds, self.shortest_turn_s), self.device)
+        seconds = min(replayed.timed() for _ in range(WARM_UP_CALLS)) / replayed.calls * len(calls)
+        return _recorded(calls, _repeats(seconds, self.shortest_turn_s), self.device)
+
+
+def _nothing() -> None:
+    """For what is warm."""
+
+
+def _several(calls: Sequence[Call], repeats: int) -> Call:
+    def run() -> None:
+        for _ in range(repeats):
+            for call in calls:
+                call()
+
+    return run
 
 
 def _repeats(seconds: float, shortest_turn_s: float) -> int:
@@ -175,23 +246,21 @@ def _repeats(seconds: float, shortest_turn_s: float) -> int:
     return min(MOST_REPEATS, max(1, math.ceil(shortest_turn_s / max(seconds, 1e-9))))
 
 
-def _turn(calls: Sequence[Call], repeats: int, device: torch.device, *, is_queued: bool = False) -> _Turn:
-    def run() -> None:
-        for _ in range(repeats):
-            for call in calls:
-                call()
-
-    # The caches are the last contender's: short calls shall not pay for that.
-    warm_up = calls[0] if is_queued else lambda: None
-    return _Turn(run, repeats * len(calls), device, is_queued=is_queued, warm_up=warm_up)
-
-
 def _recorded(calls: Sequence[Call], repeats: int, device: torch.device) -> _Turn:
-    turn = _turn(calls, repeats, device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=_side_streams[device.index or 0]):
-        turn.run()
-    return _Turn(graph.replay, turn.calls, device, warm_up=graph.replay)
+    """Raises what recording raises, with the stream as it was."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+    try:
+        with torch.cuda.graph(graph, stream=_side_streams[device.index or 0]):
+            result = calls[0]()
+            _several(calls[1:], 1)()
+            _several(calls, repeats - 1)()
+    finally:
+        torch.cuda.set_stream(current)
+    graph.replay()
+    torch.cuda.synchronize(device)
+    return _Turn(graph.replay, repeats * len(calls), graph.replay, device, "pause", result)
 
 
 _side_streams: dict[int, Any] = {}

@@ -4,6 +4,7 @@ Loss curves of adversarial training drift apart from rounding alone, so the ques
 PyTorch as plain PyTorch with another seed is to itself. Images are drawn here, so that nothing needs to be installed.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -68,6 +69,10 @@ class Outcome:
     @property
     def of_ours(self) -> float:
         return self._distance(PLAIN, OURS)
+
+    @property
+    def is_finite(self) -> bool:
+        return all(math.isfinite(v) for c in self.curves.values() for values in c.losses.values() for v in values)
 
     @property
     def speedup(self) -> float:

@@ -22,9 +22,9 @@ from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.translator import FloatImages, SignedTranslator, TorchTranslator
 
 PLAIN = "plain PyTorch"
-ALLOWED = 0.4
-"""Of the image in [-1, 1], relative to its size: with random weights INT8 is off by 0.2, and its PSNR stands in the
-README for trained ones. What is wrong is off by 1 and more."""
+ALLOWED, ALLOWED_IN_INT8 = 0.1, 0.4
+"""Of the image in [-1, 1], relative to its size: with random weights INT8 is off by up to 0.2, and its PSNR for trained
+ones stands in the README. Without its last block the generator is off by 0.37."""
 
 Translate = Callable[[Pixels], Pixels]
 
@@ -75,6 +75,8 @@ def contest(dtype: torch.dtype, side: int, device: torch.device) -> Contest:
         plain=PLAIN,
         exact=[_to_signed(exact)],
         allowed=ALLOWED,
+        allowed_for={name: ALLOWED_IN_INT8 for name in ways if "INT8" in name},
+        ends_on_host=True,
     )
 
 

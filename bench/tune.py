@@ -10,6 +10,7 @@ the library's, with the norm behind it on both sides.
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -267,9 +268,11 @@ def tune(
     until_s: float,
     out: Path,
     tell: Tell,
+    *,
+    key_s: float = math.inf,
 ) -> list[Tuned]:
     """All of `tuning`. What was found before it raises is in the file."""
-    return list(tuning(device, sites, dtypes, batches, until_s, out, tell))
+    return list(tuning(device, sites, dtypes, batches, until_s, out, tell, key_s=key_s))
 
 
 def tuning(
@@ -280,6 +283,8 @@ def tuning(
     until_s: float,
     out: Path,
     tell: Tell,
+    *,
+    key_s: float = math.inf,
 ) -> Iterator[Tuned]:
     """Tune key after key, the most important first; each is in the file when it is yielded.
 
@@ -290,6 +295,7 @@ def tuning(
         until_s: by `time.monotonic()`; no key begins after it, and no further candidate of a key is tried.
         out: folder of the table. Plans that the file has for other keys are kept, as are those of keys that time did
             not suffice for. Where it is `launch.TUNED`, this process runs by what was written.
+        key_s: seconds after which no further candidate of a key is tried, so that others have their turn.
         tell: is given a line for each key, and one for each candidate that was left out.
 
     Raises ValueError where the file is no table, UserError where it cannot be written, DeviceLost when an error leaves
@@ -302,6 +308,7 @@ def tuning(
         if now() >= until_s:
             tell("time is up: keys that remain keep the plans that they have")
             return
+        tuner.until_s = min(until_s, now() + key_s)
         tuned = tuner.tuned(task, entries)
         if tuned is not None:
             _update(entries, tuned)

@@ -13,12 +13,13 @@ import torch
 from bench import gpu, training
 from bench.contest import Case, Contest
 from bench.gpu import LOG, Phase, Task, measure_all, run_phases
-from bench.limits import Limits
+from bench.limits import Limits, dtypes
 from bench.machine import ROOT, device_name
 from bench.records import path_for, read
 from bench.step_profile import KernelTime, kind_of, summed
 from bench.summary import MOST_LINES, operators_lines, summary
 from bench.timing import Contender
+from cyclegan_fast.device import name_of
 from tests.bench.result_samples import comparison
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ SOON = 3600.0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--phase", "step"]], ids=["all", "quick", "one phase"])
+@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--only", "step"]], ids=["all", "quick", "one phase"])
 def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path / "out"), *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -61,12 +62,12 @@ def test_a_phase_that_fails_or_hangs_costs_the_others_nothing(
     }
     given: dict[str, float] = {}
 
-    def command(each: Phase, seconds: float) -> list[str]:
-        given[each.name] = seconds
+    def command(each: Phase, until_s: float) -> list[str]:
+        given[each.name] = until_s - time.monotonic()
         return [sys.executable, "-c", programs[each.name]]
 
     statuses = run_phases([phase(name, 1) for name in programs], tmp_path, quick=False, command=command)
-    assert statuses == {"first": 0, "breaks": 7, "hangs": -1, "last": 0}
+    assert statuses == {"first": 0, "breaks": 7, "hangs": gpu.CUT_SHORT, "last": 0}
     log = (tmp_path / LOG).read_text()
     assert log.index("hello from first") < log.index("ended: hangs did not stop") < log.index("hello from last")
     # What the first ones left over goes to those that follow.
@@ -131,13 +132,17 @@ def test_when_the_time_is_over_nothing_new_begins_and_what_was_found_is_kept(
 
 def test_what_matters_most_is_measured_first() -> None:
     full = Task(CPU, Path(), 0.0, quick=False)
+    *others, lowest = map(name_of, dtypes(CPU))
     steps = list(gpu.step_cases(full))
-    assert (steps[0].dtype, steps[0].batch, steps[0].side) == ("bfloat16", 1, 256)
+    assert [(each.dtype, each.batch) for each in steps[:3]] == [(lowest, 1), (lowest, 16), (lowest, 1)]
+    assert {each.dtype for each in steps} == {lowest, *others}
     sites = list(gpu.operator_cases(full))
-    assert {(each.dtype, each.batch) for each in sites[:22]} == {("bfloat16", 1)}
-    assert len(sites) == len({(each.case, each.shape, each.dtype) for each in sites}) == 11 * 2 * 3 * 2
+    assert {(each.dtype, each.batch) for each in sites[:22]} == {(lowest, 1)}
+    assert {(each.dtype, each.batch) for each in sites[22:44]} == {(lowest, 16)}
+    every_site = {(each.case, each.shape, each.dtype) for each in sites}
+    assert len(every_site) == 11 * 2 * 2 * (1 + len(others))
     passes = list(gpu.network_cases(full))
-    assert (passes[0].case, passes[0].dtype, passes[0].batch) == ("generator, forward and backward", "bfloat16", 1)
+    assert (passes[0].case, passes[0].dtype, passes[0].batch) == ("generator, forward and backward", lowest, 1)
 
 
 def test_the_training_comparison_is_written_and_says_how_far_ours_is(
@@ -187,7 +192,7 @@ def test_kernels_are_summed_by_their_kind_and_the_rest_of_the_time_is_gaps() -> 
         KernelTime("instance_norm_apply", 10.0),
         KernelTime("sm90_xmma_fprop_implicit_gemm_bf16", 100.0),
         KernelTime("void multi_tensor_apply_kernel<FusedAdam>", 20.0),
-        KernelTime("Memcpy DtoD", 4.0),
+        KernelTime("cudnn::ops::nchwToNhwcKernel", 4.0),
         KernelTime("tanh_kernel", 6.0),
     ]
     found = summed(kernels, wall_us=200.0, steps=2)
@@ -208,7 +213,7 @@ def test_kernels_are_summed_by_their_kind_and_the_rest_of_the_time_is_gaps() -> 
 def test_the_summary_is_short_and_says_what_failed(tmp_path: Path) -> None:
     (tmp_path / "tests.txt").write_text("..F\n1 failed, 2 passed in 3.21s\n")
     (tmp_path / "profile.txt").write_text("\n".join(f"profile {line}" for line in range(60)))
-    text = summary(tmp_path, {"tests": 1, "tune": 0, "step": -1}, "NVIDIA H200")
+    text = summary(tmp_path, {"tests": 1, "tune": 0, "step": gpu.CUT_SHORT}, "NVIDIA H200")
     lines = text.splitlines()
     assert len(lines) <= MOST_LINES
     assert lines[:3] == [
@@ -232,3 +237,23 @@ def test_sites_are_summed_up_by_direction() -> None:
         "norms forward, bfloat16, batch 1: 2 sites, 1.00x the best opponent (0.50 to 2.00), 38% of the limit, "
         "least 25% b"
     )
+
+
+def test_phases_share_what_seconds_are_given() -> None:
+    options = gpu.parser().parse_args(["--only", "step", "operators", "--seconds", "350"])
+    phases = gpu.planned([each for each in gpu.PHASES if each.name in options.only], options)
+    assert [each.name for each in phases] == ["step", "operators"]
+    assert sum(each.share_s for each in phases) == pytest.approx(350)
+    assert phases[0].share_s / phases[1].share_s == pytest.approx(100 / 75)
+
+
+@pytest.mark.usefixtures("_limits")
+def test_a_case_that_raises_costs_the_others_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> Contest:
+        raise torch.OutOfMemoryError("tried to allocate 90 GiB")
+
+    failing = Case("operators", "large", "10", "float32", 1, 256, 80, 10, fails)
+    assert measure_all([failing, case("small")], task(tmp_path)) == 1
+    (run,) = read(path_for(device_name(CPU), tmp_path))
+    assert [each.case for each in run.comparisons] == ["small"]
+    assert "operators: large, 10, float32: does not run: OutOfMemoryError: tried" in capsys.readouterr().out

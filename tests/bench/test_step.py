@@ -1,0 +1,49 @@
+"""Steps are compared by what they do to the weights, not by their losses alone."""
+
+from unittest import mock
+
+import pytest
+import torch
+
+from bench.limits import dtypes
+from bench.step import PLAIN, Steps
+from cyclegan_fast.descent import Descent
+
+CPU = torch.device("cpu")
+SIDE = 32
+
+
+def nobody(name: str) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("dtype", dtypes(CPU), ids=str)
+def test_plain_pytorch_and_ours_go_the_same_way(dtype: torch.dtype) -> None:
+    contest = Steps(SIDE, 1, CPU, dtype, nobody).contest()
+    assert set(contest.contenders) == {PLAIN, "ours" if dtype == torch.float32 else "ours --amp"}
+    assert not contest.wrong
+
+
+def test_a_step_that_does_not_descend_is_found() -> None:
+    steps = Steps(SIDE, 1, CPU, torch.float32, nobody)
+    with (
+        mock.patch.object(Descent, "update", return_value=None),
+        pytest.raises(Exception, match=r"ours: its weights go another way: the cosine with plain PyTorch's is 0\.00"),
+    ):
+        steps.contest()
+
+
+def test_an_opponent_that_does_not_descend_is_named_without_a_time() -> None:
+    steps = Steps(SIDE, 1, CPU, torch.float32, lambda name: "checkpoint" in name)
+    whole = steps.ours
+
+    def broken(*, checkpoint: bool = False, **options: bool) -> object:
+        step = whole(checkpoint=checkpoint, **options)
+        if checkpoint:
+            step.update = lambda: {name: torch.tensor(float("nan")) for name in "abcdefgh"}
+        return step
+
+    with mock.patch.object(steps, "ours", broken):
+        contest = steps.contest()
+    assert list(contest.wrong) == ["ours --checkpoint-blocks"]
+    assert contest.wrong["ours --checkpoint-blocks"].startswith("a loss of step 1 is nan where plain PyTorch has")
