@@ -1,0 +1,175 @@
+"""Streets as photographs (domain A) and as label maps in Cityscapes' colours (domain B), drawn without a download.
+
+A random street is laid out in space, with houses, trees, vehicles and people in perspective, and drawn twice: what each
+pixel shows gives the label map; textures of real photographs that ship with scikit-image, under sun, shadows, haze and
+clouds, give the photograph. The training folders are unpaired, no street is in both; testA and testB hold the same
+streets under the same names, so that a translation of one can be scored against the other. Every image is a function of
+the seed, its folder and its number alone: a set that was cut short is continued by the same command.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cyclegan_fast import street_rendering as rendering
+from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.files import write_atomically
+from cyclegan_fast.images import write_image
+from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.street_classes import CLASSES, Labels, colours_of
+from cyclegan_fast.street_layout import Seed, make_scene
+
+__all__ = ["CLASSES", "Street", "colours_of", "main", "make_labels", "make_street", "seed_of", "write_data_set"]
+
+SMALLEST = 32
+SPLITS = ("trainA", "trainB", "test")
+MARK = "street_scenes.json"
+"""in OUT: what its images were drawn from, so that no other set is mixed into them"""
+
+
+@dataclass(frozen=True, eq=False)
+class Street:
+    photograph: Pixels  # [size, size, 3]
+    labels: Labels  # [size, size] of train ids, as CLASSES has them
+
+
+def make_street(seed: Seed, size: int) -> Street:
+    """The street of a seed, `size` pixels high and wide.
+
+    The seed is one or several numbers from 0; `seed_of` gives those of a data set. Another size shows the same street.
+    Raises ValueError for a size below 32.
+    """
+    scene = make_scene(seed)
+    view, labels = rendering.see(scene, _checked(size))
+    numbers = (seed,) if isinstance(seed, int) else seed
+    # Random numbers of its own: clouds and noise do not depend on how many the layout drew.
+    return Street(rendering.photograph(scene, view, np.random.default_rng((*numbers, 1))), labels)
+
+
+def make_labels(seed: Seed, size: int) -> Labels:
+    """`make_street(seed, size).labels` without the time that the photograph takes."""
+    return rendering.see(make_scene(seed), _checked(size))[1]
+
+
+def _checked(size: int) -> int:
+    if size < SMALLEST:
+        raise ValueError(f"size must be {SMALLEST} or more, got {size}")
+    return size
+
+
+def seed_of(seed: int, split: str, index: int) -> Seed:
+    """What the street `index` of trainA, trainB or test (testA and testB) is drawn from."""
+    return seed, SPLITS.index(split), index
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A street, and which files show it; either may be missing."""
+
+    seed: Seed
+    photograph: str | None
+    labels: str | None
+
+    @property
+    def files(self) -> list[str]:
+        return [name for name in (self.photograph, self.labels) if name]
+
+    def draw(self, size: int) -> Iterator[tuple[str, Pixels]]:
+        """The files' names and contents."""
+        if self.photograph:
+            street = make_street(self.seed, size)
+            yield self.photograph, street.photograph
+            labels = street.labels
+        else:
+            labels = make_labels(self.seed, size)
+        if self.labels:
+            yield self.labels, colours_of(labels)
+
+
+def _drawings(count: int, test_count: int, seed: int) -> list[_Drawing]:
+    training, test = (tuple(f"{index:04d}.png" for index in range(number)) for number in (count, test_count))
+    return [
+        *(_Drawing(seed_of(seed, "trainA", index), f"trainA/{name}", None) for index, name in enumerate(training)),
+        *(_Drawing(seed_of(seed, "trainB", index), None, f"trainB/{name}") for index, name in enumerate(training)),
+        *(_Drawing(seed_of(seed, "test", index), f"testA/{name}", f"testB/{name}") for index, name in enumerate(test)),
+    ]
+
+
+def write_data_set(out: Path, size: int = 128, count: int = 500, test_count: int = 100, seed: int = 0) -> None:
+    """Write trainA, trainB, testA and testB below `out`; files that are there stay as they are.
+
+    Raises UserError for numbers that make no sense, and where `out` holds anything but a part of this very set.
+    """
+    for name, value, least in (
+        ("size", size, SMALLEST),
+        ("count", count, 1),
+        ("test-count", test_count, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise UserError(f"--{name} must be {least} or more, got {value}")
+    drawings = _drawings(count, test_count, seed)
+    _claim(out, {"size": size, "seed": seed}, {name for drawing in drawings for name in drawing.files})
+    todo = [drawing for drawing in drawings if not all((out / name).exists() for name in drawing.files)]
+    done = len(drawings) - len(todo)
+    with tqdm(desc="drawing streets", unit="street", initial=done, total=len(drawings), disable=None) as progress:
+        for drawing in todo:
+            for name, pixels in drawing.draw(size):
+                if not (out / name).exists():
+                    write_image(pixels, out / name)
+            progress.update()
+
+
+def _claim(out: Path, mark: dict[str, int], names: set[str]) -> None:
+    """Make the folders below `out` and mark them; raises UserError where something else is there."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give a folder to write to")
+    present = sorted(path for path in out.rglob("*") if path.name[0] != ".") if out.exists() else []
+    folders = sorted({str(Path(name).parent) for name in names})
+    for path in present:
+        if str(path.relative_to(out)) not in {*names, *folders, MARK}:
+            raise UserError(f"{out} holds {path.relative_to(out)}, which is not of this data set; give another folder")
+    if (out / MARK).exists():
+        found = (out / MARK).read_text(errors="replace")
+        if found != json.dumps(mark):
+            raise UserError(f"{out} holds streets of {found}, not of {json.dumps(mark)}; give another folder")
+    elif present:
+        raise UserError(f"{out} holds images of unknown origin ({MARK} is missing); give another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / MARK).exists():  # before anything else, so that a set cut short at any moment is known again
+        write_atomically(out / MARK, json.dumps(mark).encode())
+    for folder in folders:
+        (out / folder).mkdir(exist_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m cyclegan_fast.street_scenes OUT`: write the data set as trainA, trainB, testA and testB."""
+    parser = argparse.ArgumentParser(prog="python -m cyclegan_fast.street_scenes", description=__doc__)
+    parser.add_argument(
+        "out", type=Path, help="folder to make or to continue; its testA and testB hold pairs of one name"
+    )
+    parser.add_argument(
+        "--size", type=int, default=128, help="height and width in pixels, from 32 (default: %(default)s)"
+    )
+    parser.add_argument("--count", type=int, default=500, help="training images of each domain (default: %(default)s)")
+    parser.add_argument("--test-count", type=int, default=100, help="test pairs (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another number draws other streets (default: %(default)s)")
+    options = parser.parse_args(arguments)
+
+    def command() -> int:
+        write_data_set(options.out, options.size, options.count, options.test_count, options.seed)
+        for folder in ("trainA", "trainB", "testA", "testB"):
+            print(f"{options.out / folder}: {options.count if 'train' in folder else options.test_count} images")
+        return 0
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
