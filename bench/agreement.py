@@ -1,6 +1,6 @@
 """Times are compared only of what computes the same: every contender's result is held against an exact one first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,11 +27,16 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     return error if error == error else float("inf")
 
 
+def tensors_of(result: Any) -> list[Tensor]:
+    """The tensors of whatever a contender returns."""
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
 def errors(results: Mapping[str, Any], exact: Sequence[Tensor]) -> dict[str, float]:
     """The largest relative error among the tensors of each contender's result."""
     found = {}
     for name, result in results.items():
-        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        tensors = tensors_of(result)
         if len(tensors) != len(exact):
             found[name] = float("inf")
         else:
@@ -39,15 +44,15 @@ def errors(results: Mapping[str, Any], exact: Sequence[Tensor]) -> dict[str, flo
     return found
 
 
-def refused(found: Mapping[str, float], allowed: float, trusted: Sequence[str]) -> dict[str, str]:
-    """Why the time of some is not reported, by name.
+def refused(found: Mapping[str, float], allowed: Callable[[str], float], trusted: Sequence[str]) -> dict[str, str]:
+    """Why the time of some is not reported, by name; `allowed` is how far that name may be off.
 
-    Raises Disagreement where one of the `trusted`, ours and the plain computation, is off by more than `allowed`.
+    Raises Disagreement where one of the `trusted`, ours and the plain computation, is off by more.
     """
     wrong = {
-        name: f"off by {error:.2g} of its size, {allowed:.2g} is allowed"
+        name: f"off by {error:.2g} of its size, {allowed(name):.2g} is allowed"
         for name, error in found.items()
-        if not error <= allowed
+        if not error <= allowed(name)
     }
     if first := next((name for name in trusted if name in wrong), None):
         raise Disagreement(f"{first} is {wrong[first]}: nothing is reported")

@@ -15,7 +15,7 @@ if not torch.cuda.is_available():
 
 from bench import limits as machine_limits
 from bench.contest import Case, described, measure
-from bench.machine import stamp
+from bench.machine import device_name, stamp
 from bench.records import RESULTS, Comparison, Recorder, path_for
 from bench.timing import Race
 from cyclegan_fast.device import set_determinism
@@ -23,6 +23,7 @@ from cyclegan_fast.device import set_determinism
 set_determinism(False)  # cuDNN times its algorithms, as in training
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Compare = Callable[[Case, int], Comparison]
+SkipUnless = Callable[[bool], None]
 _described: list[str] = []
 
 
@@ -53,9 +54,14 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def needs_full(full: bool) -> None:
-    if not full:
-        pytest.skip("takes long on a CPU: --bench-full")
+def skip_unless(full: bool) -> SkipUnless:
+    """To be told whether a benchmark belongs to what a CPU measures by default."""
+
+    def check(is_default: bool) -> None:
+        if not (full or is_default):
+            pytest.skip("takes long on a CPU: --bench-full")
+
+    return check
 
 
 @pytest.fixture(scope="session")
@@ -93,8 +99,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not _described:
         return
     terminalreporter.section("contenders in turn: medians and quartiles of a call")
-    measured = limits()
-    peaks = ", ".join(f"{tflops:.3g} TFLOP/s in {dtype}" for dtype, tflops in measured.matrix_tflops.items())
-    terminalreporter.write_line(f"{stamp(DEVICE).device}: copies {measured.copy_gbps:.0f} GB/s, multiplies {peaks}")
+    terminalreporter.write_line(f"{device_name(DEVICE)}: {limits()}")
     for text in _described:
         terminalreporter.write_line(text)

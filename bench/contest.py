@@ -2,18 +2,19 @@
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from bench.agreement import errors, refused
+from bench.agreement import errors, refused, tensors_of
 from bench.compiled import FAILURES
+from bench.counts import Work
 from bench.limits import Limits
-from bench.records import Comparison, Timing
+from bench.records import Comparison, Setup, Timing
 from bench.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, Spread, on_recording_stream
 from bench.views import figure
+from cyclegan_fast.device import name_of
 
 Drive = Callable[[Race], None]
 """What has a race take its rounds."""
@@ -40,8 +41,8 @@ class Contest:
     contenders: Mapping[str, Contender]
     ours: str
     plain: str
-    exact: Sequence[Tensor]
-    allowed: float
+    exact: Sequence[Tensor] = ()
+    allowed: float = 0.0
     check: Callable[[], None] | None = None
     peak_gib: Mapping[str, float] = field(default_factory=dict)
     shortest_turn_s: float = SHORTEST_TURN_S
@@ -49,26 +50,24 @@ class Contest:
     wrong: Mapping[str, str] = field(default_factory=dict)
     ends_on_host: bool = False
 
+    @property
+    def trusted(self) -> tuple[str, str]:
+        return self.ours, self.plain
+
 
 @dataclass(frozen=True)
-class Case:
-    """A task that is measured, and how to make its contest when its turn has come; see `Comparison` for the fields."""
+class Case(Setup):
+    """What is to be measured, and how to make its contest when its turn has come."""
 
-    subject: str
-    case: str
-    shape: str
-    dtype: str
-    batch: int
-    side: int
-    moved_bytes: int
-    operations: int
     make: Callable[[], Contest]
-    is_bounded: bool = True
-    """whether moving its bytes and computing its operations takes time on the device that the limits are of"""
 
-    @property
-    def title(self) -> str:
-        return f"{self.subject}: {self.case}, {self.shape}, {self.dtype}"
+    @classmethod
+    def of_images(
+        cls, subject: str, case: str, batch: int, side: int, dtype: torch.dtype, work: Work, make: Callable[[], Contest]
+    ) -> "Case":
+        """One that begins with a batch of square images."""
+        shape = f"{batch}x3x{side}x{side}"
+        return cls(subject, case, shape, name_of(dtype), batch, side, work.moved_bytes, work.operations, make)
 
 
 def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> Comparison:
@@ -94,32 +93,22 @@ def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> C
         shortest_turn_s=contest.shortest_turn_s,
         ends_on_host=contest.ends_on_host,
         may_fail=FAILURES,
+        required=contest.trusted,
     )
     for name, error in race.broken.items():
-        if name == contest.plain:
-            raise error
         wrong[name] = in_words(error)
         del entrants[name]
-    if contest.exact and race.recorded:
+    if contest.exact:
         # What is timed is what the graph computes, not what the first call did.
-        before = set(entrants)
-        _refuse(contest, errors(race.recorded, contest.exact), entrants, wrong)
-        for name in before - set(entrants):
+        for name in _refuse(contest, errors(race.recorded, contest.exact), entrants, wrong):
             race.leave(name)
     drive(race)
     if contest.check:
         contest.check()
-    limit_ms = limits.seconds(case.moved_bytes, case.operations, case.dtype) * 1e3 if case.is_bounded else None
+    limit_ms = limits.seconds(case.moved_bytes, case.operations, case.dtype) * 1e3
     return Comparison(
-        subject=case.subject,
-        case=case.case,
-        shape=case.shape,
-        dtype=case.dtype,
-        batch=case.batch,
-        side=case.side,
-        moved_bytes=case.moved_bytes,
-        operations=case.operations,
-        limit_ms=limit_ms,
+        **{each.name: getattr(case, each.name) for each in fields(Setup)},
+        limit_ms=limit_ms or None,
         ours=contest.ours,
         plain=contest.plain,
         rounds=race.rounds,
@@ -143,10 +132,9 @@ def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, 
     results: dict[str, list[Tensor]] = {}
     for name in list(entrants):
         try:
-            result = entrants[name].calls[0]()
-            results[name] = [leaf.detach().clone() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            results[name] = [tensor.detach().clone() for tensor in tensors_of(entrants[name].calls[0]())]
         except FAILURES as error:
-            if name in (contest.ours, contest.plain):
+            if name in contest.trusted:
                 raise
             wrong[name] = in_words(error)
             del entrants[name]
@@ -154,24 +142,30 @@ def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, 
     return results
 
 
-def _refuse(contest: Contest, found: dict[str, float], entrants: dict[str, Contender], wrong: dict[str, str]) -> None:
-    """Those that are off by too much leave; raises Disagreement for ours and the plain computation."""
-    for name, error in found.items():
-        bound = contest.allowed_for.get(name, contest.allowed)
-        refusal = refused({name: error}, bound, (contest.ours, contest.plain))
-        if refusal:
-            wrong |= refusal
-            del entrants[name]
+def _refuse(
+    contest: Contest, found: Mapping[str, float], entrants: dict[str, Contender], wrong: dict[str, str]
+) -> list[str]:
+    """Those that are off by too much leave and are named; raises Disagreement for ours and the plain computation."""
+    refusals = refused(found, lambda name: contest.allowed_for.get(name, contest.allowed), contest.trusted)
+    wrong |= refusals
+    for name in refusals:
+        del entrants[name]
+    return list(refusals)
+
+
+def reason_of(error: Exception) -> str:
+    """An exception's type and the beginning of what it says, in a line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:160]}"
 
 
 def in_words(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"does not run: {type(error).__name__}: {lines[0][:160]}"
+    return f"does not run: {reason_of(error)}"
 
 
 def described(comparison: Comparison) -> str:
     """A few lines for a terminal: every contender's time, quartiles, ratio to ours and share of the limit."""
-    lines = [f"{comparison.subject}: {comparison.case}, {comparison.shape}, {comparison.dtype}"]
+    lines = [comparison.title]
     for name, timing in comparison.contenders.items():
         of_limit = comparison.of_limit(name)
         cells = [

@@ -55,7 +55,6 @@ def case(folder: Path, device: torch.device) -> Case:
         moved_bytes=0,
         operations=0,
         make=lambda: contest(folder, device),
-        is_bounded=False,
     )
 
 
@@ -77,8 +76,6 @@ def contest(folder: Path, device: torch.device) -> Contest:
         contenders={name: Contender([call]) for name, call in calls.items()},
         ours=ours,
         plain=PLAIN,
-        exact=[],
-        allowed=0.0,
         shortest_turn_s=LONG_TURN_S,
     )
 

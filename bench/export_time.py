@@ -26,7 +26,6 @@ def cases(side: int, blocks: int = 9) -> Iterator[Case]:
         moved_bytes=0,
         operations=0,
         make=lambda: contest(side, blocks),
-        is_bounded=False,
     )
 
 
@@ -70,8 +69,6 @@ def contest(side: int, blocks: int) -> Contest:
         {name: Contender([call]) for name, call in contenders.items()},
         ours="ours, first direction",
         plain=PLAIN,
-        exact=[],
-        allowed=0.0,
     )
 
 

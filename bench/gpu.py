@@ -26,14 +26,15 @@ import torch
 from bench import limits as machine_limits, networks, operators, scaling, step, step_profile, training, translation
 from bench.agreement import Disagreement
 from bench.contest import Case, described, in_words, measure
-from bench.machine import ROOT, device_name, stamp
+from bench.machine import ROOT, device_name, stamp, utc_now
 from bench.records import Recorder, path_for
-from bench.summary import summary
+from bench.summary import CUT_SHORT, LOG, PROFILE, SUMMARY, TESTS, TRAINING, TUNED, summary
 from bench.timing import Race
+from bench.tune import table as tuned_table, tuning
 from cyclegan_fast.device import set_determinism
 from cyclegan_fast.files import write_atomically
 from kernels import launch
-from kernels.sites import all_sites, discriminator_sites, generator_sites
+from kernels.sites import all_sites
 
 SIDE = 256
 MOST_ROUNDS = 25
@@ -42,28 +43,15 @@ MOST_STEPS = 2000
 SECONDS_OF_A_RACE = 8.0
 SECONDS_OF_A_KEY = 6.0
 """of the tuner's table"""
-CUT_SHORT = 3
-"""The exit status of a phase whose time did not suffice"""
 SHORTEST_S = 5.0
 """What a phase gets though those before it have left nothing"""
 KILL_AFTER_S = 8.0
 """of its time being over, a phase is ended"""
-TESTS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
-    "tests.txt",
-    "log.txt",
-    "tuned.json",
-    "training.json",
-    "profile.txt",
-    "summary.txt",
-)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the whole.
-
-    `run` does it in a process of its own until `time.monotonic()` is its second argument, and gives the exit status.
-    """
+    """A part of the whole; `run` does it, in a process of its own, and gives the exit status."""
 
     name: str
     share_s: float
@@ -113,18 +101,13 @@ def test(task: Task) -> int:
 
 def tune(task: Task) -> int:
     """Tries some plans at the sites that matter most; `python -m bench.tune` alone takes its time for all of them."""
-    from bench import tune as tuner
-
-    sites = [*generator_sites(side=SIDE), *discriminator_sites(side=SIDE)]
+    sites = list(all_sites(SIDE))
     dtypes = list(machine_limits.dtypes(task.device))[::-1][: 1 if task.quick else None]
     batches = [1] if task.quick else [1, 16]
-    found = tuner.tune(task.device, sites, dtypes, batches, task.until_s, launch.TUNED, _tell, key_s=SECONDS_OF_A_KEY)
-    print(tuner.table(found))
+    tell = partial(print, flush=True)
+    found = tuning(task.device, sites, dtypes, batches, task.until_s, launch.TUNED, tell, key_s=SECONDS_OF_A_KEY)
+    print(tuned_table(list(found)))
     return 0
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
 
 
 def step_cases(task: Task) -> Iterator[Case]:
@@ -194,7 +177,7 @@ def measuring(cases: Callable[[Task], Iterable[Case]]) -> Callable[[Task], int]:
 
 
 def measure_all(cases: Iterable[Case], task: Task) -> int:
-    """Each comparison is on the disk before the next one begins; 1 where results of ours were wrong."""
+    """Each comparison is on the disk before the next one begins; 1 where ours was wrong or a case did not run."""
     made = stamp(task.device)
     recorder = Recorder(path_for(made.device, task.out), made, machine_limits.measure(task.device))
     status = 0
@@ -264,12 +247,12 @@ def run_phases(
         command: from a phase and when, by `time.monotonic()`, it should be done to what is executed; by default this
             module with --phase.
     """
-    started, planned = time.monotonic(), 0.0
+    started, shares_s = time.monotonic(), 0.0
     statuses: dict[str, int] = {}
     with open(out / LOG, "a") as log:
         for number, phase in enumerate(phases, 1):
-            planned += phase.quick_s if quick else phase.share_s
-            seconds = max(SHORTEST_S, started + planned - time.monotonic())
+            shares_s += phase.quick_s if quick else phase.share_s
+            seconds = max(SHORTEST_S, started + shares_s - time.monotonic())
             print(f"[{number}/{len(phases)}] {phase.name}, up to {seconds:.0f} s", flush=True)
             log.write(f"\n=== {phase.name}\n")
             log.flush()
@@ -346,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         phase = next(phase for phase in PHASES if phase.name == options.phase)
         return phase.run(Task(device, out, options.until, options.quick))
     phases = planned([phase for phase in PHASES if not options.only or phase.name in options.only], options)
-    began = stamp(device).date
+    began = utc_now()
     for name in (TESTS, LOG, TUNED, TRAINING, PROFILE, SUMMARY):
         (out / name).unlink(missing_ok=True)
     statuses = run_phases(phases, out, options.quick)

@@ -14,8 +14,6 @@ from cyclegan_fast.device import has_bfloat16, name_of
 ROUNDS = {"cuda": 20, "cpu": 7}
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
 COPIED_BYTES = {"cuda": 2 << 30, "cpu": 512 << 20}
-CACHE_BYTES_OF_A_CPU = 64 << 20
-"""Taken to be a CPU's last-level cache: what is smaller may stay there"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,10 @@ class Limits:
     matrix_tflops: dict[str, float]
     """by dtype: 10^12 operations a second of a large matrix product, a multiply-add being two; on a GPU float32 is
     TF32, which cuDNN computes in unless told otherwise"""
+
+    def __str__(self) -> str:
+        peaks = ", ".join(f"{tflops:.3g} TFLOP/s in {dtype}" for dtype, tflops in self.matrix_tflops.items())
+        return f"copies {self.copy_gbps:.0f} GB/s, multiplies {peaks}"
 
     def seconds(self, moved_bytes: int, operations: int, dtype: str) -> float:
         """No computation that moves so much and computes so much can be faster."""
@@ -44,7 +46,7 @@ def measure(device: torch.device) -> Limits:
     """The best of a few rounds: a limit is what was reached once."""
     started = time.perf_counter()
     while time.perf_counter() - started < 0.3:  # clocks rise under load
-        _product(device, torch.float32)()
+        _products(device, torch.float32)[0]()
     return Limits(
         copy_gbps=_copy_gbps(device),
         matrix_tflops={
@@ -69,10 +71,6 @@ def _best(device: torch.device, calls: list[Callable[[], Tensor]]) -> float:
 
 def _operations(device: torch.device) -> int:
     return 2 * MATRIX_SIDE[device.type] ** 3
-
-
-def _product(device: torch.device, dtype: torch.dtype) -> Callable[[], Tensor]:
-    return _products(device, dtype)[0]
 
 
 def _products(device: torch.device, dtype: torch.dtype) -> list[Callable[[], Tensor]]:

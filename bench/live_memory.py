@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from kernels.registration import NAMESPACE
 from kernels.triton_language import launching_with
 
+GIB = 1 << 30
 ALLOCATION_UNIT = 512  # bytes: PyTorch's allocator on a GPU hands out whole units
 
 

@@ -4,7 +4,6 @@ import datetime
 import functools
 import os
 import platform
-import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,7 @@ def stamp(device: torch.device) -> Stamp:
     is_gpu = device.type == "cuda"
     return Stamp(
         device=device_name(device),
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        date=utc_now(),
         commit=commit(),
         project=__version__,
         torch=torch.__version__,
@@ -59,6 +58,11 @@ def stamp(device: torch.device) -> Stamp:
     )
 
 
+def utc_now() -> str:
+    """ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def device_name(device: torch.device) -> str:
     """The model, and for a CPU what else its speed depends on."""
     if device.type == "cuda":
@@ -66,11 +70,6 @@ def device_name(device: torch.device) -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     bf16 = " bf16" if has_bfloat16(device) else ""
     return f"{_cpu_model()}, {torch.get_num_threads()} threads, {capability}{bf16}"
-
-
-def file_name(device: str) -> str:
-    """What a device is called in the name of a file."""
-    return re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
 
 
 def triton_version() -> str:

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.live_memory import live_memory
+from bench.live_memory import GIB, live_memory
 from cyclegan_fast.config import Config, NetworkConfig
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import DOWNSAMPLING
 from cyclegan_fast.step import TrainingStep
 from kernels.triton_language import run_in_interpreter
 
-GIB = 1 << 30
 CROP_UNIT = 16  # pixels: crops are searched in these steps
 SMALLEST_CROP = 32  # pixels
 

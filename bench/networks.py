@@ -13,7 +13,7 @@ from bench.compiled import compiled, forget_compiled, modes
 from bench.contest import Case, Contest
 from bench.plain_cyclegan import Discriminator, Generator
 from bench.timing import Call, Contender, on_recording_stream
-from cyclegan_fast.device import memory_format, name_of
+from cyclegan_fast.device import memory_format
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.original_names import from_original
 from kernels import Impl
@@ -45,17 +45,8 @@ def cases(
             for kind in kinds:
                 for what in passes:
                     work = counts.network(ORIGINALS[kind], batch, side, dtype, backward=what != "forward")
-                    yield Case(
-                        subject="networks",
-                        case=f"{kind}, {what}",
-                        shape=f"{batch}x3x{side}x{side}",
-                        dtype=name_of(dtype),
-                        batch=batch,
-                        side=side,
-                        moved_bytes=work.moved_bytes,
-                        operations=work.operations,
-                        make=partial(contest, kind, what, dtype, batch, side, device, with_compile, impl),
-                    )
+                    make = partial(contest, kind, what, dtype, batch, side, device, with_compile, impl)
+                    yield Case.of_images("networks", f"{kind}, {what}", batch, side, dtype, work, make)
 
 
 def contest(

@@ -21,7 +21,7 @@ from kernels.sites import NormSite, Operands, run_backward, run_forward
 from kernels.traffic import plain_forward
 
 PLAIN = "plain PyTorch"
-CPU_CACHE_BYTES = 64 << 20
+CPU_CACHE_BYTES = 64 << 20  # taken to be a CPU's last-level cache
 MOST_SETS = 8
 
 WORK = {"forward": counts.norm_forward, "backward": counts.norm_backward}
@@ -60,17 +60,7 @@ def cases(
                         side=image_side,
                         moved_bytes=needed.moved_bytes,
                         operations=needed.operations,
-                        make=partial(
-                            contest,
-                            site,
-                            direction,
-                            dtype,
-                            batch,
-                            device,
-                            needed.moved_bytes,
-                            impl,
-                            with_compile=with_compile,
-                        ),
+                        make=partial(contest, site, direction, dtype, batch, device, impl, with_compile=with_compile),
                     )
 
 
@@ -80,15 +70,14 @@ def contest(
     dtype: torch.dtype,
     batch: int,
     device: torch.device,
-    moved_bytes: int,
     impl: Impl,
     *,
-    with_compile: bool = True,
+    with_compile: bool,
 ) -> Contest:
     forget_compiled()
     torch.manual_seed(0)
-    name = str(device) if device.type == "cuda" else "cpu"
-    sets = [site.operands(batch, dtype, name) for _ in range(operand_sets(moved_bytes, device))]
+    moved_bytes = WORK[direction](site, batch, dtype).moved_bytes
+    sets = [site.operands(batch, dtype, str(device)) for _ in range(operand_sets(moved_bytes, device))]
     # Channels first for the original's layout.
     first = [_in_layout(operands, torch.contiguous_format) for operands in sets]
     ways: dict[str, tuple[Forward, list[Operands]]] = {

@@ -6,10 +6,9 @@ from typing import TypeVar
 
 import torch
 
-from bench.live_memory import live_memory
+from bench.live_memory import GIB, live_memory
 
 Made = TypeVar("Made")
-GIB = 1 << 30
 
 
 def followed(device: torch.device, make: Callable[[], Made], run: Callable[[Made], object]) -> tuple[Made, float]:

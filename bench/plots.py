@@ -18,11 +18,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from bench.limits import Limits
-from bench.machine import file_name
 from bench.records import Comparison
 from bench.views import Growth, by_time, contenders_of, figure, growths, in_lowest_precision, is_ours
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
+from kernels.gpus import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

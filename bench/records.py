@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.limits import Limits
-from bench.machine import ROOT, Stamp, file_name
+from bench.machine import ROOT, Stamp
 from bench.timing import Spread
 from cyclegan_fast.files import write_atomically
+from kernels.gpus import file_name
 
 RESULTS = ROOT / "bench" / "results"
 FORMAT = 1
@@ -37,8 +38,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Contenders that took turns at one task."""
+class Setup:
+    """What was, or is to be, measured."""
 
     subject: str
     """operators, networks, step, data, translation, export, scaling, layers"""
@@ -55,8 +56,18 @@ class Comparison:
     """that must move: each input read once, each output written once"""
     operations: int
     """that must be computed, a multiply-add being two"""
+
+    @property
+    def title(self) -> str:
+        return f"{self.subject}: {self.case}, {self.shape}, {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Comparison(Setup):
+    """Contenders that took turns at a task."""
+
     limit_ms: float | None
-    """by the copy bandwidth and the matrix throughput measured in the same run; None where neither bounds it"""
+    """by the copy bandwidth and the matrix throughput measured in the same run; None where nothing need move"""
     ours: str
     """which contender the others are divided by"""
     plain: str

@@ -40,17 +40,8 @@ def _is_stock_autocast(name: str) -> bool:
 
 def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device) -> Case:
     work = counts.network(Generator, batch, side, dtype, backward=True)
-    return Case(
-        subject="scaling",
-        case="generator, forward and backward",
-        shape=f"{batch}x3x{side}x{side}",
-        dtype=name_of(dtype),
-        batch=batch,
-        side=side,
-        moved_bytes=work.moved_bytes,
-        operations=work.operations,
-        make=partial(_contest, batch, side, dtype, device),
-    )
+    make = partial(_contest, batch, side, dtype, device)
+    return Case.of_images("scaling", "generator, forward and backward", batch, side, dtype, work, make)
 
 
 def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device) -> Contest:
@@ -63,4 +54,5 @@ def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device) ->
             contenders[name] = Contender([call], graph=name == "ours")
         # A convolution of 1024x1024 in float64 takes 26 GB on a CPU.
         exact = entrants.exact(torch.float64 if side <= MOST_IN_FLOAT64 else torch.float32)
-    return Contest(contenders, "ours", networks.PLAIN, exact, networks.ALLOWED_BACKWARD[dtype], peak_gib=peak_gib)
+    allowed = networks.allowed("forward and backward", dtype, device)
+    return Contest(contenders, "ours", networks.PLAIN, exact, allowed, peak_gib=peak_gib)

@@ -1,7 +1,7 @@
 """`python -m bench.step`: the whole training step, every option beside plain PyTorch's.
 
 Plain PyTorch's step is a transcription of the original's update. All contenders begin with the same weights, images and
-random decisions; a step whose first losses are others is not timed.
+random decisions; a step that does not begin as plain PyTorch's does, in losses and weights, is not timed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from bench.agreement import Disagreement
 from bench.compiled import FAILURES, forget_compiled, modes
 from bench.contest import Case, Contest, described, in_words, measure
 from bench.limits import dtypes, measure as measure_limits
-from bench.machine import stamp
+from bench.machine import device_name
 from bench.peak_memory import followed
 from bench.plain_cyclegan import PlainCycleGAN
 from bench.timing import Contender
@@ -51,17 +51,12 @@ def cases(side: int, batch: int, device: torch.device, wants: Wants, *, subject:
         if device.type == "cuda" and dtype == torch.float16:
             continue  # with a loss scaler; what the hardware has bfloat16 for
         work = counts.training_step(batch, side, dtype)
-        yield Case(
-            subject=subject,
-            case="training step",
-            shape=f"{batch}x3x{side}x{side}",
-            dtype=name_of(dtype),
-            batch=batch,
-            side=side,
-            moved_bytes=work.moved_bytes,
-            operations=work.operations,
-            make=lambda dtype=dtype: Steps(side, batch, device, dtype, wants).contest(),  # type: ignore[misc]
-        )
+        make = partial(_contest, side, batch, device, dtype, wants)
+        yield Case.of_images(subject, "training step", batch, side, dtype, work, make)
+
+
+def _contest(side: int, batch: int, device: torch.device, dtype: torch.dtype, wants: Wants) -> Contest:
+    return Steps(side, batch, device, dtype, wants).contest()
 
 
 class Steps:
@@ -110,8 +105,6 @@ class Steps:
             contenders={name: Contender([partial(self._noted, name, step)]) for name, step in steps.items()},
             ours=self.ours_name,
             plain=PLAIN,
-            exact=[],
-            allowed=AGREEMENT,
             check=self._check_last,
             peak_gib=peak_gib,
             wrong=wrong,
@@ -166,10 +159,8 @@ class Steps:
             networks=NetworkConfig(checkpoint_blocks=checkpoint),
             run=RunConfig(compile=compiled, cuda_graph="auto" if graph else "off"),
         )
-        model = CycleGAN(config).to(self.device)
-        for name, state in self.weights.items():
-            model.get_submodule(name).load_state_dict(from_original(state))
-        engine = Engine(TrainingStep(model, config, self.dtype), config, print)
+        engine = engine_from(self.weights, config, self.device, self.dtype)
+        model = engine.step.model
         return Step(lambda: engine(self.batch), {name: model.get_submodule(name) for name in self.weights})
 
     def _noted(self, name: str, step: "Step") -> list[Tensor]:
@@ -181,6 +172,16 @@ class Steps:
         for name, losses in self.last.items():
             if not all(math.isfinite(float(loss)) for loss in losses):
                 raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
+
+
+def engine_from(
+    weights: Mapping[str, Mapping[str, Tensor]], config: Config, device: torch.device, dtype: torch.dtype
+) -> Engine:
+    """Our training of networks that begin with plain PyTorch's weights, by their names, and compute in `dtype`."""
+    model = CycleGAN(config).to(device)
+    for name, state in weights.items():
+        model.get_submodule(name).load_state_dict(from_original(dict(state)))
+    return Engine(TrainingStep(model, config, dtype), config, print)
 
 
 class Step:
@@ -243,8 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = choose_device(options.device)
     set_determinism(False)  # cuDNN times its algorithms, as in training
     limits = measure_limits(device)
-    print(f"{stamp(device).device}, torch {torch.__version__}")
-    print(f"{limits.copy_gbps:.0f} GB/s copied, TFLOP/s of a matrix product: {limits.matrix_tflops}")
+    print(f"{device_name(device)}, torch {torch.__version__}: {limits}")
 
     def wants(name: str) -> bool:
         return not options.without or options.without not in name

@@ -7,6 +7,16 @@ from pathlib import Path
 
 from bench.records import Comparison, Run, newest, path_for, read
 
+TESTS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
+    "tests.txt",
+    "log.txt",
+    "tuned.json",
+    "training.json",
+    "profile.txt",
+    "summary.txt",
+)
+CUT_SHORT = 3
+"""The exit status of a phase whose time did not suffice"""
 MOST_LINES = 40
 SUBJECTS_IN_FULL = ("step", "networks", "translation")
 
@@ -26,14 +36,14 @@ def summary(out: Path, statuses: dict[str, int], device: str, since: str = "") -
 
 def _head(out: Path, statuses: dict[str, int], device: str) -> Iterator[str]:
     yield device
-    words = {0: "done", 3: "cut short"}
+    words = {0: "done", CUT_SHORT: "cut short"}
     yield "phases: " + ", ".join(f"{name} {words.get(status, 'FAILED')}" for name, status in statuses.items())
-    tests = out / "tests.txt"
+    tests = out / TESTS
     if tests.exists():
         ends = [
             line for line in tests.read_text().splitlines() if " in " in line and ("passed" in line or "failed" in line)
         ]
-        yield "tests: " + ("; ".join(line.strip("= ") for line in ends) or "none came to its end, see tests.txt")
+        yield "tests: " + ("; ".join(line.strip("= ") for line in ends) or f"none came to its end, see {TESTS}")
 
 
 def _runs(out: Path, device: str) -> list[Run]:
@@ -48,11 +58,10 @@ def _comparisons(out: Path, device: str, since: str) -> list[Comparison]:
 
 def _limits(out: Path, device: str) -> Iterator[str]:
     for run in _runs(out, device)[-1:]:
-        peaks = ", ".join(f"{tflops:.0f} TFLOP/s {dtype}" for dtype, tflops in run.limits.matrix_tflops.items())
         made = run.stamp
         yield (
             f"torch {made.torch}, triton {made.triton}, CUDA {made.cuda}, driver {made.driver}, commit {made.commit}; "
-            f"copies {run.limits.copy_gbps:.0f} GB/s, multiplies {peaks}"
+            f"{run.limits}"
         )
 
 
@@ -88,7 +97,7 @@ def operators_lines(comparisons: Iterable[Comparison]) -> Iterator[str]:
 
 
 def _training(out: Path) -> Iterator[str]:
-    path = out / "training.json"
+    path = out / TRAINING
     if path.exists():
         found = json.loads(path.read_text())
         yield (
@@ -98,6 +107,6 @@ def _training(out: Path) -> Iterator[str]:
 
 
 def _profile(out: Path) -> Iterator[str]:
-    path = out / "profile.txt"
+    path = out / PROFILE
     if path.exists():
         yield from path.read_text().splitlines()[:8]

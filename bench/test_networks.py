@@ -4,9 +4,8 @@ On a CPU by default one pass of the generator at 256x256, with torch.compile, an
 """
 
 import pytest
-import torch
 
-from bench.conftest import DEVICE, Compare
+from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.contest import Case
 from bench.limits import dtypes
 from bench.networks import Kind, cases
@@ -26,11 +25,9 @@ CASES = [(case, True) for case in ON_A_CPU if DEVICE.type == "cpu"] + [(case, Fa
     ("case", "by_default"),
     [pytest.param(*both, id=f"{both[0].title}{'' if both[1] else ', in full'}") for both in CASES],
 )
-def test_network(case: Case, by_default: bool, compare: Compare, full: bool) -> None:
-    if not full and not by_default:
-        pytest.skip("takes long on a CPU: --bench-full")
+def test_network(case: Case, by_default: bool, compare: Compare, skip_unless: SkipUnless) -> None:
+    skip_unless(by_default)
     if DEVICE.type == "cpu" and case.batch > 4:
         pytest.skip("batch 16 takes minutes a call on a CPU")
-    torch.manual_seed(0)
     comparison = compare(case, ROUNDS)
     assert comparison.contenders["ours"].error is not None

@@ -5,7 +5,7 @@ On a CPU, where ours are plain operators too, three sites in the lowest precisio
 
 import pytest
 
-from bench.conftest import DEVICE, Compare
+from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.contest import Case
 from bench.limits import dtypes
 from bench.operators import cases
@@ -26,8 +26,7 @@ def is_default(case: Case) -> bool:
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.title) for case in ALL])
-def test_operator(case: Case, compare: Compare, full: bool) -> None:
-    if not full and not is_default(case):
-        pytest.skip("takes long on a CPU: --bench-full")
+def test_operator(case: Case, compare: Compare, skip_unless: SkipUnless) -> None:
+    skip_unless(is_default(case))
     comparison = compare(case, ROUNDS)
     assert comparison.contenders["ours"].error is not None

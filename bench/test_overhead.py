@@ -43,7 +43,7 @@ def contest(launches: int, mode: str) -> Contest:
     assert len(launched) == launches
     contenders = {"plain PyTorch, tiny tensor": Contender([whole(plain)]), "ours": Contender([whole(fused)])}
     # Nothing is computed, so there is nothing to compare.
-    return Contest(contenders, "ours", "plain PyTorch, tiny tensor", [], 0.0)
+    return Contest(contenders, "ours", "plain PyTorch, tiny tensor")
 
 
 @pytest.mark.skipif(not INSTALLED, reason="triton is not installed")
@@ -61,7 +61,6 @@ def test_host_time_of_a_norm(launches: int, mode: str, compare: Compare) -> None
         moved_bytes=0,
         operations=0,
         make=partial(contest, launches, mode),
-        is_bounded=False,
     )
     with launching_with(lambda *launch: None):
         compare(case, ROUNDS)

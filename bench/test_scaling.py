@@ -5,7 +5,7 @@ On a GPU the whole training step, on a CPU the generator forward and backward; `
 
 import pytest
 
-from bench.conftest import DEVICE, Compare
+from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.contest import Case
 from bench.limits import dtypes
 from bench.scaling import cases
@@ -16,8 +16,7 @@ LARGEST_BY_DEFAULT = 1 << 16
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.title) for case in cases(dtypes(DEVICE)[-1], DEVICE)])
-def test_scaling(case: Case, compare: Compare, full: bool) -> None:
-    if not full and case.batch * case.side**2 > LARGEST_BY_DEFAULT:
-        pytest.skip("takes long on a CPU: --bench-full")
+def test_scaling(case: Case, compare: Compare, skip_unless: SkipUnless) -> None:
+    skip_unless(case.batch * case.side**2 <= LARGEST_BY_DEFAULT)
     comparison = compare(case, ROUNDS)
     assert all(timing.peak_gib for name, timing in comparison.contenders.items() if "compile" not in name)

@@ -5,7 +5,7 @@ On a CPU at 128x128 by default, and without torch.compile, which takes minutes t
 
 import pytest
 
-from bench.conftest import DEVICE, Compare
+from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.contest import Case
 from bench.step import PLAIN, cases
 
@@ -29,9 +29,8 @@ def everybody(name: str) -> bool:
         for case in cases(side, batch, DEVICE, quick if DEVICE.type == "cpu" and side == 128 else everybody)
     ],
 )
-def test_step(case: Case, compare: Compare, full: bool) -> None:
-    if not full and case.side != 128:
-        pytest.skip("takes long on a CPU: --bench-full")
+def test_step(case: Case, compare: Compare, skip_unless: SkipUnless) -> None:
+    skip_unless(case.side == 128)
     comparison = compare(case, ROUNDS)
     if case.dtype != "float32":  # where the ratio is far from what noise can turn round
         assert comparison.contenders[PLAIN].ratio.median > 1

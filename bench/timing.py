@@ -17,9 +17,10 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -79,7 +80,8 @@ class Race:
         ours: the one whose time the others' is divided by.
         shortest_turn_s: seconds; shorter calls are repeated.
         ends_on_host: whether a call's result is on the host, so that the host's clock is the one that counts.
-        may_fail: what opponents may raise while they are prepared; those that do, do not take part.
+        may_fail: what contenders may raise while they are prepared; those that do, do not take part.
+        required: who must take part, beside ours; what they raise is raised.
 
     Attributes:
         broken: by the name of an opponent that does not take part, what it raised.
@@ -96,27 +98,25 @@ class Race:
         shortest_turn_s: float = SHORTEST_TURN_S,
         ends_on_host: bool = False,
         may_fail: tuple[type[Exception], ...] = (),
+        required: Collection[str] = (),
     ) -> None:
         if ours not in contenders:
             raise ValueError(f"{ours!r} does not take part, only {', '.join(contenders)}")
         self.device = device
         self.ours = ours
         self.broken: dict[str, Exception] = {}
-        self.recorded: dict[str, Any] = {}
         self._turns: dict[str, _Turn] = {}
         preparation = _Preparation(device, shortest_turn_s, ends_on_host)
         for name, contender in contenders.items():
             try:
                 self._turns[name] = preparation.turn(contender)
             except may_fail as error:
-                if name == ours:
+                if name == ours or name in required:
                     raise
                 # Raises in its turn where the error has left the device unusable.
                 _wait(device)
                 self.broken[name] = error.with_traceback(None)
-                continue
-            if self._turns[name].result is not None:
-                self.recorded[name] = self._turns[name].result
+        self.recorded = {name: turn.result for name, turn in self._turns.items() if turn.result is not None}
         self._turns[OURS_AGAIN] = self._turns[ours]
         self.seconds: dict[str, list[float]] = {name: [] for name in self._turns}
 
@@ -213,7 +213,7 @@ class _Preparation:
         calls = contender.calls
         is_recorded = contender.graph and self.is_gpu
         once = _Turn(_several(calls, 1), len(calls), _nothing, self.device, "host")
-        with _side_stream(self.device) if is_recorded else nullcontext():
+        with on_recording_stream(self.device) if is_recorded else nullcontext():
             seconds = once.timed()
             if self.is_gpu or seconds < LONG_CALL_S:
                 seconds = min(once.timed() for _ in range(WARM_UP_CALLS))
@@ -252,7 +252,7 @@ def _recorded(calls: Sequence[Call], repeats: int, device: torch.device) -> _Tur
     torch.cuda.empty_cache()
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
     try:
-        with torch.cuda.graph(graph, stream=_side_streams[device.index or 0]):
+        with torch.cuda.graph(graph, stream=_recording_stream(device)):
             result = calls[0]()
             _several(calls[1:], 1)()
             _several(calls, repeats - 1)()
@@ -263,24 +263,22 @@ def _recorded(calls: Sequence[Call], repeats: int, device: torch.device) -> _Tur
     return _Turn(graph.replay, repeats * len(calls), graph.replay, device, "pause", result)
 
 
-_side_streams: dict[int, Any] = {}
-
-
-@contextmanager
-def _side_stream(device: torch.device) -> Iterator[None]:
-    """Where graphs are recorded, and where what they call runs before: autograd goes back on the stream it came on."""
-    stream = _side_streams.setdefault(
-        device.index or 0,
-        torch.cuda.Stream(device),  # type: ignore[no-untyped-call]  # as above
-    )
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream(device).wait_stream(stream)
+@cache
+def _recording_stream(device: torch.device) -> Any:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own lack
 
 
 @contextmanager
 def on_recording_stream(device: torch.device) -> Iterator[None]:
-    """For what a recorded contender computes beforehand, such as the forward pass of a backward pass that is timed."""
-    with _side_stream(device) if device.type == "cuda" else nullcontext():
+    """Where a GPU's graphs are recorded, for what recorded contenders compute beforehand; elsewhere nothing.
+
+    Autograd computes a backward pass on the stream of its forward pass.
+    """
+    if device.type != "cuda":
         yield
+        return
+    stream, current = _recording_stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        yield
+    current.wait_stream(stream)

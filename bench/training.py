@@ -16,14 +16,11 @@ import torch
 from torch import Tensor
 
 from bench.plain_cyclegan import PlainCycleGAN
+from bench.step import engine_from
 from cyclegan_fast.batch import Batch
-from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig
+from cyclegan_fast.config import Config, DataConfig, NetworkConfig
 from cyclegan_fast.device import working_dtype
-from cyclegan_fast.engine import Engine
-from cyclegan_fast.model import CycleGAN
-from cyclegan_fast.original_names import from_original
 from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.step import TrainingStep
 
 WINDOW_SHARE = 0.25
 """of a run's steps: the last ones, whose mean losses are compared"""
@@ -169,13 +166,10 @@ def _our_step(setting: Setting, device: torch.device, seed: int) -> Update:
     config = Config(
         data=DataConfig(load_size=setting.side, crop_size=setting.side, batch_size=setting.batch_size),
         networks=NetworkConfig(generator=blocks, ngf=setting.width, ndf=setting.width),  # type: ignore[arg-type]
-        loss=LossConfig(),
     )
-    model = CycleGAN(config).to(device)
-    for name, network in _plain(setting, device, seed).networks().items():
-        model.get_submodule(name).load_state_dict(from_original(network.state_dict()))
+    weights = {name: network.state_dict() for name, network in _plain(setting, device, seed).networks().items()}
     dtype, _ = working_dtype(device, amp=True, amp_dtype="auto")
-    return Engine(TrainingStep(model, config, dtype), config, print)
+    return engine_from(weights, config, device, dtype)
 
 
 def _trained(update: Update, setting: Setting, *, seed: int, device: torch.device) -> Curve:

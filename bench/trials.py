@@ -1,6 +1,7 @@
 """What `bench.tune` tries plans on: each key of a tuned table with its sites, operands and exact results."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(ABC):
     """The sites that share a key."""
 
     sites: tuple[NormSite, ...]
@@ -76,14 +77,14 @@ class Task:
         return sum(site.times for site in self.sites)
 
     @property
+    @abstractmethod
     def key(self) -> str:
         """In the tuned table."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def moved_bytes(self) -> int:
         """That must move, at all sites as often as they run."""
-        raise NotImplementedError
 
     @property
     def operations(self) -> int:
@@ -95,13 +96,13 @@ class Task:
         """What is further off is wrong, whichever plan computed it."""
         return ALLOWED[self.dtype]
 
+    @abstractmethod
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
         """Each once, the built-in one first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trial(self, device: torch.device, entries: Mapping[str, Any], gpu: Gpu) -> Trial:
         """`entries` of the tuned table are the best plans known so far."""
-        raise NotImplementedError
 
     def _sets(self, make: Callable[[NormSite], Any], device: torch.device) -> list[list[Any]]:
         number = operand_sets(self.moved_bytes // self.times, device)

@@ -26,9 +26,10 @@ from torch import Tensor
 from bench import limits
 from bench.agreement import Disagreement, relative_error
 from bench.candidates import described
+from bench.contest import in_words, reason_of
 from bench.timing import Contender, Race, Spread
 from bench.trials import DTYPES, ConvTask, Plan, Task, Trial, tasks
-from cyclegan_fast.device import has_bfloat16, name_of
+from cyclegan_fast.device import has_bfloat16, name_of, set_determinism
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
 from kernels import launch
@@ -128,7 +129,7 @@ class Tuner:
             return self._tuned(task, task.trial(self.device, entries, self.gpu))
         except expected as error:
             self._raise_if_lost(error, task.key)
-            self.tell(f"{task.key}: left out: {_reason(error)}")
+            self.tell(f"{task.key}: left out: {reason_of(error)}")
             return None
 
     def _tuned(self, task: Task, trial: Trial) -> Tuned:
@@ -154,7 +155,7 @@ class Tuner:
                     ratios[name] = median(_ratios(race, name))
             except failures() as error:
                 self._raise_if_lost(error, f"{task.key}, {name}")
-                refused[name] = f"does not run: {_reason(error)}"
+                refused[name] = in_words(error)
             if name in refused:
                 self.tell(f"  {task.key}: {name}: {refused[name]}")
         finalists = sorted(ratios, key=lambda name: -ratios[name])[:FINALISTS]
@@ -176,8 +177,7 @@ class Tuner:
 
     def _race(self, trial: Trial, plans: Mapping[str, Plan], rounds: Mapping[str, int]) -> Race:
         contenders = {name: Contender(trial.calls(plan), graph=True) for name, plan in plans.items()}
-        with _library_searches():
-            race = Race(self.device, contenders, BUILT_IN)
+        race = Race(self.device, contenders, BUILT_IN)
         race.run(rounds[self.device.type])
         return race
 
@@ -195,7 +195,7 @@ class Tuner:
             except RuntimeError:
                 lost = True
         if lost:
-            raise DeviceLost(f"{what}: {_reason(error)}; this process cannot use the GPU any more") from error
+            raise DeviceLost(f"{what}: {reason_of(error)}; this process cannot use the GPU any more") from error
 
 
 def _ratios(race: Race, name: str) -> list[float]:
@@ -235,22 +235,6 @@ def unwritten_is_nan() -> Iterator[None]:
         memory.fill_uninitialized_memory = was_filled
 
 
-@contextmanager
-def _library_searches() -> Iterator[None]:
-    """Has cuDNN time its algorithms, as training does."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:160]}"
-
-
 def _status(text: str) -> None:
     """What is being tried, for a person who waits; the next line takes its place."""
     if sys.stderr.isatty():
@@ -258,21 +242,6 @@ def _status(text: str) -> None:
 
 
 # --- all keys, and the table -----------------------------------------------------------------------------------------
-
-
-def tune(
-    device: torch.device,
-    sites: Sequence[NormSite],
-    dtypes: Sequence[torch.dtype],
-    batches: Sequence[int],
-    until_s: float,
-    out: Path,
-    tell: Tell,
-    *,
-    key_s: float = math.inf,
-) -> list[Tuned]:
-    """All of `tuning`. What was found before it raises is in the file."""
-    return list(tuning(device, sites, dtypes, batches, until_s, out, tell, key_s=key_s))
 
 
 def tuning(
@@ -424,6 +393,7 @@ def _tune_on_gpu(options: argparse.Namespace) -> int:
         raise UserError("TRITON_INTERPRET=1 is set: unset it to measure plans on the GPU")
     until_s = now() + options.seconds
     device = torch.device("cuda", torch.cuda.current_device())
+    set_determinism(False)  # cuDNN times its algorithms, as in training
     known = limits.measure(device)
     dtypes = _dtypes(options) or [dtype for dtype in DTYPES if dtype != torch.bfloat16 or has_bfloat16(device)]
     sites = list(all_sites(options.side or SIDE))

@@ -112,9 +112,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
     if not reflect:
         height, width = height - 2, width - 2
     outputs = weight.size(0)
-    plan = launch.forced(launch.ConvPlan) or launch.conv_plan(
-        (batch, channels, height, width), outputs, x.dtype, gpu_of(x)
-    )
+    plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
     tiles = launch.ceil_div(height * width, plan.block_pixels)
     y = empty_channels_last((batch, outputs, height, width), like=x)
     partials = torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
@@ -156,9 +154,7 @@ def _fake_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     batch, channels, height, width = x.shape
     outputs = weight.size(0)
     if all(isinstance(size, int) for size in (*x.shape, outputs)):
-        plan = launch.forced(launch.ConvPlan) or launch.conv_plan(
-            (batch, channels, height, width), outputs, x.dtype, gpu_of(x)
-        )
+        plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
         tiles: int | torch.SymInt = -(-height * width // plan.block_pixels)
     else:  # plans are looked up by shape
         tiles = torch.library.get_ctx().new_dynamic_size(min=1)

@@ -1,6 +1,7 @@
 """The GPUs that kernels are planned and compiled for, and which one a tensor is on."""
 
 import functools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,11 @@ GPUS = {
     )
 }
 _planned_for = [GPUS[90]]
+
+
+def file_name(device: str) -> str:
+    """What a device is called in the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
 
 
 def gpu_of(x: Tensor) -> Gpu:

@@ -9,7 +9,6 @@ what runs at once there.
 import functools
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
-from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, SECTOR_BYTES, Gpu
+from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, SECTOR_BYTES, Gpu, file_name
 
 Variant = Literal["two_phase", "on_chip", "cooperative"]
 Direction = Literal["forward", "backward"]
@@ -254,9 +253,13 @@ class ConvPlan:
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "maxnreg": MOST_REGISTERS}
 
 
-@functools.lru_cache(maxsize=4096)
 def conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
     """The plan for y [N, outputs, H, W] = conv(x of `shape`)."""
+    return forced(ConvPlan) or _conv_plan(shape, outputs, dtype, gpu)
+
+
+@functools.lru_cache(maxsize=4096)
+def _conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
     tuned = tuned_table(gpu.name).get(conv_key(shape, outputs, dtype))
     if tuned:
         return ConvPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
@@ -291,7 +294,7 @@ def tuned_table(gpu_name: str) -> dict[str, dict[str, Any]]:
 
 def tuned_path(gpu_name: str, folder: Path | None = None) -> Path:
     """The file of a GPU model's plans, in `kernels/tuned` unless told otherwise."""
-    return (folder or TUNED) / f"{re.sub(r'[^a-z0-9]+', '_', gpu_name.lower()).strip('_')}.json"
+    return (folder or TUNED) / f"{file_name(gpu_name)}.json"
 
 
 def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
@@ -309,7 +312,7 @@ def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
 
 def forget_tuned() -> None:
     """Have tables read, and plans made, anew: a file was written in this process."""
-    for cache in (tuned_table, _norm_plan, conv_plan):
+    for cache in (tuned_table, _norm_plan, _conv_plan):
         cache.cache_clear()
 
 

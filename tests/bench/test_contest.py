@@ -94,7 +94,7 @@ SMALL = [
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("site", SMALL, ids=lambda site: site.name)
 def test_the_kernels_compete_and_agree_as_they_do_on_a_gpu(site: NormSite, direction: operators.Direction) -> None:
-    contest = operators.contest(site, direction, torch.float32, 1, CPU, 1 << 10, "triton", with_compile=False)
+    contest = operators.contest(site, direction, torch.float32, 1, CPU, "triton", with_compile=False)
     results = {name: contender.calls[0]() for name, contender in contest.contenders.items()}
     found = errors(results, contest.exact)
     assert len(contest.exact) == (2 if direction == "backward" and site.residual and site.pad else 1)

@@ -81,7 +81,7 @@ def tuned(
 ) -> list[Tuned]:
     tell = [].append if told is None else told.append
     with planning_for(GPU):
-        return tune.tune(torch.device("cpu"), sites, [torch.float32], [2], until_s, out, tell)
+        return list(tune.tuning(torch.device("cpu"), sites, [torch.float32], [2], until_s, out, tell))
 
 
 def entries(out: Path) -> dict[str, Any]:

@@ -173,13 +173,10 @@ KEY = "forward 1x64x32x32 pad 1 bfloat16"
 @pytest.fixture
 def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the table of `GPU` is looked for."""
-    caches = (launch.tuned_table, launch._norm_plan, launch.conv_plan)
     monkeypatch.setattr(launch, "TUNED", tmp_path)
-    for cache in caches:
-        cache.cache_clear()
+    launch.forget_tuned()
     yield tmp_path / "nvidia_test_1_5_gb.json"
-    for cache in caches:
-        cache.cache_clear()
+    launch.forget_tuned()
 
 
 def plan_by_table() -> NormPlan:
