@@ -20,6 +20,10 @@ class Work:
     operations: int
 
 
+UNBOUNDED = Work(0, 0)
+"""Of what the host does, which the device's limits say nothing about."""
+
+
 def norm_forward(site: NormSite, batch: int, dtype: torch.dtype) -> Work:
     """x and a residual are read, y is written, with its pad.
 

@@ -7,6 +7,7 @@ DataLoader (Zhu et al. 2017's published code does this with torchvision; here Pi
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.agreement import Disagreement, relative_error
 from bench.contest import Case, Contest
+from bench.counts import UNBOUNDED
 from bench.timing import Contender
 from cyclegan_fast import sample_photos
 from cyclegan_fast.config import DataConfig
@@ -45,17 +47,8 @@ def write_folder(root: Path) -> Path:
 
 def case(folder: Path, device: torch.device) -> Case:
     """One batch of one image of each domain."""
-    return Case(
-        subject="data",
-        case="JPEG of 320x320 to a batch on the device",
-        shape=f"1x3x{CROP_SIZE}x{CROP_SIZE}",
-        dtype="float32",
-        batch=1,
-        side=CROP_SIZE,
-        moved_bytes=0,
-        operations=0,
-        make=lambda: contest(folder, device),
-    )
+    what, make = "JPEG of 320x320 to a batch on the device", partial(contest, folder, device)
+    return Case.of_images("data", what, 1, CROP_SIZE, torch.float32, UNBOUNDED, make)
 
 
 def contest(folder: Path, device: torch.device) -> Contest:

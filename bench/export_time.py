@@ -1,12 +1,14 @@
 """How long an export takes: a trained generator to ONNX in several precisions, and to an engine."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 
 import torch
 
 from bench.contest import Case, Contest
+from bench.counts import UNBOUNDED
 from bench.plain_cyclegan import Generator
 from bench.timing import Contender
 from cyclegan_fast.networks import ResnetGenerator
@@ -16,17 +18,8 @@ PLAIN = "torch.onnx.export of the original's modules"
 
 
 def cases(side: int, blocks: int = 9) -> Iterator[Case]:
-    yield Case(
-        subject="export",
-        case=f"generator of {blocks} blocks to a file",
-        shape=f"1x3x{side}x{side}",
-        dtype="float32",
-        batch=1,
-        side=side,
-        moved_bytes=0,
-        operations=0,
-        make=lambda: contest(side, blocks),
-    )
+    what, make = f"generator of {blocks} blocks to a file", partial(contest, side, blocks)
+    yield Case.of_images("export", what, 1, side, torch.float32, UNBOUNDED, make)
 
 
 def contest(side: int, blocks: int) -> Contest:

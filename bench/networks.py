@@ -45,22 +45,15 @@ def cases(
             for kind in kinds:
                 for what in passes:
                     work = counts.network(ORIGINALS[kind], batch, side, dtype, backward=what != "forward")
-                    make = partial(contest, kind, what, dtype, batch, side, device, with_compile, impl)
+                    entrants = partial(Entrants, kind, what, dtype, batch, side, device, impl)
+                    make = partial(contest, entrants, with_compile)
                     yield Case.of_images("networks", f"{kind}, {what}", batch, side, dtype, work, make)
 
 
-def contest(
-    kind: Kind,
-    what: Pass,
-    dtype: torch.dtype,
-    batch: int,
-    side: int,
-    device: torch.device,
-    with_compile: bool,
-    impl: Impl,
-) -> Contest:
+def contest(make_entrants: "Callable[[], Entrants]", with_compile: bool) -> Contest:
     forget_compiled()
-    entrants = Entrants(kind, what, dtype, batch, side, device, impl)
+    entrants = make_entrants()
+    dtype, device = entrants.dtype, entrants.device
     last = torch.channels_last
     with on_recording_stream(device):
         contenders = {
@@ -74,7 +67,7 @@ def contest(
         for mode in modes(device, recorded=False) if with_compile else ():
             contenders[f"torch.compile {mode}"] = Contender([entrants.plain(dtype, last, mode)])
         exact = entrants.exact()
-    return Contest(contenders, ours="ours", plain=PLAIN, exact=exact, allowed=allowed(what, dtype, device))
+    return Contest(contenders, ours="ours", plain=PLAIN, exact=exact, allowed=allowed(entrants.what, dtype, device))
 
 
 def allowed(what: Pass, dtype: torch.dtype, device: torch.device) -> float:

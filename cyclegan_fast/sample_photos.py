@@ -56,6 +56,11 @@ def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     return drawing
 
 
+def bundled_photograph(name: str) -> Image.Image:
+    """One of the photographs in scikit-image's wheel, RGB."""
+    return Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+
+
 def make_training(side: int, count: int = 350, seed: int = 0) -> SamplePhotos:
     """Cut `count` crops of each domain, `side` x `side` pixels, independently: there are no pairs to learn from."""
     random = np.random.default_rng([seed, 0])
@@ -77,7 +82,7 @@ def _rendered(photos: Pixels) -> Pixels:
 
 def _crops(names: Sequence[str], side: int, count: int, random: np.random.Generator) -> Pixels:
     """`count` square crops that show something, taken from the photographs in turn."""
-    photographs = [Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB") for name in names]
+    photographs = [bundled_photograph(name) for name in names]
     crops: list[Pixels] = []
     while len(crops) < count:
         photo = photographs[len(crops) % len(photographs)]

@@ -6,15 +6,14 @@ The photographs ship with scikit-image; the licences are those that scikit-image
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import skimage
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.sample_photos import bundled_photograph
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -71,8 +70,7 @@ def _pyramids() -> tuple[Pixels, Integers]:
 
 def _even_texture(texture: Texture) -> Floats:
     """[SIDE, SIDE, 3] with mean 1, the photograph's light fall-off divided out so that tiles do not show."""
-    photograph = Image.open(Path(skimage.__file__).parent / "data" / texture.photograph).convert("RGB")
-    crop = photograph.crop(texture.box).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    crop = bundled_photograph(texture.photograph).crop(texture.box).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pixels = np.rot90(np.asarray(crop, np.float32), texture.quarter_turns) + 1
     coarse = pixels.mean(axis=2).reshape(64, SIDE // 64, 64, SIDE // 64).mean(axis=(1, 3))
     smooth = Image.fromarray(gaussian_filter(coarse, 64 / 6, mode="mirror"))
