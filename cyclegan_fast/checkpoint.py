@@ -8,6 +8,7 @@ import io
 import pickle
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ FOLDER = "checkpoints"
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
 INCOMING = "incoming.pt"
+BEST = "best.pt"
 CONTENT = {"config", "data", "dtype", "model", "step", "log", "ranks", "finished"}
 
 
@@ -41,17 +43,17 @@ class MissingCheckpoint(UserError):
     """There is no file of that name, or no longer."""
 
 
-def save(run: Path, checkpoint: dict[str, Any], *, keep_as: str | None = None) -> None:
+def save(run: Path, checkpoint: dict[str, Any], *, keep_as: Sequence[str] = ()) -> None:
     """Write the newest checkpoint of a run; the one before it stays as `previous.pt`.
 
-    keep_as: a further name to keep this one under for good, such as "epoch_0100.pt".
+    keep_as: further names to keep this one under for good, such as "epoch_0100.pt".
     """
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    # The kept one first: a kill right after it resumes before it, and writes it again.
-    for name in [*([keep_as] if keep_as else []), INCOMING]:
+    # The kept ones first: a kill right after it resumes before it, and writes it again.
+    for name in [*keep_as, INCOMING]:
         write_atomically(folder / name, buffer.getvalue())
     if (folder / LAST).exists():
         (folder / LAST).replace(folder / PREVIOUS)

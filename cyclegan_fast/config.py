@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.losses import GanLoss
@@ -13,6 +13,7 @@ Generator = Literal["resnet_9", "resnet_6"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 CudaGraph = Literal["auto", "on", "off"]
 AmpDtype = Literal["auto", "bfloat16", "float16"]
+MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips", "fcn"]
 
 SMALLEST_SIDE = 24  # pixels; of less a 70x70 PatchGAN makes no score
 CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
@@ -52,6 +53,9 @@ class DataConfig:
     """folder for decoded images that do not fit in memory, for later runs too; by default ~/.cache/cyclegan-fast"""
     strict: bool = False
     """stop at the first image that cannot be read, instead of leaving it out"""
+    paired: bool | None = None
+    """whether images of testA and testB with the same name show the same view, so that translations are scored against
+    the truth; by default only where the names or the data set say so"""
 
     def __post_init__(self) -> None:
         _require_choice("preprocess", self.preprocess, Preprocess)
@@ -208,6 +212,41 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured on the test images, while training and at its end."""
+
+    evaluate_every: int = 0
+    """steps between two evaluations, which go to evaluations.jsonl, TensorBoard and the gallery; the best checkpoint is
+    kept as checkpoints/best.pt. 0 evaluates at the end only"""
+    metrics: tuple[MetricName, ...] = ("reconstruction", "truth", "lookup")
+    """what to measure; see `python -m cyclegan_fast.evaluate --help`"""
+    best_by: str | None = None
+    """the value that the best checkpoint is chosen by, such as a2b.truth.ssim or b2a.fcn.class_iou; by default the
+    first of those that the metrics give: class IoU, KID, FID, SSIM against the truth, SSIM of reconstructions"""
+    evaluate_images: int = 64
+    """test images of each domain that are used, the first ones; 0 for all"""
+    features: str = "inception"
+    """the network of fid and kid: "inception", a file of `evaluate fcn`, or a .pt2 file of torch.export.save"""
+    segmentation: Path | None = None
+    """the network of fcn: a file that `python -m cyclegan_fast.evaluate fcn` wrote"""
+
+    def __post_init__(self) -> None:
+        for name in ("evaluate_every", "evaluate_images"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        for metric in self.metrics:
+            _require_choice("metrics", metric, MetricName)
+        _require(len({*self.metrics}) == len(self.metrics), f"metrics has one twice: {', '.join(self.metrics)}")
+        _require(
+            "fcn" not in self.metrics or self.segmentation is not None,
+            "the metric fcn needs --segmentation FILE, which `python -m cyclegan_fast.evaluate fcn` trains",
+        )
+        _require(
+            self.best_by is None or self.evaluate_every > 0,
+            f"best_by {self.best_by} has no effect without --evaluate-every",
+        )
+
+
+@dataclass(frozen=True)
 class Config:
     """Train CycleGAN: two generators that translate between two folders of unpaired images.
 
@@ -219,6 +258,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         _require(
@@ -288,6 +328,8 @@ def _fill(section: Any, values: Any, origin: str) -> Any:
 def _typed(value: Any, hint: Any, name: str, origin: str) -> Any:
     """Take a value of a file for a field of type `hint`: a path may be a string and a float an integer."""
     options = get_args(hint) if type(None) in get_args(hint) else (hint,)
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(item, get_args(hint)[0], name, origin) for item in value)
     if value is None and type(None) in options:
         return None
     for option in options:

@@ -8,71 +8,21 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import psutil
-from PIL import Image
 
 from cyclegan_fast import sample_photos
 from cyclegan_fast.batch import Batch, Cut
-from cyclegan_fast.config import CROPPING, SMALLEST_SIDE, DataConfig, Preprocess
+from cyclegan_fast.config import CROPPING, DataConfig
+from cyclegan_fast.domains import DomainReader, Preparation, TestSets, embedded_test_sets, place_of
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.image_folder import ImageArray, ImageFolder, Images
-from cyclegan_fast.images import find_images
-from cyclegan_fast.networks import DOWNSAMPLING
-from cyclegan_fast.pixel_cache import default_cache_dir
+from cyclegan_fast.image_folder import ImageArray, Images
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What is done to a training image once, before the random crop (bicubic, as the original does)."""
-
-    preprocess: Preprocess
-    load_size: int
-    crop_size: int
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        if self.preprocess == "resize_and_crop":
-            return resize(image, self.load_size, self.load_size)
-        if self.preprocess in ("none", "scale_width"):
-            scale = self.load_size / width if self.preprocess == "scale_width" else 1.0
-            sides = multiple_of_4(width * scale), multiple_of_4(height * scale)
-            if min(sides) < SMALLEST_SIDE:
-                raise ValueError(
-                    f"becomes {sides[0]}x{sides[1]}, and a discriminator needs {SMALLEST_SIDE} pixels each way: use "
-                    "--preprocess resize_and_crop"
-                )
-            return resize(image, *sides)
-        if self.preprocess == "scale_width_and_crop":
-            image = resize(image, self.load_size, max(round(self.load_size * height / width), self.crop_size))
-        if min(image.size) < self.crop_size:
-            raise ValueError(
-                f"{image.width}x{image.height} is smaller than the crop of {self.crop_size}: lower --crop-size, "
-                "or use --preprocess resize_and_crop"
-            )
-        return image
-
-
-def held_out_preparation(size: int) -> Preparation:
-    """Test images are resized to the training crop's square, not cropped and not flipped."""
-    return Preparation("resize_and_crop", load_size=size, crop_size=size)
-
-
-def resize(image: Image.Image, width: int, height: int) -> Image.Image:
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def multiple_of_4(side: float) -> int:
-    """The nearest side that two halvings divide, as the generator needs."""
-    return round(side / DOWNSAMPLING) * DOWNSAMPLING
 
 
 class UnpairedImages:
@@ -168,20 +118,11 @@ class UnpairedImages:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Held-out images of one domain, all [crop_size, crop_size, 3], and their known translation where there is one."""
-
-    images: Images
-    truth: Images | None = None
-
-
-@dataclass(frozen=True)
 class Data:
-    """What a run trains on and is scored on; `test_A` and `test_B` are None where there are no such images."""
+    """What a run trains on and is scored on, and what the user should know of it."""
 
     training: UnpairedImages
-    test_A: HeldOut | None
-    test_B: HeldOut | None
+    tests: TestSets
     warnings: list[str]
 
 
@@ -196,7 +137,7 @@ def check_data(config: DataConfig) -> None:
         return
     if not root.is_dir():
         raise UserError(f"--data {root}: no such folder")
-    missing = [name for name in ("trainA", "trainB") if not (root / name).is_dir()]
+    missing = [name for name in ("trainA", "trainB") if not place_of(root, name)[0].is_dir()]
     if missing:
         found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
         raise UserError(
@@ -215,57 +156,13 @@ def open_data(config: DataConfig, seed: int, *, rank: int = 0, ranks: int = 1, p
         return UnpairedImages(images_A, images_B, config, seed, rank=rank, ranks=ranks, pin=pin)
 
     if config.data is None:
-        return _embedded(config, unpaired)
-    cache_bytes = available_bytes() // 2 // ranks if config.cache_gib is None else int(config.cache_gib * 2**30)
-    return _from_folder(config.data, config, cache_bytes, unpaired)
-
-
-def _embedded(config: DataConfig, unpaired: Callable[[Images, Images], UnpairedImages]) -> Data:
-    photos = sample_photos.make_training(config.load_size)
-    held_out = sample_photos.make_test(config.crop_size)
-    return Data(
-        training=unpaired(ImageArray(photos.photographs, "A"), ImageArray(photos.drawings, "B")),
-        test_A=HeldOut(ImageArray(held_out.photographs, "A"), truth=ImageArray(held_out.drawings, "B")),
-        test_B=HeldOut(ImageArray(held_out.drawings, "B"), truth=None),
-        warnings=[],
-    )
-
-
-def _from_folder(
-    root: Path, config: DataConfig, cache_bytes: int, unpaired: Callable[[Images, Images], UnpairedImages]
-) -> Data:
-    training = Preparation(config.preprocess, config.load_size, config.crop_size)
-    folders: dict[str, ImageFolder] = {}
-    for name in ("trainA", "trainB", "testA", "testB"):
-        if name.startswith("test") and not find_images(root / name):
-            continue
-        folders[name] = ImageFolder(
-            root / name,
-            training if name.startswith("train") else held_out_preparation(config.crop_size),
-            cache_bytes=cache_bytes,
-            cache_dir=config.cache_dir or default_cache_dir(),
-            workers=config.workers,
-            strict=config.strict,
-        )
-        cache_bytes -= folders[name].memory_bytes
-    unreadable = [line for folder in folders.values() for line in folder.unreadable]
-    warnings = [f"skipped {line}" for line in unreadable]
-    if unreadable:
-        warnings.append(f"skipped {len(unreadable)} unreadable images; --strict refuses them")
-    warnings += [folder.note for folder in folders.values() if folder.note]
-    return Data(
-        training=unpaired(folders["trainA"], folders["trainB"]),
-        test_A=HeldOut(folders["testA"]) if "testA" in folders else None,
-        test_B=HeldOut(folders["testB"]) if "testB" in folders else None,
-        warnings=warnings,
-    )
-
-
-def available_bytes() -> int:
-    """Memory that is free now, on the machine and in the container that this process runs in (control groups v2)."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-    except OSError:
-        return free  # no such limit here
-    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+        photos = sample_photos.make_training(config.load_size)
+        training = unpaired(ImageArray(photos.photographs, "A"), ImageArray(photos.drawings, "B"))
+        tests = embedded_test_sets(config.crop_size)
+        return Data(training, tests, [])
+    reader = DomainReader(config, sharers=ranks)
+    prepare = Preparation(config.preprocess, config.load_size, config.crop_size)
+    images_A, images_B = reader.open("trainA", prepare), reader.open("trainB", prepare)
+    tests = reader.test_sets()
+    warnings = [*reader.warnings(), *([tests.note] if tests.note else [])]
+    return Data(unpaired(images_A, images_B), tests, warnings)

@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.score_table import METRICS
 
 Curve = tuple[list[int], list[float | None]]  # steps and values; None where a value is not finite
 
@@ -34,7 +35,6 @@ PANELS = (
     ("Cycle consistency", ("cycle_A", "cycle_B")),
     ("Identity", ("idt_A", "idt_B")),
 )
-METRICS = {"psnr_db": ("PSNR, dB", "higher", ".2f"), "ssim": ("SSIM", "higher", ".3f"), "l1": ("L1", "lower", ".4f")}
 BRIEF = reprlib.Repr()  # bounded, whatever nests in a file
 BRIEF.maxlevel, BRIEF.maxstring, BRIEF.maxother = 3, 200, 200
 
@@ -171,6 +171,29 @@ def charts(reports: list[dict[str, Any]], gan_loss: object) -> list[dict[str, An
     return [panel for panel in found if panel["lines"]]
 
 
+def evaluation_charts(run: Path) -> list[dict[str, Any]]:
+    """A chart for each metric that was measured while training, and the step of the best checkpoint."""
+    found = [report for report in read_reports(run / "evaluations.jsonl") if section(report, "values")]
+    steps = [int(number(report["step"])) for report in found]
+    best = [step for step, report in zip(steps, found, strict=True) if report.get("best") is True]
+    names = sorted({str(name) for report in found for name in section(report, "values")})
+    panels = []
+    for key, metric in METRICS.items():
+        lines = []
+        for name in (name for name in names if name.rpartition(".")[2] == key):
+            values = [number(section(report, "values").get(name)) for report in found]
+            curve = (steps, [float(f"{value:.4g}") if math.isfinite(value) else None for value in values])
+            lines.append({"name": name.rpartition(".")[0], "raw": curve, "smooth": curve})
+        # A chart has four colours; of more lines those of translations matter most.
+        lines.sort(
+            key=lambda line: any(word in str(line["name"]) for word in ("untranslated", "lookup", "reconstruction"))
+        )
+        if lines:
+            panel = {"title": f"Test images: {metric.title}", "unit": f"{metric.better} is better", "lines": lines[:4]}
+            panels.append(panel | ({"best": best[-1]} if best else {}))
+    return panels
+
+
 def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], step: int, ended: bool) -> dict[str, Any]:
     """The numbers of the status line; None where one is not known."""
     newest = reports[-1] if reports else {}
@@ -192,7 +215,7 @@ def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], ste
 
 
 def write_index(run: Path) -> None:
-    """Write `index.html` from config.yaml, metrics.jsonl, samples/ and results.json, as far as they are there."""
+    """Write `index.html` from config.yaml, metrics.jsonl, evaluations.jsonl, samples/, results.json: what is there."""
     write_atomically(run / "index.html", index_page(run).encode("utf-8", errors="replace"))
 
 
@@ -207,7 +230,7 @@ def index_page(run: Path) -> str:
         "status": status(run, reports, config, step, ended=scored_step >= step),
         "samples": list(samples.items()),
         "labels": labels,
-        "charts": charts(reports, section(config, "loss").get("gan_loss")),
+        "charts": [*evaluation_charts(run), *charts(reports, section(config, "loss").get("gan_loss"))],
         "epochs": epoch_starts(reports),
     }
     parts = {
@@ -253,10 +276,13 @@ def results_table(results: dict[str, Any]) -> str:
     facts = [form.format(value) for form, name in counts.items() if (value := number(results.get(name))) >= 0]
     facts += [shown(results["device"])] if "device" in results else []
     rows = [row for row in listed(results.get("rows")) if isinstance(row, dict)]
-    head = "".join(f'<th scope="col">{name} <small>{good} is better</small></th>' for name, good, _ in METRICS.values())
+    columns = {key: metric for key, metric in METRICS.items() if any(key in row for row in rows)}
+    head = "".join(
+        f'<th scope="col">{metric.title} <small>{metric.better} is better</small></th>' for metric in columns.values()
+    )
     body = "".join(
         f'<tr><th scope="row">{shown(row.get("label"))}</th>'
-        + "".join(f"<td>{number(row.get(key)):{form}}</td>".replace("nan", "–") for key, (*_, form) in METRICS.items())
+        + "".join(f"<td>{number(row.get(key)):{columns[key].form}}</td>".replace("nan", "–") for key in columns)
         + "</tr>"
         for row in rows
     )

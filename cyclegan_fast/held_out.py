@@ -1,4 +1,4 @@
-"""Held-out images under both generators: sample grids while training, scores at its end."""
+"""A few held-out images under both generators: the sample grids of a training."""
 
 from dataclasses import dataclass
 
@@ -6,30 +6,26 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cyclegan_fast.data import Data, resize
+from cyclegan_fast import evaluation
+from cyclegan_fast.data import Data
+from cyclegan_fast.domains import resize
 from cyclegan_fast.image_folder import Images
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.pixels import Pixels, to_pixels, to_signed
-from cyclegan_fast.scores import Score, best_colour_lookup, score
+from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.scores import as_tensor
 
 SAMPLES = 8
-SCORED = 64
-PIXELS = 8 * 256 * 256
-"""Of all images that are translated at once: large ones go one by one, beside what a CUDA graph keeps."""
 
 
 @torch.no_grad()
 def translated(generator: ResnetGenerator, pixels: Pixels) -> Pixels:
     """uint8 [N, H, W, 3] -> the same through a generator, in the precision of its weights."""
     device = next(generator.parameters()).device
-    at_once = max(1, PIXELS // (pixels.shape[1] * pixels.shape[2]))
+    at_once = max(1, evaluation.PIXELS // (pixels.shape[1] * pixels.shape[2]))
     batches = np.array_split(pixels, range(at_once, len(pixels), at_once))
-    return np.concatenate([to_pixels(generator(to_signed(torch.from_numpy(batch).to(device)))) for batch in batches])
-
-
-def first(images: Images, count: int) -> Pixels:
-    return np.stack([images[index] for index in range(min(count, len(images)))])
+    results = [evaluation.translated(generator, as_tensor(batch, device)) for batch in batches]
+    return np.concatenate([result.permute(0, 2, 3, 1).contiguous().cpu().numpy() for result in results])
 
 
 def some_of(images: Images, side: int) -> Pixels:
@@ -45,14 +41,16 @@ class Samples:
     pixels_A: Pixels
     pixels_B: Pixels
     truth_A: Pixels | None
+    truth_B: Pixels | None
 
     @staticmethod
     def of(data: Data, side: int) -> "Samples":
-        truth = data.test_A.truth if data.test_A else None
+        A, B = data.tests.A, data.tests.B
         return Samples(
-            pixels_A=some_of(data.test_A.images if data.test_A else data.training.images_A, side),
-            pixels_B=some_of(data.test_B.images if data.test_B else data.training.images_B, side),
-            truth_A=some_of(truth, side) if truth else None,
+            pixels_A=some_of(A.images if A else data.training.images_A, side),
+            pixels_B=some_of(B.images if B else data.training.images_B, side),
+            truth_A=some_of(A.truth, side) if A and A.truth else None,
+            truth_B=some_of(B.truth, side) if B and B.truth else None,
         )
 
     def grids(self, model: CycleGAN) -> dict[str, dict[str, Pixels]]:
@@ -66,42 +64,11 @@ class Samples:
             "reconstruction G_B(G_A(A))": translated(G_B, fake_B),
             "identity G_B(A)": translated(G_B, self.pixels_A),
         }
-        rows_B = {
-            "real B": self.pixels_B,
-            "fake A = G_B(B)": fake_A,
+        rows_B = {"real B": self.pixels_B, "fake A = G_B(B)": fake_A}
+        if self.truth_B is not None:
+            rows_B["truth"] = self.truth_B
+        rows_B |= {
             "reconstruction G_A(G_B(B))": translated(G_A, fake_A),
             "identity G_A(B)": translated(G_A, self.pixels_B),
         }
         return {"A": rows_A, "B": rows_B}
-
-
-def scores(model: CycleGAN, data: Data) -> tuple[list[Score], list[str]]:
-    """The rows of the final table, and remarks on what could not be scored."""
-    G_A, G_B = model.translator("a2b"), model.translator("b2a")
-    rows: list[Score] = []
-    notes: list[str] = []
-    if data.test_A:
-        images = first(data.test_A.images, SCORED)
-        fake = translated(G_A, images)
-        if data.test_A.truth:
-            truth = first(data.test_A.truth, SCORED)
-            rows += [
-                score("translated, G_A(A) against the truth", fake, truth),
-                score("untranslated, A against the truth", images, truth),
-                score(
-                    "best colour lookup (32 levels), fitted with the truth", best_colour_lookup(images, truth), truth
-                ),
-            ]
-        else:
-            notes.append("the true translation of these images is not known: only reconstructions are scored")
-        rows.append(score("reconstructed, G_B(G_A(A)) against A", translated(G_B, fake), images))
-    if data.test_B:
-        images = first(data.test_B.images, SCORED)
-        rows.append(score("reconstructed, G_A(G_B(B)) against B", translated(G_A, translated(G_B, images)), images))
-    for name, held_out in (("testA", data.test_A), ("testB", data.test_B)):
-        if held_out and len(held_out.images) > SCORED:
-            notes.append(f"scored are the first {SCORED} of the {len(held_out.images)} images in {name}")
-    missing = [name for name, images in (("testA", data.test_A), ("testB", data.test_B)) if images is None]
-    if missing:
-        notes.append(f"no images in {' and '.join(missing)}: nothing held out to score there")
-    return rows, notes

@@ -45,6 +45,24 @@ class ImageArray:
         return image
 
 
+class Selected:
+    """Some of a list of images, in an order of their own."""
+
+    def __init__(self, images: Images, places: Sequence[int]) -> None:
+        self.images = images
+        self.places = places
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [self.images.names[place] for place in self.places]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return self.images[self.places[index]]
+
+
 class ImageFolder:
     """A domain read from files, each decoded and prepared once and kept.
 
@@ -57,6 +75,7 @@ class ImageFolder:
 
     Args:
         folder: searched with its subfolders.
+        ending: of all images there, those whose names end so, before the dot.
         prepare: resizes a decoded image; its repr names everything that its result depends on.
         cache_bytes: memory for prepared images.
         cache_dir: folder for the mapped file; where its disk cannot hold it, the images that do not fit in memory are
@@ -75,6 +94,7 @@ class ImageFolder:
         cache_dir: Path,
         workers: int,
         strict: bool,
+        ending: str = "",
     ) -> None:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: put images of this domain there")
@@ -85,9 +105,9 @@ class ImageFolder:
         self.strict = strict
         self.note: str | None = None
         self.unreadable: list[str] = []
-        self._candidates = find_images(folder)
+        self._candidates = [path for path in find_images(folder) if path.stem.endswith(ending)]
         if not self._candidates:
-            raise UserError(f"no images in {folder}")
+            raise UserError(f"no images {f'*{ending}.* ' if ending else ''}in {folder}")
         self.paths: list[Path] = []
         cache = PixelCache(cache_dir, folder, [self._name(path) for path in self._candidates], repr(prepare))
         kept = self._found(cache)
@@ -99,6 +119,11 @@ class ImageFolder:
         if isinstance(self._kept, MappedImages):
             self.note = f"the decoded images of {folder}, {self._kept.nbytes / 2**30:.2f} GiB, are kept in {cache.path}"
         self.names = [f"{self._name(path)} {path.stat().st_size}" for path in self.paths]
+
+    @property
+    def files(self) -> list[str]:
+        """The images' names below the folder."""
+        return [self._name(path) for path in self.paths]
 
     @property
     def memory_bytes(self) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cyclegan_fast.pixels import Pixels
@@ -40,6 +41,21 @@ def read_image(path: Path) -> Image.Image:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UnreadableImage(f"{path}: {reason}") from error
+
+
+def read_indices(path: Path) -> npt.NDArray[np.uint8]:
+    """The values of a file of one channel, [H, W], as they are stored, such as the numbers of classes.
+
+    Raises UnreadableImage, also for colours and for values beyond 255.
+    """
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UnreadableImage(f"{path}: {error}") from error
+    if values.ndim != 2 or values.dtype.kind not in "ui" or values.min() < 0 or values.max() > 255:
+        raise UnreadableImage(f"{path}: holds no numbers of classes (one channel of 0 to 255) but {image.mode}")
+    return values.astype(np.uint8)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -20,6 +20,7 @@ from cyclegan_fast.files import write_atomically
 from cyclegan_fast.loss_sums import LossSums
 
 METRICS = "metrics.jsonl"
+EVALUATIONS = "evaluations.jsonl"
 
 
 PERSISTENT = 20
@@ -55,6 +56,7 @@ class RunLog:
         self._paused_s = 0.0
         if ranks.is_first:
             cut_off_after(run / METRICS, self.step)
+            cut_off_after(run / EVALUATIONS, self.step)
         self._file = open(run / METRICS if ranks.is_first else os.devnull, "a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=self.step + 1) if ranks.is_first else None
         self._bar = tqdm(
@@ -144,6 +146,16 @@ class RunLog:
         self._bar.set_postfix_str(f"epoch {epoch}, {step_s / batch_size * 1e3:.0f} ms/image, {adversarial} {cycle}")
         self._losses.restart()
         self._count, self._since_s = 0, elapsed_s
+
+    def evaluated(self, values: dict[str, float], is_best: bool) -> None:
+        """Write what an evaluation after this step gave, and whether no earlier one was better."""
+        with open(self.run / EVALUATIONS, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, "best": is_best, "values": values}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(f"evaluation/{name}", value, self.step)
 
     def sync(self) -> None:
         """Bring every line to the disk, before the checkpoint that counts on them."""

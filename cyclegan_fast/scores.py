@@ -1,4 +1,4 @@
-"""Scores of translated images: PSNR, SSIM and L1, and what a colour lookup alone could reach."""
+"""PSNR, SSIM and L1 of images against others, image by image; and what a colour lookup alone could reach."""
 
 from dataclasses import dataclass
 
@@ -9,35 +9,46 @@ from torch import Tensor
 
 from cyclegan_fast.pixels import Pixels
 
+Values = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
-class Score:
-    """Means over images; PSNR in dB and L1 in [0, 1], both of 8-bit levels."""
+class Similarity:
+    """How alike images are, [N] each: PSNR in dB and L1 in [0, 1], both of 8-bit levels."""
 
-    label: str
-    psnr_db: float
-    ssim: float
-    l1: float
+    psnr_db: Values
+    ssim: Values
+    l1: Values
+
+    def means(self) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in vars(self).items()}
 
 
-def score(label: str, images: Pixels, truth: Pixels) -> Score:
-    """Compare [N, H, W, 3] uint8 with as many true images; PSNR is computed per image and then averaged."""
+def similarity(images: Tensor, truth: Tensor) -> Similarity:
+    """Compare uint8 [N, 3, H, W] with as many others, on their device and in float64.
+
+    SSIM is that of Wang et al. 2004 with their Gaussian window of 11 pixels; identical images have 100 dB.
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    one, other = _unit(images), _unit(truth)
+    one, other = images.double() / 255, truth.double() / 255
     error = (one - other).square().mean(dim=(1, 2, 3))
-    similarity = structural_similarity_index_measure(one, other, data_range=1.0)
-    assert isinstance(similarity, Tensor)  # a pair only where the full image is asked for
-    return Score(
-        label=label,
-        psnr_db=float((-10 * torch.log10(error.clamp_min(1e-10))).mean()),
-        ssim=float(similarity),
-        l1=float((one - other).abs().mean()),
+    ssim = structural_similarity_index_measure(one, other, data_range=1.0, reduction="none")
+    assert isinstance(ssim, Tensor)  # a pair only where the full image is asked for
+    return Similarity(
+        psnr_db=(-10 * torch.log10(error.clamp_min(1e-10))).cpu().numpy(),
+        ssim=ssim.reshape(-1).cpu().numpy(),
+        l1=(one - other).abs().mean(dim=(1, 2, 3)).cpu().numpy(),
     )
 
 
-def _unit(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255
+def concatenated(parts: list[Similarity]) -> Similarity:
+    return Similarity(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("psnr_db", "ssim", "l1")))
+
+
+def as_tensor(pixels: Pixels, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [N, H, W, 3] -> [N, 3, H, W] on a device."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
 
 
 def best_colour_lookup(images: Pixels, truth: Pixels, levels: int = 32) -> Pixels:
@@ -55,11 +66,3 @@ def best_colour_lookup(images: Pixels, truth: Pixels, levels: int = 32) -> Pixel
         mean: npt.NDArray[np.float64] = total[colour] / count[colour]
         mapped[..., channel] = np.rint(mean).reshape(images.shape[:3])
     return mapped
-
-
-def table(scores: list[Score]) -> str:
-    """The scores as aligned text, a row each."""
-    width = max(len(row.label) for row in scores)
-    lines = [f"{'':{width}}  PSNR (dB)   SSIM     L1"]
-    lines += [f"{row.label:{width}}  {row.psnr_db:9.2f}  {row.ssim:5.3f}  {row.l1:5.3f}" for row in scores]
-    return "\n".join(lines)

@@ -3,8 +3,9 @@
 A random street is laid out in space, with houses, trees, vehicles and people in perspective, and drawn twice: what each
 pixel shows gives the label map; textures of real photographs that ship with scikit-image, under sun, shadows, haze and
 clouds, give the photograph. The training folders are unpaired, no street is in both; testA and testB hold the same
-streets under the same names, so that a translation of one can be scored against the other. Every image is a function of
-the seed, its folder and its number alone: a set that was cut short is continued by the same command.
+streets under the same names, so that a translation of one can be scored against the other. trainA_labels holds the
+label maps of trainA for the network that judges photographs (`evaluate fcn`); no generator sees it. Every image is a
+function of the seed, its folder and its number alone: a set that was cut short is continued by the same command.
 """
 
 import argparse
@@ -17,15 +18,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cyclegan_fast import street_rendering as rendering
+from cyclegan_fast.cityscapes import CLASSES, TRAINING_LABELS, Labels, colours_of
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.images import write_image
 from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.street_classes import CLASSES, Labels, colours_of
-from cyclegan_fast.street_layout import Seed, make_scene
+from cyclegan_fast.streets import rendering
+from cyclegan_fast.streets.layout import Seed, make_scene
 
-__all__ = ["CLASSES", "Street", "colours_of", "main", "make_labels", "make_street", "seed_of", "write_data_set"]
+__all__ = ["DRAWN", "Street", "colours_of", "main", "make_labels", "make_street", "seed_of", "write_data_set"]
+
+DRAWN = tuple(row for row in CLASSES if row.name not in ("bus", "train", "motorcycle"))
+"""The classes that streets here show."""
 
 SMALLEST = 32
 SPLITS = ("trainA", "trainB", "test")
@@ -36,7 +40,7 @@ MARK = "street_scenes.json"
 @dataclass(frozen=True, eq=False)
 class Street:
     photograph: Pixels  # [size, size, 3]
-    labels: Labels  # [size, size] of train ids, as CLASSES has them
+    labels: Labels  # [size, size] of train ids, of DRAWN classes
 
 
 def make_street(seed: Seed, size: int) -> Street:
@@ -95,14 +99,17 @@ class _Drawing:
 def _drawings(count: int, test_count: int, seed: int) -> list[_Drawing]:
     training, test = (tuple(f"{index:04d}.png" for index in range(number)) for number in (count, test_count))
     return [
-        *(_Drawing(seed_of(seed, "trainA", index), f"trainA/{name}", None) for index, name in enumerate(training)),
+        *(
+            _Drawing(seed_of(seed, "trainA", index), f"trainA/{name}", f"{TRAINING_LABELS}/{name}")
+            for index, name in enumerate(training)
+        ),
         *(_Drawing(seed_of(seed, "trainB", index), None, f"trainB/{name}") for index, name in enumerate(training)),
         *(_Drawing(seed_of(seed, "test", index), f"testA/{name}", f"testB/{name}") for index, name in enumerate(test)),
     ]
 
 
 def write_data_set(out: Path, size: int = 128, count: int = 500, test_count: int = 100, seed: int = 0) -> None:
-    """Write trainA, trainB, testA and testB below `out`; files that are there stay as they are.
+    """Write trainA, trainB, testA, testB and trainA_labels below `out`; files that are there stay as they are.
 
     Raises UserError for numbers that make no sense, and where `out` holds anything but a part of this very set.
     """
@@ -149,7 +156,7 @@ def _claim(out: Path, mark: dict[str, int], names: set[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m cyclegan_fast.street_scenes OUT`: write the data set as trainA, trainB, testA and testB."""
+    """`python -m cyclegan_fast.street_scenes OUT`: write the data set below OUT."""
     parser = argparse.ArgumentParser(prog="python -m cyclegan_fast.street_scenes", description=__doc__)
     parser.add_argument(
         "out", type=Path, help="folder to make or to continue; its testA and testB hold pairs of one name"
@@ -164,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         write_data_set(options.out, options.size, options.count, options.test_count, options.seed)
-        for folder in ("trainA", "trainB", "testA", "testB"):
+        for folder in ("trainA", TRAINING_LABELS, "trainB", "testA", "testB"):
             print(f"{options.out / folder}: {options.count if 'train' in folder else options.test_count} images")
         return 0
 

@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
@@ -28,16 +27,17 @@ from cyclegan_fast.device import (
 from cyclegan_fast.distributed import Ranks, joined
 from cyclegan_fast.engine import Engine, check_cuda_graph
 from cyclegan_fast.errors import INTERRUPTED, NonFiniteLoss, ReportedElsewhere, UserError, printable, run_command
+from cyclegan_fast.evaluator import Evaluator
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
-from cyclegan_fast.held_out import SCORED, Samples, scores
+from cyclegan_fast.held_out import Samples
 from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import RunLog
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.profile import StepProfile
 from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, open_shared_run
 from cyclegan_fast.sample_grid import write_samples
-from cyclegan_fast.scores import table
+from cyclegan_fast.score_table import scalars, table
 from cyclegan_fast.step import TrainingStep, learning_rate_factor
 from kernels.dispatch import choose
 
@@ -76,6 +76,8 @@ class Training:
         everything = config.total_epochs * data.training.steps_per_epoch
         self.total_steps = min(everything, config.run.max_steps or everything)
         self.samples = Samples.of(data, config.data.crop_size)
+        best = run.checkpoint.get("best") if run.checkpoint else None  # checkpoints of before 0.2 have none
+        self.evaluator = Evaluator(config, data, device, best) if ranks.is_first else None
         if run.checkpoint:
             self._restore(run.checkpoint)
         if ranks.is_first:
@@ -175,15 +177,29 @@ class Training:
             self.refresh_gallery()
         if now % options.sample_every == 0:
             self.draw_samples()
-        keep_as = self.name_to_keep(now)
-        if now % options.checkpoint_every == 0 or keep_as:
-            self.save(keep_as)
+        names = self.names_to_keep(now)
+        every = self.config.evaluation.evaluate_every
+        if every and now % every == 0 and self.ranks.any(self.evaluate(now)):
+            names.append(checkpoint.BEST)
+        if now % options.checkpoint_every == 0 or names:
+            self.save(names)
 
-    def name_to_keep(self, step: int) -> str | None:
+    def names_to_keep(self, step: int) -> list[str]:
         """The name to keep this step's checkpoint under for good: at the end of every `keep_every_epochs`-th epoch."""
         epoch, rest = divmod(step, self.data.training.steps_per_epoch)
         every = self.config.run.keep_every_epochs
-        return f"epoch_{epoch:04d}.pt" if every and not rest and epoch % every == 0 else None
+        return [f"epoch_{epoch:04d}.pt"] if every and not rest and epoch % every == 0 else []
+
+    def evaluate(self, step: int) -> bool:
+        """Measure the generators, once for all ranks; whether they are the best so far."""
+        if self.evaluator is None:
+            return False
+        with self.log.paused():
+            found = self.evaluator.evaluate(self.model)
+            is_best = self.evaluator.is_best(step, found)
+            self.log.evaluated(scalars(found.scores), is_best)
+        self.refresh_gallery(at_once=True)
+        return is_best
 
     def learning_rate(self, epoch: int) -> float:
         options = self.config.optimizer
@@ -204,7 +220,7 @@ class Training:
                 write_index(self.run.path)
             self.gallery_written_s = time.monotonic()
 
-    def save(self, keep_as: str | None = None) -> None:
+    def save(self, keep_as: Sequence[str] = ()) -> None:
         """Write a checkpoint, unless something in it is not finite: the last good one then stays."""
         self.log.check_finite()
         for name, value in self.model.named_parameters():
@@ -221,7 +237,7 @@ class Training:
                 self._write(of_ranks, keep_as)
         self.saved_step = self.log.step
 
-    def _write(self, of_ranks: list[dict[str, Any]], keep_as: str | None) -> None:
+    def _write(self, of_ranks: list[dict[str, Any]], keep_as: Sequence[str]) -> None:
         state = {
             "config": configuration.to_dict(self.config),
             "data": self.data.training.fingerprint,
@@ -231,6 +247,7 @@ class Training:
             "log": self.log.state_dict(),
             "ranks": of_ranks,
             "finished": self.log.step == self.total_steps,
+            "best": self.evaluator.best if self.evaluator else None,
         }
         self.log.sync()
         checkpoint.save(self.run.path, state, keep_as=keep_as)
@@ -238,14 +255,19 @@ class Training:
     def conclude(self) -> str:
         """Score the run, write results.json and the gallery, and return the table."""
         training_s, peak = self.log.elapsed_s, peak_gib(self.device)
-        rows, notes = scores(self.model, self.data)
+        assert self.evaluator is not None  # the first rank's
+        found, best = self.evaluator.evaluate(self.model), self.evaluator.best
+        notes = list(found.notes)
+        if best:
+            value = f"{best['name']} was {best['value']:.4g}, at step {best['step']}"
+            notes.append(f"the best {value}, kept as checkpoints/{checkpoint.BEST}")
         results = {
             "step": self.log.step,
-            "images": sum(min(SCORED, len(held.images)) for held in (self.data.test_A, self.data.test_B) if held),
+            "images": sum(found.counts.values()),
             "training_s": round(training_s, 1),
             "peak_gib": round(peak, 2),
             "device": describe(self.device),
-            "rows": [asdict(row) for row in rows],
+            "rows": [score.to_dict() for score in found.scores],
             "notes": notes,
         }
         # The results last: a run that has them is finished.
@@ -253,7 +275,7 @@ class Training:
         write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
         self.refresh_gallery(at_once=True)
         lines = [f"{self.log.step} steps in {training_s:.0f} s, {peak:.2f} GiB of memory at most"]
-        lines += ["means over held-out images:", table(rows)] if rows else []
+        lines += ["means over held-out images:", table(found.scores)] if found.scores else []
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -29,9 +29,7 @@ from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
 from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, plan
-from cyclegan_fast.translator import NotFinite, TorchTranslator, Translator
-
-Direction = Literal["a2b", "b2a"]
+from cyclegan_fast.translator import Direction, NotFinite, TorchTranslator, Translator
 
 BARE_WEIGHTS_SIZE = 256
 THREADS = min(8, os.cpu_count() or 1)

@@ -1,7 +1,7 @@
 """What translates a batch of images: a protocol, and the generator in PyTorch; importing it needs no PyTorch."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from cyclegan_fast.pixels import Pixels
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+Direction = Literal["a2b", "b2a"]
 
 FloatImages = npt.NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cyclegan_fast import sample_photos
-from cyclegan_fast.data import resize
+from cyclegan_fast.domains import resize
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage, find_images, read_image
 from cyclegan_fast.pixels import Pixels

@@ -16,7 +16,7 @@ from cyclegan_fast.data import Data, open_data
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.pixels import to_pixels, to_signed
-from cyclegan_fast.scores import best_colour_lookup, score
+from cyclegan_fast.scores import as_tensor, best_colour_lookup, similarity
 from tests.cyclegan_fast.conftest import photo
 
 CONFIG = DataConfig(load_size=36, crop_size=32, workers=0)
@@ -125,16 +125,42 @@ def test_workers_and_cache_change_no_pixel(folder: Path, changes: dict[str, floa
 
 
 def test_warnings_say_where_images_are_kept_that_do_not_fit_in_memory(folder: Path, tmp_path: Path) -> None:
-    assert opened(folder).warnings == []
-    kept = opened(folder, cache_gib=0.0, cache_dir=tmp_path / "disk")
+    assert opened(folder, paired=False).warnings == []
+    kept = opened(folder, paired=False, cache_gib=0.0, cache_dir=tmp_path / "disk")
     assert len(list((tmp_path / "disk").glob("*.pixels"))) == len(kept.warnings) == 4
     (tmp_path / "file").touch()
-    refused = opened(folder, cache_gib=0.0, cache_dir=tmp_path / "file")
+    refused = opened(folder, paired=False, cache_gib=0.0, cache_dir=tmp_path / "file")
     for name, where, why in zip(("trainA", "trainB", "testA", "testB"), kept.warnings, refused.warnings, strict=True):
         assert f"{folder / name}, 0.00 GiB, are kept in {tmp_path / 'disk'}" in where
         assert f"{folder / name} do not fit in 0.00 GiB of memory" in why
         assert f"cannot be kept in {tmp_path / 'file'} (File exists)" in why
     assert_same(images_of(kept, 1), images_of(refused, 1))
+
+
+def test_test_images_are_pairs_only_where_somebody_says_so(folder: Path) -> None:
+    plain = opened(folder)
+    assert plain.tests.A is not None
+    assert plain.tests.A.truth is None  # the same numbers alone are no pairs
+    assert "--paired" in plain.warnings[0]
+    said = opened(folder, paired=True).tests
+    assert said.A is not None
+    assert said.B is not None
+    assert said.A.truth is not None
+    for index in range(2):
+        np.testing.assert_array_equal(said.A.truth[index], said.B.images[index])
+    for name in ("testA", "testB"):
+        for path in (folder / name).iterdir():
+            path.rename(path.with_name(f"{path.stem}_{name[-1]}.png"))
+    by_name = opened(folder).tests
+    assert by_name.B is not None
+    assert by_name.B.truth is not None
+    assert opened(folder, paired=False).tests.B.truth is None  # type: ignore[union-attr]  # it is there
+
+
+def test_pairs_without_a_partner_are_named(folder: Path) -> None:
+    (folder / "testA" / "1.png").rename(folder / "testA" / "lonely.png")
+    with pytest.raises(UserError, match=r"2 images.*without a partner: .*testA/lonely.png, .*testB/1.png"):
+        opened(folder, paired=True)
 
 
 def test_an_epoch_can_be_entered_in_its_middle(folder: Path) -> None:
@@ -214,9 +240,9 @@ def test_preprocessing_modes_give_their_shapes(folder: Path, preprocess: str, sh
 
 def test_held_out_images_are_resized_to_the_crop_and_neither_cropped_nor_mirrored(folder: Path) -> None:
     data = opened(folder)
-    assert data.test_A is not None
+    assert data.tests.A is not None
     expected = Image.open(folder / "testA" / "0.png").resize((32, 32), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(data.test_A.images[0], np.asarray(expected))
+    np.testing.assert_array_equal(data.tests.A.images[0], np.asarray(expected))
 
 
 def test_levels_survive_the_way_to_floating_point_and_back() -> None:
@@ -378,9 +404,10 @@ def test_the_embedded_images_depend_on_their_seed_only() -> None:
 def test_the_drawing_does_what_no_colour_lookup_can() -> None:
     test = sample_photos.make_test(64)
     oracle = best_colour_lookup(test.photographs, test.drawings)
-    assert score("", test.photographs, test.drawings).psnr_db < 12
-    assert score("", oracle, test.drawings).psnr_db < 21
-    assert score("", test.drawings, test.drawings).psnr_db == pytest.approx(100)
+    drawings = as_tensor(test.drawings)
+    assert similarity(as_tensor(test.photographs), drawings).psnr_db.mean() < 12
+    assert similarity(as_tensor(oracle), drawings).psnr_db.mean() < 21
+    assert similarity(drawings, drawings).psnr_db.mean() == pytest.approx(100)
 
 
 def test_the_drawing_moves_with_its_photograph() -> None:
@@ -397,5 +424,5 @@ def test_the_embedded_data_set_can_be_written_and_trained_on(
     assert "trainB: 3 images" in capsys.readouterr().out
     data = opened(tmp_path / "out")
     assert len(data.training) == 3
-    assert data.test_B is not None
-    assert len(data.test_B.images) == 48
+    assert data.tests.B is not None
+    assert len(data.tests.B.images) == 48

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_fast.data import Preparation
+from cyclegan_fast.domains import Preparation
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_folder import ImageFolder
 from cyclegan_fast.pixel_cache import MappedImages, PixelCache, default_cache_dir

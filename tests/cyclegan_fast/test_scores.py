@@ -3,25 +3,27 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cyclegan_fast import sample_photos
-from cyclegan_fast.scores import best_colour_lookup, score, table
+from cyclegan_fast.score_table import METRICS, Score, is_better, scalars, table
+from cyclegan_fast.scores import as_tensor, best_colour_lookup, similarity
 
 TEST = sample_photos.make_test(64, count=3)
 
 
 def test_psnr_ssim_and_l1_agree_with_scikit_image() -> None:
-    found = score("x", TEST.photographs, TEST.drawings)
+    found = similarity(as_tensor(TEST.photographs), as_tensor(TEST.drawings))
     pairs = list(zip(TEST.photographs, TEST.drawings, strict=True))
-    assert found.psnr_db == pytest.approx(np.mean([peak_signal_noise_ratio(t, p) for p, t in pairs]))
+    np.testing.assert_allclose(found.psnr_db, [peak_signal_noise_ratio(t, p) for p, t in pairs])
     ssim = [
         structural_similarity(
             t, p, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
         )
         for p, t in pairs
     ]
-    assert found.ssim == pytest.approx(np.mean(ssim), abs=5e-3)  # the two treat the border differently
+    np.testing.assert_allclose(found.ssim, ssim, atol=8e-3)  # the two treat the border differently
     difference = np.abs(TEST.photographs.astype(float) - TEST.drawings)
-    assert found.l1 == pytest.approx(difference.mean() / 255)
-    assert score("same", TEST.drawings, TEST.drawings).ssim == pytest.approx(1)
+    np.testing.assert_allclose(found.l1, difference.mean(axis=(1, 2, 3)) / 255)
+    same = similarity(as_tensor(TEST.drawings), as_tensor(TEST.drawings)).means()
+    assert same == {"psnr_db": 100, "ssim": pytest.approx(1), "l1": 0}
 
 
 def test_the_lookup_is_exact_for_a_transformation_of_colour_alone() -> None:
@@ -38,8 +40,18 @@ def test_no_other_lookup_is_nearer_to_the_truth() -> None:
 
 
 def test_the_table_has_a_row_for_each_score() -> None:
-    lines = table([score("one", TEST.photographs, TEST.drawings), score("another", TEST.drawings, TEST.drawings)])
-    header, one, another = lines.splitlines()
-    assert header.split() == ["PSNR", "(dB)", "SSIM", "L1"]
-    assert one.startswith("one ")
-    assert another.split()[1:] == ["100.00", "1.000", "0.000"]
+    scores = [
+        Score("a2b.truth", "one", {"psnr_db": 12.345, "ssim": 0.5, "l1": 0.25}),
+        Score("a2b.features", "another", {"kid": 0.01}),
+    ]
+    header, one, another = table(scores).splitlines()
+    assert header.split() == ["PSNR,", "dB", "SSIM", "L1", "KID"]
+    assert one.split() == ["one", "12.35", "0.500", "0.2500", "-"]
+    assert another.split() == ["another", "-", "-", "-", "0.0100"]
+    assert scalars(scores)["a2b.features.kid"] == 0.01
+
+
+def test_what_is_better_follows_the_metric() -> None:
+    assert is_better("a2b.truth.ssim", 0.6, than=0.5)
+    assert not is_better("a2b.features.kid", 0.6, than=0.5)
+    assert {metric.better for metric in METRICS.values()} == {"higher", "lower"}

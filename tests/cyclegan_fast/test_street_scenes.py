@@ -10,11 +10,11 @@ from PIL import Image
 from scipy.ndimage import find_objects, label as components
 from scipy.stats import spearmanr
 
-from cyclegan_fast.street_classes import TRAIN_ID, Labels
-from cyclegan_fast.street_layout import make_scene
-from cyclegan_fast.street_road import Road
-from cyclegan_fast.street_scenes import CLASSES, colours_of, main, make_labels, make_street, seed_of
-from cyclegan_fast.street_textures import TEXTURES
+from cyclegan_fast.cityscapes import TRAIN_ID, Labels
+from cyclegan_fast.street_scenes import DRAWN, colours_of, main, make_labels, make_street, seed_of
+from cyclegan_fast.streets.layout import make_scene
+from cyclegan_fast.streets.road import Road
+from cyclegan_fast.streets.textures import TEXTURES
 
 MAIN = ("road", "sidewalk", "building", "vegetation", "sky", "car", "person", "pole")
 SMALL = ["--size", "32", "--count", "3", "--test-count", "2"]
@@ -48,9 +48,9 @@ def test_no_street_repeats_another_in_its_folder_or_in_another_one(many: Labels)
 
 
 def test_labels_have_the_classes_and_colours_of_cityscapes(many: Labels) -> None:
-    assert set(np.unique(many)) <= {row.train_id for row in CLASSES}
-    assert {row.name for row in CLASSES if (many == row.train_id).any()} == {row.name for row in CLASSES}
-    by_name = {row.name: row for row in CLASSES}
+    assert set(np.unique(many)) <= {row.train_id for row in DRAWN}
+    assert {row.name for row in DRAWN if (many == row.train_id).any()} == {row.name for row in DRAWN}
+    by_name = {row.name: row for row in DRAWN}
     for name, colour, train_id in (
         ("road", (128, 64, 128), 0),
         ("sidewalk", (244, 35, 232), 1),
@@ -63,13 +63,13 @@ def test_labels_have_the_classes_and_colours_of_cityscapes(many: Labels) -> None
     ):
         assert (by_name[name].colour, by_name[name].train_id) == (colour, train_id)
         assert colours_of(np.array([train_id], np.uint8)).tolist() == [list(colour)]
-    with pytest.raises(ValueError, match=r"\[17\]"):
-        colours_of(np.array([[0, 17]], np.uint8))
+    with pytest.raises(ValueError, match=r"\[19\]"):
+        colours_of(np.array([[0, 19]], np.uint8))
 
 
 def test_where_a_pixel_is_says_less_than_half_of_what_it_shows(many: Labels) -> None:
     """Translation has to look at the photograph: the best fixed label map is a poor one."""
-    counts = np.stack([(many == row.train_id).sum(axis=0) for row in CLASSES])
+    counts = np.stack([(many == row.train_id).sum(axis=0) for row in DRAWN])
     assert counts.max(axis=0).sum() / many.size < 0.55
     shuffled = (many == np.roll(many, 1, axis=0)).mean()
     assert shuffled < 0.45
@@ -181,6 +181,8 @@ def test_the_command_writes_unpaired_training_and_paired_test_folders(
         seeds = {folder: seed_of(0, folder, index) for folder in ("trainA", "trainB")}
         photograph = np.asarray(Image.open(out / "trainA" / f"{index:04d}.png"))
         np.testing.assert_array_equal(photograph, make_street(seeds["trainA"], 32).photograph)
+        own = np.asarray(Image.open(out / "trainA_labels" / f"{index:04d}.png"))
+        np.testing.assert_array_equal(own, colours_of(make_labels(seeds["trainA"], 32)))
         labels = np.asarray(Image.open(out / "trainB" / f"{index:04d}.png"))
         np.testing.assert_array_equal(labels, colours_of(make_labels(seeds["trainB"], 32)))
         assert (labels != colours_of(make_labels(seeds["trainA"], 32))).any()

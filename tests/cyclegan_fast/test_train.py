@@ -247,9 +247,9 @@ def test_a_file_that_holds_something_else_does_not_hide_the_checkpoint_before_it
     assert "holds a list" in warnings[0]
 
 
-@pytest.mark.parametrize("keep_as", [None, "epoch_0001.pt"])
+@pytest.mark.parametrize("keep_as", [(), ("epoch_0001.pt", "best.pt")])
 def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint(
-    keep_as: str | None, tmp_path: Path
+    keep_as: tuple[str, ...], tmp_path: Path
 ) -> None:
     """The process ends, without any cleaning up, just before its n-th fsync, rename or removal, for every n."""
     content = dict.fromkeys(checkpoint.CONTENT, 0)
@@ -272,7 +272,7 @@ def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint
     assert (9, 2) in outcomes  # killed between the renames, the newest is found all the same
 
 
-def save_in_a_process_that_dies(run: Path, content: dict[str, Any], keep_as: str | None, fatal_call: int) -> int:
+def save_in_a_process_that_dies(run: Path, content: dict[str, Any], keep_as: tuple[str, ...], fatal_call: int) -> int:
     """The exit status of a process that saves: 9 where it got as far as its `fatal_call`-th call, 0 otherwise."""
     child = os.fork()
     if child:
@@ -291,8 +291,11 @@ def save_in_a_process_that_dies(run: Path, content: dict[str, Any], keep_as: str
 
     for name in ("fsync", "replace", "rename", "unlink"):
         setattr(os, name, dies(getattr(os, name)))
-    checkpoint.save(run, content, keep_as=keep_as)
-    os._exit(0)
+    try:
+        checkpoint.save(run, content, keep_as=keep_as)
+        os._exit(0)
+    finally:  # an error must not go on as a second pytest
+        os._exit(1)
 
 
 class RunsCode:

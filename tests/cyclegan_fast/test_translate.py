@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from cyclegan_fast import config as configuration, contact_sheet, translate
 from cyclegan_fast.checkpoint import CONTENT, save, to_original
 from cyclegan_fast.config import Config, DataConfig
-from cyclegan_fast.data import held_out_preparation
+from cyclegan_fast.domains import held_out_preparation
 from cyclegan_fast.images import read_image
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.pixels import Pixels, to_pixels, to_signed

@@ -6,17 +6,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from cyclegan_fast import street_raster as raster
+from cyclegan_fast.cityscapes import TRAIN_ID, Labels
 from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.street_classes import TRAIN_ID, Labels
-from cyclegan_fast.street_ground import ground_albedo, openness
-from cyclegan_fast.street_layout import Scene
-from cyclegan_fast.street_materials import Materials, solid_albedo
-from cyclegan_fast.street_raster import GROUND, SKY, View
-from cyclegan_fast.street_road import Camera
-from cyclegan_fast.street_shadows import sunlit
-from cyclegan_fast.street_surfaces import linear
-from cyclegan_fast.street_textures import Doubles, Floats, from_noise, noise
+from cyclegan_fast.streets import raster
+from cyclegan_fast.streets.ground import ground_albedo, openness
+from cyclegan_fast.streets.layout import Scene
+from cyclegan_fast.streets.materials import Materials, solid_albedo
+from cyclegan_fast.streets.raster import GROUND, SKY, View
+from cyclegan_fast.streets.road import Camera
+from cyclegan_fast.streets.shadows import sunlit
+from cyclegan_fast.streets.surfaces import linear
+from cyclegan_fast.streets.textures import Doubles, Floats, from_noise, noise
 
 SAMPLES = 2
 """per pixel and side"""

@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 
-from cyclegan_fast.street_silhouettes import Part, Sheet, Silhouette
-from cyclegan_fast.street_surfaces import UP, Colour, Footprint, Look, Random, Things, tinted
+from cyclegan_fast.streets.silhouettes import Part, Sheet, Silhouette
+from cyclegan_fast.streets.surfaces import UP, Colour, Footprint, Look, Random, Things, tinted
 
 
 @dataclass(frozen=True)

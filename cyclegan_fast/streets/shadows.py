@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from cyclegan_fast import street_raster as raster
-from cyclegan_fast.street_layout import Scene
-from cyclegan_fast.street_road import Camera
-from cyclegan_fast.street_textures import Doubles
+from cyclegan_fast.streets import raster
+from cyclegan_fast.streets.layout import Scene
+from cyclegan_fast.streets.road import Camera
+from cyclegan_fast.streets.textures import Doubles
 
 REACH_M = 32.0  # shadows fall within this distance of a point ahead of the camera
 SUN_DISTANCE_M = 600.0

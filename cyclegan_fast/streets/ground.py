@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cyclegan_fast.street_classes import TRAIN_ID
-from cyclegan_fast.street_road import Road
-from cyclegan_fast.street_surfaces import Colour, Footprint, linear
-from cyclegan_fast.street_textures import TEXTURE_ID, Doubles, Floats, Integers, from_noise, look_up
+from cyclegan_fast.cityscapes import TRAIN_ID
+from cyclegan_fast.streets.road import Road
+from cyclegan_fast.streets.surfaces import Colour, Footprint, linear
+from cyclegan_fast.streets.textures import TEXTURE_ID, Doubles, Floats, Integers, from_noise, look_up
 
 PAINT = 0.72  # albedo of road markings
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cyclegan_fast import street_silhouettes as silhouettes
-from cyclegan_fast.street_surfaces import UP, Colour, Facade, Footprint, Look, Things, Vector, tinted
+from cyclegan_fast.streets import silhouettes
+from cyclegan_fast.streets.surfaces import UP, Colour, Facade, Footprint, Look, Things, Vector, tinted
 
 # Walls of houses: texture, metres a tile, contrast; hue, saturation and value of the paint or stone.
 WALLS = (

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.street_silhouettes import Part
-from cyclegan_fast.street_surfaces import Surface, linear
-from cyclegan_fast.street_textures import TEXTURE_ID, Doubles, Floats, Integers, look_up
+from cyclegan_fast.streets.silhouettes import Part
+from cyclegan_fast.streets.surfaces import Surface, linear
+from cyclegan_fast.streets.textures import TEXTURE_ID, Doubles, Floats, Integers, look_up
 
 # What parts of cut-outs look like, as light; MAIN and SECOND have their surface's colours.
 PART_COLOURS = np.zeros((len(Part), 3), np.float32)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cyclegan_fast import street_objects as objects
-from cyclegan_fast.street_road import Camera, Road
-from cyclegan_fast.street_surfaces import Random, Things, Vector
+from cyclegan_fast.streets import objects
+from cyclegan_fast.streets.road import Camera, Road
+from cyclegan_fast.streets.surfaces import Random, Things, Vector
 
 
 @dataclass(frozen=True)

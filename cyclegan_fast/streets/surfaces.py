@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cyclegan_fast.street_classes import TRAIN_ID
-from cyclegan_fast.street_silhouettes import Silhouette
+from cyclegan_fast.cityscapes import TRAIN_ID
+from cyclegan_fast.streets.silhouettes import Silhouette
 
 Vector = npt.NDArray[np.float64]
 Colour = tuple[float, float, float]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cyclegan_fast import street_objects as objects, street_surroundings as surroundings
-from cyclegan_fast.street_road import Camera, Road
-from cyclegan_fast.street_surfaces import Footprint, Random, Surface, Things, Vector, tinted
-from cyclegan_fast.street_vehicles import CARS, TRUCK, Body, vehicle
+from cyclegan_fast.streets import objects, surroundings
+from cyclegan_fast.streets.road import Camera, Road
+from cyclegan_fast.streets.surfaces import Footprint, Random, Surface, Things, Vector, tinted
+from cyclegan_fast.streets.vehicles import CARS, TRUCK, Body, vehicle
 
 Seed = int | tuple[int, ...]
 

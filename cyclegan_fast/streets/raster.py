@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.street_road import Camera
-from cyclegan_fast.street_surfaces import Surface
-from cyclegan_fast.street_textures import Doubles, Floats
+from cyclegan_fast.streets.road import Camera
+from cyclegan_fast.streets.surfaces import Surface
+from cyclegan_fast.streets.textures import Doubles, Floats
 
 NEAREST_M = 0.3
 SKY, GROUND, FIRST = 0, 1, 2  # in View.surface; FIRST is the scene's first surface

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cyclegan_fast.street_classes import TRAIN_ID, Labels
-from cyclegan_fast.street_surfaces import Vector
-from cyclegan_fast.street_textures import Doubles
+from cyclegan_fast.cityscapes import TRAIN_ID, Labels
+from cyclegan_fast.streets.surfaces import Vector
+from cyclegan_fast.streets.textures import Doubles
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,178 @@
+"""One pass of both generators over the test images, with any number of metrics looking on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cyclegan_fast.domains import HeldOut, TestSets
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.image_folder import Images, Selected
+from cyclegan_fast.metrics import FORMULAS, Metric, Reconstruction, Truth, View
+from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.score_table import Score
+from cyclegan_fast.scores import Values, as_tensor
+from cyclegan_fast.translator import Direction
+
+DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
+OPPOSITE: dict[Direction, Direction] = {"a2b": "b2a", "b2a": "a2b"}
+PIXELS = 8 * 256 * 256
+"""Of all images that are translated at once by default: large ones go one by one."""
+
+
+def translated(generator: nn.Module, images: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] -> the same through a generator, in the precision of its weights, rounded to 8 bits.
+
+    Raises UserError for a translation that is not finite.
+    """
+    dtype = next(generator.parameters()).dtype
+    result = generator(images.float().div_(127.5).sub_(1.0).to(dtype)).float()
+    if not bool(result.isfinite().all()):
+        raise UserError("the generator's translation is not finite: its weights, or this precision, are of no use")
+    levels: Tensor = result.add(1.0).mul(127.5).round().clamp(0, 255).byte()
+    return levels
+
+
+def first(images: Images, count: int) -> Images:
+    """The first `count` of a list, or all where it is 0."""
+    return Selected(images, range(count)) if 0 < count < len(images) else images
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a pass found: scores by direction, and what a reader must know of them."""
+
+    scores: list[Score]
+    notes: list[str]
+    counts: dict[Direction, int]
+    """test images translated in each direction"""
+    metrics: list[Metric]
+
+    def quality(self, direction: Direction) -> tuple[str, Values] | None:
+        """What images of a direction can be ranked by, worst first being lowest: SSIM, and what it is of."""
+        for kind, key, of in ((Truth, "truth", "the truth"), (Reconstruction, "reconstruction", "the reconstruction")):
+            for metric in self.metrics:
+                if isinstance(metric, kind) and (found := metric.compared.of(f"{direction}.{key}")):
+                    return f"SSIM with {of}", found.ssim
+        return None
+
+
+@torch.no_grad()
+def evaluate(
+    generators: Mapping[Direction, nn.Module],
+    tests: TestSets,
+    metrics: Sequence[Metric],
+    *,
+    device: torch.device,
+    count: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Translate the test images of each domain that has a generator, once, and let every metric see them.
+
+    Args:
+        generators: one or both, on `device`, in the precision that they are to compute in.
+        tests: the images of the domains, all of one size each.
+        count: use the first so many of each domain; 0 for all.
+        batch_size: images at once; by default as many as make half a megapixel.
+
+    Raises UserError where a metric lacks images, or a translation is not finite.
+    """
+    sets: dict[Direction, HeldOut | None] = {"a2b": tests.A, "b2a": tests.B}
+    chosen = {direction: held for direction, held in sets.items() if held is not None}
+    total = sum(len(first(held.images, count)) for held in chosen.values())
+    counts: dict[Direction, int] = {}
+    with tqdm(desc="evaluating", unit="image", total=total, leave=False, disable=None if progress else True) as bar:
+        for direction, held in chosen.items():
+            for view in views(direction, held, generators, device, count, batch_size):
+                for metric in metrics:
+                    metric.add_real(OPPOSITE[direction], view.source)
+                    if direction in generators:
+                        metric.add(view)
+                bar.update(len(view.source))
+            if direction in generators:
+                counts[direction] = len(first(held.images, count))
+    scores = [score for metric in metrics for score in metric.scores()]
+    notes = [note for metric in metrics for note in metric.notes()]
+    return Evaluation(ordered(scores), [*notes, *missing(sets, generators, count)], counts, list(metrics))
+
+
+def views(
+    direction: Direction,
+    held: HeldOut,
+    generators: Mapping[Direction, nn.Module],
+    device: torch.device,
+    count: int,
+    batch_size: int | None,
+) -> Iterable[View]:
+    """The batches of a domain; without a generator for it each is its own translation, which nobody looks at."""
+    images = first(held.images, count)
+    height, width = images[0].shape[:2]
+    at_once = batch_size or max(1, PIXELS // (height * width))
+    forward, back = generators.get(direction), generators.get(OPPOSITE[direction])
+    for start in range(0, len(images), at_once):
+        places = range(start, min(start + at_once, len(images)))
+        source = stacked(images, places, device)
+        translation = translated(forward, source) if forward else source
+        yield View(
+            direction=direction,
+            first=start,
+            source=source,
+            translation=translation,
+            reconstruction=translated(back, translation) if forward and back else None,
+            truth=stacked(held.truth, places, device) if held.truth else None,
+        )
+
+
+def stacked(images: Images, places: Iterable[int], device: torch.device) -> Tensor:
+    """uint8 [N, 3, H, W] of some images."""
+    pixels: Pixels = np.stack([images[place] for place in places])
+    return as_tensor(pixels, device)
+
+
+def ordered(scores: Sequence[Score]) -> list[Score]:
+    """By direction, and within it as they come."""
+    return sorted(scores, key=lambda score: DIRECTIONS.index(score.name[:3]))
+
+
+def missing(
+    sets: Mapping[Direction, HeldOut | None], generators: Mapping[Direction, nn.Module], count: int
+) -> list[str]:
+    """What could not be measured, and of how many images the scores are."""
+    notes = []
+    for direction, held in sets.items():
+        domain, name = FORMULAS[direction]["source"], f"test{FORMULAS[direction]['source']}"
+        if held is None:
+            notes.append(f"no images in {name}: nothing held out to score there")
+            continue
+        if direction not in generators:
+            notes.append(f"no generator {direction}: images of {domain} were not translated, nor any reconstructed")
+        elif held.truth is None:
+            notes.append(f"the true translation of the images in {name} is not known: it is not compared with")
+        if 0 < count < len(held.images):
+            notes.append(f"scored are the first {count} of the {len(held.images)} images in {name}")
+    return notes
+
+
+BEST_BY = (
+    "b2a.fcn.class_iou",
+    "a2b.fcn.class_iou",
+    "a2b.features.kid",
+    "b2a.features.kid",
+    "a2b.features.fid",
+    "b2a.features.fid",
+    "a2b.truth.ssim",
+    "b2a.truth.ssim",
+    "a2b.reconstruction.ssim",
+    "b2a.reconstruction.ssim",
+)
+
+
+def deciding(values: Mapping[str, float], best_by: str | None) -> str | None:
+    """The name of the value that a checkpoint is the best by; raises UserError where the one asked for is not there."""
+    if best_by is not None and best_by not in values:
+        raise UserError(f"--best-by {best_by}: the evaluation gives {', '.join(sorted(values)) or 'no values'}")
+    return best_by or next((name for name in BEST_BY if name in values), None)

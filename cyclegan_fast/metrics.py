@@ -1,0 +1,366 @@
+"""What can be measured of translated images, batch by batch: any number of metrics look at one pass over a test set.
+
+metric       compares                                             values
+reconstruction  G_B(G_A(A)) with A, and G_A(G_B(B)) with B          PSNR, SSIM, L1
+truth        a translation with the true one, where it is known   PSNR, SSIM, L1; and what no translation gives
+lookup       the best 3D colour table's result with the truth      PSNR, SSIM, L1
+fid, kid     all translations with all real images of the domain   one distance for each direction
+lpips        a translation with the truth, else a reconstruction   LPIPS
+fcn          labels read out of translations with the true labels  accuracies, class IoU
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast import features, segmentation
+from cyclegan_fast.cityscapes import Labels, nearest_labels
+from cyclegan_fast.config import MetricName
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.score_table import Score
+from cyclegan_fast.scores import Similarity, as_tensor, best_colour_lookup, concatenated, similarity
+from cyclegan_fast.segmentation_scores import Counts, SegmentationScores, confusion_matrix
+from cyclegan_fast.translator import Direction
+
+FORMULAS = {
+    "a2b": {"source": "A", "target": "B", "translation": "G_A(A)", "reconstruction": "G_B(G_A(A))"},
+    "b2a": {"source": "B", "target": "A", "translation": "G_B(B)", "reconstruction": "G_A(G_B(B))"},
+}
+KID_SUBSET = 1000  # images in a subset, as Bińkowski et al. 2018
+LOOKUP_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class View:
+    """One batch of the test images of a domain, and what became of them; all uint8 [N, 3, H, W] on the device."""
+
+    direction: Direction
+    first: int
+    """place of the first image in its test set"""
+    source: Tensor
+    translation: Tensor
+    reconstruction: Tensor | None
+    truth: Tensor | None
+
+
+class Metric(Protocol):
+    """Sees every batch of a pass once, and then says what it found."""
+
+    def add(self, view: View) -> None: ...
+
+    def add_real(self, direction: Direction, images: Tensor) -> None:
+        """Real images of the domain that `direction` translates to."""
+
+    def scores(self) -> list[Score]: ...
+
+    def notes(self) -> list[str]:
+        """What a reader of the scores must know."""
+
+
+class Compared:
+    """Similarities of pairs of images, by direction, one image after another."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[Similarity]] = {}
+
+    def add(self, key: str, images: Tensor, truth: Tensor) -> None:
+        self.parts.setdefault(key, []).append(similarity(images, truth))
+
+    def of(self, key: str) -> Similarity | None:
+        return concatenated(self.parts[key]) if key in self.parts else None
+
+    def score(self, key: str, label: str) -> Score:
+        return Score(key, label, concatenated(self.parts[key]).means())
+
+
+class Quiet:
+    """A metric without real images and without notes."""
+
+    def add_real(self, direction: Direction, images: Tensor) -> None:
+        pass
+
+    def notes(self) -> list[str]:
+        return []
+
+
+class Reconstruction(Quiet):
+    def __init__(self) -> None:
+        self.compared = Compared()
+
+    def add(self, view: View) -> None:
+        if view.reconstruction is not None:
+            self.compared.add(f"{view.direction}.reconstruction", view.reconstruction, view.source)
+
+    def scores(self) -> list[Score]:
+        return [
+            self.compared.score(key, label(key, "reconstructed, {reconstruction} against {source}"))
+            for key in self.compared.parts
+        ]
+
+
+class Truth(Quiet):
+    def __init__(self) -> None:
+        self.compared = Compared()
+
+    def add(self, view: View) -> None:
+        if view.truth is not None:
+            self.compared.add(f"{view.direction}.truth", view.translation, view.truth)
+            self.compared.add(f"{view.direction}.untranslated", view.source, view.truth)
+
+    def scores(self) -> list[Score]:
+        texts = {
+            "truth": "translated, {translation} against the truth",
+            "untranslated": "untranslated, {source} against the truth",
+        }
+        return [self.compared.score(key, label(key, texts[key.partition(".")[2]])) for key in self.compared.parts]
+
+
+def label(key: str, text: str) -> str:
+    return text.format(**FORMULAS[key.partition(".")[0]])
+
+
+class Lookup(Quiet):
+    """What a colour lookup reaches that was fitted with the truth: a translation must beat it to have seen more."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, list[tuple[Pixels, Pixels]]] = {}
+        self.nbytes = 0
+
+    def add(self, view: View) -> None:
+        if view.truth is None or self.nbytes > LOOKUP_BYTES:
+            return
+        source, truth = (images.permute(0, 2, 3, 1).cpu().numpy() for images in (view.source, view.truth))
+        self.nbytes += source.nbytes + truth.nbytes
+        self.pairs.setdefault(view.direction, []).append((source, truth))
+
+    def scores(self) -> list[Score]:
+        found = []
+        for direction, pairs in self.pairs.items():
+            source, truth = (np.concatenate(images) for images in zip(*pairs, strict=True))
+            means = similarity(as_tensor(best_colour_lookup(source, truth)), as_tensor(truth)).means()
+            found.append(
+                Score(
+                    f"{direction}.lookup",
+                    f"best colour lookup of {FORMULAS[direction]['source']} (32 levels), fitted with the truth",
+                    means,
+                )
+            )
+        return found
+
+    def notes(self) -> list[str]:
+        full = f"the colour lookup is that of the first images, {LOOKUP_BYTES >> 30} GiB of them"
+        return [full] if self.nbytes > LOOKUP_BYTES else []
+
+
+class _Given(nn.Module):
+    """Stands where torchmetrics expects a feature network: the features were computed already, once for all metrics."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.num_features = count
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+class FeatureDistance:
+    """FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018) between translations and real images, by torchmetrics.
+
+    Args:
+        network: uint8 [N, 3, H, W] -> features [N, F].
+        name: what the network is called in labels.
+        which: "fid", "kid" or both.
+    """
+
+    def __init__(self, network: nn.Module, name: str, which: Sequence[str]) -> None:
+        self.network, self.name, self.which = network.eval(), name, which
+        self.fake: dict[str, list[Tensor]] = {}
+        self.real: dict[str, list[Tensor]] = {}
+
+    @torch.no_grad()
+    def add(self, view: View) -> None:
+        self.fake.setdefault(view.direction, []).append(self.network(view.translation).float().cpu())
+
+    @torch.no_grad()
+    def add_real(self, direction: Direction, images: Tensor) -> None:
+        self.real.setdefault(direction, []).append(self.network(images).float().cpu())
+
+    def scores(self) -> list[Score]:
+        found = []
+        for direction in self.fake.keys() & self.real.keys():
+            real, fake = torch.cat(self.real[direction]), torch.cat(self.fake[direction])
+            text = f"features of {{translation}} against {{target}}, {self.name}, {len(fake)} and {len(real)} images"
+            name = f"{direction}.features"
+            found.append(Score(name, label(name, text), distances(real, fake, self.which)))
+        return found
+
+    def notes(self) -> list[str]:
+        counts = [sum(map(len, parts)) for parts in (*self.fake.values(), *self.real.values())]
+        size = next(iter(self.fake.values()))[0].size(1) if self.fake else 0
+        notes = []
+        if "fid" in self.which and counts:
+            notes.append(
+                f"FID of {min(counts)} images is biased upwards, the more the fewer there are (Chong & Forsyth 2020): "
+                "compare it with FIDs of as many images only; KID has no such bias"
+            )
+            if min(counts) <= size:
+                notes.append(f"of {min(counts)} images the covariance of {size} features is singular: prefer KID")
+        return notes
+
+
+def distances(real: Tensor, fake: Tensor, which: Sequence[str]) -> dict[str, float]:
+    """FID and KID of features [N, F]; raises UserError for fewer than two of either.
+
+    KID is the mean of the unbiased estimate over 100 random subsets of 1000, and its deviation over them; of fewer
+    features there is one estimate over all, and no deviation.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    if min(len(real), len(fake)) < 2:
+        raise UserError(f"FID and KID need at least 2 images of each kind, got {len(real)} real, {len(fake)} generated")
+    found: dict[str, float] = {}
+    given = _Given(real.size(1))
+    if "fid" in which:
+        fid = FrechetInceptionDistance(given).set_dtype(torch.float64)
+        fid.update(real.double(), real=True)
+        fid.update(fake.double(), real=False)
+        found["fid"] = float(fid.compute())
+    if "kid" in which:
+        size = min(KID_SUBSET, len(real), len(fake))
+        several = size < max(len(real), len(fake))
+        with torch.random.fork_rng(devices=[]):  # training's own random numbers stay as they are
+            torch.manual_seed(0)
+            kid = KernelInceptionDistance(given, subsets=100 if several else 1, subset_size=size)
+            kid.update(real.double(), real=True)
+            kid.update(fake.double(), real=False)
+            mean, deviation = kid.compute()
+        found["kid"] = float(mean)
+        if several:
+            found["kid_std"] = float(deviation)
+    return found
+
+
+class Lpips(Quiet):
+    """Zhang et al. 2018 with AlexNet, against the truth where it is known and of reconstructions elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.networks: dict[str, Any] = {}  # metrics of torchmetrics
+        self.device = device
+
+    def add(self, view: View) -> None:
+        images, against = (
+            (view.translation, view.truth) if view.truth is not None else (view.reconstruction, view.source)
+        )
+        if images is None or against is None:
+            return
+        kind = "truth" if view.truth is not None else "reconstruction"
+        network = self.networks.setdefault(f"{view.direction}.{kind}", features.lpips_network(self.device))
+        network.update(images.float() / 127.5 - 1, against.float() / 127.5 - 1)
+
+    def scores(self) -> list[Score]:
+        texts = {
+            "truth": "{translation} against the truth, AlexNet",
+            "reconstruction": "{reconstruction} against {source}, AlexNet",
+        }
+        return [
+            Score(f"{key}", label(key, texts[key.partition(".")[2]]), {"lpips": float(network.compute())})
+            for key, network in self.networks.items()
+        ]
+
+
+class FcnScore(Quiet):
+    """Section 5.1.1 of the paper, for photographs A and label maps B.
+
+    G_B(B), photographs made from label maps, are read by a segmentation network; G_A(A), label maps made from
+    photographs, by the nearest colour of the palette. Both are compared with the true labels of that view.
+
+    Args:
+        labels: [N, H, W] train ids of the test images by domain: of "B", and of "A" where its views' labels are known.
+    """
+
+    def __init__(self, network: segmentation.SegmentationNetwork, labels: dict[str, Labels]) -> None:
+        self.network, self.labels = network, labels
+        self.matrices: dict[str, Counts] = {}
+
+    def add(self, view: View) -> None:
+        source = FORMULAS[view.direction]["source"]
+        if source not in self.labels:
+            return
+        truth = self.labels[source][view.first : view.first + len(view.source)]
+        if view.direction == "b2a":
+            found = segmentation.read_out(self.network, view.translation).cpu().numpy()
+        else:
+            found = nearest_labels(view.translation.permute(0, 2, 3, 1).cpu().numpy())
+        matrix = confusion_matrix(truth, found)
+        self.matrices[view.direction] = self.matrices.get(view.direction, 0) + matrix
+
+    def scores(self) -> list[Score]:
+        texts = {
+            "b2a.fcn": "labels -> photo, read by the segmentation network",
+            "a2b.fcn": "photo -> labels, read by the nearest colour",
+        }
+        return [
+            Score(f"{direction}.fcn", texts[f"{direction}.fcn"], SegmentationScores(matrix).means())
+            for direction, matrix in self.matrices.items()
+        ]
+
+
+class MetricMaker:
+    """Loads what metrics need, once, and makes them, anew for every pass.
+
+    Args:
+        names: which; each may be given once.
+        feature_source: see `features.feature_network`.
+        segmentation_file: the network of the metric fcn.
+        labels: of the test images, see `FcnScore`.
+
+    Raises UserError where a metric needs what is not there: a library, weights, a segmentation network.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[MetricName],
+        device: torch.device,
+        *,
+        feature_source: str = features.INCEPTION,
+        segmentation_file: Path | None = None,
+        labels: dict[str, Labels] | None = None,
+    ) -> None:
+        self.names, self.device, self.labels = names, device, labels
+        self.distances = [name for name in ("fid", "kid") if name in names]
+        self.network: nn.Module | None = None
+        self.title = "Inception-v3" if feature_source == features.INCEPTION else Path(feature_source).name
+        if self.distances:
+            self.network = features.feature_network(feature_source, device)
+        if "lpips" in names:
+            features.lpips_network(device)
+        self.judge: segmentation.SegmentationNetwork | None = None
+        if "fcn" in names:
+            if segmentation_file is None or labels is None:
+                raise UserError(
+                    "the metric fcn needs a network that reads labels: give --segmentation FILE, which "
+                    "`python -m cyclegan_fast.evaluate fcn` trains"
+                )
+            self.judge = segmentation.load_segmentation(segmentation_file)[0].to(device)
+
+    def __call__(self) -> list[Metric]:
+        simple: dict[str, type[Truth | Lookup | Reconstruction]] = {
+            "truth": Truth,
+            "lookup": Lookup,
+            "reconstruction": Reconstruction,
+        }
+        made: list[Metric] = [kind() for name, kind in simple.items() if name in self.names]
+        if self.network is not None:
+            made.append(FeatureDistance(self.network, self.title, self.distances))
+        if "lpips" in self.names:
+            made.append(Lpips(self.device))
+        if self.judge is not None and self.labels is not None:
+            made.append(FcnScore(self.judge, self.labels))
+        return made

@@ -1,0 +1,68 @@
+"""Scores of a generator: named values, what they are called, and the table that people read. Needs no PyTorch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a value is called and written; `better` is "higher" or "lower"."""
+
+    title: str
+    better: str
+    form: str
+
+
+METRICS = {
+    "psnr_db": Metric("PSNR, dB", "higher", ".2f"),
+    "ssim": Metric("SSIM", "higher", ".3f"),
+    "l1": Metric("L1", "lower", ".4f"),
+    "lpips": Metric("LPIPS", "lower", ".3f"),
+    "fid": Metric("FID", "lower", ".2f"),
+    "kid": Metric("KID", "lower", ".4f"),
+    "kid_std": Metric("KID std", "lower", ".4f"),
+    "per_pixel": Metric("per-pixel acc.", "higher", ".3f"),
+    "per_class": Metric("per-class acc.", "higher", ".3f"),
+    "class_iou": Metric("class IoU", "higher", ".3f"),
+}
+"""Every value that a score may hold. L1 is in [0, 1] of full scale, accuracies are shares."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row: what was compared with what, and the values that this gave."""
+
+    name: str
+    """for programs, such as "a2b.truth": direction and metric"""
+    label: str
+    """for people, such as "G_A(A) against the truth" """
+    values: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "label": self.label, **self.values}
+
+
+def scalars(scores: Sequence[Score]) -> dict[str, float]:
+    """All finite values by one name each, such as "a2b.truth.ssim": what a log and a choice of the best go by."""
+    named = {f"{score.name}.{key}": value for score in scores for key, value in score.values.items()}
+    return {name: value for name, value in named.items() if math.isfinite(value)}
+
+
+def is_better(name: str, value: float, than: float) -> bool:
+    """Whether `value` of a scalar such as "a2b.truth.ssim" is better than another of that name."""
+    return value > than if METRICS[name.rpartition(".")[2]].better == "higher" else value < than
+
+
+def table(scores: Sequence[Score]) -> str:
+    """The scores as aligned text, a row each; columns that no row has are left out, and a dash is no value."""
+    columns = [key for key in METRICS if any(key in score.values for score in scores)]
+    width = max((len(score.label) for score in scores), default=0)
+    widths = {key: max(8, len(METRICS[key].title)) for key in columns}
+    lines = ["  ".join([" " * width, *(f"{METRICS[key].title:>{widths[key]}}" for key in columns)])]
+    for score in scores:
+        cells = [f"{score.values[key]:{METRICS[key].form}}" if key in score.values else "-" for key in columns]
+        texts = [f"{cell:>{widths[key]}}" for key, cell in zip(columns, cells, strict=True)]
+        lines.append("  ".join([f"{score.label:{width}}", *texts]))
+    return "\n".join(lines)

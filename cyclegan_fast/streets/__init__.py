@@ -1,0 +1,1 @@
+"""What street_scenes.py draws streets with: layout, surfaces, materials, rendering."""
