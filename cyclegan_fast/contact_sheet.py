@@ -51,7 +51,7 @@ def draw_contact_sheet(
             continue
         for half, thumbnail in enumerate(pair):
             sheet.paste(thumbnail, (left + half * THUMBNAIL, top + (THUMBNAIL - thumbnail.height) // 2))
-        caption = _shortened(target.relative_to(common).as_posix(), font, pair_width)
+        caption = shortened(target.relative_to(common).as_posix(), font, pair_width)
         draw.text((left, top + THUMBNAIL + 2), caption, "black", font)
     return np.asarray(sheet)
 
@@ -67,7 +67,7 @@ def _thumbnails(pair: tuple[Path, Path]) -> tuple[Image.Image, Image.Image] | Un
     return ImageOps.contain(source, box), ImageOps.contain(translation, box)
 
 
-def _shortened(text: str, font: Font, width: int) -> str:
+def shortened(text: str, font: Font, width: int) -> str:
     """`text` with its beginning left out where it is wider than `width` pixels: a file's name is at the end."""
     whole = text
     while font.getlength(text) > width:

@@ -1,0 +1,214 @@
+"""`python -m cyclegan_fast.evaluate`: what a trained CycleGAN is worth, in one table, one JSON file and pictures."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from cyclegan_fast.command_line import parse_command
+from cyclegan_fast.config import DataConfig, MetricName
+from cyclegan_fast.errors import UserError, printable, run_command
+from cyclegan_fast.translate import RUNS, newest_run, trained_size
+from cyclegan_fast.translator import Direction
+
+PROGRAM = "python -m cyclegan_fast.evaluate"
+FCN = "fcn"
+
+
+@dataclass(frozen=True)
+class What:
+    """Which generators are judged, on which images, and where the result goes."""
+
+    checkpoint: Path | None = None
+    """a run's folder, a .pt file of one (such as checkpoints/best.pt), or bare weights of one generator; by default the
+    newest of runs/"""
+    data: Path | None = None
+    """folder with testA and testB, or Cityscapes as its archives unpack; by default what the run was trained on"""
+    direction: Direction = "a2b"
+    """what bare weights translate; a run has generators for both directions"""
+    size: int | None = None
+    """side of the square that images are resized to; by default what the run was trained with"""
+    images: int = 0
+    """test images of each domain that are used, the first ones; 0 for all"""
+    batch_size: int | None = None
+    """images translated at once; by default as many as make half a megapixel"""
+    device: str = "auto"
+    """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+    amp: bool = False
+    """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    out: Path | None = None
+    """folder for the results; by default evaluation/ in the run's folder, or beside the weights"""
+
+    def __post_init__(self) -> None:
+        if self.images < 0:
+            raise ValueError(f"--images must not be negative, got {self.images}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
+        if self.size is not None and (self.size < 16 or self.size % 4):
+            raise ValueError(f"--size must be a multiple of 4, at least 16, got {self.size}")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Measure a trained CycleGAN on test images: one table, one JSON file, and the worst and best images of each
+    direction. Any number of metrics share one pass over the images:
+
+    reconstruction: PSNR, SSIM and L1 of G_B(G_A(A)) against A, and of G_A(G_B(B)) against B.
+    truth: the same of translations against the true ones, where testA and testB are pairs, and of no translation.
+    lookup: the same of the best colour table that could be fitted to the truth.
+    fid, kid: distance of all translations to all real images in features of Inception-v3 (or of --features).
+    lpips: perceptual distance to the truth, or of reconstructions.
+    fcn: how well labels are read out of translations, for photographs A and label maps B (needs --segmentation).
+
+    `python -m cyclegan_fast.evaluate fcn` trains the network that reads labels, and prints the paper's FCN table.
+
+        python -m cyclegan_fast.evaluate --checkpoint runs/x
+        python -m cyclegan_fast.evaluate --checkpoint runs/x/checkpoints/best.pt --data FOLDER --metrics truth fid kid
+    """
+
+    what: Annotated[What, tyro.conf.arg(name="")]
+    metrics: tuple[MetricName, ...] = ("reconstruction", "truth")
+    """what to measure, one or more of the above"""
+    features: str = "inception"
+    """the network of fid and kid: "inception", a file of `evaluate fcn`, or a .pt2 file of torch.export.save"""
+    segmentation: Path | None = None
+    """the network of fcn: a file that `evaluate fcn` wrote"""
+    paired: bool | None = None
+    """whether images of testA and testB with the same name show the same view; by default only where the names or the
+    data set say so"""
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise ValueError("--metrics needs one metric at least")
+
+
+class Subject:
+    """The generators, the images and the device of one evaluation, loaded."""
+
+    def __init__(self, what: What, paired: bool | None = None) -> None:
+        import torch
+        from torch import nn
+
+        from cyclegan_fast.checkpoint import load_generator
+        from cyclegan_fast.device import choose_device, working_dtype
+        from cyclegan_fast.domains import open_test_sets
+
+        self.what = what
+        self.notes: list[str] = []
+        self.path = what.checkpoint or newest_run(RUNS)
+        self.device = choose_device(what.device)
+        self.dtype, remark = working_dtype(self.device, what.amp, "auto")
+        self.notes += [remark] if remark else []
+        self.generators: dict[Direction, nn.Module] = {}
+        directions: tuple[Direction, ...] = ("a2b", "b2a")
+        for direction in directions:
+            network, self.config, self.file = load_generator(self.path, direction, self.notes)
+            if self.config or direction == what.direction:
+                placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
+                self.generators[direction] = placed.eval().requires_grad_(False)
+        self.notes = list(dict.fromkeys(self.notes))
+        self.size = what.size or trained_size(self.config, self.path)
+        self.data = what.data or self._trained_on()
+        settings = DataConfig(data=self.data, load_size=self.size, crop_size=self.size, paired=paired)
+        self.tests, warnings = open_test_sets(settings)
+        self.notes += warnings
+
+    def _trained_on(self) -> Path | None:
+        """The data of the run; None for the embedded photographs. Raises UserError where it is not known or gone."""
+        if not self.config:
+            raise UserError(f"{self.path} does not say what it was trained on: give --data FOLDER")
+        named = self.config.get("data", {}).get("data")
+        if named is not None and not Path(named).is_dir():
+            raise UserError(f"{self.path} was trained on {named}, which is not there any more: give --data FOLDER")
+        return Path(named) if named is not None else None
+
+    @property
+    def out(self) -> Path:
+        if self.what.out is not None:
+            return self.what.out
+        run = self.path if self.path.is_dir() else self.path.parent
+        return (run.parent if run.name == "checkpoints" else run) / "evaluation"
+
+    def __str__(self) -> str:
+        from cyclegan_fast.device import describe, name_of
+
+        data = self.data or "the embedded photographs"
+        return f"{self.file} on {data} at {self.size}x{self.size}; {describe(self.device)}, {name_of(self.dtype)}"
+
+    def origin(self) -> dict[str, Any]:
+        """What the figures of a JSON file are of."""
+        import torch
+
+        from cyclegan_fast.device import describe, name_of
+        from cyclegan_fast.version import __version__
+
+        return {
+            "checkpoint": str(self.file),
+            "data": str(self.data) if self.data else "embedded photographs",
+            "size": self.size,
+            "device": describe(self.device),
+            "dtype": name_of(self.dtype),
+            "versions": {"cyclegan_fast": __version__, "torch": torch.__version__},
+        }
+
+
+def evaluate(command: CommandLine) -> int:
+    """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
+    subject = Subject(command.what, command.paired)
+    from cyclegan_fast import evaluation
+    from cyclegan_fast.domains import label_maps
+    from cyclegan_fast.evaluation_sheet import write_sheets
+    from cyclegan_fast.files import write_atomically
+    from cyclegan_fast.metrics import MetricMaker
+    from cyclegan_fast.score_table import table
+
+    make_metrics = MetricMaker(
+        command.metrics,
+        subject.device,
+        feature_source=command.features,
+        segmentation_file=command.segmentation,
+        labels=label_maps(subject.tests, subject.size) if "fcn" in command.metrics else None,
+    )
+    print(subject)
+    found = evaluation.evaluate(
+        subject.generators,
+        subject.tests,
+        make_metrics(),
+        device=subject.device,
+        count=command.what.images,
+        batch_size=command.what.batch_size,
+    )
+    if not found.scores:
+        raise UserError(f"nothing could be scored: {'; '.join(found.notes)}")
+    print(table(found.scores))
+    for note in [*subject.notes, *found.notes]:
+        print(f"note: {printable(note)}")
+    subject.out.mkdir(parents=True, exist_ok=True)
+    result = {
+        **subject.origin(),
+        "images": found.counts,
+        "rows": [score.to_dict() for score in found.scores],
+        "notes": [*subject.notes, *found.notes],
+    }
+    written = [subject.out / "evaluation.json"]
+    write_atomically(written[0], json.dumps(result, indent=2).encode())
+    written += write_sheets(subject.out, found, subject.generators, subject.tests, subject.device)
+    print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == [FCN]:
+        from cyclegan_fast.fcn_score import FcnCommandLine, evaluate_fcn
+
+        return run_command(lambda: evaluate_fcn(parse_command(FcnCommandLine, f"{PROGRAM} {FCN}", given[1:])))
+    return run_command(lambda: evaluate(parse_command(CommandLine, PROGRAM, given)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

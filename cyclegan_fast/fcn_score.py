@@ -1,0 +1,253 @@
+"""`python -m cyclegan_fast.evaluate fcn`: the paper's scores for photographs (A) and label maps (B).
+
+Zhu et al. 2017, section 5.1.1: how well a network that was trained on real photographs reads the labels out of
+photographs that were made from label maps; and how well label maps that were made from photographs are.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from cyclegan_fast import evaluation, segmentation
+from cyclegan_fast.cityscapes import CLASSES, Labels, colours_of, find_training_labels, nearest_labels, read_labels
+from cyclegan_fast.device import working_dtype
+from cyclegan_fast.domains import held_out_preparation, label_maps
+from cyclegan_fast.errors import UserError, printable
+from cyclegan_fast.evaluate import Subject, What
+from cyclegan_fast.evaluation_sheet import caption, sheet
+from cyclegan_fast.files import write_atomically
+from cyclegan_fast.image_folder import Images
+from cyclegan_fast.images import UnreadableImage, read_image, write_image
+from cyclegan_fast.metrics import FcnScore
+from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.score_table import Score, table
+from cyclegan_fast.segmentation import Examples, SegmentationNetwork, SegmentationTraining
+from cyclegan_fast.segmentation_scores import SegmentationScores, confusion_matrix
+
+FOLDER = Path("runs/segmentation")
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class FcnCommandLine:
+    """Score translations between street photographs (domain A) and label maps (domain B) as the paper's tables 2 and 3
+    do: per-pixel accuracy, per-class accuracy and class IoU as Cityscapes defines them.
+
+    Labels -> photo: a segmentation network reads generated photographs; beside it stand what the same network reads in
+    real photographs, and what that agrees with the labels of other views. Photo -> labels: generated label maps are
+    read by the nearest colour. The network is trained once on the real training photographs and kept; it needs their
+    labels in trainA_labels (street_scenes writes them), in Cityscapes' own folders, or in --labels.
+
+        python -m cyclegan_fast.street_scenes streets --size 64
+        python -m cyclegan_fast.train --data streets --preset demo
+        python -m cyclegan_fast.evaluate fcn
+    """
+
+    what: Annotated[What, tyro.conf.arg(name="")]
+    segmentation: Path | None = None
+    """file of the segmentation network; it is trained and written there where there is none yet; by default a name in
+    runs/segmentation/ that is made from the data, the size and the settings below"""
+    labels: Path | None = None
+    """folder with the label maps of the photographs in trainA, under the same names"""
+    segmentation_epochs: int = 60
+    """passes over the photographs that the network is trained for"""
+    segmentation_width: int = 16
+    """channels of the network at full size"""
+    segmentation_seed: int = 0
+    """fixes its weights, order and augmentation"""
+
+    @property
+    def training(self) -> SegmentationTraining:
+        return SegmentationTraining(
+            epochs=self.segmentation_epochs, width=self.segmentation_width, seed=self.segmentation_seed
+        )
+
+    def __post_init__(self) -> None:
+        self.training  # noqa: B018  # refuses values that make no sense
+
+
+def evaluate_fcn(command: FcnCommandLine) -> int:
+    """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; returns the exit status."""
+    subject = Subject(command.what, paired=True)
+    segmentation.check_size(subject.size)
+    labels = label_maps(subject.tests, subject.size)
+    print(subject)
+    network, file = judge(command, subject)
+    metric = FcnScore(network, labels)
+    evaluation.evaluate(
+        subject.generators,
+        subject.tests,
+        [metric],
+        device=subject.device,
+        count=command.what.images,
+        batch_size=command.what.batch_size,
+    )
+    found = Findings.of(subject, network, metric, labels, command.what.images)
+    print(found)
+    for note in subject.notes:
+        print(f"note: {printable(note)}")
+    subject.out.mkdir(parents=True, exist_ok=True)
+    written = [subject.out / "fcn.json", subject.out / "fcn.jpg"]
+    result = {**subject.origin(), "segmentation": str(file), **found.to_dict()}
+    write_atomically(written[0], json.dumps(result, indent=2).encode())
+    write_image(fcn_sheet(subject, network), written[1], quality=92)
+    print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+# --- the judge -----------------------------------------------------------------------------------------------------
+
+
+def judge(command: FcnCommandLine, subject: Subject) -> tuple[SegmentationNetwork, Path]:
+    """The segmentation network, trained on the real photographs where no file holds one yet."""
+    if command.segmentation is not None and command.segmentation.exists():
+        network, origin = segmentation.load_segmentation(command.segmentation)
+        print(f"read by {command.segmentation}, trained for {origin['training']['epochs']} epochs")
+        return network.to(subject.device), command.segmentation
+    if subject.data is None:
+        raise UserError("the embedded photographs have no label maps: give --data FOLDER, such as one of street_scenes")
+    examples = read_examples(subject.data, subject.size, command.labels)
+    training = command.training
+    stamp = f"{subject.data.name}-{subject.size}-{examples.fingerprint[:8]}"
+    name = f"{stamp}-{training.width}x{training.epochs}-{training.seed}.pt"
+    file = command.segmentation or FOLDER / name
+    if file.exists():
+        print(f"read by {file}")
+        return segmentation.load_segmentation(file)[0].to(subject.device), file
+    dtype, _ = working_dtype(subject.device, True, "auto")
+    if dtype == torch.float16:
+        dtype = torch.float32  # no loss scaling here
+    print(f"training a segmentation network on {len(examples.photographs)} real photographs, for {file}")
+    return segmentation.Trainer(examples, training, file, subject.device, dtype).run(), file
+
+
+def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
+    """The labelled training photographs of a data set at size x size; raises UserError where there are none."""
+    prepare = held_out_preparation(size)
+    photographs: list[Pixels] = []
+    labels: list[Labels] = []
+    for pair in tqdm(
+        find_training_labels(data, folder), desc="reading labelled photographs", unit="image", leave=False
+    ):
+        try:
+            photographs.append(np.asarray(prepare(read_image(pair.photograph))))
+        except UnreadableImage as error:
+            raise UserError(str(error)) from error
+        labels.append(read_labels(pair.labels, size))
+    return Examples(np.stack(photographs), np.stack(labels))
+
+
+# --- what was found ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Confusion matrices by what was read: "generated", "real", "shuffled" photographs, and generated label "maps"."""
+
+    scores: dict[str, SegmentationScores]
+
+    LABELS: ClassVar = {
+        "generated": "generated photographs, G_B(B)",
+        "real": "real photographs",
+        "shuffled": "real photographs, against the labels of other views",
+        "maps": "generated label maps, G_A(A)",
+    }
+
+    @staticmethod
+    def of(
+        subject: Subject, network: SegmentationNetwork, metric: FcnScore, labels: dict[str, Labels], count: int
+    ) -> "Findings":
+        """Adds to what a pass gave `metric` what the network reads in the real photographs."""
+        assert subject.tests.A is not None  # the test set is one of pairs
+        photographs = evaluation.first(subject.tests.A.images, count)
+        read = read_all(network, photographs, subject.device)
+        truth = labels["A"][: len(photographs)]
+        others = np.roll(truth, 1, axis=0)
+        matrices = {"real": confusion_matrix(truth, read)}
+        if len(truth) > 1:
+            matrices["shuffled"] = confusion_matrix(others, read)
+        if "b2a" in metric.matrices:
+            matrices["generated"] = metric.matrices["b2a"]
+        if "a2b" in metric.matrices:
+            matrices["maps"] = metric.matrices["a2b"]
+        return Findings({key: SegmentationScores(matrices[key]) for key in Findings.LABELS if key in matrices})
+
+    def __str__(self) -> str:
+        rows = [Score(f"b2a.{key}", self.LABELS[key], found.means()) for key, found in self.scores.items()]
+        return f"{table(rows)}\n\n{self.by_class()}"
+
+    def by_class(self) -> str:
+        """Accuracy and IoU of every class that is there, a row each, most frequent first."""
+        shares = self.scores["real"].by_class()
+        names = sorted(shares, key=lambda name: -shares[name]["share"])
+        titles = {"generated": "generated photographs", "real": "real photographs", "maps": "generated label maps"}
+        shown = {key: self.scores[key].by_class() for key in titles if key in self.scores}
+        lines = [f"{'accuracy / IoU':<16}{'pixels':>8}" + "".join(f"{titles[key]:>24}" for key in shown)]
+        for name in names:
+            cells = "".join(
+                f"{values[name]['accuracy']:>15.3f} / {values[name]['iou']:.3f} " for values in shown.values()
+            )
+            lines.append(f"{name:<16}{shares[name]['share']:>8.1%}{cells}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rows": [
+                {
+                    "name": key,
+                    "label": self.LABELS[key],
+                    **found.means(),
+                    "absent_classes_as_0": found.as_original(),
+                    "by_class": found.by_class(),
+                    "confusion": found.matrix.tolist(),
+                }
+                for key, found in self.scores.items()
+            ],
+            "classes": [row.name for row in CLASSES],
+        }
+
+
+def read_all(network: SegmentationNetwork, photographs: Images, device: torch.device) -> Labels:
+    """Train ids [N, H, W] that the network reads in all of a list of photographs."""
+    starts = range(0, len(photographs), 16)
+    batches = (range(start, min(start + 16, len(photographs))) for start in starts)
+    found = [
+        segmentation.read_out(network, evaluation.stacked(photographs, batch, device)).cpu().numpy()
+        for batch in tqdm(batches, total=len(starts), desc="reading real photographs", unit="batch", leave=False)
+    ]
+    return np.concatenate(found)
+
+
+@torch.no_grad()
+def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
+    """Some test views: label maps, the photographs made of them, what is read in these; and the other way round."""
+    A, B = subject.tests.A, subject.tests.B
+    assert A is not None  # both are there in a test set of pairs
+    assert B is not None
+    assert A.truth is not None
+    count = min(SHOWN, len(A.images))
+    places = [index * len(A.images) // count for index in range(count)]
+    photographs, maps = (evaluation.stacked(images, places, subject.device) for images in (A.images, A.truth))
+    rows = {"label map B": maps}
+    if "b2a" in subject.generators:
+        generated = evaluation.translated(subject.generators["b2a"], maps)
+        rows |= {"G_B(B)": generated, "read in G_B(B)": drawn(segmentation.read_out(network, generated))}
+    rows |= {"photograph A": photographs, "read in A": drawn(segmentation.read_out(network, photographs))}
+    if "a2b" in subject.generators:
+        made = evaluation.translated(subject.generators["a2b"], photographs)
+        nearest = torch.from_numpy(nearest_labels(made.permute(0, 2, 3, 1).cpu().numpy()))
+        rows |= {"G_A(A)": made, "nearest colours": drawn(nearest)}
+    pictures = [images.permute(0, 2, 3, 1).cpu().numpy() for images in rows.values()]
+    columns = [(caption(A.images, place), [row[index] for row in pictures]) for index, place in enumerate(places)]
+    return sheet(f"{subject.path}: {count} of {len(A.images)} test views", list(rows), columns)
+
+
+def drawn(labels: torch.Tensor) -> torch.Tensor:
+    """Train ids [N, H, W] in their colours, uint8 [N, 3, H, W]."""
+    return torch.from_numpy(colours_of(labels.cpu().numpy())).permute(0, 3, 1, 2)
