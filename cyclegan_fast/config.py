@@ -9,9 +9,13 @@ from cyclegan_fast.losses import GanLoss
 from kernels import Impl
 
 Preset = Literal["demo", "paper128", "paper256"]
+Task = Literal[
+    "style-transfer", "object-transfiguration", "season-transfer", "photo-from-painting", "photo-enhancement"
+]
 Generator = Literal["resnet_9", "resnet_6"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 CudaGraph = Literal["auto", "on", "off"]
+Pairs = Literal["auto", "yes", "no"]
 AmpDtype = Literal["auto", "bfloat16", "float16"]
 MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips", "fcn"]
 
@@ -53,12 +57,13 @@ class DataConfig:
     """folder for decoded images that do not fit in memory, for later runs too; by default ~/.cache/cyclegan-fast"""
     strict: bool = False
     """stop at the first image that cannot be read, instead of leaving it out"""
-    paired: bool | None = None
+    pairs: Pairs = "auto"
     """whether images of testA and testB with the same name show the same view, so that translations are scored against
-    the truth; by default only where the names or the data set say so"""
+    the truth; "auto" where the data set says so, or names that end in _A and _B"""
 
     def __post_init__(self) -> None:
         _require_choice("preprocess", self.preprocess, Preprocess)
+        _require_choice("pairs", self.pairs, Pairs)
         for name, smallest in (
             ("load_size", SMALLEST_SIDE),
             ("crop_size", SMALLEST_SIDE),
@@ -286,6 +291,28 @@ PRESETS: dict[Preset, Config] = {
     "paper128": Config(data=DataConfig(load_size=143, crop_size=128), networks=NetworkConfig(generator="resnet_6")),
     "paper256": Config(),
 }
+
+
+def _task(*, identity: float, preprocess: Preprocess = "resize_and_crop", load_size: int = 286) -> Config:
+    return Config(
+        data=DataConfig(preprocess=preprocess, load_size=load_size), loss=LossConfig(lambda_identity=identity)
+    )
+
+
+TASKS: dict[Task, Config] = {
+    "style-transfer": _task(identity=0.0),
+    "object-transfiguration": _task(identity=0.0),
+    "season-transfer": _task(identity=0.0),
+    "photo-from-painting": _task(identity=0.5, preprocess="crop"),
+    "photo-enhancement": _task(identity=0.5, load_size=360),
+}
+"""The applications of Zhu et al. 2017, section 5.2, with the settings of their appendix 7.1.
+
+All train 9 blocks on 256x256 for 100 epochs and 100 more of decay, with a cycle weight of 10. Paintings and photographs
+are cropped from the originals at random and have an identity loss of half the cycle weight; so have flower photographs,
+which are scaled to 360x360; the others have none. (The generators that the authors published were trained later, with
+an identity loss of 0.5 throughout: --lambda-identity 0.5.)
+"""
 
 
 def to_dict(config: Config) -> dict[str, Any]:

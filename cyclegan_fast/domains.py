@@ -128,7 +128,7 @@ class DomainReader:
     def test_sets(self) -> "TestSets":
         """testA and testB as far as they are there, resized to the crop's square, with the truth if they are pairs.
 
-        Raises UserError where they must be pairs (`paired`) and are not.
+        Raises UserError where they must be pairs (`pairs` is "yes") and are not.
         """
         prepare = held_out_preparation(self.config.crop_size)
         found = {
@@ -142,17 +142,20 @@ class DomainReader:
         return TestSets(HeldOut(A, Selected(B, of_A)), HeldOut(B, Selected(A, of_B)), note)
 
     def _are_pairs(self, A: ImageFolder | None, B: ImageFolder | None) -> tuple[bool, str | None]:
-        wanted = self.config.paired
+        wanted = self.config.pairs
         if A is None or B is None:
-            if wanted:
-                raise UserError(f"--paired: {self.root} needs images in both testA and testB")
+            if wanted == "yes":
+                raise UserError(f"{self.root} needs images in both testA and testB, which are to be pairs")
             return False, None
-        if wanted is not None:
-            return wanted, None
+        if wanted != "auto":
+            return wanted == "yes", None
         if is_cityscapes(self.root) or (self.root / STREETS).exists() or names_say_pairs(A.files, B.files):
             return True, None
         if {*map(pair_key, A.files)} == {*map(pair_key, B.files)}:
-            return False, f"testA and testB of {self.root} have the same names: if they are pairs, --paired scores them"
+            return (
+                False,
+                f"testA and testB of {self.root} have the same names: if they are pairs, --pairs yes scores them",
+            )
         return False, None
 
 

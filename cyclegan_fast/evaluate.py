@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.config import DataConfig, MetricName
+from cyclegan_fast.config import DataConfig, MetricName, Pairs
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.translate import RUNS, newest_run, trained_size
 from cyclegan_fast.translator import Direction
@@ -77,9 +77,9 @@ class CommandLine:
     """the network of fid and kid: "inception", a file of `evaluate fcn`, or a .pt2 file of torch.export.save"""
     segmentation: Path | None = None
     """the network of fcn: a file that `evaluate fcn` wrote"""
-    paired: bool | None = None
-    """whether images of testA and testB with the same name show the same view; by default only where the names or the
-    data set say so"""
+    pairs: Pairs = "auto"
+    """whether images of testA and testB with the same name show the same view; "auto" where the data set says so, or
+    names that end in _A and _B"""
 
     def __post_init__(self) -> None:
         if not self.metrics:
@@ -89,7 +89,7 @@ class CommandLine:
 class Subject:
     """The generators, the images and the device of one evaluation, loaded."""
 
-    def __init__(self, what: What, paired: bool | None = None) -> None:
+    def __init__(self, what: What, pairs: Pairs = "auto") -> None:
         import torch
         from torch import nn
 
@@ -113,7 +113,7 @@ class Subject:
         self.notes = list(dict.fromkeys(self.notes))
         self.size = what.size or trained_size(self.config, self.path)
         self.data = what.data or self._trained_on()
-        settings = DataConfig(data=self.data, load_size=self.size, crop_size=self.size, paired=paired)
+        settings = DataConfig(data=self.data, load_size=self.size, crop_size=self.size, pairs=pairs)
         self.tests, warnings = open_test_sets(settings)
         self.notes += warnings
 
@@ -158,7 +158,7 @@ class Subject:
 
 def evaluate(command: CommandLine) -> int:
     """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
-    subject = Subject(command.what, command.paired)
+    subject = Subject(command.what, command.pairs)
     from cyclegan_fast import evaluation
     from cyclegan_fast.domains import label_maps
     from cyclegan_fast.evaluation_sheet import write_sheets

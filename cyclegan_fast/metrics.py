@@ -9,6 +9,7 @@ lpips        a translation with the truth, else a reconstruction   LPIPS
 fcn          labels read out of translations with the true labels  accuracies, class IoU
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,7 +236,9 @@ def distances(real: Tensor, fake: Tensor, which: Sequence[str]) -> dict[str, flo
     if "kid" in which:
         size = min(KID_SUBSET, len(real), len(fake))
         several = size < max(len(real), len(fake))
-        with torch.random.fork_rng(devices=[]):  # training's own random numbers stay as they are
+        # Training's own random numbers stay as they are. The warning is that features are kept: they are small.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save")
             torch.manual_seed(0)
             kid = KernelInceptionDistance(given, subsets=100 if several else 1, subset_size=size)
             kid.update(real.double(), real=True)

@@ -11,7 +11,7 @@ from typing import Annotated, get_args
 import tyro
 import yaml
 
-from cyclegan_fast.config import PRESETS, Config, Preset, from_dict, to_dict
+from cyclegan_fast.config import PRESETS, TASKS, Config, Preset, Task, from_dict, to_dict
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
 
@@ -38,6 +38,8 @@ class _CommandLine:
     settings: Annotated[Config, tyro.conf.arg(name="")]
     preset: Preset
     """settings to start from: demo (64x64, small networks; without --data), paper128, paper256 (with --data)"""
+    task: Task | None = None
+    """start from what the paper set for an application instead: identity weight, sizes, epochs; needs --data"""
     config: Path | None = None
     """start from this YAML file instead, such as the config.yaml of a run; flags given beside it replace its values"""
 
@@ -50,22 +52,29 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset))
+    first.add_argument("--task", choices=get_args(Task))
     first.add_argument("--config", type=Path)
     first.add_argument("--data")
     chosen, _ = first.parse_known_args(arguments)
-    if chosen.config and chosen.preset:
-        raise UserError("--config and --preset both say what to start from: give one of them")
+    starts = [flag for flag in ("config", "preset", "task") if getattr(chosen, flag)]
+    if len(starts) > 1:
+        raise UserError(f"{' and '.join(f'--{flag}' for flag in starts)} all say what to start from: give one of them")
+    if chosen.task and not chosen.data:
+        raise UserError(
+            f"--task {chosen.task} needs --data FOLDER with images of that task: `python -m cyclegan_fast.download "
+            "--list` names the authors' data sets"
+        )
     preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
-    start = load(chosen.config) if chosen.config else PRESETS[preset]
+    start = load(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
     try:
         command_line = tyro.cli(
             _CommandLine,
             prog="python -m cyclegan_fast.train",
             description=inspect.cleandoc(Config.__doc__ or ""),
             args=arguments,
-            default=_CommandLine(settings=start, preset=preset, config=chosen.config),
+            default=_CommandLine(settings=start, preset=preset, task=chosen.task, config=chosen.config),
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    return command_line.settings, chosen.config.stem if chosen.config else preset
+    return command_line.settings, chosen.config.stem if chosen.config else chosen.task or preset

@@ -125,11 +125,11 @@ def test_workers_and_cache_change_no_pixel(folder: Path, changes: dict[str, floa
 
 
 def test_warnings_say_where_images_are_kept_that_do_not_fit_in_memory(folder: Path, tmp_path: Path) -> None:
-    assert opened(folder, paired=False).warnings == []
-    kept = opened(folder, paired=False, cache_gib=0.0, cache_dir=tmp_path / "disk")
+    assert opened(folder, pairs="no").warnings == []
+    kept = opened(folder, pairs="no", cache_gib=0.0, cache_dir=tmp_path / "disk")
     assert len(list((tmp_path / "disk").glob("*.pixels"))) == len(kept.warnings) == 4
     (tmp_path / "file").touch()
-    refused = opened(folder, paired=False, cache_gib=0.0, cache_dir=tmp_path / "file")
+    refused = opened(folder, pairs="no", cache_gib=0.0, cache_dir=tmp_path / "file")
     for name, where, why in zip(("trainA", "trainB", "testA", "testB"), kept.warnings, refused.warnings, strict=True):
         assert f"{folder / name}, 0.00 GiB, are kept in {tmp_path / 'disk'}" in where
         assert f"{folder / name} do not fit in 0.00 GiB of memory" in why
@@ -141,8 +141,8 @@ def test_test_images_are_pairs_only_where_somebody_says_so(folder: Path) -> None
     plain = opened(folder)
     assert plain.tests.A is not None
     assert plain.tests.A.truth is None  # the same numbers alone are no pairs
-    assert "--paired" in plain.warnings[0]
-    said = opened(folder, paired=True).tests
+    assert "--pairs yes" in plain.warnings[0]
+    said = opened(folder, pairs="yes").tests
     assert said.A is not None
     assert said.B is not None
     assert said.A.truth is not None
@@ -154,13 +154,13 @@ def test_test_images_are_pairs_only_where_somebody_says_so(folder: Path) -> None
     by_name = opened(folder).tests
     assert by_name.B is not None
     assert by_name.B.truth is not None
-    assert opened(folder, paired=False).tests.B.truth is None  # type: ignore[union-attr]  # it is there
+    assert opened(folder, pairs="no").tests.B.truth is None  # type: ignore[union-attr]  # it is there
 
 
 def test_pairs_without_a_partner_are_named(folder: Path) -> None:
     (folder / "testA" / "1.png").rename(folder / "testA" / "lonely.png")
     with pytest.raises(UserError, match=r"2 images.*without a partner: .*testA/lonely.png, .*testB/1.png"):
-        opened(folder, paired=True)
+        opened(folder, pairs="yes")
 
 
 def test_an_epoch_can_be_entered_in_its_middle(folder: Path) -> None:
