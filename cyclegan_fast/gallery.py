@@ -184,14 +184,18 @@ def evaluation_charts(run: Path) -> list[dict[str, Any]]:
             values = [number(section(report, "values").get(name)) for report in found]
             curve = (steps, [float(f"{value:.4g}") if math.isfinite(value) else None for value in values])
             lines.append({"name": name.rpartition(".")[0], "raw": curve, "smooth": curve})
-        # A chart has four colours; of more lines those of translations matter most.
-        lines.sort(
-            key=lambda line: any(word in str(line["name"]) for word in ("untranslated", "lookup", "reconstruction"))
-        )
+        # A chart has four colours: translations first, then what they are compared with.
+        lines.sort(key=lambda line: rank_of(str(line["name"])))
         if lines:
             panel = {"title": f"Test images: {metric.title}", "unit": f"{metric.better} is better", "lines": lines[:4]}
             panels.append(panel | ({"best": best[-1]} if best else {}))
     return panels
+
+
+def rank_of(name: str) -> int:
+    """Of more curves than a chart has colours the first are drawn: those of translations before reconstructions."""
+    kind = name.rpartition(".")[2]
+    return {"reconstruction": 1, "untranslated": 2, "lookup": 3}.get(kind, 0)
 
 
 def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], step: int, ended: bool) -> dict[str, Any]:

@@ -211,6 +211,26 @@ def test_charts_show_the_numbers_of_the_file(run: Path) -> None:
     assert page.data["epochs"] == [[25, 1], [125, 2], [225, 3]]
 
 
+def test_evaluations_get_a_chart_for_each_metric_and_the_best_step_is_marked(run: Path) -> None:
+    names = ("a2b.truth", "b2a.truth", "a2b.untranslated", "a2b.reconstruction", "b2a.reconstruction")
+    evaluations = [
+        {"step": step, "best": step < 300, "values": {f"{name}.ssim": step / 1000 for name in names} | {HOSTILE: 1.0}}
+        for step in (100, 200, 300)
+    ]
+    (run / "evaluations.jsonl").write_text(lines([*evaluations, {"step": 400, "values": 3}]))
+    chart, *_ = Page(run).data["charts"]
+    assert chart["title"] == "Test images: SSIM"
+    assert chart["unit"] == "higher is better"
+    assert chart["best"] == 200
+    assert [line["name"] for line in chart["lines"]] == [
+        "a2b.truth",
+        "b2a.truth",
+        "a2b.reconstruction",
+        "b2a.reconstruction",
+    ]
+    assert chart["lines"][0]["raw"] == [[100, 200, 300], [0.1, 0.2, 0.3]]
+
+
 def test_only_lsgan_has_the_level_at_which_a_discriminator_cannot_tell(run: Path) -> None:
     assert [chart.get("reference") for chart in Page(run).data["charts"]] == [0.25, 0.25, None, None, None, None]
     (run / "config.yaml").write_text("loss: {gan_loss: hinge}")
@@ -370,7 +390,7 @@ def test_a_line_that_is_still_being_written_is_passed_over(run: Path) -> None:
 )
 def test_any_file_may_be_missing_or_damaged(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
-        for name in ("config.yaml", "metrics.jsonl", "results.json"):
+        for name in ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "results.json"):
             (tmp_path / name).write_bytes(content)
         (tmp_path / "samples").mkdir()
         (tmp_path / "samples" / "step_00000100_A.png").write_bytes(content)
