@@ -275,7 +275,7 @@ class Training:
         write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
         self.refresh_gallery(at_once=True)
         lines = [f"{self.log.step} steps in {training_s:.0f} s, {peak:.2f} GiB of memory at most"]
-        lines += ["means over held-out images:", table(found.scores)] if found.scores else []
+        lines += ["held-out images:", table(found.scores)] if found.scores else []
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
