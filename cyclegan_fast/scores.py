@@ -27,7 +27,8 @@ class Similarity:
 def similarity(images: Tensor, truth: Tensor) -> Similarity:
     """Compare uint8 [N, 3, H, W] with as many others, on their device and in float64.
 
-    SSIM is that of Wang et al. 2004 with their Gaussian window of 11 pixels; identical images have 100 dB.
+    SSIM is that of Wang et al. 2004 with their Gaussian window of 11 pixels, averaged over the whole picture, which is
+    continued by reflection (scikit-image leaves out a border of 5 pixels). Identical images have 100 dB.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

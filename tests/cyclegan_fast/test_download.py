@@ -334,7 +334,14 @@ def test_ctrl_c_keeps_what_was_fetched(server: Server, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cyclegan_fast.download", "horse2zebra", "--from", server.address]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "no_proxy": "*"}
     partial = tmp_path / "data/.horse2zebra.zip.partial"
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 20
     while not (partial.exists() and partial.stat().st_size == 3000) and time.monotonic() < deadline:
         time.sleep(0.01)
