@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.config import DataConfig, MetricName, Pairs
@@ -53,24 +51,24 @@ class What:
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class CommandLine(What):
     """Measure a trained CycleGAN on test images: one table, one JSON file, and the worst and best images of each
     direction. Any number of metrics share one pass over the images:
 
-    reconstruction: PSNR, SSIM and L1 of G_B(G_A(A)) against A, and of G_A(G_B(B)) against B.
-    truth: the same of translations against the true ones, where testA and testB are pairs, and of no translation.
-    lookup: the same of the best colour table that could be fitted to the truth.
-    fid, kid: distance of all translations to all real images in features of Inception-v3 (or of --features).
-    lpips: perceptual distance to the truth, or of reconstructions.
-    fcn: how well labels are read out of translations, for photographs A and label maps B (needs --segmentation).
+        reconstruction  PSNR, SSIM and L1 of G_B(G_A(A)) against A, and of G_A(G_B(B)) against B
+        truth           the same of translations against the true ones, where testA and testB are pairs
+        lookup          the same of the best colour table that could be fitted to the truth
+        fid, kid        distance of all translations to all real images, in features of a network
+        lpips           perceptual distance to the truth, or of reconstructions where it is not known
+        fcn             how well labels are read out of translations: photographs A, label maps B
 
-    `python -m cyclegan_fast.evaluate fcn` trains the network that reads labels, and prints the paper's FCN table.
+    `python -m cyclegan_fast.evaluate fcn` trains the network that reads labels and prints the paper's FCN table; it has
+    its own --help.
 
         python -m cyclegan_fast.evaluate --checkpoint runs/x
         python -m cyclegan_fast.evaluate --checkpoint runs/x/checkpoints/best.pt --data FOLDER --metrics truth fid kid
     """
 
-    what: Annotated[What, tyro.conf.arg(name="")]
     metrics: tuple[MetricName, ...] = ("reconstruction", "truth")
     """what to measure, one or more of the above"""
     features: str = "inception"
@@ -82,6 +80,7 @@ class CommandLine:
     names that end in _A and _B"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.metrics:
             raise ValueError("--metrics needs one metric at least")
 
@@ -158,7 +157,7 @@ class Subject:
 
 def evaluate(command: CommandLine) -> int:
     """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
-    subject = Subject(command.what, command.pairs)
+    subject = Subject(command, command.pairs)
     from cyclegan_fast import evaluation
     from cyclegan_fast.domains import label_maps
     from cyclegan_fast.evaluation_sheet import write_sheets
@@ -179,8 +178,8 @@ def evaluate(command: CommandLine) -> int:
         subject.tests,
         make_metrics(),
         device=subject.device,
-        count=command.what.images,
-        batch_size=command.what.batch_size,
+        count=command.images,
+        batch_size=command.batch_size,
     )
     if not found.scores:
         raise UserError(f"nothing could be scored: {'; '.join(found.notes)}")

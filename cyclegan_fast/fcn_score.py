@@ -7,11 +7,10 @@ photographs that were made from label maps; and how well label maps that were ma
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import tyro
 from tqdm import tqdm
 
 from cyclegan_fast import evaluation, segmentation
@@ -35,7 +34,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True)
-class FcnCommandLine:
+class FcnCommandLine(What):
     """Score translations between street photographs (domain A) and label maps (domain B) as the paper's tables 2 and 3
     do: per-pixel accuracy, per-class accuracy and class IoU as Cityscapes defines them.
 
@@ -45,11 +44,10 @@ class FcnCommandLine:
     labels in trainA_labels (street_scenes writes them), in Cityscapes' own folders, or in --labels.
 
         python -m cyclegan_fast.street_scenes streets --size 64
-        python -m cyclegan_fast.train --data streets --preset demo
+        python -m cyclegan_fast.train --data streets --preset demo --load-size 64
         python -m cyclegan_fast.evaluate fcn
     """
 
-    what: Annotated[What, tyro.conf.arg(name="")]
     segmentation: Path | None = None
     """file of the segmentation network; it is trained and written there where there is none yet; by default a name in
     runs/segmentation/ that is made from the data, the size and the settings below"""
@@ -69,12 +67,13 @@ class FcnCommandLine:
         )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.training  # noqa: B018  # refuses values that make no sense
 
 
 def evaluate_fcn(command: FcnCommandLine) -> int:
     """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; returns the exit status."""
-    subject = Subject(command.what, pairs="yes")
+    subject = Subject(command, pairs="yes")
     segmentation.check_size(subject.size)
     labels = label_maps(subject.tests, subject.size)
     print(subject)
@@ -85,10 +84,10 @@ def evaluate_fcn(command: FcnCommandLine) -> int:
         subject.tests,
         [metric],
         device=subject.device,
-        count=command.what.images,
-        batch_size=command.what.batch_size,
+        count=command.images,
+        batch_size=command.batch_size,
     )
-    found = Findings.of(subject, network, metric, labels, command.what.images)
+    found = Findings.of(subject, network, metric, labels, command.images)
     print(found)
     for note in subject.notes:
         print(f"note: {printable(note)}")
