@@ -76,7 +76,7 @@ class Training:
         everything = config.total_epochs * data.training.steps_per_epoch
         self.total_steps = min(everything, config.run.max_steps or everything)
         self.samples = Samples.of(data, config.data.crop_size)
-        best = run.checkpoint.get("best") if run.checkpoint else None  # checkpoints of before 0.2 have none
+        best = run.checkpoint.get("best") if run.checkpoint else None  # older checkpoints have none
         self.evaluator = Evaluator(config, data, device, best) if ranks.is_first else None
         if run.checkpoint:
             self._restore(run.checkpoint)

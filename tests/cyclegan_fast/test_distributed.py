@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast import sample_photos, train
+from cyclegan_fast.checkpoint import load
 from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig
 from cyclegan_fast.distributed import ALONE, Ranks, joined
 from cyclegan_fast.errors import ReportedElsewhere, UserError
@@ -300,3 +301,28 @@ def test_an_interrupted_torchrun_saves_and_continues(undisturbed: tuple[Path, Pa
     subprocess.run(torchrun(*training(root, "stopped")), check=True, timeout=300)
     assert_same_state(final_state(root / "stopped"), final_state(whole))
     assert metrics(root / "stopped") == metrics(whole)
+
+
+def test_the_first_rank_evaluates_for_all_and_no_weight_changes(undisturbed: tuple[Path, Path]) -> None:
+    root, whole = undisturbed
+    flags = ["--evaluate-every", "16", "--metrics", "reconstruction"]
+    subprocess.run(torchrun(*training(root, "watched"), *flags), check=True, timeout=300)
+    lines = (root / "watched" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [16, 32, 48]
+    watched = final_state(root / "watched")
+    assert watched["best"]["name"] == "a2b.reconstruction.ssim"
+    for name, value in final_state(whole)["model"].items():
+        assert torch.equal(watched["model"][name], value), name
+    best = load(root / "watched" / "checkpoints" / "best.pt")
+    assert len(best["ranks"]) == 2
+    assert best["log"]["step"] == watched["best"]["step"]
+
+
+def test_what_only_the_first_rank_misses_ends_all_ranks_with_one_sentence(undisturbed: tuple[Path, Path]) -> None:
+    root, _ = undisturbed
+    flags = ["--metrics", "fid", "--features", "nowhere.pt2"]
+    result = subprocess.run(
+        torchrun(*training(root, "missing"), *flags), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode != 0
+    assert result.stderr.count("error: --features nowhere.pt2: no such file") == 1
