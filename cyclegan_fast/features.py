@@ -1,9 +1,11 @@
 """Networks whose features FID, KID and LPIPS compare, and where to get their weights."""
 
+import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.export.passes import move_to_device_pass
 
 from cyclegan_fast import segmentation
 from cyclegan_fast.errors import UserError
@@ -36,17 +38,17 @@ def feature_network(given: str, device: torch.device) -> nn.Module:
     Raises UserError where a library or a file is missing, saying where to get it and where to put it.
     """
     if given == INCEPTION:
-        return _inception().to(device)
+        return _inception().to(device).eval()
     path = Path(given)
     if not path.is_file():
         raise UserError(f"--features {given}: no such file; give {INCEPTION}, a segmentation network, or a .pt2 file")
     if path.suffix == ".pt2":
         try:
-            return torch.export.load(path).module().to(device)
+            return move_to_device_pass(torch.export.load(path), device).module()  # it has no eval(), nor needs it
         except Exception as error:  # its reader raises whatever a damaged archive trips over
             raise UserError(f"--features {given}: not a program of torch.export.save: {error}") from error
     network, _ = segmentation.load_segmentation(path)
-    return SegmentationFeatures(network).to(device)
+    return SegmentationFeatures(network).to(device).eval()
 
 
 def _inception() -> nn.Module:
@@ -70,18 +72,24 @@ def _inception() -> nn.Module:
             f"the weights of the Inception network could not be fetched ({error}): put {INCEPTION_URL} into {folder}, "
             "or give another network with --features FILE"
         ) from error
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"the Inception network cannot be used ({error}): where {weights} is damaged, delete it to have it fetched "
+            "anew; else give another network with --features FILE"
+        ) from error
     return network
 
 
 def lpips_network(device: torch.device) -> nn.Module:
-    """LPIPS with AlexNet (Zhang et al. 2018) by torchmetrics; raises UserError where that cannot be had."""
+    """LPIPS with AlexNet (Zhang et al. 2018) by torchmetrics, summed over images; raises UserError without it."""
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
         network: nn.Module = LearnedPerceptualImagePatchSimilarity(net_type="alex", reduction="sum")
     except (ImportError, RuntimeError) as error:
         raise UserError(
-            f"LPIPS needs torchvision beside this build of torch ({error}): pip install torchvision, or leave lpips out"
+            f"LPIPS cannot be had here ({error}): pip install torchvision for this build of torch, see that "
+            "AlexNet's weights are whole, or leave lpips out"
         ) from error
     except OSError as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"

@@ -1,12 +1,12 @@
 """What can be measured of translated images, batch by batch: any number of metrics look at one pass over a test set.
 
-metric       compares                                             values
-reconstruction  G_B(G_A(A)) with A, and G_A(G_B(B)) with B          PSNR, SSIM, L1
-truth        a translation with the true one, where it is known   PSNR, SSIM, L1; and what no translation gives
-lookup       the best 3D colour table's result with the truth      PSNR, SSIM, L1
-fid, kid     all translations with all real images of the domain   one distance for each direction
-lpips        a translation with the truth, else a reconstruction   LPIPS
-fcn          labels read out of translations with the true labels  accuracies, class IoU
+metric          compares                                             values
+reconstruction  G_B(G_A(A)) with A, and G_A(G_B(B)) with B           PSNR, SSIM, L1
+truth           a translation with the true one, where it is known   PSNR, SSIM, L1; and what no translation gives
+lookup          the best 3D colour table's result with the truth     PSNR, SSIM, L1
+fid, kid        all translations with all real images of the domain  one distance for each direction
+lpips           a translation with the truth, else a reconstruction  LPIPS
+fcn             labels read out of translations with the true ones   accuracies, class IoU
 """
 
 import warnings
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from cyclegan_fast.config import MetricName
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.score_table import Score
-from cyclegan_fast.scores import Similarity, as_tensor, best_colour_lookup, concatenated, similarity
+from cyclegan_fast.scores import ColourLookup, Similarity, as_tensor, concatenated, similarity
 from cyclegan_fast.segmentation_scores import Counts, SegmentationScores, confusion_matrix
 from cyclegan_fast.translator import Direction
 
@@ -131,32 +130,32 @@ class Lookup(Quiet):
 
     def __init__(self) -> None:
         self.pairs: dict[str, list[tuple[Pixels, Pixels]]] = {}
-        self.nbytes = 0
+        self.lookups: dict[str, ColourLookup] = {}
+        self.nbytes: dict[str, int] = {}
+        self.cut: set[str] = set()
 
     def add(self, view: View) -> None:
-        if view.truth is None or self.nbytes > LOOKUP_BYTES:
+        if view.truth is None:
+            return
+        way, used = view.direction, self.nbytes.get(view.direction, 0)
+        if used > LOOKUP_BYTES:
+            self.cut.add(way)
             return
         source, truth = (images.permute(0, 2, 3, 1).cpu().numpy() for images in (view.source, view.truth))
-        self.nbytes += source.nbytes + truth.nbytes
-        self.pairs.setdefault(view.direction, []).append((source, truth))
+        self.nbytes[way] = used + source.nbytes + truth.nbytes
+        self.pairs.setdefault(way, []).append((source, truth))
+        self.lookups.setdefault(way, ColourLookup()).add(source, truth)
 
     def scores(self) -> list[Score]:
         found = []
-        for direction, pairs in self.pairs.items():
-            source, truth = (np.concatenate(images) for images in zip(*pairs, strict=True))
-            means = similarity(as_tensor(best_colour_lookup(source, truth)), as_tensor(truth)).means()
-            found.append(
-                Score(
-                    f"{direction}.lookup",
-                    f"best colour lookup of {FORMULAS[direction]['source']} (32 levels), fitted with the truth",
-                    means,
-                )
-            )
+        for way, pairs in self.pairs.items():
+            parts = [similarity(as_tensor(self.lookups[way](source)), as_tensor(truth)) for source, truth in pairs]
+            text = f"best colour lookup of {FORMULAS[way]['source']} (32 levels), fitted with the truth"
+            found.append(Score(f"{way}.lookup", text, concatenated(parts).means()))
         return found
 
     def notes(self) -> list[str]:
-        full = f"the colour lookup is that of the first images, {LOOKUP_BYTES >> 30} GiB of them"
-        return [full] if self.nbytes > LOOKUP_BYTES else []
+        return [f"{way}: the colour lookup is that of the first images, {LOOKUP_BYTES >> 30} GiB" for way in self.cut]
 
 
 class _Given(nn.Module):
@@ -180,17 +179,28 @@ class FeatureDistance:
     """
 
     def __init__(self, network: nn.Module, name: str, which: Sequence[str]) -> None:
-        self.network, self.name, self.which = network.eval(), name, which
+        self.network, self.name, self.which = network, name, which
         self.fake: dict[str, list[Tensor]] = {}
         self.real: dict[str, list[Tensor]] = {}
 
     @torch.no_grad()
     def add(self, view: View) -> None:
-        self.fake.setdefault(view.direction, []).append(self.network(view.translation).float().cpu())
+        self.fake.setdefault(view.direction, []).append(self.features(view.translation))
 
     @torch.no_grad()
     def add_real(self, direction: Direction, images: Tensor) -> None:
-        self.real.setdefault(direction, []).append(self.network(images).float().cpu())
+        self.real.setdefault(direction, []).append(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """float32 [N, F] on the host; raises UserError where the network takes or gives something else."""
+        try:
+            found = self.network(images)
+        except (AssertionError, RuntimeError) as error:  # of a program that was exported for another shape, for one
+            raise UserError(f"{self.name} does not take {list(images.shape)} uint8 images: {error}") from error
+        if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(images):
+            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(f"{self.name} gives {shape} for {list(images.shape)} images instead of features [N, F]")
+        return found.float().cpu()
 
     def scores(self) -> list[Score]:
         found = []
@@ -218,8 +228,8 @@ class FeatureDistance:
 def distances(real: Tensor, fake: Tensor, which: Sequence[str]) -> dict[str, float]:
     """FID and KID of features [N, F]; raises UserError for fewer than two of either.
 
-    KID is the mean of the unbiased estimate over 100 random subsets of 1000, and its deviation over them; of fewer
-    features there is one estimate over all, and no deviation.
+    KID is the mean of the unbiased estimate over 100 random subsets of 1000, or of as many as the smaller set has, and
+    its deviation over them; of two sets of one size below that there is one estimate, and no deviation.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
@@ -251,21 +261,27 @@ def distances(real: Tensor, fake: Tensor, which: Sequence[str]) -> dict[str, flo
 
 
 class Lpips(Quiet):
-    """Zhang et al. 2018 with AlexNet, against the truth where it is known and of reconstructions elsewhere."""
+    """Zhang et al. 2018 with AlexNet, against the truth where it is known and of reconstructions elsewhere.
 
-    def __init__(self, device: torch.device) -> None:
-        self.networks: dict[str, Any] = {}  # metrics of torchmetrics
-        self.device = device
+    Args:
+        network: a metric of torchmetrics that sums over images.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self.sums: dict[str, tuple[float, int]] = {}
 
     def add(self, view: View) -> None:
-        images, against = (
-            (view.translation, view.truth) if view.truth is not None else (view.reconstruction, view.source)
-        )
-        if images is None or against is None:
+        if view.truth is not None:
+            kind, images, against = "truth", view.translation, view.truth
+        elif view.reconstruction is not None:
+            kind, images, against = "reconstruction", view.reconstruction, view.source
+        else:
             return
-        kind = "truth" if view.truth is not None else "reconstruction"
-        network = self.networks.setdefault(f"{view.direction}.{kind}", features.lpips_network(self.device))
-        network.update(images.float() / 127.5 - 1, against.float() / 127.5 - 1)
+        self.network.reset()
+        self.network.update(images.float() / 127.5 - 1, against.float() / 127.5 - 1)
+        total, count = self.sums.get(f"{view.direction}.{kind}", (0.0, 0))
+        self.sums[f"{view.direction}.{kind}"] = (total + float(self.network.compute()), count + len(images))
 
     def scores(self) -> list[Score]:
         texts = {
@@ -273,8 +289,8 @@ class Lpips(Quiet):
             "reconstruction": "{reconstruction} against {source}, AlexNet",
         }
         return [
-            Score(f"{key}", label(key, texts[key.partition(".")[2]]), {"lpips": float(network.compute())})
-            for key, network in self.networks.items()
+            Score(key, label(key, texts[key.partition(".")[2]]), {"lpips": total / count})
+            for key, (total, count) in self.sums.items()
         ]
 
 
@@ -336,14 +352,13 @@ class MetricMaker:
         segmentation_file: Path | None = None,
         labels: dict[str, Labels] | None = None,
     ) -> None:
-        self.names, self.device, self.labels = names, device, labels
+        self.names, self.labels = names, labels
         self.distances = [name for name in ("fid", "kid") if name in names]
         self.network: nn.Module | None = None
         self.title = "Inception-v3" if feature_source == features.INCEPTION else Path(feature_source).name
         if self.distances:
             self.network = features.feature_network(feature_source, device)
-        if "lpips" in names:
-            features.lpips_network(device)
+        self.lpips = features.lpips_network(device) if "lpips" in names else None
         self.judge: segmentation.SegmentationNetwork | None = None
         if "fcn" in names:
             if segmentation_file is None or labels is None:
@@ -362,8 +377,8 @@ class MetricMaker:
         made: list[Metric] = [kind() for name, kind in simple.items() if name in self.names]
         if self.network is not None:
             made.append(FeatureDistance(self.network, self.title, self.distances))
-        if "lpips" in self.names:
-            made.append(Lpips(self.device))
+        if self.lpips is not None:
+            made.append(Lpips(self.lpips))
         if self.judge is not None and self.labels is not None:
             made.append(FcnScore(self.judge, self.labels))
         return made

@@ -11,6 +11,8 @@ from cyclegan_fast.pixels import Pixels
 
 Values = npt.NDArray[np.float64]
 
+AT_ONCE = 1  # images
+
 
 @dataclass(frozen=True)
 class Similarity:
@@ -30,6 +32,13 @@ def similarity(images: Tensor, truth: Tensor) -> Similarity:
     SSIM is that of Wang et al. 2004 with their Gaussian window of 11 pixels, averaged over the whole picture, which is
     continued by reflection (scikit-image leaves out a border of 5 pixels). Identical images have 100 dB.
     """
+    # In parts: the filters of SSIM keep fifteen float64 planes of each image.
+    return concatenated(
+        [_similarity(*part) for part in zip(torch.split(images, AT_ONCE), torch.split(truth, AT_ONCE), strict=True)]
+    )
+
+
+def _similarity(images: Tensor, truth: Tensor) -> Similarity:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     one, other = images.double() / 255, truth.double() / 255
@@ -52,18 +61,39 @@ def as_tensor(pixels: Pixels, device: torch.device | str = "cpu") -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
 
 
-def best_colour_lookup(images: Pixels, truth: Pixels, levels: int = 32) -> Pixels:
-    """Map each colour of `images` to the mean of what it should become: the best that a table of that size can do.
+class ColourLookup:
+    """Maps each colour to the mean of what it should become: the best that a table of that size can do.
 
     An oracle: it is fitted with the truth itself. A table of 32 levels a channel, the usual size of a 3D lookup table,
     here without interpolation, cannot see where in the picture a pixel stands.
     """
-    bins = images.astype(np.int64) * levels // 256  # [N, H, W, 3]
-    colour = ((bins[..., 0] * levels + bins[..., 1]) * levels + bins[..., 2]).ravel()
-    count = np.bincount(colour, minlength=levels**3)
-    mapped = np.empty(images.shape, dtype=np.uint8)
-    for channel in range(3):
-        total = np.bincount(colour, truth[..., channel].ravel().astype(np.float64), minlength=levels**3)
-        mean: npt.NDArray[np.float64] = total[colour] / count[colour]
-        mapped[..., channel] = np.rint(mean).reshape(images.shape[:3])
-    return mapped
+
+    def __init__(self, levels: int = 32) -> None:
+        self.levels = levels
+        self.count = np.zeros(levels**3)
+        self.total = np.zeros((3, levels**3))
+
+    def add(self, images: Pixels, truth: Pixels) -> None:
+        """Learn from [N, H, W, 3] and as many true images."""
+        colour = self._bins(images)
+        self.count += np.bincount(colour, minlength=self.levels**3)
+        for channel in range(3):
+            self.total[channel] += np.bincount(colour, truth[..., channel].ravel(), minlength=self.levels**3)
+
+    def __call__(self, images: Pixels) -> Pixels:
+        """[N, H, W, 3] through the table; of colours that were never seen, black."""
+        mean = np.rint(self.total / np.maximum(self.count, 1)).astype(np.uint8)  # [3, levels^3]
+        mapped: Pixels = np.ascontiguousarray(mean.T)[self._bins(images)].reshape(images.shape)
+        return mapped
+
+    def _bins(self, images: Pixels) -> npt.NDArray[np.int32]:
+        level = images.reshape(-1, 3).astype(np.int32) * self.levels // 256
+        bins: npt.NDArray[np.int32] = (level[:, 0] * self.levels + level[:, 1]) * self.levels + level[:, 2]
+        return bins
+
+
+def best_colour_lookup(images: Pixels, truth: Pixels, levels: int = 32) -> Pixels:
+    """[N, H, W, 3] through the ColourLookup that was fitted with them."""
+    lookup = ColourLookup(levels)
+    lookup.add(images, truth)
+    return lookup(images)

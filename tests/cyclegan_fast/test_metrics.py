@@ -20,6 +20,7 @@ from cyclegan_fast.metrics import (
     FcnScore,
     FeatureDistance,
     Lookup,
+    Lpips,
     Metric,
     MetricMaker,
     Reconstruction,
@@ -254,8 +255,33 @@ def test_lpips_without_torchvision_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         raise ModuleNotFoundError("LPIPS metric requires that torchvision is installed.")
 
     monkeypatch.setattr(lpip, "LearnedPerceptualImagePatchSimilarity", without)
-    with pytest.raises(UserError, match="pip install torchvision, or leave lpips out"):
+    with pytest.raises(UserError, match=r"pip install torchvision for this build of torch.*or leave lpips out"):
         MetricMaker(["lpips"], CPU)
+
+
+class SquaredDistance:
+    """Stands for LPIPS as torchmetrics has it, summed over images; its weights cannot be had here."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.total = 0.0
+
+    def update(self, images: Tensor, others: Tensor) -> None:
+        assert images.min() >= -1
+        self.total += float((images - others).square().mean(dim=(1, 2, 3)).sum())
+
+    def compute(self) -> float:
+        return self.total
+
+
+def test_lpips_is_the_mean_over_images_of_every_batch() -> None:
+    values = scalars(passed([Lpips(SquaredDistance())], batch_size=2).scores)
+    halved = translated(GENERATORS["a2b"], torch.from_numpy(A).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    expected = np.square((halved.astype(float) - TRUE_B) / 127.5).mean()
+    assert values["a2b.truth.lpips"] == pytest.approx(expected, rel=1e-5)
+    assert values.keys() == {"a2b.truth.lpips", "b2a.reconstruction.lpips"}
 
 
 def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
@@ -268,6 +294,14 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
     network = features.feature_network(str(tmp_path / "means.pt2"), CPU)
     pixels = torch.from_numpy(A).permute(0, 3, 1, 2)
     torch.testing.assert_close(network(pixels), Means()(pixels))
+    distance = FeatureDistance(network, "means", ["kid"])
+    assert {score.name for score in passed([distance], batch_size=2).scores} == {"a2b.features", "b2a.features"}
+    fixed = torch.export.export(Means(), (torch.zeros(2, 3, 8, 8, dtype=torch.uint8),))
+    torch.export.save(fixed, tmp_path / "fixed.pt2")
+    with pytest.raises(UserError, match=r"fixed does not take \[5, 3, 16, 16\] uint8 images"):
+        passed([FeatureDistance(features.feature_network(str(tmp_path / "fixed.pt2"), CPU), "fixed", ["fid"])])
+    with pytest.raises(UserError, match=r"gives \[5, 3, 16, 16\] for .* instead of features"):
+        passed([FeatureDistance(nn.Identity(), "identity", ["fid"])])
     (tmp_path / "broken.pt2").write_bytes(b"no archive")
     with pytest.raises(UserError, match="not a program of"):
         features.feature_network(str(tmp_path / "broken.pt2"), CPU)
