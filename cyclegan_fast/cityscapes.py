@@ -81,16 +81,19 @@ def colours_of(labels: Labels) -> Pixels:
     return palette[labels]
 
 
-def nearest_labels(pixels: Pixels) -> Labels:
+def nearest_labels(pixels: Pixels, *, with_void: bool = False) -> Labels:
     """The train id of the nearest colour (Euclidean, in RGB) to each of `pixels` [..., 3]: how generated maps are read.
 
-    As the paper reads them (Zhu et al. 2017, section 5.1.1 with the protocol of Isola et al. 2017); never VOID.
+    As the paper reads them (Zhu et al. 2017, section 5.1.1 with the protocol of Isola et al. 2017). Never VOID, unless
+    `with_void` lets Cityscapes' other colours compete: for true maps that were saved with loss.
     """
+    palette = np.concatenate([PALETTE, np.array(VOID_COLOURS, np.uint8)]) if with_void else PALETTE
     colours = pixels.reshape(-1, 3).astype(np.int32)
     nearest = np.empty(len(colours), np.uint8)
     for start in range(0, len(colours), _AT_ONCE):
-        difference = colours[start : start + _AT_ONCE, None] - PALETTE.astype(np.int32)  # [n, 19, 3]
+        difference = colours[start : start + _AT_ONCE, None] - palette.astype(np.int32)  # [n, 19 or 29, 3]
         nearest[start : start + _AT_ONCE] = np.square(difference).sum(2).argmin(1)
+    nearest[nearest >= len(CLASSES)] = VOID
     return nearest.reshape(pixels.shape[:-1])
 
 
@@ -150,7 +153,7 @@ def read_labels(path: Path, size: int | None = None) -> Labels:
         else:
             pixels = np.asarray(read_image(path))
             is_lossy = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
-            labels = nearest_labels(pixels) if is_lossy else exact_labels(pixels, str(path))
+            labels = nearest_labels(pixels, with_void=True) if is_lossy else exact_labels(pixels, str(path))
     except UnreadableImage as error:
         raise UserError(str(error)) from error
     if size is None or labels.shape == (size, size):
@@ -186,13 +189,21 @@ def find_cityscapes(root: Path, split: str) -> list[Labelled]:
     return [Labelled(photograph, _fine_labels(root, split, photograph)) for photograph in photographs]
 
 
+def best_of(colours: Path) -> Path:
+    """Of the label files of one view the most exact: colours do not tell a pole group from a pole."""
+    for kind in ("_gtFine_labelTrainIds", "_gtFine_labelIds"):
+        path = colours.with_name(colours.name.replace("_gtFine_color", kind))
+        if path.is_file():
+            return path
+    return colours
+
+
 def _fine_labels(root: Path, split: str, photograph: Path) -> Path:
     name = photograph.stem.removesuffix("_leftImg8bit")
     folder = root / "gtFine" / split / photograph.parent.name
-    for kind in ("labelTrainIds", "labelIds", "color"):
-        path = folder / f"{name}_gtFine_{kind}.png"
-        if path.is_file():
-            return path
+    path = best_of(folder / f"{name}_gtFine_color.png")
+    if path.is_file():
+        return path
     raise UserError(f"{photograph} has no labels: {folder / name}_gtFine_labelIds.png is missing; unpack gtFine there")
 
 

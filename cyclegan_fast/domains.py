@@ -8,7 +8,7 @@ import psutil
 from PIL import Image
 
 from cyclegan_fast import sample_photos
-from cyclegan_fast.cityscapes import Labels, is_cityscapes, read_labels
+from cyclegan_fast.cityscapes import Labels, best_of, is_cityscapes, read_labels
 from cyclegan_fast.config import SMALLEST_SIDE, DataConfig, Preprocess
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_folder import ImageArray, ImageFolder, Images, Selected
@@ -138,8 +138,8 @@ class DomainReader:
         paired, note = self._are_pairs(A, B)
         if A is None or B is None or not paired:
             return TestSets(HeldOut(A) if A else None, HeldOut(B) if B else None, note)
-        of_A, of_B = match(A.files, B.files, A.folder, B.folder), match(B.files, A.files, B.folder, A.folder)
-        return TestSets(HeldOut(A, Selected(B, of_A)), HeldOut(B, Selected(A, of_B)), note)
+        partners = Selected(B, match(A.files, B.files, A.folder, B.folder))
+        return TestSets(HeldOut(A, partners), HeldOut(partners, A), note)  # both in the order of A
 
     def _are_pairs(self, A: ImageFolder | None, B: ImageFolder | None) -> tuple[bool, str | None]:
         wanted = self.config.pairs
@@ -197,13 +197,14 @@ def label_maps(tests: TestSets, size: int) -> dict[str, Labels]:
 
     Raises UserError where domain B has none, or holds something else.
     """
-    if tests.B is None or not isinstance(tests.B.images, ImageFolder):
+    maps = tests.B.images if tests.B is not None else None
+    paired = isinstance(maps, Selected)  # in the order of their photographs
+    folder = maps.images if isinstance(maps, Selected) else maps
+    if maps is None or not isinstance(folder, ImageFolder):
         raise UserError("labels are read from the files in testB: --data needs a folder with label maps there")
-    maps = tests.B.images
-    labels = {"B": np.stack([read_labels(path, size) for path in maps.paths])}
-    if tests.A is not None and isinstance(tests.A.truth, Selected):
-        labels["A"] = labels["B"][np.asarray(tests.A.truth.places)]
-    return labels
+    places = maps.places if isinstance(maps, Selected) else range(len(folder.paths))
+    labels = np.stack([read_labels(best_of(folder.paths[place]), size) for place in places])
+    return {"B": labels, "A": labels} if paired else {"B": labels}
 
 
 def available_bytes() -> int:

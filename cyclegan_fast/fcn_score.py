@@ -74,7 +74,6 @@ class FcnCommandLine(What):
 def evaluate_fcn(command: FcnCommandLine) -> int:
     """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; returns the exit status."""
     subject = Subject(command, pairs="yes")
-    segmentation.check_size(subject.size)
     labels = label_maps(subject.tests, subject.size)
     print(subject)
     network, file = judge(command, subject)

@@ -43,7 +43,10 @@ class ConvNormReLU(nn.Sequential):
 
 
 class SegmentationNetwork(nn.Module):
-    """Photographs [N, 3, H, W], uint8 -> scores [N, 19, H, W] of the classes by train id; sides are multiples of 16."""
+    """Photographs [N, 3, H, W], uint8 -> scores [N, 19, H, W] of the classes by train id.
+
+    Sides that no four halvings divide are continued by their last pixels, and cut off again.
+    """
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -66,11 +69,15 @@ class SegmentationNetwork(nn.Module):
         return found
 
     def forward(self, photographs: Tensor) -> Tensor:
+        height, width = photographs.shape[2:]
+        below, right = -height % SIDES, -width % SIDES
+        if below or right:
+            photographs = F.pad(photographs.float(), (0, right, 0, below), mode="replicate")
         *finer, x = self.features(photographs)
         for fine, stage in zip(reversed(finer), reversed(self.up), strict=True):
             x = stage(torch.cat([fine, F.interpolate(x, scale_factor=2, mode="bilinear")], 1))
         scores: Tensor = self.score(x)
-        return scores
+        return scores[:, :, :height, :width]
 
 
 @dataclass(frozen=True)
@@ -126,11 +133,6 @@ class Examples:
             yield photographs, labels, gain, shift
 
 
-def check_size(size: int) -> None:
-    if size % SIDES:
-        raise UserError(f"a segmentation network needs sides that are multiples of {SIDES}, not {size}: give --size")
-
-
 class Trainer:
     """Trains a network on `examples`, and keeps what an interrupted training needs to go on in `file`.
 
@@ -153,9 +155,10 @@ class Trainer:
         self.network = SegmentationNetwork(training.width).to(device)
         self.steps_per_epoch = -(-len(examples.photographs) // training.batch_size)
         self.adam = torch.optim.AdamW(self.network.parameters(), lr=training.learning_rate, weight_decay=1e-4)
-        steps = training.epochs * self.steps_per_epoch
+        steps = max(training.epochs * self.steps_per_epoch, 4)
+        # The rise takes a tenth of the steps, and one at the least, as the schedule needs.
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.adam, training.learning_rate, total_steps=max(steps, 2), pct_start=0.1
+            self.adam, training.learning_rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
         )
         self.origin = {"training": asdict(training), "examples": examples.fingerprint}
         self.unfinished = file.with_name(f"{file.name}.training")

@@ -12,9 +12,9 @@ from cyclegan_fast.errors import UserError
 from cyclegan_fast.scores import as_tensor
 from cyclegan_fast.segmentation import (
     Examples,
+    SegmentationNetwork,
     SegmentationTraining,
     Trainer,
-    check_size,
     load_segmentation,
     read_out,
 )
@@ -114,13 +114,25 @@ def test_augmentation_moves_labels_with_their_photographs() -> None:
     np.testing.assert_array_equal(examples.photographs[..., 0], examples.labels)  # and leaves the examples alone
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 10])
+def test_any_number_of_steps_makes_a_schedule(epochs: int, tmp_path: Path) -> None:
+    Trainer(halves(4), SegmentationTraining(width=2, epochs=epochs), tmp_path / "n.pt", CPU, torch.float32).run()
+
+
+def test_any_size_is_read() -> None:
+    network = SegmentationNetwork(2).eval()
+    photographs = torch.randint(0, 256, (2, 3, 36, 52), dtype=torch.uint8)
+    read = read_out(network, photographs)
+    assert read.shape == (2, 36, 52)
+    padded = torch.nn.functional.pad(photographs.float(), (0, 12, 0, 12), mode="replicate").byte()
+    assert torch.equal(read, read_out(network, padded)[:, :36, :52])
+
+
 def test_what_is_no_segmentation_network_is_refused(tmp_path: Path) -> None:
     torch.save({"stem.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="holds no segmentation network"):
         load_segmentation(tmp_path / "other.pth")
     with pytest.raises(UserError, match="no checkpoint at"):
         load_segmentation(tmp_path / "none.pt")
-    with pytest.raises(UserError, match="multiples of 16, not 40"):
-        check_size(40)
     with pytest.raises(ValueError, match="epochs must be positive"):
         SegmentationTraining(epochs=0)
