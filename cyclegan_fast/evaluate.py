@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.config import DataConfig, MetricName, Pairs
+from cyclegan_fast.config import SMALLEST_SIDE, DataConfig, MetricName, Pairs
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.translate import RUNS, newest_run, trained_size
 from cyclegan_fast.translator import Direction
@@ -46,8 +46,8 @@ class What:
             raise ValueError(f"--images must not be negative, got {self.images}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
-        if self.size is not None and (self.size < 16 or self.size % 4):
-            raise ValueError(f"--size must be a multiple of 4, at least 16, got {self.size}")
+        if self.size is not None and (self.size < SMALLEST_SIDE or self.size % 4):
+            raise ValueError(f"--size must be a multiple of 4, at least {SMALLEST_SIDE}, got {self.size}")
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class CommandLine(What):
     """the network of fid and kid: "inception", a file of `evaluate fcn`, or a .pt2 file of torch.export.save"""
     segmentation: Path | None = None
     """the network of fcn: a file that `evaluate fcn` wrote"""
-    pairs: Pairs = "auto"
+    pairs: Pairs | None = None
     """whether images of testA and testB with the same name show the same view; "auto" where the data set says so, or
-    names that end in _A and _B"""
+    names that end in _A and _B; by default as the run was trained"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,7 +88,7 @@ class CommandLine(What):
 class Subject:
     """The generators, the images and the device of one evaluation, loaded."""
 
-    def __init__(self, what: What, pairs: Pairs = "auto") -> None:
+    def __init__(self, what: What, pairs: Pairs | None = None) -> None:
         import torch
         from torch import nn
 
@@ -112,6 +112,8 @@ class Subject:
         self.notes = list(dict.fromkeys(self.notes))
         self.size = what.size or trained_size(self.config, self.path)
         self.data = what.data or self._trained_on()
+        trained = self.config.get("data", {})
+        pairs = pairs or (trained.get("pairs", "auto") if what.data is None else "auto")
         settings = DataConfig(data=self.data, load_size=self.size, crop_size=self.size, pairs=pairs)
         self.tests, warnings = open_test_sets(settings)
         self.notes += warnings
@@ -172,6 +174,7 @@ def evaluate(command: CommandLine) -> int:
         segmentation_file=command.segmentation,
         labels=label_maps(subject.tests, subject.size) if "fcn" in command.metrics else None,
     )
+    make_metrics.check(subject.tests, command.images)
     print(subject)
     found = evaluation.evaluate(
         subject.generators,
@@ -195,7 +198,10 @@ def evaluate(command: CommandLine) -> int:
     }
     written = [subject.out / "evaluation.json"]
     write_atomically(written[0], json.dumps(result, indent=2).encode())
-    written += write_sheets(subject.out, found, subject.generators, subject.tests, subject.device)
+    sheets = write_sheets(subject.out, found, subject.generators, subject.tests, subject.device)
+    if not sheets:
+        print("note: images are ranked by truth or reconstruction: without these metrics there are no contact sheets")
+    written += sheets
     print(f"written: {', '.join(map(str, written))}")
     return 0
 

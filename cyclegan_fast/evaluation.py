@@ -1,6 +1,7 @@
 """One pass of both generators over the test images, with any number of metrics looking on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,11 +169,16 @@ BEST_BY = (
     "b2a.truth.ssim",
     "a2b.reconstruction.ssim",
     "b2a.reconstruction.ssim",
+    "a2b.truth.lpips",
+    "b2a.truth.lpips",
+    "a2b.reconstruction.lpips",
+    "b2a.reconstruction.lpips",
 )
 
 
-def deciding(values: Mapping[str, float], best_by: str | None) -> str | None:
+def deciding(values: Collection[str], best_by: str | None) -> str | None:
     """The name of the value that a checkpoint is the best by; raises UserError where the one asked for is not there."""
     if best_by is not None and best_by not in values:
-        raise UserError(f"--best-by {best_by}: the evaluation gives {', '.join(sorted(values)) or 'no values'}")
+        near = difflib.get_close_matches(best_by, values, n=4, cutoff=0.0)
+        raise UserError(f"--best-by {best_by}: no such value; the metrics give {', '.join(near) or 'none'} and more")
     return best_by or next((name for name in BEST_BY if name in values), None)

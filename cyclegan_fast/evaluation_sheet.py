@@ -36,13 +36,14 @@ def write_sheets(
     written = []
     for direction, held in zip(DIRECTIONS, (tests.A, tests.B), strict=True):
         quality = evaluation.quality(direction)
+        path = folder / f"{direction}.jpg"
         if held is None or direction not in generators or quality is None:
+            path.unlink(missing_ok=True)  # of an evaluation before: not to be taken for this one's
             continue
         what, values = quality
         order = np.argsort(values, kind="stable").tolist()
         many = len(order) > 2 * SHOWN
         places = [*order[:SHOWN], *order[-SHOWN:]] if many else order
-        path = folder / f"{direction}.jpg"
         title = f"{len(order)} images by {what}, " + (f"{SHOWN} worst and {SHOWN} best" if many else "worst first")
         rows = row_labels(direction, held)
         captions = [f"{caption(held.images, place)}  {values[place]:.3f}" for place in places]
@@ -59,7 +60,8 @@ def row_labels(direction: Direction, held: HeldOut) -> list[str]:
 
 
 def caption(images: Images, place: int) -> str:
-    return Path(images.names[place].partition(" ")[0]).name
+    name = images.names[place]  # a file's ends in its size
+    return Path(name.rpartition(" ")[0] or name).name
 
 
 @torch.no_grad()

@@ -34,26 +34,31 @@ class Evaluator:
             segmentation_file=self.options.segmentation,
             labels=labels,
         )
+        self.make_metrics.check(data.tests, self.options.evaluate_images)
         if self.options.evaluate_every and data.tests.A is None and data.tests.B is None:
             raise UserError("--evaluate-every needs images in testA or testB of --data: there are none")
+        self.best_by = deciding(self.make_metrics.names_of_values(data.tests), self.options.best_by)
         self.best: dict[str, Any] | None = best
+        self.last: tuple[int, Evaluation] | None = None  # the newest, and its step
 
-    def evaluate(self, model: CycleGAN) -> Evaluation:
-        """Of the generators that draw the samples: the moving averages where there are any."""
+    def evaluate(self, model: CycleGAN, step: int) -> Evaluation:
+        """Of the generators that draw the samples: the moving averages where there are any. Once for each step."""
+        if self.last is not None and self.last[0] == step:
+            return self.last[1]
         generators: dict[Any, nn.Module] = {direction: model.translator(direction) for direction in DIRECTIONS}
         metrics = self.make_metrics()
-        return evaluate(
+        found = evaluate(
             generators, self.data.tests, metrics, device=self.device, count=self.options.evaluate_images, progress=False
         )
+        self.last = step, found
+        return found
 
     def is_best(self, step: int, evaluation: Evaluation) -> bool:
-        """Whether no earlier step was better; remembers this one if so."""
-        values = scalars(evaluation.scores)
-        name = deciding(values, self.options.best_by)
-        if name is None:
+        """Whether no earlier step was better; remembers this one if so. A value that is not finite is not the best."""
+        value = scalars(evaluation.scores).get(self.best_by) if self.best_by else None
+        if value is None or self.best_by is None:
             return False
-        found = {"step": step, "name": name, "value": values[name]}
-        if self.best is not None and not is_better(name, values[name], self.best["value"]):
+        if self.best is not None and not is_better(self.best_by, value, self.best["value"]):
             return False
-        self.best = found
+        self.best = {"step": step, "name": self.best_by, "value": value}
         return True

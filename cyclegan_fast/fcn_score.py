@@ -25,7 +25,7 @@ from cyclegan_fast.image_folder import Images
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.metrics import FcnScore
 from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.score_table import Score, table
+from cyclegan_fast.score_table import Score, or_null, table
 from cyclegan_fast.segmentation import Examples, SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.segmentation_scores import SegmentationScores, confusion_matrix
 
@@ -78,7 +78,7 @@ def evaluate_fcn(command: FcnCommandLine) -> int:
     print(subject)
     network, file = judge(command, subject)
     metric = FcnScore(network, labels)
-    evaluation.evaluate(
+    passed = evaluation.evaluate(
         subject.generators,
         subject.tests,
         [metric],
@@ -88,11 +88,12 @@ def evaluate_fcn(command: FcnCommandLine) -> int:
     )
     found = Findings.of(subject, network, metric, labels, command.images)
     print(found)
-    for note in subject.notes:
+    notes = [*subject.notes, *passed.notes]
+    for note in notes:
         print(f"note: {printable(note)}")
     subject.out.mkdir(parents=True, exist_ok=True)
     written = [subject.out / "fcn.json", subject.out / "fcn.jpg"]
-    result = {**subject.origin(), "segmentation": str(file), **found.to_dict()}
+    result = {**subject.origin(), "segmentation": str(file), "images": passed.counts, "notes": notes, **found.to_dict()}
     write_atomically(written[0], json.dumps(result, indent=2).encode())
     write_image(fcn_sheet(subject, network), written[1], quality=92)
     print(f"written: {', '.join(map(str, written))}")
@@ -200,9 +201,9 @@ class Findings:
                 {
                     "name": key,
                     "label": self.LABELS[key],
-                    **found.means(),
-                    "absent_classes_as_0": found.as_original(),
-                    "by_class": found.by_class(),
+                    **or_null(found.means()),
+                    "absent_classes_as_0": or_null(found.as_original()),
+                    "by_class": {name: or_null(values) for name, values in found.by_class().items()},
                     "confusion": found.matrix.tolist(),
                 }
                 for key, found in self.scores.items()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cyclegan_fast import features, segmentation
 from cyclegan_fast.cityscapes import Labels, nearest_labels
 from cyclegan_fast.config import MetricName
+from cyclegan_fast.domains import TestSets
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.score_table import Score
@@ -367,6 +368,36 @@ class MetricMaker:
                     "`python -m cyclegan_fast.evaluate fcn` trains"
                 )
             self.judge = segmentation.load_segmentation(segmentation_file)[0].to(device)
+
+    def check(self, tests: TestSets, count: int) -> None:
+        """Raises UserError where the test images, or the first `count` of them, are too few for a metric."""
+        sizes = [len(held.images) for held in (tests.A, tests.B) if held is not None]
+        used = min(count, *sizes) if count and sizes else min(sizes, default=0)
+        if self.distances and (len(sizes) < 2 or used < 2):
+            raise UserError(
+                f"{' and '.join(self.distances)} compare translations with real images and need at least 2 test images "
+                f"of each domain; there are {used if len(sizes) == 2 else 'none of one'}: add some, or use more of them"
+            )
+
+    def names_of_values(self, tests: TestSets) -> list[str]:
+        """What a pass over these images with both generators gives, such as "a2b.truth.ssim"."""
+        compared, labels = ("psnr_db", "ssim", "l1"), ("per_pixel", "per_class", "class_iou")
+        found: list[str] = []
+        for way, held in (("a2b", tests.A), ("b2a", tests.B)):
+            if held is None:
+                continue
+            known = held.truth is not None
+            given = {
+                "truth": compared if "truth" in self.names and known else (),
+                "untranslated": compared if "truth" in self.names and known else (),
+                "lookup": compared if "lookup" in self.names and known else (),
+                "reconstruction": compared if "reconstruction" in self.names else (),
+                "features": tuple(self.distances),
+                "fcn": labels if self.labels is not None and FORMULAS[way]["source"] in self.labels else (),
+            }
+            found += [f"{way}.{kind}.{value}" for kind, values in given.items() for value in values]
+            found += [f"{way}.{'truth' if known else 'reconstruction'}.lpips"] if self.lpips is not None else []
+        return found
 
     def __call__(self) -> list[Metric]:
         simple: dict[str, type[Truth | Lookup | Reconstruction]] = {

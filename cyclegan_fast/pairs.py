@@ -36,11 +36,12 @@ def match(names: Sequence[str], partners: Sequence[str], folder: Path, partners_
     keys = [pair_key(name) for name in names]
     lonely = [str(folder / name) for name in names if pair_key(name) not in place]
     lonely += [str(partners_folder / name) for name in partners if pair_key(name) not in {*keys}]
-    if lonely or len(place) < len(partners) or len({*keys}) < len(keys):
+    twice = [str(folder / name) for name in names if keys.count(pair_key(name)) > 1]
+    if lonely or len(place) < len(partners) or twice:
         shown = ", ".join(lonely[:4]) + (f" and {len(lonely) - 4} more" if len(lonely) > 4 else "")
         raise UserError(
             f"{folder} has {len(names)} images and {partners_folder} has {len(partners)}, which must be pairs of one "
-            f"name; without a partner: {shown or 'none, but some names are there twice'}"
+            f"name; without a partner: {shown or 'none, but there are names twice, such as'} {', '.join(twice[:2])}"
         )
     if not names:
         raise UserError(f"no images in {folder} and {partners_folder}")

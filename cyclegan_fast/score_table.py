@@ -20,9 +20,9 @@ METRICS = {
     "ssim": Metric("SSIM", "higher", ".3f"),
     "l1": Metric("L1", "lower", ".4f"),
     "lpips": Metric("LPIPS", "lower", ".3f"),
-    "fid": Metric("FID", "lower", ".2f"),
-    "kid": Metric("KID", "lower", ".4f"),
-    "kid_std": Metric("KID std", "lower", ".4f"),
+    "fid": Metric("FID", "lower", "#.4g"),
+    "kid": Metric("KID", "lower", ".3g"),
+    "kid_std": Metric("KID std", "lower", ".2g"),
     "per_pixel": Metric("per-pixel acc.", "higher", ".3f"),
     "per_class": Metric("per-class acc.", "higher", ".3f"),
     "class_iou": Metric("class IoU", "higher", ".3f"),
@@ -41,7 +41,12 @@ class Score:
     values: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "label": self.label, **self.values}
+        return {"name": self.name, "label": self.label, **or_null(self.values)}
+
+
+def or_null(values: dict[str, float]) -> dict[str, float | None]:
+    """For JSON, which has no word for what is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def scalars(scores: Sequence[Score]) -> dict[str, float]:

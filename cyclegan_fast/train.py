@@ -179,7 +179,8 @@ class Training:
             self.draw_samples()
         names = self.names_to_keep(now)
         every = self.config.evaluation.evaluate_every
-        if every and now % every == 0 and self.ranks.any(self.evaluate(now)):
+        is_due = every and (now % every == 0 or now == self.total_steps)
+        if is_due and self.ranks.any(self.evaluate(now)):
             names.append(checkpoint.BEST)
         if now % options.checkpoint_every == 0 or names:
             self.save(names)
@@ -195,7 +196,11 @@ class Training:
         if self.evaluator is None:
             return False
         with self.log.paused():
-            found = self.evaluator.evaluate(self.model)
+            try:
+                found = self.evaluator.evaluate(self.model, step)
+            except UserError as error:  # of no concern to the training, which goes on
+                self._tell(f"note: step {step} was not evaluated: {error}")
+                return False
             is_best = self.evaluator.is_best(step, found)
             self.log.evaluated(scalars(found.scores), is_best)
         self.refresh_gallery(at_once=True)
@@ -256,7 +261,8 @@ class Training:
         """Score the run, write results.json and the gallery, and return the table."""
         training_s, peak = self.log.elapsed_s, peak_gib(self.device)
         assert self.evaluator is not None  # the first rank's
-        found, best = self.evaluator.evaluate(self.model), self.evaluator.best
+        best = self.evaluator.best
+        found = self.evaluator.evaluate(self.model, self.log.step)
         notes = list(found.notes)
         if best:
             value = f"{best['name']} was {best['value']:.4g}, at step {best['step']}"

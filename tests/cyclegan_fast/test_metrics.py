@@ -205,8 +205,13 @@ def test_the_value_that_decides_is_the_strongest_that_there_is() -> None:
     assert deciding({"a2b.truth.ssim": 1, "b2a.features.kid": 2}, None) == "b2a.features.kid"
     assert deciding({"x": 1}, None) is None
     assert deciding({"x": 1}, "x") == "x"
-    with pytest.raises(UserError, match="--best-by y: the evaluation gives x"):
+    with pytest.raises(UserError, match="--best-by y: no such value; the metrics give x"):
         deciding({"x": 1}, "y")
+
+
+def test_what_a_pass_gives_is_known_before_it() -> None:
+    maker = MetricMaker(["truth", "reconstruction", "lookup"], CPU)
+    assert {*maker.names_of_values(SETS)} == scalars(passed(maker()).scores).keys()
 
 
 # --- what may be missing -------------------------------------------------------------------------------------------
@@ -307,6 +312,17 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
         features.feature_network(str(tmp_path / "broken.pt2"), CPU)
     with pytest.raises(UserError, match=r"--features nowhere\.pt: no such file"):
         features.feature_network("nowhere.pt", CPU)
+
+
+def test_too_few_test_images_are_refused_before_anything_is_translated(tmp_path: Path) -> None:
+    program = torch.export.export(Means(), (torch.zeros(2, 3, 8, 8, dtype=torch.uint8),))
+    torch.export.save(program, tmp_path / "means.pt2")
+    maker = MetricMaker(["fid"], CPU, feature_source=str(tmp_path / "means.pt2"))
+    maker.check(SETS, 0)
+    with pytest.raises(UserError, match="at least 2 test images of each domain; there are 1"):
+        maker.check(SETS, 1)
+    with pytest.raises(UserError, match="there are none of one"):
+        maker.check(TestSets(SETS.A, None), 0)
 
 
 def test_the_metric_fcn_needs_its_network() -> None:

@@ -45,7 +45,7 @@ def test_the_table_has_a_row_for_each_score() -> None:
     header, one, another = table(scores).splitlines()
     assert header.split() == ["PSNR,", "dB", "SSIM", "L1", "KID"]
     assert one.split() == ["one", "12.35", "0.500", "0.2500", "-"]
-    assert another.split() == ["another", "-", "-", "-", "0.0100"]
+    assert another.split() == ["another", "-", "-", "-", "0.01"]
     assert scalars(scores)["a2b.features.kid"] == 0.01
 
 
