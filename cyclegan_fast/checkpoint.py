@@ -50,14 +50,20 @@ def save(run: Path, checkpoint: dict[str, Any], *, keep_as: Sequence[str] = ()) 
     """
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
+    content = to_bytes(checkpoint)
     # The kept ones first: a kill right after it resumes before it, and writes it again.
     for name in [*keep_as, INCOMING]:
-        write_atomically(folder / name, buffer.getvalue())
+        write_atomically(folder / name, content)
     if (folder / LAST).exists():
         (folder / LAST).replace(folder / PREVIOUS)
     (folder / INCOMING).replace(folder / LAST)
+
+
+def to_bytes(content: dict[str, Any]) -> bytes:
+    """What `load` reads back."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
@@ -176,12 +182,17 @@ class LoadedGenerator(NamedTuple):
 
 
 def load_generator(path: Path, direction: str, warnings: list[str]) -> LoadedGenerator:
-    """A trained generator to translate with.
+    """One generator to translate with, "a2b" or "b2a"; bare weights have only one and ignore this. See below."""
+    return load_generators(path, (direction,), warnings)[0]
+
+
+def load_generators(path: Path, directions: Sequence[str], warnings: list[str]) -> list[LoadedGenerator]:
+    """Trained generators to translate with, from a file that is read once.
 
     Args:
         path: a run's folder, a checkpoint of one, or a generator of the original implementation
             (`latest_net_G.pth`, `latest_net_G_A.pth`), as .pth or .safetensors.
-        direction: "a2b" or "b2a". A bare generator has only one and ignores this.
+        directions: "a2b" or "b2a", or both: a generator for each. Bare weights give their one, and ignore these.
         warnings: damaged checkpoints of a run that were passed over are appended.
     """
     if path.is_dir():
@@ -192,13 +203,18 @@ def load_generator(path: Path, direction: str, warnings: list[str]) -> LoadedGen
     else:
         file, content = path, load(path)
     if isinstance(content.get("model"), dict) and isinstance(content.get("config"), dict):
-        name = {"a2b": "G_A", "b2a": "G_B"}[direction]
-        averaged = any(key.startswith(f"{name}_ema.") for key in content["model"])
-        prefix = f"{name}_ema." if averaged else f"{name}."
-        state = {key.removeprefix(prefix): value for key, value in content["model"].items() if key.startswith(prefix)}
-        return LoadedGenerator(generator_from(state, str(path)), content["config"], file)
+        states = [_generator_state(content["model"], direction) for direction in directions]
+        return [LoadedGenerator(generator_from(state, str(path)), content["config"], file) for state in states]
     try:
         state = from_original(content) if is_original(content) else content
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return LoadedGenerator(generator_from(state, str(path)), {}, file)
+    return [LoadedGenerator(generator_from(state, str(path)), {}, file)]
+
+
+def _generator_state(model: StateDict, direction: str) -> StateDict:
+    """The weights of a run's generator: the moving average where there is one."""
+    name = {"a2b": "G_A", "b2a": "G_B"}[direction]
+    averaged = any(key.startswith(f"{name}_ema.") for key in model)
+    prefix = f"{name}_ema." if averaged else f"{name}."
+    return {key.removeprefix(prefix): value for key, value in model.items() if key.startswith(prefix)}

@@ -23,7 +23,8 @@ from tqdm import tqdm
 from cyclegan_fast.archive import RefusedArchive, unpack_data_set
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
-from cyclegan_fast.fetch import Partial, fetch, sha256_of
+from cyclegan_fast.fetch import Partial, fetch
+from cyclegan_fast.files import sha256_of
 from cyclegan_fast.images import find_images
 from cyclegan_fast.published import (
     AUTHORS,

@@ -92,7 +92,7 @@ class Subject:
         import torch
         from torch import nn
 
-        from cyclegan_fast.checkpoint import load_generator
+        from cyclegan_fast.checkpoint import load_generators
         from cyclegan_fast.device import choose_device, working_dtype
         from cyclegan_fast.domains import open_test_sets
 
@@ -102,14 +102,14 @@ class Subject:
         self.device = choose_device(what.device)
         self.dtype, remark = working_dtype(self.device, what.amp, "auto")
         self.notes += [remark] if remark else []
-        self.generators: dict[Direction, nn.Module] = {}
         directions: tuple[Direction, ...] = ("a2b", "b2a")
-        for direction in directions:
-            network, self.config, self.file = load_generator(self.path, direction, self.notes)
-            if self.config or direction == what.direction:
-                placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
-                self.generators[direction] = placed.eval().requires_grad_(False)
-        self.notes = list(dict.fromkeys(self.notes))
+        loaded = load_generators(self.path, directions, self.notes)
+        _, self.config, self.file = loaded[0]
+        self.generators: dict[Direction, nn.Module] = {}
+        # Bare weights are one generator, of which only the user knows what it translates.
+        for direction, (network, _, _) in zip(directions if self.config else (what.direction,), loaded, strict=True):
+            placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
+            self.generators[direction] = placed.eval().requires_grad_(False)
         self.size = what.size or trained_size(self.config, self.path)
         self.data = what.data or self._trained_on()
         trained = self.config.get("data", {})
@@ -140,14 +140,18 @@ class Subject:
         data = self.data or "the embedded photographs"
         return f"{self.file} on {data} at {self.size}x{self.size}; {describe(self.device)}, {name_of(self.dtype)}"
 
-    def origin(self) -> dict[str, Any]:
-        """What the figures of a JSON file are of."""
+    def publish(self, name: str, result: dict[str, Any], notes: Sequence[str]) -> Path:
+        """Print the notes, and write a JSON file of what was found and what it is of; returns the file."""
         import torch
 
         from cyclegan_fast.device import describe, name_of
+        from cyclegan_fast.files import write_atomically
         from cyclegan_fast.version import __version__
 
-        return {
+        notes = [*self.notes, *notes]
+        for note in notes:
+            print(f"note: {printable(note)}")
+        origin = {
             "checkpoint": str(self.file),
             "data": str(self.data) if self.data else "embedded photographs",
             "size": self.size,
@@ -155,26 +159,29 @@ class Subject:
             "dtype": name_of(self.dtype),
             "versions": {"cyclegan_fast": __version__, "torch": torch.__version__},
         }
+        self.out.mkdir(parents=True, exist_ok=True)
+        path = self.out / name
+        write_atomically(path, json.dumps({**origin, **result, "notes": notes}, indent=2).encode())
+        return path
 
 
 def evaluate(command: CommandLine) -> int:
     """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
     subject = Subject(command, command.pairs)
     from cyclegan_fast import evaluation
-    from cyclegan_fast.domains import label_maps
     from cyclegan_fast.evaluation_sheet import write_sheets
-    from cyclegan_fast.files import write_atomically
     from cyclegan_fast.metrics import MetricMaker
     from cyclegan_fast.score_table import table
 
     make_metrics = MetricMaker(
         command.metrics,
         subject.device,
+        subject.tests,
+        size=subject.size,
+        count=command.images,
         feature_source=command.features,
         segmentation_file=command.segmentation,
-        labels=label_maps(subject.tests, subject.size) if "fcn" in command.metrics else None,
     )
-    make_metrics.check(subject.tests, command.images)
     print(subject)
     found = evaluation.evaluate(
         subject.generators,
@@ -187,17 +194,8 @@ def evaluate(command: CommandLine) -> int:
     if not found.scores:
         raise UserError(f"nothing could be scored: {'; '.join(found.notes)}")
     print(table(found.scores))
-    for note in [*subject.notes, *found.notes]:
-        print(f"note: {printable(note)}")
-    subject.out.mkdir(parents=True, exist_ok=True)
-    result = {
-        **subject.origin(),
-        "images": found.counts,
-        "rows": [score.to_dict() for score in found.scores],
-        "notes": [*subject.notes, *found.notes],
-    }
-    written = [subject.out / "evaluation.json"]
-    write_atomically(written[0], json.dumps(result, indent=2).encode())
+    result = {"images": found.counts, "rows": [score.to_dict() for score in found.scores]}
+    written = [subject.publish("evaluation.json", result, found.notes)]
     sheets = write_sheets(subject.out, found, subject.generators, subject.tests, subject.device)
     if not sheets:
         print("note: images are ranked by truth or reconstruction: without these metrics there are no contact sheets")

@@ -13,9 +13,9 @@ from cyclegan_fast.domains import HeldOut, TestSets
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_folder import Images, Selected
 from cyclegan_fast.metrics import FORMULAS, Metric, Reconstruction, Truth, View
-from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.pixels import as_tensor, levels, signed
 from cyclegan_fast.score_table import Score
-from cyclegan_fast.scores import Values, as_tensor
+from cyclegan_fast.scores import Values
 from cyclegan_fast.translator import Direction
 
 DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
@@ -30,11 +30,14 @@ def translated(generator: nn.Module, images: Tensor) -> Tensor:
     Raises UserError for a translation that is not finite.
     """
     dtype = next(generator.parameters()).dtype
-    result = generator(images.float().div_(127.5).sub_(1.0).to(dtype)).float()
+    result = generator(signed(images).to(dtype))
     if not bool(result.isfinite().all()):
         raise UserError("the generator's translation is not finite: its weights, or this precision, are of no use")
-    levels: Tensor = result.add(1.0).mul(127.5).round().clamp(0, 255).byte()
-    return levels
+    return levels(result)
+
+
+def images_at_once(height: int, width: int) -> int:
+    return max(1, PIXELS // (height * width))
 
 
 def first(images: Images, count: int) -> Images:
@@ -56,7 +59,7 @@ class Evaluation:
         """What images of a direction can be ranked by, worst first being lowest: SSIM, and what it is of."""
         for kind, key, of in ((Truth, "truth", "the truth"), (Reconstruction, "reconstruction", "the reconstruction")):
             for metric in self.metrics:
-                if isinstance(metric, kind) and (found := metric.compared.of(f"{direction}.{key}")):
+                if isinstance(metric, kind) and (found := metric.of(f"{direction}.{key}")):
                     return f"SSIM with {of}", found.ssim
         return None
 
@@ -112,7 +115,7 @@ def views(
     """The batches of a domain; without a generator for it each is its own translation, which nobody looks at."""
     images = first(held.images, count)
     height, width = images[0].shape[:2]
-    at_once = batch_size or max(1, PIXELS // (height * width))
+    at_once = batch_size or images_at_once(height, width)
     forward, back = generators.get(direction), generators.get(OPPOSITE[direction])
     for start in range(0, len(images), at_once):
         places = range(start, min(start + at_once, len(images)))
@@ -130,8 +133,7 @@ def views(
 
 def stacked(images: Images, places: Iterable[int], device: torch.device) -> Tensor:
     """uint8 [N, 3, H, W] of some images."""
-    pixels: Pixels = np.stack([images[place] for place in places])
-    return as_tensor(pixels, device)
+    return as_tensor(np.stack([images[place] for place in places]), device)
 
 
 def ordered(scores: Sequence[Score]) -> list[Score]:

@@ -7,7 +7,6 @@ from torch import nn
 
 from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data
-from cyclegan_fast.domains import label_maps
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.evaluation import DIRECTIONS, Evaluation, deciding, evaluate
 from cyclegan_fast.metrics import MetricMaker
@@ -26,18 +25,18 @@ class Evaluator:
 
     def __init__(self, config: Config, data: Data, device: torch.device, best: dict[str, Any] | None) -> None:
         self.options, self.data, self.device = config.evaluation, data, device
-        labels = label_maps(data.tests, config.data.crop_size) if "fcn" in self.options.metrics else None
         self.make_metrics = MetricMaker(
             self.options.metrics,
             device,
+            data.tests,
+            size=config.data.crop_size,
+            count=self.options.evaluate_images,
             feature_source=self.options.features,
             segmentation_file=self.options.segmentation,
-            labels=labels,
         )
-        self.make_metrics.check(data.tests, self.options.evaluate_images)
         if self.options.evaluate_every and data.tests.A is None and data.tests.B is None:
             raise UserError("--evaluate-every needs images in testA or testB of --data: there are none")
-        self.best_by = deciding(self.make_metrics.names_of_values(data.tests), self.options.best_by)
+        self.best_by = deciding(self.make_metrics.names_of_values(), self.options.best_by)
         self.best: dict[str, Any] | None = best
         self.last: tuple[int, Evaluation] | None = None  # the newest, and its step
 
@@ -55,8 +54,10 @@ class Evaluator:
 
     def is_best(self, step: int, evaluation: Evaluation) -> bool:
         """Whether no earlier step was better; remembers this one if so. A value that is not finite is not the best."""
-        value = scalars(evaluation.scores).get(self.best_by) if self.best_by else None
-        if value is None or self.best_by is None:
+        if self.best_by is None:
+            return False
+        value = scalars(evaluation.scores).get(self.best_by)
+        if value is None:
             return False
         if self.best is not None and not is_better(self.best_by, value, self.best["value"]):
             return False

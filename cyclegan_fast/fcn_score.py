@@ -4,7 +4,6 @@ Zhu et al. 2017, section 5.1.1: how well a network that was trained on real phot
 photographs that were made from label maps; and how well label maps that were made from photographs are.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,17 +16,15 @@ from cyclegan_fast import evaluation, segmentation
 from cyclegan_fast.cityscapes import CLASSES, Labels, colours_of, find_training_labels, nearest_labels, read_labels
 from cyclegan_fast.device import working_dtype
 from cyclegan_fast.domains import held_out_preparation, label_maps
-from cyclegan_fast.errors import UserError, printable
+from cyclegan_fast.errors import UserError
 from cyclegan_fast.evaluate import Subject, What
 from cyclegan_fast.evaluation_sheet import caption, sheet
-from cyclegan_fast.files import write_atomically
-from cyclegan_fast.image_folder import Images
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
-from cyclegan_fast.metrics import FcnScore
-from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.metrics import FcnScore, RealPhotographs
+from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
 from cyclegan_fast.score_table import Score, or_null, table
 from cyclegan_fast.segmentation import Examples, SegmentationNetwork, SegmentationTraining
-from cyclegan_fast.segmentation_scores import SegmentationScores, confusion_matrix
+from cyclegan_fast.segmentation_scores import SegmentationScores
 
 FOLDER = Path("runs/segmentation")
 SHOWN = 8
@@ -77,26 +74,22 @@ def evaluate_fcn(command: FcnCommandLine) -> int:
     labels = label_maps(subject.tests, subject.size)
     print(subject)
     network, file = judge(command, subject)
-    metric = FcnScore(network, labels)
+    used = command.images or len(labels["A"])
+    generated, real = FcnScore(network, labels), RealPhotographs(network, labels["A"][:used])
     passed = evaluation.evaluate(
         subject.generators,
         subject.tests,
-        [metric],
+        [generated, real],
         device=subject.device,
         count=command.images,
         batch_size=command.batch_size,
     )
-    found = Findings.of(subject, network, metric, labels, command.images)
+    found = Findings.of(generated, real)
     print(found)
-    notes = [*subject.notes, *passed.notes]
-    for note in notes:
-        print(f"note: {printable(note)}")
-    subject.out.mkdir(parents=True, exist_ok=True)
-    written = [subject.out / "fcn.json", subject.out / "fcn.jpg"]
-    result = {**subject.origin(), "segmentation": str(file), "images": passed.counts, "notes": notes, **found.to_dict()}
-    write_atomically(written[0], json.dumps(result, indent=2).encode())
-    write_image(fcn_sheet(subject, network), written[1], quality=92)
-    print(f"written: {', '.join(map(str, written))}")
+    result = {"segmentation": str(file), "images": passed.counts, **found.to_dict()}
+    written, picture = subject.publish("fcn.json", result, passed.notes), subject.out / "fcn.jpg"
+    write_image(fcn_sheet(subject, network), picture, quality=92)
+    print(f"written: {written}, {picture}")
     return 0
 
 
@@ -104,26 +97,25 @@ def evaluate_fcn(command: FcnCommandLine) -> int:
 
 
 def judge(command: FcnCommandLine, subject: Subject) -> tuple[SegmentationNetwork, Path]:
-    """The segmentation network, trained on the real photographs where no file holds one yet."""
-    if command.segmentation is not None and command.segmentation.exists():
-        network, origin = segmentation.load_segmentation(command.segmentation)
-        print(f"read by {command.segmentation}, trained for {origin['training']['epochs']} epochs")
-        return network.to(subject.device), command.segmentation
-    if subject.data is None:
-        raise UserError("the embedded photographs have no label maps: give --data FOLDER, such as one of street_scenes")
-    examples = read_examples(subject.data, subject.size, command.labels)
-    training = command.training
-    stamp = f"{subject.data.name}-{subject.size}-{examples.fingerprint[:8]}"
-    name = f"{stamp}-{training.width}x{training.epochs}-{training.seed}.pt"
-    file = command.segmentation or FOLDER / name
-    if file.exists():
-        print(f"read by {file}")
-        return segmentation.load_segmentation(file)[0].to(subject.device), file
-    dtype, _ = working_dtype(subject.device, True, "auto")
-    if dtype == torch.float16:
-        dtype = torch.float32  # no loss scaling here
-    print(f"training a segmentation network on {len(examples.photographs)} real photographs, for {file}")
-    return segmentation.Trainer(examples, training, file, subject.device, dtype).run(), file
+    """The segmentation network, trained on the real photographs where no file holds one yet, and its file."""
+    file, training = command.segmentation, command.training
+    if file is None or not file.exists():
+        if subject.data is None:
+            raise UserError("the embedded photographs have no label maps: give --data FOLDER, as of street_scenes")
+        examples = read_examples(subject.data, subject.size, command.labels)
+        file = file or FOLDER / (
+            f"{subject.data.name}-{subject.size}-{examples.fingerprint[:8]}"
+            f"-{training.width}x{training.epochs}-{training.seed}.pt"
+        )
+        if not file.exists():
+            dtype, _ = working_dtype(subject.device, True, "auto")
+            if dtype == torch.float16:
+                dtype = torch.float32  # no loss scaling here
+            print(f"training a segmentation network on {len(examples.photographs)} real photographs, for {file}")
+            return segmentation.Trainer(examples, training, file, subject.device, dtype).run(), file
+    network, origin = segmentation.load_segmentation(file)
+    print(f"read by {file}, trained for {origin['training']['epochs']} epochs")
+    return network.to(subject.device), file
 
 
 def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
@@ -159,22 +151,10 @@ class Findings:
     }
 
     @staticmethod
-    def of(
-        subject: Subject, network: SegmentationNetwork, metric: FcnScore, labels: dict[str, Labels], count: int
-    ) -> "Findings":
-        """Adds to what a pass gave `metric` what the network reads in the real photographs."""
-        assert subject.tests.A is not None  # the test set is one of pairs
-        photographs = evaluation.first(subject.tests.A.images, count)
-        read = read_all(network, photographs, subject.device)
-        truth = labels["A"][: len(photographs)]
-        others = np.roll(truth, 1, axis=0)
-        matrices = {"real": confusion_matrix(truth, read)}
-        if len(truth) > 1:
-            matrices["shuffled"] = confusion_matrix(others, read)
-        if "b2a" in metric.matrices:
-            matrices["generated"] = metric.matrices["b2a"]
-        if "a2b" in metric.matrices:
-            matrices["maps"] = metric.matrices["a2b"]
+    def of(generated: FcnScore, real: RealPhotographs) -> "Findings":
+        """What a pass over the test images gave these two."""
+        names = {"b2a": "generated", "a2b": "maps"}
+        matrices = real.matrices | {names[direction]: matrix for direction, matrix in generated.matrices.items()}
         return Findings({key: SegmentationScores(matrices[key]) for key in Findings.LABELS if key in matrices})
 
     def __str__(self) -> str:
@@ -212,23 +192,11 @@ class Findings:
         }
 
 
-def read_all(network: SegmentationNetwork, photographs: Images, device: torch.device) -> Labels:
-    """Train ids [N, H, W] that the network reads in all of a list of photographs."""
-    starts = range(0, len(photographs), 16)
-    batches = (range(start, min(start + 16, len(photographs))) for start in starts)
-    found = [
-        segmentation.read_out(network, evaluation.stacked(photographs, batch, device)).cpu().numpy()
-        for batch in tqdm(batches, total=len(starts), desc="reading real photographs", unit="batch", leave=False)
-    ]
-    return np.concatenate(found)
-
-
 @torch.no_grad()
 def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
     """Some test views: label maps, the photographs made of them, what is read in these; and the other way round."""
-    A, B = subject.tests.A, subject.tests.B
-    assert A is not None  # both are there in a test set of pairs
-    assert B is not None
+    A = subject.tests.A
+    assert A is not None  # the test set is one of pairs
     assert A.truth is not None
     count = min(SHOWN, len(A.images))
     places = [index * len(A.images) // count for index in range(count)]
@@ -240,13 +208,13 @@ def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
     rows |= {"photograph A": photographs, "read in A": drawn(segmentation.read_out(network, photographs))}
     if "a2b" in subject.generators:
         made = evaluation.translated(subject.generators["a2b"], photographs)
-        nearest = torch.from_numpy(nearest_labels(made.permute(0, 2, 3, 1).cpu().numpy()))
+        nearest = torch.from_numpy(nearest_labels(as_pixels(made)))
         rows |= {"G_A(A)": made, "nearest colours": drawn(nearest)}
-    pictures = [images.permute(0, 2, 3, 1).cpu().numpy() for images in rows.values()]
+    pictures = [as_pixels(images) for images in rows.values()]
     columns = [(caption(A.images, place), [row[index] for row in pictures]) for index, place in enumerate(places)]
     return sheet(f"{subject.path}: {count} of {len(A.images)} test views", list(rows), columns)
 
 
 def drawn(labels: torch.Tensor) -> torch.Tensor:
     """Train ids [N, H, W] in their colours, uint8 [N, 3, H, W]."""
-    return torch.from_numpy(colours_of(labels.cpu().numpy())).permute(0, 3, 1, 2)
+    return as_tensor(colours_of(labels.cpu().numpy()))

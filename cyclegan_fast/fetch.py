@@ -5,7 +5,6 @@ server that says the same again may add to it; with any other answer the file is
 """
 
 import dataclasses
-import hashlib
 import http.client
 import json
 import os
@@ -108,11 +107,6 @@ class Partial:
             os.fsync(file.fileno())
         self.path.replace(target)
         self._note.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- fetching ------------------------------------------------------------------------------------------------------

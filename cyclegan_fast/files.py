@@ -1,5 +1,6 @@
-"""Writing files so that a kill or a full disk leaves them whole or as they were."""
+"""Writing files so that a kill or a full disk leaves them whole or as they were; and what tells one from another."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,3 +43,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise UserError(f"could not write {path}: {error.strerror}; what was saved before is unharmed") from error
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -139,6 +139,11 @@ def smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return mean
 
 
+def rounded(values: list[float]) -> list[float | None]:
+    """What a chart shows of values; None where one is not finite."""
+    return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
+
+
 def charts(reports: list[dict[str, Any]], gan_loss: object) -> list[dict[str, Any]]:
     """What the page's script draws. A name without a finite value gets no line, a chart without a line is left out."""
     steps = [int(number(report["step"])) for report in reports]
@@ -146,8 +151,7 @@ def charts(reports: list[dict[str, Any]], gan_loss: object) -> list[dict[str, An
     evenly = sorted(set(np.linspace(0, len(steps) - 1, BUCKETS).astype(int).tolist())) if steps else []
 
     def curve(values: npt.NDArray[np.float64], places: list[int]) -> Curve:
-        kept = [float(f"{value:.4g}") if math.isfinite(value) else None for value in values[places].tolist()]
-        return [steps[place] for place in places], kept
+        return [steps[place] for place in places], rounded(values[places].tolist())
 
     def chart(title: str, unit: str, names: tuple[str, ...], sources: list[dict[Any, Any]]) -> dict[str, Any]:
         columns = {name: np.array([number(source.get(name)) for source in sources]) for name in names}
@@ -181,8 +185,7 @@ def evaluation_charts(run: Path) -> list[dict[str, Any]]:
     for key, metric in METRICS.items():
         lines = []
         for name in (name for name in names if name.rpartition(".")[2] == key):
-            values = [number(section(report, "values").get(name)) for report in found]
-            curve = (steps, [float(f"{value:.4g}") if math.isfinite(value) else None for value in values])
+            curve = (steps, rounded([number(section(report, "values").get(name)) for report in found]))
             lines.append({"name": name.rpartition(".")[0], "raw": curve, "smooth": curve})
         # A chart has four colours: translations first, then what they are compared with.
         lines.sort(key=lambda line: rank_of(str(line["name"])))

@@ -12,8 +12,7 @@ from cyclegan_fast.domains import resize
 from cyclegan_fast.image_folder import Images
 from cyclegan_fast.model import CycleGAN
 from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.scores import as_tensor
+from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
 
 SAMPLES = 8
 
@@ -22,10 +21,8 @@ SAMPLES = 8
 def translated(generator: ResnetGenerator, pixels: Pixels) -> Pixels:
     """uint8 [N, H, W, 3] -> the same through a generator, in the precision of its weights."""
     device = next(generator.parameters()).device
-    at_once = max(1, evaluation.PIXELS // (pixels.shape[1] * pixels.shape[2]))
-    batches = np.array_split(pixels, range(at_once, len(pixels), at_once))
-    results = [evaluation.translated(generator, as_tensor(batch, device)) for batch in batches]
-    return np.concatenate([result.permute(0, 2, 3, 1).contiguous().cpu().numpy() for result in results])
+    batches = torch.split(as_tensor(pixels, device), evaluation.images_at_once(*pixels.shape[1:3]))
+    return as_pixels(torch.cat([evaluation.translated(generator, batch) for batch in batches]))
 
 
 def some_of(images: Images, side: int) -> Pixels:

@@ -13,19 +13,20 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cyclegan_fast import features, segmentation
 from cyclegan_fast.cityscapes import Labels, nearest_labels
 from cyclegan_fast.config import MetricName
-from cyclegan_fast.domains import TestSets
+from cyclegan_fast.domains import TestSets, label_maps
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
 from cyclegan_fast.score_table import Score
-from cyclegan_fast.scores import ColourLookup, Similarity, as_tensor, concatenated, similarity
+from cyclegan_fast.scores import ColourLookup, Similarity, concatenated, similarity
 from cyclegan_fast.segmentation_scores import Counts, SegmentationScores, confusion_matrix
 from cyclegan_fast.translator import Direction
 
@@ -64,22 +65,6 @@ class Metric(Protocol):
         """What a reader of the scores must know."""
 
 
-class Compared:
-    """Similarities of pairs of images, by direction, one image after another."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, list[Similarity]] = {}
-
-    def add(self, key: str, images: Tensor, truth: Tensor) -> None:
-        self.parts.setdefault(key, []).append(similarity(images, truth))
-
-    def of(self, key: str) -> Similarity | None:
-        return concatenated(self.parts[key]) if key in self.parts else None
-
-    def score(self, key: str, label: str) -> Score:
-        return Score(key, label, concatenated(self.parts[key]).means())
-
-
 class Quiet:
     """A metric without real images and without notes."""
 
@@ -90,36 +75,46 @@ class Quiet:
         return []
 
 
-class Reconstruction(Quiet):
-    def __init__(self) -> None:
-        self.compared = Compared()
+class Comparison(Quiet):
+    """PSNR, SSIM and L1 of images with others, by direction and kind, one image after another."""
 
-    def add(self, view: View) -> None:
-        if view.reconstruction is not None:
-            self.compared.add(f"{view.direction}.reconstruction", view.reconstruction, view.source)
+    TEXTS: ClassVar[dict[str, str]]
+    """what people read of each kind"""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[Similarity]] = {}
+
+    def compare(self, key: str, images: Tensor, others: Tensor) -> None:
+        self.parts.setdefault(key, []).append(similarity(images, others))
+
+    def of(self, key: str) -> Similarity | None:
+        return concatenated(self.parts[key]) if key in self.parts else None
 
     def scores(self) -> list[Score]:
         return [
-            self.compared.score(key, label(key, "reconstructed, {reconstruction} against {source}"))
-            for key in self.compared.parts
+            Score(key, label(key, self.TEXTS[key.partition(".")[2]]), concatenated(parts).means())
+            for key, parts in self.parts.items()
         ]
 
 
-class Truth(Quiet):
-    def __init__(self) -> None:
-        self.compared = Compared()
+class Reconstruction(Comparison):
+    TEXTS: ClassVar = {"reconstruction": "reconstructed, {reconstruction} against {source}"}
+
+    def add(self, view: View) -> None:
+        if view.reconstruction is not None:
+            self.compare(f"{view.direction}.reconstruction", view.reconstruction, view.source)
+
+
+class Truth(Comparison):
+    TEXTS: ClassVar = {
+        "truth": "translated, {translation} against the truth",
+        "untranslated": "untranslated, {source} against the truth",
+    }
 
     def add(self, view: View) -> None:
         if view.truth is not None:
-            self.compared.add(f"{view.direction}.truth", view.translation, view.truth)
-            self.compared.add(f"{view.direction}.untranslated", view.source, view.truth)
-
-    def scores(self) -> list[Score]:
-        texts = {
-            "truth": "translated, {translation} against the truth",
-            "untranslated": "untranslated, {source} against the truth",
-        }
-        return [self.compared.score(key, label(key, texts[key.partition(".")[2]])) for key in self.compared.parts]
+            self.compare(f"{view.direction}.truth", view.translation, view.truth)
+            self.compare(f"{view.direction}.untranslated", view.source, view.truth)
 
 
 def label(key: str, text: str) -> str:
@@ -142,7 +137,7 @@ class Lookup(Quiet):
         if used > LOOKUP_BYTES:
             self.cut.add(way)
             return
-        source, truth = (images.permute(0, 2, 3, 1).cpu().numpy() for images in (view.source, view.truth))
+        source, truth = as_pixels(view.source), as_pixels(view.truth)
         self.nbytes[way] = used + source.nbytes + truth.nbytes
         self.pairs.setdefault(way, []).append((source, truth))
         self.lookups.setdefault(way, ColourLookup()).add(source, truth)
@@ -177,10 +172,14 @@ class FeatureDistance:
         network: uint8 [N, 3, H, W] -> features [N, F].
         name: what the network is called in labels.
         which: "fid", "kid" or both.
+        known: features of the real images by direction, where an earlier pass over the same images left them.
     """
 
-    def __init__(self, network: nn.Module, name: str, which: Sequence[str]) -> None:
+    def __init__(
+        self, network: nn.Module, name: str, which: Sequence[str], known: dict[str, Tensor] | None = None
+    ) -> None:
         self.network, self.name, self.which = network, name, which
+        self.known = {} if known is None else known
         self.fake: dict[str, list[Tensor]] = {}
         self.real: dict[str, list[Tensor]] = {}
 
@@ -190,7 +189,8 @@ class FeatureDistance:
 
     @torch.no_grad()
     def add_real(self, direction: Direction, images: Tensor) -> None:
-        self.real.setdefault(direction, []).append(self.features(images))
+        if direction not in self.known:
+            self.real.setdefault(direction, []).append(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
         """float32 [N, F] on the host; raises UserError where the network takes or gives something else."""
@@ -205,15 +205,16 @@ class FeatureDistance:
 
     def scores(self) -> list[Score]:
         found = []
-        for direction in self.fake.keys() & self.real.keys():
-            real, fake = torch.cat(self.real[direction]), torch.cat(self.fake[direction])
+        self.known |= {direction: torch.cat(parts) for direction, parts in self.real.items()}
+        for direction in self.fake.keys() & self.known.keys():
+            real, fake = self.known[direction], torch.cat(self.fake[direction])
             text = f"features of {{translation}} against {{target}}, {self.name}, {len(fake)} and {len(real)} images"
             name = f"{direction}.features"
             found.append(Score(name, label(name, text), distances(real, fake, self.which)))
         return found
 
     def notes(self) -> list[str]:
-        counts = [sum(map(len, parts)) for parts in (*self.fake.values(), *self.real.values())]
+        counts = [*(sum(map(len, parts)) for parts in self.fake.values()), *map(len, self.known.values())]
         size = next(iter(self.fake.values()))[0].size(1) if self.fake else 0
         notes = []
         if "fid" in self.which and counts:
@@ -317,7 +318,7 @@ class FcnScore(Quiet):
         if view.direction == "b2a":
             found = segmentation.read_out(self.network, view.translation).cpu().numpy()
         else:
-            found = nearest_labels(view.translation.permute(0, 2, 3, 1).cpu().numpy())
+            found = nearest_labels(as_pixels(view.translation))
         matrix = confusion_matrix(truth, found)
         self.matrices[view.direction] = self.matrices.get(view.direction, 0) + matrix
 
@@ -332,58 +333,98 @@ class FcnScore(Quiet):
         ]
 
 
+class RealPhotographs:
+    """What the network of the FCN score reads in the real photographs: "real" against their own labels, and "shuffled"
+    against those of other views.
+
+    Args:
+        labels: [N, H, W] train ids of the photographs that a pass shows.
+    """
+
+    def __init__(self, network: segmentation.SegmentationNetwork, labels: Labels) -> None:
+        self.network = network
+        self.labels = {"real": labels} | ({"shuffled": np.roll(labels, 1, axis=0)} if len(labels) > 1 else {})
+        self.matrices: dict[str, Counts] = {}
+        self.seen = 0
+
+    def add(self, view: View) -> None:
+        pass
+
+    def add_real(self, direction: Direction, images: Tensor) -> None:
+        if direction != "b2a":  # which makes photographs
+            return
+        found = segmentation.read_out(self.network, images).cpu().numpy()
+        for key, labels in self.labels.items():
+            matrix = confusion_matrix(labels[self.seen : self.seen + len(images)], found)
+            self.matrices[key] = self.matrices.get(key, 0) + matrix
+        self.seen += len(images)
+
+    def scores(self) -> list[Score]:
+        return []
+
+    def notes(self) -> list[str]:
+        return []
+
+
 class MetricMaker:
-    """Loads what metrics need, once, and makes them, anew for every pass.
+    """Loads what metrics need, once, and makes them, anew for every pass over the same test images.
 
     Args:
         names: which; each may be given once.
+        tests: the test images.
+        size: side of the square that they are resized to.
+        count: how many of each domain are used, the first ones; 0 for all.
         feature_source: see `features.feature_network`.
         segmentation_file: the network of the metric fcn.
-        labels: of the test images, see `FcnScore`.
 
-    Raises UserError where a metric needs what is not there: a library, weights, a segmentation network.
+    Raises UserError where a metric needs what is not there: a library, weights, images, labels.
     """
 
     def __init__(
         self,
         names: Sequence[MetricName],
         device: torch.device,
+        tests: TestSets,
         *,
+        size: int,
+        count: int = 0,
         feature_source: str = features.INCEPTION,
         segmentation_file: Path | None = None,
-        labels: dict[str, Labels] | None = None,
     ) -> None:
-        self.names, self.labels = names, labels
+        self.names, self.tests = names, tests
         self.distances = [name for name in ("fid", "kid") if name in names]
         self.network: nn.Module | None = None
         self.title = "Inception-v3" if feature_source == features.INCEPTION else Path(feature_source).name
+        self.real_features: dict[str, Tensor] = {}
         if self.distances:
             self.network = features.feature_network(feature_source, device)
+            self._check_enough(count)
         self.lpips = features.lpips_network(device) if "lpips" in names else None
         self.judge: segmentation.SegmentationNetwork | None = None
+        self.labels: dict[str, Labels] = {}
         if "fcn" in names:
-            if segmentation_file is None or labels is None:
+            if segmentation_file is None:
                 raise UserError(
                     "the metric fcn needs a network that reads labels: give --segmentation FILE, which "
                     "`python -m cyclegan_fast.evaluate fcn` trains"
                 )
             self.judge = segmentation.load_segmentation(segmentation_file)[0].to(device)
+            self.labels = label_maps(tests, size)
 
-    def check(self, tests: TestSets, count: int) -> None:
-        """Raises UserError where the test images, or the first `count` of them, are too few for a metric."""
-        sizes = [len(held.images) for held in (tests.A, tests.B) if held is not None]
+    def _check_enough(self, count: int) -> None:
+        sizes = [len(held.images) for held in (self.tests.A, self.tests.B) if held is not None]
         used = min(count, *sizes) if count and sizes else min(sizes, default=0)
-        if self.distances and (len(sizes) < 2 or used < 2):
+        if len(sizes) < 2 or used < 2:
             raise UserError(
                 f"{' and '.join(self.distances)} compare translations with real images and need at least 2 test images "
                 f"of each domain; there are {used if len(sizes) == 2 else 'none of one'}: add some, or use more of them"
             )
 
-    def names_of_values(self, tests: TestSets) -> list[str]:
-        """What a pass over these images with both generators gives, such as "a2b.truth.ssim"."""
+    def names_of_values(self) -> list[str]:
+        """What a pass with both generators gives, such as "a2b.truth.ssim"."""
         compared, labels = ("psnr_db", "ssim", "l1"), ("per_pixel", "per_class", "class_iou")
         found: list[str] = []
-        for way, held in (("a2b", tests.A), ("b2a", tests.B)):
+        for way, held in (("a2b", self.tests.A), ("b2a", self.tests.B)):
             if held is None:
                 continue
             known = held.truth is not None
@@ -393,7 +434,7 @@ class MetricMaker:
                 "lookup": compared if "lookup" in self.names and known else (),
                 "reconstruction": compared if "reconstruction" in self.names else (),
                 "features": tuple(self.distances),
-                "fcn": labels if self.labels is not None and FORMULAS[way]["source"] in self.labels else (),
+                "fcn": labels if FORMULAS[way]["source"] in self.labels else (),
             }
             found += [f"{way}.{kind}.{value}" for kind, values in given.items() for value in values]
             found += [f"{way}.{'truth' if known else 'reconstruction'}.lpips"] if self.lpips is not None else []
@@ -407,9 +448,9 @@ class MetricMaker:
         }
         made: list[Metric] = [kind() for name, kind in simple.items() if name in self.names]
         if self.network is not None:
-            made.append(FeatureDistance(self.network, self.title, self.distances))
+            made.append(FeatureDistance(self.network, self.title, self.distances, self.real_features))
         if self.lpips is not None:
             made.append(Lpips(self.lpips))
-        if self.judge is not None and self.labels is not None:
+        if self.judge is not None:
             made.append(FcnScore(self.judge, self.labels))
         return made

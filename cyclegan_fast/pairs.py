@@ -1,5 +1,6 @@
 """Images of two folders that show the same view: who belongs to whom, by name."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,11 +33,11 @@ def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
 
 def match(names: Sequence[str], partners: Sequence[str], folder: Path, partners_folder: Path) -> list[int]:
     """For each of `names` the place of its partner; raises UserError where one of either has none, naming some."""
-    place = {pair_key(name): index for index, name in enumerate(partners)}
-    keys = [pair_key(name) for name in names]
-    lonely = [str(folder / name) for name in names if pair_key(name) not in place]
-    lonely += [str(partners_folder / name) for name in partners if pair_key(name) not in {*keys}]
-    twice = [str(folder / name) for name in names if keys.count(pair_key(name)) > 1]
+    keys, other_keys = [pair_key(name) for name in names], [pair_key(name) for name in partners]
+    place, times = {key: index for index, key in enumerate(other_keys)}, Counter(keys)
+    lonely = [str(folder / name) for name, key in zip(names, keys, strict=True) if key not in place]
+    lonely += [str(partners_folder / name) for name, key in zip(partners, other_keys, strict=True) if key not in times]
+    twice = [str(folder / name) for name, key in zip(names, keys, strict=True) if times[key] > 1]
     if lonely or len(place) < len(partners) or twice:
         shown = ", ".join(lonely[:4]) + (f" and {len(lonely) - 4} more" if len(lonely) > 4 else "")
         raise UserError(

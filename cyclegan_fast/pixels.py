@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
@@ -13,11 +14,32 @@ Pixels = npt.NDArray[np.uint8]
 
 def to_signed(pixels: "Tensor") -> "Tensor":
     """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1], on the same device."""
-    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+    return signed(pixels.permute(0, 3, 1, 2)).contiguous()
 
 
 def to_pixels(images: "Tensor") -> Pixels:
     """[N, 3, H, W] in [-1, 1] -> uint8 [N, H, W, 3] on the host, rounded (not truncated)."""
-    levels = images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).byte()
-    pixels: Pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return as_pixels(levels(images))
+
+
+def signed(levels: "Tensor") -> "Tensor":
+    """uint8 -> float32 in [-1, 1], of one shape, layout and device."""
+    return levels.float().div_(127.5).sub_(1.0)
+
+
+def levels(images: "Tensor") -> "Tensor":
+    """In [-1, 1] -> uint8, rounded, of one shape and device: the inverse of `signed`."""
+    return images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).byte()
+
+
+def as_tensor(pixels: Pixels, device: "torch.device | str" = "cpu") -> "Tensor":
+    """uint8 [N, H, W, 3] on the host -> uint8 [N, 3, H, W] on a device."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
+
+
+def as_pixels(images: "Tensor") -> Pixels:
+    """uint8 [N, 3, H, W] -> uint8 [N, H, W, 3] on the host."""
+    pixels: Pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels

@@ -56,11 +56,6 @@ def concatenated(parts: list[Similarity]) -> Similarity:
     return Similarity(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("psnr_db", "ssim", "l1")))
 
 
-def as_tensor(pixels: Pixels, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 [N, H, W, 3] -> [N, 3, H, W] on a device."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
-
-
 class ColourLookup:
     """Maps each colour to the mean of what it should become: the best that a table of that size can do.
 
@@ -90,10 +85,3 @@ class ColourLookup:
         level = images.reshape(-1, 3).astype(np.int32) * self.levels // 256
         bins: npt.NDArray[np.int32] = (level[:, 0] * self.levels + level[:, 1]) * self.levels + level[:, 2]
         return bins
-
-
-def best_colour_lookup(images: Pixels, truth: Pixels, levels: int = 32) -> Pixels:
-    """[N, H, W, 3] through the ColourLookup that was fitted with them."""
-    lookup = ColourLookup(levels)
-    lookup.add(images, truth)
-    return lookup(images)

@@ -8,7 +8,6 @@ with.
 """
 
 import hashlib
-import io
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,8 +24,7 @@ from cyclegan_fast import checkpoint
 from cyclegan_fast.cityscapes import CLASSES, VOID, Labels
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.scores import as_tensor
+from cyclegan_fast.pixels import Pixels, as_tensor
 
 SCALES = 5  # the coarsest features have a sixteenth of the side
 SIDES = 2 ** (SCALES - 1)
@@ -215,9 +213,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, checkpoint.to_bytes(state))
 
     def _restored(self) -> int:
         """Take over what an interrupted training of the same kind left; the number of epochs that it had done."""

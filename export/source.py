@@ -1,12 +1,12 @@
 """What is exported: trained generators, checked before any work begins."""
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.files import sha256_of
 from cyclegan_fast.translate import RUNS, newest_run, trained_size
 
 if TYPE_CHECKING:
@@ -36,18 +36,19 @@ def load_sources(checkpoint: Path | None, directions: Directions, warnings: list
     """The generators of a run in each direction asked for, or the one of a bare weights file.
 
     Args:
-        checkpoint: as for `cyclegan_fast.checkpoint.load_generator`; None is the newest run under runs/.
+        checkpoint: as for `cyclegan_fast.checkpoint.load_generators`; None is the newest run under runs/.
         directions: bare weights have only one, and "both" means that one.
         warnings: damaged checkpoints that were passed over are appended.
 
     Raises UserError where there is none, where it is no generator, and for weights that are not finite.
     """
-    from cyclegan_fast.checkpoint import load_generator
+    from cyclegan_fast.checkpoint import load_generators
 
     path = checkpoint or newest_run(RUNS)
     sources: list[Source] = []
-    for direction in ("a2b", "b2a") if directions == "both" else (directions,):
-        network, config, file = load_generator(path, direction, warnings if not sources else [])
+    ways = ("a2b", "b2a") if directions == "both" else (directions,)
+    # Bare weights are one generator, whatever was asked for.
+    for direction, (network, config, file) in zip(ways, load_generators(path, ways, warnings), strict=False):
         for name, weight in network.named_parameters():
             if not weight.isfinite().all():
                 raise UserError(
@@ -62,8 +63,6 @@ def load_sources(checkpoint: Path | None, directions: Directions, warnings: list
             name = f"{run}-{direction}"
         size = trained_size(config, path)
         sources.append(Source(network.eval(), file, name, direction, size, sha256_of(file), config))
-        if not config:
-            break
     return sources
 
 
@@ -75,8 +74,3 @@ def check_layers(network: "ResnetGenerator", keep: Collection[str]) -> None:
         raise UserError(f"--keep-float16: no layer is called {', '.join(unknown)}; there are {', '.join(names)}")
     if not set(names) - set(keep):
         raise UserError("--keep-float16 names every layer: export in --precision float16")
-
-
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,8 +15,8 @@ from cyclegan_fast.config import DataConfig, Preprocess
 from cyclegan_fast.data import Data, open_data
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
-from cyclegan_fast.pixels import to_pixels, to_signed
-from cyclegan_fast.scores import as_tensor, best_colour_lookup, similarity
+from cyclegan_fast.pixels import as_tensor, to_pixels, to_signed
+from cyclegan_fast.scores import ColourLookup, similarity
 from tests.cyclegan_fast.conftest import photo
 
 CONFIG = DataConfig(load_size=36, crop_size=32, workers=0)
@@ -403,7 +403,9 @@ def test_the_embedded_images_depend_on_their_seed_only() -> None:
 
 def test_the_drawing_does_what_no_colour_lookup_can() -> None:
     test = sample_photos.make_test(64)
-    oracle = best_colour_lookup(test.photographs, test.drawings)
+    lookup = ColourLookup()
+    lookup.add(test.photographs, test.drawings)
+    oracle = lookup(test.photographs)
     drawings = as_tensor(test.drawings)
     assert similarity(as_tensor(test.photographs), drawings).psnr_db.mean() < 12
     assert similarity(as_tensor(oracle), drawings).psnr_db.mean() < 21

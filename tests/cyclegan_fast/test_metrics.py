@@ -23,6 +23,7 @@ from cyclegan_fast.metrics import (
     Lpips,
     Metric,
     MetricMaker,
+    RealPhotographs,
     Reconstruction,
     Truth,
     distances,
@@ -30,6 +31,7 @@ from cyclegan_fast.metrics import (
 from cyclegan_fast.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.score_table import scalars
 from cyclegan_fast.segmentation import SegmentationNetwork
+from cyclegan_fast.segmentation_scores import SegmentationScores
 
 CPU = torch.device("cpu")
 
@@ -175,6 +177,21 @@ def test_features_of_translations_meet_those_of_the_domain_they_should_look_like
     assert any("FID of 3 images is biased upwards" in note for note in found.notes)
 
 
+def test_real_images_are_looked_at_once_in_all_passes() -> None:
+    seen = 0
+
+    class Counted(Means):
+        def forward(self, images: Tensor) -> Tensor:
+            nonlocal seen
+            seen += len(images)
+            return super().forward(images)
+
+    known: dict[str, Tensor] = {}
+    one, other = (scalars(passed([FeatureDistance(Counted(), "means", ["kid"], known)]).scores) for _ in range(2))
+    assert one == other
+    assert seen == 8 + 8 + 8  # 5 + 3 translations in each pass, and 3 + 5 real images
+
+
 class ReadsColours(SegmentationNetwork):
     """Reads the class of the nearest colour, as if photographs were label maps."""
 
@@ -199,6 +216,10 @@ def test_labels_are_read_out_of_translations_in_the_order_of_the_images() -> Non
         rolled = (np.roll(maps, 1, axis=0)[counted] == maps[counted]).mean()
         assert values["b2a.fcn.per_pixel"] == pytest.approx(rolled if expected is None else expected)
         assert ("a2b.fcn.per_pixel" in values) == ("A" in truth)
+    real = RealPhotographs(ReadsColours(), maps)
+    evaluate(same, sets, [real], device=CPU, progress=False, batch_size=2)
+    assert SegmentationScores(real.matrices["real"]).per_pixel == 1
+    assert SegmentationScores(real.matrices["shuffled"]).per_pixel == pytest.approx(rolled)
 
 
 def test_the_value_that_decides_is_the_strongest_that_there_is() -> None:
@@ -210,8 +231,8 @@ def test_the_value_that_decides_is_the_strongest_that_there_is() -> None:
 
 
 def test_what_a_pass_gives_is_known_before_it() -> None:
-    maker = MetricMaker(["truth", "reconstruction", "lookup"], CPU)
-    assert {*maker.names_of_values(SETS)} == scalars(passed(maker()).scores).keys()
+    maker = MetricMaker(["truth", "reconstruction", "lookup"], CPU, SETS, size=16)
+    assert {*maker.names_of_values()} == scalars(passed(maker()).scores).keys()
 
 
 # --- what may be missing -------------------------------------------------------------------------------------------
@@ -225,14 +246,14 @@ def test_without_a_library_or_weights_a_sentence_says_what_to_do(monkeypatch: py
 
     monkeypatch.setattr(fid, "NoTrainInceptionV3", without_library)
     with pytest.raises(UserError, match=r"pip install torch-fidelity, or give another network with --features FILE"):
-        MetricMaker(["fid"], CPU)
+        MetricMaker(["fid"], CPU, SETS, size=16)
 
     def without_network(**_: Any) -> None:
         raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
     monkeypatch.setattr(fid, "NoTrainInceptionV3", without_network)
     with pytest.raises(UserError, match=rf"put https://.*{features.INCEPTION_WEIGHTS} into .*checkpoints, or give"):
-        MetricMaker(["kid"], CPU)
+        MetricMaker(["kid"], CPU, SETS, size=16)
 
 
 def test_weights_that_lie_where_they_should_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -261,7 +282,7 @@ def test_lpips_without_torchvision_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(lpip, "LearnedPerceptualImagePatchSimilarity", without)
     with pytest.raises(UserError, match=r"pip install torchvision for this build of torch.*or leave lpips out"):
-        MetricMaker(["lpips"], CPU)
+        MetricMaker(["lpips"], CPU, SETS, size=16)
 
 
 class SquaredDistance:
@@ -317,14 +338,14 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
 def test_too_few_test_images_are_refused_before_anything_is_translated(tmp_path: Path) -> None:
     program = torch.export.export(Means(), (torch.zeros(2, 3, 8, 8, dtype=torch.uint8),))
     torch.export.save(program, tmp_path / "means.pt2")
-    maker = MetricMaker(["fid"], CPU, feature_source=str(tmp_path / "means.pt2"))
-    maker.check(SETS, 0)
+    options: dict[str, Any] = {"size": 16, "feature_source": str(tmp_path / "means.pt2")}
+    MetricMaker(["fid"], CPU, SETS, **options)
     with pytest.raises(UserError, match="at least 2 test images of each domain; there are 1"):
-        maker.check(SETS, 1)
+        MetricMaker(["fid"], CPU, SETS, count=1, **options)
     with pytest.raises(UserError, match="there are none of one"):
-        maker.check(TestSets(SETS.A, None), 0)
+        MetricMaker(["fid"], CPU, TestSets(SETS.A, None), **options)
 
 
 def test_the_metric_fcn_needs_its_network() -> None:
     with pytest.raises(UserError, match="give --segmentation FILE"):
-        MetricMaker(["fcn"], CPU)
+        MetricMaker(["fcn"], CPU, SETS, size=16)

@@ -3,10 +3,17 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cyclegan_fast import sample_photos
+from cyclegan_fast.pixels import Pixels, as_tensor
 from cyclegan_fast.score_table import METRICS, Score, is_better, scalars, table
-from cyclegan_fast.scores import as_tensor, best_colour_lookup, similarity
+from cyclegan_fast.scores import ColourLookup, similarity
 
 TEST = sample_photos.make_test(64, count=3)
+
+
+def best_colour_lookup(images: Pixels, truth: Pixels, levels: int = 32) -> Pixels:
+    lookup = ColourLookup(levels)
+    lookup.add(images, truth)
+    return lookup(images)
 
 
 def test_psnr_ssim_and_l1_agree_with_scikit_image() -> None:

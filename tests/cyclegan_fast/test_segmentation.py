@@ -9,7 +9,7 @@ import torch
 
 from cyclegan_fast.cityscapes import VOID
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.scores import as_tensor
+from cyclegan_fast.pixels import as_tensor
 from cyclegan_fast.segmentation import (
     Examples,
     SegmentationNetwork,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto
 
+from cyclegan_fast.files import sha256_of
 from cyclegan_fast.networks import ResnetGenerator
 from cyclegan_fast.translator import to_pixels_array, to_signed_array
 from export import source, to_onnx
@@ -89,7 +90,7 @@ def test_input_and_output_have_the_promised_names_types_and_free_sizes(
         "direction": "one way",
         "precision": precision,
         "range": "0 to 255" if pixels else "-1 to 1",
-        "checkpoint_sha256": source.sha256_of(weights),
+        "checkpoint_sha256": sha256_of(weights),
     }
 
 

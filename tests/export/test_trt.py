@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.files import sha256_of
 from cyclegan_fast.networks import ResnetGenerator
 from export import libraries, trt, verify
 from export.builder import BuiltEngine, _set_flags, build, check_targets, default_targets, messages_of
@@ -25,7 +26,6 @@ from export.pictures import photographs
 from export.pixel_io import with_pixel_io
 from export.precision import in_precision
 from export.quantisation import activation_ranges, quantised
-from export.source import sha256_of
 from export.to_onnx import float32_graph, to_onnx
 
 ROOT = Path(__file__).parents[2]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cyclegan_fast.files import sha256_of
 from export import libraries, parity, trt, verify
 from export.builder import BuiltEngine, Interface
 from export.engine_card import EngineCard, Profile
-from export.source import sha256_of
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD, upside_down
 
