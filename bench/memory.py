@@ -18,7 +18,7 @@ import torch
 
 from bench.live_memory import GIB, live_memory
 from cyclegan_fast.config import Config, NetworkConfig
-from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.model import Model
 from cyclegan_fast.networks import DOWNSAMPLING
 from cyclegan_fast.step import TrainingStep
 from kernels.triton_language import run_in_interpreter
@@ -54,7 +54,7 @@ def step_memory(config: Config, side: int, dtype: torch.dtype, *, device: str = 
     """
     with live_memory(device) as memory:
         with torch.device(device):
-            model = CycleGAN(config)
+            model = Model(config)
             images = torch.rand(2, config.data.batch_size, 3, side, side)
         if config.networks.impl == "triton":
             # As the step itself does on a GPU.

@@ -30,7 +30,7 @@ from cyclegan_fast.config import Config, DataConfig, NetworkConfig, RunConfig
 from cyclegan_fast.cuda_graph import WARM_UP
 from cyclegan_fast.device import choose_device, name_of, set_determinism
 from cyclegan_fast.engine import Engine
-from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.model import Model
 from cyclegan_fast.original_names import from_original
 from cyclegan_fast.step import TrainingStep
 
@@ -178,7 +178,7 @@ def engine_from(
     weights: Mapping[str, Mapping[str, Tensor]], config: Config, device: torch.device, dtype: torch.dtype
 ) -> Engine:
     """Our training of networks that begin with plain PyTorch's weights, by their names, and compute in `dtype`."""
-    model = CycleGAN(config).to(device)
+    model = Model(config).to(device)
     for name, state in weights.items():
         model.get_submodule(name).load_state_dict(from_original(dict(state)))
     return Engine(TrainingStep(model, config, dtype), config, print)

@@ -8,9 +8,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import UnreadableImage, find_images, read_image, read_indices
+from cyclegan_fast.images import Half, UnreadableImage, find_images, read_image, read_indices
 from cyclegan_fast.pairs import match
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.side_by_side import HALVES, TRAINING, is_side_by_side
 
 Labels = npt.NDArray[np.uint8]
 
@@ -132,26 +133,27 @@ def _code(pixels: Pixels) -> npt.NDArray[np.int32]:
 # --- label files ---------------------------------------------------------------------------------------------------
 
 
-def read_labels(path: Path, size: int | None = None) -> Labels:
+def read_labels(path: Path, size: int | None = None, half: Half | None = None) -> Labels:
     """Train ids [H, W] of a label file, with `size` of its nearest pixels at size x size.
 
     Understood are `*_labelTrainIds.png`, `*_labelIds.png` (other ids than the 19 classes' are VOID), and anything else
     as a map in Cityscapes' colours; JPEG files, as the original's data set of Cityscapes has, are read by nearest
-    colour. Raises UserError for what cannot be read or holds something else.
+    colour. With `half`, it is that half of the file that holds colours. Raises UserError for what cannot be read or
+    holds something else.
     """
     try:
-        if path.stem.endswith("_labelTrainIds"):
+        if half is None and path.stem.endswith("_labelTrainIds"):
             labels = read_indices(path)
             strangers = np.setdiff1d(labels, [VOID, *range(len(CLASSES))])
             if strangers.size:
                 raise UserError(f"{path} holds {strangers.tolist()}, which are no train ids (0 to 18, or 255 for void)")
-        elif path.stem.endswith("_labelIds"):
+        elif half is None and path.stem.endswith("_labelIds"):
             train_ids = np.full(256, VOID, np.uint8)
             for row in CLASSES:
                 train_ids[row.label_id] = row.train_id
             labels = train_ids[read_indices(path)]
         else:
-            pixels = np.asarray(read_image(path))
+            pixels = np.asarray(read_image(path, half))
             is_lossy = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
             labels = nearest_labels(pixels, with_void=True) if is_lossy else exact_labels(pixels, str(path))
     except UnreadableImage as error:
@@ -166,10 +168,20 @@ def read_labels(path: Path, size: int | None = None) -> Labels:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A photograph and the label map of the same view."""
+    """A photograph and the label map of the same view, each a file or a half of one."""
 
     photograph: Path
     labels: Path
+    photograph_half: Half | None = None
+    labels_half: Half | None = None
+
+    def read(self, size: int) -> tuple[Image.Image, Labels]:
+        """The photograph as it is, and the label map at size x size; raises UserError for what cannot be read."""
+        try:
+            photograph = read_image(self.photograph, self.photograph_half)
+        except UnreadableImage as error:
+            raise UserError(str(error)) from error
+        return photograph, read_labels(self.labels, size, self.labels_half)
 
 
 TRAINING_LABELS = "trainA_labels"
@@ -210,13 +222,18 @@ def _fine_labels(root: Path, split: str, photograph: Path) -> Path:
 def find_training_labels(data: Path, labels: Path | None = None) -> list[Labelled]:
     """The training photographs that have a label map, in a data set of photographs and labels.
 
-    That is Cityscapes as its archives unpack, or trainA beside trainA_labels (trainB has the label maps of other
-    views), or beside `labels` where given. Raises UserError where something is missing.
+    That is Cityscapes as its archives unpack, train/ where its files show photograph and label map side by side, or
+    trainA beside trainA_labels (trainB has the label maps of other views), or beside `labels` where given. Raises
+    UserError where something is missing.
     """
+    if labels is None and is_cityscapes(data):
+        return find_cityscapes(data, "train")
+    if is_side_by_side(data):
+        if labels is not None:
+            raise UserError(f"{data / TRAINING} shows each photograph beside its label map: leave --labels out")
+        return [Labelled(path, path, HALVES["A"], HALVES["B"]) for path in find_images(data / TRAINING)]
     if labels is not None:
         return match_by_name(data / "trainA", labels)
-    if is_cityscapes(data):
-        return find_cityscapes(data, "train")
     if (data / TRAINING_LABELS).is_dir():
         return match_by_name(data / "trainA", data / TRAINING_LABELS)
     raise UserError(

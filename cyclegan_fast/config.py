@@ -12,7 +12,10 @@ Preset = Literal["demo", "paper128", "paper256"]
 Task = Literal[
     "style-transfer", "object-transfiguration", "season-transfer", "photo-from-painting", "photo-enhancement"
 ]
-Generator = Literal["resnet_9", "resnet_6"]
+Generator = Literal["resnet_9", "resnet_6", "unet_256", "unet_128"]
+Norm = Literal["instance", "batch"]
+MethodName = Literal["cyclegan", "simgan", "feature-loss", "bigan", "cogan", "pix2pix"]
+CycleFrom = Literal["both", "A", "B"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 CudaGraph = Literal["auto", "on", "off"]
 Pairs = Literal["auto", "yes", "no"]
@@ -89,11 +92,16 @@ class NetworkConfig:
     """The four networks."""
 
     generator: Generator = "resnet_9"
-    """ResNet generator with 9 residual blocks (256x256 and larger) or 6 (128x128)"""
+    """ResNet generator with 9 residual blocks (256x256 and larger) or 6 (128x128); or the U-Net of pix2pix, for sides
+    that are multiples of 256 or 128"""
     ngf: int = 64
     """channels of the generators' first convolution"""
     ndf: int = 64
     """channels of the discriminators' first convolution"""
+    norm: Norm = "instance"
+    """normalisation in a U-Net; the other networks have instance norm"""
+    dropout: bool = False
+    """drop half of the activations in a U-Net's middle while training, as pix2pix does"""
     impl: Impl = "auto"
     """implementation of the fused operators"""
     checkpoint_blocks: bool = False
@@ -102,35 +110,99 @@ class NetworkConfig:
 
     @property
     def blocks(self) -> int:
-        return int(self.generator.removeprefix("resnet_"))
+        """Residual blocks of a ResNet generator; 0 for a U-Net."""
+        return int(self.generator.removeprefix("resnet_")) if self.generator.startswith("resnet_") else 0
+
+    @property
+    def halvings(self) -> int:
+        """How often a generator halves the sides of an image: they must be multiples of 2 to this power."""
+        return 2 if self.blocks else int(self.generator.removeprefix("unet_")).bit_length() - 1
 
     def __post_init__(self) -> None:
         _require_choice("generator", self.generator, Generator)
+        _require_choice("norm", self.norm, Norm)
+        _require(
+            not self.blocks or (self.norm == "instance" and not self.dropout),
+            f"norm {self.norm} and dropout are options of a U-Net, not of {self.generator}: "
+            "with --generator unet_256 or unet_128",
+        )
+        _require(
+            bool(self.blocks) or not self.checkpoint_blocks,
+            f"checkpoint_blocks is of residual blocks: {self.generator} has none",
+        )
         _require_choice("impl", self.impl, Impl)
         for name in ("ngf", "ndf"):
             _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
+
+
+WEIGHTS_OF: dict[str, MethodName] = {
+    "lambda_gan": "cyclegan",
+    "lambda_cycle": "cyclegan",
+    "lambda_identity": "cyclegan",
+    "lambda_pixel": "simgan",
+    "lambda_feature": "feature-loss",
+    "lambda_paired": "pix2pix",
+}
+"""The method that a weight belongs to."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """The objective."""
 
+    method: MethodName = "cyclegan"
+    """cyclegan, or what the paper compares it with: simgan (adversarial and pixel loss), feature-loss (adversarial loss
+    and one in deep features), bigan (BiGAN/ALI), cogan, or pix2pix (which needs pairs)"""
     gan_loss: GanLoss = "lsgan"
     """adversarial loss; wgan-gp needs second derivatives and runs its discriminators on the reference operators"""
+    lambda_gan: float = 1.0
+    """cyclegan: weight of the adversarial losses; 0 trains by cycle consistency alone, without discriminators"""
     lambda_cycle: float = 10.0
-    """weight of both cycle-consistency losses"""
+    """cyclegan: weight of the cycle-consistency losses; 0 skips their forward passes"""
+    cycle_from: CycleFrom = "both"
+    """cyclegan: the domain whose images go through a cycle, A for A -> B -> A alone, B for B -> A -> B alone"""
     lambda_identity: float = 0.5
-    """weight of the identity losses, in units of lambda_cycle; 0 skips their forward passes"""
+    """cyclegan: weight of the identity losses, in units of lambda_cycle; 0 skips their forward passes"""
+    lambda_pixel: float = 10.0
+    """simgan: weight of the L1 between an image and its translation"""
+    lambda_feature: float = 10.0
+    """feature-loss: weight of the L1 between deep features of an image and of its translation"""
+    feature_network: Path | None = None
+    """feature-loss: file of the network that gives them, VGG-16's weights (vgg16-397923af.pth of torchvision) or one
+    that was trained here; by default one is trained on the data first, without labels, and kept in the run's folder"""
+    lambda_paired: float = 100.0
+    """pix2pix: weight of the L1 between a translation and the true one"""
     pool_size: int = 50
-    """generated images of each domain kept for the discriminators; 0 trains them on the newest only"""
+    """generated images of each domain kept for the discriminators; 0, as pix2pix has it, trains them on the newest
+    only"""
 
     def __post_init__(self) -> None:
         _require_choice("gan_loss", self.gan_loss, GanLoss)
-        for name in ("lambda_cycle", "lambda_identity", "pool_size"):
+        _require_choice("method", self.method, MethodName)
+        _require_choice("cycle_from", self.cycle_from, CycleFrom)
+        for name in (*WEIGHTS_OF, "pool_size"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        for name, method in WEIGHTS_OF.items():
+            _require(
+                self.method == method or getattr(self, name) == type(self).__dataclass_fields__[name].default,
+                f"{name} is a weight of --method {method}: it has no effect on {self.method}",
+            )
         _require(
             self.lambda_cycle > 0 or self.lambda_identity == 0,
             "lambda_identity is in units of lambda_cycle: with lambda_cycle 0 it must be 0 too",
+        )
+        _require(
+            self.cycle_from == "both" or self.lambda_cycle > 0,
+            f"cycle_from {self.cycle_from} has no effect with lambda_cycle 0",
+        )
+        _require(
+            self.lambda_gan > 0 or (self.lambda_cycle > 0 and self.cycle_from == "both"),
+            "with lambda_gan 0 both generators are trained by cycle consistency alone: it needs lambda_cycle above 0 "
+            "and cycle_from both",
+        )
+        _require(
+            self.feature_network is None or self.method == "feature-loss",
+            f"feature_network is of --method feature-loss: it has no effect on {self.method}",
         )
 
 
@@ -272,6 +344,16 @@ class Config:
             f"{self.data.preprocess!r} does not give that; use one of {', '.join(CROPPING)}",
         )
         _require(
+            self.loss.method != "cogan" or self.data.preprocess in CROPPING,
+            f"method cogan renders images of one size, the crop's: preprocess {self.data.preprocess!r} does not give "
+            f"that; use one of {', '.join(CROPPING)}",
+        )
+        _require(
+            self.data.crop_size % 2**self.networks.halvings == 0,
+            f"crop_size must be a multiple of {2**self.networks.halvings} for generator {self.networks.generator}, "
+            f"got {self.data.crop_size}",
+        )
+        _require(
             self.data.batch_size % self.optimizer.accumulate == 0,
             f"batch_size must be a multiple of accumulate ({self.optimizer.accumulate}), got {self.data.batch_size}",
         )
@@ -313,6 +395,19 @@ are cropped from the originals at random and have an identity loss of half the c
 which are scaled to 360x360; the others have none. (The generators that the authors published were trained later, with
 an identity loss of 0.5 throughout: --lambda-identity 0.5.)
 """
+
+
+def of_method(start: Config, method: MethodName) -> Config:
+    """The configuration `start` with what a method of the paper's comparison has otherwise.
+
+    A baseline has no weights of CycleGAN; pix2pix has no history of generated images (Isola et al. 2017).
+    """
+    if method == start.loss.method:
+        return start
+    defaults = LossConfig()
+    own = {name: getattr(defaults, name) for name in (*WEIGHTS_OF, "cycle_from", "feature_network")}
+    pool_size = 0 if method == "pix2pix" else start.loss.pool_size
+    return replace(start, loss=replace(start.loss, method=method, pool_size=pool_size, **own))
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""The folders of a data set: which images they have, how these are prepared, and which of them are pairs."""
+"""The domains of a data set: which images they have, how these are prepared, and which of them are pairs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,23 +9,15 @@ import psutil
 from PIL import Image
 
 from cyclegan_fast import sample_photos
-from cyclegan_fast.cityscapes import Labels, best_of, is_cityscapes, read_labels
+from cyclegan_fast.cityscapes import TRAINING_LABELS, Labels, best_of, is_cityscapes, read_labels
 from cyclegan_fast.config import SMALLEST_SIDE, DataConfig, Preprocess
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_folder import ImageArray, ImageFolder, Images, Selected
-from cyclegan_fast.images import find_images
 from cyclegan_fast.networks import DOWNSAMPLING
 from cyclegan_fast.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.pixel_cache import default_cache_dir
+from cyclegan_fast.places import Place, place_of, training_places
 from cyclegan_fast.street_scenes import MARK as STREETS
-
-CITYSCAPES = {
-    "trainA": ("leftImg8bit/train", "_leftImg8bit"),
-    "trainB": ("gtFine/train", "_gtFine_color"),
-    "testA": ("leftImg8bit/val", "_leftImg8bit"),
-    "testB": ("gtFine/val", "_gtFine_color"),
-}
-"""Where Cityscapes' archives have what trainA and the others are elsewhere, and how its files' names end."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +73,8 @@ class HeldOut:
     truth: Images | None = None
 
 
-def place_of(root: Path, name: str) -> tuple[Path, str]:
-    """The folder of "trainA", "trainB", "testA" or "testB", and the ending of its images' names."""
-    if is_cityscapes(root):
-        folder, ending = CITYSCAPES[name]
-        return root / folder, ending
-    return root / name, ""
-
-
 class DomainReader:
-    """Opens the folders of a data set one after another, within one budget of memory.
+    """Opens the domains of a data set one after another, within one budget of memory.
 
     Args:
         config: its `data`, `cache_gib`, `cache_dir`, `workers` and `strict` count.
@@ -102,28 +87,54 @@ class DomainReader:
         gib = config.cache_gib
         self.cache_bytes = available_bytes() // 2 // sharers if gib is None else int(gib * 2**30)
         self.opened: list[ImageFolder] = []
+        self.remarks: list[str] = []
 
-    def open(self, name: str, prepare: Preparation) -> ImageFolder:
-        folder, ending = place_of(self.root, name)
+    def training_images(self) -> tuple[Images, Images]:
+        A, B = self._open_training(paired=False)
+        return A, B
+
+    def training_pairs(self) -> tuple[Images, Images]:
+        """The same with the partner of each image of A, in the order of A, and without those that have none.
+
+        Raises UserError where the names are not of pairs, or two partners differ in size once they are prepared.
+        """
+        A, B = self._open_training(paired=True)
+        if B.folder == self.root / TRAINING_LABELS:
+            self.remarks.append(
+                f"the partners of {A.folder} are taken from {B.folder}: where that is, trainB has the "
+                "label maps of other views"
+            )
+        pairs = self._pairs(A, B)
+        _check_sizes(A, B, pairs, self.config.preprocess)
+        return _selected(A, B, pairs)
+
+    def _open_training(self, *, paired: bool) -> tuple[ImageFolder, ImageFolder]:
+        prepare = Preparation(self.config.preprocess, self.config.load_size, self.config.crop_size)
+        A, B = training_places(self.root, paired=paired)
+        return self._open(A, prepare), self._open(B, prepare)
+
+    def _open(self, place: Place, prepare: Preparation) -> ImageFolder:
         opened = ImageFolder(
-            folder,
+            place.folder,
             prepare,
             cache_bytes=self.cache_bytes,
             cache_dir=self.config.cache_dir or default_cache_dir(),
             workers=self.config.workers,
             strict=self.config.strict,
-            ending=ending,
+            ending=place.ending,
+            half=place.half,
         )
         self.cache_bytes -= opened.memory_bytes
         self.opened.append(opened)
         return opened
 
     def warnings(self) -> list[str]:
-        unreadable = [line for folder in self.opened for line in folder.unreadable]
+        # Once where two halves of a file are opened.
+        unreadable = list(dict.fromkeys(line for folder in self.opened for line in folder.unreadable))
         warnings = [f"skipped {line}" for line in unreadable]
         if unreadable:
             warnings.append(f"skipped {len(unreadable)} unreadable images; --strict refuses them")
-        return warnings + [folder.note for folder in self.opened if folder.note]
+        return warnings + self.remarks + [folder.note for folder in self.opened if folder.note]
 
     def test_sets(self) -> "TestSets":
         """testA and testB as far as they are there, resized to the crop's square, with the truth if they are pairs.
@@ -131,15 +142,34 @@ class DomainReader:
         Raises UserError where they must be pairs (`pairs` is "yes") and are not.
         """
         prepare = held_out_preparation(self.config.crop_size)
-        found = {
-            name: self.open(name, prepare) for name in ("testA", "testB") if find_images(place_of(self.root, name)[0])
-        }
-        A, B = found.get("testA"), found.get("testB")
+        places = [place_of(self.root, name) for name in ("testA", "testB")]
+        A, B = (self._open(place, prepare) if place.has_images() else None for place in places)
         paired, note = self._are_pairs(A, B)
         if A is None or B is None or not paired:
             return TestSets(HeldOut(A) if A else None, HeldOut(B) if B else None, note)
-        partners = Selected(B, match(A.files, B.files, A.folder, B.folder))
-        return TestSets(HeldOut(A, partners), HeldOut(partners, A), note)  # both in the order of A
+        images, partners = _selected(A, B, self._pairs(A, B))
+        return TestSets(HeldOut(images, partners), HeldOut(partners, images), note)  # both in the order of A
+
+    def _pairs(self, A: ImageFolder, B: ImageFolder) -> list[tuple[int, int]]:
+        """The places of partners in two domains, in the order of A: partners by name, or by file where one shows both.
+
+        An image whose partner cannot be read is left out, with a remark. Raises UserError where the names are not of
+        pairs, or no pair is left.
+        """
+        names_A, names_B = A.candidates, B.candidates
+        names_B = names_A if A.half else [names_B[place] for place in match(names_A, names_B, A.folder, B.folder)]
+        place_A, place_B = ({name: place for place, name in enumerate(folder.files)} for folder in (A, B))
+        pairs = []
+        for name_A, name_B in zip(names_A, names_B, strict=True):
+            if name_A in place_A and name_B in place_B:
+                pairs.append((place_A[name_A], place_B[name_B]))
+            elif name_A in place_A:
+                self.remarks.append(f"left out {A.folder / name_A}: its partner {B.folder / name_B} cannot be read")
+            elif name_B in place_B:
+                self.remarks.append(f"left out {B.folder / name_B}: its partner {A.folder / name_A} cannot be read")
+        if not pairs:
+            raise UserError(f"of none of the {len(names_A)} pairs in {A.folder} and {B.folder} both images can be read")
+        return pairs
 
     def _are_pairs(self, A: ImageFolder | None, B: ImageFolder | None) -> tuple[bool, str | None]:
         wanted = self.config.pairs
@@ -149,14 +179,34 @@ class DomainReader:
             return False, None
         if wanted != "auto":
             return wanted == "yes", None
-        if is_cityscapes(self.root) or (self.root / STREETS).exists() or names_say_pairs(A.files, B.files):
+        if A.half or is_cityscapes(self.root) or (self.root / STREETS).exists():
             return True, None
-        if {*map(pair_key, A.files)} == {*map(pair_key, B.files)}:
+        if names_say_pairs(A.candidates, B.candidates):
+            return True, None
+        if {*map(pair_key, A.candidates)} == {*map(pair_key, B.candidates)}:
             return (
                 False,
                 f"testA and testB of {self.root} have the same names: if they are pairs, --pairs yes scores them",
             )
         return False, None
+
+
+def _selected(A: ImageFolder, B: ImageFolder, pairs: Sequence[tuple[int, int]]) -> tuple[Selected, Selected]:
+    places_A, places_B = zip(*pairs, strict=True)
+    return Selected(A, places_A), Selected(B, places_B)
+
+
+def _check_sizes(A: ImageFolder, B: ImageFolder, pairs: Sequence[tuple[int, int]], preprocess: Preprocess) -> None:
+    differing = [(a, b) for a, b in pairs if A.sizes[a] != B.sizes[b]]
+    if not differing:
+        return
+    a, b = differing[0]
+    (width_A, height_A), (width_B, height_B) = A.sizes[a], B.sizes[b]
+    raise UserError(
+        f"{A.paths[a]} is {width_A}x{height_A} and its partner {B.paths[b]} is {width_B}x{height_B}, prepared by "
+        f"--preprocess {preprocess}; {len(differing)} of {len(pairs)} pairs differ so, but both need one window: give "
+        "them one size, or use --preprocess resize_and_crop"
+    )
 
 
 @dataclass(frozen=True)
@@ -203,7 +253,7 @@ def label_maps(tests: TestSets, size: int) -> dict[str, Labels]:
     if maps is None or not isinstance(folder, ImageFolder):
         raise UserError("labels are read from the files in testB: --data needs a folder with label maps there")
     places = maps.places if isinstance(maps, Selected) else range(len(folder.paths))
-    labels = np.stack([read_labels(best_of(folder.paths[place]), size) for place in places])
+    labels = np.stack([read_labels(best_of(folder.paths[place]), size, folder.half) for place in places])
     return {"B": labels, "A": labels} if paired else {"B": labels}
 
 

@@ -8,7 +8,8 @@ from cyclegan_fast.batch import Batch, augmented
 from cyclegan_fast.config import Config
 from cyclegan_fast.cuda_graph import CudaRecorder, GraphedFunction, Inputs, Recorder, reason_against_a_graph
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.step import Decisions, Losses, TrainingStep
+from cyclegan_fast.method import Losses
+from cyclegan_fast.step import Decisions, TrainingStep
 
 
 class Engine:
@@ -50,11 +51,8 @@ class Engine:
             "pixels_B": batch.pixels_B,
             "crops_A": batch.crops_A,
             "crops_B": batch.crops_B,
-            "pool_A": decisions.pool_A,
-            "pool_B": decisions.pool_B,
+            **decisions.tensors(),
         }
-        if decisions.mixes is not None:
-            inputs["mixes"] = decisions.mixes
         return self._graphed(pinned(inputs) if self.step.device.type == "cuda" else inputs)
 
     def close(self) -> None:
@@ -67,7 +65,7 @@ class Engine:
         return self.step.update(
             augmented(inputs["pixels_A"], inputs["crops_A"], side, side),
             augmented(inputs["pixels_B"], inputs["crops_B"], side, side),
-            Decisions(inputs["pool_A"], inputs["pool_B"], inputs.get("mixes")),
+            Decisions(inputs["pool_A"], inputs["pool_B"], inputs.get("mixes"), inputs.get("latents")),
         )
 
     def _give_up(self, reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.config import SMALLEST_SIDE, DataConfig, MetricName, Pairs
 from cyclegan_fast.errors import UserError, printable, run_command
-from cyclegan_fast.translate import RUNS, newest_run, trained_size
+from cyclegan_fast.translate import RUNS, checked_size, newest_run
 from cyclegan_fast.translator import Direction
 
 PROGRAM = "python -m cyclegan_fast.evaluate"
@@ -92,7 +92,7 @@ class Subject:
         import torch
         from torch import nn
 
-        from cyclegan_fast.checkpoint import load_generators
+        from cyclegan_fast.checkpoint import load_translators
         from cyclegan_fast.device import choose_device, working_dtype
         from cyclegan_fast.domains import open_test_sets
 
@@ -103,14 +103,14 @@ class Subject:
         self.dtype, remark = working_dtype(self.device, what.amp, "auto")
         self.notes += [remark] if remark else []
         directions: tuple[Direction, ...] = ("a2b", "b2a")
-        loaded = load_generators(self.path, directions, self.notes)
+        loaded = load_translators(self.path, directions, self.notes)
         _, self.config, self.file = loaded[0]
         self.generators: dict[Direction, nn.Module] = {}
         # Bare weights are one generator, of which only the user knows what it translates.
         for direction, (network, _, _) in zip(directions if self.config else (what.direction,), loaded, strict=True):
             placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
             self.generators[direction] = placed.eval().requires_grad_(False)
-        self.size = what.size or trained_size(self.config, self.path)
+        self.size = checked_size(what.size, self.config, self.path, loaded[0].network.multiple)
         self.data = what.data or self._trained_on()
         trained = self.config.get("data", {})
         pairs = pairs or (trained.get("pairs", "auto") if what.data is None else "auto")

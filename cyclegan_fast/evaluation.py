@@ -29,8 +29,12 @@ def translated(generator: nn.Module, images: Tensor) -> Tensor:
 
     Raises UserError for a translation that is not finite.
     """
-    dtype = next(generator.parameters()).dtype
-    result = generator(signed(images).to(dtype))
+    dtype, was_training = next(generator.parameters()).dtype, generator.training
+    generator.eval()  # a U-Net drops nothing then, and its batch norm takes each image by itself
+    try:
+        result = generator(signed(images).to(dtype))
+    finally:
+        generator.train(was_training)
     if not bool(result.isfinite().all()):
         raise UserError("the generator's translation is not finite: its weights, or this precision, are of no use")
     return levels(result)

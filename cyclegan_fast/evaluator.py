@@ -10,7 +10,7 @@ from cyclegan_fast.data import Data
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.evaluation import DIRECTIONS, Evaluation, deciding, evaluate
 from cyclegan_fast.metrics import MetricMaker
-from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.model import Model
 from cyclegan_fast.score_table import is_better, scalars
 
 
@@ -40,7 +40,7 @@ class Evaluator:
         self.best: dict[str, Any] | None = best
         self.last: tuple[int, Evaluation] | None = None  # the newest, and its step
 
-    def evaluate(self, model: CycleGAN, step: int) -> Evaluation:
+    def evaluate(self, model: Model, step: int) -> Evaluation:
         """Of the generators that draw the samples: the moving averages where there are any. Once for each step."""
         if self.last is not None and self.last[0] == step:
             return self.last[1]

@@ -13,13 +13,13 @@ import torch
 from tqdm import tqdm
 
 from cyclegan_fast import evaluation, segmentation
-from cyclegan_fast.cityscapes import CLASSES, Labels, colours_of, find_training_labels, nearest_labels, read_labels
+from cyclegan_fast.cityscapes import CLASSES, Labels, colours_of, find_training_labels, nearest_labels
 from cyclegan_fast.device import working_dtype
 from cyclegan_fast.domains import held_out_preparation, label_maps
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.evaluate import Subject, What
 from cyclegan_fast.evaluation_sheet import caption, sheet
-from cyclegan_fast.images import UnreadableImage, read_image, write_image
+from cyclegan_fast.images import write_image
 from cyclegan_fast.metrics import FcnScore, RealPhotographs
 from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
 from cyclegan_fast.score_table import Score, or_null, table
@@ -73,7 +73,14 @@ def evaluate_fcn(command: FcnCommandLine) -> int:
     subject = Subject(command, pairs="yes")
     labels = label_maps(subject.tests, subject.size)
     print(subject)
-    network, file = judge(command, subject)
+    network, file = judge(
+        subject.data,
+        subject.size,
+        subject.device,
+        command.training,
+        file=command.segmentation,
+        labels=command.labels,
+    )
     used = command.images or len(labels["A"])
     generated, real = FcnScore(network, labels), RealPhotographs(network, labels["A"][:used])
     passed = evaluation.evaluate(
@@ -96,26 +103,42 @@ def evaluate_fcn(command: FcnCommandLine) -> int:
 # --- the judge -----------------------------------------------------------------------------------------------------
 
 
-def judge(command: FcnCommandLine, subject: Subject) -> tuple[SegmentationNetwork, Path]:
-    """The segmentation network, trained on the real photographs where no file holds one yet, and its file."""
-    file, training = command.segmentation, command.training
+def judge(
+    data: Path | None,
+    size: int,
+    device: torch.device,
+    training: SegmentationTraining,
+    *,
+    file: Path | None = None,
+    labels: Path | None = None,
+) -> tuple[SegmentationNetwork, Path]:
+    """The segmentation network, trained on the real photographs where no file holds one yet, and its file.
+
+    Args:
+        data: the data set; the embedded photographs, None, have no labels.
+        size: side of the square that photographs are resized to.
+        training: how it is trained where it must be.
+        file: where it is, or goes; by default a name in runs/segmentation/ that is made from all of this.
+        labels: see `find_training_labels`.
+
+    Raises UserError where there are no labels to learn from.
+    """
     if file is None or not file.exists():
-        if subject.data is None:
+        if data is None:
             raise UserError("the embedded photographs have no label maps: give --data FOLDER, as of street_scenes")
-        examples = read_examples(subject.data, subject.size, command.labels)
+        examples = read_examples(data, size, labels)
         file = file or FOLDER / (
-            f"{subject.data.name}-{subject.size}-{examples.fingerprint[:8]}"
-            f"-{training.width}x{training.epochs}-{training.seed}.pt"
+            f"{data.name}-{size}-{examples.fingerprint[:8]}-{training.width}x{training.epochs}-{training.seed}.pt"
         )
         if not file.exists():
-            dtype, _ = working_dtype(subject.device, True, "auto")
+            dtype, _ = working_dtype(device, True, "auto")
             if dtype == torch.float16:
                 dtype = torch.float32  # no loss scaling here
             print(f"training a segmentation network on {len(examples.photographs)} real photographs, for {file}")
-            return segmentation.Trainer(examples, training, file, subject.device, dtype).run(), file
+            return segmentation.Trainer(examples, training, file, device, dtype).run(), file
     network, origin = segmentation.load_segmentation(file)
     print(f"read by {file}, trained for {origin['training']['epochs']} epochs")
-    return network.to(subject.device), file
+    return network.to(device), file
 
 
 def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
@@ -126,11 +149,9 @@ def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
     for pair in tqdm(
         find_training_labels(data, folder), desc="reading labelled photographs", unit="image", leave=False
     ):
-        try:
-            photographs.append(np.asarray(prepare(read_image(pair.photograph))))
-        except UnreadableImage as error:
-            raise UserError(str(error)) from error
-        labels.append(read_labels(pair.labels, size))
+        photograph, label_map = pair.read(size)
+        photographs.append(np.asarray(prepare(photograph)))
+        labels.append(label_map)
     return Examples(np.stack(photographs), np.stack(labels))
 
 

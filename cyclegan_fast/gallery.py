@@ -34,6 +34,10 @@ PANELS = (
     ("Adversarial, B to A", ("G_B", "D_B")),
     ("Cycle consistency", ("cycle_A", "cycle_B")),
     ("Identity", ("idt_A", "idt_B")),
+    ("Adversarial, of pairs", ("D",)),
+    ("L1 with the image itself", ("pixel_A", "pixel_B")),
+    ("L1 in features of the image itself", ("feature_A", "feature_B")),
+    ("L1 with the true translation", ("paired_A", "paired_B")),
 )
 BRIEF = reprlib.Repr()  # bounded, whatever nests in a file
 BRIEF.maxlevel, BRIEF.maxstring, BRIEF.maxother = 3, 200, 200

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from cyclegan_fast import evaluation
 from cyclegan_fast.data import Data
 from cyclegan_fast.domains import resize
 from cyclegan_fast.image_folder import Images
-from cyclegan_fast.model import CycleGAN
-from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.model import Model
 from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
 
 SAMPLES = 8
 
 
 @torch.no_grad()
-def translated(generator: ResnetGenerator, pixels: Pixels) -> Pixels:
+def translated(generator: nn.Module, pixels: Pixels) -> Pixels:
     """uint8 [N, H, W, 3] -> the same through a generator, in the precision of its weights."""
     device = next(generator.parameters()).device
     batches = torch.split(as_tensor(pixels, device), evaluation.images_at_once(*pixels.shape[1:3]))
@@ -50,7 +50,7 @@ class Samples:
             truth_B=some_of(B.truth, side) if B and B.truth else None,
         )
 
-    def grids(self, model: CycleGAN) -> dict[str, dict[str, Pixels]]:
+    def grids(self, model: Model) -> dict[str, dict[str, Pixels]]:
         """Rows of pictures by label, for each domain."""
         G_A, G_B = model.translator("a2b"), model.translator("b2a")
         fake_B, fake_A = translated(G_A, self.pixels_A), translated(G_B, self.pixels_B)

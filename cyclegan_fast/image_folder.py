@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import UnreadableImage, find_images, read_image
+from cyclegan_fast.images import Half, UnreadableImage, find_images, read_image
 from cyclegan_fast.pixel_cache import MappedImages, PixelCache
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
@@ -76,6 +76,7 @@ class ImageFolder:
     Args:
         folder: searched with its subfolders.
         ending: of all images there, those whose names end so, before the dot.
+        half: the domain is this half of each image.
         prepare: resizes a decoded image; its repr names everything that its result depends on.
         cache_bytes: memory for prepared images.
         cache_dir: folder for the mapped file; where its disk cannot hold it, the images that do not fit in memory are
@@ -95,11 +96,13 @@ class ImageFolder:
         workers: int,
         strict: bool,
         ending: str = "",
+        half: Half | None = None,
     ) -> None:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: put images of this domain there")
         self.folder = folder
         self.prepare = prepare
+        self.half = half
         self.cache_bytes = cache_bytes
         self.workers = workers
         self.strict = strict
@@ -109,7 +112,9 @@ class ImageFolder:
         if not self._candidates:
             raise UserError(f"no images {f'*{ending}.* ' if ending else ''}in {folder}")
         self.paths: list[Path] = []
-        cache = PixelCache(cache_dir, folder, [self._name(path) for path in self._candidates], repr(prepare))
+        self.sizes: list[tuple[int, int]] = []  # width, height of each, prepared
+        preparation = repr(prepare) if half is None else f"{half} half, {prepare!r}"
+        cache = PixelCache(cache_dir, folder, self.candidates, preparation)
         kept = self._found(cache)
         self._kept = self._decode_all(cache) if kept is None else kept
         if not self.paths:
@@ -117,8 +122,15 @@ class ImageFolder:
                 f"none of the {len(self._candidates)} images in {folder} can be read; the first: {self.unreadable[0]}"
             )
         if isinstance(self._kept, MappedImages):
-            self.note = f"the decoded images of {folder}, {self._kept.nbytes / 2**30:.2f} GiB, are kept in {cache.path}"
+            self.note = (
+                f"the decoded {self._parts} of {folder}, {self._kept.nbytes / 2**30:.2f} GiB, are kept in {cache.path}"
+            )
         self.names = [f"{self._name(path)} {path.stat().st_size}" for path in self.paths]
+
+    @property
+    def candidates(self) -> list[str]:
+        """The names below the folder of all images there, also of those that cannot be read."""
+        return [self._name(path) for path in self._candidates]
 
     @property
     def files(self) -> list[str]:
@@ -135,6 +147,10 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Pixels:
         return self._kept[index] if index < len(self._kept) else self._decode(self.paths[index])
+
+    @property
+    def _parts(self) -> str:
+        return "images" if self.half is None else f"{self.half} halves"
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -153,6 +169,7 @@ class ImageFolder:
         for error in still_unreadable:
             self._leave_out(error)
         self.paths = [self.folder / name for name in found.names]
+        self.sizes = [_size(found[index]) for index in range(len(found))]
         return found
 
     def _decode_all(self, cache: PixelCache) -> list[Pixels] | MappedImages:
@@ -170,8 +187,8 @@ class ImageFolder:
                         return cache.write(itertools.chain(begun, images), int(mean_bytes * len(self._candidates)))
                 except OSError as error:
                     self.note = (
-                        f"the decoded images of {self.folder} do not fit in {self.cache_bytes / 2**30:.2f} GiB of "
-                        f"memory and cannot be kept in {cache.path.parent} ({error.strerror or error}): some are "
+                        f"the decoded {self._parts} of {self.folder} do not fit in {self.cache_bytes / 2**30:.2f} GiB "
+                        f"of memory and cannot be kept in {cache.path.parent} ({error.strerror or error}): some are "
                         "decoded at each use; --cache-gib allows more memory, --cache-dir names another disk"
                     )
                     for _ in images:
@@ -197,13 +214,14 @@ class ImageFolder:
             ThreadPoolExecutor(max(1, self.workers)) as pool,
             closing(ahead(pool, self._try_to_decode, self._candidates, 2 * self.workers)) as results,
         ):
-            description = f"reading {self.folder.name}"
+            description = f"reading {self.folder.name}" + (f", {self._parts}" if self.half else "")
             progress = tqdm(results, total=len(self._candidates), desc=description, unit="image", leave=False)
             for path, result in zip(self._candidates, progress, strict=True):
                 if isinstance(result, UnreadableImage):
                     self._leave_out(result)
                 else:
                     self.paths.append(path)
+                    self.sizes.append(_size(result))
                     yield self._name(path), result
 
     def _leave_out(self, error: UnreadableImage) -> None:
@@ -218,8 +236,14 @@ class ImageFolder:
             return error
 
     def _decode(self, path: Path) -> Pixels:
-        image = read_image(path)
+        image = read_image(path, self.half)
         try:
             return np.asarray(self.prepare(image))
         except ValueError as error:
-            raise UserError(f"{path}: {error}") from error
+            where = path if self.half is None else f"{path}, {self.half} half"
+            raise UserError(f"{where}: {error}") from error
+
+
+def _size(pixels: Pixels) -> tuple[int, int]:
+    height, width = pixels.shape[:2]
+    return width, height

@@ -1,8 +1,9 @@
 """Reading and writing image files: any format that Pillow knows, as 8-bit RGB."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,27 +14,41 @@ from cyclegan_fast.pixels import Pixels
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
 
 
+Half = Literal["left", "right"]
+"""One of two images that stand side by side in one file."""
+
+
 class UnreadableImage(Exception):
     """A file that is no whole image; the message names it and says what is wrong."""
 
 
 def find_images(folder: Path) -> list[Path]:
     """The image files anywhere below `folder`, in a fixed order."""
+    return sorted(_images_below(folder))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there is an image file anywhere below `folder`, which need not exist."""
+    return any(True for _ in _images_below(folder))
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
     # Hidden files are no photographs: macOS keeps "._a.jpg" beside a.jpg, and a killed write leaves ".a.partial.png".
     candidates = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.name[0] != ".")
-    return sorted(path for path in candidates if path.is_file())
+    return (path for path in candidates if path.is_file())
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode a file to an upright RGB image.
+def read_image(path: Path, half: Half | None = None) -> Image.Image:
+    """Decode a file to an upright RGB image, or to one `half` of it.
 
     Greyscale, palette, CMYK and 16-bit images are converted to 8-bit RGB, transparent ones are laid over white, and the
-    camera's orientation is applied. Raises UnreadableImage.
+    camera's orientation is applied. Raises UnreadableImage, also where halves are wanted and the width is odd.
     """
     try:
         with Image.open(path) as image:
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            whole = to_rgb(ImageOps.exif_transpose(image))
+            return whole if half is None else half_of(whole, half)
     except Image.DecompressionBombError as error:
         # Pillow raises at twice its limit, and warns at once.
         reason = f"has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels that Pillow takes; cut it into parts"
@@ -72,6 +87,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def half_of(image: Image.Image, half: Half) -> Image.Image:
+    """Raises ValueError where the width is odd."""
+    middle, rest = divmod(image.width, 2)
+    if rest:
+        raise ValueError(f"{image.width} pixels wide, which does not halve into two images side by side")
+    return image.crop((0, 0, middle, image.height) if half == "left" else (middle, 0, image.width, image.height))
 
 
 def write_image(pixels: Pixels, path: Path, **options: Any) -> None:

@@ -141,9 +141,7 @@ class RunLog:
                 self._board.add_scalar(f"loss/{name}", value, self.step)
             self._board.add_scalar("learning_rate", learning_rate, self.step)
             self._board.add_scalar("images_per_s", record["images_per_s"], self.step)
-        adversarial = f"G {losses['G_A']:.2f} {losses['G_B']:.2f} D {losses['D_A']:.2f} {losses['D_B']:.2f}"
-        cycle = f"cycle {losses['cycle_A']:.2f} {losses['cycle_B']:.2f}"
-        self._bar.set_postfix_str(f"epoch {epoch}, {step_s / batch_size * 1e3:.0f} ms/image, {adversarial} {cycle}")
+        self._bar.set_postfix_str(f"epoch {epoch}, {step_s / batch_size * 1e3:.0f} ms/image, {in_brief(losses)}")
         self._losses.restart()
         self._count, self._since_s = 0, elapsed_s
 
@@ -178,6 +176,14 @@ class RunLog:
                 self._board.close()
         with suppress(OSError):
             self._file.close()
+
+
+def in_brief(losses: dict[str, float]) -> str:
+    """The adversarial losses and the first other kind, such as "G 0.31 0.40 D 0.22 0.19 cycle 2.10 1.87"."""
+    kinds: dict[str, list[str]] = {"G": [], "D": []}
+    for name, value in losses.items():
+        kinds.setdefault(name.partition("_")[0], []).append(f"{value:.2f}")
+    return " ".join(" ".join([kind, *values]) for kind, values in list(kinds.items())[:3] if values)
 
 
 def cut_off_after(path: Path, step: int) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
+Taken = Literal["real", "fake"]
 
 GRADIENT_PENALTY_WEIGHT = 10.0
 
@@ -20,15 +21,19 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def generator_loss(fake_score: Tensor, gan_loss: GanLoss) -> Tensor:
+def generator_loss(fake_score: Tensor, gan_loss: GanLoss, *, to_be_taken_for: Taken = "real") -> Tensor:
     """What a generator minimises so that its images are taken for real ones.
 
     "lsgan" is mean (D(fake) - 1)^2 (Mao et al. 2017; Zhu et al. 2017, section 4), "vanilla" the non-saturating cross
-    entropy (Goodfellow et al. 2014, section 3), "hinge" and "wgan-gp" are -mean D(fake).
+    entropy (Goodfellow et al. 2014, section 3), "hinge" and "wgan-gp" are -mean D(fake). Of two generators that one
+    discriminator tells apart, one wants its images "to_be_taken_for" the other's, that is for "fake" ones: then the
+    least squares are those of D(fake) - 0, and the other losses change the score's sign.
     """
     score = _wide(fake_score)
     if gan_loss == "lsgan":
-        return (score - 1).square().mean()
+        return (score - 1).square().mean() if to_be_taken_for == "real" else score.square().mean()
+    if to_be_taken_for == "fake":
+        score = -score
     if gan_loss == "vanilla":
         return F.softplus(-score).mean()
     if gan_loss in ("hinge", "wgan-gp"):
@@ -69,9 +74,23 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
 
 def cycle_loss(reconstructed: Tensor, original: Tensor) -> Tensor:
     """Mean absolute error of G_B(G_A(x)) against x (Zhu et al. 2017, eq. 2)."""
-    return (_wide(reconstructed) - _wide(original)).abs().mean()
+    return _mean_absolute_error(reconstructed, original)
 
 
 def identity_loss(identity: Tensor, original: Tensor) -> Tensor:
     """Mean absolute error of G_A(y) against y, an image of G_A's target domain (Zhu et al. 2017, section 5.2)."""
-    return (_wide(identity) - _wide(original)).abs().mean()
+    return _mean_absolute_error(identity, original)
+
+
+def pixel_loss(translation: Tensor, original: Tensor) -> Tensor:
+    """Mean absolute error of G_A(x) against x (Shrivastava et al. 2017, eq. 3; Zhu et al. 2017, section 5.1.2)."""
+    return _mean_absolute_error(translation, original)
+
+
+def paired_loss(translation: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute error of G_A(x) against x's true translation (Isola et al. 2017, eq. 3)."""
+    return _mean_absolute_error(translation, truth)
+
+
+def _mean_absolute_error(one: Tensor, other: Tensor) -> Tensor:
+    return (_wide(one) - _wide(other)).abs().mean()

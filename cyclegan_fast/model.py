@@ -1,4 +1,4 @@
-"""The four networks of a CycleGAN (Zhu et al. 2017, section 3).
+"""The networks that a run trains: of CycleGAN, G_A, G_B, D_A and D_B (Zhu et al. 2017, section 3).
 
 Names follow the original implementation: G_A maps A to B, G_B maps B to A, D_A judges B, D_B judges A.
 """
@@ -9,43 +9,34 @@ from collections.abc import Iterable
 from torch import nn
 
 from cyclegan_fast.config import Config
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
-
-GENERATORS = ("G_A", "G_B")
-DISCRIMINATORS = ("D_A", "D_B")
-EMA_GENERATORS = ("G_A_ema", "G_B_ema")
+from cyclegan_fast.methods import method_of
+from cyclegan_fast.translator import Direction
 
 
-class CycleGAN(nn.Module):
-    """The four networks, and moving averages of the generators where `config.optimizer.ema` asks for them."""
+def average_of(name: str) -> str:
+    """What the moving average of a generator is called."""
+    return f"{name}_ema"
+
+
+class Model(nn.Module):
+    """The networks of a method, and moving averages of its generators where `config.optimizer.ema` asks for them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        networks = config.networks
-        # The gradient penalty needs second derivatives, which only the plain operators have.
-        discriminator_impl = "reference" if config.loss.gan_loss == "wgan-gp" else networks.impl
-        self.G_A, self.G_B = (
-            ResnetGenerator(
-                width=networks.ngf,
-                blocks=networks.blocks,
-                impl=networks.impl,
-                checkpoint_blocks=networks.checkpoint_blocks,
-            )
-            for _ in GENERATORS
-        )
-        self.D_A = PatchDiscriminator(width=networks.ndf, impl=discriminator_impl)
-        self.D_B = PatchDiscriminator(width=networks.ndf, impl=discriminator_impl)
+        self.method = method_of(config)
+        for name, network in self.method.networks().items():
+            self.add_module(name, network)
         if config.optimizer.ema:
-            self.G_A_ema = copy.deepcopy(self.G_A).requires_grad_(False)
-            self.G_B_ema = copy.deepcopy(self.G_B).requires_grad_(False)
+            for name in self.method.generators:
+                average = copy.deepcopy(self.get_submodule(name)).requires_grad_(False)
+                self.add_module(average_of(name), average)
 
     def trainable(self, names: Iterable[str]) -> list[nn.Parameter]:
         """The parameters that an optimiser of these networks owns, in a fixed order."""
         return [p for name in names for p in self.get_submodule(name).parameters() if p.requires_grad]
 
-    def translator(self, direction: str) -> ResnetGenerator:
-        """The generator to translate with, "a2b" or "b2a": the moving average where there is one."""
-        name = {"a2b": "G_A", "b2a": "G_B"}[direction]
-        network = getattr(self, f"{name}_ema", None) or self.get_submodule(name)
-        assert isinstance(network, ResnetGenerator)
-        return network
+    def translator(self, direction: Direction) -> nn.Module:
+        """What translates in a direction, of the generators' moving averages where there are any."""
+        names = self.method.generators
+        generators = {name: getattr(self, average_of(name), None) or self.get_submodule(name) for name in names}
+        return self.method.translator(generators, direction)

@@ -31,15 +31,19 @@ class NormalisedConv2d(nn.Conv2d):
 
 
 class NormalisedConvTranspose2d(nn.ConvTranspose2d):
-    """Doubles both sides, in front of an instance norm; its bias is treated as `NormalisedConv2d` treats its own."""
+    """Doubles both sides, in front of an instance norm; its bias is treated as `NormalisedConv2d` treats its own.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+    `kernel` is 3 or 4.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel, stride=2, padding=1, output_padding=4 - kernel)
         assert self.bias is not None
         self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        return F.conv_transpose2d(input, self.weight, None, stride=2, padding=1, output_padding=1)
+        padding = 4 - self.weight.size(3)
+        return F.conv_transpose2d(input, self.weight, None, stride=2, padding=1, output_padding=padding)
 
 
 class ResidualBlock(nn.Module):
@@ -70,6 +74,9 @@ class ResnetGenerator(nn.Module):
         checkpoint_blocks: keep only the inputs of residual blocks, and compute the blocks once more in the backward
             pass (Chen et al. 2016, arXiv 1604.06174).
     """
+
+    multiple = DOWNSAMPLING
+    """what image sides must be multiples of"""
 
     def __init__(
         self, *, width: int = 64, blocks: int = 9, impl: Impl = "auto", checkpoint_blocks: bool = False
@@ -126,17 +133,21 @@ class PatchDiscriminator(nn.Module):
 
     Args:
         width: channels of the first convolution (`ndf` in the original), 64 in the paper.
+        channels: of an image. A conditional discriminator (pix2pix) judges an image beside the one it was made from,
+            6 channels.
         impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
     """
 
-    def __init__(self, *, width: int = 64, impl: Impl = "auto") -> None:
+    def __init__(self, *, width: int = 64, channels: int = 3, impl: Impl = "auto") -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"width must be positive, got {width}")
+        if channels < 1:
+            raise ValueError(f"channels must be positive, got {channels}")
         self.impl: Impl = impl
         self.layers = nn.ModuleList(
             [
-                nn.Conv2d(3, width, 4, stride=2, padding=1),
+                nn.Conv2d(channels, width, 4, stride=2, padding=1),
                 NormalisedConv2d(width, width * 2, 4, stride=2, padding=1),
                 NormalisedConv2d(width * 2, width * 4, 4, stride=2, padding=1),
                 NormalisedConv2d(width * 4, width * 8, 4, padding=1),
@@ -146,7 +157,7 @@ class PatchDiscriminator(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> scores [N, 1, h, w], one a patch and without a sigmoid; 256x256 gives 30x30."""
+        """[N, channels, H, W] in [-1, 1] -> scores [N, 1, h, w], one a patch, no sigmoid; 256x256 gives 30x30."""
         first, *middle, last = self.layers
         x = F.leaky_relu(first(image), 0.2)
         for layer in middle:
@@ -156,9 +167,9 @@ class PatchDiscriminator(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights N(0, 0.02), biases 0 (Zhu et al. 2017, section 7.1)."""
+    """Weights N(0, 0.02), biases 0 (Zhu et al. 2017, section 7.1); scales of batch norms N(1, 0.02)."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -34,16 +34,24 @@ def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
 def match(names: Sequence[str], partners: Sequence[str], folder: Path, partners_folder: Path) -> list[int]:
     """For each of `names` the place of its partner; raises UserError where one of either has none, naming some."""
     keys, other_keys = [pair_key(name) for name in names], [pair_key(name) for name in partners]
-    place, times = {key: index for index, key in enumerate(other_keys)}, Counter(keys)
-    lonely = [str(folder / name) for name, key in zip(names, keys, strict=True) if key not in place]
-    lonely += [str(partners_folder / name) for name, key in zip(partners, other_keys, strict=True) if key not in times]
-    twice = [str(folder / name) for name, key in zip(names, keys, strict=True) if times[key] > 1]
-    if lonely or len(place) < len(partners) or twice:
+    times, other_times = Counter(keys), Counter(other_keys)
+    files = [
+        *((folder / name, times[key], other_times[key]) for name, key in zip(names, keys, strict=True)),
+        *(
+            (partners_folder / name, other_times[key], times[key])
+            for name, key in zip(partners, other_keys, strict=True)
+        ),
+    ]
+    lonely = [str(path) for path, _, others in files if others == 0]
+    twice = [str(path) for path, same, _ in files if same > 1]
+    if lonely or twice:
         shown = ", ".join(lonely[:4]) + (f" and {len(lonely) - 4} more" if len(lonely) > 4 else "")
         raise UserError(
             f"{folder} has {len(names)} images and {partners_folder} has {len(partners)}, which must be pairs of one "
-            f"name; without a partner: {shown or 'none, but there are names twice, such as'} {', '.join(twice[:2])}"
+            f"name; without a partner: {shown or 'none'}"
+            + (f"; of one name on the same side: {', '.join(twice[:2])}" if twice else "")
         )
     if not names:
         raise UserError(f"no images in {folder} and {partners_folder}")
+    place = {key: index for index, key in enumerate(other_keys)}
     return [place[key] for key in keys]

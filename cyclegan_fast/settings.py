@@ -11,7 +11,17 @@ from typing import Annotated, get_args
 import tyro
 import yaml
 
-from cyclegan_fast.config import PRESETS, TASKS, Config, Preset, Task, from_dict, to_dict
+from cyclegan_fast.config import (
+    PRESETS,
+    TASKS,
+    Config,
+    MethodName,
+    Preset,
+    Task,
+    from_dict,
+    of_method,
+    to_dict,
+)
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
 
@@ -53,6 +63,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--task", choices=get_args(Task))
+    first.add_argument("--method", choices=get_args(MethodName))
     first.add_argument("--config", type=Path)
     first.add_argument("--data")
     chosen, _ = first.parse_known_args(arguments)
@@ -66,6 +77,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
         )
     preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
     start = load(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
+    origin = chosen.config.stem if chosen.config else chosen.task or preset
+    if chosen.method and chosen.method != start.loss.method:
+        start, origin = of_method(start, chosen.method), f"{chosen.method}-{origin}"
     try:
         command_line = tyro.cli(
             _CommandLine,
@@ -77,4 +91,4 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    return command_line.settings, chosen.config.stem if chosen.config else chosen.task or preset
+    return command_line.settings, origin

@@ -1,10 +1,9 @@
 """One update of both generators and both discriminators (Zhu et al. 2017, section 3.3; the contract in README.md).
 
-Names follow the original implementation: G_A maps A to B, G_B maps B to A, D_A judges B, D_B judges A.
-
-The generators' loss is a sum of two, one for each direction: G_A(A) with all that is computed from it, and G_B(B). The
-directions are computed one after the other, which holds the activations of one of them only; or, on a CPU whose cores
-small images leave idle, at the same time.
+What is computed is the method's to say, see method.py; how, is said here, alike for all of them. The generators' loss
+is a sum of two, one for each direction: G_A(A) with all that is computed from it, and G_B(B). The directions are
+computed one after the other, which holds the activations of one of them only; or, on a CPU whose cores small images
+leave idle, at the same time.
 """
 
 import copy
@@ -12,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import torch
@@ -23,14 +22,12 @@ from cyclegan_fast.descent import Descent
 from cyclegan_fast.device import memory_format
 from cyclegan_fast.distributed import ALONE, Ranks
 from cyclegan_fast.image_pool import ImagePool, StackedImagePool
-from cyclegan_fast.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty, identity_loss
-from cyclegan_fast.model import DISCRIMINATORS, EMA_GENERATORS, GENERATORS, CycleGAN
+from cyclegan_fast.losses import discriminator_loss, gradient_penalty
+from cyclegan_fast.method import DIRECTIONS, Direction, Judgement, Losses, Network, Source
+from cyclegan_fast.model import Model, average_of
 
-Losses = dict[str, Tensor]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-LOSSES = ("G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", "D_A", "D_B")
 
 LARGEST_SIDE_IN_THREADS = 128
 """Pixels. On a CPU both directions at once measured faster in float32 at 64 and no faster at 256 (bench/results/LOG.md,
@@ -43,33 +40,26 @@ def learning_rate_factor(epoch: int, epochs: int, decay_epochs: int) -> float:
 
 
 @dataclass(frozen=True)
-class Direction:
-    """One of the two translations: the networks that take part in it, and the suffix of its losses."""
-
-    there: str
-    back: str
-    judge: str
-    suffix: str
-
-
-DIRECTIONS = (Direction("G_A", "G_B", "D_A", "A"), Direction("G_B", "G_A", "D_B", "B"))
-
-
-@dataclass(frozen=True)
 class Decisions:
     """What is drawn on the host for one step.
 
     pool_A, pool_B: what `ImagePool.decide` drew for the fakes of each domain, int64 [2, N].
-    mixes: of the gradient penalty for each discriminator, float32 [2, N, 1, 1, 1]; None where there is none.
+    mixes: of the gradient penalty for each judgement, float32 [J, N, 1, 1, 1]; None where there is none.
+    latents: normal, float32 [N, C], of a method that has a latent code.
     """
 
     pool_A: Tensor
     pool_B: Tensor
-    mixes: Tensor | None
+    mixes: Tensor | None = None
+    latents: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was drawn, by the fields' names."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def to(self, device: torch.device) -> "Decisions":
-        mixes = None if self.mixes is None else self.mixes.to(device, non_blocking=True)
-        return Decisions(self.pool_A.to(device, non_blocking=True), self.pool_B.to(device, non_blocking=True), mixes)
+        return Decisions(**{name: drawn.to(device, non_blocking=True) for name, drawn in self.tensors().items()})
 
 
 @dataclass(frozen=True)
@@ -80,27 +70,21 @@ class PartOfStep:
     gradients: dict[str, list[Tensor]]
 
 
-def translate_with_identity(
-    generator: Callable[[Tensor], Tensor], source: Tensor, target: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """G(source) and, where `target` is given, G(target).
+@dataclass(frozen=True)
+class Work:
+    """One direction's share of a step: part of a batch."""
 
-    Instance norm couples nothing across samples, so that images of one size go through in one batch; the results differ
-    from two passes by rounding only.
-    """
-    if target is None:
-        return generator(source), None
-    if source.shape[1:] == target.shape[1:]:
-        both = generator(torch.cat([source, target]))
-        return both[: len(source)], both[len(source) :]
-    return generator(source), generator(target)
+    direction: Direction
+    source: Source
+    share: float
 
 
 class TrainingStep:
     """Owns the optimisers, the scalers and the image pools, and updates `model` once a call.
 
     Args:
-        model: on the device that training runs on, in the precision that weights are kept in.
+        model: on the device that training runs on, in the precision that weights are kept in; its method says what is
+            computed.
         config: losses, optimiser and pool size are read from it.
         dtype: what convolutions and fused operators compute in. Statistics and losses are wide, weights and Adam are
             the model's own; float16 scales its losses, one scaler for each optimiser.
@@ -110,13 +94,14 @@ class TrainingStep:
 
     def __init__(
         self,
-        model: CycleGAN,
+        model: Model,
         config: Config,
         dtype: torch.dtype,
         random_source: random.Random | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
+        self.method = model.method
         self.config = config
         self.dtype = dtype
         self.ranks = ranks
@@ -129,7 +114,7 @@ class TrainingStep:
         self.originals = {name: model.trainable([name]) for name in self.networks}
         # What gradients are taken by: the parameters of the networks that are computed with.
         self.leaves = {name: [p for p in n.parameters() if p.requires_grad] for name, n in self.networks.items()}
-        self.forward: dict[str, Callable[[Tensor], Tensor]] = {
+        self.forward: dict[str, Network] = {
             name: torch.compile(network, dynamic=False) if config.run.compile else network
             for name, network in self.networks.items()
         }
@@ -137,7 +122,8 @@ class TrainingStep:
         self.random_source = random_source or random.Random(
             config.run.seed if ranks.is_first else f"{config.run.seed} on rank {ranks.index}"
         )
-        self.penalty_random = torch.Generator().manual_seed(config.run.seed + ranks.index)
+        # Draws whole tensors: the mixes of a gradient penalty, latent codes.
+        self.tensor_random = torch.Generator().manual_seed(config.run.seed + ranks.index)
         # Images of various shapes stay in lists, which the host exchanges.
         self.has_stacked_pools = config.data.preprocess in CROPPING
         pool_type = StackedImagePool if self.has_stacked_pools else ImagePool
@@ -148,14 +134,17 @@ class TrainingStep:
             dtype=torch.float32 if self.device.type == "cuda" else torch.float64,
         )
         self.average_weight = torch.zeros((), device=self.device, dtype=next(model.parameters()).dtype)
-        self.generators, self.discriminators = self._descent(GENERATORS), self._descent(DISCRIMINATORS)
+        self.generators, self.discriminators = (
+            self._descent(names) for names in (self.method.generators, self.method.discriminators)
+        )
         self.steps_taken = 0
         self.phase: Callable[[str], AbstractContextManager[Any]] = lambda name: nullcontext()
         self._pool_of_threads = self._threads_of_directions()
 
     def _working_networks(self) -> dict[str, nn.Module]:
         """The networks that are differentiated: the model's own, or copies in the working precision."""
-        networks = {name: self.model.get_submodule(name) for name in (*GENERATORS, *DISCRIMINATORS)}
+        names = (*self.method.generators, *self.method.discriminators)
+        networks = {name: self.model.get_submodule(name) for name in names}
         if not self.has_copies:
             return networks
         return {name: copy.deepcopy(network).to(self.dtype) for name, network in networks.items()}
@@ -180,7 +169,8 @@ class TrainingStep:
             or not self.has_stacked_pools
             or self.config.data.crop_size > LARGEST_SIDE_IN_THREADS
             or self.config.run.compile
-            or self.generators.scaler.is_enabled()  # it makes its scale at first use, in whichever thread comes first
+            or self.config.networks.dropout  # its draws would depend on which thread comes first
+            or self.generators.scaler.is_enabled()  # so would its scale, which is made at first use
         ):
             return None
         return ThreadPoolExecutor(
@@ -220,52 +210,46 @@ class TrainingStep:
         pool_A = self.pool_A.decide(images)
         mixes = None
         if self.config.loss.gan_loss == "wgan-gp":
-            mixes = torch.rand(len(DISCRIMINATORS), images, 1, 1, 1, generator=self.penalty_random)
-        return Decisions(pool_A, pool_B, mixes)
+            mixes = torch.rand(len(self.method.judged), images, 1, 1, 1, generator=self.tensor_random)
+        channels = self.method.latent_channels
+        latents = torch.randn(images, channels, generator=self.tensor_random) if channels else None
+        return Decisions(pool_A, pool_B, mixes, latents)
 
     def update(self, real_A: Tensor, real_B: Tensor, decisions: Decisions) -> Losses:
         """The part of a step that the device computes; a CUDA graph can hold it. Everything is on the device."""
         if self.has_copies:
             self._refresh_copies()
-        parts = self._parts_of(real_A, real_B)
+        parts = self._parts_of(real_A, real_B, decisions.latents)
         losses: Losses = {}
         self.generators.forget_gradients()
         self.discriminators.forget_gradients()
 
-        self._freeze(DISCRIMINATORS)
-        fakes: list[list[Tensor]] = []  # of B and of A, for each part
-        for part_A, part_B, share in parts:
-            work = [(DIRECTIONS[0], part_A, part_B, share), (DIRECTIONS[1], part_B, part_A, share)]
-            generated = []
-            for fake, part in self._in_both_directions(self._translate, work):
-                generated.append(fake)
+        self._set_discriminators(frozen=True)
+        shown: list[list[Tensor]] = []  # of B and of A, for each part
+        for works in parts:
+            of_part = []
+            for images, part in self._in_both_directions(self._translate, works):
+                of_part.append(images)
                 self._gather(self.generators, part, losses)
                 del part  # and its gradients, before the other direction is computed
-            fakes.append(generated)
+            shown.append(of_part)
         # Ranks exchange the generators' gradients while the discriminators compute.
         self.generators.begin_average()
 
-        self._freeze(())
-        with self.phase("pool"):
-            fakes_B, fakes_A = (torch.cat(of_parts) for of_parts in zip(*fakes, strict=True))
-            pooled_B = self.pool_B.exchange(fakes_B, decisions.pool_B).chunk(len(parts))
-            pooled_A = self.pool_A.exchange(fakes_A, decisions.pool_A).chunk(len(parts))
-        mixes = [None] * len(parts) if decisions.mixes is None else decisions.mixes.chunk(len(parts), dim=1)
-        for (part_A, part_B, share), fake_A, fake_B, mix in zip(parts, pooled_A, pooled_B, mixes, strict=True):
-            mix_A, mix_B = (None, None) if mix is None else mix
-            judgements = [("D_A", part_B, fake_B, mix_A, share), ("D_B", part_A, fake_A, mix_B, share)]
-            for part in self._in_both_directions(self._judge, judgements):
-                self._gather(self.discriminators, part, losses)
-        self.discriminators.begin_average()
+        self._set_discriminators(frozen=False)
+        if self.method.judged:
+            self._judge_all(parts, shown, decisions, losses)
+            self.discriminators.begin_average()
 
         with self.phase("G update"):
             self.generators.update()
-        with self.phase("D update"):
-            self.discriminators.update()
+        if self.method.judged:
+            with self.phase("D update"):
+                self.discriminators.update()
         if self.config.optimizer.ema:
             with self.phase("G update"):
                 self._update_moving_averages()
-        return {name: losses[name] for name in LOSSES if name in losses}
+        return {name: losses[name] for name in self.method.losses}
 
     @torch.no_grad()
     def _refresh_copies(self) -> None:
@@ -274,47 +258,56 @@ class TrainingStep:
         originals: list[Tensor] = [p for of_network in self.originals.values() for p in of_network]
         torch._foreach_copy_(copies, originals)
 
-    def _parts_of(self, real_A: Tensor, real_B: Tensor) -> list[tuple[Tensor, Tensor, float]]:
-        """The batch in parts that are in memory by themselves, each with its share of the whole."""
+    def _parts_of(self, real_A: Tensor, real_B: Tensor, latents: Tensor | None) -> list[tuple[Work, Work]]:
+        """The batch in parts that are in memory by themselves, each in both directions."""
         count = self.config.optimizer.accumulate
-        pairs = zip(real_A.chunk(count), real_B.chunk(count), strict=True)
-        return [(part_A, part_B, len(part_A) / len(real_A)) for part_A, part_B in pairs]
+        parts_A = real_A.chunk(count)  # of a short batch there are fewer
+        codes = [None] * len(parts_A) if latents is None else latents.chunk(count)
+        parts = []
+        for part_A, part_B, code in zip(parts_A, real_B.chunk(count), codes, strict=True):
+            share = len(part_A) / len(real_A)
+            there, back = Source(part_A, part_B, self.dtype, code), Source(part_B, part_A, self.dtype, code)
+            parts.append((Work(DIRECTIONS[0], there, share), Work(DIRECTIONS[1], back, share)))
+        return parts
 
-    def _freeze(self, names: Iterable[str]) -> None:
+    def _set_discriminators(self, *, frozen: bool) -> None:
         """Gradients pass through frozen discriminators to the images only."""
-        for name in DISCRIMINATORS:
+        for name in self.method.discriminators:
             for leaf in self.leaves[name]:
-                leaf.requires_grad_(name not in names)
+                leaf.requires_grad_(not frozen)
 
-    def _translate(self, work: tuple[Direction, Tensor, Tensor, float]) -> tuple[Tensor, PartOfStep]:
-        """The generators' loss in one direction, on part of a batch, forward and backward; and the images generated."""
-        direction, source, target, share = work
-        options, suffix = self.config.loss, direction.suffix
+    def _translate(self, work: Work) -> tuple[Tensor, PartOfStep]:
+        """The generators' loss in one direction, on part of a batch, forward and backward; and what is shown of it."""
         with self.phase("G forward"):
-            wants_identity = options.lambda_identity > 0
-            fake, identity = translate_with_identity(
-                self.forward[direction.there],
-                source.to(self.dtype),
-                target.to(self.dtype) if wants_identity else None,
-            )
-            reconstructed = self.forward[direction.back](fake)
-            losses = {
-                f"G_{suffix}": generator_loss(self.forward[direction.judge](fake), options.gan_loss),
-                # Against the images as they came, not as the working precision rounds them.
-                f"cycle_{suffix}": options.lambda_cycle * cycle_loss(reconstructed, source),
-            }
-            if identity is not None:
-                weight = options.lambda_cycle * options.lambda_identity
-                losses[f"idt_{suffix}"] = weight * identity_loss(identity, target)
+            generated = self.method.generate(self.forward, work.direction, work.source)
         with self.phase("G backward"):
-            return fake.detach(), self._differentiated(losses, share, GENERATORS, self.generators.scaler)
+            names = self.method.reached(work.direction)
+            return generated.shown.detach(), self._differentiated(
+                generated.losses, work.share, names, self.generators.scaler
+            )
 
-    def _judge(self, work: tuple[str, Tensor, Tensor, Tensor | None, float]) -> PartOfStep:
+    def _judge_all(
+        self, parts: list[tuple[Work, Work]], shown: list[list[Tensor]], decisions: Decisions, losses: Losses
+    ) -> None:
+        """The discriminators' losses on real images and on what the pools hand out for the generated ones."""
+        with self.phase("pool"):
+            shown_B, shown_A = (torch.cat(of_parts) for of_parts in zip(*shown, strict=True))
+            pooled_B = self.pool_B.exchange(shown_B, decisions.pool_B).chunk(len(parts))
+            pooled_A = self.pool_A.exchange(shown_A, decisions.pool_A).chunk(len(parts))
+        mixes = [None] * len(parts) if decisions.mixes is None else decisions.mixes.chunk(len(parts), dim=1)
+        for (there, back), of_A, of_B, mix in zip(parts, pooled_A, pooled_B, mixes, strict=True):
+            judgements = self.method.judgements(there.source.low, back.source.low, of_A, of_B)
+            of_judgements = [None] * len(judgements) if mix is None else list(mix)
+            work = [(one, its, there.share) for one, its in zip(judgements, of_judgements, strict=True)]
+            for part in self._in_both_directions(self._judge, work):
+                self._gather(self.discriminators, part, losses)
+
+    def _judge(self, work: tuple[Judgement, Tensor | None, float]) -> PartOfStep:
         """A discriminator's loss on part of a batch of real and pooled images: forward and backward."""
-        name, real, fake, mix, share = work
-        network, gan_loss = self.forward[name], self.config.loss.gan_loss
+        judgement, mix, share = work
+        name, real, fake = judgement.name, judgement.real, judgement.fake
+        network, gan_loss = self.method.judge(self.forward, name), self.config.loss.gan_loss
         with self.phase("D"):
-            real = real.to(self.dtype)
             if real.shape[1:] == fake.shape[1:]:
                 scores = network(torch.cat([real, fake]))
                 real_score, fake_score = scores[: len(real)], scores[len(real) :]
@@ -323,7 +316,7 @@ class TrainingStep:
             loss = discriminator_loss(real_score, fake_score, gan_loss)
             if mix is not None:
                 loss = loss + gradient_penalty(network, real, fake, mix.to(real))
-            return self._differentiated({name: loss}, share, (name,), self.discriminators.scaler)
+            return self._differentiated({name: loss}, share, self.method.judges(name), self.discriminators.scaler)
 
     def _differentiated(
         self, losses: Losses, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler
@@ -343,8 +336,8 @@ class TrainingStep:
 
     @torch.no_grad()
     def _update_moving_averages(self) -> None:
-        for name, average_name in zip(GENERATORS, EMA_GENERATORS, strict=True):
-            averages: list[Tensor] = list(self.model.get_submodule(average_name).parameters())
+        for name in self.method.generators:
+            averages: list[Tensor] = list(self.model.get_submodule(average_of(name)).parameters())
             newest: list[Tensor] = list(self.model.get_submodule(name).parameters())
             torch._foreach_lerp_(averages, newest, [self.average_weight] * len(newest))
 
@@ -361,8 +354,10 @@ class TrainingStep:
 
     def check_loss_scales(self) -> None:
         """Raise NonFiniteLoss where gradients overflow step after step; waits for the device."""
-        self.generators.check_loss_scale([name for name in LOSSES if name not in DISCRIMINATORS])
-        self.discriminators.check_loss_scale(DISCRIMINATORS)
+        judged = self.method.judged
+        self.generators.check_loss_scale([name for name in self.method.losses if name not in judged])
+        if judged:
+            self.discriminators.check_loss_scale(judged)
 
     def state_dict(self) -> dict[str, Any]:
         """What every rank has alike, besides the networks, and the next step depends on; plain values and tensors."""
@@ -384,12 +379,12 @@ class TrainingStep:
             "pool_A": self.pool_A.state_dict(),
             "pool_B": self.pool_B.state_dict(),
             "pool_random": [version, list(words), gauss],
-            "penalty_random": self.penalty_random.get_state(),
+            "penalty_random": self.tensor_random.get_state(),
         }
 
     def load_rank_state_dict(self, state: dict[str, Any]) -> None:
         version, words, gauss = state["pool_random"]
         self.random_source.setstate((version, tuple(words), gauss))
-        self.penalty_random.set_state(state["penalty_random"])
+        self.tensor_random.set_state(state["penalty_random"])
         self.pool_A.load_state_dict(state["pool_A"], self.device)
         self.pool_B.load_state_dict(state["pool_B"], self.device)

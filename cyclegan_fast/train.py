@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from cyclegan_fast import checkpoint, config as configuration, settings
+from cyclegan_fast.baselines.feature_loss import FeatureLoss
 from cyclegan_fast.batch import Batch
 from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data, check_data, open_data
@@ -28,12 +29,14 @@ from cyclegan_fast.distributed import Ranks, joined
 from cyclegan_fast.engine import Engine, check_cuda_graph
 from cyclegan_fast.errors import INTERRUPTED, NonFiniteLoss, ReportedElsewhere, UserError, printable, run_command
 from cyclegan_fast.evaluator import Evaluator
+from cyclegan_fast.feature_network import FeatureNetwork, feature_network
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.held_out import Samples
 from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import RunLog
-from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.methods import METHODS
+from cyclegan_fast.model import Model
 from cyclegan_fast.profile import StepProfile
 from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, open_shared_run
 from cyclegan_fast.sample_grid import write_samples
@@ -42,6 +45,7 @@ from cyclegan_fast.step import TrainingStep, learning_rate_factor
 from kernels.dispatch import choose
 
 GALLERY_EVERY_S = 10.0
+FEATURES = "features.pt"
 
 
 class Interruption:
@@ -71,7 +75,8 @@ class Training:
         self.dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
         set_determinism(config.run.deterministic)
         torch.manual_seed(config.run.seed)
-        self.model = CycleGAN(config).to(device)
+        self.model = Model(config).to(device)
+        remarks = self._prepare_method()
         self.step = TrainingStep(self.model, config, self.dtype, ranks=ranks)
         everything = config.total_epochs * data.training.steps_per_epoch
         self.total_steps = min(everything, config.run.max_steps or everything)
@@ -82,7 +87,7 @@ class Training:
             self._restore(run.checkpoint)
         if ranks.is_first:
             run.begin(config)
-            self._announce([*run.warnings, *data.warnings, *([remark] if remark else [])])
+            self._announce([*run.warnings, *data.warnings, *([remark] if remark else []), *remarks])
         self.engine = Engine(self.step, config, self._tell)
         self.log = RunLog(
             run.path,
@@ -96,6 +101,31 @@ class Training:
         self.step.phase = self.profile.phase
         self.saved_step: int | None = self.log.step if run.checkpoint else None
         self.gallery_written_s = -math.inf
+
+    def _prepare_method(self) -> list[str]:
+        """Give the method what it needs of the data; returns what there is to say of it."""
+        method, options = self.model.method, self.config.loss
+        if not isinstance(method, FeatureLoss):
+            return []
+        images = self.data.training.images_A, self.data.training.images_B
+
+        def features() -> FeatureNetwork:
+            return feature_network(
+                options.feature_network,
+                images=images,
+                size=self.config.data.crop_size,
+                seed=self.config.run.seed,
+                device=self.device,
+                dtype=self.dtype,
+                keep_as=self.run.path / FEATURES,
+                progress=self.ranks.is_first,
+            )
+
+        # Trained by the first rank alone, and read by the others.
+        self.ranks.from_first(lambda: features().description)
+        found = features()
+        method.features = found.network
+        return [found.description]
 
     def _announce(self, remarks: list[str]) -> None:
         training, ranks = self.data.training, self.ranks.count
@@ -299,7 +329,7 @@ def train(config: Config, origin: str) -> int:
     """Train the run that `config` describes to its end; returns the exit status."""
     with joined(config.run.device) as (ranks, device):
         check_device(config, device)
-        check_data(config.data)
+        check_data(config.data, paired=needs_pairs(config))
         config = completed(config, origin)
         opened = open_shared_run(config, ranks)
         if opened is None:
@@ -310,7 +340,14 @@ def train(config: Config, origin: str) -> int:
 
 def train_in(run: RunFolder, config: Config, device: torch.device, ranks: Ranks) -> int:
     """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept."""
-    data = open_data(config.data, config.run.seed, rank=ranks.index, ranks=ranks.count, pin=device.type == "cuda")
+    data = open_data(
+        config.data,
+        config.run.seed,
+        paired=needs_pairs(config),
+        rank=ranks.index,
+        ranks=ranks.count,
+        pin=device.type == "cuda",
+    )
     check_same_images(data, ranks)
     training = Training(config, data, run, device, ranks)
     interruption = Interruption()
@@ -347,6 +384,10 @@ def train_in(run: RunFolder, config: Config, device: torch.device, ranks: Ranks)
         interruption.restore()
     # torchrun takes any other status for a death, and would start again what was asked to stop.
     return 0 if finished or ranks.count > 1 else INTERRUPTED
+
+
+def needs_pairs(config: Config) -> bool:
+    return METHODS[config.loss.method].needs_pairs
 
 
 def check_same_images(data: Data, ranks: Ranks) -> None:

@@ -39,9 +39,9 @@ RUNS = Path("runs")
 # --- pixels in and out ---------------------------------------------------------------------------------------------
 
 
-def pad_sides(pixels: Pixels) -> Pixels:
+def pad_sides(pixels: Pixels, multiple: int = SIDES) -> Pixels:
     """[H, W, 3] continued to the right and below by reflection, up to sides that a generator takes."""
-    missing = [max(SMALLEST, math.ceil(side / SIDES) * SIDES) - side for side in pixels.shape[:2]]
+    missing = [max(SMALLEST, math.ceil(side / multiple) * multiple) - side for side in pixels.shape[:2]]
     return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
 
 
@@ -55,12 +55,12 @@ class Prepared:
     width: int
 
 
-def prepare(job: Job, size: int | None) -> Prepared:
+def prepare(job: Job, size: int | None, multiple: int = SIDES) -> Prepared:
     """Decode an image, and resize it to a square as test images are, or with None pad it. Raises UnreadableImage."""
     image = read_image(job.source)
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return Prepared(job, pad_sides(np.asarray(image)), height=image.height, width=image.width)
+    return Prepared(job, pad_sides(np.asarray(image), multiple), height=image.height, width=image.width)
 
 
 def finish(prepared: Prepared, translated: Pixels) -> None:
@@ -116,6 +116,7 @@ def translate_images(
     options: ImageOptions,
     size: int | None,
     *,
+    multiple: int = SIDES,
     one_at_a_time: bool = False,
 ) -> Summary:
     """Translate every job whose target is not there yet (with `options.overwrite`, every job), and draw the overview.
@@ -127,6 +128,7 @@ def translate_images(
         jobs: from `plan`.
         options: `images`, `size` and `keep_size` are not read here: they are in `jobs` and `size`.
         size: side of the square that images are resized to, or None to keep each image's own.
+        multiple: what the sides must be multiples of for the translator, see `pad_sides`.
         one_at_a_time: for images so large that none should be in memory beside the one that is translated: nothing is
             decoded ahead or written behind, and `options.batch_size` is 1.
 
@@ -143,7 +145,7 @@ def translate_images(
     progress = tqdm(total=len(todo), desc="translating", unit="image", disable=None)
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
-        closing(ahead(pool, lambda job: _try_to_prepare(job, size), todo, depth)) as decoded,
+        closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple), todo, depth)) as decoded,
         progress,
     ):
         for batch in same_shaped(_readable(decoded, unreadable, options.strict), batch_size):
@@ -183,9 +185,9 @@ def _stack(batch: Sequence[Prepared]) -> Pixels:
     return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
 
 
-def _try_to_prepare(job: Job, size: int | None) -> Prepared | UnreadableImage:
+def _try_to_prepare(job: Job, size: int | None, multiple: int) -> Prepared | UnreadableImage:
     try:
-        return prepare(job, size)
+        return prepare(job, size, multiple)
     except UnreadableImage as error:
         return error
 
@@ -247,11 +249,11 @@ class CommandLine:
     scratch: Path | None = None
     """folder for the scratch files of --tile, on a disk; by default the system's for temporary files"""
 
-    def size_of(self, config: dict[str, Any], origin: Path) -> int | None:
+    def size_of(self, config: dict[str, Any], origin: Path, multiple: int) -> int | None:
         """Side of the square that images are resized to, or None for their own; `config` is that of the run."""
         if self.options.keep_size or (self.tile and self.options.size is None):
             return None
-        return self.options.size or trained_size(config, origin)
+        return checked_size(self.options.size, config, origin, multiple)
 
 
 def newest_run(runs: Path) -> Path:
@@ -273,6 +275,21 @@ def trained_size(config: dict[str, Any], origin: Path) -> int:
     return size
 
 
+def checked_size(asked: int | None, config: dict[str, Any], origin: Path, multiple: int) -> int:
+    """The side asked for, or else the one trained on, which for bare weights is rounded up to what they can take.
+
+    Raises UserError where it is no multiple of what the network halves images by.
+    """
+    size = asked or trained_size(config, origin)
+    if asked is None and not config:
+        size = math.ceil(size / multiple) * multiple
+    if size % multiple:
+        raise UserError(
+            f"{origin} takes images whose sides are multiples of {multiple}, not {size}: give another --size"
+        )
+    return size
+
+
 def translate(command: CommandLine) -> int:
     """Plan, load, translate, and say what happened; returns the exit status."""
     options = command.options
@@ -288,7 +305,7 @@ def translate(command: CommandLine) -> int:
     dtype, remark = working_dtype(device, command.amp, "auto")
     warnings: list[str] = []
     network, config, _ = load_generator(checkpoint, command.direction, warnings)
-    size = command.size_of(config, checkpoint)
+    size = command.size_of(config, checkpoint, network.multiple)
     print(
         f"{_count(len(jobs))} through {checkpoint} ({command.direction if config else 'bare weights'}) "
         f"at {f'{size}x{size}' if size else 'their own size'}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
@@ -297,12 +314,18 @@ def translate(command: CommandLine) -> int:
         print(f"note: {line}")
     translator: Translator
     if command.tile:
+        from cyclegan_fast.networks import ResnetGenerator
         from cyclegan_fast.tiled import TiledTranslator
 
+        if not isinstance(network, ResnetGenerator):
+            raise UserError(
+                f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out"
+            )
         translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
     else:
         translator = TorchTranslator(network, device, dtype)
-    report(translate_images(translator, jobs, options, size, one_at_a_time=command.tile), options.out)
+    summary = translate_images(translator, jobs, options, size, multiple=network.multiple, one_at_a_time=command.tile)
+    report(summary, options.out)
     return 0
 
 

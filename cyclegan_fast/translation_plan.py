@@ -13,7 +13,7 @@ from cyclegan_fast.images import EXTENSIONS, find_images
 
 Format = Literal["same", "png", "jpeg", "webp"]
 
-SIDES = 4  # an image's sides must be multiples of this
+SIDES = 4  # an image's sides must be multiples of this; a U-Net's of more
 SMALLEST = 8  # two halvings must leave what a residual block can pad by reflection
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 WRITABLE = frozenset({".png", ".jpg", ".jpeg", ".webp"})

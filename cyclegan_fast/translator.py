@@ -22,7 +22,10 @@ class Translator(Protocol):
     """Anything that translates a batch, whatever it computes with."""
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """uint8 [N, H, W, 3] -> the same; H and W are multiples of 4, at least 8. Raises NotFinite."""
+        """uint8 [N, H, W, 3] -> the same; H and W are multiples of 4 (of a U-Net's `multiple`), at least 8.
+
+        Raises NotFinite.
+        """
 
 
 class NotFinite(Exception):

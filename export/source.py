@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import sha256_of
 from cyclegan_fast.translate import RUNS, newest_run, trained_size
+from cyclegan_fast.translator import Direction
 
 if TYPE_CHECKING:
     from cyclegan_fast.networks import ResnetGenerator
@@ -40,15 +41,18 @@ def load_sources(checkpoint: Path | None, directions: Directions, warnings: list
         directions: bare weights have only one, and "both" means that one.
         warnings: damaged checkpoints that were passed over are appended.
 
-    Raises UserError where there is none, where it is no generator, and for weights that are not finite.
+    Raises UserError where there is none, where it is no ResNet generator, and for weights that are not finite.
     """
     from cyclegan_fast.checkpoint import load_generators
+    from cyclegan_fast.networks import ResnetGenerator
 
     path = checkpoint or newest_run(RUNS)
     sources: list[Source] = []
-    ways = ("a2b", "b2a") if directions == "both" else (directions,)
+    ways: tuple[Direction, ...] = ("a2b", "b2a") if directions == "both" else (directions,)
     # Bare weights are one generator, whatever was asked for.
     for direction, (network, config, file) in zip(ways, load_generators(path, ways, warnings), strict=False):
+        if not isinstance(network, ResnetGenerator):
+            raise UserError(f"{file} holds a U-Net, and only ResNet generators can be exported: translate with PyTorch")
         for name, weight in network.named_parameters():
             if not weight.isfinite().all():
                 raise UserError(
@@ -56,13 +60,13 @@ def load_sources(checkpoint: Path | None, directions: Directions, warnings: list
                 )
         stem = path.resolve().name if path.is_dir() else path.stem
         if not config:
-            direction, name = "one way", stem
+            way, name = "one way", stem
         else:
             # A run's own files are all called last.pt: the run's folder tells them apart.
             run = path.resolve().parents[1].name if path.is_file() and path.parent.name == "checkpoints" else stem
-            name = f"{run}-{direction}"
+            way, name = direction, f"{run}-{direction}"
         size = trained_size(config, path)
-        sources.append(Source(network.eval(), file, name, direction, size, sha256_of(file), config))
+        sources.append(Source(network.eval(), file, name, way, size, sha256_of(file), config))
     return sources
 
 

@@ -14,7 +14,7 @@ from cyclegan_fast.config import Config, CudaGraph, DataConfig, LossConfig, Netw
 from cyclegan_fast.cuda_graph import MOST_SHAPES, WARM_UP, GraphedFunction, Inputs, Outputs, reason_against_a_graph
 from cyclegan_fast.engine import Engine
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.model import Model
 from cyclegan_fast.step import TrainingStep
 from tests.cyclegan_fast.operator_recorder import OperatorRecorder
 
@@ -39,7 +39,7 @@ def batch(count: int, seed: int) -> Batch:
 def step_of(config: Config, dtype: torch.dtype, device: torch.device = CPU) -> TrainingStep:
     """A new one, the same each time."""
     torch.manual_seed(0)
-    return TrainingStep(CycleGAN(config).to(device), config, dtype, random.Random(3))
+    return TrainingStep(Model(config).to(device), config, dtype, random.Random(3))
 
 
 def state_of(step: TrainingStep) -> list[Tensor]:
@@ -120,7 +120,7 @@ def test_a_run_that_was_saved_from_recorded_steps_continues_eagerly_with_the_sam
     torch.save([step.model.state_dict(), step.state_dict(), step.rank_state_dict()], file)
     file.seek(0)
     model_state, step_state, rank_state = torch.load(file, weights_only=True)
-    resumed = TrainingStep(CycleGAN(config), config, torch.float32)
+    resumed = TrainingStep(Model(config), config, torch.float32)
     resumed.model.load_state_dict(model_state)
     resumed.load_state_dict(step_state)
     resumed.load_rank_state_dict(rank_state)
@@ -211,7 +211,7 @@ def test_under_on_a_failed_recording_ends_the_run() -> None:
     config = Config(
         data=DataConfig(load_size=SIDE + 6, crop_size=SIDE), networks=NETWORKS, run=RunConfig(cuda_graph="on")
     )
-    step = TrainingStep(CycleGAN(config), config, torch.float32)
+    step = TrainingStep(Model(config), config, torch.float32)
     graphed = Engine(step, config, print, Failing(lambda: state_of(step)))
     for number in range(WARM_UP):
         graphed(batch(1, number))
@@ -262,5 +262,5 @@ def test_why_steps_cannot_be_recorded(config: Config, device: str, reason: str |
 def test_on_a_cpu_nobody_is_told_that_there_is_no_graph(wanted: CudaGraph) -> None:
     config = Config(networks=NETWORKS, run=RunConfig(cuda_graph=wanted))
     messages: list[str] = []
-    Engine(TrainingStep(CycleGAN(config), config, torch.float32), config, messages.append)
+    Engine(TrainingStep(Model(config), config, torch.float32), config, messages.append)
     assert messages == []

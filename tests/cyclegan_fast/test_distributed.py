@@ -22,7 +22,7 @@ from cyclegan_fast.checkpoint import load
 from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig
 from cyclegan_fast.distributed import ALONE, Ranks, joined
 from cyclegan_fast.errors import ReportedElsewhere, UserError
-from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.model import Model
 from cyclegan_fast.step import TrainingStep
 from tests.cyclegan_fast.test_train import assert_same_state, command, final_state, metrics
 
@@ -88,7 +88,7 @@ def step_of(case: Case, ranks: Ranks) -> TrainingStep:
     config = Config(networks=NETWORKS, loss=LossConfig(pool_size=size), optimizer=case.optimizer)
     kept_in = torch.float64 if case.dtype == torch.float64 else torch.float32
     source = Scripted(None if ranks.count == 1 else ranks.index) if case.is_scripted else None
-    return TrainingStep(CycleGAN(config).to(kept_in), config, case.dtype, source, ranks)
+    return TrainingStep(Model(config).to(kept_in), config, case.dtype, source, ranks)
 
 
 def whole_batch(number: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ def test_two_ranks_take_the_steps_of_one_rank_with_twice_the_batch(name: str, tm
 def test_other_ranks_draw_other_pool_decisions_than_the_first() -> None:
     config = Config(networks=NETWORKS)
     torch.manual_seed(0)
-    model = CycleGAN(config)
+    model = Model(config)
     draws = [TrainingStep(model, config, torch.float32, ranks=Ranks(rank)).random_source.random() for rank in range(3)]
     assert draws[0] == random.Random(config.run.seed).random()
     assert len(set(draws)) == 3

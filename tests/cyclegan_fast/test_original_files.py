@@ -99,8 +99,8 @@ def test_running_statistics_of_early_versions_are_dropped(old: nn.Module, new: n
     assert_identical(from_original(state), from_original(new.state_dict()))
 
 
-def unet_state() -> StateDict:
-    """Keys as the nested skip connections of the original's U-Net give them."""
+def shallow_unet_state() -> StateDict:
+    """Keys as nested skip connections in the manner of the original give them, of a depth that it does not build."""
     modules = ["model.model.0", "model.model.3"]
     prefix = "model.model.1.model"
     for _ in range(3):
@@ -118,7 +118,7 @@ def batch_norm_state() -> StateDict:
 @pytest.mark.parametrize(
     ("state", "named"),
     [
-        (unet_state(), r"unknown model\.model\.0\.bias"),
+        (shallow_unet_state(), "halves 4 times, and those at least 5"),
         (batch_norm_state(), r"model\.2\.weight.*missing.*model\.1\.bias"),
         (
             {k: v for k, v in Generator(width=2).state_dict().items() if "model.26" not in k},
@@ -129,7 +129,7 @@ def batch_norm_state() -> StateDict:
         ({"epoch": torch.tensor(3)}, "epoch"),
         ({}, r"model\.0\.bias"),
     ],
-    ids=["u-net", "batch norm", "a tensor too few", "a tensor too many", "already ours", "no weights", "empty"],
+    ids=["shallow u-net", "batch norm", "a tensor too few", "a tensor too many", "already ours", "no weights", "empty"],
 )
 def test_a_foreign_state_dict_is_refused_with_its_keys(state: StateDict, named: str) -> None:
     with pytest.raises(UserError, match=named):

@@ -17,7 +17,7 @@ from bench.plain_cyclegan import PlainCycleGAN
 from cyclegan_fast.checkpoint import from_original
 from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, Preprocess, RunConfig
 from cyclegan_fast.losses import GanLoss
-from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.model import Model
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.step import LARGEST_SIDE_IN_THREADS, TrainingStep, learning_rate_factor
 
@@ -48,18 +48,18 @@ def in_our_names(networks: dict[str, nn.Module], *, gradients: bool = False) -> 
     return found
 
 
-def our_weights(model: CycleGAN) -> Weights:
+def our_weights(model: Model) -> Weights:
     return {name: p.detach() for name, p in model.named_parameters() if name.split(".")[0] in NETWORKS}
 
 
-def our_gradients(model: CycleGAN) -> Weights:
+def our_gradients(model: Model) -> Weights:
     parameters = {name: p for name, p in model.named_parameters() if name.split(".")[0] in NETWORKS}
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
 
 
 def build(plain: PlainCycleGAN, config: Config, dtype: torch.dtype, source: random.Random) -> TrainingStep:
     """Our step from the plain one's weights, kept in float64 where the plain one's are."""
-    model = CycleGAN(config).to(next(plain.G_A.parameters()).dtype)
+    model = Model(config).to(next(plain.G_A.parameters()).dtype)
     for name, network in plain.networks().items():
         state = from_original(network.state_dict())
         model.get_submodule(name).load_state_dict(state)
@@ -397,10 +397,10 @@ def test_a_step_with_another_adversarial_loss_has_the_losses_and_gradients_of_it
 
 def test_discriminators_of_the_gradient_penalty_run_on_operators_with_second_derivatives() -> None:
     config = Config(networks=replace(TINY, impl="auto"), loss=LossConfig(gan_loss="wgan-gp"))
-    model = CycleGAN(config)
+    model = Model(config)
     assert (model.D_A.impl, model.D_B.impl, model.G_A.impl) == ("reference", "reference", "auto")
     assert isinstance(model.D_A, PatchDiscriminator)
-    assert CycleGAN(Config(networks=replace(TINY, impl="auto"))).D_A.impl == "auto"
+    assert Model(Config(networks=replace(TINY, impl="auto"))).D_A.impl == "auto"
 
 
 # --- moving averages ------------------------------------------------------------------------------------------------
@@ -409,7 +409,7 @@ def test_discriminators_of_the_gradient_penalty_run_on_operators_with_second_der
 def test_moving_averages_follow_their_recursion_and_are_what_translates() -> None:
     torch.manual_seed(0)
     config = Config(networks=TINY, optimizer=OptimizerConfig(learning_rate=0.01, ema=0.3))
-    model = CycleGAN(config).double()
+    model = Model(config).double()
     step = TrainingStep(model, config, torch.float64)
     generators = (model.G_A, model.G_B)
     expected = [[p.detach().clone() for p in network.parameters()] for network in generators]
@@ -434,7 +434,7 @@ def test_moving_averages_follow_their_recursion_and_are_what_translates() -> Non
 
 
 def test_without_a_moving_average_the_generators_themselves_translate() -> None:
-    model = CycleGAN(Config(networks=TINY))
+    model = Model(Config(networks=TINY))
     assert model.translator("a2b") is model.G_A
     assert model.translator("b2a") is model.G_B
     assert not [name for name, _ in model.named_parameters() if "ema" in name]
@@ -452,7 +452,7 @@ def test_a_saved_step_continues_bit_for_bit(gan_loss: GanLoss, dtype: torch.dtyp
         loss=LossConfig(pool_size=2, gan_loss=gan_loss),
         optimizer=OptimizerConfig(ema=0.5),
     )
-    step = TrainingStep(CycleGAN(config), config, dtype)
+    step = TrainingStep(Model(config), config, dtype)
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         step(*images(BATCH_OF_ONE, generator))
@@ -460,7 +460,7 @@ def test_a_saved_step_continues_bit_for_bit(gan_loss: GanLoss, dtype: torch.dtyp
     torch.save({"model": step.model.state_dict(), "step": step.state_dict(), "rank": step.rank_state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
-    resumed = TrainingStep(CycleGAN(config), config, dtype, random.Random(99))
+    resumed = TrainingStep(Model(config), config, dtype, random.Random(99))
     resumed.model.load_state_dict(saved["model"])
     resumed.load_state_dict(saved["step"])
     resumed.load_rank_state_dict(saved["rank"])
@@ -507,7 +507,7 @@ def test_checkpointed_blocks_compute_with_the_working_weights_and_give_the_same_
     for checkpointed in (False, True):
         torch.manual_seed(0)
         config = Config(networks=replace(TINY, checkpoint_blocks=checkpointed))
-        step = TrainingStep(CycleGAN(config), config, torch.bfloat16, random.Random(0))
+        step = TrainingStep(Model(config), config, torch.bfloat16, random.Random(0))
         losses = step(*images(BATCH_OF_ONE, torch.Generator().manual_seed(0)))
         results.append([*losses.values(), *our_gradients(step.model).values()])
     for without, with_it in zip(*results, strict=True):

@@ -401,17 +401,17 @@ def test_bad_checkpoints_are_explained(
     assert "no stem.weight of a convolution among its keys (encoder.weight)" in error_of(foreign)
     for content in ({"stem.weight": 3}, {"stem.weight": torch.zeros(3)}, {1: 2}, {"model": 3, "config": {}}):
         torch.save(content, strange := tmp_path / "strange.pth")
-        assert "no ResNet generator" in error_of(strange)
+        assert "holds no generator" in error_of(strange)
     state = to_original(make_generator(0).state_dict())
     torch.save({key: value for key, value in state.items() if key != "model.4.bias"}, lacking := tmp_path / "lack.pth")
     assert "missing model.4.bias" in error_of(lacking)
     torch.save(state | {"model.4.bias": torch.zeros(5)}, odd := tmp_path / "odd.pth")
     assert "down.0.bias is (5,) instead of (8,)" in error_of(odd)
     torch.save(to_original(PatchDiscriminator(width=4).state_dict()), judge := tmp_path / "latest_net_D_A.pth")
-    assert "no ResNet generator" in error_of(judge)
+    assert "holds no generator" in error_of(judge)
 
     folder = save_run(tmp_path / "runs" / "x", {"G_B": make_generator(0)})
-    assert "no ResNet generator" in error_of(folder)  # there is no G_A in it
+    assert "holds no generator" in error_of(folder)  # there is no G_A in it
 
 
 def test_weights_that_diverged_are_not_written_as_black_images(

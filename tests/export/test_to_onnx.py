@@ -250,7 +250,7 @@ def cut_off(path: Path, network: ResnetGenerator) -> None:
     ("spoil", "reason"),
     [
         (nan_weights, "down.0.weight is not finite, the training has diverged: export an earlier checkpoint"),
-        (another_architecture, "holds no ResNet generator"),
+        (another_architecture, "holds no generator"),
         (cut_off, "is cut off or damaged"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Both networks and the training step on the Triton operators, against the same in float64 and on plain operators."""
+"""The networks and the training step on the Triton operators, against the same in float64 and on plain operators."""
 
 import io
 import random
@@ -14,18 +14,20 @@ from torch import Tensor
 
 from cyclegan_fast import networks
 from cyclegan_fast.config import Config, LossConfig, NetworkConfig
-from cyclegan_fast.model import CycleGAN
+from cyclegan_fast.model import Model
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.step import TrainingStep
+from cyclegan_fast.unet import UnetGenerator
 from kernels import Impl, launch
 from tests.kernels.accuracy import FLOORS
 from tests.kernels.comparison import relative_error, sample
 from tests.kernels.conftest import DEVICE
 
-Network = ResnetGenerator | PatchDiscriminator
+Network = ResnetGenerator | UnetGenerator | PatchDiscriminator
 
 NETWORKS: dict[str, Callable[[int, Impl], Network]] = {
     "generator": lambda width, impl: ResnetGenerator(width=width, blocks=2, impl=impl),
+    "u-net": lambda width, impl: UnetGenerator(width=width, halvings=5, impl=impl),
     "discriminator": lambda width, impl: PatchDiscriminator(width=width, impl=impl),
 }
 
@@ -79,10 +81,12 @@ SMALL = Draws(4, ((1, 16, 16), (2, 16, 24), (1, 32, 20), (2, 20, 16), (1, 24, 32
 # by 0.003 or by 0.05; here there are some in every draw.
 LARGER = Draws(8, ((2, 32, 32), (1, 32, 24), (2, 24, 32)))
 JUDGED = Draws(4, ((1, 32, 32), (2, 24, 40), (1, 32, 24), (2, 24, 24), (1, 40, 32)))
+NESTED = Draws(2, ((1, 32, 32), (2, 32, 64), (1, 64, 32), (2, 32, 32), (1, 32, 64)))
 DRAWS = {
     ("generator", torch.float32): SMALL,
     ("generator", torch.bfloat16): SMALL,
     ("generator", torch.float16): LARGER,
+    **{("u-net", dtype): NESTED for dtype in FLOORS},
     **{("discriminator", dtype): JUDGED for dtype in FLOORS},
 }
 
@@ -146,7 +150,7 @@ def small_step(impl: Impl, dtype: torch.dtype) -> TrainingStep:
     """Two blocks instead of six, which Triton's interpreter has the patience for."""
     config = Config(networks=NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl=impl), loss=LossConfig(pool_size=2))
     torch.manual_seed(0)
-    model = CycleGAN(config)
+    model = Model(config)
     model.G_A, model.G_B = (ResnetGenerator(width=4, blocks=2, impl=impl) for _ in range(2))
     return TrainingStep(model.to(DEVICE, dtype), config, dtype, random.Random(0))
 
@@ -232,7 +236,7 @@ def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_result_holds_memory_that_nobody_wrote(name: str) -> None:
     assert torch.empty(3, device=DEVICE).isnan().all()
-    image = sample(2, 3, 28, 24)
+    image = sample(2, 3, 32, 32) if name == "u-net" else sample(2, 3, 28, 24)
     found = results(build(name, "triton"), image, torch.channels_last)
     for key, value in found.items():
         assert value.isfinite().all(), key

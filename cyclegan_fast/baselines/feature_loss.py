@@ -1,0 +1,39 @@
+"""Feature loss + GAN: SimGAN with its L1 taken between deep features (Zhu et al. 2017, section 5.1.2).
+
+The paper's features are those of VGG-16 at relu4_2, after Johnson et al. 2016 and Taigman et al. 2017.
+"""
+
+from torch import nn
+
+from cyclegan_fast.config import Config
+from cyclegan_fast.feature_network import feature_loss
+from cyclegan_fast.losses import generator_loss
+from cyclegan_fast.method import Direction, Forward, Generated, Method, Source
+
+
+class FeatureLoss(Method):
+    """Like `SimGan`, in the features of a network that stays as it is.
+
+    Args:
+        features: [N, 3, H, W] in [-1, 1] -> one activation, in the precision and on the device of training; `generate`
+            alone needs it, and it may be set later, when it has been trained.
+    """
+
+    def __init__(self, config: Config, features: nn.Module | None = None) -> None:
+        super().__init__(config)
+        self.features = features
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return ("G_A", "G_B", "feature_A", "feature_B", *self.judged)
+
+    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+        options, suffix, image = self.config.loss, direction.suffix, source.low
+        if self.features is None:
+            raise RuntimeError("the network of the feature loss was not set")
+        fake = forward[direction.there](image)
+        losses = {
+            f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
+            f"feature_{suffix}": options.lambda_feature * feature_loss(self.features, image, fake),
+        }
+        return Generated(losses, fake)

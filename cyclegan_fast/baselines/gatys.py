@@ -1,0 +1,242 @@
+"""`python -m cyclegan_fast.baselines.gatys`: neural style transfer, with which the paper compares (section 5.2).
+
+Zhu et al. 2017 give it one style image, another one, and the average Gram matrix of the whole target domain.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from cyclegan_fast.baselines.style_results import Record, contact_sheet
+from cyclegan_fast.command_line import parse_command
+from cyclegan_fast.errors import UserError, printable, run_command
+from cyclegan_fast.files import sha256_of
+from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
+from cyclegan_fast.translation_plan import CONTACT_SHEET, ImageOptions, plan
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from cyclegan_fast.baselines.neural_style import Style, Styled
+    from cyclegan_fast.vgg import Vgg
+
+PROGRAM = "python -m cyclegan_fast.baselines.gatys"
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Give images the style of others by optimising their pixels (Gatys et al. 2016).
+
+    Writes a PNG for each image, losses.json, and contact_sheet.jpg with contents, styles and results. The same command
+    continues what was interrupted; images whose settings or inputs have changed are done anew.
+
+    Examples:
+        python -m cyclegan_fast.baselines.gatys --content photos --style monet.jpg --weights vgg19-dcbb9e9d.pth --out x
+        python -m cyclegan_fast.baselines.gatys --content photos --style-folder data/monet2photo/trainA \\
+            --weights vgg19-dcbb9e9d.pth --out x
+    """
+
+    content: tuple[str, ...]
+    """files, folders (with their subfolders) or quoted globs of images to be styled"""
+    out: Path
+    """folder for the results, each with its image's name"""
+    style: tuple[Path, ...] = ()
+    """images whose style is taken; of several the average Gram matrix"""
+    style_folder: Path | None = None
+    """folder, with its subfolders, of which the average Gram matrix is taken"""
+    weights: Path | None = None
+    """torchvision's weights of VGG-19, vgg19-dcbb9e9d.pth"""
+    features: Path | None = None
+    """instead of VGG-19: a small network that was trained on the images, as the feature loss keeps it"""
+    size: int = 256
+    """longer side that contents and styles are resized to, pixels"""
+    steps: int = 500
+    """iterations of L-BFGS for each image"""
+    content_weight: float = 1.0
+    """alpha of eq. 7, times the number of activations that the content loss sums over"""
+    style_weight: float = 3.0
+    """beta of eq. 7"""
+    pooling: Literal["average", "max"] = "average"
+    """how VGG-19 halves sides; the paper found average pooling to look better"""
+    start: Literal["content", "noise"] = "content"
+    """what the optimisation begins with"""
+    seed: int = 0
+    """fixes the noise"""
+    device: str = "auto"
+    """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+
+    def __post_init__(self) -> None:
+        if bool(self.style) == (self.style_folder is not None):
+            raise ValueError("give either --style IMAGE, one or several, or --style-folder FOLDER")
+        if self.weights is not None and self.features is not None:
+            raise ValueError("--weights and --features contradict each other: give one of them")
+        if self.size < 32:
+            raise ValueError(f"--size must be at least 32, got {self.size}")
+        if self.steps < 1:
+            raise ValueError(f"--steps must be positive, got {self.steps}")
+        for name in ("content_weight", "style_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def network_file(self) -> Path:
+        """Raises UserError where neither is given."""
+        file = self.weights or self.features
+        if file is None:
+            from cyclegan_fast.vgg import FILES, URL
+
+            raise UserError(
+                f"no network to compare styles with: fetch {URL}{FILES[19]} and give --weights {FILES[19]}, or give "
+                "--features FILE, a network that the feature loss trained"
+            )
+        return file
+
+    def styles(self) -> list[Path]:
+        """The files of the style; raises UserError where one is not there."""
+        if self.style_folder is not None:
+            if not self.style_folder.is_dir():
+                raise UserError(f"--style-folder {self.style_folder}: no such folder")
+            found = find_images(self.style_folder)
+            if not found:
+                raise UserError(f"--style-folder {self.style_folder}: no images there or below")
+            return found
+        for path in self.style:
+            if not path.is_file():
+                raise UserError(f"--style {path}: no such file; --style-folder takes the average of a folder")
+        return [*self.style]
+
+    def origin(self, network: Path, styles: Sequence[Path]) -> str:
+        """A digest of all that results depend on beside the content image."""
+        names = ("size", "steps", "content_weight", "style_weight", "pooling", "start", "seed")
+        settings = {name: getattr(self, name) for name in names}
+        files = [sha256_of(path) for path in [network, *styles]]
+        return hashlib.sha256(json.dumps([settings, files]).encode()).hexdigest()[:16]
+
+
+def load_network(command: CommandLine, device: "torch.device") -> tuple["Vgg", str]:
+    """The network, frozen, and a sentence on it. Raises UserError."""
+    from cyclegan_fast.rotation_network import load_features
+    from cyclegan_fast.vgg import load_vgg
+
+    file = command.network_file
+    if command.features is None:
+        network, description = load_vgg(file, 19, command.pooling), f"VGG-19, {file}"
+    else:
+        if not file.is_file():
+            raise UserError(f"--features {file}: no such file")
+        network, description = load_features(file)
+        network.pooling = command.pooling
+    return network.to(device).eval().requires_grad_(False), description
+
+
+# --- one image -----------------------------------------------------------------------------------------------------
+
+
+def read_signed(path: Path, size: int, network: "Vgg", device: "torch.device") -> "Tensor":
+    """[1, 3, H, W] in [-1, 1] with the longer side `size`. Raises UnreadableImage; UserError for a very long one."""
+    import torch
+
+    from cyclegan_fast.baselines.neural_style import smallest_side
+    from cyclegan_fast.domains import resize
+    from cyclegan_fast.pixels import to_signed
+
+    image = read_image(path)
+    scale = size / max(image.size)
+    image = resize(image, max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if min(image.size) < smallest_side(network):
+        raise UserError(f"{path} becomes {image.width}x{image.height}, too narrow for the network: raise --size")
+    return to_signed(torch.from_numpy(np.array(image))[None]).to(device)
+
+
+def read_styles(
+    paths: Sequence[Path], size: int, network: "Vgg", device: "torch.device", skipped: list[str]
+) -> Iterator["Tensor"]:
+    """The style images that can be read; in `skipped` what was wrong with the others."""
+    for path in tqdm(paths, "reading styles", unit="image", disable=None if len(paths) > 1 else True):
+        try:
+            yield read_signed(path, size, network, device)
+        except UnreadableImage as error:
+            skipped.append(str(error))
+
+
+def styled(command: CommandLine, content: "Tensor", style: "Style", network: "Vgg", name: str) -> "Styled":
+    """One image, with a bar of its steps."""
+    from cyclegan_fast.baselines.neural_style import Objective, minimise, noise_like
+
+    objective = Objective(network, content, style, command.content_weight, command.style_weight)
+    start = content if command.start == "content" else noise_like(content, command.seed)
+    with tqdm(total=command.steps, desc=printable(name), unit="step", leave=False, position=1, disable=None) as bar:
+
+        def tell(done: int) -> None:
+            bar.update(done - bar.n)
+
+        return minimise(objective, start, command.steps, tell)
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def gatys(command: CommandLine) -> int:
+    """Plan, load, optimise, and say what happened; returns the exit status."""
+    network_file, styles = command.network_file, command.styles()
+    jobs = plan(ImageOptions(command.content, command.out, format="png"))
+    from cyclegan_fast.baselines.neural_style import average_style, style_layers
+    from cyclegan_fast.device import choose_device, describe
+    from cyclegan_fast.pixels import to_pixels
+
+    device = choose_device(command.device)
+    network, description = load_network(command, device)
+    print(f"images: {len(jobs)}, styles: {len(styles)}; {description}; {describe(device)}")
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(command).items()}
+    settings |= {"style": [str(path) for path in command.style], "style_layers": style_layers(network)}
+    record = Record(command.out, description, settings)
+    origin = command.origin(network_file, styles)
+    origins = {job.target: f"{origin}-{sha256_of(job.source)[:16]}" for job in jobs}
+    todo = [job for job in jobs if not record.is_done(job, origins[job.target])]
+    skipped: list[str] = []
+    if todo:
+        try:
+            style = average_style(network, read_styles(styles, command.size, network, device, skipped))
+        except ValueError as error:
+            raise UserError(f"none of the style images can be read; the first: {skipped[0]}") from error
+    done = 0
+    begin = time.perf_counter()
+    for job in tqdm(todo, "style transfer", unit="image", disable=None):
+        start = time.perf_counter()
+        try:
+            content = read_signed(job.source, command.size, network, device)
+        except UnreadableImage as error:
+            skipped.append(str(error))
+            continue
+        result = styled(command, content, style, network, job.source.name)
+        record.add(job, origins[job.target], result, time.perf_counter() - start)
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        write_image(to_pixels(result.picture)[0], job.target)
+        done += 1
+    for line in skipped:
+        print(f"skipped {printable(line)}", file=sys.stderr)
+    finished = [job for job in jobs if job.target.exists()]
+    if not finished:
+        raise UserError(f"none of {len(jobs)} images can be read")
+    name = "VGG-19" if command.features is None else f"a network trained on the data, {network_file.name}"
+    write_image(contact_sheet(finished, styles, name), command.out / CONTACT_SHEET, quality=92)
+    kept = f"; kept {len(jobs) - len(todo)} from before" if len(jobs) > len(todo) else ""
+    print(f"images styled: {done}, in {time.perf_counter() - begin:.1f} s{kept}: {command.out}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(lambda: gatys(parse_command(CommandLine, PROGRAM, arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""pix2pix: translation learnt from pairs (Isola et al. 2017, eqs. 1 to 4), in both directions at once.
+
+Zhu et al. 2017, section 5.1.2, have it as the upper bound of what can be learnt without pairs.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.losses import generator_loss, paired_loss
+from cyclegan_fast.method import Direction, Forward, Generated, Judgement, Method, Source
+
+
+class Pix2Pix(Method):
+    """Discriminators see an image and its translation, channel by channel; the L1 is with the true translation."""
+
+    needs_pairs = True
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return ("G_A", "G_B", "paired_A", "paired_B", *self.judged)
+
+    def new_discriminator(self, channels: int = 6) -> nn.Module:
+        return super().new_discriminator(channels)
+
+    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+        options, suffix = self.config.loss, direction.suffix
+        image = source.low
+        fake = forward[direction.there](image)
+        pair = torch.cat([image, fake], dim=1)  # [N, 6, H, W]: condition, then translation
+        losses = {
+            f"G_{suffix}": generator_loss(forward[direction.judge](pair), options.gan_loss),
+            f"paired_{suffix}": options.lambda_paired * paired_loss(fake, source.targets),
+        }
+        return Generated(losses, pair)
+
+    def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
+        return [
+            Judgement("D_A", torch.cat([real_A, real_B], dim=1), shown_B),
+            Judgement("D_B", torch.cat([real_B, real_A], dim=1), shown_A),
+        ]

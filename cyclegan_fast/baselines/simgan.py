@@ -1,0 +1,21 @@
+"""Pixel loss + GAN: SimGAN's objective (Shrivastava et al. 2017, eqs. 1 to 3; Zhu et al. 2017, section 5.1.2)."""
+
+from cyclegan_fast.losses import generator_loss, pixel_loss
+from cyclegan_fast.method import Direction, Forward, Generated, Method, Source
+
+
+class SimGan(Method):
+    """Each generator by itself: its images are to be taken for real ones, and to stay near what they were made of."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return ("G_A", "G_B", "pixel_A", "pixel_B", *self.judged)
+
+    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+        options, suffix = self.config.loss, direction.suffix
+        fake = forward[direction.there](source.low)
+        losses = {
+            f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
+            f"pixel_{suffix}": options.lambda_pixel * pixel_loss(fake, source.images),
+        }
+        return Generated(losses, fake)

@@ -1,0 +1,91 @@
+"""What `python -m cyclegan_fast.baselines.gatys` leaves: a record of the results, and an overview of them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.files import write_atomically
+from cyclegan_fast.images import UnreadableImage, read_image
+from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.translation_plan import Job
+
+if TYPE_CHECKING:
+    from cyclegan_fast.baselines.neural_style import Styled
+
+LOSSES = "losses.json"
+MOST_COLUMNS = 12  # of the contact sheet
+MOST_STYLES = 3  # of its rows
+THUMBNAIL = 192  # pixels
+
+
+class Record:
+    """losses.json in the folder of the results: what each was made from, and its losses."""
+
+    def __init__(self, folder: Path, network: str, settings: dict[str, Any]) -> None:
+        self.folder, self.path = folder, folder / LOSSES
+        self.head = {"network": network, "settings": settings}
+        self.results: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            try:
+                self.results = dict(json.loads(self.path.read_bytes())["results"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{self.path} is damaged: delete it and the pictures beside it, or give another --out"
+                ) from error
+
+    def is_done(self, job: Job, origin: str) -> bool:
+        """Whether the result is there and from this. Raises UserError for a file that this command did not write."""
+        if not job.target.exists():
+            return False
+        entry = self.results.get(self._name(job))
+        if entry is None:
+            raise UserError(f"{job.target} is there and not in {self.path}: give another --out, or delete it")
+        return bool(entry["made_from"] == origin)
+
+    def add(self, job: Job, origin: str, result: "Styled", elapsed_s: float) -> None:
+        """Enter a result, before its picture is written; one from before goes, so that it is not taken for this one."""
+        job.target.unlink(missing_ok=True)
+        self.results[self._name(job)] = {
+            "content": str(job.source),
+            "made_from": origin,
+            "first": asdict(result.first),
+            "last": asdict(result.last),
+            "elapsed_s": round(elapsed_s, 2),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, json.dumps({**self.head, "results": self.results}, indent=2).encode())
+
+    def _name(self, job: Job) -> str:
+        return job.target.relative_to(self.folder).as_posix()
+
+
+def contact_sheet(jobs: Sequence[Job], styles: Sequence[Path], network: str) -> Pixels:
+    """A column for each image: its content, the styles, and the result. Of many, some that spread evenly over all."""
+    from cyclegan_fast.evaluation_sheet import sheet
+
+    shown_styles, shown_jobs = spread(styles, MOST_STYLES), spread(jobs, MOST_COLUMNS)
+    middle = [thumbnail(path) for path in shown_styles]
+    labels = [f"one of {len(styles)} styles" if len(styles) > 1 else "style"] * len(middle)
+    rows = ["content", *labels, "result"]
+    columns = [(job.source.name, [thumbnail(job.source), *middle, thumbnail(job.target)]) for job in shown_jobs]
+    return sheet(f"Gatys et al. 2016; {network}", rows, columns)
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def thumbnail(path: Path) -> Pixels:
+    """[THUMBNAIL, THUMBNAIL, 3], grey where a file cannot be read."""
+    box = (THUMBNAIL, THUMBNAIL)
+    try:
+        return np.asarray(ImageOps.pad(read_image(path), box, Image.Resampling.BICUBIC))
+    except UnreadableImage:
+        return np.full((*box, 3), 60, np.uint8)

@@ -1,0 +1,74 @@
+"""The objective of CycleGAN and the paper's ablations of it (Zhu et al. 2017, eq. 3; sections 5.1.4 and 5.2)."""
+
+import torch
+from torch import Tensor
+
+from cyclegan_fast.config import Config
+from cyclegan_fast.losses import cycle_loss, generator_loss, identity_loss
+from cyclegan_fast.method import Direction, Forward, Generated, Judgement, Method, Network, Source, weighted
+
+
+def translate_with_identity(
+    generator: Network, source: Tensor, target: Tensor | None, *, together: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """G(source) and, where `target` is given, G(target).
+
+    Instance norm couples nothing across samples, so that images of one size go through in one batch; the results differ
+    from two passes by rounding only. Batch norm does: images of two domains must not go `together` then.
+    """
+    if target is None:
+        return generator(source), None
+    if together and source.shape[1:] == target.shape[1:]:
+        both = generator(torch.cat([source, target]))
+        return both[: len(source)], both[len(source) :]
+    return generator(source), generator(target)
+
+
+class CycleGan(Method):
+    """Adversarial losses, cycle consistency and identity, each with its weight.
+
+    A weight of 0 leaves a term out, with the passes that only it needs; `cycle_from` leaves one of the two cycles out.
+    Without adversarial losses the discriminators stay as they were made.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.options = config.loss
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        return super().judged if self.options.lambda_gan else ()
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        cycles = [f"cycle_{suffix}" for suffix in "AB" if self.has_cycle(suffix)]
+        identities = ["idt_A", "idt_B"] if self.options.lambda_identity else []
+        return (*(["G_A", "G_B"] if self.judged else []), *cycles, *identities, *self.judged)
+
+    def has_cycle(self, suffix: str) -> bool:
+        return self.options.lambda_cycle > 0 and self.options.cycle_from in ("both", suffix)
+
+    def reached(self, direction: Direction) -> tuple[str, ...]:
+        return self.generators if self.has_cycle(direction.suffix) else (direction.there,)
+
+    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+        options, suffix = self.options, direction.suffix
+        targets = source.targets.to(source.dtype) if options.lambda_identity else None
+        fake, identity = translate_with_identity(
+            forward[direction.there], source.low, targets, together=self.config.networks.norm == "instance"
+        )
+        losses = {}
+        reconstructed = forward[direction.back](fake) if self.has_cycle(suffix) else None
+        if self.judged:
+            score = forward[direction.judge](fake)
+            losses[f"G_{suffix}"] = weighted(options.lambda_gan, generator_loss(score, options.gan_loss))
+        if reconstructed is not None:
+            # Against the images as they came, not as the working precision rounds them.
+            losses[f"cycle_{suffix}"] = options.lambda_cycle * cycle_loss(reconstructed, source.images)
+        if identity is not None:
+            weight = options.lambda_cycle * options.lambda_identity
+            losses[f"idt_{suffix}"] = weight * identity_loss(identity, source.targets)
+        return Generated(losses, fake)
+
+    def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
+        return super().judgements(real_A, real_B, shown_A, shown_B) if self.judged else []

@@ -1,0 +1,169 @@
+"""What tells one way of training two translators from another: its networks, its losses, and who judges what.
+
+`step.TrainingStep` does the rest, alike for all: precision, gradients, pools, optimisers, averages, ranks, graphs.
+
+Names follow the original implementation: G_A maps A to B, G_B maps B to A, D_A judges B, D_B judges A.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.config import Config
+from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.translator import Direction as Way
+from cyclegan_fast.unet import UnetGenerator
+
+Network = Callable[[Tensor], Tensor]
+Forward = Mapping[str, Network]
+Losses = dict[str, Tensor]
+
+GENERATOR_OF: dict[Way, str] = {"a2b": "G_A", "b2a": "G_B"}
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One of the two translations: the networks that take part in it, and the suffix of its losses."""
+
+    there: str
+    back: str
+    judge: str
+    suffix: str
+
+
+DIRECTIONS = (Direction("G_A", "G_B", "D_A", "A"), Direction("G_B", "G_A", "D_B", "B"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a direction is given of a batch: real images of both domains, [N, 3, H, W] in [-1, 1].
+
+    dtype: what the networks compute in; images are as they came, and losses compare with them so.
+    latent: drawn on the host where the method has one, [N, C].
+    """
+
+    images: Tensor
+    targets: Tensor
+    dtype: torch.dtype
+    latent: Tensor | None = None
+
+    @property
+    def low(self) -> Tensor:
+        """The images in the networks' precision."""
+        return self.images.to(self.dtype)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The generators' losses in one direction, weighted, and what their discriminator is shown, [N, C, H, W]."""
+
+    losses: Losses
+    shown: Tensor
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a discriminator has to tell apart. `name` is also its loss's; both [N, C, H, W]."""
+
+    name: str
+    real: Tensor
+    fake: Tensor
+
+
+class Method(ABC):
+    """Networks and losses of a way to train G_A and G_B, or what takes their place.
+
+    Args:
+        config: widths, weights and the adversarial loss are read from it.
+    """
+
+    generators: ClassVar[tuple[str, ...]] = ("G_A", "G_B")
+    """Networks that one optimiser owns, each with a moving average where there are any."""
+    discriminators: ClassVar[tuple[str, ...]] = ("D_A", "D_B")
+    """Networks that the other one owns."""
+    needs_pairs: ClassVar[bool] = False
+    """Whether A and B of a batch must show the same views."""
+    latent_channels: ClassVar[int] = 0
+    """Random numbers that the host draws for each image of a step."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    # --- networks ---
+
+    def networks(self) -> dict[str, nn.Module]:
+        """New networks by name, generators before discriminators; seeded by torch's generator, in this order."""
+        made: dict[str, nn.Module] = {name: self.new_generator() for name in self.generators}
+        return made | {name: self.new_discriminator() for name in self.discriminators}
+
+    def new_generator(self) -> nn.Module:
+        networks = self.config.networks
+        if networks.blocks:
+            return ResnetGenerator(
+                width=networks.ngf,
+                blocks=networks.blocks,
+                impl=networks.impl,
+                checkpoint_blocks=networks.checkpoint_blocks,
+            )
+        return UnetGenerator(
+            width=networks.ngf,
+            halvings=networks.halvings,
+            norm=networks.norm,
+            dropout=networks.dropout,
+            impl=networks.impl,
+        )
+
+    def new_discriminator(self, channels: int = 3) -> nn.Module:
+        networks = self.config.networks
+        # The gradient penalty needs second derivatives, which only the plain operators have.
+        impl = "reference" if self.config.loss.gan_loss == "wgan-gp" else networks.impl
+        return PatchDiscriminator(width=networks.ndf, impl=impl, channels=channels)
+
+    def translator(self, networks: Mapping[str, nn.Module], way: Way) -> nn.Module:
+        """What translates images, made of trained networks by their names."""
+        return networks[GENERATOR_OF[way]]
+
+    # --- losses ---
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The judgements of a step, by name."""
+        return ("D_A", "D_B")
+
+    @property
+    @abstractmethod
+    def losses(self) -> tuple[str, ...]:
+        """The names of all losses, in the order in which they are reported."""
+
+    def reached(self, direction: Direction) -> tuple[str, ...]:
+        """The generators that `generate` differentiates by in a direction."""
+        return (direction.there,)
+
+    @abstractmethod
+    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+        """Translate, and what the generators minimise of it; discriminators are frozen meanwhile."""
+
+    def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
+        """What discriminators are to tell apart, in the order of `judged`.
+
+        real_A, real_B: the images of the batch, in the precision of what is shown.
+        shown_A, shown_B: what `generate` showed of domain A (by G_B) and of B (by G_A), or images of earlier steps.
+        """
+        return [Judgement("D_A", real_B, shown_B), Judgement("D_B", real_A, shown_A)]
+
+    def judge(self, forward: Forward, name: str) -> Network:
+        """What gives the scores of a judgement."""
+        return forward[name]
+
+    def judges(self, name: str) -> tuple[str, ...]:
+        """The discriminators that a judgement's loss is differentiated by."""
+        return (name,)
+
+
+def weighted(weight: float, loss: Tensor) -> Tensor:
+    """weight * loss, and no operation for a weight of 1."""
+    return loss if weight == 1 else weight * loss
