@@ -57,15 +57,16 @@ class Samples:
         rows_A = {"real A": self.pixels_A, "fake B = G_A(A)": fake_B}
         if self.truth_A is not None:
             rows_A["truth"] = self.truth_A
-        rows_A |= {
-            "reconstruction G_B(G_A(A))": translated(G_B, fake_B),
-            "identity G_B(A)": translated(G_B, self.pixels_A),
-        }
         rows_B = {"real B": self.pixels_B, "fake A = G_B(B)": fake_A}
         if self.truth_B is not None:
             rows_B["truth"] = self.truth_B
-        rows_B |= {
-            "reconstruction G_A(G_B(B))": translated(G_A, fake_A),
-            "identity G_A(B)": translated(G_A, self.pixels_B),
-        }
+        if not model.method.searches:
+            rows_A |= {
+                "reconstruction G_B(G_A(A))": translated(G_B, fake_B),
+                "identity G_B(A)": translated(G_B, self.pixels_A),
+            }
+            rows_B |= {
+                "reconstruction G_A(G_B(B))": translated(G_A, fake_A),
+                "identity G_A(B)": translated(G_A, self.pixels_B),
+            }
         return {"A": rows_A, "B": rows_B}

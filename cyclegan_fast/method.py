@@ -87,6 +87,8 @@ class Method(ABC):
     """Networks that the other one owns."""
     needs_pairs: ClassVar[bool] = False
     """Whether A and B of a batch must show the same views."""
+    searches: ClassVar[bool] = False
+    """Whether a translation is the end of a search, and takes that long."""
     latent_channels: ClassVar[int] = 0
     """Random numbers that the host draws for each image of a step."""
 

@@ -75,7 +75,7 @@ class DomainHead(nn.Module):
         self.up = nn.ModuleList(
             NormalisedConvTranspose2d(width_at(stage, width), width_at(stage - 1, width)) for stage in own
         )
-        self.last = nn.Conv2d(width_at(0, width), 3, 7, padding=3)
+        self.last = nn.Conv2d(width_at(0, width), 3, 3, padding=1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,6 +123,7 @@ class CoGan(Method):
     generators = ("G_shared", "G_A", "G_B")
     discriminators = ("D_A", "D_B", "D_shared")
     latent_channels = LATENT
+    searches = True
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -183,7 +184,7 @@ class LatentSearch(nn.Module):
         source: nn.Module,
         target: nn.Module,
         *,
-        steps: int = 200,
+        steps: int = 100,
         draws: int = 64,
         learning_rate: float = 0.1,
     ) -> None:

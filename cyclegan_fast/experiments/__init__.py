@@ -1,0 +1,1 @@
+"""The paper's experiments, run anew: `python -m cyclegan_fast.experiments`."""

@@ -1,0 +1,49 @@
+"""`python -m cyclegan_fast.experiments`: which experiments there are, and their commands."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from cyclegan_fast.errors import run_command
+from cyclegan_fast.experiments.plan import PROGRAM, parse
+
+TABLES = "tables"
+HELP = f"""usage: {PROGRAM} {TABLES} --data DATA --out OUT [OPTIONS]
+
+The paper's experiments, run anew:
+
+  {TABLES}    the comparisons of Zhu et al. 2017, tables 2 to 5: trains every method and every variant of the loss,
+            scores them, and writes a report
+
+`{PROGRAM} {TABLES} --help` tells of its options."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == [TABLES]:
+        return run_command(lambda: tables(given[1:]))
+    if given in ([], ["-h"], ["--help"]):
+        print(HELP)
+        return 0
+    print(f"error: no experiment {given[0]!r}: there is {TABLES}; --help tells of it", file=sys.stderr)
+    return 2
+
+
+def tables(arguments: Sequence[str]) -> int:
+    plan = parse(arguments)
+    from cyclegan_fast.experiments.tables import run_tables
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # A training takes over both signals and saves; anywhere else nothing is lost by stopping at once.
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        return run_tables(plan)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

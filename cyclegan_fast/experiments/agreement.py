@@ -1,0 +1,89 @@
+"""Whether scores stand in the order that the paper's have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, METHODS, Figures, RowName
+
+OURS: RowName = "cyclegan"
+Values = Mapping[RowName, Mapping[int, dict[str, float]]]
+"""By row and seed the three measures in one direction."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """How the rows of a table stand to each other by one measure, and in the paper."""
+
+    measure: str
+    same: int
+    """pairs of rows in the paper's order, by the means over seeds"""
+    pairs: int
+    """pairs of rows that the paper does not have as equals"""
+    correlation: float | None
+    """Kendall's tau-b; None where either side has all rows equal, or there are fewer than two"""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """In how many seeds CycleGAN is ahead of a row by one measure, and whether it is in the paper."""
+
+    over: RowName
+    measure: str
+    ahead: int
+    seeds: int
+    """seeds that both rows have been trained with"""
+    paper: bool
+
+    @property
+    def agrees(self) -> bool:
+        """Whether most of the seeds say what the paper says; half of them do not."""
+        said = self.ahead if self.paper else self.seeds - self.ahead
+        return 2 * said > self.seeds
+
+
+def mean(values: Mapping[int, dict[str, float]], measure: str) -> float:
+    return float(np.mean([seed[measure] for seed in values.values()]))
+
+
+def order(values: Values, paper: Mapping[RowName, Figures], measure: str) -> Order:
+    """Of the rows that have values here and figures in the paper."""
+    rows = [row for row in values if row in paper]
+    here = [mean(values[row], measure) for row in rows]
+    there = [paper[row][MEASURES.index(measure)] for row in rows]
+    differences = [
+        ((here[i] - here[j]), (there[i] - there[j]))
+        for i, j in combinations(range(len(rows)), 2)
+        if there[i] != there[j]
+    ]
+    same = sum(x * y > 0 for x, y in differences)
+    correlation = float(stats.kendalltau(here, there).statistic) if len(rows) > 1 else float("nan")
+    return Order(measure, same, len(differences), round(correlation, 4) if np.isfinite(correlation) else None)
+
+
+def leads(values: Values, paper: Mapping[RowName, Figures], measure: str) -> list[Lead]:
+    """CycleGAN against every other row of the table, seed by seed."""
+    found = []
+    for row in values:
+        if OURS not in values or row == OURS or row not in paper:
+            continue
+        seeds = sorted(values[row].keys() & values[OURS].keys())
+        ahead = sum(values[OURS][seed][measure] > values[row][seed][measure] for seed in seeds)
+        place = MEASURES.index(measure)
+        if seeds:
+            found.append(Lead(row, measure, ahead, len(seeds), paper[OURS][place] > paper[row][place]))
+    return found
+
+
+def papers_figures(group: str, direction: str) -> dict[RowName, Figures]:
+    """The paper's figures of one table, by row."""
+    return {row: METHODS[row].paper[direction] for row in GROUPS[group] if direction in METHODS[row].paper}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and of several values the smallest and the largest."""
+    text = f"{np.mean(values):.3f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.3f} to {max(values):.3f})"

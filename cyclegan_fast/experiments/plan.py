@@ -1,0 +1,206 @@
+"""What the experiments are to be: the command line, and from it the configuration of each run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+
+from cyclegan_fast.command_line import parse_command
+from cyclegan_fast.config import (
+    SMALLEST_SIDE,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    Generator,
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+    of_method,
+)
+from cyclegan_fast.experiments.paper_tables import DEFAULT, METHODS, RowName
+
+PROGRAM = "python -m cyclegan_fast.experiments"
+PAPERS_EPOCHS = 200
+Preset = Literal["quick", "paper256"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs have in common; no row is tuned alone. The flags replace what the preset has."""
+
+    size: int = 64
+    """side in pixels of the square that is trained on and scored, a multiple of 4"""
+    load_size: int = 64
+    """side that images are resized to before a random crop of --size"""
+    generator: Generator = "resnet_6"
+    """the generators of all methods but CoGAN, which renders images from a code"""
+    ngf: int = 16
+    """channels of the generators' first convolution"""
+    ndf: int = 16
+    """channels of the discriminators' first convolution"""
+    steps: int | None = 1500
+    """steps of each run; None for the paper's 200 epochs"""
+    learning_rate: float = 5e-4
+    """Adam's step size in the first half of the epochs; it then falls linearly, epoch by epoch, towards zero"""
+    ema: float = 0.995
+    """decay of the moving average of the generators' weights, which is scored; 0 for none"""
+    batch_size: int = 1
+    """images of each domain in one step"""
+    pool_size: int = 50
+    """generated images of each domain kept for the discriminators (pix2pix keeps none, as its paper has it)"""
+    amp: bool = False
+    """mixed precision, in training and in the scored translations"""
+    checkpoint_every: int = 250
+    """steps between two checkpoints: what a kill may cost"""
+    test_images: int = 0
+    """test images of each domain that are scored, the first ones; 0 for all"""
+    segmentation_epochs: int = 20
+    """passes over the real photographs that the network which reads labels is trained for"""
+    segmentation_width: int = 16
+    """its channels at full size"""
+
+    def __post_init__(self) -> None:
+        if self.size < SMALLEST_SIDE or self.size % 4:
+            raise ValueError(f"--size must be a multiple of 4, at least {SMALLEST_SIDE}, got {self.size}")
+        if self.load_size < self.size:
+            raise ValueError(f"--load-size must be at least --size ({self.size}), got {self.load_size}")
+        for name in ("test_images", "pool_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        for name in ("segmentation_epochs", "segmentation_width", "checkpoint_every", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"--steps must be positive, got {self.steps}")
+
+
+PRESETS: dict[Preset, Settings] = {
+    "quick": Settings(),
+    "paper256": Settings(
+        size=256,
+        load_size=286,
+        generator="resnet_9",
+        ngf=64,
+        ndf=64,
+        steps=None,
+        learning_rate=2e-4,
+        ema=0.0,
+        checkpoint_every=1000,
+        segmentation_epochs=60,
+        segmentation_width=32,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Run the comparisons of Zhu et al. 2017, tables 2 to 5, anew: every method and every variant of the loss is
+    trained on photographs (domain A) and label maps (B) with the same networks, steps and rates, and scored in both
+    directions as `evaluate fcn` does.
+
+        python -m cyclegan_fast.street_scenes streets --size 64
+        python -m cyclegan_fast.experiments tables --data streets --out tables --amp
+
+    OUT gets report.md, report.json and report.jpg; below it runs/ has an ordinary run for each row and seed, scores/
+    what was read in its translations, segmentation.pt the network that reads. The same command continues what was
+    interrupted, and trains and scores nothing twice; more --methods and --seeds may be added, everything else must
+    stay for one OUT. The report is of all runs that OUT holds.
+
+    Rows: cogan, bigan, simgan, feature-loss, cyclegan, pix2pix (tables 2, 3); cycle-alone, gan-alone, gan-forward,
+    gan-backward (tables 4, 5; the forward cycle is labels -> photo -> labels). cyclegan-identity is not in the paper's.
+    """
+
+    data: Path
+    """folder with labelled photographs, as street_scenes writes it, or Cityscapes as its archives unpack"""
+    out: Path
+    """folder of the report, and of everything that it is made from"""
+    settings: Annotated[Settings, tyro.conf.arg(name="")]
+    preset: Preset = "quick"
+    """settings to start from: quick (64x64, small networks), or paper256 (256x256, the paper's networks and epochs)"""
+    methods: tuple[RowName, ...] = DEFAULT
+    """rows to train and score, one or more of the above"""
+    seeds: tuple[int, ...] = (0, 1)
+    """a run of each method for each of these"""
+    device: str = "auto"
+    """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+    segmentation: Path | None = None
+    """file of a network that `evaluate fcn` trained, to read labels; by default one is trained and kept in OUT"""
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "seeds"):
+            values = getattr(self, name)
+            if not values or len({*values}) < len(values):
+                raise ValueError(f"--{name} needs one or more, none of them twice")
+        if min(self.seeds) < 0:
+            raise ValueError(f"--seeds must not be negative, got {min(self.seeds)}")
+
+    @property
+    def runs(self) -> list[tuple[RowName, int]]:
+        """All runs: first every row with the first seed, so that an early report is of all rows."""
+        return [(method, seed) for seed in self.seeds for method in self.methods]
+
+
+def parse(arguments: Sequence[str] | None = None) -> Tables:
+    """The plan that the command line behind `tables` asks for; see `parse_command`."""
+    given = list(sys.argv[2:] if arguments is None else arguments)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=get_args(Preset), default="quick")
+    preset: Preset = first.parse_known_args(given)[0].preset
+    start = Tables(data=tyro.MISSING, out=tyro.MISSING, settings=PRESETS[preset], preset=preset)
+    return parse_command(Tables, f"{PROGRAM} tables", given, default=start)
+
+
+def run_name(method: RowName, seed: int) -> str:
+    return f"{method}-seed{seed}"
+
+
+def schedule(steps: int | None, steps_per_epoch: int) -> tuple[int, int, int]:
+    """Epochs at the full rate, epochs of decay, and steps.
+
+    The rate changes between epochs only. The epochs that the steps reach into are halved, the middle one of an odd
+    number being at the full rate; the last epoch is cut where the steps end.
+    """
+    steps = steps or PAPERS_EPOCHS * steps_per_epoch
+    epochs = -(-steps // steps_per_epoch)
+    return epochs - epochs // 2, epochs // 2, steps
+
+
+def config_of(plan: Tables, method: RowName, seed: int, steps_per_epoch: int) -> Config:
+    """The configuration of a run: what the plan has for all, and by which the row differs."""
+    settings, row = plan.settings, METHODS[method]
+    epochs, decay_epochs, steps = schedule(settings.steps, steps_per_epoch)
+    common = Config(
+        data=DataConfig(
+            data=plan.data.resolve(),
+            load_size=settings.load_size,
+            crop_size=settings.size,
+            batch_size=settings.batch_size,
+            pairs="yes",  # of the test images
+            strict=True,  # the number of images decides the schedule
+        ),
+        networks=NetworkConfig(generator=settings.generator, ngf=settings.ngf, ndf=settings.ndf),
+        loss=LossConfig(lambda_identity=0.0, pool_size=settings.pool_size),
+        optimizer=OptimizerConfig(
+            learning_rate=settings.learning_rate, epochs=epochs, decay_epochs=decay_epochs, ema=settings.ema
+        ),
+        run=RunConfig(
+            name=run_name(method, seed),
+            runs=plan.out / "runs",
+            device=plan.device,
+            amp=settings.amp,
+            seed=seed,
+            max_steps=steps,
+            report_every=max(1, min(50, steps // 20)),
+            sample_every=steps // 2 + 1,  # at the start, in the middle, and what every run draws at its end
+            checkpoint_every=settings.checkpoint_every,
+        ),
+        # Scored below, all runs alike.
+        evaluation=EvaluationConfig(metrics=(), evaluate_images=1),
+    )
+    own = of_method(common, row.method)
+    return replace(own, loss=replace(own.loss, **row.changes))

@@ -1,0 +1,224 @@
+"""report.md, report.json and report.jpg, from what OUT holds alone: the same bytes every time."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cyclegan_fast.evaluation_sheet import Column, sheet
+from cyclegan_fast.experiments.agreement import Lead, Values, leads, order, papers_figures, spread
+from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, METHODS, NUMBERS, WAYS, RowName
+from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json, read_json
+from cyclegan_fast.files import write_atomically
+from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.score_table import METRICS, or_null
+
+PICTURE_BYTES = 600_000
+Runs = Mapping[RowName, Mapping[int, Scored]]
+
+REFERENCES = {
+    "b2a.real": "real photographs",
+    "b2a.shuffled": "real photographs, of other views",
+    "b2a.untranslated": "the label maps themselves",
+    "a2b.shuffled": "true label maps, of other views",
+    "a2b.untranslated": "the photographs themselves",
+}
+
+NOTES = """\
+- Scores are read in {images} test views: in generated photographs by a segmentation network that was trained on the
+  real training photographs, in generated label maps by the nearest colour. Classes that are neither there nor read take
+  no part in means.
+- The paper's figures are of Cityscapes at 128x128, read by an FCN-8s: orders can be compared, values cannot. Those
+  marked * were found repeated in another text; the others are from memory.
+- All rows have the same data, size, networks, steps, rates, batch, moving average and precision. They differ in their
+  losses, and in what these need: CoGAN renders images from a code, and translates by searching the code of an image;
+  BiGAN's discriminator sees pairs; the feature loss has a network of its own, which each run trains on its data first
+  (its time is not in the table); pix2pix gets pairs, and keeps no history of generated images.
+- GAN + forward cycle is labels -> photo -> labels, with the paper's figure 7 read as X = labels. Only the row of that
+  name has an identity loss."""
+
+
+def write_report(store: Store) -> list[Path]:
+    """Write the three files; returns them. Nothing but what OUT holds goes into them."""
+    reference, runs = store.load(REFERENCE), store.all_runs()
+    assert reference is not None
+    plan = read_json(store.out / "plan.json")
+    # Values before words before pictures: each is made from what is there, and may be replaced at any time.
+    write_atomically(store.out / "report.json", as_json(as_dict(plan, reference, runs)))
+    write_atomically(store.out / "report.md", markdown(plan, reference, runs).encode())
+    write_atomically(store.out / "report.jpg", compressed(picture(reference, runs)))
+    return [store.out / f"report.{ending}" for ending in ("md", "json", "jpg")]
+
+
+def values_of(runs: Runs, group: str, direction: str) -> Values:
+    """The three measures of a table's rows, in its order, as far as there are runs."""
+    return {
+        row: {seed: scored.means(direction) for seed, scored in runs[row].items()}
+        for row in GROUPS[group]
+        if row in runs
+    }
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+
+def as_dict(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> dict[str, Any]:
+    tables = {}
+    for (group, direction), number in NUMBERS.items():
+        values, paper = values_of(runs, group, direction), papers_figures(group, direction)
+        tables[number] = {
+            "direction": direction,
+            "rows": {
+                row: {str(seed): or_null(means) for seed, means in seeds.items()} for row, seeds in values.items()
+            },
+            "paper": {row: dict(zip(MEASURES, figures, strict=True)) for row, figures in paper.items()},
+            "confirmed": [row for row in paper if direction in METHODS[row].confirmed],
+            "order": [asdict(order(values, paper, measure)) for measure in MEASURES],
+            "leads": [
+                {**asdict(lead), "agrees": lead.agrees}
+                for measure in MEASURES
+                for lead in leads(values, paper, measure)
+            ],
+        }
+    return {
+        "plan": plan,
+        "reference": {
+            "facts": reference.facts,
+            "scores": {kind: or_null(reference.means(kind)) for kind in reference.matrices},
+        },
+        "runs": {
+            row: {str(seed): {**scored.facts, "confusion": _lists(scored)} for seed, scored in seeds.items()}
+            for row, seeds in runs.items()
+        },
+        "tables": tables,
+        "training_s": total_s(runs),
+    }
+
+
+def _lists(scored: Scored) -> dict[str, Any]:
+    return {kind: matrix.tolist() for kind, matrix in scored.matrices.items()}
+
+
+def total_s(runs: Runs) -> float:
+    return round(sum(float(scored.facts["training_s"]) for seeds in runs.values() for scored in seeds.values()), 1)
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+
+def markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
+    facts = [scored.facts for seeds in runs.values() for scored in seeds.values()]
+    parts = [
+        "# The paper's comparisons, run anew",
+        "Zhu et al. 2017, tables 2 to 5. Means over seeds (smallest to largest).",
+    ]
+    for group in GROUPS:
+        for direction in WAYS:
+            if values_of(runs, group, direction):
+                parts += table_section(group, direction, reference, runs)
+    missing = [METHODS[row].title for row in METHODS if row not in runs and METHODS[row].paper]
+    parts += [f"Not run: {', '.join(missing)}."] if missing else []
+    parts += ["![The same test views through every method](report.jpg)", "## Time", times(runs)]
+    settings = {**plan, "data": Path(plan["data"]).name}
+    parts += ["## Settings", _table(["setting", "value"], [[name, f"{settings[name]}"] for name in sorted(settings)])]
+    made_on = sorted({f"{fact['device']}, {fact['dtype']}" for fact in facts})
+    versions = sorted({f"{name} {version}" for fact in facts for name, version in fact["versions"].items()})
+    parts += [f"Made on {'; '.join(made_on)}; {', '.join(versions)}." if facts else "No run is finished."]
+    parts += ["## Notes", NOTES.format(images=reference.facts["images"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def table_section(group: str, direction: str, reference: Scored, runs: Runs) -> list[str]:
+    """Heading, scores beside the paper's, and what agrees with it."""
+    values, paper = values_of(runs, group, direction), papers_figures(group, direction)
+    titles = [METRICS[measure].title for measure in MEASURES]
+    rows = []
+    for row, seeds in values.items():
+        figures = [f"{figure:.2f}" for figure in paper[row]] if row in paper else ["-"] * 3
+        if direction in METHODS[row].confirmed:
+            figures = [f"{figure} *" for figure in figures]
+        cells = [spread([means[measure] for means in seeds.values()]) for measure in MEASURES]
+        rows.append([METHODS[row].title, str(len(seeds)), *cells, *figures])
+    for kind, title in REFERENCES.items():
+        if kind.startswith(direction) and kind in reference.matrices:
+            means = reference.means(kind)
+            rows.append([title, "", *(spread([means[measure]]) for measure in MEASURES), "", "", ""])
+    heading = f"## {WAYS[direction].capitalize()}, {group} (the paper's {NUMBERS[group, direction]})"
+    columns = ["", "seeds", *titles, *(f"paper: {title}" for title in titles)]
+    return [heading, _table(columns, rows), *agreement_section(values, direction, group)]
+
+
+def agreement_section(values: Values, direction: str, group: str) -> list[str]:
+    paper = papers_figures(group, direction)
+    sentences = []
+    for measure in MEASURES:
+        found = order(values, paper, measure)
+        if found.pairs:
+            tau = "" if found.correlation is None else f", Kendall's tau {found.correlation:.2f}"
+            sentences.append(
+                f"by {METRICS[measure].title} {found.same} of {found.pairs} pairs of rows stand as in the paper{tau}"
+            )
+    by_row: dict[RowName, list[Lead]] = {}
+    for measure in MEASURES:
+        for lead in leads(values, paper, measure):
+            by_row.setdefault(lead.over, []).append(lead)
+    if not by_row:
+        return []
+    rows = [[METHODS[row].title, *map(in_words, found)] for row, found in by_row.items()]
+    columns = ["CycleGAN ahead of", *(METRICS[measure].title for measure in MEASURES)]
+    return [f"Order: {'; '.join(sentences)}.", _table(columns, rows)]
+
+
+def in_words(lead: Lead) -> str:
+    """Such as "2 of 2 seeds; paper: yes, agrees"."""
+    paper = "yes" if lead.paper else "no"
+    return f"{lead.ahead} of {lead.seeds} seeds; paper: {paper}, {'agrees' if lead.agrees else 'differs'}"
+
+
+def times(runs: Runs) -> str:
+    rows = [
+        [
+            METHODS[row].title,
+            ", ".join(f"{scored.facts['training_s']:.0f}" for scored in seeds.values()),
+            ", ".join(f"{scored.facts['step_ms']:.1f}" for scored in seeds.values()),
+            f"{next(iter(seeds.values())).facts['steps']}",
+        ]
+        for row, seeds in runs.items()
+    ]
+    rows.append(["all", f"{total_s(runs):.0f}", "", ""])
+    return _table(["", "training, s, by seed", "ms a step", "steps"], rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+
+def picture(reference: Scored, runs: Runs) -> Pixels:
+    """The same test views through the first seed of every row: columns of both directions, labels -> photo first."""
+    first = {row: next(iter(seeds.values())) for row, seeds in runs.items()}
+    titles = ["input", *(METHODS[row].title for row in first), "truth"]
+    columns: list[Column] = []
+    for direction, way in WAYS.items():
+        inputs = reference.pictures[direction]
+        truths = reference.pictures["a2b" if direction == "b2a" else "b2a"]
+        for index in range(len(inputs)):
+            made = [scored.pictures[direction][index] for scored in first.values()]
+            columns.append((way, [inputs[index], *made, truths[index]]))
+    return sheet("Figures 5 and 7 of the paper, of test views here", titles, columns)
+
+
+def compressed(pixels: Pixels) -> bytes:
+    """As a JPEG of the best quality that keeps within PICTURE_BYTES."""
+    for quality in (92, 85, 75, 65, 50, 35):
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, format="JPEG", quality=quality)
+        if encoded.tell() <= PICTURE_BYTES:
+            break
+    return encoded.getvalue()

@@ -1,0 +1,165 @@
+"""How a run is scored: its generators translate the test images; a network and the nearest colour read the results."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cyclegan_fast import evaluation
+from cyclegan_fast.checkpoint import load_translators
+from cyclegan_fast.cityscapes import VOID, Labels, find_training_labels
+from cyclegan_fast.config import Config, DataConfig
+from cyclegan_fast.device import describe, name_of, working_dtype
+from cyclegan_fast.domains import TestSets, label_maps, open_test_sets
+from cyclegan_fast.evaluation import DIRECTIONS, OPPOSITE
+from cyclegan_fast.experiments.plan import Tables
+from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, facts_of, read_json
+from cyclegan_fast.fcn_score import judge
+from cyclegan_fast.files import sha256_of
+from cyclegan_fast.metrics import FcnScore, Quiet, RealPhotographs, View
+from cyclegan_fast.pixels import Pixels, as_pixels
+from cyclegan_fast.run_folder import RESULTS
+from cyclegan_fast.score_table import Score
+from cyclegan_fast.segmentation import SegmentationNetwork, SegmentationTraining
+from cyclegan_fast.segmentation_scores import Counts, confusion_matrix
+from cyclegan_fast.version import __version__
+
+SHOWN = 4
+"""Test views that are shown in the picture, from all over the test set."""
+
+
+class Kept(Quiet):
+    """Keeps a few translations for the report's picture."""
+
+    def __init__(self, places: list[int]) -> None:
+        self.places = places
+        self.images: dict[str, list[Pixels]] = {}
+
+    def add(self, view: View) -> None:
+        here = [place - view.first for place in self.places if 0 <= place - view.first < len(view.source)]
+        self.images.setdefault(view.direction, []).extend(as_pixels(view.translation[here]))
+
+    def scores(self) -> list[Score]:
+        return []
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The test images with their labels, and who reads translations of them; the same for all runs."""
+
+    tests: TestSets
+    labels: dict[str, Labels]
+    network: SegmentationNetwork
+    judge: str
+    """the digest of the network's file"""
+    count: int
+    """test images that are used, the first ones"""
+    device: torch.device
+
+    @property
+    def places(self) -> list[int]:
+        shown = min(SHOWN, self.count)
+        return [index * self.count // shown for index in range(shown)]
+
+    def reference(self) -> Scored:
+        """What is read in images that nobody translated, under "DIRECTION.KIND".
+
+        real: photographs, against their own labels; shuffled: photographs or label maps, against the labels of other
+        views; untranslated: an image of the one domain, taken for one of the other.
+        """
+        untranslated = FcnScore(self.network, self.labels)
+        real = RealPhotographs(self.network, self.labels["A"][: self.count])
+        sources = Kept(self.places)
+        for direction, held in (("a2b", self.tests.A), ("b2a", self.tests.B)):
+            assert held is not None
+            # Without a generator an image is its own translation.
+            for view in evaluation.views(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
+                untranslated.add(view)
+                sources.add(view)
+                real.add_real(OPPOSITE[view.direction], view.source)
+        matrices = {f"b2a.{kind}": matrix for kind, matrix in real.matrices.items()}
+        matrices |= {f"{direction}.untranslated": matrix for direction, matrix in untranslated.matrices.items()}
+        if self.count > 1:
+            matrices["a2b.shuffled"] = _of_other_views(self.labels["A"][: self.count])
+        return Scored(matrices, _stacked(sources), {"judge": self.judge, "images": self.count, **self._origin()})
+
+    def score(self, config: Config) -> Scored:
+        """Translate with a finished run's generators, one direction after the other, and read."""
+        assert config.run.name is not None
+        folder = config.run.runs / config.run.name
+        dtype, _ = working_dtype(self.device, config.run.amp, "auto")
+        fcn, kept, notes = FcnScore(self.network, self.labels), Kept(self.places), list[str]()
+        for direction, (network, _, _) in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True):
+            generator = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
+            evaluation.evaluate(
+                {direction: generator.eval().requires_grad_(False)},
+                self.tests,
+                [fcn, kept],
+                device=self.device,
+                count=self.count,
+                progress=False,
+            )
+        results = read_json(folder / RESULTS)
+        facts = facts_of(
+            config,
+            self.judge,
+            **self._origin(),
+            dtype=name_of(dtype),
+            images=self.count,
+            notes=notes,
+            peak_gib=results["peak_gib"],
+            step_ms=round(results["training_s"] / results["step"] * 1e3, 2),
+            steps=results["step"],
+            training_s=results["training_s"],
+        )
+        return Scored(fcn.matrices, _stacked(kept), facts)
+
+    def _origin(self) -> dict[str, Any]:
+        return {
+            "device": describe(self.device),
+            "versions": {"cyclegan_fast": __version__, "torch": torch.__version__},
+        }
+
+
+def test_images(plan: Tables) -> tuple[TestSets, dict[str, Labels]]:
+    """The test images and their labels; raises UserError where the data lacks them, or those of the training images."""
+    size = plan.settings.size
+    tests, _ = open_test_sets(
+        DataConfig(data=plan.data.resolve(), load_size=size, crop_size=size, pairs="yes", strict=True)
+    )
+    labels = label_maps(tests, size)
+    if plan.segmentation is None:
+        find_training_labels(plan.data)
+    return tests, labels
+
+
+def prepare(
+    plan: Tables, store: Store, tests: TestSets, labels: dict[str, Labels], device: torch.device
+) -> Examination:
+    """Train the network that reads, where there is none yet, and let it read the real photographs."""
+    settings = plan.settings
+    network, file = judge(
+        plan.data.resolve(),
+        settings.size,
+        device,
+        SegmentationTraining(epochs=settings.segmentation_epochs, width=settings.segmentation_width),
+        file=plan.segmentation or store.segmentation,
+    )
+    count = min(settings.test_images or len(labels["A"]), len(labels["A"]))
+    examination = Examination(tests, labels, network, sha256_of(file), count, device)
+    known = store.load(REFERENCE)
+    if known is None or known.facts.get("judge") != examination.judge:
+        store.save(REFERENCE, examination.reference())
+    return examination
+
+
+def _stacked(kept: Kept) -> dict[str, Pixels]:
+    return {direction: np.stack(kept.images[direction]) for direction in DIRECTIONS}
+
+
+def _of_other_views(labels: Labels) -> Counts:
+    """The labels of each view against those of the one before it, pixels that are void in either left out."""
+    others = np.roll(labels, 1, axis=0)
+    known = others != VOID
+    return confusion_matrix(labels[known], others[known])

@@ -1,0 +1,136 @@
+"""Every run of the plan, one after another: train, score, report. What is there already is not done again."""
+
+from tqdm import tqdm
+
+from cyclegan_fast.config import Config, DataConfig
+from cyclegan_fast.data import check_data
+from cyclegan_fast.device import choose_device
+from cyclegan_fast.errors import INTERRUPTED, UserError
+from cyclegan_fast.experiments.paper_tables import MEASURES, METHODS, WAYS, RowName
+from cyclegan_fast.experiments.plan import Tables, config_of, run_name
+from cyclegan_fast.experiments.report import write_report
+from cyclegan_fast.experiments.scoring import Examination, prepare, test_images
+from cyclegan_fast.experiments.store import Scored, Store
+from cyclegan_fast.experiments.training import Diverged, train_run
+from cyclegan_fast.methods import METHODS as TRAINED
+from cyclegan_fast.places import check_partners, training_places
+
+
+def run_tables(plan: Tables) -> int:
+    """Run the plan and write its report; returns the exit status.
+
+    Raises UserError before anything is trained where the data lacks images, labels or pairs, or OUT is of another plan;
+    and at the end where runs diverged, of which the report has nothing.
+    """
+    device = choose_device(plan.device)
+    check_data(DataConfig(data=plan.data))
+    tests, labels = test_images(plan)
+    configs = {run: config_of_run(plan, *run) for run in plan.runs}
+    store = Store(plan.out)
+    store.claim(plan)
+    examination = prepare(plan, store, tests, labels, device)
+    scored = {run: store.load_run(*run) for run in configs}
+    for run, known in scored.items():
+        if known is not None:
+            store.check(configs[run], known, examination.judge)
+    diverged: list[str] = []
+    finished = True
+    with Progress(configs, [run for run, known in scored.items() if known is not None]) as progress:
+        for run in (run for run, known in scored.items() if known is None):
+            progress.begin(run)
+            try:
+                finished = complete(run, configs[run], store, examination, progress)
+            except Diverged as error:
+                progress.drop(run)
+                diverged.append(str(error))
+                continue
+            if not finished:
+                break
+    written = write_report(store)
+    if not finished:
+        print("interrupted; what was trained is saved, and the same command continues")
+        return INTERRUPTED
+    print(f"written: {', '.join(map(str, written))}")
+    if diverged:
+        raise UserError(f"{'; '.join(diverged)}; the report is of the other runs")
+    return 0
+
+
+def config_of_run(plan: Tables, method: RowName, seed: int) -> Config:
+    """See `config_of`; raises UserError for settings that make no sense together, and for pairs that are not there."""
+    paired = TRAINED[METHODS[method].method].needs_pairs
+    A, B = training_places(plan.data.resolve(), paired=paired)
+    if paired:
+        check_partners(A, B)
+    images = max(len(A.names()), len(B.names()))
+    if not images:
+        raise UserError(f"no images in {A.folder} and {B.folder}")
+    try:
+        return config_of(plan, method, seed, -(-images // plan.settings.batch_size))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def complete(
+    run: tuple[RowName, int], config: Config, store: Store, examination: Examination, progress: "Progress"
+) -> bool:
+    """Train a run to its end and score it; False where the training was interrupted."""
+    name = run_name(*run)
+    if not train_run(config, examination.device, store.out / "logs" / f"{name}.txt", progress.advance):
+        return False
+    progress.say("scoring")
+    found = examination.score(config)
+    store.save(name, found)
+    progress.finish(run, found)
+    write_report(store)
+    return True
+
+
+class Progress:
+    """One bar over the steps of all runs, and a line for each that is finished."""
+
+    def __init__(self, configs: dict[tuple[RowName, int], Config], done: list[tuple[RowName, int]]) -> None:
+        self.steps = {run: config.run.max_steps or 0 for run, config in configs.items()}
+        self.places = {run: place for place, run in enumerate(configs, 1)}
+        # The mean speed: methods differ, and the newest one's tells little of the next.
+        self.bar = tqdm(
+            total=sum(self.steps.values()),
+            initial=sum(self.steps[run] for run in done),
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0,
+        )
+        self.resuming = False
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def begin(self, run: tuple[RowName, int]) -> None:
+        self.bar.set_description(f"{run[0]}, seed {run[1]} (run {self.places[run]} of {len(self.places)})")
+        self.began, self.resuming = self.bar.n, True
+        self.say("training")
+
+    def say(self, text: str) -> None:
+        self.bar.set_postfix_str(text)
+
+    def advance(self, steps: int) -> None:
+        """Steps of the run that were done; first those of an earlier start, which took no time now."""
+        if self.resuming:
+            self.bar.initial += steps
+            self.resuming = False
+        self.bar.update(steps)
+
+    def drop(self, run: tuple[RowName, int]) -> None:
+        """Go on without the rest of a run."""
+        self.advance(self.steps[run] - int(self.bar.n - self.began))
+
+    def finish(self, run: tuple[RowName, int], scored: Scored) -> None:
+        values = [
+            f"{way} " + " ".join(f"{scored.means(direction)[measure]:.3f}" for measure in MEASURES)
+            for direction, way in WAYS.items()
+        ]
+        facts = scored.facts
+        tqdm.write(f"{run_name(*run)}: {facts['steps']} steps in {facts['training_s']:.0f} s; {'; '.join(values)}")

@@ -1,0 +1,102 @@
+"""One run of the experiments: an ordinary training whose steps are counted by the progress bar of all."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from cyclegan_fast.config import Config
+from cyclegan_fast.data import check_data, open_data
+from cyclegan_fast.distributed import ALONE
+from cyclegan_fast.errors import NonFiniteLoss, UserError
+from cyclegan_fast.run_folder import FinishedRun, open_run
+from cyclegan_fast.train import Interruption, Training, check_device, needs_pairs
+
+
+class Diverged(UserError):
+    """A run whose losses are not finite any more; the others have nothing to do with it."""
+
+
+class CountedTraining(Training):
+    """Tells of every step, and first of the steps that an earlier start did."""
+
+    tell: Callable[[int], None]
+
+    def train(self, interruption: Interruption) -> bool:
+        self.tell(self.log.step)
+        return super().train(interruption)
+
+    def keep_records(self, epoch: int) -> None:
+        super().keep_records(epoch)
+        self.tell(1)
+
+
+def train_run(config: Config, device: torch.device, console: Path, tell: Callable[[int], None]) -> bool:
+    """Train or continue a run; False where Ctrl-C or SIGTERM stopped it, with everything saved.
+
+    Args:
+        console: what the run says goes to the end of this file.
+        tell: called with the number of steps that were done since the last call.
+
+    Raises Diverged, and UserError for what stops all runs.
+    """
+    check_device(config, device)
+    check_data(config.data, paired=needs_pairs(config))
+    try:
+        run = open_run(config)
+    except FinishedRun:
+        assert config.run.max_steps is not None
+        tell(config.run.max_steps)
+        return True
+    with run, _quietly(console):
+        data = open_data(config.data, config.run.seed, paired=needs_pairs(config), pin=device.type == "cuda")
+        training = CountedTraining(config, data, run, device, ALONE)
+        training.tell = tell
+        interruption = Interruption()
+        try:
+            finished = training.train(interruption)
+            training.log.close()
+            if finished:
+                print(training.conclude())
+        except NonFiniteLoss as error:
+            raise Diverged(f"{run.path.name} diverged: {error}") from error
+        finally:
+            training.log.close()
+            training.engine.close()
+            interruption.restore()
+    if finished and interruption.requested:
+        raise KeyboardInterrupt  # too late for this run, and in time for the next
+    return finished
+
+
+@contextlib.contextmanager
+def _quietly(console: Path) -> Iterator[None]:
+    """Send what is printed to a file, without progress bars: the one of all runs stays alone on the terminal."""
+    console.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        open(console, "a", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(_WithoutBars(file)),
+    ):
+        yield
+
+
+class _WithoutBars:
+    """The part of a text file that standard error needs; what moves the cursor is left out."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, text: str) -> int:
+        if text.strip() and not re.match(r"\s*[\r\x1b]", text):
+            self.file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def isatty(self) -> bool:
+        return False
