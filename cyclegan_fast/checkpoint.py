@@ -9,6 +9,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.baselines.cogan import CoGan, LatentSearch
-from cyclegan_fast.config import from_dict
+from cyclegan_fast.config import Norm, from_dict
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.method import GENERATOR_OF
@@ -32,7 +33,7 @@ from cyclegan_fast.original_names import (
     to_original as to_original,
 )
 from cyclegan_fast.translator import Direction
-from cyclegan_fast.unet import LEAST_HALVINGS, AnyGenerator, Norm, UnetGenerator
+from cyclegan_fast.unet import LEAST_HALVINGS, AnyGenerator, UnetGenerator
 
 FOLDER = "checkpoints"
 LAST = "last.pt"
@@ -223,7 +224,7 @@ def load_generators(path: Path, directions: Sequence[Direction], warnings: list[
     Raises UserError for what is no such file, and for a run of a CoGAN, which has no generator that takes an image.
     """
     file, content = _read(path, warnings)
-    if is_run(content):
+    if _is_run(content):
         if _method(content) == COGAN:
             raise UserError(
                 f"{path} is a CoGAN, whose generators take a latent code: `python -m cyclegan_fast.evaluate` searches "
@@ -241,10 +242,12 @@ def load_generators(path: Path, directions: Sequence[Direction], warnings: list[
 def load_translators(path: Path, directions: Sequence[Direction], warnings: list[str]) -> list[LoadedTranslator]:
     """`load_generators` for every method, CoGAN's search among them."""
     file, content = _read(path, warnings)
-    if not is_run(content) or _method(content) != COGAN:
+    if not _is_run(content) or _method(content) != COGAN:
         return [LoadedTranslator(*loaded) for loaded in load_generators(path, directions, warnings)]
-    method = CoGan(from_dict(content["config"], str(path)))
-    networks = {name: network for name, network in method.networks().items() if name in method.generators}
+    config = from_dict(content["config"], str(path))
+    method = CoGan(replace(config, networks=replace(config.networks, impl="auto")))
+    with torch.random.fork_rng(devices=[]):  # their initial weights are of no use
+        networks = {name: network for name, network in method.networks().items() if name in method.generators}
     for name, network in networks.items():
         load_weights(network, _generator_state(content["model"], name), str(path))
     return [LoadedTranslator(method.translator(networks, way), content["config"], file) for way in directions]
@@ -259,7 +262,7 @@ def _read(path: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]]:
     return found
 
 
-def is_run(content: dict[str, Any]) -> bool:
+def _is_run(content: dict[str, Any]) -> bool:
     """Whether a file is a checkpoint of a run, and not bare weights."""
     return isinstance(content.get("model"), dict) and isinstance(content.get("config"), dict)
 

@@ -41,7 +41,8 @@ class DataConfig:
     """Images and how they are prepared."""
 
     data: Path | None = None
-    """folder with trainA/, trainB/ and, where there are any, testA/ and testB/; by default the embedded photographs"""
+    """folder with trainA/, trainB/ and, where there are any, testA/ and testB/; or with train/ and test/ (or val/) of
+    images that show A on the left half and B on the right; by default the embedded photographs"""
     preprocess: Preprocess = "resize_and_crop"
     """resizing and random crop; without a crop each image keeps its own shape, which needs batch size 1"""
     load_size: int = 286
@@ -62,7 +63,7 @@ class DataConfig:
     """stop at the first image that cannot be read, instead of leaving it out"""
     pairs: Pairs = "auto"
     """whether images of testA and testB with the same name show the same view, so that translations are scored against
-    the truth; "auto" where the data set says so, or names that end in _A and _B"""
+    the truth; "auto" where the data set says so, names that end in _A and _B, or halves of one image"""
 
     def __post_init__(self) -> None:
         _require_choice("preprocess", self.preprocess, Preprocess)
@@ -89,7 +90,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The four networks."""
+    """The networks, of one kind for all methods but cogan, which takes their widths only."""
 
     generator: Generator = "resnet_9"
     """ResNet generator with 9 residual blocks (256x256 and larger) or 6 (128x128); or the U-Net of pix2pix, for sides
@@ -152,7 +153,7 @@ class LossConfig:
 
     method: MethodName = "cyclegan"
     """cyclegan, or what the paper compares it with: simgan (adversarial and pixel loss), feature-loss (adversarial loss
-    and one in deep features), bigan (BiGAN/ALI), cogan, or pix2pix (which needs pairs)"""
+    and one in deep features), bigan (BiGAN/ALI), cogan (whose networks are its own), or pix2pix (which needs pairs)"""
     gan_loss: GanLoss = "lsgan"
     """adversarial loss; wgan-gp needs second derivatives and runs its discriminators on the reference operators"""
     lambda_gan: float = 1.0
@@ -192,8 +193,9 @@ class LossConfig:
             "lambda_identity is in units of lambda_cycle: with lambda_cycle 0 it must be 0 too",
         )
         _require(
-            self.cycle_from == "both" or self.lambda_cycle > 0,
-            f"cycle_from {self.cycle_from} has no effect with lambda_cycle 0",
+            self.cycle_from == "both" or (self.lambda_cycle > 0 and self.method == "cyclegan"),
+            f"cycle_from {self.cycle_from} has no effect without cycles: it needs --method cyclegan and lambda_cycle "
+            "above 0",
         )
         _require(
             self.lambda_gan > 0 or (self.lambda_cycle > 0 and self.cycle_from == "both"),
@@ -325,7 +327,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Train CycleGAN: two generators that translate between two folders of unpaired images.
+    """Train CycleGAN: two generators that translate between two folders of unpaired images; or, with --method, what the
+    paper compares it with.
 
     Without --data the embedded photographs are used, with settings for a small machine (preset demo).
     """
@@ -347,6 +350,16 @@ class Config:
             self.loss.method != "cogan" or self.data.preprocess in CROPPING,
             f"method cogan renders images of one size, the crop's: preprocess {self.data.preprocess!r} does not give "
             f"that; use one of {', '.join(CROPPING)}",
+        )
+        _require(
+            bool(self.networks.blocks) or self.data.preprocess in CROPPING,
+            f"a U-Net halves sides down to nothing: preprocess {self.data.preprocess!r} does not give it multiples of "
+            f"{2**self.networks.halvings}; use one of {', '.join(CROPPING)}",
+        )
+        _require(
+            self.networks.norm == "instance" or self.optimizer.accumulate == 1,
+            "batch norm takes the statistics of all that is computed at once, and accumulate computes a batch in "
+            "parts: use norm instance, or accumulate 1",
         )
         _require(
             self.data.crop_size % 2**self.networks.halvings == 0,
@@ -406,7 +419,9 @@ def of_method(start: Config, method: MethodName) -> Config:
         return start
     defaults = LossConfig()
     own = {name: getattr(defaults, name) for name in (*WEIGHTS_OF, "cycle_from", "feature_network")}
-    pool_size = 0 if method == "pix2pix" else start.loss.pool_size
+    pool_size = start.loss.pool_size
+    if "pix2pix" in (method, start.loss.method):
+        pool_size = 0 if method == "pix2pix" else defaults.pool_size
     return replace(start, loss=replace(start.loss, method=method, pool_size=pool_size, **own))
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cyclegan_fast.config import Config
 from cyclegan_fast.losses import cycle_loss, generator_loss, identity_loss
-from cyclegan_fast.method import Direction, Forward, Generated, Judgement, Method, Network, Source, weighted
+from cyclegan_fast.method import Direction, Forward, Generated, Method, Network, Source, weighted
 
 
 def translate_with_identity(
@@ -69,6 +69,3 @@ class CycleGan(Method):
             weight = options.lambda_cycle * options.lambda_identity
             losses[f"idt_{suffix}"] = weight * identity_loss(identity, source.targets)
         return Generated(losses, fake)
-
-    def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
-        return super().judgements(real_A, real_B, shown_A, shown_B) if self.judged else []

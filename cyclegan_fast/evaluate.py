@@ -1,4 +1,4 @@
-"""`python -m cyclegan_fast.evaluate`: what a trained CycleGAN is worth, in one table, one JSON file and pictures."""
+"""`python -m cyclegan_fast.evaluate`: what a trained run is worth, in one table, one JSON file and pictures."""
 
 import json
 import sys
@@ -25,7 +25,8 @@ class What:
     """a run's folder, a .pt file of one (such as checkpoints/best.pt), or bare weights of one generator; by default the
     newest of runs/"""
     data: Path | None = None
-    """folder with testA and testB, or Cityscapes as its archives unpack; by default what the run was trained on"""
+    """folder with testA and testB, or with test/ (or val/) and A and B side by side, or Cityscapes as its archives
+    unpack; by default what the run was trained on"""
     direction: Direction = "a2b"
     """what bare weights translate; a run has generators for both directions"""
     size: int | None = None
@@ -52,7 +53,7 @@ class What:
 
 @dataclass(frozen=True)
 class CommandLine(What):
-    """Measure a trained CycleGAN on test images: one table, one JSON file, and the worst and best images of each
+    """Measure a trained run on test images: one table, one JSON file, and the worst and best images of each
     direction. Any number of metrics share one pass over the images:
 
         reconstruction  PSNR, SSIM and L1 of G_B(G_A(A)) against A, and of G_A(G_B(B)) against B

@@ -95,7 +95,7 @@ def evaluate(
     counts: dict[Direction, int] = {}
     with tqdm(desc="evaluating", unit="image", total=total, leave=False, disable=None if progress else True) as bar:
         for direction, held in chosen.items():
-            for view in views(direction, held, generators, device, count, batch_size):
+            for view in views(direction, held, used(generators, direction, metrics), device, count, batch_size):
                 for metric in metrics:
                     metric.add_real(OPPOSITE[direction], view.source)
                     if direction in generators:
@@ -106,6 +106,15 @@ def evaluate(
     scores = [score for metric in metrics for score in metric.scores()]
     notes = [note for metric in metrics for note in metric.notes()]
     return Evaluation(ordered(scores), [*notes, *missing(sets, generators, count)], counts, list(metrics))
+
+
+def used(
+    generators: Mapping[Direction, nn.Module], direction: Direction, metrics: Sequence[Metric]
+) -> Mapping[Direction, nn.Module]:
+    """The generators without the one back, where nobody looks at reconstructions."""
+    if any(metric.sees_reconstructions for metric in metrics):
+        return generators
+    return {way: generator for way, generator in generators.items() if way == direction}
 
 
 def views(

@@ -17,7 +17,8 @@ Taken = Literal["real", "fake"]
 GRADIENT_PENALTY_WEIGHT = 10.0
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """What a loss is computed in: float32 from low precision, float64 from float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -29,7 +30,7 @@ def generator_loss(fake_score: Tensor, gan_loss: GanLoss, *, to_be_taken_for: Ta
     discriminator tells apart, one wants its images "to_be_taken_for" the other's, that is for "fake" ones: then the
     least squares are those of D(fake) - 0, and the other losses change the score's sign.
     """
-    score = _wide(fake_score)
+    score = wide(fake_score)
     if gan_loss == "lsgan":
         return (score - 1).square().mean() if to_be_taken_for == "real" else score.square().mean()
     if to_be_taken_for == "fake":
@@ -48,7 +49,7 @@ def discriminator_loss(real_score: Tensor, fake_score: Tensor, gan_loss: GanLoss
     and mean D(fake)^2; "vanilla": cross entropy; "hinge": Lim and Ye 2017, eq. 9; "wgan-gp": Gulrajani et al. 2017,
     eq. 3, whose last term is `gradient_penalty`.
     """
-    real, fake = _wide(real_score), _wide(fake_score)
+    real, fake = wide(real_score), wide(fake_score)
     if gan_loss == "lsgan":
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
     if gan_loss == "vanilla":
@@ -66,8 +67,8 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
     mix [N, 1, 1, 1], uniform in [0, 1]. Differentiable, so `discriminator` must have second derivatives.
     """
     mixed = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(_wide(discriminator(mixed)).sum(), mixed, create_graph=True)
-    norm = _wide(gradient).flatten(1).norm(dim=1)
+    (gradient,) = torch.autograd.grad(wide(discriminator(mixed)).sum(), mixed, create_graph=True)
+    norm = wide(gradient).flatten(1).norm(dim=1)
     penalty: Tensor = (norm - 1).square().mean()
     return 0.5 * GRADIENT_PENALTY_WEIGHT * penalty
 
@@ -93,4 +94,4 @@ def paired_loss(translation: Tensor, truth: Tensor) -> Tensor:
 
 
 def _mean_absolute_error(one: Tensor, other: Tensor) -> Tensor:
-    return (_wide(one) - _wide(other)).abs().mean()
+    return (wide(one) - wide(other)).abs().mean()

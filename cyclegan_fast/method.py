@@ -8,12 +8,15 @@ Names follow the original implementation: G_A maps A to B, G_B maps B to A, D_A 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.config import Config
+from cyclegan_fast.distributed import Ranks
+from cyclegan_fast.image_folder import Images
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.translator import Direction as Way
 from cyclegan_fast.unet import UnetGenerator
@@ -74,6 +77,29 @@ class Judgement:
     fake: Tensor
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a method is trained, and on what."""
+
+    images: tuple[Images, Images]
+    """all training images of A and of B"""
+    folder: Path
+    """of the run"""
+    device: torch.device
+    dtype: torch.dtype
+    ranks: Ranks
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a method got ready."""
+
+    description: str
+    """for people"""
+    digest: str
+    """of what its losses depend on besides the networks that are trained: a run goes on with the same only"""
+
+
 class Method(ABC):
     """Networks and losses of a way to train G_A and G_B, or what takes their place.
 
@@ -128,6 +154,10 @@ class Method(ABC):
     def translator(self, networks: Mapping[str, nn.Module], way: Way) -> nn.Module:
         """What translates images, made of trained networks by their names."""
         return networks[GENERATOR_OF[way]]
+
+    def prepare(self, around: Surroundings) -> Prepared | None:
+        """Get ready what the losses need besides the networks, once before training, on every rank."""
+        return None
 
     # --- losses ---
 

@@ -54,6 +54,8 @@ class View:
 class Metric(Protocol):
     """Sees every batch of a pass once, and then says what it found."""
 
+    sees_reconstructions: bool
+
     def add(self, view: View) -> None: ...
 
     def add_real(self, direction: Direction, images: Tensor) -> None:
@@ -67,6 +69,8 @@ class Metric(Protocol):
 
 class Quiet:
     """A metric without real images and without notes."""
+
+    sees_reconstructions = False
 
     def add_real(self, direction: Direction, images: Tensor) -> None:
         pass
@@ -98,6 +102,7 @@ class Comparison(Quiet):
 
 
 class Reconstruction(Comparison):
+    sees_reconstructions = True
     TEXTS: ClassVar = {"reconstruction": "reconstructed, {reconstruction} against {source}"}
 
     def add(self, view: View) -> None:
@@ -174,6 +179,8 @@ class FeatureDistance:
         which: "fid", "kid" or both.
         known: features of the real images by direction, where an earlier pass over the same images left them.
     """
+
+    sees_reconstructions = False
 
     def __init__(
         self, network: nn.Module, name: str, which: Sequence[str], known: dict[str, Tensor] | None = None
@@ -269,6 +276,8 @@ class Lpips(Quiet):
         network: a metric of torchmetrics that sums over images.
     """
 
+    sees_reconstructions = True
+
     def __init__(self, network: Any) -> None:
         self.network = network
         self.sums: dict[str, tuple[float, int]] = {}
@@ -340,6 +349,8 @@ class RealPhotographs:
     Args:
         labels: [N, H, W] train ids of the photographs that a pass shows.
     """
+
+    sees_reconstructions = False
 
     def __init__(self, network: segmentation.SegmentationNetwork, labels: Labels) -> None:
         self.network = network

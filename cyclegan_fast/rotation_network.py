@@ -226,6 +226,11 @@ def write_features(path: Path, network: RotationNetwork, origin: dict[str, Any],
     write_atomically(path, checkpoint.to_bytes(content))
 
 
+def is_trained_here(path: Path) -> bool:
+    """Whether a file is one of `write_features`, and not weights from elsewhere. Raises UserError for a damaged one."""
+    return "rotation_network" in checkpoint.load(path)
+
+
 def load_features(path: Path, origin: dict[str, Any] | None = None) -> TrainedFeatures:
     """Read a trained network.
 

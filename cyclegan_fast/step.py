@@ -1,4 +1,4 @@
-"""One update of both generators and both discriminators (Zhu et al. 2017, section 3.3; the contract in README.md).
+"""One update of generators and discriminators (Zhu et al. 2017, section 3.3; the contract in README.md).
 
 What is computed is the method's to say, see method.py; how, is said here, alike for all of them. The generators' loss
 is a sum of two, one for each direction: G_A(A) with all that is computed from it, and G_B(B). The directions are
@@ -8,7 +8,7 @@ leave idle, at the same time.
 
 import copy
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -182,8 +182,10 @@ class TrainingStep:
         """How many directions are computed at once."""
         return len(DIRECTIONS) if self._pool_of_threads else 1
 
-    def _in_both_directions(self, compute: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
-        return self._pool_of_threads.map(compute, items) if self._pool_of_threads else map(compute, items)
+    def _in_both_directions(self, compute: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
+        if self._pool_of_threads is None or len(items) == 1:  # one alone has all cores here
+            return map(compute, items)
+        return self._pool_of_threads.map(compute, items)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         self.learning_rate.fill_(learning_rate)

@@ -1,11 +1,11 @@
-"""`python -m cyclegan_fast.train`: train CycleGAN, or continue a run that was interrupted."""
+"""`python -m cyclegan_fast.train`: train CycleGAN or a baseline, or continue a run that was interrupted."""
 
 import json
 import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from cyclegan_fast import checkpoint, config as configuration, settings
-from cyclegan_fast.baselines.feature_loss import FeatureLoss
 from cyclegan_fast.batch import Batch
 from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data, check_data, open_data
@@ -29,12 +28,12 @@ from cyclegan_fast.distributed import Ranks, joined
 from cyclegan_fast.engine import Engine, check_cuda_graph
 from cyclegan_fast.errors import INTERRUPTED, NonFiniteLoss, ReportedElsewhere, UserError, printable, run_command
 from cyclegan_fast.evaluator import Evaluator
-from cyclegan_fast.feature_network import FeatureNetwork, feature_network
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.held_out import Samples
 from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import RunLog
+from cyclegan_fast.method import Surroundings
 from cyclegan_fast.methods import METHODS
 from cyclegan_fast.model import Model
 from cyclegan_fast.profile import StepProfile
@@ -45,7 +44,6 @@ from cyclegan_fast.step import TrainingStep, learning_rate_factor
 from kernels.dispatch import choose
 
 GALLERY_EVERY_S = 10.0
-FEATURES = "features.pt"
 
 
 class Interruption:
@@ -76,7 +74,8 @@ class Training:
         set_determinism(config.run.deterministic)
         torch.manual_seed(config.run.seed)
         self.model = Model(config).to(device)
-        remarks = self._prepare_method()
+        if not ranks.is_first:
+            torch.manual_seed(config.run.seed + ranks.index)  # what a U-Net drops is each rank's own
         self.step = TrainingStep(self.model, config, self.dtype, ranks=ranks)
         everything = config.total_epochs * data.training.steps_per_epoch
         self.total_steps = min(everything, config.run.max_steps or everything)
@@ -87,7 +86,11 @@ class Training:
             self._restore(run.checkpoint)
         if ranks.is_first:
             run.begin(config)
-            self._announce([*run.warnings, *data.warnings, *([remark] if remark else []), *remarks])
+        remarks = [*run.warnings, *data.warnings, *([remark] if remark else []), *self._prepare_method()]
+        if ranks.count > 1 and config.networks.norm == "batch":
+            remarks.append("batch norm takes the statistics of each process's own images")
+        if ranks.is_first:
+            self._announce(remarks)
         self.engine = Engine(self.step, config, self._tell)
         self.log = RunLog(
             run.path,
@@ -103,29 +106,20 @@ class Training:
         self.gallery_written_s = -math.inf
 
     def _prepare_method(self) -> list[str]:
-        """Give the method what it needs of the data; returns what there is to say of it."""
-        method, options = self.model.method, self.config.loss
-        if not isinstance(method, FeatureLoss):
-            return []
-        images = self.data.training.images_A, self.data.training.images_B
-
-        def features() -> FeatureNetwork:
-            return feature_network(
-                options.feature_network,
-                images=images,
-                size=self.config.data.crop_size,
-                seed=self.config.run.seed,
-                device=self.device,
-                dtype=self.dtype,
-                keep_as=self.run.path / FEATURES,
-                progress=self.ranks.is_first,
+        """Let the method get ready what it needs of the data; returns what there is to say of it."""
+        training = self.data.training
+        around = Surroundings(
+            (training.images_A, training.images_B), self.run.path, self.device, self.dtype, self.ranks
+        )
+        prepared = self.model.method.prepare(around)
+        self.prepared_digest = prepared.digest if prepared else None
+        before = self.run.checkpoint.get("prepared") if self.run.checkpoint else None
+        if before not in (None, self.prepared_digest):
+            raise UserError(
+                f"{self.run.path} was trained with another network in its loss than there is now ({prepared}): bring "
+                f"that one back, or {ANOTHER}"
             )
-
-        # Trained by the first rank alone, and read by the others.
-        self.ranks.from_first(lambda: features().description)
-        found = features()
-        method.features = found.network
-        return [found.description]
+        return [prepared.description] if prepared else []
 
     def _announce(self, remarks: list[str]) -> None:
         training, ranks = self.data.training, self.ranks.count
@@ -134,7 +128,7 @@ class Training:
             f"{f'{ranks} times ' if ranks > 1 else ''}{describe(self.device)}, "
             f"{name_of(self.dtype)}; {self.run.path}, steps {self.run.step} to {self.total_steps}"
         )
-        if self.config.loss.gan_loss == "wgan-gp":
+        if self.config.loss.gan_loss == "wgan-gp" and self.model.method.judged:
             remarks.append("wgan-gp needs second derivatives: the discriminators run on the reference operators")
         for remark in remarks:
             print(f"note: {printable(remark)}")
@@ -281,6 +275,7 @@ class Training:
             "step": self.step.state_dict(),
             "log": self.log.state_dict(),
             "ranks": of_ranks,
+            "prepared": self.prepared_digest,
             "finished": self.log.step == self.total_steps,
             "best": self.evaluator.best if self.evaluator else None,
         }
@@ -338,8 +333,18 @@ def train(config: Config, origin: str) -> int:
             return train_in(run, config, device, ranks)
 
 
-def train_in(run: RunFolder, config: Config, device: torch.device, ranks: Ranks) -> int:
-    """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept."""
+def train_in(
+    run: RunFolder,
+    config: Config,
+    device: torch.device,
+    ranks: Ranks,
+    make: Callable[[Config, Data, RunFolder, torch.device, Ranks], Training] = Training,
+) -> int:
+    """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept.
+
+    Args:
+        make: gives what trains.
+    """
     data = open_data(
         config.data,
         config.run.seed,
@@ -349,7 +354,7 @@ def train_in(run: RunFolder, config: Config, device: torch.device, ranks: Ranks)
         pin=device.type == "cuda",
     )
     check_same_images(data, ranks)
-    training = Training(config, data, run, device, ranks)
+    training = make(config, data, run, device, ranks)
     interruption = Interruption()
     try:
         finished = training.train(interruption)

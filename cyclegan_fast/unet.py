@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclegan_fast.config import Norm
 from cyclegan_fast.networks import NormalisedConv2d, NormalisedConvTranspose2d, ResnetGenerator, initialise
 from kernels import Impl, instance_norm
 
-Norm = Literal["instance", "batch"]
 UnetActivation = Literal["relu", "leaky_relu"]
 
 LEAST_HALVINGS = 5

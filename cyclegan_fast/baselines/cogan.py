@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config import NetworkConfig
+from cyclegan_fast.errors import UserError
 from cyclegan_fast.losses import generator_loss
 from cyclegan_fast.method import GENERATOR_OF, Direction, Forward, Generated, Method, Network, Source
 from cyclegan_fast.networks import NormalisedConv2d, NormalisedConvTranspose2d, initialise
@@ -21,6 +22,7 @@ from kernels import Impl, instance_norm
 LATENT = 128
 SMALLEST, WIDEST = 8, 8
 """Pixels of side below which a generator's first map is not halved any more; and its most channels, in widths."""
+DRAWS_AT_ONCE = 8
 OWN_LAYERS = 2
 """A generator's last, and a discriminator's first, that each domain has of its own."""
 
@@ -166,6 +168,8 @@ class CoGan(Method):
 class LatentSearch(nn.Module):
     """Translates an image by the code that renders it best: Adam on the rendering's L1, from the best of some draws.
 
+    Of all codes on the way the best one counts.
+
     Args:
         trunk: makes of a code what both heads render.
         source: renders the domain that images come from.
@@ -202,23 +206,32 @@ class LatentSearch(nn.Module):
         """[N, 3, H, W] -> codes [N, LATENT]; the same for the same image, whichever others share its batch."""
         with torch.inference_mode(False), torch.no_grad():
             images = images.clone()  # one that was made in inference mode could take no part in a gradient
-            random = torch.Generator().manual_seed(0)
-            codes = torch.randn(self.draws, LATENT, generator=random).to(images)
-            rendered = self.source(self.trunk(codes))
-            if rendered.shape[1:] != images.shape[1:]:
-                raise ValueError(
-                    f"this CoGAN renders images of {rendered.size(2)}x{rendered.size(3)}, "
-                    f"not {images.size(2)}x{images.size(3)}"
-                )
-            errors = torch.stack([(rendered.float() - image.float()).abs().mean((1, 2, 3)) for image in images])
+            codes = torch.randn(self.draws, LATENT, generator=torch.Generator().manual_seed(0)).to(images)
+            errors = torch.cat([self._errors_of(images, some) for some in torch.split(codes, DRAWS_AT_ONCE)], dim=1)
             latent = codes[errors.argmin(1)].float()
+        best, lowest = latent.clone(), errors.min(1).values
         with torch.inference_mode(False), torch.enable_grad():
             latent.requires_grad_(True)
             optimizer = torch.optim.Adam([latent], self.learning_rate)
-            for _ in range(self.steps):
+            for step in range(self.steps + 1):
                 rendered = self.source(self.trunk(latent.to(images.dtype)))
-                # A sum over images: each has a gradient, and an update, of its own.
-                loss = (rendered.float() - images.float()).abs().mean((1, 2, 3)).sum()
-                (latent.grad,) = torch.autograd.grad(loss, latent)
-                optimizer.step()
-        return latent.detach().to(images.dtype)
+                # Sums: each image has a gradient, and an update, of its own, and float16 does not lose it.
+                error = (rendered.float() - images.float()).abs().sum((1, 2, 3))
+                with torch.no_grad():
+                    mean = error / images[0].numel()
+                    best = torch.where((mean < lowest)[:, None], latent, best)
+                    lowest = torch.minimum(mean, lowest)
+                if step < self.steps:
+                    (latent.grad,) = torch.autograd.grad(error.sum(), latent)
+                    optimizer.step()
+        return best.to(images.dtype)
+
+    def _errors_of(self, images: Tensor, codes: Tensor) -> Tensor:
+        """L1 of each image [N, 3, H, W] with what each code renders: [N, codes]."""
+        rendered = self.source(self.trunk(codes))
+        if rendered.shape[1:] != images.shape[1:]:
+            raise UserError(
+                f"this CoGAN renders images of {rendered.size(2)}x{rendered.size(3)}, "
+                f"not {images.size(2)}x{images.size(3)}: it translates no other size"
+            )
+        return torch.stack([(rendered.float() - image.float()).abs().mean((1, 2, 3)) for image in images])

@@ -3,25 +3,47 @@
 The paper's features are those of VGG-16 at relu4_2, after Johnson et al. 2016 and Taigman et al. 2017.
 """
 
+import torch
 from torch import nn
 
 from cyclegan_fast.config import Config
-from cyclegan_fast.feature_network import feature_loss
+from cyclegan_fast.feature_network import FeatureNetwork, feature_loss, feature_network
 from cyclegan_fast.losses import generator_loss
-from cyclegan_fast.method import Direction, Forward, Generated, Method, Source
+from cyclegan_fast.method import Direction, Forward, Generated, Method, Prepared, Source, Surroundings
 
 
 class FeatureLoss(Method):
     """Like `SimGan`, in the features of a network that stays as it is.
 
     Args:
-        features: [N, 3, H, W] in [-1, 1] -> one activation, in the precision and on the device of training; `generate`
-            alone needs it, and it may be set later, when it has been trained.
+        features: [N, 3, H, W] in [-1, 1] -> one activation, in the precision and on the device of training; by default
+            what `prepare` reads or trains.
     """
+
+    FILE = "features.pt"
 
     def __init__(self, config: Config, features: nn.Module | None = None) -> None:
         super().__init__(config)
         self.features = features
+
+    def prepare(self, around: Surroundings) -> Prepared:
+        """Read the network, or train it on the images, by the first rank alone."""
+
+        def on_the_first() -> FeatureNetwork:
+            found = feature_network(
+                self.config.loss.feature_network,
+                images=around.images,
+                size=self.config.data.crop_size,
+                seed=self.config.run.seed,
+                device=around.device,
+                dtype=torch.float32,
+                keep_as=around.folder / self.FILE,
+            )
+            return found._replace(network=found.network.cpu())  # ranks have other devices
+
+        found = around.ranks.from_first(on_the_first)
+        self.features = found.network.to(around.device, around.dtype)
+        return Prepared(found.description, found.digest)
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -34,6 +56,6 @@ class FeatureLoss(Method):
         fake = forward[direction.there](image)
         losses = {
             f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
-            f"feature_{suffix}": options.lambda_feature * feature_loss(self.features, image, fake),
+            f"feature_{suffix}": options.lambda_feature * feature_loss(self.features, source.images, fake),
         }
         return Generated(losses, fake)

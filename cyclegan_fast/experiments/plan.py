@@ -26,7 +26,7 @@ from cyclegan_fast.experiments.paper_tables import DEFAULT, METHODS, RowName
 
 PROGRAM = "python -m cyclegan_fast.experiments"
 PAPERS_EPOCHS = 200
-Preset = Literal["quick", "paper256"]
+Preset = Literal["quick", "paper128", "paper256"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,18 @@ class Settings:
 
 PRESETS: dict[Preset, Settings] = {
     "quick": Settings(),
+    "paper128": Settings(
+        size=128,
+        load_size=143,
+        ngf=64,
+        ndf=64,
+        steps=None,
+        learning_rate=2e-4,
+        ema=0.0,
+        checkpoint_every=1000,
+        segmentation_epochs=60,
+        segmentation_width=32,
+    ),
     "paper256": Settings(
         size=256,
         load_size=286,
@@ -121,7 +133,8 @@ class Tables:
     """folder of the report, and of everything that it is made from"""
     settings: Annotated[Settings, tyro.conf.arg(name="")]
     preset: Preset = "quick"
-    """settings to start from: quick (64x64, small networks), or paper256 (256x256, the paper's networks and epochs)"""
+    """settings to start from: quick (64x64, small networks), paper128 (128x128 and 6 blocks, as the paper's tables), or
+    paper256 (256x256 and 9 blocks); both of the paper for 200 epochs"""
     methods: tuple[RowName, ...] = DEFAULT
     """rows to train and score, one or more of the above"""
     seeds: tuple[int, ...] = (0, 1)

@@ -33,10 +33,11 @@ NOTES = """\
   no part in means.
 - The paper's figures are of Cityscapes at 128x128, read by an FCN-8s: orders can be compared, values cannot. Those
   marked * were found repeated in another text; the others are from memory.
-- All rows have the same data, size, networks, steps, rates, batch, moving average and precision. They differ in their
-  losses, and in what these need: CoGAN renders images from a code, and translates by searching the code of an image;
-  BiGAN's discriminator sees pairs; the feature loss has a network of its own, which each run trains on its data first
-  (its time is not in the table); pix2pix gets pairs, and keeps no history of generated images.
+- All rows have the same photographs, size, networks, steps, rates, batch, moving average and precision. They differ in
+  their losses, and in what these need: CoGAN renders images from a code, and translates by searching the code of an
+  image; BiGAN's discriminator sees pairs; the feature loss has a network of its own, which each run trains on its data
+  first (its time is not in the table); pix2pix gets the label maps of the photographs themselves, where the others get
+  those of other streets, and keeps no history of generated images.
 - GAN + forward cycle is labels -> photo -> labels, with the paper's figure 7 read as X = labels. Only the row of that
   name has an identity loss."""
 

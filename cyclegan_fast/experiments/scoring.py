@@ -1,5 +1,6 @@
 """How a run is scored: its generators translate the test images; a network and the nearest colour read the results."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,9 +136,18 @@ def test_images(plan: Tables) -> tuple[TestSets, dict[str, Labels]]:
 
 
 def prepare(
-    plan: Tables, store: Store, tests: TestSets, labels: dict[str, Labels], device: torch.device
+    plan: Tables,
+    store: Store,
+    tests: TestSets,
+    labels: dict[str, Labels],
+    device: torch.device,
+    known_runs: Sequence[tuple[Config, Scored]],
 ) -> Examination:
-    """Train the network that reads, where there is none yet, and let it read the real photographs."""
+    """Train the network that reads, where there is none yet, and let it read the real photographs.
+
+    Raises UserError, before anything in OUT changes, where runs that are known were trained otherwise, or read by
+    another network.
+    """
     settings = plan.settings
     network, file = judge(
         plan.data.resolve(),
@@ -146,8 +156,11 @@ def prepare(
         SegmentationTraining(epochs=settings.segmentation_epochs, width=settings.segmentation_width),
         file=plan.segmentation or store.segmentation,
     )
+    judge_digest = sha256_of(file)
+    for config, scored in known_runs:
+        store.check(config, scored, judge_digest)
     count = min(settings.test_images or len(labels["A"]), len(labels["A"]))
-    examination = Examination(tests, labels, network, sha256_of(file), count, device)
+    examination = Examination(tests, labels, network, judge_digest, count, device)
     known = store.load(REFERENCE)
     if known is None or known.facts.get("judge") != examination.judge:
         store.save(REFERENCE, examination.reference())

@@ -28,11 +28,9 @@ def run_tables(plan: Tables) -> int:
     configs = {run: config_of_run(plan, *run) for run in plan.runs}
     store = Store(plan.out)
     store.claim(plan)
-    examination = prepare(plan, store, tests, labels, device)
     scored = {run: store.load_run(*run) for run in configs}
-    for run, known in scored.items():
-        if known is not None:
-            store.check(configs[run], known, examination.judge)
+    known_runs = [(configs[run], known) for run, known in scored.items() if known is not None]
+    examination = prepare(plan, store, tests, labels, device, known_runs)
     diverged: list[str] = []
     finished = True
     with Progress(configs, [run for run, known in scored.items() if known is not None]) as progress:

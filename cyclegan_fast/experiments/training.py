@@ -9,11 +9,11 @@ from typing import IO
 import torch
 
 from cyclegan_fast.config import Config
-from cyclegan_fast.data import check_data, open_data
-from cyclegan_fast.distributed import ALONE
+from cyclegan_fast.data import Data, check_data
+from cyclegan_fast.distributed import ALONE, Ranks
 from cyclegan_fast.errors import NonFiniteLoss, UserError
-from cyclegan_fast.run_folder import FinishedRun, open_run
-from cyclegan_fast.train import Interruption, Training, check_device, needs_pairs
+from cyclegan_fast.run_folder import FinishedRun, RunFolder, open_run
+from cyclegan_fast.train import Interruption, Training, check_device, needs_pairs, train_in
 
 
 class Diverged(UserError):
@@ -24,8 +24,10 @@ class CountedTraining(Training):
     """Tells of every step, and first of the steps that an earlier start did."""
 
     tell: Callable[[int], None]
+    interruption: Interruption
 
     def train(self, interruption: Interruption) -> bool:
+        self.interruption = interruption
         self.tell(self.log.step)
         return super().train(interruption)
 
@@ -51,25 +53,24 @@ def train_run(config: Config, device: torch.device, console: Path, tell: Callabl
         assert config.run.max_steps is not None
         tell(config.run.max_steps)
         return True
-    with run, _quietly(console):
-        data = open_data(config.data, config.run.seed, paired=needs_pairs(config), pin=device.type == "cuda")
-        training = CountedTraining(config, data, run, device, ALONE)
+    made: list[CountedTraining] = []
+
+    def make(config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> CountedTraining:
+        training = CountedTraining(config, data, run, device, ranks)
         training.tell = tell
-        interruption = Interruption()
+        made.append(training)
+        return training
+
+    with run, _quietly(console):
         try:
-            finished = training.train(interruption)
-            training.log.close()
-            if finished:
-                print(training.conclude())
-        except NonFiniteLoss as error:
-            raise Diverged(f"{run.path.name} diverged: {error}") from error
-        finally:
-            training.log.close()
-            training.engine.close()
-            interruption.restore()
-    if finished and interruption.requested:
+            status = train_in(run, config, device, ALONE, make)
+        except UserError as error:
+            if isinstance(error.__cause__, NonFiniteLoss):
+                raise Diverged(f"{run.path.name} diverged: {error.__cause__}") from error
+            raise
+    if status == 0 and made[0].interruption.requested:
         raise KeyboardInterrupt  # too late for this run, and in time for the next
-    return finished
+    return status == 0
 
 
 @contextlib.contextmanager

@@ -4,18 +4,26 @@ import io
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from cyclegan_fast import checkpoint, evaluate, train
 from cyclegan_fast.baselines.cogan import LATENT, CoGan, LatentSearch
 from cyclegan_fast.baselines.feature_loss import FeatureLoss
 from cyclegan_fast.config import Config, DataConfig, LossConfig, MethodName, NetworkConfig, OptimizerConfig, of_method
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.method import DIRECTIONS, Source
 from cyclegan_fast.model import Model
+from cyclegan_fast.rotation_network import RotationTraining
 from cyclegan_fast.step import TrainingStep
+from tests.cyclegan_fast.conftest import TINY
 
 SIDE = 32
 BASE = Config(
@@ -91,13 +99,18 @@ def simgan(net: Networks, a: Tensor, b: Tensor, z: Tensor | None) -> Terms:
 
 
 def feature(net: Networks, a: Tensor, b: Tensor, z: Tensor | None) -> Terms:
-    """Zhu et al. 2017, section 5.1.2."""
+    """Zhu et al. 2017, section 5.1.2; the L1 as a share of the image's own features, image by image."""
     phi, fake_b, fake_a = features(), net("G_A", a), net("G_B", b)
+
+    def share(image: Tensor, translation: Tensor) -> Tensor:
+        pairs = zip(phi(image), phi(translation), strict=True)
+        return torch.stack([(y - x).abs().mean() / x.abs().mean() for x, y in pairs]).mean()
+
     return {
         "G_A": squared(net("D_A", fake_b), 1),
         "G_B": squared(net("D_B", fake_a), 1),
-        "feature_A": 10 * (phi(fake_b) - phi(a)).abs().mean(),
-        "feature_B": 10 * (phi(fake_a) - phi(b)).abs().mean(),
+        "feature_A": 10 * share(a, fake_b),
+        "feature_B": 10 * share(b, fake_a),
     }, {"D_A": half(net, "D_A", b, fake_b), "D_B": half(net, "D_B", a, fake_a)}
 
 
@@ -318,7 +331,7 @@ def test_the_latent_search_takes_each_image_by_itself_and_leaves_no_trace() -> N
     for name, parameter in model.named_parameters():
         assert parameter.grad is None
         assert torch.equal(parameter, before[name])
-    with pytest.raises(ValueError, match="renders images of 32x32, not 24x24"):
+    with pytest.raises(UserError, match="renders images of 32x32, not 24x24"):
         search(torch.zeros(1, 3, 24, 24))
 
 
@@ -359,16 +372,32 @@ def test_a_resumed_step_goes_on_as_if_nothing_had_happened(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["bigan", "cogan", "pix2pix", "simgan"])
-def test_a_gradient_penalty_reaches_the_discriminators_of_every_method(case: str) -> None:
-    plain, penalised = (step_of(without(CASES[case], gan_loss=loss), torch.float32) for loss in ("hinge", "wgan-gp"))
-    A, B = (image.float() for image in images())
-    for step in (plain, penalised):
-        step(A, B)
-    for name in penalised.method.judged:
-        decisions = penalised.draw(2)
-        assert decisions.mixes is not None
-        assert len(decisions.mixes) == len(penalised.method.judged)
-        assert all(p.grad is not None for p in penalised.leaves[name])
+def test_a_gradient_penalty_is_added_to_what_each_discriminator_judges(case: str) -> None:
+    """Gulrajani et al. 2017, eq. 3, written out; discriminators that would be fused run on the plain operators."""
+    config = without(replace(CASES[case], networks=replace(BASE.networks, impl="auto")), gan_loss="wgan-gp")
+    A, B = images()
+    step, plain = step_of(config), step_of(config)
+    decisions = step.draw(2)
+    assert decisions.mixes is not None
+    losses = step.update(A, B, decisions)
+    judged = step.method.judged
+    assert len(decisions.mixes) == len(judged)
+
+    shown: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for direction in DIRECTIONS:
+            source, target = (A, B) if direction.suffix == "A" else (B, A)
+            made = Source(source, target, torch.float64, decisions.latents)
+            shown[direction.suffix] = plain.method.generate(plain.forward, direction, made).shown
+    for judgement, mix in zip(plain.method.judgements(A, B, shown["B"], shown["A"]), decisions.mixes, strict=True):
+        network = plain.method.judge(plain.forward, judgement.name)
+        mixed = (mix * judgement.real + (1 - mix) * judgement.fake).requires_grad_()
+        (slope,) = torch.autograd.grad(network(mixed).sum(), mixed, create_graph=True)
+        penalty = 10 * ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean() / 2
+        expected = (network(judgement.fake).mean() - network(judgement.real).mean()) / 2 + penalty
+        torch.testing.assert_close(losses[judgement.name], expected.detach(), rtol=1e-6, atol=1e-9)
+    for name in step.method.discriminators:
+        assert getattr(step.model.get_submodule(name), "impl", "reference") == "reference"
 
 
 @pytest.mark.parametrize(
@@ -380,6 +409,7 @@ def test_a_gradient_penalty_reaches_the_discriminators_of_every_method(case: str
         ({"lambda_gan": 0.0, "lambda_cycle": 0.0, "lambda_identity": 0.0}, "cycle consistency alone"),
         ({"lambda_gan": 0.0, "cycle_from": "A"}, "cycle consistency alone"),
         ({"lambda_cycle": 0.0, "lambda_identity": 0.0, "cycle_from": "B"}, "cycle_from B has no effect"),
+        ({"method": "simgan", "cycle_from": "A"}, "cycle_from A has no effect"),
         ({"method": "wgan"}, "method must be one of cyclegan, simgan"),
         ({"lambda_gan": -1.0}, "lambda_gan must not be negative"),
     ],
@@ -395,14 +425,29 @@ def test_a_method_brings_its_own_settings_and_drops_those_of_another() -> None:
     paired = of_method(from_task, "pix2pix").loss
     assert (paired.method, paired.pool_size, paired.lambda_paired) == ("pix2pix", 0, 100.0)
     assert of_method(from_task, "simgan").loss.pool_size == 7
+    assert of_method(of_method(from_task, "pix2pix"), "bigan").loss.pool_size == 50
     names: tuple[MethodName, ...] = ("simgan", "feature-loss", "bigan", "cogan", "pix2pix")
     for name in names:
         assert of_method(from_task, name).loss.lambda_cycle == 10.0
 
 
-def test_a_cogan_needs_images_of_one_size() -> None:
+def test_what_cannot_work_together_is_refused() -> None:
     with pytest.raises(ValueError, match="cogan renders images of one size"):
         replace(CASES["cogan"], data=DataConfig(preprocess="none"))
+    unet = replace(BASE.networks, generator="unet_128")
+    with pytest.raises(ValueError, match="crop_size must be a multiple of 128"):
+        replace(BASE, networks=unet)
+    with pytest.raises(ValueError, match="a U-Net halves sides"):
+        replace(BASE, networks=unet, data=DataConfig(preprocess="none", crop_size=128))
+    with pytest.raises(ValueError, match="batch norm takes the statistics"):
+        replace(
+            BASE,
+            networks=replace(unet, norm="batch"),
+            data=DataConfig(load_size=128, crop_size=128, batch_size=2),
+            optimizer=OptimizerConfig(accumulate=2),
+        )
+    with pytest.raises(ValueError, match="options of a U-Net"):
+        NetworkConfig(dropout=True)
 
 
 def test_moving_averages_follow_every_generator() -> None:
@@ -416,3 +461,79 @@ def test_moving_averages_follow_every_generator() -> None:
             newest = step.model.get_submodule(name).get_parameter(key)
             expected = start[f"{name}.{key}"] + weight * (newest - start[f"{name}.{key}"])
             np.testing.assert_allclose(average.detach().numpy(), expected.detach().numpy(), rtol=1e-5, atol=1e-7)
+
+
+# --- as commands ---------------------------------------------------------------------------------------------------
+
+
+def run(data: Path, runs: Path, method: str, *flags: str) -> list[str]:
+    return ["--data", str(data), "--runs", str(runs), "--name", method, "--method", method, *TINY, *flags]
+
+
+@pytest.fixture
+def short_rotations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cyclegan_fast.feature_network.RotationTraining", partial(RotationTraining, steps=2))
+
+
+@pytest.mark.usefixtures("short_rotations")
+def test_a_run_of_the_feature_loss_says_its_network_and_goes_on_with_no_other(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = run(folder, tmp_path / "runs", "feature-loss", "--max-steps", "4", "--checkpoint-every", "2")
+    kept = tmp_path / "runs" / "feature-loss" / "features.pt"
+
+    def broken(*_: object, **__: object) -> None:
+        raise UserError("what stops a run before its first step")
+
+    with monkeypatch.context() as patch:  # after the network was trained: the same command goes on
+        patch.setattr("cyclegan_fast.train.Training.train", broken)
+        assert train.main(arguments) == 2
+    written = kept.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr("cyclegan_fast.train.Training.conclude", broken)
+        assert train.main(arguments) == 2
+    assert kept.stat().st_mtime_ns == written
+    assert "note: relu4_2 of a small VGG of 16-32-64-128 channels" in capfd.readouterr().out
+    other = [*arguments, "--feature-network", str(kept)]
+    assert train.main(other) == 2
+    assert "another configuration" in capfd.readouterr().err
+    state = torch.load(kept, weights_only=True)
+    weights = state["rotation_network"]
+    weights[next(iter(weights))] += 1e-3
+    torch.save(state, kept)
+    assert train.main(arguments) == 2
+    assert "was trained with another network in its loss" in capfd.readouterr().err
+
+
+def test_a_cogan_is_evaluated_by_its_search_and_nothing_else_translates_with_it(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(run(folder, tmp_path / "runs", "cogan", "--max-steps", "2", "--ema", "0.5")) == 0
+    path = tmp_path / "runs" / "cogan"
+    assert evaluate.main(["--checkpoint", str(path), "--metrics", "reconstruction"]) == 0
+    assert "reconstructed, G_B(G_A(A)) against A" in capfd.readouterr().out
+    assert evaluate.main(["--checkpoint", str(path), "--size", "36"]) == 2
+    assert "renders images of 32x32, not 36x36" in capfd.readouterr().err
+    with pytest.raises(UserError, match="is a CoGAN, whose generators take a latent code"):
+        checkpoint.load_generator(path, "a2b", [])
+    (translator, *_), _ = checkpoint.load_translators(path, ("a2b", "b2a"), [])
+    state = checkpoint.load(path / "checkpoints" / "last.pt")["model"]
+    for name, network in (("G_shared", translator.trunk), ("G_B", translator.source), ("G_A", translator.target)):
+        for key, value in network.state_dict().items():
+            assert torch.equal(value, state[f"{name}_ema.{key}"])
+
+
+def test_pix2pix_with_its_own_networks_trains_from_pairs_and_translates(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    data = tmp_path / "facades" / "train"
+    data.mkdir(parents=True)
+    for index in range(3):
+        pixels = random.integers(0, 256, (128, 256, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(data / f"{index}.png")
+    flags = ["--generator", "unet_128", "--norm", "batch", "--dropout", "--ngf", "2", "--ndf", "2", "--max-steps", "2"]
+    arguments = ["--data", str(data.parent), "--runs", str(tmp_path / "runs"), "--name", "x", "--method", "pix2pix"]
+    assert train.main([*arguments, *flags, "--load-size", "128", "--crop-size", "128"]) == 0
+    network = checkpoint.load_generator(tmp_path / "runs" / "x", "b2a", []).network
+    with torch.no_grad():
+        one, two = (network.eval()(torch.zeros(1, 3, 128, 128)) for _ in range(2))
+    assert torch.equal(one, two)

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.batch import Batch
-from cyclegan_fast.config import Config, CudaGraph, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, RunConfig
+from cyclegan_fast.config import (
+    Config,
+    CudaGraph,
+    DataConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+    of_method,
+)
 from cyclegan_fast.cuda_graph import MOST_SHAPES, WARM_UP, GraphedFunction, Inputs, Outputs, reason_against_a_graph
 from cyclegan_fast.engine import Engine
 from cyclegan_fast.errors import UserError
@@ -74,6 +83,13 @@ CASES = {
         torch.float32,
     ),
     "gradient penalty": (Config(loss=LossConfig(gan_loss="wgan-gp")), torch.float32),
+    "bigan": (of_method(Config(), "bigan"), torch.float32),
+    "cogan, gradient penalty": (of_method(Config(loss=LossConfig(gan_loss="wgan-gp")), "cogan"), torch.float32),
+    "pix2pix, two parts": (
+        replace(of_method(Config(data=DataConfig(batch_size=2)), "pix2pix"), optimizer=OptimizerConfig(accumulate=2)),
+        torch.float32,
+    ),
+    "cycle alone": (Config(loss=LossConfig(lambda_gan=0.0)), torch.float32),
     "no pool, no identity loss": (Config(loss=LossConfig(pool_size=0, lambda_identity=0)), torch.float32),
 }
 

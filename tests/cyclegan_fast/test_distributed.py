@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ CASES = {
     "no pool": Case(loss=LossConfig(pool_size=0)),
     "scripted pool": Case(loss=LossConfig(pool_size=4), is_scripted=True),
     "moving average": Case(loss=LossConfig(pool_size=0), optimizer=OptimizerConfig(ema=0.5)),
+    "bigan": Case(loss=LossConfig(method="bigan", pool_size=0), steps=4),
+    "pix2pix": Case(loss=LossConfig(method="pix2pix", pool_size=0), steps=4),
     "bfloat16": Case(loss=LossConfig(pool_size=0), dtype=torch.bfloat16, steps=1),
 }
 
@@ -85,7 +87,7 @@ CASES = {
 def step_of(case: Case, ranks: Ranks) -> TrainingStep:
     torch.manual_seed(5 + ranks.index)  # ranks begin with the first one's weights, whatever their own
     size = case.loss.pool_size // ranks.count
-    config = Config(networks=NETWORKS, loss=LossConfig(pool_size=size), optimizer=case.optimizer)
+    config = Config(networks=NETWORKS, loss=replace(case.loss, pool_size=size), optimizer=case.optimizer)
     kept_in = torch.float64 if case.dtype == torch.float64 else torch.float32
     source = Scripted(None if ranks.count == 1 else ranks.index) if case.is_scripted else None
     return TrainingStep(Model(config).to(kept_in), config, case.dtype, source, ranks)

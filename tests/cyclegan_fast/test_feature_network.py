@@ -111,8 +111,9 @@ def test_it_is_frozen_and_gradients_reach_the_translation_only(tmp_path: Path) -
     assert image.grad is None
     assert translation.grad is not None
     assert translation.grad.abs().sum() > 0
-    expected = np.abs(network(image).detach().numpy() - network(translation).detach().numpy()).mean(dtype=np.float64)
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    of_image, of_translation = (network(x).detach().numpy().astype(np.float64) for x in (image, translation))
+    shares = [np.abs(y - x).mean() / np.abs(x).mean() for x, y in zip(of_image, of_translation, strict=True)]
+    assert loss.item() == pytest.approx(np.mean(shares), rel=1e-6)
     assert feature_loss(network, image, image).item() == 0
 
 
@@ -137,6 +138,26 @@ def test_low_precision_features_give_a_loss_in_float32(tmp_path: Path) -> None:
     assert loss.dtype == torch.float32
     exact = feature_loss(made(tmp_path / "features.pt").network, image, translation)
     assert loss.item() == pytest.approx(exact.item(), rel=0.05)
+
+
+def test_a_network_that_another_run_trained_is_used_where_it_is_given(tmp_path: Path) -> None:
+    trained = made(tmp_path / "features.pt")
+    others = landscapes(3, 50), landscapes(3, 51)
+    given = feature_network(
+        tmp_path / "features.pt",
+        images=others,
+        size=32,
+        seed=9,
+        device=CPU,
+        dtype=torch.float32,
+        keep_as=tmp_path / "unused.pt",
+    )
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(given.network(images), trained.network(images))
+    assert (given.digest, given.description) == (trained.digest, trained.description)
+    assert not (tmp_path / "unused.pt").exists()
+    (tmp_path / "features.pt").unlink()
+    assert made(tmp_path / "features.pt", seed=1).digest != given.digest
 
 
 def test_a_file_of_vgg_16_is_used_where_it_is_given(tmp_path: Path) -> None:
@@ -217,7 +238,10 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
 
 def test_the_module_of_the_loss_knows_no_state() -> None:
     """Any function of images will do as the network."""
-    image, translation = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
+    image, translation = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.75, requires_grad=True)
     loss = feature_loss(nn.Identity(), image, translation)
     assert loss.item() == 0.5
+    for scale in (1e-3, 1e3):  # of a network's activations does not matter
+        assert feature_loss(lambda x, scale=scale: scale * x, image, translation).item() == pytest.approx(0.5)
+    assert feature_loss(torch.relu, -image, -translation).item() == 0  # nor does a network that sees nothing
     assert origin_of(DOMAINS, 32, TINY, 0) == origin_of(DOMAINS, 32, TINY, 0)
