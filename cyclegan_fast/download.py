@@ -237,8 +237,9 @@ def _is_generator_there(target: Path, command: CommandLine) -> bool:
 
 def _describe_generator(path: Path) -> str:
     """What a file of the original implementation holds; raises UserError where it is no generator."""
-    from cyclegan_fast.checkpoint import from_original, generator_from, load
+    from cyclegan_fast.checkpoint import from_original, load
     from cyclegan_fast.networks import ResnetGenerator
+    from cyclegan_fast.trained import generator_from
 
     network = generator_from(from_original(load(path)), str(path))
     if isinstance(network, ResnetGenerator):

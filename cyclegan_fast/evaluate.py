@@ -93,9 +93,9 @@ class Subject:
         import torch
         from torch import nn
 
-        from cyclegan_fast.checkpoint import load_translators
         from cyclegan_fast.device import choose_device, working_dtype
         from cyclegan_fast.domains import open_test_sets
+        from cyclegan_fast.trained import load_translators
 
         self.what = what
         self.notes: list[str] = []
@@ -111,7 +111,9 @@ class Subject:
         for direction, (network, _, _) in zip(directions if self.config else (what.direction,), loaded, strict=True):
             placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
             self.generators[direction] = placed.eval().requires_grad_(False)
-        self.size = checked_size(what.size, self.config, self.path, loaded[0].network.multiple)
+        multiple = loaded[0].network.multiple
+        assert isinstance(multiple, int)
+        self.size = checked_size(what.size, self.config, self.path, multiple)
         self.data = what.data or self._trained_on()
         trained = self.config.get("data", {})
         pairs = pairs or (trained.get("pairs", "auto") if what.data is None else "auto")

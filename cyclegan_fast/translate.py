@@ -298,8 +298,8 @@ def translate(command: CommandLine) -> int:
     jobs = plan(options)
     checkpoint = command.checkpoint or newest_run(RUNS)
 
-    from cyclegan_fast.checkpoint import load_generator
     from cyclegan_fast.device import choose_device, describe, working_dtype
+    from cyclegan_fast.trained import load_generator
 
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")

@@ -37,14 +37,14 @@ def load_sources(checkpoint: Path | None, directions: Directions, warnings: list
     """The generators of a run in each direction asked for, or the one of a bare weights file.
 
     Args:
-        checkpoint: as for `cyclegan_fast.checkpoint.load_generators`; None is the newest run under runs/.
+        checkpoint: as for `cyclegan_fast.trained.load_generators`; None is the newest run under runs/.
         directions: bare weights have only one, and "both" means that one.
         warnings: damaged checkpoints that were passed over are appended.
 
     Raises UserError where there is none, where it is no ResNet generator, and for weights that are not finite.
     """
-    from cyclegan_fast.checkpoint import load_generators
     from cyclegan_fast.networks import ResnetGenerator
+    from cyclegan_fast.trained import load_generators
 
     path = checkpoint or newest_run(RUNS)
     sources: list[Source] = []

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from cyclegan_fast import evaluation
-from cyclegan_fast.checkpoint import load_translators
 from cyclegan_fast.cityscapes import VOID, Labels, find_training_labels
 from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.device import describe, name_of, working_dtype
@@ -24,6 +23,7 @@ from cyclegan_fast.run_folder import RESULTS
 from cyclegan_fast.score_table import Score
 from cyclegan_fast.segmentation import SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.segmentation_scores import Counts, confusion_matrix
+from cyclegan_fast.trained import load_translators
 from cyclegan_fast.version import __version__
 
 SHOWN = 4

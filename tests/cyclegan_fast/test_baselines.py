@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclegan_fast import checkpoint, evaluate, train
+from cyclegan_fast import checkpoint, evaluate, train, trained
 from cyclegan_fast.baselines.cogan import LATENT, CoGan, LatentSearch
 from cyclegan_fast.baselines.feature_loss import FeatureLoss
 from cyclegan_fast.config import Config, DataConfig, LossConfig, MethodName, NetworkConfig, OptimizerConfig, of_method
@@ -515,8 +515,8 @@ def test_a_cogan_is_evaluated_by_its_search_and_nothing_else_translates_with_it(
     assert evaluate.main(["--checkpoint", str(path), "--size", "36"]) == 2
     assert "renders images of 32x32, not 36x36" in capfd.readouterr().err
     with pytest.raises(UserError, match="is a CoGAN, whose generators take a latent code"):
-        checkpoint.load_generator(path, "a2b", [])
-    (translator, *_), _ = checkpoint.load_translators(path, ("a2b", "b2a"), [])
+        trained.load_generator(path, "a2b", [])
+    (translator, *_), _ = trained.load_translators(path, ("a2b", "b2a"), [])
     state = checkpoint.load(path / "checkpoints" / "last.pt")["model"]
     for name, network in (("G_shared", translator.trunk), ("G_B", translator.source), ("G_A", translator.target)):
         for key, value in network.state_dict().items():
@@ -533,7 +533,7 @@ def test_pix2pix_with_its_own_networks_trains_from_pairs_and_translates(tmp_path
     flags = ["--generator", "unet_128", "--norm", "batch", "--dropout", "--ngf", "2", "--ndf", "2", "--max-steps", "2"]
     arguments = ["--data", str(data.parent), "--runs", str(tmp_path / "runs"), "--name", "x", "--method", "pix2pix"]
     assert train.main([*arguments, *flags, "--load-size", "128", "--crop-size", "128"]) == 0
-    network = checkpoint.load_generator(tmp_path / "runs" / "x", "b2a", []).network
+    network = trained.load_generator(tmp_path / "runs" / "x", "b2a", []).network
     with torch.no_grad():
         one, two = (network.eval()(torch.zeros(1, 3, 128, 128)) for _ in range(2))
     assert torch.equal(one, two)

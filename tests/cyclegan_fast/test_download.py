@@ -31,9 +31,10 @@ import torch
 from PIL import Image
 
 from cyclegan_fast import archive, fetch, published
-from cyclegan_fast.checkpoint import load_generator, to_original
+from cyclegan_fast.checkpoint import to_original
 from cyclegan_fast.download import CommandLine, main
 from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.trained import load_generator
 
 ZIP = "/datasets/horse2zebra.zip"
 PTH = "/pretrained_models/horse2zebra.pth"

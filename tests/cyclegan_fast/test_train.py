@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from cyclegan_fast import checkpoint, sample_photos, settings, train
+from cyclegan_fast import checkpoint, sample_photos, settings, train, trained
 from cyclegan_fast.distributed import Ranks
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage
@@ -319,7 +319,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"head\.weight is \(3, 5, 7, 7\) instead of \(3, 4, 7, 7\); up\.1\.bias is missing"
     ):
-        checkpoint.generator_from(state, "x.pt")
+        trained.generator_from(state, "x.pt")
 
 
 def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
