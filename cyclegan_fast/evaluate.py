@@ -25,7 +25,7 @@ class What:
     """a run's folder, a .pt file of one (such as checkpoints/best.pt), or bare weights of one generator; by default the
     newest of runs/"""
     data: Path | None = None
-    """folder with testA and testB, or with test/ (or val/) and A and B side by side, or Cityscapes as its archives
+    """folder with testA and testB, or with train/ and test/ (or val/) side by side, or Cityscapes as its archives
     unpack; by default what the run was trained on"""
     direction: Direction = "a2b"
     """what bare weights translate; a run has generators for both directions"""

@@ -27,7 +27,7 @@ class SegmentationFeatures(nn.Module):
         return coarsest.mean(dim=(2, 3))
 
 
-def feature_network(given: str, device: torch.device) -> nn.Module:
+def distance_network(given: str, device: torch.device) -> nn.Module:
     """A function of uint8 [N, 3, H, W] to features [N, F].
 
     Args:

@@ -20,6 +20,7 @@ from cyclegan_fast.image_folder import Images
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.translator import Direction as Way
 from cyclegan_fast.unet import UnetGenerator
+from kernels import Impl
 
 Network = Callable[[Tensor], Tensor]
 Forward = Mapping[str, Network]
@@ -146,10 +147,12 @@ class Method(ABC):
         )
 
     def new_discriminator(self, channels: int = 3) -> nn.Module:
-        networks = self.config.networks
-        # The gradient penalty needs second derivatives, which only the plain operators have.
-        impl = "reference" if self.config.loss.gan_loss == "wgan-gp" else networks.impl
-        return PatchDiscriminator(width=networks.ndf, impl=impl, channels=channels)
+        return PatchDiscriminator(width=self.config.networks.ndf, impl=self.discriminator_impl, channels=channels)
+
+    @property
+    def discriminator_impl(self) -> Impl:
+        """The gradient penalty needs second derivatives, which only the plain operators have."""
+        return "reference" if self.config.loss.gan_loss == "wgan-gp" else self.config.networks.impl
 
     def translator(self, networks: Mapping[str, nn.Module], way: Way) -> nn.Module:
         """What translates images, made of trained networks by their names."""

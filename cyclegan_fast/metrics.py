@@ -408,7 +408,7 @@ class MetricMaker:
         self.title = "Inception-v3" if feature_source == features.INCEPTION else Path(feature_source).name
         self.real_features: dict[str, Tensor] = {}
         if self.distances:
-            self.network = features.feature_network(feature_source, device)
+            self.network = features.distance_network(feature_source, device)
             self._check_enough(count)
         self.lpips = features.lpips_network(device) if "lpips" in names else None
         self.judge: segmentation.SegmentationNetwork | None = None

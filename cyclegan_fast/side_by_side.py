@@ -13,11 +13,9 @@ TESTING = ("test", "val")
 
 
 def is_side_by_side(root: Path) -> bool:
-    """Whether `root` has images in train/, test/ or val/, and no folder of one domain, which would count instead."""
+    """Whether `root` has images in train/, and no folder of a domain of its own: where it has one, that counts."""
     domains = (root / f"{split}{domain}" for split in ("train", "test") for domain in HALVES)
-    if any(folder.is_dir() for folder in domains):
-        return False
-    return any(has_images(root / name) for name in (TRAINING, *TESTING))
+    return not any(folder.is_dir() for folder in domains) and has_images(root / TRAINING)
 
 
 def testing_folder(root: Path) -> Path:

@@ -134,14 +134,13 @@ class CoGan(Method):
     def networks(self) -> dict[str, nn.Module]:
         options: NetworkConfig = self.config.networks
         side, impl = self.config.data.crop_size, options.impl
-        judge_impl: Impl = "reference" if self.config.loss.gan_loss == "wgan-gp" else impl
         return {
             "G_shared": SharedTrunk(side, options.ngf, impl),
             "G_A": DomainHead(side, options.ngf, impl),
             "G_B": DomainHead(side, options.ngf, impl),
-            "D_A": DomainStem(options.ndf, judge_impl),
-            "D_B": DomainStem(options.ndf, judge_impl),
-            "D_shared": SharedJudge(options.ndf, judge_impl),
+            "D_A": DomainStem(options.ndf, self.discriminator_impl),
+            "D_B": DomainStem(options.ndf, self.discriminator_impl),
+            "D_shared": SharedJudge(options.ndf, self.discriminator_impl),
         }
 
     def translator(self, networks: Mapping[str, nn.Module], way: Way) -> "LatentSearch":

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, METHODS, Figures, RowName
+from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, ROWS, Figures, RowName
 
 OURS: RowName = "cyclegan"
 Values = Mapping[RowName, Mapping[int, dict[str, float]]]
@@ -80,7 +80,7 @@ def leads(values: Values, paper: Mapping[RowName, Figures], measure: str) -> lis
 
 def papers_figures(group: str, direction: str) -> dict[RowName, Figures]:
     """The paper's figures of one table, by row."""
-    return {row: METHODS[row].paper[direction] for row in GROUPS[group] if direction in METHODS[row].paper}
+    return {row: ROWS[row].paper[direction] for row in GROUPS[group] if direction in ROWS[row].paper}
 
 
 def spread(values: Sequence[float]) -> str:

@@ -54,7 +54,7 @@ BOTH = frozenset({"b2a", "a2b"})
 
 # Table 3 (photo -> labels) is repeated by two summaries of the paper. Of table 4 one has all rows but GAN + backward,
 # of table 5 all but cycle alone and GAN + forward. None was found that repeats table 2 for the other unpaired methods.
-METHODS: dict[RowName, Row] = {
+ROWS: dict[RowName, Row] = {
     "cogan": Row(
         "CoGAN",
         "cogan",
@@ -122,7 +122,7 @@ METHODS: dict[RowName, Row] = {
     "cyclegan-identity": Row("CycleGAN with identity loss 0.5", "cyclegan", {"lambda_identity": 0.5}),
 }
 
-DEFAULT: tuple[RowName, ...] = tuple(name for name in METHODS if name != "cyclegan-identity")
+DEFAULT: tuple[RowName, ...] = tuple(name for name in ROWS if name != "cyclegan-identity")
 
 GROUPS: dict[str, tuple[RowName, ...]] = {
     "methods": ("cogan", "bigan", "simgan", "feature-loss", "cyclegan", "cyclegan-identity", "pix2pix"),

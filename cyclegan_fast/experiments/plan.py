@@ -22,7 +22,7 @@ from cyclegan_fast.config import (
     RunConfig,
     of_method,
 )
-from cyclegan_fast.experiments.paper_tables import DEFAULT, METHODS, RowName
+from cyclegan_fast.experiments.paper_tables import DEFAULT, ROWS, RowName
 
 PROGRAM = "python -m cyclegan_fast.experiments"
 PAPERS_EPOCHS = 200
@@ -185,7 +185,7 @@ def schedule(steps: int | None, steps_per_epoch: int) -> tuple[int, int, int]:
 
 def config_of(plan: Tables, method: RowName, seed: int, steps_per_epoch: int) -> Config:
     """The configuration of a run: what the plan has for all, and by which the row differs."""
-    settings, row = plan.settings, METHODS[method]
+    settings, row = plan.settings, ROWS[method]
     epochs, decay_epochs, steps = schedule(settings.steps, steps_per_epoch)
     common = Config(
         data=DataConfig(

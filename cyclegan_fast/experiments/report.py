@@ -10,7 +10,7 @@ from PIL import Image
 
 from cyclegan_fast.evaluation_sheet import Column, sheet
 from cyclegan_fast.experiments.agreement import Lead, Values, leads, order, papers_figures, spread
-from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, METHODS, NUMBERS, WAYS, RowName
+from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, NUMBERS, ROWS, WAYS, RowName
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json, read_json
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.pixels import Pixels
@@ -76,7 +76,7 @@ def as_dict(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> dict[str,
                 row: {str(seed): or_null(means) for seed, means in seeds.items()} for row, seeds in values.items()
             },
             "paper": {row: dict(zip(MEASURES, figures, strict=True)) for row, figures in paper.items()},
-            "confirmed": [row for row in paper if direction in METHODS[row].confirmed],
+            "confirmed": [row for row in paper if direction in ROWS[row].confirmed],
             "order": [asdict(order(values, paper, measure)) for measure in MEASURES],
             "leads": [
                 {**asdict(lead), "agrees": lead.agrees}
@@ -120,7 +120,7 @@ def markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
         for direction in WAYS:
             if values_of(runs, group, direction):
                 parts += table_section(group, direction, reference, runs)
-    missing = [METHODS[row].title for row in METHODS if row not in runs and METHODS[row].paper]
+    missing = [ROWS[row].title for row in ROWS if row not in runs and ROWS[row].paper]
     parts += [f"Not run: {', '.join(missing)}."] if missing else []
     parts += ["![The same test views through every method](report.jpg)", "## Time", times(runs)]
     settings = {**plan, "data": Path(plan["data"]).name}
@@ -139,10 +139,10 @@ def table_section(group: str, direction: str, reference: Scored, runs: Runs) -> 
     rows = []
     for row, seeds in values.items():
         figures = [f"{figure:.2f}" for figure in paper[row]] if row in paper else ["-"] * 3
-        if direction in METHODS[row].confirmed:
+        if direction in ROWS[row].confirmed:
             figures = [f"{figure} *" for figure in figures]
         cells = [spread([means[measure] for means in seeds.values()]) for measure in MEASURES]
-        rows.append([METHODS[row].title, str(len(seeds)), *cells, *figures])
+        rows.append([ROWS[row].title, str(len(seeds)), *cells, *figures])
     for kind, title in REFERENCES.items():
         if kind.startswith(direction) and kind in reference.matrices:
             means = reference.means(kind)
@@ -168,7 +168,7 @@ def agreement_section(values: Values, direction: str, group: str) -> list[str]:
             by_row.setdefault(lead.over, []).append(lead)
     if not by_row:
         return []
-    rows = [[METHODS[row].title, *map(in_words, found)] for row, found in by_row.items()]
+    rows = [[ROWS[row].title, *map(in_words, found)] for row, found in by_row.items()]
     columns = ["CycleGAN ahead of", *(METRICS[measure].title for measure in MEASURES)]
     return [f"Order: {'; '.join(sentences)}.", _table(columns, rows)]
 
@@ -182,7 +182,7 @@ def in_words(lead: Lead) -> str:
 def times(runs: Runs) -> str:
     rows = [
         [
-            METHODS[row].title,
+            ROWS[row].title,
             ", ".join(f"{scored.facts['training_s']:.0f}" for scored in seeds.values()),
             ", ".join(f"{scored.facts['step_ms']:.1f}" for scored in seeds.values()),
             f"{next(iter(seeds.values())).facts['steps']}",
@@ -204,7 +204,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def picture(reference: Scored, runs: Runs) -> Pixels:
     """The same test views through the first seed of every row: columns of both directions, labels -> photo first."""
     first = {row: next(iter(seeds.values())) for row, seeds in runs.items()}
-    titles = ["input", *(METHODS[row].title for row in first), "truth"]
+    titles = ["input", *(ROWS[row].title for row in first), "truth"]
     columns: list[Column] = []
     for direction, way in WAYS.items():
         inputs = reference.pictures[direction]

@@ -11,7 +11,7 @@ import numpy as np
 from cyclegan_fast import config as configuration
 from cyclegan_fast.config import Config, from_dict, to_dict
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.experiments.paper_tables import METHODS, RowName
+from cyclegan_fast.experiments.paper_tables import ROWS, RowName
 from cyclegan_fast.experiments.plan import Tables, run_name
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
@@ -120,9 +120,9 @@ class Store:
             )
 
     def all_runs(self) -> dict[RowName, dict[int, Scored]]:
-        """By method and seed every run that has been scored, in the order of METHODS."""
+        """By method and seed every run that has been scored, in the order of ROWS."""
         found: dict[RowName, dict[int, Scored]] = {}
-        for method in METHODS:
+        for method in ROWS:
             names = {path.stem.removeprefix(f"{method}-seed") for path in self.scores.glob(f"{method}-seed*.json")}
             for seed in sorted(int(name) for name in names if name.isdecimal()):
                 scored = self.load_run(method, seed)

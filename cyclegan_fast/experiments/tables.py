@@ -6,13 +6,13 @@ from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.data import check_data
 from cyclegan_fast.device import choose_device
 from cyclegan_fast.errors import INTERRUPTED, UserError
-from cyclegan_fast.experiments.paper_tables import MEASURES, METHODS, WAYS, RowName
+from cyclegan_fast.experiments.paper_tables import MEASURES, ROWS, WAYS, RowName
 from cyclegan_fast.experiments.plan import Tables, config_of, run_name
 from cyclegan_fast.experiments.report import write_report
 from cyclegan_fast.experiments.scoring import Examination, prepare, test_images
 from cyclegan_fast.experiments.store import Scored, Store
 from cyclegan_fast.experiments.training import Diverged, train_run
-from cyclegan_fast.methods import METHODS as TRAINED
+from cyclegan_fast.methods import METHODS
 from cyclegan_fast.places import check_partners, training_places
 
 
@@ -56,7 +56,7 @@ def run_tables(plan: Tables) -> int:
 
 def config_of_run(plan: Tables, method: RowName, seed: int) -> Config:
     """See `config_of`; raises UserError for settings that make no sense together, and for pairs that are not there."""
-    paired = TRAINED[METHODS[method].method].needs_pairs
+    paired = METHODS[ROWS[method].method].needs_pairs
     A, B = training_places(plan.data.resolve(), paired=paired)
     if paired:
         check_partners(A, B)

@@ -18,7 +18,7 @@ from cyclegan_fast.checkpoint import load
 from cyclegan_fast.config import Config
 from cyclegan_fast.experiments.__main__ import main
 from cyclegan_fast.experiments.agreement import leads, order
-from cyclegan_fast.experiments.paper_tables import DEFAULT, GROUPS, METHODS, RowName
+from cyclegan_fast.experiments.paper_tables import DEFAULT, GROUPS, ROWS, RowName
 from cyclegan_fast.experiments.plan import PRESETS, Tables, config_of, schedule
 from cyclegan_fast.experiments.report import REFERENCES, write_report
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, facts_of
@@ -206,18 +206,18 @@ def test_the_schedule_halves_the_epochs_and_ends_at_the_step_asked_for() -> None
 
 def test_rows_differ_in_their_losses_alone() -> None:
     plan = Tables(Path("data"), Path("out"), PRESETS["quick"])
-    configs = {row: config_of(plan, row, 3, 500) for row in METHODS}
+    configs = {row: config_of(plan, row, 3, 500) for row in ROWS}
     for config in configs.values():
         assert isinstance(config, Config)
         for section in ("data", "networks", "optimizer", "evaluation"):
             assert getattr(config, section) == getattr(configs["cyclegan"], section)
-    assert len({repr(config.loss) for config in configs.values()}) == len(METHODS)
+    assert len({repr(config.loss) for config in configs.values()}) == len(ROWS)
     assert {row for row, config in configs.items() if config.loss.pool_size != 50} == {"pix2pix"}
     # The forward cycle of the paper's X = labels is B -> A -> B.
     assert configs["gan-forward"].loss.cycle_from == "B"
     assert configs["gan-backward"].loss.cycle_from == "A"
-    assert {row for group in GROUPS.values() for row in group} == {*METHODS}
-    assert {*DEFAULT} == {row for row in METHODS if METHODS[row].paper}
+    assert {row for group in GROUPS.values() for row in group} == {*ROWS}
+    assert {*DEFAULT} == {row for row in ROWS if ROWS[row].paper}
 
 
 # --- reports of hand-made scores -----------------------------------------------------------------------------------

@@ -270,7 +270,7 @@ def test_weights_that_lie_where_they_should_are_used(monkeypatch: pytest.MonkeyP
         return Means()
 
     monkeypatch.setattr(fid, "NoTrainInceptionV3", build)
-    assert isinstance(features.feature_network("inception", CPU), Means)
+    assert isinstance(features.distance_network("inception", CPU), Means)
     assert asked["feature_extractor_weights_path"] == str(weights)
 
 
@@ -317,7 +317,7 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
         dynamic_shapes={"images": {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}},
     )
     torch.export.save(program, tmp_path / "means.pt2")
-    network = features.feature_network(str(tmp_path / "means.pt2"), CPU)
+    network = features.distance_network(str(tmp_path / "means.pt2"), CPU)
     pixels = torch.from_numpy(A).permute(0, 3, 1, 2)
     torch.testing.assert_close(network(pixels), Means()(pixels))
     distance = FeatureDistance(network, "means", ["kid"])
@@ -325,14 +325,14 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
     fixed = torch.export.export(Means(), (torch.zeros(2, 3, 8, 8, dtype=torch.uint8),))
     torch.export.save(fixed, tmp_path / "fixed.pt2")
     with pytest.raises(UserError, match=r"fixed does not take \[5, 3, 16, 16\] uint8 images"):
-        passed([FeatureDistance(features.feature_network(str(tmp_path / "fixed.pt2"), CPU), "fixed", ["fid"])])
+        passed([FeatureDistance(features.distance_network(str(tmp_path / "fixed.pt2"), CPU), "fixed", ["fid"])])
     with pytest.raises(UserError, match=r"gives \[5, 3, 16, 16\] for .* instead of features"):
         passed([FeatureDistance(nn.Identity(), "identity", ["fid"])])
     (tmp_path / "broken.pt2").write_bytes(b"no archive")
     with pytest.raises(UserError, match="not a program of"):
-        features.feature_network(str(tmp_path / "broken.pt2"), CPU)
+        features.distance_network(str(tmp_path / "broken.pt2"), CPU)
     with pytest.raises(UserError, match=r"--features nowhere\.pt: no such file"):
-        features.feature_network("nowhere.pt", CPU)
+        features.distance_network("nowhere.pt", CPU)
 
 
 def test_too_few_test_images_are_refused_before_anything_is_translated(tmp_path: Path) -> None:
