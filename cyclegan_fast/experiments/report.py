@@ -85,18 +85,27 @@ def as_dict(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> dict[str,
             ],
         }
     return {
-        "plan": plan,
+        "plan": {**plan, "data": Path(plan["data"]).name},
         "reference": {
             "facts": reference.facts,
             "scores": {kind: or_null(reference.means(kind)) for kind in reference.matrices},
         },
         "runs": {
-            row: {str(seed): {**scored.facts, "confusion": _lists(scored)} for seed, scored in seeds.items()}
+            row: {str(seed): {**portable(scored.facts), "confusion": _lists(scored)} for seed, scored in seeds.items()}
             for row, seeds in runs.items()
         },
         "tables": tables,
         "training_s": total_s(runs),
     }
+
+
+def portable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a run, without the places that it had on one machine."""
+    config = {name: dict(section) for name, section in facts["config"].items()}
+    config["data"]["data"] = Path(config["data"]["data"] or "").name
+    for section, name in (("data", "cache_dir"), ("run", "runs"), ("loss", "feature_network")):
+        config[section].pop(name, None)
+    return {**facts, "config": config}
 
 
 def _lists(scored: Scored) -> dict[str, Any]:
@@ -123,7 +132,7 @@ def markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
     missing = [ROWS[row].title for row in ROWS if row not in runs and ROWS[row].paper]
     parts += [f"Not run: {', '.join(missing)}."] if missing else []
     parts += ["![The same test views through every method](report.jpg)", "## Time", times(runs)]
-    settings = {**plan, "data": Path(plan["data"]).name}
+    settings = {**plan, "data": Path(plan["data"]).name}  # wherever it was
     parts += ["## Settings", _table(["setting", "value"], [[name, f"{settings[name]}"] for name in sorted(settings)])]
     made_on = sorted({f"{fact['device']}, {fact['dtype']}" for fact in facts})
     versions = sorted({f"{name} {version}" for fact in facts for name, version in fact["versions"].items()})

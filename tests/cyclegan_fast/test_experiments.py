@@ -82,6 +82,12 @@ def test_a_plan_runs_to_its_end(place: Path) -> None:
     assert (out / "report.jpg").stat().st_size < 600_000
 
 
+def test_a_report_names_no_place_of_the_machine_that_made_it(place: Path) -> None:
+    for name in ("report.md", "report.json"):
+        assert str(place) not in (place / "whole" / name).read_text()
+    assert content(place / "whole" / "report.json")["plan"]["data"] == "streets"
+
+
 def test_nothing_is_done_twice_and_the_report_has_the_same_bytes(place: Path) -> None:
     out = place / "whole"
     before = stamps(out)
