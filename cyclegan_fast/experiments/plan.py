@@ -116,7 +116,9 @@ class Tables:
     directions as `evaluate fcn` does.
 
         python -m cyclegan_fast.street_scenes streets --size 64
-        python -m cyclegan_fast.experiments tables --data streets --out tables --amp
+        python -m cyclegan_fast.experiments tables --data streets --out tables
+
+    The quick plan takes a little over an hour on two CPU cores; the others are for a GPU.
 
     OUT gets report.md, report.json and report.jpg; below it runs/ has an ordinary run for each row and seed, scores/
     what was read in its translations, segmentation.pt the network that reads. The same command continues what was
@@ -143,6 +145,9 @@ class Tables:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     segmentation: Path | None = None
     """file of a network that `evaluate fcn` trained, to read labels; by default one is trained and kept in OUT"""
+    feature_network: Path | None = None
+    """file of the network of the row feature-loss, VGG-16's weights (vgg16-397923af.pth of torchvision) or one that a
+    run trained; by default each of its runs trains its own"""
 
     def __post_init__(self) -> None:
         for name in ("methods", "seeds"):
@@ -216,4 +221,7 @@ def config_of(plan: Tables, method: RowName, seed: int, steps_per_epoch: int) ->
         evaluation=EvaluationConfig(metrics=(), evaluate_images=1),
     )
     own = of_method(common, row.method)
-    return replace(own, loss=replace(own.loss, **row.changes))
+    changes = dict(row.changes)
+    if row.method == "feature-loss":
+        changes["feature_network"] = plan.feature_network.resolve() if plan.feature_network else None
+    return replace(own, loss=replace(own.loss, **changes))

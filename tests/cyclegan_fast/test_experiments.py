@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,10 @@ def test_rows_differ_in_their_losses_alone() -> None:
     # The forward cycle of the paper's X = labels is B -> A -> B.
     assert configs["gan-forward"].loss.cycle_from == "B"
     assert configs["gan-backward"].loss.cycle_from == "A"
+    given = replace(plan, feature_network=Path("vgg16.pth"))
+    changed = {row for row in ROWS if config_of(given, row, 3, 500) != configs[row]}
+    assert changed == {"feature-loss"}
+    assert config_of(given, "feature-loss", 3, 500).loss.feature_network == Path("vgg16.pth").resolve()
     assert {row for group in GROUPS.values() for row in group} == {*ROWS}
     assert {*DEFAULT} == {row for row in ROWS if ROWS[row].paper}
 
