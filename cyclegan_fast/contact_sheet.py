@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from cyclegan_fast.images import UnreadableImage, read_image
 from cyclegan_fast.pixels import Pixels
 
+Item = TypeVar("Item")
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 MOST_PAIRS = 64
@@ -29,8 +31,7 @@ def draw_contact_sheet(
     Of many pairs, 64 are shown that spread evenly over all. The pair of a file that cannot be read, such as a
     translation from before that was damaged since, is left empty and named in `remarks`.
     """
-    many = len(pairs) > MOST_PAIRS
-    shown = [pairs[index * len(pairs) // MOST_PAIRS] for index in range(MOST_PAIRS)] if many else pairs
+    shown = spread(pairs, MOST_PAIRS)
     if not shown:
         return None
     columns = min(COLUMNS, len(shown))
@@ -40,7 +41,7 @@ def draw_contact_sheet(
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
-    title = "input | translation" + (f", {len(shown)} of {len(pairs)} images" if many else "")
+    title = "input | translation" + (f", {len(shown)} of {len(pairs)} images" if len(shown) < len(pairs) else "")
     draw.text((GAP, GAP), title, "black", font)
     common = Path(os.path.commonpath([target.parent for _, target in shown]))
     for index, ((_, target), pair) in enumerate(zip(shown, pool.map(_thumbnails, shown), strict=True)):
@@ -54,6 +55,12 @@ def draw_contact_sheet(
         caption = shortened(target.relative_to(common).as_posix(), font, pair_width)
         draw.text((left, top + THUMBNAIL + 2), caption, "black", font)
     return np.asarray(sheet)
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """All of them, or of more than `most` that many, which spread evenly."""
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def _thumbnails(pair: tuple[Path, Path]) -> tuple[Image.Image, Image.Image] | UnreadableImage:

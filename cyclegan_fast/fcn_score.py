@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cyclegan_fast import evaluation, segmentation
 from cyclegan_fast.cityscapes import CLASSES, Labels, colours_of, find_training_labels, nearest_labels
+from cyclegan_fast.contact_sheet import spread
 from cyclegan_fast.device import working_dtype
 from cyclegan_fast.domains import held_out_preparation, label_maps
 from cyclegan_fast.errors import UserError
@@ -219,8 +220,7 @@ def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
     A = subject.tests.A
     assert A is not None  # the test set is one of pairs
     assert A.truth is not None
-    count = min(SHOWN, len(A.images))
-    places = [index * len(A.images) // count for index in range(count)]
+    places = spread(range(len(A.images)), SHOWN)
     photographs, maps = (evaluation.stacked(images, places, subject.device) for images in (A.images, A.truth))
     rows = {"label map B": maps}
     if "b2a" in subject.generators:
@@ -233,7 +233,7 @@ def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
         rows |= {"G_A(A)": made, "nearest colours": drawn(nearest)}
     pictures = [as_pixels(images) for images in rows.values()]
     columns = [(caption(A.images, place), [row[index] for row in pictures]) for index, place in enumerate(places)]
-    return sheet(f"{subject.path}: {count} of {len(A.images)} test views", list(rows), columns)
+    return sheet(f"{subject.path}: {len(places)} of {len(A.images)} test views", list(rows), columns)
 
 
 def drawn(labels: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.unet import LEAST_HALVINGS
 
 StateDict = dict[str, Tensor]
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-_LEAST_HALVINGS = 5  # of the original's U-Nets
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ def _layout_of_original(keys: Iterable[str]) -> _Layout:
     keys = list(keys)
     halvings = max((key.count(".model") for key in keys if key.startswith("model.model.")), default=0)
     if halvings:
-        if halvings < _LEAST_HALVINGS:
+        if halvings < LEAST_HALVINGS:
             raise UserError(
                 f"not a U-Net generator of the original implementation: it halves {halvings} times, "
-                f"and those at least {_LEAST_HALVINGS} times"
+                f"and those at least {LEAST_HALVINGS} times"
             )
         return _unet_generator(halvings, has_batch_norm="model.model.0.bias" not in keys)
     convolutions = [match for key in keys if (match := re.fullmatch(r"model\.(\d+)\.conv_block\.(\d+)\.weight", key))]

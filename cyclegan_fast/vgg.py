@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast import checkpoint
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.losses import wide
 
 Depth = Literal[16, 19]
 Pooling = Literal["max", "average"]
@@ -93,8 +94,7 @@ def normalised(images: Tensor) -> Tensor:
     The constants are no tensors: these would be rounded where a network is cast to low precision, and copied to the
     device within a recorded CUDA graph.
     """
-    wide = images if images.dtype == torch.float64 else images.float()
-    channels = zip(wide.unbind(1), IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)
+    channels = zip(wide(images).unbind(1), IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)
     return torch.stack([(channel / 2 + (0.5 - mean)) / deviation for channel, mean, deviation in channels], 1)
 
 

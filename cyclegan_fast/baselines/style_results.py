@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from cyclegan_fast.contact_sheet import spread
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.images import UnreadableImage, read_image
@@ -75,11 +76,6 @@ def contact_sheet(jobs: Sequence[Job], styles: Sequence[Path], network: str) -> 
     rows = ["content", *labels, "result"]
     columns = [(job.source.name, [thumbnail(job.source), *middle, thumbnail(job.target)]) for job in shown_jobs]
     return sheet(f"Gatys et al. 2016; {network}", rows, columns)
-
-
-def spread(items: Sequence[Any], most: int) -> list[Any]:
-    count = min(most, len(items))
-    return [items[index * len(items) // count] for index in range(count)]
 
 
 def thumbnail(path: Path) -> Pixels:

@@ -79,33 +79,22 @@ class Settings:
             raise ValueError(f"--steps must be positive, got {self.steps}")
 
 
+_PAPER128 = Settings(
+    size=128,
+    load_size=143,
+    ngf=64,
+    ndf=64,
+    steps=None,
+    learning_rate=2e-4,
+    ema=0.0,
+    checkpoint_every=1000,
+    segmentation_epochs=60,
+    segmentation_width=32,
+)
 PRESETS: dict[Preset, Settings] = {
     "quick": Settings(),
-    "paper128": Settings(
-        size=128,
-        load_size=143,
-        ngf=64,
-        ndf=64,
-        steps=None,
-        learning_rate=2e-4,
-        ema=0.0,
-        checkpoint_every=1000,
-        segmentation_epochs=60,
-        segmentation_width=32,
-    ),
-    "paper256": Settings(
-        size=256,
-        load_size=286,
-        generator="resnet_9",
-        ngf=64,
-        ndf=64,
-        steps=None,
-        learning_rate=2e-4,
-        ema=0.0,
-        checkpoint_every=1000,
-        segmentation_epochs=60,
-        segmentation_width=32,
-    ),
+    "paper128": _PAPER128,
+    "paper256": replace(_PAPER128, size=256, load_size=286, generator="resnet_9"),
 }
 
 

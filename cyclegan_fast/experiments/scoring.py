@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from cyclegan_fast import evaluation
 from cyclegan_fast.cityscapes import VOID, Labels, find_training_labels
 from cyclegan_fast.config import Config, DataConfig
+from cyclegan_fast.contact_sheet import spread
 from cyclegan_fast.device import describe, name_of, working_dtype
 from cyclegan_fast.domains import TestSets, label_maps, open_test_sets
 from cyclegan_fast.evaluation import DIRECTIONS, OPPOSITE
@@ -24,6 +26,7 @@ from cyclegan_fast.score_table import Score
 from cyclegan_fast.segmentation import SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.segmentation_scores import Counts, confusion_matrix
 from cyclegan_fast.trained import load_translators
+from cyclegan_fast.translator import Direction
 from cyclegan_fast.version import __version__
 
 SHOWN = 4
@@ -60,8 +63,7 @@ class Examination:
 
     @property
     def places(self) -> list[int]:
-        shown = min(SHOWN, self.count)
-        return [index * self.count // shown for index in range(shown)]
+        return spread(range(self.count), SHOWN)
 
     def reference(self) -> Scored:
         """What is read in images that nobody translated, under "DIRECTION.KIND".
@@ -86,21 +88,16 @@ class Examination:
         return Scored(matrices, _stacked(sources), {"judge": self.judge, "images": self.count, **self._origin()})
 
     def score(self, config: Config) -> Scored:
-        """Translate with a finished run's generators, one direction after the other, and read."""
+        """Translate with a finished run's generators, and read."""
         assert config.run.name is not None
         folder = config.run.runs / config.run.name
         dtype, _ = working_dtype(self.device, config.run.amp, "auto")
         fcn, kept, notes = FcnScore(self.network, self.labels), Kept(self.places), list[str]()
+        generators: dict[Direction, nn.Module] = {}
         for direction, (network, _, _) in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True):
-            generator = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
-            evaluation.evaluate(
-                {direction: generator.eval().requires_grad_(False)},
-                self.tests,
-                [fcn, kept],
-                device=self.device,
-                count=self.count,
-                progress=False,
-            )
+            placed = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
+            generators[direction] = placed.eval().requires_grad_(False)
+        evaluation.evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count, progress=False)
         results = read_json(folder / RESULTS)
         facts = facts_of(
             config,

@@ -25,7 +25,7 @@ def run_tables(plan: Tables) -> int:
     device = choose_device(plan.device)
     check_data(DataConfig(data=plan.data))
     tests, labels = test_images(plan)
-    configs = {run: config_of_run(plan, *run) for run in plan.runs}
+    configs = configs_of(plan)
     store = Store(plan.out)
     store.claim(plan)
     scored = {run: store.load_run(*run) for run in configs}
@@ -54,19 +54,25 @@ def run_tables(plan: Tables) -> int:
     return 0
 
 
-def config_of_run(plan: Tables, method: RowName, seed: int) -> Config:
+def configs_of(plan: Tables) -> dict[tuple[RowName, int], Config]:
     """See `config_of`; raises UserError for settings that make no sense together, and for pairs that are not there."""
-    paired = METHODS[ROWS[method].method].needs_pairs
+    needs_pairs = {method: METHODS[ROWS[method].method].needs_pairs for method in plan.methods}
+    steps_per_epoch = {paired: count_steps(plan, paired=paired) for paired in {*needs_pairs.values()}}
+    try:
+        return {run: config_of(plan, *run, steps_per_epoch[needs_pairs[run[0]]]) for run in plan.runs}
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def count_steps(plan: Tables, *, paired: bool) -> int:
+    """In an epoch. Raises UserError where there are no images, or no pairs that must be there."""
     A, B = training_places(plan.data.resolve(), paired=paired)
     if paired:
         check_partners(A, B)
     images = max(len(A.names()), len(B.names()))
     if not images:
         raise UserError(f"no images in {A.folder} and {B.folder}")
-    try:
-        return config_of(plan, method, seed, -(-images // plan.settings.batch_size))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return -(-images // plan.settings.batch_size)
 
 
 def complete(

@@ -140,18 +140,16 @@ def test_low_precision_features_give_a_loss_in_float32(tmp_path: Path) -> None:
     assert loss.item() == pytest.approx(exact.item(), rel=0.05)
 
 
+def read_from(file: Path, images: Domains, seed: int) -> FeatureNetwork:
+    """The network of a file that is given, whatever the images."""
+    unused = file.with_name("unused.pt")
+    return feature_network(file, images=images, size=32, seed=seed, device=CPU, dtype=torch.float32, keep_as=unused)
+
+
 def test_a_network_that_another_run_trained_is_used_where_it_is_given(tmp_path: Path) -> None:
     trained = made(tmp_path / "features.pt")
     others = landscapes(3, 50), landscapes(3, 51)
-    given = feature_network(
-        tmp_path / "features.pt",
-        images=others,
-        size=32,
-        seed=9,
-        device=CPU,
-        dtype=torch.float32,
-        keep_as=tmp_path / "unused.pt",
-    )
+    given = read_from(tmp_path / "features.pt", others, seed=9)
     images = torch.rand(1, 3, 32, 32)
     assert torch.equal(given.network(images), trained.network(images))
     assert (given.digest, given.description) == (trained.digest, trained.description)
@@ -168,15 +166,7 @@ def test_a_file_of_vgg_16_is_used_where_it_is_given(tmp_path: Path) -> None:
     for index, convolution in zip(indices, vgg.convolutions.values(), strict=True):
         state |= {f"features.{index}.{kind}": value for kind, value in convolution.state_dict().items()}
     torch.save(state, tmp_path / "vgg16.pth")
-    given = feature_network(
-        tmp_path / "vgg16.pth",
-        images=DOMAINS,
-        size=32,
-        seed=0,
-        device=CPU,
-        dtype=torch.float32,
-        keep_as=tmp_path / "unused.pt",
-    )
+    given = read_from(tmp_path / "vgg16.pth", DOMAINS, seed=0)
     images = torch.rand(1, 3, 32, 32)
     assert torch.equal(given.network(images), vgg(images, ["relu4_2"])["relu4_2"])
     assert given.description == f"relu4_2 of a VGG-16, {tmp_path / 'vgg16.pth'}"
