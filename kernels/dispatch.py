@@ -37,8 +37,11 @@ def choose(operator: str, impl: Impl, x: Tensor) -> Literal["triton", "reference
 
 
 def is_exporting() -> bool:
-    """Whether torch.export or either of the ONNX exporters is tracing."""
-    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    """Whether torch.export or either of the ONNX exporters is tracing.
+
+    The flag is read, and not `torch.compiler.is_exporting()`: torch.compile of torch 2.11 takes that call for True.
+    """
+    return bool(torch.compiler._is_exporting_flag) or torch.onnx.is_in_onnx_export()
 
 
 def _from_environment() -> Impl:
@@ -80,7 +83,8 @@ def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """All tensors in autocast's dtype where it is on for x's device, as for the operands of a convolution."""
     tensors = (x, *others)
     device = x.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    # By name: torch.compile of torch 2.11 cannot trace `torch.amp.is_autocast_available`.
+    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(tensor.to(dtype) if is_cast_by_autocast(tensor) else tensor for tensor in tensors)

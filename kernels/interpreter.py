@@ -4,6 +4,9 @@ Seen in Triton 3.6 and 3.7: it cuts a float32 off where hardware rounds it to th
 error of everything stored; `tl.dot` multiplies bfloat16 operands by their bits, taken as integers (triton-lang/triton
 issue 11584). Two thirds of a small test's time go into patching triton.language anew for every function that a kernel
 calls, and into asserting after each sum and product of 32-bit integers, in 64 bits, that it did not overflow.
+
+In Triton 3.6 alone: a bound of a loop is read by `int` from an array of one element with a dimension, which NumPy 2.4
+refuses.
 """
 
 import dataclasses
@@ -13,12 +16,13 @@ import torch
 
 
 def mend() -> None:
-    """Replace these four parts of the interpreter."""
+    """Replace these five parts of the interpreter."""
     from triton.runtime import interpreter
 
     interpreter._convert_float = _rounding(interpreter._convert_float)
     _widen_operands_of_dot(interpreter)
     _patch_language_once(interpreter)
+    _read_bounds_of_loops(interpreter)
     builder = interpreter.interpreter_builder
     builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
 
@@ -66,3 +70,13 @@ def _patch_language_once(interpreter: Any) -> None:
             raise error(repr(cause)) from cause
 
     interpreter.InterpretedFunction.__call__ = call
+
+
+def _read_bounds_of_loops(interpreter: Any) -> None:
+    patch = interpreter._patch_lang_tensor
+
+    def patch_language_tensor(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch_language_tensor

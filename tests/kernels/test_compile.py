@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from kernels import conv2d_reflect, instance_norm, reflection_pad, residual_block
+from kernels.dispatch import autocast, is_exporting
+from kernels.pending_sum import PendingSum
 from tests.kernels.comparison import relative_error, sample
 from tests.kernels.conftest import DEVICE
 
@@ -166,3 +169,30 @@ def test_an_implementation_that_cannot_run_is_refused_under_compilation_too() ->
     compiled = torch.compile(lambda x: instance_norm(x, impl="triton"), backend="eager")
     with pytest.raises(TypeError, match=r"takes float32, float16 or bfloat16, got torch\.float64"):
         compiled(sample(1, 2, 4, 4).double())
+
+
+def test_a_gradient_in_two_parts_asks_nothing_of_a_gpu_while_it_is_traced() -> None:
+    """A tracer's stand-ins say that they are on a GPU, and have no memory that a stream could hold on to."""
+    with FakeTensorMode():
+        pending = PendingSum(torch.empty(1, 4, 6, 7, device="cuda"), torch.empty(1, 4, 4, 5, device="cuda"))
+        assert [part.shape for part in pending.parts() if part is not None] == [(1, 4, 6, 7), (1, 4, 4, 5)]
+
+
+class IsExporting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0 if is_exporting() else x + 1
+
+
+def test_a_compiler_is_no_exporter() -> None:
+    """Dynamo of torch 2.11 takes `torch.compiler.is_exporting()` for True: "auto" became the reference in silence."""
+    x = torch.ones(1)
+    assert torch.compile(IsExporting(), backend="eager", fullgraph=True)(x).item() == 2
+    assert torch.export.export(IsExporting(), (x,)).module()(x).item() == 0
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_autocast_is_asked_for_inside_a_graph(dtype: torch.dtype | None) -> None:
+    x, w = torch.ones(1, 3, 4, 4), torch.ones(3, 3, 3, 3)
+    compiled = torch.compile(autocast, backend="eager", fullgraph=True)
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        assert [tensor.dtype for tensor in compiled(x, w)] == 2 * [dtype or torch.float32]
