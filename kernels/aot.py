@@ -59,6 +59,12 @@ class Specialisation:
         return self.kernel.partition(":")[2]
 
     @property
+    def jit(self) -> Any:
+        """The kernel as Triton's JIT knows it."""
+        module, _, name = self.kernel.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    @property
     def dtype(self) -> str:
         return dict(self.signature)["x_ptr"].removeprefix("*")
 
@@ -225,8 +231,7 @@ def compiled(specialisation: Specialisation) -> Report:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    module, _, name = specialisation.kernel.partition(":")
-    kernel = getattr(importlib.import_module(module), name)
+    kernel = specialisation.jit
     source = ASTSource(
         fn=kernel,
         signature=dict(specialisation.signature),

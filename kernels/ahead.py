@@ -1,0 +1,90 @@
+"""Compiling in all cores what will be launched, so that nothing waits for a compiler later.
+
+Triton compiles a kernel at its first launch, one after the other, and keeps what it made on disk. Here launches are
+recorded on tensors without storage, and other processes then compile them through the same call that a launch makes:
+later launches, of any process, find everything on disk.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import Any
+
+from kernels.aot import TYPE_NAMES, Specialisation, recorded
+from kernels.gpus import Gpu, planning_for
+from kernels.triton_language import INTERPRETED, Grid, launching_with
+
+DTYPE_OF = {name: dtype for dtype, name in TYPE_NAMES.items()}
+NOT_SPECIAL = {"i32": 3, "i64": 2**31 + 1, "fp32": 0.5}
+"""Values that Triton compiles nothing particular for, by their type in a signature"""
+MOST_PROCESSES = 32
+
+
+def recorded_launches(run: Callable[[], object], gpu: Gpu) -> list[Specialisation]:
+    """Return what `run` launches, each variant once, without launching it.
+
+    Args:
+        run: calls operators on tensors of the device "meta".
+        gpu: that plans are made for.
+    """
+    found: dict[Specialisation, None] = {}
+
+    def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+        found[recorded(gpu.capability, kernel, arguments, options)] = None
+
+    with launching_with(record), planning_for(gpu):
+        run()
+    return list(found)
+
+
+def compile_ahead(
+    wanted: Iterable[Specialisation], processes: int | None, done: Callable[[int, int], None]
+) -> dict[Specialisation, str]:
+    """Compile for the current GPU, load what was compiled, and return why where that failed.
+
+    Args:
+        wanted: from `recorded_launches`, planned for this GPU.
+        processes: how many compile at a time; all cores where None. Each has a CUDA context of its own.
+        done: is told how many of how many are through.
+
+    Raises RuntimeError in Triton's interpreter, which compiles nothing.
+    """
+    if INTERPRETED:
+        raise RuntimeError("Triton's interpreter compiles nothing: unset TRITON_INTERPRET")
+    everything = list(wanted)
+    failures: dict[Specialisation, str] = {}
+    if not everything:
+        return failures
+    count = min(processes or os.cpu_count() or 1, MOST_PROCESSES, len(everything))
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(compile_as_launched, one): one for one in everything}
+        for number, future in enumerate(as_completed(futures), 1):
+            reason = future.result()
+            if reason:
+                failures[futures[future]] = reason
+            done(number, len(everything))
+    return failures
+
+
+def compile_as_launched(specialisation: Specialisation) -> str:
+    """Compile and load one variant as its first launch would; return why it failed, or nothing."""
+    kernel = specialisation.jit
+    arguments = [_argument(specialisation, name) for name in kernel.arg_names]
+    try:
+        compiled = kernel.warmup(*arguments, grid=(1, 1, 1), **dict(specialisation.options))
+        _ = compiled.run  # loads it, and builds what calls it from Python
+    except Exception as error:  # whatever a compiler raises: it is reported, and the next variant follows
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return ""
+
+
+def _argument(specialisation: Specialisation, name: str) -> Any:
+    """A value that makes Triton compile this variant: a dtype stands for a tensor of it."""
+    constants = dict(specialisation.constants)
+    if name in constants:
+        return constants[name]
+    kind = dict(specialisation.signature)[name]
+    if kind.startswith("*"):
+        return DTYPE_OF[kind[1:]]
+    return 16 if name in specialisation.divisible else NOT_SPECIAL[kind]
