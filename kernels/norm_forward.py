@@ -158,6 +158,50 @@ def instance_norm_apply(
         tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def _loaded_half(
+    x_ptr, first, pixels, channel, channel_mask, channels, x_channel_stride,
+    X_CHANNELS_LAST: tl.constexpr, HALF_PIXELS: tl.constexpr,
+):  # fmt: skip
+    """Half of a program's pixels: where they are, which of them exist, and x there, float32 with zeros elsewhere."""
+    pixel = first + tl.arange(0, HALF_PIXELS)
+    in_image = (pixel < pixels)[:, None]
+    offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
+    x = tl.load(x_ptr + offsets, mask=in_image & channel_mask[None, :], other=0.0).to(tl.float32)
+    return pixel, in_image, x
+
+
+@triton.jit
+def _write_half(
+    residual_ptr,
+    y_ptr,
+    y,  # [P, C] act(xhat)
+    pixel,
+    mask,
+    channel,
+    height,
+    width,
+    channels,
+    residual_row_stride,
+    residual_channel_stride,
+    COOPERATIVE: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RESIDUAL_CHANNELS_LAST: tl.constexpr,
+    PAD: tl.constexpr,
+):
+    """Add the residual, and store: into the interior, and where programs share a plane into the frame as well."""
+    row, column = pixel // width, pixel % width
+    if HAS_RESIDUAL:
+        offsets = tile_offsets(
+            row * residual_row_stride + column, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST
+        )  # fmt: skip
+        y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    near_edge = COOPERATIVE and PAD > 0
+    store_padded(
+        y_ptr, y, row, column, channel, mask, near_edge, height, width, channels, PAD, MIRROR_COLUMNS=COOPERATIVE
+    )
+
+
 @triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
 def instance_norm_on_chip(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
@@ -201,16 +245,29 @@ def instance_norm_on_chip(
     pixels = height * width
     first = split * BLOCK_PIXELS
     count = tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.float32)
-    pixel = first + tl.arange(0, BLOCK_PIXELS)
-    in_image = (pixel < pixels)[:, None]
-    mask = in_image & channel_mask[None, :]
-    offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    # In halves: the second's residual is read when the first is stored, and needs no registers before.
+    HALF_PIXELS: tl.constexpr = BLOCK_PIXELS // 2
+    pixel0, there0, x0 = _loaded_half(
+        x_ptr, first, pixels, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST, HALF_PIXELS
+    )
+    pixel1, there1, x1 = _loaded_half(
+        x_ptr,
+        first + HALF_PIXELS,
+        pixels,
+        channel,
+        channel_mask,
+        channels,
+        x_channel_stride,
+        X_CHANNELS_LAST,
+        HALF_PIXELS,
+    )
     # The second sum recovers what rounding took from the first, so that no pivot is needed.
-    high = tl.sum(x, axis=0, keep_dims=True) / count
-    low = tl.sum(tl.where(in_image, x - high, 0.0), axis=0, keep_dims=True) / count
-    deviation = tl.where(in_image, (x - high) - low, 0.0)
-    m2 = tl.sum(deviation * deviation, axis=0, keep_dims=True)
+    high = tl.sum(x0 + x1, axis=0, keep_dims=True) / count
+    lost = tl.where(there0, x0 - high, 0.0) + tl.where(there1, x1 - high, 0.0)
+    low = tl.sum(lost, axis=0, keep_dims=True) / count
+    deviation0 = tl.where(there0, (x0 - high) - low, 0.0)
+    deviation1 = tl.where(there1, (x1 - high) - low, 0.0)
+    m2 = tl.sum(deviation0 * deviation0 + deviation1 * deviation1, axis=0, keep_dims=True)
     if COOPERATIVE:
         pivot = load_pivot(x_ptr, height * width, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
         mean = (high - pivot) + low
@@ -230,22 +287,21 @@ def instance_norm_on_chip(
         )
     else:
         rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / count + eps))
-    y = activated(normalised(x, high, low, rstd), slope, ACTIVATION)
-    row, column = pixel // width, pixel % width
-    if HAS_RESIDUAL:
-        offsets = tile_offsets(
-            row * residual_row_stride + column, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST
-        )  # fmt: skip
-        y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    if COOPERATIVE:
-        store_padded(y_ptr, y, row, column, channel, mask, PAD > 0, height, width, channels, PAD)
-    else:
-        store_padded(y_ptr, y, row, column, channel, mask, False, height, width, channels, PAD, MIRROR_COLUMNS=False)
-        if PAD > 0:
-            tl.debug_barrier()  # every thread's part of the interior is written before others read it
-            mirror_interior(y_ptr, channel, channel_mask, height, width, channels, PAD, min(BLOCK_PIXELS, 512))
     if split == 0:
         store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
+    _write_half(
+        residual_ptr, y_ptr, activated(normalised(x0, high, low, rstd), slope, ACTIVATION), pixel0,
+        there0 & channel_mask[None, :], channel, height, width, channels, residual_row_stride, residual_channel_stride,
+        COOPERATIVE, HAS_RESIDUAL, RESIDUAL_CHANNELS_LAST, PAD,
+    )  # fmt: skip
+    _write_half(
+        residual_ptr, y_ptr, activated(normalised(x1, high, low, rstd), slope, ACTIVATION), pixel1,
+        there1 & channel_mask[None, :], channel, height, width, channels, residual_row_stride, residual_channel_stride,
+        COOPERATIVE, HAS_RESIDUAL, RESIDUAL_CHANNELS_LAST, PAD,
+    )  # fmt: skip
+    if PAD > 0 and not COOPERATIVE:
+        tl.debug_barrier()  # every thread's part of the interior is written before others read it
+        mirror_interior(y_ptr, channel, channel_mask, height, width, channels, PAD, min(BLOCK_PIXELS, 512))
 
 
 def norm_forward(

@@ -234,12 +234,17 @@ def activated(x, slope, ACTIVATION: tl.constexpr):
         return x
 
 
+# A pixel that equals its plane's mean has xhat = 0, or what rounding of the mean leaves of it: a few 2^-24.
+TIE = tl.constexpr(2.0**-22)
+
+
 @triton.jit
-def activation_gradient(g, x, slope, ACTIVATION: tl.constexpr):
-    """g * act'(x), 0 at x = 0 for relu as in PyTorch."""
+def activation_gradient(g, xhat, slope, ACTIVATION: tl.constexpr):
+    """g * act'(xhat). An xhat of at most TIE counts as 0, where the derivative is that of the negative side, as in
+    PyTorch: which side a tie falls on is then not for rounding to say."""
     if ACTIVATION == "relu":
-        return tl.where(x > 0, g, 0.0)
+        return tl.where(xhat > TIE, g, 0.0)
     elif ACTIVATION == "leaky_relu":
-        return tl.where(x > 0, g, g * slope)
+        return tl.where(xhat > TIE, g, g * slope)
     else:
         return g

@@ -15,7 +15,7 @@ from kernels.gpus import GPUS, Gpu
 from kernels.launch import ConvPlan, NormPlan, Shape
 from kernels.norm_forward import norm_forward
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
-from tests.kernels.accuracy import assert_accurate, assert_as_accurate_as_pytorch, relative_error
+from tests.kernels.accuracy import FLOORS, MARGIN, assert_accurate, assert_as_accurate_as_pytorch, relative_error
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import ACTIVATIONS, DTYPES, LAYOUTS, Operator, norm, on_chip, partials_of, two_phase, values
 
@@ -295,6 +295,34 @@ def test_a_constant_plane_becomes_zero_and_has_its_gradient(
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(instance_norm(leaf, activation="relu", pad=1, impl="triton").sum(), leaf)
     assert gradient.isfinite().all()
+    assert not gradient[:, 1].any()
+
+
+# A mean, and steps away from it, that each dtype holds exactly.
+GRIDS = {torch.float32: (333_333, 2**-20), torch.float16: (333, 2**-10), torch.bfloat16: (37, 2**-7)}
+
+
+@each_variant
+@each_dtype
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_a_pixel_that_equals_its_planes_mean_has_the_derivative_at_zero(
+    activation: Activation, dtype: torch.dtype, plan: NormPlan
+) -> None:
+    """Rounding puts the mean, in float64 as well, to this side of it or to the other."""
+    middle, step = GRIDS[dtype]
+    half = values(1, 5, 17, dtype=torch.float64).mul(middle / 4).round().clamp(-middle, middle)
+    steps = torch.cat([half, -half, torch.zeros_like(half[:, :, :1])], dim=2).view(1, 5, 5, 7)
+    x = ((middle + steps) * step).to(dtype).requires_grad_()
+    dy = values(*x.shape, dtype=dtype, seed=1)
+    slope = 0.0 if activation == "relu" else 0.3
+    with launch.forcing(plan):
+        y = instance_norm(x, activation=activation, negative_slope=0.3, impl="triton")
+        (dx,) = torch.autograd.grad(y, x, dy)
+    rstd = ((steps * step).square().mean((2, 3), keepdim=True) + 1e-5).rsqrt()
+    xhat = steps * step * rstd
+    g = torch.where(steps > 0, dy.double(), slope * dy.double())
+    exact = rstd * (g - g.mean((2, 3), keepdim=True) - xhat * (g * xhat).mean((2, 3), keepdim=True))
+    assert relative_error(dx, exact) <= MARGIN * FLOORS[dtype]
 
 
 @each_variant
