@@ -11,31 +11,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any
 
-from kernels.aot import TYPE_NAMES, Specialisation, recorded
-from kernels.gpus import Gpu, planning_for
-from kernels.triton_language import INTERPRETED, Grid, launching_with
+from kernels.specialisations import TYPE_NAMES, Specialisation
+from kernels.triton_language import INTERPRETED
 
 DTYPE_OF = {name: dtype for dtype, name in TYPE_NAMES.items()}
 NOT_SPECIAL = {"i32": 3, "i64": 2**31 + 1, "fp32": 0.5}
 """Values that Triton compiles nothing particular for, by their type in a signature"""
 MOST_PROCESSES = 32
-
-
-def recorded_launches(run: Callable[[], object], gpu: Gpu) -> list[Specialisation]:
-    """Return what `run` launches, each variant once, without launching it.
-
-    Args:
-        run: calls operators on tensors of the device "meta".
-        gpu: that plans are made for.
-    """
-    found: dict[Specialisation, None] = {}
-
-    def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
-        found[recorded(gpu.capability, kernel, arguments, options)] = None
-
-    with launching_with(record), planning_for(gpu):
-        run()
-    return list(found)
 
 
 def compile_ahead(
