@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from kernels import Impl
+from kernels.accuracy import MARGIN, allowed_error
 from tests.kernels.operands import DTYPES, Operator, values
-
-FLOORS = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
-MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Comparison:
 
     @property
     def allowed(self) -> float:
-        return MARGIN * max(self.native_error, FLOORS[self.dtype])
+        return allowed_error(self.native_error, self.dtype)
 
 
 COMPARISONS: list[Comparison] = []
