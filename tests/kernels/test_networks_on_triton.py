@@ -19,7 +19,7 @@ from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.step import TrainingStep
 from cyclegan_fast.unet import UnetGenerator
 from kernels import Impl, launch
-from tests.kernels.accuracy import FLOORS
+from kernels.accuracy import FLOORS
 from tests.kernels.comparison import relative_error, sample
 from tests.kernels.conftest import DEVICE
 
