@@ -12,6 +12,7 @@ from kernels.accuracy import MARGIN
 from kernels.conv2d import conv2d_reflect
 from kernels.dispatch import Impl
 from kernels.launch import Direction
+from kernels.reflection_pad import pad_backward
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 from kernels.traffic import plain_forward
 
@@ -137,18 +138,12 @@ def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch
     def prepare(device: torch.device) -> Prepared:
         batch, channels, height, width = shape
         dy = torch.randn((batch, channels, height + 6, width + 6), dtype=dtype, device=device)
-        leaf = torch.randn(shape, dtype=dtype, device=device).requires_grad_()
 
-        def gradient(impl: Impl, d: torch.dtype) -> list[Tensor]:
-            x = leaf.detach().to(d).requires_grad_()
-            return list(torch.autograd.grad(reflection_pad(x, 3, impl=impl), x, dy.to(d)))
+        def plain(d: torch.dtype) -> list[Tensor]:
+            x = torch.zeros(shape, dtype=d, device=device, requires_grad=True)
+            return list(torch.autograd.grad(F.pad(x, (3,) * 4, mode="reflect"), x, dy.to(d)))
 
-        padded = reflection_pad(leaf, 3, impl="triton")
-        return Prepared(
-            lambda: list(torch.autograd.grad(padded, leaf, dy, retain_graph=True)),
-            lambda d: gradient("reference", d),
-            [dy],
-        )
+        return Prepared(lambda: [pad_backward(dy, 3)], plain, [dy])
 
     return prepare
 
