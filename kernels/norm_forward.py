@@ -196,10 +196,13 @@ def _write_half(
             row * residual_row_stride + column, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST
         )  # fmt: skip
         y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    near_edge = COOPERATIVE and PAD > 0
-    store_padded(
-        y_ptr, y, row, column, channel, mask, near_edge, height, width, channels, PAD, MIRROR_COLUMNS=COOPERATIVE
-    )
+    if PAD == 0:
+        offsets = tile_offsets(pixel, channel, channels, 0, True)
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    else:
+        store_padded(
+            y_ptr, y, row, column, channel, mask, COOPERATIVE, height, width, channels, PAD, MIRROR_COLUMNS=COOPERATIVE
+        )
 
 
 @triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
@@ -285,17 +288,19 @@ def instance_norm_on_chip(
             eps,
             max(16, 1024 // BLOCK_CHANNELS),
         )
+        xhat0, xhat1 = normalised(x0, high, low, rstd), normalised(x1, high, low, rstd)
     else:
         rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / count + eps))
+        xhat0, xhat1 = deviation0 * rstd, deviation1 * rstd
     if split == 0:
         store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
     _write_half(
-        residual_ptr, y_ptr, activated(normalised(x0, high, low, rstd), slope, ACTIVATION), pixel0,
+        residual_ptr, y_ptr, activated(xhat0, slope, ACTIVATION), pixel0,
         there0 & channel_mask[None, :], channel, height, width, channels, residual_row_stride, residual_channel_stride,
         COOPERATIVE, HAS_RESIDUAL, RESIDUAL_CHANNELS_LAST, PAD,
     )  # fmt: skip
     _write_half(
-        residual_ptr, y_ptr, activated(normalised(x1, high, low, rstd), slope, ACTIVATION), pixel1,
+        residual_ptr, y_ptr, activated(xhat1, slope, ACTIVATION), pixel1,
         there1 & channel_mask[None, :], channel, height, width, channels, residual_row_stride, residual_channel_stride,
         COOPERATIVE, HAS_RESIDUAL, RESIDUAL_CHANNELS_LAST, PAD,
     )  # fmt: skip
