@@ -6,6 +6,7 @@ import resource
 import sys
 
 import torch
+from torch import Tensor
 
 from cyclegan_fast.errors import UserError
 
@@ -76,12 +77,36 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def set_determinism(wanted: bool) -> None:
-    """Ask PyTorch for the same bits for the same input, on a GPU too; or else let cuDNN time its algorithms."""
+def set_determinism(wanted: bool, *, sizes_repeat: bool = True) -> None:
+    """Ask PyTorch for the same bits for the same input, on a GPU too; or else let cuDNN time its algorithms.
+
+    Args:
+        sizes_repeat: whether images come in a few sizes. cuDNN times all of its algorithms for each new one, which
+            takes longer than it saves where every image brings a size of its own.
+    """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted)
-    torch.backends.cudnn.benchmark = not wanted
+    torch.backends.cudnn.benchmark = sizes_repeat and not wanted
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of PyTorch's own random numbers there."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Let PyTorch's random numbers there go on from what `random_state` returned."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+def ready_to_copy(values: Tensor, device: torch.device) -> Tensor:
+    """Return `values` of the host in memory that `device` copies from while the host goes on: pinned for a GPU."""
+    is_ready = device.type != "cuda" or values.is_cuda or values.is_pinned()
+    return values if is_ready else values.pin_memory()
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cyclegan_fast import checkpoint, config as configuration, settings
 from cyclegan_fast.batch import Batch
-from cyclegan_fast.config import Config
+from cyclegan_fast.config import CROPPING, Config
 from cyclegan_fast.data import Data, check_data, open_data
 from cyclegan_fast.device import (
     describe,
@@ -71,7 +71,7 @@ class Training:
     def __init__(self, config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> None:
         self.config, self.data, self.run, self.device, self.ranks = config, data, run, device, ranks
         self.dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
-        set_determinism(config.run.deterministic)
+        set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
         torch.manual_seed(config.run.seed)
         self.model = Model(config).to(device)
         if not ranks.is_first:
