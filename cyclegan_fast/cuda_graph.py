@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.config import CROPPING, Config
+from cyclegan_fast.device import first_line
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.rehearsal import Rehearsal, rehearsal_of_outputs
 
@@ -78,7 +79,7 @@ class CudaRecorder:
             if cause and error is not cause[0]:
                 # CUDA refused to end the recording as well, and PyTorch's allocator goes on as if it had not ended.
                 raise UserError(
-                    f"the recording of a CUDA graph broke off ({_first_line(cause[0])}): "
+                    f"the recording of a CUDA graph broke off ({first_line(cause[0])}): "
                     "start the same command with --cuda-graph off"
                 ) from error
             raise
@@ -179,7 +180,7 @@ class GraphedFunction:
             with self.prepare():
                 replay, outputs = self.recorder.record(lambda: self.function(places))
         except RuntimeError as error:
-            return None, _first_line(error)
+            return None, first_line(error)
         return Recording(places, replay, outputs), ""
 
     def forget_recordings(self) -> None:
@@ -190,10 +191,6 @@ class GraphedFunction:
         self.give_up(reason)
         self._is_given_up = True
         return self.function(inputs)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def reason_against_a_graph(config: Config, device: torch.device) -> str | None:

@@ -26,10 +26,22 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UserError(f"--device {name}: PyTorch {torch.__version__} sees no CUDA device here; use --device cpu")
+            raise UserError(
+                f"--device {name}: PyTorch {torch.__version__} sees no CUDA device here "
+                f"({reason_against_cuda()}); use --device cpu"
+            )
         if (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def reason_against_cuda() -> str:
+    """Return what PyTorch says where it sees no CUDA device: that there is no driver, that it is too old, and so on."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # the latter of a build without CUDA
+        return first_line(error).rstrip(".")
+    return "it does not say why"
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -110,8 +122,18 @@ def ready_to_copy(values: Tensor, device: torch.device) -> Tensor:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception of PyTorch says that the device's, or the host's, memory does not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether an exception says that the device's, or the host's, memory does not suffice.
+
+    Besides PyTorch's own, the CUDA driver's, as PyTorch or Triton hand it on, and those of NVIDIA's libraries.
+    """
+    said = str(error)
+    parts = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(part in said for part in parts)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says: PyTorch's go on with advice for programmers."""
+    return str(error).partition("\n")[0]
 
 
 def peak_gib(device: torch.device) -> float:
