@@ -38,7 +38,7 @@ def choose_device(name: str) -> torch.device:
 def reason_against_cuda() -> str:
     """Return what PyTorch says where it sees no CUDA device: that there is no driver, that it is too old, and so on."""
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     except (RuntimeError, AssertionError) as error:  # the latter of a build without CUDA
         return first_line(error).rstrip(".")
     return "it does not say why"

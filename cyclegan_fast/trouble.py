@@ -12,9 +12,8 @@ from cyclegan_fast.errors import UserError
 from kernels.dispatch import ENVIRONMENT_VARIABLE
 from kernels.failure import KernelFailure
 
-BY_PYTORCH = "which computes by PyTorch's own operators"
-BY_ENVIRONMENT = f"set {ENVIRONMENT_VARIABLE}=reference before the same command, {BY_PYTORCH}"
-BY_FLAG = f"the same command with --impl reference, {BY_PYTORCH}, goes on"
+BY_FLAG = "--impl reference"
+BY_ENVIRONMENT = f"{ENVIRONMENT_VARIABLE}=reference in its environment"
 
 
 @contextmanager
@@ -53,14 +52,14 @@ def kept(saved_step: int | None) -> str:
     return f"the checkpoint of step {saved_step} is kept" if saved_step else "nothing was saved"
 
 
-def _failure(error: RuntimeError, device: torch.device, way: str) -> str | None:
+def _failure(error: RuntimeError, device: torch.device, without_kernels: str) -> str | None:
     """What is said of a kernel that cannot run, or of a device that takes no more work; None for any other error.
 
     Args:
-        way: how to go on without the fused kernels.
+        without_kernels: what, added to the same command, leaves the fused kernels out.
     """
     if isinstance(error, KernelFailure):
-        return f"{error}; {way}"
+        return f"{error}; the same command with {without_kernels} goes on with PyTorch's own operators"
     said = first_line(error)
     if "no kernel image" in said:
         built_for = ", ".join(torch.cuda.get_arch_list())
@@ -71,8 +70,9 @@ def _failure(error: RuntimeError, device: torch.device, way: str) -> str | None:
         )
     if isinstance(error, torch.AcceleratorError) or said.startswith(("CUDA error", "Triton Error [CUDA]")):
         return (
-            f"{device} reported '{said}', which it may do long after the cause: CUDA_LAUNCH_BLOCKING=1 before the same "
-            f"command shows where it happens; {way}"
+            f"{device} reported '{said}', which it may do long after the cause: the same command with "
+            f"CUDA_LAUNCH_BLOCKING=1 in its environment shows where it happens, and with {without_kernels} whether "
+            "the fused kernels have a part in it"
         )
     return None
 
