@@ -355,16 +355,15 @@ class TrainingStep:
 
         What changes from step to step is 0 meanwhile: a recording that took it from here would be noticed.
         """
-        changing = (self.learning_rate, self.average_weight)
-        values = [tensor.clone() for tensor in changing]
+        learning_rate, average_weight = float(self.learning_rate), self.average_weight.clone()
         with self.generators.capturable(), self.discriminators.capturable():
             try:
-                for tensor in changing:
-                    tensor.zero_()
+                self.set_learning_rate(0.0)
+                self.average_weight.zero_()
                 yield
             finally:
-                for tensor, value in zip(changing, values, strict=True):
-                    tensor.copy_(value)
+                self.set_learning_rate(learning_rate)
+                self.average_weight.copy_(average_weight)
 
     @contextmanager
     def calm(self) -> Iterator[None]:

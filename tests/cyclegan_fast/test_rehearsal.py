@@ -163,6 +163,22 @@ def test_a_learning_rate_that_the_recording_took_from_the_host_is_noticed() -> N
     assert "the weights of G_A end" in messages[0]
 
 
+def test_a_learning_rate_that_is_no_tensor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of the host's goes into the recording for good."""
+
+    def as_a_number(step: TrainingStep, learning_rate: float) -> None:
+        for descent in (step.generators, step.discriminators):
+            descent.optimizer.param_groups[0]["lr"] = learning_rate
+
+    monkeypatch.setattr(TrainingStep, "set_learning_rate", as_a_number)
+    step, messages = step_of(CONFIG, torch.float32), list[str]()
+    graphed = Engine(step, CONFIG, messages.append, OperatorRecorder(lambda: state_of(step)))
+    for number in range(WARM_UP + 1):
+        graphed(batch(1, number))
+    assert len(messages) == 1
+    assert "differs from what it is (the weights of G_A end " in messages[0]
+
+
 def test_a_recording_that_holds_on_to_its_own_inputs_is_noticed() -> None:
     """Compared with the inputs that it was recorded with, it would look right."""
 
