@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.config import CROPPING, Config
+from cyclegan_fast.device import first_line
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.rehearsal import Rehearsal, rehearsal_of_outputs
 
 Inputs = dict[str, Tensor]
 Outputs = dict[str, Tensor]
+Shapes = tuple[tuple[str, torch.Size], ...]
 
 WARM_UP = 3
 """Steps of one shape before it is recorded: cuDNN times its algorithms in them, kernels and networks are compiled."""
@@ -76,7 +79,7 @@ class CudaRecorder:
             if cause and error is not cause[0]:
                 # CUDA refused to end the recording as well, and PyTorch's allocator goes on as if it had not ended.
                 raise UserError(
-                    f"the recording of a CUDA graph broke off ({_first_line(cause[0])}): "
+                    f"the recording of a CUDA graph broke off ({first_line(cause[0])}): "
                     "start the same command with --cuda-graph off"
                 ) from error
             raise
@@ -101,12 +104,17 @@ class Recording:
 class GraphedFunction:
     """Calls a function of tensors on the device; from the fourth call with inputs of one shape on, by a recording.
 
+    Each recording is compared once with the function as it is, see `rehearsal.py`.
+
     Args:
         function: computes on the device only, from its inputs and from tensors that stay where they are; it reads
             nothing of the host that changes between calls.
         recorder: how to record on the device.
         give_up: told why a recording failed, before the function is called as it is, now and for good; may raise.
         prepare: makes a context around each recording.
+        rehearse: makes a context around the comparison, behind which everything is as it was before.
+        agree: tells whether something holds on any of the processes that call the function together. They exchange
+            data within it: whether they replay it is decided alike, and asked as often, on all of them.
     """
 
     def __init__(
@@ -116,14 +124,18 @@ class GraphedFunction:
         device: torch.device,
         give_up: Callable[[str], None],
         prepare: Callable[[], AbstractContextManager[None]] = nullcontext,
+        rehearse: Callable[[], AbstractContextManager[Rehearsal]] = rehearsal_of_outputs,
+        agree: Callable[[bool], bool] = bool,
     ) -> None:
         self.function = function
         self.recorder = recorder
         self.device = device
         self.give_up = give_up
         self.prepare = prepare
-        self.recordings: dict[tuple[tuple[str, torch.Size], ...], Recording] = {}
-        self._calls: Counter[tuple[tuple[str, torch.Size], ...]] = Counter()
+        self.rehearse = rehearse
+        self.agree = agree
+        self.recordings: dict[Shapes, Recording] = {}
+        self._calls: Counter[Shapes] = Counter()
         self._is_given_up = False
 
     def __call__(self, inputs: Inputs) -> Outputs:
@@ -139,20 +151,37 @@ class GraphedFunction:
             return self.recorder.warm_up(lambda: self.function(on_device))
         if len(self.recordings) == MOST_SHAPES:
             return self._without_recording(on_device, f"batches of more than {MOST_SHAPES} shapes")
-        places = {name: tensor.clone() for name, tensor in on_device.items()}
+        with self.rehearse() as rehearsal:
+            recording, reason = self._rehearsed(rehearsal, inputs, on_device)
+        if recording is None:
+            # Earlier recordings go as well: what `give_up` puts back in order may not be what they work on.
+            self.forget_recordings()
+            return self._without_recording(on_device, reason)
+        self.recordings[shapes] = recording
+        return recording(inputs)
+
+    def _rehearsed(self, rehearsal: Rehearsal, inputs: Inputs, on_device: Inputs) -> tuple[Recording | None, str]:
+        """A recording that did what the function does; or None, and why there is none."""
+        rehearsal.take_back(self.recorder.warm_up(lambda: self.function(on_device)))
+        # Not the values that follow: a recording that holds on to those of its own time would look right with them.
+        places = {name: torch.zeros_like(tensor) for name, tensor in on_device.items()}
+        recording, reason = self._try_to_record(places)
+        if self.agree(recording is None):
+            return None, reason or "another process could not record its step"
+        assert recording is not None
+        difference = rehearsal.difference(recording(inputs))
+        if self.agree(difference is not None):
+            return None, f"replayed, a step differs from what it is ({difference or 'on another process'})"
+        return recording, ""
+
+    def _try_to_record(self, places: Inputs) -> tuple[Recording | None, str]:
+        """A recording that takes its inputs from `places`; or None, and why there is none."""
         try:
             with self.prepare():
                 replay, outputs = self.recorder.record(lambda: self.function(places))
         except RuntimeError as error:
-            reason = _first_line(error)
-        else:
-            self.recordings[shapes] = Recording(places, replay, outputs)
-            replay()
-            return outputs
-        # Behind the clause above, whose error holds what the failed recording had in memory. Earlier recordings go as
-        # well: what `give_up` puts back in order may not be what they work on.
-        self.forget_recordings()
-        return self._without_recording(on_device, reason)
+            return None, first_line(error)
+        return Recording(places, replay, outputs), ""
 
     def forget_recordings(self) -> None:
         """Free the graphs and their memory. NCCL's communicators wait at their end for all graphs that use them."""
@@ -162,10 +191,6 @@ class GraphedFunction:
         self.give_up(reason)
         self._is_given_up = True
         return self.function(inputs)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def reason_against_a_graph(config: Config, device: torch.device) -> str | None:

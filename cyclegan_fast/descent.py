@@ -17,6 +17,9 @@ ALIGNMENT = 32  # numbers: each parameter's part of the gradients' buffer begins
 SMALLEST_LOSS_SCALE = 2.0**-10
 """A scaler that comes down here from 2^16 met 26 overflows more than it grew again: they will not end."""
 
+CALM_LOSS_SCALE = 16.0
+"""No gradient overflows here that is smaller than 4000."""
+
 
 class Descent:
     """Adam over the parameters of some networks, the gradients that it goes by, and their loss scaler.
@@ -104,6 +107,33 @@ class Descent:
         finally:
             for group in self.optimizer.param_groups:
                 group["capturable"] = False
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """Keep the loss scale so low that gradients hardly overflow, as they do in most first steps."""
+        scales = self._scales()[:1]
+        own = [scale.clone() for scale in scales]
+        for scale in scales:
+            scale.clamp_(max=CALM_LOSS_SCALE)
+        yield
+        for scale, value in zip(scales, own, strict=True):
+            scale.copy_(value)
+
+    def written(self) -> dict[str, list[Tensor]]:
+        """Return what `update` writes besides the parameters, by what it is; there is nothing before the first one."""
+        states = self.optimizer.state.values()
+        found = {
+            what: [of_parameter[key] for of_parameter in states]
+            for what, key in (("counts", "step"), ("first moments", "exp_avg"), ("second moments", "exp_avg_sq"))
+        }
+        return {**found, "loss scales": self._scales()}
+
+    def _scales(self) -> list[Tensor]:
+        """The loss scale and for how many steps it held; nothing where losses are not scaled, or were not yet."""
+        if not self.scaler.is_enabled():
+            return []
+        scales = (self.scaler._scale, self.scaler._growth_tracker)
+        return [scale for scale in scales if scale is not None]
 
     def forget_interrupted_update(self) -> None:
         """Make good for an `update` that failed halfway while it was recorded: the scaler waits for the rest of it.

@@ -6,6 +6,7 @@ import resource
 import sys
 
 import torch
+from torch import Tensor
 
 from cyclegan_fast.errors import UserError
 
@@ -25,10 +26,22 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UserError(f"--device {name}: PyTorch {torch.__version__} sees no CUDA device here; use --device cpu")
+            raise UserError(
+                f"--device {name}: PyTorch {torch.__version__} sees no CUDA device here "
+                f"({reason_against_cuda()}); use --device cpu"
+            )
         if (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def reason_against_cuda() -> str:
+    """Return what PyTorch says where it sees no CUDA device: that there is no driver, that it is too old, and so on."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    except (RuntimeError, AssertionError) as error:  # the latter of a build without CUDA
+        return first_line(error).rstrip(".")
+    return "it does not say why"
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -76,17 +89,51 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def set_determinism(wanted: bool) -> None:
-    """Ask PyTorch for the same bits for the same input, on a GPU too; or else let cuDNN time its algorithms."""
+def set_determinism(wanted: bool, *, sizes_repeat: bool = True) -> None:
+    """Ask PyTorch for the same bits for the same input, on a GPU too; or else let cuDNN time its algorithms.
+
+    Args:
+        sizes_repeat: whether images come in a few sizes. cuDNN times all of its algorithms for each new one, which
+            takes longer than it saves where every image brings a size of its own.
+    """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted)
-    torch.backends.cudnn.benchmark = not wanted
+    torch.backends.cudnn.benchmark = sizes_repeat and not wanted
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of PyTorch's own random numbers there."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Let PyTorch's random numbers there go on from what `random_state` returned."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+def ready_to_copy(values: Tensor, device: torch.device) -> Tensor:
+    """Return `values` of the host in memory that `device` copies from while the host goes on: pinned for a GPU."""
+    is_ready = device.type != "cuda" or values.is_cuda or values.is_pinned()
+    return values if is_ready else values.pin_memory()
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception of PyTorch says that the device's, or the host's, memory does not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether an exception says that the device's, or the host's, memory does not suffice.
+
+    Besides PyTorch's own, the CUDA driver's, as PyTorch or Triton hand it on, and those of NVIDIA's libraries.
+    """
+    said = str(error)
+    parts = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(part in said for part in parts)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says: PyTorch's go on with advice for programmers."""
+    return str(error).partition("\n")[0]
 
 
 def peak_gib(device: torch.device) -> float:

@@ -1,14 +1,17 @@
 """Carries out training steps from batches on the host: eagerly, or as CUDA graphs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from cyclegan_fast.batch import Batch, augmented
 from cyclegan_fast.config import Config
 from cyclegan_fast.cuda_graph import CudaRecorder, GraphedFunction, Inputs, Recorder, reason_against_a_graph
+from cyclegan_fast.device import ready_to_copy
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.method import Losses
+from cyclegan_fast.rehearsal import Rehearsal
 from cyclegan_fast.step import Decisions, TrainingStep
 
 
@@ -39,7 +42,9 @@ class Engine:
         elif recorder is None and wants_graph and step.device.type == "cuda":
             announce(f"no CUDA graph: {reason}")
         if recorder:
-            self._graphed = GraphedFunction(self._update, recorder, step.device, self._give_up, step.capturable)
+            self._graphed = GraphedFunction(
+                self._update, recorder, step.device, self._give_up, step.capturable, self._rehearsal, step.ranks.any
+            )
 
     def __call__(self, batch: Batch) -> Losses:
         """One update. The losses of a graph are overwritten by the next call."""
@@ -53,7 +58,7 @@ class Engine:
             "crops_B": batch.crops_B,
             **decisions.tensors(),
         }
-        return self._graphed(pinned(inputs) if self.step.device.type == "cuda" else inputs)
+        return self._graphed({name: ready_to_copy(values, self.step.device) for name, values in inputs.items()})
 
     def close(self) -> None:
         """Free the graphs, before the ranks part."""
@@ -68,16 +73,18 @@ class Engine:
             Decisions(inputs["pool_A"], inputs["pool_B"], inputs.get("mixes"), inputs.get("latents")),
         )
 
+    @contextmanager
+    def _rehearsal(self) -> Iterator[Rehearsal]:
+        with self.step.calm():
+            rehearsal = Rehearsal(self.step.written(), self.step.device)
+            yield rehearsal
+            rehearsal.put_back()
+
     def _give_up(self, reason: str) -> None:
         if self.config.run.cuda_graph == "on":
             raise UserError(f"--cuda-graph on: {reason}; leave it at auto to train without")
         self.announce(f"no CUDA graph: {reason}")
         self.step.forget_interrupted_update()
-
-
-def pinned(inputs: Inputs) -> Inputs:
-    """The same in memory that is copied from without the host's waiting."""
-    return {name: tensor if tensor.is_pinned() else tensor.pin_memory() for name, tensor in inputs.items()}
 
 
 def check_cuda_graph(config: Config, device: torch.device) -> None:

@@ -170,7 +170,13 @@ class Subject:
 
 def evaluate(command: CommandLine) -> int:
     """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
-    subject = Subject(command, command.pairs)
+    from cyclegan_fast.trouble import told_of_translation
+
+    with told_of_translation(command.device):
+        return _evaluate(Subject(command, command.pairs), command)
+
+
+def _evaluate(subject: Subject, command: CommandLine) -> int:
     from cyclegan_fast import evaluation
     from cyclegan_fast.evaluation_sheet import write_sheets
     from cyclegan_fast.metrics import MetricMaker

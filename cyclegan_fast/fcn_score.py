@@ -26,6 +26,7 @@ from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
 from cyclegan_fast.score_table import Score, or_null, table
 from cyclegan_fast.segmentation import Examples, SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.segmentation_scores import SegmentationScores
+from cyclegan_fast.trouble import told_of_translation
 
 FOLDER = Path("runs/segmentation")
 SHOWN = 8
@@ -71,7 +72,11 @@ class FcnCommandLine(What):
 
 def evaluate_fcn(command: FcnCommandLine) -> int:
     """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; returns the exit status."""
-    subject = Subject(command, pairs="yes")
+    with told_of_translation(command.device):
+        return _evaluate_fcn(Subject(command, pairs="yes"), command)
+
+
+def _evaluate_fcn(subject: Subject, command: FcnCommandLine) -> int:
     labels = label_maps(subject.tests, subject.size)
     print(subject)
     network, file = judge(

@@ -90,6 +90,10 @@ class ImagePool:
                 self._images[slot] = image.clone()
         return exchanged
 
+    def kept(self) -> list[Tensor]:
+        """Return the tensors that an exchange writes into and a later one reads."""
+        return self._images
+
     def state_dict(self) -> dict[str, Any]:
         """The images in order, on the host; the random source belongs to whoever made it."""
         # Each a copy: a view would be saved, and sent to the first rank, with the whole stack that it looks at.
@@ -116,6 +120,10 @@ class StackedImagePool(ImagePool):
     @property
     def images(self) -> list[Tensor]:
         return [] if self._stack is None else list(self._stack[: self.filled].clone())
+
+    def kept(self) -> list[Tensor]:
+        # Without the last one: which of several images it holds in the end, no order says.
+        return [] if self._stack is None else [self._stack[: self.size]]
 
     def exchange(self, images: Tensor, decisions: Tensor) -> Tensor:
         images = images.detach()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast.config import CROPPING, Config
 from cyclegan_fast.descent import Descent
-from cyclegan_fast.device import memory_format
+from cyclegan_fast.device import memory_format, ready_to_copy
 from cyclegan_fast.distributed import ALONE, Ranks
 from cyclegan_fast.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.losses import discriminator_loss, gradient_penalty
@@ -59,7 +59,13 @@ class Decisions:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def to(self, device: torch.device) -> "Decisions":
-        return Decisions(**{name: drawn.to(device, non_blocking=True) for name, drawn in self.tensors().items()})
+        """Return the same on a device, without the host's waiting for the copies."""
+        return Decisions(
+            **{
+                name: ready_to_copy(drawn, device).to(device, non_blocking=True)
+                for name, drawn in self.tensors().items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -345,9 +351,40 @@ class TrainingStep:
 
     @contextmanager
     def capturable(self) -> Iterator[None]:
-        """Around the recording of `update` in a CUDA graph."""
+        """Surround the recording of `update` in a CUDA graph.
+
+        What changes from step to step is 0 meanwhile: a recording that took it from here would be noticed.
+        """
+        learning_rate, average_weight = float(self.learning_rate), self.average_weight.clone()
         with self.generators.capturable(), self.discriminators.capturable():
+            try:
+                self.set_learning_rate(0.0)
+                self.average_weight.zero_()
+                yield
+            finally:
+                self.set_learning_rate(learning_rate)
+                self.average_weight.copy_(average_weight)
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """Surround an `update` that must not be left out for an overflow."""
+        with self.generators.calm(), self.discriminators.calm():
             yield
+
+    def written(self) -> dict[str, list[Tensor]]:
+        """Return what `update` writes and the next one reads, by what it is called, after one update at least."""
+        found: dict[str, list[Tensor]] = {}
+        for name, network in self.networks.items():
+            found[f"weights of {name}"] = list(self.originals[name])
+            found[f"statistics of {name}"] = list(network.buffers())
+        if self.config.optimizer.ema:
+            for name in self.method.generators:
+                found[f"averages of {name}"] = list(self.model.get_submodule(average_of(name)).parameters())
+        for descent, whose in ((self.generators, "generators"), (self.discriminators, "discriminators")):
+            found |= {f"{what} of the {whose}": tensors for what, tensors in descent.written().items()}
+        if self.has_stacked_pools:
+            found |= {"images in pool A": self.pool_A.kept(), "images in pool B": self.pool_B.kept()}
+        return {name: tensors for name, tensors in found.items() if tensors}
 
     def forget_interrupted_update(self) -> None:
         """Make ready for another try at an `update` that failed while it was recorded."""

@@ -14,11 +14,10 @@ from tqdm import tqdm
 
 from cyclegan_fast import checkpoint, config as configuration, settings
 from cyclegan_fast.batch import Batch
-from cyclegan_fast.config import Config
+from cyclegan_fast.config import CROPPING, Config
 from cyclegan_fast.data import Data, check_data, open_data
 from cyclegan_fast.device import (
     describe,
-    is_out_of_memory,
     name_of,
     peak_gib,
     set_determinism,
@@ -41,6 +40,7 @@ from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, ope
 from cyclegan_fast.sample_grid import write_samples
 from cyclegan_fast.score_table import scalars, table
 from cyclegan_fast.step import TrainingStep, learning_rate_factor
+from cyclegan_fast.trouble import kept, told_of_training
 from kernels.dispatch import choose
 
 GALLERY_EVERY_S = 10.0
@@ -71,7 +71,7 @@ class Training:
     def __init__(self, config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> None:
         self.config, self.data, self.run, self.device, self.ranks = config, data, run, device, ranks
         self.dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
-        set_determinism(config.run.deterministic)
+        set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
         torch.manual_seed(config.run.seed)
         self.model = Model(config).to(device)
         if not ranks.is_first:
@@ -354,35 +354,37 @@ def train_in(
         pin=device.type == "cuda",
     )
     check_same_images(data, ranks)
-    training = make(config, data, run, device, ranks)
-    interruption = Interruption()
+    begun: list[Training] = []
+
+    def saved_step() -> int | None:
+        return begun[0].saved_step if begun else run.step
+
+    with told_of_training(config, device, saved_step):
+        begun.append(make(config, data, run, device, ranks))
+        return train_to_the_end(begun[0])
+
+
+def train_to_the_end(training: Training) -> int:
+    """Train, save, and score the run; returns the exit status."""
+    ranks, interruption = training.ranks, Interruption()
     try:
         finished = training.train(interruption)
         training.log.close()
         if ranks.is_first:
             print("" if finished else f"interrupted after step {training.log.step}; the same command continues")
             print(training.conclude())
-            print(f"gallery: {run.path / 'index.html'}")
+            print(f"gallery: {training.run.path / 'index.html'}")
     except UnreadableImage as error:
         if ranks.count == 1:  # others are in the middle of a step, and cannot save with this one
             try:
                 training.save()
             except NonFiniteLoss as unsaved:
-                raise UserError(f"{error}; {unsaved}; the checkpoint of step {training.saved_step} is kept") from error
+                raise UserError(f"{error}; {unsaved}; {kept(training.saved_step)}") from error
         raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
     except (NonFiniteLoss, OSError) as error:
-        kept = f"the checkpoint of step {training.saved_step} is kept" if training.saved_step else "nothing was saved"
         diverged = isinstance(error, NonFiniteLoss)
         advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
-        raise UserError(f"{error}; {kept}{advice}") from error
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"the memory of {training.device} does not suffice; train with --amp or --checkpoint-blocks, compute each "
-            "batch in parts with --accumulate, or lower --crop-size or --batch-size; --cuda-graph off leaves what a "
-            "graph keeps to samples and to batches of another size"
-        ) from error
+        raise UserError(f"{error}; {kept(training.saved_step)}{advice}") from error
     finally:
         training.log.close()
         training.engine.close()

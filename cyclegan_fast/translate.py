@@ -300,6 +300,7 @@ def translate(command: CommandLine) -> int:
 
     from cyclegan_fast.device import choose_device, describe, working_dtype
     from cyclegan_fast.trained import load_generator
+    from cyclegan_fast.trouble import told_of_translation
 
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")
@@ -324,7 +325,10 @@ def translate(command: CommandLine) -> int:
         translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
     else:
         translator = TorchTranslator(network, device, dtype)
-    summary = translate_images(translator, jobs, options, size, multiple=network.multiple, one_at_a_time=command.tile)
+    with told_of_translation(command.device):
+        summary = translate_images(
+            translator, jobs, options, size, multiple=network.multiple, one_at_a_time=command.tile
+        )
     report(summary, options.out)
     return 0
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels import interpreter
+from kernels.failure import KernelFailure, is_of_the_kernel
 
 if TYPE_CHECKING:
     import triton
@@ -77,17 +78,16 @@ def launching_with(launcher: Launcher) -> Iterator[None]:
 
 
 def launch_kernel(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
-    """What `run_kernel` does unless told otherwise."""
+    """What `run_kernel` does unless told otherwise.
+
+    Raises KernelFailure where Triton does not compile, load or launch the kernel.
+    """
     try:
         kernel[grid](**arguments, **options)
-    except (FileNotFoundError, RuntimeError) as error:
-        missing = str(error)
-        if "compiler" in missing or "Python.h" in missing:
-            raise RuntimeError(
-                "Triton builds its launcher at first use and needs a C compiler (Debian: gcc) and Python's headers "
-                f"(Debian: python3-dev): {missing}"
-            ) from error
-        raise
+    except Exception as error:  # of Triton, whose errors have no type in common
+        if not is_of_the_kernel(error):
+            raise
+        raise KernelFailure.of(kernel.__name__, arguments["x_ptr"].device, triton.__version__, error) from error
 
 
 _launchers: list[Launcher] = [launch_kernel]

@@ -25,7 +25,7 @@ class OperatorRecorder:
     """Records operators below autograd; a replay runs each again on the same tensors and writes into the same results.
 
     As in a graph, everything that Python decided or computed while it was recorded stays as it was. Unlike one, what is
-    recorded is run as well: so the tensors that it changes are put back as they were.
+    recorded is run as well: so the tensors that it changes, and the random numbers, are put back as they were.
     """
 
     def __init__(self, state: Callable[[], list[Tensor]]) -> None:
@@ -37,12 +37,13 @@ class OperatorRecorder:
 
     def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         state = self.state()
-        before = [tensor.clone() for tensor in state]
+        before, random = [tensor.clone() for tensor in state], torch.get_rng_state()
         mode = _Operators()
         with mode:
             outputs = function()
         for tensor, value in zip(state, before, strict=True):
             tensor.copy_(value)
+        torch.set_rng_state(random)
         self.recorded += 1
         return mode.replay, outputs
 

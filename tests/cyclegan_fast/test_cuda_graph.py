@@ -3,6 +3,7 @@
 import io
 import random
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -204,8 +205,8 @@ def test_a_closed_engine_holds_no_graph() -> None:
 
     class Watched(OperatorRecorder):
         def record(self, function):  # type: ignore[no-untyped-def]  # as the ones above
-            _, outputs = super().record(function)
-            graph = _Graph()
+            replay, outputs = super().record(function)
+            graph = _Graph(replay)
             replays.append(weakref.ref(graph))
             return graph.replay, outputs
 
@@ -219,8 +220,11 @@ def test_a_closed_engine_holds_no_graph() -> None:
 
 
 class _Graph:
+    def __init__(self, replay: Callable[[], None]) -> None:
+        self.run = replay
+
     def replay(self) -> None:
-        pass
+        self.run()
 
 
 def test_under_on_a_failed_recording_ends_the_run() -> None:

@@ -1,0 +1,110 @@
+"""What is raised where Triton does not compile, load or launch a kernel: one exception for its many."""
+
+import subprocess
+
+import torch
+
+# What an earlier kernel did, and what is asked of the device first tells of; and what is not the kernel's failure.
+OF_THE_DEVICE = (
+    "illegal memory access",
+    "misaligned address",
+    "illegal instruction",
+    "illegal address",
+    "invalid program counter",
+    "invalid address space",
+    "unspecified launch failure",
+    "device-side assert",
+    "hardware stack error",
+    "launch timed out",
+    "uncorrectable",
+    "has fallen off the bus",
+)
+OF_MEMORY = ("out of memory",)
+
+COMPILER = "Triton needs a C compiler (Debian: gcc) and Python's headers (Debian: python3-dev)"
+NEWER_DRIVER = "the NVIDIA driver is too old for this Triton: update it"
+NEWER_TRITON = "this Triton does not know the GPU: install a newer one"
+LIBRARY = "Triton looks for the driver's libcuda.so.1 by /sbin/ldconfig -p"
+CACHE = "Triton writes what it compiles to ~/.triton; TRITON_CACHE_DIR names another folder"
+
+ADVICE = {
+    "C compiler": COMPILER,
+    "Python.h": COMPILER,
+    "'-shared'": COMPILER,  # in the command of the compiler that failed
+    "driver version is insufficient": NEWER_DRIVER,
+    "unsupported toolchain": NEWER_DRIVER,
+    "kernel image": NEWER_DRIVER,
+    "PTX JIT": NEWER_DRIVER,
+    "option 'gpu-name'": NEWER_TRITON,
+    "libcuda": LIBRARY,
+    "ldconfig": LIBRARY,
+    "active drivers": LIBRARY,
+    "Permission denied": CACHE,
+    "Read-only file system": CACHE,
+    "No space left": CACHE,
+}
+"""What to do, by what the error says."""
+
+LONGEST = 240  # characters of a reason
+
+
+class KernelFailure(RuntimeError):
+    """A fused kernel that this machine does not compile, load or launch; `impl="reference"` runs without it.
+
+    Args:
+        kernel: its name.
+        gpu: what it was to run on, and with which version of Triton.
+        reason: what Triton says, in a line.
+        advice: what to do about it; empty where that is not known.
+    """
+
+    def __init__(self, kernel: str, gpu: str, reason: str, advice: str = "") -> None:
+        super().__init__(f"the fused kernel {kernel} does not run on {gpu}: {reason}{f' ({advice})' if advice else ''}")
+        self.kernel = kernel
+        self.gpu = gpu
+        self.reason = reason
+        self.advice = advice
+
+    @staticmethod
+    def of(kernel: str, device: torch.device, triton_version: str, error: Exception) -> "KernelFailure":
+        """What `error` of Triton's says about a kernel on a device."""
+        said = f"{error}"
+        advice = next((what for needle, what in ADVICE.items() if needle in said), "")
+        if isinstance(error, FileNotFoundError) and not advice:
+            advice = COMPILER
+        return KernelFailure(kernel, f"{_described(device)} with Triton {triton_version}", reason_of(error), advice)
+
+
+def is_of_the_kernel(error: Exception) -> bool:
+    """Whether what a launch raised says that this kernel cannot run.
+
+    It does not where memory was lacking, where an earlier kernel broke the device, or where Triton's interpreter ran
+    into an error of the kernel's own, whose traceback counts.
+    """
+    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        return False
+    said = str(error)
+    return type(error).__name__ != "InterpreterError" and not any(part in said for part in OF_THE_DEVICE + OF_MEMORY)
+
+
+def reason_of(error: Exception) -> str:
+    """The line of an error that says the most, with the error's type where that is not said by whom it comes from."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{error.cmd[0] if isinstance(error.cmd, list) else error.cmd} ended with status {error.returncode}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    of_assembler = [line for line in lines if "ptxas" in line and ("fatal" in line or "error  " in line)]
+    if of_assembler:
+        chosen = of_assembler[0]
+    elif type(error).__name__.startswith("Compil"):  # Triton's: where in the source, then what
+        chosen = lines[-1]
+    else:
+        chosen = lines[0]
+    named = chosen if isinstance(error, RuntimeError) else f"{type(error).__name__}: {chosen}"
+    return named if len(named) <= LONGEST else f"{named[:LONGEST]}..."
+
+
+def _described(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"the {device.type}"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})"
