@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import candidates, trials, tune
+from bench import candidates, trials, tune, tuner
 from bench.candidates import conv_candidates, described, norm_candidates, resident_programs
 from bench.limits import Limits
-from bench.trials import exact_results, tasks
-from bench.tune import Tuned
+from bench.trials import batches_of_a_step, exact_results, tasks
+from bench.tuner import Tuned
 from kernels import launch
 from kernels.aot import SHARED_BYTES
 from kernels.gpus import GPUS, Gpu, planning_for
@@ -48,7 +48,13 @@ class MadeUpTimes:
     clock_s: ClassVar[float] = 0.0
 
     def __init__(self, device: torch.device, contenders: dict[str, Any], ours: str) -> None:
-        self.contenders = contenders
+        self.contenders = dict(contenders)
+
+    def enter(self, name: str, contender: Any) -> None:
+        self.contenders[name] = contender
+
+    def leave(self, name: str) -> None:
+        del self.contenders[name]
 
     def run(self, rounds: int) -> None:
         self.seconds = {name: [self.seconds_of.get(name, 2.0)] * rounds for name in self.contenders}
@@ -58,10 +64,10 @@ class MadeUpTimes:
 @pytest.fixture
 def made_up_times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Seconds by plan, `described`; three plans for each norm, two for each convolution."""
-    monkeypatch.setattr(MadeUpTimes, "seconds_of", {tune.BUILT_IN: 1.0})
+    monkeypatch.setattr(MadeUpTimes, "seconds_of", {tuner.BUILT_IN: 1.0})
     monkeypatch.setattr(MadeUpTimes, "clock_s", 0.0)
-    monkeypatch.setattr(tune, "Race", MadeUpTimes)
-    monkeypatch.setattr(tune, "now", lambda: MadeUpTimes.clock_s)
+    monkeypatch.setattr(tuner, "Race", MadeUpTimes)
+    monkeypatch.setattr(tuner, "now", lambda: MadeUpTimes.clock_s)
     monkeypatch.setattr(trials, "norm_candidates", lambda *_: [RULE, FAST, SLOW])
     monkeypatch.setattr(trials, "conv_candidates", lambda *_: [CONV_FAST, CONV_SLOW])
     return MadeUpTimes.seconds_of
@@ -81,7 +87,7 @@ def tuned(
 ) -> list[Tuned]:
     tell = [].append if told is None else told.append
     with planning_for(GPU):
-        return list(tune.tuning(torch.device("cpu"), sites, [torch.float32], [2], until_s, out, tell))
+        return list(tune.tuning(torch.device("cpu"), sites, [torch.float32], [(2,)], until_s, out, tell))
 
 
 def entries(out: Path) -> dict[str, Any]:
@@ -137,20 +143,24 @@ def test_conv_candidates_fit_into_shared_memory_and_hold_the_built_in_plan_first
 
 
 def test_each_key_is_tuned_once_for_all_its_sites_the_most_important_first() -> None:
-    found = list(tasks(list(all_sites()), [torch.float32, torch.bfloat16], [16, 1]))
+    steps = [batches_of_a_step(1), batches_of_a_step(16)]
+    found = list(tasks(list(all_sites()), [torch.float32, torch.bfloat16], steps))
     keys = [task.key for task in found]
     assert len(set(keys)) == len(keys)
     assert [task.dtype for task in found] == sorted((task.dtype for task in found), key=DTYPES.index)
-    first = [task for task in found if (task.dtype, task.batch) == (torch.bfloat16, 1)]
+    first = [task for task in found if task.dtype == torch.bfloat16 and task.batch in (1, 2)]
     assert found[: len(first)] == first
-    blocks = next(task for task in first if task.key == "backward 1x256x64x64 pad 1 bfloat16")
-    assert first[0] == blocks  # 18 of a generator's 23 norms
+    blocks = first[0]
+    assert blocks.key == "backward 2x256x64x64 pad 1 bfloat16"  # 18 of a generator's 23 norms
+    assert len(first) == 34
+    assert len(found) == 2 * 2 * 34
     assert [site.name for site in blocks.sites] == ["after down 2", "blocks, first half", "blocks, second half"]
     assert blocks.times == 18
-    # One convolution, after the norms, for all the blocks' norms.
-    assert [task.key for task in first if "conv" in task.key] == ["conv2d_reflect 1x256x64x64 256 bfloat16"]
+    # Convolutions, after the norms, each for all the blocks' norms.
+    assert [task.key for task in first[-2:]] == [f"conv2d_reflect {n}x256x64x64 256 bfloat16" for n in (2, 1)]
+    assert not any("conv" in task.key for task in first[:-2])
     assert first[-1].times == 18
-    moved = [task.moved_bytes for task in first[:-1]]
+    moved = [task.moved_bytes for task in first[:-2]]
     assert moved == sorted(moved, reverse=True)
 
 
@@ -164,8 +174,8 @@ def test_a_site_runs_as_often_as_in_the_network_on_operands_that_alternate() -> 
 
 
 def test_what_is_allowed_is_what_the_tests_of_the_kernels_allow() -> None:
-    assert tune.FLOORS == accuracy.FLOORS
-    assert tune.MARGIN == accuracy.MARGIN
+    assert tuner.FLOORS == accuracy.FLOORS
+    assert tuner.MARGIN == accuracy.MARGIN
 
 
 @pytest.mark.parametrize("site", [*BLOCKS, *generator_sites(width=2, side=16)[-3:]], ids=lambda site: site.name)
@@ -306,7 +316,7 @@ def test_an_error_that_takes_the_gpu_away_ends_the_run_and_keeps_what_was_found(
 ) -> None:
     made_up_times |= {described(FAST): 0.5}
     spoil(monkeypatch, SLOW, failing(kind("CUDA error: an illegal memory access was encountered")))
-    with pytest.raises(tune.DeviceLost, match=rf"{FORWARD}, on_chip .*illegal memory access.*cannot use the GPU"):
+    with pytest.raises(tuner.DeviceLost, match=rf"{FORWARD}, on_chip .*illegal memory access.*cannot use the GPU"):
         tuned(out)
     assert list(entries(out)) == [BACKWARD]  # it moves more and came first
 
@@ -429,7 +439,7 @@ def test_the_whole_command_runs_in_the_interpreter(
     command = ["--interpret", "--dtypes", "float32", "--batches", "1", "--seconds", "0.01", "--out", str(tmp_path)]
     assert tune.main(command) == 0
     printed = capsys.readouterr().out
-    key = "backward 1x8x8x8 pad 1 float32"
+    key = "backward 2x8x8x8 pad 1 float32"
     assert f"\n{key}: built in " in printed
     assert f"\n| {key} | " in printed
     assert "times mean nothing" in printed
