@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bench.plain_cyclegan import PAPER, Size
 from bench.scaling import BATCHES, SIDES
 from bench.training import Setting
+from bench.tuner import EVERYTHING, Visit
 from kernels.sites import NormSite, discriminator_sites, generator_sites
 
 
@@ -27,6 +28,8 @@ class Extent:
     rounds: int
     """of a comparison, at most"""
     profiled_steps: int
+    visits: tuple[Visit, ...]
+    """of the tuner: each key with its most promising plans, then with all, as far as the time goes"""
 
     def sites_at(self, side: int) -> list[NormSite]:
         """Where the networks run the fused norm, for images of `side` pixels."""
@@ -51,6 +54,7 @@ PAPER_EXTENT = Extent(
     most_steps=2000,
     rounds=25,
     profiled_steps=10,
+    visits=(Visit(first=6, again=3, rounds_each=5, rounds=9), EVERYTHING),
 )
 TINY_EXTENT = Extent(
     side=24,
@@ -62,5 +66,6 @@ TINY_EXTENT = Extent(
     most_steps=6,
     rounds=1,
     profiled_steps=1,
+    visits=(Visit(first=1, again=1, rounds_each=1, rounds=1),),
 )
 """Small enough for a machine that takes seconds for a step"""

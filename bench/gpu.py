@@ -33,7 +33,6 @@ from bench.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, s
 from bench.timing import Race
 from bench.trials import batches_of_a_step
 from bench.tune import table as tuned_table, tuning
-from bench.tuner import EVERYTHING, Visit
 from cyclegan_fast.device import set_determinism
 from cyclegan_fast.files import write_atomically
 from kernels import launch
@@ -44,8 +43,6 @@ from kernels.triton_language import INTERPRETED
 SECONDS_OF_A_RACE = 8.0
 SECONDS_OF_A_KEY = 4.0
 """of the tuner's table"""
-VISITS = (Visit(first=6, again=3, rounds=9), EVERYTHING)
-"""Each key with its most promising plans, then with all: how far that gets is a matter of time"""
 RESERVE_S = 3.0
 """For ending a phase in good order"""
 
@@ -80,7 +77,7 @@ def compile_later(task: Task) -> int:
     if INTERPRETED:
         print("Triton's interpreter compiles nothing")
         return 0
-    visits = VISITS[:1] if task.quick else VISITS
+    visits = task.extent.visits[: 1 if task.quick else None]
     wanted = later_launches(task.extent, task.dtypes, visits, gpu_of(torch.empty(0, device=task.device)))
 
     def done(number: int, total: int) -> None:
@@ -108,7 +105,7 @@ def tune(task: Task) -> int:
         task.until_s - RESERVE_S,
         folder,
         partial(print, flush=True),
-        visits=VISITS,
+        visits=task.extent.visits,
         key_s=SECONDS_OF_A_KEY,
     )
     print(tuned_table(list(found)))

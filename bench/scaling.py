@@ -39,23 +39,23 @@ def cases(
             precisions = step.cases(side, batch, device, _is_stock_autocast, subject="scaling", size=size)
             yield from (case for case in precisions if case.dtype == name_of(dtype))
         else:
-            yield _generator(batch, side, dtype, device)
+            yield _generator(batch, side, dtype, device, size)
 
 
 def _is_stock_autocast(name: str) -> bool:
     return name.startswith("stock autocast") and "compile" not in name
 
 
-def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device) -> Case:
-    work = counts.network(Generator, batch, side, dtype, backward=True)
-    make = partial(_contest, batch, side, dtype, device)
+def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: Size) -> Case:
+    work = counts.network(Generator, batch, side, dtype, backward=True, size=size)
+    make = partial(_contest, batch, side, dtype, device, size)
     return Case.of_images("scaling", "generator, forward and backward", batch, side, dtype, work, make)
 
 
-def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device) -> Contest:
+def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: Size) -> Contest:
     contenders: dict[str, Contender] = {}
     peak_gib: dict[str, float] = {}
-    entrants = networks.Entrants("generator", "forward and backward", dtype, batch, side, device)
+    entrants = networks.Entrants("generator", "forward and backward", dtype, batch, side, device, size=size)
     with on_recording_stream(device):
         for name, make in ((networks.PLAIN, partial(entrants.plain, dtype)), ("ours", entrants.ours)):
             call, peak_gib[name] = followed(device, make, lambda call: call())

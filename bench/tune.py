@@ -32,6 +32,7 @@ from kernels.triton_language import INSTALLED, INTERPRETED, run_in_interpreter
 
 SIDE = 256
 INTERPRETED_SIZE = {"width": 16, "side": 32}
+INTERPRETED_VISIT = dataclasses.replace(EVERYTHING, rounds_each=1, rounds=3)
 INTERPRETED_GPU = dataclasses.replace(GPUS[90], name=f"{GPUS[90].name} in the interpreter")
 
 
@@ -235,7 +236,8 @@ def _tune_and_print(
         raise UserError(str(error)) from error
     found: list[Tuned] = []
     try:
-        for tuned in tuning(device, sites, dtypes, batches, until_s, out, _print):
+        visit = INTERPRETED_VISIT if device.type == "cpu" else EVERYTHING
+        for tuned in tuning(device, sites, dtypes, batches, until_s, out, _print, visits=[visit]):
             found.append(tuned)
     except DeviceLost as error:
         raise DeviceLost(f"{error}; {len(found)} keys were tuned before and are in {path}") from error

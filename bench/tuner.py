@@ -32,8 +32,6 @@ tests/kernels/accuracy.py"""
 PAYS = 1.02
 """The least ratio of the built-in plan's time to another's that has it named in the table"""
 FINALISTS = 3
-FIRST_ROUNDS = {"cuda": 5, "cpu": 1}
-LAST_ROUNDS_OF_A_CPU = 3
 BUILT_IN = "built in"
 
 Tell = Callable[[str], None]
@@ -97,11 +95,13 @@ class Visit:
     """of a key of which nothing is known"""
     again: int
     """of one that is told"""
+    rounds_each: int
+    """in which a candidate races against the built-in plan"""
     rounds: int
     """in which the fastest race once more"""
 
 
-EVERYTHING = Visit(first=1000, again=1000, rounds=25)
+EVERYTHING = Visit(first=1000, again=1000, rounds_each=5, rounds=25)
 
 
 @dataclass
@@ -157,13 +157,13 @@ class Tuner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            return self._tuned(task, task.trial(self.device, entries, self.gpu), plans, visit.rounds)
+            return self._tuned(task, task.trial(self.device, entries, self.gpu), plans, visit)
         except expected as error:
             self._raise_if_lost(error, task.key)
             self.tell(f"{task.key}: left out: {reason_of(error)}")
             return None
 
-    def _tuned(self, task: Task, trial: Trial, plans: Sequence[NormPlan | ConvPlan], rounds: int) -> Tuned:
+    def _tuned(self, task: Task, trial: Trial, plans: Sequence[NormPlan | ConvPlan], visit: Visit) -> Tuned:
         built_in = task.plans(self.gpu)[0]
         with unwritten_is_nan():
             errors = _errors(trial.results(built_in), trial.exact)
@@ -176,11 +176,11 @@ class Tuner:
             if number and now() >= self.until_s:
                 break
             show_status(f"{task.key}: {number + 1} of {len(plans)}, {described(plan)}")
-            self._try(task.key, plan, trial, race, allowed, known)
+            self._try(task.key, plan, trial, race, allowed, known, visit.rounds_each)
         finalists = known.fastest[:FINALISTS]
         for plan in finalists:
             race.enter(described(plan), _contender(trial, plan))
-        race.run(rounds if self.device.type == "cuda" else LAST_ROUNDS_OF_A_CPU)
+        race.run(visit.rounds)
         best = max(finalists, key=lambda plan: median(_ratios(race, described(plan))), default=None)
         return Tuned(
             key=task.key,
@@ -204,6 +204,7 @@ class Tuner:
         race: Race,
         allowed: Sequence[float],
         known: Known,
+        rounds: int,
     ) -> None:
         """One candidate against the built-in plan."""
         name = described(plan)
@@ -212,7 +213,7 @@ class Tuner:
                 known.refused[name] = wrong
             else:
                 race.enter(name, _contender(trial, plan))
-                race.run(FIRST_ROUNDS[self.device.type])
+                race.run(rounds)
                 known.ratios[plan] = median(_ratios(race, name))
                 race.leave(name)
         except failures() as error:
