@@ -140,7 +140,7 @@ def test_a_phase_may_be_a_command_of_its_own_that_is_told_its_seconds(tmp_path: 
     )
     assert statuses == {"check": 2, "other": 0}
     assert f"['{tmp_path}', '7']" in (tmp_path / LOG).read_text()
-    name, *arguments = gpu.check(tmp_path, 59.7)[1:]
+    name, *arguments = gpu.check(tmp_path, 63)[1:]
     assert (name, *arguments) == ("-m", "kernels.check", "--out", str(tmp_path), "--seconds", "60")
 
 
@@ -298,6 +298,17 @@ def test_the_summary_is_short_and_says_what_failed(tmp_path: Path) -> None:
     ]
 
 
+def test_the_summary_says_what_the_check_of_the_kernels_found(tmp_path: Path) -> None:
+    results = [{"share_of_allowed": share} for share in (0.2, 0.71)]
+    failures = ["instance_norm, after the stem, float32, batch 2, is off by 0.5 of its size, 9 times what is allowed"]
+    (tmp_path / "check.json").write_text(json.dumps({"failures": failures, "results": results}))
+    assert summary(tmp_path, {"check": 1}, "NVIDIA H200").splitlines()[1:] == [
+        "phases: check FAILED",
+        "check: 2 cases, errors up to 0.71 of what is allowed, 1 failures",
+        f"  {failures[0]}",
+    ]
+
+
 def test_of_many_failed_tests_the_first_are_named(tmp_path: Path) -> None:
     lines = "".join(f"failed\ttests/a.py::test_{number}\treason\n" for number in range(20))
     (tmp_path / "tests.txt").write_text(f"collected\t20\ttests/a.py\n{lines}")
@@ -305,7 +316,7 @@ def test_of_many_failed_tests_the_first_are_named(tmp_path: Path) -> None:
     assert found[2:] == [
         "tests: 0 passed, 20 failed",
         *(f"  tests/a.py::test_{number}: reason" for number in range(8)),
-        "  12 more failed, see test-failures.txt",
+        "  12 more, see test-failures.txt",
     ]
 
 
