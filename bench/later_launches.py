@@ -8,11 +8,10 @@ import torch
 from bench.extent import Extent
 from bench.trials import Plan, Task, batches_of_a_step, tasks
 from bench.tuner import Known, Tuner, Visit
-from kernels.ahead import recorded_launches
-from kernels.aot import Specialisation
 from kernels.gpus import Gpu, planning_for
 from kernels.reflection_pad import pad_backward, pad_forward
 from kernels.sites import NormSite, run_backward, run_forward
+from kernels.specialisations import Specialisation, recorded_launches
 
 META = torch.device("meta")
 IMAGE_PAD = 3  # in front of a generator's first convolution

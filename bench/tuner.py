@@ -5,8 +5,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -22,13 +21,10 @@ from bench.timing import Contender, Race, Spread
 from bench.trials import ConvTask, Plan, Task, Trial
 from cyclegan_fast.device import name_of
 from cyclegan_fast.errors import UserError
+from kernels.accuracy import allowed_error, unwritten_is_nan
 from kernels.gpus import gpu_of
 from kernels.launch import ConvPlan, NormPlan
 
-FLOORS = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
-MARGIN = 1.25
-"""A result may be off by so many times the larger of the built-in plan's error and its dtype's floor, as in
-tests/kernels/accuracy.py"""
 PAYS = 1.02
 """The least ratio of the built-in plan's time to another's that has it named in the table"""
 FINALISTS = 3
@@ -169,7 +165,7 @@ class Tuner:
             errors = _errors(trial.results(built_in), trial.exact)
         if not max(errors) <= task.plausible_error:
             raise Disagreement(f"the built-in plan is off by {max(errors):.2g} of its size")
-        allowed = [MARGIN * max(error, FLOORS[task.dtype]) for error in errors]
+        allowed = [allowed_error(error, task.dtype) for error in errors]
         race = Race(self.device, {BUILT_IN: _contender(trial, built_in)}, BUILT_IN)
         known = self.known.setdefault(task.key, Known())
         for number, plan in enumerate(plans):
@@ -262,22 +258,6 @@ def _wrong(trial: Trial, plan: Plan, allowed: Sequence[float]) -> str | None:
 
 def _errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
     return [relative_error(one, other) for one, other in zip(found, exact, strict=True)]
-
-
-@contextmanager
-def unwritten_is_nan() -> Iterator[None]:
-    """Fills what torch.empty returns with NaN, so that an element nobody wrote is seen."""
-    memory: Any = torch.utils.deterministic
-    was_filled = memory.fill_uninitialized_memory
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        memory.fill_uninitialized_memory = was_filled
 
 
 def show_status(text: str) -> None:

@@ -9,10 +9,9 @@ import torch
 from bench.extent import PAPER_EXTENT
 from bench.later_launches import META, later_launches, trials_in_order
 from bench.trials import batches_of_a_step
-from kernels.ahead import recorded_launches
-from kernels.aot import specialisations
 from kernels.gpus import GPUS, planning_for
 from kernels.sites import run_backward, run_forward
+from kernels.specialisations import recorded_launches, specialisations
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GPU = GPUS[90]

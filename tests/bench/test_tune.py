@@ -23,7 +23,6 @@ from kernels.gpus import Gpu, planning_for
 from kernels.launch import ConvPlan, NormPlan
 from kernels.sites import NormSite, Operands, generator_sites
 from kernels.triton_language import INTERPRETED
-from tests.kernels import accuracy
 
 CPU = torch.device("cpu")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -100,11 +99,6 @@ CONVOLUTION = launch.conv_key(BLOCKS[0].shape(2), 16, torch.float32)
 
 
 # --- what is right ---------------------------------------------------------------------------------------------------
-
-
-def test_what_is_allowed_is_what_the_tests_of_the_kernels_allow() -> None:
-    assert tuner.FLOORS == accuracy.FLOORS
-    assert tuner.MARGIN == accuracy.MARGIN
 
 
 @pytest.mark.parametrize("site", [*BLOCKS, *generator_sites(width=2, side=16)[-3:]], ids=lambda site: site.name)
