@@ -54,7 +54,7 @@ PAPER_EXTENT = Extent(
     most_steps=2000,
     rounds=25,
     profiled_steps=10,
-    visits=(Visit(first=6, again=3, rounds_each=5, rounds=9), EVERYTHING),
+    visits=(Visit(first=6, again=3, rounds_each=5, rounds=9), EVERYTHING, EVERYTHING),
 )
 TINY_EXTENT = Extent(
     side=24,

@@ -192,7 +192,7 @@ PHASES = (
 def _command(out: Path, options: Any) -> Callable[[Phase], list[str]]:
     """What a phase's process is started with."""
     flags = [*(["--quick"] if options.quick else []), *(["--tiny"] if options.tiny else [])]
-    return lambda phase: [sys.executable, "-m", "bench.gpu", "--phase", phase.name, "--out", str(out), *flags]
+    return lambda phase: [sys.executable, "-m", "bench.phase_process", phase.name, "--out", str(out), *flags]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -219,14 +219,11 @@ def parser() -> argparse.ArgumentParser:
         help="rehearse the command itself on tiny images and networks: results say that they are of a dry run, mean "
         "nothing, and no table of kernels/tuned is written",
     )
-    made.add_argument("--phase", choices=names, help=argparse.SUPPRESS)  # what each process is started with
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options: Any = parser().parse_args(arguments)
-    if options.phase:
-        return run_phase(options)
     if not torch.cuda.is_available():
         print(f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here", file=sys.stderr)
         return 2
@@ -252,19 +249,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(status not in (0, CUT_SHORT) for status in statuses.values()))
 
 
-def run_phase(options: Any) -> int:
-    """One phase, in the process that was started for it: its modules are imported when it is told to begin."""
+def run_phase(arguments: Sequence[str]) -> int:
+    """One phase, in the process that was started for it; what it needs is imported when it is told to begin."""
+    made = argparse.ArgumentParser(prog="python -m bench.phase_process")
+    made.add_argument("phase", choices=[phase.name for phase in PHASES if phase.run])
+    made.add_argument("--out", type=Path)
+    for flag in ("--quick", "--tiny"):
+        made.add_argument(flag, action="store_true")
+    options: Any = made.parse_args(arguments)
     until_s = told_until()
     if until_s is None:
         return 0
     set_determinism(False)  # cuDNN times its algorithms, as in training
     # What was imported stays: the many collections between measurements need not look at it.
     gc.freeze()
-    phase = next(phase for phase in PHASES if phase.name == options.phase)
-    if phase.run is None:
-        raise ValueError(f"the phase {phase.name} is a command of its own")
-    device = torch.device("cuda", 0)
-    return phase.run(Task(device, options.out.resolve(), until_s, options.quick, options.tiny))
+    run = next(phase.run for phase in PHASES if phase.name == options.phase)
+    assert run is not None
+    return run(Task(torch.device("cuda", 0), options.out, until_s, options.quick, options.tiny))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ TOGETHER = (
     "tests/kernels/test_operators.py",
     "tests/kernels/test_accuracy.py",
     "tests/kernels/test_determinism.py",
+    "tests/kernels/test_bad_input.py",
+    "tests/kernels/test_dispatch.py",
 )
 LONG = ("sanitizer", "2_to_the_31", "thousand")
 """Words in the names of tests that --quick leaves out"""

@@ -57,7 +57,7 @@ class Worker:
             item = session.items[index]
             self._write("begun", item.nodeid)
             item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
-            if _is_lost():
+            if _is_lost_after_clearing():
                 os._exit(LOST)  # what follows would fail for nothing, and so would a proper end
         return True
 
@@ -101,12 +101,13 @@ def _append(path: Path, text: str) -> None:
         os.close(handle)
 
 
-def _is_lost() -> bool:
-    """Whether an error has left the GPU unusable for this process."""
+def _is_lost_after_clearing() -> bool:
+    """Give memory back, which others need; return whether an error has left the GPU unusable for this process."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return False
     try:
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
     except RuntimeError:
         return True
     return False

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from tests.bench.result_samples import comparison
 CPU = torch.device("cpu")
 ASSUMED_SECONDS_OF_A_KEY, ASSUMED_SECONDS_OF_A_CANDIDATE = 0.8, 0.25
 SOON = 3600.0
+NOT_DISTRIBUTIONS = ("PIL", "yaml", "skimage", "onnx", "onnxruntime", "openvino", "xdist")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -48,6 +50,23 @@ def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(arguments: list[s
     assert ended.stdout == ""
     assert ended.stderr == (f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_it_needs_nothing_but_pytorch_triton_numpy_and_pytest() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    others = [*declared["dependencies"], *declared["optional-dependencies"]["dev"], *NOT_DISTRIBUTIONS]
+    modules = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in others} - {
+        "torch",
+        "triton",
+        "numpy",
+        "pytest",
+    }
+    program = (
+        f"import sys; sys.modules |= dict.fromkeys({sorted(modules - {'cyclegan_fast'})!r}); "
+        "import bench.gpu, bench.phase_process, bench.tests_worker"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_all_phases_fit_into_the_time_that_is_promised() -> None:
