@@ -1,5 +1,6 @@
 """How much `bench.gpu` computes: the paper's networks, or tiny ones that rehearse the command itself."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class Extent:
     rounds: int
     """of a comparison, at most"""
     profiled_steps: int
+    most_tuning_s: float
+    """for the tuner, whatever the phases before it have left over"""
     visits: tuple[Visit, ...]
     """of the tuner: each key with its most promising plans, then with all, as far as the time goes"""
 
@@ -54,6 +57,7 @@ PAPER_EXTENT = Extent(
     most_steps=2000,
     rounds=25,
     profiled_steps=10,
+    most_tuning_s=math.inf,
     visits=(Visit(first=6, again=3, rounds_each=5, rounds=9), EVERYTHING, EVERYTHING),
 )
 TINY_EXTENT = Extent(
@@ -66,6 +70,7 @@ TINY_EXTENT = Extent(
     most_steps=5,
     rounds=1,
     profiled_steps=1,
+    most_tuning_s=60,
     visits=(Visit(first=1, again=1, rounds_each=1, rounds=1),),
 )
 """Small enough for a machine that takes seconds for a step"""

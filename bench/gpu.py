@@ -102,7 +102,7 @@ def tune(task: Task) -> int:
         task.extent.sites,
         [task.lowest],
         batches,
-        task.until_s - RESERVE_S,
+        min(task.until_s - RESERVE_S, time.monotonic() + task.extent.most_tuning_s),
         folder,
         partial(print, flush=True),
         visits=task.extent.visits,
