@@ -31,10 +31,10 @@ TOGETHER = (
     "tests/kernels/test_registration.py",
     "tests/kernels/test_offsets.py",
     "tests/kernels/test_operators.py",
-    "tests/kernels/test_accuracy.py",
     "tests/kernels/test_determinism.py",
     "tests/kernels/test_bad_input.py",
     "tests/kernels/test_dispatch.py",
+    "tests/kernels/test_accuracy.py",  # more than all the others together
 )
 LONG = ("sanitizer", "2_to_the_31", "thousand")
 """Words in the names of tests that --quick leaves out"""
