@@ -52,7 +52,9 @@ ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # by itself each process s
 
 @dataclass(frozen=True)
 class Results:
-    """What became of each test, by its name: passed, failed, skipped, error, or begun where it did not come to its end.
+    """What became of each test, by its name: passed, failed, skipped, or begun where it did not come to its end.
+
+    Of files: error where one cannot be collected, left out where it imports what is not installed.
 
     `total` counts those that were collected.
     """
@@ -63,7 +65,8 @@ class Results:
 
     @property
     def left(self) -> int:
-        return self.total - len([name for name, outcome in self.outcomes.items() if outcome != "error"])
+        """Tests that did not begin."""
+        return self.total - len(self.of("passed", "failed", "skipped", "begun"))
 
     @property
     def is_complete(self) -> bool:
@@ -77,6 +80,7 @@ class Results:
         """How many, in a line."""
         counts = {outcome: len(self.of(outcome)) for outcome in ("passed", "failed", "error", "skipped")}
         counts |= {"without an end": len(self.of("begun")), "not begun": self.left}
+        counts |= {"files left out": len(self.of("left out"))}
         shown = [f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "passed"]
         return ", ".join(shown)
 

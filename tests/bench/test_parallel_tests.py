@@ -78,18 +78,22 @@ def test_when_the_time_is_over_no_test_begins_and_one_under_way_is_ended(tmp_pat
     assert results.described() == "0 passed, 1 without an end, 1 not begun"
 
 
-def test_a_file_that_cannot_be_imported_is_an_error_and_the_others_run(tmp_path: Path) -> None:
-    (tmp_path / "test_broken.py").write_text("import no_such_module_anywhere\n")
+def test_a_file_that_cannot_be_imported_costs_the_others_nothing(tmp_path: Path) -> None:
+    """It is an error, or left out where a package is not installed."""
+    (tmp_path / "test_broken.py").write_text("from bench.machine import no_such_name\n")
+    (tmp_path / "test_bare.py").write_text("import no_such_package.part\n")
     good = tmp_path / "test_good.py"
     good.write_text("def test_good(): pass\ndef test_long_sanitizer(): pass\n")
-    paths = [str(tmp_path / "test_broken.py"), str(good)]
+    paths = [str(tmp_path / "test_broken.py"), str(tmp_path / "test_bare.py"), str(good)]
     run_tests(paths, tmp_path, time.monotonic() + SOON, 2, without=("sanitizer",))
     results = read_results(tmp_path)
     outcomes = {name.rpartition("/")[2]: outcome for name, outcome in results.outcomes.items()}
-    assert outcomes == {"test_broken.py": "error", "test_good.py::test_good": "passed"}
+    assert outcomes == {"test_broken.py": "error", "test_bare.py": "left out", "test_good.py::test_good": "passed"}
     assert results.total == 1
     assert results.is_complete
-    assert "No module named 'no_such_module_anywhere'" in results.failures()[0]
+    assert results.described() == "1 passed, 1 error, 1 files left out"
+    assert "cannot import name 'no_such_name'" in results.failures()[0]
+    assert results.remarks[results.of("left out")[0]] == "imports no_such_package, which is not installed"
 
 
 def test_of_some_files_only_what_needs_a_gpu_runs(tmp_path: Path) -> None:
