@@ -4,8 +4,10 @@ What a plan may be is bounded by what a kernel keeps in registers and in shared 
 the same is found by running it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
+from typing import TypeVar
 
 import torch
 
@@ -13,6 +15,8 @@ from kernels import launch
 from kernels.aot import SHARED_BYTES
 from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, Gpu
 from kernels.launch import ConvPlan, Direction, NormPlan, Shape, ceil_div
+
+AnyPlan = TypeVar("AnyPlan", bound=NormPlan | ConvPlan)
 
 # Elements of a tile and warps of a program. A pad is folded by 3 to 9 loads: backward has smaller tiles.
 TWO_PHASE_TILES = {
@@ -153,6 +157,31 @@ def conv_candidates(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) ->
             for each in stages
         ]
     return list(dict.fromkeys(plans))
+
+
+Tile = tuple[object, ...]
+
+
+def tile_of(plan: NormPlan | ConvPlan | None) -> Tile:
+    """Return what a plan has in common with those for another batch: its variant, its tile and its warps."""
+    if isinstance(plan, NormPlan):
+        return plan.variant, plan.block_pixels, plan.block_channels, plan.num_warps
+    return (plan,)
+
+
+def most_promising(plans: Sequence[AnyPlan], most: int, fastest: Sequence[Tile]) -> list[AnyPlan]:
+    """Return at most so many plans: those with the tiles that were fastest for another batch, then of each variant.
+
+    Variants take turns, each in the order of its plans: which of them wins is what nobody knows beforehand.
+    """
+    by_tile: dict[Tile, AnyPlan] = {}
+    by_variant: dict[object, list[AnyPlan]] = {}
+    for plan in plans:
+        by_tile.setdefault(tile_of(plan), plan)
+        by_variant.setdefault(tile_of(plan)[0] if isinstance(plan, NormPlan) else None, []).append(plan)
+    known = [by_tile[tile] for tile in fastest if tile in by_tile]
+    in_turn = [plan for row in zip_longest(*by_variant.values()) for plan in row if plan is not None]
+    return list(dict.fromkeys([*known, *in_turn]))[:most]
 
 
 def described(plan: NormPlan | ConvPlan) -> str:

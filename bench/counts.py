@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.plain_cyclegan import Discriminator, Generator
+from bench.plain_cyclegan import PAPER, Discriminator, Generator, Size
 from kernels.sites import NormSite
 
 
@@ -57,15 +57,21 @@ def _elements(site: NormSite, batch: int) -> tuple[int, int]:
 
 
 def network(
-    kind: type[Generator] | type[Discriminator], batch: int, side: int, dtype: torch.dtype, *, backward: bool
+    kind: type[Generator] | type[Discriminator],
+    batch: int,
+    side: int,
+    dtype: torch.dtype,
+    *,
+    backward: bool,
+    size: Size = PAPER,
 ) -> Work:
-    """A generator or discriminator with the paper's widths: its convolutions.
+    """A generator or discriminator: its convolutions.
 
     Forward an image and the weights are read and the result is written. With `backward`, for gradients of the image and
     of all weights: each convolution twice more; the weights are read and their gradients written.
     """
     with torch.device("meta"):
-        model: nn.Module = kind()
+        model = size.network(kind)
         image = torch.empty(batch, 3, side, side)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             result = model(image)
@@ -75,16 +81,16 @@ def network(
     return Work((3 if backward else 1) * tensors * dtype.itemsize, passes * int(counter.get_total_flops()))
 
 
-def training_step(batch: int, side: int, dtype: torch.dtype) -> Work:
-    """One update of the paper's networks.
+def training_step(batch: int, side: int, dtype: torch.dtype, size: Size = PAPER) -> Work:
+    """One update of all networks.
 
     Six generator passes with both gradients; the discriminators judge two fakes without gradients of their weights and
     four images with. The images are read once. Adam reads and writes each weight and its two moments in float32.
     """
     generator, discriminator = (
-        network(kind, batch, side, dtype, backward=False) for kind in (Generator, Discriminator)
+        network(kind, batch, side, dtype, backward=False, size=size) for kind in (Generator, Discriminator)
     )
-    weights = 2 * sum(p.numel() for kind in (Generator, Discriminator) for p in _on_meta(kind).parameters())
+    weights = 2 * sum(p.numel() for kind in (Generator, Discriminator) for p in _on_meta(kind, size).parameters())
     images = 2 * batch * 3 * side * side
     return Work(
         images * dtype.itemsize + 6 * 4 * weights,
@@ -92,6 +98,6 @@ def training_step(batch: int, side: int, dtype: torch.dtype) -> Work:
     )
 
 
-def _on_meta(kind: type[Generator] | type[Discriminator]) -> nn.Module:
+def _on_meta(kind: type[Generator] | type[Discriminator], size: Size) -> nn.Module:
     with torch.device("meta"):
-        return kind()
+        return size.network(kind)

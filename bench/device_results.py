@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.limits import Limits
+from bench.machine import DRY_RUN
 from bench.plots import Plot, plots_of
 from bench.records import Comparison, Run, newest, read
 from cyclegan_fast.errors import UserError
@@ -58,6 +59,8 @@ def devices(folder: Path) -> list[Device]:
             continue
         try:
             for run in read(path):
+                if run.stamp.device.endswith(DRY_RUN):
+                    raise UserError(f"{path} is of a {DRY_RUN} and measures nothing: remove it")
                 runs.setdefault(run.stamp.device, []).append(run)
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -1,8 +1,9 @@
 """`python -m bench.gpu`: everything that a new GPU needs, in one command under nine minutes.
 
-The GPU tests, the tuner, the benchmarks in order of importance, a training run beside plain PyTorch's, and a profile.
-Each phase is a process of its own, so that one that crashes costs the others nothing; each has a share of the time, and
-what one leaves over goes to the next. Everything is written as it is found, into one folder.
+`kernels.check`, the GPU tests, the tuner, the benchmarks in order of importance, a training run beside plain PyTorch's,
+and a profile. What is launched later is compiled ahead in all cores, and the machine's limits are measured once. Each
+phase is a process of its own, so that one that crashes costs the others nothing; each has a share of the time, and what
+one leaves over goes to the next. Everything is written as it is found, into one folder.
 """
 
 import argparse
@@ -10,161 +11,105 @@ import gc
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import limits as machine_limits, networks, operators, scaling, step, step_profile, training, translation
+from bench import gpu_cases, parallel_tests, step_profile, training
 from bench.agreement import Disagreement
 from bench.contest import Case, described, in_words, measure
-from bench.machine import ROOT, device_name, stamp, utc_now
-from bench.records import Recorder, path_for
-from bench.summary import CUT_SHORT, LOG, PROFILE, SUMMARY, TESTS, TRAINING, TUNED, summary
+from bench.later_launches import later_launches
+from bench.machine import utc_now
+from bench.parallel_tests import read_results, run_tests
+from bench.phases import Phase, Task, planned, results_name, run_phases, told_until
+from bench.records import RESULTS, Recorder, path_for
+from bench.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
 from bench.timing import Race
+from bench.trials import batches_of_a_step
 from bench.tune import table as tuned_table, tuning
 from cyclegan_fast.device import set_determinism
 from cyclegan_fast.files import write_atomically
 from kernels import launch
-from kernels.sites import all_sites
+from kernels.ahead import compile_ahead
+from kernels.gpus import gpu_of
+from kernels.triton_language import INTERPRETED
 
-SIDE = 256
-MOST_ROUNDS = 25
-PROBE = training.Setting(side=128, steps=30)
-MOST_STEPS = 2000
 SECONDS_OF_A_RACE = 8.0
-SECONDS_OF_A_KEY = 6.0
+SECONDS_OF_A_KEY = 4.0
 """of the tuner's table"""
-SHORTEST_S = 5.0
-"""What a phase gets though those before it have left nothing"""
-KILL_AFTER_S = 8.0
-"""of its time being over, a phase is ended"""
+RESERVE_S = 3.0
+"""For ending a phase in good order"""
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A part of the whole; `run` does it, in a process of its own, and gives the exit status."""
-
-    name: str
-    share_s: float
-    quick_s: float
-    """with --quick"""
-    run: Callable[["Task"], int]
+def check(out: Path, seconds: float) -> list[str]:
+    """The command that runs every operator against float64 and PyTorch, and compiles what the networks launch."""
+    return [sys.executable, "-m", "kernels.check", "--out", str(out), "--seconds", f"{seconds - RESERVE_S:.0f}"]
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a phase is to do."""
-
-    device: torch.device
-    out: Path
-    until_s: float
-    """of `time.monotonic()`; nothing new begins afterwards"""
-    quick: bool
-
-    @property
-    def is_over(self) -> bool:
-        return time.monotonic() > self.until_s
-
-
-def test(task: Task) -> int:
-    """The GPU tests, then all tests of the kernels, which run on the GPU where there is one."""
-    first = ["-m", "gpu", "tests/kernels/test_gpu.py", "tests/test_gpu_step.py", "tests/test_gpu.py"]
-    if task.quick:
-        first += ["-k", "not sanitizer and not 2_to_the_31 and not thousand"]
-    second = ["tests/kernels/test_operators.py", "tests/kernels/test_accuracy.py", "tests/kernels/test_determinism.py"]
-    status = 0
-    with open(task.out / TESTS, "w") as file:
-        for arguments in (first, second):
-            command = [sys.executable, "-m", "pytest", "-rfE", "--tb=short", "-p", "no:cacheprovider", *arguments]
-            left_s = task.until_s - time.monotonic()
-            if left_s < SHORTEST_S:
-                file.write(f"not run, no time was left: {' '.join(arguments)}\n")
-                return status or CUT_SHORT
-            try:
-                ended = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=left_s)
-                status = status or int(bool(ended.returncode))
-            except subprocess.TimeoutExpired:
-                file.write("\ncut short: its time was over\n")
-                status = status or CUT_SHORT
-    print((task.out / TESTS).read_text()[-1500:])
-    return status
-
-
-def tune(task: Task) -> int:
-    """Tries some plans at the sites that matter most; `python -m bench.tune` alone takes its time for all of them."""
-    sites = list(all_sites(SIDE))
-    dtypes = list(machine_limits.dtypes(task.device))[::-1][: 1 if task.quick else None]
-    batches = [1] if task.quick else [1, 16]
-    tell = partial(print, flush=True)
-    found = tuning(task.device, sites, dtypes, batches, task.until_s, launch.TUNED, tell, key_s=SECONDS_OF_A_KEY)
-    print(tuned_table(list(found)))
+def measure_limits(task: Task) -> int:
+    print(task.limits)
     return 0
 
 
-def step_cases(task: Task) -> Iterator[Case]:
-    """First what needs no compiler; then once more with it, since a mode may take longer than there is."""
-
-    def without_compiler(name: str) -> bool:
-        return "compile" not in name and "checkpoint" not in name
-
-    def quick_to_start(name: str) -> bool:
-        return "max-autotune" not in name and "--compile" not in name
-
-    def everybody(name: str) -> bool:
-        return True
-
-    def in_precisions(batch: int, wants: step.Wants) -> list[Case]:
-        """The lowest first."""
-        return list(step.cases(SIDE, batch, task.device, wants))[::-1]
-
-    yield from in_precisions(1, without_compiler)[:1]
-    if task.quick:
-        return
-    yield from in_precisions(16, without_compiler)[:1]
-    yield from in_precisions(1, quick_to_start)[:1]
-    yield from in_precisions(1, without_compiler)[1:]
-    yield from in_precisions(1, everybody)[:1]
-    yield from in_precisions(16, without_compiler)[1:]
-    yield from in_precisions(16, quick_to_start)[:1]
+def test(task: Task) -> int:
+    """Tests that time the GPU alone, then all others that run on it in as many processes as there are cores."""
+    without = parallel_tests.LONG if task.quick else ()
+    alone_until_s = min(time.monotonic() + parallel_tests.SECONDS_ALONE, task.until_s)
+    run_tests(parallel_tests.ALONE, task.out, alone_until_s, 1)
+    together = parallel_tests.REHEARSED if task.tiny else parallel_tests.TOGETHER
+    workers = min(parallel_tests.MOST_WORKERS, parallel_tests.cores())
+    run_tests(together, task.out, task.until_s - RESERVE_S, workers, without=without)
+    results = read_results(task.out)
+    print("\n".join([results.described(), *results.failures()]))
+    if results.failures() or not results.total:
+        return 1
+    return 0 if results.is_complete else CUT_SHORT
 
 
-def operator_cases(task: Task) -> Iterator[Case]:
-    """First against eager PyTorch at every site, then with compilers, which take seconds a site."""
-    *others, lowest = machine_limits.dtypes(task.device)
-    low = [lowest]
-    sites = list(all_sites(SIDE))
-    yield from operators.cases(sites, low, [1, 16], task.device, SIDE, with_compile=False)
-    if task.quick:
-        return
-    by_importance = sorted(sites, key=lambda site: -site.times)
-    yield from operators.cases(by_importance, low, [1, 16], task.device, SIDE)
-    yield from operators.cases(sites, others, [1, 16], task.device, SIDE)
+def compile_later(task: Task) -> int:
+    """In all cores what the phases behind this one launch, in their order."""
+    if INTERPRETED:
+        print("Triton's interpreter compiles nothing")
+        return 0
+    visits = task.extent.visits[: 1 if task.quick else None]
+    wanted = later_launches(task.extent, task.dtypes, visits, gpu_of(torch.empty(0, device=task.device)))
+
+    def done(number: int, total: int) -> None:
+        if number % 50 == 0 or number == total:
+            print(f"{number} of {total} variants are compiled", flush=True)
+        if task.left_s < 0:
+            print(f"cut short at {number} of {total} variants", flush=True)
+            os._exit(CUT_SHORT)  # the compilers under way end with this session; waiting for them takes time
+
+    failures = compile_ahead(wanted, parallel_tests.cores(), done)
+    for variant, reason in failures.items():
+        print(f"{variant.name} {variant.dtype} {variant.flags}: {reason}")
+    return 0  # a candidate that does not compile is what the tuner is to find out
 
 
-def network_cases(task: Task) -> Iterator[Case]:
-    kinds: tuple[networks.Kind, ...] = ("generator", "discriminator")
-    passes: tuple[networks.Pass, ...] = ("forward and backward", "forward")
-    *others, lowest = machine_limits.dtypes(task.device)
-    low = [lowest]
-    yield from networks.cases(kinds, passes, low, [1], SIDE, task.device, with_compile=False)
-    if task.quick:
-        return
-    yield from networks.cases(kinds[:1], passes, low, [1], SIDE, task.device)
-    yield from networks.cases(kinds, passes, low, [16], SIDE, task.device, with_compile=False)
-    yield from networks.cases(kinds, passes, others[:1], [1, 16], SIDE, task.device, with_compile=False)
-
-
-def _lowest(task: Task) -> torch.dtype:
-    return machine_limits.dtypes(task.device)[-1]
+def tune(task: Task) -> int:
+    """Tries plans at the sites of a step, the most important first; `python -m bench.tune` has time for all of them."""
+    batches = [batches_of_a_step(batch) for batch in task.extent.batches[: 1 if task.quick else None]]
+    folder = task.out / "tuned" if task.tiny else launch.TUNED
+    found = tuning(
+        task.device,
+        task.extent.sites,
+        [task.lowest],
+        batches,
+        min(task.until_s - RESERVE_S, time.monotonic() + task.extent.most_tuning_s),
+        folder,
+        partial(print, flush=True),
+        visits=task.extent.visits,
+        key_s=SECONDS_OF_A_KEY,
+    )
+    print(tuned_table(list(found)))
+    return 0
 
 
 def measuring(cases: Callable[[Task], Iterable[Case]]) -> Callable[[Task], int]:
@@ -178,8 +123,8 @@ def measuring(cases: Callable[[Task], Iterable[Case]]) -> Callable[[Task], int]:
 
 def measure_all(cases: Iterable[Case], task: Task) -> int:
     """Each comparison is on the disk before the next one begins; 1 where ours was wrong or a case did not run."""
-    made = stamp(task.device)
-    recorder = Recorder(path_for(made.device, task.out), made, machine_limits.measure(task.device))
+    made = task.stamp()
+    recorder = Recorder(path_for(made.device, task.out), made, task.limits)
     status = 0
     for case in cases:
         if task.is_over:
@@ -201,16 +146,17 @@ def measure_all(cases: Iterable[Case], task: Task) -> int:
 
 
 def _some_rounds(task: Task, race: Race) -> None:
-    race.run(MOST_ROUNDS, min(task.until_s, time.monotonic() + SECONDS_OF_A_RACE))
+    race.run(task.extent.rounds, min(task.until_s, time.monotonic() + SECONDS_OF_A_RACE))
 
 
-def train(task: Task, setting: training.Setting = PROBE) -> int:
+def train(task: Task, setting: training.Setting | None = None) -> int:
     """As many steps as fit, of three runs; `setting` says of what, and how many tell how long they take."""
+    setting = setting or task.extent.probe
     outcome = training.compare(setting, task.device)
     write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
     per_step = sum(curve.seconds for curve in outcome.curves.values()) / setting.steps
     # Networks are made and graphs recorded in it, too.
-    steps = min(MOST_STEPS, int(0.75 * (task.until_s - time.monotonic()) / per_step))
+    steps = min(task.extent.most_steps, int(0.75 * task.left_s / per_step))
     if steps > 2 * setting.steps:
         outcome = training.compare(replace(setting, steps=steps), task.device)
         write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
@@ -219,79 +165,34 @@ def train(task: Task, setting: training.Setting = PROBE) -> int:
 
 
 def profile(task: Task) -> int:
-    text = step_profile.profile(task.device).described()
+    extent = task.extent
+    found = step_profile.profile(task.device, extent.side, extent.batches[0], extent.size, extent.profiled_steps)
+    text = found.described()
     write_atomically(task.out / PROFILE, f"{text}\n".encode())
     print(text)
     return 0
 
 
 PHASES = (
-    Phase("tests", 120, 45, test),
-    Phase("tune", 90, 20, tune),
-    Phase("step", 100, 30, measuring(step_cases)),
-    Phase("operators", 75, 25, measuring(operator_cases)),
-    Phase("training", 40, 20, train),
-    Phase("networks", 40, 12, measuring(network_cases)),
-    Phase("profile", 15, 10, profile),
-    Phase("scaling", 25, 5, measuring(lambda task: scaling.cases(_lowest(task), task.device))),
-    Phase("translation", 15, 3, measuring(lambda task: translation.cases(_lowest(task), SIDE, task.device))),
+    Phase("check", 60, 40, command=check),
+    Phase("limits", 6, 5, measure_limits),
+    Phase("tests", 100, 30, test),
+    Phase("compile", 40, 12, compile_later),
+    Phase("tune", 85, 20, tune),
+    Phase("step", 80, 24, measuring(gpu_cases.step_cases)),
+    Phase("operators", 45, 12, measuring(gpu_cases.operator_cases)),
+    Phase("training", 25, 10, train),
+    Phase("networks", 25, 6, measuring(gpu_cases.network_cases)),
+    Phase("profile", 12, 6, profile),
+    Phase("scaling", 20, 3, measuring(gpu_cases.scaling_cases)),
+    Phase("translation", 12, 3, measuring(gpu_cases.translation_cases)),
 )
 
 
-def run_phases(
-    phases: Sequence[Phase], out: Path, quick: bool, command: Callable[[Phase, float], list[str]] | None = None
-) -> dict[str, int]:
-    """Run each in a process of its own; returns exit statuses, CUT_SHORT where the time did not suffice.
-
-    Args:
-        command: from a phase and when, by `time.monotonic()`, it should be done to what is executed; by default this
-            module with --phase.
-    """
-    started, shares_s = time.monotonic(), 0.0
-    statuses: dict[str, int] = {}
-    with open(out / LOG, "a") as log:
-        for number, phase in enumerate(phases, 1):
-            shares_s += phase.quick_s if quick else phase.share_s
-            seconds = max(SHORTEST_S, started + shares_s - time.monotonic())
-            print(f"[{number}/{len(phases)}] {phase.name}, up to {seconds:.0f} s", flush=True)
-            log.write(f"\n=== {phase.name}\n")
-            log.flush()
-            arguments = (command or _command(out, quick))(phase, time.monotonic() + seconds)
-            began = time.monotonic()
-            # In a session of its own, so that what it has started ends with it.
-            process = subprocess.Popen(
-                arguments, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            try:
-                statuses[phase.name] = process.wait(seconds + KILL_AFTER_S)
-            except subprocess.TimeoutExpired:
-                log.write(f"\nended: {phase.name} did not stop when its time was over\n")
-                statuses[phase.name] = CUT_SHORT
-            finally:
-                _end(process)
-            print(f"      {_in_words(statuses[phase.name])} after {time.monotonic() - began:.0f} s", flush=True)
-    return statuses
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """The process, and what it has started: it would compute beside the next phase."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _command(out: Path, quick: bool) -> Callable[[Phase, float], list[str]]:
-    def command(phase: Phase, until_s: float) -> list[str]:
-        # By the clock, which all processes share: what a process takes to start is its own.
-        arguments = [sys.executable, "-m", "bench.gpu", "--phase", phase.name, "--until", str(until_s)]
-        return [*arguments, "--out", str(out), *(["--quick"] if quick else [])]
-
-    return command
-
-
-def _in_words(status: int) -> str:
-    words = {0: "done", CUT_SHORT: "cut short, its time was over"}
-    return words.get(status, f"failed with status {status}, see {LOG}")
+def _command(out: Path, options: Any) -> Callable[[Phase], list[str]]:
+    """What a phase's process is started with."""
+    flags = [*(["--quick"] if options.quick else []), *(["--tiny"] if options.tiny else [])]
+    return lambda phase: [sys.executable, "-m", "bench.phase_process", phase.name, "--out", str(out), *flags]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -312,8 +213,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--seconds", type=float, help="for all phases together (default: what they are planned for, under 540)"
     )
-    made.add_argument("--phase", choices=names, help=argparse.SUPPRESS)  # what each process is started with
-    made.add_argument("--until", type=float, help=argparse.SUPPRESS)
+    made.add_argument(
+        "--tiny",
+        action="store_true",
+        help="rehearse the command itself on tiny images and networks: results say that they are of a dry run, mean "
+        "nothing, and no table of kernels/tuned is written",
+    )
     return made
 
 
@@ -322,32 +227,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print(f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here", file=sys.stderr)
         return 2
+    if INTERPRETED and not options.tiny:
+        print("error: TRITON_INTERPRET=1 is set: unset it to measure the GPU", file=sys.stderr)
+        return 2
     device, out = torch.device("cuda", 0), options.out.resolve()
+    if options.tiny and out.is_relative_to(RESULTS.resolve()):
+        print(f"error: --tiny measures nothing that belongs into {RESULTS}: give another --out", file=sys.stderr)
+        return 2
     out.mkdir(parents=True, exist_ok=True)
-    if options.phase:
-        set_determinism(False)  # cuDNN times its algorithms, as in training
-        phase = next(phase for phase in PHASES if phase.name == options.phase)
-        return phase.run(Task(device, out, options.until, options.quick))
-    phases = planned([phase for phase in PHASES if not options.only or phase.name in options.only], options)
+    chosen = [phase for phase in PHASES if not options.only or phase.name in options.only]
     began = utc_now()
-    for name in (TESTS, LOG, TUNED, TRAINING, PROFILE, SUMMARY):
+    for name in FILES:
         (out / name).unlink(missing_ok=True)
-    statuses = run_phases(phases, out, options.quick)
-    table = launch.tuned_path(device_name(device))
+    statuses = run_phases(planned(chosen, options.seconds, options.quick), out, options.quick, _command(out, options))
+    table = launch.tuned_path(torch.cuda.get_device_name(device), out / "tuned" if options.tiny else None)
     if table.exists():
         shutil.copyfile(table, out / TUNED)
-    text = summary(out, statuses, device_name(device), since=began)
+    text = summary(out, statuses, results_name(device, options.tiny), since=began)
     write_atomically(out / SUMMARY, f"{text}\n".encode())
     print(f"\n{text}")
     return int(any(status not in (0, CUT_SHORT) for status in statuses.values()))
 
 
-def planned(phases: Sequence[Phase], options: Any) -> list[Phase]:
-    """With --seconds, shares of that time."""
-    if options.seconds is None:
-        return list(phases)
-    factor = options.seconds / sum(phase.quick_s if options.quick else phase.share_s for phase in phases)
-    return [replace(phase, share_s=factor * phase.share_s, quick_s=factor * phase.quick_s) for phase in phases]
+def run_phase(arguments: Sequence[str]) -> int:
+    """One phase, in the process that was started for it; what it needs is imported when it is told to begin."""
+    made = argparse.ArgumentParser(prog="python -m bench.phase_process")
+    made.add_argument("phase", choices=[phase.name for phase in PHASES if phase.run])
+    made.add_argument("--out", type=Path)
+    for flag in ("--quick", "--tiny"):
+        made.add_argument(flag, action="store_true")
+    options: Any = made.parse_args(arguments)
+    until_s = told_until()
+    if until_s is None:
+        return 0
+    set_determinism(False)  # cuDNN times its algorithms, as in training
+    # What was imported stays: the many collections between measurements need not look at it.
+    gc.freeze()
+    run = next(phase.run for phase in PHASES if phase.name == options.phase)
+    assert run is not None
+    return run(Task(torch.device("cuda", 0), options.out, until_s, options.quick, options.tiny))
 
 
 if __name__ == "__main__":

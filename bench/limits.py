@@ -1,8 +1,10 @@
 """How fast this machine is at the two things that bound everything: moving bytes and multiplying matrices."""
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +12,13 @@ from torch import Tensor
 
 from bench.timing import Contender, Race
 from cyclegan_fast.device import has_bfloat16, name_of
+from cyclegan_fast.files import write_atomically
 
 ROUNDS = {"cuda": 20, "cpu": 7}
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
 COPIED_BYTES = {"cuda": 2 << 30, "cpu": 512 << 20}
+TINY_SIDE, TINY_BYTES = 256, 4 << 20
+"""For a rehearsal, whose numbers mean nothing"""
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,39 @@ def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
     return (torch.float32, *((torch.bfloat16,) if has_bfloat16(device) else ()))
 
 
-def measure(device: torch.device) -> Limits:
-    """The best of a few rounds: a limit is what was reached once."""
+def measure(device: torch.device, *, tiny: bool = False) -> Limits:
+    """The best of a few rounds: a limit is what was reached once.
+
+    With `tiny` the operands are so small that the result means nothing.
+    """
+    side = TINY_SIDE if tiny else MATRIX_SIDE[device.type]
+    copied_bytes = TINY_BYTES if tiny else COPIED_BYTES[device.type]
     started = time.perf_counter()
     while time.perf_counter() - started < 0.3:  # clocks rise under load
-        _products(device, torch.float32)[0]()
+        _products(device, torch.float32, side)[0]()
     return Limits(
-        copy_gbps=_copy_gbps(device),
+        copy_gbps=_copy_gbps(device, copied_bytes),
         matrix_tflops={
-            name_of(dtype): _operations(device) / _best(device, _products(device, dtype)) / 1e12
+            name_of(dtype): 2 * side**3 / _best(device, _products(device, dtype, side)) / 1e12
             for dtype in dtypes(device)
         },
     )
 
 
-def _copy_gbps(device: torch.device) -> float:
-    source = torch.randn(COPIED_BYTES[device.type] // 4, device=device)
+def measured_once(device: torch.device, path: Path, *, tiny: bool = False) -> Limits:
+    """Return the limits that the file holds; where there is none, measure them and write it."""
+    if path.exists():
+        return Limits(**json.loads(path.read_text()))
+    found = measure(device, tiny=tiny)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(asdict(found)).encode())
+    return found
+
+
+def _copy_gbps(device: torch.device, copied_bytes: int) -> float:
+    source = torch.randn(copied_bytes // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * COPIED_BYTES[device.type] / _best(device, [lambda: target.copy_(source)]) / 1e9
+    return 2 * copied_bytes / _best(device, [lambda: target.copy_(source)]) / 1e9
 
 
 def _best(device: torch.device, calls: list[Callable[[], Tensor]]) -> float:
@@ -69,14 +89,9 @@ def _best(device: torch.device, calls: list[Callable[[], Tensor]]) -> float:
     return min(min(seconds) for seconds in race.seconds.values())
 
 
-def _operations(device: torch.device) -> int:
-    return 2 * MATRIX_SIDE[device.type] ** 3
-
-
-def _products(device: torch.device, dtype: torch.dtype) -> list[Callable[[], Tensor]]:
+def _products(device: torch.device, dtype: torch.dtype, side: int) -> list[Callable[[], Tensor]]:
     """On a CPU also as a 1x1 convolution, which oneDNN computes: the library behind PyTorch's float32 product (MKL)
     leaves AVX-512 idle on AMD's processors."""
-    side = MATRIX_SIDE[device.type]
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     if device.type == "cuda":
         return [lambda: _with_tf32(lambda: one @ other)]

@@ -16,6 +16,8 @@ from kernels.triton_language import INSTALLED
 
 ROOT = Path(__file__).parents[1]
 COMMIT_VARIABLE = "CYCLEGAN_FAST_COMMIT"
+DRY_RUN = "dry run of tiny networks"
+"""Ends the name of the device, and with it stands in every result, where networks were tiny"""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench import counts
 from bench.compiled import compiled, forget_compiled, modes
 from bench.contest import Case, Contest
-from bench.plain_cyclegan import Discriminator, Generator
+from bench.plain_cyclegan import PAPER, Discriminator, Generator, Size
 from bench.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.device import memory_format
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
@@ -38,14 +38,16 @@ def cases(
     *,
     with_compile: bool = True,
     impl: Impl = "auto",
+    size: Size = PAPER,
 ) -> Iterator[Case]:
     """A case for each network, pass, dtype and batch, on images of `side` pixels."""
     for batch in batches:
         for dtype in dtypes:
             for kind in kinds:
                 for what in passes:
-                    work = counts.network(ORIGINALS[kind], batch, side, dtype, backward=what != "forward")
-                    entrants = partial(Entrants, kind, what, dtype, batch, side, device, impl)
+                    backward = what != "forward"
+                    work = counts.network(ORIGINALS[kind], batch, side, dtype, backward=backward, size=size)
+                    entrants = partial(Entrants, kind, what, dtype, batch, side, device, impl, size)
                     make = partial(contest, entrants, with_compile)
                     yield Case.of_images("networks", f"{kind}, {what}", batch, side, dtype, work, make)
 
@@ -91,17 +93,19 @@ class Entrants:
         side: int,
         device: torch.device,
         impl: Impl = "auto",
+        size: Size = PAPER,
     ) -> None:
         torch.manual_seed(0)
+        self.size = size
         self.kind, self.what, self.dtype, self.device, self.impl = kind, what, dtype, device, impl
-        self.weights = {name: w.to(dtype).double() for name, w in ORIGINALS[kind]().state_dict().items()}
+        self.weights = {name: w.to(dtype).double() for name, w in size.network(ORIGINALS[kind]).state_dict().items()}
         self.image = torch.rand(batch, 3, side, side).mul_(2).sub_(1).to(dtype).double()
 
     def plain(
         self, to: torch.dtype, layout: torch.memory_format = torch.contiguous_format, mode: str | None = None
     ) -> Call:
         """The original's modules."""
-        network = ORIGINALS[self.kind]()
+        network = self.size.network(ORIGINALS[self.kind])
         network.load_state_dict(self.weights)
         network.to(self.device, to, memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
         function: Callable[[Tensor], Tensor] = compiled(network, mode) if mode else network
@@ -109,7 +113,9 @@ class Entrants:
 
     def ours(self) -> Call:
         network: nn.Module = (
-            ResnetGenerator(impl=self.impl) if self.kind == "generator" else PatchDiscriminator(impl=self.impl)
+            ResnetGenerator(width=self.size.width, blocks=self.size.blocks, impl=self.impl)
+            if self.kind == "generator"
+            else PatchDiscriminator(width=self.size.width, impl=self.impl)
         )
         network.load_state_dict(from_original(self.weights))
         # Forward alone is how images are translated, which is channels last everywhere; training decides by device.

@@ -10,6 +10,7 @@ G_A maps A to B, G_B maps B to A, D_A judges B, D_B judges A.
 import itertools
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,25 @@ def cancelled_biases(network: nn.Module) -> Iterator[nn.Parameter]:
             if isinstance(following, nn.InstanceNorm2d):
                 assert isinstance(layer.bias, nn.Parameter)
                 yield layer.bias
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large networks are: the paper's, unless told otherwise."""
+
+    width: int = 64
+    """channels of the first convolution of each network"""
+    blocks: int = 9
+    """residual blocks of a generator: 9 or 6"""
+
+    def network(self, kind: type[Generator] | type[Discriminator]) -> nn.Module:
+        """Return a new network of this size."""
+        if kind is Generator:
+            return Generator(width=self.width, blocks=self.blocks)
+        return Discriminator(width=self.width)
+
+
+PAPER = Size()
 
 
 class ImagePool:

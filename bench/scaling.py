@@ -1,6 +1,6 @@
 """Batches and sides that time and memory are followed over."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
 
@@ -9,7 +9,7 @@ import torch
 from bench import counts, networks, step
 from bench.contest import Case, Contest
 from bench.peak_memory import followed
-from bench.plain_cyclegan import Generator
+from bench.plain_cyclegan import PAPER, Generator, Size
 from bench.timing import Contender, on_recording_stream
 from cyclegan_fast.device import name_of
 
@@ -19,35 +19,43 @@ MOST_IN_FLOAT64 = 256  # side in pixels
 SIDE_OF_BATCHES = {"cpu": 128, "cuda": 256}
 
 
-def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+def cases(
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    batches: Sequence[int] = BATCHES,
+    sides: Sequence[int] = SIDES,
+    side_of_batches: int | None = None,
+    size: Size = PAPER,
+) -> Iterator[Case]:
     """Batches of one side, then sides at batch 1: on a GPU of a training step, on a CPU of the generator both ways."""
-    side_of_batches = SIDE_OF_BATCHES[device.type]
-    by_batch = [(batch, side_of_batches) for batch in BATCHES]
-    by_side = [(1, side) for side in SIDES if side != side_of_batches]
+    side_of_batches = side_of_batches or SIDE_OF_BATCHES[device.type]
+    by_batch = [(batch, side_of_batches) for batch in batches]
+    by_side = [(1, side) for side in sides if side != side_of_batches]
     # In turn, so that neither is missing where time is short.
     sizes = [size for pair in zip_longest(by_batch, by_side) for size in pair if size is not None]
     for batch, side in sizes:
         if device.type == "cuda":
-            precisions = step.cases(side, batch, device, _is_stock_autocast, subject="scaling")
+            precisions = step.cases(side, batch, device, _is_stock_autocast, subject="scaling", size=size)
             yield from (case for case in precisions if case.dtype == name_of(dtype))
         else:
-            yield _generator(batch, side, dtype, device)
+            yield _generator(batch, side, dtype, device, size)
 
 
 def _is_stock_autocast(name: str) -> bool:
     return name.startswith("stock autocast") and "compile" not in name
 
 
-def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device) -> Case:
-    work = counts.network(Generator, batch, side, dtype, backward=True)
-    make = partial(_contest, batch, side, dtype, device)
+def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: Size) -> Case:
+    work = counts.network(Generator, batch, side, dtype, backward=True, size=size)
+    make = partial(_contest, batch, side, dtype, device, size)
     return Case.of_images("scaling", "generator, forward and backward", batch, side, dtype, work, make)
 
 
-def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device) -> Contest:
+def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: Size) -> Contest:
     contenders: dict[str, Contender] = {}
     peak_gib: dict[str, float] = {}
-    entrants = networks.Entrants("generator", "forward and backward", dtype, batch, side, device)
+    entrants = networks.Entrants("generator", "forward and backward", dtype, batch, side, device, size=size)
     with on_recording_stream(device):
         for name, make in ((networks.PLAIN, partial(entrants.plain, dtype)), ("ours", entrants.ours)):
             call, peak_gib[name] = followed(device, make, lambda call: call())

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from bench.contest import Case, Contest, described, in_words, measure
 from bench.limits import dtypes, measure as measure_limits
 from bench.machine import device_name
 from bench.peak_memory import followed
-from bench.plain_cyclegan import PlainCycleGAN
+from bench.plain_cyclegan import PAPER, PlainCycleGAN, Size
 from bench.timing import Contender
 from cyclegan_fast.batch import Batch
 from cyclegan_fast.config import Config, DataConfig, NetworkConfig, RunConfig
@@ -45,27 +45,40 @@ LEAST_COSINE = 0.5
 Wants = Callable[[str], bool]
 
 
-def cases(side: int, batch: int, device: torch.device, wants: Wants, *, subject: str = "step") -> Iterator[Case]:
+def cases(
+    side: int, batch: int, device: torch.device, wants: Wants, *, subject: str = "step", size: Size = PAPER
+) -> Iterator[Case]:
     """A case for each precision of the device; `wants` says by their names who takes part beside plain and ours."""
     for dtype in dtypes(device):
         if device.type == "cuda" and dtype == torch.float16:
             continue  # with a loss scaler; what the hardware has bfloat16 for
-        work = counts.training_step(batch, side, dtype)
-        make = partial(_contest, side, batch, device, dtype, wants)
+        work = counts.training_step(batch, side, dtype, size)
+        make = partial(_contest, side, batch, device, dtype, wants, size)
         yield Case.of_images(subject, "training step", batch, side, dtype, work, make)
 
 
-def _contest(side: int, batch: int, device: torch.device, dtype: torch.dtype, wants: Wants) -> Contest:
-    return Steps(side, batch, device, dtype, wants).contest()
+def _contest(
+    side: int, batch: int, device: torch.device, dtype: torch.dtype, wants: Wants, size: Size = PAPER
+) -> Contest:
+    return Steps(side, batch, device, dtype, wants, size).contest()
 
 
 class Steps:
-    """The steps that compete: one size of image, one batch, one device, one precision of ours."""
+    """The steps that compete: one size of image and networks, one batch, one device, one precision of ours."""
 
-    def __init__(self, side: int, batch: int, device: torch.device, dtype: torch.dtype, wants: Wants) -> None:
+    def __init__(
+        self,
+        side: int,
+        batch: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        wants: Wants,
+        size: Size = PAPER,
+    ) -> None:
         self.device, self.side, self.batch_size, self.dtype, self.wants = device, side, batch, dtype, wants
+        self.size = size
         torch.manual_seed(0)
-        self.weights = {name: network.state_dict() for name, network in PlainCycleGAN(device=device).networks().items()}
+        self.weights = {name: network.state_dict() for name, network in self._plain_networks().networks().items()}
         pixels_A, pixels_B = torch.randint(0, 256, (2, batch, side, side, 3), dtype=torch.uint8)
         if device.type == "cuda":
             pixels_A, pixels_B = pixels_A.pin_memory(), pixels_B.pin_memory()
@@ -144,7 +157,7 @@ class Steps:
         if layout is None:
             tensor_cores = self.device.type == "cuda" and autocast_dtype is not None
             layout = torch.channels_last if tensor_cores else torch.contiguous_format
-        plain = PlainCycleGAN(device=self.device, autocast_dtype=autocast_dtype, keeps_fakes=mode is not None)
+        plain = self._plain_networks(autocast_dtype, keeps_fakes=mode is not None)
         for name, network in plain.networks().items():
             network.load_state_dict(self.weights[name])
             network.to(memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
@@ -156,12 +169,22 @@ class Steps:
     def ours(self, *, compiled: bool = False, checkpoint: bool = False, graph: bool = True) -> "Step":
         config = Config(
             data=DataConfig(load_size=self.side, crop_size=self.side, batch_size=self.batch_size),
-            networks=NetworkConfig(checkpoint_blocks=checkpoint),
+            networks=network_config(self.size, checkpoint_blocks=checkpoint),
             run=RunConfig(compile=compiled, cuda_graph="auto" if graph else "off"),
         )
         engine = engine_from(self.weights, config, self.device, self.dtype)
         model = engine.step.model
         return Step(lambda: engine(self.batch), {name: model.get_submodule(name) for name in self.weights})
+
+    def _plain_networks(self, autocast_dtype: torch.dtype | None = None, *, keeps_fakes: bool = False) -> PlainCycleGAN:
+        return PlainCycleGAN(
+            ngf=self.size.width,
+            ndf=self.size.width,
+            blocks=self.size.blocks,
+            device=self.device,
+            autocast_dtype=autocast_dtype,
+            keeps_fakes=keeps_fakes,
+        )
 
     def _noted(self, name: str, step: "Step") -> list[Tensor]:
         self.last[name] = step()
@@ -172,6 +195,12 @@ class Steps:
         for name, losses in self.last.items():
             if not all(math.isfinite(float(loss)) for loss in losses):
                 raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
+
+
+def network_config(size: Size, *, checkpoint_blocks: bool = False) -> NetworkConfig:
+    """Ours of the size of plain PyTorch's."""
+    generator: Literal["resnet_9", "resnet_6"] = "resnet_9" if size.blocks == 9 else "resnet_6"
+    return NetworkConfig(generator=generator, ngf=size.width, ndf=size.width, checkpoint_blocks=checkpoint_blocks)
 
 
 def engine_from(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.plain_cyclegan import PAPER, Size
 from bench.step import Steps
 from cyclegan_fast.device import working_dtype
 from cyclegan_fast.errors import UserError
@@ -71,24 +72,25 @@ def summed(kernels: Iterable[KernelTime], wall_us: float, steps: int) -> StepPro
     return StepProfile(wall_us / steps, kinds, slowest[:LISTED])
 
 
-def profile(device: torch.device, side: int = 256, batch: int = 1) -> StepProfile:
+def profile(
+    device: torch.device, side: int = 256, batch: int = 1, size: Size = PAPER, steps: int = STEPS
+) -> StepProfile:
     """Steps of ours with --amp as they are trained, replayed from their graph."""
     low, _ = working_dtype(device, amp=True, amp_dtype="auto")
-    steps = Steps(side, batch, device, low, lambda name: False)
-    step = steps.ours()
+    step = Steps(side, batch, device, low, lambda name: False, size).ours()
     for _ in range(5):
         step()
     torch.cuda.synchronize(device)
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     began.record()
-    for _ in range(STEPS):
+    for _ in range(steps):
         step()
     ended.record()
     torch.cuda.synchronize(device)
     wall_us = began.elapsed_time(ended) * 1e3
     # Timed without the profiler, which slows the host down; kernels take as long with it.
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        for _ in range(STEPS):
+        for _ in range(steps):
             step()
         torch.cuda.synchronize(device)
     kernels = [
@@ -98,4 +100,4 @@ def profile(device: torch.device, side: int = 256, batch: int = 1) -> StepProfil
     ]
     if not kernels:
         raise UserError("the profiler saw no kernel: CUPTI is missing, or another profiler has it")
-    return summed(kernels, wall_us, STEPS)
+    return summed(kernels, wall_us, steps)

@@ -2,22 +2,28 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from bench.parallel_tests import FAILURES, TESTS, WORKERS_LOG, read_results
 from bench.records import Comparison, Run, newest, path_for, read
 
-TESTS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
-    "tests.txt",
+LIMITS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
+    "limits.json",
     "log.txt",
     "tuned.json",
     "training.json",
     "profile.txt",
     "summary.txt",
 )
+CHECK = "check.json"
+FILES = (CHECK, "check.md", TESTS, FAILURES, WORKERS_LOG, LIMITS, LOG, TUNED, TRAINING, PROFILE, SUMMARY)
+"""That a run writes, beside the results of the benchmarks; those of an earlier run are removed"""
 CUT_SHORT = 3
 """The exit status of a phase whose time did not suffice"""
 MOST_LINES = 40
+MOST_FAILURES = 8
+"""Of a phase, that are named"""
 SUBJECTS_IN_FULL = ("step", "networks", "translation")
 
 
@@ -38,12 +44,34 @@ def _head(out: Path, statuses: dict[str, int], device: str) -> Iterator[str]:
     yield device
     words = {0: "done", CUT_SHORT: "cut short"}
     yield "phases: " + ", ".join(f"{name} {words.get(status, 'FAILED')}" for name, status in statuses.items())
-    tests = out / TESTS
-    if tests.exists():
-        ends = [
-            line for line in tests.read_text().splitlines() if " in " in line and ("passed" in line or "failed" in line)
-        ]
-        yield "tests: " + ("; ".join(line.strip("= ") for line in ends) or f"none came to its end, see {TESTS}")
+    yield from _check(out)
+    yield from _tests(out)
+
+
+def _check(out: Path) -> Iterator[str]:
+    """What `kernels.check` wrote."""
+    path = out / CHECK
+    if not path.exists():
+        return
+    found = json.loads(path.read_text())
+    failures = found["failures"]
+    worst = max((result["share_of_allowed"] for result in found["results"]), default=0.0)
+    yield f"check: {len(found['results'])} cases, errors up to {worst:.2f} of what is allowed, {len(failures)} failures"
+    yield from _some(failures, "check.md")
+
+
+def _tests(out: Path) -> Iterator[str]:
+    if not (out / TESTS).exists():
+        return
+    results = read_results(out)
+    yield f"tests: {results.described()}"
+    yield from _some(results.failures(), FAILURES)
+
+
+def _some(failures: Sequence[str], all_of_them: str) -> Iterator[str]:
+    yield from (f"  {failure[:200]}" for failure in failures[:MOST_FAILURES])
+    if len(failures) > MOST_FAILURES:
+        yield f"  {len(failures) - MOST_FAILURES} more, see {all_of_them}"
 
 
 def _runs(out: Path, device: str) -> list[Run]:

@@ -106,10 +106,10 @@ class Race:
         self.ours = ours
         self.broken: dict[str, Exception] = {}
         self._turns: dict[str, _Turn] = {}
-        preparation = _Preparation(device, shortest_turn_s, ends_on_host)
+        self._preparation = _Preparation(device, shortest_turn_s, ends_on_host)
         for name, contender in contenders.items():
             try:
-                self._turns[name] = preparation.turn(contender)
+                self._turns[name] = self._preparation.turn(contender)
             except may_fail as error:
                 if name == ours or name in required:
                     raise
@@ -119,6 +119,11 @@ class Race:
         self.recorded = {name: turn.result for name, turn in self._turns.items() if turn.result is not None}
         self._turns[OURS_AGAIN] = self._turns[ours]
         self.seconds: dict[str, list[float]] = {name: [] for name in self._turns}
+
+    def enter(self, name: str, contender: Contender) -> None:
+        """Have a further opponent take part, and forget all times. Raises what the opponent raises."""
+        self._turns[name] = self._preparation.turn(contender)
+        self.seconds = {each: [] for each in self._turns}
 
     def leave(self, name: str) -> None:
         """Have an opponent take part no longer."""

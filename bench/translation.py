@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench import counts
 from bench.compiled import compiled, forget_compiled, modes
 from bench.contest import Case, Contest
-from bench.plain_cyclegan import Generator
+from bench.plain_cyclegan import PAPER, Generator, Size
 from bench.timing import Call, Contender
 from cyclegan_fast.device import name_of
 from cyclegan_fast.networks import ResnetGenerator
@@ -29,9 +29,9 @@ ones stands in the README. Without its last block the generator is off by 0.37."
 Translate = Callable[[Pixels], Pixels]
 
 
-def cases(dtype: torch.dtype, side: int, device: torch.device) -> Iterator[Case]:
-    """One image of `side` pixels through the paper's generator in that precision and in what export offers."""
-    work = counts.network(Generator, 1, side, dtype, backward=False)
+def cases(dtype: torch.dtype, side: int, device: torch.device, size: Size = PAPER) -> Iterator[Case]:
+    """One image of `side` pixels through the generator in that precision and in what export offers."""
+    work = counts.network(Generator, 1, side, dtype, backward=False, size=size)
     yield Case(
         subject="translation",
         case="one image, pixels to pixels",
@@ -41,16 +41,16 @@ def cases(dtype: torch.dtype, side: int, device: torch.device) -> Iterator[Case]
         side=side,
         moved_bytes=work.moved_bytes,
         operations=work.operations,
-        make=lambda: contest(dtype, side, device),
+        make=lambda: contest(dtype, side, device, size),
     )
 
 
-def contest(dtype: torch.dtype, side: int, device: torch.device) -> Contest:
+def contest(dtype: torch.dtype, side: int, device: torch.device, size: Size = PAPER) -> Contest:
     forget_compiled()
     torch.manual_seed(0)
-    network = ResnetGenerator().eval()
+    network = ResnetGenerator(width=size.width, blocks=size.blocks).eval()
     pixels: Pixels = torch.randint(0, 256, (1, side, side, 3), dtype=torch.uint8).numpy()
-    original = Generator()
+    original = Generator(width=size.width, blocks=size.blocks)
     original.load_state_dict(to_original(network.state_dict()))
     in_dtype = name_of(dtype)
     ways: dict[str, Translate] = {

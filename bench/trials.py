@@ -81,6 +81,10 @@ class Task(ABC):
     def key(self) -> str:
         """In the tuned table."""
 
+    def at_batch(self, batch: int) -> str:
+        """The key of the same sites for another batch."""
+        return dataclasses.replace(self, batch=batch).key
+
     @property
     @abstractmethod
     def moved_bytes(self) -> int:
@@ -101,12 +105,28 @@ class Task(ABC):
         """Each once, the built-in one first."""
 
     @abstractmethod
-    def trial(self, device: torch.device, entries: Mapping[str, Any], gpu: Gpu) -> Trial:
-        """`entries` of the tuned table are the best plans known so far."""
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> Any:
+        """Random ones, for one call."""
 
-    def _sets(self, make: Callable[[NormSite], Any], device: torch.device) -> list[list[Any]]:
+    @abstractmethod
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+        """What runs a plan. `entries` of the tuned table are the best plans known so far."""
+
+    @abstractmethod
+    def exact(self, site: NormSite, its: Any) -> list[Tensor]:
+        """What every plan should find for these operands, float64."""
+
+    def trial(self, device: torch.device, entries: Mapping[str, Any], gpu: Gpu) -> Trial:
         number = operand_sets(self.moved_bytes // self.times, device)
-        return [[make(site) for _ in range(number)] for site in self.sites]
+        sets = [[self.operands(site, device, gpu) for _ in range(number)] for site in self.sites]
+        exact = [x for site, its in zip(self.sites, sets, strict=True) for x in self.exact(site, its[0])]
+        return Trial(self.sites, sets, self.runner(entries, gpu), exact)
+
+    def run_once(self, plan: Plan, device: torch.device, gpu: Gpu) -> None:
+        """Launch what a trial of the plan launches, each variant of a kernel once."""
+        run = self.runner({}, gpu)
+        for site in self.sites:
+            run(plan, site, self.operands(site, device, gpu))
 
 
 @contextmanager
@@ -134,19 +154,17 @@ class NormTask(Task):
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
         return norm_candidates(self.direction, self.shape, self.pad, self.dtype, gpu)
 
-    def trial(self, device: torch.device, entries: Mapping[str, Any], gpu: Gpu) -> Trial:
-        def operands(site: NormSite) -> tuple[Operands, Tensor]:
-            made = site.operands(self.batch, self.dtype, str(device))
-            with _forcing(launch.two_phase_rule("forward", self.shape, self.pad, self.dtype, gpu)):
-                return made, run_forward(site, made)[1]
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Operands, Tensor]:
+        """And the statistics, which backward reads."""
+        made = site.operands(self.batch, self.dtype, str(device))
+        with _forcing(launch.two_phase_rule("forward", self.shape, self.pad, self.dtype, gpu)):
+            return made, run_forward(site, made)[1]
 
-        sets = self._sets(operands, device)
-        exact = [
-            result
-            for site, its in zip(self.sites, sets, strict=True)
-            for result in exact_results(self.direction, site, its[0][0])
-        ]
-        return Trial(self.sites, sets, _run_forward if self.direction == "forward" else _run_backward, exact)
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+        return _run_forward if self.direction == "forward" else _run_backward
+
+    def exact(self, site: NormSite, its: tuple[Operands, Tensor]) -> list[Tensor]:
+        return exact_results(self.direction, site, its[0])
 
 
 def _run_forward(plan: Plan, site: NormSite, its: tuple[Operands, Tensor]) -> list[Tensor]:
@@ -224,10 +242,11 @@ class ConvTask(Task):
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
         return [None, *conv_candidates(self.shape, self.shape[1], self.dtype, gpu)]
 
-    def trial(self, device: torch.device, entries: Mapping[str, Any], gpu: Gpu) -> Trial:
-        def operands(_: NormSite) -> tuple[Tensor, Tensor]:
-            return _random_convolution(self.shape, self.dtype, device)
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, Tensor]:
+        """A padded x and a weight."""
+        return _random_convolution(self.shape, self.dtype, device)
 
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
         def norm_plan(site: NormSite) -> NormPlan:
             entry = entries.get(launch.norm_key("forward", self.shape, site.pad, self.dtype))
             return NormPlan(**entry) if entry else launch.norm_rule("forward", self.shape, site.pad, self.dtype, gpu)
@@ -237,9 +256,10 @@ class ConvTask(Task):
                 return [_convolve_and_normalise(plan, site, *its)]
 
         norms = {site: norm_plan(site) for site in self.sites}
-        sets = self._sets(operands, device)
-        exact = [_exact_convolution(site, *its[0]) for site, its in zip(self.sites, sets, strict=True)]
-        return Trial(self.sites, sets, run, exact)
+        return run
+
+    def exact(self, site: NormSite, its: tuple[Tensor, Tensor]) -> list[Tensor]:
+        return [_exact_convolution(site, *its)]
 
 
 def _random_convolution(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -281,19 +301,33 @@ def _exact_convolution(site: NormSite, padded: Tensor, weight: Tensor) -> Tensor
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def tasks(sites: Sequence[NormSite], dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> Iterator[Task]:
+def batches_of_a_step(batch: int) -> tuple[int, int]:
+    """Return how many images the networks are given at once in a step of `batch` images of each domain.
+
+    A generator translates the images of its source together with those that it should leave as they are, and its
+    partner the translations alone; a discriminator judges translations alone, and real images together with generated
+    ones. So each network runs twice a step on either number, forward and backward.
+    """
+    return 2 * batch, batch
+
+
+def tasks(sites: Sequence[NormSite], dtypes: Sequence[torch.dtype], batches: Sequence[Sequence[int]]) -> Iterator[Task]:
     """Each key once, in such an order that a run cut short has done the most important ones.
 
-    By dtype and batch, bfloat16 and the smallest batch first; the next batch launches kernels that are compiled by
-    then. Among these, keys that move more bytes in a pass of the network come first, and the convolution last: by then
-    its norms are tuned.
+    By dtype, bfloat16 first, and by the groups of `batches`, such as those of one step. Among these, keys that move
+    more bytes in a pass of the network come first, and convolutions last: by then their norms are tuned.
     """
     blocks = tuple(site for site in sites if site.remade or site.residual)
+    seen: set[str] = set()
     for dtype in sorted(dtypes, key=DTYPES.index):
-        for batch in sorted(batches):
-            yield from sorted(_norm_tasks(sites, dtype, batch), key=lambda task: -task.moved_bytes)
-            if blocks:
-                yield ConvTask(blocks, batch, dtype)
+        for group in batches:
+            norms = [task for batch in group for task in _norm_tasks(sites, dtype, batch)]
+            convolutions = [ConvTask(blocks, batch, dtype) for batch in group if blocks]
+            by_bytes = sorted(norms, key=lambda task: -task.moved_bytes)
+            for task in (*by_bytes, *sorted(convolutions, key=lambda task: -task.moved_bytes)):
+                if task.key not in seen:
+                    seen.add(task.key)
+                    yield task
 
 
 def _norm_tasks(sites: Sequence[NormSite], dtype: torch.dtype, batch: int) -> list[NormTask]:

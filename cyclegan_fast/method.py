@@ -9,18 +9,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.config import Config
 from cyclegan_fast.distributed import Ranks
-from cyclegan_fast.image_folder import Images
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.translator import Direction as Way
 from cyclegan_fast.unet import UnetGenerator
 from kernels import Impl
+
+if TYPE_CHECKING:
+    from cyclegan_fast.image_folder import Images
 
 Network = Callable[[Tensor], Tensor]
 Forward = Mapping[str, Network]
@@ -82,7 +84,7 @@ class Judgement:
 class Surroundings:
     """Where a method is trained, and on what."""
 
-    images: tuple[Images, Images]
+    images: "tuple[Images, Images]"
     """all training images of A and of B"""
     folder: Path
     """of the run"""

@@ -3,13 +3,17 @@
 The paper's features are those of VGG-16 at relu4_2, after Johnson et al. 2016 and Taigman et al. 2017.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from cyclegan_fast.config import Config
-from cyclegan_fast.feature_network import FeatureNetwork, feature_loss, feature_network
 from cyclegan_fast.losses import generator_loss
 from cyclegan_fast.method import Direction, Forward, Generated, Method, Prepared, Source, Surroundings
+
+if TYPE_CHECKING:
+    from cyclegan_fast.feature_network import FeatureNetwork
 
 
 class FeatureLoss(Method):
@@ -28,8 +32,10 @@ class FeatureLoss(Method):
 
     def prepare(self, around: Surroundings) -> Prepared:
         """Read the network, or train it on the images, by the first rank alone."""
+        # Here, for what reads images and weights needs more than PyTorch, and every training imports this file.
+        from cyclegan_fast.feature_network import feature_network
 
-        def on_the_first() -> FeatureNetwork:
+        def on_the_first() -> "FeatureNetwork":
             found = feature_network(
                 self.config.loss.feature_network,
                 images=around.images,
@@ -50,6 +56,8 @@ class FeatureLoss(Method):
         return ("G_A", "G_B", "feature_A", "feature_B", *self.judged)
 
     def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+        from cyclegan_fast.feature_network import feature_loss
+
         options, suffix, image = self.config.loss, direction.suffix, source.low
         if self.features is None:
             raise RuntimeError("the network of the feature loss was not set")

@@ -84,6 +84,18 @@ def test_who_is_ours_must_take_part() -> None:
         Race(CPU, {"theirs": Contender([time.sleep])}, "ours")
 
 
+def test_who_enters_later_races_with_the_others_from_then_on() -> None:
+    race = Race(CPU, {"ours": Contender([partial(time.sleep, 0.001)])}, "ours")
+    race.run(2)
+    race.enter("theirs", Contender([partial(time.sleep, 0.004)]))
+    race.run(3)
+    assert {name: len(seconds) for name, seconds in race.seconds.items()} == {"ours": 3, OURS_AGAIN: 3, "theirs": 3}
+    assert Spread.of(race.ratios("theirs")).median > 2
+    race.leave("theirs")
+    race.run(1)
+    assert set(race.seconds) == {"ours", OURS_AGAIN}
+
+
 def test_quartiles() -> None:
     assert Spread.of([4.0, 1.0, 3.0, 2.0, 5.0]) == Spread(3.0, 2.0, 4.0)
     assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)

@@ -1,31 +1,30 @@
 """The tuner takes the fastest plan that is right, and loses nothing that it had found. Times are made up."""
 
-import itertools
 import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from bench import candidates, trials, tune
-from bench.candidates import conv_candidates, described, norm_candidates, resident_programs
+from bench import candidates, trials, tune, tuner
+from bench.candidates import described
 from bench.limits import Limits
-from bench.trials import exact_results, tasks
-from bench.tune import Tuned
+from bench.trials import exact_results
+from bench.tuner import EVERYTHING, Tuned, Visit
 from kernels import launch
-from kernels.aot import SHARED_BYTES
-from kernels.gpus import GPUS, Gpu, planning_for
-from kernels.launch import ConvPlan, Direction, NormPlan
-from kernels.sites import NormSite, Operands, all_sites, generator_sites
+from kernels.gpus import Gpu, planning_for
+from kernels.launch import ConvPlan, NormPlan
+from kernels.sites import NormSite, Operands, generator_sites
 from kernels.triton_language import INTERPRETED
-from tests.kernels import accuracy
 
+CPU = torch.device("cpu")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 NEEDS_INTERPRETER = pytest.mark.skipif(not INTERPRETED, reason="tiny shapes, for a GPU that is not there")
 
@@ -48,7 +47,13 @@ class MadeUpTimes:
     clock_s: ClassVar[float] = 0.0
 
     def __init__(self, device: torch.device, contenders: dict[str, Any], ours: str) -> None:
-        self.contenders = contenders
+        self.contenders = dict(contenders)
+
+    def enter(self, name: str, contender: Any) -> None:
+        self.contenders[name] = contender
+
+    def leave(self, name: str) -> None:
+        del self.contenders[name]
 
     def run(self, rounds: int) -> None:
         self.seconds = {name: [self.seconds_of.get(name, 2.0)] * rounds for name in self.contenders}
@@ -58,10 +63,10 @@ class MadeUpTimes:
 @pytest.fixture
 def made_up_times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Seconds by plan, `described`; three plans for each norm, two for each convolution."""
-    monkeypatch.setattr(MadeUpTimes, "seconds_of", {tune.BUILT_IN: 1.0})
+    monkeypatch.setattr(MadeUpTimes, "seconds_of", {tuner.BUILT_IN: 1.0})
     monkeypatch.setattr(MadeUpTimes, "clock_s", 0.0)
-    monkeypatch.setattr(tune, "Race", MadeUpTimes)
-    monkeypatch.setattr(tune, "now", lambda: MadeUpTimes.clock_s)
+    monkeypatch.setattr(tuner, "Race", MadeUpTimes)
+    monkeypatch.setattr(tuner, "now", lambda: MadeUpTimes.clock_s)
     monkeypatch.setattr(trials, "norm_candidates", lambda *_: [RULE, FAST, SLOW])
     monkeypatch.setattr(trials, "conv_candidates", lambda *_: [CONV_FAST, CONV_SLOW])
     return MadeUpTimes.seconds_of
@@ -81,7 +86,7 @@ def tuned(
 ) -> list[Tuned]:
     tell = [].append if told is None else told.append
     with planning_for(GPU):
-        return list(tune.tuning(torch.device("cpu"), sites, [torch.float32], [2], until_s, out, tell))
+        return list(tune.tuning(CPU, sites, [torch.float32], [(2,)], until_s, out, tell))
 
 
 def entries(out: Path) -> dict[str, Any]:
@@ -93,79 +98,7 @@ BACKWARD = launch.norm_key("backward", SITE.shape(2), SITE.pad, torch.float32)
 CONVOLUTION = launch.conv_key(BLOCKS[0].shape(2), 16, torch.float32)
 
 
-# --- plans -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("gpu", GPUS.values(), ids=lambda gpu: gpu.name)
-@pytest.mark.parametrize("direction", get_args(Direction))
-def test_norm_candidates_can_run_and_hold_the_built_in_plan_first(direction: Direction, gpu: Gpu) -> None:
-    for site, dtype, batch in itertools.product(all_sites(), DTYPES, (1, 16)):
-        shape, pixels = site.shape(batch), site.side**2
-        plans = norm_candidates(direction, shape, site.pad, dtype, gpu)
-        assert plans[0] == launch.norm_rule(direction, shape, site.pad, dtype, gpu)
-        assert len(set(plans)) == len({described(plan) for plan in plans}) == len(plans)
-        assert {plan.block_channels for plan in plans if plan.variant == "two_phase"} >= {16, 32, 64}
-        assert {plan.num_warps for plan in plans} >= {4, 8, 16}
-        for plan in plans:
-            programs = plan.programs(pixels) * launch.ceil_div(site.channels, plan.block_channels)
-            if plan.variant == "on_chip":
-                assert plan.programs(pixels) == 1
-            elif plan.variant == "cooperative":
-                assert programs * plan.images_per_launch <= resident_programs(plan, gpu)
-            assert 1 <= plan.images_per_launch <= batch
-
-
-def test_every_variant_is_tried_where_it_can_run_and_batches_are_divided() -> None:
-    plans = norm_candidates("forward", (16, 256, 64, 64), 1, torch.bfloat16, GPUS[90])
-    assert {plan.variant for plan in plans} == {"on_chip", "cooperative", "two_phase"}
-    two_phase = [plan for plan in plans if plan.variant == "two_phase"]
-    assert len({plan.images_per_launch for plan in two_phase}) >= 2
-    assert len({plan.pixels_per_program // plan.block_pixels for plan in two_phase}) >= 3
-    cooperative = launch.cooperative_plan("forward", (1, 256, 64, 64), torch.bfloat16, GPUS[90])
-    assert cooperative in norm_candidates("forward", (1, 256, 64, 64), 1, torch.bfloat16, GPUS[90])
-
-
-@pytest.mark.parametrize("gpu", GPUS.values(), ids=lambda gpu: gpu.name)
-def test_conv_candidates_fit_into_shared_memory_and_hold_the_built_in_plan_first(gpu: Gpu) -> None:
-    for dtype in DTYPES:
-        plans = conv_candidates((1, 256, 64, 64), 256, dtype, gpu)
-        assert plans[0] == launch.conv_rule(dtype, gpu)
-        assert len(set(plans)) == len(plans) > 8
-        for plan in plans:
-            stage_bytes = (plan.block_pixels + plan.block_outputs) * plan.block_channels * dtype.itemsize
-            assert plan.num_stages * stage_bytes <= SHARED_BYTES[gpu.capability]
-
-
-def test_each_key_is_tuned_once_for_all_its_sites_the_most_important_first() -> None:
-    found = list(tasks(list(all_sites()), [torch.float32, torch.bfloat16], [16, 1]))
-    keys = [task.key for task in found]
-    assert len(set(keys)) == len(keys)
-    assert [task.dtype for task in found] == sorted((task.dtype for task in found), key=DTYPES.index)
-    first = [task for task in found if (task.dtype, task.batch) == (torch.bfloat16, 1)]
-    assert found[: len(first)] == first
-    blocks = next(task for task in first if task.key == "backward 1x256x64x64 pad 1 bfloat16")
-    assert first[0] == blocks  # 18 of a generator's 23 norms
-    assert [site.name for site in blocks.sites] == ["after down 2", "blocks, first half", "blocks, second half"]
-    assert blocks.times == 18
-    # One convolution, after the norms, for all the blocks' norms.
-    assert [task.key for task in first if "conv" in task.key] == ["conv2d_reflect 1x256x64x64 256 bfloat16"]
-    assert first[-1].times == 18
-    moved = [task.moved_bytes for task in first[:-1]]
-    assert moved == sorted(moved, reverse=True)
-
-
-def test_a_site_runs_as_often_as_in_the_network_on_operands_that_alternate() -> None:
-    sites = [NormSite("one", 1, 1, "none", times=3), NormSite("other", 1, 1, "none")]
-    trial = trials.Trial(sites, [["a", "b"], ["c", "d"]], lambda plan, site, its: its, [])
-    assert [call() for call in trial.calls(None)] == ["a", "b", "a", "c", "b", "a", "b", "d"]
-
-
 # --- what is right ---------------------------------------------------------------------------------------------------
-
-
-def test_what_is_allowed_is_what_the_tests_of_the_kernels_allow() -> None:
-    assert tune.FLOORS == accuracy.FLOORS
-    assert tune.MARGIN == accuracy.MARGIN
 
 
 @pytest.mark.parametrize("site", [*BLOCKS, *generator_sites(width=2, side=16)[-3:]], ids=lambda site: site.name)
@@ -306,7 +239,7 @@ def test_an_error_that_takes_the_gpu_away_ends_the_run_and_keeps_what_was_found(
 ) -> None:
     made_up_times |= {described(FAST): 0.5}
     spoil(monkeypatch, SLOW, failing(kind("CUDA error: an illegal memory access was encountered")))
-    with pytest.raises(tune.DeviceLost, match=rf"{FORWARD}, on_chip .*illegal memory access.*cannot use the GPU"):
+    with pytest.raises(tuner.DeviceLost, match=rf"{FORWARD}, on_chip .*illegal memory access.*cannot use the GPU"):
         tuned(out)
     assert list(entries(out)) == [BACKWARD]  # it moves more and came first
 
@@ -366,6 +299,64 @@ def test_time_that_is_up_ends_with_the_key_that_was_begun(out: Path, made_up_tim
     made_up_times |= {described(FAST): 3.0}
     assert [each.won for each in tuned(out, until_s=MadeUpTimes.clock_s + 0.1)] == [False]
     assert BACKWARD in entries(out)  # not every plan was tried: what the table has may still be the best
+
+
+FURTHER = [NormPlan("two_phase", 8, 16, warps, 16, 8) for warps in (4, 8, 16)]
+
+
+@NEEDS_INTERPRETER
+def test_keys_are_visited_with_few_candidates_first_then_with_all(
+    out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "norm_candidates", lambda *_: [RULE, SLOW, *FURTHER, FAST])
+    made_up_times |= {described(FURTHER[0]): 0.8, described(FAST): 0.5}
+    few = Visit(first=2, again=1, rounds_each=1, rounds=1)
+    with planning_for(GPU):
+        found = list(
+            tune.tuning(
+                CPU,
+                [SITE],
+                [torch.float32],
+                [(4, 2)],
+                math.inf,
+                out,
+                lambda _: None,
+                visits=[few, EVERYTHING],
+            )
+        )
+    keys = [
+        launch.norm_key(direction, SITE.shape(n), 1, torch.float32)
+        for n in (4, 2)
+        for direction in ("backward", "forward")
+    ]
+    assert sorted(each.key for each in found[:4]) == sorted(each.key for each in found[4:]) == sorted(keys)
+    first = {each.key: each for each in found[:4]}
+    # Variants take turns, and the smaller batch tries the tile that won at the larger one.
+    assert {each.best for each in first.values()} == {FURTHER[0]}
+    assert not any(each.complete for each in first.values())
+    assert all(each.best == FAST and each.complete for each in found[4:])
+    assert entries(out)[FORWARD] == vars_of(FAST)
+
+
+@NEEDS_INTERPRETER
+def test_a_candidate_is_tried_once_for_each_key(
+    out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up_times |= {described(FAST): 0.5}
+    tested: list[str] = []
+    wrong = tuner._wrong
+
+    def noted(trial: trials.Trial, plan: trials.Plan, allowed: Sequence[float]) -> str | None:
+        assert plan is not None
+        tested.append(described(plan))
+        return wrong(trial, plan, allowed)
+
+    monkeypatch.setattr(tuner, "_wrong", noted)
+    visits = [Visit(first=1, again=1, rounds_each=1, rounds=1), EVERYTHING, EVERYTHING]
+    with planning_for(GPU):
+        found = list(tune.tuning(CPU, [SITE], [torch.float32], [(2,)], math.inf, out, lambda _: None, visits=visits))
+    assert Counter(tested) == {described(FAST): 2, described(SLOW): 2}  # forward and backward
+    assert len(found) == 4
 
 
 def vars_of(plan: NormPlan | ConvPlan) -> dict[str, Any]:
@@ -429,7 +420,7 @@ def test_the_whole_command_runs_in_the_interpreter(
     command = ["--interpret", "--dtypes", "float32", "--batches", "1", "--seconds", "0.01", "--out", str(tmp_path)]
     assert tune.main(command) == 0
     printed = capsys.readouterr().out
-    key = "backward 1x8x8x8 pad 1 float32"
+    key = "backward 2x8x8x8 pad 1 float32"
     assert f"\n{key}: built in " in printed
     assert f"\n| {key} | " in printed
     assert "times mean nothing" in printed
