@@ -211,7 +211,7 @@ def _share_libraries(environment: Environment, install: Callable[[Path], None]) 
     """Make NVIDIA's libraries look installed: to PyTorch, which loads them from beside itself, and to pip."""
     libraries = environment.libraries
     if not libraries.exists():
-        unfinished = libraries.with_suffix(".unfinished")
+        unfinished = libraries.with_name(f"{libraries.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         install(unfinished)
         unfinished.rename(libraries)
