@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from bench import versions
-from bench.versions import CHECKS, PAIRS, PYTHONS, Environment, Pair, main, project_requirements
+from bench.versions import PAIRS, PYTHONS, Environment, Pair, main, project_requirements
 
 PROJECT = tomllib.loads((versions.ROOT / "pyproject.toml").read_text())["project"]
 BOUNDS = {each.name: each.specifier for each in map(Requirement, PROJECT["dependencies"])}
