@@ -2,8 +2,9 @@
 
 import os
 import re
+import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -11,10 +12,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from bench import versions
-from bench.versions import PAIRS, PYTHONS, Environment, Pair, main, project_requirements
+from bench import environments
+from bench.environments import ROOT, Environment, Pair, project_requirements, run_logged
+from bench.versions import PAIRS, PYTHONS, main
 
-PROJECT = tomllib.loads((versions.ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BOUNDS = {each.name: each.specifier for each in map(Requirement, PROJECT["dependencies"])}
 CUDA_BUILD = """\
 filelock
@@ -38,12 +40,14 @@ class FakeMachine:
     def __init__(self, torch_requires: str = CUDA_BUILD) -> None:
         self.torch_requires = torch_requires
         self.commands: list[list[str]] = []
+        self.variables: list[dict[str, str]] = []
         self.output = dict(GREEN)
         self.statuses: dict[str, int] = {}
         self.fails: Callable[[Sequence[str]], bool] = lambda command: False
 
-    def __call__(self, command: Sequence[str], log: IO[str]) -> int:
+    def __call__(self, command: Sequence[str], log: IO[str], variables: Mapping[str, str]) -> int:
         self.commands.append(list(command))
+        self.variables.append(dict(variables))
         if self.fails(command):
             log.write("no matching distribution\n")
             return 1
@@ -87,7 +91,7 @@ def _installed(packages: Path, name: str, version: str, requires: str = "") -> N
 
 @pytest.fixture(autouse=True)
 def every_python_is_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions.shutil, "which", lambda name: f"/somewhere/{name}")
+    monkeypatch.setattr(environments.shutil, "which", lambda name: f"/somewhere/{name}")
 
 
 @pytest.fixture
@@ -137,7 +141,7 @@ def test_libraries_of_a_cuda_build_are_installed_once_and_linked(tmp_path: Path)
     assert main(arguments, machine) == 0
     exact = ["torch==2.14.1", "triton==3.8.0"]
     own = ["filelock", "networkx>=2.5.1", "cuda-bindings<14,>=13.0.3", "triton~=3.8.0"]
-    project = project_requirements((versions.ROOT / "pyproject.toml").read_text())
+    project = project_requirements((ROOT / "pyproject.toml").read_text())
     first, shared, second, *of_the_other_python = machine.installs()
     assert first == ["--no-deps", *exact]
     unfinished = str(tmp_path / "libraries-torch2.14.1.unfinished")
@@ -182,8 +186,25 @@ def test_every_check_runs_in_the_environment_quickly_or_in_full(tmp_path: Path, 
     ]
     files = [word for command in quick.checks() for word in command if word.endswith(".py")]
     assert len(files) >= 5
-    assert all((versions.ROOT / file).is_file() for file in files)
+    assert all((ROOT / file).is_file() for file in files)
     assert quick.checks()[-1] == ["-m", "kernels.aot", "--processes", "2"]
+    kernels = str(tmp_path / "kernels" / "python3.13-torch2.14.1-triton3.8.0")
+    assert quick.variables == [{"TRITON_CACHE_DIR": kernels}] * 3
+
+
+def test_commands_run_in_the_repository_apart_from_this_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    program = "import os, sys; print(os.getcwd(), os.environ.get('TRITON_INTERPRET'), os.environ['MORE']); sys.exit(3)"
+    with open(tmp_path / "log.txt", "w") as log:
+        assert run_logged([sys.executable, "-c", program], log, {"MORE": "1"}) == 3
+    assert (tmp_path / "log.txt").read_text() == f"{ROOT} None 1\n"
+
+
+def test_the_readmes_commands_install_a_pair_that_is_tested() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines in [[f"torch=={pair.torch}", f"triton=={pair.triton}"] for pair in PAIRS]
 
 
 def test_what_is_red_makes_the_status_1(tmp_path: Path, few: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,7 +216,7 @@ def test_what_is_red_makes_the_status_1(tmp_path: Path, few: list[str], capsys: 
     assert "| 2 failed, 510 passed, 1 error, **status 1**, 0 s |" in out
     assert "1209 variants" in out  # what comes behind a red check runs all the same
     log = tmp_path / "logs" / "python3.13-torch2.14.1-triton3.8.0-tests-kernels.txt"
-    assert f"see {log}" in err
+    assert f"tests/kernels, output in {log}" in err
     assert log.read_text() == machine.output["pytest"]
 
 
@@ -231,7 +252,9 @@ def test_a_complete_environment_is_used_again_and_others_are_made_anew(tmp_path:
 def test_what_cannot_be_installed_is_red_and_the_next_one_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(versions.shutil, "which", lambda name: None if name == "python3.12" else f"/somewhere/{name}")
+    monkeypatch.setattr(
+        environments.shutil, "which", lambda name: None if name == "python3.12" else f"/somewhere/{name}"
+    )
     machine = FakeMachine()
     machine.fails = lambda command: "torch==2.15.0" in command
     arguments = [
@@ -258,10 +281,10 @@ def test_an_interruption_prints_what_was_found(
     tmp_path: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Interrupted(FakeMachine):
-        def __call__(self, command: Sequence[str], log: IO[str]) -> int:
+        def __call__(self, command: Sequence[str], log: IO[str], variables: Mapping[str, str]) -> int:
             if "tests/cyclegan_fast" in command:
                 raise KeyboardInterrupt
-            return super().__call__(command, log)
+            return super().__call__(command, log, variables)
 
     assert main(["--environments", str(tmp_path), *few], Interrupted()) == 1
     out, err = capsys.readouterr()
