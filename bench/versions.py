@@ -119,7 +119,14 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m bench.versions", description=__doc__.partition("\n\n")[2])
+    made = argparse.ArgumentParser(
+        prog="python -m bench.versions",
+        description=f"Run {', '.join(check.name for check in CHECKS)} with every supported pair of PyTorch and Triton "
+        "under every Python, and print a Markdown table. " + __doc__.partition("\n\n")[2],
+        epilog="Output of each step goes to FOLDER/logs, progress to stderr, the table to stdout, also after an "
+        "interruption. An environment is made anew when pyproject.toml asks for other packages; remove it to take "
+        "their newest releases. The status is 1 where a check is red or was not run.",
+    )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cyclegan-fast" / "versions"
     made.add_argument(
         "--environments", type=Path, default=cache, metavar="FOLDER", help="where they are kept (default: %(default)s)"

@@ -290,3 +290,11 @@ def test_an_interruption_prints_what_was_found(
     out, err = capsys.readouterr()
     assert "interrupted" in err
     assert "| 512 passed, 3 skipped, 0 s | not run | not run | 0.3 GB |" in out
+
+
+def test_the_help_says_what_is_tested(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"], FakeMachine())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: 2.11.0/3.6.0 2.13.0/3.7.1 2.14.1/3.8.0)" in text
+    assert "(default: 3.11 3.12 3.13)" in text
