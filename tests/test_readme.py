@@ -23,7 +23,7 @@ FEW = ["--methods", "gan-alone", "--seeds", "0", "--test-images", "2", "--segmen
 
 def test_the_quick_start_is_two_lines_that_set_up_and_run() -> None:
     first, second, *_ = COMMANDS
-    setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -e "
+    setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt -e "
     assert first == f"{setup}. && python -m cyclegan_fast.train --amp"
     assert second == f"{setup}'.[dev]' && python -m pytest -n 2 --dist loadfile --max-worker-restart 0"
 
