@@ -32,12 +32,6 @@ NETWORKS: dict[str, Callable[[int, Impl], Network]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def float32_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
-
 def build(name: str, impl: Impl, dtype: torch.dtype = torch.float32, *, seed: int = 0, width: int = 4) -> Network:
     """Weights ten times the initial ones, so that no activation is lost in the norm's eps; biases too."""
     torch.manual_seed(seed)

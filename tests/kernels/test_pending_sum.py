@@ -24,11 +24,6 @@ BUFFERS = ("behind a norm", "behind a block")
 IMPLEMENTATIONS: tuple[Impl, ...] = ("triton", "reference")
 
 
-@pytest.fixture(autouse=True)
-def float32_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 @dataclass(frozen=True)
 class Chain:
     """image -> norm, pad 1 -> block -> block: two buffers whose gradient comes in two parts."""
