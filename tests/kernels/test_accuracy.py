@@ -243,7 +243,8 @@ def test_a_convolution_and_the_norm_that_takes_its_partials(dtype: torch.dtype) 
         y, partials = conv2d_reflect(x, weight, impl=impl)
         return instance_norm(y, activation="relu", pad=1, partials=partials, impl=impl)
 
-    x, weight = values(2, 3, 9, 8, dtype=dtype), values(5, 3, 3, 3, dtype=dtype, seed=1, scale=0.2)
+    x = values(2, 3, 9, 8, dtype=dtype, seed=44)
+    weight = values(5, 3, 3, 3, dtype=dtype, seed=1, scale=0.2)
     with launch.forcing(on_chip(128, 8)):
         assert_as_accurate_as_pytorch(operator, x, weight)
 
