@@ -257,7 +257,7 @@ def _recorded(calls: Sequence[Call], repeats: int, device: torch.device) -> _Tur
     torch.cuda.empty_cache()
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
     try:
-        with torch.cuda.graph(graph, stream=_recording_stream(device)):
+        with torch.cuda.graph(graph, stream=_recording_stream(device), capture_error_mode="thread_local"):
             result = calls[0]()
             _several(calls[1:], 1)()
             _several(calls, repeats - 1)()

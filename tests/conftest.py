@@ -1,4 +1,6 @@
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 # Tests compute on tiny tensors, where a second thread only costs; it is set before torch starts its own.
@@ -7,9 +9,42 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+OURS = ("bench", "cyclegan_fast", "export", "kernels", "tests")
+NOT_INSTALLED = pytest.StashKey[set[str]]()
+
 # Without a GPU the Triton kernels run in Triton's interpreter, which decides when a kernel is decorated.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+class FileOfABareImage(pytest.Module):
+    """A test file that is left out where a package that it imports isn't installed.
+
+    A rented GPU's image has PyTorch and little else, and no test of the kernels is to wait for a package that only the
+    tests of data sets need.
+    """
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            cause = error.__cause__
+            if not isinstance(cause, ModuleNotFoundError) or cause.name is None or cause.name.split(".")[0] in OURS:
+                raise
+            self.config.stash[NOT_INSTALLED].add(cause.name)
+            pytest.skip(f"imports {cause.name}, which is not installed", allow_module_level=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[NOT_INSTALLED] = set()
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """With `-m gpu` alone, because elsewhere a missing package is a mistake."""
+    if parent.config.getoption("markexpr") != "gpu":
+        return None
+    module: pytest.Module = FileOfABareImage.from_parent(parent, path=module_path)
+    return module
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -27,8 +62,12 @@ def pytest_testnodedown(node: Any) -> None:
     accuracy.add_numbers(getattr(node, "workeroutput", {}).get("accuracy", []))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     from tests.kernels import accuracy
 
     for line in accuracy.summary():
         terminalreporter.write_line(line)
+    if missing := config.stash[NOT_INSTALLED]:
+        terminalreporter.write_line(
+            f"files that import {', '.join(sorted(missing))} were left out; pip install -e '.[dev]' brings them"
+        )

@@ -55,7 +55,7 @@ def test_a_graph_cuts_images_out_of_pinned_batches() -> None:
     pixels, crops = first.pixels_A.to(device), first.crops_A.to(device)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the loader's threads pin memory meanwhile
         captured = augmented(pixels, crops, *first.size_A)
     for batch in others:
         pixels.copy_(batch.pixels_A, non_blocking=True)

@@ -9,21 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from cyclegan_fast.checkpoint import to_original
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.scratch_file import ScratchFile
 from cyclegan_fast.strips import Statistics
-from cyclegan_fast.tiled import COPIES, TiledTranslator
+from cyclegan_fast.tiled import TiledTranslator
 from cyclegan_fast.translate import main
-from cyclegan_fast.translator import NotFinite, TorchTranslator, to_signed_array
-from tests.cyclegan_fast.test_translate import draw, make_generator, names, pixels_of
+from cyclegan_fast.translator import NotFinite, TorchTranslator
+from tests.cyclegan_fast.test_translate import draw, names, pixels_of
+from tests.cyclegan_fast.translations import at_once, in_strips, joined, make_generator, picture
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -36,43 +34,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def in_strips(
-    network: ResnetGenerator,
-    rows: int,
-    width: int,
-    scratch: Path,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device = CPU,
-) -> TiledTranslator:
-    """A translator whose budget gives strips of `rows` rows of an image of that width."""
-    budget_bytes = rows * COPIES * width * network.stem.out_channels * 4
-    translator = TiledTranslator(network, device, dtype, scratch, budget_bytes)
-    assert translator.strip_rows(width) == rows
-    return translator
-
-
-def joined(translator: TiledTranslator, image: Pixels) -> npt.NDArray[np.float32]:
-    """[3, H, W] in [-1, 1]"""
-    result: npt.NDArray[np.float32] = torch.cat([strip.float().cpu() for strip in translator.strips(image)], 2)[
-        0
-    ].numpy()
-    return result
-
-
-def at_once(
-    network: ResnetGenerator, image: Pixels, dtype: torch.dtype = torch.float32, device: torch.device = CPU
-) -> npt.NDArray[np.float32]:
-    result: npt.NDArray[np.float32] = TorchTranslator(network, device, dtype).translate(to_signed_array(image[None]))[0]
-    return result
-
-
-def picture(height: int, width: int, seed: int = 0) -> Pixels:
-    """Dark above and bright below, so that no part has the statistics of the whole."""
-    noise = np.random.default_rng(seed).integers(0, 100, (height, width, 3))
-    slope: npt.NDArray[np.float64] = np.linspace(0, 155, height)[:, None, None]
-    return (noise + slope).astype(np.uint8)
 
 
 # --- the same numbers ----------------------------------------------------------------------------------------------
@@ -117,16 +78,6 @@ def test_bfloat16_is_rounded_where_the_network_rounds(tmp_path: Path, rows: int)
     error = np.abs(actual - expected)
     assert error.max() <= 0.05
     assert error.mean() < 0.5 * np.abs(wide - expected).mean()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1)])
-def test_strips_on_a_gpu(tmp_path: Path, dtype: torch.dtype, most: float) -> None:
-    """Against the fused kernels; cuDNN may take another algorithm for another height."""
-    network, image, device = make_generator(0, blocks=2), picture(64, 96), torch.device("cuda")
-    actual = joined(in_strips(network, 10, 96, tmp_path, dtype, device), image)
-    assert np.abs(actual - at_once(network, image, dtype, device)).max() <= most
 
 
 def test_statistics_of_strips_are_those_of_the_whole() -> None:

@@ -27,19 +27,9 @@ from cyclegan_fast.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.translate import main, newest_run, translate_images
 from cyclegan_fast.translation_plan import ImageOptions, plan
 from cyclegan_fast.translator import TorchTranslator, to_pixels_array, to_signed_array
+from tests.cyclegan_fast.translations import make_generator
 
 ROOT = Path(__file__).parents[2]
-
-
-def make_generator(seed: int, blocks: int = 6) -> ResnetGenerator:
-    """Narrow, with weights that are large enough for a picture that shows its input."""
-    torch.manual_seed(seed)
-    network = ResnetGenerator(width=4, blocks=blocks)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(0.0, 0.1)
-    # In memory as the command has it, so that convolutions add up in the same order.
-    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def draw(path: Path, width: int = 48, height: int = 40, seed: int = 0) -> Path:

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from cyclegan_fast import train
-from cyclegan_fast.checkpoint import to_original
 from cyclegan_fast.networks import ResnetGenerator
 from export import primary_context, stream_graph
 from tests.export.fake_gpu import FakeGpu
@@ -42,6 +40,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the embedded photographs, stopped when its pictures are those of a trained network, not noise."""
+    from cyclegan_fast import train  # a GPU's image may lack what training imports
+
     runs = tmp_path_factory.mktemp("runs")
     arguments = ["--max-steps", "30", "--ngf", "16", "--ndf", "8", "--device", "cpu", "--runs", str(runs)]
     assert train.main([*arguments, "--name", "demo"]) == 0
@@ -59,6 +59,8 @@ def random_generator() -> ResnetGenerator:
 @pytest.fixture
 def weights(tmp_path: Path, random_generator: ResnetGenerator) -> Path:
     """A generator of the original implementation."""
+    from cyclegan_fast.checkpoint import to_original  # likewise
+
     path = tmp_path / "latest_net_G.pth"
     torch.save(to_original(random_generator.state_dict()), path)
     return path

@@ -20,7 +20,7 @@ from export.libraries import load_library
 from export.pixel_io import with_pixel_io
 from export.runtime import Engine
 from export.to_onnx import float32_graph
-from tests.cyclegan_fast.test_translate import make_generator
+from tests.cyclegan_fast.translations import make_generator
 
 pytestmark = [
     pytest.mark.gpu,

@@ -26,7 +26,8 @@ from export.pixel_io import with_pixel_io
 from export.precision import in_precision
 from export.run import fit_to_engine, main
 from export.to_onnx import float32_graph
-from tests.cyclegan_fast.test_translate import draw, make_generator, names, pixels_of
+from tests.cyclegan_fast.test_translate import draw, names, pixels_of
+from tests.cyclegan_fast.translations import make_generator
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = ["openvino", "onnxruntime"]

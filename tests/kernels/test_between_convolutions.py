@@ -26,13 +26,15 @@ CONVOLUTIONS = {
     "aten.convolution.default",
     "aten.convolution_backward.default",
 }
-# What moves no data. A view's own schema says so; these allocate, or give a tensor another name.
+# What moves no data. A view's own schema says so; these allocate, give a tensor another name, or tell a GPU's allocator
+# which stream uses it.
 NO_WORK = {
     "aten.empty.memory_format",
     "aten.empty_strided.default",
     "aten.empty_like.default",
     "aten.new_empty.default",
     "aten.detach.default",
+    "aten.record_stream.default",
 }
 OPERATORS = torch.ops.cyclegan_fast
 INSIDE = {

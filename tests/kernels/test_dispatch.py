@@ -74,13 +74,14 @@ def test_auto_is_triton_on_a_gpu_and_the_reference_on_a_cpu(on_gpu: Tensor, monk
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "while_exporting"),
+    ("module", "name", "value"),
     [(torch.compiler, "_is_exporting_flag", True), (torch.onnx, "is_in_onnx_export", lambda: True)],
+    ids=["torch.export", "torch.onnx"],
 )
 def test_auto_is_the_reference_while_a_graph_is_being_exported(
-    module: ModuleType, name: str, while_exporting: object, on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, name: str, value: object, on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, name, while_exporting)
+    monkeypatch.setattr(module, name, value)
     assert dispatch.choose("instance_norm", "auto", on_gpu) == "reference"
 
 

@@ -140,12 +140,13 @@ def test_a_captured_graph_replays_the_block_forward_and_backward() -> None:
         return [y, *torch.autograd.grad(y, [x, *weights], torch.ones_like(y))]
 
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             expected = step()
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another test's threads may still pin memory
         captured = step()
     graph.replay()
     torch.cuda.synchronize()

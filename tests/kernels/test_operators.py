@@ -319,22 +319,22 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "residual must be torch.float32 on cpu as x is, got torch.float64 on cpu",
     ),
     "norm: residual on another device": (
-        lambda: instance_norm(X, residual=X.to("meta")),
+        lambda: instance_norm(X, residual=torch.zeros_like(X, device="cpu" if X.is_meta else "meta")),
         TypeError,
-        "residual must be torch.float32 on cpu as x is, got torch.float32 on meta",
+        "residual must be torch.float32 on cpu as x is, got torch.float32 on ",
     ),
     "norm: partials without tiles": (
-        lambda: instance_norm(X, partials=torch.zeros(2, 3, 3)),
+        lambda: instance_norm(X, partials=X.new_zeros(2, 3, 3)),
         ValueError,
         r"partials must be \[2, tiles, 3, 3\], got \(2, 3, 3\)",
     ),
     "norm: partials of other channels": (
-        lambda: instance_norm(X, partials=torch.zeros(2, 1, 3, 4)),
+        lambda: instance_norm(X, partials=X.new_zeros(2, 1, 3, 4)),
         ValueError,
         r"partials must be \[2, tiles, 3, 3\], got \(2, 1, 3, 4\)",
     ),
     "norm: partials of another batch": (
-        lambda: instance_norm(X, partials=torch.zeros(1, 1, 3, 3)),
+        lambda: instance_norm(X, partials=X.new_zeros(1, 1, 3, 3)),
         ValueError,
         r"partials must be \[2, tiles, 3, 3\]",
     ),
@@ -361,7 +361,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         r"weight1 must be \[C_out, 3, 3, 3\]",
     ),
     "block: weight2 that widens": (
-        lambda: residual_block(X, W, torch.zeros(4, 3, 3, 3)),
+        lambda: residual_block(X, W, W.new_zeros(4, 3, 3, 3)),
         ValueError,
         "weight2 must keep x's 3 channels, got 4",
     ),
@@ -374,9 +374,17 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
 }
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_refused_naming_the_argument(
-    call: Callable[[], object], error: type[Exception], message: str
+    call: Callable[[], object],
+    error: type[Exception],
+    message: str,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(error, match=message):
+    """On another device as well, where an operand that stayed on the CPU would be refused for that."""
+    monkeypatch.setitem(globals(), "X", X.to(device))
+    monkeypatch.setitem(globals(), "W", W.to(device))
+    with pytest.raises(error, match=message.replace("cpu", device)):
         call()

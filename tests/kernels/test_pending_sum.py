@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kernels import Impl, instance_norm, reflection_pad, residual_block
 from kernels.pending_sum import PendingSum
+from tests.kernels.accuracy import Signs
 from tests.kernels.comparison import relative_error, sample, wide
 from tests.kernels.conftest import DEVICE
 
@@ -22,11 +23,6 @@ from tests.kernels.conftest import DEVICE
 FLOAT32_ERROR = 1e-5
 BUFFERS = ("behind a norm", "behind a block")
 IMPLEMENTATIONS: tuple[Impl, ...] = ("triton", "reference")
-
-
-@pytest.fixture(autouse=True)
-def float32_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @dataclass(frozen=True)
@@ -454,7 +450,7 @@ def test_anomaly_detection_reads_it_without_harm() -> None:
 
 def test_in_bfloat16_a_buffers_gradient_errs_at_most_twice_as_much_as_plain_pytorchs() -> None:
     def gradients(impl: Impl, dtype: torch.dtype) -> list[Tensor]:
-        operands = [sample(2, 4, 6, 5), *(sample(4, 4, 3, 3, seed=seed) for seed in range(1, 5))]
+        operands = [sample(2, 4, 6, 5, seed=94), *(sample(4, 4, 3, 3, seed=seed) for seed in range(1, 5))]
         rounded = [operand.detach().to(torch.bfloat16) for operand in operands]
         x, *weights = (operand.to(dtype).contiguous().requires_grad_(True) for operand in rounded)
         buffer = residual_block(instance_norm(x, pad=1, impl=impl), weights[0], weights[1], impl=impl)
@@ -463,7 +459,10 @@ def test_in_bfloat16_a_buffers_gradient_errs_at_most_twice_as_much_as_plain_pyto
         return list(torch.autograd.grad(result, [buffer, x], cotangent.to(dtype)))
 
     ours, plain = gradients("triton", torch.bfloat16), gradients("reference", torch.bfloat16)
-    for found, rounded, exact in zip(ours, plain, gradients("reference", torch.float64), strict=True):
+    with Signs() as signs:
+        truth = gradients("reference", torch.float64)
+    signs.assert_clear(torch.bfloat16)
+    for found, rounded, exact in zip(ours, plain, truth, strict=True):
         assert found.dtype == torch.bfloat16
         assert relative_error(found, exact) <= 2 * relative_error(rounded, exact)
 

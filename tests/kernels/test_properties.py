@@ -245,5 +245,6 @@ def test_partials_of_conv2d_reflect_combine_to_the_statistics_of_y(operands: tup
     combined_m2 = m2.sum(1) + (count * (mean - combined[:, None]).square()).sum(1)
     exact = y.double().flatten(2)
     size = exact.abs().amax(2)
-    assert ((combined - exact.mean(2)).abs() <= 2e-7 * size).all()
+    # Tiles are added up and divided in float32, by other roundings on each GPU.
+    assert ((combined - exact.mean(2)).abs() <= 8 * torch.finfo(torch.float32).eps * size).all()
     assert ((combined_m2 - exact.var(2, correction=0) * pixels).abs() <= 1e-6 * pixels * size.square()).all()

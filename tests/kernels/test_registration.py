@@ -30,13 +30,6 @@ Arguments = tuple[Any, ...]
 Call = Callable[[], tuple[Any, Arguments]]
 
 
-@pytest.fixture(autouse=True)
-def one_result_on_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU: float32 convolutions in float32, and by algorithms that give the same bits every time."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
-
 def detached(*arguments: Any) -> Arguments:
     """For the backward operators, which have no derivative of their own."""
     return tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments)

@@ -1,0 +1,62 @@
+"""Small networks and pictures, and their translations at once and in strips."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.tiled import COPIES, TiledTranslator
+from cyclegan_fast.translator import TorchTranslator, to_signed_array
+
+CPU = torch.device("cpu")
+
+
+def make_generator(seed: int, blocks: int = 6) -> ResnetGenerator:
+    """Narrow, with weights that are large enough for a picture that shows its input."""
+    torch.manual_seed(seed)
+    network = ResnetGenerator(width=4, blocks=blocks)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0.0, 0.1)
+    # In memory as the command has it, so that convolutions add up in the same order.
+    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def in_strips(
+    network: ResnetGenerator,
+    rows: int,
+    width: int,
+    scratch: Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
+) -> TiledTranslator:
+    """A translator whose budget gives strips of `rows` rows of an image of that width."""
+    budget_bytes = rows * COPIES * width * network.stem.out_channels * 4
+    translator = TiledTranslator(network, device, dtype, scratch, budget_bytes)
+    assert translator.strip_rows(width) == rows
+    return translator
+
+
+def joined(translator: TiledTranslator, image: Pixels) -> npt.NDArray[np.float32]:
+    """[3, H, W] in [-1, 1]"""
+    result: npt.NDArray[np.float32] = torch.cat([strip.float().cpu() for strip in translator.strips(image)], 2)[
+        0
+    ].numpy()
+    return result
+
+
+def at_once(
+    network: ResnetGenerator, image: Pixels, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> npt.NDArray[np.float32]:
+    result: npt.NDArray[np.float32] = TorchTranslator(network, device, dtype).translate(to_signed_array(image[None]))[0]
+    return result
+
+
+def picture(height: int, width: int, seed: int = 0) -> Pixels:
+    """Dark above and bright below, so that no part has the statistics of the whole."""
+    noise = np.random.default_rng(seed).integers(0, 100, (height, width, 3))
+    slope: npt.NDArray[np.float64] = np.linspace(0, 155, height)[:, None, None]
+    return (noise + slope).astype(np.uint8)
