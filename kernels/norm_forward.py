@@ -265,7 +265,7 @@ def instance_norm_on_chip(
         HALF_PIXELS,
     )
     # The second sum recovers what rounding took from the first, so that no pivot is needed.
-    high = tl.sum(x0 + x1, axis=0, keep_dims=True) / count
+    high = (tl.sum(x0, axis=0, keep_dims=True) + tl.sum(x1, axis=0, keep_dims=True)) / count
     lost = tl.where(there0, x0 - high, 0.0) + tl.where(there1, x1 - high, 0.0)
     low = tl.sum(lost, axis=0, keep_dims=True) / count
     deviation0 = tl.where(there0, (x0 - high) - low, 0.0)
