@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.plain_cyclegan import PAPER, Size
 from bench.scaling import BATCHES, SIDES
+from bench.step import AGREEMENT
 from bench.training import Setting
 from bench.tuner import EVERYTHING, Visit
 from kernels.sites import NormSite, discriminator_sites, generator_sites
@@ -18,6 +19,8 @@ class Extent:
     side: int
     """of the square images, pixels"""
     size: Size
+    agreement: float
+    """of a step's losses with plain PyTorch's, see `bench.step.AGREEMENT`"""
     batches: tuple[int, ...]
     """images of each domain in a step, the most important first"""
     scaling_batches: Sequence[int]
@@ -50,6 +53,7 @@ class Extent:
 PAPER_EXTENT = Extent(
     side=256,
     size=PAPER,
+    agreement=AGREEMENT,
     batches=(1, 16),
     scaling_batches=BATCHES,
     scaling_sides=SIDES,
@@ -61,12 +65,13 @@ PAPER_EXTENT = Extent(
     visits=(Visit(first=6, again=3, rounds_each=5, rounds=9), EVERYTHING, EVERYTHING),
 )
 TINY_EXTENT = Extent(
-    side=24,
+    side=32,
     size=Size(width=4, blocks=6),
+    agreement=0.5,  # norms of nine pixels: rounding alone moves a loss by a tenth
     batches=(1, 2),
     scaling_batches=(2,),
-    scaling_sides=(32,),
-    probe=Setting(side=24, steps=5, width=4, blocks=6),
+    scaling_sides=(40,),
+    probe=Setting(side=32, steps=5, width=4, blocks=6),
     most_steps=5,
     rounds=1,
     profiled_steps=1,

@@ -26,7 +26,9 @@ def step_cases(task: Task) -> Iterator[Case]:
 
     def in_precisions(batch: int, wants: step.Wants) -> list[Case]:
         """The lowest first."""
-        return list(step.cases(task.extent.side, batch, task.device, wants, size=task.extent.size))[::-1]
+        extent = task.extent
+        found = step.cases(extent.side, batch, task.device, wants, size=extent.size, agreement=extent.agreement)
+        return list(found)[::-1]
 
     small, large = task.extent.batches
     if task.tiny:
@@ -84,6 +86,7 @@ def scaling_cases(task: Task) -> Iterator[Case]:
         sides=extent.scaling_sides,
         side_of_batches=extent.side,
         size=extent.size,
+        agreement=extent.agreement,
     )
 
 

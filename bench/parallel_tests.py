@@ -23,7 +23,7 @@ TOGETHER = (
     "tests/kernels/test_gpu.py",
     "tests/test_gpu_step.py",
     "tests/test_gpu.py",
-    "tests/cyclegan_fast/test_tiled.py",
+    "tests/cyclegan_fast/test_strips_on_a_gpu.py",
     "tests/kernels/test_pending_sum.py",
     "tests/kernels/test_compile.py",
     "tests/kernels/test_networks_on_triton.py",

@@ -27,6 +27,7 @@ def cases(
     sides: Sequence[int] = SIDES,
     side_of_batches: int | None = None,
     size: Size = PAPER,
+    agreement: float = step.AGREEMENT,
 ) -> Iterator[Case]:
     """Batches of one side, then sides at batch 1: on a GPU of a training step, on a CPU of the generator both ways."""
     side_of_batches = side_of_batches or SIDE_OF_BATCHES[device.type]
@@ -36,7 +37,9 @@ def cases(
     sizes = [size for pair in zip_longest(by_batch, by_side) for size in pair if size is not None]
     for batch, side in sizes:
         if device.type == "cuda":
-            precisions = step.cases(side, batch, device, _is_stock_autocast, subject="scaling", size=size)
+            precisions = step.cases(
+                side, batch, device, _is_stock_autocast, subject="scaling", size=size, agreement=agreement
+            )
             yield from (case for case in precisions if case.dtype == name_of(dtype))
         else:
             yield _generator(batch, side, dtype, device, size)

@@ -46,21 +46,34 @@ Wants = Callable[[str], bool]
 
 
 def cases(
-    side: int, batch: int, device: torch.device, wants: Wants, *, subject: str = "step", size: Size = PAPER
+    side: int,
+    batch: int,
+    device: torch.device,
+    wants: Wants,
+    *,
+    subject: str = "step",
+    size: Size = PAPER,
+    agreement: float = AGREEMENT,
 ) -> Iterator[Case]:
     """A case for each precision of the device; `wants` says by their names who takes part beside plain and ours."""
     for dtype in dtypes(device):
         if device.type == "cuda" and dtype == torch.float16:
             continue  # with a loss scaler; what the hardware has bfloat16 for
         work = counts.training_step(batch, side, dtype, size)
-        make = partial(_contest, side, batch, device, dtype, wants, size)
+        make = partial(_contest, side, batch, device, dtype, wants, size, agreement)
         yield Case.of_images(subject, "training step", batch, side, dtype, work, make)
 
 
 def _contest(
-    side: int, batch: int, device: torch.device, dtype: torch.dtype, wants: Wants, size: Size = PAPER
+    side: int,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    wants: Wants,
+    size: Size,
+    agreement: float,
 ) -> Contest:
-    return Steps(side, batch, device, dtype, wants, size).contest()
+    return Steps(side, batch, device, dtype, wants, size, agreement).contest()
 
 
 class Steps:
@@ -74,9 +87,10 @@ class Steps:
         dtype: torch.dtype,
         wants: Wants,
         size: Size = PAPER,
+        agreement: float = AGREEMENT,
     ) -> None:
         self.device, self.side, self.batch_size, self.dtype, self.wants = device, side, batch, dtype, wants
-        self.size = size
+        self.size, self.agreement = size, agreement
         torch.manual_seed(0)
         self.weights = {name: network.state_dict() for name, network in self._plain_networks().networks().items()}
         pixels_A, pixels_B = torch.randint(0, 256, (2, batch, side, side, 3), dtype=torch.uint8)
@@ -102,7 +116,7 @@ class Steps:
                     followed_step, peak_gib[name] = followed(self.device, make, self._begun)
                     del followed_step
                 step = make()
-                reason = _difference(self._begun(step), expected)
+                reason = _difference(self._begun(step), expected, self.agreement)
             except FAILURES as error:
                 if name in (PLAIN, self.ours_name):
                     raise
@@ -245,7 +259,7 @@ class Begun:
     movements: list[Tensor]
 
 
-def _difference(found: Begun, expected: Begun) -> str | None:
+def _difference(found: Begun, expected: Begun, agreement: float = AGREEMENT) -> str | None:
     """Why these steps are not the same training, if they are not.
 
     Losses of the first step do not know of gradients, Adam or a graph's replay. Weights do: Adam's first steps go by
@@ -253,7 +267,7 @@ def _difference(found: Begun, expected: Begun) -> str | None:
     """
     for number, (one, other) in enumerate(zip(found.losses, expected.losses, strict=True), 1):
         for loss, wanted in zip(one, other, strict=True):
-            if not abs(loss / wanted - 1) <= number * AGREEMENT:
+            if not abs(loss / wanted - 1) <= number * agreement:
                 return f"a loss of step {number} is {loss:.4g} where plain PyTorch has {wanted:.4g}"
     for movement, wanted_movement in zip(found.movements, expected.movements, strict=True):
         along = float(F.cosine_similarity(movement, wanted_movement, dim=0))

@@ -19,7 +19,7 @@ import torch
 from bench.parallel_tests import FAILURES, LOST, NEXT, TESTS
 
 MISSING = re.compile(r"^E +ModuleNotFoundError: No module named '([\w.]+)'$", re.MULTILINE)
-ONLY_MARKED = ("tests/bench/test_timing.py", "tests/cyclegan_fast/test_tiled.py")
+ONLY_MARKED = ("tests/bench/test_timing.py",)
 """Files of which only the tests that need a GPU run"""
 
 
