@@ -9,7 +9,6 @@ one leaves over goes to the next. Everything is written as it is found, into one
 import argparse
 import gc
 import json
-import os
 import shutil
 import sys
 import time
@@ -80,17 +79,22 @@ def compile_later(task: Task) -> int:
     visits = task.extent.visits[: 1 if task.quick else None]
     wanted = later_launches(task.extent, task.dtypes, visits, gpu_of(torch.empty(0, device=task.device)))
 
+    through = 0
+
     def done(number: int, total: int) -> None:
+        nonlocal through
+        through = number
         if number % 50 == 0 or number == total:
             print(f"{number} of {total} variants are compiled", flush=True)
-        if task.left_s < 0:
-            print(f"cut short at {number} of {total} variants", flush=True)
-            os._exit(CUT_SHORT)  # the compilers under way end with this session; waiting for them takes time
 
-    failures = compile_ahead(wanted, parallel_tests.cores(), done)
+    failures = compile_ahead(wanted, parallel_tests.cores(), done, task.until_s - RESERVE_S)
     for variant, reason in failures.items():
         print(f"{variant.name} {variant.dtype} {variant.flags}: {reason}")
-    return 0  # a candidate that does not compile is what the tuner is to find out
+    # A candidate that does not compile is what the tuner is to find out.
+    if through == len(wanted):
+        return 0
+    print(f"cut short at {through} of {len(wanted)} variants")
+    return CUT_SHORT
 
 
 def tune(task: Task) -> int:

@@ -44,6 +44,16 @@ def reason_against_cuda() -> str:
     return "it does not say why"
 
 
+def remark_on_choice(name: str, device: torch.device) -> str | None:
+    """Return a sentence where "auto" gave the CPU to a PyTorch that is built for CUDA; else None."""
+    if name != "auto" or device.type != "cpu" or torch.version.cuda is None:
+        return None
+    return (
+        f"computing on the CPU: PyTorch {torch.__version__} is built for CUDA {torch.version.cuda} and sees no such "
+        f"device ({reason_against_cuda()})"
+    )
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices, instead of emulating it."""
     if device.type == "cuda":

@@ -20,6 +20,7 @@ from cyclegan_fast.device import (
     describe,
     name_of,
     peak_gib,
+    remark_on_choice,
     set_determinism,
     working_dtype,
 )
@@ -86,7 +87,8 @@ class Training:
             self._restore(run.checkpoint)
         if ranks.is_first:
             run.begin(config)
-        remarks = [*run.warnings, *data.warnings, *([remark] if remark else []), *self._prepare_method()]
+        chosen = remark_on_choice(config.run.device, device)
+        remarks = [*run.warnings, *data.warnings, *(said for said in (chosen, remark) if said), *self._prepare_method()]
         if ranks.count > 1 and config.networks.norm == "batch":
             remarks.append("batch norm takes the statistics of each process's own images")
         if ranks.is_first:

@@ -5,7 +5,9 @@ recorded on tensors without storage, and other processes then compile them throu
 later launches, of any process, find everything on disk.
 """
 
+import math
 import os
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -21,14 +23,15 @@ MOST_PROCESSES = 32
 
 
 def compile_ahead(
-    wanted: Iterable[Specialisation], processes: int | None, done: Callable[[int, int], None]
+    wanted: Iterable[Specialisation], processes: int | None, done: Callable[[int, int], None], until_s: float = math.inf
 ) -> dict[Specialisation, str]:
     """Compile for the current GPU, load what was compiled, and return why where that failed.
 
     Args:
-        wanted: from `recorded_launches`, planned for this GPU.
+        wanted: from `recorded_launches`, planned for this GPU; the first ones are compiled first.
         processes: how many compile at a time; all cores where None. Each has a CUDA context of its own.
         done: is told how many of how many are through.
+        until_s: by `time.monotonic()`; what is not under way then is left to its first launch.
 
     Raises RuntimeError in Triton's interpreter, which compiles nothing.
     """
@@ -39,13 +42,19 @@ def compile_ahead(
     if not everything:
         return failures
     count = min(processes or os.cpu_count() or 1, MOST_PROCESSES, len(everything))
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    try:
         futures = {pool.submit(compile_as_launched, one): one for one in everything}
-        for number, future in enumerate(as_completed(futures), 1):
+        left_s = None if until_s == math.inf else max(0.0, until_s - time.monotonic())
+        for number, future in enumerate(as_completed(futures, left_s), 1):
             reason = future.result()
             if reason:
                 failures[futures[future]] = reason
             done(number, len(everything))
+    except TimeoutError:
+        pass
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return failures
 
 

@@ -211,12 +211,18 @@ def _progress(what: str, done: int, total: int, now: str) -> None:
         print(f"\r{bar[:110]:<110}\r", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def compiled_ahead(device: torch.device) -> list[str]:
+def compiled_ahead(device: torch.device, until_s: float) -> list[str]:
     """Compile in all cores; returns a sentence for each variant that does not compile or load."""
     wanted = network_launches(gpu_of(torch.empty(0, device=device)), DTYPES, BATCHES)
-    began = time.monotonic()
-    failures = compile_ahead(wanted, None, lambda done, total: _progress("compiled", done, total, ""))
-    print(f"{len(wanted)} variants compiled and loaded in {time.monotonic() - began:.0f} s")
+    began, through = time.monotonic(), 0
+
+    def done(number: int, total: int) -> None:
+        nonlocal through
+        through = number
+        _progress("compiled", number, total, "")
+
+    failures = compile_ahead(wanted, None, done, until_s)
+    print(f"{through} of {len(wanted)} variants compiled and loaded in {time.monotonic() - began:.0f} s", flush=True)
     return [f"{one.name} {one.dtype} {one.flags} does not compile: {why}" for one, why in failures.items()]
 
 
@@ -270,7 +276,7 @@ def check(device: torch.device, options: argparse.Namespace) -> int:
     if options.out:  # what cannot be written is seen before the work
         options.out.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda" and not INTERPRETED:
-        failures += compiled_ahead(device)
+        failures += compiled_ahead(device, until_s)
         copy = copy_gbps(device)
         print(f"the device's own copy moves {copy:.0f} GB/s")
     size = SMALL if INTERPRETED else Size()

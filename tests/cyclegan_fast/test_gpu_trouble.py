@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cyclegan_fast import evaluate, train, translate
 from cyclegan_fast.config import Config, DataConfig, NetworkConfig, OptimizerConfig, RunConfig
-from cyclegan_fast.device import choose_device, ready_to_copy, set_determinism
+from cyclegan_fast.device import choose_device, ready_to_copy, remark_on_choice, set_determinism
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.step import Decisions, TrainingStep
 from cyclegan_fast.trouble import told_of_training
@@ -314,3 +314,18 @@ def test_why_pytorch_sees_no_gpu_is_passed_on(
     assert str(caught.value) == (
         f"--device cuda: PyTorch {torch.__version__} sees no CUDA device here ({reason}); use --device cpu"
     )
+
+
+def test_a_build_for_cuda_that_computes_on_the_cpu_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver() -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system.\nPlease check")
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", no_driver)
+    said = remark_on_choice("auto", torch.device("cpu"))
+    assert said is not None
+    assert said.endswith("is built for CUDA 13.0 and sees no such device (Found no NVIDIA driver on your system)")
+    assert remark_on_choice("cpu", torch.device("cpu")) is None
+    assert remark_on_choice("auto", GPU) is None
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert remark_on_choice("auto", torch.device("cpu")) is None
