@@ -66,13 +66,13 @@ class Row:
     """by column"""
 
 
-def run_checks(row: Row, run: Runner, *, jobs: int, quick: bool) -> Iterator[str]:
-    """Run every check and fill the row; yields lines of progress."""
+def run_checks(row: Row, checks: Iterable[Check], run: Runner, *, jobs: int, quick: bool) -> Iterator[str]:
+    """Run the checks and fill the row; yields lines of progress."""
     in_processes = {
         "pytest": ("-n", str(jobs), "--dist", "loadfile", "--max-worker-restart", "0"),
         "kernels.aot": ("--processes", str(jobs)),
     }
-    for check in CHECKS:
+    for check in checks:
         arguments = check.quick if quick else check.arguments
         command = [str(row.environment.executable), *arguments, *in_processes[arguments[1]]]
         log_path = row.environment.log(check.name)
@@ -90,7 +90,9 @@ def run_checks(row: Row, run: Runner, *, jobs: int, quick: bool) -> Iterator[str
         yield f"{check.name}: {row.cells[check.name]}"
 
 
-def examine(row: Row, requirements: Sequence[str], run: Runner, *, jobs: int, quick: bool) -> Iterator[str]:
+def examine(
+    row: Row, requirements: Sequence[str], checks: Iterable[Check], run: Runner, *, jobs: int, quick: bool
+) -> Iterator[str]:
     """Make an environment, run its checks and fill its row; yields lines of progress."""
     row.cells["numpy"] = "not installed"
     yield f"installing, output in {row.environment.log('install')}"
@@ -103,7 +105,7 @@ def examine(row: Row, requirements: Sequence[str], run: Runner, *, jobs: int, qu
     row.cells["numpy"] = row.environment.version_of("numpy")
     row.cells["installed"] = f"{row.environment.size_gb():.1f} GB"
     yield f"{'installed' if made else 'was complete'}, {row.cells['installed']}"
-    yield from run_checks(row, run, jobs=jobs, quick=quick)
+    yield from run_checks(row, checks, run, jobs=jobs, quick=quick)
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -138,6 +140,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--pythons", nargs="+", default=PYTHONS, metavar="X.Y", help=f"found on PATH (default: {' '.join(PYTHONS)})"
     )
+    names = [check.name for check in CHECKS]
+    made.add_argument(
+        "--checks", nargs="+", default=names, choices=names, metavar="CHECK", help=f"(default: {' '.join(names)})"
+    )
     made.add_argument("--quick", action="store_true", help="the tests that a release breaks first, and fewer kernels")
     made.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of a check (default: %(default)s)")
     return made
@@ -148,6 +154,7 @@ def main(arguments: list[str] | None = None, run: Runner = run_logged) -> int:
     home: Path = options.environments.resolve()
     (home / "logs").mkdir(parents=True, exist_ok=True)
     requirements = project_requirements((ROOT / "pyproject.toml").read_text())
+    checks = [check for check in CHECKS if check.name in options.checks]
     wanted = [Environment(home, python, pair) for pair in options.pairs for python in options.pythons]
     rows: list[Row] = []
     complete = True
@@ -155,7 +162,7 @@ def main(arguments: list[str] | None = None, run: Runner = run_logged) -> int:
         for number, environment in enumerate(wanted, 1):
             print(f"[{number}/{len(wanted)}] {environment.name}", file=sys.stderr, flush=True)
             rows.append(Row(environment))
-            for line in examine(rows[-1], requirements, run, jobs=options.jobs, quick=options.quick):
+            for line in examine(rows[-1], requirements, checks, run, jobs=options.jobs, quick=options.quick):
                 print(f"      {line}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         complete = False

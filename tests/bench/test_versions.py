@@ -220,6 +220,13 @@ def test_what_is_red_makes_the_status_1(tmp_path: Path, few: list[str], capsys: 
     assert log.read_text() == machine.output["pytest"]
 
 
+def test_some_checks_can_be_chosen(tmp_path: Path, few: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    machine = FakeMachine()
+    assert main(["--environments", str(tmp_path), *few, "--checks", "kernels.aot"], machine) == 0
+    out = capsys.readouterr().out
+    assert "| not run | not run | 1209 variants" in out
+
+
 def test_a_check_that_dies_without_a_result_is_red(
     tmp_path: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
