@@ -57,6 +57,8 @@ def measure(device: torch.device, *, tiny: bool = False) -> Limits:
     started = time.perf_counter()
     while time.perf_counter() - started < 0.3:  # clocks rise under load
         _products(device, torch.float32, side)[0]()
+        if device.type == "cuda":  # else hundreds are launched that the GPU is not through with for a second
+            torch.cuda.synchronize(device)
     return Limits(
         copy_gbps=_copy_gbps(device, copied_bytes),
         matrix_tflops={

@@ -125,6 +125,9 @@ def run_phases(
                 if left_s < SHORTEST_S:
                     print("      not begun, no time was left", flush=True)
                     statuses[phase.name] = CUT_SHORT
+                    if ready is not None:  # it was started for this phase, and knows no other
+                        _end(ready)
+                        ready = None
                     continue
                 log.write(f"\n=== {phase.name}\n".encode())
                 if ready is None or phase.command:

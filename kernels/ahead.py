@@ -7,9 +7,11 @@ later launches, of any process, find everything on disk.
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
@@ -19,7 +21,7 @@ from kernels.triton_language import INTERPRETED
 DTYPE_OF = {name: dtype for dtype, name in TYPE_NAMES.items()}
 NOT_SPECIAL = {"i32": 3, "i64": 2**31 + 1, "fp32": 0.5}
 """Values that Triton compiles nothing particular for, by their type in a signature"""
-MOST_PROCESSES = 32
+MOST_PROCESSES = 16
 
 
 def compile_ahead(
@@ -41,7 +43,7 @@ def compile_ahead(
     failures: dict[Specialisation, str] = {}
     if not everything:
         return failures
-    count = min(processes or os.cpu_count() or 1, MOST_PROCESSES, len(everything))
+    count = min(processes or len(os.sched_getaffinity(0)), MOST_PROCESSES, len(everything))
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
     try:
         futures = {pool.submit(compile_as_launched, one): one for one in everything}
@@ -53,6 +55,10 @@ def compile_ahead(
             done(number, len(everything))
     except TimeoutError:
         pass
+    except BrokenProcessPool:  # a compiler took its process with it: at its launch the variant is told by itself
+        print(
+            "a process that compiles ahead died; what it and others had left compiles at first launch", file=sys.stderr
+        )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return failures

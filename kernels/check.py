@@ -33,6 +33,10 @@ COPIED_BYTES = 1 << 30
 SHORTEST_S = 3e-4
 """of what is timed at once"""
 TURNS = 7
+PAUSE_CYCLES = 1_000_000
+"""of the GPU's clock, half a millisecond, in which a graph's launch is done with"""
+SHARE_OF_COMPILING = 0.6
+"""of the time: cases compile what is left, one after the other"""
 
 
 @dataclass(frozen=True)
@@ -60,19 +64,14 @@ class Result:
 
 
 def checked(case: Case, device: torch.device) -> Result:
-    """Run one case; raises what running it raises."""
+    """Run one case; raises what running it without a graph raises."""
     torch.manual_seed(0)
+    seconds = None
     with _without_tf32():
         prepared = case.prepare(device)
         exact, native = (prepared.plain(dtype) for dtype in (torch.float64, case.dtype))
-        recorded: list[Tensor] | None = None
-        # Deterministic algorithms of the library as well, without which its convolutions may give other bits each time.
-        with unwritten_is_nan():
-            with _counted() as launches:
-                found = prepared.run()
-            if device.type == "cuda":
-                graph, recorded = _recorded(prepared.run, 1)
-                graph.replay()
+        with unwritten_is_nan(), _counted() as launches:
+            found = prepared.run()
         errors = [relative_error(one, other) for one, other in zip(found, exact, strict=True)]
         allowed = [
             allowed_error(relative_error(one, other), case.dtype, case.margin)
@@ -80,9 +79,9 @@ def checked(case: Case, device: torch.device) -> Result:
         ]
         share = max(error / bound for error, bound in zip(errors, allowed, strict=True))
         failure = "" if share <= 1 else f"is off by {max(errors):.2g} of its size, {share:.3g} times what is allowed"
-        if not failure and recorded and not all(map(torch.equal, found, recorded)):
-            failure = "gives other bits from a CUDA graph than without one"
-        seconds = None if device.type != "cuda" or INTERPRETED else _seconds(prepared.run)
+        if device.type == "cuda":
+            in_graph, seconds = _in_a_graph(prepared.run, found)
+            failure = failure or in_graph
     moved = sum(t.numel() * t.element_size() for t in (*prepared.inputs, *found))
     return Result(
         case.operator,
@@ -96,6 +95,22 @@ def checked(case: Case, device: torch.device) -> Result:
         None if seconds is None else moved / seconds / 1e9,
         failure and f"{_described(case)} {failure}",
     )
+
+
+def _in_a_graph(run: Callable[[], list[Tensor]], found: list[Tensor]) -> tuple[str, float | None]:
+    """What is wrong with a graph of the run, if anything, and the seconds of a run in one."""
+    current = torch.cuda.current_stream()
+    try:
+        # The library's deterministic algorithms, as for `found`: others may give other bits each time.
+        with unwritten_is_nan():
+            graph, recorded = _recorded(run, 1)
+        graph.replay()
+        if not all(map(torch.equal, found, recorded)):
+            return "gives other bits from a CUDA graph than without one", None
+        return "", None if INTERPRETED else _seconds(run)
+    except RuntimeError as error:
+        torch.cuda.set_stream(current)  # a recording that breaks off leaves its own
+        return f"cannot be recorded or replayed: {_first_line(error)}", None
 
 
 def _described(case: Case) -> str:
@@ -154,6 +169,9 @@ def _seconds(run: Callable[[], list[Tensor]]) -> float:
 
 
 def _replayed(graph: torch.cuda.CUDAGraph) -> float:
+    """Seconds of the device: its launch is over when the pause is."""
+    torch.cuda.synchronize()
+    torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     began.record()
     graph.replay()
@@ -215,7 +233,8 @@ def _progress(what: str, done: int, total: int, now: str) -> None:
 
 def compiled_ahead(device: torch.device, until_s: float) -> list[str]:
     """Compile in all cores; returns a sentence for each variant that does not compile or load."""
-    wanted = network_launches(gpu_of(torch.empty(0, device=device)), DTYPES, BATCHES)
+    with _without_tf32():
+        wanted = network_launches(gpu_of(torch.empty(0, device=device)), DTYPES, BATCHES)
     began, through = time.monotonic(), 0
 
     def done(number: int, total: int) -> None:
@@ -278,7 +297,8 @@ def check(device: torch.device, options: argparse.Namespace) -> int:
     if options.out:  # what cannot be written is seen before the work
         options.out.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda" and not INTERPRETED:
-        failures += compiled_ahead(device, until_s)
+        now = time.monotonic()
+        failures += compiled_ahead(device, now + SHARE_OF_COMPILING * (until_s - now))
         copy = copy_gbps(device)
         print(f"the device's own copy moves {copy:.0f} GB/s")
     size = SMALL if INTERPRETED else Size()

@@ -81,14 +81,15 @@ def test_a_phase_without_time_does_not_begin_and_its_process_ends(
     programs = {
         "slow": "import time; time.sleep(9)",
         "never": f"import sys, pathlib; sys.stdin.readline() and pathlib.Path({str(tmp_path / 'begun')!r}).touch()",
+        "last": "import sys; sys.stdin.readline(); sys.exit(7)",
     }
     statuses = run_phases(
-        [phase("slow", 2), phase("never", 1)],
+        [phase("slow", 2), phase("never", 1), phase("last", 20)],
         tmp_path,
         quick=False,
         command=lambda each: [sys.executable, "-c", programs[each.name]],
     )
-    assert statuses == {"slow": CUT_SHORT, "never": CUT_SHORT}
+    assert statuses == {"slow": CUT_SHORT, "never": CUT_SHORT, "last": 7}
     assert not (tmp_path / "begun").exists()
 
 

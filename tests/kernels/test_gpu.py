@@ -193,5 +193,5 @@ y.square().sum().backward()
 torch.cuda.synchronize()
 """
     command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", program]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
     assert result.returncode == 0, result.stdout[-3000:]
