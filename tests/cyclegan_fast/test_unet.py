@@ -360,6 +360,12 @@ def test_what_a_u_net_cannot_do_is_said_in_one_sentence(
     assert "takes images whose sides are multiples of 64, not 100: give another --size" in capsys.readouterr().err
     assert run(tmp_path, checkpoint, "--tile") == 2
     assert "holds a U-Net: leave --tile out" in capsys.readouterr().err
+
+
+def test_that_a_u_net_cannot_be_exported_is_said_in_one_sentence(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
     assert to_onnx.main(["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
