@@ -29,8 +29,8 @@ def test_the_ratio_of_two_sleeps_is_that_of_their_durations() -> None:
 
 
 def test_a_copy_ten_times_as_large_takes_about_ten_times_as_long() -> None:
-    """Far beyond the caches, where a copy's time is proportional to its bytes."""
-    small, large = (torch.ones(count, dtype=torch.uint8) for count in (1 << 25, 10 << 25))
+    """Beyond the caches, some of which hold hundreds of megabytes: there a copy's time is proportional to its bytes."""
+    small, large = (torch.ones(count, dtype=torch.uint8) for count in (1 << 27, 10 << 27))
     targets = [torch.empty_like(small), torch.empty_like(large)]
     race = Race(
         CPU,
