@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 TEST_PACKAGES = ("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "matplotlib", "jsonschema", "packaging")
-"""What the tests need of the extra "dev"."""
+"""The tests need these of the extra "dev"."""
 SHARED_PREFIXES = ("nvidia-", "cuda-toolkit")
 """NVIDIA's libraries, which are the same for every Python; cuda-bindings are not."""
 GB = 1e9
@@ -79,7 +79,7 @@ class Environment:
 
     @property
     def kernels(self) -> Path:
-        """Where Triton keeps what it has compiled."""
+        """Triton keeps there what it has compiled."""
         return self.home / "kernels" / self.name
 
     @property
@@ -91,7 +91,7 @@ class Environment:
         return self.home / "logs" / f"{self.name}-{step.replace('/', '-')}.txt"
 
     def requirements_of(self, package: str) -> list[Requirement]:
-        """What an installed package needs under this Python, its extras left out."""
+        """Return what an installed package needs under this Python, its extras left out."""
         (metadata,) = distributions(name=package, path=[str(self.packages)])
         python = {"python_version": self.python, "python_full_version": f"{self.python}.0", "extra": ""}
         found = [Requirement(line) for line in metadata.requires or []]
@@ -113,7 +113,7 @@ def plain(requirement: Requirement) -> str:
 
 
 def project_requirements(pyproject: str) -> list[str]:
-    """What pyproject.toml names beside torch and triton, and what the tests need of its extra "dev"."""
+    """Return what pyproject.toml names beside torch and triton, and what the tests need of its extra "dev"."""
     project = tomllib.loads(pyproject)["project"]
     needed = [Requirement(line) for line in project["dependencies"]]
     dev = {each.name: each for each in map(Requirement, project["optional-dependencies"]["dev"])}

@@ -1,4 +1,4 @@
-"""How much `bench.gpu` computes: the paper's networks, or tiny ones that rehearse the command itself."""
+"""Says how much `bench.gpu` computes: the paper's networks, or tiny ones that rehearse the command itself."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Extent:
     """of the tuner: each key with its most promising plans, then with all, as far as the time goes"""
 
     def sites_at(self, side: int) -> list[NormSite]:
-        """Where the networks run the fused norm, for images of `side` pixels."""
+        """Return where the networks run the fused norm, for images of `side` pixels."""
         return [
             *generator_sites(width=self.size.width, blocks=self.size.blocks, side=side),
             *discriminator_sites(width=self.size.width, side=side),

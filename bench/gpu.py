@@ -194,7 +194,7 @@ PHASES = (
 
 
 def _command(out: Path, options: Any) -> Callable[[Phase], list[str]]:
-    """What a phase's process is started with."""
+    """Return what makes the command of a phase's process."""
     flags = [*(["--quick"] if options.quick else []), *(["--tiny"] if options.tiny else [])]
     return lambda phase: [sys.executable, "-m", "bench.phase_process", phase.name, "--out", str(out), *flags]
 

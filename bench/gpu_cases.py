@@ -1,4 +1,4 @@
-"""What `bench.gpu` measures, in the order of importance: a phase may end after any case."""
+"""Lists what `bench.gpu` measures, in the order of importance: a phase may end after any case."""
 
 from collections.abc import Iterator
 from functools import partial

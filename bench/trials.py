@@ -17,6 +17,7 @@ from bench.candidates import conv_candidates, norm_candidates
 from bench.operators import WORK, operand_sets
 from bench.timing import Call
 from kernels import launch
+from kernels.check_cases import plain_results
 from kernels.conv2d import conv_forward
 from kernels.gpus import Gpu
 from kernels.launch import ConvPlan, Direction, NormPlan, Shape
@@ -183,8 +184,7 @@ def exact_results(direction: Direction, site: NormSite, operands: Operands) -> l
 
     Image by image: a batch in float64 may not fit beside what autograd keeps of it.
     """
-    compute = _exact_forward if direction == "forward" else _exact_backward
-    by_image = [compute(site, _image(operands, number)) for number in range(operands.x.size(0))]
+    by_image = [plain_results(direction, site, _image(operands, number)) for number in range(operands.x.size(0))]
     return [torch.cat(images) for images in zip(*by_image, strict=True)]
 
 
@@ -194,20 +194,6 @@ def _image(operands: Operands, number: int) -> Operands:
 
     residual, skip = (None if x is None else wide(x) for x in (operands.residual, operands.skip))
     return Operands(wide(operands.x), residual, wide(operands.dy), skip)
-
-
-def _exact_forward(site: NormSite, operands: Operands) -> list[Tensor]:
-    return [plain_forward(site, operands)[1]]
-
-
-def _exact_backward(site: NormSite, operands: Operands) -> list[Tensor]:
-    leaves = [x.requires_grad_() for x in (operands.x, operands.residual) if x is not None]
-    y, padded = plain_forward(site, operands)
-    outputs, gradients = [padded], [operands.dy]
-    if operands.skip is not None:
-        outputs, gradients = [padded, y], [operands.dy, operands.skip]
-    found = list(torch.autograd.grad(outputs, leaves, gradients))
-    return [*found, padded.detach()] if site.remade else found
 
 
 # --- convolution and norm --------------------------------------------------------------------------------------------
