@@ -12,6 +12,28 @@ import torch
 OURS = ("bench", "cyclegan_fast", "export", "kernels", "tests")
 NOT_INSTALLED = pytest.StashKey[set[str]]()
 
+LONGEST_FIRST = (
+    "kernels/test_aot.py",
+    "export/test_trt.py",
+    "cyclegan_fast/test_distributed.py",
+    "cyclegan_fast/test_train.py",
+    "cyclegan_fast/test_step.py",
+    "bench/test_pytest_bench.py",
+    "test_bare_image.py",
+    "export/test_to_onnx.py",
+    "test_readme.py",
+    "kernels/test_networks_on_triton.py",
+    "kernels/test_properties.py",
+    "bench/test_step.py",
+    "kernels/test_ahead.py",
+    "cyclegan_fast/test_baselines.py",
+    "bench/test_parallel_tests.py",
+    "cyclegan_fast/test_cuda_graph.py",
+    "kernels/test_offsets.py",
+    "export/test_quantisation.py",
+)
+"""Files that take a minute or more: begun at the end, one would leave the other process of two without work."""
+
 # Without a GPU the Triton kernels run in Triton's interpreter, which decides when a kernel is decorated.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -37,6 +59,15 @@ class FileOfABareImage(pytest.Module):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOT_INSTALLED] = set()
+    if hasattr(config.option, "loadscopereorder"):
+        # pytest-xdist would begin with the files of the most tests, which are not those that take longest.
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
