@@ -19,6 +19,7 @@ from torch import nn
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.norms import missing_statistics
 from cyclegan_fast.original_names import (
     StateDict,
     from_original as from_original,
@@ -141,7 +142,11 @@ def _first_line(error: Exception) -> str:
 
 
 def load_weights(network: nn.Module, state: StateDict, origin: str) -> None:
-    """Load a state dict whole; raises UserError naming the keys that are missing, unknown or of another shape."""
+    """Load a state dict whole; raises UserError naming the keys that are missing, unknown or of another shape.
+
+    Batch norms without running statistics, as older versions here wrote them, get those of a new network.
+    """
+    state = {**missing_statistics(network, state), **state}
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
     wrong = [f"{key} is missing" for key in expected.keys() - given.keys()]
