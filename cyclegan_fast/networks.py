@@ -68,9 +68,7 @@ def doubling_before(norm: Norm, inputs: int, outputs: int, kernel: int = 3) -> n
     """Return a transposed convolution that doubles both sides, see `convolution_before`; `kernel` is 3 or 4."""
     if norm == "instance":
         return NormalisedConvTranspose2d(inputs, outputs, kernel)
-    return nn.ConvTranspose2d(
-        inputs, outputs, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=False
-    )
+    return nn.ConvTranspose2d(inputs, outputs, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=False)
 
 
 def check_norm(norm: Norm) -> None:
@@ -211,7 +209,7 @@ class Discriminator(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, channels, H, W] in [-1, 1] -> scores [N, 1, h, w], one a patch; a 70x70 PatchGAN gives 30x30 of 256x256."""
+        """[N, channels, H, W] in [-1, 1] -> scores [N, 1, h, w], one a patch; 256x256 gives 30x30 of 70x70 pixels."""
         first, *middle, last = self.layers
         x = F.leaky_relu(first(image), SLOPE)
         for layer, norm in zip(middle, self.norms, strict=True):

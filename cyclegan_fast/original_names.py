@@ -12,6 +12,7 @@ from torch import Tensor
 from cyclegan_fast.config import Norm
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.unet import LEAST_HALVINGS
+from cyclegan_fast.wrapped_weights import networks_in
 
 StateDict = dict[str, Tensor]
 
@@ -98,7 +99,9 @@ def patch_discriminator(n_layers: int, norm: Norm) -> Layout:
         modules += [(f"layers.{layer + 1}", f"model.{2 + 3 * layer}"), (f"norms.{layer}", f"model.{3 + 3 * layer}")]
     last = f"layers.{n_layers + 1}"
     modules.append((last, f"model.{2 + 3 * n_layers}"))
-    return Layout.of(f"PatchGAN discriminator of {n_layers} layer{'' if n_layers == 1 else 's'}", norm, modules, ["layers.0", last])
+    return Layout.of(
+        f"PatchGAN discriminator of {n_layers} layer{'' if n_layers == 1 else 's'}", norm, modules, ["layers.0", last]
+    )
 
 
 def pixel_discriminator(norm: Norm) -> Layout:
@@ -169,8 +172,12 @@ def from_original(state: dict[str, Any]) -> StateDict:
     Recognises ResNet generators with their number of blocks, U-Nets with their depth, PatchGANs of any number of layers
     and pixel discriminators, each with its norm and any width; files trained with dropout; and the running statistics
     of the instance norms of early versions, which are dropped. Those of batch norms are kept; a file without any gets
-    those of a new network. Raises UserError naming the keys that belong to no such network.
+    those of a new network. What is wrapped is unwrapped, see `wrapped_weights`. Raises UserError naming the keys that
+    belong to no such network.
     """
+    inside = list(networks_in(state).values())
+    if len(inside) == 1:
+        state = inside[0]
     layout = layout_of_original(state)
     statistics = layout.statistics()
     ours_of = {theirs: ours for ours, theirs in statistics.items()}
@@ -232,5 +239,10 @@ def norm_of(state: dict[str, Any]) -> Norm:
 
 
 def is_original(state: dict[str, Any]) -> bool:
-    """Whether a file's content is a bare state dict in the original implementation's names."""
-    return bool(state) and all(str(key).startswith(("model.", "net.")) for key in state)
+    """Whether a state dict is in the original implementation's names."""
+    return any(str(key).startswith(("model.", "net.")) for key in state)
+
+
+def is_discriminator(state: dict[str, Any]) -> bool:
+    """Whether a network in the original's names or ours is a discriminator: a generator has a padding at `model.0`."""
+    return any(key.startswith(("model.0.", "net.", "layers.")) for key in state)

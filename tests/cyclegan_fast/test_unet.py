@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cyclegan_fast.checkpoint import from_original, to_original
+from cyclegan_fast.config import Norm
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.networks import PatchDiscriminator
+from cyclegan_fast.norms import BatchNorm
 from cyclegan_fast.pixels import to_pixels, to_signed
 from cyclegan_fast.trained import generator_from, load_generator
 from cyclegan_fast.translate import main
-from cyclegan_fast.config import Norm
-from cyclegan_fast.norms import BatchNorm
 from cyclegan_fast.unet import UnetGenerator
 from export import to_onnx
 from tests.cyclegan_fast.conftest import photo
