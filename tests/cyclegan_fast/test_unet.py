@@ -279,7 +279,7 @@ def test_keys_are_written_out_once() -> None:
 def test_a_bare_file_is_recognised_and_translates_as_the_original_does(tmp_path: Path, norm: Norm) -> None:
     plain = original(6, norm, width=3).float()
     torch.save(plain.state_dict(), path := tmp_path / "latest_net_G.pth")
-    network, config, _ = load_generator(path, "a2b", [])
+    network, config, *_ = load_generator(path, "a2b", [])
     assert isinstance(network, UnetGenerator)
     assert (network.width, network.halvings, network.norm, network.dropout) == (3, 6, norm, False)
     assert network.multiple == 64
