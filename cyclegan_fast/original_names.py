@@ -116,6 +116,7 @@ def layout_of_original(keys: Iterable[str]) -> Layout:
     """That of the network which the original's keys look most like; raises UserError where they look like none."""
     keys = {key for key in keys if key.rpartition(".")[2] not in STATISTICS}
     places = [int(match[1]) for key in keys if (match := re.match(r"model\.(\d+)\.", key))]
+    in_blocks = {match[1] for key in keys if (match := re.match(r"model\.(\d+)\.conv_block\.", key))}
     if halvings := max((key.count(".model") for key in keys if key.startswith("model.model.")), default=0):
         if halvings < LEAST_HALVINGS:
             raise UserError(
@@ -129,13 +130,17 @@ def layout_of_original(keys: Iterable[str]) -> Layout:
         last = max((int(match[1]) for key in keys if (match := re.fullmatch(r"model\.(\d+)\.weight", key))), default=0)
         layouts = [patch_discriminator(max(1, (last - 2) // 3), norm) for norm in NORMS]
     elif places:
-        in_blocks = {match[1] for key in keys if (match := re.match(r"model\.(\d+)\.conv_block\.", key))}
         blocks = len(in_blocks) or max(1, max(places) - 17)
         layouts = [resnet_generator(blocks, norm, dropout=dropout) for norm, dropout in product(NORMS, (False, True))]
     else:
         shown = ", ".join(sorted(keys)[:4]) or "no keys"
         raise UserError(f"no network of the original implementation: {shown}, in place of model.1.weight and the like")
-    return min(layouts, key=lambda layout: len(keys ^ set(layout.keys.values())))
+
+    def differing(layout: Layout) -> int:
+        # Where blocks are called otherwise, what lacks of them says nothing of the norm.
+        return len(keys ^ {key for key in layout.keys.values() if in_blocks or "conv_block" not in key})
+
+    return min(layouts, key=differing)
 
 
 def layout_of_ours(state: StateDict, *, dropout: bool) -> Layout:

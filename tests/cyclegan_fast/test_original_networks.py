@@ -223,7 +223,7 @@ def test_files_of_batch_norms_without_statistics_get_those_of_a_new_network() ->
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_what_does_not_fit_a_generator_names_its_keys_and_never_a_discriminator(norm: Norm, tmp_path: Path) -> None:
-    state = dict(original.trained(original.resnet(2, 2, norm)).float().state_dict())
+    state = dict(original.trained(original.resnet(2, 6, norm), side=16).float().state_dict())
     path = tmp_path / "G.pth"
 
     def error_of(changed: dict[str, Tensor]) -> str:
@@ -236,12 +236,12 @@ def test_what_does_not_fit_a_generator_names_its_keys_and_never_a_discriminator(
 
     called = {"instance": "instance", "batch": "batch", "none": "no"}[norm]
     renamed = error_of({key.replace("conv_block", "block"): value for key, value in state.items()})
-    assert f"not a ResNet generator of 2 blocks with {called} norm of the original" in renamed
+    assert f"not a ResNet generator of 6 blocks with {called} norm of the original" in renamed
     assert "unknown model.10.block." in renamed
     assert "missing model.10.conv_block." in renamed
     assert error_of(without(state, "model.4.weight")).endswith("missing model.4.weight")
-    assert "unknown model.22.weight" in error_of({**state, "model.22.weight": torch.zeros(1)})
+    assert "unknown model.28.weight" in error_of({**state, "model.28.weight": torch.zeros(1)})
     grey = {**state, "model.1.weight": state["model.1.weight"][:, :1]}
     assert "model.1.weight is (2, 1, 7, 7) instead of (2, 3, 7, 7)" in error_of(grey)
-    for place in ("model.4.weight", "model.10.conv_block.1.weight", "model.12.weight"):
+    for place in ("model.4.weight", "model.10.conv_block.1.weight", "model.16.weight"):
         assert f"{place} is (3,) instead of" in error_of({**state, place: torch.zeros(3)})
