@@ -55,7 +55,7 @@ class CycleGan(Method):
         options, suffix = self.options, direction.suffix
         targets = source.targets.to(source.dtype) if options.lambda_identity else None
         fake, identity = translate_with_identity(
-            forward[direction.there], source.low, targets, together=self.config.networks.norm == "instance"
+            forward[direction.there], source.low, targets, together=self.config.networks.norm != "batch"
         )
         losses = {}
         reconstructed = forward[direction.back](fake) if self.has_cycle(suffix) else None

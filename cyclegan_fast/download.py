@@ -237,11 +237,10 @@ def _is_generator_there(target: Path, command: CommandLine) -> bool:
 
 def _describe_generator(path: Path) -> str:
     """What a file of the original implementation holds; raises UserError where it is no generator."""
-    from cyclegan_fast.checkpoint import from_original, load
     from cyclegan_fast.networks import ResnetGenerator
-    from cyclegan_fast.trained import generator_from
+    from cyclegan_fast.trained import load_generator
 
-    network = generator_from(from_original(load(path)), str(path))
+    network = load_generator(path, "a2b", []).network
     if isinstance(network, ResnetGenerator):
         return f"a generator of {len(network.blocks)} blocks and {network.stem.out_channels} channels"
     return f"a U-Net generator of {network.halvings} halvings and {network.width} channels"

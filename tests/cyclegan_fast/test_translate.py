@@ -396,7 +396,7 @@ def test_bad_checkpoints_are_explained(
     torch.save({key: value for key, value in state.items() if key != "model.4.bias"}, lacking := tmp_path / "lack.pth")
     assert "missing model.4.bias" in error_of(lacking)
     torch.save(state | {"model.4.bias": torch.zeros(5)}, odd := tmp_path / "odd.pth")
-    assert "down.0.bias is (5,) instead of (8,)" in error_of(odd)
+    assert "model.4.bias is (5,) instead of (8,)" in error_of(odd)
     torch.save(to_original(PatchDiscriminator(width=4).state_dict()), judge := tmp_path / "latest_net_D_A.pth")
     assert "holds no generator" in error_of(judge)
 

@@ -12,10 +12,13 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto
 
+from cyclegan_fast.checkpoint import to_original
+from cyclegan_fast.config import Norm
 from cyclegan_fast.files import sha256_of
 from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.norms import batch_norms
 from cyclegan_fast.translator import to_pixels_array, to_signed_array
-from export import source, to_onnx
+from export import source, to_onnx, verify
 from export.graph import serialised
 from export.options import Precision
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
@@ -275,3 +278,57 @@ def test_without_a_run_there_is_one_sentence(
     assert capsys.readouterr().err == (
         "error: no run with a checkpoint under runs: train one, or give --checkpoint FILE\n"
     )
+
+
+# --- other norms -----------------------------------------------------------------------------------------------------
+
+
+def of_norm(norm: Norm) -> ResnetGenerator:
+    """A generator of two blocks with random weights, scales and shifts, and running statistics of three batches."""
+    torch.manual_seed(0)
+    network = ResnetGenerator(width=4, blocks=2, norm=norm)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.15)
+    for module in batch_norms(network):
+        torch.nn.init.normal_(module.weight, 1.0, 0.3)
+    for _ in range(3):
+        network(torch.rand(2, 3, 16, 16) * 2 - 1)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("norm", "running"), [("none", False), ("batch", False), ("batch", True)], ids=["none", "batch", "running"]
+)
+def test_other_norms_are_exported_as_they_translate(norm: Norm, running: bool, tmp_path: Path) -> None:
+    """Batch norm by each image's statistics is an instance norm with parameters; by running ones it is folded away."""
+    network = of_norm(norm)
+    torch.save(to_original(network.state_dict()), path := tmp_path / "G.pth")
+    (loaded,) = load_sources(path, "both", [], running_statistics=running)
+    pixels = photographs(2, 24, 32)
+    by_image = in_pytorch(network, pixels)
+    expected = in_pytorch(loaded.network, pixels)
+    assert np.abs(expected - by_image).max() == 0 if not running else np.abs(expected - by_image).max() > 5
+    graph = float32_graph(loaded.network)
+    norms = Counter(node.op_type for node in graph.graph.node)["InstanceNormalization"]
+    assert norms == (9 if norm == "batch" and not running else 0)
+    for precision in PRECISIONS:
+        parity = Parity.between(in_onnxruntime(runnable(typed(graph, precision)), pixels), expected)
+        assert BARS[precision].failure(parity) is None, (precision, str(parity))
+    convolutions = [node.name for node in graph.graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    source.check_layers(loaded.network, convolutions[:-1])
+
+
+def test_running_statistics_have_a_file_of_their_own_and_verify_knows_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"netG_A2B": to_original(of_norm("batch").state_dict())}, path := tmp_path / "G.pth")
+    fixed = ["--checkpoint", str(path), "--precision", "float32", "--out", str(tmp_path)]
+    for more in ([], ["--running-statistics"]):
+        assert to_onnx.main([*fixed, *more]) == 0
+    file = tmp_path / "G-running-statistics-float32.onnx"
+    assert file.exists()
+    assert (tmp_path / "G-float32.onnx").exists()
+    compare = ["--onnx", str(file), "--checkpoint", str(path), "--size", "24"]
+    assert verify.main([*compare, "--running-statistics"]) == 0
+    assert verify.main(compare) == 1
+    assert "error" in capsys.readouterr().err
