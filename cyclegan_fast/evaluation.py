@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cyclegan_fast.domains import HeldOut, TestSets
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_folder import Images, Selected
 from cyclegan_fast.metrics import FORMULAS, Metric, Reconstruction, Truth, View
 from cyclegan_fast.pixels import as_tensor, levels, signed
+from cyclegan_fast.progress import progress_bar, waiting
 from cyclegan_fast.score_table import Score
 from cyclegan_fast.scores import Values
 from cyclegan_fast.translator import Direction
@@ -77,7 +77,6 @@ def evaluate(
     device: torch.device,
     count: int = 0,
     batch_size: int | None = None,
-    progress: bool = True,
 ) -> Evaluation:
     """Translate the test images of each domain that has a generator, once, and let every metric see them.
 
@@ -93,7 +92,7 @@ def evaluate(
     chosen = {direction: held for direction, held in sets.items() if held is not None}
     total = sum(len(first(held.images, count)) for held in chosen.values())
     counts: dict[Direction, int] = {}
-    with tqdm(desc="evaluating", unit="image", total=total, leave=False, disable=None if progress else True) as bar:
+    with progress_bar(desc="evaluating", unit=" images", total=total, leave=False) as bar:
         for direction, held in chosen.items():
             for view in views(direction, held, used(generators, direction, metrics), device, count, batch_size):
                 for metric in metrics:
@@ -103,7 +102,8 @@ def evaluate(
                 bar.update(len(view.source))
             if direction in generators:
                 counts[direction] = len(first(held.images, count))
-    scores = [score for metric in metrics for score in metric.scores()]
+    with waiting("computing the scores"):
+        scores = [score for metric in metrics for score in metric.scores()]
     notes = [note for metric in metrics for note in metric.notes()]
     return Evaluation(ordered(scores), [*notes, *missing(sets, generators, count)], counts, list(metrics))
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cyclegan_fast import evaluation, segmentation
 from cyclegan_fast.cityscapes import CLASSES, Labels, colours_of, find_training_labels, nearest_labels
@@ -23,6 +22,7 @@ from cyclegan_fast.evaluation_sheet import caption, sheet
 from cyclegan_fast.images import write_image
 from cyclegan_fast.metrics import FcnScore, RealPhotographs
 from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.score_table import Score, or_null, table
 from cyclegan_fast.segmentation import Examples, SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.segmentation_scores import SegmentationScores
@@ -152,8 +152,8 @@ def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
     prepare = held_out_preparation(size)
     photographs: list[Pixels] = []
     labels: list[Labels] = []
-    for pair in tqdm(
-        find_training_labels(data, folder), desc="reading labelled photographs", unit="image", leave=False
+    for pair in progress_bar(
+        find_training_labels(data, folder), desc="reading labelled photographs", unit=" images", leave=False
     ):
         photograph, label_map = pair.read(size)
         photographs.append(np.asarray(prepare(photograph)))

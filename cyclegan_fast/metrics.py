@@ -25,6 +25,7 @@ from cyclegan_fast.config import MetricName
 from cyclegan_fast.domains import TestSets, label_maps
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
+from cyclegan_fast.progress import waiting
 from cyclegan_fast.score_table import Score
 from cyclegan_fast.scores import ColourLookup, Similarity, concatenated, similarity
 from cyclegan_fast.segmentation_scores import Counts, SegmentationScores, confusion_matrix
@@ -408,9 +409,13 @@ class MetricMaker:
         self.title = "Inception-v3" if feature_source == features.INCEPTION else Path(feature_source).name
         self.real_features: dict[str, Tensor] = {}
         if self.distances:
-            self.network = features.distance_network(feature_source, device)
+            with waiting(f"loading {self.title}"):
+                self.network = features.distance_network(feature_source, device)
             self._check_enough(count)
-        self.lpips = features.lpips_network(device) if "lpips" in names else None
+        self.lpips: nn.Module | None = None
+        if "lpips" in names:
+            with waiting("loading AlexNet"):
+                self.lpips = features.lpips_network(device)
         self.judge: segmentation.SegmentationNetwork | None = None
         self.labels: dict[str, Labels] = {}
         if "fcn" in names:

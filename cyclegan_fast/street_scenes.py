@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from cyclegan_fast.cityscapes import CLASSES, TRAINING_LABELS, Labels, colours_of
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.images import write_image
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.streets import rendering
 from cyclegan_fast.streets.layout import Seed, make_scene
 
@@ -125,7 +125,7 @@ def write_data_set(out: Path, size: int = 128, count: int = 500, test_count: int
     _claim(out, {"size": size, "seed": seed}, {name for drawing in drawings for name in drawing.files})
     todo = [drawing for drawing in drawings if not all((out / name).exists() for name in drawing.files)]
     done = len(drawings) - len(todo)
-    with tqdm(desc="drawing streets", unit="street", initial=done, total=len(drawings), disable=None) as progress:
+    with progress_bar(desc="drawing streets", unit=" streets", initial=done, total=len(drawings)) as progress:
         for drawing in todo:
             for name, pixels in drawing.draw(size):
                 if not (out / name).exists():

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.progress import progress_bar
 from export.engine_card import Profile, Shape
 from export.libraries import Library
 from export.library_messages import make_messages
@@ -166,8 +167,6 @@ def messages_of(library: Library) -> Any:
 
 
 def _progress_bar(trt: Any) -> Any:
-    from tqdm import tqdm
-
     class ProgressBar(trt.IProgressMonitor):  # type: ignore[misc]  # a base class known at run time only
         """The outermost phase's steps; what it is busy with stands behind them. Ctrl-C ends the build."""
 
@@ -180,7 +179,7 @@ def _progress_bar(trt: Any) -> Any:
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if parent_phase is None:
                 self.outermost = phase_name
-                self.bar = tqdm(total=num_steps, desc="building", unit="phase", disable=None, leave=False)
+                self.bar = progress_bar(total=num_steps, desc="building", unit=" phases", leave=False)
             elif self.bar is not None:
                 self.bar.set_postfix_str(phase_name.lower(), refresh=True)
 

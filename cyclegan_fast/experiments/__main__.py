@@ -1,9 +1,7 @@
 """`python -m cyclegan_fast.experiments`: which experiments there are, and their commands."""
 
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.experiments.plan import PROGRAM, parse
@@ -34,15 +32,7 @@ def tables(arguments: Sequence[str]) -> int:
     plan = parse(arguments)
     from cyclegan_fast.experiments.tables import run_tables
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # A training takes over both signals and saves; anywhere else nothing is lost by stopping at once.
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        return run_tables(plan)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    return run_tables(plan)
 
 
 if __name__ == "__main__":
