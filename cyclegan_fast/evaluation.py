@@ -12,7 +12,7 @@ from cyclegan_fast.domains import HeldOut, TestSets
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_folder import Images, Selected
 from cyclegan_fast.metrics import FORMULAS, Metric, Reconstruction, Truth, View
-from cyclegan_fast.pixels import as_tensor, levels, signed
+from cyclegan_fast.pixels import as_tensor, images_at_once, levels, signed
 from cyclegan_fast.progress import progress_bar, waiting
 from cyclegan_fast.score_table import Score
 from cyclegan_fast.scores import Values
@@ -20,8 +20,6 @@ from cyclegan_fast.translator import Direction
 
 DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 OPPOSITE: dict[Direction, Direction] = {"a2b": "b2a", "b2a": "a2b"}
-PIXELS = 8 * 256 * 256
-"""Of all images that are translated at once by default: large ones go one by one."""
 
 
 def translated(generator: nn.Module, images: Tensor) -> Tensor:
@@ -38,10 +36,6 @@ def translated(generator: nn.Module, images: Tensor) -> Tensor:
     if not bool(result.isfinite().all()):
         raise UserError("the generator's translation is not finite: its weights, or this precision, are of no use")
     return levels(result)
-
-
-def images_at_once(height: int, width: int) -> int:
-    return max(1, PIXELS // (height * width))
 
 
 def first(images: Images, count: int) -> Images:

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
-from tqdm import tqdm
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ONE_REQUEST_S = 0.1
 """Signals that come so close together are one request: `timeout` sends each of them twice."""
@@ -115,5 +113,7 @@ class Interruption:
     def _say(self, what: str) -> None:
         # Not sys.stderr: the experiments send that of a training to a file.
         if not self.silent and sys.__stderr__ is not None:
+            from tqdm import tqdm  # not above: an engine runs without it
+
             tqdm.write(f"{what}; Ctrl-C again stops now", file=sys.__stderr__)
             sys.__stderr__.flush()

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cyclegan_fast.cityscapes import CLASSES, TRAINING_LABELS, Labels, colours_of
+from cyclegan_fast.command_line import print_version_if_asked
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.images import write_image
@@ -25,6 +26,7 @@ from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.streets import rendering
 from cyclegan_fast.streets.layout import Seed, make_scene
+from cyclegan_fast.words import counted
 
 __all__ = ["DRAWN", "Street", "colours_of", "main", "make_labels", "make_street", "seed_of", "write_data_set"]
 
@@ -167,12 +169,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=500, help="training images of each domain (default: %(default)s)")
     parser.add_argument("--test-count", type=int, default=100, help="test pairs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another number draws other streets (default: %(default)s)")
+    print_version_if_asked(arguments)
     options = parser.parse_args(arguments)
 
     def command() -> int:
         write_data_set(options.out, options.size, options.count, options.test_count, options.seed)
         for folder in ("trainA", TRAINING_LABELS, "trainB", "testA", "testB"):
-            print(f"{options.out / folder}: {options.count if 'train' in folder else options.test_count} images")
+            count = options.count if "train" in folder else options.test_count
+            print(f"{options.out / folder}: {counted(count, 'image')}")
         return 0
 
     return run_command(command)

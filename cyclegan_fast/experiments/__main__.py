@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from cyclegan_fast.command_line import print_version_if_asked
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.experiments.plan import PROGRAM, parse
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [TABLES]:
         return run_command(lambda: tables(given[1:]))
+    print_version_if_asked(given)
     if given in ([], ["-h"], ["--help"]):
         print(HELP)
         return 0
