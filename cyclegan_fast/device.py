@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.words import counted
 
 
 def choose_device(name: str) -> torch.device:
@@ -158,4 +159,4 @@ def describe(device: torch.device) -> str:
     """The device's name for a report, such as "NVIDIA H200" or "CPU, 2 threads (AVX512)"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads ({torch.backends.cpu.get_cpu_capability()})"
+    return f"CPU, {counted(torch.get_num_threads(), 'thread')} ({torch.backends.cpu.get_cpu_capability()})"

@@ -21,8 +21,6 @@ from cyclegan_fast.progress import progress_bar
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
-BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-"""Steps a second also where one takes seconds, of which tqdm else makes seconds a step."""
 
 
 PERSISTENT = 20
@@ -64,7 +62,6 @@ class RunLog:
         self._bar = progress_bar(
             desc="training",
             unit=" steps",
-            bar_format=BAR,
             total=total_steps,
             initial=self.step,
             smoothing=0.05,

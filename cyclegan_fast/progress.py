@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 FIRST_LINE_S = 2.0
 RAREST_LINE_S = 30.0
+FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+"""So many a second also where one takes seconds, of which tqdm else makes seconds for each."""
 
 
 class _Lines:
@@ -49,7 +51,7 @@ def progress_bar(items: Iterable[Any] | None = None, *, desc: str, unit: str, **
         unit: what is counted, with a space in front, such as " images".
         options: further ones of tqdm.
     """
-    options |= {"desc": desc, "unit": unit, "dynamic_ncols": True}
+    options = {"desc": desc, "unit": unit, "dynamic_ncols": True, "bar_format": FORMAT, **options}
     if int(os.environ.get("RANK", "0")) > 0:
         options["disable"] = True
     if sys.stderr.isatty():
