@@ -18,6 +18,7 @@ from cyclegan_fast.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.pixel_cache import default_cache_dir
 from cyclegan_fast.places import Place, place_of, training_places
 from cyclegan_fast.street_scenes import MARK as STREETS
+from cyclegan_fast.words import counted
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class DomainReader:
         unreadable = list(dict.fromkeys(line for folder in self.opened for line in folder.unreadable))
         warnings = [f"skipped {line}" for line in unreadable]
         if unreadable:
-            warnings.append(f"skipped {len(unreadable)} unreadable images; --strict refuses them")
+            warnings.append(f"skipped {counted(len(unreadable), 'unreadable image')} (--strict refuses such files)")
         return warnings + self.remarks + [folder.note for folder in self.opened if folder.note]
 
     def test_sets(self) -> "TestSets":
@@ -186,7 +187,7 @@ class DomainReader:
         if {*map(pair_key, A.candidates)} == {*map(pair_key, B.candidates)}:
             return (
                 False,
-                f"testA and testB of {self.root} have the same names: if they are pairs, --pairs yes scores them",
+                f"testA and testB of {self.root} hold files of the same names; if they are pairs, give --pairs yes",
             )
         return False, None
 

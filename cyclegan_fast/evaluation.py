@@ -34,7 +34,9 @@ def translated(generator: nn.Module, images: Tensor) -> Tensor:
     finally:
         generator.train(was_training)
     if not bool(result.isfinite().all()):
-        raise UserError("the generator's translation is not finite: its weights, or this precision, are of no use")
+        raise UserError(
+            "the generator's translation is not finite: its weights are damaged, or this precision is too low for them"
+        )
     return levels(result)
 
 
@@ -154,16 +156,19 @@ def missing(
     """What could not be measured, and of how many images the scores are."""
     notes = []
     for direction, held in sets.items():
-        domain, name = FORMULAS[direction]["source"], f"test{FORMULAS[direction]['source']}"
+        name = f"test{FORMULAS[direction]['source']}"
         if held is None:
-            notes.append(f"no images in {name}: nothing held out to score there")
+            notes.append(f"{name} holds no images, so nothing of it is scored")
             continue
         if direction not in generators:
-            notes.append(f"no generator {direction}: images of {domain} were not translated, nor any reconstructed")
+            notes.append(f"there is no generator for {direction}, so the images in {name} are not translated")
         elif held.truth is None:
-            notes.append(f"the true translation of the images in {name} is not known: it is not compared with")
+            notes.append(
+                f"test{FORMULAS[direction]['target']} holds no true translations of {name}, so they are not compared"
+            )
         if 0 < count < len(held.images):
-            notes.append(f"scored are the first {count} of the {len(held.images)} images in {name}")
+            are = "is" if count == 1 else "are"
+            notes.append(f"only the first {count} of the {len(held.images)} images in {name} {are} scored")
     return notes
 
 
@@ -189,5 +194,7 @@ def deciding(values: Collection[str], best_by: str | None) -> str | None:
     """The name of the value that a checkpoint is the best by; raises UserError where the one asked for is not there."""
     if best_by is not None and best_by not in values:
         near = difflib.get_close_matches(best_by, values, n=4, cutoff=0.0)
-        raise UserError(f"--best-by {best_by}: no such value; the metrics give {', '.join(near) or 'none'} and more")
+        raise UserError(
+            f"--best-by {best_by}: no such value; the metrics give {', '.join(near) or 'none'}, for example"
+        )
     return best_by or next((name for name in BEST_BY if name in values), None)

@@ -27,6 +27,7 @@ from cyclegan_fast.score_table import Score, or_null, table
 from cyclegan_fast.segmentation import Examples, SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.segmentation_scores import SegmentationScores
 from cyclegan_fast.trouble import told_of_translation
+from cyclegan_fast.words import counted
 
 FOLDER = Path("runs/segmentation")
 SHOWN = 8
@@ -140,10 +141,12 @@ def judge(
             dtype, _ = working_dtype(device, True, "auto")
             if dtype == torch.float16:
                 dtype = torch.float32  # no loss scaling here
-            print(f"training a segmentation network on {len(examples.photographs)} real photographs, for {file}")
+            print(
+                f"training {file}, a segmentation network, on {counted(len(examples.photographs), 'real photograph')}"
+            )
             return segmentation.Trainer(examples, training, file, device, dtype).run(), file
     network, origin = segmentation.load_segmentation(file)
-    print(f"read by {file}, trained for {origin['training']['epochs']} epochs")
+    print(f"labels are read by {file}, which was trained for {counted(origin['training']['epochs'], 'epoch')}")
     return network.to(device), file
 
 

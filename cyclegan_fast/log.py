@@ -18,6 +18,7 @@ from cyclegan_fast.errors import NonFiniteLoss
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.loss_sums import LossSums
 from cyclegan_fast.progress import progress_bar
+from cyclegan_fast.words import counted
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
@@ -114,7 +115,7 @@ class RunLog:
                 raise NonFiniteLoss(f"loss {name} is not finite any more, for {in_a_row} steps up to {self.step}")
             if not self.scaled and lost:
                 raise NonFiniteLoss(
-                    f"loss {name} became infinite or NaN within the {self._count} steps up to {self.step}"
+                    f"loss {name} became infinite or NaN within the {counted(self._count, 'step')} up to {self.step}"
                 )
 
     def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> None:

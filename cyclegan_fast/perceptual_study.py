@@ -63,7 +63,8 @@ class Make:
     out: Path
     """folder for the study"""
     practice: int | None = None
-    """pairs at the beginning that come with feedback and do not count; by default 10, of fewer than 50 images a fifth"""
+    """pairs at the beginning that come with feedback and do not count; by default 10, or a fifth of the images where
+    there are fewer than 50"""
     trials: int | None = None
     """pairs that count; by default 40, or as many as there are images for"""
     show_ms: int = 1000
@@ -79,7 +80,7 @@ class Make:
         self.settings(SESSION)
 
     def settings(self, images: int) -> Settings:
-        """How a session runs for which each folder has so many images; `--practice` and `--trials` are kept as given."""
+        """How a session runs where each folder has so many images; `--practice` and `--trials` are kept as given."""
         practice, trials = self.practice, self.trials
         if practice is None:
             practice = PRACTICE if images >= SESSION else images // 5

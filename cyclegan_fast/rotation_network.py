@@ -25,6 +25,7 @@ from cyclegan_fast.image_folder import Images
 from cyclegan_fast.pixels import Pixels, to_signed
 from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.vgg import Vgg, blank
+from cyclegan_fast.words import counted
 
 ROTATIONS = 4
 LARGEST_CROP = 128  # pixels: a step at 256 would take four times as long, and what is near says enough
@@ -110,8 +111,8 @@ class Crops:
         for name, domain in zip("AB", images, strict=True):
             if len(domain) < 2:
                 raise UserError(
-                    f"domain {name} has {len(domain)} images: the feature network needs two, one of them held out; add "
-                    "images, or give the weights of a VGG-16"
+                    f"domain {name} has {counted(len(domain), 'image')}: the feature network needs two, one of them "
+                    "held out; add images, or give the weights of a VGG-16"
                 )
             order = np.random.default_rng(seed).permutation(len(domain)).tolist()
             held = max(1, len(domain) // 10)

@@ -41,6 +41,7 @@ from cyclegan_fast.sample_grid import write_samples
 from cyclegan_fast.score_table import scalars, table
 from cyclegan_fast.step import TrainingStep, learning_rate_factor
 from cyclegan_fast.trouble import kept, told_of_training
+from cyclegan_fast.words import counted
 from kernels.dispatch import choose
 
 GALLERY_EVERY_S = 10.0
@@ -70,7 +71,7 @@ class Training:
         chosen = remark_on_choice(config.run.device, device)
         remarks = [*run.warnings, *data.warnings, *(said for said in (chosen, remark) if said), *self._prepare_method()]
         if ranks.count > 1 and config.networks.norm == "batch":
-            remarks.append("batch norm takes the statistics of each process's own images")
+            remarks.append("batch norm takes its statistics from each process's own images")
         if ranks.is_first:
             self._announce(remarks)
         self.engine = Engine(self.step, config, self._tell)
@@ -98,20 +99,21 @@ class Training:
         before = self.run.checkpoint.get("prepared") if self.run.checkpoint else None
         if before not in (None, self.prepared_digest):
             raise UserError(
-                f"{self.run.path} was trained with another network in its loss than there is now ({prepared}): bring "
-                f"that one back, or {ANOTHER}"
+                f"the loss of {self.run.path} had another network than there is now ({prepared}): bring that one "
+                f"back, or {ANOTHER}"
             )
         return [prepared.description] if prepared else []
 
     def _announce(self, remarks: list[str]) -> None:
         training, ranks = self.data.training, self.ranks.count
         print(
-            f"{len(training.images_A)} images A, {len(training.images_B)} images B; "
-            f"{f'{ranks} times ' if ranks > 1 else ''}{describe(self.device)}, "
-            f"{name_of(self.dtype)}; {self.run.path}, steps {self.run.step} to {self.total_steps}"
+            f"training on {counted(len(training.images_A), 'image')} of A and "
+            f"{counted(len(training.images_B), 'image')} of B; "
+            f"{f'{ranks} times ' if ranks > 1 else ''}{describe(self.device)}; {name_of(self.dtype)}"
         )
+        print(printable(f"run: {self.run.path}, steps {self.run.step} to {self.total_steps}"))
         if self.config.loss.gan_loss == "wgan-gp" and self.model.method.judged:
-            remarks.append("wgan-gp needs second derivatives: the discriminators run on the reference operators")
+            remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
         for remark in remarks:
             print(f"note: {printable(remark)}")
 
@@ -122,7 +124,7 @@ class Training:
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["data"] != self.data.training.fingerprint:
-            raise UserError(f"the images changed since {self.run.path} was saved; {ANOTHER}")
+            raise UserError(f"the images changed since {self.run.path} was saved: bring them back, or {ANOTHER}")
         if state["dtype"] != name_of(self.dtype):
             raise UserError(
                 f"{self.run.path} was trained in {state['dtype']} and this device gives {name_of(self.dtype)} for the "
@@ -285,7 +287,7 @@ class Training:
         notes = list(found.notes)
         if best:
             value = f"{best['name']} was {best['value']:.4g}, at step {best['step']}"
-            notes.append(f"the best {value}, kept as checkpoints/{checkpoint.BEST}")
+            notes.append(f"the best {value}; checkpoints/{checkpoint.BEST} is the checkpoint of that step")
         results = {
             "step": self.log.step,
             "images": sum(found.counts.values()),
@@ -299,8 +301,9 @@ class Training:
         self.draw_samples()
         write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
         self.refresh_gallery(at_once=True)
-        lines = [f"{self.log.step} steps in {training_s:.0f} s, {peak:.2f} GiB of memory at most"]
-        lines += ["held-out images:", table(found.scores)] if found.scores else []
+        took = f"took {training_s:.0f} s and {peak:.2f} GiB of memory at most"
+        lines = [f"{counted(self.log.step, 'step')} {took}"]
+        lines += ["means over the test images:", table(found.scores)] if found.scores else []
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
@@ -410,7 +413,7 @@ def check_same_images(data: Data, ranks: Ranks) -> None:
     expected = ranks.from_first(lambda: data.training.fingerprint)
     differs = data.training.fingerprint != expected
     if ranks.any(differs):
-        problem = f"rank {ranks.index} reads other images than the first one: give all machines the same --data"
+        problem = f"process {ranks.index} reads other images than process 0: give all machines the same --data"
         raise UserError(problem) if differs else ReportedElsewhere(problem)
 
 

@@ -189,7 +189,10 @@ def export(options: ExportOptions) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: export(parse_command(CommandLine, "python export/to_onnx.py", arguments).options))
+    return run_command(
+        lambda: export(parse_command(CommandLine, "python export/to_onnx.py", arguments).options),
+        next_time="begins again",
+    )
 
 
 if __name__ == "__main__":

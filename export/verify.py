@@ -183,7 +183,9 @@ def verify(command: CommandLine) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: verify(parse_command(CommandLine, "python export/verify.py", arguments)))
+    return run_command(
+        lambda: verify(parse_command(CommandLine, "python export/verify.py", arguments)), next_time="begins again"
+    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from cyclegan_fast.files import sha256_of
 from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
 from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.translation_plan import CONTACT_SHEET, ImageOptions, plan
+from cyclegan_fast.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -195,7 +196,7 @@ def gatys(command: CommandLine) -> int:
 
     device = choose_device(command.device)
     network, description = load_network(command, device)
-    print(f"images: {len(jobs)}, styles: {len(styles)}; {description}; {describe(device)}")
+    print(f"{counted(len(jobs), 'image')}, {counted(len(styles), 'style')}; {description}; {describe(device)}")
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(command).items()}
     settings |= {"style": [str(path) for path in command.style], "style_layers": style_layers(network)}
     record = Record(command.out, description, settings)
@@ -226,11 +227,11 @@ def gatys(command: CommandLine) -> int:
         print(f"skipped {printable(line)}", file=sys.stderr)
     finished = [job for job in jobs if job.target.exists()]
     if not finished:
-        raise UserError(f"none of {len(jobs)} images can be read")
+        raise UserError(f"none of {counted(len(jobs), 'image')} can be read; the first: {skipped[0]}")
     name = "VGG-19" if command.features is None else f"a network trained on the data, {network_file.name}"
     write_image(contact_sheet(finished, styles, name), command.out / CONTACT_SHEET, quality=92)
     kept = f"; kept {len(jobs) - len(todo)} from before" if len(jobs) > len(todo) else ""
-    print(f"images styled: {done}, in {time.perf_counter() - begin:.1f} s{kept}: {command.out}")
+    print(f"styled {counted(done, 'image')} in {time.perf_counter() - begin:.1f} s{kept}: {command.out}")
     return 0
 
 
