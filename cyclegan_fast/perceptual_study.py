@@ -248,11 +248,12 @@ def page(study: Study) -> str:
 
 def report(command: Make, study: Study, resized: dict[str, int]) -> None:
     counts = {REAL: len(study.real)} | {name: len(images) for name, images in study.methods.items()}
-    print(f"study {study.id}: " + ", ".join(f"{counted(n, 'image')} of {role}" for role, n in counts.items()))
+    of_methods = [f"{counted(len(images), 'image')} of {name}" for name, images in study.methods.items()]
+    print(f"study {study.id}: {', '.join([counted(len(study.real), 'real image'), *of_methods])}")
     settings = study.settings
     print(f"a session is {counted(settings.practice, 'pair')} for practice and {settings.trials} that count")
     if settings.trials < SESSION - PRACTICE and command.trials is None:
-        print(f"note: the images suffice for no more; the paper has {PRACTICE} for practice and {SESSION - PRACTICE}")
+        print(f"note: there are too few images for the paper's {PRACTICE} and {SESSION - PRACTICE}")
     shares = {role: count / counts[role] for role, count in resized.items()}
     if max(shares.values()) - min(shares.values()) > 0.1:
         listed = ", ".join(f"{resized[role]} of {counts[role]} {role}" for role in counts)

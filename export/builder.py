@@ -115,8 +115,8 @@ def build(
     content = builder.build_serialized_network(network, config)
     if bar is not None:
         bar.close()
-    if bar is not None and bar.is_interrupted:
-        raise KeyboardInterrupt
+    if bar is not None and bar.interruption:
+        raise bar.interruption
     if content is None:
         raise UserError(f"{library.name} {library.version} built no engine: {messages.last}")
     return BuiltEngine(
@@ -174,7 +174,7 @@ def _progress_bar(trt: Any) -> Any:
             trt.IProgressMonitor.__init__(self)
             self.bar: Any = None
             self.outermost = ""
-            self.is_interrupted = False
+            self.interruption: KeyboardInterrupt | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if parent_phase is None:
@@ -191,9 +191,9 @@ def _progress_bar(trt: Any) -> Any:
             try:
                 if phase_name == self.outermost and self.bar is not None:
                     self.bar.update(step + 1 - self.bar.n)
-            except KeyboardInterrupt:
-                self.is_interrupted = True
-            return not self.is_interrupted
+            except KeyboardInterrupt as interruption:
+                self.interruption = interruption
+            return self.interruption is None
 
         def close(self) -> None:
             if self.bar is not None:
