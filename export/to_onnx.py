@@ -19,6 +19,7 @@ import tyro
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.progress import waiting
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -180,8 +181,9 @@ def export(options: ExportOptions) -> int:
         check_layers(source.network, options.keep_float16)
     for source, (calibration, _) in [(source, pictures_for(options, source)) for source in sources]:
         started = time.perf_counter()
-        content = serialised(as_asked(source, options, calibration))
         path = options.out / f"{options.name_of(source)}.onnx"
+        with waiting(f"exporting {path.name}"):
+            content = serialised(as_asked(source, options, calibration))
         options.out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         print(f"{path}: {len(content) / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s")

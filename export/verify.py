@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.progress import waiting
 from export.engine_card import EngineCard, Profile
 from export.options import wrong_side
 from export.source import load_sources
@@ -164,11 +165,12 @@ def verify(command: CommandLine) -> int:
     else:
         pictures = of_domain(None, source, "--images")[1] if is_eight_bits(found.precision) else photographs
     size = source.size if command.size is None else command.size
-    if found.model is not None:
-        parity = onnx_parity(source.network, found.model, size, pictures)
-    else:
-        assert command.engine is not None
-        parity = engine_parity(source.network, command.engine, pictures)
+    with waiting("comparing with PyTorch"):
+        if found.model is not None:
+            parity = onnx_parity(source.network, found.model, size, pictures)
+        else:
+            assert command.engine is not None
+            parity = engine_parity(source.network, command.engine, pictures)
     for shape, figures in parity.items():
         print(f"{shape:>16}  {figures}")
     failure = BARS[found.precision].failure(parity["worst"])

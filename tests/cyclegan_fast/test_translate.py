@@ -1,5 +1,6 @@
 """`python -m cyclegan_fast.translate`: what is written is the network's result, and every bad input is explained."""
 
+import copy
 import io
 import os
 import subprocess
@@ -252,6 +253,18 @@ def test_images_of_one_colour_are_named_in_one_note(
     almost.save(tmp_path / "almost.png")
     assert run(tmp_path / "almost.png") == 0
     assert "colour" not in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_an_image_of_one_colour_has_no_defined_result(photos: Path, network: ResnetGenerator) -> None:
+    """In float64 too: what differs in the last bit comes out as another picture, and of a photograph as the same."""
+    exact = copy.deepcopy(network).double()
+    photo = to_signed(torch.tensor(pixels_of(photos / "one.png"))[None]).double()
+    for image, defined in ((photo, True), (torch.full_like(photo, 0.3), False)):
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0), dtype=image.dtype)
+        difference = (exact(image + 1e-15 * noise) - exact(image)).abs().max()
+        assert bool(difference < 1e-9) is defined
+        assert bool(difference > 0.1) is not defined
 
 
 def test_what_does_not_fit_a_cpus_memory_is_refused_before_the_system_ends_the_process(
