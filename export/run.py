@@ -43,11 +43,11 @@ class CommandLine:
     onnx: Path | None = None
     """written by export/to_onnx.py or export/trt.py"""
     backend: Backend = "auto"
-    """of --onnx: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise"""
+    """with --onnx: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise"""
     device: Device = "auto"
-    """of --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
+    """with --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
     amp: bool = False
-    """of --onnx with OpenVINO: compute in bfloat16 where the CPU has it"""
+    """with --onnx on OpenVINO: compute in bfloat16 where the CPU has it"""
 
     def check(self) -> None:
         """Raises UserError for flags that contradict each other."""

@@ -39,7 +39,7 @@ class CommandLine:
     checkpoint: Path | None = None
     """what it was made from; by default the newest of runs/"""
     size: int | None = None
-    """of --onnx: side of the images that are compared, pixels; by default what the network was trained with"""
+    """with --onnx: side of the images that are compared, in pixels; by default what the network was trained with"""
     images: Path | None = None
     """folder of images to compare on; by default the embedded photographs, and for int8 and fp8, whose ranges were
     measured on the domain that is translated, the run's own test images"""

@@ -109,7 +109,7 @@ GENERATORS: dict[Any, nn.Module] = {"a2b": Darker(0.5), "b2a": Darker(2.0)}
 
 
 def passed(metrics: list[Metric], **options: Any) -> Evaluation:
-    return evaluate(GENERATORS, SETS, metrics, device=CPU, progress=False, **options)
+    return evaluate(GENERATORS, SETS, metrics, device=CPU, **options)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, None])
@@ -152,7 +152,7 @@ def test_the_first_images_alone_can_be_used() -> None:
 
 
 def test_one_generator_alone_is_scored_without_reconstructions() -> None:
-    found = evaluate({"a2b": Darker(0.5)}, SETS, [Truth(), Reconstruction()], device=CPU, progress=False)
+    found = evaluate({"a2b": Darker(0.5)}, SETS, [Truth(), Reconstruction()], device=CPU)
     assert {score.name for score in found.scores} == {"a2b.truth", "a2b.untranslated"}
     assert any(note.startswith("no generator b2a") for note in found.notes)
 
@@ -211,13 +211,13 @@ def test_labels_are_read_out_of_translations_in_the_order_of_the_images() -> Non
     same: dict[Any, nn.Module] = {"a2b": Darker(1.0), "b2a": Darker(1.0)}
     for truth, expected in (({"A": maps, "B": maps}, 1.0), ({"B": np.roll(maps, 1, axis=0)}, None)):
         metric = FcnScore(ReadsColours(), truth)
-        values = scalars(evaluate(same, sets, [metric], device=CPU, progress=False, batch_size=2).scores)
+        values = scalars(evaluate(same, sets, [metric], device=CPU, batch_size=2).scores)
         counted = maps != VOID
         rolled = (np.roll(maps, 1, axis=0)[counted] == maps[counted]).mean()
         assert values["b2a.fcn.per_pixel"] == pytest.approx(rolled if expected is None else expected)
         assert ("a2b.fcn.per_pixel" in values) == ("A" in truth)
     real = RealPhotographs(ReadsColours(), maps)
-    evaluate(same, sets, [real], device=CPU, progress=False, batch_size=2)
+    evaluate(same, sets, [real], device=CPU, batch_size=2)
     assert SegmentationScores(real.matrices["real"]).per_pixel == 1
     assert SegmentationScores(real.matrices["shuffled"]).per_pixel == pytest.approx(rolled)
 
@@ -340,7 +340,7 @@ def test_too_few_test_images_are_refused_before_anything_is_translated(tmp_path:
     torch.export.save(program, tmp_path / "means.pt2")
     options: dict[str, Any] = {"size": 16, "feature_source": str(tmp_path / "means.pt2")}
     MetricMaker(["fid"], CPU, SETS, **options)
-    with pytest.raises(UserError, match="at least 2 test images of each domain; there are 1"):
+    with pytest.raises(UserError, match="at least 2 test images of each domain; there is 1"):
         MetricMaker(["fid"], CPU, SETS, count=1, **options)
     with pytest.raises(UserError, match="one domain has none"):
         MetricMaker(["fid"], CPU, TestSets(SETS.A, None), **options)
