@@ -142,7 +142,7 @@ def judge(
             if dtype == torch.float16:
                 dtype = torch.float32  # no loss scaling here
             print(
-                f"training {file}, a segmentation network, on {counted(len(examples.photographs), 'real photograph')}"
+                f"training a segmentation network for {file} on {counted(len(examples.photographs), 'real photograph')}"
             )
             return segmentation.Trainer(examples, training, file, device, dtype).run(), file
     network, origin = segmentation.load_segmentation(file)
