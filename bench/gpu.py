@@ -33,6 +33,7 @@ from bench.timing import Race
 from bench.trials import batches_of_a_step
 from bench.tune import table as tuned_table, tuning
 from cyclegan_fast.device import set_determinism
+from cyclegan_fast.errors import print_whole_lines
 from cyclegan_fast.files import write_atomically
 from kernels import launch
 from kernels.ahead import compile_ahead
@@ -228,6 +229,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options: Any = parser().parse_args(arguments)
+    print_whole_lines()
     if not torch.cuda.is_available():
         print(f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here", file=sys.stderr)
         return 2

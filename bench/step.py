@@ -30,6 +30,7 @@ from cyclegan_fast.config import Config, DataConfig, NetworkConfig, RunConfig
 from cyclegan_fast.cuda_graph import WARM_UP
 from cyclegan_fast.device import choose_device, name_of, set_determinism
 from cyclegan_fast.engine import Engine
+from cyclegan_fast.errors import print_whole_lines
 from cyclegan_fast.model import Model
 from cyclegan_fast.original_names import from_original
 from cyclegan_fast.step import TrainingStep
@@ -284,6 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--without", default="", metavar="TEXT", help="leave out contenders with this in their name")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     options: Any = parser.parse_args(arguments)
+    print_whole_lines()
     device = choose_device(options.device)
     set_determinism(False)  # cuDNN times its algorithms, as in training
     limits = measure_limits(device)

@@ -11,10 +11,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import EXTENSIONS
+from cyclegan_fast.progress import progress_bar
 
 MAX_RATIO = 20  # of unpacked to packed: images hardly compress, and a bomb is a thousand times its archive
 SMALL_BYTES = 1 << 20  # which any archive may unpack to
@@ -137,7 +136,7 @@ def _check_room(members: dict[PurePosixPath, zipfile.ZipInfo], folder: Path) -> 
 
 
 def _extract(archive: zipfile.ZipFile, members: dict[PurePosixPath, zipfile.ZipInfo], folder: Path) -> None:
-    with tqdm(members.items(), desc="unpacking", unit="file", disable=None) as progress:
+    with progress_bar(members.items(), desc="unpacking", unit=" files") as progress:
         for place, info in progress:
             path = folder / place
             path.parent.mkdir(parents=True, exist_ok=True)

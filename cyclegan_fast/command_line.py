@@ -1,14 +1,23 @@
 """A command line from a dataclass: its fields are the flags, their docstrings the help."""
 
 import inspect
+import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
 import tyro
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.version import __version__
 
 Command = TypeVar("Command")
+
+
+def print_version_if_asked(arguments: Sequence[str] | None = None) -> None:
+    """Print the version and raise SystemExit where --version is among the arguments, by default the process's own."""
+    if "--version" in (sys.argv[1:] if arguments is None else arguments):
+        print(f"cyclegan-fast {__version__}")
+        raise SystemExit(0)
 
 
 def parse_command(
@@ -22,8 +31,10 @@ def parse_command(
         arguments: by default the process's own.
         default: what its flags replace values of; required ones are tyro.MISSING in it.
 
-    Prints help or an error and raises SystemExit as argparse does; raises UserError for values that make no sense.
+    Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for values that make
+    no sense.
     """
+    print_version_if_asked(arguments)
     try:
         return tyro.cli(
             command,

@@ -25,6 +25,7 @@ from cyclegan_fast.image_folder import ImageArray, Images
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.places import check_partners, training_places
 from cyclegan_fast.prefetch import ahead
+from cyclegan_fast.progress import waiting
 
 
 class TrainingImages(ABC):
@@ -214,9 +215,10 @@ def open_data(
         return kind(images_A, images_B, config, seed, rank=rank, ranks=ranks, pin=pin)
 
     if config.data is None:
-        photos = sample_photos.make_training(config.load_size)
-        images_A, images_B = ImageArray(photos.photographs, "A"), ImageArray(photos.drawings, "B")
-        return Data(training(images_A, images_B), embedded_test_sets(config.crop_size), [])
+        with waiting("drawing the embedded images"):
+            photos = sample_photos.make_training(config.load_size)
+            images_A, images_B = ImageArray(photos.photographs, "A"), ImageArray(photos.drawings, "B")
+            return Data(training(images_A, images_B), embedded_test_sets(config.crop_size), [])
     reader = DomainReader(config, sharers=ranks)
     images = training(*(reader.training_pairs() if paired else reader.training_images()))
     tests = reader.test_sets()

@@ -149,7 +149,9 @@ class Descent:
         """Raise NonFiniteLoss where the gradients of these losses overflow step after step; waits for the device."""
         scale = self.scaler.get_scale()
         if self.scaler.is_enabled() and scale < SMALLEST_LOSS_SCALE:
-            raise NonFiniteLoss(f"gradients of {', '.join(losses)} overflow at every loss scale down to {scale:.2g}")
+            raise NonFiniteLoss(
+                f"the gradients of {', '.join(losses)} overflow at every loss scale down to {scale:.2g}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}

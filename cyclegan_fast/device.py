@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.words import counted
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,8 +32,12 @@ def choose_device(name: str) -> torch.device:
                 f"({reason_against_cuda()}); use --device cpu"
             )
         if (device.index or 0) >= torch.cuda.device_count():
-            raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
+            raise UserError(f"--device {name}: there {_are_devices(torch.cuda.device_count())}")
     return device
+
+
+def _are_devices(count: int) -> str:
+    return "is 1 CUDA device, cuda:0" if count == 1 else f"are {count} CUDA devices, cuda:0 to cuda:{count - 1}"
 
 
 def reason_against_cuda() -> str:
@@ -75,12 +80,15 @@ def working_dtype(device: torch.device, amp: bool, amp_dtype: str) -> tuple[torc
         if has_bfloat16(device):
             return torch.bfloat16, None
         if device.type == "cuda":
-            return torch.float16, "--amp: this GPU has no bfloat16; using float16 with loss scaling"
-        return torch.float32, "--amp: this processor has no bfloat16 instructions; computing in float32"
+            return torch.float16, "--amp computes in float16 with loss scaling, since this GPU has no bfloat16"
+        return (
+            torch.float32,
+            "--amp changes nothing: this processor has no bfloat16 instructions, so it computes in float32",
+        )
     if device.type == "cpu" and amp_dtype == "float16":
-        return torch.float16, "--amp-dtype float16: convolutions in float16 are very slow on a CPU"
+        return torch.float16, "--amp-dtype float16 is very slow on a CPU"
     if amp_dtype == "bfloat16" and not has_bfloat16(device):
-        return torch.bfloat16, f"--amp-dtype bfloat16: emulated on this {device.type}, slower than float32"
+        return torch.bfloat16, f"--amp-dtype bfloat16 is emulated on this {device.type}, and slower than float32"
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp_dtype], None
 
 
@@ -158,4 +166,4 @@ def describe(device: torch.device) -> str:
     """The device's name for a report, such as "NVIDIA H200" or "CPU, 2 threads (AVX512)"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads ({torch.backends.cpu.get_cpu_capability()})"
+    return f"CPU, {counted(torch.get_num_threads(), 'thread')} ({torch.backends.cpu.get_cpu_capability()})"

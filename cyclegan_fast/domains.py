@@ -17,7 +17,9 @@ from cyclegan_fast.networks import DOWNSAMPLING
 from cyclegan_fast.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.pixel_cache import default_cache_dir
 from cyclegan_fast.places import Place, place_of, training_places
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.street_scenes import MARK as STREETS
+from cyclegan_fast.words import counted
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class DomainReader:
         unreadable = list(dict.fromkeys(line for folder in self.opened for line in folder.unreadable))
         warnings = [f"skipped {line}" for line in unreadable]
         if unreadable:
-            warnings.append(f"skipped {len(unreadable)} unreadable images; --strict refuses them")
+            warnings.append(f"skipped {counted(len(unreadable), 'unreadable image')} (--strict refuses such files)")
         return warnings + self.remarks + [folder.note for folder in self.opened if folder.note]
 
     def test_sets(self) -> "TestSets":
@@ -186,7 +188,7 @@ class DomainReader:
         if {*map(pair_key, A.candidates)} == {*map(pair_key, B.candidates)}:
             return (
                 False,
-                f"testA and testB of {self.root} have the same names: if they are pairs, --pairs yes scores them",
+                f"testA and testB of {self.root} hold files of the same names; if they are pairs, give --pairs yes",
             )
         return False, None
 
@@ -253,7 +255,8 @@ def label_maps(tests: TestSets, size: int) -> dict[str, Labels]:
     if maps is None or not isinstance(folder, ImageFolder):
         raise UserError("labels are read from the files in testB: --data needs a folder with label maps there")
     places = maps.places if isinstance(maps, Selected) else range(len(folder.paths))
-    labels = np.stack([read_labels(best_of(folder.paths[place]), size, folder.half) for place in places])
+    shown = progress_bar(places, desc="reading label maps", unit=" images", leave=False)
+    labels = np.stack([read_labels(best_of(folder.paths[place]), size, folder.half) for place in shown])
     return {"B": labels, "A": labels} if paired else {"B": labels}
 
 

@@ -1,9 +1,10 @@
-"""Errors that are the user's to mend, and how a command ends on one."""
+"""Errors that are the user's to mend, and how a command begins and ends."""
 
+import io
 import sys
 from collections.abc import Callable
 
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
+from cyclegan_fast.interruption import Interruption, Stopped
 
 
 class UserError(Exception):
@@ -18,22 +19,36 @@ class NonFiniteLoss(Exception):
     """A loss is NaN or infinite; the message names it and the step."""
 
 
-def run_command(command: Callable[[], int]) -> int:
+def run_command(command: Callable[[], int], *, next_time: str = "continues") -> int:
     """The exit status of `command`.
 
     A UserError, or what the operating system refuses, becomes one line on standard error and status 2; Ctrl-C gives
-    status 130.
+    status 130, and SIGTERM 143.
+
+    Args:
+        next_time: what the same command does after a stop.
     """
+    print_whole_lines()
     try:
-        return command()
+        with Interruption():
+            return command()
     except ReportedElsewhere:
         return 2
     except (UserError, OSError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        print(f"stopped; the same command {next_time}", file=sys.stderr)
+        return (stop if isinstance(stop, Stopped) else Stopped()).status
+
+
+def print_whole_lines() -> None:
+    """Send each line to standard output when it is printed, also to a file or a pipe, so that one sees how far it is.
+
+    What a terminal or a file's encoding has no characters for is printed as escapes.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.config import SMALLEST_SIDE, DataConfig, MetricName, Pairs
 from cyclegan_fast.errors import UserError, printable, run_command
+from cyclegan_fast.progress import waiting
 from cyclegan_fast.translate import RUNS, checked_size, newest_run
 from cyclegan_fast.translator import Direction
 
@@ -111,7 +112,8 @@ class Subject:
         self.dtype, remark = working_dtype(self.device, what.amp, "auto")
         self.notes += [remark] if remark else []
         directions: tuple[Direction, ...] = ("a2b", "b2a")
-        loaded = load_translators(self.path, directions, self.notes, what.network)
+        with waiting(f"loading {self.path}"):
+            loaded = load_translators(self.path, directions, self.notes, what.network)
         _, self.config, self.file, _ = loaded[0]
         self.generators: dict[Direction, nn.Module] = {}
         for network, _, _, direction in loaded:
@@ -216,7 +218,7 @@ def _evaluate(subject: Subject, command: CommandLine) -> int:
     written = [subject.publish("evaluation.json", result, found.notes)]
     sheets = write_sheets(subject.out, found, subject.generators, subject.tests, subject.device)
     if not sheets:
-        print("note: images are ranked by truth or reconstruction: without these metrics there are no contact sheets")
+        print("note: there are no contact sheets: they need the metric truth or reconstruction")
     written += sheets
     print(f"written: {', '.join(map(str, written))}")
     return 0
@@ -228,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from cyclegan_fast.fcn_score import FcnCommandLine, evaluate_fcn
 
         return run_command(lambda: evaluate_fcn(parse_command(FcnCommandLine, f"{PROGRAM} {FCN}", given[1:])))
-    return run_command(lambda: evaluate(parse_command(CommandLine, PROGRAM, given)))
+    return run_command(lambda: evaluate(parse_command(CommandLine, PROGRAM, given)), next_time="begins again")
 
 
 if __name__ == "__main__":

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cyclegan_fast.domains import HeldOut, TestSets
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_folder import Images, Selected
 from cyclegan_fast.metrics import FORMULAS, Metric, Reconstruction, Truth, View
-from cyclegan_fast.pixels import as_tensor, levels, signed
+from cyclegan_fast.pixels import as_tensor, images_at_once, levels, signed
+from cyclegan_fast.progress import progress_bar, waiting
 from cyclegan_fast.score_table import Score
 from cyclegan_fast.scores import Values
 from cyclegan_fast.translator import Direction
 
 DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 OPPOSITE: dict[Direction, Direction] = {"a2b": "b2a", "b2a": "a2b"}
-PIXELS = 8 * 256 * 256
-"""Of all images that are translated at once by default: large ones go one by one."""
 
 
 def translated(generator: nn.Module, images: Tensor) -> Tensor:
@@ -36,12 +34,10 @@ def translated(generator: nn.Module, images: Tensor) -> Tensor:
     finally:
         generator.train(was_training)
     if not bool(result.isfinite().all()):
-        raise UserError("the generator's translation is not finite: its weights, or this precision, are of no use")
+        raise UserError(
+            "the generator's translation is not finite: its weights are damaged, or this precision is too low for them"
+        )
     return levels(result)
-
-
-def images_at_once(height: int, width: int) -> int:
-    return max(1, PIXELS // (height * width))
 
 
 def first(images: Images, count: int) -> Images:
@@ -77,7 +73,6 @@ def evaluate(
     device: torch.device,
     count: int = 0,
     batch_size: int | None = None,
-    progress: bool = True,
 ) -> Evaluation:
     """Translate the test images of each domain that has a generator, once, and let every metric see them.
 
@@ -93,7 +88,7 @@ def evaluate(
     chosen = {direction: held for direction, held in sets.items() if held is not None}
     total = sum(len(first(held.images, count)) for held in chosen.values())
     counts: dict[Direction, int] = {}
-    with tqdm(desc="evaluating", unit="image", total=total, leave=False, disable=None if progress else True) as bar:
+    with progress_bar(desc="evaluating", unit=" images", total=total, leave=False) as bar:
         for direction, held in chosen.items():
             for view in views(direction, held, used(generators, direction, metrics), device, count, batch_size):
                 for metric in metrics:
@@ -103,7 +98,8 @@ def evaluate(
                 bar.update(len(view.source))
             if direction in generators:
                 counts[direction] = len(first(held.images, count))
-    scores = [score for metric in metrics for score in metric.scores()]
+    with waiting("computing the scores"):
+        scores = [score for metric in metrics for score in metric.scores()]
     notes = [note for metric in metrics for note in metric.notes()]
     return Evaluation(ordered(scores), [*notes, *missing(sets, generators, count)], counts, list(metrics))
 
@@ -160,16 +156,19 @@ def missing(
     """What could not be measured, and of how many images the scores are."""
     notes = []
     for direction, held in sets.items():
-        domain, name = FORMULAS[direction]["source"], f"test{FORMULAS[direction]['source']}"
+        name = f"test{FORMULAS[direction]['source']}"
         if held is None:
-            notes.append(f"no images in {name}: nothing held out to score there")
+            notes.append(f"{name} holds no images, so nothing of it is scored")
             continue
         if direction not in generators:
-            notes.append(f"no generator {direction}: images of {domain} were not translated, nor any reconstructed")
+            notes.append(f"there is no generator for {direction}, so the images in {name} are not translated")
         elif held.truth is None:
-            notes.append(f"the true translation of the images in {name} is not known: it is not compared with")
+            notes.append(
+                f"test{FORMULAS[direction]['target']} holds no true translations of {name}, so they are not compared"
+            )
         if 0 < count < len(held.images):
-            notes.append(f"scored are the first {count} of the {len(held.images)} images in {name}")
+            are = "is" if count == 1 else "are"
+            notes.append(f"only the first {count} of the {len(held.images)} images in {name} {are} scored")
     return notes
 
 
@@ -195,5 +194,7 @@ def deciding(values: Collection[str], best_by: str | None) -> str | None:
     """The name of the value that a checkpoint is the best by; raises UserError where the one asked for is not there."""
     if best_by is not None and best_by not in values:
         near = difflib.get_close_matches(best_by, values, n=4, cutoff=0.0)
-        raise UserError(f"--best-by {best_by}: no such value; the metrics give {', '.join(near) or 'none'} and more")
+        raise UserError(
+            f"--best-by {best_by}: no such value; the metrics give {', '.join(near) or 'none'}, for example"
+        )
     return best_by or next((name for name in BEST_BY if name in values), None)

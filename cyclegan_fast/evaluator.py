@@ -46,9 +46,7 @@ class Evaluator:
             return self.last[1]
         generators: dict[Any, nn.Module] = {direction: model.translator(direction) for direction in DIRECTIONS}
         metrics = self.make_metrics()
-        found = evaluate(
-            generators, self.data.tests, metrics, device=self.device, count=self.options.evaluate_images, progress=False
-        )
+        found = evaluate(generators, self.data.tests, metrics, device=self.device, count=self.options.evaluate_images)
         self.last = step, found
         return found
 

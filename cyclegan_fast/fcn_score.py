@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cyclegan_fast import evaluation, segmentation
 from cyclegan_fast.cityscapes import CLASSES, Labels, colours_of, find_training_labels, nearest_labels
@@ -23,10 +22,12 @@ from cyclegan_fast.evaluation_sheet import caption, sheet
 from cyclegan_fast.images import write_image
 from cyclegan_fast.metrics import FcnScore, RealPhotographs
 from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.score_table import Score, or_null, table
 from cyclegan_fast.segmentation import Examples, SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.segmentation_scores import SegmentationScores
 from cyclegan_fast.trouble import told_of_translation
+from cyclegan_fast.words import counted
 
 FOLDER = Path("runs/segmentation")
 SHOWN = 8
@@ -140,10 +141,12 @@ def judge(
             dtype, _ = working_dtype(device, True, "auto")
             if dtype == torch.float16:
                 dtype = torch.float32  # no loss scaling here
-            print(f"training a segmentation network on {len(examples.photographs)} real photographs, for {file}")
+            print(
+                f"training a segmentation network for {file} on {counted(len(examples.photographs), 'real photograph')}"
+            )
             return segmentation.Trainer(examples, training, file, device, dtype).run(), file
     network, origin = segmentation.load_segmentation(file)
-    print(f"read by {file}, trained for {origin['training']['epochs']} epochs")
+    print(f"labels are read by {file}, which was trained for {counted(origin['training']['epochs'], 'epoch')}")
     return network.to(device), file
 
 
@@ -152,8 +155,8 @@ def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
     prepare = held_out_preparation(size)
     photographs: list[Pixels] = []
     labels: list[Labels] = []
-    for pair in tqdm(
-        find_training_labels(data, folder), desc="reading labelled photographs", unit="image", leave=False
+    for pair in progress_bar(
+        find_training_labels(data, folder), desc="reading labelled photographs", unit=" images", leave=False
     ):
         photograph, label_map = pair.read(size)
         photographs.append(np.asarray(prepare(photograph)))

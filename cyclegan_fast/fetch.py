@@ -21,10 +21,9 @@ from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.version import __version__
 
 Say = Callable[[str], None]
@@ -182,8 +181,8 @@ def _copy(response: http.client.HTTPResponse, partial: Partial, start: int, size
     name = partial.path.name.removeprefix(".").removesuffix(".partial")
     with (
         open(partial.path, "ab") as file,
-        tqdm(
-            desc=name, initial=start, total=size_bytes, unit="B", unit_scale=True, unit_divisor=1024, disable=None
+        progress_bar(
+            desc=name, initial=start, total=size_bytes, unit="B", unit_scale=True, unit_divisor=1024
         ) as progress,
     ):
         while True:

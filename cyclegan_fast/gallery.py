@@ -283,7 +283,8 @@ def sample_figures(samples: dict[str, str], labels: dict[str, str]) -> str:
 
 
 def results_table(results: dict[str, Any]) -> str:
-    counts = {"step {:,.0f}": "step", "{:.0f} held-out images": "images", "{:,.0f} s of training": "training_s"}
+    images = "{:.0f} test image" if number(results.get("images")) == 1 else "{:.0f} test images"
+    counts = {"step {:,.0f}": "step", images: "images", "{:,.0f} s of training": "training_s"}
     facts = [form.format(value) for form, name in counts.items() if (value := number(results.get(name))) >= 0]
     facts += [shown(results["device"])] if "device" in results else []
     rows = [row for row in listed(results.get("rows")) if isinstance(row, dict)]

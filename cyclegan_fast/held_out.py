@@ -12,7 +12,7 @@ from cyclegan_fast.data import Data
 from cyclegan_fast.domains import resize
 from cyclegan_fast.image_folder import Images
 from cyclegan_fast.model import Model
-from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
+from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor, images_at_once
 
 SAMPLES = 8
 
@@ -21,7 +21,7 @@ SAMPLES = 8
 def translated(generator: nn.Module, pixels: Pixels) -> Pixels:
     """uint8 [N, H, W, 3] -> the same through a generator, in the precision of its weights."""
     device = next(generator.parameters()).device
-    batches = torch.split(as_tensor(pixels, device), evaluation.images_at_once(*pixels.shape[1:3]))
+    batches = torch.split(as_tensor(pixels, device), images_at_once(*pixels.shape[1:3]))
     return as_pixels(torch.cat([evaluation.translated(generator, batch) for batch in batches]))
 
 

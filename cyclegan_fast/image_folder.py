@@ -9,13 +9,13 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import Half, UnreadableImage, find_images, read_image
 from cyclegan_fast.pixel_cache import MappedImages, PixelCache
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
+from cyclegan_fast.progress import progress_bar
 
 
 class Images(Protocol):
@@ -215,7 +215,7 @@ class ImageFolder:
             closing(ahead(pool, self._try_to_decode, self._candidates, 2 * self.workers)) as results,
         ):
             description = f"reading {self.folder.name}" + (f", {self._parts}" if self.half else "")
-            progress = tqdm(results, total=len(self._candidates), desc=description, unit="image", leave=False)
+            progress = progress_bar(results, total=len(self._candidates), desc=description, unit=" images", leave=False)
             for path, result in zip(self._candidates, progress, strict=True):
                 if isinstance(result, UnreadableImage):
                     self._leave_out(result)

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from cyclegan_fast.distributed import ALONE, Ranks
 from cyclegan_fast.errors import NonFiniteLoss
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.loss_sums import LossSums
+from cyclegan_fast.progress import progress_bar
+from cyclegan_fast.words import counted
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
@@ -59,12 +60,11 @@ class RunLog:
             cut_off_after(run / EVALUATIONS, self.step)
         self._file = open(run / METRICS if ranks.is_first else os.devnull, "a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=self.step + 1) if ranks.is_first else None
-        self._bar = tqdm(
+        self._bar = progress_bar(
+            desc="training",
+            unit=" steps",
             total=total_steps,
             initial=self.step,
-            desc="training",
-            unit="step",
-            dynamic_ncols=True,
             smoothing=0.05,
             disable=not ranks.is_first,
         )
@@ -73,6 +73,13 @@ class RunLog:
     def elapsed_s(self) -> float:
         """Training time so far, without samples, checkpoints, and the time between a stop and a resume."""
         return self._elapsed_before_s + time.perf_counter() - self._started - self._paused_s
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether an evaluation after this step is written already."""
+        path = self.run / EVALUATIONS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return bool(lines) and json.loads(lines[-1])["step"] == self.step
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -108,7 +115,7 @@ class RunLog:
                 raise NonFiniteLoss(f"loss {name} is not finite any more, for {in_a_row} steps up to {self.step}")
             if not self.scaled and lost:
                 raise NonFiniteLoss(
-                    f"loss {name} became infinite or NaN within the {self._count} steps up to {self.step}"
+                    f"loss {name} became infinite or NaN within the {counted(self._count, 'step')} up to {self.step}"
                 )
 
     def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> None:
@@ -141,7 +148,7 @@ class RunLog:
                 self._board.add_scalar(f"loss/{name}", value, self.step)
             self._board.add_scalar("learning_rate", learning_rate, self.step)
             self._board.add_scalar("images_per_s", record["images_per_s"], self.step)
-        self._bar.set_postfix_str(f"epoch {epoch}, {step_s / batch_size * 1e3:.0f} ms/image, {in_brief(losses)}")
+        self._bar.set_postfix_str(f"epoch {epoch}, losses: {in_brief(losses)}", refresh=False)
         self._losses.restart()
         self._count, self._since_s = 0, elapsed_s
 
@@ -179,11 +186,11 @@ class RunLog:
 
 
 def in_brief(losses: dict[str, float]) -> str:
-    """The adversarial losses and the first other kind, such as "G 0.31 0.40 D 0.22 0.19 cycle 2.10 1.87"."""
+    """The adversarial losses and the first other kind, such as "G_A 0.31, G_B 0.40, D_A 0.22, ..., cycle_B 1.87"."""
     kinds: dict[str, list[str]] = {"G": [], "D": []}
     for name, value in losses.items():
-        kinds.setdefault(name.partition("_")[0], []).append(f"{value:.2f}")
-    return " ".join(" ".join([kind, *values]) for kind, values in list(kinds.items())[:3] if values)
+        kinds.setdefault(name.partition("_")[0], []).append(f"{name} {value:.2f}")
+    return ", ".join(value for values in list(kinds.values())[:3] for value in values)
 
 
 def cut_off_after(path: Path, step: int) -> None:

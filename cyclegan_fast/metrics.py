@@ -25,6 +25,7 @@ from cyclegan_fast.config import MetricName
 from cyclegan_fast.domains import TestSets, label_maps
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.pixels import Pixels, as_pixels, as_tensor
+from cyclegan_fast.progress import waiting
 from cyclegan_fast.score_table import Score
 from cyclegan_fast.scores import ColourLookup, Similarity, concatenated, similarity
 from cyclegan_fast.segmentation_scores import Counts, SegmentationScores, confusion_matrix
@@ -156,7 +157,9 @@ class Lookup(Quiet):
         return found
 
     def notes(self) -> list[str]:
-        return [f"{way}: the colour lookup is that of the first images, {LOOKUP_BYTES >> 30} GiB" for way in self.cut]
+        return [
+            f"{way}: the colour lookup is fitted to the first {LOOKUP_BYTES >> 30} GiB of images" for way in self.cut
+        ]
 
 
 class _Given(nn.Module):
@@ -226,11 +229,13 @@ class FeatureDistance:
         notes = []
         if "fid" in self.which and counts:
             notes.append(
-                f"FID of {min(counts)} images is biased upwards, the more the fewer there are (Chong & Forsyth 2020): "
-                "compare it with FIDs of as many images only; KID has no such bias"
+                f"FID of {min(counts)} images is biased upwards, and the more so the fewer there are (Chong & Forsyth "
+                "2020): compare it only with FIDs of as many images; KID has no such bias"
             )
             if min(counts) <= size:
-                notes.append(f"of {min(counts)} images the covariance of {size} features is singular: prefer KID")
+                notes.append(
+                    f"{min(counts)} images are too few for FID, which takes the covariance of {size} features: see KID"
+                )
         return notes
 
 
@@ -408,9 +413,13 @@ class MetricMaker:
         self.title = "Inception-v3" if feature_source == features.INCEPTION else Path(feature_source).name
         self.real_features: dict[str, Tensor] = {}
         if self.distances:
-            self.network = features.distance_network(feature_source, device)
+            with waiting(f"loading {self.title}"):
+                self.network = features.distance_network(feature_source, device)
             self._check_enough(count)
-        self.lpips = features.lpips_network(device) if "lpips" in names else None
+        self.lpips: nn.Module | None = None
+        if "lpips" in names:
+            with waiting("loading AlexNet"):
+                self.lpips = features.lpips_network(device)
         self.judge: segmentation.SegmentationNetwork | None = None
         self.labels: dict[str, Labels] = {}
         if "fcn" in names:
@@ -428,7 +437,8 @@ class MetricMaker:
         if len(sizes) < 2 or used < 2:
             raise UserError(
                 f"{' and '.join(self.distances)} compare translations with real images and need at least 2 test images "
-                f"of each domain; there are {used if len(sizes) == 2 else 'none of one'}: add some, or use more of them"
+                f"of each domain; {f'there is {used}' if len(sizes) == 2 else 'one domain has none'}: add some, or use "
+                "more of them"
             )
 
     def names_of_values(self) -> list[str]:

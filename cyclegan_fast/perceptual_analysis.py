@@ -19,6 +19,7 @@ import tyro
 from cyclegan_fast.errors import UserError, printable
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.perceptual_plot import Row, draw
+from cyclegan_fast.words import counted
 
 Value = TypeVar("Value", str, int, float, bool, dict[str, Any], list[Any])
 Floats = npt.NDArray[np.float64]
@@ -410,10 +411,6 @@ def remarks(findings: Sequence[Finding], sessions: Sequence[Session], study: Stu
     if study is None:
         notes.append("the images were not checked against the study: give --study FOLDER")
     return notes
-
-
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def table(findings: Sequence[Finding]) -> list[str]:

@@ -26,9 +26,12 @@ from cyclegan_fast.files import write_atomically
 from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
 from cyclegan_fast.pairs import pair_key
 from cyclegan_fast.perceptual_analysis import FORMAT, Analyse, Settings, Study, analyse
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.translation_plan import CONTACT_SHEET
 from cyclegan_fast.version import __version__
+from cyclegan_fast.words import counted
 
+PRACTICE, SESSION = 10, 50  # pairs with feedback, and all pairs of a session, as in the paper
 SIDE = 256  # pixels; the size at which the paper showed its images
 PROGRAM = "python -m cyclegan_fast.perceptual_study"
 SOURCES = "sources.json"
@@ -59,10 +62,11 @@ class Make:
     """folder of generated images, as FOLDER or NAME=FOLDER; may be given several times, once for each method"""
     out: Path
     """folder for the study"""
-    practice: int = 10
-    """pairs at the beginning that come with feedback and do not count"""
-    trials: int = 40
-    """pairs that count"""
+    practice: int | None = None
+    """pairs at the beginning that come with feedback and do not count; by default 10, or a fifth of the images where
+    there are fewer than 50"""
+    trials: int | None = None
+    """pairs that count; by default 40, or as many as there are images for"""
     show_ms: int = 1000
     """how long a pair is shown, in milliseconds"""
     pause_ms: int = 500
@@ -73,10 +77,16 @@ class Make:
     def __post_init__(self) -> None:
         if not self.fake:
             raise ValueError("no generated images given: use --fake FOLDER")
-        self.settings()
+        self.settings(SESSION)
 
-    def settings(self) -> Settings:
-        return Settings(self.practice, self.trials, self.show_ms, self.pause_ms, self.paired)
+    def settings(self, images: int) -> Settings:
+        """How a session runs where each folder has so many images; `--practice` and `--trials` are kept as given."""
+        practice, trials = self.practice, self.trials
+        if practice is None:
+            practice = PRACTICE if images >= SESSION else images // 5
+        if trials is None:
+            trials = min(SESSION - PRACTICE, max(1, images - practice))
+        return Settings(practice, trials, self.show_ms, self.pause_ms, self.paired)
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,8 @@ def make(command: Make) -> int:
     sources, study = plan_study(command)
     claim(command.out, study, sources)
     resized = dict.fromkeys((REAL, *study.methods), 0)
-    for source in sorted(sources, key=lambda source: source.name):  # so that the files' times say nothing either
+    by_name = sorted(sources, key=lambda source: source.name)  # so that the files' times say nothing either
+    for source in progress_bar(by_name, desc="writing", unit=" images", leave=False):
         resized[source.role] += write_shown(source, command.out / "images")
     write_atomically(command.out / "index.html", page(study).encode("utf-8"))
     report(command, study, resized)
@@ -111,9 +122,9 @@ def plan_study(command: Make) -> tuple[list[Source], Study]:
     Raises UserError where a folder has too few images, or one image would be both real and generated.
     """
     folders = {REAL: command.real.expanduser()} | methods_of(command.fake)
-    settings = command.settings()
     found = [source for role, folder in folders.items() for source in find_sources(role, folder)]
     refuse_shared(found)
+    settings = command.settings(fewest_usable(found, folders, paired=command.paired))
     identity = digest_of(FORMAT, asdict(settings), [(s.role, s.key, s.path.name, s.digest) for s in found])[:12]
     # A letter first: a name of digits alone would be a number to some.
     names = ["p" + digest_of(identity, s.role, s.key, s.path.name)[:10] for s in found]
@@ -126,6 +137,13 @@ def plan_study(command: Make) -> tuple[list[Source], Study]:
     study = Study(identity, __version__, settings, images.pop(REAL), images)
     refuse_too_few(study, folders)
     return sources, study
+
+
+def fewest_usable(sources: Sequence[Source], folders: dict[str, Path], *, paired: bool) -> int:
+    """How many images the folder with the fewest has; with `paired` those with a real image of the same name."""
+    keys = {role: [source.key for source in sources if source.role == role] for role in folders}
+    real = set(keys[REAL])
+    return min(len(real & set(own)) if paired and role != REAL else len(own) for role, own in keys.items())
 
 
 def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
@@ -182,9 +200,9 @@ def refuse_too_few(study: Study, folders: dict[str, Path]) -> None:
             usable, of_which = len({scene for _, scene in images} & partners), " with a real image of the same name"
         if usable < needed:
             raise UserError(
-                f"{folders[role]} has {usable} images{of_which}, and a session of {settings.practice} practice and "
-                f"{settings.trials} counting pairs shows {needed} without repeating one: add images, or lower "
-                "--practice and --trials"
+                f"{folders[role]} has {counted(usable, 'image')}{of_which}, and a session of {settings.practice} "
+                f"practice and {settings.trials} counting pairs shows {needed} without repeating one: add images, or "
+                "lower --practice and --trials"
             )
 
 
@@ -230,7 +248,12 @@ def page(study: Study) -> str:
 
 def report(command: Make, study: Study, resized: dict[str, int]) -> None:
     counts = {REAL: len(study.real)} | {name: len(images) for name, images in study.methods.items()}
-    print(f"study {study.id}: " + ", ".join(f"{count} images of {role}" for role, count in counts.items()))
+    of_methods = [f"{counted(len(images), 'image')} of {name}" for name, images in study.methods.items()]
+    print(f"study {study.id}: {', '.join([counted(len(study.real), 'real image'), *of_methods])}")
+    settings = study.settings
+    print(f"a session is {counted(settings.practice, 'pair')} for practice and {settings.trials} that count")
+    if settings.trials < SESSION - PRACTICE and command.trials is None:
+        print(f"note: there are too few images for the paper's {PRACTICE} and {SESSION - PRACTICE}")
     shares = {role: count / counts[role] for role, count in resized.items()}
     if max(shares.values()) - min(shares.values()) > 0.1:
         listed = ", ".join(f"{resized[role]} of {counts[role]} {role}" for role in counts)

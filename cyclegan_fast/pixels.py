@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
+PIXELS_AT_ONCE = 8 * 256 * 256
+"""Of all images that are translated at once by default: large ones go one by one."""
+
+
+def images_at_once(height: int, width: int) -> int:
+    """How many images of that size are translated at once by default."""
+    return max(1, PIXELS_AT_ONCE // (height * width))
+
 
 def to_signed(pixels: "Tensor") -> "Tensor":
     """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1], on the same device."""

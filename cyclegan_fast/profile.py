@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
+from cyclegan_fast.words import counted
+
 FIRST = 5
 """Steps before those that are measured: memory is taken and libraries choose their algorithms in them."""
 
@@ -91,7 +93,7 @@ class StepProfile:
             phases_ms[name] = phases_ms.get(name, 0.0) + share * began.ms_to(ended)
         phases_ms[REST] = total_ms - sum(phases_ms.values())
         rows = [f"  {name:14} {ms / steps:9.2f} ms {ms / total_ms:6.1%}" for name, ms in phases_ms.items()]
-        title = f"{steps} steps took {total_ms / steps:.2f} ms each; of that, on {self.device}:"
+        title = f"{counted(steps, 'step')} took {total_ms / steps:.2f} ms each; of that, on {self.device}:"
         self.tell("\n".join([title, *rows, f"trace: {trace}"]))
 
 

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cyclegan_fast import checkpoint
 from cyclegan_fast.domains import resize
@@ -24,7 +23,9 @@ from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.image_folder import Images
 from cyclegan_fast.pixels import Pixels, to_signed
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.vgg import Vgg, blank
+from cyclegan_fast.words import counted
 
 ROTATIONS = 4
 LARGEST_CROP = 128  # pixels: a step at 256 would take four times as long, and what is near says enough
@@ -110,8 +111,8 @@ class Crops:
         for name, domain in zip("AB", images, strict=True):
             if len(domain) < 2:
                 raise UserError(
-                    f"domain {name} has {len(domain)} images: the feature network needs two, one of them held out; add "
-                    "images, or give the weights of a VGG-16"
+                    f"domain {name} has {counted(len(domain), 'image')}: the feature network needs two, one of them "
+                    "held out; add images, or give the weights of a VGG-16"
                 )
             order = np.random.default_rng(seed).permutation(len(domain)).tolist()
             held = max(1, len(domain) // 10)
@@ -170,7 +171,7 @@ def train_on_rotations(
         adam, training.learning_rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
     )
     loss = torch.zeros(())
-    bar = tqdm(range(training.steps), "training the feature network", unit="step", disable=not progress)
+    bar = progress_bar(range(training.steps), desc="training the feature network", unit=" steps", disable=not progress)
     for step in bar:
         turned, turns = rotated(crops.batch(step, training.images_per_step, seed).to(device))
         loss = F.cross_entropy(network(turned), turns)
@@ -179,7 +180,7 @@ def train_on_rotations(
         adam.step()
         schedule.step()
         if step % 20 == 0:
-            bar.set_postfix_str(f"cross-entropy {float(loss.detach()):.3f}")
+            bar.set_postfix_str(f"cross-entropy {float(loss.detach()):.3f}", refresh=False)
     if not loss.isfinite():
         raise UserError(f"the feature network's loss is {loss.item()}: give another seed, or the weights of a VGG-16")
     network.eval()

@@ -12,6 +12,7 @@ from cyclegan_fast.distributed import Ranks
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.log import METRICS
+from cyclegan_fast.words import counted
 
 CONFIG = "config.yaml"
 RESULTS = "results.json"
@@ -100,8 +101,8 @@ def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
         if saved != ranks.count:
             run.close()
             raise UserError(
-                f"{run.path} was trained by {saved} processes, not {ranks.count}: continue it with as many, "
-                f"or {ANOTHER}"
+                f"{run.path} was trained by {counted(saved, 'process', 'processes')}, not {ranks.count}: continue it "
+                f"with as many, or {ANOTHER}"
             )
         return run.path, run.checkpoint
 
@@ -157,7 +158,9 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
         )
     if found and found["finished"] and _scored_step(path) == found["log"]["step"]:
         write_index(path)  # a kill may have come between the scores and their page
-        raise FinishedRun(f"{path} is finished after {found['log']['step']} steps, see its index.html; {ANOTHER}")
+        raise FinishedRun(
+            f"{path} is finished after {counted(found['log']['step'], 'step')}, see its index.html; {ANOTHER}"
+        )
     return found
 
 

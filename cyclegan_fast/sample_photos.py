@@ -18,8 +18,11 @@ import skimage
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from cyclegan_fast.command_line import print_version_if_asked
+from cyclegan_fast.errors import run_command
 from cyclegan_fast.images import write_image
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.words import counted
 
 # Sources and licences of the photographs stand in README.md.
 PHOTOGRAPHS_A = ("astronaut.png", "chelsea.png")
@@ -101,19 +104,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder to make; its testA and testB hold pairs of one name")
     parser.add_argument("--side", type=int, default=72, help="side of each image in pixels (default: %(default)s)")
     parser.add_argument("--count", type=int, default=350, help="training images of each domain (default: %(default)s)")
+    print_version_if_asked(arguments)
     options = parser.parse_args(arguments)
-    training, test = make_training(options.side, options.count), make_test(options.side)
+    return run_command(lambda: write_data_set(options.out, options.side, options.count))
+
+
+def write_data_set(out: Path, side: int, count: int) -> int:
+    """Write the folders, and say what is in them; returns the exit status."""
+    training, test = make_training(side, count), make_test(side)
     for name, images in {
         "trainA": training.photographs,
         "trainB": training.drawings,
         "testA": test.photographs,
         "testB": test.drawings,
     }.items():
-        folder = options.out / name
+        folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
         for index, pixels in enumerate(images):
             write_image(pixels, folder / f"{index:04d}.png")
-        print(f"{folder}: {len(images)} images")
+        print(f"{folder}: {counted(len(images), 'image')}")
     return 0
 
 

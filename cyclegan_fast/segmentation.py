@@ -18,13 +18,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cyclegan_fast import checkpoint
 from cyclegan_fast.cityscapes import CLASSES, VOID, Labels
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.pixels import Pixels, as_tensor
+from cyclegan_fast.progress import progress_bar
 
 SCALES = 5  # the coarsest features have a sixteenth of the side
 SIDES = 2 ** (SCALES - 1)
@@ -167,12 +167,11 @@ class Trainer:
         if self.epoch:
             tell(f"{self.unfinished}: continued after epoch {self.epoch}")
         total = self.training.epochs * self.steps_per_epoch
-        progress = tqdm(
+        progress = progress_bar(
             desc="training the segmentation network",
-            unit="step",
+            unit=" steps",
             total=total,
             initial=self.epoch * self.steps_per_epoch,
-            dynamic_ncols=True,
         )
         with progress:
             while self.epoch < self.training.epochs:

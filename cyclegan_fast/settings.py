@@ -11,6 +11,7 @@ from typing import Annotated, get_args
 import tyro
 import yaml
 
+from cyclegan_fast.command_line import print_version_if_asked
 from cyclegan_fast.config import (
     PRESETS,
     TASKS,
@@ -57,9 +58,10 @@ class _CommandLine:
 def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     """The configuration that a command line asks for, and the name of what it started from.
 
-    Prints help or an error and raises SystemExit as argparse does; raises UserError for a bad file.
+    Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for a bad file.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    print_version_if_asked(arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--task", choices=get_args(Task))

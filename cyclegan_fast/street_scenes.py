@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from cyclegan_fast.cityscapes import CLASSES, TRAINING_LABELS, Labels, colours_of
+from cyclegan_fast.command_line import print_version_if_asked
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.images import write_image
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.streets import rendering
 from cyclegan_fast.streets.layout import Seed, make_scene
+from cyclegan_fast.words import counted
 
 __all__ = ["DRAWN", "Street", "colours_of", "main", "make_labels", "make_street", "seed_of", "write_data_set"]
 
@@ -125,7 +127,7 @@ def write_data_set(out: Path, size: int = 128, count: int = 500, test_count: int
     _claim(out, {"size": size, "seed": seed}, {name for drawing in drawings for name in drawing.files})
     todo = [drawing for drawing in drawings if not all((out / name).exists() for name in drawing.files)]
     done = len(drawings) - len(todo)
-    with tqdm(desc="drawing streets", unit="street", initial=done, total=len(drawings), disable=None) as progress:
+    with progress_bar(desc="drawing streets", unit=" streets", initial=done, total=len(drawings)) as progress:
         for drawing in todo:
             for name, pixels in drawing.draw(size):
                 if not (out / name).exists():
@@ -167,12 +169,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=500, help="training images of each domain (default: %(default)s)")
     parser.add_argument("--test-count", type=int, default=100, help="test pairs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another number draws other streets (default: %(default)s)")
+    print_version_if_asked(arguments)
     options = parser.parse_args(arguments)
 
     def command() -> int:
         write_data_set(options.out, options.size, options.count, options.test_count, options.seed)
         for folder in ("trainA", TRAINING_LABELS, "trainB", "testA", "testB"):
-            print(f"{options.out / folder}: {options.count if 'train' in folder else options.test_count} images")
+            count = options.count if "train" in folder else options.test_count
+            print(f"{options.out / folder}: {counted(count, 'image')}")
         return 0
 
     return run_command(command)

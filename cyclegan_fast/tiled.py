@@ -29,6 +29,7 @@ from cyclegan_fast.device import is_out_of_memory
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.networks import ResidualBlock, ResnetGenerator
 from cyclegan_fast.pixels import Pixels, to_pixels
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.strips import Rows, Statistics, convolved, doubled, gathered, kept, normalised, of_image
 from cyclegan_fast.translator import NotFinite
@@ -98,7 +99,7 @@ class TiledTranslator:
         total = rows_of_all_passes(height, len(self.network.blocks))
         with (
             ScratchFile(self.scratch, self._row_bytes(width, self.dtype)) as scratch,
-            tqdm(total=total, desc=f"{width}x{height}", unit="row", leave=False, disable=None) as progress,
+            progress_bar(total=total, desc=f"{width}x{height}", unit=" rows", leave=False) as progress,
         ):
             passes = Passes(self.network, scratch, self.strip_rows(width), progress, index)
             yield from passes.translate(of_image(image, self.device, self.dtype), height)

@@ -2,11 +2,9 @@
 
 import json
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Any
 
 import torch
@@ -26,12 +24,13 @@ from cyclegan_fast.device import (
 )
 from cyclegan_fast.distributed import Ranks, joined
 from cyclegan_fast.engine import Engine, check_cuda_graph
-from cyclegan_fast.errors import INTERRUPTED, NonFiniteLoss, ReportedElsewhere, UserError, printable, run_command
+from cyclegan_fast.errors import NonFiniteLoss, ReportedElsewhere, UserError, printable, run_command
 from cyclegan_fast.evaluator import Evaluator
 from cyclegan_fast.files import write_atomically
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.held_out import Samples
 from cyclegan_fast.images import UnreadableImage
+from cyclegan_fast.interruption import Interruption, Stopped
 from cyclegan_fast.log import RunLog
 from cyclegan_fast.method import Surroundings
 from cyclegan_fast.methods import METHODS
@@ -42,28 +41,10 @@ from cyclegan_fast.sample_grid import write_samples
 from cyclegan_fast.score_table import scalars, table
 from cyclegan_fast.step import TrainingStep, learning_rate_factor
 from cyclegan_fast.trouble import kept, told_of_training
+from cyclegan_fast.words import counted
 from kernels.dispatch import choose
 
 GALLERY_EVERY_S = 10.0
-
-
-class Interruption:
-    """Turns Ctrl-C or SIGTERM into a request to stop after the current step; a Ctrl-C after that stops at once.
-
-    Further SIGTERMs change nothing: a supervisor may send one to every process, and torchrun sends its own after it.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
-
-    def restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
 
 class Training:
@@ -91,7 +72,7 @@ class Training:
         remarks = [*run.warnings, *data.warnings, *(said for said in (chosen, remark) if said), *self._prepare_method()]
         if ranks.count > 1 and config.networks.norm == "batch":
             remarks.append(
-                "batch norm takes the statistics of each process's own images; the running ones that are kept are "
+                "batch norm takes its statistics from each process's own images; the running ones that are kept are "
                 "those of the first process"
             )
         if config.networks.norm != "instance" and config.loss.method != "cogan":
@@ -125,20 +106,21 @@ class Training:
         before = self.run.checkpoint.get("prepared") if self.run.checkpoint else None
         if before not in (None, self.prepared_digest):
             raise UserError(
-                f"{self.run.path} was trained with another network in its loss than there is now ({prepared}): bring "
-                f"that one back, or {ANOTHER}"
+                f"the loss of {self.run.path} had another network than there is now ({prepared}): bring that one "
+                f"back, or {ANOTHER}"
             )
         return [prepared.description] if prepared else []
 
     def _announce(self, remarks: list[str]) -> None:
         training, ranks = self.data.training, self.ranks.count
         print(
-            f"{len(training.images_A)} images A, {len(training.images_B)} images B; "
-            f"{f'{ranks} times ' if ranks > 1 else ''}{describe(self.device)}, "
-            f"{name_of(self.dtype)}; {self.run.path}, steps {self.run.step} to {self.total_steps}"
+            f"training on {counted(len(training.images_A), 'image')} of A and "
+            f"{counted(len(training.images_B), 'image')} of B; "
+            f"{f'{ranks} times ' if ranks > 1 else ''}{describe(self.device)}; {name_of(self.dtype)}"
         )
+        print(printable(f"run: {self.run.path}, steps {self.run.step} to {self.total_steps}"))
         if self.config.loss.gan_loss == "wgan-gp" and self.model.method.judged:
-            remarks.append("wgan-gp needs second derivatives: the discriminators run on the reference operators")
+            remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
         for remark in remarks:
             print(f"note: {printable(remark)}")
 
@@ -149,7 +131,7 @@ class Training:
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["data"] != self.data.training.fingerprint:
-            raise UserError(f"the images changed since {self.run.path} was saved; {ANOTHER}")
+            raise UserError(f"the images changed since {self.run.path} was saved: bring them back, or {ANOTHER}")
         if state["dtype"] != name_of(self.dtype):
             raise UserError(
                 f"{self.run.path} was trained in {state['dtype']} and this device gives {name_of(self.dtype)} for the "
@@ -164,10 +146,12 @@ class Training:
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
 
     def train(self, interruption: Interruption) -> bool:
-        """Run the steps that are left; False where it was interrupted. The last state is saved either way."""
-        training = self.data.training
+        """Run the steps that are left; False where it was asked to stop. The last state is saved either way."""
+        training, self.interruption = self.data.training, interruption
         if self.log.step == 0:
             self.draw_samples()
+        elif self.is_evaluation_due(self.log.step) and self.evaluate(self.log.step):
+            self.save([checkpoint.BEST])  # the run was asked to stop before
         stopping = self.ranks.any(interruption.requested)
         while self.log.step < self.total_steps and not stopping:
             epoch, first_step = divmod(self.log.step, training.steps_per_epoch)
@@ -184,7 +168,7 @@ class Training:
         if self.saved_step != self.log.step:
             self.save()
         self.profile.finish()
-        return self.log.step == self.total_steps
+        return not stopping
 
     def measured(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, with a look at the clock before and after each is waited for."""
@@ -211,9 +195,7 @@ class Training:
         if now % options.sample_every == 0:
             self.draw_samples()
         names = self.names_to_keep(now)
-        every = self.config.evaluation.evaluate_every
-        is_due = every and (now % every == 0 or now == self.total_steps)
-        if is_due and self.ranks.any(self.evaluate(now)):
+        if self.is_evaluation_due(now) and self.evaluate(now):
             names.append(checkpoint.BEST)
         if now % options.checkpoint_every == 0 or names:
             self.save(names)
@@ -224,13 +206,24 @@ class Training:
         every = self.config.run.keep_every_epochs
         return [f"epoch_{epoch:04d}.pt"] if every and not rest and epoch % every == 0 else []
 
+    def is_evaluation_due(self, step: int) -> bool:
+        every = self.config.evaluation.evaluate_every
+        return bool(every) and (step % every == 0 or step == self.total_steps)
+
     def evaluate(self, step: int) -> bool:
         """Measure the generators, once for all ranks; whether they are the best so far."""
-        if self.evaluator is None:
+        return self.ranks.any(self._evaluate(step) if self.ranks.is_first else False)
+
+    def _evaluate(self, step: int) -> bool:
+        assert self.evaluator is not None  # the first rank's
+        if self.log.is_evaluated:
             return False
         with self.log.paused():
             try:
-                found = self.evaluator.evaluate(self.model, step)
+                with self.interruption.at_once():
+                    found = self.evaluator.evaluate(self.model, step)
+            except Stopped:  # the next start makes up for it
+                return False
             except UserError as error:  # of no concern to the training, which goes on
                 self._tell(f"note: step {step} was not evaluated: {error}")
                 return False
@@ -292,15 +285,16 @@ class Training:
         checkpoint.save(self.run.path, state, keep_as=keep_as)
 
     def conclude(self) -> str:
-        """Score the run, write results.json and the gallery, and return the table."""
+        """Score the run, write results.json and the gallery, and return the table; raises Stopped."""
         training_s, peak = self.log.elapsed_s, peak_gib(self.device)
         assert self.evaluator is not None  # the first rank's
         best = self.evaluator.best
-        found = self.evaluator.evaluate(self.model, self.log.step)
+        with self.interruption.at_once():
+            found = self.evaluator.evaluate(self.model, self.log.step)
         notes = list(found.notes)
         if best:
             value = f"{best['name']} was {best['value']:.4g}, at step {best['step']}"
-            notes.append(f"the best {value}, kept as checkpoints/{checkpoint.BEST}")
+            notes.append(f"the best {value}; checkpoints/{checkpoint.BEST} is the checkpoint of that step")
         results = {
             "step": self.log.step,
             "images": sum(found.counts.values()),
@@ -314,8 +308,9 @@ class Training:
         self.draw_samples()
         write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
         self.refresh_gallery(at_once=True)
-        lines = [f"{self.log.step} steps in {training_s:.0f} s, {peak:.2f} GiB of memory at most"]
-        lines += ["held-out images:", table(found.scores)] if found.scores else []
+        took = f"took {training_s:.0f} s and {peak:.2f} GiB of memory at most"
+        lines = [f"{counted(self.log.step, 'step')} {took}"]
+        lines += ["means over the test images:", table(found.scores)] if found.scores else []
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
@@ -375,31 +370,45 @@ def train_in(
 
 def train_to_the_end(training: Training) -> int:
     """Train, save, and score the run; returns the exit status."""
-    ranks, interruption = training.ranks, Interruption()
-    try:
-        finished = training.train(interruption)
-        training.log.close()
-        if ranks.is_first:
-            print("" if finished else f"interrupted after step {training.log.step}; the same command continues")
-            print(training.conclude())
-            print(f"gallery: {training.run.path / 'index.html'}")
-    except UnreadableImage as error:
-        if ranks.count == 1:  # others are in the middle of a step, and cannot save with this one
-            try:
-                training.save()
-            except NonFiniteLoss as unsaved:
-                raise UserError(f"{error}; {unsaved}; {kept(training.saved_step)}") from error
-        raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
-    except (NonFiniteLoss, OSError) as error:
-        diverged = isinstance(error, NonFiniteLoss)
-        advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
-        raise UserError(f"{error}; {kept(training.saved_step)}{advice}") from error
-    finally:
-        training.log.close()
-        training.engine.close()
-        interruption.restore()
+    ranks = training.ranks
+    with Interruption(after="this step", is_rank=ranks.count > 1, silent=not ranks.is_first) as interruption:
+        try:
+            finished = training.train(interruption)
+            training.log.close()
+            if ranks.is_first and finished:
+                finished = score(training)
+            if ranks.is_first and not finished:
+                print(f"interrupted after step {training.log.step}; the same command {what_is_left(training)}")
+        except UnreadableImage as error:
+            if ranks.count == 1:  # others are in the middle of a step, and cannot save with this one
+                try:
+                    training.save()
+                except NonFiniteLoss as unsaved:
+                    raise UserError(f"{error}; {unsaved}; {kept(training.saved_step)}") from error
+            raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
+        except (NonFiniteLoss, OSError) as error:
+            diverged = isinstance(error, NonFiniteLoss)
+            advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
+            raise UserError(f"{error}; {kept(training.saved_step)}{advice}") from error
+        finally:
+            training.log.close()
+            training.engine.close()
     # torchrun takes any other status for a death, and would start again what was asked to stop.
-    return 0 if finished or ranks.count > 1 else INTERRUPTED
+    return interruption.request.status if interruption.request and not finished and ranks.count == 1 else 0
+
+
+def score(training: Training) -> bool:
+    """Score a run whose steps are all done and saved, and print the table; False where it was asked to stop."""
+    try:
+        print(training.conclude())
+    except Stopped:
+        return False
+    print(f"gallery: {training.run.path / 'index.html'}")
+    return True
+
+
+def what_is_left(training: Training) -> str:
+    return "continues" if training.log.step < training.total_steps else "scores the run, whose steps are all done"
 
 
 def needs_pairs(config: Config) -> bool:
@@ -411,7 +420,7 @@ def check_same_images(data: Data, ranks: Ranks) -> None:
     expected = ranks.from_first(lambda: data.training.fingerprint)
     differs = data.training.fingerprint != expected
     if ranks.any(differs):
-        problem = f"rank {ranks.index} reads other images than the first one: give all machines the same --data"
+        problem = f"process {ranks.index} reads other images than process 0: give all machines the same --data"
         raise UserError(problem) if differs else ReportedElsewhere(problem)
 
 

@@ -20,16 +20,17 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 from PIL import Image
-from tqdm import tqdm
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.contact_sheet import draw_contact_sheet
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
-from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.pixels import Pixels, images_at_once
 from cyclegan_fast.prefetch import ahead
+from cyclegan_fast.progress import progress_bar, waiting
 from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, plan
 from cyclegan_fast.translator import Direction, NotFinite, TorchTranslator, Translator
+from cyclegan_fast.words import counted
 
 BARE_WEIGHTS_SIZE = 256
 THREADS = min(8, os.cpu_count() or 1)
@@ -88,7 +89,7 @@ def _write(pixels: Pixels, path: Path, advice: str) -> None:
 class Summary:
     """What became of the images.
 
-    `unreadable` has a line for each input that could not be read, `remarks` for what is missing on the contact sheet.
+    `unreadable` has a line for each input that could not be read; `remarks` say what else a user should know.
     """
 
     translated: int
@@ -98,16 +99,14 @@ class Summary:
     elapsed_s: float
 
     def __str__(self) -> str:
-        line = f"translated {_count(self.translated)} in {self.elapsed_s:.1f} s"
+        line = f"translated {counted(self.translated, 'image')} in {self.elapsed_s:.1f} s"
         if self.existing:
-            line += f"; kept {_count(self.existing, 'translation')} from before (--overwrite replaces them)"
+            them = "it" if self.existing == 1 else "them"
+            line += f"; kept {counted(self.existing, 'translation')} from before (--overwrite replaces {them})"
         if self.unreadable:
-            line += f"; skipped {_count(len(self.unreadable), 'unreadable image')} (--strict refuses them)"
+            them = "it" if len(self.unreadable) == 1 else "them"
+            line += f"; skipped {counted(len(self.unreadable), 'unreadable image')} (--strict refuses {them})"
         return line
-
-
-def _count(number: int, noun: str = "image") -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def translate_images(
@@ -124,7 +123,7 @@ def translate_images(
     Threads decode ahead and write behind, so that the translator does not wait for either.
 
     Args:
-        translator: called with batches of at most `options.batch_size` images of one shape.
+        translator: called with batches of at most `options.batch_size` images of one shape, or of `images_at_once`.
         jobs: from `plan`.
         options: `images`, `size` and `keep_size` are not read here: they are in `jobs` and `size`.
         size: side of the square that images are resized to, or None to keep each image's own.
@@ -138,11 +137,12 @@ def translate_images(
     start = time.perf_counter()
     todo = [job for job in jobs if options.overwrite or not job.target.exists()]
     unreadable: list[str] = []
+    one_colour: list[Path] = []
     writing: deque[Future[None]] = deque()
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
-    depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size)
-    progress = tqdm(total=len(todo), desc="translating", unit="image", disable=None)
+    depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
+    progress = progress_bar(total=len(todo), desc="translating", unit=" images")
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
         closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple), todo, depth)) as decoded,
@@ -157,6 +157,7 @@ def translate_images(
                     "diverged, or its precision is too low for this image; give an earlier checkpoint, or leave out "
                     "--amp"
                 ) from error
+            one_colour += [prepared.job.source for prepared in batch if is_of_one_colour(prepared.pixels)]
             writing.extend(pool.submit(finish, *pair) for pair in zip(batch, translated, strict=True))
             while len(writing) > depth:
                 writing.popleft().result()
@@ -164,11 +165,16 @@ def translate_images(
         for written in writing:
             written.result()
         if unreadable and len(unreadable) == len(jobs):
-            raise UserError(f"none of {_count(len(jobs))} can be read; the first: {unreadable[0]}")
-        remarks: list[str] = []
+            raise UserError(
+                unreadable[0]
+                if len(jobs) == 1
+                else f"none of {len(jobs)} images can be read; the first: {unreadable[0]}"
+            )
+        remarks = [on_one_colour(one_colour)] if one_colour else []
         if options.sheet:
             pairs = [(job.source, job.target) for job in jobs if job.target.exists()]
-            sheet = draw_contact_sheet(pairs, pool, remarks)
+            with waiting("drawing the contact sheet"):
+                sheet = draw_contact_sheet(pairs, pool, remarks)
             if sheet is not None:
                 _write(sheet, options.sheet, "the translations themselves are written")
     return Summary(
@@ -177,6 +183,21 @@ def translate_images(
         unreadable=unreadable,
         remarks=remarks,
         elapsed_s=time.perf_counter() - start,
+    )
+
+
+def is_of_one_colour(pixels: Pixels) -> bool:
+    """Whether all pixels of [H, W, 3] are the same."""
+    return bool((pixels == pixels[0, 0]).all())
+
+
+def on_one_colour(paths: Sequence[Path]) -> str:
+    """What there is to say of images of one colour: a norm divides their rounding noise by sqrt(eps)."""
+    some = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+    subject = "1 image is" if len(paths) == 1 else f"{len(paths)} images are"
+    return (
+        f"{subject} of one colour ({some}): what a generator makes of that is rounding noise, and differs from one "
+        "computer to another"
     )
 
 
@@ -203,15 +224,15 @@ def _readable(images: Iterable[Prepared | UnreadableImage], unreadable: list[str
             unreadable.append(str(image))
 
 
-def same_shaped(images: Iterable[Prepared], most: int) -> Iterator[list[Prepared]]:
-    """Consecutive images of one shape in groups of at most `most`, in order."""
+def same_shaped(images: Iterable[Prepared], most: int | None) -> Iterator[list[Prepared]]:
+    """Consecutive images of one shape in groups of at most `most`, or of `images_at_once`, in order."""
     group: list[Prepared] = []
     for image in images:
         if group and image.pixels.shape != group[0].pixels.shape:
             yield group
             group = []
         group.append(image)
-        if len(group) == most:  # before the next image is decoded
+        if len(group) == (most or images_at_once(*image.pixels.shape[:2])):  # before the next image is decoded
             yield group
             group = []
     if group:
@@ -223,14 +244,14 @@ def same_shaped(images: Iterable[Prepared], most: int) -> Iterator[list[Prepared
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Translate images with a trained generator.
+    """Translate images with a trained generator, each at its own size.
 
     The same command continues a translation that was interrupted. Where a folder is searched, the contact sheet of an
     earlier translation is left out.
 
     Examples:
         python -m cyclegan_fast.translate photos --checkpoint runs/x --direction a2b --out translated
-        python -m cyclegan_fast.translate "photos/**/*.jpg" --keep-size --format png --out translated
+        python -m cyclegan_fast.translate "photos/**/*.jpg" --size 256 --format png --out translated
         python -m cyclegan_fast.translate panorama.jpg --tile --scratch /var/tmp --out translated
     """
 
@@ -244,8 +265,7 @@ class CommandLine:
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
     tile: bool = False
-    """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files;
-    at their own size unless --size is given"""
+    """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files"""
     scratch: Path | None = None
     """folder for the scratch files of --tile, on a disk; by default the system's for temporary files"""
     network: str | None = None
@@ -254,12 +274,6 @@ class CommandLine:
     running_statistics: bool = False
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
     each image's own, as it does without"""
-
-    def size_of(self, config: dict[str, Any], origin: Path, multiple: int) -> int | None:
-        """Side of the square that images are resized to, or None for their own; `config` is that of the run."""
-        if self.options.keep_size or (self.tile and self.options.size is None):
-            return None
-        return checked_size(self.options.size, config, origin, multiple)
 
 
 def newest_run(runs: Path) -> Path:
@@ -315,10 +329,12 @@ def translate(command: CommandLine) -> int:
     network, config, _, direction = load_generator(checkpoint, command.direction, warnings, command.network)
     if command.running_statistics:
         use_running_statistics(network, str(checkpoint))
-    size = command.size_of(config, checkpoint, network.multiple)
+    size = options.square()
+    if size is not None:
+        size = checked_size(size, config, checkpoint, network.multiple)
     print(
-        f"{_count(len(jobs))} through {checkpoint} ({direction or 'bare weights'}) "
-        f"at {f'{size}x{size}' if size else 'their own size'}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
+        f"{counted(len(jobs), 'image')} through {checkpoint} ({direction or 'bare weights'}) "
+        f"at {size_in_words(size, len(jobs))}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
     )
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {line}")
@@ -345,6 +361,10 @@ def translate(command: CommandLine) -> int:
         )
     report(summary, options.out)
     return 0
+
+
+def size_in_words(size: int | None, images: int) -> str:
+    return f"{size}x{size}" if size else "its own size" if images == 1 else "their own sizes"
 
 
 def report(summary: Summary, out: Path) -> None:

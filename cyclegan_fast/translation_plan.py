@@ -33,11 +33,12 @@ class ImageOptions:
     format: Format = "same"
     """format to write; "same" follows each image where it is PNG, JPEG or WebP, and is PNG elsewhere"""
     size: int | None = None
-    """side of the square that images are resized to, a multiple of 4; by default what the network was trained with"""
+    """side of the square that images are resized to, a multiple of 4; by default every image keeps its own size"""
     keep_size: bool = False
-    """translate every image at its own size instead"""
-    batch_size: int = 4
-    """images translated at once, at most; only images of one size share a batch"""
+    """keep every image's own size also where an engine takes one size only, and refuse images of another"""
+    batch_size: int | None = None
+    """images translated at once, at most; only images of one size share a batch; by default as many as make half a
+    megapixel"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
@@ -54,12 +55,19 @@ class ImageOptions:
             raise ValueError("--size and --keep-size contradict each other: give one of them")
         if self.size is not None and (self.size < SMALLEST or self.size % SIDES):
             raise ValueError(f"--size must be a multiple of {SIDES}, at least {SMALLEST}, got {self.size}")
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
         if self.contact_sheet is not None and self.no_contact_sheet:
             raise ValueError("--contact-sheet and --no-contact-sheet contradict each other: give one of them")
         if self.contact_sheet is not None and self.contact_sheet.suffix.lower() not in WRITABLE:
             raise ValueError(f"--contact-sheet must end in {', '.join(sorted(WRITABLE))}, got {self.contact_sheet}")
+
+    def square(self, only: int | None = None) -> int | None:
+        """The side of the square that images are resized to; None where each keeps its own size, as by default.
+
+        `only` is the one side that the translator takes, where it takes one only.
+        """
+        return None if self.keep_size else self.size or only
 
     @property
     def sheet(self) -> Path | None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 Direction = Literal["a2b", "b2a"]
 
 FloatImages = npt.NDArray[np.float32]
+
+BYTES_PER_CHANNEL = 14
+"""The most that a ResNet generator takes on a CPU for each pixel and channel of its first convolution: 893 bytes of 64
+channels in float32, 671 in bfloat16, measured at 512x512."""
+LESS_MEMORY = "add --tile, give a smaller --size, or lower --batch-size"
 
 
 class Translator(Protocol):
@@ -80,6 +86,7 @@ class TorchTranslator(SignedTranslator):
     def translate(self, images: FloatImages) -> FloatImages:
         import torch
 
+        self._check_memory(images)
         try:
             with torch.inference_mode():
                 batch = torch.from_numpy(images).to(self.device, self.dtype)
@@ -89,9 +96,25 @@ class TorchTranslator(SignedTranslator):
 
             if not is_out_of_memory(error):
                 raise
-            count, _, height, width = images.shape
-            raise UserError(
-                f"{count} images of {width}x{height} do not fit the memory of {self.device}: "
-                "lower --batch-size, give a smaller --size, or --tile"
-            ) from error
+            raise UserError(f"{self._too_large(images)}; {LESS_MEMORY}") from error
         return translated
+
+    def _check_memory(self, images: FloatImages) -> None:
+        """Raise UserError where a CPU's memory cannot hold the activations: the system would end the process."""
+        from cyclegan_fast.domains import available_bytes
+        from cyclegan_fast.networks import ResnetGenerator
+
+        if self.device.type != "cpu" or not isinstance(self.network, ResnetGenerator):
+            return
+        count, _, height, width = images.shape
+        needed, free = BYTES_PER_CHANNEL * self.network.stem.out_channels * count * height * width, available_bytes()
+        if needed > free:
+            raise UserError(
+                f"{self._too_large(images)}: about {needed / 2**30:.1f} GiB are needed, and {free / 2**30:.1f} GiB are "
+                f"free; {LESS_MEMORY}"
+            )
+
+    def _too_large(self, images: FloatImages) -> str:
+        count, _, height, width = images.shape
+        what = f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
+        return f"{what} the memory of {self.device}"

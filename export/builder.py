@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.progress import progress_bar
 from export.engine_card import Profile, Shape
 from export.libraries import Library
 from export.library_messages import make_messages
@@ -114,8 +115,8 @@ def build(
     content = builder.build_serialized_network(network, config)
     if bar is not None:
         bar.close()
-    if bar is not None and bar.is_interrupted:
-        raise KeyboardInterrupt
+    if bar is not None and bar.interruption:
+        raise bar.interruption
     if content is None:
         raise UserError(f"{library.name} {library.version} built no engine: {messages.last}")
     return BuiltEngine(
@@ -166,8 +167,6 @@ def messages_of(library: Library) -> Any:
 
 
 def _progress_bar(trt: Any) -> Any:
-    from tqdm import tqdm
-
     class ProgressBar(trt.IProgressMonitor):  # type: ignore[misc]  # a base class known at run time only
         """The outermost phase's steps; what it is busy with stands behind them. Ctrl-C ends the build."""
 
@@ -175,12 +174,12 @@ def _progress_bar(trt: Any) -> Any:
             trt.IProgressMonitor.__init__(self)
             self.bar: Any = None
             self.outermost = ""
-            self.is_interrupted = False
+            self.interruption: KeyboardInterrupt | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if parent_phase is None:
                 self.outermost = phase_name
-                self.bar = tqdm(total=num_steps, desc="building", unit="phase", disable=None, leave=False)
+                self.bar = progress_bar(total=num_steps, desc="building", unit=" phases", leave=False)
             elif self.bar is not None:
                 self.bar.set_postfix_str(phase_name.lower(), refresh=True)
 
@@ -192,9 +191,9 @@ def _progress_bar(trt: Any) -> Any:
             try:
                 if phase_name == self.outermost and self.bar is not None:
                     self.bar.update(step + 1 - self.bar.n)
-            except KeyboardInterrupt:
-                self.is_interrupted = True
-            return not self.is_interrupted
+            except KeyboardInterrupt as interruption:
+                self.interruption = interruption
+            return self.interruption is None
 
         def close(self) -> None:
             if self.bar is not None:

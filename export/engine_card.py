@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.words import counted
 
 SIDES = 4  # a generator's images have sides that are multiples of this
 
@@ -28,6 +29,10 @@ class Profile:
     usual: Shape
     largest: Shape
 
+    @property
+    def takes_one_size(self) -> bool:
+        return self.smallest[1:] == self.largest[1:]
+
     def takes(self, shape: Shape) -> bool:
         """Whether images of that shape, whose sides are multiples of 4, fit."""
         return all(low <= side <= high for low, side, high in zip(self.smallest, shape, self.largest, strict=True))
@@ -39,13 +44,14 @@ class Profile:
             raise UserError(f"image sides must be multiples of {SIDES}, got {width}x{height} pixels")
         if not self.takes(shape):
             raise UserError(
-                f"{batch} images of {width}x{height} pixels do not fit this engine, which takes {self}: "
-                "build it with --min-size, --max-size and --max-batch that hold them"
+                f"{counted(batch, 'image')} of {width}x{height} pixels {'does' if batch == 1 else 'do'} not fit this "
+                f"engine, which takes {self}: give a --size that it takes, or build it with wider --min-size, "
+                "--max-size and --max-batch"
             )
 
     def __str__(self) -> str:
         (least, low_height, low_width), _, (most, high_height, high_width) = dataclasses.astuple(self)
-        batches = f"{least} to {most} images" if most > least else f"{most} image{'s' if most > 1 else ''}"
+        batches = f"{least} to {most} images" if most > least else counted(most, "image")
         smallest, largest = f"{low_width}x{low_height}", f"{high_width}x{high_height}"
         return f"{batches} of {smallest if smallest == largest else f'{smallest} to {largest}'}"
 

@@ -11,6 +11,7 @@ from cyclegan_fast.domains import resize
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage, find_images, read_image
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.words import counted
 from export.options import ExportOptions, is_eight_bits
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _found(folder: Path, fewest: int) -> list[Path]:
         raise UserError(f"no folder {folder}")
     files = find_images(folder)
     if len(files) < fewest:
-        raise UserError(f"{folder} has {len(files)} images, and {fewest} are needed")
+        raise UserError(f"{folder} has {counted(len(files), 'image')}, and {fewest} are needed")
     return files
 
 

@@ -15,10 +15,12 @@ import tyro
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.translate import BARE_WEIGHTS_SIZE, report, translate_images
+from cyclegan_fast.progress import waiting
+from cyclegan_fast.translate import report, size_in_words, translate_images
 from cyclegan_fast.translation_plan import ImageOptions, plan
 from cyclegan_fast.translator import SignedTranslator, Translator
-from export.engine_card import Profile
+from cyclegan_fast.words import counted
+from export.engine_card import EngineCard, Profile
 from export.onnx_translators import Backend, Device, load_translator
 
 
@@ -26,13 +28,13 @@ from export.onnx_translators import Backend, Device, load_translator
 class CommandLine:
     """Translate images with an exported generator, without PyTorch.
 
-    Give either --engine, which runs on the GPUs that it was built for, or --onnx, which runs on any CPU. Images are
-    resized to the size that the engine was built for, or to 256x256 for an ONNX file, unless --size or --keep-size says
-    otherwise. The same command continues a translation that was interrupted.
+    Give either --engine, which runs on the GPUs that it was built for, or --onnx, which runs on any CPU. Every image
+    keeps its own size, unless --size is given or the engine was built for one size only. The same command continues a
+    translation that was interrupted.
 
     Examples:
         python export/run.py photos --engine engines/x-a2b-float16.engine --out translated
-        python export/run.py "photos/**/*.jpg" --onnx engines/x-a2b-float32.onnx --keep-size --out translated
+        python export/run.py "photos/**/*.jpg" --onnx engines/x-a2b-float32.onnx --size 256 --out translated
     """
 
     options: Annotated[ImageOptions, tyro.conf.arg(name="")]
@@ -41,11 +43,11 @@ class CommandLine:
     onnx: Path | None = None
     """written by export/to_onnx.py or export/trt.py"""
     backend: Backend = "auto"
-    """of --onnx: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise"""
+    """with --onnx: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise"""
     device: Device = "auto"
-    """of --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
+    """with --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
     amp: bool = False
-    """of --onnx with OpenVINO: compute in bfloat16 where the CPU has it"""
+    """with --onnx on OpenVINO: compute in bfloat16 where the CPU has it"""
 
     def check(self) -> None:
         """Raises UserError for flags that contradict each other."""
@@ -60,20 +62,23 @@ def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions
     """What an engine of that profile can do of what was asked for: the options, the size, and notes on what changed.
 
     The size is the side of the square that images are resized to, None for their own. Raises UserError for a --size
-    that it does not take, and where it was built for images that are no squares and none is given.
+    that it does not take, and where it takes one size only, which is no square, and --keep-size is not given.
     """
     notes: list[str] = []
     most = profile.largest[0]
-    if options.batch_size > most:
+    if options.batch_size is not None and options.batch_size > most:
         notes.append(f"the engine takes {profile}: batches of {most} instead of {options.batch_size}")
-        options = replace(options, batch_size=most)
-    if options.keep_size:
-        return options, None, notes
+    options = replace(options, batch_size=min(options.batch_size or most, most))
     _, height, width = profile.usual
-    if options.size is None and height != width:
-        raise UserError(f"the engine was built for images of {width}x{height}: give --size, or --keep-size")
-    size = options.size or height
-    profile.check((profile.usual[0], size, size))
+    if profile.takes_one_size and height != width and not options.keep_size:
+        raise UserError(f"the engine takes images of {width}x{height} only: give such images, and --keep-size")
+    size = options.square(height if profile.takes_one_size else None)
+    if size is not None:
+        profile.check((profile.usual[0], size, size))
+    if profile.takes_one_size and options.size is None and size is not None:
+        notes.append(f"the engine takes images of {width}x{height} only: other images are resized to that")
+    elif size is None:
+        notes.append(f"the engine takes {profile}: images of other sizes are refused, unless --size is given")
     return options, size, notes
 
 
@@ -83,7 +88,8 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Trans
     from export.runtime import Engine
 
     # Images of many sizes would compile and record for each what is then used once.
-    with Engine(path, cuda_graph=not options.keep_size) as engine:
+    one_size = options.size is not None or EngineCard.beside(path).profile.takes_one_size
+    with Engine(path, cuda_graph=one_size) as engine:
         card = engine.card
         translator: Translator = (lambda pixels: engine(pixels)) if card.uint8_io else SignedTranslator(engine)
         yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
@@ -94,10 +100,10 @@ def run(command: CommandLine) -> int:
     command.check()
     options = command.options
     jobs = plan(options)
-    count = f"{len(jobs)} image{'' if len(jobs) == 1 else 's'}"
+    count = counted(len(jobs), "image")
 
     def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> None:
-        print(f"{count} through {file} at {f'{size}x{size}' if size else 'their own size'}; {means}")
+        print(f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}")
         report(translate_images(translator, jobs, options, size), options.out)
 
     if command.engine is not None:
@@ -108,9 +114,9 @@ def run(command: CommandLine) -> int:
             translate(translator, options, size, command.engine, means)
     else:
         assert command.onnx is not None
-        translator, means = load_translator(command.onnx, command.backend, command.device, amp=command.amp)
-        size = None if options.keep_size else options.size or BARE_WEIGHTS_SIZE
-        translate(translator, options, size, command.onnx, means)
+        with waiting(f"loading {command.onnx.name}"):
+            translator, means = load_translator(command.onnx, command.backend, command.device, amp=command.amp)
+        translate(translator, options, options.square(), command.onnx, means)
     return 0
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from onnx import ModelProto
-from tqdm import tqdm
 
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.progress import progress_bar
 from export.graph import CONVOLUTIONS, serialised
 from export.options import EightBits
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
@@ -27,7 +27,7 @@ def by_layer(network: "ResnetGenerator", model: ModelProto, precision: EightBits
     layers = {node.name for node in graph.graph.node if node.op_type in CONVOLUTIONS}
     expected = in_pytorch(network, pixels)
     found = {}
-    for layer in tqdm(ranges, desc="layer by layer", unit="layer", disable=None, leave=False):
+    for layer in progress_bar(ranges, desc="layer by layer", unit=" layers", leave=False):
         one = quantised(graph, precision, ranges, keep=layers - {layer})
         found[layer] = Parity.between(in_onnxruntime(serialised(one), pixels), expected)
     return dict(sorted(found.items(), key=lambda entry: entry[1].psnr_db))

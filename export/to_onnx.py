@@ -19,6 +19,7 @@ import tyro
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.progress import waiting
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -196,8 +197,9 @@ def export(options: ExportOptions) -> int:
         check_layers(source.network, options.keep_float16)
     for source, (calibration, _) in [(source, pictures_for(options, source)) for source in sources]:
         started = time.perf_counter()
-        content = serialised(as_asked(source, options, calibration))
         path = options.out / f"{options.name_of(source)}.onnx"
+        with waiting(f"exporting {path.name}"):
+            content = serialised(as_asked(source, options, calibration))
         options.out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         print(f"{path}: {len(content) / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s")
@@ -205,7 +207,10 @@ def export(options: ExportOptions) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: export(parse_command(CommandLine, "python export/to_onnx.py", arguments).options))
+    return run_command(
+        lambda: export(parse_command(CommandLine, "python export/to_onnx.py", arguments).options),
+        next_time="begins again",
+    )
 
 
 if __name__ == "__main__":

@@ -284,7 +284,9 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: export(parse_command(CommandLine, "python export/trt.py", arguments)))
+    return run_command(
+        lambda: export(parse_command(CommandLine, "python export/trt.py", arguments)), next_time="begins again"
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.progress import waiting
 from export.engine_card import EngineCard, Profile
 from export.options import wrong_side
 from export.source import load_sources
@@ -44,7 +45,7 @@ class CommandLine:
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; give
     it where the file was exported with it"""
     size: int | None = None
-    """of --onnx: side of the images that are compared, pixels; by default what the network was trained with"""
+    """with --onnx: side of the images that are compared, in pixels; by default what the network was trained with"""
     images: Path | None = None
     """folder of images to compare on; by default the embedded photographs, and for int8 and fp8, whose ranges were
     measured on the domain that is translated, the run's own test images"""
@@ -172,11 +173,12 @@ def verify(command: CommandLine) -> int:
     else:
         pictures = of_domain(None, source, "--images")[1] if is_eight_bits(found.precision) else photographs
     size = source.size if command.size is None else command.size
-    if found.model is not None:
-        parity = onnx_parity(source.network, found.model, size, pictures)
-    else:
-        assert command.engine is not None
-        parity = engine_parity(source.network, command.engine, pictures)
+    with waiting("comparing with PyTorch"):
+        if found.model is not None:
+            parity = onnx_parity(source.network, found.model, size, pictures)
+        else:
+            assert command.engine is not None
+            parity = engine_parity(source.network, command.engine, pictures)
     for shape, figures in parity.items():
         print(f"{shape:>16}  {figures}")
     failure = BARS[found.precision].failure(parity["worst"])
@@ -191,7 +193,9 @@ def verify(command: CommandLine) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: verify(parse_command(CommandLine, "python export/verify.py", arguments)))
+    return run_command(
+        lambda: verify(parse_command(CommandLine, "python export/verify.py", arguments)), next_time="begins again"
+    )
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         if sys.stderr.isatty():
             print(f"\rcompiled {len(reports)} of {len(wanted)}", end="", file=sys.stderr)
         if options.verbose:
-            print(describe(report))
+            print(describe(report), flush=True)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(table(reports))

@@ -293,14 +293,14 @@ def check(device: torch.device, options: argparse.Namespace) -> int:
     until_s = time.monotonic() + (options.seconds or (SECONDS if device.type == "cuda" else float("inf")))
     failures: list[str] = []
     copy = None
-    print(_headline(device))
+    print(_headline(device), flush=True)
     if options.out:  # what cannot be written is seen before the work
         options.out.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda" and not INTERPRETED:
         now = time.monotonic()
         failures += compiled_ahead(device, now + SHARE_OF_COMPILING * (until_s - now))
         copy = copy_gbps(device)
-        print(f"the device's own copy moves {copy:.0f} GB/s")
+        print(f"the device's own copy moves {copy:.0f} GB/s", flush=True)
     size = SMALL if INTERPRETED else Size()
     results, wrong = run_all(list(cases(size, DTYPES, BATCHES)), device, until_s)
     failures += wrong

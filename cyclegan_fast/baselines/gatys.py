@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from cyclegan_fast.baselines.style_results import Record, contact_sheet
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.files import sha256_of
 from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
+from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.translation_plan import CONTACT_SHEET, ImageOptions, plan
+from cyclegan_fast.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -161,7 +162,7 @@ def read_styles(
     paths: Sequence[Path], size: int, network: "Vgg", device: "torch.device", skipped: list[str]
 ) -> Iterator["Tensor"]:
     """The style images that can be read; in `skipped` what was wrong with the others."""
-    for path in tqdm(paths, "reading styles", unit="image", disable=None if len(paths) > 1 else True):
+    for path in progress_bar(paths, desc="reading styles", unit=" images", leave=len(paths) > 1):
         try:
             yield read_signed(path, size, network, device)
         except UnreadableImage as error:
@@ -174,7 +175,7 @@ def styled(command: CommandLine, content: "Tensor", style: "Style", network: "Vg
 
     objective = Objective(network, content, style, command.content_weight, command.style_weight)
     start = content if command.start == "content" else noise_like(content, command.seed)
-    with tqdm(total=command.steps, desc=printable(name), unit="step", leave=False, position=1, disable=None) as bar:
+    with progress_bar(total=command.steps, desc=printable(name), unit=" steps", leave=False, position=1) as bar:
 
         def tell(done: int) -> None:
             bar.update(done - bar.n)
@@ -195,7 +196,7 @@ def gatys(command: CommandLine) -> int:
 
     device = choose_device(command.device)
     network, description = load_network(command, device)
-    print(f"images: {len(jobs)}, styles: {len(styles)}; {description}; {describe(device)}")
+    print(f"{counted(len(jobs), 'image')}, {counted(len(styles), 'style')}; {description}; {describe(device)}")
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(command).items()}
     settings |= {"style": [str(path) for path in command.style], "style_layers": style_layers(network)}
     record = Record(command.out, description, settings)
@@ -210,7 +211,7 @@ def gatys(command: CommandLine) -> int:
             raise UserError(f"none of the style images can be read; the first: {skipped[0]}") from error
     done = 0
     begin = time.perf_counter()
-    for job in tqdm(todo, "style transfer", unit="image", disable=None):
+    for job in progress_bar(todo, desc="style transfer", unit=" images"):
         start = time.perf_counter()
         try:
             content = read_signed(job.source, command.size, network, device)
@@ -226,11 +227,11 @@ def gatys(command: CommandLine) -> int:
         print(f"skipped {printable(line)}", file=sys.stderr)
     finished = [job for job in jobs if job.target.exists()]
     if not finished:
-        raise UserError(f"none of {len(jobs)} images can be read")
+        raise UserError(f"none of {counted(len(jobs), 'image')} can be read; the first: {skipped[0]}")
     name = "VGG-19" if command.features is None else f"a network trained on the data, {network_file.name}"
     write_image(contact_sheet(finished, styles, name), command.out / CONTACT_SHEET, quality=92)
     kept = f"; kept {len(jobs) - len(todo)} from before" if len(jobs) > len(todo) else ""
-    print(f"images styled: {done}, in {time.perf_counter() - begin:.1f} s{kept}: {command.out}")
+    print(f"styled {counted(done, 'image')} in {time.perf_counter() - begin:.1f} s{kept}: {command.out}")
     return 0
 
 

@@ -1,10 +1,9 @@
 """`python -m cyclegan_fast.experiments`: which experiments there are, and their commands."""
 
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
+from cyclegan_fast.command_line import print_version_if_asked
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.experiments.plan import PROGRAM, parse
 
@@ -23,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [TABLES]:
         return run_command(lambda: tables(given[1:]))
+    print_version_if_asked(given)
     if given in ([], ["-h"], ["--help"]):
         print(HELP)
         return 0
@@ -34,15 +34,7 @@ def tables(arguments: Sequence[str]) -> int:
     plan = parse(arguments)
     from cyclegan_fast.experiments.tables import run_tables
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # A training takes over both signals and saves; anywhere else nothing is lost by stopping at once.
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        return run_tables(plan)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    return run_tables(plan)
 
 
 if __name__ == "__main__":

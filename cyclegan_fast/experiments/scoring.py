@@ -97,7 +97,7 @@ class Examination:
         for direction, (network, *_) in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True):
             placed = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
             generators[direction] = placed.eval().requires_grad_(False)
-        evaluation.evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count, progress=False)
+        evaluation.evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count)
         results = read_json(folder / RESULTS)
         facts = facts_of(
             config,

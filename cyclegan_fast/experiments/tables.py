@@ -5,15 +5,17 @@ from tqdm import tqdm
 from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.data import check_data
 from cyclegan_fast.device import choose_device
-from cyclegan_fast.errors import INTERRUPTED, UserError
+from cyclegan_fast.errors import UserError
 from cyclegan_fast.experiments.paper_tables import MEASURES, ROWS, WAYS, RowName
 from cyclegan_fast.experiments.plan import Tables, config_of, run_name
 from cyclegan_fast.experiments.report import write_report
 from cyclegan_fast.experiments.scoring import Examination, prepare, test_images
 from cyclegan_fast.experiments.store import Scored, Store
 from cyclegan_fast.experiments.training import Diverged, train_run
+from cyclegan_fast.interruption import Stopped
 from cyclegan_fast.methods import METHODS
 from cyclegan_fast.places import check_partners, training_places
+from cyclegan_fast.progress import progress_bar
 
 
 def run_tables(plan: Tables) -> int:
@@ -32,22 +34,22 @@ def run_tables(plan: Tables) -> int:
     known_runs = [(configs[run], known) for run, known in scored.items() if known is not None]
     examination = prepare(plan, store, tests, labels, device, known_runs)
     diverged: list[str] = []
-    finished = True
+    stopped: Stopped | None = None
     with Progress(configs, [run for run, known in scored.items() if known is not None]) as progress:
         for run in (run for run, known in scored.items() if known is None):
             progress.begin(run)
             try:
-                finished = complete(run, configs[run], store, examination, progress)
+                complete(run, configs[run], store, examination, progress)
             except Diverged as error:
                 progress.drop(run)
                 diverged.append(str(error))
-                continue
-            if not finished:
+            except Stopped as stop:
+                stopped = stop
                 break
     written = write_report(store)
-    if not finished:
+    if stopped:
         print("interrupted; what was trained is saved, and the same command continues")
-        return INTERRUPTED
+        return stopped.status
     print(f"written: {', '.join(map(str, written))}")
     if diverged:
         raise UserError(f"{'; '.join(diverged)}; the report is of the other runs")
@@ -77,17 +79,15 @@ def count_steps(plan: Tables, *, paired: bool) -> int:
 
 def complete(
     run: tuple[RowName, int], config: Config, store: Store, examination: Examination, progress: "Progress"
-) -> bool:
-    """Train a run to its end and score it; False where the training was interrupted."""
+) -> None:
+    """Train a run to its end and score it; raises Stopped."""
     name = run_name(*run)
-    if not train_run(config, examination.device, store.out / "logs" / f"{name}.txt", progress.advance):
-        return False
+    train_run(config, examination.device, store.out / "logs" / f"{name}.txt", progress.advance)
     progress.say("scoring")
     found = examination.score(config)
     store.save(name, found)
     progress.finish(run, found)
     write_report(store)
-    return True
 
 
 class Progress:
@@ -97,11 +97,11 @@ class Progress:
         self.steps = {run: config.run.max_steps or 0 for run, config in configs.items()}
         self.places = {run: place for place, run in enumerate(configs, 1)}
         # The mean speed: methods differ, and the newest one's tells little of the next.
-        self.bar = tqdm(
+        self.bar = progress_bar(
+            desc="runs",
+            unit=" steps",
             total=sum(self.steps.values()),
             initial=sum(self.steps[run] for run in done),
-            unit="step",
-            dynamic_ncols=True,
             smoothing=0,
         )
         self.resuming = False

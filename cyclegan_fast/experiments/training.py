@@ -12,8 +12,9 @@ from cyclegan_fast.config import Config
 from cyclegan_fast.data import Data, check_data
 from cyclegan_fast.distributed import ALONE, Ranks
 from cyclegan_fast.errors import NonFiniteLoss, UserError
+from cyclegan_fast.interruption import Interruption
 from cyclegan_fast.run_folder import FinishedRun, RunFolder, open_run
-from cyclegan_fast.train import Interruption, Training, check_device, needs_pairs, train_in
+from cyclegan_fast.train import Training, check_device, needs_pairs, train_in
 
 
 class Diverged(UserError):
@@ -24,10 +25,8 @@ class CountedTraining(Training):
     """Tells of every step, and first of the steps that an earlier start did."""
 
     tell: Callable[[int], None]
-    interruption: Interruption
 
     def train(self, interruption: Interruption) -> bool:
-        self.interruption = interruption
         self.tell(self.log.step)
         return super().train(interruption)
 
@@ -36,8 +35,8 @@ class CountedTraining(Training):
         self.tell(1)
 
 
-def train_run(config: Config, device: torch.device, console: Path, tell: Callable[[int], None]) -> bool:
-    """Train or continue a run; False where Ctrl-C or SIGTERM stopped it, with everything saved.
+def train_run(config: Config, device: torch.device, console: Path, tell: Callable[[int], None]) -> None:
+    """Train or continue a run; raises Stopped after Ctrl-C or SIGTERM, with everything saved.
 
     Args:
         console: what the run says goes to the end of this file.
@@ -52,7 +51,7 @@ def train_run(config: Config, device: torch.device, console: Path, tell: Callabl
     except FinishedRun:
         assert config.run.max_steps is not None
         tell(config.run.max_steps)
-        return True
+        return
     made: list[CountedTraining] = []
 
     def make(config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> CountedTraining:
@@ -63,14 +62,13 @@ def train_run(config: Config, device: torch.device, console: Path, tell: Callabl
 
     with run, _quietly(console):
         try:
-            status = train_in(run, config, device, ALONE, make)
+            train_in(run, config, device, ALONE, make)
         except UserError as error:
             if isinstance(error.__cause__, NonFiniteLoss):
                 raise Diverged(f"{run.path.name} diverged: {error.__cause__}") from error
             raise
-    if status == 0 and made[0].interruption.requested:
-        raise KeyboardInterrupt  # too late for this run, and in time for the next
-    return status == 0
+    if made[0].interruption.request:
+        raise made[0].interruption.request
 
 
 @contextlib.contextmanager

@@ -166,7 +166,7 @@ def test_ranks_that_read_other_images_than_the_first_are_refused(folder: Path) -
 
     own = data.training.fingerprint
     train.check_same_images(data, Second(1, 2, first=own))
-    with pytest.raises(UserError, match="rank 1 reads other images than the first one") as refused:
+    with pytest.raises(UserError, match="process 1 reads other images than process 0") as refused:
         train.check_same_images(data, Second(1, 2, first={"other": 1}))
     assert not isinstance(refused.value, ReportedElsewhere)
     with pytest.raises(ReportedElsewhere):

@@ -119,7 +119,8 @@ def test_fcn_trains_a_judge_once_and_prints_the_papers_measures(
     flags = ["fcn", "--segmentation-epochs", "2", "--segmentation-width", "4"]
     assert main(flags) == 0
     printed = capsys.readouterr().out
-    assert "training a segmentation network on 4 real photographs" in printed
+    assert "training a segmentation network for " in printed
+    assert " on 4 real photographs\n" in printed
     for words in (
         "generated photographs, G_B(B)",
         "against the labels of other views",

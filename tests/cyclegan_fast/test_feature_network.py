@@ -207,7 +207,7 @@ def test_training_does_not_see_what_is_held_out_and_any_size_is_read() -> None:
 
 
 def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="domain B has 1 images: the feature network needs two"):
+    with pytest.raises(UserError, match="domain B has 1 image: the feature network needs two"):
         made(tmp_path / "features.pt", (DOMAINS[0], landscapes(1, 0)))
     torch.save({"stem.weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="holds no feature network"):

@@ -293,7 +293,7 @@ def test_scores_are_printed_as_far_as_they_are_there(run: Path) -> None:
     page = Page(run)
     first = page.texts.index("translated")
     assert page.texts[first : first + 8] == ["translated", "20.13", "0.713", "0.0523", "untranslated", "–", "–", "–"]
-    assert "step 300 · 48 held-out images · 1,251 s of training · Intel Xeon, 2 cores" in page.texts
+    assert "step 300 · 48 test images · 1,251 s of training · Intel Xeon, 2 cores" in page.texts
     assert "the truth is known" in page.texts
 
 

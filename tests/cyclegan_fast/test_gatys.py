@@ -232,7 +232,7 @@ def test_the_command_continues_and_what_changed_is_done_anew(
     first = times(tmp_path)
     (tmp_path / "out" / "one.png").unlink()
     assert run() == 0
-    assert "images styled: 1" in capsys.readouterr().out
+    assert "styled 1 image in" in capsys.readouterr().out
     second = times(tmp_path)
     assert second["two"] == first["two"]
     assert run() == 0

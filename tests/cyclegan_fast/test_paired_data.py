@@ -375,7 +375,7 @@ def test_an_odd_width_has_no_halves(both: tuple[Path, Path]) -> None:
     assert len(data.training) == 4
     assert data.warnings == [
         f"skipped {root / 'train' / 'odd.png'}: 97 pixels wide, which does not halve into two images side by side",
-        "skipped 1 unreadable images; --strict refuses them",
+        "skipped 1 unreadable image (--strict refuses such files)",
     ]
     assert_same(images_of(data, 1), images_of(with_all, 1))
     assert len(opened(root, paired=False).training) == 4

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cyclegan_fast import perceptual_analysis
 from cyclegan_fast.perceptual_analysis import FORMAT, Settings, Study, bootstrap, read_study
-from cyclegan_fast.perceptual_study import SIDE, main
+from cyclegan_fast.perceptual_study import SIDE, Make, main
 from tests.cyclegan_fast.browser import Browser, needs_browser
 from tests.cyclegan_fast.conftest import photo
 
@@ -55,6 +55,34 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 # --- make -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "flags", "expected"),
+    [
+        (48, {}, (9, 39)),  # the embedded run's test images
+        (50, {}, (10, 40)),
+        (200, {}, (10, 40)),
+        (12, {}, (2, 10)),
+        (2, {}, (0, 2)),
+        (48, {"trials": 40}, (9, 40)),  # refused later: it asks for 49
+        (48, {"practice": 10}, (10, 38)),
+    ],
+)
+def test_a_session_is_the_papers_or_as_long_as_the_images_suffice(
+    images: int, flags: dict[str, int], expected: tuple[int, int]
+) -> None:
+    settings = Make(Path("real"), ("fake",), Path("out"), **flags).settings(images)  # type: ignore[arg-type]
+    assert (settings.practice, settings.trials) == expected
+
+
+def test_a_study_is_made_of_few_images_without_flags(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--real", str(folders / "photos"), "--fake", str(folders / "ours"), "--out", str(folders / "study")]
+    assert status(["make", *flags]) == 0
+    assert read_study(folders / "study").settings == Settings(2, 8, 1000, 500, paired=False)
+    printed = capsys.readouterr().out
+    assert "12 real images, 10 images of ours" in printed
+    assert "a session is 2 pairs for practice and 8 that count" in printed
 
 
 def test_a_study_is_its_page_and_alike_images_under_names_that_say_nothing(folders: Path) -> None:

@@ -1,5 +1,6 @@
 """`python -m cyclegan_fast.translate`: what is written is the network's result, and every bad input is explained."""
 
+import copy
 import io
 import os
 import subprocess
@@ -142,9 +143,11 @@ def test_jpeg_and_webp_hold_the_translation(tmp_path: Path, photos: Path, run: R
 
 
 @pytest.mark.parametrize(("width", "height"), [(48, 40), (47, 41), (33, 50), (1, 1), (5, 3)])
-def test_keep_size_pads_and_crops(tmp_path: Path, run: Run, network: ResnetGenerator, width: int, height: int) -> None:
+def test_by_default_an_image_keeps_its_size(
+    tmp_path: Path, run: Run, network: ResnetGenerator, width: int, height: int
+) -> None:
     source = draw(tmp_path / "in" / "image.png", width, height)
-    assert run(source, "--keep-size", size=False) == 0
+    assert run(source, size=False) == 0
     actual = pixels_of(tmp_path / "out" / "image.png")
     assert actual.shape == (height, width, 3)
     if min(width, height) > 4:
@@ -155,7 +158,7 @@ def test_keep_size_pads_and_crops(tmp_path: Path, run: Run, network: ResnetGener
         assert np.array_equal(actual, expected)
 
 
-def test_keep_size_batches_images_of_one_shape_and_mixes_up_none(tmp_path: Path, network: ResnetGenerator) -> None:
+def test_images_of_one_shape_share_a_batch_and_none_is_mixed_up(tmp_path: Path, network: ResnetGenerator) -> None:
     shapes = [(16, 12), (16, 12), (12, 16), (16, 12), (15, 12), (20, 20)]
     for index, (width, height) in enumerate(shapes):
         draw(tmp_path / "in" / f"{index}.png", width, height, seed=index)
@@ -214,6 +217,66 @@ def test_unusual_images_are_translated_as_upright_rgb(tmp_path: Path, run: Run, 
     for source in sorted(folder.iterdir()):
         written = pixels_of(tmp_path / "out" / f"{source.stem}.png")
         assert np.array_equal(written, directly(network, source, 32)), source.name
+
+
+def test_by_default_a_batch_has_half_a_megapixel(tmp_path: Path) -> None:
+    for index in range(9):
+        draw(tmp_path / "in" / f"{index}.png", 256, 256, seed=index)
+    draw(tmp_path / "in" / "large.png", 1024, 768)
+    draw(tmp_path / "in" / "larger.png", 1024, 768, seed=1)
+    seen: list[tuple[int, ...]] = []
+
+    def negative(pixels: Pixels) -> Pixels:
+        seen.append(pixels.shape)
+        return 255 - pixels
+
+    options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", no_contact_sheet=True)
+    translate_images(negative, plan(options), options, None)
+    assert seen == [(8, 256, 256, 3), (1, 256, 256, 3), (1, 768, 1024, 3), (1, 768, 1024, 3)]
+
+
+def test_images_of_one_colour_are_named_in_one_note(
+    tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of them a norm makes rounding noise; see README.md."""
+    for index, colour in enumerate(("navy", "white", "#808080", "black")):
+        Image.new("RGB", (40, 33), colour).save(photos / f"plain{index}.png")
+    assert run(photos, size=False) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "colour" in line]
+    plain = ", ".join(str(photos / f"plain{index}.png") for index in range(3))
+    assert note.startswith(f"note: 4 images are of one colour ({plain}, ...): what a generator makes of that is")
+    Image.new("RGB", (40, 33), "navy").save(tmp_path / "one colour.png")
+    assert run(tmp_path / "one colour.png") == 0
+    assert f"note: 1 image is of one colour ({tmp_path / 'one colour.png'}): " in capsys.readouterr().err
+    almost = Image.new("RGB", (40, 33), "navy")
+    almost.putpixel((39, 32), (0, 0, 127))
+    almost.save(tmp_path / "almost.png")
+    assert run(tmp_path / "almost.png") == 0
+    assert "colour" not in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_an_image_of_one_colour_has_no_defined_result(photos: Path, network: ResnetGenerator) -> None:
+    """In float64 too: what differs in the last bit comes out as another picture, and of a photograph as the same."""
+    exact = copy.deepcopy(network).double()
+    photo = to_signed(torch.tensor(pixels_of(photos / "one.png"))[None]).double()
+    for image, defined in ((photo, True), (torch.full_like(photo, 0.3), False)):
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0), dtype=image.dtype)
+        difference = (exact(image + 1e-15 * noise) - exact(image)).abs().max()
+        assert bool(difference < 1e-9) is defined
+        assert bool(difference > 0.1) is not defined
+
+
+def test_what_does_not_fit_a_cpus_memory_is_refused_before_the_system_ends_the_process(
+    photos: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bytes_needed = 14 * 4 * 48 * 40  # of four channels
+    for free, status in ((bytes_needed, 0), (bytes_needed - 1, 2)):
+        monkeypatch.setattr("cyclegan_fast.domains.available_bytes", lambda free=free: free)
+        assert run(photos / "one.png", "--overwrite", size=False) == status
+    error = capsys.readouterr().err
+    assert error.startswith("error: 1 image of 48x40 does not fit the memory of cpu: about 0.0 GiB are needed, and ")
+    assert error.endswith("add --tile, give a smaller --size, or lower --batch-size\n")
 
 
 # --- names ---------------------------------------------------------------------------------------------------------
@@ -324,14 +387,14 @@ def save_run(path: Path, networks: dict[str, ResnetGenerator], crop_size: int = 
     return path
 
 
-def test_a_run_gives_its_direction_its_average_and_its_size(tmp_path: Path, photos: Path, run: Run) -> None:
+def test_a_run_gives_its_direction_and_its_average(tmp_path: Path, photos: Path, run: Run) -> None:
     networks = {name: make_generator(seed) for seed, name in enumerate(("G_A", "G_B", "G_B_ema"))}
     folder = save_run(tmp_path / "runs" / "x", networks)
     for checkpoint in (folder, folder / "checkpoints" / "last.pt"):
         for direction, name in (("a2b", "G_A"), ("b2a", "G_B_ema")):
             flags = ["--direction", direction, "--overwrite"]
-            assert run(photos / "one.png", *flags, size=False, checkpoint=checkpoint) == 0
-            expected = directly(networks[name], photos / "one.png", 40)
+            assert run(photos / "one.png", *flags, checkpoint=checkpoint) == 0
+            expected = directly(networks[name], photos / "one.png", 32)
             assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), expected)
 
 
@@ -352,7 +415,7 @@ def test_the_newest_run_is_the_default(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = [str(photos / "one.png"), "--out", "out"]
+    command = [str(photos / "one.png"), "--out", "out", "--size", "40"]
     assert main(command) == 2
     assert "no run with a checkpoint under runs: train one, or give --checkpoint" in capsys.readouterr().err
     networks = {name: make_generator(seed) for seed, name in enumerate(("old", "new", "middle"))}
@@ -533,7 +596,10 @@ def test_images_too_large_for_the_memory(
 
     monkeypatch.setattr(ResnetGenerator, "forward", refuse)
     assert run(photos) == 2
-    assert "3 images of 32x32 do not fit the memory of cpu: lower --batch-size" in capsys.readouterr().err
+    assert (
+        "3 images of 32x32 do not fit the memory of cpu; add --tile, give a smaller --size, or lower"
+        in capsys.readouterr().err
+    )
 
 
 FULL_DISK = """

@@ -341,7 +341,7 @@ def run(tmp_path: Path, checkpoint: Path, *flags: str, width: int = 64) -> int:
     return main([str(tmp_path / "photo.png"), *fixed, *flags])
 
 
-@pytest.mark.parametrize(("flag", "width"), [("--size=64", 64), ("--keep-size", 64), ("--keep-size", 100)])
+@pytest.mark.parametrize(("flag", "width"), [("--size=64", 64), ("--keep-size", 64), ("--overwrite", 100)])
 def test_images_are_padded_to_what_the_network_takes(tmp_path: Path, checkpoint: Path, flag: str, width: int) -> None:
     assert run(tmp_path, checkpoint, flag, width=width) == 0
     source = np.asarray(Image.open(tmp_path / "photo.png"))
@@ -353,14 +353,6 @@ def test_images_are_padded_to_what_the_network_takes(tmp_path: Path, checkpoint:
     assert found.shape == source.shape
     assert found.std() > 10
     assert np.abs(found.astype(int) - expected).max() <= 1  # memory formats differ
-
-
-def test_bare_weights_translate_at_256_or_at_the_least_side_that_they_take(tmp_path: Path, checkpoint: Path) -> None:
-    assert run(tmp_path, checkpoint) == 0
-    assert Image.open(tmp_path / "out" / "photo.png").size == (256, 256)
-    torch.save(UnetGenerator(width=1, halvings=9).state_dict(), checkpoint)
-    assert run(tmp_path, checkpoint, "--overwrite") == 0
-    assert Image.open(tmp_path / "out" / "photo.png").size == (512, 512)
 
 
 def test_what_a_u_net_cannot_do_is_said_in_one_sentence(

@@ -352,16 +352,24 @@ def options(**changes: Any) -> ImageOptions:
 
 
 def test_an_engine_is_asked_only_what_it_was_built_for() -> None:
-    assert fit_to_engine(options(), PROFILE) == (options(), 256, [])
-    assert fit_to_engine(options(size=512), PROFILE)[1] == 512
-    assert fit_to_engine(options(keep_size=True), PROFILE)[1] is None
-    fitted, size, notes = fit_to_engine(options(batch_size=9), PROFILE)
+    refused = (
+        "the engine takes 1 to 4 images of 128x128 to 512x512: images of other sizes are refused, unless --size is "
+        "given"
+    )
+    for flags in ({}, {"keep_size": True}):
+        assert fit_to_engine(options(**flags), PROFILE) == (options(batch_size=4, **flags), None, [refused])
+    assert fit_to_engine(options(size=512), PROFILE) == (options(batch_size=4, size=512), 512, [])
+    square = Profile((1, 256, 256), (1, 256, 256), (1, 256, 256))
+    resized = "the engine takes images of 256x256 only: other images are resized to that"
+    assert fit_to_engine(options(), square) == (options(batch_size=1), 256, [resized])
+    assert fit_to_engine(options(keep_size=True), square)[1] is None
+    fitted, size, notes = fit_to_engine(options(batch_size=9, size=256), PROFILE)
     assert (fitted.batch_size, size) == (4, 256)
     assert notes == ["the engine takes 1 to 4 images of 128x128 to 512x512: batches of 4 instead of 9"]
-    with pytest.raises(Exception, match="images of 64x64 pixels do not fit this engine"):
+    with pytest.raises(Exception, match="1 image of 64x64 pixels does not fit this engine"):
         fit_to_engine(options(size=64), PROFILE)
     wide = Profile((1, 256, 512), (1, 256, 512), (1, 256, 512))
-    with pytest.raises(Exception, match="built for images of 512x256: give --size, or --keep-size"):
+    with pytest.raises(Exception, match="takes images of 512x256 only: give such images, and --keep-size"):
         fit_to_engine(options(batch_size=1), wide)
     assert fit_to_engine(options(batch_size=1, keep_size=True), wide)[1] is None
 

@@ -376,7 +376,7 @@ def test_images_through_an_engine(
     command = ["--engine", str(world.path), "--no-contact-sheet", "--out"]
     assert main([str(tmp_path / "photos"), *command, str(tmp_path / "out"), "--batch-size", "9"]) == 0
     shown = capsys.readouterr().out
-    assert "at 16x16; tensorrt_rtx 1.7.1 in float16" in shown, "the size that the engine was built for"
+    assert "at their own sizes; tensorrt_rtx 1.7.1 in float16" in shown
     assert "note: the engine takes 1 to 4 images of 8x8 to 1024x1024: batches of 4 instead of 9" in shown
     for seed in range(5):
         expected = upside_down(pixels_of(tmp_path / "photos" / f"{seed}.png")[None])[0]
@@ -386,7 +386,7 @@ def test_images_through_an_engine(
     draw(tmp_path / "other" / "odd.png", 1200, 20)
     assert main([str(tmp_path / "other"), *command, str(tmp_path / "large"), "--keep-size"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "images of 1200x20 pixels do not fit this engine, which takes 1 to 4 images of 8x8 to 1024x1024" in error
+    assert "1 image of 1200x20 pixels does not fit this engine, which takes 1 to 4 images of 8x8 to 1024x1024" in error
 
 
 # --- what is imported -------------------------------------------------------------------------------------------------

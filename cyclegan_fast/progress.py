@@ -1,0 +1,79 @@
+"""Bars that show how far a wait is, on a terminal and in a log file."""
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+FIRST_LINE_S = 2.0
+RAREST_LINE_S = 30.0
+FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+"""So many a second also where one takes seconds, of which tqdm else makes seconds for each."""
+
+
+class _Lines:
+    """A stream that is no terminal, as tqdm needs it: every state of a bar is a line, and nothing moves a cursor."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        line = re.sub(r"[\r\n]|\x1b\[A", "", text).rstrip()
+        if line:
+            self.stream.write(f"{line}\n")
+        return len(text)
+
+
+class _LoggedBar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
+    """A bar in a log file: a line after 2 seconds, and then ever more rarely, down to one in 30 seconds."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        super().display(msg, 0)
+        self.mininterval = min(2 * self.mininterval, RAREST_LINE_S)
+
+
+def progress_bar(items: Iterable[Any] | None = None, *, desc: str, unit: str, **options: Any) -> "tqdm[Any]":
+    """Return a bar of tqdm on standard error, over `items` or to be updated.
+
+    On a terminal it moves; elsewhere it writes a line now and then, and none where all is over within 2 seconds. Of the
+    processes that torchrun started, the first one shows it.
+
+    Args:
+        desc: what is done, such as "reading trainA".
+        unit: what is counted, with a space in front, such as " images".
+        options: further ones of tqdm.
+    """
+    options = {"desc": desc, "unit": unit, "dynamic_ncols": True, "bar_format": FORMAT, **options}
+    if int(os.environ.get("RANK", "0")) > 0:
+        options["disable"] = True
+    if sys.stderr.isatty():
+        return tqdm(items, **options)
+    times = {"delay": FIRST_LINE_S, "mininterval": FIRST_LINE_S, "maxinterval": RAREST_LINE_S}
+    return _LoggedBar(items, **{"file": _Lines(sys.stderr), **times, **options})
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show what is waited for, and for how many seconds so far, where nothing can be counted."""
+    with progress_bar(desc=what, unit="", bar_format="{desc}: {elapsed}", leave=False, delay=1.0) as bar:
+        ended = threading.Event()
+
+        def tick() -> None:
+            while not ended.wait(1.0):
+                bar.update(0)
+
+        ticking = threading.Thread(target=tick, name="progress", daemon=True)
+        ticking.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            ticking.join()
