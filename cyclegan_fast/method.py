@@ -149,7 +149,10 @@ class Method(ABC):
         )
 
     def new_discriminator(self, channels: int = 3) -> nn.Module:
-        return PatchDiscriminator(width=self.config.networks.ndf, impl=self.discriminator_impl, channels=channels)
+        networks = self.config.networks
+        return PatchDiscriminator(
+            width=networks.ndf, channels=channels, norm=networks.norm, impl=self.discriminator_impl
+        )
 
     @property
     def discriminator_impl(self) -> Impl:

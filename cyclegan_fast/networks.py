@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cyclegan_fast.config import Norm
 from cyclegan_fast.image_convolutions import conv2d_to_image, go_by_columns
+from cyclegan_fast.norms import SLOPE, norm_of
 from kernels import Impl, instance_norm, reflection_pad, residual_block
 from kernels.dispatch import choose, is_exporting
 
@@ -135,35 +137,43 @@ class PatchDiscriminator(nn.Module):
         width: channels of the first convolution (`ndf` in the original), 64 in the paper.
         channels: of an image. A conditional discriminator (pix2pix) judges an image beside the one it was made from,
             6 channels.
+        norm: "instance", or "batch" as pix2pix has it. Convolutions in front of a batch norm own no bias.
         impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
     """
 
-    def __init__(self, *, width: int = 64, channels: int = 3, impl: Impl = "auto") -> None:
+    def __init__(self, *, width: int = 64, channels: int = 3, norm: Norm = "instance", impl: Impl = "auto") -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"width must be positive, got {width}")
         if channels < 1:
             raise ValueError(f"channels must be positive, got {channels}")
         self.impl: Impl = impl
+        sides = ((width, width * 2, 2), (width * 2, width * 4, 2), (width * 4, width * 8, 1))
         self.layers = nn.ModuleList(
             [
                 nn.Conv2d(channels, width, 4, stride=2, padding=1),
-                NormalisedConv2d(width, width * 2, 4, stride=2, padding=1),
-                NormalisedConv2d(width * 2, width * 4, 4, stride=2, padding=1),
-                NormalisedConv2d(width * 4, width * 8, 4, padding=1),
+                *(_in_front_of(norm, inputs, outputs, stride) for inputs, outputs, stride in sides),
                 nn.Conv2d(width * 8, 1, 4, padding=1),
             ]
         )
+        self.norms = nn.ModuleList(norm_of(norm, outputs) for _, outputs, _ in sides)
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """[N, channels, H, W] in [-1, 1] -> scores [N, 1, h, w], one a patch, no sigmoid; 256x256 gives 30x30."""
         first, *middle, last = self.layers
-        x = F.leaky_relu(first(image), 0.2)
-        for layer in middle:
-            x = instance_norm(layer(x), activation="leaky_relu", negative_slope=0.2, impl=self.impl)
+        x = F.leaky_relu(first(image), SLOPE)
+        for layer, norm in zip(middle, self.norms, strict=True):
+            x = norm(layer(x), "leaky_relu", self.impl)
         scores: Tensor = last(x)
         return scores
+
+
+def _in_front_of(norm: Norm, inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Make a discriminator's convolution in front of a norm; a batch norm shifts by itself."""
+    if norm == "batch":
+        return nn.Conv2d(inputs, outputs, 4, stride=stride, padding=1, bias=False)
+    return NormalisedConv2d(inputs, outputs, 4, stride=stride, padding=1)
 
 
 def initialise(network: nn.Module) -> None:

@@ -71,8 +71,13 @@ def _unet_generator(halvings: int, has_batch_norm: bool) -> _Layout:
     )
 
 
-_DISCRIMINATOR = _Layout.of(
-    "PatchGAN discriminator", [(f"layers.{i}", f"model.{j}") for i, j in enumerate((0, 2, 5, 8, 11))]
+_LAYERS = [(f"layers.{i}", f"model.{j}") for i, j in enumerate((0, 2, 5, 8, 11))]
+_DISCRIMINATOR = _Layout.of("PatchGAN discriminator", _LAYERS)
+_DISCRIMINATOR_WITH_BATCH_NORM = _Layout.of(
+    "PatchGAN discriminator with batch norm",
+    # In the original's order, each norm behind its convolution.
+    [*_LAYERS[:2], *(pair for i in range(3) for pair in ((f"norms.{i}", f"model.{3 * i + 3}"), _LAYERS[i + 2]))],
+    without_bias=[ours for ours, _ in _LAYERS[1:4]],
 )
 
 
@@ -89,7 +94,7 @@ def _layout_of_original(keys: Iterable[str]) -> _Layout:
         return _unet_generator(halvings, has_batch_norm="model.model.0.bias" not in keys)
     convolutions = [match for key in keys if (match := re.fullmatch(r"model\.(\d+)\.conv_block\.(\d+)\.weight", key))]
     if not convolutions:
-        return _DISCRIMINATOR
+        return _DISCRIMINATOR_WITH_BATCH_NORM if "model.3.weight" in keys else _DISCRIMINATOR
     return _resnet_generator(len({match[1] for match in convolutions}), max(int(match[2]) for match in convolutions))
 
 
@@ -126,7 +131,7 @@ def to_original(state: StateDict, *, dropout: bool = False) -> StateDict:
     elif blocks := count(state, "blocks"):
         layout = _resnet_generator(blocks, 6 if dropout else 5)
     else:
-        layout = _DISCRIMINATOR
+        layout = _DISCRIMINATOR_WITH_BATCH_NORM if count(state, "norms") else _DISCRIMINATOR
     _check(state, layout.keys, f"the weights of a {layout.name}")
     translated: StateDict = {}
     for ours, theirs in layout.keys.items():

@@ -316,7 +316,8 @@ class TrainingStep:
         name, real, fake = judgement.name, judgement.real, judgement.fake
         network, gan_loss = self.method.judge(self.forward, name), self.config.loss.gan_loss
         with self.phase("D"):
-            if real.shape[1:] == fake.shape[1:]:
+            # Batch norm would mix the statistics of real and generated images.
+            if real.shape[1:] == fake.shape[1:] and self.config.networks.norm != "batch":
                 scores = network(torch.cat([real, fake]))
                 real_score, fake_score = scores[: len(real)], scores[len(real) :]
             else:

@@ -1,7 +1,7 @@
 """The U-Net generator of pix2pix (Isola et al. 2017, arXiv 1611.07004, section 3.2.1 and appendix 6.1.1)."""
 
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -9,44 +9,11 @@ from torch import Tensor, nn
 
 from cyclegan_fast.config import Norm
 from cyclegan_fast.networks import NormalisedConv2d, NormalisedConvTranspose2d, ResnetGenerator, initialise
-from kernels import Impl, instance_norm
-
-UnetActivation = Literal["relu", "leaky_relu"]
+from cyclegan_fast.norms import SLOPE, norm_of
+from kernels import Impl
 
 LEAST_HALVINGS = 5
 """The innermost, the three that change the number of channels, and the outermost; the original builds no fewer."""
-SLOPE = 0.2
-
-
-class InstanceNorm(nn.Module):
-    """An instance norm without parameters and the activation behind it, fused."""
-
-    def forward(self, x: Tensor, activation: UnetActivation, impl: Impl) -> Tensor:
-        """[N, C, H, W] -> the same."""
-        return instance_norm(x, activation=activation, negative_slope=SLOPE, impl=impl)
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """A batch norm with scale and shift, without running statistics, and the activation behind it.
-
-    In training mode statistics are those of the batch, in evaluation mode those of each image by itself: pix2pix
-    translates one image at a time with the statistics of the test batch (Isola et al. 2017, section 3.3), so that an
-    image's translation does not depend on its neighbours in a batch here either. PyTorch computes it, whatever `impl`.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, track_running_stats=False)
-
-    def forward(self, input: Tensor, activation: UnetActivation, impl: Impl) -> Tensor:  # type: ignore[override]  # one more
-        """[N, C, H, W] -> the same, in the input's dtype; statistics in float32 at least."""
-        wide = torch.promote_types(input.dtype, torch.float32)  # narrower weights make the CPU's statistics narrow, too
-        weight, bias = self.weight.to(wide), self.bias.to(wide)
-        parts = [
-            F.batch_norm(part, None, None, weight, bias, training=True, eps=self.eps)
-            for part in ([input] if self.training else torch.split(input, 1))
-        ]
-        normalised = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return F.relu(normalised) if activation == "relu" else F.leaky_relu(normalised, SLOPE)
 
 
 class UnetGenerator(nn.Module):
@@ -59,8 +26,9 @@ class UnetGenerator(nn.Module):
     Args:
         width: channels of the first convolution (`ngf` in the original), 64 in the paper; at most 8 times as many.
         halvings: 8 are the original's unet_256, 7 its unet_128.
-        norm: "instance", or "batch" as in the paper, see `BatchNorm`. Convolutions own biases as the original's do: all
-            with instance norm, of which those in front of a norm are never added; the last one alone with batch norm.
+        norm: "instance", or "batch" as in the paper, see `norms.BatchNorm`. Convolutions own biases as the original's
+            do: all with instance norm, of which those in front of a norm are never added; the last one alone with batch
+            norm.
         dropout: drop half of what each of the `halvings - 5` blocks between the innermost and the four outer ones gives
             upwards, while training only: the noise of section 3.1, which the paper keeps for its translations, too.
         impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
@@ -99,7 +67,7 @@ class UnetGenerator(nn.Module):
                 nn.Conv2d(channels[-2], channels[-1], 4, stride=2, padding=1, bias=biased),
             ]
         )
-        self.down_norms = nn.ModuleList(_norm(norm, outputs) for outputs in channels[1:-1])
+        self.down_norms = nn.ModuleList(norm_of(norm, outputs) for outputs in channels[1:-1])
         # Each but the innermost reads the result of the one below it and the skip connection beside it.
         self.up = nn.ModuleList(
             [
@@ -108,7 +76,7 @@ class UnetGenerator(nn.Module):
                 nn.ConvTranspose2d(width * 2, 3, 4, stride=2, padding=1),
             ]
         )
-        self.up_norms = nn.ModuleList(_norm(norm, outputs) for outputs in channels[-2::-1])
+        self.up_norms = nn.ModuleList(norm_of(norm, outputs) for outputs in channels[-2::-1])
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -135,10 +103,6 @@ class UnetGenerator(nn.Module):
 
 
 AnyGenerator = ResnetGenerator | UnetGenerator
-
-
-def _norm(norm: Norm, channels: int) -> nn.Module:
-    return BatchNorm(channels) if norm == "batch" else InstanceNorm()
 
 
 def _in_front_of_a_norm(norm: Norm, inputs: int, outputs: int) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import plain_cyclegan
-from cyclegan_fast import networks
+from cyclegan_fast import norms
 from cyclegan_fast.checkpoint import from_original
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 
@@ -105,7 +105,7 @@ def test_each_score_sees_a_patch_of_70x70_pixels_and_the_next_one_lies_8_further
     def activation_only(x: Tensor, *, activation: str, negative_slope: float, impl: str) -> Tensor:
         return F.leaky_relu(x, negative_slope)
 
-    monkeypatch.setattr(networks, "instance_norm", activation_only)
+    monkeypatch.setattr(norms, "instance_norm", activation_only)
     torch.manual_seed(0)
     discriminator = PatchDiscriminator(width=2).double()
     for parameter in discriminator.parameters():
