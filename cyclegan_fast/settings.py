@@ -15,11 +15,12 @@ from cyclegan_fast.config import (
     PRESETS,
     TASKS,
     Config,
+    Generator,
     MethodName,
     Preset,
     Task,
+    as_published,
     from_dict,
-    of_method,
     to_dict,
 )
 from cyclegan_fast.errors import UserError
@@ -64,6 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--task", choices=get_args(Task))
     first.add_argument("--method", choices=get_args(MethodName))
+    first.add_argument("--generator", choices=get_args(Generator))
     first.add_argument("--config", type=Path)
     first.add_argument("--data")
     chosen, _ = first.parse_known_args(arguments)
@@ -78,9 +80,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
     start = load(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
     origin = chosen.config.stem if chosen.config else chosen.task or preset
-    if chosen.method and chosen.method != start.loss.method:
-        start, origin = of_method(start, chosen.method), f"{chosen.method}-{origin}"
     try:
+        if chosen.method and chosen.method != start.loss.method:
+            start, origin = as_published(start, chosen.method, chosen.generator), f"{chosen.method}-{origin}"
         command_line = tyro.cli(
             _CommandLine,
             prog="python -m cyclegan_fast.train",
