@@ -8,7 +8,7 @@ import io
 import pickle
 import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.norms import missing_statistics
 from cyclegan_fast.original_names import (
     StateDict,
     from_original as from_original,
@@ -111,7 +112,8 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
-            f"{path} is damaged or holds more than tensors and plain values, which could run code; refused"
+            f"{path} is damaged or holds more than tensors and plain values, which could run code; refused: where you "
+            "trust it, load it with the program that wrote it and save the networks' state_dict() alone"
         ) from error
     except _READING_ERRORS as error:
         raise DamagedCheckpoint(f"{path} is cut off or damaged: {_first_line(error)}") from error
@@ -140,14 +142,22 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:160]
 
 
-def load_weights(network: nn.Module, state: StateDict, origin: str) -> None:
-    """Load a state dict whole; raises UserError naming the keys that are missing, unknown or of another shape."""
+def load_weights(network: nn.Module, state: StateDict, origin: str, names: Mapping[str, str] | None = None) -> None:
+    """Load a state dict whole; raises UserError naming the keys that are missing, unknown or of another shape.
+
+    Batch norms without running statistics, as older versions here wrote them, get those of a new network.
+
+    Args:
+        names: what the file calls the keys, where it calls them otherwise.
+    """
+    names = names or {}
+    state = {**missing_statistics(network, state), **state}
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
-    wrong = [f"{key} is missing" for key in expected.keys() - given.keys()]
-    wrong += [f"{key} is not known" for key in given.keys() - expected.keys()]
+    wrong = [f"{names.get(key, key)} is missing" for key in expected.keys() - given.keys()]
+    wrong += [f"{names.get(key, key)} is not known" for key in given.keys() - expected.keys()]
     wrong += [
-        f"{key} is {given[key]} instead of {expected[key]}"
+        f"{names.get(key, key)} is {given[key]} instead of {expected[key]}"
         for key in expected.keys() & given.keys()
         if expected[key] != given[key]
     ]

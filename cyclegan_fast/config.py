@@ -13,7 +13,8 @@ Task = Literal[
     "style-transfer", "object-transfiguration", "season-transfer", "photo-from-painting", "photo-enhancement"
 ]
 Generator = Literal["resnet_9", "resnet_6", "unet_256", "unet_128"]
-Norm = Literal["instance", "batch"]
+Discriminator = Literal["patch", "n_layers", "pixel"]
+Norm = Literal["instance", "batch", "none"]
 InitType = Literal["normal", "xavier", "kaiming", "orthogonal"]
 Policy = Literal["linear", "step", "plateau", "cosine"]
 MethodName = Literal["cyclegan", "simgan", "feature-loss", "bigan", "cogan", "pix2pix"]
@@ -106,10 +107,14 @@ class NetworkConfig:
     """channels of the generators' first convolution"""
     ndf: int = 64
     """channels of the discriminators' first convolution"""
+    discriminator: Discriminator = "patch"
+    """the 70x70 PatchGAN; or one of --n-layers convolutions that halve the image; or a judge of each pixel"""
+    n_layers: int = 3
+    """of discriminator n_layers: 1 to 5 judge patches of 16, 34, 70, 142 and 286 pixels"""
     norm: Norm = "instance"
-    """normalisation in a U-Net; the other networks have instance norm"""
+    """normalisation in generators and discriminators"""
     dropout: bool = False
-    """drop half of the activations in a U-Net's middle while training, as pix2pix does"""
+    """drop half of the activations in a U-Net's middle, or in the middle of each residual block, while training"""
     init_type: InitType = "normal"
     """how new weights are drawn: normal with standard deviation init_gain, or by torch.nn.init's xavier_normal,
     kaiming_normal (fan in) or orthogonal"""
@@ -131,13 +136,25 @@ class NetworkConfig:
         """How often a generator halves the sides of an image: they must be multiples of 2 to this power."""
         return 2 if self.blocks else int(self.generator.removeprefix("unet_")).bit_length() - 1
 
+    @property
+    def smallest_side(self) -> int:
+        """The side in pixels of the smallest image that a discriminator gives a score."""
+        return 3 * 2**self.n_layers if self.discriminator == "n_layers" else SMALLEST_SIDE
+
     def __post_init__(self) -> None:
         _require_choice("generator", self.generator, Generator)
+        _require_choice("discriminator", self.discriminator, Discriminator)
         _require_choice("norm", self.norm, Norm)
+        _require(self.n_layers >= 1, f"n_layers must be positive, got {self.n_layers}")
         _require(
-            not self.blocks or (self.norm == "instance" and not self.dropout),
-            f"norm {self.norm} and dropout are options of a U-Net, not of {self.generator}: "
-            "with --generator unet_256 or unet_128",
+            self.discriminator == "n_layers" or self.n_layers == 3,
+            f"n_layers {self.n_layers} is of discriminator n_layers, not of {self.discriminator}: "
+            "with --discriminator n_layers",
+        )
+        _require(
+            not self.checkpoint_blocks or (self.norm != "batch" and not self.dropout),
+            "checkpoint_blocks computes residual blocks twice, and batch norm would count their statistics twice, "
+            "dropout draw twice: leave it out",
         )
         _require(
             bool(self.blocks) or not self.checkpoint_blocks,
@@ -414,9 +431,19 @@ class Config:
             f"{2**self.networks.halvings}; use one of {', '.join(CROPPING)}",
         )
         _require(
-            self.networks.norm == "instance" or self.optimizer.accumulate == 1,
+            self.networks.norm != "batch" or self.optimizer.accumulate == 1,
             "batch norm takes the statistics of all that is computed at once, and accumulate computes a batch in "
             "parts: use norm instance, or accumulate 1",
+        )
+        _require(
+            self.networks.smallest_side <= SMALLEST_SIDE or self.data.preprocess in CROPPING,
+            f"a discriminator of {self.networks.n_layers} layers needs images of {self.networks.smallest_side} pixels "
+            f"each way: preprocess {self.data.preprocess!r} does not promise that; use one of {', '.join(CROPPING)}",
+        )
+        _require(
+            self.data.crop_size >= self.networks.smallest_side or self.data.preprocess not in CROPPING,
+            f"crop_size must be at least {self.networks.smallest_side} for a discriminator of {self.networks.n_layers} "
+            f"layers, got {self.data.crop_size}",
         )
         _require(
             self.data.crop_size % 2**self.networks.halvings == 0,
@@ -487,7 +514,7 @@ def as_published(start: Config, method: MethodName, generator: Generator | None 
 
     pix2pix has a U-Net, of 256x256 or of 128x128 as the crop allows, with dropout, batch norm in generators and
     discriminators, and the cross entropy (Isola et al. 2017, section 3.3, and the authors' code). `generator` is the
-    one that the user asked for.
+    one that the user asked for, which has dropout and batch norm then.
     """
     config = of_method(start, method)
     if method == start.loss.method or "pix2pix" not in (method, start.loss.method):
@@ -496,10 +523,10 @@ def as_published(start: Config, method: MethodName, generator: Generator | None 
     config = replace(config, loss=replace(config.loss, gan_loss=gan_loss))
     fitting: dict[int, Generator] = {256: "unet_256", 128: "unet_128"}
     own = generator or next((name for side, name in fitting.items() if config.data.crop_size % side == 0), None)
-    if method != "pix2pix" or own is None or not own.startswith("unet_"):
+    if method != "pix2pix":
         return config
-    unet = replace(config.networks, generator=own, norm="batch", dropout=True, checkpoint_blocks=False)
-    return replace(config, networks=unet)
+    networks = replace(config.networks, norm="batch", dropout=True, checkpoint_blocks=False)
+    return replace(config, networks=replace(networks, generator=own or networks.generator))
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class CycleGan(Method):
     def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
         targets = source.targets.to(source.dtype) if self.identity_weight(direction.suffix) else None
         fake, identity = translate_with_identity(
-            forward[direction.there], source.low, targets, together=self.config.networks.norm == "instance"
+            forward[direction.there], source.low, targets, together=self.config.networks.norm != "batch"
         )
         return Translated(fake, fake, identity)
 

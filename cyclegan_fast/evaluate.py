@@ -39,6 +39,12 @@ class What:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    network: str | None = None
+    """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
+    name says the direction"""
+    running_statistics: bool = False
+    """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
+    each image's own, as it does without"""
     out: Path | None = None
     """folder for the results; by default evaluation/ in the run's folder, or beside the weights"""
 
@@ -95,6 +101,7 @@ class Subject:
 
         from cyclegan_fast.device import choose_device, working_dtype
         from cyclegan_fast.domains import open_test_sets
+        from cyclegan_fast.norms import use_running_statistics
         from cyclegan_fast.trained import load_translators
 
         self.what = what
@@ -104,13 +111,15 @@ class Subject:
         self.dtype, remark = working_dtype(self.device, what.amp, "auto")
         self.notes += [remark] if remark else []
         directions: tuple[Direction, ...] = ("a2b", "b2a")
-        loaded = load_translators(self.path, directions, self.notes)
-        _, self.config, self.file = loaded[0]
+        loaded = load_translators(self.path, directions, self.notes, what.network)
+        _, self.config, self.file, _ = loaded[0]
         self.generators: dict[Direction, nn.Module] = {}
-        # Bare weights are one generator, of which only the user knows what it translates.
-        for direction, (network, _, _) in zip(directions if self.config else (what.direction,), loaded, strict=True):
+        for network, _, _, direction in loaded:
+            if what.running_statistics:
+                use_running_statistics(network, str(self.path))
             placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
-            self.generators[direction] = placed.eval().requires_grad_(False)
+            # Of one generator's bare weights only the user knows what they translate.
+            self.generators[direction or what.direction] = placed.eval().requires_grad_(False)
         multiple = loaded[0].network.multiple
         assert isinstance(multiple, int)
         self.size = checked_size(what.size, self.config, self.path, multiple)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast.config import Config
 from cyclegan_fast.distributed import Ranks
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.networks import PatchDiscriminator, PixelDiscriminator, ResnetGenerator
 from cyclegan_fast.translator import Direction as Way
 from cyclegan_fast.unet import UnetGenerator
 from kernels import Impl
@@ -145,6 +145,8 @@ class Method(ABC):
             return ResnetGenerator(
                 width=networks.ngf,
                 blocks=networks.blocks,
+                norm=networks.norm,
+                dropout=networks.dropout,
                 impl=networks.impl,
                 checkpoint_blocks=networks.checkpoint_blocks,
             )
@@ -157,9 +159,11 @@ class Method(ABC):
         )
 
     def new_discriminator(self, channels: int = 3) -> nn.Module:
-        networks = self.config.networks
+        networks, impl = self.config.networks, self.discriminator_impl
+        if networks.discriminator == "pixel":
+            return PixelDiscriminator(width=networks.ndf, channels=channels, norm=networks.norm, impl=impl)
         return PatchDiscriminator(
-            width=networks.ndf, channels=channels, norm=networks.norm, impl=self.discriminator_impl
+            width=networks.ndf, channels=channels, n_layers=networks.n_layers, norm=networks.norm, impl=impl
         )
 
     @property

@@ -27,6 +27,7 @@ from cyclegan_fast.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.losses import discriminator_loss, gradient_penalty
 from cyclegan_fast.method import DIRECTIONS, Direction, Judgement, Losses, Network, Source, Translated
 from cyclegan_fast.model import Model, average_of
+from cyclegan_fast.norms import share_statistics
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -128,7 +129,7 @@ class TrainingStep:
         # Where the translations of all parts wait for the discriminators, only their inputs do: each is made once more
         # in its backward pass (Chen et al. 2016, arXiv 1604.06174).
         waits = self.method.discriminators_first and config.optimizer.accumulate > 1
-        self._forward_of_parts = (
+        self._forward_of_parts: dict[str, Network] = (
             {
                 name: partial(checkpoint, network, use_reentrant=False, preserve_rng_state=config.networks.dropout)
                 for name, network in self.forward.items()
@@ -160,12 +161,18 @@ class TrainingStep:
         self._pool_of_threads = self._threads_of_directions()
 
     def _working_networks(self) -> dict[str, nn.Module]:
-        """The networks that are differentiated: the model's own, or copies in the working precision."""
+        """The networks that are differentiated: the model's own, or copies in the working precision.
+
+        Copies gather the running statistics of batch norms in the model's own.
+        """
         names = (*self.method.generators, *self.method.discriminators)
         networks = {name: self.model.get_submodule(name) for name in names}
         if not self.has_copies:
             return networks
-        return {name: copy.deepcopy(network).to(self.dtype) for name, network in networks.items()}
+        copies = {name: copy.deepcopy(network).to(self.dtype) for name, network in networks.items()}
+        for name, network in networks.items():
+            share_statistics(copies[name], network)
+        return copies
 
     def _descent(self, names: tuple[str, ...]) -> Descent:
         return Descent(
@@ -188,6 +195,7 @@ class TrainingStep:
             or self.config.data.crop_size > LARGEST_SIDE_IN_THREADS
             or self.config.run.compile
             or self.config.networks.dropout  # its draws would depend on which thread comes first
+            or self.config.networks.norm == "batch"  # so would its running statistics
             or self.generators.scaler.is_enabled()  # so would its scale, which is made at first use
         ):
             return None
@@ -365,7 +373,7 @@ class TrainingStep:
         name, real, fake = judgement.name, judgement.real, judgement.fake
         network, gan_loss = self.method.judge(self.forward, name), self.config.loss.gan_loss
         with self.phase("D"):
-            # Batch norm would mix the statistics of real and generated images.
+            # Real and generated images have statistics of their own in a batch norm.
             if real.shape[1:] == fake.shape[1:] and self.config.networks.norm != "batch":
                 scores = network(torch.cat([real, fake]))
                 real_score, fake_score = scores[: len(real)], scores[len(real) :]
@@ -395,9 +403,13 @@ class TrainingStep:
     @torch.no_grad()
     def _update_moving_averages(self) -> None:
         for name in self.method.generators:
-            averages: list[Tensor] = list(self.model.get_submodule(average_of(name)).parameters())
-            newest: list[Tensor] = list(self.model.get_submodule(name).parameters())
+            average, network = self.model.get_submodule(average_of(name)), self.model.get_submodule(name)
+            averages: list[Tensor] = list(average.parameters())
+            newest: list[Tensor] = list(network.parameters())
             torch._foreach_lerp_(averages, newest, [self.average_weight] * len(newest))
+            # Running statistics are averages already; PyTorch's AveragedModel keeps the newest ones, too.
+            for kept, statistics in zip(average.buffers(), network.buffers(), strict=True):
+                kept.copy_(statistics)
 
     @contextmanager
     def capturable(self) -> Iterator[None]:
@@ -426,10 +438,12 @@ class TrainingStep:
         found: dict[str, list[Tensor]] = {}
         for name, network in self.networks.items():
             found[f"weights of {name}"] = list(self.originals[name])
-            found[f"statistics of {name}"] = list(network.buffers())
+            found |= _statistics(name, network)
         if self.config.optimizer.ema:
             for name in self.method.generators:
-                found[f"averages of {name}"] = list(self.model.get_submodule(average_of(name)).parameters())
+                average = self.model.get_submodule(average_of(name))
+                found[f"averages of {name}"] = list(average.parameters())
+                found |= _statistics(average_of(name), average)
         for descent, whose in ((self.generators, "generators"), (self.discriminators, "discriminators")):
             found |= {f"{what} of the {whose}": tensors for what, tensors in descent.written().items()}
         if self.has_stacked_pools:
@@ -477,3 +491,12 @@ class TrainingStep:
         self.tensor_random.set_state(state["penalty_random"])
         self.pool_A.load_state_dict(state["pool_A"], self.device)
         self.pool_B.load_state_dict(state["pool_B"], self.device)
+
+
+def _statistics(name: str, network: nn.Module) -> dict[str, list[Tensor]]:
+    """A network's running statistics, and how many batches they are of: beside these numbers those would not count."""
+    buffers = list(network.buffers())
+    return {
+        f"statistics of {name}": [buffer for buffer in buffers if buffer.is_floating_point()],
+        f"batches counted by {name}": [buffer for buffer in buffers if not buffer.is_floating_point()],
+    }

@@ -93,7 +93,14 @@ class Training:
         chosen = remark_on_choice(config.run.device, device)
         remarks = [*run.warnings, *data.warnings, *(said for said in (chosen, remark) if said), *self._prepare_method()]
         if ranks.count > 1 and config.networks.norm == "batch":
-            remarks.append("batch norm takes the statistics of each process's own images")
+            remarks.append(
+                "batch norm takes the statistics of each process's own images; the running ones that are kept are "
+                "those of the first process"
+            )
+        if config.networks.norm != "instance" and config.loss.method != "cogan":
+            remarks.append(
+                f"norm {config.networks.norm} runs on PyTorch's own operators: the fused ones are instance norm's"
+            )
         if ranks.is_first:
             self._announce(remarks)
         self.engine = Engine(self.step, config, self._tell)

@@ -1,6 +1,6 @@
 """Trained networks to translate with, from the files that hold them: runs, their checkpoints, and bare weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,46 +9,61 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast import checkpoint
-from cyclegan_fast.config import Norm, from_dict
+from cyclegan_fast.config import from_dict
 from cyclegan_fast.cyclegan import CycleGan
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.method import GENERATOR_OF, Method
 from cyclegan_fast.methods import METHODS
 from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.original_names import StateDict, count, from_original, is_original, is_unet
+from cyclegan_fast.original_names import (
+    StateDict,
+    count,
+    from_original,
+    is_discriminator,
+    is_original,
+    is_unet,
+    layout_of_original,
+    norm_of,
+)
 from cyclegan_fast.translator import Direction
 from cyclegan_fast.unet import LEAST_HALVINGS, AnyGenerator, UnetGenerator
+from cyclegan_fast.wrapped_weights import chosen, direction_of, networks_in
 
 
-def generator_from(state: StateDict, origin: str) -> AnyGenerator:
+def generator_from(state: StateDict, origin: str, names: Mapping[str, str] | None = None) -> AnyGenerator:
     """The ResNet or U-Net generator of the width, depth and norm that `state`, in our names, has.
 
-    A U-Net has no dropout, which is for training. Raises UserError where it is no generator.
+    It has no dropout, which is for training. Raises UserError where it is no generator; `names` are what the file calls
+    the keys.
     """
-    strangers = [str(key) for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
-    if strangers:
-        raise UserError(f"{origin} holds no generator: {', '.join(strangers[:4])} is no weight")
     first = "down.0.weight" if is_unet(state) else "stem.weight"
     if first not in state or state[first].dim() != 4 or not len(state[first]):
-        keys = ", ".join(sorted(state)[:4]) or "none"
-        raise UserError(f"{origin} holds no generator: no {first} of a convolution among its keys ({keys})")
-    width = state[first].size(0)
+        raise UserError(_no_generator(state, origin, (names or {}).get(first, first)))
+    width, norm = state[first].size(0), norm_of(state)
     network: AnyGenerator
     if is_unet(state):
-        norm: Norm = "batch" if count(state, "up_norms") else "instance"
         network = UnetGenerator(width=width, halvings=max(LEAST_HALVINGS, count(state, "down")), norm=norm)
     else:
-        network = ResnetGenerator(width=width, blocks=max(1, count(state, "blocks")))
-    checkpoint.load_weights(network, state, origin)
+        network = ResnetGenerator(width=width, blocks=max(1, count(state, "blocks")), norm=norm)
+    checkpoint.load_weights(network, state, origin, names)
     return network
 
 
+def _no_generator(content: dict[str, Any], origin: str, first: str = "stem.weight") -> str:
+    keys = ", ".join(sorted(map(str, content))[:4]) or "none"
+    return f"{origin} holds no generator: no {first} of a convolution among its keys ({keys})"
+
+
 class LoadedGenerator(NamedTuple):
-    """A trained generator, its run's configuration (empty for bare weights), and the file that it was read from."""
+    """A trained generator, its run's configuration (empty for bare weights), and the file that it was read from.
+
+    `direction` is what it translates, None for bare weights that do not say so.
+    """
 
     network: AnyGenerator
     config: dict[str, Any]
     file: Path
+    direction: Direction | None
 
 
 class LoadedTranslator(NamedTuple):
@@ -57,57 +72,112 @@ class LoadedTranslator(NamedTuple):
     network: nn.Module
     config: dict[str, Any]
     file: Path
+    direction: Direction | None
 
 
-def load_generator(path: Path, direction: Direction, warnings: list[str]) -> LoadedGenerator:
-    """One generator to translate with, "a2b" or "b2a"; bare weights have only one and ignore this. See below."""
-    return load_generators(path, (direction,), warnings)[0]
+def load_generator(path: Path, direction: Direction, warnings: list[str], name: str | None = None) -> LoadedGenerator:
+    """One generator to translate with, "a2b" or "b2a"; bare weights with only one ignore this. See below."""
+    return load_generators(path, (direction,), warnings, name)[0]
 
 
-def load_generators(path: Path, directions: Sequence[Direction], warnings: list[str]) -> list[LoadedGenerator]:
+def load_generators(
+    path: Path, directions: Sequence[Direction], warnings: list[str], name: str | None = None
+) -> list[LoadedGenerator]:
     """Trained generators to translate with, from a file that is read once.
 
     Args:
         path: a run's folder, a checkpoint of one, or a generator of the original implementation
-            (`latest_net_G.pth`, `latest_net_G_A.pth`), as .pth or .safetensors.
-        directions: "a2b" or "b2a", or both: a generator for each. Bare weights give their one, and ignore these.
-        warnings: damaged checkpoints of a run that were passed over are appended.
+            (`latest_net_G.pth`, `latest_net_G_A.pth`), as .pth or .safetensors, however wrapped or nested.
+        directions: "a2b" or "b2a", or both: a generator for each. Bare weights with only one give it, and ignore these.
+        warnings: damaged checkpoints of a run that were passed over, and choices that were made, are appended.
+        name: of the network to use, of bare weights that hold several generators.
 
     Raises UserError for what is no such file, and for a run of a CoGAN, which has no generator that takes an image.
     """
-    return _generators(path, *_read(path, warnings), directions)
+    return _generators(path, *_read(path, warnings), directions, warnings, name)
 
 
 def _generators(
-    path: Path, file: Path, content: dict[str, Any], directions: Sequence[Direction]
+    path: Path,
+    file: Path,
+    content: dict[str, Any],
+    directions: Sequence[Direction],
+    warnings: list[str],
+    name: str | None,
 ) -> list[LoadedGenerator]:
-    if _is_run(content):
-        if _method(content).searches:
+    if not _is_run(content):
+        return _bare_generators(path, file, content, directions, warnings, name)
+    if name is not None:
+        raise UserError(f"--network is for weights of several networks in one file, and {path} is a run: --direction")
+    if _method(content).searches:
+        raise UserError(
+            f"{path} is a CoGAN, whose generators take a latent code: `python -m cyclegan_fast.evaluate` searches "
+            "for the code of each image, and nothing else can translate with it"
+        )
+    return [
+        LoadedGenerator(
+            generator_from(_generator_state(content["model"], GENERATOR_OF[direction]), str(path)),
+            content["config"],
+            file,
+            direction,
+        )
+        for direction in directions
+    ]
+
+
+def _bare_generators(
+    path: Path,
+    file: Path,
+    content: dict[str, Any],
+    directions: Sequence[Direction],
+    warnings: list[str],
+    name: str | None,
+) -> list[LoadedGenerator]:
+    """The one generator of a file of weights, or one for each direction of several."""
+    found = networks_in(content)
+    generators = {named: state for named, state in found.items() if not is_discriminator(state)}
+    if not generators:
+        if found:
             raise UserError(
-                f"{path} is a CoGAN, whose generators take a latent code: `python -m cyclegan_fast.evaluate` searches "
-                "for the code of each image, and nothing else can translate with it"
+                f"{path} holds no generator but a discriminator, which translates nothing: give a generator's file, "
+                "such as latest_net_G_A.pth"
             )
-        states = [_generator_state(content["model"], GENERATOR_OF[direction]) for direction in directions]
-        return [LoadedGenerator(generator_from(state, str(path)), content["config"], file) for state in states]
+        raise UserError(_no_generator(content, str(path)))
+    names = [chosen([*generators], direction, name, str(path), warnings) for direction in directions]
+    if len({*names}) == 1 and (name is not None or len(generators) == 1 or direction_of(names[0]) is None):
+        return [LoadedGenerator(bare_generator(generators[names[0]], str(path)), {}, file, None)]
+    return [
+        LoadedGenerator(bare_generator(generators[named], str(path)), {}, file, direction)
+        for named, direction in zip(names, directions, strict=True)
+    ]
+
+
+def bare_generator(state: dict[str, Any], origin: str) -> AnyGenerator:
+    """The generator of a state dict in the original's names or ours. Raises UserError naming what does not fit."""
+    if not is_original(state):
+        return generator_from(state, origin)
     try:
-        state = from_original(content) if is_original(content) else content
+        layout, translated = layout_of_original(state), from_original(state)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return [LoadedGenerator(generator_from(state, str(path)), {}, file)]
+        raise UserError(f"{origin}: {error}") from error
+    return generator_from(translated, origin, {**layout.keys, **layout.statistics()})
 
 
-def load_translators(path: Path, directions: Sequence[Direction], warnings: list[str]) -> list[LoadedTranslator]:
+def load_translators(
+    path: Path, directions: Sequence[Direction], warnings: list[str], name: str | None = None
+) -> list[LoadedTranslator]:
     """`load_generators` for every method, CoGAN's search among them."""
     file, content = _read(path, warnings)
     if not _is_run(content) or not _method(content).searches:
-        return [LoadedTranslator(*loaded) for loaded in _generators(path, file, content, directions)]
+        loaded = _generators(path, file, content, directions, warnings, name)
+        return [LoadedTranslator(*generator) for generator in loaded]
     config = from_dict(content["config"], str(path))
     method = _method(content)(replace(config, networks=replace(config.networks, impl="auto")))
     with torch.random.fork_rng(devices=[]):  # their initial weights are of no use
         networks = {name: network for name, network in method.networks().items() if name in method.generators}
     for name, network in networks.items():
         checkpoint.load_weights(network, _generator_state(content["model"], name), str(path))
-    return [LoadedTranslator(method.translator(networks, way), content["config"], file) for way in directions]
+    return [LoadedTranslator(method.translator(networks, way), content["config"], file, way) for way in directions]
 
 
 def _read(path: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]]:
@@ -120,8 +190,11 @@ def _read(path: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]]:
 
 
 def _is_run(content: dict[str, Any]) -> bool:
-    """Whether a file is a checkpoint of a run, and not bare weights."""
-    return isinstance(content.get("model"), dict) and isinstance(content.get("config"), dict)
+    """Whether a file is a checkpoint of a run, with its networks by name in one state dict, and not bare weights."""
+    model = content.get("model")
+    if not isinstance(model, dict) or not isinstance(content.get("config"), dict):
+        return False
+    return all(isinstance(value, Tensor) for value in model.values()) and "" not in networks_in(model)
 
 
 def _method(content: dict[str, Any]) -> type[Method]:

@@ -248,6 +248,12 @@ class CommandLine:
     at their own size unless --size is given"""
     scratch: Path | None = None
     """folder for the scratch files of --tile, on a disk; by default the system's for temporary files"""
+    network: str | None = None
+    """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
+    name says the direction"""
+    running_statistics: bool = False
+    """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
+    each image's own, as it does without"""
 
     def size_of(self, config: dict[str, Any], origin: Path, multiple: int) -> int | None:
         """Side of the square that images are resized to, or None for their own; `config` is that of the run."""
@@ -299,16 +305,19 @@ def translate(command: CommandLine) -> int:
     checkpoint = command.checkpoint or newest_run(RUNS)
 
     from cyclegan_fast.device import choose_device, describe, working_dtype
+    from cyclegan_fast.norms import use_running_statistics
     from cyclegan_fast.trained import load_generator
     from cyclegan_fast.trouble import told_of_translation
 
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")
     warnings: list[str] = []
-    network, config, _ = load_generator(checkpoint, command.direction, warnings)
+    network, config, _, direction = load_generator(checkpoint, command.direction, warnings, command.network)
+    if command.running_statistics:
+        use_running_statistics(network, str(checkpoint))
     size = command.size_of(config, checkpoint, network.multiple)
     print(
-        f"{_count(len(jobs))} through {checkpoint} ({command.direction if config else 'bare weights'}) "
+        f"{_count(len(jobs))} through {checkpoint} ({direction or 'bare weights'}) "
         f"at {f'{size}x{size}' if size else 'their own size'}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
     )
     for line in [*warnings, *([remark] if remark else [])]:
@@ -321,6 +330,11 @@ def translate(command: CommandLine) -> int:
         if not isinstance(network, ResnetGenerator):
             raise UserError(
                 f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out"
+            )
+        if network.norm != "instance":
+            raise UserError(
+                f"--tile goes through generators with instance norm only, and {checkpoint} has "
+                f"{'no' if network.norm == 'none' else network.norm} norm: leave --tile out"
             )
         translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
     else:

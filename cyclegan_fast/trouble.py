@@ -91,11 +91,11 @@ def _lack_of_memory(error: RuntimeError, config: Config, device: torch.device) -
 def _flags_for_the_same_run(config: Config, device: torch.device) -> list[str]:
     """What lowers the memory of a step, changes results by rounding at the most, and is not given yet."""
     networks, flags = config.networks, []
-    if networks.blocks and not networks.checkpoint_blocks:
+    if networks.blocks and not networks.checkpoint_blocks and networks.norm != "batch" and not networks.dropout:
         flags.append("--checkpoint-blocks")
     batch, parts = config.data.batch_size, config.optimizer.accumulate
     more_parts = next((n for n in range(parts + 1, batch + 1) if batch % n == 0), None)
-    if more_parts and networks.norm == "instance":
+    if more_parts and networks.norm != "batch":
         flags.append(f"--accumulate {more_parts}")
     if config.run.cuda_graph != "off" and reason_against_a_graph(config, device) is None:
         flags.append("--cuda-graph off (a graph keeps its memory to itself)")

@@ -1,15 +1,14 @@
 """The U-Net generator of pix2pix (Isola et al. 2017, arXiv 1611.07004, section 3.2.1 and appendix 6.1.1)."""
 
 from itertools import pairwise
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config import Norm
-from cyclegan_fast.networks import NormalisedConv2d, NormalisedConvTranspose2d, ResnetGenerator, initialise
-from cyclegan_fast.norms import SLOPE, norm_of
+from cyclegan_fast.networks import ResnetGenerator, check_norm, convolution_before, doubling_before, initialise
+from cyclegan_fast.norms import SLOPE, new_norm
 from kernels import Impl
 
 LEAST_HALVINGS = 5
@@ -26,9 +25,9 @@ class UnetGenerator(nn.Module):
     Args:
         width: channels of the first convolution (`ngf` in the original), 64 in the paper; at most 8 times as many.
         halvings: 8 are the original's unet_256, 7 its unet_128.
-        norm: "instance", or "batch" as in the paper, see `norms.BatchNorm`. Convolutions own biases as the original's
-            do: all with instance norm, of which those in front of a norm are never added; the last one alone with batch
-            norm.
+        norm: "instance", "batch" as in the paper, see `norms.BatchNorm`, or "none". Convolutions own biases as the
+            original's do: all with instance norm, of which those in front of a norm are never added; the last one alone
+            otherwise.
         dropout: drop half of what each of the `halvings - 5` blocks between the innermost and the four outer ones gives
             upwards, while training only: the noise of section 3.1, which the paper keeps for its translations, too.
         impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
@@ -48,8 +47,7 @@ class UnetGenerator(nn.Module):
             raise ValueError(f"width must be positive, got {width}")
         if halvings < LEAST_HALVINGS:
             raise ValueError(f"halvings must be at least {LEAST_HALVINGS}, got {halvings}")
-        if norm not in get_args(Norm):
-            raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
+        check_norm(norm)
         self.impl: Impl = impl
         self.width = width
         self.halvings = halvings
@@ -63,20 +61,20 @@ class UnetGenerator(nn.Module):
         self.down = nn.ModuleList(
             [
                 nn.Conv2d(3, width, 4, stride=2, padding=1, bias=biased),
-                *(_in_front_of_a_norm(norm, *sides) for sides in pairwise(channels[:-1])),
+                *(convolution_before(norm, *sides, 4, stride=2, padding=1) for sides in pairwise(channels[:-1])),
                 nn.Conv2d(channels[-2], channels[-1], 4, stride=2, padding=1, bias=biased),
             ]
         )
-        self.down_norms = nn.ModuleList(norm_of(norm, outputs) for outputs in channels[1:-1])
+        self.down_norms = nn.ModuleList(new_norm(norm, outputs) for outputs in channels[1:-1])
         # Each but the innermost reads the result of the one below it and the skip connection beside it.
         self.up = nn.ModuleList(
             [
-                _up_in_front_of_a_norm(norm, channels[-1], channels[-2]),
-                *(_up_in_front_of_a_norm(norm, inputs * 2, outputs) for inputs, outputs in pairwise(channels[-2::-1])),
+                doubling_before(norm, channels[-1], channels[-2], 4),
+                *(doubling_before(norm, inputs * 2, outputs, 4) for inputs, outputs in pairwise(channels[-2::-1])),
                 nn.ConvTranspose2d(width * 2, 3, 4, stride=2, padding=1),
             ]
         )
-        self.up_norms = nn.ModuleList(norm_of(norm, outputs) for outputs in channels[-2::-1])
+        self.up_norms = nn.ModuleList(new_norm(norm, outputs) for outputs in channels[-2::-1])
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -91,11 +89,11 @@ class UnetGenerator(nn.Module):
         first, *middle, innermost = self.down
         skips = [F.leaky_relu(first(image), SLOPE)]
         for convolution, norm in zip(middle, self.down_norms, strict=True):
-            skips.append(norm(convolution(skips[-1]), "leaky_relu", self.impl))
+            skips.append(norm(convolution(skips[-1]), activation="leaky_relu", impl=self.impl))
         x = F.relu(innermost(skips[-1]))
         *doublings, last = self.up
         for index, (convolution, norm) in enumerate(zip(doublings, self.up_norms, strict=True)):
-            x = norm(convolution(x), "relu", self.impl)
+            x = norm(convolution(x), activation="relu", impl=self.impl)
             if self.dropout and 1 <= index <= self.halvings - LEAST_HALVINGS:
                 x = F.dropout(x, 0.5, self.training)
             x = torch.cat([F.relu(skips.pop()), x], 1)
@@ -103,17 +101,3 @@ class UnetGenerator(nn.Module):
 
 
 AnyGenerator = ResnetGenerator | UnetGenerator
-
-
-def _in_front_of_a_norm(norm: Norm, inputs: int, outputs: int) -> nn.Module:
-    """Halves both sides."""
-    if norm == "batch":
-        return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
-    return NormalisedConv2d(inputs, outputs, 4, stride=2, padding=1)
-
-
-def _up_in_front_of_a_norm(norm: Norm, inputs: int, outputs: int) -> nn.Module:
-    """Doubles both sides."""
-    if norm == "batch":
-        return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
-    return NormalisedConvTranspose2d(inputs, outputs, 4)

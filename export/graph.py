@@ -99,12 +99,13 @@ def finished(graph: onnx.GraphProto, opset: int, metadata: dict[str, str] | None
 def with_weights(model: ModelProto, weights: dict[str, npt.NDArray[Any]]) -> ModelProto:
     """A copy of a model whose weights are those of that name; constants that are no weights stay.
 
-    Of `weights` only biases in front of a norm are not in the graph, which has none there.
+    Of `weights` only biases in front of a norm, which has none there, and running statistics may be missing there.
     """
     result = ModelProto()
     result.CopyFrom(model)
     missing = weights.keys() - {tensor.name for tensor in result.graph.initializer}
-    if any(name == "head.bias" or not name.endswith(".bias") for name in missing):
+    unused = (".bias", ".running_mean", ".running_var", ".num_batches_tracked")
+    if any(name == "head.bias" or not name.endswith(unused) for name in missing):
         raise AssertionError(f"the traced graph lacks {', '.join(sorted(missing))}")
     for tensor in result.graph.initializer:
         if tensor.name in weights:

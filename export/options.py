@@ -33,6 +33,12 @@ class ExportOptions:
     """a run's folder or .pt file, latest_net_G.pth of the original, or .safetensors; by default the newest of runs/"""
     direction: Directions = "both"
     """a2b makes images like those of trainA into those of trainB, b2a the reverse; bare weights know one way only"""
+    network: str | None = None
+    """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
+    name says the direction"""
+    running_statistics: bool = False
+    """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
+    each image's own, as it does without"""
     precision: Precision = "float16"
     """of convolutions; instance norms, sums and tanh are computed in float32 in any case"""
     calibration: Path | None = None
@@ -53,4 +59,5 @@ class ExportOptions:
 
     def name_of(self, source: Source) -> str:
         """What a generator's files are called, without the ending."""
-        return f"{source.name}-{self.precision}{'-uint8' if self.uint8_io else ''}"
+        statistics = "-running-statistics" if self.running_statistics else ""
+        return f"{source.name}{statistics}-{self.precision}{'-uint8' if self.uint8_io else ''}"

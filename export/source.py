@@ -33,46 +33,59 @@ class Source:
     config: dict[str, Any]
 
 
-def load_sources(checkpoint: Path | None, directions: Directions, warnings: list[str]) -> list[Source]:
+def load_sources(
+    checkpoint: Path | None,
+    directions: Directions,
+    warnings: list[str],
+    name: str | None = None,
+    *,
+    running_statistics: bool = False,
+) -> list[Source]:
     """The generators of a run in each direction asked for, or the one of a bare weights file.
 
     Args:
         checkpoint: as for `cyclegan_fast.trained.load_generators`; None is the newest run under runs/.
         directions: bare weights have only one, and "both" means that one.
         warnings: damaged checkpoints that were passed over are appended.
+        name: see `load_generators`.
+        running_statistics: see `cyclegan_fast.norms.use_running_statistics`.
 
     Raises UserError where there is none, where it is no ResNet generator, and for weights that are not finite.
     """
     from cyclegan_fast.networks import ResnetGenerator
+    from cyclegan_fast.norms import use_running_statistics
     from cyclegan_fast.trained import load_generators
 
     path = checkpoint or newest_run(RUNS)
     sources: list[Source] = []
     ways: tuple[Direction, ...] = ("a2b", "b2a") if directions == "both" else (directions,)
-    # Bare weights are one generator, whatever was asked for.
-    for direction, (network, config, file) in zip(ways, load_generators(path, ways, warnings), strict=False):
+    for network, config, file, direction in load_generators(path, ways, warnings, name):
         if not isinstance(network, ResnetGenerator):
             raise UserError(f"{file} holds a U-Net, and only ResNet generators can be exported: translate with PyTorch")
-        for name, weight in network.named_parameters():
+        if running_statistics:
+            use_running_statistics(network, str(file))
+        for key, weight in network.state_dict().items():
             if not weight.isfinite().all():
-                raise UserError(
-                    f"{file}: {name} is not finite, the training has diverged: export an earlier checkpoint"
-                )
+                raise UserError(f"{file}: {key} is not finite, the training has diverged: export an earlier checkpoint")
         stem = path.resolve().name if path.is_dir() else path.stem
         if not config:
-            way, name = "one way", stem
+            way = direction or "one way"
+            called = f"{stem}-{direction}" if direction else stem
         else:
             # A run's own files are all called last.pt: the run's folder tells them apart.
             run = path.resolve().parents[1].name if path.is_file() and path.parent.name == "checkpoints" else stem
-            way, name = direction, f"{run}-{direction}"
+            assert direction is not None
+            way, called = direction, f"{run}-{direction}"
         size = trained_size(config, path)
-        sources.append(Source(network.eval(), file, name, way, size, sha256_of(file), config))
+        sources.append(Source(network.eval(), file, called, way, size, sha256_of(file), config))
     return sources
 
 
 def check_layers(network: "ResnetGenerator", keep: Collection[str]) -> None:
     """Raises UserError for a name to keep in float16 that is no layer's, and where no other layer would be left."""
-    names = [name for name, module in network.named_modules() if hasattr(module, "weight")]
+    from torch import nn
+
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
     unknown = sorted(set(keep) - set(names))
     if unknown:
         raise UserError(f"--keep-float16: no layer is called {', '.join(unknown)}; there are {', '.join(names)}")

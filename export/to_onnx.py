@@ -25,6 +25,7 @@ from export.source import check_layers, load_sources
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from cyclegan_fast.config import Norm
     from cyclegan_fast.networks import ResnetGenerator
     from cyclegan_fast.pixels import Pixels
     from export.pictures import Pictures
@@ -103,23 +104,32 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
 
     Nodes and tensors are called by the layers that they come from, such as `blocks.3.conv1` and `blocks.3.conv1.norm`.
     """
+    from cyclegan_fast.norms import uses_running_statistics
+    from export.folding import folded
     from export.graph import with_weights
 
-    traced = _traced(network.stem.out_channels, len(network.blocks))
+    is_folded = uses_running_statistics(network)
+    if is_folded:
+        network = folded(network)
+    traced = _traced(network.stem.out_channels, len(network.blocks), network.norm, is_folded)
     return with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
 
 
 @lru_cache(maxsize=1)  # both directions of a run have one graph, and tracing takes longer than all the rest
-def _traced(width: int, blocks: int) -> "ModelProto":
-    """The graph of a generator of that width and depth, with weights of no meaning."""
+def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelProto":
+    """The graph of a generator of that width, depth and norm, with weights of no meaning."""
     import torch
 
     from cyclegan_fast.networks import ResnetGenerator
+    from export.folding import without_norms
     from export.graph import tidy
 
     rows, columns = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
-    network = ResnetGenerator(width=width, blocks=blocks).eval()
-    torch.nn.init.ones_(network.get_parameter("head.bias"))  # the exporter leaves out a bias that is zero
+    network = (
+        without_norms(width, blocks) if is_folded else ResnetGenerator(width=width, blocks=blocks, norm=norm).eval()
+    )
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)  # the exporter leaves out a bias that is zero, and joins what is alike
     with _quiet_exporter():
         program = torch.onnx.export(
             network,
@@ -173,7 +183,13 @@ def export(options: ExportOptions) -> int:
     from export.pictures import pictures_for
 
     remarks: list[str] = []
-    sources = load_sources(options.checkpoint, options.direction, remarks)
+    sources = load_sources(
+        options.checkpoint,
+        options.direction,
+        remarks,
+        options.network,
+        running_statistics=options.running_statistics,
+    )
     for remark in remarks:
         print(f"note: {remark}")
     for source in sources:

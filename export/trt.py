@@ -118,7 +118,13 @@ def export(command: CommandLine) -> int:
     from export.pictures import pictures_for
 
     remarks: list[str] = []
-    sources = load_sources(command.options.checkpoint, command.options.direction, remarks)
+    sources = load_sources(
+        command.options.checkpoint,
+        command.options.direction,
+        remarks,
+        command.options.network,
+        running_statistics=command.options.running_statistics,
+    )
     profiles = [command.shapes.profile(source.size) for source in sources]
     pictures = [pictures_for(command.options, source) for source in sources]
     for source in sources:

@@ -37,6 +37,12 @@ class CommandLine:
     """a file of export/trt.py, with its .json file beside it"""
     checkpoint: Path | None = None
     """what it was made from; by default the newest of runs/"""
+    network: str | None = None
+    """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
+    name says the direction"""
+    running_statistics: bool = False
+    """normalise by the running statistics of batch norms, as the original's test.py does with --eval; give
+    it where the file was exported with it"""
     size: int | None = None
     """of --onnx: side of the images that are compared, pixels; by default what the network was trained with"""
     images: Path | None = None
@@ -156,7 +162,9 @@ def verify(command: CommandLine) -> int:
     from export.pictures import of_domain, of_folder, photographs
 
     direction: Literal["a2b", "b2a"] = "b2a" if found.direction == "b2a" else "a2b"
-    (source,) = load_sources(command.checkpoint, direction, [])
+    (source,) = load_sources(
+        command.checkpoint, direction, [], command.network, running_statistics=command.running_statistics
+    )
     if source.sha256 != found.checkpoint_sha256:
         raise UserError(f"{file} was made from another checkpoint than {source.checkpoint}: give --checkpoint")
     if command.images is not None:

@@ -94,7 +94,7 @@ class Examination:
         dtype, _ = working_dtype(self.device, config.run.amp, "auto")
         fcn, kept, notes = FcnScore(self.network, self.labels), Kept(self.places), list[str]()
         generators: dict[Direction, nn.Module] = {}
-        for direction, (network, _, _) in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True):
+        for direction, (network, *_) in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True):
             placed = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
             generators[direction] = placed.eval().requires_grad_(False)
         evaluation.evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count, progress=False)

@@ -300,7 +300,7 @@ def test_the_first_images_in_the_order_of_their_names(folder: Path) -> None:
         np.testing.assert_array_equal(to_pixels(torch.from_numpy(real_B))[0], whole.images_B[index % 4])
     assert training.fingerprint != opened(folder).training.fingerprint
     embedded = open_data(DataConfig(load_size=36, crop_size=32, max_images=5), 0).training
-    assert (len(embedded.images_A), len(embedded.images_B)) == (5, 5)
+    assert len(embedded.images_A) == len(embedded.images_B) == 5
 
 
 def test_held_out_images_are_resized_to_the_crop_and_neither_cropped_nor_mirrored(folder: Path) -> None:

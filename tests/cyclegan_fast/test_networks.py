@@ -102,7 +102,7 @@ def test_each_score_sees_a_patch_of_70x70_pixels_and_the_next_one_lies_8_further
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The statistics of a norm see the whole plane: without them what is left is the geometry of the convolutions.
-    def activation_only(x: Tensor, *, activation: str, negative_slope: float, impl: str) -> Tensor:
+    def activation_only(x: Tensor, *, activation: str, negative_slope: float, **_: object) -> Tensor:
         return F.leaky_relu(x, negative_slope)
 
     monkeypatch.setattr(norms, "instance_norm", activation_only)

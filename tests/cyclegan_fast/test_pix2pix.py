@@ -51,14 +51,14 @@ class OneDirection:
     def train_D(self, target: Tensor) -> Tensor:
         loss = 0.5 * (self.judged(self.fake.detach(), 0.0) + self.judged(target, 1.0))
         self.of_D.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.of_D.step()
         return loss.detach()
 
     def train_G(self, target: Tensor) -> tuple[Tensor, Tensor]:
         losses = self.judged(self.fake, 1.0), 100 * self.l1(self.fake, target)
         self.of_G.zero_grad()
-        (losses[0] + losses[1]).backward()
+        torch.autograd.backward(losses[0] + losses[1])
         self.of_G.step()
         return losses[0].detach(), losses[1].detach()
 
@@ -124,11 +124,14 @@ def test_translations_are_made_again_where_the_parts_of_a_batch_wait(monkeypatch
     found = in_parts(A, B)
     # One image after the other, each in both directions: so the parts draw.
     torch.manual_seed(5)
-    made = {name: [] for name in ("G_A", "G_B")}  # type: dict[str, list[Tensor]]
+    made: dict[str, list[Tensor]] = {"G_A": [], "G_B": []}
     for index in range(2):
         for name, images in (("G_A", A), ("G_B", B)):
             made[name].append(whole.networks[name](images[index : index + 1]))
-    whole._forward_of_parts = {name: lambda images, name=name: torch.cat(made[name]) for name in made}  # type: ignore[misc]
+    whole._forward_of_parts = {
+        "G_A": lambda images: torch.cat(made["G_A"]),
+        "G_B": lambda images: torch.cat(made["G_B"]),
+    }
     expected = whole(A, B)
     for name, loss in expected.items():
         torch.testing.assert_close(found[name], loss, rtol=1e-9, atol=1e-12)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from cyclegan_fast import checkpoint, train
+from cyclegan_fast import checkpoint, settings, train
 from cyclegan_fast.config import OptimizerConfig, Policy
 from cyclegan_fast.distributed import ALONE
 from cyclegan_fast.schedule import Schedule, linear_factor
@@ -102,7 +102,7 @@ def test_a_run_that_is_interrupted_continues_with_the_same_rates_and_bits(
 
             patch.setattr(train.Training, "keep_records", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                train.train(*train.settings.parse(arguments))
+                train.train(*settings.parse(arguments))
             patch.undo()
         assert train.main(arguments) == 0
         lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
