@@ -25,6 +25,9 @@ from cyclegan_fast.config import (
 )
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.original_options import TRAIN, refuse_original_options
+
+PROGRAM = "python -m cyclegan_fast.train"
 
 
 def save(config: Config, path: Path) -> None:
@@ -58,9 +61,11 @@ class _CommandLine:
 def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     """The configuration that a command line asks for, and the name of what it started from.
 
-    Prints help or an error and raises SystemExit as argparse does; raises UserError for a bad file.
+    Prints help or an error and raises SystemExit as argparse does; raises UserError for a bad file, and for
+    options in the original's spelling.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    refuse_original_options(arguments, TRAIN, PROGRAM)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--task", choices=get_args(Task))
@@ -85,7 +90,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
             start, origin = as_published(start, chosen.method, chosen.generator), f"{chosen.method}-{origin}"
         command_line = tyro.cli(
             _CommandLine,
-            prog="python -m cyclegan_fast.train",
+            prog=PROGRAM,
             description=inspect.cleandoc(Config.__doc__ or ""),
             args=arguments,
             default=_CommandLine(settings=start, preset=preset, task=chosen.task, config=chosen.config),
