@@ -4,6 +4,7 @@ One table answers a command line in the original's spelling, makes the table "Co
 and is what the tests try.
 """
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -225,20 +226,17 @@ def refuse_original_options(arguments: Sequence[str], options: Iterable[Option],
         if option.value and not has_value and waiting:
             value = waiting.pop(0)
             given.append(value)
-        is_older = flag.removeprefix("--").replace("-", "_") != option.names[0]
-        if option.is_ours and not is_older and value not in option.values:
+        is_ours = option.is_ours and flag.removeprefix("--").replace("-", "_") == option.names[0]
+        if is_ours and value not in option.values:
             translated.extend(map(shlex.quote, given))
             continue
         here = option.here(value)
         translated.extend([here] if here else [])
-        note = (
-            option.note.replace("[", "")
-            .replace("](#use)", " in README.md")
-            .replace("](#the-contract)", " in README.md")
-        )
-        answers.append(
-            f"{' '.join(given)} is {here}{note and f' ({note})'}" if here else f"{flag} is not needed: {note}"
-        )
+        note = re.sub(r"\[(.*?)\]\(.*?\)", r"\1 in README.md", option.note)  # a link there
+        if here:
+            answers.append(f"{' '.join(given)} is {here}{f' ({note})' if note else ''}")
+        else:
+            answers.append(f"{flag} is not needed: {note}")
     if answers:
         raise UserError(
             f"options of the original implementation: {'; '.join(answers)}. "
@@ -251,9 +249,9 @@ def markdown(options: Iterable[Option]) -> str:
     lines = ["| the original | here | |", "| --- | --- | --- |"]
     for option in options:
         name, *older = option.names
-        theirs = f"`--{name} {option.value}`".replace(" `", "`")
-        theirs += f" ({', '.join(f'`--{other}`' for other in older)})" if older else ""
+        theirs = " ".join(filter(None, (f"--{name}", option.value)))
         ours = [f"`{option.ours.format(option.value)}`"] if option.ours else []
         ours += [f"`{value}`: `{flags}`" for value, flags in option.values.items() if flags]
-        lines.append(f"| {theirs} | {'; '.join(ours)} | {option.note} |".replace("|  |", "| |").replace("|  |", "| |"))
+        cells = f"`{theirs}`" + "".join(f", `--{other}`" for other in older), "; ".join(ours) or "-", option.note
+        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
     return "\n".join(lines)
