@@ -90,6 +90,11 @@ CASES = {
         replace(of_method(Config(data=DataConfig(batch_size=2)), "pix2pix"), optimizer=OptimizerConfig(accumulate=2)),
         torch.float32,
     ),
+    "batch norm, copies, moving average": (
+        Config(networks=replace(NETWORKS, norm="batch"), optimizer=OptimizerConfig(ema=0.5)),
+        torch.bfloat16,
+    ),
+    "no norm": (Config(networks=replace(NETWORKS, norm="none")), torch.float32),
     "cycle alone": (Config(loss=LossConfig(lambda_gan=0.0)), torch.float32),
     "no pool, no identity loss": (Config(loss=LossConfig(pool_size=0, lambda_identity=0)), torch.float32),
 }
@@ -102,7 +107,7 @@ def test_replayed_steps_have_the_bits_of_steps_as_they_are(case: tuple[Config, t
     config = replace(
         config,
         data=replace(config.data, load_size=SIDE + 6, crop_size=SIDE),
-        networks=replace(NETWORKS, checkpoint_blocks=config.networks.checkpoint_blocks),
+        networks=replace(NETWORKS, checkpoint_blocks=config.networks.checkpoint_blocks, norm=config.networks.norm),
         loss=replace(config.loss, pool_size=min(config.loss.pool_size, 3)),
     )
     plain, recorded = step_of(config, dtype), step_of(config, dtype)
