@@ -377,6 +377,8 @@ class TrainingStep:
             if real.shape[1:] == fake.shape[1:] and self.config.networks.norm != "batch":
                 scores = network(torch.cat([real, fake]))
                 real_score, fake_score = scores[: len(real)], scores[len(real) :]
+            elif self.method.discriminators_first:  # the authors' order: running statistics weigh the last one most
+                fake_score, real_score = network(fake), network(real)
             else:
                 real_score, fake_score = network(real), network(fake)
             loss = discriminator_loss(real_score, fake_score, gan_loss)

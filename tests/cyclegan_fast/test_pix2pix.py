@@ -1,17 +1,21 @@
 """pix2pix's step against a straight transcription of the authors' update, and what --method pix2pix alone trains."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cyclegan_fast import settings
 from cyclegan_fast.checkpoint import from_original
-from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig
+from cyclegan_fast.config import Config, DataConfig, InitType, LossConfig, NetworkConfig, OptimizerConfig
 from cyclegan_fast.model import Model
+from cyclegan_fast.networks import PatchDiscriminator, initialise
 from cyclegan_fast.step import TrainingStep
 from tests.cyclegan_fast.test_unet import Original, plain_discriminator
 
@@ -137,3 +141,73 @@ def test_translations_are_made_again_where_the_parts_of_a_batch_wait(monkeypatch
         torch.testing.assert_close(found[name], loss, rtol=1e-9, atol=1e-12)
     for name, weight in whole.model.state_dict().items():
         torch.testing.assert_close(in_parts.model.state_dict()[name], weight, rtol=1e-7, atol=1e-9)
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def parsed(*flags: str) -> Config:
+    return settings.parse(["--data", "pairs", "--method", "pix2pix", *flags])[0]
+
+
+def test_the_method_alone_is_what_the_authors_train() -> None:
+    config = parsed()
+    assert config.networks == NetworkConfig(generator="unet_256", norm="batch", dropout=True)
+    assert config.loss == LossConfig(method="pix2pix", gan_loss="vanilla", lambda_paired=100.0, pool_size=0)
+    assert config.data == DataConfig(data=Path("pairs"), load_size=286, crop_size=256, batch_size=1)
+    assert config.optimizer == OptimizerConfig(learning_rate=2e-4, beta1=0.5, epochs=100, decay_epochs=100)
+    with torch.device("meta"):
+        networks = Model(config).method.networks()
+    # The sizes of the authors' networks, which people know from their logs: 54.414 M and 2.769 M.
+    assert sum(p.numel() for p in networks["G_A"].parameters()) == 54_413_955
+    assert sum(p.numel() for p in networks["D_A"].parameters()) == 2_768_705
+
+
+def test_flags_win_over_what_the_method_brings() -> None:
+    assert parsed("--gan-loss", "lsgan", "--pool-size", "50").loss.gan_loss == "lsgan"
+    assert not parsed("--no-dropout").networks.dropout
+    assert parsed("--norm", "instance", "--batch-size", "4", "--accumulate", "2").networks.norm == "instance"
+    resnet = parsed("--generator", "resnet_9").networks
+    assert (resnet.generator, resnet.norm, resnet.dropout) == ("resnet_9", "batch", True)
+    assert parsed("--preset", "paper128").networks.generator == "unet_128"
+    assert parsed("--preset", "demo").networks.generator == "resnet_6"  # no U-Net takes 64x64
+    with pytest.raises(SystemExit):
+        parsed("--crop-size", "128")
+
+
+def test_another_method_does_not_keep_what_pix2pix_brought(tmp_path: Path) -> None:
+    settings.save(parsed(), tmp_path / "run.yaml")
+    again = settings.parse(["--config", str(tmp_path / "run.yaml"), "--method", "pix2pix", "--no-dropout"])[0]
+    assert (again.networks.norm, again.networks.dropout, again.loss.gan_loss) == ("batch", False, "vanilla")
+    other = settings.parse(["--config", str(tmp_path / "run.yaml"), "--method", "cyclegan"])[0]
+    assert (other.loss.gan_loss, other.loss.pool_size) == ("lsgan", 50)
+
+
+@pytest.mark.parametrize("init_type", get_args(InitType))
+def test_new_weights_are_drawn_as_torch_draws_them(init_type: InitType) -> None:
+    draw: dict[str, Callable[[Tensor], Tensor]] = {
+        "normal": lambda w: nn.init.normal_(w, 0.0, 0.5),
+        "xavier": lambda w: nn.init.xavier_normal_(w, 0.5),
+        "kaiming": lambda w: nn.init.kaiming_normal_(w, a=0, mode="fan_in"),
+        "orthogonal": lambda w: nn.init.orthogonal_(w, 0.5),
+    }
+    network = PatchDiscriminator(width=8, norm="batch")
+    torch.manual_seed(0)
+    initialise(network, init_type, 0.5)
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            expected = nn.init.normal_(torch.empty_like(module.weight), 1.0, 0.5)
+        elif isinstance(module, nn.Conv2d):
+            expected = draw[init_type](torch.empty_like(module.weight))
+        else:
+            continue
+        assert torch.equal(module.weight, expected)
+        assert module.bias is None or not module.bias.any()
+    config = replace(CONFIG, networks=replace(CONFIG.networks, init_type=init_type, init_gain=0.5))
+    torch.manual_seed(0)
+    drawn = Model(config).get_submodule("D_B").state_dict()["layers.2.weight"]
+    fan_in = drawn[0].numel()
+    deviation = {"normal": 0.5, "kaiming": (2 / fan_in) ** 0.5}.get(init_type)
+    assert deviation is None or drawn.std().item() == pytest.approx(deviation, rel=0.15)
+    assert abs(drawn.std().item() - 0.02) > 0.01

@@ -251,11 +251,13 @@ def test_a_discriminator_with_batch_norm_is_the_originals_in_values_gradients_an
     scores, expected = ours(pair), plain(pair)
     torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-12)
     cotangent = images(*scores.shape, seed=3)
-    found = dict(zip(ours.state_dict(), torch.autograd.grad(scores, list(ours.parameters()), cotangent), strict=True))
+    names_of_ours, parameters = zip(*ours.named_parameters(), strict=True)
+    found = dict(zip(names_of_ours, torch.autograd.grad(scores, parameters, cotangent), strict=True))
     theirs = torch.autograd.grad(expected, list(plain.parameters()), cotangent)
     names = (f"model.{name}" for name, _ in plain.named_parameters())
-    for name, wanted in from_original(dict(zip(names, theirs, strict=True))).items():
-        torch.testing.assert_close(found[name], wanted, rtol=1e-9, atol=1e-12)
+    wanted = from_original(dict(zip(names, theirs, strict=True)))
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
     fresh = PatchDiscriminator(width=64, channels=6, norm="batch").state_dict()
     assert abs(fresh["norms.2.weight"].std() - 0.02) < 0.002
     assert abs(fresh["norms.2.weight"].mean() - 1) < 0.003
