@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cyclegan_fast import settings
 from cyclegan_fast.checkpoint import from_original
 from cyclegan_fast.config import Config, DataConfig, InitType, LossConfig, NetworkConfig, OptimizerConfig
+from cyclegan_fast.errors import UserError
 from cyclegan_fast.model import Model
 from cyclegan_fast.networks import PatchDiscriminator, initialise
 from cyclegan_fast.step import TrainingStep
@@ -171,7 +172,7 @@ def test_flags_win_over_what_the_method_brings() -> None:
     assert (resnet.generator, resnet.norm, resnet.dropout) == ("resnet_9", "batch", True)
     assert parsed("--preset", "paper128").networks.generator == "unet_128"
     assert parsed("--preset", "demo").networks.generator == "resnet_6"  # no U-Net takes 64x64
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="crop_size must be a multiple of 256 .* got 128; unet_128 needs 128"):
         parsed("--crop-size", "128")
 
 
