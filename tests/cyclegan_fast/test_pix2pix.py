@@ -172,7 +172,7 @@ def test_flags_win_over_what_the_method_brings() -> None:
     assert (resnet.generator, resnet.norm, resnet.dropout) == ("resnet_9", "batch", True)
     assert parsed("--preset", "paper128").networks.generator == "unet_128"
     assert parsed("--preset", "demo").networks.generator == "resnet_6"  # no U-Net takes 64x64
-    with pytest.raises(UserError, match="crop_size must be a multiple of 256 .* got 128; unet_128 needs 128"):
+    with pytest.raises(UserError, match=r"crop_size must be a multiple of 256 .* got 128; unet_128 needs 128"):
         parsed("--crop-size", "128")
 
 
