@@ -15,6 +15,8 @@ Task = Literal[
 Generator = Literal["resnet_9", "resnet_6", "unet_256", "unet_128"]
 Discriminator = Literal["patch", "n_layers", "pixel"]
 Norm = Literal["instance", "batch", "none"]
+InitType = Literal["normal", "xavier", "kaiming", "orthogonal"]
+Policy = Literal["linear", "step", "plateau", "cosine"]
 MethodName = Literal["cyclegan", "simgan", "feature-loss", "bigan", "cogan", "pix2pix"]
 CycleFrom = Literal["both", "A", "B"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
@@ -60,6 +62,10 @@ class DataConfig:
     """memory in GiB for decoded images, in each process; by default half of what is free, shared by all ranks"""
     cache_dir: Path | None = None
     """folder for decoded images that do not fit in memory, for later runs too; by default ~/.cache/cyclegan-fast"""
+    max_images: int | None = None
+    """train on the first so many images of each domain only, by name"""
+    serial: bool = False
+    """take images in the order of their names in every epoch, of B too, instead of a random one; crops stay random"""
     strict: bool = False
     """stop at the first image that cannot be read, instead of leaving it out"""
     pairs: Pairs = "auto"
@@ -86,6 +92,7 @@ class DataConfig:
             self.preprocess in CROPPING or self.batch_size == 1,
             f"preprocess {self.preprocess!r} keeps each image's shape and needs batch_size 1, got {self.batch_size}",
         )
+        _require(self.max_images is None or self.max_images >= 1, f"max_images must be positive, got {self.max_images}")
         _require(self.cache_gib is None or self.cache_gib >= 0, f"cache_gib must not be negative, got {self.cache_gib}")
 
 
@@ -108,6 +115,11 @@ class NetworkConfig:
     """normalisation in generators and discriminators"""
     dropout: bool = False
     """drop half of the activations in a U-Net's middle, or in the middle of each residual block, while training"""
+    init_type: InitType = "normal"
+    """how new weights are drawn: normal with standard deviation init_gain, or by torch.nn.init's xavier_normal,
+    kaiming_normal (fan in) or orthogonal"""
+    init_gain: float = 0.02
+    """standard deviation of normal, gain of xavier and orthogonal; of no effect on kaiming"""
     impl: Impl = "auto"
     """implementation of the fused operators"""
     checkpoint_blocks: bool = False
@@ -148,6 +160,8 @@ class NetworkConfig:
             bool(self.blocks) or not self.checkpoint_blocks,
             f"checkpoint_blocks is of residual blocks: {self.generator} has none",
         )
+        _require_choice("init_type", self.init_type, InitType)
+        _require(self.init_gain > 0, f"init_gain must be positive, got {self.init_gain}")
         _require_choice("impl", self.impl, Impl)
         for name in ("ngf", "ndf"):
             _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
@@ -156,6 +170,8 @@ class NetworkConfig:
 WEIGHTS_OF: dict[str, MethodName] = {
     "lambda_gan": "cyclegan",
     "lambda_cycle": "cyclegan",
+    "lambda_cycle_a": "cyclegan",
+    "lambda_cycle_b": "cyclegan",
     "lambda_identity": "cyclegan",
     "lambda_pixel": "simgan",
     "lambda_feature": "feature-loss",
@@ -173,10 +189,16 @@ class LossConfig:
     and one in deep features), bigan (BiGAN/ALI), cogan (whose networks are its own), or pix2pix (which needs pairs)"""
     gan_loss: GanLoss = "lsgan"
     """adversarial loss; wgan-gp needs second derivatives and runs its discriminators on the reference operators"""
+    lambda_penalty: float = 10.0
+    """wgan-gp: weight of the gradient penalty; 0 leaves it out, as the original's CycleGAN does"""
     lambda_gan: float = 1.0
     """cyclegan: weight of the adversarial losses; 0 trains by cycle consistency alone, without discriminators"""
     lambda_cycle: float = 10.0
     """cyclegan: weight of the cycle-consistency losses; 0 skips their forward passes"""
+    lambda_cycle_a: float | None = None
+    """cyclegan: weight of the cycle A -> B -> A alone, and unit of G_B's identity loss; by default lambda_cycle"""
+    lambda_cycle_b: float | None = None
+    """cyclegan: weight of the cycle B -> A -> B alone, and unit of G_A's identity loss; by default lambda_cycle"""
     cycle_from: CycleFrom = "both"
     """cyclegan: the domain whose images go through a cycle, A for A -> B -> A alone, B for B -> A -> B alone"""
     lambda_identity: float = 0.5
@@ -198,24 +220,29 @@ class LossConfig:
         _require_choice("gan_loss", self.gan_loss, GanLoss)
         _require_choice("method", self.method, MethodName)
         _require_choice("cycle_from", self.cycle_from, CycleFrom)
-        for name in (*WEIGHTS_OF, "pool_size"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        for name in (*WEIGHTS_OF, "lambda_penalty", "pool_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"{name} must not be negative, got {value}")
         for name, method in WEIGHTS_OF.items():
             _require(
                 self.method == method or getattr(self, name) == type(self).__dataclass_fields__[name].default,
                 f"{name} is a weight of --method {method}: it has no effect on {self.method}",
             )
         _require(
-            self.lambda_cycle > 0 or self.lambda_identity == 0,
+            self.gan_loss == "wgan-gp" or self.lambda_penalty == type(self).lambda_penalty,
+            f"lambda_penalty is a weight of gan_loss wgan-gp: it has no effect on {self.gan_loss}",
+        )
+        _require(
+            any(map(self.cycle_weight, "AB")) or self.lambda_identity == 0,
             "lambda_identity is in units of lambda_cycle: with lambda_cycle 0 it must be 0 too",
         )
         _require(
-            self.cycle_from == "both" or (self.lambda_cycle > 0 and self.method == "cyclegan"),
+            self.cycle_from == "both" or (self.cycle_weight(self.cycle_from) > 0 and self.method == "cyclegan"),
             f"cycle_from {self.cycle_from} has no effect without cycles: it needs --method cyclegan and lambda_cycle "
             "above 0",
         )
         _require(
-            self.lambda_gan > 0 or (self.lambda_cycle > 0 and self.cycle_from == "both"),
+            self.lambda_gan > 0 or (all(map(self.cycle_weight, "AB")) and self.cycle_from == "both"),
             "with lambda_gan 0 both generators are trained by cycle consistency alone: it needs lambda_cycle above 0 "
             "and cycle_from both",
         )
@@ -224,19 +251,35 @@ class LossConfig:
             f"feature_network is of --method feature-loss: it has no effect on {self.method}",
         )
 
+    def cycle_weight(self, domain: str) -> float:
+        """The weight of the cycle that begins in a domain, "A" or "B"."""
+        own = self.lambda_cycle_a if domain == "A" else self.lambda_cycle_b
+        return self.lambda_cycle if own is None else own
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether the discriminators' losses hold a gradient penalty."""
+        return self.gan_loss == "wgan-gp" and self.lambda_penalty > 0
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Adam and its schedule."""
 
     learning_rate: float = 2e-4
-    """Adam's step size for the first `epochs` epochs; it then falls linearly towards zero"""
+    """Adam's step size at first"""
+    learning_rate_policy: Policy = "linear"
+    """how the learning rate falls: linear after `epochs` epochs towards zero; step to a tenth every `step_epochs`
+    epochs; cosine to zero over `epochs` epochs (and up again over `decay_epochs`, as the original's: give 0); plateau
+    to a fifth where the generators' losses have not fallen by a hundredth for more than 5 epochs"""
+    step_epochs: int = 50
+    """policy step: epochs between two falls of the learning rate"""
     beta1: float = 0.5
     """Adam's decay rate of the first moment"""
     epochs: int = 100
     """epochs at the full learning rate"""
     decay_epochs: int = 100
-    """epochs after that, over which the learning rate falls"""
+    """epochs after that, over which the learning rate falls with policy linear"""
     accumulate: int = 1
     """compute each batch in this many parts, one after another, to need less memory; the update stays that of the whole
     batch"""
@@ -245,6 +288,15 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        _require_choice("learning_rate_policy", self.learning_rate_policy, Policy)
+        _require(self.step_epochs >= 1, f"step_epochs must be positive, got {self.step_epochs}")
+        _require(
+            self.learning_rate_policy == "step" or self.step_epochs == type(self).step_epochs,
+            f"step_epochs is of learning_rate_policy step: it has no effect on {self.learning_rate_policy}",
+        )
+        _require(
+            self.learning_rate_policy != "cosine" or self.epochs > 0, "learning_rate_policy cosine needs epochs above 0"
+        )
         _require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
         _require(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
         _require(self.accumulate >= 1, f"accumulate must be positive, got {self.accumulate}")
@@ -359,9 +411,14 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(
-            self.loss.gan_loss != "wgan-gp" or self.data.preprocess in CROPPING,
+            not self.loss.has_penalty or self.data.preprocess in CROPPING,
             f"gan_loss wgan-gp mixes real and generated images and needs them of one size: preprocess "
-            f"{self.data.preprocess!r} does not give that; use one of {', '.join(CROPPING)}",
+            f"{self.data.preprocess!r} does not give that; use one of {', '.join(CROPPING)}, or lambda_penalty 0",
+        )
+        _require(
+            not self.loss.has_penalty or self.networks.norm != "batch",
+            "the gradient penalty of wgan-gp is that of each image by itself, and batch norm mixes them: use norm "
+            "instance, or lambda_penalty 0",
         )
         _require(
             self.loss.method != "cogan" or self.data.preprocess in CROPPING,
@@ -391,7 +448,7 @@ class Config:
         _require(
             self.data.crop_size % 2**self.networks.halvings == 0,
             f"crop_size must be a multiple of {2**self.networks.halvings} for generator {self.networks.generator}, "
-            f"got {self.data.crop_size}",
+            f"got {self.data.crop_size}{'; unet_128 needs 128' if self.networks.generator == 'unet_256' else ''}",
         )
         _require(
             self.data.batch_size % self.optimizer.accumulate == 0,
@@ -438,7 +495,7 @@ an identity loss of 0.5 throughout: --lambda-identity 0.5.)
 
 
 def of_method(start: Config, method: MethodName) -> Config:
-    """The configuration `start` with what a method of the paper's comparison has otherwise.
+    """Return the configuration `start` with what a method of the paper's comparison minimises.
 
     A baseline has no weights of CycleGAN; pix2pix has no history of generated images (Isola et al. 2017).
     """
@@ -450,6 +507,26 @@ def of_method(start: Config, method: MethodName) -> Config:
     if "pix2pix" in (method, start.loss.method):
         pool_size = 0 if method == "pix2pix" else defaults.pool_size
     return replace(start, loss=replace(start.loss, method=method, pool_size=pool_size, **own))
+
+
+def as_published(start: Config, method: MethodName, generator: Generator | None = None) -> Config:
+    """Return `of_method`'s configuration with the networks and the adversarial loss of the method's authors.
+
+    pix2pix has a U-Net, of 256x256 or of 128x128 as the crop allows, with dropout, batch norm in generators and
+    discriminators, and the cross entropy (Isola et al. 2017, section 3.3, and the authors' code). `generator` is the
+    one that the user asked for, which has dropout and batch norm then.
+    """
+    config = of_method(start, method)
+    if method == start.loss.method or "pix2pix" not in (method, start.loss.method):
+        return config
+    gan_loss: GanLoss = "vanilla" if method == "pix2pix" else LossConfig.gan_loss
+    config = replace(config, loss=replace(config.loss, gan_loss=gan_loss))
+    fitting: dict[int, Generator] = {256: "unet_256", 128: "unet_128"}
+    own = generator or next((name for side, name in fitting.items() if config.data.crop_size % side == 0), None)
+    if method != "pix2pix":
+        return config
+    networks = replace(config.networks, norm="batch", dropout=True, checkpoint_blocks=False)
+    return replace(config, networks=replace(networks, generator=own or networks.generator))
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from cyclegan_fast.config import CROPPING, Config
 from cyclegan_fast.device import first_line
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.methods import METHODS
 from cyclegan_fast.rehearsal import Rehearsal, rehearsal_of_outputs
 
 Inputs = dict[str, Tensor]
@@ -199,6 +200,8 @@ def reason_against_a_graph(config: Config, device: torch.device) -> str | None:
         return f"there are no CUDA graphs on a {device.type}"
     if config.data.preprocess not in CROPPING:
         return f"--preprocess {config.data.preprocess} gives each image a shape of its own"
+    if METHODS[config.loss.method].discriminators_first and config.networks.dropout and config.optimizer.accumulate > 1:
+        return "--accumulate makes translations twice, and a graph cannot drop the same activations again"
     if config.run.profile:
         return "--profile tells apart the phases of a step, which a graph runs as one"
     return None

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cyclegan_fast.config import Config
 from cyclegan_fast.losses import cycle_loss, generator_loss, identity_loss
-from cyclegan_fast.method import Direction, Forward, Generated, Method, Network, Source, weighted
+from cyclegan_fast.method import Direction, Forward, Losses, Method, Network, Source, Translated, weighted
 
 
 def translate_with_identity(
@@ -42,30 +42,36 @@ class CycleGan(Method):
     @property
     def losses(self) -> tuple[str, ...]:
         cycles = [f"cycle_{suffix}" for suffix in "AB" if self.has_cycle(suffix)]
-        identities = ["idt_A", "idt_B"] if self.options.lambda_identity else []
+        identities = [f"idt_{suffix}" for suffix in "AB" if self.identity_weight(suffix)]
         return (*(["G_A", "G_B"] if self.judged else []), *cycles, *identities, *self.judged)
 
     def has_cycle(self, suffix: str) -> bool:
-        return self.options.lambda_cycle > 0 and self.options.cycle_from in ("both", suffix)
+        return self.options.cycle_weight(suffix) > 0 and self.options.cycle_from in ("both", suffix)
+
+    def identity_weight(self, suffix: str) -> float:
+        """That of G_A for "A": in units of the cycle that begins in the domain of its images, which is the other."""
+        return self.options.lambda_identity * self.options.cycle_weight("B" if suffix == "A" else "A")
 
     def reached(self, direction: Direction) -> tuple[str, ...]:
         return self.generators if self.has_cycle(direction.suffix) else (direction.there,)
 
-    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
-        options, suffix = self.options, direction.suffix
-        targets = source.targets.to(source.dtype) if options.lambda_identity else None
+    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
+        targets = source.targets.to(source.dtype) if self.identity_weight(direction.suffix) else None
         fake, identity = translate_with_identity(
             forward[direction.there], source.low, targets, together=self.config.networks.norm != "batch"
         )
-        losses = {}
-        reconstructed = forward[direction.back](fake) if self.has_cycle(suffix) else None
+        return Translated(fake, fake, identity)
+
+    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+        options, suffix = self.options, direction.suffix
+        losses: Losses = {}
+        reconstructed = forward[direction.back](made.translation) if self.has_cycle(suffix) else None
         if self.judged:
-            score = forward[direction.judge](fake)
+            score = forward[direction.judge](made.translation)
             losses[f"G_{suffix}"] = weighted(options.lambda_gan, generator_loss(score, options.gan_loss))
         if reconstructed is not None:
             # Against the images as they came, not as the working precision rounds them.
-            losses[f"cycle_{suffix}"] = options.lambda_cycle * cycle_loss(reconstructed, source.images)
-        if identity is not None:
-            weight = options.lambda_cycle * options.lambda_identity
-            losses[f"idt_{suffix}"] = weight * identity_loss(identity, source.targets)
-        return Generated(losses, fake)
+            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * cycle_loss(reconstructed, source.images)
+        if made.identity is not None:
+            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * identity_loss(made.identity, source.targets)
+        return losses

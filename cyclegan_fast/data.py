@@ -118,7 +118,8 @@ class TrainingImages(ABC):
 
     def _groups(self, epoch: int) -> Iterator[list[int]]:
         """The indices of each step of this rank."""
-        order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self))
+        random = np.random.default_rng([self.seed, epoch, 0])
+        order = np.arange(len(self)) if self.config.serial else random.permutation(len(self))
         filled = np.resize(order, math.ceil(len(order) / self.ranks) * self.ranks).tolist()  # repeats the order
         step = self.config.batch_size * self.ranks
         for start in range(0, len(filled), step):
@@ -134,10 +135,14 @@ class UnpairedImages(TrainingImages):
         return max(len(self.images_A), len(self.images_B))
 
     def pair(self, epoch: int, index: int) -> tuple[Cut, Cut]:
-        """Of A the image at the index modulo |A|, of B one drawn at random; each with a window of its own."""
+        """Of A the image at the index modulo |A|, of B one drawn at random; each with a window of its own.
+
+        With `serial`, of B it is the one at the index, too.
+        """
         random = self._random(epoch, index)
         pixels_A = self.images_A[index % len(self.images_A)]
-        pixels_B = self.images_B[int(random.integers(len(self.images_B)))]
+        place_B = index % len(self.images_B) if self.config.serial else int(random.integers(len(self.images_B)))
+        pixels_B = self.images_B[place_B]
         return self._ready(self._cut(pixels_A, random)), self._ready(self._cut(pixels_B, random))
 
     def _listing(self) -> list[str]:
@@ -217,7 +222,8 @@ def open_data(
     if config.data is None:
         with waiting("drawing the embedded images"):
             photos = sample_photos.make_training(config.load_size)
-            images_A, images_B = ImageArray(photos.photographs, "A"), ImageArray(photos.drawings, "B")
+            first = slice(config.max_images)
+            images_A, images_B = ImageArray(photos.photographs[first], "A"), ImageArray(photos.drawings[first], "B")
             return Data(training(images_A, images_B), embedded_test_sets(config.crop_size), [])
     reader = DomainReader(config, sharers=ranks)
     images = training(*(reader.training_pairs() if paired else reader.training_images()))

@@ -34,17 +34,20 @@ class Preparation:
         width, height = image.size
         if self.preprocess == "resize_and_crop":
             return resize(image, self.load_size, self.load_size)
-        if self.preprocess in ("none", "scale_width"):
-            scale = self.load_size / width if self.preprocess == "scale_width" else 1.0
-            sides = multiple_of_4(width * scale), multiple_of_4(height * scale)
+        if self.preprocess == "none":
+            sides = multiple_of_4(width), multiple_of_4(height)
             if min(sides) < SMALLEST_SIDE:
                 raise ValueError(
                     f"becomes {sides[0]}x{sides[1]}, and a discriminator needs {SMALLEST_SIDE} pixels each way: use "
                     "--preprocess resize_and_crop"
                 )
             return resize(image, *sides)
+        # The original's rule: the height is cut off to whole pixels, and no lower than the crop.
+        scaled = self.load_size, max(self.load_size * height // width, self.crop_size)
+        if self.preprocess == "scale_width":
+            return resize(image, *map(multiple_of_4, scaled))
         if self.preprocess == "scale_width_and_crop":
-            image = resize(image, self.load_size, max(round(self.load_size * height / width), self.crop_size))
+            image = resize(image, *scaled)
         if min(image.size) < self.crop_size:
             raise ValueError(
                 f"{image.width}x{image.height} is smaller than the crop of {self.crop_size}: lower --crop-size, "
@@ -62,8 +65,8 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def multiple_of_4(side: float) -> int:
-    """The nearest side that two halvings divide, as the generator needs."""
+def multiple_of_4(side: int) -> int:
+    """The nearest side that two halvings divide, as the generator needs; of two that are, the multiple of 8."""
     return round(side / DOWNSAMPLING) * DOWNSAMPLING
 
 
@@ -106,16 +109,17 @@ class DomainReader:
                 f"the partners of {A.folder} are taken from {B.folder}: where that is, trainB has the "
                 "label maps of other views"
             )
-        pairs = self._pairs(A, B)
+        pairs = self._pairs(A, B)[: self.config.max_images]
         _check_sizes(A, B, pairs, self.config.preprocess)
         return _selected(A, B, pairs)
 
     def _open_training(self, *, paired: bool) -> tuple[ImageFolder, ImageFolder]:
         prepare = Preparation(self.config.preprocess, self.config.load_size, self.config.crop_size)
         A, B = training_places(self.root, paired=paired)
-        return self._open(A, prepare), self._open(B, prepare)
+        limit = None if paired else self.config.max_images  # partners are found first
+        return self._open(A, prepare, limit), self._open(B, prepare, limit)
 
-    def _open(self, place: Place, prepare: Preparation) -> ImageFolder:
+    def _open(self, place: Place, prepare: Preparation, limit: int | None = None) -> ImageFolder:
         opened = ImageFolder(
             place.folder,
             prepare,
@@ -125,6 +129,7 @@ class DomainReader:
             strict=self.config.strict,
             ending=place.ending,
             half=place.half,
+            limit=limit,
         )
         self.cache_bytes -= opened.memory_bytes
         self.opened.append(opened)

@@ -77,6 +77,7 @@ class ImageFolder:
         folder: searched with its subfolders.
         ending: of all images there, those whose names end so, before the dot.
         half: the domain is this half of each image.
+        limit: of all of them, the first so many.
         prepare: resizes a decoded image; its repr names everything that its result depends on.
         cache_bytes: memory for prepared images.
         cache_dir: folder for the mapped file; where its disk cannot hold it, the images that do not fit in memory are
@@ -97,6 +98,7 @@ class ImageFolder:
         strict: bool,
         ending: str = "",
         half: Half | None = None,
+        limit: int | None = None,
     ) -> None:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: put images of this domain there")
@@ -108,7 +110,7 @@ class ImageFolder:
         self.strict = strict
         self.note: str | None = None
         self.unreadable: list[str] = []
-        self._candidates = [path for path in find_images(folder) if path.stem.endswith(ending)]
+        self._candidates = [path for path in find_images(folder) if path.stem.endswith(ending)][:limit]
         if not self._candidates:
             raise UserError(f"no images {f'*{ending}.* ' if ending else ''}in {folder}")
         self.paths: list[Path] = []

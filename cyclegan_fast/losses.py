@@ -14,8 +14,6 @@ from torch import Tensor
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 Taken = Literal["real", "fake"]
 
-GRADIENT_PENALTY_WEIGHT = 10.0
-
 
 def wide(x: Tensor) -> Tensor:
     """What a loss is computed in: float32 from low precision, float64 from float64."""
@@ -61,8 +59,10 @@ def discriminator_loss(real_score: Tensor, fake_score: Tensor, gan_loss: GanLoss
     raise ValueError(f"unknown gan_loss {gan_loss!r}")
 
 
-def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """Half of 10 * mean (|grad D(x)| - 1)^2 at x = mix*real + (1 - mix)*fake (Gulrajani et al. 2017, eq. 3).
+def gradient_penalty(
+    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor, weight: float = 10.0
+) -> Tensor:
+    """Half of weight * mean (|grad D(x)| - 1)^2 at x = mix*real + (1 - mix)*fake (Gulrajani et al. 2017, eq. 3).
 
     mix [N, 1, 1, 1], uniform in [0, 1]. Differentiable, so `discriminator` must have second derivatives.
     """
@@ -70,7 +70,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
     (gradient,) = torch.autograd.grad(wide(discriminator(mixed)).sum(), mixed, create_graph=True)
     norm = wide(gradient).flatten(1).norm(dim=1)
     penalty: Tensor = (norm - 1).square().mean()
-    return 0.5 * GRADIENT_PENALTY_WEIGHT * penalty
+    return 0.5 * weight * penalty
 
 
 def cycle_loss(reconstructed: Tensor, original: Tensor) -> Tensor:

@@ -64,11 +64,16 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """The generators' losses in one direction, weighted, and what their discriminator is shown, [N, C, H, W]."""
+class Translated:
+    """What a direction made of its images, [N, C, H, W] each.
 
-    losses: Losses
+    shown: what the discriminator of the direction is shown, the translation or more than that.
+    identity: the generator's images of its target domain, where the identity loss wants them.
+    """
+
+    translation: Tensor
     shown: Tensor
+    identity: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,9 @@ class Method(ABC):
     """Networks that one optimiser owns, each with a moving average where there are any."""
     discriminators: ClassVar[tuple[str, ...]] = ("D_A", "D_B")
     """Networks that the other one owns."""
+    discriminators_first: ClassVar[bool] = False
+    """Whether a step trains the discriminators before the generators, which then meet the new ones; otherwise the
+    generators are first, and meet those of the step before."""
     needs_pairs: ClassVar[bool] = False
     """Whether A and B of a batch must show the same views."""
     searches: ClassVar[bool] = False
@@ -161,7 +169,7 @@ class Method(ABC):
     @property
     def discriminator_impl(self) -> Impl:
         """The gradient penalty needs second derivatives, which only the plain operators have."""
-        return "reference" if self.config.loss.gan_loss == "wgan-gp" else self.config.networks.impl
+        return "reference" if self.config.loss.has_penalty else self.config.networks.impl
 
     def translator(self, networks: Mapping[str, nn.Module], way: Way) -> nn.Module:
         """What translates images, made of trained networks by their names."""
@@ -184,18 +192,23 @@ class Method(ABC):
         """The names of all losses, in the order in which they are reported."""
 
     def reached(self, direction: Direction) -> tuple[str, ...]:
-        """The generators that `generate` differentiates by in a direction."""
+        """The generators that the losses of a direction are differentiated by."""
         return (direction.there,)
 
+    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
+        """Translate the images of a direction."""
+        translation = forward[direction.there](source.low)
+        return Translated(translation, translation)
+
     @abstractmethod
-    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
-        """Translate, and what the generators minimise of it; discriminators are frozen meanwhile."""
+    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+        """Return what the generators minimise of what `translate` made; discriminators are frozen meanwhile."""
 
     def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
         """What discriminators are to tell apart, in the order of `judged`.
 
         real_A, real_B: the images of the batch, in the precision of what is shown.
-        shown_A, shown_B: what `generate` showed of domain A (by G_B) and of B (by G_A), or images of earlier steps.
+        shown_A, shown_B: what `translate` shows of domain A (by G_B) and of B (by G_A), or images of earlier steps.
         """
         return [Judgement("D_A", real_B, shown_B), Judgement("D_B", real_A, shown_A)]
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from cyclegan_fast.config import Config
+from cyclegan_fast.config import Config, NetworkConfig
 from cyclegan_fast.methods import method_of
+from cyclegan_fast.networks import initialise
 from cyclegan_fast.translator import Direction
 
 
@@ -24,7 +25,11 @@ class Model(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.method = method_of(config)
+        options = config.networks
+        has_own_init = (options.init_type, options.init_gain) != (NetworkConfig.init_type, NetworkConfig.init_gain)
         for name, network in self.method.networks().items():
+            if has_own_init:
+                initialise(network, options.init_type, options.init_gain)
             self.add_module(name, network)
         if config.optimizer.ema:
             for name in self.method.generators:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cyclegan_fast.config import Norm
+from cyclegan_fast.config import InitType, Norm
 from cyclegan_fast.image_convolutions import conv2d_to_image, go_by_columns
 from cyclegan_fast.norms import SLOPE, new_norm
 from kernels import Impl, reflection_pad, residual_block
@@ -284,10 +284,25 @@ def _check_discriminator(width: int, channels: int, norm: Norm) -> None:
     check_norm(norm)
 
 
-def initialise(network: nn.Module) -> None:
-    """Weights N(0, 0.02), biases 0 (Zhu et al. 2017, section 7.1); scales of batch norms N(1, 0.02)."""
+def initialise(network: nn.Module, init_type: InitType = "normal", gain: float = 0.02) -> None:
+    """Draw new weights, by default N(0, 0.02) (Zhu et al. 2017, section 7.1); biases become 0.
+
+    "xavier" and "kaiming" are normal distributions, too, the latter of fan in and without a gain. Scales of batch norms
+    are N(1, gain).
+    """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, gain)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if init_type == "normal":
+                nn.init.normal_(module.weight, 0.0, gain)
+            elif init_type == "xavier":
+                nn.init.xavier_normal_(module.weight, gain)
+            elif init_type == "kaiming":
+                nn.init.kaiming_normal_(module.weight)
+            else:
+                nn.init.orthogonal_(module.weight, gain)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -25,7 +25,7 @@ from cyclegan_fast.files import replacing
 from cyclegan_fast.pixels import Pixels
 
 SHARE_OF_DISK = 0.9  # of what is free; the rest stays for checkpoints and others
-MAGIC = b"cyclegan-fast 1\n"
+MAGIC = b"cyclegan-fast 2\n"
 TAIL = struct.Struct(f"<Q{len(MAGIC)}s")
 
 

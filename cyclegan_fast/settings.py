@@ -16,15 +16,19 @@ from cyclegan_fast.config import (
     PRESETS,
     TASKS,
     Config,
+    Generator,
     MethodName,
     Preset,
     Task,
+    as_published,
     from_dict,
-    of_method,
     to_dict,
 )
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.original_options import TRAIN, refuse_original_options
+
+PROGRAM = "python -m cyclegan_fast.train"
 
 
 def save(config: Config, path: Path) -> None:
@@ -58,14 +62,17 @@ class _CommandLine:
 def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     """The configuration that a command line asks for, and the name of what it started from.
 
-    Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for a bad file.
+    Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for a bad file, and
+    for options in the original's spelling.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     print_version_if_asked(arguments)
+    refuse_original_options(arguments, TRAIN, PROGRAM)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--task", choices=get_args(Task))
     first.add_argument("--method", choices=get_args(MethodName))
+    first.add_argument("--generator", choices=get_args(Generator))
     first.add_argument("--config", type=Path)
     first.add_argument("--data")
     chosen, _ = first.parse_known_args(arguments)
@@ -80,12 +87,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
     start = load(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
     origin = chosen.config.stem if chosen.config else chosen.task or preset
-    if chosen.method and chosen.method != start.loss.method:
-        start, origin = of_method(start, chosen.method), f"{chosen.method}-{origin}"
     try:
+        if chosen.method and chosen.method != start.loss.method:
+            start, origin = as_published(start, chosen.method, chosen.generator), f"{chosen.method}-{origin}"
         command_line = tyro.cli(
             _CommandLine,
-            prog="python -m cyclegan_fast.train",
+            prog=PROGRAM,
             description=inspect.cleandoc(Config.__doc__ or ""),
             args=arguments,
             default=_CommandLine(settings=start, preset=preset, task=chosen.task, config=chosen.config),

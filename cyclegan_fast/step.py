@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.config import CROPPING, Config
 from cyclegan_fast.descent import Descent
@@ -23,7 +25,7 @@ from cyclegan_fast.device import memory_format, ready_to_copy
 from cyclegan_fast.distributed import ALONE, Ranks
 from cyclegan_fast.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.losses import discriminator_loss, gradient_penalty
-from cyclegan_fast.method import DIRECTIONS, Direction, Judgement, Losses, Network, Source
+from cyclegan_fast.method import DIRECTIONS, Direction, Judgement, Losses, Network, Source, Translated
 from cyclegan_fast.model import Model, average_of
 from cyclegan_fast.norms import share_statistics
 
@@ -33,11 +35,6 @@ Result = TypeVar("Result")
 LARGEST_SIDE_IN_THREADS = 128
 """Pixels. On a CPU both directions at once measured faster in float32 at 64 and no faster at 256 (bench/results/LOG.md,
 2026-11-25); where in between it turns was not measured. In bfloat16, channels last, it is slower (2026-11-26)."""
-
-
-def learning_rate_factor(epoch: int, epochs: int, decay_epochs: int) -> float:
-    """Share of the initial learning rate in `epoch`, counted from 1: constant, then linear towards zero."""
-    return 1.0 - max(0, epoch - epochs) / (decay_epochs + 1)
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,10 @@ class Work:
     share: float
 
 
+Parts = list[tuple[Work, Work]]
+"""The parts of a batch that are in memory by themselves, each in both directions."""
+
+
 class TrainingStep:
     """Owns the optimisers, the scalers and the image pools, and updates `model` once a call.
 
@@ -125,6 +126,17 @@ class TrainingStep:
             name: torch.compile(network, dynamic=False) if config.run.compile else network
             for name, network in self.networks.items()
         }
+        # Where the translations of all parts wait for the discriminators, only their inputs do: each is made once more
+        # in its backward pass (Chen et al. 2016, arXiv 1604.06174).
+        waits = self.method.discriminators_first and config.optimizer.accumulate > 1
+        self._forward_of_parts: dict[str, Network] = (
+            {
+                name: partial(checkpoint, network, use_reentrant=False, preserve_rng_state=config.networks.dropout)
+                for name, network in self.forward.items()
+            }
+            if waits
+            else self.forward
+        )
         # The first rank's draws are those of a run alone.
         self.random_source = random_source or random.Random(
             config.run.seed if ranks.is_first else f"{config.run.seed} on rank {ranks.index}"
@@ -225,7 +237,7 @@ class TrainingStep:
         pool_B = self.pool_B.decide(images)
         pool_A = self.pool_A.decide(images)
         mixes = None
-        if self.config.loss.gan_loss == "wgan-gp":
+        if self.config.loss.has_penalty:
             mixes = torch.rand(len(self.method.judged), images, 1, 1, 1, generator=self.tensor_random)
         channels = self.method.latent_channels
         latents = torch.randn(images, channels, generator=self.tensor_random) if channels else None
@@ -233,18 +245,25 @@ class TrainingStep:
 
     def update(self, real_A: Tensor, real_B: Tensor, decisions: Decisions) -> Losses:
         """The part of a step that the device computes; a CUDA graph can hold it. Everything is on the device."""
-        if self.has_copies:
-            self._refresh_copies()
+        self._refresh_copies(self.networks)
         parts = self._parts_of(real_A, real_B, decisions.latents)
-        losses: Losses = {}
         self.generators.forget_gradients()
         self.discriminators.forget_gradients()
+        in_order = self._discriminators_first if self.method.discriminators_first else self._generators_first
+        losses = in_order(parts, decisions)
+        if self.config.optimizer.ema:
+            with self.phase("G update"):
+                self._update_moving_averages()
+        return {name: losses[name] for name in self.method.losses}
 
+    def _generators_first(self, parts: Parts, decisions: Decisions) -> Losses:
+        """Both sides learn from the networks as the step found them (Zhu et al. 2017): they may overlap."""
+        losses: Losses = {}
         self._set_discriminators(frozen=True)
         shown: list[list[Tensor]] = []  # of B and of A, for each part
         for works in parts:
             of_part = []
-            for images, part in self._in_both_directions(self._translate, works):
+            for images, part in self._in_both_directions(self._generate, works):
                 of_part.append(images)
                 self._gather(self.generators, part, losses)
                 del part  # and its gradients, before the other direction is computed
@@ -262,19 +281,42 @@ class TrainingStep:
         if self.method.judged:
             with self.phase("D update"):
                 self.discriminators.update()
-        if self.config.optimizer.ema:
-            with self.phase("G update"):
-                self._update_moving_averages()
-        return {name: losses[name] for name in self.method.losses}
+        return losses
+
+    def _discriminators_first(self, parts: Parts, decisions: Decisions) -> Losses:
+        """The generators learn from discriminators that this step trained already, on the same translations.
+
+        Between the two the translations of all parts wait, with what the backward pass needs of them.
+        """
+        losses: Losses = {}
+        made = [list(self._in_both_directions(self._translate, works)) for works in parts]
+        self._set_discriminators(frozen=False)
+        self._judge_all(parts, [[one.shown.detach() for one in of_part] for of_part in made], decisions, losses)
+        self.discriminators.begin_average()
+        with self.phase("D update"):
+            self.discriminators.update()
+        self._refresh_copies(self.method.discriminators)
+
+        self._set_discriminators(frozen=True)
+        for works, of_part in zip(parts, made, strict=True):
+            for part in self._in_both_directions(self._learn, list(zip(works, of_part, strict=True))):
+                self._gather(self.generators, part, losses)
+        self._set_discriminators(frozen=False)
+        self.generators.begin_average()
+        with self.phase("G update"):
+            self.generators.update()
+        return losses
 
     @torch.no_grad()
-    def _refresh_copies(self) -> None:
-        """Cast the weights to the working precision, once a step."""
-        copies: list[Tensor] = [p for of_network in self.leaves.values() for p in of_network]
-        originals: list[Tensor] = [p for of_network in self.originals.values() for p in of_network]
+    def _refresh_copies(self, names: Iterable[str]) -> None:
+        """Cast the weights of these networks to the working precision, where that is not their own."""
+        if not self.has_copies:
+            return
+        copies: list[Tensor] = [p for name in names for p in self.leaves[name]]
+        originals: list[Tensor] = [p for name in names for p in self.originals[name]]
         torch._foreach_copy_(copies, originals)
 
-    def _parts_of(self, real_A: Tensor, real_B: Tensor, latents: Tensor | None) -> list[tuple[Work, Work]]:
+    def _parts_of(self, real_A: Tensor, real_B: Tensor, latents: Tensor | None) -> Parts:
         """The batch in parts that are in memory by themselves, each in both directions."""
         count = self.config.optimizer.accumulate
         parts_A = real_A.chunk(count)  # of a short batch there are fewer
@@ -292,19 +334,26 @@ class TrainingStep:
             for leaf in self.leaves[name]:
                 leaf.requires_grad_(not frozen)
 
-    def _translate(self, work: Work) -> tuple[Tensor, PartOfStep]:
-        """The generators' loss in one direction, on part of a batch, forward and backward; and what is shown of it."""
+    def _generate(self, work: Work) -> tuple[Tensor, PartOfStep]:
+        """Translate part of a batch and learn from it; returns also what the discriminator is shown of it."""
+        made = self._translate(work)
+        return made.shown.detach(), self._learn((work, made))
+
+    def _translate(self, work: Work) -> Translated:
+        """Translate part of a batch in one direction."""
         with self.phase("G forward"):
-            generated = self.method.generate(self.forward, work.direction, work.source)
+            return self.method.translate(self._forward_of_parts, work.direction, work.source)
+
+    def _learn(self, what: tuple[Work, Translated]) -> PartOfStep:
+        """The generators' loss on what they made of part of a batch in one direction, forward and backward."""
+        work, made = what
+        with self.phase("G forward"):
+            losses = self.method.generator_losses(self.forward, work.direction, work.source, made)
         with self.phase("G backward"):
             names = self.method.reached(work.direction)
-            return generated.shown.detach(), self._differentiated(
-                generated.losses, work.share, names, self.generators.scaler
-            )
+            return self._differentiated(losses, work.share, names, self.generators.scaler)
 
-    def _judge_all(
-        self, parts: list[tuple[Work, Work]], shown: list[list[Tensor]], decisions: Decisions, losses: Losses
-    ) -> None:
+    def _judge_all(self, parts: Parts, shown: list[list[Tensor]], decisions: Decisions, losses: Losses) -> None:
         """The discriminators' losses on real images and on what the pools hand out for the generated ones."""
         with self.phase("pool"):
             shown_B, shown_A = (torch.cat(of_parts) for of_parts in zip(*shown, strict=True))
@@ -328,11 +377,13 @@ class TrainingStep:
             if real.shape[1:] == fake.shape[1:] and self.config.networks.norm != "batch":
                 scores = network(torch.cat([real, fake]))
                 real_score, fake_score = scores[: len(real)], scores[len(real) :]
+            elif self.method.discriminators_first:  # the authors' order: running statistics weigh the last one most
+                fake_score, real_score = network(fake), network(real)
             else:
                 real_score, fake_score = network(real), network(fake)
             loss = discriminator_loss(real_score, fake_score, gan_loss)
             if mix is not None:
-                loss = loss + gradient_penalty(network, real, fake, mix.to(real))
+                loss = loss + gradient_penalty(network, real, fake, mix.to(real), self.config.loss.lambda_penalty)
             return self._differentiated({name: loss}, share, self.method.judges(name), self.discriminators.scaler)
 
     def _differentiated(

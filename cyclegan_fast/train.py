@@ -38,8 +38,9 @@ from cyclegan_fast.model import Model
 from cyclegan_fast.profile import StepProfile
 from cyclegan_fast.run_folder import ANOTHER, RESULTS, RunFolder, completed, open_shared_run
 from cyclegan_fast.sample_grid import write_samples
+from cyclegan_fast.schedule import Schedule
 from cyclegan_fast.score_table import scalars, table
-from cyclegan_fast.step import TrainingStep, learning_rate_factor
+from cyclegan_fast.step import TrainingStep
 from cyclegan_fast.trouble import kept, told_of_training
 from cyclegan_fast.words import counted
 from kernels.dispatch import choose
@@ -59,6 +60,8 @@ class Training:
         if not ranks.is_first:
             torch.manual_seed(config.run.seed + ranks.index)  # what a U-Net drops is each rank's own
         self.step = TrainingStep(self.model, config, self.dtype, ranks=ranks)
+        method = self.model.method
+        self.schedule = Schedule(config.optimizer, [name for name in method.losses if name not in method.judged])
         everything = config.total_epochs * data.training.steps_per_epoch
         self.total_steps = min(everything, config.run.max_steps or everything)
         self.samples = Samples.of(data, config.data.crop_size)
@@ -119,7 +122,7 @@ class Training:
             f"{f'{ranks} times ' if ranks > 1 else ''}{describe(self.device)}; {name_of(self.dtype)}"
         )
         print(printable(f"run: {self.run.path}, steps {self.run.step} to {self.total_steps}"))
-        if self.config.loss.gan_loss == "wgan-gp" and self.model.method.judged:
+        if self.config.loss.has_penalty and self.model.method.judged:
             remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
         for remark in remarks:
             print(f"note: {printable(remark)}")
@@ -141,6 +144,8 @@ class Training:
         self.step.load_state_dict(state["step"])
         own = state["ranks"][self.ranks.index]
         self.step.load_rank_state_dict(own["step"])
+        if "schedule" in own:  # older checkpoints have none
+            self.schedule.load_state_dict(own["schedule"], self.device)
         torch.set_rng_state(own["random"]["cpu"])
         if self.device.type == "cuda" and own["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
@@ -155,11 +160,16 @@ class Training:
         stopping = self.ranks.any(interruption.requested)
         while self.log.step < self.total_steps and not stopping:
             epoch, first_step = divmod(self.log.step, training.steps_per_epoch)
-            self.step.set_learning_rate(self.learning_rate(epoch + 1))
+            rate = self.schedule.rate(epoch + 1)
+            self.step.set_learning_rate(rate)
             for batch in self.measured(training.epoch(epoch + 1, first_step)):
-                self.log.add(self.engine(batch))
+                losses = self.engine(batch)
+                self.log.add(losses)
+                self.schedule.hear(losses)
+                if self.log.step % training.steps_per_epoch == 0:
+                    self.schedule.end_epoch(self.ranks)
                 with self.profile.phase("report"):
-                    self.keep_records(epoch + 1)
+                    self.keep_records(epoch + 1, rate)
                 self.profile.end_step()
                 # Ranks end after the same step, whichever of them was told.
                 stopping = self.ranks.any(interruption.requested)
@@ -180,14 +190,14 @@ class Training:
                 return
             yield batch
 
-    def keep_records(self, epoch: int) -> None:
-        """Report, draw samples, save: whatever is due after this step."""
+    def keep_records(self, epoch: int, learning_rate: float) -> None:
+        """Report, draw samples, save: whatever is due after this step, which had this learning rate."""
         options, now = self.config.run, self.log.step
         if now % options.report_every == 0:
             self.step.check_loss_scales()
             self.log.report(
                 epoch=epoch,
-                learning_rate=self.learning_rate(epoch),
+                learning_rate=learning_rate,
                 batch_size=self.config.data.batch_size * self.ranks.count,
                 peak_gib=peak_gib(self.device),
             )
@@ -232,10 +242,6 @@ class Training:
         self.refresh_gallery(at_once=True)
         return is_best
 
-    def learning_rate(self, epoch: int) -> float:
-        options = self.config.optimizer
-        return options.learning_rate * learning_rate_factor(epoch, options.epochs, options.decay_epochs)
-
     def draw_samples(self) -> None:
         if not self.ranks.is_first:
             return
@@ -263,7 +269,13 @@ class Training:
             "cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
         }
         with self.log.paused():
-            of_ranks = self.ranks.gather({"step": self.step.rank_state_dict(), "random": random})
+            of_ranks = self.ranks.gather(
+                {
+                    "step": self.step.rank_state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "random": random,
+                }
+            )
             if self.ranks.is_first:
                 self._write(of_ranks, keep_as)
         self.saved_step = self.log.step

@@ -25,6 +25,7 @@ from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.contact_sheet import draw_contact_sheet
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
+from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.pixels import Pixels, images_at_once
 from cyclegan_fast.prefetch import ahead
 from cyclegan_fast.progress import progress_bar, waiting
@@ -35,6 +36,7 @@ from cyclegan_fast.words import counted
 BARE_WEIGHTS_SIZE = 256
 THREADS = min(8, os.cpu_count() or 1)
 RUNS = Path("runs")
+PROGRAM = "python -m cyclegan_fast.translate"
 
 
 # --- pixels in and out ---------------------------------------------------------------------------------------------
@@ -375,8 +377,15 @@ def report(summary: Summary, out: Path) -> None:
     print(f"{summary}: {out}")
 
 
+def parse(arguments: Sequence[str]) -> CommandLine:
+    """What a command line asks for, see `parse_command`; refuses options in the original's spelling."""
+    refuse_original_options(arguments, TEST, PROGRAM)
+    return parse_command(CommandLine, PROGRAM, arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: translate(parse_command(CommandLine, "python -m cyclegan_fast.translate", arguments)))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return run_command(lambda: translate(parse(given)))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ the pairs (G_B(b), b). Nothing else binds a translation to its image.
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.losses import generator_loss
-from cyclegan_fast.method import Direction, Forward, Generated, Judgement, Method, Source
+from cyclegan_fast.losses import Taken, generator_loss
+from cyclegan_fast.method import Direction, Forward, Judgement, Losses, Method, Source, Translated
 
 
 class BiGan(Method):
@@ -27,15 +27,16 @@ class BiGan(Method):
     def new_discriminator(self, channels: int = 6) -> nn.Module:
         return super().new_discriminator(channels)
 
-    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
         image = source.low
         fake = forward[direction.there](image)
-        from_A = direction.suffix == "A"
-        pair = torch.cat([image, fake] if from_A else [fake, image], dim=1)  # [N, 6, H, W]: A, then B
-        loss = generator_loss(
-            forward["D"](pair), self.config.loss.gan_loss, to_be_taken_for="fake" if from_A else "real"
-        )
-        return Generated({f"G_{direction.suffix}": loss}, pair)
+        in_order = [image, fake] if direction.suffix == "A" else [fake, image]
+        return Translated(fake, torch.cat(in_order, dim=1))  # [N, 6, H, W]: A, then B
+
+    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+        taken: Taken = "fake" if direction.suffix == "A" else "real"
+        loss = generator_loss(forward["D"](made.shown), self.config.loss.gan_loss, to_be_taken_for=taken)
+        return {f"G_{direction.suffix}": loss}
 
     def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
         return [Judgement("D", shown_B, shown_A)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cyclegan_fast.config import NetworkConfig
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.losses import generator_loss
-from cyclegan_fast.method import GENERATOR_OF, Direction, Forward, Generated, Method, Network, Source
+from cyclegan_fast.method import GENERATOR_OF, Direction, Forward, Losses, Method, Network, Source, Translated
 from cyclegan_fast.networks import NormalisedConv2d, NormalisedConvTranspose2d, initialise
 from cyclegan_fast.translator import Direction as Way
 from kernels import Impl, instance_norm
@@ -151,11 +151,14 @@ class CoGan(Method):
     def reached(self, direction: Direction) -> tuple[str, ...]:
         return ("G_shared", direction.there)
 
-    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
         assert source.latent is not None
         fake = forward[direction.there](forward["G_shared"](source.latent.to(source.dtype)))
-        score = self.judge(forward, direction.judge)(fake)
-        return Generated({f"G_{direction.suffix}": generator_loss(score, self.config.loss.gan_loss)}, fake)
+        return Translated(fake, fake)
+
+    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+        score = self.judge(forward, direction.judge)(made.translation)
+        return {f"G_{direction.suffix}": generator_loss(score, self.config.loss.gan_loss)}
 
     def judge(self, forward: Forward, name: str) -> Network:
         return lambda images: forward["D_shared"](forward[name](images))

@@ -10,7 +10,7 @@ from torch import nn
 
 from cyclegan_fast.config import Config
 from cyclegan_fast.losses import generator_loss
-from cyclegan_fast.method import Direction, Forward, Generated, Method, Prepared, Source, Surroundings
+from cyclegan_fast.method import Direction, Forward, Losses, Method, Prepared, Source, Surroundings, Translated
 
 if TYPE_CHECKING:
     from cyclegan_fast.feature_network import FeatureNetwork
@@ -55,15 +55,13 @@ class FeatureLoss(Method):
     def losses(self) -> tuple[str, ...]:
         return ("G_A", "G_B", "feature_A", "feature_B", *self.judged)
 
-    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
+    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
         from cyclegan_fast.feature_network import feature_loss
 
-        options, suffix, image = self.config.loss, direction.suffix, source.low
+        options, suffix, fake = self.config.loss, direction.suffix, made.translation
         if self.features is None:
             raise RuntimeError("the network of the feature loss was not set")
-        fake = forward[direction.there](image)
-        losses = {
+        return {
             f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
             f"feature_{suffix}": options.lambda_feature * feature_loss(self.features, source.images, fake),
         }
-        return Generated(losses, fake)

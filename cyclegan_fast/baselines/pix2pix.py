@@ -7,12 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.losses import generator_loss, paired_loss
-from cyclegan_fast.method import Direction, Forward, Generated, Judgement, Method, Source
+from cyclegan_fast.method import Direction, Forward, Judgement, Losses, Method, Source, Translated
 
 
 class Pix2Pix(Method):
-    """Discriminators see an image and its translation, channel by channel; the L1 is with the true translation."""
+    """Discriminators see an image and its translation, channel by channel; the L1 is with the true translation.
 
+    As in the authors' code, a step trains the discriminators first.
+    """
+
+    discriminators_first = True
     needs_pairs = True
 
     @property
@@ -22,16 +26,17 @@ class Pix2Pix(Method):
     def new_discriminator(self, channels: int = 6) -> nn.Module:
         return super().new_discriminator(channels)
 
-    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
-        options, suffix = self.config.loss, direction.suffix
+    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
         image = source.low
         fake = forward[direction.there](image)
-        pair = torch.cat([image, fake], dim=1)  # [N, 6, H, W]: condition, then translation
-        losses = {
-            f"G_{suffix}": generator_loss(forward[direction.judge](pair), options.gan_loss),
-            f"paired_{suffix}": options.lambda_paired * paired_loss(fake, source.targets),
+        return Translated(fake, torch.cat([image, fake], dim=1))  # [N, 6, H, W]: condition, then translation
+
+    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+        options, suffix = self.config.loss, direction.suffix
+        return {
+            f"G_{suffix}": generator_loss(forward[direction.judge](made.shown), options.gan_loss),
+            f"paired_{suffix}": options.lambda_paired * paired_loss(made.translation, source.targets),
         }
-        return Generated(losses, pair)
 
     def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
         return [

@@ -1,7 +1,7 @@
 """Pixel loss + GAN: SimGAN's objective (Shrivastava et al. 2017, eqs. 1 to 3; Zhu et al. 2017, section 5.1.2)."""
 
 from cyclegan_fast.losses import generator_loss, pixel_loss
-from cyclegan_fast.method import Direction, Forward, Generated, Method, Source
+from cyclegan_fast.method import Direction, Forward, Losses, Method, Source, Translated
 
 
 class SimGan(Method):
@@ -11,11 +11,9 @@ class SimGan(Method):
     def losses(self) -> tuple[str, ...]:
         return ("G_A", "G_B", "pixel_A", "pixel_B", *self.judged)
 
-    def generate(self, forward: Forward, direction: Direction, source: Source) -> Generated:
-        options, suffix = self.config.loss, direction.suffix
-        fake = forward[direction.there](source.low)
-        losses = {
+    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+        options, suffix, fake = self.config.loss, direction.suffix, made.translation
+        return {
             f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
             f"pixel_{suffix}": options.lambda_pixel * pixel_loss(fake, source.images),
         }
-        return Generated(losses, fake)

@@ -30,8 +30,8 @@ class CountedTraining(Training):
         self.tell(self.log.step)
         return super().train(interruption)
 
-    def keep_records(self, epoch: int) -> None:
-        super().keep_records(epoch)
+    def keep_records(self, epoch: int, learning_rate: float) -> None:
+        super().keep_records(epoch, learning_rate)
         self.tell(1)
 
 

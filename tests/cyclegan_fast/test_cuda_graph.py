@@ -276,6 +276,16 @@ def test_each_shape_is_recorded_after_its_own_warm_up_and_no_more_than_a_few() -
         (Config(), "cpu", "there are no CUDA graphs on a cpu"),
         (Config(data=DataConfig(preprocess="none")), "cuda", "--preprocess none gives each image a shape of its own"),
         (Config(run=RunConfig(profile=3)), "cuda", "--profile tells apart"),
+        (
+            Config(
+                data=DataConfig(batch_size=2),
+                networks=NetworkConfig(generator="unet_256", dropout=True),
+                loss=LossConfig(method="pix2pix"),
+                optimizer=OptimizerConfig(accumulate=2),
+            ),
+            "cuda",
+            "--accumulate makes translations twice",
+        ),
     ],
 )
 def test_why_steps_cannot_be_recorded(config: Config, device: str, reason: str | None) -> None:

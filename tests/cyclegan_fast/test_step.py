@@ -4,7 +4,6 @@ import io
 import random
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
 from itertools import cycle
 from statistics import median
@@ -19,7 +18,8 @@ from cyclegan_fast.config import Config, DataConfig, LossConfig, NetworkConfig, 
 from cyclegan_fast.losses import GanLoss
 from cyclegan_fast.model import Model
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
-from cyclegan_fast.step import LARGEST_SIDE_IN_THREADS, TrainingStep, learning_rate_factor
+from cyclegan_fast.schedule import linear_factor
+from cyclegan_fast.step import LARGEST_SIDE_IN_THREADS, TrainingStep
 
 LEARNING_RATE = 2e-4
 TINY = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -189,7 +189,7 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
     worst = 0.0
     for number, shapes in zip(range(20), cycle(case.shapes), strict=False):
         if case.decays:
-            step.set_learning_rate(LEARNING_RATE * learning_rate_factor(number + 1, 5, 15))
+            step.set_learning_rate(LEARNING_RATE * linear_factor(number + 1, 5, 15))
             plain.set_learning_rate(LEARNING_RATE * (1 if number < 5 else (20 - number) / 16))
         real_A, real_B = (x.double() for x in images(shapes, generator))
         expected = plain.step(real_A, real_B)
@@ -300,24 +300,6 @@ def test_adam_receives_float16_gradients_without_the_loss_scale() -> None:
         # After one update the first moment is (1 - beta1) times the gradient. Rounding alone is off by up to a tenth;
         # a scale left in would be off by a factor of 16.
         assert (moments / 0.5 - gradients).norm() < 0.25 * gradients.norm(), names
-
-
-# --- learning rate --------------------------------------------------------------------------------------------------
-
-
-def test_the_learning_rate_of_every_epoch_is_the_contracts_formula() -> None:
-    for epoch in range(1, 201):
-        exact = 1 - Fraction(max(0, epoch - 100), 101)
-        assert learning_rate_factor(epoch, 100, 100) == pytest.approx(float(exact), rel=1e-14), epoch
-
-
-@pytest.mark.parametrize(("epoch", "factor"), [(1, 1.0), (100, 1.0), (101, 100 / 101), (150, 51 / 101), (200, 1 / 101)])
-def test_the_learning_rate_has_its_known_values(epoch: int, factor: float) -> None:
-    assert learning_rate_factor(epoch, 100, 100) == pytest.approx(factor, rel=1e-14)
-
-
-def test_without_decay_epochs_the_learning_rate_stays() -> None:
-    assert [learning_rate_factor(epoch, 3, 0) for epoch in (1, 2, 3)] == [1.0, 1.0, 1.0]
 
 
 # --- the other adversarial losses -----------------------------------------------------------------------------------

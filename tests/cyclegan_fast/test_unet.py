@@ -229,6 +229,40 @@ def test_a_conditional_discriminator_judges_six_channels() -> None:
         PatchDiscriminator(channels=0)
 
 
+def plain_discriminator(width: int, channels: int) -> nn.Sequential:
+    """The original's conditional discriminator with batch norm: its modules in its order."""
+    modules: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+    for inputs, outputs, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
+        convolution = nn.Conv2d(width * inputs, width * outputs, 4, stride, 1, bias=False)
+        modules += [convolution, nn.BatchNorm2d(width * outputs), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*modules, nn.Conv2d(width * 8, 1, 4, 1, 1))
+
+
+def test_a_discriminator_with_batch_norm_is_the_originals_in_values_gradients_and_files() -> None:
+    torch.manual_seed(0)
+    plain = plain_discriminator(3, 6).double()
+    for parameter in plain.parameters():
+        nn.init.normal_(parameter, 0.2, 0.4)
+    file = {f"model.{key}": value for key, value in plain.state_dict().items()}
+    ours = PatchDiscriminator(width=3, channels=6, norm="batch", impl="reference").double()
+    ours.load_state_dict(from_original(file))
+    assert list(to_original(ours.state_dict())) == list(file)
+    pair = images(2, 6, 40, 32)
+    scores, expected = ours(pair), plain(pair)
+    torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-12)
+    cotangent = images(*scores.shape, seed=3)
+    names_of_ours, parameters = zip(*ours.named_parameters(), strict=True)
+    found = dict(zip(names_of_ours, torch.autograd.grad(scores, parameters, cotangent), strict=True))
+    theirs = torch.autograd.grad(expected, list(plain.parameters()), cotangent)
+    names = (f"model.{name}" for name, _ in plain.named_parameters())
+    wanted = from_original(dict(zip(names, theirs, strict=True)))
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
+    fresh = PatchDiscriminator(width=64, channels=6, norm="batch").state_dict()
+    assert abs(fresh["norms.2.weight"].std() - 0.02) < 0.002
+    assert abs(fresh["norms.2.weight"].mean() - 1) < 0.003
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
