@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.files import write_atomically
+from cyclegan_fast.files import temporary_beside, write_atomically
 from cyclegan_fast.version import __version__
 
 Say = Callable[[str], None]
@@ -74,7 +74,7 @@ class Partial:
 
     @classmethod
     def of(cls, target: Path) -> "Partial":
-        return cls(target.with_name(f".{target.name}.partial"))
+        return cls(temporary_beside(target))
 
     @property
     def _note(self) -> Path:

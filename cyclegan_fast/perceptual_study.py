@@ -23,7 +23,8 @@ from PIL import Image
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.files import write_atomically
-from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
+from cyclegan_fast.image_files import search
+from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.pairs import pair_key
 from cyclegan_fast.perceptual_analysis import FORMAT, Analyse, Settings, Study, analyse
 from cyclegan_fast.translation_plan import CONTACT_SHEET

@@ -19,7 +19,8 @@ from cyclegan_fast.baselines.style_results import Record, contact_sheet
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.files import sha256_of
-from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
+from cyclegan_fast.image_files import find_images
+from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.translation_plan import CONTACT_SHEET, ImageOptions, plan
 
 if TYPE_CHECKING:
