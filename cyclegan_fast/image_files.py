@@ -217,14 +217,19 @@ class _Walk:
             )
         for parts, reason in sorted(self.closed):
             missing.append(f"left out the folder {self.folder.joinpath(*parts)}, which cannot be searched: {reason}")
-        if self.unread:
-            counts = Counter(ending_of(parts[-1]) or "without an ending" for parts in self.unread)
-            listed = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
-            missing.append(
-                f"left out {_count(self.unread, 'image')} below {self.folder} that cannot be read under that name, "
-                f"{listed}: {_some_paths(self.unread)}; convert or rename to an ending such as .png"
-            )
-        return missing
+        return missing + lines_on_unread(["/".join(parts) for parts in sorted(self.unread)], f"below {self.folder}")
+
+
+def lines_on_unread(names: Sequence[str], where: str) -> list[str]:
+    """One line on images that are not read under their names; none where there are no such images."""
+    if not names:
+        return []
+    counts = Counter(ending_of(name) or "without an ending" for name in names)
+    listed = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
+    return [
+        f"left out {_count(names, 'image')} {where} that cannot be read under that name, {listed}: {_some(names)}; "
+        "convert them, or give them the ending of their format"
+    ]
 
 
 def ending_of(name: str) -> str:
@@ -277,7 +282,7 @@ def page_count(path: Path) -> int:
                 image.seek(frame)
                 count += not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1
             return count
-    except Exception:  # noqa: BLE001  # damaged files raise anything
+    except Exception:  # damaged files raise anything
         return 1
 
 

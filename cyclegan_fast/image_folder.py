@@ -19,7 +19,6 @@ from cyclegan_fast.pixel_cache import MappedImages, PixelCache
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
 
-
 SAMPLED = 64  # files whose content counts in `content`
 SAMPLED_BYTES = 1 << 16
 

@@ -183,7 +183,7 @@ class RunLog:
 
 
 def _utf8_path(folder: Path, links: ExitStack) -> str:
-    """A path of a folder for TensorBoard, which takes UTF-8 only: where it is none, through a link that `links` ends."""
+    """A path of a folder for TensorBoard, which takes UTF-8 only; elsewhere through a link, which `links` ends."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:

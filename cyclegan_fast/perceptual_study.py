@@ -136,7 +136,7 @@ def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
         name, separator, folder = argument.partition("=")
         bare = not separator or Path(argument).expanduser().is_dir()  # a folder may have "=" in its name
         path = Path(argument if bare else folder).expanduser()
-        name = path.resolve().name if bare else name.strip()
+        name = printable(path.resolve().name if bare else name.strip())  # for the page, which is UTF-8
         if not name or name == REAL or name in found:
             why = "is given twice" if name in found else "is no name for a method"
             raise UserError(f"--fake {argument}: {name!r} {why}; write --fake NAME=FOLDER with another name")
@@ -147,7 +147,10 @@ def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
 def find_sources(role: str, folder: Path) -> list[Source]:
     if not folder.is_dir():
         raise UserError(f"no folder {folder}, which should hold {describe(role)}; check the path")
-    paths = [path for path in find_images(folder) if path.name != CONTACT_SHEET]
+    found = search(folder)
+    for line in found.told(strict=False):
+        print(f"note: {printable(line)}", file=sys.stderr)
+    paths = [path for path in found.images if path.name != CONTACT_SHEET]
     return [
         Source(role, path, pair_key(str(path.relative_to(folder))), hashlib.sha256(path.read_bytes()).hexdigest())
         for path in paths

@@ -14,9 +14,9 @@ from typing import Annotated
 import tyro
 
 from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.translate import BARE_WEIGHTS_SIZE, report, translate_images
-from cyclegan_fast.translation_plan import ImageOptions, plan
+from cyclegan_fast.translation_plan import ImageOptions, halved, plan
 from cyclegan_fast.translator import SignedTranslator, Translator
 from export.engine_card import Profile
 from export.onnx_translators import Backend, Device, load_translator
@@ -93,18 +93,20 @@ def run(command: CommandLine) -> int:
     """Plan, load, translate, and say what happened; returns the exit status."""
     command.check()
     options = command.options
-    jobs = plan(options)
+    notes: list[str] = []
+    jobs = halved(plan(options, notes), options, {}, "a2b", notes)
     count = f"{len(jobs)} image{'' if len(jobs) == 1 else 's'}"
 
     def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> None:
         print(f"{count} through {file} at {f'{size}x{size}' if size else 'their own size'}; {means}")
+        for note in notes:
+            print(f"note: {printable(note)}")
         report(translate_images(translator, jobs, options, size), options.out)
 
     if command.engine is not None:
         with engine_translator(command.engine, options) as (translator, means, profile):
-            options, size, notes = fit_to_engine(options, profile)
-            for note in notes:
-                print(f"note: {note}")
+            options, size, changes = fit_to_engine(options, profile)
+            notes += changes
             translate(translator, options, size, command.engine, means)
     else:
         assert command.onnx is not None

@@ -189,7 +189,8 @@ def styled(command: CommandLine, content: "Tensor", style: "Style", network: "Vg
 def gatys(command: CommandLine) -> int:
     """Plan, load, optimise, and say what happened; returns the exit status."""
     network_file, styles = command.network_file, command.styles()
-    jobs = plan(ImageOptions(command.content, command.out, format="png"))
+    notes: list[str] = []
+    jobs = plan(ImageOptions(command.content, command.out, format="png"), notes)
     from cyclegan_fast.baselines.neural_style import average_style, style_layers
     from cyclegan_fast.device import choose_device, describe
     from cyclegan_fast.pixels import to_pixels
@@ -197,6 +198,8 @@ def gatys(command: CommandLine) -> int:
     device = choose_device(command.device)
     network, description = load_network(command, device)
     print(f"images: {len(jobs)}, styles: {len(styles)}; {description}; {describe(device)}")
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(command).items()}
     settings |= {"style": [str(path) for path in command.style], "style_layers": style_layers(network)}
     record = Record(command.out, description, settings)
