@@ -291,8 +291,8 @@ def halved(
     count = sum(job.half is not None for job in new)
     if count:
         notes.append(
-            f"the run was trained on pairs side by side: of {count} of {len(jobs)} images the {half} half is translated "
-            "(--half whole takes whole images)"
+            f"the run was trained on pairs side by side: of {count} of {len(jobs)} images the {half} half is "
+            "translated (--half whole takes whole images)"
         )
     return new
 
