@@ -15,7 +15,7 @@ from cyclegan_fast.errors import UserError, printable
 # What Pillow reads in every build, and what only with a library that a build may lack.
 _ALWAYS = (
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .tga .icb .vda .vst .pcx .dcx "
-    ".sgi .rgb .rgba .bw .psd .qoi .dds .ico .icns .im .msp .xbm .xpm .ras .blp"
+    ".sgi .rgb .rgba .bw .psd .qoi .dds .ico .icns .msp .xbm .xpm .ras .blp"
 )
 _WITH_A_LIBRARY = {"webp": ".webp", "avif": ".avif .avifs", "jpg_2000": ".jp2 .j2k .j2c .jpc .jpf .jpx"}
 
@@ -30,7 +30,7 @@ OTHER_EXTENSIONS = (
             [
                 *_WITH_A_LIBRARY.values(),
                 ".heic .heif .hif .jxl .jxr .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .orf .raf .rw2 .pef .srw .x3f",
-                ".raw .psb .xcf .kra .svg .eps .ai .exr .hdr .pfm .fit .fits .pcd .wmf .emf .dcm",
+                ".raw .psb .xcf .kra .svg .eps .ai .exr .hdr .pfm .fit .fits .pcd .wmf .emf .dcm .im",
             ]
         ).split()
     )

@@ -91,7 +91,7 @@ def test_links_that_lead_nowhere_are_noted_and_refused(tmp_path: Path) -> None:
     (line,) = search(tmp_path / "a").told(strict=False)
     assert "3 links" in line
     assert "gone.png, itself, part" in line
-    with pytest.raises(UserError, match="lead nowhere.*--strict"):
+    with pytest.raises(UserError, match=r"lead nowhere.*--strict"):
         search(tmp_path / "a").told(strict=True)
 
 
@@ -117,7 +117,10 @@ def test_a_folder_that_may_not_be_searched_is_named(tmp_path: Path, monkeypatch:
 def test_whatever_pillow_writes_and_reads_back_is_an_image(tmp_path: Path) -> None:
     image = photo(32, 1)
     read_back = set()
+    floating_or_deprecated = {".pfm", ".im"}
     for ending, kind in Image.registered_extensions().items():
+        if ending in floating_or_deprecated:
+            continue
         path = tmp_path / f"photo{ending}"
         for mode in ("RGB", "P", "1"):
             try:
