@@ -741,6 +741,43 @@ def test_a_full_disk_gives_one_line_and_no_partial_file_without_torch(tmp_path: 
     assert names(tmp_path / "out") == set()
 
 
+NEGATIVE = """
+import sys
+from pathlib import Path
+from cyclegan_fast.errors import run_command
+from cyclegan_fast.translate import report, translate_images
+from cyclegan_fast.translation_plan import ImageOptions, plan
+
+def translate():
+    options = ImageOptions((sys.argv[1],), Path(sys.argv[2]))
+    summary = translate_images(lambda pixels: 255 - pixels, plan(options), options, None)
+    print(f"{summary.translated} images of {sys.argv[1]}")
+    report(summary, options.out)
+    return 0
+
+sys.exit(run_command(translate))
+"""
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_are_taken_and_printed_in_every_locale(tmp_path: Path, locale: str) -> None:
+    folder = os.fsencode(tmp_path) + b"/\xe9\xa6\xac \xff"
+    draw(Path(os.fsdecode(folder + b"/\xc2\xed2.png")), 16, 16)
+    Path(os.fsdecode(folder + b"/\xff.png")).write_bytes(b"damaged")
+    ended = subprocess.run(
+        [sys.executable, "-c", NEGATIVE, folder, folder + b" out"],
+        cwd=ROOT,
+        env={**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert b"1 images of" in ended.stdout
+    assert rb"\udcff.png: not an image" in ended.stderr
+    written = {os.fsencode(name) for name in names(Path(os.fsdecode(folder + b" out")))}
+    assert written == {b"\xc2\xed2.png", b"contact_sheet.jpg"}
+
+
 def test_ctrl_c_says_how_to_continue(
     photos: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
