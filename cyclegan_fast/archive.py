@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import EXTENSIONS
+from cyclegan_fast.files import beside
+from cyclegan_fast.image_files import EXTENSIONS, is_service
 from cyclegan_fast.progress import progress_bar
 
 MAX_RATIO = 20  # of unpacked to packed: images hardly compress, and a bomb is a thousand times its archive
@@ -51,7 +52,7 @@ def unpack_data_set(
 
     Raises RefusedArchive, naming the member, for a damaged archive or a hostile one; UserError where there is no room.
     """
-    unpacking = target.with_name(f".{target.name}.unpacking")
+    unpacking = beside(target, ".", ".unpacking")
     shutil.rmtree(unpacking, ignore_errors=True)  # left by a kill
     try:
         try:
@@ -88,8 +89,7 @@ def check_members(
         if problem:
             raise RefusedArchive(f"its member {info.orig_filename!r} {problem}")
         path = PurePosixPath(info.filename)
-        # Hidden files are no images: a Mac adds "._a.jpg" and ".DS_Store".
-        if info.is_dir() or path.parts[:1] != (name,) or any(part.startswith(".") for part in path.parts):
+        if info.is_dir() or path.parts[:1] != (name,) or any(map(is_service, path.parts)):
             continue
         place = path.relative_to(name)
         if place in wanted:

@@ -65,6 +65,11 @@ def to_bytes(content: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def exists(run: Path) -> bool:
+    """Whether a run has a checkpoint, whole or not."""
+    return any((run / FOLDER).glob("*.pt"))
+
+
 def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
     """The newest whole checkpoint of a run, or None where there is none yet; what had to be passed over is named."""
     found = find_newest(run, warnings)

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import Half, UnreadableImage, find_images, read_image, read_indices
+from cyclegan_fast.image_files import find_images
+from cyclegan_fast.images import Half, UnreadableImage, read_image, read_indices
 from cyclegan_fast.pairs import match
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.side_by_side import HALVES, TRAINING, is_side_by_side

@@ -10,8 +10,10 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from cyclegan_fast.errors import printable
 from cyclegan_fast.images import UnreadableImage, read_image
 from cyclegan_fast.pixels import Pixels
+from cyclegan_fast.translation_plan import Job
 
 Item = TypeVar("Item")
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -23,15 +25,13 @@ GAP = 8
 LINE = 22
 
 
-def draw_contact_sheet(
-    pairs: Sequence[tuple[Path, Path]], pool: ThreadPoolExecutor, remarks: list[str]
-) -> Pixels | None:
-    """Draw (input, translation) files side by side, each pair captioned with its name; None where there are no pairs.
+def draw_contact_sheet(jobs: Sequence[Job], pool: ThreadPoolExecutor, remarks: list[str]) -> Pixels | None:
+    """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
 
     Of many pairs, 64 are shown that spread evenly over all. The pair of a file that cannot be read, such as a
     translation from before that was damaged since, is left empty and named in `remarks`.
     """
-    shown = spread(pairs, MOST_PAIRS)
+    shown = spread(jobs, MOST_PAIRS)
     if not shown:
         return None
     columns = min(COLUMNS, len(shown))
@@ -41,10 +41,10 @@ def draw_contact_sheet(
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
-    title = "input | translation" + (f", {len(shown)} of {len(pairs)} images" if len(shown) < len(pairs) else "")
+    title = "input | translation" + (f", {len(shown)} of {len(jobs)} images" if len(shown) < len(jobs) else "")
     draw.text((GAP, GAP), title, "black", font)
-    common = Path(os.path.commonpath([target.parent for _, target in shown]))
-    for index, ((_, target), pair) in enumerate(zip(shown, pool.map(_thumbnails, shown), strict=True)):
+    common = Path(os.path.commonpath([job.target.parent for job in shown]))
+    for index, (job, pair) in enumerate(zip(shown, pool.map(_thumbnails, shown), strict=True)):
         left = GAP + index % columns * (pair_width + 2 * GAP)
         top = LINE + GAP + index // columns * (pair_height + GAP)
         if isinstance(pair, UnreadableImage):
@@ -52,7 +52,7 @@ def draw_contact_sheet(
             continue
         for half, thumbnail in enumerate(pair):
             sheet.paste(thumbnail, (left + half * THUMBNAIL, top + (THUMBNAIL - thumbnail.height) // 2))
-        caption = shortened(target.relative_to(common).as_posix(), font, pair_width)
+        caption = shortened(printable(job.target.relative_to(common).as_posix()), font, pair_width)
         draw.text((left, top + THUMBNAIL + 2), caption, "black", font)
     return np.asarray(sheet)
 
@@ -63,10 +63,10 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _thumbnails(pair: tuple[Path, Path]) -> tuple[Image.Image, Image.Image] | UnreadableImage:
+def _thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage:
     """An input and its translation, both in the translation's shape."""
     try:
-        source, translation = map(read_image, pair)
+        source, translation = read_image(job.source, job.half), read_image(job.target)
     except UnreadableImage as error:
         return error
     source = source.resize(translation.size, Image.Resampling.BICUBIC, reducing_gap=2.0)

@@ -61,6 +61,8 @@ class TrainingImages(ABC):
         self.pin = pin
         # Changes when files come, go, or become others: then a saved position in an epoch means nothing.
         self.fingerprint = hashlib.sha256(os.fsencode("\n".join(self._listing()))).hexdigest()[:16]
+        # Uncompressed images of one size have the same names and sizes in many data sets.
+        self.content = f"{images_A.content()} {images_B.content()}"
 
     @abstractmethod
     def __len__(self) -> int:

@@ -141,7 +141,8 @@ class DomainReader:
         warnings = [f"skipped {line}" for line in unreadable]
         if unreadable:
             warnings.append(f"skipped {counted(len(unreadable), 'unreadable image')} (--strict refuses such files)")
-        return warnings + self.remarks + [folder.note for folder in self.opened if folder.note]
+        left_out = list(dict.fromkeys(line for folder in self.opened for line in folder.remarks))
+        return warnings + left_out + self.remarks + [folder.note for folder in self.opened if folder.note]
 
     def test_sets(self) -> "TestSets":
         """testA and testB as far as they are there, resized to the crop's square, with the truth if they are pairs.

@@ -24,8 +24,8 @@ from cyclegan_fast.archive import RefusedArchive, unpack_data_set
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.fetch import Partial, fetch
-from cyclegan_fast.files import sha256_of
-from cyclegan_fast.images import find_images
+from cyclegan_fast.files import beside, sha256_of
+from cyclegan_fast.image_files import find_images
 from cyclegan_fast.published import (
     AUTHORS,
     CITYSCAPES,
@@ -253,7 +253,7 @@ def _describe_generator(path: Path) -> str:
 def _locked(target: Path) -> Iterator[None]:
     """Held by one process at a time; raises UserError where another one fetches the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f".{target.name}.lock")
+    path = beside(target, ".", ".lock")
     with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

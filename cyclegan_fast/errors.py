@@ -2,6 +2,7 @@
 
 import io
 import sys
+import unicodedata
 from collections.abc import Callable
 
 from cyclegan_fast.interruption import Interruption, Stopped
@@ -23,7 +24,7 @@ def run_command(command: Callable[[], int], *, next_time: str = "continues") -> 
     """The exit status of `command`.
 
     A UserError, or what the operating system refuses, becomes one line on standard error and status 2; Ctrl-C gives
-    status 130, and SIGTERM 143.
+    status 130, and SIGTERM 143. Names that standard output's encoding does not have are printed as escapes.
 
     Args:
         next_time: what the same command does after a stop.
@@ -52,5 +53,14 @@ def print_whole_lines() -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with what no terminal can show, such as the bytes of a file name that is no UTF-8, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """`text` with what a terminal cannot show in one line as escapes.
+
+    That is line breaks and other control characters, and the bytes of a file name that is no UTF-8.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNSHOWN else character
+        for character in text
+    )
+
+
+_UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, line and paragraph separators

@@ -22,7 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.files import write_atomically
+from cyclegan_fast.files import temporary_beside, write_atomically
 from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.version import __version__
 
@@ -73,7 +73,7 @@ class Partial:
 
     @classmethod
     def of(cls, target: Path) -> "Partial":
-        return cls(target.with_name(f".{target.name}.partial"))
+        return cls(temporary_beside(target))
 
     @property
     def _note(self) -> Path:

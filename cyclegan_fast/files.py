@@ -9,6 +9,21 @@ from typing import IO
 
 from cyclegan_fast.errors import UserError
 
+LONGEST_NAME = 255  # bytes, of nearly every file system
+LONGEST_SHOWN = 128  # bytes of a name made here that still holds another one: some file systems take 143 only
+
+
+def beside(path: Path, before: str, after: str) -> Path:
+    """The file beside `path` that belongs to it: its name between `before` and `after`, of a long one a digest."""
+    if len(os.fsencode(path.name)) + len(before) + len(after) <= LONGEST_SHOWN:
+        return path.with_name(f"{before}{path.name}{after}")
+    return path.with_name(f"{before}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{after}")
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where a file is written that will be named `path` when it is whole; hidden, so that no search finds it."""
+    return beside(path, ".", ".partial")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
@@ -16,7 +31,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     After an exception, such as the OSError of a full disk, the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = temporary_beside(path)
     try:
         with open(temporary, "wb") as file:
             yield file

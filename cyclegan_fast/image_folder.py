@@ -1,5 +1,6 @@
 """The images of one domain, decoded once: in memory, or in a memory-mapped file where they do not fit."""
 
+import hashlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,15 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import Half, UnreadableImage, find_images, read_image
+from cyclegan_fast.image_files import note_on_pages, page_count, search
+from cyclegan_fast.images import Half, UnreadableImage, read_image
 from cyclegan_fast.pixel_cache import MappedImages, PixelCache
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
 from cyclegan_fast.progress import progress_bar
+
+SAMPLED = 64  # files whose content counts in `content`
+SAMPLED_BYTES = 1 << 16
 
 
 class Images(Protocol):
@@ -24,6 +29,9 @@ class Images(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """What tells one list of images from another: names, and sizes where they are files."""
+
+    def content(self) -> str:
+        """A digest of what some of the images hold, where they are files: names and sizes can be of others."""
 
     def __len__(self) -> int: ...
 
@@ -36,6 +44,9 @@ class ImageArray:
     def __init__(self, pixels: Pixels, name: str) -> None:
         self.pixels = pixels
         self.names = [f"{name}_{index:04d}" for index in range(len(pixels))]
+
+    def content(self) -> str:
+        return ""  # they are made here
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -56,6 +67,9 @@ class Selected:
     def names(self) -> Sequence[str]:
         return [self.images.names[place] for place in self.places]
 
+    def content(self) -> str:
+        return self.images.content()
+
     def __len__(self) -> int:
         return len(self.places)
 
@@ -71,7 +85,8 @@ class ImageFolder:
 
     All files are decoded when the object is made, or were when the mapped file was written, so that one that cannot be
     read is found before training and not in its middle: it is left out and named in `unreadable`, or with `strict`
-    refused. `note` says where the images are kept if not in memory, and why if nowhere.
+    refused. So are, with `strict`, files below the folder that are left out otherwise, and those of several pages.
+    `note` says where the images are kept if not in memory, and why if nowhere.
 
     Args:
         folder: searched with its subfolders.
@@ -110,9 +125,12 @@ class ImageFolder:
         self.strict = strict
         self.note: str | None = None
         self.unreadable: list[str] = []
-        self._candidates = [path for path in find_images(folder) if path.stem.endswith(ending)][:limit]
+        self.pages: dict[str, int] = {}  # of the files that have several, by name
+        found = search(folder)
+        self._candidates = [path for path in found.images if path.stem.endswith(ending)][:limit]
         if not self._candidates:
-            raise UserError(f"no images {f'*{ending}.* ' if ending else ''}in {folder}")
+            raise UserError("; ".join([f"no images {f'*{ending}.* ' if ending else ''}in {folder}", *found.missing]))
+        self._left_out = found.told(strict=strict)
         self.paths: list[Path] = []
         self.sizes: list[tuple[int, int]] = []  # width, height of each, prepared
         preparation = repr(prepare) if half is None else f"{half} half, {prepare!r}"
@@ -138,6 +156,24 @@ class ImageFolder:
     def files(self) -> list[str]:
         """The images' names below the folder."""
         return [self._name(path) for path in self.paths]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What there is to say of files below the folder that are not, or not wholly, among the images."""
+        pages = {str(self.folder / name): count for name, count in self.pages.items()}
+        return self._left_out + note_on_pages(pages)
+
+    def content(self) -> str:
+        """A digest of the middle of up to SAMPLED files, spread evenly over all.
+
+        Of more, or whole, files it would cost as much as decoding does, at every start that finds the pixels on disk.
+        """
+        digest = hashlib.sha256()
+        for index in np.linspace(0, len(self.paths) - 1, min(SAMPLED, len(self.paths))).astype(int):
+            with open(self.paths[index], "rb") as file:
+                file.seek(max(0, self.paths[index].stat().st_size - SAMPLED_BYTES) // 2)
+                digest.update(file.read(SAMPLED_BYTES))
+        return digest.hexdigest()[:16]
 
     @property
     def memory_bytes(self) -> int:
@@ -170,6 +206,9 @@ class ImageFolder:
         self.unreadable = []
         for error in still_unreadable:
             self._leave_out(error)
+        self.pages = {}
+        for name, count in found.pages.items():
+            self._note_pages(name, count)
         self.paths = [self.folder / name for name in found.names]
         self.sizes = [_size(found[index]) for index in range(len(found))]
         return found
@@ -186,7 +225,8 @@ class ImageFolder:
                         found = self._found(cache)
                         if found is not None:
                             return found
-                        return cache.write(itertools.chain(begun, images), int(mean_bytes * len(self._candidates)))
+                        expected_bytes = int(mean_bytes * len(self._candidates))
+                        return cache.write(itertools.chain(begun, images), expected_bytes, self.pages)
                 except OSError as error:
                     self.note = (
                         f"the decoded {self._parts} of {self.folder} do not fit in {self.cache_bytes / 2**30:.2f} GiB "
@@ -222,18 +262,29 @@ class ImageFolder:
                 if isinstance(result, UnreadableImage):
                     self._leave_out(result)
                 else:
+                    pixels, pages = result
+                    self._note_pages(self._name(path), pages)
                     self.paths.append(path)
-                    self.sizes.append(_size(result))
-                    yield self._name(path), result
+                    self.sizes.append(_size(pixels))
+                    yield self._name(path), pixels
 
     def _leave_out(self, error: UnreadableImage) -> None:
         if self.strict:
             raise UserError(f"{error} (leave --strict out to skip such files)")
         self.unreadable.append(str(error))
 
-    def _try_to_decode(self, path: Path) -> Pixels | UnreadableImage:
+    def _note_pages(self, name: str, count: int) -> None:
+        if count == 1:
+            return
+        if self.strict:
+            (line,) = note_on_pages({str(self.folder / name): count})
+            raise UserError(f"{line} (leave --strict out to take that)")
+        self.pages[name] = count
+
+    def _try_to_decode(self, path: Path) -> tuple[Pixels, int] | UnreadableImage:
+        """The pixels of a file's first page, and how many pages it has."""
         try:
-            return self._decode(path)
+            return self._decode(path), page_count(path)
         except UnreadableImage as error:
             return error
 

@@ -1,7 +1,6 @@
 """Reading and writing image files: any format that Pillow knows, as 8-bit RGB."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cyclegan_fast.files import temporary_beside
+from cyclegan_fast.image_files import is_lfs_pointer
 from cyclegan_fast.pixels import Pixels
-
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
-
 
 Half = Literal["left", "right"]
 """One of two images that stand side by side in one file."""
@@ -20,22 +18,6 @@ Half = Literal["left", "right"]
 
 class UnreadableImage(Exception):
     """A file that is no whole image; the message names it and says what is wrong."""
-
-
-def find_images(folder: Path) -> list[Path]:
-    """The image files anywhere below `folder`, in a fixed order."""
-    return sorted(_images_below(folder))
-
-
-def has_images(folder: Path) -> bool:
-    """Whether there is an image file anywhere below `folder`, which need not exist."""
-    return any(True for _ in _images_below(folder))
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    # Hidden files are no photographs: macOS keeps "._a.jpg" beside a.jpg, and a killed write leaves ".a.partial.png".
-    candidates = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.name[0] != ".")
-    return (path for path in candidates if path.is_file())
 
 
 def read_image(path: Path, half: Half | None = None) -> Image.Image:
@@ -54,8 +36,14 @@ def read_image(path: Path, half: Half | None = None) -> Image.Image:
         reason = f"has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels that Pillow takes; cut it into parts"
         raise UnreadableImage(f"{path}: {reason}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        reason = _why_no_image(path) if isinstance(error, UnidentifiedImageError) else str(error)
         raise UnreadableImage(f"{path}: {reason}") from error
+
+
+def _why_no_image(path: Path) -> str:
+    if is_lfs_pointer(path):
+        return "a pointer of Git LFS and not the image itself; `git lfs pull` fetches that"
+    return "not an image"
 
 
 def read_indices(path: Path) -> npt.NDArray[np.uint8]:
@@ -103,7 +91,7 @@ def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
     # a whole one.
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    temporary = temporary_beside(path)
     try:
         temporary.write_bytes(encoded.getbuffer())
         temporary.replace(path)

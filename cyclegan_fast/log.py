@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ class RunLog:
             cut_off_after(run / METRICS, self.step)
             cut_off_after(run / EVALUATIONS, self.step)
         self._file = open(run / METRICS if ranks.is_first else os.devnull, "a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=self.step + 1) if ranks.is_first else None
+        self._links = ExitStack()
+        board = _utf8_path(run / "tensorboard", self._links) if ranks.is_first else ""
+        self._board = SummaryWriter(board, purge_step=self.step + 1) if ranks.is_first else None
         self._bar = progress_bar(
             desc="training",
             unit=" steps",
@@ -181,8 +184,21 @@ class RunLog:
         with suppress(OSError):
             if self._board:
                 self._board.close()
+            self._links.close()
         with suppress(OSError):
             self._file.close()
+
+
+def _utf8_path(folder: Path, links: ExitStack) -> str:
+    """A path of a folder for TensorBoard, which takes UTF-8 only; elsewhere through a link, which `links` ends."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        folder.mkdir(exist_ok=True)
+        link = Path(links.enter_context(tempfile.TemporaryDirectory(prefix="tensorboard-"))) / folder.name
+        link.symlink_to(folder.resolve())
+        return str(link)
+    return str(folder)
 
 
 def in_brief(losses: dict[str, float]) -> str:

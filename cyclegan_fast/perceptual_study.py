@@ -23,7 +23,8 @@ from PIL import Image
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.files import write_atomically
-from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
+from cyclegan_fast.image_files import search
+from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.pairs import pair_key
 from cyclegan_fast.perceptual_analysis import FORMAT, Analyse, Settings, Study, analyse
 from cyclegan_fast.progress import progress_bar
@@ -153,7 +154,7 @@ def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
         name, separator, folder = argument.partition("=")
         bare = not separator or Path(argument).expanduser().is_dir()  # a folder may have "=" in its name
         path = Path(argument if bare else folder).expanduser()
-        name = path.resolve().name if bare else name.strip()
+        name = printable(path.resolve().name if bare else name.strip())  # for the page, which is UTF-8
         if not name or name == REAL or name in found:
             why = "is given twice" if name in found else "is no name for a method"
             raise UserError(f"--fake {argument}: {name!r} {why}; write --fake NAME=FOLDER with another name")
@@ -164,7 +165,10 @@ def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
 def find_sources(role: str, folder: Path) -> list[Source]:
     if not folder.is_dir():
         raise UserError(f"no folder {folder}, which should hold {describe(role)}; check the path")
-    paths = [path for path in find_images(folder) if path.name != CONTACT_SHEET]
+    found = search(folder)
+    for line in found.told(strict=False):
+        print(f"note: {printable(line)}", file=sys.stderr)
+    paths = [path for path in found.images if path.name != CONTACT_SHEET]
     return [
         Source(role, path, pair_key(str(path.relative_to(folder))), hashlib.sha256(path.read_bytes()).hexdigest())
         for path in paths

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import numpy as np
 import PIL
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.files import replacing
+from cyclegan_fast.files import beside, replacing
 from cyclegan_fast.pixels import Pixels
 
 SHARE_OF_DISK = 0.9  # of what is free; the rest stays for checkpoints and others
@@ -39,10 +39,16 @@ def default_cache_dir() -> Path:
 
 
 class MappedImages:
-    """Images, uint8 [H, W, 3], in memory that the system reads from a file when it is touched; not writable."""
+    """Images, uint8 [H, W, 3], in memory that the system reads from a file when it is touched; not writable.
 
-    def __init__(self, pixels: Pixels, names: list[str], shapes: list[tuple[int, int, int]]) -> None:
+    `pages` has the numbers of pages of those files that have several, by name.
+    """
+
+    def __init__(
+        self, pixels: Pixels, names: list[str], shapes: list[tuple[int, int, int]], pages: dict[str, int]
+    ) -> None:
         self.names = names
+        self.pages = pages
         self.nbytes = pixels.nbytes
         self._pixels = pixels
         self._shapes = shapes
@@ -69,7 +75,7 @@ class PixelCache:
     def __init__(self, cache_dir: Path, folder: Path, names: Sequence[str], preparation: str) -> None:
         # One file for a folder and a preparation: when the images change, it is replaced and no other one is left over.
         place = _digest([str(folder.resolve()), preparation])
-        self.path = cache_dir / f"{folder.name}-{place[:16]}.pixels"
+        self.path = beside(cache_dir / folder.name, "", f"-{place[:16]}.pixels")
         files = [(folder / name).stat() for name in names]
         # Decoders and resizing belong to Pillow and can change with it.
         stamps = [[name, file.st_size, file.st_mtime_ns] for name, file in zip(names, files, strict=True)]
@@ -91,7 +97,7 @@ class PixelCache:
                 if index["key"] != self.key or sum(map(math.prod, shapes)) != pixel_bytes:
                     return None
                 pixels = np.memmap(file, np.uint8, "r", shape=(pixel_bytes,))
-                return MappedImages(np.asarray(pixels), index["names"], shapes)
+                return MappedImages(np.asarray(pixels), index["names"], shapes, dict(index["pages"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -103,8 +109,12 @@ class PixelCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def write(self, images: Iterable[tuple[str, Pixels]], expected_bytes: int) -> MappedImages:
+    def write(
+        self, images: Iterable[tuple[str, Pixels]], expected_bytes: int, pages: Mapping[str, int]
+    ) -> MappedImages:
         """Write images, each with its name, and map them; needs the lock.
+
+        `pages`, which is read when all images have passed, becomes that of the mapped ones.
 
         Raises OSError where the disk refuses, or where `expected_bytes` would take nearly all that is free on it.
         """
@@ -119,7 +129,7 @@ class PixelCache:
                 file.write(np.ascontiguousarray(pixels).data)
                 names.append(name)
                 shapes.append(pixels.shape[:2])
-            index = json.dumps({"key": self.key, "names": names, "shapes": shapes}).encode()
+            index = json.dumps({"key": self.key, "names": names, "shapes": shapes, "pages": {**pages}}).encode()
             file.write(index)
             file.write(TAIL.pack(len(index), MAGIC))
         written = self.read()

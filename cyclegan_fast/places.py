@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cyclegan_fast import side_by_side
 from cyclegan_fast.cityscapes import TRAINING_LABELS, is_cityscapes
-from cyclegan_fast.images import Half, find_images, has_images
+from cyclegan_fast.image_files import find_images, has_images
+from cyclegan_fast.images import Half
 from cyclegan_fast.pairs import match
 from cyclegan_fast.side_by_side import is_side_by_side
 

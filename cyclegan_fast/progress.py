@@ -10,7 +10,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-FIRST_LINE_S = 2.0
+BAR_AFTER_S = 0.5  # on a terminal
+FIRST_LINE_S = 2.0  # elsewhere
 RAREST_LINE_S = 30.0
 FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 """So many a second also where one takes seconds, of which tqdm else makes seconds for each."""
@@ -55,7 +56,7 @@ def progress_bar(items: Iterable[Any] | None = None, *, desc: str, unit: str, **
     if int(os.environ.get("RANK", "0")) > 0:
         options["disable"] = True
     if sys.stderr.isatty():
-        return tqdm(items, **options)
+        return tqdm(items, **{"delay": BAR_AFTER_S, **options})
     times = {"delay": FIRST_LINE_S, "mininterval": FIRST_LINE_S, "maxinterval": RAREST_LINE_S}
     return _LoggedBar(items, **{"file": _Lines(sys.stderr), **times, **options})
 

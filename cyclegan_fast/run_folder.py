@@ -1,7 +1,10 @@
 """A run's folder: claimed by one process, continued where it was interrupted, never overwritten."""
 
 import fcntl
+import hashlib
 import json
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Self
@@ -10,6 +13,7 @@ from cyclegan_fast import checkpoint, config as configuration, settings
 from cyclegan_fast.config import Config
 from cyclegan_fast.distributed import Ranks
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.files import LONGEST_SHOWN
 from cyclegan_fast.gallery import write_index
 from cyclegan_fast.log import METRICS
 from cyclegan_fast.words import counted
@@ -17,6 +21,8 @@ from cyclegan_fast.words import counted
 CONFIG = "config.yaml"
 RESULTS = "results.json"
 ANOTHER = "give --name NEW for another run"
+UNSAVED = frozenset({CONFIG, METRICS, ".lock", "tensorboard", "samples", "index.html"})
+"""What a run's folder may hold while nothing in it is worth keeping."""
 
 # Fields that change no file of a run, and its results by rounding at the most.
 FREE_TO_CHANGE = (
@@ -49,21 +55,35 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self.lock:
+            self._discard_if_nothing_is_saved()
         self.close()
 
     def close(self) -> None:
         if self.lock:
             self.lock.close()
 
+    def _discard_if_nothing_is_saved(self) -> None:
+        """Remove the folder of a run that ended before it reported or saved: the next command may be another one."""
+        names = {path.name for path in self.path.iterdir()}
+        if names <= UNSAVED and not _reported_step(self.path):
+            shutil.rmtree(self.path)
+
     @property
     def step(self) -> int:
         return int(self.checkpoint["log"]["step"]) if self.checkpoint else 0
 
     def begin(self, config: Config) -> None:
-        """Write the configuration of a new run, and take out samples that were drawn after the checkpoint."""
-        if not (self.path / CONFIG).exists():
-            settings.save(config, self.path / CONFIG)
+        """Write the configuration of a new run, and take out samples that were drawn after the checkpoint.
+
+        Of a run whose data moved it gets the new place.
+        """
+        path = self.path / CONFIG
+        if not path.exists():
+            settings.save(config, path)
+        elif (saved := settings.load(path)).data.data != config.data.data:
+            settings.save(replace(saved, data=replace(saved.data, data=config.data.data)), path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
                 sample.unlink()
@@ -72,8 +92,23 @@ class RunFolder:
 def completed(config: Config, origin: str) -> Config:
     """The configuration with its data's whole path, and a name made from data and preset where it has none."""
     data = config.data.data.resolve() if config.data.data else None
-    name = config.run.name or f"{data.name if data else 'sample-photos'}-{origin}"
+    name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
     return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
+
+
+def plain_name(text: str) -> str:
+    """A folder's name of `text` that every terminal shows: of what it cannot show the bytes, as "%0A"."""
+    shown = "".join(
+        character if character.isprintable() and character not in "/\\" else _percent(os.fsencode(character))
+        for character in text
+    )
+    if len(shown.encode()) > LONGEST_SHOWN:
+        shown = f"{shown[:30]}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"
+    return shown
+
+
+def _percent(content: bytes) -> str:
+    return "".join(f"%{byte:02X}" for byte in content)
 
 
 class FinishedRun(UserError):
@@ -142,14 +177,20 @@ def _claim(path: Path) -> IO[str]:
     except BlockingIOError:
         lock.close()
         raise UserError(f"another process is training {path}; {ANOTHER}") from None
+    if not (path / ".lock").exists() or not os.path.samestat(os.fstat(lock.fileno()), (path / ".lock").stat()):
+        lock.close()  # its holder removed the folder just now, and another process may make it again
+        raise UserError(f"another process was in {path} at the same time; run the command again")
     return lock
 
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> dict[str, Any] | None:
     if (path / CONFIG).exists():
-        changed = _changes(settings.load(path / CONFIG), config)
-        if changed:
+        saved = settings.load(path / CONFIG)
+        changed = _changes(saved, config)
+        if changed and not (_only_moved(saved, config) and checkpoint.exists(path)):
             raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
+        if changed:  # its checkpoint tells whether they are the same images
+            warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
     found = checkpoint.load_newest(path, warnings)
     if found is None and _reported_step(path) > config.run.checkpoint_every:
         raise UserError(
@@ -179,6 +220,13 @@ def _reported_step(path: Path) -> int:
         return int(json.loads(last)["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
+
+
+def _only_moved(saved: Config, given: Config) -> bool:
+    """Whether two configurations differ in nothing but the place of their data."""
+    if saved.data.data is None or given.data.data is None:
+        return False
+    return not _changes(replace(saved, data=replace(saved.data, data=given.data.data)), given)
 
 
 def _changes(saved: Config, given: Config) -> list[str]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cyclegan_fast import checkpoint
 from cyclegan_fast.cityscapes import CLASSES, VOID, Labels
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.files import write_atomically
+from cyclegan_fast.files import beside, write_atomically
 from cyclegan_fast.pixels import Pixels, as_tensor
 from cyclegan_fast.progress import progress_bar
 
@@ -159,7 +159,7 @@ class Trainer:
             self.adam, training.learning_rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
         )
         self.origin = {"training": asdict(training), "examples": examples.fingerprint}
-        self.unfinished = file.with_name(f"{file.name}.training")
+        self.unfinished = beside(file, "", ".training")
         self.epoch = self._restored()
 
     def run(self, tell: Callable[[str], None] = print) -> SegmentationNetwork:

@@ -42,7 +42,7 @@ def load(path: Path) -> Config:
     except FileNotFoundError:
         raise UserError(f"no configuration at {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+        raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
     if values is None:
         raise UserError(f"{path} is empty: it holds no configuration")
     return from_dict(values, str(path))

@@ -5,7 +5,8 @@ The files are in train/, and those to test with in test/ or else in val/.
 
 from pathlib import Path
 
-from cyclegan_fast.images import Half, has_images
+from cyclegan_fast.image_files import has_images
+from cyclegan_fast.images import Half
 
 HALVES: dict[str, Half] = {"A": "left", "B": "right"}
 TRAINING = "train"

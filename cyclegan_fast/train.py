@@ -133,7 +133,9 @@ class Training:
             tqdm.write(text)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["data"] != self.data.training.fingerprint:
+        training = self.data.training
+        saved = state["data"], state.get("content", training.content)  # older checkpoints have no content
+        if saved != (training.fingerprint, training.content):
             raise UserError(f"the images changed since {self.run.path} was saved: bring them back, or {ANOTHER}")
         if state["dtype"] != name_of(self.dtype):
             raise UserError(
@@ -284,6 +286,7 @@ class Training:
         state = {
             "config": configuration.to_dict(self.config),
             "data": self.data.training.fingerprint,
+            "content": self.data.training.content,
             "dtype": name_of(self.dtype),
             "model": dict(self.model.state_dict()),
             "step": self.step.state_dict(),

@@ -24,12 +24,13 @@ from PIL import Image
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.contact_sheet import draw_contact_sheet
 from cyclegan_fast.errors import UserError, printable, run_command
+from cyclegan_fast.image_files import note_on_pages, page_count
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.pixels import Pixels, images_at_once
 from cyclegan_fast.prefetch import ahead
 from cyclegan_fast.progress import progress_bar, waiting
-from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, plan
+from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, halved, plan
 from cyclegan_fast.translator import Direction, NotFinite, TorchTranslator, Translator
 from cyclegan_fast.words import counted
 
@@ -50,20 +51,25 @@ def pad_sides(pixels: Pixels, multiple: int = SIDES) -> Pixels:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image."""
+    """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image.
+
+    `pages` is how many its file has, of which it is the first.
+    """
 
     job: Job
     pixels: Pixels
     height: int
     width: int
+    pages: int = 1
 
 
 def prepare(job: Job, size: int | None, multiple: int = SIDES) -> Prepared:
     """Decode an image, and resize it to a square as test images are, or with None pad it. Raises UnreadableImage."""
-    image = read_image(job.source)
+    image = read_image(job.source, job.half)
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return Prepared(job, pad_sides(np.asarray(image), multiple), height=image.height, width=image.width)
+    pixels = pad_sides(np.asarray(image), multiple)
+    return Prepared(job, pixels, height=image.height, width=image.width, pages=page_count(job.source))
 
 
 def finish(prepared: Prepared, translated: Pixels) -> None:
@@ -140,6 +146,7 @@ def translate_images(
     todo = [job for job in jobs if options.overwrite or not job.target.exists()]
     unreadable: list[str] = []
     one_colour: list[Path] = []
+    pages: dict[str, int] = {}
     writing: deque[Future[None]] = deque()
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
@@ -150,7 +157,7 @@ def translate_images(
         closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple), todo, depth)) as decoded,
         progress,
     ):
-        for batch in same_shaped(_readable(decoded, unreadable, options.strict), batch_size):
+        for batch in same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size):
             try:
                 translated = translator(_stack(batch))
             except NotFinite as error:
@@ -172,11 +179,10 @@ def translate_images(
                 if len(jobs) == 1
                 else f"none of {len(jobs)} images can be read; the first: {unreadable[0]}"
             )
-        remarks = [on_one_colour(one_colour)] if one_colour else []
+        remarks = [*note_on_pages(pages), *([on_one_colour(one_colour)] if one_colour else [])]
         if options.sheet:
-            pairs = [(job.source, job.target) for job in jobs if job.target.exists()]
             with waiting("drawing the contact sheet"):
-                sheet = draw_contact_sheet(pairs, pool, remarks)
+                sheet = draw_contact_sheet([job for job in jobs if job.target.exists()], pool, remarks)
             if sheet is not None:
                 _write(sheet, options.sheet, "the translations themselves are written")
     return Summary(
@@ -215,15 +221,24 @@ def _try_to_prepare(job: Job, size: int | None, multiple: int) -> Prepared | Unr
         return error
 
 
-def _readable(images: Iterable[Prepared | UnreadableImage], unreadable: list[str], strict: bool) -> Iterator[Prepared]:
-    """The images that could be decoded; the others' messages are appended to `unreadable`."""
+def _readable(
+    images: Iterable[Prepared | UnreadableImage], unreadable: list[str], pages: dict[str, int], strict: bool
+) -> Iterator[Prepared]:
+    """The images that could be decoded; the others' messages are appended to `unreadable`.
+
+    `pages` gets the files of several, with their number. Raises UserError with `strict` for either.
+    """
     for image in images:
-        if isinstance(image, Prepared):
-            yield image
-        elif strict:
-            raise UserError(f"{image} (leave --strict out to skip such files)")
-        else:
+        if isinstance(image, UnreadableImage):
+            if strict:
+                raise UserError(f"{image} (leave --strict out to skip such files)")
             unreadable.append(str(image))
+            continue
+        if image.pages > 1:
+            pages[str(image.job.source)] = image.pages
+            if strict:
+                raise UserError(f"{note_on_pages(pages)[0]} (leave --strict out to take that)")
+        yield image
 
 
 def same_shaped(images: Iterable[Prepared], most: int | None) -> Iterator[list[Prepared]]:
@@ -317,7 +332,8 @@ def translate(command: CommandLine) -> int:
     options = command.options
     if command.scratch is not None and not command.tile:
         raise UserError("--scratch is for the scratch files of --tile: give both or neither")
-    jobs = plan(options)
+    warnings: list[str] = []
+    jobs = plan(options, warnings)
     checkpoint = command.checkpoint or newest_run(RUNS)
 
     from cyclegan_fast.device import choose_device, describe, working_dtype
@@ -327,19 +343,19 @@ def translate(command: CommandLine) -> int:
 
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")
-    warnings: list[str] = []
     network, config, _, direction = load_generator(checkpoint, command.direction, warnings, command.network)
     if command.running_statistics:
         use_running_statistics(network, str(checkpoint))
     size = options.square()
     if size is not None:
         size = checked_size(size, config, checkpoint, network.multiple)
+    jobs = halved(jobs, options, config, direction or command.direction, warnings)
     print(
         f"{counted(len(jobs), 'image')} through {checkpoint} ({direction or 'bare weights'}) "
         f"at {size_in_words(size, len(jobs))}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
     )
     for line in [*warnings, *([remark] if remark else [])]:
-        print(f"note: {line}")
+        print(f"note: {printable(line)}")
     translator: Translator
     if command.tile:
         from cyclegan_fast.networks import ResnetGenerator

@@ -9,7 +9,8 @@ import numpy as np
 from cyclegan_fast import sample_photos
 from cyclegan_fast.domains import resize
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.images import UnreadableImage, find_images, read_image
+from cyclegan_fast.image_files import find_images
+from cyclegan_fast.images import UnreadableImage, read_image
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.words import counted
 from export.options import ExportOptions, is_eight_bits

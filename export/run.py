@@ -14,10 +14,10 @@ from typing import Annotated
 import tyro
 
 from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.progress import waiting
 from cyclegan_fast.translate import report, size_in_words, translate_images
-from cyclegan_fast.translation_plan import ImageOptions, plan
+from cyclegan_fast.translation_plan import ImageOptions, halved, plan
 from cyclegan_fast.translator import SignedTranslator, Translator
 from cyclegan_fast.words import counted
 from export.engine_card import EngineCard, Profile
@@ -99,18 +99,20 @@ def run(command: CommandLine) -> int:
     """Plan, load, translate, and say what happened; returns the exit status."""
     command.check()
     options = command.options
-    jobs = plan(options)
+    notes: list[str] = []
+    jobs = halved(plan(options, notes), options, {}, "a2b", notes)
     count = counted(len(jobs), "image")
 
     def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> None:
         print(f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}")
+        for note in notes:
+            print(f"note: {printable(note)}")
         report(translate_images(translator, jobs, options, size), options.out)
 
     if command.engine is not None:
         with engine_translator(command.engine, options) as (translator, means, profile):
-            options, size, notes = fit_to_engine(options, profile)
-            for note in notes:
-                print(f"note: {note}")
+            options, size, changes = fit_to_engine(options, profile)
+            notes += changes
             translate(translator, options, size, command.engine, means)
     else:
         assert command.onnx is not None

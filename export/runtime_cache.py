@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_fast.errors import UserError
-from cyclegan_fast.files import write_atomically
+from cyclegan_fast.files import beside, write_atomically
 
 LOG = logging.getLogger(__name__)
 
 
 def places(engine: Path, sha256: str) -> list[Path]:
     """Where an engine's kernels may be kept, best first: beside it, and in the user's folder of caches."""
-    beside = engine.with_name(f"{engine.name}.cache")
+    near = beside(engine, "", ".cache")
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     except RuntimeError:  # a service may run without a home folder
-        return [beside]
-    return [beside, caches / "cyclegan-fast" / "engines" / f"{sha256[:16]}.cache"]
+        return [near]
+    return [near, caches / "cyclegan-fast" / "engines" / f"{sha256[:16]}.cache"]
 
 
 class RuntimeCache:

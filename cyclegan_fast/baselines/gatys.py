@@ -18,7 +18,8 @@ from cyclegan_fast.baselines.style_results import Record, contact_sheet
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.files import sha256_of
-from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
+from cyclegan_fast.image_files import find_images
+from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.translation_plan import CONTACT_SHEET, ImageOptions, plan
 from cyclegan_fast.words import counted
@@ -189,7 +190,8 @@ def styled(command: CommandLine, content: "Tensor", style: "Style", network: "Vg
 def gatys(command: CommandLine) -> int:
     """Plan, load, optimise, and say what happened; returns the exit status."""
     network_file, styles = command.network_file, command.styles()
-    jobs = plan(ImageOptions(command.content, command.out, format="png"))
+    notes: list[str] = []
+    jobs = plan(ImageOptions(command.content, command.out, format="png"), notes)
     from cyclegan_fast.baselines.neural_style import average_style, style_layers
     from cyclegan_fast.device import choose_device, describe
     from cyclegan_fast.pixels import to_pixels
@@ -197,6 +199,8 @@ def gatys(command: CommandLine) -> int:
     device = choose_device(command.device)
     network, description = load_network(command, device)
     print(f"{counted(len(jobs), 'image')}, {counted(len(styles), 'style')}; {description}; {describe(device)}")
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(command).items()}
     settings |= {"style": [str(path) for path in command.style], "style_layers": style_layers(network)}
     record = Record(command.out, description, settings)

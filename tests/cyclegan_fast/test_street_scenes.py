@@ -194,7 +194,7 @@ def test_a_second_run_completes_what_was_cut_short(tmp_path: Path) -> None:
     assert main([str(cut), *SMALL]) == 0
     for name in ("trainA/0002.png", "trainB/0000.png", "testB/0001.png"):
         (cut / name).unlink()
-    (cut / "trainA" / ".0002.partial.png").write_bytes(b"half")  # what a killed write leaves
+    (cut / "trainA" / ".0002.png.partial").write_bytes(b"half")  # what a killed write leaves
     kept = {path: path.stat().st_mtime_ns for path in cut.glob("*/*.png")}
     assert main([str(cut), *SMALL]) == 0
     assert contents(cut) == contents(whole)

@@ -3,6 +3,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from cyclegan_fast import checkpoint, sample_photos, settings, train, trained
+from cyclegan_fast import checkpoint, config as configuration, sample_photos, settings, train, trained
 from cyclegan_fast.distributed import Ranks
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import UnreadableImage
 from cyclegan_fast.log import RunLog
-from cyclegan_fast.run_folder import FinishedRun, open_shared_run
+from cyclegan_fast.run_folder import FinishedRun, open_shared_run, plain_name
 from cyclegan_fast.step import Decisions, TrainingStep
 from kernels import triton_language
 from tests.cyclegan_fast.conftest import TINY, photo
@@ -503,6 +505,113 @@ def test_images_that_changed_since_the_checkpoint_are_noticed(
     (tmp_path / "data" / "trainA" / "0001.png").unlink()
     assert train.main(arguments) == 2
     assert "the images changed" in capfd.readouterr().err
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with uncompressed images, `data`, and a run `x` that was interrupted after its first report."""
+    sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "3"])
+    for path in (tmp_path / "data").rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "report", lambda self, **_: signal.raise_signal(signal.SIGINT))
+        assert train.main(command(tmp_path / "data", tmp_path, "x")) == 130
+    return tmp_path
+
+
+def test_a_run_follows_its_data_to_another_place(begun: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (begun / "data").rename(begun / "moved")
+    # Checkpoints of before have no digest of the images' content.
+    state = final_state(begun / "x")
+    del state["content"]
+    checkpoint.save(begun / "x", state)
+    assert train.main(command(begun / "moved", begun, "x", "--max-steps", "6")) == 2
+    assert "max_steps: 48 -> 6" in capfd.readouterr().err, "the rest of the configuration counts as before"
+    assert train.main(command(begun / "moved", begun, "x")) == 0
+    assert f"the data moved from {begun / 'data'} to {begun / 'moved'}" in capfd.readouterr().out
+    assert final_state(begun / "x")["log"]["step"] == STEPS
+    assert settings.load(begun / "x" / "config.yaml").data.data == begun / "moved"
+
+
+@pytest.mark.parametrize("place", ["data", "moved"])
+def test_other_images_of_the_same_names_and_sizes_are_noticed(
+    begun: Path, capfd: pytest.CaptureFixture[str], place: str
+) -> None:
+    (begun / "data").rename(begun / place)
+    path = begun / place / "trainB" / "0001.bmp"
+    size = path.stat().st_size
+    Image.open(path).rotate(180).save(path)
+    assert path.stat().st_size == size
+    before = (begun / "x" / "config.yaml").read_bytes()
+    assert train.main(command(begun / place, begun, "x")) == 2
+    assert "the images changed" in capfd.readouterr().err
+    assert (begun / "x" / "config.yaml").read_bytes() == before
+
+
+def test_without_a_checkpoint_nothing_tells_that_data_moved(begun: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (begun / "data").rename(begun / "moved")
+    shutil.rmtree(begun / "x" / "checkpoints")
+    assert train.main(command(begun / "moved", begun, "x")) == 2
+    assert "another configuration (data:" in capfd.readouterr().err
+
+
+def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "3"])
+    runs = tmp_path / "runs"
+    for name in ("trainA", "trainB"):
+        (tmp_path / "empty" / name).mkdir(parents=True)
+    assert train.main(command(tmp_path / "empty", runs, "x")) == 2
+    assert list(runs.iterdir()) == []
+
+    def refuse(*_: object) -> None:
+        raise UserError("does not fit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "draw_samples", refuse)  # after the log was opened
+        assert train.main(command(tmp_path / "data", runs, "x")) == 2
+    assert list(runs.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "save", refuse)  # after the first reports
+        assert train.main(command(tmp_path / "data", runs, "x")) == 2
+    assert (runs / "x" / "metrics.jsonl").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("horse2zebra-paper256", "horse2zebra-paper256"),
+        ("馬-demo", "馬-demo"),
+        ("\udcc2\udced2\udcb0\udcdf-demo", "%C2%ED2%B0%DF-demo"),
+        ("two\nlines\\x-demo", "two%0Alines%5Cx-demo"),
+        ("-data-demo", "-data-demo"),
+    ],
+)
+def test_default_names_of_runs_can_be_shown(text: str, name: str) -> None:
+    assert plain_name(text) == name
+
+
+def test_default_names_of_runs_stay_short_and_apart() -> None:
+    names = {plain_name(letter * 250 + str(index)) for letter in ("n", "浮", "\udcc2") for index in range(3)}
+    assert len(names) == 9
+    for name in names:
+        assert name.isprintable()
+        assert len(name.encode()) <= 128
+        configuration.RunConfig(name=name)  # which takes plain names only
+
+
+def test_a_folder_whose_name_is_no_utf8_is_trained_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data, runs = (Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/\xc2\xed2", b"/runs\xff"))
+    sample_photos.main([str(data), "--side", "36", "--count", "2"])
+    arguments = ["--data", str(data), "--runs", str(runs), *RUN, "--max-steps", "3"]
+    assert train.main(arguments) == 0
+    (run,) = runs.iterdir()
+    assert run.name == "%C2%ED2-paper256"
+    assert any((run / "tensorboard").iterdir())
+    assert "%C2%ED2-paper256" in (run / "index.html").read_text()
+    assert settings.load(run / "config.yaml").data.data == data
+    assert train.main(arguments) == 2
+    assert "is finished after 3 steps" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

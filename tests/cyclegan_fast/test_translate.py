@@ -22,12 +22,13 @@ from cyclegan_fast import config as configuration, contact_sheet, translate
 from cyclegan_fast.checkpoint import CONTENT, save, to_original
 from cyclegan_fast.config import Config, DataConfig
 from cyclegan_fast.domains import held_out_preparation
-from cyclegan_fast.images import read_image
+from cyclegan_fast.errors import UserError
+from cyclegan_fast.images import Half, read_image
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.translate import main, newest_run, translate_images
-from cyclegan_fast.translation_plan import ImageOptions, plan
-from cyclegan_fast.translator import TorchTranslator, to_pixels_array, to_signed_array
+from cyclegan_fast.translation_plan import ImageOptions, halved, plan
+from cyclegan_fast.translator import Direction, TorchTranslator, to_pixels_array, to_signed_array
 from tests.cyclegan_fast.translations import make_generator
 
 ROOT = Path(__file__).parents[2]
@@ -183,9 +184,9 @@ def test_one_image_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         draw(tmp_path / "in" / f"{index}.png", 16, 16, seed=index)
     happened: list[str] = []
 
-    def read(path: Path) -> object:
+    def read(path: Path, half: Half | None) -> object:
         happened.append(f"read {path.stem}")
-        return read_image(path)
+        return read_image(path, half)
 
     def negative(pixels: Pixels) -> Pixels:
         written = len(list((tmp_path / "out").glob("*.png")))
@@ -311,15 +312,184 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path, run: R
 def test_two_inputs_of_one_name_are_refused_before_any_work(
     tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw(photos / "one.webp")
-    assert run(photos, "--format", "jpeg") == 2
+    draw(photos / "deep" / "one.png")
+    assert run(photos / "one.png", photos / "deep" / "one.png") == 2
     error = capsys.readouterr().err
-    assert "one.png" in error
-    assert "one.webp" in error
-    assert str(tmp_path / "out" / "one.jpg") in error
+    assert str(photos / "one.png") in error
+    assert str(photos / "deep" / "one.png") in error
+    assert str(tmp_path / "out" / "one.png") in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert run(photos, photos / "deep" / ".." / "one.png") == 0, "the same file named twice is one"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], {"a.png", "a.jpg", "a.bmp.png", "a.tga.png", "b.png"}),
+        (["--format", "jpeg"], {"a.png.jpg", "a.jpg", "a.bmp.jpg", "a.tga.jpg", "b.jpg"}),
+    ],
+)
+def test_images_of_one_stem_in_several_formats_do_not_replace_each_other(
+    tmp_path: Path, run: Run, network: ResnetGenerator, flags: list[str], expected: set[str]
+) -> None:
+    sources = [
+        draw(tmp_path / "in" / name, seed=seed) for seed, name in enumerate(("a.png", "a.jpg", "a.bmp", "a.tga"))
+    ]
+    draw(tmp_path / "in" / "b.bmp")
+    assert run(tmp_path / "in", *flags) == 0
+    assert names(tmp_path / "out") == expected
+    translations = {source: directly(network, source, 32).astype(int) for source in sources}
+    for source in sources:
+        (written,) = expected & {source.name, f"{source.name}.png", f"{source.name}.jpg"}
+        pixels = pixels_of(tmp_path / "out" / written)
+        nearest = min(sources, key=lambda other: float(np.abs(translations[other] - pixels).mean()))  # JPEG loses some
+        assert nearest == source
+
+
+def test_any_bytes_are_a_name(tmp_path: Path, run: Run, network: ResnetGenerator) -> None:
+    given = [
+        b"\xc2\xed2.png",
+        b"-v.png",
+        b"a*[b]?.png",
+        b"two\nlines \x1b[31m.png",
+        b"\xe9\xa6\xac.png",
+        b"n" * 251 + b".png",
+    ]
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate(given):
+        draw(tmp_path / "drawn.png", seed=seed).rename(tmp_path / "in" / os.fsdecode(name))
+    assert run(tmp_path / "in", sheet=True) == 0
+    written = {os.fsencode(name) for name in names(tmp_path / "out")}
+    assert written == {*given, b"contact_sheet.jpg"}
+    for name in given:
+        path = Path(os.fsdecode(name))
+        assert np.array_equal(pixels_of(tmp_path / "out" / path), directly(network, tmp_path / "in" / path, 32)), name
+
+
+def test_a_name_that_becomes_too_long_is_refused_before_any_work(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "in" / f"{'n' * 251}.png")
+    assert run(tmp_path / "in", "--format", "webp") == 2
+    assert "longer name than files can have" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_glob_below_a_folder_with_brackets_in_its_name(tmp_path: Path, run: Run) -> None:
+    draw(tmp_path / "photos [v2]" / "one.png")
+    assert run(tmp_path / "photos [v2]" / "*.png") == 0
+    assert names(tmp_path / "out") == {"one.png"}
+
+
+def test_a_glob_finds_what_a_search_finds(tmp_path: Path, photos: Path, run: Run) -> None:
+    (photos / "deep" / "round").symlink_to(photos)
+    draw(photos / "__MACOSX" / "one.png")
+    assert run(photos / "**" / "*") == 0
+    assert names(tmp_path / "out") == {"one.png", "deep/er/two.jpg", "deep/three.png"}
+
+
+def test_what_is_left_out_is_noted_or_refused(
+    tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (photos / "phone.heic").write_bytes(b"0000ftypheic")
+    assert run(photos) == 0
+    printed = capsys.readouterr().out
+    assert "left out 1 link below" in printed
+    assert "1 .heic" in printed
+    assert run(photos, "--strict", "--overwrite") == 2
+    assert "leads nowhere: gone.png" in capsys.readouterr().err
+    assert run(photos / "*.heic") == 2
+    assert "no image matches" in capsys.readouterr().err
+
+
+def test_of_several_pages_the_first_is_translated_and_said(
+    tmp_path: Path, run: Run, network: ResnetGenerator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = [Image.open(draw(tmp_path / "pages" / f"{index}.png", seed=index)) for index in range(5)]
+    (tmp_path / "in").mkdir()
+    pages[0].save(tmp_path / "in" / "stack.tif", save_all=True, append_images=pages[1:])
+    assert run(tmp_path / "in") == 0
+    assert "stack.tif: the first of 5 pages is read" in capsys.readouterr().err
+    assert np.array_equal(
+        pixels_of(tmp_path / "out" / "stack.png"), directly(network, tmp_path / "pages" / "0.png", 32)
+    )
+    assert run(tmp_path / "in", "--strict", "--overwrite") == 2
+    assert "the first of 5 pages is read (leave --strict out" in capsys.readouterr().err
+
+
+def test_a_plan_asks_for_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = draw(tmp_path / "one.png", 8, 8)
+    for index in range(200):
+        path = tmp_path / "in" / str(index % 4) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(image)
+    asked: list[str] = []
+    realpath = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path, **rest: (asked.append(str(path)), realpath(path, **rest))[1])
+    assert len(plan(ImageOptions((str(tmp_path / "in"),), tmp_path / "out"))) == 200
+    assert len(asked) < 20
+
+
+# --- pairs side by side --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def side_by_side(tmp_path: Path) -> Path:
+    """A data set of pairs in one file each, beside photographs of two shapes."""
+    for split in ("train", "test"):
+        draw(tmp_path / "pairs" / split / "0.png", 60, 40)
+    draw(tmp_path / "elsewhere" / "wide.png", 80, 40)
+    draw(tmp_path / "elsewhere" / "square.png", 40, 40)
+    return tmp_path / "pairs"
+
+
+def halves_of(
+    folder: Path, direction: Direction, config: dict[str, Any], notes: list[str], **options: Any
+) -> dict[str, str | None]:
+    chosen = ImageOptions((str(folder),), folder.parent / "out", **options)
+    return {job.source.name: job.half for job in halved(plan(chosen), chosen, config, direction, notes)}
+
+
+def test_pairs_side_by_side_are_known_from_the_runs_data(side_by_side: Path) -> None:
+    config = {"data": {"data": str(side_by_side)}, "loss": {"method": "pix2pix"}}
+    notes: list[str] = []
+    assert halves_of(side_by_side / "test", "a2b", config, notes) == {"0.png": "left"}
+    assert halves_of(side_by_side / "test", "b2a", config, notes) == {"0.png": "right"}
+    elsewhere = side_by_side.parent / "elsewhere"
+    assert halves_of(elsewhere, "a2b", config, notes) == {"wide.png": "left", "square.png": None}
+    assert "of 1 of 2 images the left half is translated" in notes[-1]
+    assert halves_of(elsewhere, "a2b", config, [], half="whole") == {"wide.png": None, "square.png": None}
+    assert halves_of(elsewhere, "a2b", {}, [], half="right") == {"wide.png": "right", "square.png": "right"}
+    assert halves_of(elsewhere, "a2b", {}, []) == {"wide.png": None, "square.png": None}
+
+
+def test_other_layouts_have_no_halves(side_by_side: Path) -> None:
+    draw(side_by_side / "trainA" / "0.png")
+    config = {"data": {"data": str(side_by_side)}, "loss": {"method": "pix2pix"}}
+    assert halves_of(side_by_side.parent / "elsewhere", "a2b", config, []) == {"wide.png": None, "square.png": None}
+
+
+def test_pairs_are_asked_about_where_the_data_are_gone(side_by_side: Path) -> None:
+    config = {"data": {"data": str(side_by_side / "gone")}, "loss": {"method": "pix2pix"}}
+    with pytest.raises(UserError, match=r"wide\.png.*give --half"):
+        halves_of(side_by_side.parent / "elsewhere", "a2b", config, [])
+    unpaired = {**config, "loss": {"method": "cyclegan"}}
+    assert halves_of(side_by_side.parent / "elsewhere", "a2b", unpaired, [])["wide.png"] is None
+
+
+def test_a_half_is_translated_as_the_image_alone_is(tmp_path: Path, run: Run, network: ResnetGenerator) -> None:
+    pair = Image.open(draw(tmp_path / "in" / "pair.png", 80, 40))
+    for name, box in (("left", (0, 0, 40, 40)), ("right", (40, 0, 80, 40))):
+        path = tmp_path / "halves" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        pair.crop(box).save(path)
+        assert run(tmp_path / "in", "--half", name, "--overwrite", sheet=True) == 0
+        assert np.array_equal(pixels_of(tmp_path / "out" / "pair.png"), directly(network, path, 32))
+
+
+# --- more about files ----------------------------------------------------------------------------------------------
 
 
 def test_an_output_folder_inside_the_input_is_not_translated_again(tmp_path: Path, photos: Path, weights: Path) -> None:
@@ -635,6 +805,43 @@ def test_a_full_disk_gives_one_line_and_no_partial_file_without_torch(tmp_path: 
         assert "File too large" in line
         assert "the same command continues" in line
     assert names(tmp_path / "out") == set()
+
+
+NEGATIVE = """
+import sys
+from pathlib import Path
+from cyclegan_fast.errors import run_command
+from cyclegan_fast.translate import report, translate_images
+from cyclegan_fast.translation_plan import ImageOptions, plan
+
+def translate():
+    options = ImageOptions((sys.argv[1],), Path(sys.argv[2]))
+    summary = translate_images(lambda pixels: 255 - pixels, plan(options), options, None)
+    print(f"{summary.translated} images of {sys.argv[1]}")
+    report(summary, options.out)
+    return 0
+
+sys.exit(run_command(translate))
+"""
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_are_taken_and_printed_in_every_locale(tmp_path: Path, locale: str) -> None:
+    folder = os.fsencode(tmp_path) + b"/\xe9\xa6\xac \xff"
+    draw(Path(os.fsdecode(folder + b"/\xc2\xed2.png")), 16, 16)
+    Path(os.fsdecode(folder + b"/\xff.png")).write_bytes(b"damaged")
+    ended = subprocess.run(
+        [sys.executable, "-c", NEGATIVE, folder, folder + b" out"],
+        cwd=ROOT,
+        env={**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert b"1 images of" in ended.stdout
+    assert rb"\udcff.png: not an image" in ended.stderr
+    written = {os.fsencode(name) for name in names(Path(os.fsdecode(folder + b" out")))}
+    assert written == {b"\xc2\xed2.png", b"contact_sheet.jpg"}
 
 
 def test_ctrl_c_says_how_to_continue(
