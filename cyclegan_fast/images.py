@@ -93,7 +93,7 @@ def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
     Image.fromarray(pixels).save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
     temporary = temporary_beside(path)
     try:
-        temporary.write_bytes(encoded.getbuffer())
+        temporary.write_bytes(encoded.getvalue())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
