@@ -61,7 +61,7 @@ def to_levels(samples: Samples, filled: ValueRange) -> Pixels:
     if samples.dtype.kind in "ui" and samples.dtype.itemsize <= TABLE_BYTES:
         unsigned = samples.view(f"u{samples.dtype.itemsize}")
         every = np.arange(256**samples.dtype.itemsize, dtype=unsigned.dtype).view(samples.dtype)
-        levels: Pixels = _scaled(every, filled)[unsigned]
+        levels: Pixels = np.take(_scaled(every, filled), unsigned)
         return levels
     return _scaled(samples, filled)
 
@@ -77,7 +77,8 @@ def over_white(colours: Pixels, alpha: Pixels, *, associated: bool = False) -> P
     """Lay [H, W, 1 or 3] of opacity `alpha` [H, W] over white; `associated` colours are multiplied by it already."""
     opacity = alpha[..., None].astype(np.uint16)
     own = colours.astype(np.uint16) if associated else (colours * opacity + 127) // 255
-    return np.minimum(own + (255 - opacity), 255).astype(np.uint8)
+    laid: Pixels = np.minimum(own + (255 - opacity), 255).astype(np.uint8)
+    return laid
 
 
 def note_on(extent: Extent | None, where: str, given: ValueRange | None) -> str | None:

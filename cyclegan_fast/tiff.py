@@ -176,7 +176,7 @@ def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> Samples:
     """Integers of `bits` bits, the highest bit first, of rows that begin on a byte, [rows, samples]."""
     in_bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(rows, -1), axis=1)[:, : samples * bits]
     weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8 if bits <= 8 else np.uint16)
-    integers: Samples = in_bits.reshape(rows, samples, bits) @ weights
+    integers: Samples = np.dot(in_bits.reshape(rows, samples, bits), weights)
     return integers
 
 
@@ -212,7 +212,7 @@ def _decode(page: TiffPage, layout: Layout, value_range: ValueRange | None) -> t
         raise ValueError(f"its samples are of no known kind (format {page.sampleformat}, {page.bitspersample} bits)")
     bits = _bits(page)
     is_palette = page.photometric == PHOTOMETRIC.PALETTE
-    if is_palette and (bits > 8 or page.dtype.kind != "u"):
+    if is_palette and (bits > 8 or page.dtype.kind not in "bu"):
         raise ValueError(f"its palette has entries of {bits} bits")
     filled = value_range if value_range is not None and bits > 8 else full_range(page.dtype, bits)
     opaque = (0.0, 1.0) if page.dtype.kind == "f" else full_range(page.dtype, bits)
@@ -264,7 +264,7 @@ def _palette(page: TiffPage) -> Pixels:
     if page.colormap is None:
         raise ValueError("it has no palette")
     values = np.asarray(page.colormap).T
-    return values.astype(np.uint8) if values.max() < 256 else to_levels(values.astype(np.uint16), (0, 65535))
+    return (values if values.max() < 256 else values >> 8).astype(np.uint8)
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
