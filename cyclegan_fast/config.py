@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.levels import ValueRange, check_range, range_of_domain
 from cyclegan_fast.losses import GanLoss
 from kernels import Impl
 
@@ -59,6 +60,9 @@ class DataConfig:
     """memory in GiB for decoded images, in each process; by default half of what is free, shared by all ranks"""
     cache_dir: Path | None = None
     """folder for decoded images that do not fit in memory, for later runs too; by default ~/.cache/cyclegan-fast"""
+    range: tuple[float, ...] = ()
+    """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; of four
+    numbers, two are for A and two for B; by default the least and the greatest that a file can hold"""
     strict: bool = False
     """stop at the first image that cannot be read, instead of leaving it out"""
     pairs: Pairs = "auto"
@@ -86,6 +90,11 @@ class DataConfig:
             f"preprocess {self.preprocess!r} keeps each image's shape and needs batch_size 1, got {self.batch_size}",
         )
         _require(self.cache_gib is None or self.cache_gib >= 0, f"cache_gib must not be negative, got {self.cache_gib}")
+        check_range(self.range, of_two_domains=True)
+
+    def range_of(self, domain: Literal["A", "B"]) -> ValueRange | None:
+        """The values of `range` that are meant for the images of a domain; None for all that a file can hold."""
+        return range_of_domain(self.range, domain)
 
 
 @dataclass(frozen=True)

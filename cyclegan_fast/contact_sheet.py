@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from cyclegan_fast.images import UnreadableImage, read_image
+from cyclegan_fast.levels import ValueRange
 from cyclegan_fast.pixels import Pixels
 
 Item = TypeVar("Item")
@@ -24,12 +25,16 @@ LINE = 22
 
 
 def draw_contact_sheet(
-    pairs: Sequence[tuple[Path, Path]], pool: ThreadPoolExecutor, remarks: list[str]
+    pairs: Sequence[tuple[Path, Path]],
+    pool: ThreadPoolExecutor,
+    remarks: list[str],
+    value_range: ValueRange | None = None,
 ) -> Pixels | None:
     """Draw (input, translation) files side by side, each pair captioned with its name; None where there are no pairs.
 
     Of many pairs, 64 are shown that spread evenly over all. The pair of a file that cannot be read, such as a
-    translation from before that was damaged since, is left empty and named in `remarks`.
+    translation from before that was damaged since, is left empty and named in `remarks`. Inputs of more than 8 bits
+    are shown by the `value_range` of `decode`.
     """
     shown = spread(pairs, MOST_PAIRS)
     if not shown:
@@ -44,7 +49,8 @@ def draw_contact_sheet(
     title = "input | translation" + (f", {len(shown)} of {len(pairs)} images" if len(shown) < len(pairs) else "")
     draw.text((GAP, GAP), title, "black", font)
     common = Path(os.path.commonpath([target.parent for _, target in shown]))
-    for index, ((_, target), pair) in enumerate(zip(shown, pool.map(_thumbnails, shown), strict=True)):
+    thumbnails = pool.map(lambda pair: _thumbnails(pair, value_range), shown)
+    for index, ((_, target), pair) in enumerate(zip(shown, thumbnails, strict=True)):
         left = GAP + index % columns * (pair_width + 2 * GAP)
         top = LINE + GAP + index // columns * (pair_height + GAP)
         if isinstance(pair, UnreadableImage):
@@ -63,10 +69,12 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _thumbnails(pair: tuple[Path, Path]) -> tuple[Image.Image, Image.Image] | UnreadableImage:
+def _thumbnails(
+    pair: tuple[Path, Path], value_range: ValueRange | None
+) -> tuple[Image.Image, Image.Image] | UnreadableImage:
     """An input and its translation, both in the translation's shape."""
     try:
-        source, translation = map(read_image, pair)
+        source, translation = read_image(pair[0], value_range=value_range), read_image(pair[1])
     except UnreadableImage as error:
         return error
     source = source.resize(translation.size, Image.Resampling.BICUBIC, reducing_gap=2.0)

@@ -101,7 +101,7 @@ def decode(path: Path, value_range: ValueRange | None = None) -> Decoded:
 
 
 def decode_indices(path: Path) -> Samples:
-    """The values of a file of one channel, [H, W], as they are stored. Raises UnreadableImage, also for colours."""
+    """The values of a file as they are stored, [H, W] where it has one channel. Raises UnreadableImage."""
     with reading(path), open(path, "rb") as file:
         if _is_tiff(file):
             from cyclegan_fast.tiff import read_first_samples
@@ -109,10 +109,7 @@ def decode_indices(path: Path) -> Samples:
             return read_first_samples(file, check_size)
         with Image.open(file) as image:
             check_size(*image.size)
-            values = np.asarray(image)
-            if values.ndim != 2:
-                raise ValueError(f"it has colours ({image.mode})")
-            return values
+            return np.asarray(image)
 
 
 def _is_tiff(file: BinaryIO) -> bool:

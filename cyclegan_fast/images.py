@@ -46,7 +46,11 @@ def read_image(path: Path, half: Half | None = None, value_range: ValueRange | N
 
     Raises UnreadableImage, also where halves are wanted and the width is odd.
     """
-    image = decode(path, value_range).image
+    return part_of(decode(path, value_range).image, half, path)
+
+
+def part_of(image: Image.Image, half: Half | None, path: Path) -> Image.Image:
+    """The image of the file `path`, or one half of it. Raises UnreadableImage where the width is odd."""
     if half is None:
         return image
     with reading(path):
@@ -59,8 +63,9 @@ def read_indices(path: Path) -> npt.NDArray[np.uint8]:
     Raises UnreadableImage, also for colours and for values beyond 255.
     """
     values = decode_indices(path)
-    if values.dtype.kind not in "ui" or values.min() < 0 or values.max() > 255:
-        raise UnreadableImage(f"{path}: holds no numbers of classes (one channel of 0 to 255) but {values.dtype}")
+    if values.ndim != 2 or values.dtype.kind not in "ui" or values.min() < 0 or values.max() > 255:
+        held = values.dtype if values.ndim == 2 else f"{values.shape[2]} channels"
+        raise UnreadableImage(f"{path}: holds no numbers of classes (one channel of 0 to 255) but {held}")
     return values.astype(np.uint8)
 
 

@@ -1,7 +1,8 @@
 """Samples of more than 8 bits as the 256 levels of 8, by the range of values that they are taken to fill."""
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,28 @@ class Extent(NamedTuple):
     low: float
     high: float
     filled: ValueRange
+
+
+def check_range(values: Sequence[float], *, of_two_domains: bool = False) -> None:
+    """Raises ValueError where `values` are not none, or a low and a high one, or where allowed those of A and of B."""
+    counts = (0, 2, 4) if of_two_domains else (0, 2)
+    if len(values) not in counts:
+        raise ValueError(f"range has {' or '.join(map(str, counts[1:]))} numbers, got {len(values)}")
+    for low, high in zip(values[::2], values[1::2], strict=True):
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"range goes from a low to a high value, got {low:g} {high:g}")
+
+
+def range_of_domain(values: Sequence[float], domain: Literal["A", "B"]) -> ValueRange | None:
+    """Of none, two or four values, the two that a domain's images fill; None where there are none."""
+    chosen = values[2:] if domain == "B" and len(values) == 4 else values[:2]
+    return (chosen[0], chosen[1]) if chosen else None
+
+
+def range_of_run(config: Mapping[str, Any], domain: Literal["A", "B"]) -> ValueRange | None:
+    """`range_of_domain` of the configuration in a checkpoint, which may be older than that, or empty."""
+    data = config.get("data")
+    return range_of_domain(data.get("range", ()) if isinstance(data, dict) else (), domain)
 
 
 def full_range(dtype: np.dtype[Any], bits: int) -> ValueRange:

@@ -13,8 +13,9 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from cyclegan_fast.pixels import Pixels
 
 SHARE_OF_DISK = 0.9  # of what is free; the rest stays for checkpoints and others
 MAGIC = b"cyclegan-fast 1\n"
+DECODING = 2  # the number of our own way from a file to pixels: another one with each change of values
 TAIL = struct.Struct(f"<Q{len(MAGIC)}s")
 
 
@@ -41,8 +43,11 @@ def default_cache_dir() -> Path:
 class MappedImages:
     """Images, uint8 [H, W, 3], in memory that the system reads from a file when it is touched; not writable."""
 
-    def __init__(self, pixels: Pixels, names: list[str], shapes: list[tuple[int, int, int]]) -> None:
+    def __init__(
+        self, pixels: Pixels, names: list[str], shapes: list[tuple[int, int, int]], remark: str | None
+    ) -> None:
         self.names = names
+        self.remark = remark
         self.nbytes = pixels.nbytes
         self._pixels = pixels
         self._shapes = shapes
@@ -71,9 +76,9 @@ class PixelCache:
         place = _digest([str(folder.resolve()), preparation])
         self.path = cache_dir / f"{folder.name}-{place[:16]}.pixels"
         files = [(folder / name).stat() for name in names]
-        # Decoders and resizing belong to Pillow and can change with it.
+        # Decoders and resizing belong to these packages and can change with them, and what is made of them here.
         stamps = [[name, file.st_size, file.st_mtime_ns] for name, file in zip(names, files, strict=True)]
-        self.key = _digest([place, PIL.__version__, stamps])
+        self.key = _digest([place, PIL.__version__, metadata.version("tifffile"), DECODING, stamps])
 
     def read(self) -> MappedImages | None:
         """What was written; None where there is no file, or it is cut off, foreign, or holds other images."""
@@ -91,7 +96,7 @@ class PixelCache:
                 if index["key"] != self.key or sum(map(math.prod, shapes)) != pixel_bytes:
                     return None
                 pixels = np.memmap(file, np.uint8, "r", shape=(pixel_bytes,))
-                return MappedImages(np.asarray(pixels), index["names"], shapes)
+                return MappedImages(np.asarray(pixels), index["names"], shapes, index["remark"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -103,8 +108,12 @@ class PixelCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def write(self, images: Iterable[tuple[str, Pixels]], expected_bytes: int) -> MappedImages:
+    def write(
+        self, images: Iterable[tuple[str, Pixels]], expected_bytes: int, remark: Callable[[], str | None]
+    ) -> MappedImages:
         """Write images, each with its name, and map them; needs the lock.
+
+        `remark`, asked when all of them are written, gives what is to be said of them whenever they are used.
 
         Raises OSError where the disk refuses, or where `expected_bytes` would take nearly all that is free on it.
         """
@@ -119,7 +128,7 @@ class PixelCache:
                 file.write(np.ascontiguousarray(pixels).data)
                 names.append(name)
                 shapes.append(pixels.shape[:2])
-            index = json.dumps({"key": self.key, "names": names, "shapes": shapes}).encode()
+            index = json.dumps({"key": self.key, "names": names, "shapes": shapes, "remark": remark()}).encode()
             file.write(index)
             file.write(TAIL.pack(len(index), MAGIC))
         written = self.read()

@@ -10,9 +10,9 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,8 +24,10 @@ from tqdm import tqdm
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.contact_sheet import draw_contact_sheet
+from cyclegan_fast.decoding import UnreadableImage, decode, of_any_size
 from cyclegan_fast.errors import UserError, printable, run_command
-from cyclegan_fast.images import UnreadableImage, read_image, write_image
+from cyclegan_fast.images import write_image
+from cyclegan_fast.levels import Extent, ValueRange, merged, note_on, range_of_run
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
 from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, plan
@@ -34,6 +36,7 @@ from cyclegan_fast.translator import Direction, NotFinite, TorchTranslator, Tran
 BARE_WEIGHTS_SIZE = 256
 THREADS = min(8, os.cpu_count() or 1)
 RUNS = Path("runs")
+BICUBIC = Image.Resampling.BICUBIC
 
 
 # --- pixels in and out ---------------------------------------------------------------------------------------------
@@ -47,20 +50,31 @@ def pad_sides(pixels: Pixels, multiple: int = SIDES) -> Pixels:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image."""
+    """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image.
+
+    `extent` is that of `Decoded`.
+    """
 
     job: Job
     pixels: Pixels
     height: int
     width: int
+    extent: Extent | None = None
 
 
-def prepare(job: Job, size: int | None, multiple: int = SIDES) -> Prepared:
-    """Decode an image, and resize it to a square as test images are, or with None pad it. Raises UnreadableImage."""
-    image = read_image(job.source)
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return Prepared(job, pad_sides(np.asarray(image), multiple), height=image.height, width=image.width)
+def prepare(job: Job, size: int | None, multiple: int = SIDES, value_range: ValueRange | None = None) -> Prepared:
+    """Decode an image, and resize it to a square as test images are, or with None pad it.
+
+    `value_range` is that of `decode`. Raises UnreadableImage.
+    """
+    decoded = decode(job.source, value_range)
+    if size is None:
+        pixels = decoded.pixels
+    else:
+        image = decoded.image
+        pixels = np.asarray(image if image.size == (size, size) else image.resize((size, size), BICUBIC))
+    height, width = pixels.shape[:2]
+    return Prepared(job, pad_sides(pixels, multiple), height=height, width=width, extent=decoded.extent)
 
 
 def finish(prepared: Prepared, translated: Pixels) -> None:
@@ -88,7 +102,8 @@ def _write(pixels: Pixels, path: Path, advice: str) -> None:
 class Summary:
     """What became of the images.
 
-    `unreadable` has a line for each input that could not be read, `remarks` for what is missing on the contact sheet.
+    `unreadable` has a line for each input that could not be read, `remarks` for what is missing on the contact sheet
+    and what there is to say of images of more than 8 bits.
     """
 
     translated: int
@@ -118,6 +133,7 @@ def translate_images(
     *,
     multiple: int = SIDES,
     one_at_a_time: bool = False,
+    value_range: ValueRange | None = None,
 ) -> Summary:
     """Translate every job whose target is not there yet (with `options.overwrite`, every job), and draw the overview.
 
@@ -131,6 +147,7 @@ def translate_images(
         multiple: what the sides must be multiples of for the translator, see `pad_sides`.
         one_at_a_time: for images so large that none should be in memory beside the one that is translated: nothing is
             decoded ahead or written behind, and `options.batch_size` is 1.
+        value_range: that of `decode`; `options.range` is not read here.
 
     Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where a file cannot be
     written. A file appears whole or not at all.
@@ -138,6 +155,7 @@ def translate_images(
     start = time.perf_counter()
     todo = [job for job in jobs if options.overwrite or not job.target.exists()]
     unreadable: list[str] = []
+    extents: dict[Path, Extent] = {}
     writing: deque[Future[None]] = deque()
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
@@ -145,7 +163,7 @@ def translate_images(
     progress = tqdm(total=len(todo), desc="translating", unit="image", disable=None)
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
-        closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple), todo, depth)) as decoded,
+        closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple, value_range), todo, depth)) as decoded,
         progress,
     ):
         for batch in same_shaped(_readable(decoded, unreadable, options.strict), batch_size):
@@ -157,6 +175,7 @@ def translate_images(
                     "diverged, or its precision is too low for this image; give an earlier checkpoint, or leave out "
                     "--amp"
                 ) from error
+            extents.update((prepared.job.source, prepared.extent) for prepared in batch if prepared.extent)
             writing.extend(pool.submit(finish, *pair) for pair in zip(batch, translated, strict=True))
             while len(writing) > depth:
                 writing.popleft().result()
@@ -165,10 +184,10 @@ def translate_images(
             written.result()
         if unreadable and len(unreadable) == len(jobs):
             raise UserError(f"none of {_count(len(jobs))} can be read; the first: {unreadable[0]}")
-        remarks: list[str] = []
+        remarks = _values_notes(extents, value_range)
         if options.sheet:
             pairs = [(job.source, job.target) for job in jobs if job.target.exists()]
-            sheet = draw_contact_sheet(pairs, pool, remarks)
+            sheet = draw_contact_sheet(pairs, pool, remarks, value_range)
             if sheet is not None:
                 _write(sheet, options.sheet, "the translations themselves are written")
     return Summary(
@@ -185,9 +204,20 @@ def _stack(batch: Sequence[Prepared]) -> Pixels:
     return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
 
 
-def _try_to_prepare(job: Job, size: int | None, multiple: int) -> Prepared | UnreadableImage:
+def _values_notes(extents: Mapping[Path, Extent], value_range: ValueRange | None) -> list[str]:
+    """What there is to say of the images of more than 8 bits, of all of them together."""
+    if not extents:
+        return []
+    folder = os.path.commonpath([path.absolute().parent for path in extents])
+    note = note_on(merged(extents.values()), folder, value_range)
+    return [note] if note else []
+
+
+def _try_to_prepare(
+    job: Job, size: int | None, multiple: int, value_range: ValueRange | None
+) -> Prepared | UnreadableImage:
     try:
-        return prepare(job, size, multiple)
+        return prepare(job, size, multiple, value_range)
     except UnreadableImage as error:
         return error
 
@@ -254,6 +284,12 @@ class CommandLine:
         if self.options.keep_size or (self.tile and self.options.size is None):
             return None
         return checked_size(self.options.size, config, origin, multiple)
+
+    def value_range(self, config: dict[str, Any]) -> ValueRange | None:
+        """The values that become black and white: those asked for, or else the run's of the domain it translates."""
+        if self.options.range:
+            return self.options.range[0], self.options.range[1]
+        return range_of_run(config, "B" if self.direction == "b2a" else "A")
 
 
 def newest_run(runs: Path) -> Path:
@@ -325,9 +361,15 @@ def translate(command: CommandLine) -> int:
         translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
     else:
         translator = TorchTranslator(network, device, dtype)
-    with told_of_translation(command.device):
+    with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
         summary = translate_images(
-            translator, jobs, options, size, multiple=network.multiple, one_at_a_time=command.tile
+            translator,
+            jobs,
+            options,
+            size,
+            multiple=network.multiple,
+            one_at_a_time=command.tile,
+            value_range=command.value_range(config),
         )
     report(summary, options.out)
     return 0

@@ -10,6 +10,7 @@ import tyro
 
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.images import EXTENSIONS, find_images
+from cyclegan_fast.levels import check_range
 
 Format = Literal["same", "png", "jpeg", "webp"]
 
@@ -38,6 +39,9 @@ class ImageOptions:
     """translate every image at its own size instead"""
     batch_size: int = 4
     """images translated at once, at most; only images of one size share a batch"""
+    range: tuple[float, ...] = ()
+    """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; by default
+    those that a run was trained with, or else the least and the greatest that a file can hold"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
@@ -56,6 +60,7 @@ class ImageOptions:
             raise ValueError(f"--size must be a multiple of {SIDES}, at least {SMALLEST}, got {self.size}")
         if self.batch_size < 1:
             raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
+        check_range(self.range)
         if self.contact_sheet is not None and self.no_contact_sheet:
             raise ValueError("--contact-sheet and --no-contact-sheet contradict each other: give one of them")
         if self.contact_sheet is not None and self.contact_sheet.suffix.lower() not in WRITABLE:

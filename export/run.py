@@ -98,7 +98,8 @@ def run(command: CommandLine) -> int:
 
     def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> None:
         print(f"{count} through {file} at {f'{size}x{size}' if size else 'their own size'}; {means}")
-        report(translate_images(translator, jobs, options, size), options.out)
+        value_range = (options.range[0], options.range[1]) if options.range else None
+        report(translate_images(translator, jobs, options, size, value_range=value_range), options.out)
 
     if command.engine is not None:
         with engine_translator(command.engine, options) as (translator, means, profile):

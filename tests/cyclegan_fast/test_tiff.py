@@ -281,7 +281,7 @@ def test_a_file_that_claims_more_pixels_than_it_can_hold_takes_no_memory(tmp_pat
         offset = entries(tmp_path / "a.tif", tag).valueoffset
         content[offset : offset + 4] = (13000).to_bytes(4, "little")
     (tmp_path / "a.tif").write_bytes(content)
-    with pytest.raises(UnreadableImage, match="13000x13000 pixels, which its .* bytes cannot hold"):
+    with pytest.raises(UnreadableImage, match=r"13000x13000 pixels, which its .* bytes cannot hold"):
         read_image(tmp_path / "a.tif")
 
 

@@ -20,8 +20,10 @@ from PIL import Image, ImageDraw
 from cyclegan_fast import config as configuration, contact_sheet, translate
 from cyclegan_fast.checkpoint import CONTENT, save, to_original
 from cyclegan_fast.config import Config, DataConfig
+from cyclegan_fast.decoding import Decoded, decode
 from cyclegan_fast.domains import held_out_preparation
 from cyclegan_fast.images import read_image
+from cyclegan_fast.levels import ValueRange
 from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_fast.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.translate import main, newest_run, translate_images
@@ -180,9 +182,9 @@ def test_one_image_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         draw(tmp_path / "in" / f"{index}.png", 16, 16, seed=index)
     happened: list[str] = []
 
-    def read(path: Path) -> object:
+    def read(path: Path, value_range: ValueRange | None) -> Decoded:
         happened.append(f"read {path.stem}")
-        return read_image(path)
+        return decode(path, value_range)
 
     def negative(pixels: Pixels) -> Pixels:
         written = len(list((tmp_path / "out").glob("*.png")))
@@ -190,7 +192,7 @@ def test_one_image_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         time.sleep(0.05)  # for threads that would read ahead
         return 255 - pixels
 
-    monkeypatch.setattr(translate, "read_image", read)
+    monkeypatch.setattr(translate, "decode", read)
     options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", batch_size=4, no_contact_sheet=True)
     translate_images(negative, plan(options), options, None, one_at_a_time=True)
     assert happened == [line for index in range(3) for line in (f"read {index}", f"translate 1, {index} written")]
@@ -445,7 +447,7 @@ def test_images_beyond_pillows_limit_are_explained(
     source = draw(tmp_path / "image.png", 20, 16)
     flags = ["--checkpoint", str(weights), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main([str(source), *flags]) == 2
-    assert f"{source}: has more than the 200 pixels that Pillow takes" in capsys.readouterr().err
+    assert f"{source}: has 20x16, more than the 200 pixels that are read at once" in capsys.readouterr().err
 
 
 def test_only_unreadable_images_are_an_error(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
