@@ -1,6 +1,7 @@
 """Errors that are the user's to mend, and how a command ends on one."""
 
 import sys
+import warnings
 from collections.abc import Callable
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -21,14 +22,16 @@ class NonFiniteLoss(Exception):
 def run_command(command: Callable[[], int]) -> int:
     """The exit status of `command`.
 
-    A UserError, or what the operating system refuses, becomes one line on standard error and status 2; Ctrl-C gives
-    status 130.
+    A UserError, what the operating system refuses, or an image that does not fit in memory becomes one line on standard
+    error and status 2; Ctrl-C gives status 130.
     """
+    # Pillow warns of what it reads all the same, such as damaged EXIF: what is read must not depend on `python -W`.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return command()
     except ReportedElsewhere:
         return 2
-    except (UserError, OSError) as error:
+    except (UserError, OSError, MemoryError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
