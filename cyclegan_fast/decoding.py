@@ -4,6 +4,8 @@ Pillow and tifffile promise nothing of what they raise on a damaged file: it has
 zlib.error, IndexError and more. `reading` is the one place where all of it becomes UnreadableImage.
 """
 
+import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,18 @@ TRANSPOSITIONS = {
 
 class UnreadableImage(Exception):
     """A file that is no whole image; the message names it and says what is wrong."""
+
+
+class BoundedFile(io.BufferedReader):
+    """A file whose `read` asks for no more memory than the file has bytes, whatever number a damaged header gives."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._end = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._end - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,15 @@ def reading(path: Path) -> Iterator[None]:
         raise UnreadableImage(f"{path}: {_reason(error)}") from error
 
 
+@contextmanager
+def parsing() -> Iterator[None]:
+    """MemoryError before a pixel is decoded becomes ValueError: only a damaged header asks for that much."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError("it claims to hold more than fits in memory") from error
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
@@ -92,23 +115,22 @@ def decode(path: Path, value_range: ValueRange | None = None) -> Decoded:
 
     Raises UnreadableImage, and MemoryError where the pixels do not fit.
     """
-    with reading(path), open(path, "rb") as file:
+    with reading(path), BoundedFile(path) as file:
         if _is_tiff(file):
             from cyclegan_fast.tiff import read_tiff
 
-            return Decoded(*read_tiff(file, value_range, check_size))
+            return Decoded(*read_tiff(file, value_range))
         return _with_pillow(file, value_range)
 
 
 def decode_indices(path: Path) -> Samples:
     """The values of a file as they are stored, [H, W] where it has one channel. Raises UnreadableImage."""
-    with reading(path), open(path, "rb") as file:
+    with reading(path), BoundedFile(path) as file:
         if _is_tiff(file):
             from cyclegan_fast.tiff import read_first_samples
 
-            return read_first_samples(file, check_size)
-        with Image.open(file) as image:
-            check_size(*image.size)
+            return read_first_samples(file)
+        with _opened(file) as image:
             return np.asarray(image)
 
 
@@ -148,8 +170,7 @@ def of_any_size() -> Iterator[None]:
 
 
 def _with_pillow(file: BinaryIO, value_range: ValueRange | None) -> Decoded:
-    with Image.open(file) as image:
-        check_size(*image.size)
+    with _opened(file) as image:
         layout = image.tile[0].args if image.tile else None
         deep = _deep_samples(image, file)
         if deep is not None:
@@ -158,6 +179,13 @@ def _with_pillow(file: BinaryIO, value_range: ValueRange | None) -> Decoded:
         if layout in FEW_BITS and "transparency" in image.info:
             image.info["transparency"] *= FEW_BITS[layout]  # which Pillow leaves as it is in the file
         return Decoded(_upright(image, to_rgb(image)))
+
+
+def _opened(file: BinaryIO) -> ImageFile.ImageFile:
+    with parsing():
+        image = Image.open(file)
+        check_size(*image.size)
+    return image
 
 
 def _deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Samples, ValueRange | None] | None:
@@ -203,9 +231,10 @@ def _deep_ppm(image: ImageFile.ImageFile, file: BinaryIO, maximum: int) -> Sampl
     channels = 3 if image.mode == "RGB" else 1
     count = image.width * image.height * channels
     file.seek(image.tile[0].offset)
-    samples = np.frombuffer(file.read(2 * count), ">u2").astype(np.uint16)
-    if samples.size < count:
+    content = file.read(2 * count)
+    if len(content) < 2 * count:
         raise ValueError("it is cut off")
+    samples = np.frombuffer(content, ">u2").astype(np.uint16)
     return np.minimum(samples, maximum).reshape(image.height, image.width, channels)
 
 

@@ -8,7 +8,8 @@ import io
 import logging
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import tifffile
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
+from cyclegan_fast.decoding import check_size, parsing
 from cyclegan_fast.levels import Extent, Samples, ValueRange, extent_of, full_range, merged, over_white, to_levels
 from cyclegan_fast.pixels import Pixels
 
@@ -44,8 +46,14 @@ UNASSOCIATED, ASSOCIATED = 2, 1  # extra samples that are opacity; with ASSOCIAT
 ORIENTATION, EXTRA_SAMPLES, INK_SET = 274, 338, 332
 CMYK = 1  # an INK_SET
 BAND_ROWS = 64
-# LZW, the strongest of these compressions of a constant, gains less than 2,800: so much fewer bytes hold no image.
-MOST_GAIN = 3000
+MOST_GAIN: dict[int, int] = {
+    COMPRESSION.NONE: 1,
+    COMPRESSION.PACKBITS: 64,
+    COMPRESSION.ADOBE_DEFLATE: 1100,
+    COMPRESSION.DEFLATE: 1100,
+    COMPRESSION.LZW: 3000,
+}
+"""Bytes that a byte can stand for: with fewer, a file holds no image of the size that it claims. Others have no bound."""
 
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -58,18 +66,16 @@ class Layout(NamedTuple):
     associated: bool
 
 
-def read_tiff(file: BinaryIO, value_range: ValueRange | None, check_size: Callable[[int, int], None]) -> "Rgb":
+def read_tiff(file: BinaryIO, value_range: ValueRange | None) -> "Rgb":
     """Decode the first page of an open file, upright.
 
     Args:
         value_range: what samples of more than 8 bits are taken to fill; by default all that they can hold.
-        check_size: called with width and height before anything is decoded, and raises where they are too much.
 
     Raises ValueError, saying why, where it is not known how to read the pixels right, and whatever tifffile, Pillow or
     a decompressor raises on damage.
     """
-    with tifffile.TiffFile(file) as tiff:
-        page = _first_page(tiff, check_size)
+    with _first_page(file) as page:
         if page.compression in OF_PILLOW:
             return _with_pillow(file, page)
         layout = _layout(page)
@@ -84,10 +90,9 @@ class Rgb(NamedTuple):
     extent: Extent | None
 
 
-def read_first_samples(file: BinaryIO, check_size: Callable[[int, int], None]) -> Samples:
+def read_first_samples(file: BinaryIO) -> Samples:
     """The samples of the first page as they are stored, [H, W] of one channel. Raises as `read_tiff` does."""
-    with tifffile.TiffFile(file) as tiff:
-        page = _first_page(tiff, check_size)
+    with _first_page(file) as page:
         if page.samplesperpixel != 1 or page.dtype is None:
             raise ValueError(f"it has {page.samplesperpixel} channels")
         samples = np.zeros((page.imagelength, page.imagewidth), page.dtype)
@@ -97,15 +102,24 @@ def read_first_samples(file: BinaryIO, check_size: Callable[[int, int], None]) -
         return samples
 
 
-def _first_page(tiff: tifffile.TiffFile, check_size: Callable[[int, int], None]) -> TiffPage:
-    page = tiff.pages.first
-    width, height = page.imagewidth, page.imagelength
+@contextmanager
+def _first_page(file: BinaryIO) -> Iterator[TiffPage]:
+    with parsing():
+        tiff = tifffile.TiffFile(file)
+        page = tiff.pages.first
+        _check(page)
+    with tiff:
+        yield page
+
+
+def _check(page: TiffPage) -> None:
+    size, width, height = page.parent.filehandle.size, page.imagewidth, page.imagelength
     if not width or not height or page.imagedepth != 1:
         raise ValueError(f"it is no flat image: {width}x{height} pixels, {page.imagedepth} deep")
     check_size(width, height)
-    if math.ceil(width * page.samplesperpixel * _bits(page) / 8) * height > MOST_GAIN * tiff.filehandle.size:
-        raise ValueError(f"it claims {width}x{height} pixels, which its {tiff.filehandle.size} bytes cannot hold")
-    return page
+    claimed = width * height * page.samplesperpixel * _bits(page) // 8
+    if page.compression in MOST_GAIN and claimed > MOST_GAIN[page.compression] * size:
+        raise ValueError(f"it claims {width}x{height} pixels, which its {size} bytes cannot hold")
 
 
 def _bits(page: TiffPage) -> int:
