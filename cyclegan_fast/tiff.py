@@ -53,7 +53,7 @@ MOST_GAIN: dict[int, int] = {
     COMPRESSION.DEFLATE: 1100,
     COMPRESSION.LZW: 3000,
 }
-"""Bytes that a byte can stand for: with fewer, a file holds no image of the size that it claims. Others have no bound."""
+"""Bytes that a byte can stand for: with fewer, a file is not of the size that it claims. Others have no bound."""
 
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
