@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import tifffile
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
@@ -319,8 +321,8 @@ def test_generators_of_the_original_implementation(
     assert np.array_equal(pixels_of(tmp_path / "out" / "one.png"), directly(network, photos / "one.png", 32))
 
 
-def save_run(path: Path, networks: dict[str, ResnetGenerator], crop_size: int = 40) -> Path:
-    config = replace(Config(), data=DataConfig(load_size=64, crop_size=crop_size))
+def save_run(path: Path, networks: dict[str, ResnetGenerator], crop_size: int = 40, **options: Any) -> Path:
+    config = replace(Config(), data=DataConfig(load_size=64, crop_size=crop_size, **options))
     model = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
     save(path, {**dict.fromkeys(CONTENT), "config": configuration.to_dict(config), "model": model})
     return path
@@ -448,6 +450,53 @@ def test_images_beyond_pillows_limit_are_explained(
     flags = ["--checkpoint", str(weights), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main([str(source), *flags]) == 2
     assert f"{source}: has more than the 200 pixels that are read at once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "deep.tif"])
+def test_tile_reads_images_beyond_pillows_limit(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    source = tmp_path / f"image.{kind}"
+    if kind == "deep.tif":
+        values = np.random.default_rng(0).integers(0, 4096, (16, 20, 3)).astype(np.uint16)
+        tifffile.imwrite(source, values, photometric="rgb", tile=(16, 16))
+    else:
+        Image.open(draw(tmp_path / "drawn.png", 20, 16)).save(source)
+    flags = ["--checkpoint", str(weights), "--device", "cpu", "--range", "0", "4095"]
+    assert main([str(source), *flags, "--keep-size", "--out", str(tmp_path / "whole")]) == 0
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+    assert main([str(source), *flags, "--tile", "--scratch", str(tmp_path), "--out", str(tmp_path / "strips")]) == 0
+    assert Image.MAX_IMAGE_PIXELS == 100
+    assert (tmp_path / "strips" / "contact_sheet.jpg").is_file()
+    assert "not on the contact sheet" not in capsys.readouterr().err
+    monkeypatch.undo()
+    whole, strips = (pixels_of(next((tmp_path / name).glob("image*"))) for name in ("whole", "strips"))
+    assert np.abs(whole.astype(int) - strips).max() <= 1  # of one rounding where numbers are added in another order
+
+
+def test_images_of_twelve_bits_are_translated_by_the_range_of_the_run(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = np.asarray(Image.open(draw(tmp_path / "drawn.png", 32, 32)).convert("L")).astype(np.uint16)
+    Image.fromarray(values * 16).save(tmp_path / "scan.png")
+    Image.fromarray(np.rint(values * 16 * (255 / 4095)).astype(np.uint8)).save(tmp_path / "bright.png")
+    Image.fromarray(np.rint(values * 16 / 257).astype(np.uint8)).save(tmp_path / "dark.png")
+    networks = {name: make_generator(seed) for seed, name in enumerate(("G_A", "G_B"))}
+    folder = save_run(tmp_path / "runs" / "x", networks, range=(0.0, 4095.0, 0.0, 65535.0))
+    scan, bright, dark = (tmp_path / f"{name}.png" for name in ("scan", "bright", "dark"))
+    for checkpoint, flags, same, noted in (
+        (folder, ["--direction", "a2b"], bright, False),
+        (folder, ["--direction", "b2a"], dark, False),
+        (folder, ["--direction", "b2a", "--range", 0, 4095], bright, False),
+        (None, [], dark, True),
+        (None, ["--range", 0, 4095], bright, False),
+    ):
+        arguments = [scan, same, "--overwrite", "--batch-size", 1, *flags]
+        assert run(*arguments, checkpoint=checkpoint) == 0
+        translated = [pixels_of(tmp_path / "out" / path.name) for path in (scan, same)]
+        np.testing.assert_array_equal(*translated)
+        said = capsys.readouterr().err
+        assert noted == bool(re.search(rf"note: the images of more than 8 bits in {tmp_path} .*--range 0 4095", said))
 
 
 def test_only_unreadable_images_are_an_error(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
