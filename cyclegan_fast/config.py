@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.levels import ValueRange, check_range, range_of_domain
 from cyclegan_fast.losses import GanLoss
 from kernels import Impl
 
@@ -66,6 +67,9 @@ class DataConfig:
     """train on the first so many images of each domain only, by name"""
     serial: bool = False
     """take images in the order of their names in every epoch, of B too, instead of a random one; crops stay random"""
+    range: tuple[float, ...] = ()
+    """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; of four
+    numbers, two are for A and two for B; by default the least and the greatest that a file can hold"""
     strict: bool = False
     """stop at the first image that cannot be read, instead of leaving it out"""
     pairs: Pairs = "auto"
@@ -94,6 +98,11 @@ class DataConfig:
         )
         _require(self.max_images is None or self.max_images >= 1, f"max_images must be positive, got {self.max_images}")
         _require(self.cache_gib is None or self.cache_gib >= 0, f"cache_gib must not be negative, got {self.cache_gib}")
+        check_range(self.range, of_two_domains=True)
+
+    def range_of(self, domain: Literal["A", "B"]) -> ValueRange | None:
+        """The values of `range` that are meant for the images of a domain; None for all that a file can hold."""
+        return range_of_domain(self.range, domain)
 
 
 @dataclass(frozen=True)

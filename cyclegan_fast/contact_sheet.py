@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from cyclegan_fast.errors import printable
 from cyclegan_fast.images import UnreadableImage, read_image
+from cyclegan_fast.levels import ValueRange
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.translation_plan import Job
 
@@ -25,11 +26,14 @@ GAP = 8
 LINE = 22
 
 
-def draw_contact_sheet(jobs: Sequence[Job], pool: ThreadPoolExecutor, remarks: list[str]) -> Pixels | None:
+def draw_contact_sheet(
+    jobs: Sequence[Job], pool: ThreadPoolExecutor, remarks: list[str], value_range: ValueRange | None = None
+) -> Pixels | None:
     """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
 
     Of many pairs, 64 are shown that spread evenly over all. The pair of a file that cannot be read, such as a
-    translation from before that was damaged since, is left empty and named in `remarks`.
+    translation from before that was damaged since, is left empty and named in `remarks`. Inputs of more than 8 bits
+    are shown by the `value_range` of `decode`.
     """
     shown = spread(jobs, MOST_PAIRS)
     if not shown:
@@ -44,7 +48,8 @@ def draw_contact_sheet(jobs: Sequence[Job], pool: ThreadPoolExecutor, remarks: l
     title = "input | translation" + (f", {len(shown)} of {len(jobs)} images" if len(shown) < len(jobs) else "")
     draw.text((GAP, GAP), title, "black", font)
     common = Path(os.path.commonpath([job.target.parent for job in shown]))
-    for index, (job, pair) in enumerate(zip(shown, pool.map(_thumbnails, shown), strict=True)):
+    thumbnails = pool.map(lambda job: _thumbnails(job, value_range), shown)
+    for index, (job, pair) in enumerate(zip(shown, thumbnails, strict=True)):
         left = GAP + index % columns * (pair_width + 2 * GAP)
         top = LINE + GAP + index // columns * (pair_height + GAP)
         if isinstance(pair, UnreadableImage):
@@ -63,10 +68,10 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage:
+def _thumbnails(job: Job, value_range: ValueRange | None) -> tuple[Image.Image, Image.Image] | UnreadableImage:
     """An input and its translation, both in the translation's shape."""
     try:
-        source, translation = read_image(job.source, job.half), read_image(job.target)
+        source, translation = read_image(job.source, job.half, value_range), read_image(job.target)
     except UnreadableImage as error:
         return error
     source = source.resize(translation.size, Image.Resampling.BICUBIC, reducing_gap=2.0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import psutil
@@ -117,9 +118,11 @@ class DomainReader:
         prepare = Preparation(self.config.preprocess, self.config.load_size, self.config.crop_size)
         A, B = training_places(self.root, paired=paired)
         limit = None if paired else self.config.max_images  # partners are found first
-        return self._open(A, prepare, limit), self._open(B, prepare, limit)
+        return self._open(A, prepare, "A", limit), self._open(B, prepare, "B", limit)
 
-    def _open(self, place: Place, prepare: Preparation, limit: int | None = None) -> ImageFolder:
+    def _open(
+        self, place: Place, prepare: Preparation, domain: Literal["A", "B"], limit: int | None = None
+    ) -> ImageFolder:
         opened = ImageFolder(
             place.folder,
             prepare,
@@ -127,6 +130,7 @@ class DomainReader:
             cache_dir=self.config.cache_dir or default_cache_dir(),
             workers=self.config.workers,
             strict=self.config.strict,
+            value_range=self.config.range_of(domain),
             ending=place.ending,
             half=place.half,
             limit=limit,
@@ -142,7 +146,8 @@ class DomainReader:
         if unreadable:
             warnings.append(f"skipped {counted(len(unreadable), 'unreadable image')} (--strict refuses such files)")
         left_out = list(dict.fromkeys(line for folder in self.opened for line in folder.remarks))
-        return warnings + left_out + self.remarks + [folder.note for folder in self.opened if folder.note]
+        values = list(dict.fromkeys(folder.values_note for folder in self.opened if folder.values_note))
+        return warnings + left_out + self.remarks + values + [folder.note for folder in self.opened if folder.note]
 
     def test_sets(self) -> "TestSets":
         """testA and testB as far as they are there, resized to the crop's square, with the truth if they are pairs.
@@ -150,8 +155,9 @@ class DomainReader:
         Raises UserError where they must be pairs (`pairs` is "yes") and are not.
         """
         prepare = held_out_preparation(self.config.crop_size)
-        places = [place_of(self.root, name) for name in ("testA", "testB")]
-        A, B = (self._open(place, prepare) if place.has_images() else None for place in places)
+        domains: tuple[Literal["A", "B"], ...] = ("A", "B")
+        places = {domain: place_of(self.root, f"test{domain}") for domain in domains}
+        A, B = (self._open(place, prepare, domain) if place.has_images() else None for domain, place in places.items())
         paired, note = self._are_pairs(A, B)
         if A is None or B is None or not paired:
             return TestSets(HeldOut(A) if A else None, HeldOut(B) if B else None, note)

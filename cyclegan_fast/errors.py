@@ -3,6 +3,7 @@
 import io
 import sys
 import unicodedata
+import warnings
 from collections.abc import Callable
 
 from cyclegan_fast.interruption import Interruption, Stopped
@@ -23,19 +24,22 @@ class NonFiniteLoss(Exception):
 def run_command(command: Callable[[], int], *, next_time: str = "continues") -> int:
     """The exit status of `command`.
 
-    A UserError, or what the operating system refuses, becomes one line on standard error and status 2; Ctrl-C gives
-    status 130, and SIGTERM 143. Names that standard output's encoding does not have are printed as escapes.
+    A UserError, what the operating system refuses, or an image that does not fit in memory becomes one line on standard
+    error and status 2; Ctrl-C gives status 130, and SIGTERM 143. Names that standard output's encoding does not have
+    are printed as escapes.
 
     Args:
         next_time: what the same command does after a stop.
     """
     print_whole_lines()
+    # Pillow warns of what it reads all the same, such as damaged EXIF: what is read must not depend on `python -W`.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with Interruption():
             return command()
     except ReportedElsewhere:
         return 2
-    except (UserError, OSError) as error:
+    except (UserError, OSError, MemoryError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:

@@ -11,9 +11,11 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from cyclegan_fast.decoding import decode
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_files import note_on_pages, page_count, search
-from cyclegan_fast.images import Half, UnreadableImage, read_image
+from cyclegan_fast.images import Half, UnreadableImage, part_of
+from cyclegan_fast.levels import Extent, ValueRange, merged, note_on
 from cyclegan_fast.pixel_cache import MappedImages, PixelCache
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
@@ -86,7 +88,8 @@ class ImageFolder:
     All files are decoded when the object is made, or were when the mapped file was written, so that one that cannot be
     read is found before training and not in its middle: it is left out and named in `unreadable`, or with `strict`
     refused. So are, with `strict`, files below the folder that are left out otherwise, and those of several pages.
-    `note` says where the images are kept if not in memory, and why if nowhere.
+    `note` says where the images are kept if not in memory, and why if nowhere; `values_note` what there is to say of
+    images of more than 8 bits.
 
     Args:
         folder: searched with its subfolders.
@@ -98,6 +101,7 @@ class ImageFolder:
         cache_dir: folder for the mapped file; where its disk cannot hold it, the images that do not fit in memory are
             decoded again at each use.
         workers: threads to decode with; Pillow decodes and resizes outside Python's lock.
+        value_range: what samples of more than 8 bits are taken to fill, see `decode`.
 
     Raises UserError for a missing folder, one without images, or an unreadable image with `strict`.
     """
@@ -111,6 +115,7 @@ class ImageFolder:
         cache_dir: Path,
         workers: int,
         strict: bool,
+        value_range: ValueRange | None = None,
         ending: str = "",
         half: Half | None = None,
         limit: int | None = None,
@@ -123,9 +128,11 @@ class ImageFolder:
         self.cache_bytes = cache_bytes
         self.workers = workers
         self.strict = strict
+        self.value_range = value_range
         self.note: str | None = None
         self.unreadable: list[str] = []
         self.pages: dict[str, int] = {}  # of the files that have several, by name
+        self._extents: dict[Path, Extent] = {}
         found = search(folder)
         self._candidates = [path for path in found.images if path.stem.endswith(ending)][:limit]
         if not self._candidates:
@@ -133,7 +140,9 @@ class ImageFolder:
         self._left_out = found.told(strict=strict)
         self.paths: list[Path] = []
         self.sizes: list[tuple[int, int]] = []  # width, height of each, prepared
-        preparation = repr(prepare) if half is None else f"{half} half, {prepare!r}"
+        preparation = ", ".join(
+            [*([f"values {value_range}"] if value_range else []), *([f"{half} half"] if half else []), repr(prepare)]
+        )
         cache = PixelCache(cache_dir, folder, self.candidates, preparation)
         kept = self._found(cache)
         self._kept = self._decode_all(cache) if kept is None else kept
@@ -141,7 +150,9 @@ class ImageFolder:
             raise UserError(
                 f"none of the {len(self._candidates)} images in {folder} can be read; the first: {self.unreadable[0]}"
             )
+        self.values_note = self._values_note()
         if isinstance(self._kept, MappedImages):
+            self.values_note = self._kept.remark
             self.note = (
                 f"the decoded {self._parts} of {folder}, {self._kept.nbytes / 2**30:.2f} GiB, are kept in {cache.path}"
             )
@@ -190,6 +201,9 @@ class ImageFolder:
     def _parts(self) -> str:
         return "images" if self.half is None else f"{self.half} halves"
 
+    def _values_note(self) -> str | None:
+        return note_on(merged(self._extents.values()), str(self.folder), self.value_range)
+
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
@@ -226,7 +240,9 @@ class ImageFolder:
                         if found is not None:
                             return found
                         expected_bytes = int(mean_bytes * len(self._candidates))
-                        return cache.write(itertools.chain(begun, images), expected_bytes, self.pages)
+                        return cache.write(
+                            itertools.chain(begun, images), expected_bytes, self.pages, self._values_note
+                        )
                 except OSError as error:
                     self.note = (
                         f"the decoded {self._parts} of {self.folder} do not fit in {self.cache_bytes / 2**30:.2f} GiB "
@@ -289,7 +305,10 @@ class ImageFolder:
             return error
 
     def _decode(self, path: Path) -> Pixels:
-        image = read_image(path, self.half)
+        decoded = decode(path, self.value_range)
+        if decoded.extent is not None:
+            self._extents[path] = decoded.extent
+        image = part_of(decoded.image, self.half, path)
         try:
             return np.asarray(self.prepare(image))
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reading and writing image files: any format that Pillow knows, as 8-bit RGB."""
+"""Reading and writing image files, as 8-bit RGB; decoding.py decodes them, image_files.py finds them."""
 
 import io
 from pathlib import Path
@@ -6,44 +6,36 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from cyclegan_fast.decoding import (
+    UnreadableImage as UnreadableImage,  # where others look for it
+    decode,
+    decode_indices,
+    reading,
+)
 from cyclegan_fast.files import temporary_beside
-from cyclegan_fast.image_files import is_lfs_pointer
+from cyclegan_fast.levels import ValueRange
 from cyclegan_fast.pixels import Pixels
 
 Half = Literal["left", "right"]
 """One of two images that stand side by side in one file."""
 
 
-class UnreadableImage(Exception):
-    """A file that is no whole image; the message names it and says what is wrong."""
+def read_image(path: Path, half: Half | None = None, value_range: ValueRange | None = None) -> Image.Image:
+    """Decode a file to an upright RGB image, or to one `half` of it; `value_range` is that of `decode`.
 
-
-def read_image(path: Path, half: Half | None = None) -> Image.Image:
-    """Decode a file to an upright RGB image, or to one `half` of it.
-
-    Greyscale, palette, CMYK and 16-bit images are converted to 8-bit RGB, transparent ones are laid over white, and the
-    camera's orientation is applied. Raises UnreadableImage, also where halves are wanted and the width is odd.
+    Raises UnreadableImage, also where halves are wanted and the width is odd.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            whole = to_rgb(ImageOps.exif_transpose(image))
-            return whole if half is None else half_of(whole, half)
-    except Image.DecompressionBombError as error:
-        # Pillow raises at twice its limit, and warns at once.
-        reason = f"has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels that Pillow takes; cut it into parts"
-        raise UnreadableImage(f"{path}: {reason}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        reason = _why_no_image(path) if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UnreadableImage(f"{path}: {reason}") from error
+    return part_of(decode(path, value_range).image, half, path)
 
 
-def _why_no_image(path: Path) -> str:
-    if is_lfs_pointer(path):
-        return "a pointer of Git LFS and not the image itself; `git lfs pull` fetches that"
-    return "not an image"
+def part_of(image: Image.Image, half: Half | None, path: Path) -> Image.Image:
+    """The image of the file `path`, or one half of it. Raises UnreadableImage where the width is odd."""
+    if half is None:
+        return image
+    with reading(path):
+        return half_of(image, half)
 
 
 def read_indices(path: Path) -> npt.NDArray[np.uint8]:
@@ -51,30 +43,11 @@ def read_indices(path: Path) -> npt.NDArray[np.uint8]:
 
     Raises UnreadableImage, also for colours and for values beyond 255.
     """
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage(f"{path}: {error}") from error
+    values = decode_indices(path)
     if values.ndim != 2 or values.dtype.kind not in "ui" or values.min() < 0 or values.max() > 255:
-        raise UnreadableImage(f"{path}: holds no numbers of classes (one channel of 0 to 255) but {image.mode}")
+        held = values.dtype if values.ndim == 2 else f"{values.shape[2]} channels"
+        raise UnreadableImage(f"{path}: holds no numbers of classes (one channel of 0 to 255) but {held}")
     return values.astype(np.uint8)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):  # 16 bits a pixel, in one of Pillow's several modes for it
-        values = np.asarray(image).astype(np.float64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"values from {values.min():.0f} to {values.max():.0f} do not fit 16 bits")
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range; convert the image to 8 or 16 bits")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def half_of(image: Image.Image, half: Half) -> Image.Image:

@@ -13,8 +13,9 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from cyclegan_fast.files import beside, replacing
 from cyclegan_fast.pixels import Pixels
 
 SHARE_OF_DISK = 0.9  # of what is free; the rest stays for checkpoints and others
-MAGIC = b"cyclegan-fast 2\n"
+MAGIC = b"cyclegan-fast 3\n"
+DECODING = 2  # the number of our own way from a file to pixels: another one with each change of values
 TAIL = struct.Struct(f"<Q{len(MAGIC)}s")
 
 
@@ -41,14 +43,21 @@ def default_cache_dir() -> Path:
 class MappedImages:
     """Images, uint8 [H, W, 3], in memory that the system reads from a file when it is touched; not writable.
 
-    `pages` has the numbers of pages of those files that have several, by name.
+    `pages` has the numbers of pages of those files that have several, by name; `remark` is what there is to say of the
+    images whenever they are used.
     """
 
     def __init__(
-        self, pixels: Pixels, names: list[str], shapes: list[tuple[int, int, int]], pages: dict[str, int]
+        self,
+        pixels: Pixels,
+        names: list[str],
+        shapes: list[tuple[int, int, int]],
+        pages: dict[str, int],
+        remark: str | None,
     ) -> None:
         self.names = names
         self.pages = pages
+        self.remark = remark
         self.nbytes = pixels.nbytes
         self._pixels = pixels
         self._shapes = shapes
@@ -77,9 +86,9 @@ class PixelCache:
         place = _digest([str(folder.resolve()), preparation])
         self.path = beside(cache_dir / folder.name, "", f"-{place[:16]}.pixels")
         files = [(folder / name).stat() for name in names]
-        # Decoders and resizing belong to Pillow and can change with it.
+        # Decoders and resizing belong to these packages and can change with them, and what is made of them here.
         stamps = [[name, file.st_size, file.st_mtime_ns] for name, file in zip(names, files, strict=True)]
-        self.key = _digest([place, PIL.__version__, stamps])
+        self.key = _digest([place, PIL.__version__, metadata.version("tifffile"), DECODING, stamps])
 
     def read(self) -> MappedImages | None:
         """What was written; None where there is no file, or it is cut off, foreign, or holds other images."""
@@ -97,7 +106,7 @@ class PixelCache:
                 if index["key"] != self.key or sum(map(math.prod, shapes)) != pixel_bytes:
                     return None
                 pixels = np.memmap(file, np.uint8, "r", shape=(pixel_bytes,))
-                return MappedImages(np.asarray(pixels), index["names"], shapes, dict(index["pages"]))
+                return MappedImages(np.asarray(pixels), index["names"], shapes, dict(index["pages"]), index["remark"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -110,11 +119,16 @@ class PixelCache:
             yield
 
     def write(
-        self, images: Iterable[tuple[str, Pixels]], expected_bytes: int, pages: Mapping[str, int]
+        self,
+        images: Iterable[tuple[str, Pixels]],
+        expected_bytes: int,
+        pages: Mapping[str, int],
+        remark: Callable[[], str | None],
     ) -> MappedImages:
         """Write images, each with its name, and map them; needs the lock.
 
-        `pages`, which is read when all images have passed, becomes that of the mapped ones.
+        `pages`, which is read when all images have passed, becomes that of the mapped ones; so does what `remark` gives
+        then.
 
         Raises OSError where the disk refuses, or where `expected_bytes` would take nearly all that is free on it.
         """
@@ -129,7 +143,8 @@ class PixelCache:
                 file.write(np.ascontiguousarray(pixels).data)
                 names.append(name)
                 shapes.append(pixels.shape[:2])
-            index = json.dumps({"key": self.key, "names": names, "shapes": shapes, "pages": {**pages}}).encode()
+            described = {"key": self.key, "names": names, "shapes": shapes, "pages": {**pages}, "remark": remark()}
+            index = json.dumps(described).encode()
             file.write(index)
             file.write(TAIL.pack(len(index), MAGIC))
         written = self.read()

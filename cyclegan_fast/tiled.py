@@ -5,7 +5,8 @@ from each other, and show seams. Here each layer passes over the whole image bef
 convolution go to the disk while their statistics are gathered, and the next pass reads, normalises and convolves them.
 
 What stays in memory is the decoded image and its translation, 3 bytes a pixel each, and the working buffers of one
-strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and encodes them.
+strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and encodes them, but
+TIFF is decoded strip by strip.
 
 Two convolutions are not stored but computed twice, once for their statistics and once for the layer behind them: the
 stem and the last doubling, whose results are the largest and which cost little (1 % and 2 % of the operations of 9

@@ -10,9 +10,9 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +23,11 @@ from PIL import Image
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.contact_sheet import draw_contact_sheet
+from cyclegan_fast.decoding import UnreadableImage, decode, of_any_size
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.image_files import note_on_pages, page_count
-from cyclegan_fast.images import UnreadableImage, read_image, write_image
+from cyclegan_fast.images import part_of, write_image
+from cyclegan_fast.levels import Extent, ValueRange, merged, note_on, range_of_run
 from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.pixels import Pixels, images_at_once
 from cyclegan_fast.prefetch import ahead
@@ -38,6 +40,7 @@ BARE_WEIGHTS_SIZE = 256
 THREADS = min(8, os.cpu_count() or 1)
 RUNS = Path("runs")
 PROGRAM = "python -m cyclegan_fast.translate"
+BICUBIC = Image.Resampling.BICUBIC
 
 
 # --- pixels in and out ---------------------------------------------------------------------------------------------
@@ -53,7 +56,7 @@ def pad_sides(pixels: Pixels, multiple: int = SIDES) -> Pixels:
 class Prepared:
     """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image.
 
-    `pages` is how many its file has, of which it is the first.
+    `pages` is how many its file has, of which it is the first; `extent` is that of `Decoded`.
     """
 
     job: Job
@@ -61,15 +64,25 @@ class Prepared:
     height: int
     width: int
     pages: int = 1
+    extent: Extent | None = None
 
 
-def prepare(job: Job, size: int | None, multiple: int = SIDES) -> Prepared:
-    """Decode an image, and resize it to a square as test images are, or with None pad it. Raises UnreadableImage."""
-    image = read_image(job.source, job.half)
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    pixels = pad_sides(np.asarray(image), multiple)
-    return Prepared(job, pixels, height=image.height, width=image.width, pages=page_count(job.source))
+def prepare(job: Job, size: int | None, multiple: int = SIDES, value_range: ValueRange | None = None) -> Prepared:
+    """Decode an image, and resize it to a square as test images are, or with None pad it.
+
+    `value_range` is that of `decode`. Raises UnreadableImage.
+    """
+    decoded = decode(job.source, value_range)
+    if size is None and job.half is None:
+        pixels = decoded.pixels
+    else:
+        image = part_of(decoded.image, job.half, job.source)
+        if size is not None and image.size != (size, size):
+            image = image.resize((size, size), BICUBIC)
+        pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    pages = page_count(job.source)
+    return Prepared(job, pad_sides(pixels, multiple), height, width, pages, decoded.extent)
 
 
 def finish(prepared: Prepared, translated: Pixels) -> None:
@@ -125,6 +138,7 @@ def translate_images(
     *,
     multiple: int = SIDES,
     one_at_a_time: bool = False,
+    value_range: ValueRange | None = None,
 ) -> Summary:
     """Translate every job whose target is not there yet (with `options.overwrite`, every job), and draw the overview.
 
@@ -138,6 +152,7 @@ def translate_images(
         multiple: what the sides must be multiples of for the translator, see `pad_sides`.
         one_at_a_time: for images so large that none should be in memory beside the one that is translated: nothing is
             decoded ahead or written behind, and `options.batch_size` is 1.
+        value_range: that of `decode`; `options.range` is not read here.
 
     Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where a file cannot be
     written. A file appears whole or not at all.
@@ -147,6 +162,7 @@ def translate_images(
     unreadable: list[str] = []
     one_colour: list[Path] = []
     pages: dict[str, int] = {}
+    extents: dict[Path, Extent] = {}
     writing: deque[Future[None]] = deque()
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
@@ -154,7 +170,7 @@ def translate_images(
     progress = progress_bar(total=len(todo), desc="translating", unit=" images")
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
-        closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple), todo, depth)) as decoded,
+        closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple, value_range), todo, depth)) as decoded,
         progress,
     ):
         for batch in same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size):
@@ -167,6 +183,7 @@ def translate_images(
                     "--amp"
                 ) from error
             one_colour += [prepared.job.source for prepared in batch if is_of_one_colour(prepared.pixels)]
+            extents.update((prepared.job.source, prepared.extent) for prepared in batch if prepared.extent)
             writing.extend(pool.submit(finish, *pair) for pair in zip(batch, translated, strict=True))
             while len(writing) > depth:
                 writing.popleft().result()
@@ -179,10 +196,15 @@ def translate_images(
                 if len(jobs) == 1
                 else f"none of {len(jobs)} images can be read; the first: {unreadable[0]}"
             )
-        remarks = [*note_on_pages(pages), *([on_one_colour(one_colour)] if one_colour else [])]
+        remarks = [
+            *note_on_pages(pages),
+            *_values_notes(extents, value_range),
+            *([on_one_colour(one_colour)] if one_colour else []),
+        ]
         if options.sheet:
+            done = [job for job in jobs if job.target.exists()]
             with waiting("drawing the contact sheet"):
-                sheet = draw_contact_sheet([job for job in jobs if job.target.exists()], pool, remarks)
+                sheet = draw_contact_sheet(done, pool, remarks, value_range)
             if sheet is not None:
                 _write(sheet, options.sheet, "the translations themselves are written")
     return Summary(
@@ -214,9 +236,20 @@ def _stack(batch: Sequence[Prepared]) -> Pixels:
     return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
 
 
-def _try_to_prepare(job: Job, size: int | None, multiple: int) -> Prepared | UnreadableImage:
+def _values_notes(extents: Mapping[Path, Extent], value_range: ValueRange | None) -> list[str]:
+    """What there is to say of the images of more than 8 bits, of all of them together."""
+    if not extents:
+        return []
+    folder = os.path.commonpath([path.absolute().parent for path in extents])
+    note = note_on(merged(extents.values()), folder, value_range)
+    return [note] if note else []
+
+
+def _try_to_prepare(
+    job: Job, size: int | None, multiple: int, value_range: ValueRange | None
+) -> Prepared | UnreadableImage:
     try:
-        return prepare(job, size, multiple)
+        return prepare(job, size, multiple, value_range)
     except UnreadableImage as error:
         return error
 
@@ -291,6 +324,12 @@ class CommandLine:
     running_statistics: bool = False
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
     each image's own, as it does without"""
+
+    def value_range(self, config: dict[str, Any]) -> ValueRange | None:
+        """The values that become black and white: those asked for, or else the run's of the domain it translates."""
+        if self.options.range:
+            return self.options.range[0], self.options.range[1]
+        return range_of_run(config, "B" if self.direction == "b2a" else "A")
 
 
 def newest_run(runs: Path) -> Path:
@@ -373,9 +412,15 @@ def translate(command: CommandLine) -> int:
         translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
     else:
         translator = TorchTranslator(network, device, dtype)
-    with told_of_translation(command.device):
+    with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
         summary = translate_images(
-            translator, jobs, options, size, multiple=network.multiple, one_at_a_time=command.tile
+            translator,
+            jobs,
+            options,
+            size,
+            multiple=network.multiple,
+            one_at_a_time=command.tile,
+            value_range=command.value_range(config),
         )
     report(summary, options.out)
     return 0

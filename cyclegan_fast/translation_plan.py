@@ -23,6 +23,7 @@ from cyclegan_fast.image_files import (
     search,
 )
 from cyclegan_fast.images import Half
+from cyclegan_fast.levels import check_range
 from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.side_by_side import HALVES, is_side_by_side
 from cyclegan_fast.translator import Direction
@@ -61,6 +62,9 @@ class ImageOptions:
     batch_size: int | None = None
     """images translated at once, at most; only images of one size share a batch; by default as many as make half a
     megapixel"""
+    range: tuple[float, ...] = ()
+    """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; by default
+    those that a run was trained with, or else the least and the greatest that a file can hold"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
@@ -79,6 +83,7 @@ class ImageOptions:
             raise ValueError(f"--size must be a multiple of {SIDES}, at least {SMALLEST}, got {self.size}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
+        check_range(self.range)
         if self.contact_sheet is not None and self.no_contact_sheet:
             raise ValueError("--contact-sheet and --no-contact-sheet contradict each other: give one of them")
         if self.contact_sheet is not None and self.contact_sheet.suffix.lower() not in WRITABLE:

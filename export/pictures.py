@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from cyclegan_fast.domains import resize
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.image_files import find_images
 from cyclegan_fast.images import UnreadableImage, read_image
+from cyclegan_fast.levels import ValueRange, range_of_run
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.words import counted
 from export.options import ExportOptions, is_eight_bits
@@ -57,16 +58,16 @@ def of_domain(folder: Path | None, source: "Source", flag: str = "--calibration"
             f"{source.checkpoint} does not say what it was trained on: give images like those that will be translated "
             f"as {flag} FOLDER"
         )
-    domain = "B" if source.direction == "b2a" else "A"
+    domain: Literal["A", "B"] = "B" if source.direction == "b2a" else "A"
     if data.get("data") is None:
         return _embedded(domain, sample_photos.make_training), _embedded(domain, sample_photos.make_test)
-    root = Path(data["data"])
+    root, value_range = Path(data["data"]), range_of_run(source.config, domain)
     if not (root / f"train{domain}").is_dir():
         raise UserError(f"the images that it was trained on are no longer in {root}: give others as {flag} FOLDER")
     held_out = find_images(root / f"test{domain}")
     if len(held_out) < COMPARED:
-        return _parted(root / f"train{domain}")
-    return _of_files(_found(root / f"train{domain}", 1)), _of_files(held_out)
+        return _parted(root / f"train{domain}", value_range)
+    return _of_files(_found(root / f"train{domain}", 1), value_range), _of_files(held_out, value_range)
 
 
 def _embedded(domain: str, make: Callable[[int, int], sample_photos.SamplePhotos]) -> Pictures:
@@ -82,9 +83,10 @@ def of_folder(folder: Path) -> Pictures:
     return _of_files(_found(folder, COMPARED))
 
 
-def _parted(folder: Path) -> tuple[Pictures, Pictures]:
+def _parted(folder: Path, value_range: ValueRange | None = None) -> tuple[Pictures, Pictures]:
     files = _found(folder, FEWEST)
-    return _of_files([file for place, file in enumerate(files) if place % 4]), _of_files(files[::4])
+    others = [file for place, file in enumerate(files) if place % 4]
+    return _of_files(others, value_range), _of_files(files[::4], value_range)
 
 
 def _found(folder: Path, fewest: int) -> list[Path]:
@@ -96,13 +98,17 @@ def _found(folder: Path, fewest: int) -> list[Path]:
     return files
 
 
-def _of_files(files: Sequence[Path]) -> Pictures:
-    """Images from all over a list, resized as the training's test images are; fewer than asked where there are."""
+def _of_files(files: Sequence[Path], value_range: ValueRange | None = None) -> Pictures:
+    """Images from all over a list, resized as the training's test images are; fewer than asked where there are.
+
+    `value_range` is that of `decode`.
+    """
 
     def pictures(batch: int, height: int, width: int) -> Pixels:
         chosen = np.linspace(0, len(files) - 1, min(batch, len(files))).astype(int)
         try:
-            return np.stack([np.asarray(resize(read_image(files[place]), width, height)) for place in chosen])
+            images = [read_image(files[place], value_range=value_range) for place in chosen]
+            return np.stack([np.asarray(resize(image, width, height)) for image in images])
         except UnreadableImage as error:
             raise UserError(str(error)) from error
 

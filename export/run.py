@@ -107,7 +107,8 @@ def run(command: CommandLine) -> int:
         print(f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}")
         for note in notes:
             print(f"note: {printable(note)}")
-        report(translate_images(translator, jobs, options, size), options.out)
+        value_range = (options.range[0], options.range[1]) if options.range else None
+        report(translate_images(translator, jobs, options, size, value_range=value_range), options.out)
 
     if command.engine is not None:
         with engine_translator(command.engine, options) as (translator, means, profile):
