@@ -1,6 +1,7 @@
 """Reading and writing image files, as 8-bit RGB; decoding.py decodes them, image_files.py finds them."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,13 @@ def half_of(image: Image.Image, half: Half) -> Image.Image:
     if rest:
         raise ValueError(f"{image.width} pixels wide, which does not halve into two images side by side")
     return image.crop((0, 0, middle, image.height) if half == "left" else (middle, 0, image.width, image.height))
+
+
+def none_can_be_read(unreadable: Sequence[str]) -> str:
+    """Say in one line that no image of those asked for could be read, from a message for each."""
+    if len(unreadable) == 1:
+        return unreadable[0]
+    return f"none of {len(unreadable)} images can be read; the first: {unreadable[0]}"
 
 
 def write_image(pixels: Pixels, path: Path, **options: Any) -> None:

@@ -26,7 +26,7 @@ from cyclegan_fast.contact_sheet import draw_contact_sheet
 from cyclegan_fast.decoding import UnreadableImage, decode, of_any_size
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.image_files import note_on_pages, page_count
-from cyclegan_fast.images import part_of, write_image
+from cyclegan_fast.images import none_can_be_read, part_of, write_image
 from cyclegan_fast.levels import Extent, ValueRange, merged, note_on, range_of_run
 from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.pixels import Pixels, images_at_once
@@ -191,11 +191,7 @@ def translate_images(
         for written in writing:
             written.result()
         if unreadable and len(unreadable) == len(jobs):
-            raise UserError(
-                unreadable[0]
-                if len(jobs) == 1
-                else f"none of {len(jobs)} images can be read; the first: {unreadable[0]}"
-            )
+            raise UserError(none_can_be_read(unreadable))
         remarks = [
             *note_on_pages(pages),
             *_values_notes(extents, value_range),

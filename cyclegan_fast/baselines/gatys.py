@@ -19,7 +19,7 @@ from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.files import sha256_of
 from cyclegan_fast.image_files import find_images
-from cyclegan_fast.images import UnreadableImage, read_image, write_image
+from cyclegan_fast.images import UnreadableImage, none_can_be_read, read_image, write_image
 from cyclegan_fast.progress import progress_bar
 from cyclegan_fast.translation_plan import CONTACT_SHEET, ImageOptions, plan
 from cyclegan_fast.words import counted
@@ -231,7 +231,7 @@ def gatys(command: CommandLine) -> int:
         print(f"skipped {printable(line)}", file=sys.stderr)
     finished = [job for job in jobs if job.target.exists()]
     if not finished:
-        raise UserError(f"none of {counted(len(jobs), 'image')} can be read; the first: {skipped[0]}")
+        raise UserError(none_can_be_read(skipped[-len(jobs) :]))
     name = "VGG-19" if command.features is None else f"a network trained on the data, {network_file.name}"
     write_image(contact_sheet(finished, styles, name), command.out / CONTACT_SHEET, quality=92)
     kept = f"; kept {len(jobs) - len(todo)} from before" if len(jobs) > len(todo) else ""

@@ -347,7 +347,7 @@ def test_ctrl_c_keeps_what_was_fetched(server: Server, tmp_path: Path) -> None:
     while not (partial.exists() and partial.stat().st_size == 3000) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=20)[1] == b"interrupted; the same command continues\n"
+    assert process.communicate(timeout=20)[1] == b"stopped; the same command continues\n"
     assert process.returncode == 130
     assert partial.read_bytes() == content[:3000]
     assert run(server, "horse2zebra") == 0

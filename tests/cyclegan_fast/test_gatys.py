@@ -323,7 +323,7 @@ def test_more_errors(tmp_path: Path, run: Run, photos: Path, capsys: pytest.Capt
     assert "no images there" in error("--style-folder", tmp_path / "empty", style=False)
     (tmp_path / "bad.png").write_bytes(b"no image")
     assert "none of the style images can be read" in error("--style", tmp_path / "bad.png", style=False)
-    assert "none of 1 images can be read" in error(content=tmp_path / "bad.png")
+    assert "error: " + str(tmp_path / "bad.png: not an image") in error(content=tmp_path / "bad.png")
     Image.new("RGB", (400, 40)).save(tmp_path / "long.png")
     assert "becomes 32x3, too narrow" in error(content=tmp_path / "long.png")
     (tmp_path / "out").mkdir(exist_ok=True)

@@ -28,8 +28,8 @@ from tests.export.fake_tensorrt import GOOD, FakeEngine, upside_down
         (np.zeros((1, 18, 16, 3), np.uint8), "multiples of 4, got 16x18 pixels"),
         (np.zeros((5, 16, 16, 3), np.uint8), "5 images of 16x16 pixels do not fit this engine, which takes 1 to 4"),
         (np.zeros((0, 16, 16, 3), np.uint8), "0 images of 16x16 pixels do not fit"),
-        (np.zeros((1, 2048, 16, 3), np.uint8), "1 images of 16x2048 pixels do not fit"),
-        (np.zeros((1, 4, 4, 3), np.uint8), "4x4 pixels do not fit"),
+        (np.zeros((1, 2048, 16, 3), np.uint8), "1 image of 16x2048 pixels does not fit"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "1 image of 4x4 pixels does not fit"),
     ],
 )
 def test_arrays_that_an_engine_does_not_take(machine: Machine, images: Any, message: str) -> None:
