@@ -10,6 +10,7 @@ from typing import Any
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.config import SMALLEST_SIDE, DataConfig, MetricName, Pairs
 from cyclegan_fast.errors import UserError, printable, run_command
+from cyclegan_fast.process import set_up_process
 from cyclegan_fast.translate import RUNS, checked_size, newest_run
 from cyclegan_fast.translator import Direction
 
@@ -39,6 +40,8 @@ class What:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    threads: int | None = None
+    """threads that compute on a CPU; by default one for each processor"""
     out: Path | None = None
     """folder for the results; by default evaluation/ in the run's folder, or beside the weights"""
 
@@ -93,13 +96,14 @@ class Subject:
         import torch
         from torch import nn
 
-        from cyclegan_fast.device import choose_device, working_dtype
+        from cyclegan_fast.device import choose_device, use_threads, working_dtype
         from cyclegan_fast.domains import open_test_sets
         from cyclegan_fast.trained import load_translators
 
         self.what = what
         self.notes: list[str] = []
         self.path = what.checkpoint or newest_run(RUNS)
+        use_threads(what.threads)
         self.device = choose_device(what.device)
         self.dtype, remark = working_dtype(self.device, what.amp, "auto")
         self.notes += [remark] if remark else []
@@ -223,4 +227,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    set_up_process()
     sys.exit(main())

@@ -28,6 +28,7 @@ from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
+from cyclegan_fast.process import release_free_memory, set_up_process
 from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, plan
 from cyclegan_fast.translator import Direction, NotFinite, TorchTranslator, Translator
 
@@ -142,6 +143,7 @@ def translate_images(
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
     depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size)
+    shape: tuple[int, ...] | None = None
     progress = tqdm(total=len(todo), desc="translating", unit="image", disable=None)
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
@@ -149,6 +151,8 @@ def translate_images(
         progress,
     ):
         for batch in same_shaped(_readable(decoded, unreadable, options.strict), batch_size):
+            if shape != (shape := batch[0].pixels.shape):
+                release_free_memory()  # of images of other sizes
             try:
                 translated = translator(_stack(batch))
             except NotFinite as error:
@@ -243,6 +247,8 @@ class CommandLine:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    threads: int | None = None
+    """threads that compute on a CPU; by default one for each processor"""
     tile: bool = False
     """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files;
     at their own size unless --size is given"""
@@ -298,10 +304,11 @@ def translate(command: CommandLine) -> int:
     jobs = plan(options)
     checkpoint = command.checkpoint or newest_run(RUNS)
 
-    from cyclegan_fast.device import choose_device, describe, working_dtype
+    from cyclegan_fast.device import choose_device, describe, use_threads, working_dtype
     from cyclegan_fast.trained import load_generator
     from cyclegan_fast.trouble import told_of_translation
 
+    use_threads(command.threads)
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")
     warnings: list[str] = []
@@ -346,4 +353,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    set_up_process()
     sys.exit(main())

@@ -15,6 +15,7 @@ import tyro
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.process import check_threads, set_up_process
 from cyclegan_fast.translate import BARE_WEIGHTS_SIZE, report, translate_images
 from cyclegan_fast.translation_plan import ImageOptions, plan
 from cyclegan_fast.translator import SignedTranslator, Translator
@@ -46,6 +47,8 @@ class CommandLine:
     """of --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
     amp: bool = False
     """of --onnx with OpenVINO: compute in bfloat16 where the CPU has it"""
+    threads: int | None = None
+    """of --onnx: threads that compute on a CPU; by default one for each processor"""
 
     def check(self) -> None:
         """Raises UserError for flags that contradict each other."""
@@ -54,6 +57,9 @@ class CommandLine:
             raise UserError("give either --engine FILE or --onnx FILE")
         if self.engine is not None and (self.backend, self.device, self.amp) != ("auto", "auto", False):
             raise UserError("--backend, --device and --amp go with --onnx: an engine has a GPU and a precision")
+        if self.engine is not None and self.threads is not None:
+            raise UserError("--threads goes with --onnx: an engine computes on its GPU")
+        check_threads(self.threads)
 
 
 def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions, int | None, list[str]]:
@@ -108,7 +114,9 @@ def run(command: CommandLine) -> int:
             translate(translator, options, size, command.engine, means)
     else:
         assert command.onnx is not None
-        translator, means = load_translator(command.onnx, command.backend, command.device, amp=command.amp)
+        translator, means = load_translator(
+            command.onnx, command.backend, command.device, amp=command.amp, threads=command.threads
+        )
         size = None if options.keep_size else options.size or BARE_WEIGHTS_SIZE
         translate(translator, options, size, command.onnx, means)
     return 0
@@ -119,4 +127,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    set_up_process()
     sys.exit(main())

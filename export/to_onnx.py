@@ -19,6 +19,7 @@ import tyro
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.process import set_up_process
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -193,4 +194,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    set_up_process()
     sys.exit(main())

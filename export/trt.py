@@ -13,6 +13,7 @@ import tyro
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
+from cyclegan_fast.process import set_up_process
 from cyclegan_fast.version import __version__
 from export.builder import BuiltEngine, build, check_targets, default_targets
 from export.engine_card import EngineCard, Profile
@@ -282,4 +283,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    set_up_process()
     sys.exit(main())

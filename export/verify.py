@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
+from cyclegan_fast.process import set_up_process
 from export.engine_card import EngineCard, Profile
 from export.options import wrong_side
 from export.source import load_sources
@@ -187,4 +188,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    set_up_process()
     sys.exit(main())

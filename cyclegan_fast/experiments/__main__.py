@@ -7,6 +7,7 @@ from types import FrameType
 
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.experiments.plan import PROGRAM, parse
+from cyclegan_fast.process import set_up_process
 
 TABLES = "tables"
 HELP = f"""usage: {PROGRAM} {TABLES} --data DATA --out OUT [OPTIONS]
@@ -46,4 +47,5 @@ def tables(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    set_up_process()
     sys.exit(main())
