@@ -169,4 +169,5 @@ def describe(device: torch.device) -> str:
     """The device's name for a report, such as "NVIDIA H200" or "CPU, 2 threads (AVX512)"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads ({torch.backends.cpu.get_cpu_capability()})"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'' if threads == 1 else 's'} ({torch.backends.cpu.get_cpu_capability()})"

@@ -1,5 +1,10 @@
 """`python -m cyclegan_fast.evaluate`: what a trained run is worth, in one table, one JSON file and pictures."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import json
 import sys
 from collections.abc import Sequence
@@ -10,7 +15,6 @@ from typing import Any
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.config import SMALLEST_SIDE, DataConfig, MetricName, Pairs
 from cyclegan_fast.errors import UserError, printable, run_command
-from cyclegan_fast.process import set_up_process
 from cyclegan_fast.translate import RUNS, checked_size, newest_run
 from cyclegan_fast.translator import Direction
 
@@ -227,5 +231,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    set_up_process()
     sys.exit(main())

@@ -4,6 +4,11 @@ Owns reading, batching and writing for any `Translator`: PyTorch's, and the engi
 PyTorch. That is why torch is imported only where it is used; it also keeps --help quick.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import math
 import os
 import sys
@@ -28,7 +33,7 @@ from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.images import UnreadableImage, read_image, write_image
 from cyclegan_fast.pixels import Pixels
 from cyclegan_fast.prefetch import ahead
-from cyclegan_fast.process import release_free_memory, set_up_process
+from cyclegan_fast.process import release_free_memory
 from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, plan
 from cyclegan_fast.translator import Direction, NotFinite, TorchTranslator, Translator
 
@@ -353,5 +358,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    set_up_process()
     sys.exit(main())

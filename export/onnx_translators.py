@@ -137,7 +137,9 @@ class OnnxRuntimeTranslator:
         self._failures = (errors.Fail, errors.RuntimeException, errors.EPFail)
         provider = CUDA if device == "cuda" else "CPUExecutionProvider"
         try:
-            self._session = runtime.InferenceSession(content, _session_options(runtime, threads), [provider])
+            self._session = runtime.InferenceSession(
+                content, sess_options=_session_options(runtime, threads), providers=[provider]
+            )
         except errors.NotImplemented as error:
             raise UserError(
                 f"ONNX Runtime cannot compute {path} ({_reason(error)}): on a CPU it has no bfloat16, so export in "

@@ -4,6 +4,11 @@ Reading, batching and writing are those of `cyclegan_fast.translate`; what compu
 file on OpenVINO or ONNX Runtime.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +20,7 @@ import tyro
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.process import check_threads, set_up_process
+from cyclegan_fast.process import check_threads
 from cyclegan_fast.translate import BARE_WEIGHTS_SIZE, report, translate_images
 from cyclegan_fast.translation_plan import ImageOptions, plan
 from cyclegan_fast.translator import SignedTranslator, Translator
@@ -127,5 +132,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    set_up_process()
     sys.exit(main())

@@ -4,6 +4,11 @@ The graph is the paper's: Conv, ConvTranspose, InstanceNormalization, Relu, Pad 
 height and width, with a Cast where a type changes. The same checkpoint gives the same bytes, wherever it is exported.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import logging
 import sys
 import time
@@ -19,7 +24,6 @@ import tyro
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.files import write_atomically
-from cyclegan_fast.process import set_up_process
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -194,5 +198,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    set_up_process()
     sys.exit(main())

@@ -1,5 +1,10 @@
 """`python export/trt.py`: trained generators as TensorRT engines, verified."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import hashlib
 import sys
 import time
@@ -13,7 +18,6 @@ import tyro
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
 from cyclegan_fast.files import write_atomically
-from cyclegan_fast.process import set_up_process
 from cyclegan_fast.version import __version__
 from export.builder import BuiltEngine, build, check_targets, default_targets
 from export.engine_card import EngineCard, Profile
@@ -283,5 +287,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    set_up_process()
     sys.exit(main())

@@ -1,5 +1,10 @@
 """`python export/verify.py`: an exported ONNX file or engine against the checkpoint that it came from."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.process import set_up_process
 from export.engine_card import EngineCard, Profile
 from export.options import wrong_side
 from export.source import load_sources
@@ -188,5 +192,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    set_up_process()
     sys.exit(main())

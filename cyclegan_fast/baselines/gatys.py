@@ -3,6 +3,11 @@
 Zhu et al. 2017 give it one style image, another one, and the average Gram matrix of the whole target domain.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import hashlib
 import json
 import sys
@@ -20,7 +25,6 @@ from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
 from cyclegan_fast.files import sha256_of
 from cyclegan_fast.images import UnreadableImage, find_images, read_image, write_image
-from cyclegan_fast.process import set_up_process
 from cyclegan_fast.translation_plan import CONTACT_SHEET, ImageOptions, plan
 
 if TYPE_CHECKING:
@@ -240,5 +244,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    set_up_process()
     sys.exit(main())

@@ -1,5 +1,10 @@
 """`python -m cyclegan_fast.experiments`: which experiments there are, and their commands."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import signal
 import sys
 from collections.abc import Sequence
@@ -7,7 +12,6 @@ from types import FrameType
 
 from cyclegan_fast.errors import run_command
 from cyclegan_fast.experiments.plan import PROGRAM, parse
-from cyclegan_fast.process import set_up_process
 
 TABLES = "tables"
 HELP = f"""usage: {PROGRAM} {TABLES} --data DATA --out OUT [OPTIONS]
@@ -47,5 +51,4 @@ def tables(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    set_up_process()
     sys.exit(main())
