@@ -21,7 +21,7 @@ CUDA = "CUDAExecutionProvider"
 INPUT, OUTPUT = "image", "translated"
 CACHED_OPERATIONS = 64
 """Compiled operations that OpenVINO keeps. Of the 5000 that it keeps by itself each new size of images adds 0.7 MiB:
-149 MiB from the 100th to the 300th size, 1.5 MiB with 64. Translating at 1 to 5 sizes in turn took as long with either."""
+149 MiB from the 100th to the 300th size, 1.5 MiB with 64. Translating 1 to 5 sizes in turn took as long with either."""
 INSTALL = {
     "openvino": "`pip install openvino`",
     "onnxruntime": "`pip install onnxruntime` (onnxruntime-gpu for --device cuda)",

@@ -1,6 +1,7 @@
 """What commands set before PyTorch is imported, and what importing the package leaves alone."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_fast import process
+from cyclegan_fast import evaluate, process, train, translate
 from cyclegan_fast.device import use_threads
 from cyclegan_fast.errors import UserError
 from cyclegan_fast.process import WAITING, check_threads, release_free_memory, set_up_process
+from cyclegan_fast.run_folder import RESULTS
+from tests.cyclegan_fast.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
 SET = ("OMP_WAIT_POLICY", "LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
@@ -98,6 +101,34 @@ def test_torch_computes_with_the_threads_that_were_asked_for(request: pytest.Fix
         assert torch.get_num_threads() == count
         use_threads(None)
         assert torch.get_num_threads() == count
+
+
+def test_a_run_says_its_threads_and_goes_on_with_others(
+    request: pytest.FixtureRequest, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They change its results by rounding at the most."""
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    processors = os.cpu_count() or 1
+    command = ["--data", str(folder), *TINY, "--runs", str(tmp_path), "--name", "x", "--device", "cpu"]
+    assert train.main([*command, "--max-steps", "1", "--threads", str(processors)]) == 0
+    torch.set_num_threads(1)
+    trained = ["--checkpoint", str(tmp_path / "x"), "--device", "cpu", "--threads", str(processors)]
+    assert translate.main([str(folder / "testA"), *trained, "--out", str(tmp_path / "out")]) == 0
+    torch.set_num_threads(1)
+    assert evaluate.main(trained) == 0
+    words = f"CPU, {processors} thread{'' if processors == 1 else 's'} ("
+    assert capsys.readouterr().out.count(words) == 3
+    for file in (RESULTS, "evaluation/evaluation.json"):
+        assert json.loads((tmp_path / "x" / file).read_text())["device"].startswith(words)
+    (tmp_path / "x" / RESULTS).unlink()
+    assert train.main([*command, "--max-steps", "1", "--threads", "1"]) == 0
+    assert "CPU, 1 thread (" in capsys.readouterr().out
+    trained[-1] = str(processors + 1)
+    assert train.main([*command, "--name", "y", "--threads", trained[-1]]) == 2
+    assert translate.main([str(folder / "testA"), *trained, "--out", str(tmp_path / "none")]) == 2
+    assert evaluate.main(trained) == 2
+    assert capsys.readouterr().err.count("error: --threads must be between 1 and") == 3
+    assert not (tmp_path / "y").exists()
 
 
 def test_freed_memory_goes_back_to_the_system() -> None:
