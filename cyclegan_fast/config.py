@@ -324,6 +324,8 @@ class RunConfig:
     """folder that holds the runs"""
     device: str = "auto"
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+    threads: int | None = None
+    """threads that compute on a CPU, in each process; by default one for each processor"""
     amp: bool = False
     """mixed precision: convolutions and fused operators in low precision; weights, statistics, losses in float32"""
     amp_dtype: AmpDtype = "auto"
@@ -358,6 +360,7 @@ class RunConfig:
         for name in ("report_every", "sample_every", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
         _require_choice("cuda_graph", self.cuda_graph, CudaGraph)
+        _require(self.threads is None or self.threads >= 1, f"threads must be positive, got {self.threads}")
         _require(self.profile >= 0, f"profile must not be negative, got {self.profile}")
         _require(self.keep_every_epochs >= 0, f"keep_every_epochs must not be negative, got {self.keep_every_epochs}")
         _require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be positive, got {self.max_steps}")

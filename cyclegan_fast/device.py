@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.errors import UserError
+from cyclegan_fast.process import check_threads
 from cyclegan_fast.words import counted
 
 
@@ -90,6 +91,16 @@ def working_dtype(device: torch.device, amp: bool, amp_dtype: str) -> tuple[torc
     if amp_dtype == "bfloat16" and not has_bfloat16(device):
         return torch.bfloat16, f"--amp-dtype bfloat16 is emulated on this {device.type}, and slower than float32"
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp_dtype], None
+
+
+def use_threads(threads: int | None) -> None:
+    """Let PyTorch compute with so many threads on the CPU; None leaves it at one for each processor.
+
+    Raises UserError where the machine has fewer processors.
+    """
+    check_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:

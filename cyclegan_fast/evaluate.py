@@ -1,5 +1,10 @@
 """`python -m cyclegan_fast.evaluate`: what a trained run is worth, in one table, one JSON file and pictures."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import json
 import sys
 from collections.abc import Sequence
@@ -40,6 +45,8 @@ class What:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    threads: int | None = None
+    """threads that compute on a CPU; by default one for each processor"""
     network: str | None = None
     """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
     name says the direction"""
@@ -100,7 +107,7 @@ class Subject:
         import torch
         from torch import nn
 
-        from cyclegan_fast.device import choose_device, working_dtype
+        from cyclegan_fast.device import choose_device, use_threads, working_dtype
         from cyclegan_fast.domains import open_test_sets
         from cyclegan_fast.norms import use_running_statistics
         from cyclegan_fast.trained import load_translators
@@ -108,6 +115,7 @@ class Subject:
         self.what = what
         self.notes: list[str] = []
         self.path = what.checkpoint or newest_run(RUNS)
+        use_threads(what.threads)
         self.device = choose_device(what.device)
         self.dtype, remark = working_dtype(self.device, what.amp, "auto")
         self.notes += [remark] if remark else []

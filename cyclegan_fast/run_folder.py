@@ -29,6 +29,7 @@ FREE_TO_CHANGE = (
     "name",
     "runs",
     "device",
+    "threads",
     "workers",
     "impl",
     "checkpoint_blocks",

@@ -1,5 +1,10 @@
 """`python -m cyclegan_fast.train`: train CycleGAN or a baseline, or continue a run that was interrupted."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import json
 import math
 import sys
@@ -20,6 +25,7 @@ from cyclegan_fast.device import (
     peak_gib,
     remark_on_choice,
     set_determinism,
+    use_threads,
     working_dtype,
 )
 from cyclegan_fast.distributed import Ranks, joined
@@ -341,6 +347,7 @@ def check_device(config: Config, device: torch.device) -> None:
 
 def train(config: Config, origin: str) -> int:
     """Train the run that `config` describes to its end; returns the exit status."""
+    use_threads(config.run.threads)
     with joined(config.run.device) as (ranks, device):
         check_device(config, device)
         check_data(config.data, paired=needs_pairs(config))

@@ -4,6 +4,11 @@ Owns reading, batching and writing for any `Translator`: PyTorch's, and the engi
 PyTorch. That is why torch is imported only where it is used; it also keeps --help quick.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import math
 import os
 import sys
@@ -31,6 +36,7 @@ from cyclegan_fast.levels import Extent, ValueRange, merged, note_on, range_of_r
 from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.pixels import Pixels, images_at_once
 from cyclegan_fast.prefetch import ahead
+from cyclegan_fast.process import release_free_memory
 from cyclegan_fast.progress import progress_bar, waiting
 from cyclegan_fast.translation_plan import SIDES, SMALLEST, ImageOptions, Job, halved, plan
 from cyclegan_fast.translator import Direction, NotFinite, TorchTranslator, Translator
@@ -167,6 +173,7 @@ def translate_images(
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
     depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
+    shape: tuple[int, ...] | None = None
     progress = progress_bar(total=len(todo), desc="translating", unit=" images")
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
@@ -174,6 +181,8 @@ def translate_images(
         progress,
     ):
         for batch in same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size):
+            if shape != (shape := batch[0].pixels.shape):
+                release_free_memory()  # of images of other sizes
             try:
                 translated = translator(_stack(batch))
             except NotFinite as error:
@@ -310,6 +319,8 @@ class CommandLine:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    threads: int | None = None
+    """threads that compute on a CPU; by default one for each processor"""
     tile: bool = False
     """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files"""
     scratch: Path | None = None
@@ -371,11 +382,12 @@ def translate(command: CommandLine) -> int:
     jobs = plan(options, warnings)
     checkpoint = command.checkpoint or newest_run(RUNS)
 
-    from cyclegan_fast.device import choose_device, describe, working_dtype
+    from cyclegan_fast.device import choose_device, describe, use_threads, working_dtype
     from cyclegan_fast.norms import use_running_statistics
     from cyclegan_fast.trained import load_generator
     from cyclegan_fast.trouble import told_of_translation
 
+    use_threads(command.threads)
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")
     network, config, _, direction = load_generator(checkpoint, command.direction, warnings, command.network)

@@ -4,6 +4,11 @@ Reading, batching and writing are those of `cyclegan_fast.translate`; what compu
 file on OpenVINO or ONNX Runtime.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +20,7 @@ import tyro
 
 from cyclegan_fast.command_line import parse_command
 from cyclegan_fast.errors import UserError, printable, run_command
+from cyclegan_fast.process import check_threads
 from cyclegan_fast.progress import waiting
 from cyclegan_fast.translate import report, size_in_words, translate_images
 from cyclegan_fast.translation_plan import ImageOptions, halved, plan
@@ -48,6 +54,8 @@ class CommandLine:
     """with --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
     amp: bool = False
     """with --onnx on OpenVINO: compute in bfloat16 where the CPU has it"""
+    threads: int | None = None
+    """with --onnx: threads that compute on a CPU; by default one for each processor"""
 
     def check(self) -> None:
         """Raises UserError for flags that contradict each other."""
@@ -56,6 +64,9 @@ class CommandLine:
             raise UserError("give either --engine FILE or --onnx FILE")
         if self.engine is not None and (self.backend, self.device, self.amp) != ("auto", "auto", False):
             raise UserError("--backend, --device and --amp go with --onnx: an engine has a GPU and a precision")
+        if self.engine is not None and self.threads is not None:
+            raise UserError("--threads goes with --onnx: an engine computes on its GPU")
+        check_threads(self.threads)
 
 
 def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions, int | None, list[str]]:
@@ -118,7 +129,9 @@ def run(command: CommandLine) -> int:
     else:
         assert command.onnx is not None
         with waiting(f"loading {command.onnx.name}"):
-            translator, means = load_translator(command.onnx, command.backend, command.device, amp=command.amp)
+            translator, means = load_translator(
+                command.onnx, command.backend, command.device, amp=command.amp, threads=command.threads
+            )
         translate(translator, options, options.square(), command.onnx, means)
     return 0
 

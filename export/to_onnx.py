@@ -4,6 +4,11 @@ The graph is the paper's: Conv, ConvTranspose, InstanceNormalization, Relu, Pad 
 height and width, with a Cast where a type changes. The same checkpoint gives the same bytes, wherever it is exported.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import logging
 import sys
 import time

@@ -1,5 +1,10 @@
 """`python export/trt.py`: trained generators as TensorRT engines, verified."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import hashlib
 import sys
 import time

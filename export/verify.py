@@ -1,5 +1,10 @@
 """`python export/verify.py`: an exported ONNX file or engine against the checkpoint that it came from."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

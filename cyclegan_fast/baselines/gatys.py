@@ -3,6 +3,11 @@
 Zhu et al. 2017 give it one style image, another one, and the average Gram matrix of the whole target domain.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import hashlib
 import json
 import sys

@@ -1,5 +1,10 @@
 """`python -m cyclegan_fast.experiments`: which experiments there are, and their commands."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import sys
 from collections.abc import Sequence
 

@@ -214,6 +214,22 @@ def test_ctrl_c_after_two_translators_of_openvino_is_no_crash(graphs: dict[str, 
 # --- which library and device --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("uint8", ["", "-uint8"])
+def test_threads_are_as_many_as_asked_for(graphs: dict[str, Path], uint8: str) -> None:
+    """Told by the libraries, whose own defaults are one for each core: 0 in ONNX Runtime's options."""
+    path = graphs[f"float32{uint8}"]
+    for asked in (1, os.cpu_count(), None):
+        openvino, _ = load_translator(path, "openvino", "cpu", amp=False, threads=asked)
+        assert isinstance(openvino, OpenVinoTranslator)
+        if asked is not None:
+            assert openvino._model.get_property("INFERENCE_NUM_THREADS") == asked
+        onnxruntime, _ = load_translator(path, "onnxruntime", "cpu", amp=False, threads=asked)
+        assert isinstance(onnxruntime, OnnxRuntimeTranslator)
+        options = onnxruntime._session.get_session_options()
+        assert options.intra_op_num_threads == (asked or 0)
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 @pytest.mark.parametrize(
     ("backend", "device", "installed", "cuda", "expected"),
     [
@@ -259,7 +275,9 @@ def test_cuda_that_does_not_start_is_no_silent_cpu(
     session = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [onnx_translators.CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda content, providers: session(content, providers=["CPUExecutionProvider"])
+        onnxruntime,
+        "InferenceSession",
+        lambda content, sess_options, providers: session(content, sess_options, ["CPUExecutionProvider"]),
     )
     for flags in ([], ["--device", "cuda"]):
         command = [str(photos), "--onnx", str(graphs["float32"]), "--out", str(tmp_path / "out"), *flags]
@@ -323,6 +341,8 @@ def test_bfloat16_on_onnx_runtimes_cpu(
         ("", "give either --engine FILE or --onnx FILE"),
         ("--engine x.engine --onnx {float32}", "give either --engine FILE or --onnx FILE"),
         ("--engine x.engine --backend openvino", "go with --onnx"),
+        ("--engine x.engine --threads 1", "--threads goes with --onnx"),
+        ("--onnx {float32} --threads 0", "--threads must be between 1 and"),
         ("--engine x.engine --amp", "go with --onnx"),
         ("--engine x.engine", "x.json is missing"),
         ("--onnx {float32} --amp --backend onnxruntime", "--amp is OpenVINO's"),
