@@ -123,8 +123,7 @@ class Training:
     def _announce(self, remarks: list[str]) -> None:
         training, ranks = self.data.training, self.ranks.count
         print(
-            f"training on {counted(len(training.images_A), 'image')} of A and "
-            f"{counted(len(training.images_B), 'image')} of B; "
+            f"{counted(len(training.images_A), 'image')} A, {counted(len(training.images_B), 'image')} B; "
             f"{f'{ranks} times ' if ranks > 1 else ''}{describe(self.device)}; {name_of(self.dtype)}"
         )
         print(printable(f"run: {self.run.path}, steps {self.run.step} to {self.total_steps}"))
