@@ -49,7 +49,7 @@ class CycleGan(Method):
         return self.options.cycle_weight(suffix) > 0 and self.options.cycle_from in ("both", suffix)
 
     def identity_weight(self, suffix: str) -> float:
-        """That of G_A for "A": in units of the cycle that begins in the domain of its images, which is the other."""
+        """Return the weight of G_A's identity loss for "A", in units of the cycle of B, its images'."""
         return self.options.lambda_identity * self.options.cycle_weight("B" if suffix == "A" else "A")
 
     def reached(self, direction: Direction) -> tuple[str, ...]:

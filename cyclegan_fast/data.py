@@ -137,9 +137,9 @@ class UnpairedImages(TrainingImages):
         return max(len(self.images_A), len(self.images_B))
 
     def pair(self, epoch: int, index: int) -> tuple[Cut, Cut]:
-        """Of A the image at the index modulo |A|, of B one drawn at random; each with a window of its own.
+        """Return A's image at the index modulo |A| and one of B drawn at random, each with a window of its own.
 
-        With `serial`, of B it is the one at the index, too.
+        With `serial`, B's is the one at the index, too.
         """
         random = self._random(epoch, index)
         pixels_A = self.images_A[index % len(self.images_A)]

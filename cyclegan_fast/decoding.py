@@ -192,7 +192,7 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def _deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Samples, ValueRange | None] | None:
-    """What has more than 8 bits, [H, W, samples], and its range where it states one; None for anything else.
+    """Return samples of more than 8 bits, [H, W, samples], and their range where the file states one; None for others.
 
     Pillow has no modes for colours of 16 bits and leaves out the lower 8. They are got from it all the same.
     """

@@ -21,7 +21,7 @@ def beside(path: Path, before: str, after: str) -> Path:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Where a file is written that will be named `path` when it is whole; hidden, so that no search finds it."""
+    """Return where a file is written that will be called `path` when it is whole: hidden, so no search finds it."""
     return beside(path, ".", ".partial")
 
 

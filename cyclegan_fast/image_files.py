@@ -22,7 +22,7 @@ _WITH_A_LIBRARY = {"webp": ".webp", "avif": ".avif .avifs", "jpg_2000": ".jp2 .j
 EXTENSIONS = frozenset(
     " ".join([_ALWAYS, *(endings for name, endings in _WITH_A_LIBRARY.items() if features.check(name))]).split()
 )
-"""How the names of images end that the installed Pillow reads."""
+"""Endings of the names of images that the installed Pillow reads."""
 
 OTHER_EXTENSIONS = (
     frozenset(
@@ -36,7 +36,7 @@ OTHER_EXTENSIONS = (
     )
     - EXTENSIONS
 )
-"""How names of images end that are not read; of cameras' raw files Pillow would take the thumbnail for the image."""
+"""Endings of images that are not read. Pillow would take the thumbnail of a camera's raw file for the image."""
 
 SERVICE_FOLDERS = frozenset(
     {
@@ -95,7 +95,7 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def has_images(folder: Path) -> bool:
-    """Whether there is an image file anywhere below `folder`, which need not exist."""
+    """Return whether there is an image file anywhere below `folder`, which need not exist."""
     return any(True for _ in _Walk(folder, images_only=True).images())
 
 
@@ -109,7 +109,7 @@ def search(folder: Path) -> Found:
 
 
 def is_service(name: str) -> bool:
-    """Whether a file or folder of that name is a program's own and none of the user's."""
+    """Return whether a file or folder of that name is a program's own and none of the user's."""
     # Hidden files are no photographs: macOS keeps "._a.jpg" beside a.jpg, and a killed write leaves ".a.png.partial".
     return name.startswith(".") or name.lower() in SERVICE_FOLDERS
 
@@ -148,7 +148,7 @@ class _Walk:
                         yield from self._image((*parts, entry.name), entry)
 
     def _entries(self, parts: Parts) -> list[os.DirEntry[str]]:
-        """What is in a folder; nothing where it was searched before, or cannot be."""
+        """Yield what is in a folder; nothing where it was searched before, or cannot be."""
         folder = self.folder.joinpath(*parts)
         try:
             status = folder.stat()
@@ -187,7 +187,7 @@ class _Walk:
                 self.unread.append(parts)
 
     def _is_loop(self, link: Path) -> bool:
-        """Whether a link leads to a folder that it lies in, or to one that holds all that is searched."""
+        """Return whether a link leads to a folder that it lies in, or to one that holds all that is searched."""
         target, inside, root = link.resolve(), link.parent.resolve(), self.folder.resolve()
         return target in (inside, *inside.parents, root, *root.parents)
 
@@ -232,12 +232,12 @@ def lines_on_unread(names: Sequence[str], where: str) -> list[str]:
 
 
 def ending_of(name: str) -> str:
-    """What a file's name ends in, in lower case, such as ".png"; empty where it has no ending."""
+    """Return the ending of a file's name in lower case, such as ".png"; empty where it has none."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a Path for each of very many names would take longer
 
 
 def _is_unread_image(entry: os.DirEntry[str]) -> bool:
-    """Whether a file is an image by its name, or by its first bytes, as images without an ending are."""
+    """Tell by its name, or by its first bytes where it has no ending, whether a file is an image."""
     if ending_of(entry.name) in OTHER_EXTENSIONS:
         return True
     try:
@@ -295,6 +295,6 @@ def note_on_pages(pages: Mapping[str, int]) -> list[str]:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is the note that Git LFS keeps in place of a file that was not fetched."""
+    """Return whether a file is the note that Git LFS keeps in place of a file that was not fetched."""
     with open(path, "rb") as file:
         return file.read(len(_LFS_POINTER)) == _LFS_POINTER

@@ -170,7 +170,7 @@ class ImageFolder:
 
     @property
     def remarks(self) -> list[str]:
-        """What there is to say of files below the folder that are not, or not wholly, among the images."""
+        """Lines on the files below the folder that are not, or not wholly, among the images."""
         pages = {str(self.folder / name): count for name, count in self.pages.items()}
         return self._left_out + note_on_pages(pages)
 

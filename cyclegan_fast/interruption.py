@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do in every command: the first one asks it to stop, a second one ends it.
+"""Ctrl-C and SIGTERM in every command: the first one asks it to stop, a second one ends it.
 
 Python calls a handler of a signal between two of its own instructions, and a backward pass, the build of an engine or
 the translation of a large image is one of them. So a thread answers the user, and ends the process where it is asked

@@ -36,7 +36,7 @@ def check_range(values: Sequence[float], *, of_two_domains: bool = False) -> Non
 
 
 def range_of_domain(values: Sequence[float], domain: Literal["A", "B"]) -> ValueRange | None:
-    """Of none, two or four values, the two that a domain's images fill; None where there are none."""
+    """Return the two of none, two or four values that a domain's images fill; None where there are none."""
     chosen = values[2:] if domain == "B" and len(values) == 4 else values[:2]
     return (chosen[0], chosen[1]) if chosen else None
 
@@ -105,7 +105,7 @@ def over_white(colours: Pixels, alpha: Pixels, *, associated: bool = False) -> P
 
 
 def note_on(extent: Extent | None, where: str, given: ValueRange | None) -> str | None:
-    """What the user should know of the images of more than 8 bits at `where`; None where there is nothing to say.
+    """Tell what the user should know of the images of more than 8 bits at `where`; None where that is nothing.
 
     That is a range of which they use less than half, as 12 bits in 16 do, or a `given` one that they leave.
     """

@@ -65,7 +65,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Translated:
-    """What a direction made of its images, [N, C, H, W] each.
+    """Holds what a direction made of its images, [N, C, H, W] each.
 
     shown: what the discriminator of the direction is shown, the translation or more than that.
     identity: the generator's images of its target domain, where the identity loss wants them.

@@ -93,7 +93,7 @@ class ResidualBlock(nn.Module):
         return residual_block(x, self.conv1.weight, self.conv2.weight, pad_out=pad_out, impl=impl)
 
     def unpadded(self, x: Tensor, *, impl: Impl) -> Tensor:
-        """The same block from [N, C, H, W] to [N, C, H, W], as the paper writes it, with any norm and dropout."""
+        """Compute the block as the paper writes it, [N, C, H, W] to [N, C, H, W], with any norm and dropout."""
         middle = self.conv1(reflection_pad(x, 1, impl=impl))
         if self.dropout and self.training:
             middle = F.dropout(self.norm1(middle, activation="relu", impl=impl), 0.5)

@@ -1,4 +1,4 @@
-"""What stands between two convolutions: a norm or none, the activation behind it, a residual sum, reflection padding.
+"""The layers between two convolutions: a norm or none, the activation behind it, a residual sum, reflection padding.
 
 Instance norm runs as one fused operator (`kernels.instance_norm`); batch norm and none are PyTorch's own operators.
 """
@@ -16,7 +16,7 @@ from kernels import Impl, instance_norm, reflection_pad
 from kernels.dispatch import Activation, is_exporting
 
 SLOPE = 0.2
-"""Of a leaky ReLU, below zero."""
+"""The slope of a leaky ReLU below zero."""
 
 
 class InstanceNorm(nn.Module):
@@ -146,7 +146,7 @@ def uses_running_statistics(network: nn.Module) -> bool:
 
 
 def is_gathered(norm: BatchNorm) -> bool:
-    """Whether the running statistics are others than those of a new network."""
+    """Return whether the running statistics are others than those of a new network."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return bool(norm.running_mean.any() or (norm.running_var != 1).any())

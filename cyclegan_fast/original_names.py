@@ -23,7 +23,7 @@ Modules = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Layout:
-    """What a network is called, and its keys: ours, and the original's for the same tensor, in the original's order.
+    """Names a network and its keys: ours, and the original's for the same tensor, in the original's order.
 
     `norms` has the batch norms among them, ours and the original's; their running statistics are no part of `keys`.
     """
@@ -113,7 +113,10 @@ NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
 def layout_of_original(keys: Iterable[str]) -> Layout:
-    """That of the network which the original's keys look most like; raises UserError where they look like none."""
+    """Return the names of the network that the original's keys look most like.
+
+    Raises UserError where they look like none.
+    """
     keys = {key for key in keys if key.rpartition(".")[2] not in STATISTICS}
     places = [int(match[1]) for key in keys if (match := re.match(r"model\.(\d+)\.", key))]
     in_blocks = {match[1] for key in keys if (match := re.match(r"model\.(\d+)\.conv_block\.", key))}
@@ -144,7 +147,7 @@ def layout_of_original(keys: Iterable[str]) -> Layout:
 
 
 def layout_of_ours(state: StateDict, *, dropout: bool) -> Layout:
-    """That of the network which a state dict in our names looks most like."""
+    """Return the names of the network that a state dict in our names looks most like."""
     keys = {key for key in state if key.rpartition(".")[2] not in STATISTICS}
     if is_unet(state):
         layouts = [unet_generator(count(state, "down"), norm) for norm in NORMS]
@@ -244,7 +247,7 @@ def norm_of(state: dict[str, Any]) -> Norm:
 
 
 def is_original(state: dict[str, Any]) -> bool:
-    """Whether a state dict is in the original implementation's names."""
+    """Return whether a state dict is in the original implementation's names."""
     return any(str(key).startswith(("model.", "net.")) for key in state)
 
 
