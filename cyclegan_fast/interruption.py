@@ -101,11 +101,11 @@ class Interruption:
             if numbers[0] not in SIGNALS:
                 continue
             if first_s is None:
-                first_s = time.monotonic()
                 if self._raises:
                     self._patience.start()  # most often all is over before
                 else:
                     self._say(f"stopping after {self.after}")
+                first_s = time.monotonic()  # not before the answer, which takes long on a busy machine
             elif time.monotonic() - first_s > self.one_request_s:
                 os._exit(128 + numbers[0])
         os.close(reader)

@@ -42,6 +42,23 @@ def at_once():
 sys.exit(run_command({"steps": in_steps, "at once": at_once}[sys.argv[1]]))
 """
 
+SLOW_ANSWER = """
+import sys, time
+from cyclegan_fast.interruption import Interruption
+
+class Busy:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tqdm":  # which prints the answer
+            time.sleep(1)
+
+sys.meta_path.insert(0, Busy())
+with Interruption(after="this step") as interruption:
+    print("begun", flush=True)
+    time.sleep(3)
+print("ended the step", flush=True)
+sys.exit(interruption.request.status)
+"""
+
 SLOW_TRAINING = """
 import sys, time
 from cyclegan_fast import evaluator, train
@@ -160,6 +177,16 @@ def test_two_signals_of_one_moment_are_one_request(number: int, status: int, sta
     for _ in range(2):
         process.send(number)
     assert process.end() == status
+    assert process.lines == ["begun", STOPPING, "ended the step"]
+
+
+def test_on_a_busy_machine_too_they_are_one_request(start: type[Process]) -> None:
+    process = start("-c", SLOW_ANSWER)
+    process.wait_for("begun")
+    process.send(signal.SIGINT)
+    time.sleep(0.3)
+    process.send(signal.SIGINT)
+    assert process.end() == 130
     assert process.lines == ["begun", STOPPING, "ended the step"]
 
 
