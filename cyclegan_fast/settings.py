@@ -4,7 +4,7 @@ import argparse
 import inspect
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -73,6 +73,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     first.add_argument("--task", choices=get_args(Task))
     first.add_argument("--method", choices=get_args(MethodName))
     first.add_argument("--generator", choices=get_args(Generator))
+    first.add_argument("--crop-size", "--crop_size", type=int)
+    first.add_argument("--load-size", "--load_size", type=int)
     first.add_argument("--config", type=Path)
     first.add_argument("--data")
     chosen, _ = first.parse_known_args(arguments)
@@ -89,6 +91,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     origin = chosen.config.stem if chosen.config else chosen.task or preset
     try:
         if chosen.method and chosen.method != start.loss.method:
+            # The sides that are asked for decide which U-Net fits.
+            sides = {side: size for side in ("crop_size", "load_size") if (size := getattr(chosen, side)) is not None}
+            start = replace(start, data=replace(start.data, **sides))
             start, origin = as_published(start, chosen.method, chosen.generator), f"{chosen.method}-{origin}"
         command_line = tyro.cli(
             _CommandLine,

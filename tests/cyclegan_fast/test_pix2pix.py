@@ -172,8 +172,12 @@ def test_flags_win_over_what_the_method_brings() -> None:
     assert (resnet.generator, resnet.norm, resnet.dropout) == ("resnet_9", "batch", True)
     assert parsed("--preset", "paper128").networks.generator == "unet_128"
     assert parsed("--preset", "demo").networks.generator == "resnet_6"  # no U-Net takes 64x64
+    assert parsed("--crop-size", "128").networks.generator == "unet_128"
+    for generator in ((), ("--generator", "unet_128")):
+        sides = parsed("--preset", "demo", "--load_size", "143", "--crop-size", "128", *generator)
+        assert (sides.networks.generator, sides.data.crop_size, sides.data.load_size) == ("unet_128", 128, 143)
     with pytest.raises(UserError, match=r"crop_size must be a multiple of 256 .* got 128; unet_128 needs 128"):
-        parsed("--crop-size", "128")
+        parsed("--generator", "unet_256", "--crop-size", "128")
 
 
 def test_another_method_does_not_keep_what_pix2pix_brought(tmp_path: Path) -> None:
