@@ -66,7 +66,7 @@ def to_bytes(content: dict[str, Any]) -> bytes:
 
 
 def exists(run: Path) -> bool:
-    """Whether a run has a checkpoint, whole or not."""
+    """Tell whether a run has a checkpoint, whole or not."""
     return any((run / FOLDER).glob("*.pt"))
 
 

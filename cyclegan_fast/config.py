@@ -267,7 +267,7 @@ class LossConfig:
 
     @property
     def has_penalty(self) -> bool:
-        """Whether the discriminators' losses hold a gradient penalty."""
+        """Tells whether the discriminators' losses hold a gradient penalty."""
         return self.gan_loss == "wgan-gp" and self.lambda_penalty > 0
 
 

@@ -79,7 +79,7 @@ class RunLog:
 
     @property
     def is_evaluated(self) -> bool:
-        """Whether an evaluation after this step is written already."""
+        """Tell whether an evaluation after this step is written already."""
         path = self.run / EVALUATIONS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return bool(lines) and json.loads(lines[-1])["step"] == self.step

@@ -252,5 +252,5 @@ def is_original(state: dict[str, Any]) -> bool:
 
 
 def is_discriminator(state: dict[str, Any]) -> bool:
-    """Whether a network in the original's names or ours is a discriminator: a generator has a padding at `model.0`."""
+    """Tell whether a network, in either's names, is a discriminator: a generator has a padding at `model.0`."""
     return any(key.startswith(("model.0.", "net.", "layers.")) for key in state)

@@ -81,7 +81,7 @@ class Make:
         self.settings(SESSION)
 
     def settings(self, images: int) -> Settings:
-        """How a session runs where each folder has so many images; `--practice` and `--trials` are kept as given."""
+        """Return a session for folders of so many images; `--practice` and `--trials` are kept as given."""
         practice, trials = self.practice, self.trials
         if practice is None:
             practice = PRACTICE if images >= SESSION else images // 5
@@ -141,7 +141,7 @@ def plan_study(command: Make) -> tuple[list[Source], Study]:
 
 
 def fewest_usable(sources: Sequence[Source], folders: dict[str, Path], *, paired: bool) -> int:
-    """How many images the folder with the fewest has; with `paired` those with a real image of the same name."""
+    """Count the images of the folder with the fewest; with `paired` those with a real image of the same name."""
     keys = {role: [source.key for source in sources if source.role == role] for role in folders}
     real = set(keys[REAL])
     return min(len(real & set(own)) if paired and role != REAL else len(own) for role, own in keys.items())

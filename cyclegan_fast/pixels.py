@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 PIXELS_AT_ONCE = 8 * 256 * 256
-"""Of all images that are translated at once by default: large ones go one by one."""
+"""The pixels of all images that are translated at once by default: large images go one by one."""
 
 
 def images_at_once(height: int, width: int) -> int:
