@@ -20,23 +20,24 @@ from typing import Any
 
 import torch
 
-from bench import gpu_cases, parallel_tests, step_profile, training
-from bench.agreement import Disagreement
-from bench.contest import Case, described, in_words, measure
-from bench.later_launches import later_launches
-from bench.machine import utc_now
-from bench.parallel_tests import read_results, run_tests
-from bench.phases import Phase, Task, planned, results_name, run_phases, told_until
-from bench.records import RESULTS, Recorder, path_for
-from bench.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
-from bench.timing import Race
-from bench.trials import batches_of_a_step
+from bench.cases import step_profile, training
+from bench.measure.agreement import Disagreement
+from bench.measure.contest import Case, described, in_words, measure
+from bench.measure.machine import utc_now
+from bench.measure.records import RESULTS, Recorder, path_for
+from bench.measure.timing import Race
+from bench.new_gpu import gpu_cases, parallel_tests
+from bench.new_gpu.later_launches import later_launches
+from bench.new_gpu.parallel_tests import read_results, run_tests
+from bench.new_gpu.phases import Phase, Task, planned, results_name, run_phases, told_until
+from bench.reporting.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
 from bench.tune import table as tuned_table, tuning
-from cyclegan_fast.device import set_determinism
-from cyclegan_fast.errors import print_whole_lines
-from cyclegan_fast.files import write_atomically
-from kernels import launch
-from kernels.ahead import compile_ahead
+from bench.tuning.trials import batches_of_a_step
+from cyclegan_fast.system.device import set_determinism
+from cyclegan_fast.system.errors import print_whole_lines
+from cyclegan_fast.system.files import write_atomically
+from kernels import plans as launch
+from kernels.checking.ahead import compile_ahead
 from kernels.gpus import gpu_of
 from kernels.triton_language import INTERPRETED
 
@@ -197,7 +198,7 @@ PHASES = (
 def _command(out: Path, options: Any) -> Callable[[Phase], list[str]]:
     """Return what makes the command of a phase's process."""
     flags = [*(["--quick"] if options.quick else []), *(["--tiny"] if options.tiny else [])]
-    return lambda phase: [sys.executable, "-m", "bench.phase_process", phase.name, "--out", str(out), *flags]
+    return lambda phase: [sys.executable, "-m", "bench.new_gpu.phase_process", phase.name, "--out", str(out), *flags]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -257,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_phase(arguments: Sequence[str]) -> int:
     """One phase, in the process that was started for it; what it needs is imported when it is told to begin."""
-    made = argparse.ArgumentParser(prog="python -m bench.phase_process")
+    made = argparse.ArgumentParser(prog="python -m bench.new_gpu.phase_process")
     made.add_argument("phase", choices=[phase.name for phase in PHASES if phase.run])
     made.add_argument("--out", type=Path)
     for flag in ("--quick", "--tiny"):

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.networks.patchgan import PatchDiscriminator
+from cyclegan_fast.networks.resnet import ResnetGenerator
 from kernels import aot, dispatch
 from kernels.gpus import GPUS, planning_for
-from kernels.triton_language import Grid, launching_with
+from kernels.launching import Grid, launching_with
 
 
 class WithoutConvolutions(TorchDispatchMode):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import Activation, conv2d_reflect, instance_norm, launch, reflection_pad, residual_block
-from kernels.launch import ConvPlan, NormPlan, Shape
+from kernels import Activation, conv2d_reflect, instance_norm, plans as launch, reflection_pad, residual_block
 from kernels.layout import needs_wide_offsets
-from kernels.norm_backward import NormGradients, norm_backward
-from kernels.norm_forward import norm_forward
+from kernels.norm.backward import NormGradients, norm_backward
+from kernels.norm.forward import norm_forward
+from kernels.plans import ConvPlan, NormPlan, Shape
 from tests.kernels.operands import ACTIVATIONS, DTYPES, on_chip, two_phase, values
 
 pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
