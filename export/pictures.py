@@ -8,11 +8,11 @@ import numpy as np
 
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.preparation import resize
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.folders import find_images
 from cyclegan_fast.images.levels import ValueRange, range_of_run
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
 from export.options import ExportOptions, is_eight_bits

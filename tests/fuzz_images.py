@@ -26,8 +26,9 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.preparation import Preparation
-from cyclegan_fast.images.decoding import UnreadableImage, decode
+from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, plan
 

@@ -14,7 +14,7 @@ from cyclegan_fast.system.device import has_bfloat16
 from cyclegan_fast.version import __version__
 from kernels.triton_language import INSTALLED
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMIT_VARIABLE = "CYCLEGAN_FAST_COMMIT"
 DRY_RUN = "dry run of tiny networks"
 """Ends the name of the device, and with it stands in every result, where networks were tiny"""

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cyclegan_fast.baselines.style_results import Record, contact_sheet
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import none_can_be_read, read_image, write_image
 from cyclegan_fast.images.folders import find_images
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable, run_command
 from cyclegan_fast.system.files import sha256_of

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import spread
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.translation.plan import Job

@@ -5,14 +5,7 @@ from typing import Literal
 
 from cyclegan_fast.config.options import DataConfig, Preprocess
 from cyclegan_fast.data.image_folder import ImageFolder, Images, Selected
-from cyclegan_fast.data.layouts import (
-    MARK as STREETS,
-    TRAINING_LABELS,
-    Place,
-    is_cityscapes,
-    place_of,
-    training_places,
-)
+from cyclegan_fast.data.layouts import MARK as STREETS, TRAINING_LABELS, Place, is_cityscapes, place_of, training_places
 from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.data.pixel_cache import available_bytes, default_cache_dir
 from cyclegan_fast.data.preparation import Preparation, held_out_preparation

@@ -6,10 +6,10 @@ from pathlib import Path
 from PIL import Image
 
 from cyclegan_fast.data.pairs import match
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import Half, read_image
 from cyclegan_fast.images.folders import find_images, has_images
 from cyclegan_fast.images.labels import Labels, read_labels
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 
 TRAINING_LABELS = "trainA_labels"

@@ -22,11 +22,7 @@ from cyclegan_fast.evaluation import distances as features
 from cyclegan_fast.evaluation.distances import FeatureDistance, Lpips
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.scores import FcnScore
-from cyclegan_fast.evaluation.similarity import (
-    Lookup,
-    Reconstruction,
-    Truth,
-)
+from cyclegan_fast.evaluation.similarity import Lookup, Reconstruction, Truth
 from cyclegan_fast.evaluation.view import Metric
 from cyclegan_fast.images.labels import Labels
 from cyclegan_fast.system.errors import UserError

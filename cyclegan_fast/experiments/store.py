@@ -14,9 +14,9 @@ from cyclegan_fast.config.values import from_dict, to_dict
 from cyclegan_fast.evaluation.fcn.scores import Counts, SegmentationScores
 from cyclegan_fast.experiments.paper_tables import ROWS, RowName
 from cyclegan_fast.experiments.plan import Tables, run_name
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import read_image, write_image
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.training.run_folder import FREE_TO_CHANGE

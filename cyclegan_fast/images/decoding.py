@@ -1,23 +1,15 @@
-"""Decoding an image file to upright 8-bit RGB, whatever it holds; TIFF is in tiff.py, deep samples in levels.py.
+"""Decoding an image file to upright 8-bit RGB, whatever it holds; TIFF is in tiff.py, deep samples in levels.py."""
 
-Pillow and tifffile promise nothing of what they raise on a damaged file: it has been struct.error, TypeError,
-zlib.error, IndexError and more. `reading` is the one place where all of it becomes UnreadableImage.
-"""
-
-import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 
-from cyclegan_fast.images.folders import is_lfs_pointer
 from cyclegan_fast.images.levels import Extent, Samples, ValueRange, extent_of, full_range, over_white, to_levels
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import BoundedFile, check_size, parsing, reading
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a file begins, classic and BigTIFF, in both byte orders
 ORIENTATION = 0x0112  # of EXIF
@@ -35,22 +27,6 @@ TRANSPOSITIONS = {
 }
 
 
-class UnreadableImage(Exception):
-    """A file that is no whole image; the message names it and says what is wrong."""
-
-
-class BoundedFile(io.BufferedReader):
-    """A file whose `read` asks for no more memory than the file has bytes, whatever number a damaged header gives."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self._end = os.fstat(self.fileno()).st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        left = max(0, self._end - self.tell())
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-
 @dataclass(frozen=True)
 class Decoded:
     """An upright RGB image, and the extent of its values where they had more than 8 bits."""
@@ -66,44 +42,6 @@ class Decoded:
     def pixels(self) -> Pixels:
         """uint8 [H, W, 3]"""
         return np.asarray(self.content)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever a decoder raises on the file `path` becomes UnreadableImage.
-
-    MemoryError stays one, with a message: it says nothing of the file, which is whole perhaps.
-    """
-    try:
-        yield
-    except MemoryError as error:
-        raise MemoryError(f"{path}: its pixels do not fit in the memory that is free") from error
-    except Exception as error:  # see the module's docstring
-        raise UnreadableImage(f"{path}: {_reason(error, path)}") from error
-
-
-@contextmanager
-def parsing() -> Iterator[None]:
-    """MemoryError before a pixel is decoded becomes ValueError: only a damaged header asks for that much."""
-    try:
-        yield
-    except MemoryError as error:
-        raise ValueError("it claims to hold more than fits in memory") from error
-
-
-def _reason(error: Exception, path: Path) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        if is_lfs_pointer(path):
-            return "a pointer of Git LFS and not the image itself; `git lfs pull` fetches that"
-        return "not an image"
-    if isinstance(error, Image.DecompressionBombError):
-        return _too_large("more than")
-    if isinstance(error, ModuleNotFoundError):
-        return f"TIFF is read with {error.name}, which is not installed: pip install {error.name}"
-    said = " ".join(str(error).split())
-    if isinstance(error, OSError | ValueError | SyntaxError) and said:
-        return said
-    return f"it is damaged ({type(error).__name__}{': ' if said else ''}{said})"
 
 
 def decode(path: Path, value_range: ValueRange | None = None) -> Decoded:
@@ -141,32 +79,6 @@ def _is_tiff(file: BinaryIO) -> bool:
     start = file.read(4)
     file.seek(0)
     return start in TIFF
-
-
-def check_size(width: int, height: int) -> None:
-    """Raises ValueError for more pixels than Pillow decodes, which guards memory, and for none."""
-    if not width or not height:
-        raise ValueError(f"it has no pixels ({width}x{height})")
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
-        raise ValueError(_too_large(f"{width}x{height}, more than"))
-
-
-def _too_large(than: str) -> str:
-    # Pillow warns at its limit, and refuses at twice that.
-    return (
-        f"has {than} the {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels that are read at once: cut it into parts, or "
-        "translate it with --tile"
-    )
-
-
-@contextmanager
-def of_any_size() -> Iterator[None]:
-    """Lift Pillow's limit on the pixels of an image in this process, for who asked for large ones."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 # --- Pillow --------------------------------------------------------------------------------------------------------

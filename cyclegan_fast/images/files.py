@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclegan_fast.images.decoding import UnreadableImage, decode, decode_indices, reading
+from cyclegan_fast.images.decoding import decode, decode_indices
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage, reading
 from cyclegan_fast.system.files import temporary_beside
 
 Half = Literal["left", "right"]

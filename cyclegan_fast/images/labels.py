@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import Half, read_image, read_indices
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 
 Labels = npt.NDArray[np.uint8]

@@ -17,7 +17,6 @@ import tifffile
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
-from cyclegan_fast.images.decoding import check_size, parsing
 from cyclegan_fast.images.levels import (
     Extent,
     Samples,
@@ -29,6 +28,7 @@ from cyclegan_fast.images.levels import (
     to_levels,
 )
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import check_size, parsing
 
 # What is worth a message is raised; the rest, such as a damaged date, is no concern of who wants the pixels.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())

@@ -14,8 +14,6 @@ from cyclegan_fast.system.errors import UserError
 Value = TypeVar("Value", str, int, float, bool, dict[str, Any], list[Any])
 Floats = npt.NDArray[np.float64]
 FORMAT = 1  # of the study's data and of results; the page and the analysis must agree on it
-LEVEL = 0.95
-DRAWS = 10_000  # the ends of the interval vary by about 0.1 percentage points from seed to seed
 OUTPUTS = ("analysis.json", "analysis.svg")
 
 

@@ -14,9 +14,9 @@ import tyro
 from PIL import Image
 
 from cyclegan_fast.data.pairs import pair_key
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import read_image, write_image
 from cyclegan_fast.images.folders import search
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.study.format import FORMAT, Settings, Study
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically

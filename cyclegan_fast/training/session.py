@@ -6,7 +6,7 @@ import torch
 
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.training_images import Data, check_data, open_data
-from cyclegan_fast.images.decoding import UnreadableImage
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import use_threads
 from cyclegan_fast.system.distributed import Ranks, joined

@@ -15,11 +15,12 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_fast.conventions import SIDES, SMALLEST
-from cyclegan_fast.images.decoding import UnreadableImage, decode
+from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import none_can_be_read, part_of, write_image
 from cyclegan_fast.images.folders import note_on_pages, page_count
 from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
 from cyclegan_fast.images.pixels import Pixels, images_at_once
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.prefetch import ahead
 from cyclegan_fast.system.process import release_free_memory

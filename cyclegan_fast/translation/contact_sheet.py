@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import shortened, spread
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import printable
 from cyclegan_fast.translation.plan import Job
 

@@ -59,7 +59,7 @@ def random_generator() -> ResnetGenerator:
 @pytest.fixture
 def weights(tmp_path: Path, random_generator: ResnetGenerator) -> Path:
     """A generator of the original implementation."""
-    from cyclegan_fast.checkpoint.files import to_original  # likewise
+    from cyclegan_fast.checkpoint.original import to_original  # likewise
 
     path = tmp_path / "latest_net_G.pth"
     torch.save(to_original(random_generator.state_dict()), path)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto
 
-from cyclegan_fast.checkpoint.files import to_original
+from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.config.options import Norm
 from cyclegan_fast.images.pixels import to_pixels_array, to_signed_array
 from cyclegan_fast.networks.norms import batch_norms

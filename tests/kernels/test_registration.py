@@ -16,15 +16,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from kernels import (
-    Impl,
-    conv2d_reflect,
-    dispatch,
-    instance_norm,
-    launching,
-    reflection_pad,
-    residual_block,
-)
+from kernels import Impl, conv2d_reflect, dispatch, instance_norm, launching, reflection_pad, residual_block
 from kernels.launching import Grid, launching_with
 from tests.kernels.comparison import relative_error, sample, wide
 from tests.kernels.conftest import DEVICE

@@ -454,5 +454,5 @@ def test_the_command_refuses_what_makes_no_sense(
 
 def test_the_command_explains_itself() -> None:
     command = [sys.executable, "-m", "bench.tune", "--help"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     assert finished.stdout.startswith("usage: python -m bench.tune")

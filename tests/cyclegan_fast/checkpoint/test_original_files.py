@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases.plain_cyclegan import Discriminator, Generator
-from cyclegan_fast.checkpoint.files import from_original, to_original
+from cyclegan_fast.checkpoint.original import from_original, to_original
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.checkpoint.files import from_original, to_original
+from cyclegan_fast.checkpoint.original import from_original, to_original
 from cyclegan_fast.config.options import Norm
 from cyclegan_fast.networks.norms import use_running_statistics
 from cyclegan_fast.networks.patchgan import Discriminator, PatchDiscriminator, PixelDiscriminator

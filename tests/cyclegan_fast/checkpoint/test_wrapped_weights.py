@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cyclegan_fast.checkpoint.files import from_original
+from cyclegan_fast.checkpoint.original import from_original
 from cyclegan_fast.checkpoint.wrapped_weights import direction_of, networks_in
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.networks.resnet import ResnetGenerator

@@ -17,10 +17,10 @@ from cyclegan_fast.data.layouts import find_training_labels
 from cyclegan_fast.data.test_sets import label_maps
 from cyclegan_fast.data.training_images import Data, PairedImages, UnpairedImages, check_data, open_data
 from cyclegan_fast.evaluation.fcn.judge import read_examples
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.labels import VOID, colours_of
 from cyclegan_fast.images.pixels import to_pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from tests.cyclegan_fast.conftest import photo
 

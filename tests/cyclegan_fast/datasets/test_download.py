@@ -30,7 +30,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_fast.checkpoint.files import to_original
+from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.datasets import archive, fetch, published
 from cyclegan_fast.datasets.authors import CommandLine
 from cyclegan_fast.download import main
@@ -334,7 +334,7 @@ def test_ctrl_c_keeps_what_was_fetched(server: Server, tmp_path: Path) -> None:
     content = server.files[ZIP] = data_set()
     server.cuts, server.stalls = [3000], True
     command = [sys.executable, "-m", "cyclegan_fast.download", "horse2zebra", "--from", server.address]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "no_proxy": "*"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "no_proxy": "*"}
     partial = tmp_path / "data/.horse2zebra.zip.partial"
     process = subprocess.Popen(
         command,

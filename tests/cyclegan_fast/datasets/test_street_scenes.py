@@ -14,8 +14,7 @@ from cyclegan_fast.datasets.streets.data_set import DRAWN, make_labels, make_str
 from cyclegan_fast.datasets.streets.layout import make_scene
 from cyclegan_fast.datasets.streets.road import Road
 from cyclegan_fast.datasets.streets.textures import TEXTURES
-from cyclegan_fast.images.labels import TRAIN_ID, Labels
-from cyclegan_fast.street_scenes import colours_of, main
+from cyclegan_fast.images.labels import TRAIN_ID, Labels, colours_of, main
 
 MAIN = ("road", "sidewalk", "building", "vegetation", "sky", "car", "person", "pole")
 SMALL = ["--size", "32", "--count", "3", "--test-count", "2"]
@@ -29,7 +28,7 @@ def many() -> Labels:
 
 def test_a_street_depends_on_its_seed_alone() -> None:
     program = (
-        "import hashlib; from cyclegan_fast.street_scenes import make_street as m;"
+        "import hashlib; from cyclegan_fast.datasets.streets.data_set import make_street as m;"
         "s = m((3, 0, 7), 48); print(hashlib.sha256(s.photograph.tobytes() + s.labels.tobytes()).hexdigest())"
     )
     make_street((3, 0, 6), 48)  # what was drawn before does not matter

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from cyclegan_fast import street_scenes
-from cyclegan_fast.checkpoint.files import load, to_original
+from cyclegan_fast.checkpoint.files import load
+from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.evaluate import main
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.train import main as train

@@ -19,13 +19,14 @@ from PIL import Image
 from cyclegan_fast.config.options import DataConfig
 from cyclegan_fast.data.training_images import open_data
 from cyclegan_fast.images import decoding
-from cyclegan_fast.images.decoding import UnreadableImage, decode, of_any_size, reading
+from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.levels import Extent, check_range, note_on, range_of_domain, to_levels
+from cyclegan_fast.images.unreadable import UnreadableImage, of_any_size, reading
 from cyclegan_fast.system.errors import run_command
 from tests import fuzz_images
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 H, W = 12, 20
 
 

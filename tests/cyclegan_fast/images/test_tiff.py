@@ -11,9 +11,9 @@ import tifffile
 from PIL import Image
 from tifffile import COMPRESSION
 
-from cyclegan_fast.images.decoding import UnreadableImage
 from cyclegan_fast.images.files import read_image, read_indices
 from cyclegan_fast.images.tiff import read_tiff
+from cyclegan_fast.images.unreadable import UnreadableImage
 
 HEIGHT, WIDTH = 37, 53  # no multiples of a tile's 16, of a byte's 8 bits, or of the rows of a strip
 SHAPES: dict[str, dict[str, Any]] = {

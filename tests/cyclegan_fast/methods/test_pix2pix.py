@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.checkpoint.files import from_original
+from cyclegan_fast.checkpoint.original import from_original
 from cyclegan_fast.config import command as settings, values
 from cyclegan_fast.config.options import Config, DataConfig, InitType, LossConfig, NetworkConfig, OptimizerConfig
 from cyclegan_fast.methods.model import Model

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cases import plain_cyclegan
-from cyclegan_fast.checkpoint.files import from_original
+from cyclegan_fast.checkpoint.original import from_original
 from cyclegan_fast.networks import norms
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator

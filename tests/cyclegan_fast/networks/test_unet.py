@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclegan_fast.checkpoint.files import from_original, to_original
+from cyclegan_fast.checkpoint.original import from_original, to_original
 from cyclegan_fast.config.options import Norm
 from cyclegan_fast.images.pixels import to_pixels, to_signed
 from cyclegan_fast.networks.norms import BatchNorm

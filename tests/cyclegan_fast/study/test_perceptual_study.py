@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_fast.perceptual_study import main
-from cyclegan_fast.study import analysis as perceptual_analysis
+from cyclegan_fast.study import analysis
 from cyclegan_fast.study.analysis import bootstrap
 from cyclegan_fast.study.format import FORMAT, Settings, Study, read_study
 from cyclegan_fast.study.page import SIDE, Make
@@ -284,7 +284,7 @@ def test_a_known_fooling_rate_is_found(results: Results) -> None:
 
 @pytest.mark.parametrize("people", [5, 25])
 def test_the_interval_covers_the_truth_as_often_as_it_says(people: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perceptual_analysis, "DRAWS", 1000)
+    monkeypatch.setattr(analysis, "DRAWS", 1000)
     random = np.random.default_rng(people)
     covered = 0
     for study in range(200):

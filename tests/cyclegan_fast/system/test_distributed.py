@@ -27,7 +27,7 @@ from cyclegan_fast.training import session
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.training.test_train import assert_same_state, command, final_state, metrics
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NETWORKS = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
 
 

@@ -16,7 +16,7 @@ from cyclegan_fast import sample_photos, train
 from cyclegan_fast.checkpoint.files import load
 from tests.cyclegan_fast.training.test_train import command
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 STOPPING = "stopping after this step; Ctrl-C again stops now"
 

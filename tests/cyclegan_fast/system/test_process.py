@@ -19,7 +19,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import WAITING, check_threads, release_free_memory, set_up_process
 from tests.cyclegan_fast.conftest import TINY
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SET = ("GOMP_SPINCOUNT", "LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 NOT_COMPUTING = {
     ROOT / "cyclegan_fast" / name

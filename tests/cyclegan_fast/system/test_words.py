@@ -13,7 +13,7 @@ from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.version import __version__
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def commands_there_are() -> set[str]:

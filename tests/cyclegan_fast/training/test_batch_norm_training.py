@@ -13,7 +13,7 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from cyclegan_fast import train
 from cyclegan_fast.checkpoint import files as checkpoint
-from cyclegan_fast.checkpoint.files import from_original, to_original
+from cyclegan_fast.checkpoint.original import from_original, to_original
 from cyclegan_fast.config.options import Config, Discriminator, LossConfig, NetworkConfig, Norm, OptimizerConfig
 from cyclegan_fast.config.presets import of_method
 from cyclegan_fast.evaluation.passes import translated

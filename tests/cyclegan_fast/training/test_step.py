@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases.plain_cyclegan import PlainCycleGAN
-from cyclegan_fast.checkpoint.files import from_original
+from cyclegan_fast.checkpoint.original import from_original
 from cyclegan_fast.config.options import (
     Config,
     DataConfig,

@@ -18,7 +18,7 @@ from PIL import Image
 from cyclegan_fast import sample_photos, train
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.config import options as configuration, values
-from cyclegan_fast.images.decoding import UnreadableImage
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training import loop

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_fast.checkpoint.files import to_original
+from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.system.device import has_bfloat16
 from export.graphs.graph import serialised
 from export.to_onnx import float32_graph
 from tests.cyclegan_fast.translations import make_generator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SET_BY_COMMANDS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
 MOST_MIB = 40
 SIZES = 300

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast.checkpoint.files import to_original
+from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.scratch_file import ScratchFile
@@ -23,7 +23,7 @@ from cyclegan_fast.translation.translator import NotFinite, TorchTranslator
 from tests.cyclegan_fast.translation.test_translate import draw, names, pixels_of
 from tests.cyclegan_fast.translations import at_once, in_strips, joined, make_generator, picture
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 ALL = 10**6  # more rows than any image here has
 

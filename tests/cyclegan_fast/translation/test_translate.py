@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from cyclegan_fast import translate
-from cyclegan_fast.checkpoint.files import CONTENT, save, to_original
+from cyclegan_fast.checkpoint.files import CONTENT, save
+from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config, DataConfig
 from cyclegan_fast.conventions import Direction
@@ -41,7 +42,7 @@ from cyclegan_fast.translation.plan import ImageOptions, halved, plan
 from cyclegan_fast.translation.translator import TorchTranslator
 from tests.cyclegan_fast.translations import make_generator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def draw(path: Path, width: int = 48, height: int = 40, seed: int = 0) -> Path:
