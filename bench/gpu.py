@@ -198,7 +198,7 @@ PHASES = (
 def _command(out: Path, options: Any) -> Callable[[Phase], list[str]]:
     """Return what makes the command of a phase's process."""
     flags = [*(["--quick"] if options.quick else []), *(["--tiny"] if options.tiny else [])]
-    return lambda phase: [sys.executable, "-m", "bench.new_gpu.phase_process", phase.name, "--out", str(out), *flags]
+    return lambda phase: [sys.executable, "-m", "bench.phase_process", phase.name, "--out", str(out), *flags]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_phase(arguments: Sequence[str]) -> int:
     """One phase, in the process that was started for it; what it needs is imported when it is told to begin."""
-    made = argparse.ArgumentParser(prog="python -m bench.new_gpu.phase_process")
+    made = argparse.ArgumentParser(prog="python -m bench.phase_process")
     made.add_argument("phase", choices=[phase.name for phase in PHASES if phase.run])
     made.add_argument("--out", type=Path)
     for flag in ("--quick", "--tiny"):

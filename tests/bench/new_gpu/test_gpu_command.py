@@ -64,7 +64,7 @@ def test_it_needs_nothing_but_pytorch_triton_numpy_and_pytest() -> None:
     }
     program = (
         f"import sys; sys.modules |= dict.fromkeys({sorted(modules - {'cyclegan_fast'})!r}); "
-        "import bench.gpu, bench.new_gpu.phase_process, bench.new_gpu.tests_worker"
+        "import bench.gpu, bench.phase_process, bench.new_gpu.tests_worker"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

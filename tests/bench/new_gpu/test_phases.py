@@ -109,7 +109,7 @@ def test_a_phase_may_be_a_command_of_its_own_that_is_told_its_seconds(tmp_path: 
 
 
 def test_a_process_of_a_phase_ends_where_it_is_told_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.new_gpu.phase_process", "limits", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "bench.phase_process", "limits", "--out", str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, input="", capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert not list(tmp_path.iterdir())
@@ -139,7 +139,7 @@ def test_each_phase_is_run_with_the_options_of_the_command(tmp_path: Path, monke
     processes = [each for each in gpu.PHASES if each.command is None]
     for number, each in enumerate(processes, 1):
         _, _, module, *arguments = gpu._command(tmp_path, options)(each)
-        assert module == "bench.new_gpu.phase_process"
+        assert module == "bench.phase_process"
         assert gpu.run_phase(arguments) == number
     expected = Task(torch.device("cuda", 0), tmp_path, 12.5, quick=True, tiny=True)
     assert given == [(each.name, expected) for each in processes]

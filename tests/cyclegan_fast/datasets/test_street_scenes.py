@@ -14,7 +14,8 @@ from cyclegan_fast.datasets.streets.data_set import DRAWN, make_labels, make_str
 from cyclegan_fast.datasets.streets.layout import make_scene
 from cyclegan_fast.datasets.streets.road import Road
 from cyclegan_fast.datasets.streets.textures import TEXTURES
-from cyclegan_fast.images.labels import TRAIN_ID, Labels, colours_of, main
+from cyclegan_fast.images.labels import TRAIN_ID, Labels, colours_of
+from cyclegan_fast.street_scenes import main
 
 MAIN = ("road", "sidewalk", "building", "vegetation", "sky", "car", "person", "pole")
 SMALL = ["--size", "32", "--count", "3", "--test-count", "2"]
