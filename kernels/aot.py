@@ -32,26 +32,26 @@ TENSOR_CORES = {80: "mma.sync", 86: "mma.sync", 89: "mma.sync", 90: "wgmma", 100
 
 @dataclass(frozen=True)
 class Report:
-    """What the compiler made of a kernel."""
+    """Holds what the compiler made of one variant of a kernel: registers, memory, widths of accesses."""
 
     specialisation: Specialisation
     registers: int
     """per thread"""
     spilled_bytes: int
-    """of stack and local memory per thread"""
+    """bytes of stack and local memory per thread"""
     shared_bytes: int
     """per program"""
     load_bits: int
-    """widest global load"""
+    """width of the widest global load"""
     store_bits: int
-    """widest global store"""
+    """width of the widest global store"""
     wide_loads: int
     """how many global loads of 128 bits the code holds"""
     tensor_core: str
-    """its instruction, "" for none"""
+    """the tensor-core instruction that it uses; empty for none"""
 
     def broken_limits(self) -> list[str]:
-        """What kernels of this project must hold and this one does not."""
+        """Return a phrase for each limit that kernels of this project must hold and this one does not."""
         broken = []
         if self.spilled_bytes:
             broken.append(f"{self.spilled_bytes} bytes spilled")
@@ -73,7 +73,7 @@ class Report:
 
 
 def compiled(specialisation: Specialisation) -> Report:
-    """Compile for the architecture, to machine code, and read the compiler's output."""
+    """Compile a variant for its architecture, to machine code, and read the compiler's output."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -103,7 +103,7 @@ def compiled(specialisation: Specialisation) -> Report:
 
 
 def _resource_usage(cubin: bytes) -> tuple[int, int]:
-    """Registers per thread, and bytes of stack and local memory, from cuobjdump."""
+    """Return registers per thread, and bytes of stack and local memory, which cuobjdump reads."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -116,7 +116,7 @@ def _resource_usage(cubin: bytes) -> tuple[int, int]:
 
 
 def _widest(ptx: str, what: str) -> int:
-    """Bits of the widest global access of PTX; a convolution loads by copies from global to shared memory."""
+    """Return the bits of the widest global access in PTX; a convolution copies from global to shared memory."""
     if what == "ld" and (copies := re.findall(r"\bcp\.async\.c[ag]\.shared\.global[^;]*?, (0x[0-9a-f]+|\d+)[,;]", ptx)):
         return 8 * max(int(size, 0) for size in copies)
     widths = re.findall(rf"\b{what}\.global(?:\.\w+(?:::\w+)*)*?(?:\.v(\d))?\.[bfsu](\d+)", ptx)
@@ -124,7 +124,7 @@ def _widest(ptx: str, what: str) -> int:
 
 
 def worst(reports: list[Report]) -> dict[tuple[str, int], list[Report]]:
-    """Reports of one kernel on one architecture together, in the order in which they came."""
+    """Group reports by kernel and architecture, in the order in which they came."""
     groups: dict[tuple[str, int], list[Report]] = {}
     for report in reports:
         groups.setdefault((report.specialisation.name, report.specialisation.capability), []).append(report)
@@ -132,7 +132,7 @@ def worst(reports: list[Report]) -> dict[tuple[str, int], list[Report]]:
 
 
 def table(reports: list[Report]) -> str:
-    """A Markdown table, one row for each kernel on each architecture: the worst of its variants."""
+    """Return a Markdown table, a row for each kernel on each architecture, with the worst figures of its variants."""
     lines = [
         "| kernel | sm | variants | registers | spilled bytes | shared bytes | load bits | store bits | tensor cores |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -156,7 +156,7 @@ def table(reports: list[Report]) -> str:
 
 
 def compile_all(wanted: list[Specialisation], processes: int) -> Iterator[Report]:
-    """Compile in parallel; reports come in the order of `wanted`."""
+    """Compile in parallel and yield reports in the order of `wanted`."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from pool.map(compiled, wanted, chunksize=2)
 
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def describe(report: Report) -> str:
-    """One variant in one line."""
+    """Describe one variant in one line."""
     what = report.specialisation
     return (
         f"sm_{what.capability} {what.name} {what.dtype} {what.flags}: {report.registers} registers, "

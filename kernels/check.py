@@ -28,44 +28,44 @@ from kernels.launching import Grid, launch_kernel, launching_with, run_in_interp
 from kernels.triton_language import INTERPRETED
 
 BATCHES = (1, 2)
-"""A batch of N, and of 2N: a generator sees images of both domains at once, a discriminator real and generated ones"""
+"""batches of N and of 2N images: a generator sees both domains at once, a discriminator real and generated images"""
 SECONDS = 60.0
 COPIED_BYTES = 1 << 30
 SHORTEST_S = 3e-4
-"""of what is timed at once"""
+"""the least time, in seconds, that is measured at once"""
 TURNS = 7
 PAUSE_CYCLES = 1_000_000
-"""of the GPU's clock, half a millisecond, in which a graph's launch is done with"""
+"""cycles of the GPU's clock, half a millisecond, within which the launch of a graph has ended"""
 SHARE_OF_COMPILING = 0.6
-"""of the time: cases compile what is left, one after the other"""
+"""the share of the time in which kernels are compiled ahead; cases compile the rest, one after the other"""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one case came to; times are of a GPU only."""
+    """Holds the figures of one case; times are measured on a GPU only."""
 
     operator: str
     place: str
     dtype: str
     batch: int
     error: float
-    """the largest among its results, relative to the exact one's size"""
+    """the largest error among its results, relative to the size of the exact result"""
     share_of_allowed: float
-    """that error over what is allowed there"""
+    """that error over the error that is allowed for it"""
     launches: int
-    """of kernels of this project"""
+    """number of kernels of this project that it launches"""
     microseconds: float | None
     gbps: float | None
-    """10^9 bytes a second that must move: each input read once, each result written once"""
+    """bandwidth in 10^9 bytes a second, of the bytes that must move: each input read once, each result written once"""
     failure: str = ""
-    """a sentence where it is wrong"""
+    """a sentence that says what is wrong; empty where nothing is"""
 
 
 # --- one case --------------------------------------------------------------------------------------------------------
 
 
 def checked(case: Case, device: torch.device) -> Result:
-    """Run one case; raises what running it without a graph raises."""
+    """Run one case and return its figures; raises what running it without a graph raises."""
     torch.manual_seed(0)
     seconds = None
     with _without_tf32():
@@ -99,7 +99,7 @@ def checked(case: Case, device: torch.device) -> Result:
 
 
 def _in_a_graph(run: Callable[[], list[Tensor]], found: list[Tensor]) -> tuple[str, float | None]:
-    """What is wrong with a graph of the run, if anything, and the seconds of a run in one."""
+    """Run from a CUDA graph; return what is wrong with it, or an empty text, and the seconds of one run."""
     current = torch.cuda.current_stream()
     try:
         # The library's deterministic algorithms, as for `found`: others may give other bits each time.
@@ -124,7 +124,7 @@ def _name(dtype: torch.dtype) -> str:
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Let float32 convolutions be float32, ours and the library's."""
+    """Compute float32 convolutions in float32, this package's and the library's, and not in TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -146,7 +146,7 @@ def _counted() -> Iterator[list[str]]:
 
 
 def _recorded(run: Callable[[], list[Tensor]], repeats: int) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
-    """A CUDA graph of so many runs, and the results of the last."""
+    """Record a CUDA graph of `repeats` runs; return it and the results of the last run."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # libraries set themselves up for a stream at its first use
@@ -160,7 +160,7 @@ def _recorded(run: Callable[[], list[Tensor]], repeats: int) -> tuple[torch.cuda
 
 
 def _seconds(run: Callable[[], list[Tensor]]) -> float:
-    """The median time of one run, launched by a CUDA graph that holds several."""
+    """Return the median time of one run in seconds, launched by a CUDA graph that holds several."""
     graph, _ = _recorded(run, 1)
     graph.replay()
     repeats = max(1, min(50, int(SHORTEST_S / max(_replayed(graph), 1e-6))))
@@ -170,7 +170,7 @@ def _seconds(run: Callable[[], list[Tensor]]) -> float:
 
 
 def _replayed(graph: torch.cuda.CUDAGraph) -> float:
-    """Seconds of the device: its launch is over when the pause is."""
+    """Replay a graph and return the seconds that the device takes; a pause covers those of the launch."""
     torch.cuda.synchronize()
     torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -225,7 +225,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _progress(what: str, done: int, total: int, now: str) -> None:
-    """A bar on a terminal that the next one overwrites; nothing elsewhere."""
+    """Draw a progress bar that the next one overwrites; does nothing where standard error is no terminal."""
     if sys.stderr.isatty():
         filled = 30 * done // max(1, total)
         bar = f"[{'#' * filled}{'.' * (30 - filled)}] {what} {done} of {total} {now}"
@@ -233,7 +233,7 @@ def _progress(what: str, done: int, total: int, now: str) -> None:
 
 
 def compiled_ahead(device: torch.device, until_s: float) -> list[str]:
-    """Compile in all cores; returns a sentence for each variant that does not compile or load."""
+    """Compile the networks' kernels in all cores; return a sentence for each variant that does not compile or load."""
     with _without_tf32():
         wanted = network_launches(gpu_of(torch.empty(0, device=device)), DTYPES, BATCHES)
     began, through = time.monotonic(), 0

@@ -1,4 +1,7 @@
-"""Reflection-padded 3x3 convolution that also gathers the statistics of its result."""
+"""Computes the reflection-padded 3x3 convolution, and the statistics of its result for the norm behind it.
+
+The gradients are the library's (cuDNN's); only the forward pass has a kernel here.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +23,7 @@ from kernels.triton_language import tl, triton
 
 
 def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Pad by 1, convolve, and describe each image of the result by one tile."""
+    """Pad by 1 and convolve in plain PyTorch; the partials [N, 1, 3, C_out] describe each image by one tile."""
     y = F.conv2d(reflection_pad_reference(x, 1), weight)
     with torch.no_grad():
         wide = y.double() if y.dtype == torch.float64 else y.float()
@@ -54,7 +57,15 @@ def conv2d_3x3(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Implicit GEMM: M pixels of y by C_out, K = 9 C; nothing is unfolded or padded in memory."""
+    """Write y = conv2d(reflect_pad(x, 1), weight), and count, mean and M2 of each tile of y.
+
+        y[n, h, w, o] = sum over i, j, c of x[n, reflect(h + i - 1), reflect(w + j - 1), c] * weight[o, i, j, c]
+
+    with i and j in 0..2; without REFLECT x is padded by 1 and read at [n, h + i, w + j, c]. This is an implicit GEMM: M
+    = pixels of an image, N = C_out, K = 9 C; nothing is unfolded or padded in memory. The grid is (tiles of
+    BLOCK_PIXELS pixels, blocks of BLOCK_OUTPUTS channels of y, images). A program steps through the nine taps and for
+    each through C, BLOCK_CHANNELS at a time, and sums in float32.
+    """
     tile, output_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels, outputs = widened(channels, WIDE), widened(outputs, WIDE)
     x_row_stride = widened(x_row_stride, WIDE)
@@ -95,7 +106,10 @@ def conv2d_3x3(
 
 
 def _tf32_is_allowed() -> bool:
-    """PyTorch has two switches for the same thing, and refuses to read the older one when the newer was set."""
+    """Return whether PyTorch allows TF32 in convolutions.
+
+    There are two switches for it, and PyTorch refuses to read the older one when the newer was set.
+    """
     try:
         return torch.backends.cudnn.allow_tf32
     except RuntimeError:
@@ -104,10 +118,10 @@ def _tf32_is_allowed() -> bool:
 
 
 def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, Tensor]:
-    """Launch the convolution: y [N, C_out, H, W], channels last, and its partials.
+    """Launch the convolution; return y [N, C_out, H, W], channels last, and its partials [N, tiles, 3, C_out].
 
-    x [N, C, H, W] where `reflect`, else padded by 1 already. An x or weight in another layout than channels last is
-    copied to it: the matrix instructions read 16 bytes of channels at a time.
+    x is [N, C, H, W] where `reflect`, else it is padded by 1 already. An x or weight in another layout than channels
+    last is copied to it: the matrix instructions read 16 bytes of channels at a time.
     """
     batch, channels, height, width = x.shape
     if not reflect:
@@ -157,7 +171,7 @@ def _fake_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     if all(isinstance(size, int) for size in (*x.shape, outputs)):
         plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
         tiles: int | torch.SymInt = -(-height * width // plan.block_pixels)
-    else:  # plans are looked up by shape
+    else:  # a plan is looked up by shape, which is not known here
         tiles = torch.library.get_ctx().new_dynamic_size(min=1)
     y = empty_channels_last((batch, outputs, height, width), like=x)
     return y, torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
@@ -195,7 +209,14 @@ differentiate(FORWARD, _Conv2dReflect)
 def conv_gradients(
     dy: Tensor, padded: Tensor, weight: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The library's gradients of conv2d(padded, weight), without padding, for the input and the weight as wanted."""
+    """Compute the gradients of conv2d(padded, weight), which has no padding of its own, by the library.
+
+    Args:
+        dy: [N, C_out, H, W].
+        padded: the convolution's input, [N, C, H + 2, W + 2].
+        weight: [C_out, C, 3, 3].
+        wanted: whether the gradients of the input and of the weight are wanted; what is not is None.
+    """
     if not any(wanted):
         return None, None
     if dy.numel() == 0:  # fake and real convolutions disagree about the layout of nothing
@@ -215,9 +236,9 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = 
 
 
 def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
-    """3x3 convolution, stride 1, reflection padding 1, no bias.
+    """Convolve x with 3x3 weights: stride 1, reflection padding 1, no bias.
 
-    x [N, C, H, W] unpadded, weight [C_out, C, 3, 3] of x's dtype. Returns y [N, C_out, H, W] and partials
+    x is [N, C, H, W] and not padded, weight [C_out, C, 3, 3] of x's dtype. Returns y [N, C_out, H, W] and partials
     [N, tiles, 3, C_out] (at least float32, not differentiable): count, mean and M2, the sum of squared deviations, of
     each tile of y, for `instance_norm`. A tile never crosses two images; the number of tiles is the implementation's.
 
@@ -236,7 +257,7 @@ def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[T
 
 
 def check_weight(name: str, weight: Tensor, x: Tensor) -> None:
-    """Refuse what is not a 3x3 weight for x's channels and dtype."""
+    """Raise ValueError or TypeError where `weight` is not [C_out, C, 3, 3] for x's channels, dtype and device."""
     if weight.dim() != 4 or weight.shape[1:] != (x.size(1), 3, 3):
         raise ValueError(f"{name} must be [C_out, {x.size(1)}, 3, 3], got {tuple(weight.shape)}")
     if weight.dtype != x.dtype or weight.device != x.device:

@@ -1,4 +1,7 @@
-"""Instance norm (Ulyanov et al. 2016, arXiv 1607.08022) with activation, residual sum and reflection padding."""
+"""Computes instance norm (Ulyanov et al. 2016, arXiv 1607.08022) with activation, residual sum and reflection padding.
+
+The Triton kernels and their launches are in `norm/`.
+"""
 
 from collections.abc import Callable
 from typing import Any, get_args
@@ -26,7 +29,11 @@ def instance_norm_reference(
     eps: float,
     partials: Tensor | None = None,
 ) -> Tensor:
-    """y = reflect_pad(act((x - mean) * rstd) + residual), mean and biased variance over H, W of each (n, c)."""
+    """Return y = reflect_pad(act((x - mean) * rstd) + residual), in plain PyTorch.
+
+    rstd = 1 / sqrt(variance + eps); mean and biased variance are those over H, W of each (n, c). `partials` are not
+    used.
+    """
     y = _normalise(x, eps) if x.numel() else x
     if activation == "relu":
         y = F.relu(y)
@@ -59,7 +66,7 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
     return images[0] if len(images) == 1 else torch.cat(images)
 
 
-# --- the Triton operator; its kernels stand in norm_forward.py and norm_backward.py ----------------------------------
+# --- the Triton operator; its kernels stand in norm/forward.py and norm/backward.py ----------------------------------
 
 
 def _launch_forward(
@@ -151,6 +158,8 @@ BACKWARD = define(
 
 
 class InstanceNorm(torch.autograd.Function):
+    """Differentiates the operator; it keeps x and the statistics for the backward pass, and neither xhat nor y."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -197,7 +206,7 @@ def instance_norm_triton(
     eps: float,
     partials: Tensor | None,
 ) -> Tensor:
-    """The same through the operator `cyclegan_fast::instance_norm`."""
+    """Return what `instance_norm_reference` does, through the operator `cyclegan_fast::instance_norm`."""
     y: Tensor = FORWARD(x, residual, partials, activation, negative_slope, pad, eps)[0]
     return y
 
@@ -223,7 +232,8 @@ def instance_norm(
 
     Args:
         x: [N, C, H, W], H*W at least 2, any floating dtype.
-        activation: "none", "relu" or "leaky_relu"; the last uses `negative_slope`.
+        activation: "none", "relu" or "leaky_relu".
+        negative_slope: the leaky ReLU's slope below zero.
         residual: [N, C, H, W] of x's dtype and device; may be strided, such as the interior of a padded buffer.
         pad: reflection padding of the result, smaller than H and W.
         eps: added to the biased variance.

@@ -1,4 +1,4 @@
-"""Makes Triton's interpreter compute what a GPU computes, and three times as fast.
+"""Mends Triton's interpreter so that it computes what a GPU computes, and three times as fast.
 
 Seen in Triton 3.6 and 3.7: it cuts a float32 off where hardware rounds it to the nearest bfloat16, which doubles the
 error of everything stored; `tl.dot` multiplies bfloat16 operands by their bits, taken as integers (triton-lang/triton
@@ -16,7 +16,7 @@ import torch
 
 
 def mend() -> None:
-    """Replace these five parts of the interpreter."""
+    """Replace the five parts of the interpreter that the module's docstring describes."""
     from triton.runtime import interpreter
 
     interpreter._convert_float = _rounding(interpreter._convert_float)

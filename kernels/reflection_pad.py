@@ -1,4 +1,7 @@
-"""Reflection padding alone, for the 3-channel image in front of a generator's stem."""
+"""Pads by reflection, and nothing else: for the 3-channel image in front of a generator's stem.
+
+Elsewhere in the networks the norm in front pads its own result (`instance_norm`).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +20,10 @@ from kernels.triton_language import tl, triton
 
 
 def reflection_pad_reference(x: Tensor, pad: int) -> Tensor:
-    """Mirror without repeating the edge: y[..., i, j] = x[..., |i - pad|, |j - pad|] on the near sides."""
+    """Pad by reflection in plain PyTorch: y[..., i, j] = x[..., |i - pad|, |j - pad|] on the near sides.
+
+    The edge itself is not repeated.
+    """
     if pad == 0:
         return x
     if x.is_cuda and torch.are_deterministic_algorithms_enabled():
@@ -34,7 +40,7 @@ def _pad_by_slices(x: Tensor, pad: int, dim: int) -> Tensor:
 
 
 def check_pad(pad: int, height: int, width: int) -> None:
-    """Refuse a pad that reflection is not defined for: it must be smaller than both sides."""
+    """Raise ValueError for a pad that reflection is not defined for: it must be smaller than both sides."""
     if not 0 <= pad < max(1, min(height, width)):
         raise ValueError(f"pad must be at least 0 and smaller than both sides of {height}x{width}, got {pad}")
 
@@ -58,7 +64,11 @@ def reflection_pad_forward(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Each pixel of y is written once, gathered from where it is mirrored."""
+    """Write y[n, i, j, c] = x[n, reflect(i - PAD), reflect(j - PAD), c].
+
+    The grid is (tiles of BLOCK_PIXELS pixels of y, blocks of BLOCK_CHANNELS channels, images). Each pixel of y is
+    written once, gathered from where it is mirrored.
+    """
     tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -94,7 +104,11 @@ def reflection_pad_backward(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Each pixel of dx gathers its gradients in one order, without atomics: the same bits every time."""
+    """Write dx = fold(dY), the adjoint of the padding (see `tiles.folded`); `x_ptr` holds dY.
+
+    The grid is (tiles of BLOCK_PIXELS pixels of dx, blocks of BLOCK_CHANNELS channels, images). Each pixel of dx
+    gathers its gradients in one order, without atomics: the bits are the same every time.
+    """
     tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -116,7 +130,7 @@ def reflection_pad_backward(
 
 
 def pad_forward(x: Tensor, pad: int) -> Tensor:
-    """Launch the padding: [N, C, H, W] -> [N, C, H + 2*pad, W + 2*pad], channels last."""
+    """Launch the padding of x [N, C, H, W]; return [N, C, H + 2*pad, W + 2*pad], channels last."""
     batch, channels, height, width = x.shape
     y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
     _launch(reflection_pad_forward, x, pad, (height, width), y_ptr=y)
@@ -124,7 +138,7 @@ def pad_forward(x: Tensor, pad: int) -> Tensor:
 
 
 def pad_backward(dy: Tensor, pad: int) -> Tensor:
-    """Launch its adjoint: [N, C, H + 2*pad, W + 2*pad] -> [N, C, H, W], channels last."""
+    """Launch the adjoint on dy [N, C, H + 2*pad, W + 2*pad]; return dx [N, C, H, W], channels last."""
     batch, channels, height, width = dy.shape
     dx = empty_channels_last((batch, channels, height - 2 * pad, width - 2 * pad), like=dy)
     _launch(reflection_pad_backward, dy, pad, (dx.size(2), dx.size(3)), dx_ptr=dx)

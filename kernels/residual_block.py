@@ -1,4 +1,7 @@
-"""The residual block of the generator as one operator that reads and writes reflection-padded buffers."""
+"""Computes the generator's residual block as one operator that reads and writes reflection-padded buffers.
+
+It launches the kernels of `conv2d` and `norm/` and the library's convolutions, and has no kernel of its own.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +23,10 @@ from kernels.registration import below_autograd, cast_under_autocast, define, di
 
 
 def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
-    """y = x + norm(conv(pad(relu(norm(conv(x)))))), no activation after the sum (Johnson et al. 2016)."""
+    """Return y = x + norm(conv(pad(relu(norm(conv(x)))))), in plain PyTorch.
+
+    There is no activation after the sum (Johnson et al. 2016). x is padded already; y is padded by `pad_out`.
+    """
     middle = F.conv2d(x, weight1)
     middle = instance_norm_reference(middle, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=eps)
     return instance_norm_reference(
@@ -57,7 +63,11 @@ def _launch_forward(
 
 
 def _convolve(padded: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A valid 3x3 convolution by whichever is faster together with the norm behind it, and partials if it has them."""
+    """Convolve [N, C, H + 2, W + 2] without further padding; return the result, and its partials or None.
+
+    Of the library's convolution, which has no partials, and this package's, the one runs that is faster together with
+    the norm behind it.
+    """
     batch, channels, height, width = padded.shape
     shape = (batch, channels, height - 2, width - 2)
     if padded.numel() and launch.conv_beats_library(shape, weight.size(0), padded.dtype, gpu_of(padded)):
@@ -78,7 +88,7 @@ def _fake_forward(
 
 
 def _middle_like(x: Tensor) -> Tensor:
-    """The padded middle activation, uninitialised: of x's shape, channels last."""
+    """Return the padded middle activation, uninitialised: of x's shape, channels last."""
     return empty_channels_last((x.size(0), x.size(1), x.size(2), x.size(3)), like=x)
 
 
@@ -136,7 +146,10 @@ def _launch_backward(
 def _without_none(
     results: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None], x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """An operator returns tensors, each its own: an empty one for what was not asked for."""
+    """Replace None by an empty tensor for each result.
+
+    An operator returns tensors only, and no two of them may be the same one.
+    """
     a, b, c, d = (x.new_empty(0) if result is None else result for result in results)
     return a, b, c, d
 
@@ -175,7 +188,11 @@ BACKWARD = define(
 
 
 class ResidualBlock(torch.autograd.Function):
-    """Keeps the block's input, the two convolution results and their statistics; not the middle activation."""
+    """Differentiates the operator.
+
+    It keeps the block's input, the results of both convolutions and their statistics for the backward pass, and remakes
+    the middle activation.
+    """
 
     @staticmethod
     def forward(
@@ -217,12 +234,12 @@ class ResidualBlock(torch.autograd.Function):
 
 differentiate(FORWARD, ResidualBlock)
 
-# Whose backward kernels read a gradient in two parts.
+# The names of the autograd nodes whose backward kernels read a gradient in two parts (see `pending_sum`).
 ADDING_NODES = {f"{function.__name__}Backward" for function in (InstanceNorm, ResidualBlock)}
 
 
 def residual_block_triton(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
-    """The same through the operator `cyclegan_fast::residual_block`."""
+    """Return what `residual_block_reference` does, through the operator `cyclegan_fast::residual_block`."""
     y: Tensor = FORWARD(x, weight1, weight2, pad_out, eps)[0]
     return y
 
@@ -236,7 +253,7 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor
 def residual_block(
     x: Tensor, weight1: Tensor, weight2: Tensor, *, pad_out: int = 1, eps: float = 1e-5, impl: Impl = "auto"
 ) -> Tensor:
-    """Two 3x3 convolutions with instance norm around a skip connection.
+    """Apply a residual block: two 3x3 convolutions with instance norm, and a skip connection around them.
 
     x [N, C, H + 2, W + 2] is already padded by 1; weight1 and weight2 are [C, C, 3, 3] of x's dtype. Returns
     [N, C, H + 2*pad_out, W + 2*pad_out]: pad_out 1 for the next block to read, 0 after the last one. The convolutions

@@ -1,11 +1,11 @@
-"""`python -m kernels.traffic`: launches and bytes at every norm of a network, counted.
+"""`python -m kernels.traffic`: count launches and bytes at every norm of a network.
 
-The floor (each operand of the fused operator read once, each result written once), the fused kernels, and plain
-PyTorch. The kernels run in Triton's interpreter, where every load and store is counted with its mask; caches do not
-exist there, so that what a GPU finds in its caches counts as well. A GPU moves whole sectors of 32 bytes: the column
-beside counts those that each load or store of a tile touches, twice the bytes where a program reads 16 of every 32.
-Plain PyTorch runs on tensors without storage; every operator that is not a view counts as one launch that reads its
-operands and writes its results once, which flatters it: its batch norm, for one, reads twice.
+Three are counted: the floor (each operand of the fused operator read once, each result written once), the fused
+kernels, and plain PyTorch. The kernels run in Triton's interpreter, where every load and store is counted with its
+mask; caches do not exist there, so that what a GPU finds in its caches counts as well. A GPU moves whole sectors of 32
+bytes: the column beside counts those that each load or store of a tile touches, twice the bytes where a program reads
+16 of every 32. Plain PyTorch runs on tensors without storage; every operator that is not a view counts as one launch
+that reads its operands and writes its results once, which flatters it: its batch norm, for one, reads twice.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from kernels.sites import NormSite, Operands, discriminator_sites, generator_sit
 
 @dataclass
 class Traffic:
-    """What moved."""
+    """Counts launches and the bytes that move between memory and the processor."""
 
     launches: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
     sectors: int = 0
-    """of 32 bytes, counted for kernels only; one that two loads touch counts twice"""
+    """sectors of 32 bytes, counted for kernels only; one that two loads touch counts twice"""
 
     @property
     def total_bytes(self) -> int:
@@ -76,7 +76,7 @@ def counting_kernels() -> Iterator[Traffic]:
 
 
 class CountingOperators(TorchDispatchMode):
-    """Count PyTorch's operators, each as one launch that moves its operands and results once."""
+    """Counts PyTorch's operators, each as one launch that moves its operands and results once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def _bytes(tensors: Any) -> int:
 
 @dataclass(frozen=True)
 class SiteTraffic:
-    """One site, one direction."""
+    """Holds the traffic of one site in one pass: the floor, the fused kernels, and plain PyTorch."""
 
     site: NormSite
     floor: Traffic
@@ -108,7 +108,7 @@ class SiteTraffic:
 
     @property
     def ratio(self) -> float:
-        """Bytes of the fused kernels over the floor."""
+        """Return the bytes of the fused kernels over those of the floor."""
         return self.fused.total_bytes / self.floor.total_bytes
 
 
@@ -150,7 +150,7 @@ def backward_traffic(site: NormSite, batch: int, dtype: torch.dtype) -> SiteTraf
 
 
 def plain_forward(site: NormSite, operands: Operands) -> tuple[Tensor, Tensor]:
-    """The site in PyTorch's operators as the original implementation writes it: y, and y padded for its reader."""
+    """Run the site by PyTorch's operators as the original implementation writes it; return y, and y padded."""
     y = F.instance_norm(operands.x)
     if site.activation == "relu":
         y = F.relu(y)
@@ -162,7 +162,7 @@ def plain_forward(site: NormSite, operands: Operands) -> tuple[Tensor, Tensor]:
 
 
 def total(rows: list[SiteTraffic]) -> SiteTraffic:
-    """All sites together, each as often as it stands in the network."""
+    """Add up all sites, each as often as it stands in the network."""
 
     def added(of: Callable[[SiteTraffic], Traffic]) -> Traffic:
         return Traffic(
@@ -183,7 +183,10 @@ def megabytes(count: int) -> str:
 
 
 def table(title: str, rows: list[SiteTraffic]) -> str:
-    """A Markdown table; bytes of one site, launches of one site, `times` how often it stands in the network."""
+    """Return a Markdown table, a row for each site.
+
+    Bytes and launches are those of one site; "times" says how often it stands in the network.
+    """
     lines = [
         f"| {title} | times | launches fused | launches eager | MB floor | MB fused | in sectors | MB eager "
         "| fused / floor |",

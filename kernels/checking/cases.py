@@ -1,4 +1,7 @@
-"""What `kernels.check` runs: every operator at every place where the networks run it, and what it is compared with."""
+"""Lists the cases of `kernels.check`: every operator at every place where the networks run it, and its definition.
+
+`kernels.check` runs them; `accuracy` says how far a result may be off.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +21,17 @@ from kernels.traffic import plain_forward
 
 Run = Callable[[], list[Tensor]]
 BEHIND_A_CONVOLUTION = 1.5
-"""The margin where the library's convolutions, which choose their own order of sums, lie between input and result"""
+"""the margin where the library's convolutions, which choose their own order of sums, lie between input and result"""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Operands in memory, ready to run.
+    """Holds a case whose operands are in memory.
 
-    run: ours, as the networks launch it.
-    plain: PyTorch's operators on the same operands in the dtype that it is given.
-    inputs: what must be read once.
+    Args:
+        run: launches the operator as the networks do, and returns its results.
+        plain: computes the same from the same operands, in the dtype that it is given, by PyTorch's operators.
+        inputs: the tensors that must be read once.
     """
 
     run: Run
@@ -37,7 +41,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Case:
-    """One operator at one place in a network, in one dtype and at one batch size."""
+    """Describes one operator at one place in a network, in one dtype and at one batch size."""
 
     operator: str
     place: str
@@ -49,20 +53,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Size:
-    """How large the networks are."""
+    """Says how large the networks are."""
 
     side: int = 256
-    """of the images, pixels"""
+    """side of the images in pixels"""
     width: int = 64
-    """channels behind a network's first convolution"""
+    """number of channels behind a network's first convolution"""
 
 
 SMALL = Size(side=32, width=16)
-"""What Triton's interpreter, which is some ten thousand times slower than a GPU, runs in a minute"""
+"""networks that Triton's interpreter, some ten thousand times slower than a GPU, runs in a minute"""
 
 
 def cases(size: Size, dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> Iterator[Case]:
-    """Every operator that the networks launch, forward and backward."""
+    """Yield every operator that the networks launch, forward and backward, at every place, dtype and batch size."""
     sites = [
         *generator_sites(width=size.width, side=size.side),
         *discriminator_sites(width=size.width, side=size.side),
@@ -105,13 +109,13 @@ def _norm(site: NormSite, batch: int, dtype: torch.dtype, direction: Direction) 
 
 
 def _to(operands: Operands, dtype: torch.dtype) -> Operands:
-    """The operands in another dtype, channels first: PyTorch's gradients are wrong in some other layouts."""
+    """Return the operands in another dtype, channels first: PyTorch's gradients are wrong in some other layouts."""
     residual, skip = (None if t is None else t.to(dtype).contiguous() for t in (operands.residual, operands.skip))
     return Operands(operands.x.to(dtype).contiguous(), residual, operands.dy.to(dtype).contiguous(), skip)
 
 
 def plain_results(direction: Direction, site: NormSite, operands: Operands) -> list[Tensor]:
-    """Return y, or dx and what else backward writes at this site, by PyTorch's operators."""
+    """Return what the site's kernels write in one pass, by PyTorch's operators: y, or dx and the other gradients."""
     if direction == "forward":
         return [plain_forward(site, operands)[1]]
     leaves = [t.detach().requires_grad_() for t in (operands.x, operands.residual) if t is not None]
@@ -149,7 +153,7 @@ def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch
 
 
 def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
-    """A block behind a norm, forward and backward.
+    """Prepare a residual block behind a norm, forward and backward.
 
     What the block's ReLU sees keeps away from zero, where rounding would decide on a gradient: x lies in [0.5, 1.5] or
     its negative, and the first convolution changes little of it.
@@ -197,6 +201,6 @@ def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callab
 
 
 def _weight(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[C, C, 3, 3], of a size that keeps the input's."""
+    """Return a random weight [C, C, 3, 3] by which a convolution keeps the size of its input's values."""
     weight: Tensor = torch.randn((channels, channels, 3, 3), dtype=dtype, device=device) * (9 * channels) ** -0.5
     return weight.contiguous(memory_format=torch.channels_last)

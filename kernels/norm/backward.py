@@ -1,13 +1,14 @@
-"""Backward kernels of the fused instance norm, and the function that launches them.
+"""Holds the backward kernels of the fused instance norm, and `norm_backward`, which launches them.
 
-From dY, the gradient of y = reflect_pad(act(xhat) + residual):
+They compute dx from dY, the gradient of y = reflect_pad(act(xhat) + residual):
 
     h  = fold(dY) + skip                    fold: the adjoint of the padding; h is also the residual's gradient
     g  = h * act'(xhat)                     xhat = (x - mean) * rstd, recomputed from x
     dx = rstd * (g - mean_hw(g) - xhat * mean_hw(g * xhat))
 
 `skip` is a second gradient of y's interior. A residual block reads its input twice, through its convolutions and around
-them; both gradients come here and are added on load.
+them; both gradients come here and are added on load. x, dY and `skip` lie in the strides that `layout.addressable`
+describes; all results are written channels last. All sums are float32.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def gradient_after_sum(
     SKIP_CHANNELS_LAST: tl.constexpr,
     PAD: tl.constexpr,
 ):
-    """h = fold(dY) + skip, float32 [P, C]."""
+    """Return h = fold(dY) + skip on a tile, float32 [P, C]."""
     h = folded(
         dy_ptr, row, column, channel, mask, near_edge, height, width, channels,
         dy_row_stride, dy_channel_stride, PAD, DY_CHANNELS_LAST,
@@ -72,7 +73,7 @@ def gradient_after_sum(
 
 @triton.jit
 def combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, BLOCK_SPLITS: tl.constexpr):
-    """Sums of g and of g * xhat over a plane, each [1, C], from partials [N, splits, 2, C] in a fixed order."""
+    """Return a plane's sums of g and of g * xhat, each [1, C], from partials [N, splits, 2, C] in a fixed order."""
     first_split = image.to(tl.int64) * splits
     sum_g = tl.zeros([1, channel.shape[0]], tl.float32)
     sum_gx = tl.zeros([1, channel.shape[0]], tl.float32)
@@ -87,7 +88,7 @@ def combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, B
 
 @triton.jit
 def store_sums(partial_ptr, sum_g, sum_gx, image, split, splits, channel, channel_mask, channels):
-    """One split's row of partials [N, splits, 2, C]."""
+    """Write one split's sums of g and of g * xhat, each [1, C], to partials [N, splits, 2, C]."""
     offsets = ((image.to(tl.int64) * splits + split) * 2 * channels + channel)[None, :]
     tl.store(partial_ptr + offsets, sum_g, mask=channel_mask[None, :])
     tl.store(partial_ptr + offsets + channels, sum_gx, mask=channel_mask[None, :])
@@ -126,7 +127,11 @@ def instance_norm_backward_sums(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Phase 1: the two sums of each split, and h where the residual wants its gradient."""
+    """Phase 1 of two: write the sums of g and of g * xhat of each split, and h where the residual wants its gradient.
+
+    The grid is (splits, blocks of channels, images). A program reads `pixels_per_program` pixels of BLOCK_CHANNELS
+    channels of x, dY and `skip` of one image, BLOCK_PIXELS at a time.
+    """
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -207,7 +212,11 @@ def instance_norm_backward_apply(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Phase 2: dx, and the forward result once more where the caller did not keep it."""
+    """Phase 2 of two: write dx = rstd * (g - mean_hw(g) - xhat * mean_hw(g * xhat)).
+
+    With REMAKE also write the forward result reflect_pad(act(xhat)) once more, for a caller that did not keep it. The
+    grid and the pixels of a program are those of phase 1. Every program adds up the sums of all splits of its planes.
+    """
     program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -292,7 +301,12 @@ def instance_norm_backward_on_chip(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """One phase that reads x and dY once and keeps xhat and g in registers."""
+    """Write dx, and as asked for h and the forward result, in one phase that reads x and dY once.
+
+    The grid is (splits, blocks of channels, images). Without COOPERATIVE one program holds xhat and g of all pixels of
+    BLOCK_CHANNELS planes in registers. With it `splits` programs of BLOCK_PIXELS pixels each share them: they exchange
+    their sums through `partial_ptr` and wait for each other.
+    """
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -344,7 +358,10 @@ def instance_norm_backward_on_chip(
 
 @dataclass(frozen=True)
 class NormGradients:
-    """dx [N, C, H, W]; d_residual of the same shape; remade, the forward result without its residual; as asked for."""
+    """Holds dx [N, C, H, W], and where asked for the residual's gradient and the forward result.
+
+    `d_residual` is [N, C, H, W]. `remade` is reflect_pad(act(xhat)), [N, C, H + 2*pad, W + 2*pad], without a residual.
+    """
 
     dx: Tensor
     d_residual: Tensor | None
@@ -363,11 +380,15 @@ def norm_backward(
     wants_residual: bool = False,
     remake: bool = False,
 ) -> NormGradients:
-    """Launch the backward kernels; all results are channels last.
+    """Launch the backward kernels and return the gradients, all channels last.
 
     Args:
-        dy: [N, C, H + 2*pad, W + 2*pad].
-        x, statistics: [N, C, H, W] and [N, 3, C] as `norm_forward` read and wrote them.
+        dy: [N, C, H + 2*pad, W + 2*pad], the gradient of `norm_forward`'s result.
+        x: [N, C, H, W] as `norm_forward` read it.
+        statistics: [N, 3, C] as `norm_forward` wrote them.
+        activation: that of the forward pass, as are `negative_slope` and `pad`.
+        negative_slope: the leaky ReLU's slope below zero.
+        pad: reflection padding of the forward result.
         skip: [N, C, H, W], a second gradient of y's interior.
         wants_residual: whether d_residual = fold(dy) + skip is returned.
         remake: whether reflect_pad(act(xhat)) is written once more, for a caller that did not keep it.

@@ -1,4 +1,14 @@
-"""Forward kernels of the fused instance norm, and the function that launches them."""
+"""Holds the forward kernels of the fused instance norm, and `norm_forward`, which launches them.
+
+For each plane (image n, channel c) of x:
+
+    xhat = (x - mean) * rstd                rstd = 1 / sqrt(variance + eps), biased variance over H, W
+    y    = reflect_pad(act(xhat) + residual)
+
+x lies channels last or first without gaps between rows, a residual in any strides that `layout.addressable` describes;
+y is written channels last. Tensors are float32, float16 or bfloat16; all sums are float32. `plans.NormPlan` says which
+of the variants runs.
+"""
 
 from typing import Any
 
@@ -32,7 +42,11 @@ def instance_norm_statistics(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Phase 1: the statistics of each split of each plane."""
+    """Phase 1 of two: write count, mean about the pivot and M2 of each split of each plane.
+
+    The grid is (splits, blocks of channels, images). A program reads `pixels_per_program` pixels of BLOCK_CHANNELS
+    channels of one image, BLOCK_PIXELS at a time.
+    """
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -97,7 +111,13 @@ def instance_norm_apply(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Phase 2: combine the splits, then write each pixel of the padded result once, gathered by reflection."""
+    """Phase 2 of two: write y = reflect_pad(act(xhat) + residual), and the statistics for the backward pass.
+
+    The grid is (programs, blocks of channels, images). Every program combines the partials of all splits of its planes,
+    then writes `pixels_per_program` pixels of the padded y once each, gathering x by reflection. The first program
+    writes the statistics. The partials are those of phase 1, or of `conv2d_3x3`, whose means are not relative to a
+    pivot.
+    """
     program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -156,7 +176,7 @@ def _loaded_half(
     x_ptr, first, pixels, channel, channel_mask, channels, x_channel_stride,
     X_CHANNELS_LAST: tl.constexpr, HALF_PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """Half of a program's pixels: where they are, which of them exist, and x there, float32 with zeros elsewhere."""
+    """Load x at half of a program's pixels: return their places, which exist, and x, float32 with zeros elsewhere."""
     pixel = first + tl.arange(0, HALF_PIXELS)
     in_image = (pixel < pixels)[:, None]
     offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
@@ -182,7 +202,10 @@ def _write_half(
     RESIDUAL_CHANNELS_LAST: tl.constexpr,
     PAD: tl.constexpr,
 ):
-    """Add the residual, and store: into the interior, and where programs share a plane into the frame as well."""
+    """Add the residual to half of a program's pixels and store them in the interior of y.
+
+    Where programs share a plane the frame is written here as well; else `mirror_interior` fills it afterwards.
+    """
     row, column = pixel // width, pixel % width
     if HAS_RESIDUAL:
         offsets = tile_offsets(
@@ -227,7 +250,13 @@ def instance_norm_on_chip(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """One phase that reads x once and keeps it in registers: a plane in one program, or in `splits` that cooperate."""
+    """Write y and the statistics in one phase that reads x once and keeps it in registers.
+
+    The grid is (splits, blocks of channels, images). Without COOPERATIVE one program holds all pixels of BLOCK_CHANNELS
+    planes. With it `splits` programs of BLOCK_PIXELS pixels each share them: they exchange count, mean and M2 through
+    `partial_ptr` and wait for each other, and store each pixel with its mirror images; one program alone fills the
+    frame from the interior at the end.
+    """
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -312,9 +341,18 @@ def norm_forward(
     eps: float,
     partials: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Launch the forward kernels: y [N, C, H + 2*pad, W + 2*pad], channels last, and statistics [N, 3, C].
+    """Launch the forward kernels; return y [N, C, H + 2*pad, W + 2*pad], channels last, and statistics [N, 3, C].
 
     The rows of the statistics are the mean's high and low parts and 1 / sqrt(variance + eps), float32.
+
+    Args:
+        x: [N, C, H, W].
+        activation: "none", "relu" or "leaky_relu"; the last uses `negative_slope`.
+        negative_slope: the leaky ReLU's slope below zero.
+        residual: [N, C, H, W], in any strides.
+        pad: reflection padding of y.
+        eps: added to the biased variance.
+        partials: [N, tiles, 3, C] count, mean and M2 of each tile of x, from a convolution; phase 1 is then left out.
     """
     batch, channels, height, width = x.shape
     y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
