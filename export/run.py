@@ -1,7 +1,7 @@
-"""`python export/run.py`: an exported generator over image files, without PyTorch.
+"""`python export/run.py`: translate image files with an exported generator, without PyTorch.
 
-Reading, batching and writing are those of `cyclegan_fast.translate`; what computes is an engine on its GPU, or an ONNX
-file on OpenVINO or ONNX Runtime.
+Reading, batching and writing are those of `cyclegan_fast.translation`; an engine computes on its GPU (`runtime`), or an
+ONNX file on OpenVINO or ONNX Runtime (`onnx_translators`).
 """
 
 if __name__ == "__main__":
@@ -59,8 +59,9 @@ class CommandLine:
     """with --onnx: threads that compute on a CPU; by default one for each processor"""
 
     def check(self) -> None:
-        """Raises UserError for flags that contradict each other."""
-        # Not in __post_init__: of the outermost class tyro itself reports what that raises, as a box of several lines.
+        """Raise UserError for flags that contradict each other."""
+        # This is not in __post_init__: what that of the outermost class raises tyro reports itself, in a box of several
+        # lines.
         if (self.engine is None) == (self.onnx is None):
             raise UserError("give either --engine FILE or --onnx FILE")
         if self.engine is not None and (self.backend, self.device, self.amp) != ("auto", "auto", False):
@@ -71,10 +72,11 @@ class CommandLine:
 
 
 def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions, int | None, list[str]]:
-    """What an engine of that profile can do of what was asked for: the options, the size, and notes on what changed.
+    """Fit the options to the images that an engine takes; return them, the size, and notes on what was changed.
 
-    The size is the side of the square that images are resized to, None for their own. Raises UserError for a --size
-    that it does not take, and where it takes one size only, which is no square, and --keep-size is not given.
+    The size is the side of the square that images are resized to, or None where they keep their own. Raises UserError
+    for a --size that the engine does not take, and where it takes one size only, which is no square, without
+    --keep-size.
     """
     notes: list[str] = []
     most = profile.largest[0]
@@ -96,7 +98,7 @@ def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions
 
 @contextmanager
 def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Translator, str, Profile]]:
-    """An engine as a translator, what it computes with in words, and what it takes."""
+    """Open an engine; yield a translator, a phrase that says what it computes with, and the shapes that it takes."""
     from export.runtime import Engine
 
     # Images of many sizes would compile and record for each what is then used once.
@@ -108,7 +110,7 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Trans
 
 
 def run(command: CommandLine) -> int:
-    """Plan, load, translate, and say what happened; returns the exit status."""
+    """Plan, load, translate, say what happened, and return the exit status."""
     command.check()
     options = command.options
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""`python export/to_onnx.py`: a trained generator as an ONNX file, checked and reproducible.
+"""`python export/to_onnx.py`: write a trained generator as an ONNX file, checked and reproducible.
 
 The graph is the paper's: Conv, ConvTranspose, InstanceNormalization, Relu, Pad (reflect), Add and Tanh, of any batch,
 height and width, with a Cast where a type changes. The same checkpoint gives the same bytes, wherever it is exported.
@@ -49,16 +49,16 @@ def to_onnx(
     calibration: "Pixels | None" = None,
     keep_float16: Sequence[str] = (),
 ) -> "ModelProto":
-    """A trained generator as an ONNX model, checked, with every tensor's type and shape.
+    """Return a trained generator as an ONNX model, checked, with every tensor's type and shape.
 
     Input `image` and output `translated` are float32 [batch, 3, height, width] in [-1, 1], or with `uint8_io` uint8
     [batch, height, width, 3]; sides are multiples of 4, at least 8. The model's properties say what it was made from.
 
     Args:
-        source: from `export.source.load_sources`.
-        precision: of convolutions.
-        uint8_io: take and give pixels.
-        calibration: for int8 and fp8, uint8 [N, H, W, 3] that ranges are measured on.
+        source: the generator, from `export.source.load_sources`.
+        precision: the precision of convolutions.
+        uint8_io: whether the graph takes and gives pixels.
+        calibration: for int8 and fp8, images uint8 [N, H, W, 3] that ranges are measured on.
         keep_float16: for int8 and fp8, names of layers that stay in float16.
 
     Raises UserError where a weight does not fit the precision, and for a name that is no layer's.
@@ -93,7 +93,7 @@ def to_onnx(
 
 
 def as_asked(source: "Source", options: ExportOptions, calibration: "Pictures | None") -> "ModelProto":
-    """The model that the options ask for; `calibration` is from `export.pictures.pictures_for`."""
+    """Return the model that the options ask for; `calibration` is from `export.pictures.pictures_for`."""
     from export.pictures import CALIBRATED
 
     return to_onnx(
@@ -106,9 +106,10 @@ def as_asked(source: "Source", options: ExportOptions, calibration: "Pictures | 
 
 
 def float32_graph(network: "ResnetGenerator") -> "ModelProto":
-    """A generator in float32, opset 20.
+    """Return the graph of a generator in float32, opset 20.
 
-    Nodes and tensors are called by the layers that they come from, such as `blocks.3.conv1` and `blocks.3.conv1.norm`.
+    Nodes and tensors are named after the layers that they come from, such as `blocks.3.conv1` and
+    `blocks.3.conv1.norm`.
     """
     from cyclegan_fast.networks.norms import uses_running_statistics
     from export.graphs.folding import folded
@@ -123,7 +124,7 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
 
 @lru_cache(maxsize=1)  # both directions of a run have one graph, and tracing takes longer than all the rest
 def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelProto":
-    """The graph of a generator of that width, depth and norm, with weights of no meaning."""
+    """Trace a generator of that width, depth and norm; the graph's weights have no meaning."""
     import torch
 
     from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -154,7 +155,7 @@ def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelPro
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's remarks on itself: that torchvision is not installed, and that PyTorch calls old names."""
+    """Silence the exporter's remarks on itself: that torchvision is not installed, and that PyTorch calls old names."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -184,7 +185,7 @@ class CommandLine:
 
 
 def export(options: ExportOptions) -> int:
-    """Write one file for each direction; returns the exit status."""
+    """Write one file for each direction, and return the exit status."""
     from export.graphs.graph import serialised
     from export.pictures import pictures_for
 

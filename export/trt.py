@@ -1,4 +1,4 @@
-"""`python export/trt.py`: trained generators as TensorRT engines, verified."""
+"""`python export/trt.py`: write trained generators as ONNX files and TensorRT engines, and verify them."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShapeOptions:
-    """The images that an engine takes."""
+    """Says which images an engine takes."""
 
     size: int | None = None
     """side of the square images that the engine is fastest at; by default what the network was trained with"""
@@ -51,7 +51,7 @@ class ShapeOptions:
             raise ValueError(f"--max-batch must be positive, got {self.max_batch}")
 
     def profile(self, trained_size: int) -> Profile:
-        """The shapes of the engine for a network of that training size."""
+        """Return the shapes of the engine for a network that was trained at `trained_size` pixels."""
         size = self.size or trained_size
         smallest, largest = self.min_size or size, self.max_size or size
         if not smallest <= size <= largest:
@@ -91,7 +91,7 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class Row:
-    """One exported generator in the table."""
+    """Holds what the table says of one exported generator."""
 
     name: str
     engine: str
@@ -105,7 +105,7 @@ class Row:
     not_run: str | None = None
 
     def failures(self) -> Iterator[tuple[str, str]]:
-        """(which file, what falls short of it)."""
+        """Yield, for each file that falls short, its kind and a phrase that says how."""
         if self.failure:
             yield "onnx", self.failure
         if self.engine_failure:
@@ -113,7 +113,7 @@ class Row:
 
 
 def export(command: CommandLine) -> int:
-    """Write every file and print the table; returns the exit status, 1 where a parity falls short."""
+    """Write every file, print the table, and return the exit status, 1 where a parity falls short."""
     # Whatever can be refused is, before PyTorch is imported and before anything is written.
     library = choose_library(command.runtime)
     precision = command.options.precision
@@ -211,7 +211,7 @@ def _export(
 
 
 def _run(source: "Source", path: Path, card: EngineCard, compared: "Pictures", row: Row) -> Row:
-    """Compares an engine that was written, and says so in its card and row."""
+    """Compare an engine that was written with PyTorch, note that in its card, and return its row."""
     from export.parity import BARS
     from export.verify import engine_parity
 
@@ -257,7 +257,7 @@ def _card(
 
 
 def as_json(parity: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Figures by shape, as a card has them."""
+    """Return figures by shape, as a card has them."""
     return {shape: asdict(figures) for shape, figures in parity.items()}
 
 
@@ -268,7 +268,7 @@ def _this_gpu() -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Text in columns: what was written, how large, how long it took, how near to PyTorch."""
+    """Return text in columns: what was written, how large it is, how long it took, how near it is to PyTorch."""
     cells = [("generator", "engine for", "ONNX", "engine", "took", "ONNX against PyTorch float32", "engine against it")]
     cells += [
         (

@@ -1,4 +1,4 @@
-"""`python export/verify.py`: an exported ONNX file or engine against the checkpoint that it came from."""
+"""`python export/verify.py`: compare an exported ONNX file or engine with the checkpoint that it came from."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -56,7 +56,7 @@ class CommandLine:
     measured on the domain that is translated, the run's own test images"""
 
     def check(self) -> None:
-        """Raises UserError for flags that contradict each other."""
+        """Raise UserError for flags that contradict each other."""
         if (self.engine is None) == (self.onnx is None):
             raise UserError("give either --onnx FILE or --engine FILE")
         if self.engine is not None and self.size is not None:
@@ -67,7 +67,7 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class Exported:
-    """What a file says of itself; `model` is None for an engine."""
+    """Holds what an exported file says of itself; `model` is None for an engine."""
 
     precision: str
     direction: str
@@ -76,9 +76,10 @@ class Exported:
 
 
 def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pictures: "Pictures") -> dict[str, Any]:
-    """`export.parity.worst_parity` of a graph in ONNX Runtime on the CPU.
+    """Return `export.parity.worst_parity` of a graph in ONNX Runtime on the CPU.
 
-    What it has no bfloat16 convolution for is computed in float32 and rounded to bfloat16 where the graph stores that.
+    A graph in bfloat16, for which ONNX Runtime has no convolution there, is computed in float32 and rounded to bfloat16
+    where the graph stores that.
     """
     from export.graphs.graph import serialised
     from export.graphs.precision import BFLOAT16, emulated
@@ -91,7 +92,7 @@ def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pict
 
 
 def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") -> dict[str, Any]:
-    """`export.parity.worst_parity` of an engine, on its GPU, at shapes all over its profile.
+    """Return `export.parity.worst_parity` of an engine, on its GPU, at shapes all over its profile.
 
     Raises UserError as `export.runtime.Engine` does.
     """
@@ -110,7 +111,7 @@ def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") 
 
 
 def why_not_here(card: EngineCard) -> str | None:
-    """Why the engine of that card cannot run on this machine, or None where it can."""
+    """Return why the engine of that card cannot run on this machine, or None where it can."""
     from export.device.primary_context import open_gpu
     from export.engines.libraries import gpu_count
 
@@ -124,7 +125,10 @@ def why_not_here(card: EngineCard) -> str | None:
 
 
 def shapes_within(profile: Profile) -> list[tuple[int, int, int]]:
-    """What an engine is compared at: its smallest, usual and largest images, and what of an ONNX file's it takes."""
+    """Return the shapes that an engine is compared at.
+
+    They are its smallest, usual and largest images, and of the shapes for an ONNX file those that it takes.
+    """
     from export.parity import shapes
     from export.pictures import COMPARED
 
@@ -136,7 +140,7 @@ def shapes_within(profile: Profile) -> list[tuple[int, int, int]]:
 
 
 def exported(command: CommandLine) -> Exported:
-    """Reads the file, or the one beside an engine. Raises UserError where it is none of this project's."""
+    """Read what the file, or the card beside an engine, says. Raises UserError where it is none of this project's."""
     if command.engine is not None:
         card = EngineCard.beside(command.engine)
         return Exported(card.precision, card.direction, card.checkpoint_sha256, None)
@@ -158,7 +162,7 @@ def exported(command: CommandLine) -> Exported:
 
 
 def verify(command: CommandLine) -> int:
-    """Print the parity at each shape; returns the exit status."""
+    """Print the parity at each shape, and return the exit status."""
     command.check()
     file = command.engine or command.onnx
     found = exported(command)

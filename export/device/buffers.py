@@ -1,4 +1,4 @@
-"""Memory that a call fills and empties: grown when it is too small, and kept otherwise."""
+"""Holds the memory that a call fills and empties: it is grown when it is too small, and kept otherwise."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ BLOCK = 2 << 20  # bytes; CUDA hands out memory in pieces of this size
 
 
 def grown(capacity: int, needed: int) -> int:
-    """How large a buffer of `capacity` bytes must be to hold `needed`: as it is, or the next whole block.
+    """Return the capacity that a buffer of `capacity` bytes must have to hold `needed`: the same, or whole blocks.
 
     Not twice as large: one batch of large images is a good part of a small GPU's memory.
     """
@@ -21,7 +21,7 @@ def grown(capacity: int, needed: int) -> int:
 
 
 class Buffer:
-    """Memory on the GPU, and as much on the host, pinned, since only to that are copies asynchronous.
+    """Holds memory on the GPU and as much on the host, which is pinned: only then are copies asynchronous.
 
     Every method needs the GPU's context to be current; `grow_to` and `free` need what uses the memory to have ended.
     """
@@ -34,7 +34,7 @@ class Buffer:
 
     @property
     def address(self) -> int:
-        """Where it is on the GPU: the same until it grows."""
+        """Return the memory's address on the GPU, which changes only when it grows."""
         return int(self._device)
 
     def grow_to(self, needed: int) -> None:
@@ -52,7 +52,7 @@ class Buffer:
         self.capacity = capacity
 
     def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The beginning of the host's side as an array; not to be kept."""
+        """Return the beginning of the host's memory as an array, which is valid until the buffer grows or is freed."""
         wanted = np.dtype(dtype)
         flat: Bytes = self._host[: int(np.prod(shape)) * wanted.itemsize]
         return flat.view(wanted).reshape(shape)

@@ -1,4 +1,7 @@
-"""The kernels that TensorRT for RTX compiles on the user's GPU, kept on disk; no line has run on a GPU yet."""
+"""Keeps the kernels that TensorRT for RTX compiles on the user's GPU on disk.
+
+No line of this has run on a GPU yet.
+"""
 
 import logging
 import os
@@ -12,7 +15,7 @@ LOG = logging.getLogger(__name__)
 
 
 def places(engine: Path, sha256: str) -> list[Path]:
-    """Where an engine's kernels may be kept, best first: beside it, and in the user's folder of caches."""
+    """Return the files that may keep an engine's kernels, best first: beside it, and in the user's folder of caches."""
     near = beside(engine, "", ".cache")
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
@@ -22,10 +25,10 @@ def places(engine: Path, sha256: str) -> list[Path]:
 
 
 class RuntimeCache:
-    """The compiled kernels of one engine: read when it is opened, written when it is closed.
+    """Reads the compiled kernels of one engine when it is opened, and writes them when it is closed.
 
-    What cannot be read or written costs only the time to compile, and a line in the log. The library itself refuses
-    kernels of another version or GPU. The GPU's context must be current in every call.
+    A file that cannot be read or written costs only the time to compile, and a line in the log. The library itself
+    refuses kernels of another version or GPU. The GPU's context must be current in every call.
     """
 
     def __init__(self, config: Any, candidates: list[Path]) -> None:
@@ -52,7 +55,7 @@ class RuntimeCache:
         return True
 
     def save(self) -> None:
-        """Write what was compiled since to the first place that takes it."""
+        """Write what was compiled since to the first file that can be written."""
         memory = self._cache.serialize()
         content = bytes(memory) if memory is not None else b""
         if not content or content == self._saved:

@@ -1,4 +1,7 @@
-"""One caller's share of an engine: an execution context, a stream and buffers. No line has run on a GPU yet."""
+"""Runs an engine for one caller, on an execution context, a stream and buffers of its own.
+
+`export.runtime` opens the engine and makes the workers. No line of this has run on a GPU yet.
+"""
 
 import logging
 from collections.abc import Callable
@@ -22,13 +25,13 @@ LOG = logging.getLogger(__name__)
 class Worker:
     """Runs an engine on a stream of its own: workers of one engine compute beside each other, in a thread each.
 
-    Called by two threads at once, one waits. Closed with its engine, or before.
+    Where two threads call it at once, one waits. It is closed with its engine, or before.
 
     Args:
-        gpu: where the engine is.
-        card: what the engine takes.
-        make_context: makes an execution context of the engine; None is a failure.
-        last_message: what the library said last, for errors.
+        gpu: the GPU that holds the engine.
+        card: the engine's card, which says what images it takes.
+        make_context: makes an execution context of the engine, or returns None where that fails.
+        last_message: returns what the library said last, for errors.
         cuda_graph: replay the work of a shape that is given again and again as one graph.
     """
 
@@ -65,7 +68,7 @@ class Worker:
 
     @property
     def shape(self) -> Shape | None:
-        """Batch, height and width of what it is fastest at: the images of its last call."""
+        """Return the shape of images that it is fastest at, that of its last call, or None."""
         return self._replay.shape
 
     def __call__(self, images: Array) -> Array:
@@ -126,7 +129,7 @@ class Worker:
             raise self._failure("could not run")
 
     def _record(self) -> None:
-        """Make the graph, or find once and for all that there can be none."""
+        """Record the graph, or note for good that this engine has none."""
         try:
             if not self._is_capturable():
                 raise GraphError("this engine's work cannot be recorded on a stream")
@@ -145,7 +148,7 @@ class Worker:
         return bool(self._context.is_stream_capturable(self._stream.handle))
 
     def _forget(self) -> None:
-        """Drop the graph, and what the context is set to."""
+        """Destroy the graph, and forget the shape that the context is set to."""
         self._replay.set_to(None)
         if self._stream is not None:
             # Nothing is freed or moved that is still in use. After an error on the GPU even waiting fails.

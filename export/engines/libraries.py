@@ -1,4 +1,7 @@
-"""Which TensorRT there is: `tensorrt`, or TensorRT for RTX, which has the same interface and builds without a GPU."""
+"""Finds the TensorRT that is installed: `tensorrt`, or TensorRT for RTX.
+
+The latter has the same interface and builds without a GPU.
+"""
 
 import ctypes
 import importlib
@@ -20,7 +23,7 @@ WITHOUT = "ONNX files need neither: python export/to_onnx.py, python export/run.
 
 @dataclass(frozen=True)
 class Library:
-    """An installed TensorRT; `module` is typed Any, as the two have no stubs in common."""
+    """Holds an installed TensorRT; `module` is typed Any, as the two have no stubs in common."""
 
     module: Any
     name: str
@@ -32,7 +35,7 @@ class Library:
 
 
 def choose_library(runtime: Runtime) -> Library:
-    """The library to build with: by name, or where "auto" tensorrt if it is installed beside a GPU, else tensorrt_rtx.
+    """Return the library to build with: for "auto" tensorrt if it is installed beside a GPU, else tensorrt_rtx.
 
     Raises UserError saying what to install where it is missing or cannot be used.
     """
@@ -47,7 +50,7 @@ def choose_library(runtime: Runtime) -> Library:
 
 
 def load_library(name: str) -> Library:
-    """The library of that module's name. Raises UserError where it cannot be imported."""
+    """Import the library of that module's name. Raises UserError where it cannot be imported or is incomplete."""
     (runtime,) = (key for key, module in MODULES.items() if module == name)
     try:
         module = importlib.import_module(name)
@@ -71,7 +74,7 @@ def _is_installed(runtime: str) -> bool:
 
 
 def gpu_count() -> int:
-    """CUDA devices that the driver sees; 0 without a driver. Asks the driver itself: PyTorch may not be there."""
+    """Return the number of CUDA devices by the driver itself, as PyTorch may not be there; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a TensorRT library says, into Python's log, and the last of it into errors."""
+"""Passes what a TensorRT library says to Python's log, and keeps the last message for errors."""
 
 import logging
 from typing import Any
@@ -16,9 +16,9 @@ LEVELS = {
 
 
 def make_messages(library: Any) -> Any:
-    """A logger for that library's Runtime or Builder, which must outlive it.
+    """Make a logger for the library's Runtime or Builder; it must outlive them.
 
-    `last` is the last error, or else warning, in a line, since the last call of `forget()`.
+    Its `last` is the last error in one line, or else the last warning, since the last call of its `forget()`.
 
     The class is made here because its base is part of the library.
     """

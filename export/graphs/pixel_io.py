@@ -8,11 +8,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from export.graphs.graph import finished
 
 Step = tuple[str, list[str], dict[str, Any]]
-"""An operator, its constant inputs and its attributes."""
+"""an operator, its constant inputs and its attributes"""
 
 
 def with_pixel_io(model: ModelProto) -> ModelProto:
-    """The same network with input and output uint8 [batch, height, width, 3] under the same names.
+    """Return a graph that takes and gives uint8 [batch, height, width, 3] under the same names.
 
     The values are those of `to_signed_array` and `to_pixels_array`, operation by operation. TensorRT takes uint8 only
     directly in front of a Cast and behind one; the transpositions stand on the inner side of both.
@@ -59,7 +59,7 @@ def with_pixel_io(model: ModelProto) -> ModelProto:
 
 
 def _chain(steps: list[Step], first: str, last: str) -> list[NodeProto]:
-    """One node after another from the tensor `first` to the tensor `last`."""
+    """Return nodes that compute the tensor `last` from the tensor `first`, one step after the other."""
     tensors = [first, *(f"{first}.{operator.lower()}" for operator, *_ in steps[:-1]), last]
     return [
         helper.make_node(operator, [before, *constants], [after], name=after, **attributes)
