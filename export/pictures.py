@@ -47,9 +47,9 @@ def of_domain(folder: Path | None, source: "Source", flag: str = "--calibration"
     """Return the pictures to calibrate with, and those to compare with; none is in both.
 
     Args:
-        folder: images like those that will be translated, of which every fourth is compared. None for the images that
-        the
-            run was trained with in the domain that is translated, compared on its test images where there are enough.
+        folder: images like those that will be translated, of which every fourth is compared. None for the images
+            that the run was trained with in the domain that is translated; its test images are then compared, where
+            there are enough.
         source: the generator.
         flag: the command's flag for the folder, for messages.
 

@@ -60,8 +60,7 @@ class CommandLine:
 
     def check(self) -> None:
         """Raise UserError for flags that contradict each other."""
-        # This is not in __post_init__: what that of the outermost class raises tyro reports itself, in a box of several
-        # lines.
+        # Not in __post_init__: what the outermost class raises there tyro reports itself, in a box of several lines.
         if (self.engine is None) == (self.onnx is None):
             raise UserError("give either --engine FILE or --onnx FILE")
         if self.engine is not None and (self.backend, self.device, self.amp) != ("auto", "auto", False):
