@@ -21,27 +21,28 @@ from torch import Tensor
 
 from kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
 from kernels.checking.ahead import compile_ahead
-from kernels.checking.cases import SMALL, Case, Size, cases
-from kernels.checking.specialisations import DTYPES, network_launches
+from kernels.checking.cases import SMALL, NetworkSize, OperatorCase, operator_cases
+from kernels.checking.specialisations import network_launches
+from kernels.dispatch import TRITON_DTYPES
 from kernels.gpus import gpu_of
 from kernels.launching import Grid, launch_kernel, launching_with, run_in_interpreter
 from kernels.triton_language import INTERPRETED
 
-BATCHES = (1, 2)
+_BATCHES = (1, 2)
 """batches of N and of 2N images: a generator sees both domains at once, a discriminator real and generated images"""
-SECONDS = 60.0
-COPIED_BYTES = 1 << 30
-SHORTEST_S = 3e-4
+_SECONDS = 60.0
+_COPIED_BYTES = 1 << 30
+_SHORTEST_S = 3e-4
 """the least time, in seconds, that is measured at once"""
-TURNS = 7
-PAUSE_CYCLES = 1_000_000
+_TURNS = 7
+_PAUSE_CYCLES = 1_000_000
 """cycles of the GPU's clock, half a millisecond, within which the launch of a graph has ended"""
-SHARE_OF_COMPILING = 0.6
+_SHARE_OF_COMPILING = 0.6
 """the share of the time in which kernels are compiled ahead; cases compile the rest, one after the other"""
 
 
 @dataclass(frozen=True)
-class Result:
+class CaseResult:
     """Holds the figures of one case; times are measured on a GPU only."""
 
     operator: str
@@ -64,7 +65,7 @@ class Result:
 # --- one case --------------------------------------------------------------------------------------------------------
 
 
-def checked(case: Case, device: torch.device) -> Result:
+def run_case(case: OperatorCase, device: torch.device) -> CaseResult:
     """Run one case and return its figures; raises what running it without a graph raises."""
     torch.manual_seed(0)
     seconds = None
@@ -84,7 +85,7 @@ def checked(case: Case, device: torch.device) -> Result:
             in_graph, seconds = _in_a_graph(prepared.run, found)
             failure = failure or in_graph
     moved = sum(t.numel() * t.element_size() for t in (*prepared.inputs, *found))
-    return Result(
+    return CaseResult(
         case.operator,
         case.place,
         _name(case.dtype),
@@ -114,7 +115,7 @@ def _in_a_graph(run: Callable[[], list[Tensor]], found: list[Tensor]) -> tuple[s
         return f"cannot be recorded or replayed: {_first_line(error)}", None
 
 
-def _described(case: Case) -> str:
+def _described(case: OperatorCase) -> str:
     return f"{case.operator}, {case.place}, {_name(case.dtype)}, batch {case.batch},"
 
 
@@ -163,16 +164,16 @@ def _seconds(run: Callable[[], list[Tensor]]) -> float:
     """Return the median time of one run in seconds, launched by a CUDA graph that holds several."""
     graph, _ = _recorded(run, 1)
     graph.replay()
-    repeats = max(1, min(50, int(SHORTEST_S / max(_replayed(graph), 1e-6))))
+    repeats = max(1, min(50, int(_SHORTEST_S / max(_replayed(graph), 1e-6))))
     graph, _ = _recorded(run, repeats)
     graph.replay()
-    return statistics.median(_replayed(graph) for _ in range(TURNS)) / repeats
+    return statistics.median(_replayed(graph) for _ in range(_TURNS)) / repeats
 
 
 def _replayed(graph: torch.cuda.CUDAGraph) -> float:
     """Replay a graph and return the seconds that the device takes; a pause covers those of the launch."""
     torch.cuda.synchronize()
-    torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    torch.cuda._sleep(_PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     began.record()
     graph.replay()
@@ -183,17 +184,17 @@ def _replayed(graph: torch.cuda.CUDAGraph) -> float:
 
 def copy_gbps(device: torch.device) -> float:
     """Return what the device's own copy moves, 10^9 bytes read and written a second, of a tensor beyond any cache."""
-    source = torch.empty(COPIED_BYTES // 4, device=device).normal_()
+    source = torch.empty(_COPIED_BYTES // 4, device=device).normal_()
     target = torch.empty_like(source)
-    return 2 * COPIED_BYTES / _seconds(lambda: [target.copy_(source)]) / 1e9
+    return 2 * _COPIED_BYTES / _seconds(lambda: [target.copy_(source)]) / 1e9
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def run_all(chosen: Sequence[Case], device: torch.device, until_s: float) -> tuple[list[Result], list[str]]:
+def run_all(chosen: Sequence[OperatorCase], device: torch.device, until_s: float) -> tuple[list[CaseResult], list[str]]:
     """Run case after case until `time.monotonic()` is `until_s`; returns results, and a sentence for each failure."""
-    results: list[Result] = []
+    results: list[CaseResult] = []
     failures: list[str] = []
     for number, case in enumerate(chosen):
         if time.monotonic() > until_s:
@@ -201,7 +202,7 @@ def run_all(chosen: Sequence[Case], device: torch.device, until_s: float) -> tup
             break
         _progress("checked", number, len(chosen), _described(case))
         try:
-            results.append(checked(case, device))
+            results.append(run_case(case, device))
         except Exception as error:  # whatever a compiler, a launch or the GPU raises is this command's finding
             failures.append(f"{_described(case)} does not run: {_first_line(error)}")
             if not _is_usable(device):
@@ -232,10 +233,10 @@ def _progress(what: str, done: int, total: int, now: str) -> None:
         print(f"\r{bar[:110]:<110}\r", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def compiled_ahead(device: torch.device, until_s: float) -> list[str]:
+def _compile_for_networks(device: torch.device, until_s: float) -> list[str]:
     """Compile the networks' kernels in all cores; return a sentence for each variant that does not compile or load."""
     with _without_tf32():
-        wanted = network_launches(gpu_of(torch.empty(0, device=device)), DTYPES, BATCHES)
+        wanted = network_launches(gpu_of(torch.empty(0, device=device)), TRITON_DTYPES, _BATCHES)
     began, through = time.monotonic(), 0
 
     def done(number: int, total: int) -> None:
@@ -248,9 +249,9 @@ def compiled_ahead(device: torch.device, until_s: float) -> list[str]:
     return [f"{one.name} {one.dtype} {one.flags} does not compile: {why}" for one, why in failures.items()]
 
 
-def table(results: Sequence[Result], copy: float | None) -> str:
+def _table(results: Sequence[CaseResult], copy: float | None) -> str:
     """Return a Markdown table, a row for each operator, place and dtype; numbers of N and of 2N images."""
-    rows: dict[tuple[str, str, str], list[Result]] = {}
+    rows: dict[tuple[str, str, str], list[CaseResult]] = {}
     for result in results:
         rows.setdefault((result.operator, result.place, result.dtype), []).append(result)
     lines = [
@@ -281,17 +282,17 @@ def _listed(cells: list[str]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if torch.cuda.is_available():
-        return check(torch.device("cuda", torch.cuda.current_device()), options)
+        return check_device(torch.device("cuda", torch.cuda.current_device()), options)
     statuses: list[int] = []
     status = run_in_interpreter(
-        "kernels.check", arguments, lambda: statuses.append(check(torch.device("cpu"), options))
+        "kernels.check", arguments, lambda: statuses.append(check_device(torch.device("cpu"), options))
     )
     return max([status, *statuses])
 
 
-def check(device: torch.device, options: argparse.Namespace) -> int:
+def check_device(device: torch.device, options: argparse.Namespace) -> int:
     """Check the kernels on `device`; returns the exit status."""
-    until_s = time.monotonic() + (options.seconds or (SECONDS if device.type == "cuda" else float("inf")))
+    until_s = time.monotonic() + (options.seconds or (_SECONDS if device.type == "cuda" else float("inf")))
     failures: list[str] = []
     copy = None
     print(_headline(device), flush=True)
@@ -299,13 +300,13 @@ def check(device: torch.device, options: argparse.Namespace) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda" and not INTERPRETED:
         now = time.monotonic()
-        failures += compiled_ahead(device, now + SHARE_OF_COMPILING * (until_s - now))
+        failures += _compile_for_networks(device, now + _SHARE_OF_COMPILING * (until_s - now))
         copy = copy_gbps(device)
         print(f"the device's own copy moves {copy:.0f} GB/s", flush=True)
-    size = SMALL if INTERPRETED else Size()
-    results, wrong = run_all(list(cases(size, DTYPES, BATCHES)), device, until_s)
+    size = SMALL if INTERPRETED else NetworkSize()
+    results, wrong = run_all(list(operator_cases(size, TRITON_DTYPES, _BATCHES)), device, until_s)
     failures += wrong
-    text = f"{table(results, copy)}\n\n{_closing(results, failures)}"
+    text = f"{_table(results, copy)}\n\n{_closing(results, failures)}"
     print(f"\n{text}")
     for failure in failures:
         print(failure, file=sys.stderr)
@@ -324,7 +325,7 @@ def _headline(device: torch.device) -> str:
     return f"{where}, PyTorch {torch.__version__}{small}"
 
 
-def _closing(results: Sequence[Result], failures: Sequence[str]) -> str:
+def _closing(results: Sequence[CaseResult], failures: Sequence[str]) -> str:
     worst = max((r.share_of_allowed for r in results), default=0.0)
     return (
         f"{len(results)} cases, each of one image and of two (listed apart where they differ); the largest error is "
@@ -343,7 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds",
         type=float,
-        help=f"no case begins after so long; default: {SECONDS:.0f} on a GPU, no limit elsewhere",
+        help=f"no case begins after so long; default: {_SECONDS:.0f} on a GPU, no limit elsewhere",
     )
     return parser
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
 from kernels.gpus import gpu_of
 from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
 from kernels.norm.statistics import store_partial
-from kernels.reflection_pad import BACKWARD as PAD_BACKWARD, FORWARD as PAD_FORWARD, reflection_pad_reference
+from kernels.reflection_pad import REFLECTION_PAD, REFLECTION_PAD_BACKWARD, reflection_pad_reference
 from kernels.registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 from kernels.tiles import image_pointer, reflected, tile_offsets, widened
 from kernels.triton_language import tl, triton
@@ -37,7 +37,7 @@ def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
 # --- kernel ----------------------------------------------------------------------------------------------------------
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def conv2d_3x3(
     x_ptr,  # [N, H, W, C] or [N, H + 2, W + 2, C], channels last
     weight_ptr,  # [C_out, 3, 3, C]
@@ -127,8 +127,8 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
     if not reflect:
         height, width = height - 2, width - 2
     outputs = weight.size(0)
-    plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
-    tiles = launch.ceil_div(height * width, plan.block_pixels)
+    plan = plans.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
+    tiles = plans.ceil_div(height * width, plan.block_pixels)
     y = empty_channels_last((batch, outputs, height, width), like=x)
     partials = torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
     if y.numel() == 0:
@@ -153,7 +153,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
         "BLOCK_OUTPUTS": plan.block_outputs,
         "BLOCK_CHANNELS": plan.block_channels,
     }
-    grid = (tiles, launch.ceil_div(outputs, plan.block_outputs), batch)
+    grid = (tiles, plans.ceil_div(outputs, plan.block_outputs), batch)
     run_kernel(conv2d_3x3, grid, arguments, **plan.options)
     return y, partials
 
@@ -169,7 +169,7 @@ def _fake_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     batch, channels, height, width = x.shape
     outputs = weight.size(0)
     if all(isinstance(size, int) for size in (*x.shape, outputs)):
-        plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
+        plan = plans.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
         tiles: int | torch.SymInt = -(-height * width // plan.block_pixels)
     else:  # a plan is looked up by shape, which is not known here
         tiles = torch.library.get_ctx().new_dynamic_size(min=1)
@@ -177,17 +177,17 @@ def _fake_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return y, torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
 
 
-FORWARD = define(
+_FORWARD = define(
     "conv2d_reflect(Tensor x, Tensor weight) -> (Tensor y, Tensor partials)", _launch_forward, _fake_forward
 )
-cast_under_autocast(FORWARD)
+cast_under_autocast(_FORWARD)
 
 
-class _Conv2dReflect(torch.autograd.Function):
+class _Conv2dReflectFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         with below_autograd():
-            y, partials = FORWARD(x, weight)
+            y, partials = _FORWARD(x, weight)
         ctx.save_for_backward(x, weight)
         ctx.mark_non_differentiable(partials)
         ctx.set_materialize_grads(False)
@@ -199,11 +199,11 @@ class _Conv2dReflect(torch.autograd.Function):
         if dy is None:
             return None, None
         x, weight = ctx.saved_tensors
-        dx, d_weight = conv_gradients(dy, PAD_FORWARD(x, 1), weight, ctx.needs_input_grad)
-        return None if dx is None else PAD_BACKWARD(dx, 1), d_weight
+        dx, d_weight = conv_gradients(dy, REFLECTION_PAD(x, 1), weight, ctx.needs_input_grad)
+        return None if dx is None else REFLECTION_PAD_BACKWARD(dx, 1), d_weight
 
 
-differentiate(FORWARD, _Conv2dReflect)
+differentiate(_FORWARD, _Conv2dReflectFunction)
 
 
 def conv_gradients(
@@ -229,9 +229,9 @@ def conv_gradients(
     return dx, d_weight
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+_IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "reference": conv2d_reflect_reference,
-    "triton": FORWARD,
+    "triton": _FORWARD,
 }
 
 
@@ -252,7 +252,7 @@ def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[T
     check_weight("weight", weight, x)
     if min(x.shape[2:]) < 2:
         raise ValueError(f"x must be at least 2x2 to be padded by reflection, got {x.size(2)}x{x.size(3)}")
-    implementation = IMPLEMENTATIONS[choose("conv2d_reflect", impl, x)]
+    implementation = _IMPLEMENTATIONS[choose("conv2d_reflect", impl, x)]
     return implementation(x, weight)
 
 

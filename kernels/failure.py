@@ -73,7 +73,7 @@ class KernelFailure(RuntimeError):
         advice = next((what for needle, what in ADVICE.items() if needle in said), "")
         if isinstance(error, FileNotFoundError) and not advice:
             advice = COMPILER
-        return KernelFailure(kernel, f"{_described(device)} with Triton {triton_version}", reason_of(error), advice)
+        return KernelFailure(kernel, f"{_described(device)} with Triton {triton_version}", _reason_of(error), advice)
 
 
 def is_of_the_kernel(error: Exception) -> bool:
@@ -88,7 +88,7 @@ def is_of_the_kernel(error: Exception) -> bool:
     return type(error).__name__ != "InterpreterError" and not any(part in said for part in OF_THE_DEVICE + OF_MEMORY)
 
 
-def reason_of(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     """Return the line of an error's text that says the most, after the error's type unless that is RuntimeError."""
     if isinstance(error, subprocess.CalledProcessError):
         return f"{error.cmd[0] if isinstance(error.cmd, list) else error.cmd} ended with status {error.returncode}"

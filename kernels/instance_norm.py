@@ -103,7 +103,7 @@ def _fake_forward(
     return y, torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
 
 
-FORWARD = define(
+_FORWARD = define(
     "instance_norm(Tensor x, Tensor? residual, Tensor? partials, str activation, float negative_slope, int pad, "
     "float eps) -> (Tensor y, Tensor statistics)",
     _launch_forward,
@@ -149,7 +149,7 @@ def _fake_backward(
     return dx, torch.empty_like(dx) if wants_residual else x.new_empty(0)
 
 
-BACKWARD = define(
+_BACKWARD = define(
     "instance_norm_backward(Tensor dy, Tensor? skip, Tensor x, Tensor statistics, str activation, "
     "float negative_slope, int pad, bool wants_residual) -> (Tensor dx, Tensor d_residual)",
     _launch_backward,
@@ -157,7 +157,7 @@ BACKWARD = define(
 )
 
 
-class InstanceNorm(torch.autograd.Function):
+class InstanceNormFunction(torch.autograd.Function):
     """Differentiates the operator; it keeps x and the statistics for the backward pass, and neither xhat nor y."""
 
     @staticmethod
@@ -172,7 +172,7 @@ class InstanceNorm(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor]:
         with below_autograd():
-            y, statistics = FORWARD(x, residual, partials, activation, negative_slope, pad, eps)
+            y, statistics = _FORWARD(x, residual, partials, activation, negative_slope, pad, eps)
         ctx.save_for_backward(x, statistics)
         ctx.mark_non_differentiable(statistics)
         ctx.set_materialize_grads(False)
@@ -189,11 +189,11 @@ class InstanceNorm(torch.autograd.Function):
         wants_residual = ctx.needs_input_grad[1]
         # Without a pad, dy is the residual's gradient as it is.
         separate = wants_residual and ctx.pad > 0
-        dx, d_residual = BACKWARD(dy, skip, x, statistics, ctx.activation, ctx.negative_slope, ctx.pad, separate)
+        dx, d_residual = _BACKWARD(dy, skip, x, statistics, ctx.activation, ctx.negative_slope, ctx.pad, separate)
         return dx, (d_residual if separate else dy) if wants_residual else None, None, None, None, None, None
 
 
-differentiate(FORWARD, InstanceNorm)
+differentiate(_FORWARD, InstanceNormFunction)
 
 
 def instance_norm_triton(
@@ -207,11 +207,11 @@ def instance_norm_triton(
     partials: Tensor | None,
 ) -> Tensor:
     """Return what `instance_norm_reference` does, through the operator `cyclegan_fast::instance_norm`."""
-    y: Tensor = FORWARD(x, residual, partials, activation, negative_slope, pad, eps)[0]
+    y: Tensor = _FORWARD(x, residual, partials, activation, negative_slope, pad, eps)[0]
     return y
 
 
-IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+_IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "reference": instance_norm_reference,
     "triton": instance_norm_triton,
 }
@@ -254,7 +254,7 @@ def instance_norm(
         _check_residual(x, residual)
     if partials is not None:
         _check_partials(x, partials)
-    implementation = IMPLEMENTATIONS[choose("instance_norm", impl, x)]
+    implementation = _IMPLEMENTATIONS[choose("instance_norm", impl, x)]
     return implementation(
         x,
         activation=activation,

@@ -20,7 +20,8 @@ import torch
 from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, SECTOR_BYTES, Gpu, file_name
 
 Variant = Literal["two_phase", "on_chip", "cooperative"]
-Direction = Literal["forward", "backward"]
+Pass = Literal["forward", "backward"]
+"""a pass of the network; the directions of a translation are `cyclegan_fast.conventions.Direction`"""
 Shape = tuple[int, int, int, int]
 
 TUNED = Path(__file__).parent / "tuned"
@@ -111,7 +112,7 @@ class OnChip:
 
 
 # The tiles that compile without spills for every architecture, by pass and bytes of an element, smallest first.
-ON_CHIP: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
+ON_CHIP: Mapping[tuple[Pass, int], tuple[OnChip, ...]] = {
     ("forward", 2): (OnChip(1024, 16, 8), OnChip(4096, 8, 16)),
     ("forward", 4): (OnChip(1024, 16, 8), OnChip(4096, 4, 16)),
     ("backward", 2): (OnChip(1024, 16, 16),),
@@ -119,7 +120,7 @@ ON_CHIP: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
 }
 # The same for programs that share a plane. Forward, the tile of 2048 pixels spills 176 bytes with a pad on sm_90, which
 # only a measurement can weigh. Backward in float32, no tile with rows of 16 bytes compiles without spills.
-COOPERATIVE: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
+COOPERATIVE: Mapping[tuple[Pass, int], tuple[OnChip, ...]] = {
     ("forward", 2): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
     ("forward", 4): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
     ("backward", 2): (OnChip(512, 16, 8),),
@@ -129,8 +130,8 @@ TWO_PHASE_WARPS = 8
 PROGRAMS_PER_MULTIPROCESSOR = 2  # with 8 warps each, hence at most 128 registers a thread
 MOST_IMAGES = 65535  # in one launch: the bound on the third dimension of CUDA's grid
 MOST_SPLITS = 32  # the rule aims at fewer: every program of phase 2 reads the partials of all splits
-TENSORS_IN_FLIGHT: Mapping[Direction, int] = {"forward": 3, "backward": 4}
-TENSORS_READ_AGAIN: Mapping[Direction, int] = {"forward": 1, "backward": 2}
+TENSORS_IN_FLIGHT: Mapping[Pass, int] = {"forward": 3, "backward": 4}
+TENSORS_READ_AGAIN: Mapping[Pass, int] = {"forward": 1, "backward": 2}
 CHUNK_PAYS_US = 6.0  # time that two more launches take to fill and drain a GPU, with a margin; not measured yet
 
 
@@ -157,27 +158,25 @@ def forced(kind: type[_Kind]) -> _Kind | None:
 
 
 def norm_plan(
-    direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, *, channels_last: bool = True
+    which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, *, channels_last: bool = True
 ) -> NormPlan:
     """Return the plan for x of `shape` [N, C, H, W] and a result padded by `pad`: the GPU's tuned one, else by rule.
 
     Tuned tables and `norm_rule` are for tensors that are channels last. Others run in two phases: nothing is gained by
     keeping a plane on chip that was read element by element.
     """
-    return forced(NormPlan) or _norm_plan(direction, shape, pad, dtype, gpu, channels_last)
+    return forced(NormPlan) or _norm_plan(which_pass, shape, pad, dtype, gpu, channels_last)
 
 
 @functools.lru_cache(maxsize=4096)
-def _norm_plan(
-    direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, channels_last: bool
-) -> NormPlan:
+def _norm_plan(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, channels_last: bool) -> NormPlan:
     if not channels_last:
-        return two_phase_rule(direction, shape, pad, dtype, gpu)
-    tuned = tuned_table(gpu.name).get(norm_key(direction, shape, pad, dtype))
-    return NormPlan(**tuned) if tuned else norm_rule(direction, shape, pad, dtype, gpu)
+        return two_phase_rule(which_pass, shape, pad, dtype, gpu)
+    tuned = tuned_table(gpu.name).get(norm_key(which_pass, shape, pad, dtype))
+    return NormPlan(**tuned) if tuned else norm_rule(which_pass, shape, pad, dtype, gpu)
 
 
-def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+def norm_rule(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
     """Plan by rule: on chip where a program can hold a plane, because it reads x once; else in two phases.
 
     A number of channels that is no multiple of 16 is read element by element, which takes more registers than a plane
@@ -185,70 +184,70 @@ def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, 
     saves a launch, that is where all programs run at once.
     """
     batch, channels, height, width = shape
-    for tile in () if channels % 16 else ON_CHIP[direction, dtype.itemsize]:
+    for tile in () if channels % 16 else ON_CHIP[which_pass, dtype.itemsize]:
         whole_sectors = tile.channels * dtype.itemsize >= SECTOR_BYTES
         programs = batch * ceil_div(channels, tile.channels)
         if height * width <= tile.pixels and (whole_sectors or programs <= gpu.multiprocessors):
             images = min(max(1, batch), MOST_IMAGES)
             return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, images)
-    return two_phase_rule(direction, shape, pad, dtype, gpu)
+    return two_phase_rule(which_pass, shape, pad, dtype, gpu)
 
 
-def two_phase_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+def two_phase_rule(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
     """Plan two phases by rule: for every shape, and for an x whose statistics were gathered already."""
     _, channels, height, width = shape
     pixels = height * width
-    images = _images_per_launch(direction, shape, dtype, gpu)
+    images = _images_per_launch(which_pass, shape, dtype, gpu)
     programs_wanted = PROGRAMS_PER_MULTIPROCESSOR * gpu.multiprocessors
     # Wide blocks read long rows; narrow ones, down to a memory sector of 32 bytes, need fewer splits of a plane.
     for block_channels in (64, 32, 16):
         splits = ceil_div(programs_wanted, images * ceil_div(channels, block_channels))
         if splits <= MOST_SPLITS:
             break
-    block_pixels = _two_phase_tile(direction, pad) // block_channels
+    block_pixels = _two_phase_tile(which_pass, pad) // block_channels
     pixels_per_program = block_pixels * ceil_div(pixels, splits * block_pixels)
     return NormPlan("two_phase", block_pixels, block_channels, TWO_PHASE_WARPS, pixels_per_program, images)
 
 
-def cooperative_plan(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> NormPlan | None:
+def cooperative_plan(which_pass: Pass, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> NormPlan | None:
     """Plan programs that share a plane and keep x on chip, or return None where they would not all be resident at once.
 
     No rule asks for this plan, only a tuned table. One program fills a multiprocessor's registers.
     """
     _, channels, height, width = shape
-    for tile in COOPERATIVE[direction, dtype.itemsize]:
+    for tile in COOPERATIVE[which_pass, dtype.itemsize]:
         plan = NormPlan("cooperative", tile.pixels, tile.channels, tile.num_warps, tile.pixels, 1)
         if plan.programs(height * width) * ceil_div(channels, tile.channels) <= gpu.multiprocessors:
             return plan
     return None
 
 
-def _images_per_launch(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:
+def _images_per_launch(which_pass: Pass, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:
     """Return how many images fit into the L2 cache, where reading them again from memory takes longer than a launch.
 
     Elsewhere return the whole batch, as far as a launch takes it.
     """
     batch = shape[0]
     tensor_bytes = math.prod(shape[1:]) * dtype.itemsize
-    fitting = gpu.l2_bytes // max(1, tensor_bytes * TENSORS_IN_FLIGHT[direction])
+    fitting = gpu.l2_bytes // max(1, tensor_bytes * TENSORS_IN_FLIGHT[which_pass])
     if 0 < fitting < batch:
         images = ceil_div(batch, ceil_div(batch, min(fitting, MOST_IMAGES)))
-        if images * tensor_bytes * TENSORS_READ_AGAIN[direction] >= CHUNK_PAYS_US * 1e3 * gpu.memory_gbps:
+        if images * tensor_bytes * TENSORS_READ_AGAIN[which_pass] >= CHUNK_PAYS_US * 1e3 * gpu.memory_gbps:
             return images
     return min(max(1, batch), MOST_IMAGES)
 
 
-def _two_phase_tile(direction: Direction, pad: int) -> int:
+def _two_phase_tile(which_pass: Pass, pad: int) -> int:
     """Return the elements of a tile.
 
     A thread has 32 forward, 16 backward, and 8 where backward folds a pad, which takes 3 to 9 loads for each.
     """
-    return 8192 if direction == "forward" else 2048 if pad else 4096
+    return 8192 if which_pass == "forward" else 2048 if pad else 4096
 
 
-def norm_key(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype) -> str:
+def norm_key(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype) -> str:
     """Return a site's key in a tuned table, such as "forward 1x256x64x64 pad 1 bfloat16"."""
-    return f"{direction} {'x'.join(map(str, shape))} pad {pad} {str(dtype).removeprefix('torch.')}"
+    return f"{which_pass} {'x'.join(map(str, shape))} pad {pad} {str(dtype).removeprefix('torch.')}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.dispatch import Impl, check_image_batch, choose
 from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
@@ -48,7 +48,7 @@ def check_pad(pad: int, height: int, width: int) -> None:
 # --- kernels ---------------------------------------------------------------------------------------------------------
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def reflection_pad_forward(
     x_ptr,  # [N, H, W, C] or [N, C, H, W]
     y_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]: written
@@ -88,7 +88,7 @@ def reflection_pad_forward(
     tl.store(y_ptr + tile_offsets(padded_pixel, channel, channels, 0, True), x, mask=mask)
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def reflection_pad_backward(
     x_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] or [N, C, ...]: the gradient of the padded tensor
     dx_ptr,  # [N, H, W, C]: written
@@ -150,7 +150,7 @@ def _launch(kernel: Any, x: Tensor, pad: int, sides: tuple[int, int], **written:
     if result.numel() == 0:
         return
     batch, channels = x.shape[:2]
-    plan = launch.pad_plan(channels)
+    plan = plans.pad_plan(channels)
     pixels = result.size(2) * result.size(3)
     x_at = addressable(x)
     arguments = {
@@ -164,7 +164,7 @@ def _launch(kernel: Any, x: Tensor, pad: int, sides: tuple[int, int], **written:
         "BLOCK_PIXELS": plan.block_pixels,
         "BLOCK_CHANNELS": plan.block_channels,
     }
-    grid = (launch.ceil_div(pixels, plan.block_pixels), launch.ceil_div(channels, plan.block_channels), batch)
+    grid = (plans.ceil_div(pixels, plan.block_pixels), plans.ceil_div(channels, plan.block_channels), batch)
     run_kernel(kernel, grid, arguments, num_warps=plan.num_warps)
 
 
@@ -179,28 +179,32 @@ def _fake_backward(dy: Tensor, pad: int) -> Tensor:
     return _fake_forward(dy, -pad)
 
 
-FORWARD = define("reflection_pad(Tensor x, int pad) -> Tensor", pad_forward, _fake_forward)
-BACKWARD = define("reflection_pad_backward(Tensor dy, int pad) -> Tensor", pad_backward, _fake_backward)
+# The gradient of conv2d calls these two as well.
+REFLECTION_PAD = define("reflection_pad(Tensor x, int pad) -> Tensor", pad_forward, _fake_forward)
+REFLECTION_PAD_BACKWARD = define("reflection_pad_backward(Tensor dy, int pad) -> Tensor", pad_backward, _fake_backward)
 
 
-class _ReflectionPad(torch.autograd.Function):
+class _ReflectionPadFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pad: int) -> Tensor:
         ctx.pad = pad
         with below_autograd():
-            y: Tensor = FORWARD(x, pad)
+            y: Tensor = REFLECTION_PAD(x, pad)
         return y
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        return BACKWARD(dy, ctx.pad), None
+        return REFLECTION_PAD_BACKWARD(dy, ctx.pad), None
 
 
-differentiate(FORWARD, _ReflectionPad)
+differentiate(REFLECTION_PAD, _ReflectionPadFunction)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"reference": reflection_pad_reference, "triton": FORWARD}
+_IMPLEMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "reference": reflection_pad_reference,
+    "triton": REFLECTION_PAD,
+}
 
 
 def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
@@ -212,5 +216,5 @@ def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
     """
     check_image_batch("x", x)
     check_pad(pad, x.size(2), x.size(3))
-    implementation = IMPLEMENTATIONS[choose("reflection_pad", impl, x)]
+    implementation = _IMPLEMENTATIONS[choose("reflection_pad", impl, x)]
     return implementation(x, pad)

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.conv2d import check_weight, conv_forward, conv_gradients
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
 from kernels.gpus import gpu_of
-from kernels.instance_norm import InstanceNorm, instance_norm_reference
+from kernels.instance_norm import InstanceNormFunction, instance_norm_reference
 from kernels.layout import empty_channels_last
 from kernels.norm.backward import norm_backward
 from kernels.norm.forward import norm_forward
@@ -70,7 +70,7 @@ def _convolve(padded: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
     """
     batch, channels, height, width = padded.shape
     shape = (batch, channels, height - 2, width - 2)
-    if padded.numel() and launch.conv_beats_library(shape, weight.size(0), padded.dtype, gpu_of(padded)):
+    if padded.numel() and plans.conv_beats_library(shape, weight.size(0), padded.dtype, gpu_of(padded)):
         return conv_forward(padded, weight, reflect=False)
     return F.conv2d(padded, weight), None
 
@@ -92,13 +92,13 @@ def _middle_like(x: Tensor) -> Tensor:
     return empty_channels_last((x.size(0), x.size(1), x.size(2), x.size(3)), like=x)
 
 
-FORWARD = define(
+_FORWARD = define(
     "residual_block(Tensor x, Tensor weight1, Tensor weight2, int pad_out, float eps) "
     "-> (Tensor y, Tensor first, Tensor statistics1, Tensor second, Tensor statistics2)",
     _launch_forward,
     _fake_forward,
 )
-cast_under_autocast(FORWARD)
+cast_under_autocast(_FORWARD)
 
 
 def _launch_backward(
@@ -178,7 +178,7 @@ def _fake_backward(
     return _without_none(results, x)
 
 
-BACKWARD = define(
+_BACKWARD = define(
     "residual_block_backward(Tensor dy, Tensor? skip, Tensor x, Tensor weight1, Tensor weight2, Tensor first, "
     "Tensor statistics1, Tensor second, Tensor statistics2, int pad_out, bool wants_around, bool wants_x, "
     "bool wants_weight1, bool wants_weight2) -> (Tensor dx, Tensor around, Tensor d_weight1, Tensor d_weight2)",
@@ -187,7 +187,7 @@ BACKWARD = define(
 )
 
 
-class ResidualBlock(torch.autograd.Function):
+class _ResidualBlockFunction(torch.autograd.Function):
     """Differentiates the operator.
 
     It keeps the block's input, the results of both convolutions and their statistics for the backward pass, and remakes
@@ -199,12 +199,12 @@ class ResidualBlock(torch.autograd.Function):
         ctx: Any, x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         with below_autograd():
-            outputs = FORWARD(x, weight1, weight2, pad_out, eps)
+            outputs = _FORWARD(x, weight1, weight2, pad_out, eps)
         ctx.save_for_backward(x, weight1, weight2, *outputs[1:])
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.set_materialize_grads(False)
         ctx.pad_out = pad_out
-        ctx.producer_adds = type(x.grad_fn).__name__ in ADDING_NODES
+        ctx.producer_adds = type(x.grad_fn).__name__ in _ADDING_NODES
         return outputs  # type: ignore[no-any-return]  # torch.ops is untyped
 
     @staticmethod
@@ -217,7 +217,7 @@ class ResidualBlock(torch.autograd.Function):
         # Without a pad, dy goes around the block as it is, unless the sum is put off: dy is the caller's, who may write
         # to it before the sum is formed.
         separate = wants_x and (ctx.pad_out > 0 or ctx.producer_adds)
-        dx, around, d_weight1, d_weight2 = BACKWARD(
+        dx, around, d_weight1, d_weight2 = _BACKWARD(
             dy, skip, *ctx.saved_tensors, ctx.pad_out, separate, wants_x, wants_weight1, wants_weight2
         )
         if wants_x:
@@ -232,19 +232,19 @@ class ResidualBlock(torch.autograd.Function):
         )
 
 
-differentiate(FORWARD, ResidualBlock)
+differentiate(_FORWARD, _ResidualBlockFunction)
 
 # The names of the autograd nodes whose backward kernels read a gradient in two parts (see `pending_sum`).
-ADDING_NODES = {f"{function.__name__}Backward" for function in (InstanceNorm, ResidualBlock)}
+_ADDING_NODES = {f"{function.__name__}Backward" for function in (InstanceNormFunction, _ResidualBlockFunction)}
 
 
 def residual_block_triton(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
     """Return what `residual_block_reference` does, through the operator `cyclegan_fast::residual_block`."""
-    y: Tensor = FORWARD(x, weight1, weight2, pad_out, eps)[0]
+    y: Tensor = _FORWARD(x, weight1, weight2, pad_out, eps)[0]
     return y
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
+_IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
     "reference": residual_block_reference,
     "triton": residual_block_triton,
 }
@@ -272,5 +272,5 @@ def residual_block(
             raise ValueError(f"{name} must keep x's {x.size(1)} channels, got {weight.size(0)}")
     if pad_out not in (0, 1):
         raise ValueError(f"pad_out must be 0 or 1, got {pad_out}")
-    implementation = IMPLEMENTATIONS[choose("residual_block", impl, x)]
+    implementation = _IMPLEMENTATIONS[choose("residual_block", impl, x)]
     return implementation(x, weight1, weight2, pad_out, eps)

@@ -178,11 +178,11 @@ def total(rows: list[SiteTraffic]) -> SiteTraffic:
     )
 
 
-def megabytes(count: int) -> str:
+def _megabytes(count: int) -> str:
     return f"{count / 1e6:.2f}"
 
 
-def table(title: str, rows: list[SiteTraffic]) -> str:
+def _table(title: str, rows: list[SiteTraffic]) -> str:
     """Return a Markdown table, a row for each site.
 
     Bytes and launches are those of one site; "times" says how often it stands in the network.
@@ -200,10 +200,10 @@ def table(title: str, rows: list[SiteTraffic]) -> str:
             site.times,
             row.fused.launches,
             row.eager.launches,
-            megabytes(row.floor.total_bytes),
-            megabytes(row.fused.total_bytes),
-            megabytes(row.fused.sectors * SECTOR_BYTES),
-            megabytes(row.eager.total_bytes),
+            _megabytes(row.floor.total_bytes),
+            _megabytes(row.fused.total_bytes),
+            _megabytes(row.fused.sectors * SECTOR_BYTES),
+            _megabytes(row.eager.total_bytes),
             f"{row.ratio:.3f}",
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -221,10 +221,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="bfloat16")
     parser.add_argument("--sm", type=int, default=90, choices=sorted(GPUS), help="architecture whose plans are counted")
     options = parser.parse_args(arguments)
-    return run_in_interpreter("kernels.traffic", arguments, lambda: print_tables(options))
+    return run_in_interpreter("kernels.traffic", arguments, lambda: _print_tables(options))
 
 
-def print_tables(options: argparse.Namespace) -> None:
+def _print_tables(options: argparse.Namespace) -> None:
     sites = {"generator": generator_sites, "discriminator": discriminator_sites}[options.network]
     dtype = getattr(torch, options.dtype)
     gpu = GPUS[options.sm]
@@ -238,7 +238,7 @@ def print_tables(options: argparse.Namespace) -> None:
                 rows.append(count(site, options.batch, dtype))
             if sys.stderr.isatty():
                 print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
-            print(f"\n{table(title, rows)}")
+            print(f"\n{_table(title, rows)}")
 
 
 if __name__ == "__main__":

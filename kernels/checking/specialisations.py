@@ -8,21 +8,20 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.conv2d import conv_forward
+from kernels.dispatch import TRITON_DTYPES
 from kernels.gpus import GPUS, Gpu, gpu_of, planning_for
 from kernels.launching import Grid, launching_with
 from kernels.norm.forward import norm_forward
 from kernels.reflection_pad import pad_backward, pad_forward
 from kernels.sites import NormSite, all_sites, generator_sites, run_backward, run_forward
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-DIRECTIONS: tuple[launch.Direction, ...] = ("forward", "backward")
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
 
 
@@ -154,7 +153,7 @@ def network_launches(gpu: Gpu, dtypes: Iterable[torch.dtype], batches: Iterable[
 
 
 def specialisations(
-    capability: int, dtypes: Iterable[torch.dtype] = DTYPES, batches: Iterable[int] = (1, 2, 16)
+    capability: int, dtypes: Iterable[torch.dtype] = TRITON_DTYPES, batches: Iterable[int] = (1, 2, 16)
 ) -> list[Specialisation]:
     """Return `network_launches` on the GPU that stands for an architecture, such as 90 for Hopper."""
     return network_launches(GPUS[capability], dtypes, batches)
@@ -169,11 +168,11 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
         if site.feeds_block:  # compiled graphs add the two gradients themselves
             _run_site(dataclasses.replace(site, feeds_block=False), batch, dtype)
     site = generator_sites()[3]
-    for direction in DIRECTIONS:
-        plan = launch.cooperative_plan(direction, site.shape(1), dtype, gpu_of(image))
+    for which_pass in get_args(plans.Pass):
+        plan = plans.cooperative_plan(which_pass, site.shape(1), dtype, gpu_of(image))
         if plan is not None:  # a GPU of few multiprocessors cannot hold the programs of this site at once
-            with launch.forcing(plan):
-                _run_site(site, batch, dtype, direction)
+            with plans.forcing(plan):
+                _run_site(site, batch, dtype, which_pass)
     _run_site(NormSite("an image of 2^31 elements", 64, 5800, "relu", pad=1), 1, dtype)
     x = torch.empty((batch, 256, 64, 64), dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
     weight = torch.empty((256, 256, 3, 3), dtype=dtype, device="meta")

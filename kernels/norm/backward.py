@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.dispatch import Activation
 from kernels.gpus import gpu_of
 from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
 from kernels.norm.cooperation import arrive_and_wait, cooperate
-from kernels.norm.statistics import load_statistics, normalised
+from kernels.norm.statistics import load_statistics, normalised_tile
 from kernels.tiles import (
     activated,
     activation_gradient,
@@ -94,7 +94,7 @@ def store_sums(partial_ptr, sum_g, sum_gx, image, split, splits, channel, channe
     tl.store(partial_ptr + offsets + channels, sum_gx, mask=channel_mask[None, :])
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_backward_sums(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     statistics_ptr,  # [N, 3, C]
@@ -167,7 +167,7 @@ def instance_norm_backward_sums(
             offsets = tile_offsets(pixel, channel, channels, 0, True)
             tl.store(d_residual_ptr + offsets, stored, mask=mask)
             h = stored.to(tl.float32)  # phase 2 reads it back, and both phases must see the same values
-        xhat = normalised(x, high, low, rstd)
+        xhat = normalised_tile(x, high, low, rstd)
         g = activation_gradient(h, xhat, slope, ACTIVATION)
         sum_g += g
         sum_gx += g * xhat
@@ -177,7 +177,7 @@ def instance_norm_backward_sums(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_backward_apply(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     statistics_ptr,  # [N, 3, C]
@@ -251,7 +251,7 @@ def instance_norm_backward_apply(
             dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
             HAS_SKIP, DY_CHANNELS_LAST, SKIP_CHANNELS_LAST, PAD,
         )  # fmt: skip
-        xhat = normalised(x, high, low, rstd)
+        xhat = normalised_tile(x, high, low, rstd)
         g = activation_gradient(h, xhat, slope, ACTIVATION)
         dx = rstd * (g - mean_g - xhat * mean_gx)
         offsets = tile_offsets(pixel, channel, channels, 0, True)
@@ -264,7 +264,7 @@ def instance_norm_backward_apply(
             )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_backward_on_chip(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     statistics_ptr,  # [N, 3, C]
@@ -329,7 +329,7 @@ def instance_norm_backward_on_chip(
     mask = (pixel < pixels)[:, None] & channel_mask[None, :]
     offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    xhat = normalised(x, high, low, rstd)
+    xhat = normalised_tile(x, high, low, rstd)
     if REMAKE:
         store_padded(
             remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask, PAD > 0,
@@ -401,7 +401,7 @@ def norm_backward(
     if x.numel() == 0:
         return NormGradients(dx, d_residual, remade)
     x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)
-    plan = launch.norm_plan("backward", shape, pad, x.dtype, gpu_of(x), channels_last=x_at.channels_last)
+    plan = plans.norm_plan("backward", shape, pad, x.dtype, gpu_of(x), channels_last=x_at.channels_last)
     skip_at = x_at if skip is None else addressable(skip)
     for images in plan.chunks(batch):
         arguments = {
@@ -433,7 +433,7 @@ def norm_backward(
     return NormGradients(dx, d_residual, remade)
 
 
-def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+def _two_phases(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
     x = arguments["x_ptr"]
     batch, channels, height, width = x.shape
     splits = plan.programs(height * width)
@@ -442,7 +442,7 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
         "splits": splits,
         "pixels_per_program": plan.pixels_per_program,
     }
-    grid = (splits, launch.ceil_div(channels, plan.block_channels), batch)
+    grid = (splits, plans.ceil_div(channels, plan.block_channels), batch)
     run_kernel(instance_norm_backward_sums, grid, arguments, **plan.options)
     if arguments["STORE_H"]:
         # Phase 1 left fold(dY) + skip in the residual's gradient: one tensor to read instead of two.
@@ -451,8 +451,8 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
     run_kernel(instance_norm_backward_apply, grid, arguments, **plan.options)
 
 
-def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+def _on_chip(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
     cooperation, options = cooperate(plan, arguments["x_ptr"], 2)
-    grid = (cooperation["splits"], launch.ceil_div(channels, plan.block_channels), batch)
+    grid = (cooperation["splits"], plans.ceil_div(channels, plan.block_channels), batch)
     run_kernel(instance_norm_backward_on_chip, grid, arguments | cooperation, **plan.options, **options)

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.dispatch import Activation
 from kernels.gpus import gpu_of
 from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
 from kernels.norm.cooperation import arrive_and_wait, cooperate
-from kernels.norm.statistics import combined_statistics, load_pivot, normalised, store_partial, store_statistics
+from kernels.norm.statistics import combined_statistics, load_pivot, normalised_tile, store_partial, store_statistics
 from kernels.tiles import activated, image_pointer, mirror_interior, reflected, store_padded, tile_offsets, widened
 from kernels.triton_language import tl, triton
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_statistics(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     partial_ptr,  # [N, splits, 3, C] count, mean about the pivot, M2; float32
@@ -82,7 +82,7 @@ def instance_norm_statistics(
     store_partial(partial_ptr, split_count, split_mean, split_m2, image, split, splits, channel, channel_mask, channels)
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_apply(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     partial_ptr,  # [N, splits, 3, C]
@@ -162,7 +162,7 @@ def instance_norm_apply(
             pixel = padded_pixel
         offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
         x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        y = activated(normalised(x, high, low, rstd), slope, ACTIVATION)
+        y = activated(normalised_tile(x, high, low, rstd), slope, ACTIVATION)
         if HAS_RESIDUAL:
             pixel = row * residual_row_stride + column
             offsets = tile_offsets(pixel, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST)
@@ -221,7 +221,7 @@ def _write_half(
         )
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_on_chip(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     partial_ptr,  # [N, splits, 3, C], used where COOPERATIVE
@@ -310,7 +310,7 @@ def instance_norm_on_chip(
             eps,
             max(16, 1024 // BLOCK_CHANNELS),
         )
-        xhat0, xhat1 = normalised(x0, high, low, rstd), normalised(x1, high, low, rstd)
+        xhat0, xhat1 = normalised_tile(x0, high, low, rstd), normalised_tile(x1, high, low, rstd)
     else:
         rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / count + eps))
         xhat0, xhat1 = deviation0 * rstd, deviation1 * rstd
@@ -365,9 +365,9 @@ def norm_forward(
     shape = (batch, channels, height, width)
     gpu = gpu_of(x)
     if partials is None:
-        plan = launch.norm_plan("forward", shape, pad, x.dtype, gpu, channels_last=x_at.channels_last)
+        plan = plans.norm_plan("forward", shape, pad, x.dtype, gpu, channels_last=x_at.channels_last)
     else:  # the first phase is done already
-        plan = launch.two_phase_rule("forward", shape, pad, x.dtype, gpu)
+        plan = plans.two_phase_rule("forward", shape, pad, x.dtype, gpu)
     residual_at = x_at if residual is None else addressable(residual)
     for images in plan.chunks(batch):
         arguments = {
@@ -394,10 +394,10 @@ def norm_forward(
     return y, statistics
 
 
-def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tensor | None) -> None:
+def _two_phases(plan: plans.NormPlan, arguments: dict[str, Any], partials: Tensor | None) -> None:
     x, y = arguments["x_ptr"], arguments["y_ptr"]
     batch, channels, height, width = x.shape
-    blocks = launch.ceil_div(channels, plan.block_channels)
+    blocks = plans.ceil_div(channels, plan.block_channels)
     arguments["PIVOTED"] = partials is None
     if partials is None:
         splits = plan.programs(height * width)
@@ -413,9 +413,9 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tens
     run_kernel(instance_norm_apply, grid, arguments, **plan.options)
 
 
-def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+def _on_chip(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
-    blocks = launch.ceil_div(channels, plan.block_channels)
+    blocks = plans.ceil_div(channels, plan.block_channels)
     cooperation, options = cooperate(plan, arguments["x_ptr"], 3)
     grid = (cooperation["splits"], blocks, batch)
     run_kernel(instance_norm_on_chip, grid, arguments | cooperation, **plan.options, **options)

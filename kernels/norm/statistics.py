@@ -71,7 +71,7 @@ def two_sum(a, b):
 
 
 @triton.jit
-def normalised(x, high, low, rstd):
+def normalised_tile(x, high, low, rstd):
     """Return xhat = (x - mean) * rstd. Forward and backward round it alike, so that they agree on its sign."""
     return ((x - high) - low) * rstd
 
