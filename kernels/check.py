@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
 from kernels.checking.ahead import compile_ahead
-from kernels.checking.cases import SMALL, NetworkSize, OperatorCase, operator_cases
+from kernels.checking.cases import SMALL, NetworkSize, OperatorCase, kernel_cases
 from kernels.checking.specialisations import network_launches
 from kernels.dispatch import TRITON_DTYPES
 from kernels.gpus import gpu_of
@@ -282,15 +282,15 @@ def _listed(cells: list[str]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if torch.cuda.is_available():
-        return check_device(torch.device("cuda", torch.cuda.current_device()), options)
+        return check_kernels(torch.device("cuda", torch.cuda.current_device()), options)
     statuses: list[int] = []
     status = run_in_interpreter(
-        "kernels.check", arguments, lambda: statuses.append(check_device(torch.device("cpu"), options))
+        "kernels.check", arguments, lambda: statuses.append(check_kernels(torch.device("cpu"), options))
     )
     return max([status, *statuses])
 
 
-def check_device(device: torch.device, options: argparse.Namespace) -> int:
+def check_kernels(device: torch.device, options: argparse.Namespace) -> int:
     """Check the kernels on `device`; returns the exit status."""
     until_s = time.monotonic() + (options.seconds or (_SECONDS if device.type == "cuda" else float("inf")))
     failures: list[str] = []
@@ -304,7 +304,7 @@ def check_device(device: torch.device, options: argparse.Namespace) -> int:
         copy = copy_gbps(device)
         print(f"the device's own copy moves {copy:.0f} GB/s", flush=True)
     size = SMALL if INTERPRETED else NetworkSize()
-    results, wrong = run_all(list(operator_cases(size, TRITON_DTYPES, _BATCHES)), device, until_s)
+    results, wrong = run_all(list(kernel_cases(size, TRITON_DTYPES, _BATCHES)), device, until_s)
     failures += wrong
     text = f"{_table(results, copy)}\n\n{_closing(results, failures)}"
     print(f"\n{text}")

@@ -20,8 +20,8 @@ import torch
 from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, SECTOR_BYTES, Gpu, file_name
 
 Variant = Literal["two_phase", "on_chip", "cooperative"]
-Pass = Literal["forward", "backward"]
-"""a pass of the network; the directions of a translation are `cyclegan_fast.conventions.Direction`"""
+NormPass = Literal["forward", "backward"]
+"""the pass of the network that a norm runs in; this is not the direction of a translation"""
 Shape = tuple[int, int, int, int]
 
 TUNED = Path(__file__).parent / "tuned"
@@ -112,7 +112,7 @@ class OnChip:
 
 
 # The tiles that compile without spills for every architecture, by pass and bytes of an element, smallest first.
-ON_CHIP: Mapping[tuple[Pass, int], tuple[OnChip, ...]] = {
+ON_CHIP: Mapping[tuple[NormPass, int], tuple[OnChip, ...]] = {
     ("forward", 2): (OnChip(1024, 16, 8), OnChip(4096, 8, 16)),
     ("forward", 4): (OnChip(1024, 16, 8), OnChip(4096, 4, 16)),
     ("backward", 2): (OnChip(1024, 16, 16),),
@@ -120,7 +120,7 @@ ON_CHIP: Mapping[tuple[Pass, int], tuple[OnChip, ...]] = {
 }
 # The same for programs that share a plane. Forward, the tile of 2048 pixels spills 176 bytes with a pad on sm_90, which
 # only a measurement can weigh. Backward in float32, no tile with rows of 16 bytes compiles without spills.
-COOPERATIVE: Mapping[tuple[Pass, int], tuple[OnChip, ...]] = {
+COOPERATIVE: Mapping[tuple[NormPass, int], tuple[OnChip, ...]] = {
     ("forward", 2): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
     ("forward", 4): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
     ("backward", 2): (OnChip(512, 16, 8),),
@@ -130,8 +130,8 @@ TWO_PHASE_WARPS = 8
 PROGRAMS_PER_MULTIPROCESSOR = 2  # with 8 warps each, hence at most 128 registers a thread
 MOST_IMAGES = 65535  # in one launch: the bound on the third dimension of CUDA's grid
 MOST_SPLITS = 32  # the rule aims at fewer: every program of phase 2 reads the partials of all splits
-TENSORS_IN_FLIGHT: Mapping[Pass, int] = {"forward": 3, "backward": 4}
-TENSORS_READ_AGAIN: Mapping[Pass, int] = {"forward": 1, "backward": 2}
+TENSORS_IN_FLIGHT: Mapping[NormPass, int] = {"forward": 3, "backward": 4}
+TENSORS_READ_AGAIN: Mapping[NormPass, int] = {"forward": 1, "backward": 2}
 CHUNK_PAYS_US = 6.0  # time that two more launches take to fill and drain a GPU, with a margin; not measured yet
 
 
@@ -158,7 +158,7 @@ def forced(kind: type[_Kind]) -> _Kind | None:
 
 
 def norm_plan(
-    which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, *, channels_last: bool = True
+    which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, *, channels_last: bool = True
 ) -> NormPlan:
     """Return the plan for x of `shape` [N, C, H, W] and a result padded by `pad`: the GPU's tuned one, else by rule.
 
@@ -169,14 +169,16 @@ def norm_plan(
 
 
 @functools.lru_cache(maxsize=4096)
-def _norm_plan(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, channels_last: bool) -> NormPlan:
+def _norm_plan(
+    which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, channels_last: bool
+) -> NormPlan:
     if not channels_last:
         return two_phase_rule(which_pass, shape, pad, dtype, gpu)
     tuned = tuned_table(gpu.name).get(norm_key(which_pass, shape, pad, dtype))
     return NormPlan(**tuned) if tuned else norm_rule(which_pass, shape, pad, dtype, gpu)
 
 
-def norm_rule(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+def norm_rule(which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
     """Plan by rule: on chip where a program can hold a plane, because it reads x once; else in two phases.
 
     A number of channels that is no multiple of 16 is read element by element, which takes more registers than a plane
@@ -193,7 +195,7 @@ def norm_rule(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu:
     return two_phase_rule(which_pass, shape, pad, dtype, gpu)
 
 
-def two_phase_rule(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+def two_phase_rule(which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
     """Plan two phases by rule: for every shape, and for an x whose statistics were gathered already."""
     _, channels, height, width = shape
     pixels = height * width
@@ -209,7 +211,7 @@ def two_phase_rule(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype,
     return NormPlan("two_phase", block_pixels, block_channels, TWO_PHASE_WARPS, pixels_per_program, images)
 
 
-def cooperative_plan(which_pass: Pass, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> NormPlan | None:
+def cooperative_plan(which_pass: NormPass, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> NormPlan | None:
     """Plan programs that share a plane and keep x on chip, or return None where they would not all be resident at once.
 
     No rule asks for this plan, only a tuned table. One program fills a multiprocessor's registers.
@@ -222,7 +224,7 @@ def cooperative_plan(which_pass: Pass, shape: Shape, dtype: torch.dtype, gpu: Gp
     return None
 
 
-def _images_per_launch(which_pass: Pass, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:
+def _images_per_launch(which_pass: NormPass, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:
     """Return how many images fit into the L2 cache, where reading them again from memory takes longer than a launch.
 
     Elsewhere return the whole batch, as far as a launch takes it.
@@ -237,7 +239,7 @@ def _images_per_launch(which_pass: Pass, shape: Shape, dtype: torch.dtype, gpu: 
     return min(max(1, batch), MOST_IMAGES)
 
 
-def _two_phase_tile(which_pass: Pass, pad: int) -> int:
+def _two_phase_tile(which_pass: NormPass, pad: int) -> int:
     """Return the elements of a tile.
 
     A thread has 32 forward, 16 backward, and 8 where backward folds a pad, which takes 3 to 9 loads for each.
@@ -245,7 +247,7 @@ def _two_phase_tile(which_pass: Pass, pad: int) -> int:
     return 8192 if which_pass == "forward" else 2048 if pad else 4096
 
 
-def norm_key(which_pass: Pass, shape: Shape, pad: int, dtype: torch.dtype) -> str:
+def norm_key(which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype) -> str:
     """Return a site's key in a tuned table, such as "forward 1x256x64x64 pad 1 bfloat16"."""
     return f"{which_pass} {'x'.join(map(str, shape))} pad {pad} {str(dtype).removeprefix('torch.')}"
 

@@ -14,7 +14,7 @@ from kernels import instance_norm, reflection_pad, residual_block
 from kernels.checking.accuracy import MARGIN
 from kernels.conv2d import conv2d_reflect
 from kernels.dispatch import Impl
-from kernels.plans import Pass
+from kernels.plans import NormPass
 from kernels.reflection_pad import pad_backward
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 from kernels.traffic import plain_forward
@@ -65,7 +65,7 @@ SMALL = NetworkSize(side=32, width=16)
 """networks that Triton's interpreter, some ten thousand times slower than a GPU, runs in a minute"""
 
 
-def operator_cases(size: NetworkSize, dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> Iterator[OperatorCase]:
+def kernel_cases(size: NetworkSize, dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> Iterator[OperatorCase]:
     """Yield every operator that the networks launch, forward and backward, at every place, dtype and batch size."""
     sites = [
         *generator_sites(width=size.width, side=size.side),
@@ -91,7 +91,9 @@ def operator_cases(size: NetworkSize, dtypes: Sequence[torch.dtype], batches: Se
             yield OperatorCase("conv2d_reflect", "and its norm", dtype, batch, _convolution(inner, dtype), margin)
 
 
-def _norm(site: NormSite, batch: int, dtype: torch.dtype, which_pass: Pass) -> Callable[[torch.device], PreparedCase]:
+def _norm(
+    site: NormSite, batch: int, dtype: torch.dtype, which_pass: NormPass
+) -> Callable[[torch.device], PreparedCase]:
     def prepare(device: torch.device) -> PreparedCase:
         operands = site.operands(batch, dtype, str(device))
         tensors = [t for t in (operands.x, operands.residual, operands.dy, operands.skip) if t is not None]
@@ -120,7 +122,7 @@ def _to(operands: Operands, dtype: torch.dtype) -> Operands:
     return Operands(operands.x.to(dtype).contiguous(), residual, operands.dy.to(dtype).contiguous(), skip)
 
 
-def plain_results(which_pass: Pass, site: NormSite, operands: Operands) -> list[Tensor]:
+def plain_results(which_pass: NormPass, site: NormSite, operands: Operands) -> list[Tensor]:
     """Return what the site's kernels write in one pass, by PyTorch's operators: y, or dx and the other gradients."""
     if which_pass == "forward":
         return [plain_forward(site, operands)[1]]

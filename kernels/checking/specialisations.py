@@ -168,7 +168,7 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
         if site.feeds_block:  # compiled graphs add the two gradients themselves
             _run_site(dataclasses.replace(site, feeds_block=False), batch, dtype)
     site = generator_sites()[3]
-    for which_pass in get_args(plans.Pass):
+    for which_pass in get_args(plans.NormPass):
         plan = plans.cooperative_plan(which_pass, site.shape(1), dtype, gpu_of(image))
         if plan is not None:  # a GPU of few multiprocessors cannot hold the programs of this site at once
             with plans.forcing(plan):

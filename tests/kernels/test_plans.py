@@ -17,12 +17,12 @@ from kernels.norm.backward import (
     instance_norm_backward_sums,
 )
 from kernels.norm.forward import instance_norm_apply, instance_norm_on_chip, instance_norm_statistics
-from kernels.plans import Pass, norm_rule, two_phase_rule
+from kernels.plans import NormPass, norm_rule, two_phase_rule
 from kernels.reflection_pad import reflection_pad_backward, reflection_pad_forward
 from kernels.sites import all_sites
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-PASSES: tuple[Pass, ...] = ("forward", "backward")
+PASSES: tuple[NormPass, ...] = ("forward", "backward")
 H200 = GPUS[90]
 SHAPES = [
     (1, 64, 256, 256),
@@ -39,7 +39,7 @@ CASES = list(itertools.product(PASSES, SHAPES, (0, 1, 3), DTYPES, GPUS.values())
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_plan_covers_every_pixel_of_every_image_once(
-    case: tuple[Pass, tuple[int, int, int, int], int, torch.dtype, Gpu],
+    case: tuple[NormPass, tuple[int, int, int, int], int, torch.dtype, Gpu],
 ) -> None:
     direction, shape, pad, dtype, gpu = case
     batch, _, height, width = shape
@@ -56,7 +56,7 @@ def test_a_plan_covers_every_pixel_of_every_image_once(
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=lambda gpu: gpu.name)
 @pytest.mark.parametrize("direction", PASSES)
 def test_a_batch_is_divided_only_into_chunks_that_fit_in_the_l2_cache_and_are_worth_two_launches(
-    direction: Pass, gpu: Gpu
+    direction: NormPass, gpu: Gpu
 ) -> None:
     in_flight, read_again = {"forward": (3, 1), "backward": (4, 2)}[direction]
     for site, dtype in itertools.product(all_sites(), DTYPES):

@@ -9,11 +9,11 @@ import torch
 
 from kernels import check
 from kernels.checking import cases as check_cases
-from kernels.checking.cases import SMALL, OperatorCase, PreparedCase, operator_cases
+from kernels.checking.cases import SMALL, OperatorCase, PreparedCase, kernel_cases
 from kernels.sites import generator_sites
 from tests.kernels.conftest import DEVICE
 
-FEW = list(operator_cases(SMALL, [torch.float32], [1]))
+FEW = list(kernel_cases(SMALL, [torch.float32], [1]))
 
 
 def one(operator: str, place: str = "") -> OperatorCase:
@@ -30,7 +30,7 @@ def test_every_operator_is_right_and_its_launches_are_counted(operator: str) -> 
 
 
 def test_every_site_of_both_networks_is_run_both_ways_in_every_dtype_and_batch() -> None:
-    everything = list(operator_cases(SMALL, [torch.float32, torch.bfloat16], [1, 2]))
+    everything = list(kernel_cases(SMALL, [torch.float32, torch.bfloat16], [1, 2]))
     assert len(everything) == 4 * (2 * 11 + 4)
     assert len({(c.operator, c.place, c.dtype, c.batch) for c in everything}) == len(everything)
 
@@ -92,7 +92,7 @@ def test_the_table_has_a_row_for_both_batches_and_its_files_are_written(
     monkeypatch.setattr(check_cases, "generator_sites", lambda **sizes: sites)
     monkeypatch.setattr(check, "TRITON_DTYPES", (torch.float32,))
     monkeypatch.setattr(check_cases, "discriminator_sites", lambda **sizes: [])
-    status = check.check_device(torch.device(DEVICE), check._parser().parse_args(["--out", str(tmp_path / "new")]))
+    status = check.check_kernels(torch.device(DEVICE), check._parser().parse_args(["--out", str(tmp_path / "new")]))
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "new" / "check.json").read_text())
     assert status == 0, found["failures"]
