@@ -26,7 +26,8 @@ from kernels.checking.specialisations import Specialisation, specialisations
 from kernels.dispatch import TRITON_DTYPES
 from kernels.gpus import GPUS
 
-# Shared memory that one program may use, from the CUDA C++ programming guide, table of compute capabilities.
+# This is the shared memory that one program may use, from the CUDA C++ programming guide's table of compute
+# capabilities.
 SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 TENSOR_CORES = {80: "mma.sync", 86: "mma.sync", 89: "mma.sync", 90: "wgmma", 100: "tcgen05", 120: "mma.sync"}
 
@@ -37,17 +38,17 @@ class CompilerReport:
 
     specialisation: Specialisation
     registers: int
-    """per thread"""
+    """registers per thread"""
     spilled_bytes: int
     """bytes of stack and local memory per thread"""
     shared_bytes: int
-    """per program"""
+    """bytes of shared memory per program"""
     load_bits: int
     """width of the widest global load"""
     store_bits: int
     """width of the widest global store"""
     wide_loads: int
-    """how many global loads of 128 bits the code holds"""
+    """number of global loads of 128 bits in the code"""
     tensor_core: str
     """the tensor-core instruction that it uses; empty for none"""
 

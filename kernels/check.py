@@ -8,7 +8,6 @@ times would mean nothing.
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from kernels.checking.accuracy import allowed_error, relative_error, unwritten_i
 from kernels.checking.ahead import compile_ahead
 from kernels.checking.cases import SMALL, NetworkSize, OperatorCase, kernel_cases
 from kernels.checking.specialisations import network_launches
+from kernels.checking.timing import copy_gbps, recorded_graph, seconds_of
 from kernels.dispatch import TRITON_DTYPES
 from kernels.gpus import gpu_of
 from kernels.launching import Grid, launch_kernel, launching_with, run_in_interpreter
@@ -31,12 +31,6 @@ from kernels.triton_language import INTERPRETED
 _BATCHES = (1, 2)
 """batches of N and of 2N images: a generator sees both domains at once, a discriminator real and generated images"""
 _SECONDS = 60.0
-_COPIED_BYTES = 1 << 30
-_SHORTEST_S = 3e-4
-"""the least time, in seconds, that is measured at once"""
-_TURNS = 7
-_PAUSE_CYCLES = 1_000_000
-"""cycles of the GPU's clock, half a millisecond, within which the launch of a graph has ended"""
 _SHARE_OF_COMPILING = 0.6
 """the share of the time in which kernels are compiled ahead; cases compile the rest, one after the other"""
 
@@ -103,15 +97,15 @@ def _in_a_graph(run: Callable[[], list[Tensor]], found: list[Tensor]) -> tuple[s
     """Run from a CUDA graph; return what is wrong with it, or an empty text, and the seconds of one run."""
     current = torch.cuda.current_stream()
     try:
-        # The library's deterministic algorithms, as for `found`: others may give other bits each time.
+        # This chooses the library's deterministic algorithms, as for `found`: others may give other bits each time.
         with unwritten_is_nan():
-            graph, recorded = _recorded(run, 1)
+            graph, recorded = recorded_graph(run, 1)
         graph.replay()
         if not all(map(torch.equal, found, recorded)):
             return "gives other bits from a CUDA graph than without one", None
-        return "", None if INTERPRETED else _seconds(run)
+        return "", None if INTERPRETED else seconds_of(run)
     except RuntimeError as error:
-        torch.cuda.set_stream(current)  # a recording that breaks off leaves its own
+        torch.cuda.set_stream(current)  # a recording that breaks off leaves its own stream current
         return f"cannot be recorded or replayed: {_first_line(error)}", None
 
 
@@ -144,49 +138,6 @@ def _counted() -> Iterator[list[str]]:
 
     with launching_with(launcher):
         yield launches
-
-
-def _recorded(run: Callable[[], list[Tensor]], repeats: int) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
-    """Record a CUDA graph of `repeats` runs; return it and the results of the last run."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # libraries set themselves up for a stream at its first use
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        for _ in range(repeats):
-            results = run()
-    return graph, results
-
-
-def _seconds(run: Callable[[], list[Tensor]]) -> float:
-    """Return the median time of one run in seconds, launched by a CUDA graph that holds several."""
-    graph, _ = _recorded(run, 1)
-    graph.replay()
-    repeats = max(1, min(50, int(_SHORTEST_S / max(_replayed(graph), 1e-6))))
-    graph, _ = _recorded(run, repeats)
-    graph.replay()
-    return statistics.median(_replayed(graph) for _ in range(_TURNS)) / repeats
-
-
-def _replayed(graph: torch.cuda.CUDAGraph) -> float:
-    """Replay a graph and return the seconds that the device takes; a pause covers those of the launch."""
-    torch.cuda.synchronize()
-    torch.cuda._sleep(_PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    began.record()
-    graph.replay()
-    ended.record()
-    ended.synchronize()
-    return float(began.elapsed_time(ended)) / 1e3
-
-
-def copy_gbps(device: torch.device) -> float:
-    """Return what the device's own copy moves, 10^9 bytes read and written a second, of a tensor beyond any cache."""
-    source = torch.empty(_COPIED_BYTES // 4, device=device).normal_()
-    target = torch.empty_like(source)
-    return 2 * _COPIED_BYTES / _seconds(lambda: [target.copy_(source)]) / 1e9
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
@@ -296,7 +247,7 @@ def check_kernels(device: torch.device, options: argparse.Namespace) -> int:
     failures: list[str] = []
     copy = None
     print(_headline(device), flush=True)
-    if options.out:  # what cannot be written is seen before the work
+    if options.out:  # a folder that cannot be written is noticed before the work
         options.out.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda" and not INTERPRETED:
         now = time.monotonic()

@@ -43,11 +43,11 @@ def conv2d_3x3(
     weight_ptr,  # [C_out, 3, 3, C]
     y_ptr,  # [N, H, W, C_out]: written
     partial_ptr,  # [N, tiles, 3, C_out] count, mean, M2 of each tile of y, float32: written
-    height,  # of y
+    height,  # that of y
     width,
     channels,
     outputs,
-    splits,  # tiles of an image
+    splits,  # number of tiles of an image
     x_image_stride,
     x_row_stride,
     REFLECT: tl.constexpr,  # whether x is unpadded and its indices reflect; else it is padded by 1 already
@@ -219,7 +219,7 @@ def conv_gradients(
     """
     if not any(wanted):
         return None, None
-    if dy.numel() == 0:  # fake and real convolutions disagree about the layout of nothing
+    if dy.numel() == 0:  # fake and real convolutions disagree about the layout of empty tensors
         return torch.zeros_like(padded) if wanted[0] else None, torch.zeros_like(weight) if wanted[1] else None
     mask = [*wanted, False]
     one, zero = [1, 1], [0, 0]

@@ -83,7 +83,7 @@ def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Cast all tensors to autocast's dtype where it is on for x's device, as PyTorch does for a convolution."""
     tensors = (x, *others)
     device = x.device.type
-    # By name: torch.compile of torch 2.11 cannot trace `torch.amp.is_autocast_available`.
+    # The devices are compared by name: torch.compile of torch 2.11 cannot trace `torch.amp.is_autocast_available`.
     if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)

@@ -31,7 +31,7 @@ CACHE = "Triton writes what it compiles to ~/.triton; TRITON_CACHE_DIR names ano
 ADVICE = {
     "C compiler": COMPILER,
     "Python.h": COMPILER,
-    "'-shared'": COMPILER,  # in the command of the compiler that failed
+    "'-shared'": COMPILER,  # it stands in the command of the compiler that failed
     "driver version is insufficient": NEWER_DRIVER,
     "unsupported toolchain": NEWER_DRIVER,
     "kernel image": NEWER_DRIVER,
@@ -46,7 +46,7 @@ ADVICE = {
 }
 """Advice to the user, by a part of the error's text"""
 
-LONGEST = 240  # characters of a reason
+LONGEST = 240  # characters of a reason, at most
 
 
 class KernelFailure(RuntimeError):
@@ -96,7 +96,7 @@ def _reason_of(error: Exception) -> str:
     of_assembler = [line for line in lines if "ptxas" in line and ("fatal" in line or "error  " in line)]
     if of_assembler:
         chosen = of_assembler[0]
-    elif type(error).__name__.startswith("Compil"):  # Triton's: where in the source, then what
+    elif type(error).__name__.startswith("Compil"):  # Triton's error says first where in the source, then what is wrong
         chosen = lines[-1]
     else:
         chosen = lines[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 MIB = 1 << 20
 REGISTERS_OF_A_MULTIPROCESSOR = 1 << 16
-MOST_REGISTERS = 255  # of a thread
+MOST_REGISTERS = 255  # for one thread
 SECTOR_BYTES = 32  # the least that an NVIDIA GPU moves between its caches and memory
 
 
@@ -28,7 +28,7 @@ class Gpu:
     """bandwidth of its memory, 10^9 bytes a second"""
 
 
-# One GPU of each architecture that kernels are compiled for, from NVIDIA's data sheets.
+# This has one GPU of each architecture that kernels are compiled for, with figures from NVIDIA's data sheets.
 GPUS = {
     gpu.capability: gpu
     for gpu in (

@@ -49,7 +49,7 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
         return F.instance_norm(x, eps=eps)
     is_wide = x.dtype in (torch.float32, torch.float64)
     if torch.compiler.is_compiling() and not is_wide:
-        # Written out: what the compiler makes of a norm with float32 weights is slower than no compiler at all.
+        # The norm is written out: the compiler's code for a norm with float32 weights is slower than no compiler.
         wide = x.float()
         variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
         return ((wide - mean) * (variance + eps).rsqrt()).to(x.dtype)
@@ -59,9 +59,9 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
     zeros = None if is_wide else torch.zeros(x.size(1), device=x.device)
     if x.size(0) > 1 and not x.is_contiguous(memory_format=torch.channels_last):
         return F.instance_norm(x, weight=ones, bias=zeros, eps=eps)
-    # A batch of one is a batch norm. PyTorch's instance norm views its result, and the batch norm behind it then takes
-    # a gradient that is channels last for one that is not (torch 2.13): off by its own size. Of several images that are
-    # channels last it would copy all to the other format and back.
+    # The instance norm of one image is a batch norm. PyTorch's instance norm returns a view, and the gradient of the
+    # batch norm inside it takes a channels-last gradient for one that is not (torch 2.13): the result is off by its own
+    # size. Several channels-last images it would copy to the other format and back.
     images = [F.batch_norm(image, None, None, ones, zeros, training=True, eps=eps) for image in torch.split(x, 1)]
     return images[0] if len(images) == 1 else torch.cat(images)
 
@@ -187,7 +187,7 @@ class InstanceNormFunction(torch.autograd.Function):
         x, statistics = ctx.saved_tensors
         dy, skip = split_gradient(dy, ctx.pad)
         wants_residual = ctx.needs_input_grad[1]
-        # Without a pad, dy is the residual's gradient as it is.
+        # Without a pad, dy itself is the residual's gradient.
         separate = wants_residual and ctx.pad > 0
         dx, d_residual = _BACKWARD(dy, skip, x, statistics, ctx.activation, ctx.negative_slope, ctx.pad, separate)
         return dx, (d_residual if separate else dy) if wants_residual else None, None, None, None, None, None

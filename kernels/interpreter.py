@@ -59,7 +59,7 @@ def _patch_language_once(interpreter: Any) -> None:
     error = interpreter.InterpreterError
 
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        # A launch has patched what our kernels call `tl`; functions of Triton's own know it under other names.
+        # A launch patches the name `tl` of this package's kernels; Triton's own functions use other names for it.
         module = self.fn.__module__
         if module not in patched and not module.startswith("kernels."):
             interpreter._patch_lang(self.fn)

@@ -56,7 +56,7 @@ def launch_kernel(kernel: Any, grid: Grid, arguments: dict[str, Any], options: d
     """
     try:
         kernel[grid](**arguments, **options)
-    except Exception as error:  # of Triton, whose errors have no type in common
+    except Exception as error:  # Triton's errors have no type in common
         if not is_of_the_kernel(error):
             raise
         raise KernelFailure.of(kernel.__name__, arguments["x_ptr"].device, triton.__version__, error) from error

@@ -47,8 +47,8 @@ class PendingSum(Tensor):
 
     def _keep_for_the_current_stream(self) -> None:
         # Between nodes that ran on different streams autograd waits, and tells the allocator which stream reads a
-        # gradient; but it sees this wrapper, which has no memory. Neither have the stand-ins that torch.compile traces
-        # with: they say that they are on a GPU, and what is recorded for them would end up in the graph.
+        # gradient; but it sees this wrapper, which has no memory. The fake tensors of torch.compile have none either:
+        # they say that they are on a GPU, and a call of record_stream on them would end up in the graph.
         for part in (self._buffer, self._interior):
             if type(part) is Tensor and part.is_cuda:
                 part.record_stream(torch.cuda.current_stream(part.device))

@@ -26,7 +26,7 @@ Shape = tuple[int, int, int, int]
 
 TUNED = Path(__file__).parent / "tuned"
 
-# Arguments that change with image and batch size. Triton would compile again where their divisibility by 16 changes.
+# These arguments change with image and batch size. Triton would compile again where their divisibility by 16 changes.
 RUN_TIME_SIZES = [
     "height",
     "width",
@@ -111,15 +111,15 @@ class OnChip:
     num_warps: int
 
 
-# The tiles that compile without spills for every architecture, by pass and bytes of an element, smallest first.
+# These tiles compile without spills for every architecture, by pass and bytes of an element, smallest first.
 ON_CHIP: Mapping[tuple[NormPass, int], tuple[OnChip, ...]] = {
     ("forward", 2): (OnChip(1024, 16, 8), OnChip(4096, 8, 16)),
     ("forward", 4): (OnChip(1024, 16, 8), OnChip(4096, 4, 16)),
     ("backward", 2): (OnChip(1024, 16, 16),),
     ("backward", 4): (OnChip(1024, 16, 16),),
 }
-# The same for programs that share a plane. Forward, the tile of 2048 pixels spills 176 bytes with a pad on sm_90, which
-# only a measurement can weigh. Backward in float32, no tile with rows of 16 bytes compiles without spills.
+# These are the tiles of programs that share a plane. Forward, the tile of 2048 pixels spills 176 bytes with a pad on
+# sm_90, which only a measurement can weigh. Backward in float32, no tile with rows of 16 bytes compiles without spills.
 COOPERATIVE: Mapping[tuple[NormPass, int], tuple[OnChip, ...]] = {
     ("forward", 2): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
     ("forward", 4): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
@@ -201,7 +201,7 @@ def two_phase_rule(which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dt
     pixels = height * width
     images = _images_per_launch(which_pass, shape, dtype, gpu)
     programs_wanted = PROGRAMS_PER_MULTIPROCESSOR * gpu.multiprocessors
-    # Wide blocks read long rows; narrow ones, down to a memory sector of 32 bytes, need fewer splits of a plane.
+    # Wide blocks read long rows; narrow blocks, down to a memory sector of 32 bytes, need fewer splits of a plane.
     for block_channels in (64, 32, 16):
         splits = ceil_div(programs_wanted, images * ceil_div(channels, block_channels))
         if splits <= MOST_SPLITS:

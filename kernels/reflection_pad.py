@@ -92,7 +92,7 @@ def reflection_pad_forward(
 def reflection_pad_backward(
     x_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] or [N, C, ...]: the gradient of the padded tensor
     dx_ptr,  # [N, H, W, C]: written
-    height,  # of dx
+    height,  # that of dx
     width,
     channels,
     x_image_stride,

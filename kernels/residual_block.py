@@ -127,8 +127,8 @@ def _launch_backward(
         skip=skip,
         wants_residual=wants_around,
     )
-    # The gradient of the weight waits until norm 1, which reads `first` in any case, has remade the middle activation.
-    # convolution_backward looks at the shape of its input only, while it computes the gradient of that input.
+    # The gradient of weight2 is computed after norm 1, which reads `first` in any case, has remade the middle
+    # activation. For the gradient of its input convolution_backward needs only that input's shape.
     shape_of_middle = x
     d_middle, _ = conv_gradients(norm2.dx, shape_of_middle, weight2, (True, False))
     assert d_middle is not None
@@ -214,7 +214,7 @@ class _ResidualBlockFunction(torch.autograd.Function):
             return (None,) * 5
         dy, skip = split_gradient(dy, ctx.pad_out)
         wants_x, wants_weight1, wants_weight2 = ctx.needs_input_grad[:3]
-        # Without a pad, dy goes around the block as it is, unless the sum is put off: dy is the caller's, who may write
+        # Without a pad, dy itself goes around the block, unless the sum is put off: dy is the caller's, who may write
         # to it before the sum is formed.
         separate = wants_x and (ctx.pad_out > 0 or ctx.producer_adds)
         dx, around, d_weight1, d_weight2 = _BACKWARD(

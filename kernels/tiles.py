@@ -11,7 +11,8 @@ enough, and save registers, until the image itself has 2^31 elements: `WIDE` the
 
 from kernels.triton_language import tl, triton
 
-# A return that depends on a compile-time flag needs its `else`: Triton reads on behind a return, and wants one type.
+# A return that depends on a compile-time flag needs its `else`: Triton compiles what follows a return too, and wants
+# one type.
 
 
 @triton.jit
@@ -99,7 +100,7 @@ def _folded_row(
 
 @triton.jit
 def folded(
-    y_ptr,  # gradient of the padded tensor, at its image
+    y_ptr,  # the gradient of the padded tensor, from the first element of its image on
     row,  # [P] interior rows
     column,  # [P]
     channel,  # [C]
@@ -213,7 +214,7 @@ def mirror_interior(
     The frame is few pixels; storing every pixel of the interior to nine places would mask off most of the stores.
     """
     padded_width = width + 2 * PAD
-    in_rows = 2 * PAD * padded_width  # pixels of the rows above and below; the rest lies left and right
+    in_rows = 2 * PAD * padded_width  # pixels of the rows above and below; the others lie left and right
     in_frame = in_rows + 2 * PAD * height
     for start in range(0, in_frame, BLOCK_PIXELS):
         pixel = start + tl.arange(0, BLOCK_PIXELS)
@@ -233,7 +234,7 @@ def mirror_interior(
 def activated(x, slope, ACTIVATION: tl.constexpr):
     """Return act(x) of a float32 tile: ReLU, leaky ReLU with `slope`, or x itself."""
     if ACTIVATION == "relu":
-        # Not maximum(x, 0): a NaN must stay one.
+        # This is not maximum(x, 0): a NaN must stay one.
         return tl.where(x < 0, 0.0, x)
     elif ACTIVATION == "leaky_relu":
         return tl.where(x < 0, x * slope, x)

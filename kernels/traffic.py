@@ -131,7 +131,7 @@ def backward_traffic(site: NormSite, batch: int, dtype: torch.dtype) -> SiteTraf
     _, statistics = run_forward(site, operands)
     with counting_kernels() as fused:
         gradients = run_backward(site, operands, statistics)
-    # Without a pad the gradient of the sum is the residual's as it is: its copy is not in the floor.
+    # Without a pad dY itself is the residual's gradient: a copy of it is not in the floor.
     d_residual = gradients.d_residual if site.pad else None
     floor = Traffic(
         1,

@@ -55,7 +55,7 @@ def compile_ahead(
             done(number, len(everything))
     except TimeoutError:
         pass
-    except BrokenProcessPool:  # a compiler took its process with it: at its launch the variant is told by itself
+    except BrokenProcessPool:  # a compiler crashed its process: the variant's own launch will tell
         print(
             "a process that compiles ahead died; what it and others had left compiles at first launch", file=sys.stderr
         )
@@ -70,8 +70,8 @@ def compile_as_launched(specialisation: Specialisation) -> str:
     arguments = [_argument(specialisation, name) for name in kernel.arg_names]
     try:
         compiled = kernel.warmup(*arguments, grid=(1, 1, 1), **dict(specialisation.options))
-        _ = compiled.run  # loads it, and builds what calls it from Python
-    except Exception as error:  # whatever a compiler raises: it is reported, and the next variant follows
+        _ = compiled.run  # this loads it, and builds its launcher
+    except Exception as error:  # whatever a compiler raises is reported, and the next variant follows
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return ""
 

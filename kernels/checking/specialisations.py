@@ -81,7 +81,7 @@ class Specialisation:
         of_an_operand = tile_bytes // (16 * 32 * dict(self.options)["num_warps"])
         operands = 1 + constants.get("HAS_RESIDUAL", False)
         if "backward" in self.name:
-            # Folding a pad looks at nine places of dY.
+            # Folding a pad reads nine places of dY.
             operands = 1 + (9 if constants["PAD"] else 1) + constants["HAS_SKIP"]
         return int(of_an_operand * operands)
 

@@ -206,7 +206,7 @@ def instance_norm_backward_apply(
     HAS_SKIP: tl.constexpr,
     REMAKE: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    PAD: tl.constexpr,  # of dY as it comes here: 0 where it was folded by phase 1
+    PAD: tl.constexpr,  # that of dY as it is read here: 0 where phase 1 has folded it
     REMADE_PAD: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,

@@ -21,8 +21,8 @@ def arrive_and_wait(arrivals_ptr, group, splits):
     tl.atomic_add(arrivals_ptr + group, 1, sem="release")
     while tl.atomic_add(arrivals_ptr + group, 0, sem="acquire") < splits:
         pass
-    # The loop's own lowering has a barrier behind each look at the counter, which orders as much. This one keeps the
-    # protocol whole if a compiler finds another way to tell all threads; beside the wait it costs nothing.
+    # The loop's own lowering has a barrier behind each look at the counter, which orders as much. This barrier keeps
+    # the protocol right if a compiler finds another way to tell all threads; compared with the wait it costs nothing.
     tl.debug_barrier()
 
 

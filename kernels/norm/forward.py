@@ -57,7 +57,7 @@ def instance_norm_statistics(
 
     first = split * pixels_per_program
     last = tl.minimum(first + pixels_per_program, height * width)
-    # Each slot of the tile follows its own pixels (Welford 1962); slots meet once, at the end.
+    # Each slot of the tile follows its own pixels (Welford 1962); the slots are combined once, at the end.
     mean = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
     m2 = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
     seen = 0.0
@@ -93,7 +93,7 @@ def instance_norm_apply(
     width,
     channels,
     splits,
-    pixels_per_program,  # of the padded result
+    pixels_per_program,  # counted in the padded result
     x_image_stride,
     x_channel_stride,
     residual_image_stride,
@@ -270,7 +270,8 @@ def instance_norm_on_chip(
     pixels = height * width
     first = split * BLOCK_PIXELS
     count = tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.float32)
-    # In halves: the second's residual is read when the first is stored, and needs no registers before.
+    # The tile is worked on in halves: the second half's residual is read when the first half is stored, and needs no
+    # registers before.
     HALF_PIXELS: tl.constexpr = BLOCK_PIXELS // 2
     pixel0, there0, x0 = _loaded_half(
         x_ptr, first, pixels, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST, HALF_PIXELS

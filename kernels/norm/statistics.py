@@ -42,14 +42,14 @@ def combined_statistics(
         count = tl.load(partial_ptr + offsets, mask=mask, other=0.0)
         part_mean = tl.load(partial_ptr + offsets + channels, mask=mask, other=0.0)
         part_m2 = tl.load(partial_ptr + offsets + 2 * channels, mask=mask, other=0.0)
-        # These splits together; a second sum recovers what rounding took from their common mean.
+        # Combine the splits of this block; a second sum recovers what rounding took from their common mean.
         block_count = tl.sum(count, axis=0, keep_dims=True)
         share = count / tl.maximum(block_count, 1.0)
         block_mean = tl.sum(share * part_mean, axis=0, keep_dims=True)
         deviation = part_mean - block_mean
         block_lost = tl.sum(share * deviation, axis=0, keep_dims=True)
         block_m2 = tl.sum(part_m2 + count * deviation * deviation, axis=0, keep_dims=True)
-        # And with the splits before them.
+        # Combine them with the splits of the blocks before.
         weight = block_count / tl.maximum(seen + block_count, 1.0)
         step, step_low = block_mean - mean, block_lost - mean_low
         mean, rounding = two_sum(mean, step * weight)
