@@ -4,8 +4,7 @@
 """
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy as np
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.translator import SignedTranslator, Translator
+from export.graphs.interface import INPUT, OUTPUT, GraphTensor, has_pixel_io
 
 Backend = Literal["auto", "openvino", "onnxruntime"]
-Device = Literal["auto", "cpu", "cuda"]
+OnnxDevice = Literal["auto", "cpu", "cuda"]
 
 CUDA = "CUDAExecutionProvider"
-INPUT, OUTPUT = "image", "translated"
 CACHED_OPERATIONS = 64
 """number of compiled operations that OpenVINO keeps. It keeps 5000 by itself, to which each new size of images adds
 0.7 MiB: 149 MiB from the 100th to the 300th size, 1.5 MiB with 64. Translating 1 to 5 sizes in turn took as long with
@@ -32,39 +31,8 @@ INSTALL = {
 }
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """Describes an input or output of a graph: its name, type and sides, None for a side that may have any length."""
-
-    name: str
-    dtype: str
-    sides: tuple[int | None, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.dtype} [{', '.join('any' if side is None else str(side) for side in self.sides)}]"
-
-
-LAYOUTS = {("float32", (None, 3, None, None)): False, ("uint8", (None, None, None, 3)): True}
-"""the types and sides that graphs of this project take and give, and whether those are pixels"""
-
-
-def has_pixel_io(path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    """Return whether a graph takes and gives uint8 pixels.
-
-    Raises UserError where it is no graph that export/to_onnx.py wrote.
-    """
-    if [tensor.name for tensor in (*inputs, *outputs)] == [INPUT, OUTPUT]:
-        takes, gives = ((tensor.dtype, tensor.sides) for tensor in (*inputs, *outputs))
-        if takes == gives and takes in LAYOUTS:
-            return LAYOUTS[takes]
-    raise UserError(
-        f"{path} is no generator that export/to_onnx.py wrote: it takes {', '.join(map(str, inputs))} and gives "
-        f"{', '.join(map(str, outputs))}"
-    )
-
-
 def load_translator(
-    path: Path, backend: Backend, device: Device, *, amp: bool, threads: int | None = None
+    path: Path, backend: Backend, device: OnnxDevice, *, amp: bool, threads: int | None = None
 ) -> tuple[Translator, str]:
     """Make a translator from an ONNX file; return it, and a phrase that says what it computes with.
 
@@ -79,7 +47,7 @@ def load_translator(
     was asked for is used or refused, never replaced.
     """
     content = _read(path)
-    backend, device = choose(
+    backend, device = choose_backend(
         backend, device, {name for name in INSTALL if find_spec(name) is not None}, offers_cuda=_offers_cuda
     )
     if backend == "onnxruntime":
@@ -91,8 +59,8 @@ def load_translator(
     return translator, f"OpenVINO on the CPU in {translator.precision}"
 
 
-def choose(
-    backend: Backend, device: Device, installed: set[str], offers_cuda: Callable[[], bool]
+def choose_backend(
+    backend: Backend, device: OnnxDevice, installed: set[str], offers_cuda: Callable[[], bool]
 ) -> tuple[Literal["openvino", "onnxruntime"], Literal["cpu", "cuda"]]:
     """Return the library and the device to use.
 
@@ -138,7 +106,8 @@ def _read(path: Path) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"no ONNX file {path}: python export/to_onnx.py writes one") from None
-    # The first field of every ONNX file. OpenVINO tries all the formats that it knows on others, aloud.
+    # Every ONNX file begins with this field. On others OpenVINO tries all the formats that it knows, and prints about
+    # it.
     if not content.startswith(b"\x08"):
         raise UserError(f"{path} is no ONNX file")
     return content
@@ -166,7 +135,7 @@ class OnnxRuntimeTranslator:
             ) from error
         except (errors.InvalidProtobuf, errors.InvalidGraph, *self._failures) as error:
             raise UserError(f"{path} is damaged, or not for this ONNX Runtime: {_reason(error)}") from error
-        # Without its libraries of CUDA it computes on the CPU and says so only in its log.
+        # Where its CUDA libraries are missing, it would compute on the CPU and say so only in its log.
         self._session.disable_fallback()
         if provider not in self._session.get_providers():
             raise UserError(
@@ -174,7 +143,10 @@ class OnnxRuntimeTranslator:
                 "that it was built with, and an NVIDIA GPU: mend that, or give --device cpu"
             )
         tensors = [
-            [Tensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape)) for value in values]
+            [
+                GraphTensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape))
+                for value in values
+            ]
             for values in (self._session.get_inputs(), self._session.get_outputs())
         ]
         self._translate = _translator(self._run, has_pixel_io(path, *tensors))
@@ -209,7 +181,7 @@ class OpenVinoTranslator:
             model = core.read_model(content)
             tensors = [
                 [
-                    Tensor(
+                    GraphTensor(
                         value.get_any_name(),
                         str(np.dtype(value.element_type.to_dtype())),
                         tuple(None if side.is_dynamic else side.get_length() for side in value.partial_shape),
@@ -238,7 +210,7 @@ class OpenVinoTranslator:
 
     def _run(self, images: Any) -> Any:
         try:
-            # A copy: the library writes the next result into the same memory.
+            # The result is copied: the library writes the next one into the same memory.
             return np.array(self._model({INPUT: images})[0])
         except RuntimeError as error:
             raise _too_much("OpenVINO", images, error) from error
@@ -248,7 +220,7 @@ def _session_options(runtime: Any, threads: int | None) -> Any:
     options = runtime.SessionOptions()
     # Waiting threads sleep at once, see `process.set_up_process`.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A plan of all buffers is kept for each size of images, for good.
+    # Else a plan of all buffers would be kept for each size of images, for good.
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads

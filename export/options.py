@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cyclegan_fast.conventions import SIDES, SMALLEST
-from export.source import Directions, Source
+from export.source import Directions, GeneratorSource
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -58,7 +58,7 @@ class ExportOptions:
             if given and not is_eight_bits(self.precision):
                 raise ValueError(f"--{name} is for --precision int8 and fp8")
 
-    def name_of(self, source: Source) -> str:
+    def name_of(self, source: GeneratorSource) -> str:
         """Return the name of a generator's files, without the ending."""
         statistics = "-running-statistics" if self.running_statistics else ""
         return f"{source.name}{statistics}-{self.precision}{'-uint8' if self.uint8_io else ''}"

@@ -78,10 +78,10 @@ def in_pytorch(network: "ResnetGenerator", pixels: Pixels) -> Levels:
 
     with torch.inference_mode():
         images = [network(torch.from_numpy(to_signed_array(one[None]))).numpy() for one in pixels]
-    return to_levels(np.concatenate(images))
+    return levels_of(np.concatenate(images))
 
 
-def to_levels(images: npt.NDArray[np.float32]) -> Levels:
+def levels_of(images: npt.NDArray[np.float32]) -> Levels:
     """Return float32 images [N, 3, H, W] in [-1, 1] as levels."""
     return (images.transpose(0, 2, 3, 1).astype(np.float64) + 1) * 127.5
 
@@ -91,12 +91,12 @@ def in_onnxruntime(model: bytes, pixels: Pixels) -> Levels:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; it warns of every Cast that a processor without float16 needs
+    options.log_severity_level = 3  # errors only: it warns of every Cast that a processor without float16 needs
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
     takes_pixels = image.type == "tensor(uint8)"
     (result,) = session.run(None, {image.name: pixels if takes_pixels else to_signed_array(pixels)})
-    return result.astype(np.float64) if takes_pixels else to_levels(result)
+    return result.astype(np.float64) if takes_pixels else levels_of(result)
 
 
 def shapes(size: int) -> Iterator[tuple[int, int, int]]:
@@ -127,6 +127,6 @@ def worst_parity(
         pixels = pictures(batch, height, width)
         by_shape[f"{batch} of {width}x{height}"] = Parity.between(run(pixels), in_pytorch(network, pixels))
     figures = np.array([astuple(parity) for parity in by_shape.values()])
-    # Not Python's max and min, which may pass over a NaN.
+    # Python's max and min are not used: they may pass over a NaN.
     worst = Parity(float(figures[:, 0].max()), float(figures[:, 1].max()), float(figures[:, 2].min()))
     return {**by_shape, "worst": worst}

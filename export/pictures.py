@@ -18,14 +18,14 @@ from cyclegan_fast.system.words import counted
 from export.options import ExportOptions, is_eight_bits
 
 if TYPE_CHECKING:
-    from export.source import Source
+    from export.source import GeneratorSource
 
 Pictures = Callable[[int, int, int], Pixels]
 """returns pictures by batch, height and width: uint8 [batch, height, width, 3], always the same for one shape"""
 
 CALIBRATED = 64  # ranges change little with more
-COMPARED = 3  # the largest batch of `export.parity.shapes`
-FEWEST = 4 * COMPARED
+MOST_COMPARED = 3  # the largest batch of `export.parity.shapes`
+FEWEST = 4 * MOST_COMPARED
 
 
 def photographs(batch: int, height: int, width: int) -> Pixels:
@@ -33,7 +33,7 @@ def photographs(batch: int, height: int, width: int) -> Pixels:
     return _corner(sample_photos.make_test(max(height, width), batch).photographs, height, width)
 
 
-def pictures_for(options: ExportOptions, source: "Source") -> tuple[Pictures | None, Pictures]:
+def pictures_for(options: ExportOptions, source: "GeneratorSource") -> tuple[Pictures | None, Pictures]:
     """Return the pictures to calibrate with, or None where the precision needs none, and those to compare with.
 
     Raises UserError as `of_domain` does.
@@ -43,7 +43,7 @@ def pictures_for(options: ExportOptions, source: "Source") -> tuple[Pictures | N
     return None, photographs
 
 
-def of_domain(folder: Path | None, source: "Source", flag: str = "--calibration") -> tuple[Pictures, Pictures]:
+def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--calibration") -> tuple[Pictures, Pictures]:
     """Return the pictures to calibrate with, and those to compare with; none is in both.
 
     Args:
@@ -71,7 +71,7 @@ def of_domain(folder: Path | None, source: "Source", flag: str = "--calibration"
     if not (root / f"train{domain}").is_dir():
         raise UserError(f"the images that it was trained on are no longer in {root}: give others as {flag} FOLDER")
     held_out = find_images(root / f"test{domain}")
-    if len(held_out) < COMPARED:
+    if len(held_out) < MOST_COMPARED:
         return _parted(root / f"train{domain}", value_range)
     return _of_files(_found(root / f"train{domain}", 1), value_range), _of_files(held_out, value_range)
 
@@ -86,7 +86,7 @@ def _embedded(domain: str, make: Callable[[int, int], sample_photos.SamplePhotos
 
 def of_folder(folder: Path) -> Pictures:
     """Return pictures from all images of a folder. Raises UserError where there are too few to compare."""
-    return _of_files(_found(folder, COMPARED))
+    return _of_files(_found(folder, MOST_COMPARED))
 
 
 def _parted(folder: Path, value_range: ValueRange | None = None) -> tuple[Pictures, Pictures]:

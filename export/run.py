@@ -28,11 +28,11 @@ from cyclegan_fast.translation.command import size_in_words
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
 from cyclegan_fast.translation.translator import SignedTranslator, Translator
 from export.engines.engine_card import EngineCard, Profile
-from export.onnx_translators import Backend, Device, load_translator
+from export.onnx_translators import Backend, OnnxDevice, load_translator
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class RunCommand:
     """Translate images with an exported generator, without PyTorch.
 
     Give either --engine, which runs on the GPUs that it was built for, or --onnx, which runs on any CPU. Every image
@@ -51,7 +51,7 @@ class CommandLine:
     """written by export/to_onnx.py or export/trt.py"""
     backend: Backend = "auto"
     """with --onnx: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise"""
-    device: Device = "auto"
+    device: OnnxDevice = "auto"
     """with --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
     amp: bool = False
     """with --onnx on OpenVINO: compute in bfloat16 where the CPU has it"""
@@ -100,7 +100,7 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Trans
     """Open an engine; yield a translator, a phrase that says what it computes with, and the shapes that it takes."""
     from export.runtime import Engine
 
-    # Images of many sizes would compile and record for each what is then used once.
+    # With images of many sizes a graph would be recorded for each, and kernels compiled, and used once.
     one_size = options.size is not None or EngineCard.beside(path).profile.takes_one_size
     with Engine(path, cuda_graph=one_size) as engine:
         card = engine.card
@@ -108,7 +108,7 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Trans
         yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
 
 
-def run(command: CommandLine) -> int:
+def translate_exported(command: RunCommand) -> int:
     """Plan, load, translate, say what happened, and return the exit status."""
     command.check()
     options = command.options
@@ -139,7 +139,7 @@ def run(command: CommandLine) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: run(parse_command(CommandLine, "python export/run.py", arguments)))
+    return run_command(lambda: translate_exported(parse_command(RunCommand, "python export/run.py", arguments)))
 
 
 if __name__ == "__main__":

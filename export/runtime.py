@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from cyclegan_fast.system.errors import UserError
 from export.device.primary_context import open_gpu
-from export.device.runtime_cache import RuntimeCache, places
+from export.device.runtime_cache import RuntimeCache, cache_paths
 from export.device.worker import Worker
 from export.engines.engine_card import EngineCard
 from export.engines.image_layout import Array, ImageLayout
@@ -80,7 +80,7 @@ class Engine:
                 # A graph would hold on to the slower kernels that stand in for a shape's own until those are compiled.
                 strategies = library.DynamicShapesKernelSpecializationStrategy
                 self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-            self._cache = RuntimeCache(self._config, places(self.path, self.card.engine_sha256))
+            self._cache = RuntimeCache(self._config, cache_paths(self.path, self.card.engine_sha256))
 
     def _check_tensors(self, library: Any) -> None:
         """Raise UserError where the engine has other inputs and outputs than its card says."""
@@ -133,7 +133,7 @@ class Engine:
         return worker
 
     def _make_context(self) -> Any:
-        # Not create_execution_context(None): the two libraries take different things there.
+        # None cannot be passed: the two libraries take different arguments there.
         return self._engine.create_execution_context(*([self._config] if self._config is not None else []))
 
     def _require_open(self) -> None:
@@ -146,7 +146,7 @@ class Engine:
             if self._is_closed:
                 return
             self._is_closed = True
-        # Last to first, whatever fails on the way; the library's objects are freed by letting go of them.
+        # All is freed, last to first, whatever fails on the way; the library's objects are freed by letting go of them.
         with self._gpu.current(), ExitStack() as release:
             for name in ("_runtime", "_engine", "_config", "_cache"):
                 release.callback(setattr, self, name, None)

@@ -48,7 +48,7 @@ def to_keep(parities: Mapping[str, Parity], whole: Parity, precision: EightBits)
     return keep
 
 
-def report(
+def sensitivity_report(
     network: "ResnetGenerator", model: ModelProto, precision: EightBits, pixels: Pixels, whole: Parity
 ) -> Iterator[str]:
     """Yield lines for the user of a graph that falls short: the parity layer by layer, and which layers to keep."""

@@ -17,7 +17,7 @@ Directions = Literal["both", "a2b", "b2a"]
 
 
 @dataclass(frozen=True)
-class Source:
+class GeneratorSource:
     """Holds a generator and says where it comes from.
 
     Its files are called `name`. `size` is the side in pixels of the squares that it was trained with, `sha256` the hash
@@ -40,7 +40,7 @@ def load_sources(
     name: str | None = None,
     *,
     running_statistics: bool = False,
-) -> list[Source]:
+) -> list[GeneratorSource]:
     """Load the generators of a run in each direction asked for, or the one of a bare weights file.
 
     Args:
@@ -57,7 +57,7 @@ def load_sources(
     from cyclegan_fast.translation.trained import load_generators
 
     path = checkpoint or newest_run(RUNS)
-    sources: list[Source] = []
+    sources: list[GeneratorSource] = []
     ways: tuple[Direction, ...] = ("a2b", "b2a") if directions == "both" else (directions,)
     for network, config, file, direction in load_generators(path, ways, warnings, name):
         if not isinstance(network, ResnetGenerator):
@@ -77,7 +77,7 @@ def load_sources(
             assert direction is not None
             way, called = direction, f"{run}-{direction}"
         size = trained_size(config, path)
-        sources.append(Source(network.eval(), file, called, way, size, sha256_of(file), config))
+        sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config))
     return sources
 
 

@@ -25,6 +25,7 @@ from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import waiting
+from export.graphs.interface import INPUT, OUTPUT
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -35,14 +36,13 @@ if TYPE_CHECKING:
     from cyclegan_fast.images.pixels import Pixels
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
-    from export.source import Source
+    from export.source import GeneratorSource
 
 OPSET = 20
-INPUT, OUTPUT = "image", "translated"
 
 
 def to_onnx(
-    source: "Source",
+    source: "GeneratorSource",
     precision: Precision,
     *,
     uint8_io: bool = False,
@@ -92,7 +92,7 @@ def to_onnx(
     return model
 
 
-def as_asked(source: "Source", options: ExportOptions, calibration: "Pictures | None") -> "ModelProto":
+def as_asked(source: "GeneratorSource", options: ExportOptions, calibration: "Pictures | None") -> "ModelProto":
     """Return the model that the options ask for; `calibration` is from `export.pictures.pictures_for`."""
     from export.pictures import CALIBRATED
 
@@ -112,12 +112,12 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
     `blocks.3.conv1.norm`.
     """
     from cyclegan_fast.networks.norms import uses_running_statistics
-    from export.graphs.folding import folded
+    from export.graphs.folding import fold_norms
     from export.graphs.graph import with_weights
 
     is_folded = uses_running_statistics(network)
     if is_folded:
-        network = folded(network)
+        network = fold_norms(network)
     traced = _traced(network.stem.out_channels, len(network.blocks), network.norm, is_folded)
     return with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
 
@@ -136,11 +136,11 @@ def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelPro
         without_norms(width, blocks) if is_folded else ResnetGenerator(width=width, blocks=blocks, norm=norm).eval()
     )
     for parameter in network.parameters():
-        torch.nn.init.normal_(parameter)  # the exporter leaves out a bias that is zero, and joins what is alike
+        torch.nn.init.normal_(parameter)  # the exporter leaves out a bias that is zero, and merges equal weights
     with _quiet_exporter():
         program = torch.onnx.export(
             network,
-            # Two images of unequal sides: an export takes a side of one, or two equal ones, for fixed.
+            # There are two images of unequal sides: an export takes a side of one, or two equal sides, for fixed.
             (torch.zeros(2, 3, 32, 24),),
             dynamo=True,
             opset_version=OPSET,
@@ -172,7 +172,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class ToOnnxCommand:
     """Export trained generators as ONNX files.
 
     Examples:
@@ -184,7 +184,7 @@ class CommandLine:
     options: Annotated[ExportOptions, tyro.conf.arg(name="")]
 
 
-def export(options: ExportOptions) -> int:
+def export_graphs(options: ExportOptions) -> int:
     """Write one file for each direction, and return the exit status."""
     from export.graphs.graph import serialised
     from export.pictures import pictures_for
@@ -214,7 +214,7 @@ def export(options: ExportOptions) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(
-        lambda: export(parse_command(CommandLine, "python export/to_onnx.py", arguments).options),
+        lambda: export_graphs(parse_command(ToOnnxCommand, "python export/to_onnx.py", arguments).options),
         next_time="begins again",
     )
 

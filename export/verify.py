@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class VerifyCommand:
     """Compare an ONNX file or an engine with PyTorch in float32, on photographs; the status is 1 where it falls short.
 
     An ONNX file is computed on the CPU, an engine on the GPU that it was built for.
@@ -97,14 +97,14 @@ def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") 
     Raises UserError as `export.runtime.Engine` does.
     """
     from cyclegan_fast.images.pixels import to_signed_array
-    from export.parity import to_levels, worst_parity
+    from export.parity import levels_of, worst_parity
     from export.runtime import Engine
 
     with Engine(path) as engine:
         is_pixels = engine.card.uint8_io
         return worst_parity(
             network,
-            lambda pixels: engine(pixels).astype(float) if is_pixels else to_levels(engine(to_signed_array(pixels))),
+            lambda pixels: engine(pixels).astype(float) if is_pixels else levels_of(engine(to_signed_array(pixels))),
             shapes_within(engine.card.profile),
             pictures,
         )
@@ -130,16 +130,16 @@ def shapes_within(profile: Profile) -> list[tuple[int, int, int]]:
     They are its smallest, usual and largest images, and of the shapes for an ONNX file those that it takes.
     """
     from export.parity import shapes
-    from export.pictures import COMPARED
+    from export.pictures import MOST_COMPARED
 
     most, height, width = profile.largest
     one, usual_height, usual_width = profile.usual
-    several = (min(most, COMPARED), usual_height, usual_width)
+    several = (min(most, MOST_COMPARED), usual_height, usual_width)
     wanted = (profile.smallest, profile.usual, several, (one, height, width), *shapes(usual_height))
     return list(dict.fromkeys(shape for shape in wanted if profile.takes(shape)))
 
 
-def exported(command: CommandLine) -> Exported:
+def exported(command: VerifyCommand) -> Exported:
     """Read what the file, or the card beside an engine, says. Raises UserError where it is none of this project's."""
     if command.engine is not None:
         card = EngineCard.beside(command.engine)
@@ -156,12 +156,12 @@ def exported(command: CommandLine) -> Exported:
     except (KeyError, ValueError, OSError) as error:
         raise UserError(f"{path} is no file of export/to_onnx.py") from error
     except Exception as error:
-        if type(error).__name__ != "DecodeError":  # protobuf's, of no importable public place
+        if type(error).__name__ != "DecodeError":  # protobuf's, which no public module offers
             raise
         raise UserError(f"{path} is no ONNX file: {error}") from error
 
 
-def verify(command: CommandLine) -> int:
+def verify(command: VerifyCommand) -> int:
     """Print the parity at each shape, and return the exit status."""
     command.check()
     file = command.engine or command.onnx
@@ -192,9 +192,11 @@ def verify(command: CommandLine) -> int:
         print(f"{shape:>16}  {figures}")
     failure = BARS[found.precision].failure(parity["worst"])
     if failure and is_eight_bits(found.precision) and found.model is not None:
-        from export.sensitivity import report
+        from export.sensitivity import sensitivity_report
 
-        for line in report(source.network, found.model, found.precision, pictures(2, size, size), parity["worst"]):
+        for line in sensitivity_report(
+            source.network, found.model, found.precision, pictures(2, size, size), parity["worst"]
+        ):
             print(line)
     if failure:
         print(f"error: {file} {failure}", file=sys.stderr)
@@ -203,7 +205,7 @@ def verify(command: CommandLine) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(
-        lambda: verify(parse_command(CommandLine, "python export/verify.py", arguments)), next_time="begins again"
+        lambda: verify(parse_command(VerifyCommand, "python export/verify.py", arguments)), next_time="begins again"
     )
 
 

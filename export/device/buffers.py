@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.device.primary_context import Gpu
+from export.device.primary_context import CudaDevice
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -26,7 +26,7 @@ class Buffer:
     Every method needs the GPU's context to be current; `grow_to` and `free` need what uses the memory to have ended.
     """
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: CudaDevice) -> None:
         self._driver = gpu.driver
         self.capacity = 0
         self._host: Any = None
@@ -42,7 +42,7 @@ class Buffer:
         capacity = grown(self.capacity, needed)
         if capacity == self.capacity:
             return
-        self.free()  # first, so that both are never there at once
+        self.free()  # the old memory is freed first, so that both never exist at once
         try:
             self._device = self._driver.mem_alloc(capacity)
             self._host = self._driver.pagelocked_empty(capacity, np.uint8)

@@ -13,8 +13,8 @@ from typing import Any
 from cyclegan_fast.system.errors import UserError
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: such a stream does not wait for the default one, on which PyTorch works
-GIB = 1 << 30
-WITHOUT = "Without it, ONNX files run on the CPU or through ONNX Runtime's CUDA: python export/run.py --onnx FILE"
+_GIB = 1 << 30
+_WITHOUT = "Without it, ONNX files run on the CPU or through ONNX Runtime's CUDA: python export/run.py --onnx FILE"
 
 
 def load_pycuda() -> Any:
@@ -24,27 +24,27 @@ def load_pycuda() -> Any:
     except ImportError as error:
         if "libcuda.so" in str(error):
             raise UserError(
-                f"engines need an NVIDIA GPU, and there is no CUDA driver here ({error}). {WITHOUT}"
+                f"engines need an NVIDIA GPU, and there is no CUDA driver here ({error}). {_WITHOUT}"
             ) from error
         if not isinstance(error, ModuleNotFoundError):
             raise UserError(
                 f"PyCUDA is installed and does not load ({error}): it needs the libraries of the CUDA toolkit that it "
-                f"was compiled with, and a driver of that version or later. {WITHOUT}"
+                f"was compiled with, and a driver of that version or later. {_WITHOUT}"
             ) from error
         raise UserError(
             f"engines run through PyCUDA, which cannot be imported ({error}): `pip install pycuda`, which is compiled "
-            f"on the spot and needs a CUDA toolkit (nvcc on the PATH, cuda.h, curand.h). {WITHOUT}"
+            f"on the spot and needs a CUDA toolkit (nvcc on the PATH, cuda.h, curand.h). {_WITHOUT}"
         ) from error
     try:
         driver.init()
     except driver.Error as error:
         raise UserError(
-            f"engines need an NVIDIA GPU, and the CUDA driver finds none here ({error}). {WITHOUT}"
+            f"engines need an NVIDIA GPU, and the CUDA driver finds none here ({error}). {_WITHOUT}"
         ) from error
     return driver
 
 
-class Gpu:
+class CudaDevice:
     """Holds one GPU and its primary context, which is current only inside `with gpu.current():`, on whatever thread.
 
     PyCUDA's own kind of context would be another one than that of TensorRT and PyTorch, and what is allocated in one
@@ -84,16 +84,16 @@ class Gpu:
             yield
         except self.driver.MemoryError as error:
             raise UserError(
-                f"{wanted} does not fit the memory of the {self.name}, of which {self.free_bytes() / GIB:.2f} GiB are "
+                f"{wanted} does not fit the memory of the {self.name}, of which {self.free_bytes() / _GIB:.2f} GiB are "
                 "free: translate fewer or smaller images at once, or end what else computes there"
             ) from error
 
 
-_OPEN: dict[int, Gpu] = {}
+_OPEN: dict[int, CudaDevice] = {}
 _LOCK = Lock()
 
 
-def open_gpu(index: int) -> Gpu:
+def open_gpu(index: int) -> CudaDevice:
     """Return the GPU of that index, counted from 0. Raises UserError where there is none.
 
     Each GPU is opened once and held until the process ends. PyCUDA lets go of a primary context only on the thread that
@@ -104,8 +104,8 @@ def open_gpu(index: int) -> Gpu:
             driver = load_pycuda()
             count = driver.Device.count()
             if not 0 <= index < count:
-                raise UserError(f"there is no GPU {index} here: {count} found, counted from 0. {WITHOUT}")
-            _OPEN[index] = Gpu(driver, index)
+                raise UserError(f"there is no GPU {index} here: {count} found, counted from 0. {_WITHOUT}")
+            _OPEN[index] = CudaDevice(driver, index)
         return _OPEN[index]
 
 

@@ -6,7 +6,7 @@ It needs nothing but Python; `stream_graph` records and `worker` does what is de
 from dataclasses import dataclass
 from enum import Enum
 
-from export.engines.engine_card import Shape
+from export.engines.engine_card import ImageShape
 
 
 class Way(Enum):
@@ -28,10 +28,10 @@ class Replay:
     """
 
     enabled: bool
-    shape: Shape | None = None
+    shape: ImageShape | None = None
     is_recorded: bool = False
 
-    def way(self, shape: Shape) -> Way:
+    def way(self, shape: ImageShape) -> Way:
         """Return what to do for a call with images of `shape`."""
         if shape != self.shape:
             return Way.SET_UP
@@ -39,7 +39,7 @@ class Replay:
             return Way.ENQUEUE
         return Way.REPLAY if self.is_recorded else Way.RECORD
 
-    def set_to(self, shape: Shape | None) -> None:
+    def set_to(self, shape: ImageShape | None) -> None:
         """Note that the context is set to `shape`, or that it is unknown where None.
 
         A graph that was recorded before must have been destroyed.

@@ -11,10 +11,10 @@ from typing import Any
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside, write_atomically
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
-def places(engine: Path, sha256: str) -> list[Path]:
+def cache_paths(engine: Path, sha256: str) -> list[Path]:
     """Return the files that may keep an engine's kernels, best first: beside it, and in the user's folder of caches."""
     near = beside(engine, "", ".cache")
     try:
@@ -46,10 +46,12 @@ class RuntimeCache:
         except FileNotFoundError:
             return False
         except OSError as error:
-            LOG.warning("cannot read the kernels compiled before, %s: %s", path, error.strerror)
+            _LOG.warning("cannot read the kernels compiled before, %s: %s", path, error.strerror)
             return False
         if not self._cache.deserialize(content):
-            LOG.warning("%s has kernels of another GPU, driver or version, or is damaged: they are compiled anew", path)
+            _LOG.warning(
+                "%s has kernels of another GPU, driver or version, or is damaged: they are compiled anew", path
+            )
             return False
         self._saved = content
         return True
@@ -70,4 +72,4 @@ class RuntimeCache:
             else:
                 self._saved = content
                 return
-        LOG.warning("the kernels compiled here are not kept, and compiled again next time: %s", reason)
+        _LOG.warning("the kernels compiled here are not kept, and compiled again next time: %s", reason)

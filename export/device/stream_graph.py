@@ -35,7 +35,7 @@ def driver_library() -> Any:
     try:
         library = ctypes.CDLL("libcuda.so.1")
         for name, arguments in _SIGNATURES.items():
-            # Without their types ctypes would cut handles to 32 bits.
+            # Without the arguments' types ctypes would cut handles to 32 bits.
             getattr(library, name).argtypes = arguments
     except (OSError, AttributeError) as error:
         raise GraphError(f"this driver has no CUDA graphs: {error}") from error

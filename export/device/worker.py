@@ -13,13 +13,13 @@ import numpy as np
 
 from cyclegan_fast.system.errors import UserError
 from export.device.buffers import Buffer
-from export.device.primary_context import NON_BLOCKING, Gpu
+from export.device.primary_context import NON_BLOCKING, CudaDevice
 from export.device.replay import Replay, Way
 from export.device.stream_graph import GraphError, StreamGraph
-from export.engines.engine_card import EngineCard, Shape
+from export.engines.engine_card import EngineCard, ImageShape
 from export.engines.image_layout import Array, ImageLayout
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 class Worker:
@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(
         self,
-        gpu: Gpu,
+        gpu: CudaDevice,
         card: EngineCard,
         make_context: Callable[[], Any],
         last_message: Callable[[], str],
@@ -67,7 +67,7 @@ class Worker:
             raise
 
     @property
-    def shape(self) -> Shape | None:
+    def shape(self) -> ImageShape | None:
         """Return the shape of images that it is fastest at, that of its last call, or None."""
         return self._replay.shape
 
@@ -84,10 +84,10 @@ class Worker:
                 try:
                     return self._run(images, shape)
                 except BaseException:
-                    self._forget()  # how far it came is unknown
+                    self._forget()  # how far the call came is unknown
                     raise
 
-    def _run(self, images: Array, shape: Shape) -> Array:
+    def _run(self, images: Array, shape: ImageShape) -> Array:
         way = self._replay.way(shape)
         if way is Way.SET_UP:
             self._set_up(shape)
@@ -104,7 +104,7 @@ class Worker:
         self._stream.synchronize()
         return self._output.view(array_shape, self._layout.dtype).copy()
 
-    def _set_up(self, shape: Shape) -> None:
+    def _set_up(self, shape: ImageShape) -> None:
         """Make room, and tell the execution context where that is."""
         self._forget()
         batch, height, width = shape
@@ -136,13 +136,14 @@ class Worker:
             self._graph = StreamGraph(self._stream.handle, self._enqueue)
         except (GraphError, UserError) as error:
             self._replay.enabled = False
-            # As text: what keeps the log would keep the error, and with its traceback the context.
-            LOG.warning("without a CUDA graph, every call enqueues its kernels one by one: %s", str(error))
+            # The error is logged as text: a handler that keeps the record would keep the error, its traceback and the
+            # context.
+            _LOG.warning("without a CUDA graph, every call enqueues its kernels one by one: %s", str(error))
         else:
             self._replay.is_recorded = True
 
     def _is_capturable(self) -> bool:
-        # TensorRT for RTX alone can tell; where it compiles or allocates in between, it says no.
+        # Only TensorRT for RTX can tell; it says no where it compiles or allocates in between.
         if not hasattr(self._context, "is_stream_capturable"):
             return True
         return bool(self._context.is_stream_capturable(self._stream.handle))
@@ -159,7 +160,7 @@ class Worker:
             graph.destroy()
 
     def _choose_profile(self) -> None:
-        # The first context of an engine is at its first profile from the start, others may be at none.
+        # An engine's first context has the first profile from the start; later contexts may have none.
         if self._context.active_optimization_profile != 0:
             if not self._context.set_optimization_profile_async(0, self._stream.handle):
                 raise self._failure("refused its profile")
@@ -174,7 +175,8 @@ class Worker:
             if self._is_closed:
                 return
             self._is_closed = True
-            # All of it, last to first, whatever fails; objects of PyCUDA and TensorRT are freed by letting go of them.
+            # All is freed, last to first, whatever fails; objects of PyCUDA and TensorRT are freed by letting go of
+            # them.
             with self._gpu.current(), ExitStack() as release:
                 release.callback(setattr, self, "_stream", None)
                 release.callback(self._input.free)

@@ -11,7 +11,7 @@ from typing import Any
 
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
-from export.engines.engine_card import Profile, Shape
+from export.engines.engine_card import Profile, ImageShape
 from export.engines.libraries import Library
 from export.engines.library_messages import make_messages
 
@@ -21,7 +21,7 @@ SINCE = {"fp8": 89, "bfloat16": 80}  # Ada and Ampere: the library builds neithe
 
 
 @dataclass(frozen=True)
-class Interface:
+class EngineTensor:
     """Describes an engine's input or output, as the library read it from the graph."""
 
     name: str
@@ -35,8 +35,8 @@ class BuiltEngine:
     """Holds an engine's bytes, and what the library says of it."""
 
     content: bytes
-    input: Interface
-    output: Interface
+    input: EngineTensor
+    output: EngineTensor
     timings: bytes | None
     """the library's timing cache after the build, for the next one; None where it keeps none"""
 
@@ -114,7 +114,7 @@ def build(
         if index == 0:
             config.num_compute_capabilities = len(targets)
         config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
-    keeps_timings = not library.is_rtx and config.set_timing_cache(  # which measures nothing: it needs no GPU to build
+    keeps_timings = not library.is_rtx and config.set_timing_cache(  # RTX measures nothing, as it builds without a GPU
         config.create_timing_cache(timings or b""), ignore_mismatch=False
     )
     bar = _progress_bar(trt) if progress else None
@@ -143,10 +143,10 @@ def _strongly_typed(trt: Any) -> int:
 
 def _set_flags(trt: Any, config: Any, *, refittable: bool) -> None:
     flags = trt.BuilderFlag
-    config.clear_flag(flags.TF32)  # or float32 would be computed with 10 bits of mantissa
+    config.clear_flag(flags.TF32)  # with it float32 would be computed with 10 bits of mantissa
     if hasattr(
         flags, "REQUIRE_USER_ALLOCATION"
-    ):  # TensorRT for RTX from 1.2 on, whose engines else refuse a CUDA graph
+    ):  # TensorRT for RTX has it from 1.2 on; its engines refuse a CUDA graph without it
         config.set_flag(flags.REQUIRE_USER_ALLOCATION)
     if refittable:
         config.set_flag(flags.REFIT)
@@ -155,7 +155,7 @@ def _set_flags(trt: Any, config: Any, *, refittable: bool) -> None:
 def _optimization_profile(builder: Any, image: Any, profile: Profile) -> Any:
     channels_last = tuple(image.shape)[-1] == 3
 
-    def shape(of: Shape) -> tuple[int, int, int, int]:
+    def shape(of: ImageShape) -> tuple[int, int, int, int]:
         batch, height, width = of
         return (batch, height, width, 3) if channels_last else (batch, 3, height, width)
 
@@ -164,8 +164,8 @@ def _optimization_profile(builder: Any, image: Any, profile: Profile) -> Any:
     return result
 
 
-def _interface(tensor: Any) -> Interface:
-    return Interface(tensor.name, tensor.dtype.name.lower(), tuple(tensor.shape))
+def _interface(tensor: Any) -> EngineTensor:
+    return EngineTensor(tensor.name, tensor.dtype.name.lower(), tuple(tensor.shape))
 
 
 @cache

@@ -1,7 +1,7 @@
 """Reads and writes the JSON file beside an engine, which says what the engine is, what it runs on and takes.
 
-It needs nothing but Python. An engine itself is opaque, and a library that reads a foreign one says little or crashes: what
-can be known beforehand is compared before the library sees a byte.
+It needs nothing but Python. An engine itself is opaque, and a library that reads a foreign one says little or crashes:
+what can be known beforehand is compared before the library sees a byte.
 """
 
 import dataclasses
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from cyclegan_fast.conventions import SIDES
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.words import counted
 
-SIDES = 4  # a generator's images have sides that are multiples of this
-
-Shape = tuple[int, int, int]
+ImageShape = tuple[int, int, int]
 """batch, height and width in pixels"""
 
 
@@ -25,19 +24,19 @@ Shape = tuple[int, int, int]
 class Profile:
     """Holds the shapes that an engine takes: from `smallest` to `largest`; it is fastest at `usual`."""
 
-    smallest: Shape
-    usual: Shape
-    largest: Shape
+    smallest: ImageShape
+    usual: ImageShape
+    largest: ImageShape
 
     @property
     def takes_one_size(self) -> bool:
         return self.smallest[1:] == self.largest[1:]
 
-    def takes(self, shape: Shape) -> bool:
+    def takes(self, shape: ImageShape) -> bool:
         """Return whether the engine takes images of `shape`, whose sides must be multiples of 4."""
         return all(low <= side <= high for low, side, high in zip(self.smallest, shape, self.largest, strict=True))
 
-    def check(self, shape: Shape) -> None:
+    def check(self, shape: ImageShape) -> None:
         """Raise UserError where an engine of this profile does not take images of `shape`."""
         batch, height, width = shape
         if height % SIDES or width % SIDES:

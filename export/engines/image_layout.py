@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.system.errors import UserError
-from export.engines.engine_card import EngineCard, Profile, Shape
+from export.engines.engine_card import EngineCard, Profile, ImageShape
 
 Array = npt.NDArray[Any]
 
@@ -33,16 +33,16 @@ class ImageLayout:
     def __str__(self) -> str:
         return "uint8 [N, H, W, 3]" if self.uint8_io else "float32 [N, 3, H, W] in [-1, 1]"
 
-    def array_shape(self, shape: Shape) -> tuple[int, int, int, int]:
+    def array_shape(self, shape: ImageShape) -> tuple[int, int, int, int]:
         batch, height, width = shape
         return (batch, height, width, 3) if self.uint8_io else (batch, 3, height, width)
 
-    def size(self, shape: Shape) -> int:
+    def size(self, shape: ImageShape) -> int:
         """Return the bytes of an array of images of `shape`."""
         batch, height, width = shape
         return batch * 3 * height * width * np.dtype(self.dtype).itemsize
 
-    def check(self, images: object) -> Shape:
+    def check(self, images: object) -> ImageShape:
         """Return batch, height and width of an array. Raises UserError where the engine does not take it.
 
         Strides are free: the array is copied in any case.

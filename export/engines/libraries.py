@@ -18,7 +18,7 @@ _INSTALL = {
     "tensorrt": "`pip install 'cyclegan-fast[tensorrt]'` (fetched from NVIDIA's own index, needs an NVIDIA GPU)",
     "rtx": "`pip install 'cyclegan-fast[rtx]'` (builds without a GPU)",
 }
-WITHOUT = "ONNX files need neither: python export/to_onnx.py, python export/run.py --onnx FILE"
+_WITHOUT = "ONNX files need neither: python export/to_onnx.py, python export/run.py --onnx FILE"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def load_library(name: str) -> Library:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"{name} cannot be imported ({error}): {_INSTALL[runtime]}. {WITHOUT}") from error
+        raise UserError(f"{name} cannot be imported ({error}): {_INSTALL[runtime]}. {_WITHOUT}") from error
     _require_builder(module, name, runtime)
     return Library(module, name, module.__version__)
 
@@ -63,7 +63,7 @@ def load_library(name: str) -> Library:
 def _require_builder(module: ModuleType, name: str, runtime: str) -> None:
     # The package of that name on PyPI is empty until its libraries were fetched.
     if not hasattr(module, "Builder"):
-        raise UserError(f"{name} is installed without its libraries: {_INSTALL[runtime]}. {WITHOUT}")
+        raise UserError(f"{name} is installed without its libraries: {_INSTALL[runtime]}. {_WITHOUT}")
 
 
 def _is_installed(runtime: str) -> bool:

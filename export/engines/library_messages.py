@@ -3,10 +3,10 @@
 import logging
 from typing import Any
 
-LOG = logging.getLogger("tensorrt")
-LOG.addHandler(logging.NullHandler())  # an error that matters is part of a UserError; who wants the rest asks for it
+_LOG = logging.getLogger("tensorrt")
+_LOG.addHandler(logging.NullHandler())  # errors that matter are in a UserError; the rest is for those who ask
 
-LEVELS = {
+_LEVELS = {
     "INTERNAL_ERROR": logging.ERROR,
     "ERROR": logging.ERROR,
     "WARNING": logging.WARNING,
@@ -33,10 +33,10 @@ def make_messages(library: Any) -> Any:
             self._is_error = False
 
         def log(self, severity: Any, message: str) -> None:
-            level = LEVELS.get(severity.name, logging.DEBUG)
+            level = _LEVELS.get(severity.name, logging.DEBUG)
             line = " ".join(message.split())
             if level >= logging.ERROR or (level == logging.WARNING and not self._is_error):
                 self.last, self._is_error = line, level >= logging.ERROR
-            LOG.log(level, "%s", line)
+            _LOG.log(level, "%s", line)
 
     return Messages()

@@ -22,7 +22,7 @@ def without_norms(width: int, blocks: int) -> "ResnetGenerator":
     return network
 
 
-def folded(network: "ResnetGenerator") -> "ResnetGenerator":
+def fold_norms(network: "ResnetGenerator") -> "ResnetGenerator":
     """Return a generator without norms that computes what `network` does by its batch norms' running statistics.
 
         (w * x - mean) * s + shift = (s w) * x + (shift - s mean),    s = scale / sqrt(variance + eps)

@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from export.graphs.graph import CONVOLUTIONS, finished, serialised
+from export.graphs.interface import INPUT
 from export.graphs.precision import in_precision
 from export.options import EightBits
 
@@ -23,7 +24,7 @@ _SCALE = ".input.scale"
 
 
 @dataclass(frozen=True)
-class Format:
+class EightBitFormat:
     """Describes an 8-bit type: its ONNX type, and the largest value of it that is used."""
 
     onnx: int
@@ -37,9 +38,9 @@ class Format:
         return scaled.astype(helper.tensor_dtype_to_np_dtype(self.onnx)).astype(np.float64) * scale
 
 
-FORMATS: dict[EightBits, Format] = {
-    "int8": Format(TensorProto.INT8, 127.0),
-    "fp8": Format(TensorProto.FLOAT8E4M3FN, 448.0),
+FORMATS: dict[EightBits, EightBitFormat] = {
+    "int8": EightBitFormat(TensorProto.INT8, 127.0),
+    "fp8": EightBitFormat(TensorProto.FLOAT8E4M3FN, 448.0),
 }
 
 
@@ -82,11 +83,11 @@ def _inputs(model: ModelProto, images: Pixels) -> Iterator[tuple[str, npt.NDArra
     observed.graph.output.extend(known[tensor] for tensor in readers)
     session = onnxruntime.InferenceSession(serialised(observed), providers=["CPUExecutionProvider"])
     for image in images:
-        inputs = session.run(list(readers), {"image": to_signed_array(image[None])})
+        inputs = session.run(list(readers), {INPUT: to_signed_array(image[None])})
         yield from zip(readers.values(), inputs, strict=True)
 
 
-def _least_error(histogram: npt.NDArray[np.int64], largest: float, format: Format) -> float:
+def _least_error(histogram: npt.NDArray[np.int64], largest: float, format: EightBitFormat) -> float:
     centres = ((np.arange(BINS) + 0.5) * (largest / BINS)).astype(np.float64)
     candidates = largest * np.arange(20, 101) / 100
 
@@ -159,7 +160,7 @@ def _quantise_and_back(tensor: str, name: str, constants: list[str]) -> list[Nod
     ]
 
 
-def _quantised_weight(weight: TensorProto, axis: int, format: Format) -> list[TensorProto]:
+def _quantised_weight(weight: TensorProto, axis: int, format: EightBitFormat) -> list[TensorProto]:
     """Return the 8-bit weight, its scales by output channel, and its zero points."""
     values = numpy_helper.to_array(weight).astype(np.float64)
     others = tuple(place for place in range(values.ndim) if place != axis)
@@ -172,12 +173,12 @@ def _quantised_weight(weight: TensorProto, axis: int, format: Format) -> list[Te
     ]
 
 
-def _scale(largest: npt.NDArray[np.float64], format: Format) -> npt.NDArray[np.float16]:
+def _scale(largest: npt.NDArray[np.float64], format: EightBitFormat) -> npt.NDArray[np.float16]:
     """Return the scale in float16, the type of the convolution; it is positive even for a tensor of zeros."""
     return np.maximum(largest / format.largest, 2.0**-20).astype(np.float16)
 
 
-def _eight_bits(scaled: npt.NDArray[np.float64], format: Format, name: str) -> TensorProto:
+def _eight_bits(scaled: npt.NDArray[np.float64], format: EightBitFormat, name: str) -> TensorProto:
     values = np.clip(scaled, -format.largest, format.largest)
     if format.onnx == TensorProto.INT8:
         values = np.rint(values)
