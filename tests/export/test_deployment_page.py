@@ -21,7 +21,12 @@ from tests.export.fake_tensorrt import upside_down
 PAGE = (Path(__file__).parents[2] / "README.md").read_text().split("\n## Deployment\n")[1].split("\n## ")[0]
 COMMANDS = re.findall(r"python (export/\w+\.py[^&\n]*)", "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)))
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-PROGRAMS: dict[str, Any] = {"trt": trt, "to_onnx": to_onnx, "run": run, "verify": verify}
+PROGRAMS: dict[str, Any] = {
+    "trt": trt.TrtCommand,
+    "to_onnx": to_onnx.ToOnnxCommand,
+    "run": run.RunCommand,
+    "verify": verify.VerifyCommand,
+}
 
 
 def test_commands_are_understood() -> None:
@@ -29,7 +34,7 @@ def test_commands_are_understood() -> None:
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
         name = Path(program).stem
-        parse_command(PROGRAMS[name].CommandLine, program, arguments)
+        parse_command(PROGRAMS[name], program, arguments)
         seen.add(name)
     assert seen == {"trt", "to_onnx", "run"}
 

@@ -49,8 +49,11 @@ def cut_out(cut: Cut) -> np.ndarray:
 
 
 def plain_epoch(data: Data, seed: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """An epoch of single images in plain NumPy: which random numbers are drawn for what is fixed for good, since a run
-    that was saved before must go on with the images that it would have had."""
+    """Make an epoch of single images in plain NumPy.
+
+    Which random numbers are drawn for what is fixed for good: a run that was saved before must go on with the images
+    that it would have had.
+    """
     training = data.training
     A, B, config = training.images_A, training.images_B, training.config
 
