@@ -1,6 +1,6 @@
 """Configure Sphinx: pages in Markdown (MyST), and a reference made of the docstrings.
 
-`sphinx-build -W --keep-going docs build/docs` builds the site and fails on any warning, such as a link that leads
+`sphinx-build -E -W --keep-going docs build/docs` builds the site and fails on any warning, such as a link that leads
 nowhere. It needs no network.
 """
 
@@ -8,12 +8,14 @@ import ast
 import re
 import sys
 from importlib.util import find_spec
+from os.path import relpath
 from pathlib import Path
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import download_reference, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.transforms import SphinxTransform
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -144,6 +146,21 @@ def _automodule(name: str) -> str:
 # --- links into the repository ---------------------------------------------------------------------------------------
 
 
+class LinksToPagesElsewhere(SphinxTransform):
+    """Let a link to a Markdown file of the repository outside docs/ give that file: it is no page of the site."""
+
+    default_priority = 400
+
+    def apply(self) -> None:
+        """Replace such links of the document that was read."""
+        folder = Path(str(self.env.doc2path(self.env.docname))).parent
+        for node in list(self.document.findall(pending_xref)):
+            file = Path(f"{node['reftarget']}.md")
+            if node["refdomain"] == "doc" and file.is_absolute() and file.is_file():
+                place = relpath(file, folder)
+                node.replace_self(download_reference("", "", *node.children, reftarget=place, refdoc=self.env.docname))
+
+
 def link_into_repository(
     _: Sphinx, environment: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Node | None:
@@ -162,4 +179,5 @@ def setup(app: Sphinx) -> None:
     """Connect the functions above; `escape` comes before napoleon, which reads what it writes."""
     app.connect("builder-inited", write_reference)
     app.connect("autodoc-process-docstring", escape, priority=100)
+    app.add_transform(LinksToPagesElsewhere)
     app.connect("missing-reference", link_into_repository)
