@@ -32,6 +32,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
+highlight_language = "none"  # of blocks that name no language
 html_theme = "furo"
 html_title = f"cyclegan-fast {release}"
 html_static_path = ["static"]
