@@ -13,12 +13,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from bench import limits as machine_limits
-from bench.contest import Case, described, measure
-from bench.machine import device_name, stamp
-from bench.records import RESULTS, Comparison, Recorder, path_for
-from bench.timing import Race
-from cyclegan_fast.device import set_determinism
+from bench.measure import limits as machine_limits
+from bench.measure.contest import Case, described, measure
+from bench.measure.machine import device_name, stamp
+from bench.measure.records import RESULTS, Comparison, Recorder, path_for
+from bench.measure.timing import Race
+from cyclegan_fast.system.device import set_determinism
 
 set_determinism(False)  # cuDNN times its algorithms, as in training
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

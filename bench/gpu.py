@@ -20,23 +20,24 @@ from typing import Any
 
 import torch
 
-from bench import gpu_cases, parallel_tests, step_profile, training
-from bench.agreement import Disagreement
-from bench.contest import Case, described, in_words, measure
-from bench.later_launches import later_launches
-from bench.machine import utc_now
-from bench.parallel_tests import read_results, run_tests
-from bench.phases import Phase, Task, planned, results_name, run_phases, told_until
-from bench.records import RESULTS, Recorder, path_for
-from bench.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
-from bench.timing import Race
-from bench.trials import batches_of_a_step
+from bench.cases import step_profile, training
+from bench.measure.agreement import Disagreement
+from bench.measure.contest import Case, described, in_words, measure
+from bench.measure.machine import utc_now
+from bench.measure.records import RESULTS, Recorder, path_for
+from bench.measure.timing import Race
+from bench.new_gpu import gpu_cases, parallel_tests
+from bench.new_gpu.later_launches import later_launches
+from bench.new_gpu.parallel_tests import read_results, run_tests
+from bench.new_gpu.phases import Phase, Task, planned, results_name, run_phases, told_until
+from bench.reporting.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
 from bench.tune import table as tuned_table, tuning
-from cyclegan_fast.device import set_determinism
-from cyclegan_fast.errors import print_whole_lines
-from cyclegan_fast.files import write_atomically
-from kernels import launch
-from kernels.ahead import compile_ahead
+from bench.tuning.trials import batches_of_a_step
+from cyclegan_fast.system.device import set_determinism
+from cyclegan_fast.system.errors import print_whole_lines
+from cyclegan_fast.system.files import write_atomically
+from kernels import plans as launch
+from kernels.checking.ahead import compile_ahead
 from kernels.gpus import gpu_of
 from kernels.triton_language import INTERPRETED
 

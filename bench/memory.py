@@ -1,6 +1,6 @@
 """`python -m bench.memory`: tensor memory of a training step, and how large a crop fits in a GPU, without a GPU.
 
-The whole step of `cyclegan_fast.step` with the fused operators, followed on tensors without memory: weights, their
+The step of `cyclegan_fast.training.step` with the fused operators, followed on tensors without memory: weights, their
 low-precision copies, gradients, Adam's moments, image pools, activations, and the temporaries between and inside the
 fused operators. The second step counts, when Adam has its moments; crops leave room for a sample beside it, as a CUDA
 graph keeps its memory when it has run. What stands outside is allowed for by a fixed room, for the CUDA context and the
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.live_memory import GIB, live_memory
-from cyclegan_fast.config import Config, NetworkConfig
-from cyclegan_fast.model import Model
-from cyclegan_fast.networks import DOWNSAMPLING
-from cyclegan_fast.step import TrainingStep
-from kernels.triton_language import run_in_interpreter
+from bench.measure.live_memory import GIB, live_memory
+from cyclegan_fast.config.options import Config, NetworkConfig
+from cyclegan_fast.conventions import DOWNSAMPLING
+from cyclegan_fast.methods.model import Model
+from cyclegan_fast.training.step import TrainingStep
+from kernels.launching import run_in_interpreter
 
 CROP_UNIT = 16  # pixels: crops are searched in these steps
 SMALLEST_CROP = 32  # pixels

@@ -1,4 +1,4 @@
-"""`python -m bench.quantisers`: INT8 by `export.quantisation`, ONNX Runtime's quantiser and NVIDIA ModelOpt, compared.
+"""`python -m bench.quantisers`: compare INT8 by `export.graphs.quantisation`, by ONNX Runtime and by NVIDIA ModelOpt.
 
 Each gets the float32 graph of one trained generator and the same calibration images; its result is compared with
 PyTorch in float32 on others, and given to TensorRT for RTX where that is installed. ModelOpt is left out where it is
@@ -22,18 +22,17 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.translator import to_signed_array
-from export.builder import build
-from export.engine_card import Profile
-from export.graph import CONVOLUTIONS, serialised
-from export.libraries import load_library
+from cyclegan_fast.images.pixels import Pixels, to_signed_array
+from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import UserError, run_command
+from export.engines.builder import build
+from export.engines.engine_card import Profile
+from export.engines.libraries import load_library
+from export.graphs.graph import CONVOLUTIONS, serialised
+from export.graphs.quantisation import activation_ranges, largest_activations, quantised
 from export.options import wrong_side
 from export.parity import Parity, in_onnxruntime, in_pytorch
 from export.pictures import of_domain
-from export.quantisation import activation_ranges, largest_activations, quantised
 from export.source import load_sources
 from export.to_onnx import float32_graph
 

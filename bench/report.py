@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.device_results import Device, devices
-from bench.machine import ROOT
-from bench.plots import Plot
-from bench.records import RESULTS, path_for
-from bench.tables import for_readme, section
-from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.files import write_atomically
+from bench.measure.machine import ROOT
+from bench.measure.records import RESULTS, path_for
+from bench.reporting.device_results import Device, devices
+from bench.reporting.plots import Plot
+from bench.reporting.tables import for_readme, section
+from cyclegan_fast.system.errors import UserError, run_command
+from cyclegan_fast.system.files import write_atomically
 
 BEGIN, END = "<!-- bench.report: begin -->", "<!-- bench.report: end -->"
 COMMAND = "python -m bench.report"

@@ -16,24 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench import counts
-from bench.agreement import Disagreement
-from bench.compiled import FAILURES, forget_compiled, modes
-from bench.contest import Case, Contest, described, in_words, measure
-from bench.limits import dtypes, measure as measure_limits
-from bench.machine import device_name
-from bench.peak_memory import followed
-from bench.plain_cyclegan import PAPER, PlainCycleGAN, Size
-from bench.timing import Contender
-from cyclegan_fast.batch import Batch
-from cyclegan_fast.config import Config, DataConfig, NetworkConfig, RunConfig
-from cyclegan_fast.cuda_graph import WARM_UP
-from cyclegan_fast.device import choose_device, name_of, set_determinism
-from cyclegan_fast.engine import Engine
-from cyclegan_fast.errors import print_whole_lines
-from cyclegan_fast.model import Model
-from cyclegan_fast.original_names import from_original
-from cyclegan_fast.step import TrainingStep
+from bench.cases.plain_cyclegan import PAPER, PlainCycleGAN, Size
+from bench.measure import counts
+from bench.measure.agreement import Disagreement
+from bench.measure.compiled import FAILURES, forget_compiled, modes
+from bench.measure.contest import Case, Contest, described, in_words, measure
+from bench.measure.limits import dtypes, measure as measure_limits
+from bench.measure.machine import device_name
+from bench.measure.peak_memory import followed
+from bench.measure.timing import Contender
+from cyclegan_fast.checkpoint.original import from_original
+from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunConfig
+from cyclegan_fast.data.batch import Batch
+from cyclegan_fast.methods.model import Model
+from cyclegan_fast.system.device import choose_device, name_of, set_determinism
+from cyclegan_fast.system.errors import print_whole_lines
+from cyclegan_fast.training.cuda_graph import WARM_UP
+from cyclegan_fast.training.engine import Engine
+from cyclegan_fast.training.step import TrainingStep
 
 PLAIN = "plain PyTorch, float32"
 AGREEMENT = 0.05

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.cases.data_path import PLAIN, case, write_folder
 from bench.conftest import DEVICE, Compare
-from bench.data_path import PLAIN, case, write_folder
 
 NEEDED_PER_S = 150  # steps of 256x256, batch 1: the data path must not hold up the fastest step that is aimed at
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from bench.cases.export_time import cases
 from bench.conftest import Compare
-from bench.contest import Case
-from bench.export_time import cases
+from bench.measure.contest import Case
 
 pytest.importorskip("onnxscript")
 

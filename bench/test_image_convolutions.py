@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.agreement import ALLOWED
 from bench.conftest import DEVICE, Compare
-from bench.contest import Case, Contest
-from bench.limits import dtypes
-from bench.timing import Call, Contender, on_recording_stream
-from cyclegan_fast.device import name_of
-from cyclegan_fast.image_convolutions import conv2d_to_image
+from bench.measure.agreement import ALLOWED
+from bench.measure.contest import Case, Contest
+from bench.measure.limits import dtypes
+from bench.measure.timing import Call, Contender, on_recording_stream
+from cyclegan_fast.networks.image_convolutions import conv2d_to_image
+from cyclegan_fast.system.device import name_of
 
 DTYPE = dtypes(DEVICE)[-1]
 ROUNDS = 10 if DEVICE.type == "cpu" else 50

@@ -5,10 +5,10 @@ On a CPU by default one pass of the generator at 256x256, with torch.compile, an
 
 import pytest
 
+from bench.cases.networks import Kind, cases
 from bench.conftest import DEVICE, Compare, SkipUnless
-from bench.contest import Case
-from bench.limits import dtypes
-from bench.networks import Kind, cases
+from bench.measure.contest import Case
+from bench.measure.limits import dtypes
 
 BOTH: tuple[Kind, Kind] = ("generator", "discriminator")
 ROUNDS = 5 if DEVICE.type == "cpu" else 20

@@ -5,11 +5,11 @@ On a CPU, where ours are plain operators too, three sites in the lowest precisio
 
 import pytest
 
+from bench.cases.operators import cases
 from bench.conftest import DEVICE, Compare, SkipUnless
-from bench.contest import Case
-from bench.limits import dtypes
-from bench.operators import cases
-from cyclegan_fast.device import name_of
+from bench.measure.contest import Case
+from bench.measure.limits import dtypes
+from cyclegan_fast.system.device import name_of
 from kernels.sites import all_sites
 
 SIDE = 256

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 
 from bench.conftest import DEVICE, Compare
-from bench.contest import Case, Contest
-from bench.timing import Contender
+from bench.measure.contest import Case, Contest
+from bench.measure.timing import Contender
 from kernels import instance_norm
-from kernels.triton_language import INSTALLED, launching_with
+from kernels.launching import launching_with
+from kernels.triton_language import INSTALLED
 
 ROUNDS = 15
 SIDE, PADDED = 4, 6

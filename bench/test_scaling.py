@@ -5,10 +5,10 @@ On a GPU the whole training step, on a CPU the generator forward and backward; `
 
 import pytest
 
+from bench.cases.scaling import cases
 from bench.conftest import DEVICE, Compare, SkipUnless
-from bench.contest import Case
-from bench.limits import dtypes
-from bench.scaling import cases
+from bench.measure.contest import Case
+from bench.measure.limits import dtypes
 
 ROUNDS = 3 if DEVICE.type == "cpu" else 15
 LARGEST_BY_DEFAULT = 1 << 16

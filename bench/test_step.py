@@ -6,7 +6,7 @@ On a CPU at 128x128 by default, and without torch.compile, which takes minutes t
 import pytest
 
 from bench.conftest import DEVICE, Compare, SkipUnless
-from bench.contest import Case
+from bench.measure.contest import Case
 from bench.step import PLAIN, cases
 
 ROUNDS = 3 if DEVICE.type == "cpu" else 20

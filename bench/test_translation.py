@@ -2,10 +2,10 @@
 
 import pytest
 
+from bench.cases.translation import cases
 from bench.conftest import DEVICE, Compare
-from bench.contest import Case
-from bench.limits import dtypes
-from bench.translation import cases
+from bench.measure.contest import Case
+from bench.measure.limits import dtypes
 
 ROUNDS = 7 if DEVICE.type == "cpu" else 50
 

@@ -18,17 +18,19 @@ from typing import Any
 
 import torch
 
-from bench import limits, tuner
-from bench.candidates import described
-from bench.trials import DTYPES, batches_of_a_step, tasks
-from bench.tuner import BUILT_IN, EVERYTHING, PAYS, DeviceLost, Tell, Tuned, Tuner, Visit, show_status
-from cyclegan_fast.device import has_bfloat16, name_of, set_determinism
-from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.files import write_atomically
-from kernels import launch
+from bench.measure import limits
+from bench.tuning import tuner
+from bench.tuning.candidates import described
+from bench.tuning.trials import DTYPES, batches_of_a_step, tasks
+from bench.tuning.tuner import BUILT_IN, EVERYTHING, PAYS, DeviceLost, Tell, Tuned, Tuner, Visit, show_status
+from cyclegan_fast.system.device import has_bfloat16, name_of, set_determinism
+from cyclegan_fast.system.errors import UserError, run_command
+from cyclegan_fast.system.files import write_atomically
+from kernels import plans as launch
 from kernels.gpus import GPUS, gpu_of, planning_for
+from kernels.launching import run_in_interpreter
 from kernels.sites import NormSite, all_sites, discriminator_sites, generator_sites
-from kernels.triton_language import INSTALLED, INTERPRETED, run_in_interpreter
+from kernels.triton_language import INSTALLED, INTERPRETED
 
 SIDE = 256
 INTERPRETED_SIZE = {"width": 16, "side": 32}

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from cyclegan_fast.errors import print_whole_lines
+from cyclegan_fast.system.errors import print_whole_lines
 from cyclegan_fast.version import __version__
 
 COMMANDS = {

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cyclegan_fast.errors import UserError
+from cyclegan_fast.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cyclegan_fast.errors import UserError
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.translator import SignedTranslator, Translator
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.translation.translator import SignedTranslator, Translator
 
 Backend = Literal["auto", "openvino", "onnxruntime"]
 Device = Literal["auto", "cpu", "cuda"]

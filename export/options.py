@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cyclegan_fast.translation_plan import SIDES, SMALLEST
+from cyclegan_fast.conventions import SIDES, SMALLEST
 from export.source import Directions, Source
 
 if TYPE_CHECKING:

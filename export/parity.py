@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.translator import to_signed_array
+from cyclegan_fast.images.pixels import Pixels, to_signed_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cyclegan_fast.networks import ResnetGenerator
+    from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
 
 Levels = npt.NDArray[np.float64]

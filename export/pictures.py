@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cyclegan_fast import sample_photos
-from cyclegan_fast.domains import resize
-from cyclegan_fast.errors import UserError
-from cyclegan_fast.image_files import find_images
-from cyclegan_fast.images import UnreadableImage, read_image
-from cyclegan_fast.levels import ValueRange, range_of_run
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.words import counted
+from cyclegan_fast.data import sample_photos
+from cyclegan_fast.data.preparation import resize
+from cyclegan_fast.images.files import read_image
+from cyclegan_fast.images.folders import find_images
+from cyclegan_fast.images.levels import ValueRange, range_of_run
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.words import counted
 from export.options import ExportOptions, is_eight_bits
 
 if TYPE_CHECKING:

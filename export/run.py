@@ -5,7 +5,7 @@ file on OpenVINO or ONNX Runtime.
 """
 
 if __name__ == "__main__":
-    from cyclegan_fast.process import set_up_process
+    from cyclegan_fast.system.process import set_up_process
 
     set_up_process()  # before torch is imported, below
 
@@ -18,15 +18,16 @@ from typing import Annotated
 
 import tyro
 
-from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.errors import UserError, printable, run_command
-from cyclegan_fast.process import check_threads
-from cyclegan_fast.progress import waiting
-from cyclegan_fast.translate import report, size_in_words, translate_images
-from cyclegan_fast.translation_plan import ImageOptions, halved, plan
-from cyclegan_fast.translator import SignedTranslator, Translator
-from cyclegan_fast.words import counted
-from export.engine_card import EngineCard, Profile
+from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import UserError, printable, run_command
+from cyclegan_fast.system.process import check_threads
+from cyclegan_fast.system.progress import waiting
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.batches import report, translate_images
+from cyclegan_fast.translation.command import size_in_words
+from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.translator import SignedTranslator, Translator
+from export.engines.engine_card import EngineCard, Profile
 from export.onnx_translators import Backend, Device, load_translator
 
 

@@ -14,14 +14,14 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
-from cyclegan_fast.errors import UserError
-from export.engine_card import EngineCard
-from export.engine_worker import Worker
-from export.image_layout import Array, ImageLayout
-from export.libraries import load_library
-from export.library_messages import make_messages
-from export.primary_context import open_gpu
-from export.runtime_cache import RuntimeCache, places
+from cyclegan_fast.system.errors import UserError
+from export.device.primary_context import open_gpu
+from export.device.runtime_cache import RuntimeCache, places
+from export.device.worker import Worker
+from export.engines.engine_card import EngineCard
+from export.engines.image_layout import Array, ImageLayout
+from export.engines.libraries import load_library
+from export.engines.library_messages import make_messages
 
 
 class Engine:

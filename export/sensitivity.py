@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from onnx import ModelProto
 
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.progress import progress_bar
-from export.graph import CONVOLUTIONS, serialised
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.system.progress import progress_bar
+from export.graphs.graph import CONVOLUTIONS, serialised
+from export.graphs.quantisation import quantised, ranges_of
 from export.options import EightBits
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
-from export.quantisation import quantised, ranges_of
 from export.to_onnx import float32_graph
 
 if TYPE_CHECKING:
-    from cyclegan_fast.networks import ResnetGenerator
+    from cyclegan_fast.networks.resnet import ResnetGenerator
 
 
 def by_layer(network: "ResnetGenerator", model: ModelProto, precision: EightBits, pixels: Pixels) -> dict[str, Parity]:

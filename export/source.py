@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cyclegan_fast.errors import UserError
-from cyclegan_fast.files import sha256_of
-from cyclegan_fast.translate import RUNS, newest_run, trained_size
-from cyclegan_fast.translator import Direction
+from cyclegan_fast.conventions import Direction
+from cyclegan_fast.runs import RUNS, newest_run, trained_size
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.files import sha256_of
 
 if TYPE_CHECKING:
-    from cyclegan_fast.networks import ResnetGenerator
+    from cyclegan_fast.networks.resnet import ResnetGenerator
 
 Directions = Literal["both", "a2b", "b2a"]
 
@@ -44,17 +44,17 @@ def load_sources(
     """The generators of a run in each direction asked for, or the one of a bare weights file.
 
     Args:
-        checkpoint: as for `cyclegan_fast.trained.load_generators`; None is the newest run under runs/.
+        checkpoint: as for `cyclegan_fast.translation.trained.load_generators`; None is the newest run under runs/.
         directions: bare weights have only one, and "both" means that one.
         warnings: damaged checkpoints that were passed over are appended.
         name: see `load_generators`.
-        running_statistics: see `cyclegan_fast.norms.use_running_statistics`.
+        running_statistics: see `cyclegan_fast.networks.norms.use_running_statistics`.
 
     Raises UserError where there is none, where it is no ResNet generator, and for weights that are not finite.
     """
-    from cyclegan_fast.networks import ResnetGenerator
-    from cyclegan_fast.norms import use_running_statistics
-    from cyclegan_fast.trained import load_generators
+    from cyclegan_fast.networks.norms import use_running_statistics
+    from cyclegan_fast.networks.resnet import ResnetGenerator
+    from cyclegan_fast.translation.trained import load_generators
 
     path = checkpoint or newest_run(RUNS)
     sources: list[Source] = []

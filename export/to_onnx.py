@@ -5,7 +5,7 @@ height and width, with a Cast where a type changes. The same checkpoint gives th
 """
 
 if __name__ == "__main__":
-    from cyclegan_fast.process import set_up_process
+    from cyclegan_fast.system.process import set_up_process
 
     set_up_process()  # before torch is imported, below
 
@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.errors import run_command
-from cyclegan_fast.files import write_atomically
-from cyclegan_fast.progress import waiting
+from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import run_command
+from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.progress import waiting
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from cyclegan_fast.config import Norm
-    from cyclegan_fast.networks import ResnetGenerator
-    from cyclegan_fast.pixels import Pixels
+    from cyclegan_fast.config.options import Norm
+    from cyclegan_fast.images.pixels import Pixels
+    from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
     from export.source import Source
 
@@ -65,12 +65,12 @@ def to_onnx(
     """
     from onnx import helper
 
-    from export.pixel_io import with_pixel_io
-    from export.precision import in_precision
+    from export.graphs.pixel_io import with_pixel_io
+    from export.graphs.precision import in_precision
 
     model = float32_graph(source.network)
     if is_eight_bits(precision):
-        from export.quantisation import activation_ranges, quantised
+        from export.graphs.quantisation import activation_ranges, quantised
 
         assert calibration is not None, f"{precision} needs images to calibrate with"
         check_layers(source.network, keep_float16)
@@ -110,9 +110,9 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
 
     Nodes and tensors are called by the layers that they come from, such as `blocks.3.conv1` and `blocks.3.conv1.norm`.
     """
-    from cyclegan_fast.norms import uses_running_statistics
-    from export.folding import folded
-    from export.graph import with_weights
+    from cyclegan_fast.networks.norms import uses_running_statistics
+    from export.graphs.folding import folded
+    from export.graphs.graph import with_weights
 
     is_folded = uses_running_statistics(network)
     if is_folded:
@@ -126,9 +126,9 @@ def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelPro
     """The graph of a generator of that width, depth and norm, with weights of no meaning."""
     import torch
 
-    from cyclegan_fast.networks import ResnetGenerator
-    from export.folding import without_norms
-    from export.graph import tidy
+    from cyclegan_fast.networks.resnet import ResnetGenerator
+    from export.graphs.folding import without_norms
+    from export.graphs.graph import tidy
 
     rows, columns = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     network = (
@@ -185,7 +185,7 @@ class CommandLine:
 
 def export(options: ExportOptions) -> int:
     """Write one file for each direction; returns the exit status."""
-    from export.graph import serialised
+    from export.graphs.graph import serialised
     from export.pictures import pictures_for
 
     remarks: list[str] = []

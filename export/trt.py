@@ -1,7 +1,7 @@
 """`python export/trt.py`: trained generators as TensorRT engines, verified."""
 
 if __name__ == "__main__":
-    from cyclegan_fast.process import set_up_process
+    from cyclegan_fast.system.process import set_up_process
 
     set_up_process()  # before torch is imported, below
 
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.files import write_atomically
+from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import UserError, run_command
+from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.version import __version__
-from export.builder import BuiltEngine, build, check_targets, default_targets
-from export.engine_card import EngineCard, Profile
-from export.libraries import Library, Runtime, choose_library
+from export.engines.builder import BuiltEngine, build, check_targets, default_targets
+from export.engines.engine_card import EngineCard, Profile
+from export.engines.libraries import Library, Runtime, choose_library
 from export.options import ExportOptions, is_eight_bits, wrong_side
 from export.source import check_layers, load_sources
 
@@ -159,7 +159,7 @@ def _export(
     calibration: "Pictures | None",
     compared: "Pictures",
 ) -> Row:
-    from export.graph import serialised
+    from export.graphs.graph import serialised
     from export.parity import BARS
     from export.to_onnx import as_asked
     from export.verify import onnx_parity, why_not_here

@@ -1,7 +1,7 @@
 """`python export/verify.py`: an exported ONNX file or engine against the checkpoint that it came from."""
 
 if __name__ == "__main__":
-    from cyclegan_fast.process import set_up_process
+    from cyclegan_fast.system.process import set_up_process
 
     set_up_process()  # before torch is imported, below
 
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.errors import UserError, run_command
-from cyclegan_fast.progress import waiting
-from export.engine_card import EngineCard, Profile
+from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import UserError, run_command
+from cyclegan_fast.system.progress import waiting
+from export.engines.engine_card import EngineCard, Profile
 from export.options import wrong_side
 from export.source import load_sources
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from cyclegan_fast.networks import ResnetGenerator
+    from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
 
 
@@ -80,9 +80,9 @@ def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pict
 
     What it has no bfloat16 convolution for is computed in float32 and rounded to bfloat16 where the graph stores that.
     """
-    from export.graph import serialised
+    from export.graphs.graph import serialised
+    from export.graphs.precision import BFLOAT16, emulated
     from export.parity import in_onnxruntime, shapes, worst_parity
-    from export.precision import BFLOAT16, emulated
 
     if any(value.type.tensor_type.elem_type == BFLOAT16 for value in model.graph.value_info):
         model = emulated(model)
@@ -95,7 +95,7 @@ def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") 
 
     Raises UserError as `export.runtime.Engine` does.
     """
-    from cyclegan_fast.translator import to_signed_array
+    from cyclegan_fast.images.pixels import to_signed_array
     from export.parity import to_levels, worst_parity
     from export.runtime import Engine
 
@@ -111,8 +111,8 @@ def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") 
 
 def why_not_here(card: EngineCard) -> str | None:
     """Why the engine of that card cannot run on this machine, or None where it can."""
-    from export.libraries import gpu_count
-    from export.primary_context import open_gpu
+    from export.device.primary_context import open_gpu
+    from export.engines.libraries import gpu_count
 
     if not gpu_count():
         return "there is no NVIDIA GPU here"

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from kernels import triton_language
+from kernels.checking.specialisations import DTYPES, Specialisation, specialisations
 from kernels.gpus import GPUS
-from kernels.specialisations import DTYPES, Specialisation, recorded as recorded, specialisations
 
 # Shared memory that one program may use, from the CUDA C++ programming guide, table of compute capabilities.
 SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}

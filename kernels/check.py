@@ -19,12 +19,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kernels.accuracy import allowed_error, relative_error, unwritten_is_nan
-from kernels.ahead import compile_ahead
-from kernels.check_cases import SMALL, Case, Size, cases
+from kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
+from kernels.checking.ahead import compile_ahead
+from kernels.checking.cases import SMALL, Case, Size, cases
+from kernels.checking.specialisations import DTYPES, network_launches
 from kernels.gpus import gpu_of
-from kernels.specialisations import DTYPES, network_launches
-from kernels.triton_language import INTERPRETED, Grid, launch_kernel, launching_with, run_in_interpreter
+from kernels.launching import Grid, launch_kernel, launching_with, run_in_interpreter
+from kernels.triton_language import INTERPRETED
 
 BATCHES = (1, 2)
 """A batch of N, and of 2N: a generator sees images of both domains at once, a discriminator real and generated ones"""

@@ -7,15 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import launch
+from kernels import plans as launch
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
 from kernels.gpus import gpu_of
+from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
-from kernels.norm_statistics import store_partial
+from kernels.norm.statistics import store_partial
 from kernels.reflection_pad import BACKWARD as PAD_BACKWARD, FORWARD as PAD_FORWARD, reflection_pad_reference
 from kernels.registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 from kernels.tiles import image_pointer, reflected, tile_offsets, widened
-from kernels.triton_language import run_kernel, tl, triton
+from kernels.triton_language import tl, triton
 
 
 def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kernels.dispatch import Activation, Impl, check_image_batch, choose, is_exporting
 from kernels.layout import empty_channels_last
-from kernels.norm_backward import norm_backward
-from kernels.norm_forward import norm_forward
+from kernels.norm.backward import norm_backward
+from kernels.norm.forward import norm_forward
 from kernels.pending_sum import split_gradient
 from kernels.reflection_pad import check_pad, reflection_pad_reference
 from kernels.registration import below_autograd, define, differentiable_once, differentiate

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import launch
+from kernels import plans as launch
 from kernels.dispatch import Impl, check_image_batch, choose
+from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
 from kernels.registration import below_autograd, define, differentiable_once, differentiate
 from kernels.tiles import folded, image_pointer, reflected, rows_near_edge, tile_offsets, widened
-from kernels.triton_language import run_kernel, tl, triton
+from kernels.triton_language import tl, triton
 
 
 def reflection_pad_reference(x: Tensor, pad: int) -> Tensor:

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import launch
+from kernels import plans as launch
 from kernels.conv2d import check_weight, conv_forward, conv_gradients
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
 from kernels.gpus import gpu_of
 from kernels.instance_norm import InstanceNorm, instance_norm_reference
 from kernels.layout import empty_channels_last
-from kernels.norm_backward import norm_backward
-from kernels.norm_forward import norm_forward
+from kernels.norm.backward import norm_backward
+from kernels.norm.forward import norm_forward
 from kernels.pending_sum import PendingSum, split_gradient
 from kernels.registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from kernels.dispatch import Activation
-from kernels.norm_backward import NormGradients, norm_backward
-from kernels.norm_forward import norm_forward
+from kernels.norm.backward import NormGradients, norm_backward
+from kernels.norm.forward import norm_forward
 
 
 @dataclass(frozen=True)

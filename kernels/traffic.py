@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kernels.gpus import GPUS, SECTOR_BYTES, planning_for
+from kernels.launching import Grid, launch_kernel, launching_with, run_in_interpreter
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
-from kernels.triton_language import Grid, launch_kernel, launching_with, run_in_interpreter
 
 
 @dataclass

@@ -13,11 +13,11 @@ OURS = ("bench", "cyclegan_fast", "export", "kernels", "tests")
 NOT_INSTALLED = pytest.StashKey[set[str]]()
 
 LONGEST_FIRST = (
-    "kernels/test_aot.py",
+    "kernels/checking/test_aot.py",
     "export/test_trt.py",
-    "cyclegan_fast/test_distributed.py",
-    "cyclegan_fast/test_train.py",
-    "cyclegan_fast/test_step.py",
+    "cyclegan_fast/system/test_distributed.py",
+    "cyclegan_fast/training/test_train.py",
+    "cyclegan_fast/training/test_step.py",
     "bench/test_pytest_bench.py",
     "test_bare_image.py",
     "export/test_to_onnx.py",
@@ -25,12 +25,12 @@ LONGEST_FIRST = (
     "kernels/test_networks_on_triton.py",
     "kernels/test_properties.py",
     "bench/test_step.py",
-    "kernels/test_ahead.py",
-    "cyclegan_fast/test_baselines.py",
-    "bench/test_parallel_tests.py",
-    "cyclegan_fast/test_cuda_graph.py",
+    "kernels/checking/test_ahead.py",
+    "cyclegan_fast/methods/test_baselines.py",
+    "bench/new_gpu/test_parallel_tests.py",
+    "cyclegan_fast/training/test_cuda_graph.py",
     "kernels/test_offsets.py",
-    "export/test_quantisation.py",
+    "export/graphs/test_quantisation.py",
 )
 """Files that take a minute or more: begun at the end, one would leave the other process of two without work."""
 

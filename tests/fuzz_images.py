@@ -24,12 +24,13 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
-from cyclegan_fast.decoding import UnreadableImage, decode
-from cyclegan_fast.domains import Preparation
-from cyclegan_fast.image_folder import ImageFolder
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.translate import translate_images
-from cyclegan_fast.translation_plan import ImageOptions, plan
+from cyclegan_fast.data.image_folder import ImageFolder
+from cyclegan_fast.data.preparation import Preparation
+from cyclegan_fast.images.decoding import decode
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.translation.batches import translate_images
+from cyclegan_fast.translation.plan import ImageOptions, plan
 
 WIDTH, HEIGHT = 45, 38
 MOST_PIXELS = 2**20  # instead of Pillow's limit: a damaged size then costs some MiB, not GiB

@@ -14,11 +14,11 @@ OF_COMMANDS_AND_TESTS = (
 OF_DATA_TOO = f"{OF_COMMANDS_AND_TESTS} tqdm safetensors scipy psutil"
 KERNELS = [
     "tests/kernels/test_gpu.py::test_a_captured_graph_replays_the_block_forward_and_backward",
-    "tests/bench/test_timing.py::test_a_recorded_copy_moves_what_a_launched_one_does",
+    "tests/bench/measure/test_timing.py::test_a_recorded_copy_moves_what_a_launched_one_does",
 ]
 STEPS = [
     "tests/test_gpu_step.py::test_replayed_steps_have_the_bits_of_eager_ones[as it is-dtype0]",
-    "tests/cyclegan_fast/test_strips_on_a_gpu.py::test_strips_on_a_gpu[dtype0-0.001]",
+    "tests/cyclegan_fast/translation/test_strips_on_a_gpu.py::test_strips_on_a_gpu[dtype0-0.001]",
 ]
 
 
@@ -46,6 +46,6 @@ def test_the_gpu_tests_are_found_where_other_tests_lack_their_packages(missing: 
 
 
 def test_without_asking_for_the_gpu_tests_a_missing_package_is_an_error() -> None:
-    ended = collected("tyro", "tests/cyclegan_fast/test_config.py")
+    ended = collected("tyro", "tests/cyclegan_fast/config/test_config.py")
     assert ended.returncode != 0
     assert "ModuleNotFoundError: No module named 'tyro'" in ended.stdout

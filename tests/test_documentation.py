@@ -19,8 +19,8 @@ from packaging.specifiers import SpecifierSet
 from PIL import Image
 
 from cyclegan_fast import train
-from cyclegan_fast.rotation_network import RotationTraining
-from cyclegan_fast.settings import parse
+from cyclegan_fast.config.command import parse
+from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.version import __version__
 from tests.cyclegan_fast.conftest import TINY
 from tests.export.test_deployment_page import PAGE as DEPLOYMENT, PROGRAMS
@@ -59,7 +59,9 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # Weights of VGG cannot be had: the command's other kind of network takes their place.
     features = "runs/photos-feature-loss-paper256/features.pt"
     names |= {"STYLE": "photos/testB/0000.png", "--weights": "--features", "vgg19-dcbb9e9d.pth": features}
-    monkeypatch.setattr("cyclegan_fast.feature_network.RotationTraining", partial(RotationTraining, steps=2))
+    monkeypatch.setattr(
+        "cyclegan_fast.methods.feature_loss.network.RotationTraining", partial(RotationTraining, steps=2)
+    )
     small = {
         "sample_photos": ["--side", "36", "--count", "3"],
         "street_scenes": ["--size", "32", "--count", "2", "--test-count", "2"],
@@ -89,7 +91,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         elif kind(command) == "train" and not {"--name", "--method", "--task"} & {*arguments}:
             arguments += ["--name", "run" + "-".join(command[5:])]
         if kind(command) == "perceptual_study analyse":
-            continue  # people come in between; tests/cyclegan_fast/test_perceptual_study.py has them
+            continue  # people come in between; tests/cyclegan_fast/study/test_perceptual_study.py has them
         package = ".__main__" if kind(command) == "experiments tables" else ""
         assert importlib.import_module(command[2] + package).main([*arguments, *small[kind(command)]]) == 0, command
     assert len(list(Path("translated").glob("*.png"))) == 48
@@ -130,7 +132,7 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
                     parser().parse_args(arguments)
             case ["python", program, *arguments] if program.startswith("export/"):
                 door = PROGRAMS[Path(program).stem]
-                importlib.import_module("cyclegan_fast.command_line").parse_command(
+                importlib.import_module("cyclegan_fast.system.command_line").parse_command(
                     door.CommandLine, program, arguments
                 )
             case ["torchrun", *arguments]:

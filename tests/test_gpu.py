@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_fast.batch import augmented
-from cyclegan_fast.config import DataConfig
-from cyclegan_fast.pixels import to_signed
+from cyclegan_fast.config.options import DataConfig
+from cyclegan_fast.data.batch import augmented
+from cyclegan_fast.images.pixels import to_signed
 
 # python -m bench.gpu runs where what the training command needs is not installed.
 sample_photos, train, data, test_train = (
@@ -16,8 +16,8 @@ sample_photos, train, data, test_train = (
     for module in (
         "cyclegan_fast.sample_photos",
         "cyclegan_fast.train",
-        "cyclegan_fast.data",
-        "tests.cyclegan_fast.test_train",
+        "cyclegan_fast.data.training_images",
+        "tests.cyclegan_fast.training.test_train",
     )
 )
 

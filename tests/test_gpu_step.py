@@ -7,11 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_fast.config import Config, CudaGraph, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, RunConfig
-from cyclegan_fast.cuda_graph import WARM_UP
-from cyclegan_fast.device import set_determinism
-from cyclegan_fast.engine import Engine
-from tests.cyclegan_fast.test_cuda_graph import SIDE, batch, state_of, step_of
+from cyclegan_fast.config.options import (
+    Config,
+    CudaGraph,
+    DataConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+)
+from cyclegan_fast.system.device import set_determinism
+from cyclegan_fast.training.cuda_graph import WARM_UP
+from cyclegan_fast.training.engine import Engine
+from tests.cyclegan_fast.training.test_cuda_graph import SIDE, batch, state_of, step_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -67,7 +75,7 @@ def test_between_reports_no_step_waits_for_the_device(
 ) -> None:
     for library in ("tensorboard", "tqdm"):  # python -m bench.gpu runs where neither is installed
         pytest.importorskip(library)
-    from cyclegan_fast.log import RunLog
+    from cyclegan_fast.training.log import RunLog
 
     config = replace(CONFIG, run=RunConfig(cuda_graph=cuda_graph))
     engine = Engine(step_of(config, torch.bfloat16, DEVICE), config, pytest.fail)

@@ -4,7 +4,7 @@ Zhu et al. 2017 give it one style image, another one, and the average Gram matri
 """
 
 if __name__ == "__main__":
-    from cyclegan_fast.process import set_up_process
+    from cyclegan_fast.system.process import set_up_process
 
     set_up_process()  # before torch is imported, below
 
@@ -20,21 +20,22 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cyclegan_fast.baselines.style_results import Record, contact_sheet
-from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.errors import UserError, printable, run_command
-from cyclegan_fast.files import sha256_of
-from cyclegan_fast.image_files import find_images
-from cyclegan_fast.images import UnreadableImage, none_can_be_read, read_image, write_image
-from cyclegan_fast.progress import progress_bar
-from cyclegan_fast.translation_plan import CONTACT_SHEET, ImageOptions, plan
-from cyclegan_fast.words import counted
+from cyclegan_fast.images.files import none_can_be_read, read_image, write_image
+from cyclegan_fast.images.folders import find_images
+from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import UserError, printable, run_command
+from cyclegan_fast.system.files import sha256_of
+from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.plan import CONTACT_SHEET, ImageOptions, plan
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from cyclegan_fast.baselines.neural_style import Style, Styled
-    from cyclegan_fast.vgg import Vgg
+    from cyclegan_fast.methods.feature_loss.vgg import Vgg
 
 PROGRAM = "python -m cyclegan_fast.baselines.gatys"
 
@@ -99,7 +100,7 @@ class CommandLine:
         """Raises UserError where neither is given."""
         file = self.weights or self.features
         if file is None:
-            from cyclegan_fast.vgg import FILES, URL
+            from cyclegan_fast.methods.feature_loss.vgg import FILES, URL
 
             raise UserError(
                 f"no network to compare styles with: fetch {URL}{FILES[19]} and give --weights {FILES[19]}, or give "
@@ -131,8 +132,8 @@ class CommandLine:
 
 def load_network(command: CommandLine, device: "torch.device") -> tuple["Vgg", str]:
     """The network, frozen, and a sentence on it. Raises UserError."""
-    from cyclegan_fast.rotation_network import load_features
-    from cyclegan_fast.vgg import load_vgg
+    from cyclegan_fast.methods.feature_loss.rotation import load_features
+    from cyclegan_fast.methods.feature_loss.vgg import load_vgg
 
     file = command.network_file
     if command.features is None:
@@ -153,8 +154,8 @@ def read_signed(path: Path, size: int, network: "Vgg", device: "torch.device") -
     import torch
 
     from cyclegan_fast.baselines.neural_style import smallest_side
-    from cyclegan_fast.domains import resize
-    from cyclegan_fast.pixels import to_signed
+    from cyclegan_fast.data.preparation import resize
+    from cyclegan_fast.images.pixels import to_signed
 
     image = read_image(path)
     scale = size / max(image.size)
@@ -198,8 +199,8 @@ def gatys(command: CommandLine) -> int:
     notes: list[str] = []
     jobs = plan(ImageOptions(command.content, command.out, format="png"), notes)
     from cyclegan_fast.baselines.neural_style import average_style, style_layers
-    from cyclegan_fast.device import choose_device, describe
-    from cyclegan_fast.pixels import to_pixels
+    from cyclegan_fast.images.pixels import to_pixels
+    from cyclegan_fast.system.device import choose_device, describe
 
     device = choose_device(command.device)
     network, description = load_network(command, device)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cyclegan_fast.errors import UserError
-from cyclegan_fast.vgg import Vgg
+from cyclegan_fast.methods.feature_loss.vgg import Vgg
+from cyclegan_fast.system.errors import UserError
 
 CONTENT = "relu4_2"
 SMALLEST_SCALE = 0.1  # of the root mean square of its layer

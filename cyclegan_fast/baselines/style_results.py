@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from cyclegan_fast.contact_sheet import spread
-from cyclegan_fast.errors import UserError
-from cyclegan_fast.files import write_atomically
-from cyclegan_fast.images import UnreadableImage, read_image
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.translation_plan import Job
+from cyclegan_fast.images.files import read_image
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.sheets import spread
+from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.translation.plan import Job
 
 if TYPE_CHECKING:
     from cyclegan_fast.baselines.neural_style import Styled
@@ -68,7 +69,7 @@ class Record:
 
 def contact_sheet(jobs: Sequence[Job], styles: Sequence[Path], network: str) -> Pixels:
     """A column for each image: its content, the styles, and the result. Of many, some that spread evenly over all."""
-    from cyclegan_fast.evaluation_sheet import sheet
+    from cyclegan_fast.images.sheets import sheet
 
     shown_styles, shown_jobs = spread(styles, MOST_STYLES), spread(jobs, MOST_COLUMNS)
     middle = [thumbnail(path) for path in shown_styles]

@@ -1,16 +1,16 @@
 """`python -m cyclegan_fast.experiments`: which experiments there are, and their commands."""
 
 if __name__ == "__main__":
-    from cyclegan_fast.process import set_up_process
+    from cyclegan_fast.system.process import set_up_process
 
     set_up_process()  # before torch is imported, below
 
 import sys
 from collections.abc import Sequence
 
-from cyclegan_fast.command_line import print_version_if_asked
-from cyclegan_fast.errors import run_command
 from cyclegan_fast.experiments.plan import PROGRAM, parse
+from cyclegan_fast.system.command_line import print_version_if_asked
+from cyclegan_fast.system.errors import run_command
 
 TABLES = "tables"
 HELP = f"""usage: {PROGRAM} {TABLES} --data DATA --out OUT [OPTIONS]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cyclegan_fast.config import MethodName
+from cyclegan_fast.config.options import MethodName
 
 RowName = Literal[
     "cogan",

@@ -9,9 +9,7 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
-from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.config import (
-    SMALLEST_SIDE,
+from cyclegan_fast.config.options import (
     Config,
     DataConfig,
     EvaluationConfig,
@@ -20,9 +18,11 @@ from cyclegan_fast.config import (
     NetworkConfig,
     OptimizerConfig,
     RunConfig,
-    of_method,
 )
+from cyclegan_fast.config.presets import of_method
+from cyclegan_fast.conventions import SMALLEST_SIDE
 from cyclegan_fast.experiments.paper_tables import DEFAULT, ROWS, RowName
+from cyclegan_fast.system.command_line import parse_command
 
 PROGRAM = "python -m cyclegan_fast.experiments"
 PAPERS_EPOCHS = 200

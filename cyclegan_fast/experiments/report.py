@@ -8,13 +8,13 @@ from typing import Any
 
 from PIL import Image
 
-from cyclegan_fast.evaluation_sheet import Column, sheet
+from cyclegan_fast.evaluation.score_table import METRICS, or_null
 from cyclegan_fast.experiments.agreement import Lead, Values, leads, order, papers_figures, spread
 from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, NUMBERS, ROWS, WAYS, RowName
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json, read_json
-from cyclegan_fast.files import write_atomically
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.score_table import METRICS, or_null
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.sheets import Column, sheet
+from cyclegan_fast.system.files import write_atomically
 
 PICTURE_BYTES = 600_000
 Runs = Mapping[RowName, Mapping[int, Scored]]

@@ -8,25 +8,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from cyclegan_fast import evaluation
-from cyclegan_fast.cityscapes import VOID, Labels, find_training_labels
-from cyclegan_fast.config import Config, DataConfig
-from cyclegan_fast.contact_sheet import spread
-from cyclegan_fast.device import describe, name_of, working_dtype
-from cyclegan_fast.domains import TestSets, label_maps, open_test_sets
-from cyclegan_fast.evaluation import DIRECTIONS, OPPOSITE
+from cyclegan_fast.config.options import Config, DataConfig
+from cyclegan_fast.conventions import DIRECTIONS, OPPOSITE, Direction
+from cyclegan_fast.data.domains import open_test_sets
+from cyclegan_fast.data.layouts import find_training_labels
+from cyclegan_fast.data.test_sets import TestSets, label_maps
+from cyclegan_fast.evaluation import passes as evaluation
+from cyclegan_fast.evaluation.fcn.judge import judge
+from cyclegan_fast.evaluation.fcn.scores import Counts, FcnScore, RealPhotographs, confusion_matrix
+from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
+from cyclegan_fast.evaluation.score_table import Score
+from cyclegan_fast.evaluation.view import Quiet, View
 from cyclegan_fast.experiments.plan import Tables
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, facts_of, read_json
-from cyclegan_fast.fcn_score import judge
-from cyclegan_fast.files import sha256_of
-from cyclegan_fast.metrics import FcnScore, Quiet, RealPhotographs, View
-from cyclegan_fast.pixels import Pixels, as_pixels
-from cyclegan_fast.run_folder import RESULTS
-from cyclegan_fast.score_table import Score
-from cyclegan_fast.segmentation import SegmentationNetwork, SegmentationTraining
-from cyclegan_fast.segmentation_scores import Counts, confusion_matrix
-from cyclegan_fast.trained import load_translators
-from cyclegan_fast.translator import Direction
+from cyclegan_fast.images.labels import VOID, Labels
+from cyclegan_fast.images.pixels import Pixels, as_pixels
+from cyclegan_fast.images.sheets import spread
+from cyclegan_fast.runs import RESULTS
+from cyclegan_fast.system.device import describe, name_of, working_dtype
+from cyclegan_fast.system.files import sha256_of
+from cyclegan_fast.translation.trained import load_translators
 from cyclegan_fast.version import __version__
 
 SHOWN = 4

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan_fast import config as configuration
-from cyclegan_fast.config import Config, from_dict, to_dict
-from cyclegan_fast.errors import UserError
+from cyclegan_fast.config import values
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.config.values import from_dict, to_dict
+from cyclegan_fast.evaluation.fcn.scores import Counts, SegmentationScores
 from cyclegan_fast.experiments.paper_tables import ROWS, RowName
 from cyclegan_fast.experiments.plan import Tables, run_name
-from cyclegan_fast.files import write_atomically
-from cyclegan_fast.images import UnreadableImage, read_image, write_image
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.run_folder import FREE_TO_CHANGE
-from cyclegan_fast.segmentation_scores import Counts, SegmentationScores
+from cyclegan_fast.images.files import read_image, write_image
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.training.run_folder import FREE_TO_CHANGE
 
 REFERENCE = "reference"
 
@@ -109,7 +111,7 @@ class Store:
         saved = from_dict(scored.facts["config"], str(path))
         changed = [
             line
-            for line in configuration.differences(saved, config)
+            for line in values.differences(saved, config)
             if line.split(":")[0] not in FREE_TO_CHANGE  # where and on what it ran
         ]
         if changed:

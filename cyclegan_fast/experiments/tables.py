@@ -2,20 +2,20 @@
 
 from tqdm import tqdm
 
-from cyclegan_fast.config import Config, DataConfig
-from cyclegan_fast.data import check_data
-from cyclegan_fast.device import choose_device
-from cyclegan_fast.errors import UserError
+from cyclegan_fast.config.options import Config, DataConfig
+from cyclegan_fast.data.layouts import check_partners, training_places
+from cyclegan_fast.data.training_images import check_data
 from cyclegan_fast.experiments.paper_tables import MEASURES, ROWS, WAYS, RowName
 from cyclegan_fast.experiments.plan import Tables, config_of, run_name
 from cyclegan_fast.experiments.report import write_report
 from cyclegan_fast.experiments.scoring import Examination, prepare, test_images
 from cyclegan_fast.experiments.store import Scored, Store
 from cyclegan_fast.experiments.training import Diverged, train_run
-from cyclegan_fast.interruption import Stopped
-from cyclegan_fast.methods import METHODS
-from cyclegan_fast.places import check_partners, training_places
-from cyclegan_fast.progress import progress_bar
+from cyclegan_fast.methods.registry import METHODS
+from cyclegan_fast.system.device import choose_device
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.interruption import Stopped
+from cyclegan_fast.system.progress import progress_bar
 
 
 def run_tables(plan: Tables) -> int:

@@ -8,13 +8,14 @@ from typing import IO
 
 import torch
 
-from cyclegan_fast.config import Config
-from cyclegan_fast.data import Data, check_data
-from cyclegan_fast.distributed import ALONE, Ranks
-from cyclegan_fast.errors import NonFiniteLoss, UserError
-from cyclegan_fast.interruption import Interruption
-from cyclegan_fast.run_folder import FinishedRun, RunFolder, open_run
-from cyclegan_fast.train import Training, check_device, needs_pairs, train_in
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.data.training_images import Data, check_data
+from cyclegan_fast.system.distributed import ALONE, Ranks
+from cyclegan_fast.system.errors import NonFiniteLoss, UserError
+from cyclegan_fast.system.interruption import Interruption
+from cyclegan_fast.training.loop import Training
+from cyclegan_fast.training.run_folder import FinishedRun, RunFolder, open_run
+from cyclegan_fast.training.session import check_device, needs_pairs, train_in
 
 
 class Diverged(UserError):

@@ -1,4 +1,4 @@
-"""Run in a process of its own, without the interpreter: what `bench.later_launches` leaves out."""
+"""Run in a process of its own, without the interpreter: what `bench.new_gpu.later_launches` leaves out."""
 
 import sys
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from functools import partial
 
 import torch
 
-from bench.extent import PAPER_EXTENT
-from bench.later_launches import META, later_launches, trials_in_order
-from bench.trials import batches_of_a_step
+from bench.new_gpu.extent import PAPER_EXTENT
+from bench.new_gpu.later_launches import META, later_launches, trials_in_order
+from bench.tuning.trials import batches_of_a_step
+from kernels.checking.specialisations import recorded_launches, specialisations
 from kernels.gpus import GPUS, planning_for
 from kernels.sites import run_backward, run_forward
-from kernels.specialisations import recorded_launches, specialisations
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GPU = GPUS[90]

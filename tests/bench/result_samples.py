@@ -1,4 +1,4 @@
-"""Results as `bench.records` holds them, made up: of a GPU with everything and of a CPU with a little."""
+"""Results as `bench.measure.records` holds them, made up: of a GPU with everything and of a CPU with a little."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from bench import counts
-from bench.limits import Limits
-from bench.machine import Stamp
-from bench.records import Comparison, Run, Timing, path_for, written
-from bench.timing import Spread
+from bench.measure import counts
+from bench.measure.limits import Limits
+from bench.measure.machine import Stamp
+from bench.measure.records import Comparison, Run, Timing, path_for, written
+from bench.measure.timing import Spread
 from kernels.sites import NormSite, all_sites
 
 GPU, CPU = "NVIDIA H100 80GB HBM3", "AMD EPYC, 2 threads, AVX512 bf16"
@@ -69,7 +69,7 @@ def with_peaks(made: Comparison, peaks_gib: Mapping[str, float]) -> Comparison:
 
 
 def operators(device: str, dtypes: Sequence[str], batches: Sequence[int]) -> list[Comparison]:
-    """Every site both ways, in the order in which `bench.operators` measures them."""
+    """Every site both ways, in the order in which `bench.cases.operators` measures them."""
     return [
         _operator(site, number, direction, device, dtype, batch)
         for batch in batches

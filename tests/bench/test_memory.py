@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.live_memory import ALLOCATION_UNIT, live_memory
+from bench.measure.live_memory import ALLOCATION_UNIT, live_memory
 from bench.memory import CROP_UNIT, SMALLEST_CROP, largest_crop, step_memory
-from cyclegan_fast.config import Config, DataConfig, NetworkConfig, OptimizerConfig
+from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, OptimizerConfig
 from kernels import Impl, instance_norm
 from kernels.triton_language import INTERPRETED
 

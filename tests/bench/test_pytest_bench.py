@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.machine import ROOT, device_name
-from bench.records import path_for, read
+from bench.measure.machine import ROOT, device_name
+from bench.measure.records import path_for, read
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the default is the full set")
 

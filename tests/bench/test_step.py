@@ -5,9 +5,9 @@ from unittest import mock
 import pytest
 import torch
 
-from bench.limits import dtypes
+from bench.measure.limits import dtypes
 from bench.step import PLAIN, Steps
-from cyclegan_fast.descent import Descent
+from cyclegan_fast.training.descent import Descent
 
 CPU = torch.device("cpu")
 SIDE = 32

@@ -7,7 +7,7 @@ Prints the resident memory in MiB after 100 sizes and after the last. SIDES are 
 """
 
 if __name__ == "__main__":
-    from cyclegan_fast.process import set_up_process
+    from cyclegan_fast.system.process import set_up_process
 
     set_up_process()  # as the commands do
 
@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_fast import translate
-from cyclegan_fast.translate import Prepared
+from cyclegan_fast.translation import batches
+from cyclegan_fast.translation.batches import Prepared
 from export import run
 
 
@@ -39,7 +40,7 @@ def draw_images(folder: Path, smallest: int, largest: int, count: int) -> None:
 
 
 def main(file: str, sides: str, count: str, *flags: str) -> int:
-    groups = translate.same_shaped
+    groups = batches.same_shaped
 
     def watched(images: Iterable[Prepared], most: int) -> Iterator[list[Prepared]]:
         for number, group in enumerate(groups(images, most), 1):
@@ -47,7 +48,7 @@ def main(file: str, sides: str, count: str, *flags: str) -> int:
             if number in (100, int(count)):
                 print(f"{number} sizes: {resident_mib():.1f} MiB", flush=True)
 
-    translate.same_shaped = watched
+    batches.same_shaped = watched
     with tempfile.TemporaryDirectory() as name:
         photos = Path(name, "photos")
         photos.mkdir()

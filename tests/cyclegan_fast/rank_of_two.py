@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from cyclegan_fast.distributed import joined
-from tests.cyclegan_fast.test_distributed import CASES, finish, half_of, step_of, whole_batch
+from cyclegan_fast.system.distributed import joined
+from tests.cyclegan_fast.system.test_distributed import CASES, finish, half_of, step_of, whole_batch
 
 
 def main(name: str, out: Path) -> None:

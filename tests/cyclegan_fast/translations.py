@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.tiled import COPIES, TiledTranslator
-from cyclegan_fast.translator import TorchTranslator, to_signed_array
+from cyclegan_fast.images.pixels import Pixels, to_signed_array
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.translation.tiled import COPIES, TiledTranslator
+from cyclegan_fast.translation.translator import TorchTranslator
 
 CPU = torch.device("cpu")
 

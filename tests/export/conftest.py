@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from cyclegan_fast.networks import ResnetGenerator
-from export import primary_context, stream_graph
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from export.device import primary_context, stream_graph
 from tests.export.fake_gpu import FakeGpu
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD
@@ -59,7 +59,7 @@ def random_generator() -> ResnetGenerator:
 @pytest.fixture
 def weights(tmp_path: Path, random_generator: ResnetGenerator) -> Path:
     """A generator of the original implementation."""
-    from cyclegan_fast.checkpoint import to_original  # likewise
+    from cyclegan_fast.checkpoint.original import to_original  # likewise
 
     path = tmp_path / "latest_net_G.pth"
     torch.save(to_original(random_generator.state_dict()), path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.engine_card import EngineCard, Profile
+from export.engines.engine_card import EngineCard, Profile
 from export.runtime import Engine
 from tests.export.fake_gpu import FakeGpu
 from tests.export.fake_tensorrt import GOOD, FakeTensorRT

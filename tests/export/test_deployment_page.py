@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_fast.command_line import parse_command
-from cyclegan_fast.networks import ResnetGenerator
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.system.command_line import parse_command
 from export import run, to_onnx, trt, verify
-from export.graph import serialised
+from export.graphs.graph import serialised
 from export.to_onnx import float32_graph
-from tests.cyclegan_fast.test_translate import draw, pixels_of
+from tests.cyclegan_fast.translation.test_translate import draw, pixels_of
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 

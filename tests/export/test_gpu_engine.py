@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.translator import TorchTranslator
-from export.builder import build
-from export.engine_card import EngineCard, Profile
-from export.graph import serialised
-from export.libraries import load_library
-from export.pixel_io import with_pixel_io
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.translation.translator import TorchTranslator
+from export.engines.builder import build
+from export.engines.engine_card import EngineCard, Profile
+from export.engines.libraries import load_library
+from export.graphs.graph import serialised
+from export.graphs.pixel_io import with_pixel_io
 from export.runtime import Engine
 from export.to_onnx import float32_graph
 from tests.cyclegan_fast.translations import make_generator

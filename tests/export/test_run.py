@@ -12,21 +12,21 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
 
-from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.pixels import Pixels
-from cyclegan_fast.translate import translate_images
-from cyclegan_fast.translation_plan import ImageOptions, plan
-from cyclegan_fast.translator import TorchTranslator, Translator
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.translation.batches import translate_images
+from cyclegan_fast.translation.plan import ImageOptions, plan
+from cyclegan_fast.translation.translator import TorchTranslator, Translator
 from export import onnx_translators
-from export.engine_card import Profile
-from export.graph import serialised
+from export.engines.engine_card import Profile
+from export.graphs.graph import serialised
+from export.graphs.pixel_io import with_pixel_io
+from export.graphs.precision import in_precision
 from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator, choose, load_translator
 from export.parity import BARS, Parity
-from export.pixel_io import with_pixel_io
-from export.precision import in_precision
 from export.run import fit_to_engine, main
 from export.to_onnx import float32_graph
-from tests.cyclegan_fast.test_translate import draw, names, pixels_of
+from tests.cyclegan_fast.translation.test_translate import draw, names, pixels_of
 from tests.cyclegan_fast.translations import make_generator
 
 ROOT = Path(__file__).parents[2]

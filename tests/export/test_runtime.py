@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyclegan_fast.errors import UserError
-from export import primary_context, runtime_cache, stream_graph
-from export.buffers import BLOCK, grown
-from export.replay import Replay, Way
+from cyclegan_fast.system.errors import UserError
+from export.device import primary_context, runtime_cache, stream_graph
+from export.device.buffers import BLOCK, grown
+from export.device.replay import Replay, Way
+from export.device.stream_graph import GraphError, StreamGraph
 from export.run import main
-from export.stream_graph import GraphError, StreamGraph
-from tests.cyclegan_fast.test_translate import draw, pixels_of
+from tests.cyclegan_fast.translation.test_translate import draw, pixels_of
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 
@@ -396,7 +396,7 @@ import sys
 for name in ("torch", "PIL", "tyro", "onnx", "onnxruntime", "openvino", "tqdm", "scipy", "yaml"):
     sys.modules[name] = None  # whatever imports it fails
 from export.runtime import Engine
-from cyclegan_fast.errors import UserError
+from cyclegan_fast.system.errors import UserError
 try:
     Engine(sys.argv[1])
 except (UserError, AttributeError) as error:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cyclegan_fast.errors import UserError
-from export import libraries, primary_context
-from export.buffers import BLOCK, Buffer
+from cyclegan_fast.system.errors import UserError
+from export.device import primary_context
+from export.device.buffers import BLOCK, Buffer
+from export.engines import libraries
 from tests.export.fake_gpu import Rule, Stream
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD, FakeEngine, upside_down

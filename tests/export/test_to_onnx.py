@@ -13,18 +13,18 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto
 
-from cyclegan_fast.checkpoint import to_original
-from cyclegan_fast.config import Norm
-from cyclegan_fast.files import sha256_of
-from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.norms import batch_norms
-from cyclegan_fast.translator import to_pixels_array, to_signed_array
+from cyclegan_fast.checkpoint.original import to_original
+from cyclegan_fast.config.options import Norm
+from cyclegan_fast.images.pixels import to_pixels_array, to_signed_array
+from cyclegan_fast.networks.norms import batch_norms
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.system.files import sha256_of
 from export import source, to_onnx, verify
-from export.graph import serialised
+from export.graphs.graph import serialised
+from export.graphs.precision import BFLOAT16, FLOAT16, FLOAT32, emulated, in_precision
 from export.options import Precision
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
 from export.pictures import photographs
-from export.precision import BFLOAT16, FLOAT16, FLOAT32, emulated, in_precision
 from export.source import load_sources
 from export.to_onnx import float32_graph
 

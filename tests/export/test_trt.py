@@ -12,20 +12,21 @@ from typing import Any
 
 import pytest
 
-from cyclegan_fast.errors import UserError
-from cyclegan_fast.files import sha256_of
-from cyclegan_fast.networks import ResnetGenerator
-from export import libraries, trt, verify
-from export.builder import BuiltEngine, _set_flags, build, check_targets, default_targets, messages_of
-from export.engine_card import EngineCard, Profile
-from export.graph import serialised
-from export.libraries import Library, choose_library, load_library
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.files import sha256_of
+from export import trt, verify
+from export.engines import libraries
+from export.engines.builder import BuiltEngine, _set_flags, build, check_targets, default_targets, messages_of
+from export.engines.engine_card import EngineCard, Profile
+from export.engines.libraries import Library, choose_library, load_library
+from export.graphs.graph import serialised
+from export.graphs.pixel_io import with_pixel_io
+from export.graphs.precision import in_precision
+from export.graphs.quantisation import activation_ranges, quantised
 from export.options import EightBits, Precision, is_eight_bits
 from export.parity import BARS, Parity
 from export.pictures import photographs
-from export.pixel_io import with_pixel_io
-from export.precision import in_precision
-from export.quantisation import activation_ranges, quantised
 from export.to_onnx import float32_graph, to_onnx
 
 ROOT = Path(__file__).parents[2]

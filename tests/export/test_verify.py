@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan_fast.files import sha256_of
-from export import libraries, parity, trt, verify
-from export.builder import BuiltEngine, Interface
-from export.engine_card import EngineCard, Profile
+from cyclegan_fast.system.files import sha256_of
+from export import parity, trt, verify
+from export.engines import libraries
+from export.engines.builder import BuiltEngine, Interface
+from export.engines.engine_card import EngineCard, Profile
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD, upside_down
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kernels import Impl
-from kernels.accuracy import MARGIN, allowed_error
+from kernels.checking.accuracy import MARGIN, allowed_error
 from tests.kernels.operands import DTYPES, Operator, values
 
 

@@ -16,10 +16,10 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from kernels.ahead import compile_as_launched
+from kernels.checking.ahead import compile_as_launched
+from kernels.checking.specialisations import recorded_launches
 from kernels.gpus import GPUS, planning_for
 from kernels.sites import discriminator_sites, generator_sites, run_backward, run_forward
-from kernels.specialisations import recorded_launches
 from kernels.triton_language import INTERPRETED
 
 GPU = GPUS[90]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kernels import Activation, Impl, instance_norm
-from kernels.launch import NormPlan
+from kernels.plans import NormPlan
 from tests.kernels.conftest import DEVICE
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

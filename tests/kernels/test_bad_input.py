@@ -10,12 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from kernels import conv2d_reflect, dispatch, instance_norm, launch, reflection_pad, residual_block, triton_language
+from kernels import (
+    conv2d_reflect,
+    dispatch,
+    instance_norm,
+    plans as launch,
+    reflection_pad,
+    residual_block,
+    triton_language,
+)
 from kernels.gpus import Gpu
-from kernels.launch import NormPlan
-from kernels.norm_backward import norm_backward
-from kernels.norm_forward import norm_forward
-from kernels.triton_language import Grid, launching_with
+from kernels.launching import Grid, launching_with
+from kernels.norm.backward import norm_backward
+from kernels.norm.forward import norm_forward
+from kernels.plans import NormPlan
 from tests.kernels import test_operators
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import on_chip

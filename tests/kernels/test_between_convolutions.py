@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
-from kernels import Impl, launch
+from cyclegan_fast.networks.patchgan import PatchDiscriminator
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from kernels import Impl, plans as launch
 from kernels.instance_norm import _launch_backward as norm_backward, _launch_forward as norm_forward
-from kernels.launch import NormPlan
+from kernels.launching import Grid, launching_with
+from kernels.plans import NormPlan
 from kernels.reflection_pad import pad_backward, pad_forward
 from kernels.residual_block import _launch_backward as block_backward, _launch_forward as block_forward
-from kernels.triton_language import Grid, launching_with
 from tests.kernels.comparison import sample
 from tests.kernels.conftest import DEVICE
 

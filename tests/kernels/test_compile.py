@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_fast.networks.patchgan import PatchDiscriminator
+from cyclegan_fast.networks.resnet import ResnetGenerator
 from kernels import conv2d_reflect, instance_norm, reflection_pad, residual_block
 from kernels.dispatch import autocast, is_exporting
 from kernels.pending_sum import PendingSum

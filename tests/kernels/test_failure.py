@@ -8,7 +8,7 @@ import torch
 
 from kernels import triton_language
 from kernels.failure import KernelFailure
-from kernels.triton_language import launch_kernel
+from kernels.launching import launch_kernel
 
 needs_triton = pytest.mark.skipif(not triton_language.INSTALLED, reason="Triton is not installed")
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import instance_norm, launch, reflection_pad, residual_block
+from kernels import instance_norm, plans as launch, reflection_pad, residual_block
 from kernels.gpus import gpu_of
-from kernels.launch import NormPlan
-from kernels.norm_backward import norm_backward
-from kernels.norm_forward import norm_forward
+from kernels.norm.backward import norm_backward
+from kernels.norm.forward import norm_forward
+from kernels.plans import NormPlan
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast import networks
-from cyclegan_fast.config import Config, LossConfig, NetworkConfig
-from cyclegan_fast.model import Model
-from cyclegan_fast.networks import PatchDiscriminator, ResnetGenerator
-from cyclegan_fast.step import TrainingStep
-from cyclegan_fast.unet import UnetGenerator
-from kernels import Impl, launch
-from kernels.accuracy import FLOORS
+from cyclegan_fast.config.options import Config, LossConfig, NetworkConfig
+from cyclegan_fast.methods.model import Model
+from cyclegan_fast.networks import resnet as networks
+from cyclegan_fast.networks.patchgan import PatchDiscriminator
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.networks.unet import UnetGenerator
+from cyclegan_fast.training.step import TrainingStep
+from kernels import Impl, plans as launch
+from kernels.checking.accuracy import FLOORS
 from tests.kernels.comparison import relative_error, sample
 from tests.kernels.conftest import DEVICE
 

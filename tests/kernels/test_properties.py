@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
-from kernels import Activation, Impl, conv2d_reflect, instance_norm, launch, reflection_pad
-from kernels.launch import ConvPlan, NormPlan, Shape
+from kernels import Activation, Impl, conv2d_reflect, instance_norm, plans as launch, reflection_pad
+from kernels.plans import ConvPlan, NormPlan, Shape
 from kernels.reflection_pad import pad_backward
 from tests.kernels.accuracy import assert_as_accurate_as_pytorch
 from tests.kernels.conftest import DEVICE

@@ -15,9 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from cyclegan_fast.networks import ResnetGenerator
-from kernels import Impl, conv2d_reflect, dispatch, instance_norm, reflection_pad, residual_block, triton_language
-from kernels.triton_language import Grid, launching_with
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from kernels import Impl, conv2d_reflect, dispatch, instance_norm, launching, reflection_pad, residual_block
+from kernels.launching import Grid, launching_with
 from tests.kernels.comparison import relative_error, sample, wide
 from tests.kernels.conftest import DEVICE
 
@@ -591,7 +591,7 @@ def auto_is_triton_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
         launched.append(kernel.fn.__name__)
-        triton_language.launch_kernel(kernel, grid, arguments, options)
+        launching.launch_kernel(kernel, grid, arguments, options)
 
     with launching_with(record):
         yield launched

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kernels import conv2d_reflect
-from kernels.triton_language import Grid, launching_with
+from kernels.launching import Grid, launching_with
 from tests.kernels.operands import values
 
 CONV = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # absent from torch's stubs

@@ -1,0 +1,103 @@
+"""Where a training step's time goes on a GPU, kernel by kernel: convolution, norm, optimiser, copies, gaps."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from bench.cases.plain_cyclegan import PAPER, Size
+from bench.step import Steps
+from cyclegan_fast.system.device import working_dtype
+from cyclegan_fast.system.errors import UserError
+
+STEPS = 10
+LISTED = 12
+
+KINDS = (
+    ("fused norms", ("instance_norm",)),
+    ("reflection padding", ("reflection_pad",)),
+    ("copies and layout", ("nchwtonhwc", "nhwctonchw", "memcpy", "memset", "copy", "transpose", "fill", "catarray")),
+    ("optimiser", ("adam", "multi_tensor", "foreach")),
+    (
+        "convolutions",
+        ("conv", "gemm", "cutlass", "cudnn", "xmma", "wgrad", "dgrad", "fprop", "cublas", "sm90_", "sm80_"),
+    ),
+)
+"""By words of a kernel's name, the first that fits."""
+REST = "other"
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    name: str
+    us: float
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """Microseconds of one step."""
+
+    wall_us: float
+    kinds_us: dict[str, float]
+    slowest: list[KernelTime]
+
+    @property
+    def gaps_us(self) -> float:
+        """In which no kernel ran; nothing where kernels overlap."""
+        return max(0.0, self.wall_us - sum(self.kinds_us.values()))
+
+    def described(self) -> str:
+        lines = [f"a step of ours takes {self.wall_us / 1e3:.2f} ms; of that"]
+        rows = [*sorted(self.kinds_us.items(), key=lambda row: -row[1]), ("gaps between kernels", self.gaps_us)]
+        lines += [f"  {kind:<22} {us / 1e3:8.3f} ms {us / self.wall_us:6.1%}" for kind, us in rows]
+        lines.append("the slowest kernels, all their launches together:")
+        lines += [f"  {kernel.us / 1e3:8.3f} ms  {kernel.name[:110]}" for kernel in self.slowest]
+        return "\n".join(lines)
+
+
+def kind_of(kernel: str) -> str:
+    lower = kernel.lower()
+    return next((kind for kind, words in KINDS if any(word in lower for word in words)), REST)
+
+
+def summed(kernels: Iterable[KernelTime], wall_us: float, steps: int) -> StepProfile:
+    """From every kernel of so many steps, which took `wall_us` together."""
+    by_name: dict[str, float] = {}
+    for kernel in kernels:
+        by_name[kernel.name] = by_name.get(kernel.name, 0.0) + kernel.us / steps
+    kinds: dict[str, float] = {}
+    for name, us in by_name.items():
+        kinds[kind_of(name)] = kinds.get(kind_of(name), 0.0) + us
+    slowest = sorted((KernelTime(name, us) for name, us in by_name.items()), key=lambda kernel: -kernel.us)
+    return StepProfile(wall_us / steps, kinds, slowest[:LISTED])
+
+
+def profile(
+    device: torch.device, side: int = 256, batch: int = 1, size: Size = PAPER, steps: int = STEPS
+) -> StepProfile:
+    """Steps of ours with --amp as they are trained, replayed from their graph."""
+    low, _ = working_dtype(device, amp=True, amp_dtype="auto")
+    step = Steps(side, batch, device, low, lambda name: False, size).ours()
+    for _ in range(5):
+        step()
+    torch.cuda.synchronize(device)
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    began.record()
+    for _ in range(steps):
+        step()
+    ended.record()
+    torch.cuda.synchronize(device)
+    wall_us = began.elapsed_time(ended) * 1e3
+    # Timed without the profiler, which slows the host down; kernels take as long with it.
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize(device)
+    kernels = [
+        KernelTime(event.name, event.device_time_total)
+        for event in profiler.events() or []
+        if event.device_type.name == "CUDA"
+    ]
+    if not kernels:
+        raise UserError("the profiler saw no kernel: CUPTI is missing, or another profiler has it")
+    return summed(kernels, wall_us, steps)

@@ -1,0 +1,115 @@
+"""How much tensor memory is alive while something is computed, seen from PyTorch's operators, on any device.
+
+On the device "meta" tensors have shapes and no memory, so that the largest step is followed in a second on any machine;
+the fused operators' own code runs there too, with all that it allocates; only the launches of kernels are left out.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from kernels.launching import launching_with
+from kernels.registration import NAMESPACE
+
+GIB = 1 << 30
+ALLOCATION_UNIT = 512  # bytes: PyTorch's allocator on a GPU hands out whole units
+
+
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Counts the storages that operators make on one device, each once and until nobody holds it.
+
+    What an operator of PyTorch allocates and frees inside itself is not seen; what a fused operator does is.
+
+    Attributes:
+        now, peak: bytes alive, and the most that were alive since the peak was last set.
+        phase: what is being computed; set by whoever computes it.
+        phase_of_peak: what `phase` said at the peak.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.device = device
+        self.now = self.peak = 0
+        self.phase = self.phase_of_peak = ""
+        self._alive: set[int] = set()
+
+    def begin(self) -> None:
+        """Forget the peak so far."""
+        self.peak, self.phase_of_peak = self.now, self.phase
+
+    @contextmanager
+    def in_phase(self, name: str) -> Iterator[None]:
+        """Say that what is computed inside is called `name`."""
+        outer, self.phase = self.phase, name
+        try:
+            yield
+        finally:
+            self.phase = outer
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        result = self.run(operator, arguments, options or {})
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.device.type == self.device:
+                self._count(leaf.untyped_storage())
+        return result
+
+    def run(self, operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if operator.namespace != NAMESPACE:
+            return operator(*arguments, **options)
+        # By its implementation, which the CPU has in common with GPUs, not by its registered fake: every buffer counts.
+        with self:
+            return operator._op_dk(torch._C.DispatchKey.CPU, *arguments, **options)
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._alive:
+            return
+        size = -(-storage.nbytes() // ALLOCATION_UNIT) * ALLOCATION_UNIT
+        self._alive.add(key)
+        weakref.finalize(storage, self._forget, key, size)
+        self.now += size
+        if self.now > self.peak:
+            self.begin()
+
+    def _forget(self, key: int, size: int) -> None:
+        self._alive.remove(key)
+        self.now -= size
+
+
+class LiveMemoryOnMeta(LiveMemory):  # type: ignore[no-untyped-call]  # as above
+    """The same for tensors without memory, with stand-ins for the two operators of a step that refuse them."""
+
+    def __init__(self) -> None:
+        super().__init__("meta")
+
+    def run(self, operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if operator is torch.ops.aten._local_scalar_dense.default:
+            return True  # Adam asks whether the learning rate, a tensor, is positive
+        if operator is torch.ops.aten._fused_adam_.tensor_lr:
+            return None  # works in place
+        return super().run(operator, arguments, options)
+
+
+@contextmanager
+def live_memory(device: str) -> Iterator[LiveMemory]:
+    """Follow what is computed on `device`, "cpu" or "meta".
+
+    No kernel of the fused operators runs on either, since Triton's interpreter would allocate tensors of its own: what
+    they should have written stays unwritten. Fused Adam, which knows no "meta", is built there all the same.
+    """
+    with launching_with(lambda kernel, grid, arguments, options: None):
+        if device != "meta":
+            with LiveMemory(device) as memory:
+                yield memory
+            return
+        with mock.patch("torch.optim.adam._device_dtype_check_for_fused"), LiveMemoryOnMeta() as memory:
+            yield memory

@@ -1,0 +1,34 @@
+"""Tensor memory of a contender at its highest, from nothing to the end of its first calls."""
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from bench.measure.live_memory import GIB, live_memory
+
+Made = TypeVar("Made")
+
+
+def followed(device: torch.device, make: Callable[[], Made], run: Callable[[Made], object]) -> tuple[Made, float]:
+    """What `make` gives, after `run`, and the GiB of tensors that were alive at most meanwhile, from both.
+
+    On a GPU as PyTorch's allocator counts; on a CPU as PyTorch's operators return them: what an operator allocates and
+    frees inside is not seen there, nor what another thread computes.
+    """
+    if device.type == "cuda":
+        # A graph and what it records hold each other: what is done with is freed by a collection only.
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        made = make()
+        run(made)
+        torch.cuda.synchronize(device)
+        return made, (torch.cuda.max_memory_allocated(device) - before) / GIB
+    with live_memory("cpu") as memory:
+        made = make()
+        run(made)
+    return made, memory.peak / GIB

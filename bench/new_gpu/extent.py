@@ -1,0 +1,81 @@
+"""Says how much `bench.gpu` computes: the paper's networks, or tiny ones that rehearse the command itself."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.cases.plain_cyclegan import PAPER, Size
+from bench.cases.scaling import BATCHES, SIDES
+from bench.cases.training import Setting
+from bench.step import AGREEMENT
+from bench.tuning.tuner import EVERYTHING, Visit
+from kernels.sites import NormSite, discriminator_sites, generator_sites
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Sizes of images, batches and networks."""
+
+    side: int
+    """of the square images, pixels"""
+    size: Size
+    agreement: float
+    """of a step's losses with plain PyTorch's, see `bench.step.AGREEMENT`"""
+    batches: tuple[int, ...]
+    """images of each domain in a step, the most important first"""
+    scaling_batches: Sequence[int]
+    scaling_sides: Sequence[int]
+    probe: Setting
+    """of the training run that tells how long a step takes"""
+    most_steps: int
+    """of the training run that is compared"""
+    rounds: int
+    """of a comparison, at most"""
+    profiled_steps: int
+    most_tuning_s: float
+    """for the tuner, whatever the phases before it have left over"""
+    visits: tuple[Visit, ...]
+    """of the tuner: each key with its most promising plans, then with all, as far as the time goes"""
+
+    def sites_at(self, side: int) -> list[NormSite]:
+        """Return where the networks run the fused norm, for images of `side` pixels."""
+        return [
+            *generator_sites(width=self.size.width, blocks=self.size.blocks, side=side),
+            *discriminator_sites(width=self.size.width, side=side),
+        ]
+
+    @property
+    def sites(self) -> list[NormSite]:
+        """Those for images of `self.side` pixels."""
+        return self.sites_at(self.side)
+
+
+PAPER_EXTENT = Extent(
+    side=256,
+    size=PAPER,
+    agreement=AGREEMENT,
+    batches=(1, 16),
+    scaling_batches=BATCHES,
+    scaling_sides=SIDES,
+    probe=Setting(side=128, steps=30),
+    most_steps=2000,
+    rounds=25,
+    profiled_steps=10,
+    most_tuning_s=math.inf,
+    visits=(Visit(first=6, again=3, rounds_each=5, rounds=9), EVERYTHING, EVERYTHING),
+)
+TINY_EXTENT = Extent(
+    side=32,
+    size=Size(width=4, blocks=6),
+    agreement=0.5,  # norms of nine pixels: rounding alone moves a loss by a tenth
+    batches=(1, 2),
+    scaling_batches=(2,),
+    scaling_sides=(40,),
+    probe=Setting(side=32, steps=5, width=4, blocks=6),
+    most_steps=5,
+    rounds=1,
+    profiled_steps=1,
+    most_tuning_s=60,
+    visits=(Visit(first=1, again=1, rounds_each=1, rounds=1),),
+)
+"""Small enough for a machine that takes seconds for a step"""

@@ -1,0 +1,95 @@
+"""Lists what `bench.gpu` measures, in the order of importance: a phase may end after any case."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from bench import step
+from bench.cases import networks, operators, scaling, translation
+from bench.measure.contest import Case
+from bench.new_gpu.phases import Task
+from bench.tuning.trials import batches_of_a_step
+
+
+def step_cases(task: Task) -> Iterator[Case]:
+    """First what needs no compiler; then once more with it, since a mode may take longer than there is."""
+
+    def without_compiler(name: str) -> bool:
+        return "compile" not in name and "checkpoint" not in name
+
+    def quick_to_start(name: str) -> bool:
+        return "max-autotune" not in name and "--compile" not in name
+
+    def everybody(name: str) -> bool:
+        return True
+
+    def nobody(name: str) -> bool:
+        return False
+
+    def in_precisions(batch: int, wants: step.Wants) -> list[Case]:
+        """The lowest first."""
+        extent = task.extent
+        found = step.cases(extent.side, batch, task.device, wants, size=extent.size, agreement=extent.agreement)
+        return list(found)[::-1]
+
+    small, large = task.extent.batches
+    if task.tiny:
+        yield from in_precisions(small, nobody)
+        return
+    yield from in_precisions(small, without_compiler)[:1]
+    if task.quick:
+        return
+    yield from in_precisions(large, without_compiler)[:1]
+    yield from in_precisions(small, quick_to_start)[:1]
+    yield from in_precisions(small, without_compiler)[1:]
+    yield from in_precisions(small, everybody)[:1]
+    yield from in_precisions(large, without_compiler)[1:]
+    yield from in_precisions(large, quick_to_start)[:1]
+
+
+def operator_cases(task: Task) -> Iterator[Case]:
+    """First against eager PyTorch at every site, then with compilers, which take seconds a site."""
+    *others, _ = task.dtypes
+    low, side, sites = [task.lowest], task.extent.side, task.extent.sites
+    # What a step launches: twice its batch and its batch.
+    launched = [images for batch in task.extent.batches for images in batches_of_a_step(batch)]
+    small, large = task.extent.batches
+    yield from operators.cases(sites, low, [small, large], task.device, side, with_compile=False)
+    if task.quick or task.tiny:
+        return
+    by_importance = sorted(sites, key=lambda site: -site.times)
+    further = [images for images in launched if images not in (small, large)]
+    yield from operators.cases(by_importance, low, further, task.device, side, with_compile=False)
+    yield from operators.cases(by_importance, low, [small, large], task.device, side)
+    yield from operators.cases(sites, others, [small, large], task.device, side)
+
+
+def network_cases(task: Task) -> Iterator[Case]:
+    kinds: tuple[networks.Kind, ...] = ("generator", "discriminator")
+    passes: tuple[networks.Pass, ...] = ("forward and backward", "forward")
+    *others, lowest = task.dtypes
+    low = [lowest]
+    small, large = task.extent.batches
+    cases = partial(networks.cases, side=task.extent.side, device=task.device, size=task.extent.size)
+    yield from cases(kinds, passes, low, [small], with_compile=False)
+    if task.quick or task.tiny:
+        return
+    yield from cases(kinds[:1], passes, low, [small])
+    yield from cases(kinds, passes, low, [large], with_compile=False)
+    yield from cases(kinds, passes, others[:1], [small, large], with_compile=False)
+
+
+def scaling_cases(task: Task) -> Iterator[Case]:
+    extent = task.extent
+    return scaling.cases(
+        task.lowest,
+        task.device,
+        batches=extent.scaling_batches,
+        sides=extent.scaling_sides,
+        side_of_batches=extent.side,
+        size=extent.size,
+        agreement=extent.agreement,
+    )
+
+
+def translation_cases(task: Task) -> Iterator[Case]:
+    return translation.cases(task.lowest, task.extent.side, task.device, task.extent.size)

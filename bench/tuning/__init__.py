@@ -1,0 +1,1 @@
+"""Plans of the kernels that are tried on a GPU, and the tuner that tries them."""

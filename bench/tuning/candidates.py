@@ -1,0 +1,200 @@
+"""Plans worth measuring on a GPU for one shape, the most promising first; `bench.tune` finds out which are.
+
+What a plan may be is bounded by what a kernel keeps in registers and in shared memory. What spills or does not fit all
+the same is found by running it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import TypeVar
+
+import torch
+
+from kernels import plans as launch
+from kernels.aot import SHARED_BYTES
+from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, Gpu
+from kernels.plans import ConvPlan, Direction, NormPlan, Shape, ceil_div
+
+AnyPlan = TypeVar("AnyPlan", bound=NormPlan | ConvPlan)
+
+# Elements of a tile and warps of a program. A pad is folded by 3 to 9 loads: backward has smaller tiles.
+TWO_PHASE_TILES = {
+    "forward": ((8192, 8), (4096, 8), (8192, 16), (4096, 4), (4096, 16), (2048, 4), (2048, 8)),
+    "backward": ((4096, 8), (2048, 8), (4096, 16), (2048, 4), (8192, 16), (1024, 4)),
+}
+TWO_PHASE_CHANNELS = (64, 32, 16)
+PROGRAMS_PER_MULTIPROCESSOR = (1, 4, 8)  # beside the rule's two
+ON_CHIP_CHANNELS = (8, 16, 4, 32, 64)
+WARPS = (16, 8, 4)
+FEWEST_ROW_BYTES = 16  # of a tile on chip: one load of a thread
+# Elements that a thread keeps: x forward; xhat and g backward. Beside them it needs registers for addresses and sums.
+MOST_KEPT = {"forward": 128, "backward": 64}
+FEWEST_KEPT = 8
+COOPERATIVE_PIXELS = (2048, 1024, 512, 256)
+COOPERATIVE_CHANNELS = (16, 32, 64)
+COOPERATIVE_WARPS = (16, 8)
+COOPERATIVE_KEPT = {"forward": (64, 32), "backward": (32, 16)}
+
+CONV_TILES = ((128, 128), (64, 128), (128, 64), (64, 64), (128, 256), (256, 128), (64, 256))  # pixels of y, channels
+CONV_STEP_BYTES = (128, 64)  # of a pixel's channels: half a step where the larger one does not fit
+CONV_STAGES = (4, 3)
+CONV_SUMS = (32, 64, 128)  # that a thread keeps, float32
+SMALLEST_DOT = 16  # elements, each side of a product in Triton
+
+
+def norm_candidates(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> list[NormPlan]:
+    """Each plan once, the built-in one first."""
+    plans = [
+        launch.norm_rule(direction, shape, pad, dtype, gpu),
+        *_on_chip(direction, shape, dtype),
+        *_cooperative(direction, shape, dtype, gpu),
+        *_two_phase(direction, shape, pad, dtype, gpu),
+    ]
+    return list(dict.fromkeys(plans))
+
+
+def _on_chip(direction: Direction, shape: Shape, dtype: torch.dtype) -> Iterator[NormPlan]:
+    """A plane in a program: the tiles of the rule, then all that hold it and leave registers."""
+    batch, channels, height, width = shape
+    images = min(max(1, batch), launch.MOST_IMAGES)
+    for tile in launch.ON_CHIP[direction, dtype.itemsize]:
+        if height * width <= tile.pixels:
+            yield NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, images)
+    pixels = _power_of_two(height * width)
+    for block_channels in ON_CHIP_CHANNELS:
+        if block_channels > _power_of_two(channels) or block_channels * dtype.itemsize < FEWEST_ROW_BYTES:
+            continue
+        for warps in WARPS:
+            if FEWEST_KEPT <= pixels * block_channels / (32 * warps) <= MOST_KEPT[direction]:
+                yield NormPlan("on_chip", pixels, block_channels, warps, pixels, images)
+
+
+def _cooperative(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> Iterator[NormPlan]:
+    """Programs that share planes, of as many images as are resident at once: the rule's tile, then others."""
+    batch, channels, height, width = shape
+    tiles = [(tile.pixels, tile.channels, tile.num_warps) for tile in launch.COOPERATIVE[direction, dtype.itemsize]]
+    tiles += [
+        (pixels, block_channels, warps)
+        for warps in COOPERATIVE_WARPS
+        for pixels in COOPERATIVE_PIXELS
+        for block_channels in COOPERATIVE_CHANNELS
+        if pixels * block_channels / (32 * warps) in COOPERATIVE_KEPT[direction]
+        and block_channels <= _power_of_two(channels)
+    ]
+    for pixels, block_channels, warps in tiles:
+        plan = NormPlan("cooperative", pixels, block_channels, warps, pixels, 1)
+        programs = plan.programs(height * width)
+        images = resident_programs(plan, gpu) // (programs * ceil_div(channels, block_channels))
+        if images and programs > 1:
+            yield replace(plan, images_per_launch=min(images, max(1, batch)))
+
+
+def resident_programs(plan: NormPlan, gpu: Gpu) -> int:
+    """How many run at once by the registers that they may take; `kernels.norm.cooperation` refuses a launch of more."""
+    registers = 32 * plan.num_warps * min(MOST_REGISTERS, plan.options["maxnreg"])
+    return gpu.multiprocessors * (REGISTERS_OF_A_MULTIPROCESSOR // registers)
+
+
+def _two_phase(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> Iterator[NormPlan]:
+    """The rule's plan; one of its numbers changed at a time; other tiles and warps."""
+    rule = launch.two_phase_rule(direction, shape, pad, dtype, gpu)
+    yield rule
+    per_multiprocessor = launch.PROGRAMS_PER_MULTIPROCESSOR
+    for images in _chunks(direction, shape, dtype, gpu):
+        yield replace(rule, images_per_launch=images)
+    widths = [width for width in TWO_PHASE_CHANNELS if width <= max(16, _power_of_two(shape[1]))]
+    for elements, warps in TWO_PHASE_TILES[direction]:
+        for block_channels in widths:
+            yield _divided(rule, shape, gpu, elements, block_channels, warps, per_multiprocessor)
+    elements = rule.block_pixels * rule.block_channels
+    for programs in PROGRAMS_PER_MULTIPROCESSOR:
+        for block_channels in widths:
+            yield _divided(rule, shape, gpu, elements, block_channels, rule.num_warps, programs)
+
+
+def _divided(
+    rule: NormPlan, shape: Shape, gpu: Gpu, elements: int, block_channels: int, warps: int, per_multiprocessor: int
+) -> NormPlan:
+    """A tile of so many elements; planes divided so that each multiprocessor has so many programs."""
+    _, channels, height, width = shape
+    pixels = height * width
+    block_pixels = min(elements // block_channels, _power_of_two(pixels))
+    wanted = per_multiprocessor * gpu.multiprocessors
+    splits = ceil_div(wanted, rule.images_per_launch * ceil_div(channels, block_channels))
+    pixels_per_program = block_pixels * ceil_div(pixels, splits * block_pixels)
+    return NormPlan("two_phase", block_pixels, block_channels, warps, pixels_per_program, rule.images_per_launch)
+
+
+def _chunks(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> Iterator[int]:
+    """Images of a launch: the whole batch, as many as the L2 cache holds with all their tensors, half of these."""
+    batch = max(1, shape[0])
+    yield min(batch, launch.MOST_IMAGES)
+    image_bytes = shape[1] * shape[2] * shape[3] * dtype.itemsize * launch.TENSORS_IN_FLIGHT[direction]
+    fitting = gpu.l2_bytes // max(1, image_bytes)
+    for images in (fitting, fitting // 2):
+        if 0 < images < batch:
+            yield ceil_div(batch, ceil_div(batch, images))  # even chunks
+
+
+def conv_candidates(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> list[ConvPlan]:
+    """Each plan once for x of `shape`, the built-in one first."""
+    shared_bytes = SHARED_BYTES[max((known for known in SHARED_BYTES if known <= gpu.capability), default=86)]
+    plans = [launch.conv_rule(dtype, gpu)]
+    for pixels, block_outputs in CONV_TILES:
+        if block_outputs > max(SMALLEST_DOT, _power_of_two(outputs)):
+            continue
+        for step_bytes in CONV_STEP_BYTES:
+            block_channels = max(SMALLEST_DOT, min(step_bytes // dtype.itemsize, _power_of_two(shape[1])))
+            stage_bytes = (pixels + block_outputs) * block_channels * dtype.itemsize
+            stages = [each for each in CONV_STAGES if each * stage_bytes <= shared_bytes]
+            if stages:
+                break
+        plans += [
+            ConvPlan(pixels, block_outputs, block_channels, warps, each)
+            for warps in (8, 4)
+            if pixels * block_outputs / (32 * warps) in CONV_SUMS
+            for each in stages
+        ]
+    return list(dict.fromkeys(plans))
+
+
+Tile = tuple[object, ...]
+
+
+def tile_of(plan: NormPlan | ConvPlan | None) -> Tile:
+    """Return what a plan has in common with those for another batch: its variant, its tile and its warps."""
+    if isinstance(plan, NormPlan):
+        return plan.variant, plan.block_pixels, plan.block_channels, plan.num_warps
+    return (plan,)
+
+
+def most_promising(plans: Sequence[AnyPlan], most: int, fastest: Sequence[Tile]) -> list[AnyPlan]:
+    """Return at most so many plans: those with the tiles that were fastest for another batch, then of each variant.
+
+    Variants take turns, each in the order of its plans: which of them wins is what nobody knows beforehand.
+    """
+    by_tile: dict[Tile, AnyPlan] = {}
+    by_variant: dict[object, list[AnyPlan]] = {}
+    for plan in plans:
+        by_tile.setdefault(tile_of(plan), plan)
+        by_variant.setdefault(tile_of(plan)[0] if isinstance(plan, NormPlan) else None, []).append(plan)
+    known = [by_tile[tile] for tile in fastest if tile in by_tile]
+    in_turn = [plan for row in zip_longest(*by_variant.values()) for plan in row if plan is not None]
+    return list(dict.fromkeys([*known, *in_turn]))[:most]
+
+
+def described(plan: NormPlan | ConvPlan) -> str:
+    """Every number of a plan, for people: "two_phase 256x16, 8 warps, 1024 pixels a program, 16 images a launch"."""
+    if isinstance(plan, ConvPlan):
+        tile = f"{plan.block_pixels}x{plan.block_outputs}x{plan.block_channels}"
+        return f"conv {tile}, {plan.num_warps} warps, {plan.num_stages} stages"
+    words = [f"{plan.variant} {plan.block_pixels}x{plan.block_channels}", f"{plan.num_warps} warps"]
+    if plan.variant == "two_phase":
+        words.append(f"{plan.pixels_per_program} pixels a program")
+    return ", ".join([*words, f"{plan.images_per_launch} images a launch"])
+
+
+def _power_of_two(value: int) -> int:
+    """The smallest that is no smaller."""
+    return 1 << max(0, value - 1).bit_length()

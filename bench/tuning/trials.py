@@ -1,0 +1,327 @@
+"""What `bench.tune` tries plans on: each key of a tuned table with its sites, operands and exact results."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.cases.operators import WORK, operand_sets
+from bench.measure.agreement import ALLOWED
+from bench.measure.timing import Call
+from bench.tuning.candidates import conv_candidates, norm_candidates
+from kernels import plans as launch
+from kernels.checking.cases import plain_results
+from kernels.conv2d import conv_forward
+from kernels.gpus import Gpu
+from kernels.norm.forward import norm_forward
+from kernels.plans import ConvPlan, Direction, NormPlan, Shape
+from kernels.sites import NormSite, Operands, run_backward, run_forward
+from kernels.traffic import plain_forward
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+"""That tables have plans for, the most important first"""
+
+Plan = NormPlan | ConvPlan | None
+"""None is the library's convolution"""
+Run = Callable[[Plan, NormSite, Any], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Operands in memory, and how to run a plan on them."""
+
+    sites: Sequence[NormSite]
+    sets: Sequence[Sequence[Any]]
+    """operands of each site: enough to go past the cache where a site's do not stay in it"""
+    run: Run
+    exact: list[Tensor]
+    """results of all sites on their first operands, float64"""
+
+    def results(self, plan: Plan) -> list[Tensor]:
+        return [x for site, its in zip(self.sites, self.sets, strict=True) for x in self.run(plan, site, its[0])]
+
+    def calls(self, plan: Plan) -> list[Call]:
+        """Every site as often as it runs in a network, once for each set; neighbours have different operands."""
+        return [
+            partial(self.run, plan, site, its[(start + repeat) % len(its)])
+            for start in range(len(self.sets[0]))
+            for site, its in zip(self.sites, self.sets, strict=True)
+            for repeat in range(site.times)
+        ]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """The sites that share a key."""
+
+    sites: tuple[NormSite, ...]
+    batch: int
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return self.sites[0].shape(self.batch)
+
+    @property
+    def pad(self) -> int:
+        return self.sites[0].pad
+
+    @property
+    def times(self) -> int:
+        return sum(site.times for site in self.sites)
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """In the tuned table."""
+
+    def at_batch(self, batch: int) -> str:
+        """The key of the same sites for another batch."""
+        return dataclasses.replace(self, batch=batch).key
+
+    @property
+    @abstractmethod
+    def moved_bytes(self) -> int:
+        """That must move, at all sites as often as they run."""
+
+    @property
+    def operations(self) -> int:
+        """On matrices, at all sites as often as they run."""
+        return 0
+
+    @property
+    def plausible_error(self) -> float:
+        """What is further off is wrong, whichever plan computed it."""
+        return ALLOWED[self.dtype]
+
+    @abstractmethod
+    def plans(self, gpu: Gpu) -> Sequence[Plan]:
+        """Each once, the built-in one first."""
+
+    @abstractmethod
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> Any:
+        """Random ones, for one call."""
+
+    @abstractmethod
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+        """What runs a plan. `entries` of the tuned table are the best plans known so far."""
+
+    @abstractmethod
+    def exact(self, site: NormSite, its: Any) -> list[Tensor]:
+        """What every plan should find for these operands, float64."""
+
+    def trial(self, device: torch.device, entries: Mapping[str, Any], gpu: Gpu) -> Trial:
+        number = operand_sets(self.moved_bytes // self.times, device)
+        sets = [[self.operands(site, device, gpu) for _ in range(number)] for site in self.sites]
+        exact = [x for site, its in zip(self.sites, sets, strict=True) for x in self.exact(site, its[0])]
+        return Trial(self.sites, sets, self.runner(entries, gpu), exact)
+
+    def run_once(self, plan: Plan, device: torch.device, gpu: Gpu) -> None:
+        """Launch what a trial of the plan launches, each variant of a kernel once."""
+        run = self.runner({}, gpu)
+        for site in self.sites:
+            run(plan, site, self.operands(site, device, gpu))
+
+
+@contextmanager
+def _forcing(plan: Plan) -> Iterator[None]:
+    with nullcontext() if plan is None else launch.forcing(plan):
+        yield
+
+
+# --- the fused norm --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NormTask(Task):
+    direction: Direction
+
+    @property
+    def key(self) -> str:
+        return launch.norm_key(self.direction, self.shape, self.pad, self.dtype)
+
+    @property
+    def moved_bytes(self) -> int:
+        work = WORK[self.direction]
+        return sum(site.times * work(site, self.batch, self.dtype).moved_bytes for site in self.sites)
+
+    def plans(self, gpu: Gpu) -> Sequence[Plan]:
+        return norm_candidates(self.direction, self.shape, self.pad, self.dtype, gpu)
+
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Operands, Tensor]:
+        """And the statistics, which backward reads."""
+        made = site.operands(self.batch, self.dtype, str(device))
+        with _forcing(launch.two_phase_rule("forward", self.shape, self.pad, self.dtype, gpu)):
+            return made, run_forward(site, made)[1]
+
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+        return _run_forward if self.direction == "forward" else _run_backward
+
+    def exact(self, site: NormSite, its: tuple[Operands, Tensor]) -> list[Tensor]:
+        return exact_results(self.direction, site, its[0])
+
+
+def _run_forward(plan: Plan, site: NormSite, its: tuple[Operands, Tensor]) -> list[Tensor]:
+    with _forcing(plan):
+        return [run_forward(site, its[0])[0]]
+
+
+def _run_backward(plan: Plan, site: NormSite, its: tuple[Operands, Tensor]) -> list[Tensor]:
+    with _forcing(plan):
+        gradients = run_backward(site, *its)
+    return [x for x in (gradients.dx, gradients.d_residual, gradients.remade) if x is not None]
+
+
+def exact_results(direction: Direction, site: NormSite, operands: Operands) -> list[Tensor]:
+    """y, or dx and what else backward writes there, in float64 from the same rounded operands.
+
+    Image by image: a batch in float64 may not fit beside what autograd keeps of it.
+    """
+    by_image = [plain_results(direction, site, _image(operands, number)) for number in range(operands.x.size(0))]
+    return [torch.cat(images) for images in zip(*by_image, strict=True)]
+
+
+def _image(operands: Operands, number: int) -> Operands:
+    def wide(x: Tensor) -> Tensor:
+        return x[number : number + 1].double().contiguous()
+
+    residual, skip = (None if x is None else wide(x) for x in (operands.residual, operands.skip))
+    return Operands(wide(operands.x), residual, wide(operands.dy), skip)
+
+
+# --- convolution and norm --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConvTask(Task):
+    """The residual blocks' convolutions, each with the norm of its site behind it; the library's is built in."""
+
+    @property
+    def key(self) -> str:
+        return launch.conv_key(self.shape, self.shape[1], self.dtype)
+
+    @property
+    def moved_bytes(self) -> int:
+        """A padded x and the weight are read, and what the norm makes of the result is written."""
+        batch, channels, side, _ = self.shape
+        read = batch * channels * (side + 2) ** 2 + 9 * channels**2
+        written = sum(site.times * batch * channels * (side + 2 * site.pad) ** 2 for site in self.sites)
+        return (self.times * read + written) * self.dtype.itemsize
+
+    @property
+    def operations(self) -> int:
+        batch, channels, side, _ = self.shape
+        return self.times * 2 * batch * side**2 * 9 * channels**2
+
+    @property
+    def plausible_error(self) -> float:
+        """TF32, in which float32 may be multiplied, rounds as float16 does."""
+        return max(ALLOWED[self.dtype], ALLOWED[torch.float16])
+
+    def plans(self, gpu: Gpu) -> Sequence[Plan]:
+        return [None, *conv_candidates(self.shape, self.shape[1], self.dtype, gpu)]
+
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, Tensor]:
+        """A padded x and a weight."""
+        return _random_convolution(self.shape, self.dtype, device)
+
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+        def norm_plan(site: NormSite) -> NormPlan:
+            entry = entries.get(launch.norm_key("forward", self.shape, site.pad, self.dtype))
+            return NormPlan(**entry) if entry else launch.norm_rule("forward", self.shape, site.pad, self.dtype, gpu)
+
+        def run(plan: Plan, site: NormSite, its: tuple[Tensor, Tensor]) -> list[Tensor]:
+            with _forcing(norms[site]), _forcing(plan):
+                return [_convolve_and_normalise(plan, site, *its)]
+
+        norms = {site: norm_plan(site) for site in self.sites}
+        return run
+
+    def exact(self, site: NormSite, its: tuple[Tensor, Tensor]) -> list[Tensor]:
+        return [_exact_convolution(site, *its)]
+
+
+def _random_convolution(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """x [N, C, H + 2, W + 2], padded, and a weight [C, C, 3, 3] that keeps x's size."""
+    batch, channels, height, width = shape
+    padded = torch.randn((batch, channels, height + 2, width + 2), dtype=dtype, device=device)
+    weight = torch.randn((channels, channels, 3, 3), dtype=dtype, device=device) * (9 * channels) ** -0.5
+    return padded.contiguous(memory_format=torch.channels_last), weight.contiguous(memory_format=torch.channels_last)
+
+
+def _convolve_and_normalise(plan: Plan, site: NormSite, padded: Tensor, weight: Tensor) -> Tensor:
+    """As `kernels.residual_block` runs it: ours hands partials to the norm, the library has none."""
+    partials: Tensor | None = None
+    if plan is None:
+        y = F.conv2d(padded, weight)
+    else:
+        y, partials = conv_forward(padded, weight, reflect=False)
+    return norm_forward(
+        y,
+        activation=site.activation,
+        negative_slope=0.2,
+        residual=padded[:, :, 1:-1, 1:-1] if site.residual else None,
+        pad=site.pad,
+        eps=1e-5,
+        partials=partials,
+    )[0]
+
+
+def _exact_convolution(site: NormSite, padded: Tensor, weight: Tensor) -> Tensor:
+    images = []
+    for number in range(padded.size(0)):
+        image = padded[number : number + 1].double().contiguous()
+        y = F.conv2d(image, weight.double().contiguous())
+        residual = image[:, :, 1:-1, 1:-1] if site.residual else None
+        images.append(plain_forward(site, Operands(y, residual, y, None))[1])
+    return torch.cat(images)
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+def batches_of_a_step(batch: int) -> tuple[int, int]:
+    """Return how many images the networks are given at once in a step of `batch` images of each domain.
+
+    A generator translates the images of its source together with those that it should leave as they are, and its
+    partner the translations alone; a discriminator judges translations alone, and real images together with generated
+    ones. So each network runs twice a step on either number, forward and backward.
+    """
+    return 2 * batch, batch
+
+
+def tasks(sites: Sequence[NormSite], dtypes: Sequence[torch.dtype], batches: Sequence[Sequence[int]]) -> Iterator[Task]:
+    """Each key once, in such an order that a run cut short has done the most important ones.
+
+    By dtype, bfloat16 first, and by the groups of `batches`, such as those of one step. Among these, keys that move
+    more bytes in a pass of the network come first, and convolutions last: by then their norms are tuned.
+    """
+    blocks = tuple(site for site in sites if site.remade or site.residual)
+    seen: set[str] = set()
+    for dtype in sorted(dtypes, key=DTYPES.index):
+        for group in batches:
+            norms = [task for batch in group for task in _norm_tasks(sites, dtype, batch)]
+            convolutions = [ConvTask(blocks, batch, dtype) for batch in group if blocks]
+            by_bytes = sorted(norms, key=lambda task: -task.moved_bytes)
+            for task in (*by_bytes, *sorted(convolutions, key=lambda task: -task.moved_bytes)):
+                if task.key not in seen:
+                    seen.add(task.key)
+                    yield task
+
+
+def _norm_tasks(sites: Sequence[NormSite], dtype: torch.dtype, batch: int) -> list[NormTask]:
+    by_key: dict[str, NormTask] = {}
+    for direction in get_args(Direction):
+        for site in sites:
+            task = NormTask((site,), batch, dtype, direction)
+            if known := by_key.get(task.key):
+                task = dataclasses.replace(known, sites=(*known.sites, site))
+            by_key[task.key] = task
+    return list(by_key.values())

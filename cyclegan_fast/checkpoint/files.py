@@ -1,0 +1,174 @@
+"""Checkpoints: atomic save, load, resume; and the files of the original implementation.
+
+A run keeps `checkpoints/last.pt` and the one before it, `previous.pt`. Files are read with `weights_only=True` or as
+safetensors: a checkpoint from a stranger cannot run code.
+"""
+
+import io
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cyclegan_fast.checkpoint.original import StateDict
+from cyclegan_fast.networks.norms import missing_statistics
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.files import write_atomically
+
+FOLDER = "checkpoints"
+LAST = "last.pt"
+PREVIOUS = "previous.pt"
+INCOMING = "incoming.pt"
+BEST = "best.pt"
+CONTENT = {"config", "data", "dtype", "model", "step", "log", "ranks", "finished"}
+
+
+class DamagedCheckpoint(UserError):
+    """A file that is cut off or otherwise not what was written."""
+
+
+class MissingCheckpoint(UserError):
+    """There is no file of that name, or no longer."""
+
+
+def save(run: Path, checkpoint: dict[str, Any], *, keep_as: Sequence[str] = ()) -> None:
+    """Write the newest checkpoint of a run; the one before it stays as `previous.pt`.
+
+    keep_as: further names to keep this one under for good, such as "epoch_0100.pt".
+    """
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    content = to_bytes(checkpoint)
+    # The kept ones first: a kill right after it resumes before it, and writes it again.
+    for name in [*keep_as, INCOMING]:
+        write_atomically(folder / name, content)
+    if (folder / LAST).exists():
+        (folder / LAST).replace(folder / PREVIOUS)
+    (folder / INCOMING).replace(folder / LAST)
+
+
+def to_bytes(content: dict[str, Any]) -> bytes:
+    """What `load` reads back."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def exists(run: Path) -> bool:
+    """Tell whether a run has a checkpoint, whole or not."""
+    return any((run / FOLDER).glob("*.pt"))
+
+
+def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
+    """The newest whole checkpoint of a run, or None where there is none yet; what had to be passed over is named."""
+    found = find_newest(run, warnings)
+    return found[1] if found else None
+
+
+def find_newest(run: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]] | None:
+    """`load_newest` with the file that it came from."""
+    damaged: list[DamagedCheckpoint] = []
+    kept = sorted((path.name for path in (run / FOLDER).glob("epoch_*.pt")), reverse=True)
+    # A run that was killed between the two renames of `save` has its newest checkpoint under INCOMING.
+    for name in (INCOMING, LAST, PREVIOUS, *kept):
+        path = run / FOLDER / name
+        try:
+            checkpoint = load(path)
+            if not checkpoint.keys() >= CONTENT:
+                raise DamagedCheckpoint(f"{path} is no checkpoint of a run")
+        except MissingCheckpoint:
+            continue
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+            continue
+        warnings.extend(f"{error}; going back to {path.name}" for error in damaged)
+        return path, checkpoint
+    if damaged:
+        raise UserError(f"no whole checkpoint in {run / FOLDER}: {damaged[0]}; start anew with --name NEW")
+    return None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read one checkpoint or weights file (.pt, .pth, .safetensors) onto the CPU, running no code from it."""
+    try:
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path)
+        # torch.load notices a file that is cut off, but not a flipped bit in a tensor; the archive's checksums do.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+            if broken:
+                raise DamagedCheckpoint(f"{path} is damaged: the checksum of {broken} is wrong")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MissingCheckpoint(f"no checkpoint at {path}") from None
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint(
+            f"{path} is damaged or holds more than tensors and plain values, which could run code; refused: where you "
+            "trust it, load it with the program that wrote it and save the networks' state_dict() alone"
+        ) from error
+    except _READING_ERRORS as error:
+        raise DamagedCheckpoint(f"{path} is cut off or damaged: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpoint(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+# What the readers of PyTorch, pickle and zip were seen to raise for damaged bytes.
+_READING_ERRORS = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    import safetensors.torch  # here, because benchmarks run where it is not installed
+
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:160]
+
+
+def load_weights(network: nn.Module, state: StateDict, origin: str, names: Mapping[str, str] | None = None) -> None:
+    """Load a state dict whole; raises UserError naming the keys that are missing, unknown or of another shape.
+
+    Batch norms without running statistics, as older versions here wrote them, get those of a new network.
+
+    Args:
+        names: what the file calls the keys, where it calls them otherwise.
+    """
+    names = names or {}
+    state = {**missing_statistics(network, state), **state}
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    wrong = [f"{names.get(key, key)} is missing" for key in expected.keys() - given.keys()]
+    wrong += [f"{names.get(key, key)} is not known" for key in given.keys() - expected.keys()]
+    wrong += [
+        f"{names.get(key, key)} is {given[key]} instead of {expected[key]}"
+        for key in expected.keys() & given.keys()
+        if expected[key] != given[key]
+    ]
+    if wrong:
+        shown = "; ".join(sorted(wrong)[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
+        raise UserError(f"{origin} does not fit this network: {shown}")
+    network.load_state_dict(state)

@@ -1,0 +1,102 @@
+"""Networks inside files of weights: behind prefixes that PyTorch's wrappers add, and in dictionaries inside others.
+
+DataParallel and DistributedDataParallel write `module.` in front of every key, torch.compile `_orig_mod.`, trainers the
+attribute that a network is kept in (`netG_A2B.`); files have networks under `state_dict`, `model`, `params_ema` and the
+like, beside optimisers and numbers. Whatever it is, in any order, it is taken off.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from cyclegan_fast.conventions import Direction
+from cyclegan_fast.system.errors import UserError
+
+WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What PyTorch and Lightning call a network inside a wrapper of theirs."""
+
+NETWORK = re.compile(
+    r"model\.\d+\.|model\.model\.1\.model\.|net\.\d+\.|"  # the original's, and what only a U-Net of it has
+    r"(stem|head)\.(weight|bias)$|(down|up|layers)\.\d+\.(weight|bias)$"  # ours
+)
+"""What a key of a network begins with."""
+
+DIRECTIONS: dict[Direction, re.Pattern[str]] = {
+    "a2b": re.compile(r"(a2b|atob|ab|x2y|xtoy|xy|g(en(erator)?)?a)$"),
+    "b2a": re.compile(r"(b2a|btoa|ba|y2x|ytox|yx|g(en(erator)?)?b)$"),
+}
+"""How names of generators end that say what they translate; in lower case, without punctuation."""
+
+AVERAGE = re.compile(r"(^|[^a-z])(ema|averaged?|shadow)([^a-z]|$)", re.IGNORECASE)
+"""In names of moving averages."""
+
+
+def networks_in(content: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
+    """The networks of a file by the names that lead to them, such as "G_A2B" or "state_dict.netG"; keys unwrapped.
+
+    What stands beside a network's tensors without being one of them, such as an epoch, is left out.
+    """
+    return {".".join(path): state for path, state in _networks(content, ())}
+
+
+def _networks(content: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    # A tensor that belongs to a network's module has a dot in its key.
+    flat = {key: value for key, value in content.items() if "." in str(key) and isinstance(value, Tensor)}
+    flat = _without_wrappers(flat)
+    if any(NETWORK.match(key) for key in flat):
+        yield path, flat
+    else:
+        inside: dict[str, dict[str, Any]] = {}
+        for key, value in flat.items():
+            first, _, rest = key.partition(".")
+            inside.setdefault(first, {})[rest] = value
+        for first, state in inside.items():
+            yield from _networks(state, (*path, first))
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _networks(value, path if key in WRAPPERS else (*path, str(key)))
+
+
+def _without_wrappers(state: dict[Any, Any]) -> dict[str, Any]:
+    """The state dict without the wrappers' parts of its keys, wherever they stand in them."""
+    plain = {key: ".".join(part for part in str(key).split(".") if part not in WRAPPERS) for key in state}
+    if len({*plain.values()}) < len(plain):  # the same network with and without a wrapper
+        return {str(key): value for key, value in state.items()}
+    return {plain[key]: value for key, value in state.items()}
+
+
+def chosen(names: list[str], direction: Direction, asked: str | None, origin: str, notes: list[str]) -> str:
+    """The network to translate with in a direction, of the generators that a file holds.
+
+    The one whose name was asked for; else the only one; else that whose name says the direction, and of two such a
+    moving average, which a note says. Raises UserError naming them all where that leaves more or fewer than one.
+    """
+    if asked is not None:
+        fitting = [name for name in names if asked in (name, *name.split("."))]
+        if len(fitting) == 1:
+            return fitting[0]
+        raise UserError(f"{origin} holds no one generator {asked}: --network names one of {', '.join(names)}")
+    if len(names) == 1:
+        return names[0]
+    fitting = [name for name in names if direction_of(name) in (direction, None)]
+    saying = [name for name in fitting if direction_of(name) == direction] or fitting
+    averages = [name for name in saying if AVERAGE.search(name)]
+    best = averages or saying
+    if len(best) != 1:
+        raise UserError(f"{origin} holds several generators ({', '.join(names)}): say which with --network NAME")
+    note = f"{origin} holds several generators: {best[0]} is used for {direction}, another one with --network NAME"
+    if note not in notes:
+        notes.append(note)
+    return best[0]
+
+
+def direction_of(name: str) -> Direction | None:
+    """What a network translates, where its name says so."""
+    for part in reversed(name.split(".")):
+        plain = re.sub(r"[^a-z0-9]", "", AVERAGE.sub("", part).lower())
+        for direction, pattern in DIRECTIONS.items():
+            if pattern.search(plain):
+                return direction
+    return None

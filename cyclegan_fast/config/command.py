@@ -1,0 +1,80 @@
+"""Where a configuration comes from and where it goes: YAML files, and training's command line."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, get_args
+
+import tyro
+
+from cyclegan_fast.config.options import Config, Generator, MethodName
+from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
+from cyclegan_fast.config.values import load
+from cyclegan_fast.original_options import TRAIN, refuse_original_options
+from cyclegan_fast.system.command_line import print_version_if_asked
+from cyclegan_fast.system.errors import UserError
+
+PROGRAM = "python -m cyclegan_fast.train"
+
+
+@dataclass(frozen=True)
+class _CommandLine:
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+    preset: Preset
+    """settings to start from: demo (64x64, small networks; without --data), paper128, paper256 (with --data)"""
+    task: Task | None = None
+    """start from what the paper set for an application instead: identity weight, sizes, epochs; needs --data"""
+    config: Path | None = None
+    """start from this YAML file instead, such as the config.yaml of a run; flags given beside it replace its values"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
+    """The configuration that a command line asks for, and the name of what it started from.
+
+    Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for a bad file, and
+    for options in the original's spelling.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    print_version_if_asked(arguments)
+    refuse_original_options(arguments, TRAIN, PROGRAM)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=get_args(Preset))
+    first.add_argument("--task", choices=get_args(Task))
+    first.add_argument("--method", choices=get_args(MethodName))
+    first.add_argument("--generator", choices=get_args(Generator))
+    first.add_argument("--crop-size", "--crop_size", type=int)
+    first.add_argument("--load-size", "--load_size", type=int)
+    first.add_argument("--config", type=Path)
+    first.add_argument("--data")
+    chosen, _ = first.parse_known_args(arguments)
+    starts = [flag for flag in ("config", "preset", "task") if getattr(chosen, flag)]
+    if len(starts) > 1:
+        raise UserError(f"{' and '.join(f'--{flag}' for flag in starts)} all say what to start from: give one of them")
+    if chosen.task and not chosen.data:
+        raise UserError(
+            f"--task {chosen.task} needs --data FOLDER with images of that task: `python -m cyclegan_fast.download "
+            "--list` names the authors' data sets"
+        )
+    preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
+    start = load(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
+    origin = chosen.config.stem if chosen.config else chosen.task or preset
+    try:
+        if chosen.method and chosen.method != start.loss.method:
+            # The sides that are asked for decide which U-Net fits.
+            sides = {side: size for side in ("crop_size", "load_size") if (size := getattr(chosen, side)) is not None}
+            start = replace(start, data=replace(start.data, **sides))
+            start, origin = as_published(start, chosen.method, chosen.generator), f"{chosen.method}-{origin}"
+        command_line = tyro.cli(
+            _CommandLine,
+            prog=PROGRAM,
+            description=inspect.cleandoc(Config.__doc__ or ""),
+            args=arguments,
+            default=_CommandLine(settings=start, preset=preset, task=chosen.task, config=chosen.config),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return command_line.settings, origin

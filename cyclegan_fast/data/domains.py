@@ -1,0 +1,174 @@
+"""The domains of a data set: which images they have, how these are prepared, and which of them are pairs."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from cyclegan_fast.config.options import DataConfig, Preprocess
+from cyclegan_fast.data.image_folder import ImageFolder, Images, Selected
+from cyclegan_fast.data.layouts import MARK as STREETS, TRAINING_LABELS, Place, is_cityscapes, place_of, training_places
+from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
+from cyclegan_fast.data.pixel_cache import available_bytes, default_cache_dir
+from cyclegan_fast.data.preparation import Preparation, held_out_preparation
+from cyclegan_fast.data.test_sets import HeldOut, TestSets, embedded_test_sets
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.words import counted
+
+
+class DomainReader:
+    """Opens the domains of a data set one after another, within one budget of memory.
+
+    Args:
+        config: its `data`, `cache_gib`, `cache_dir`, `workers` and `strict` count.
+        sharers: processes that share the memory of the machine.
+    """
+
+    def __init__(self, config: DataConfig, sharers: int = 1) -> None:
+        assert config.data is not None
+        self.root, self.config = config.data, config
+        gib = config.cache_gib
+        self.cache_bytes = available_bytes() // 2 // sharers if gib is None else int(gib * 2**30)
+        self.opened: list[ImageFolder] = []
+        self.remarks: list[str] = []
+
+    def training_images(self) -> tuple[Images, Images]:
+        A, B = self._open_training(paired=False)
+        return A, B
+
+    def training_pairs(self) -> tuple[Images, Images]:
+        """The same with the partner of each image of A, in the order of A, and without those that have none.
+
+        Raises UserError where the names are not of pairs, or two partners differ in size once they are prepared.
+        """
+        A, B = self._open_training(paired=True)
+        if B.folder == self.root / TRAINING_LABELS:
+            self.remarks.append(
+                f"the partners of {A.folder} are taken from {B.folder}: where that is, trainB has the "
+                "label maps of other views"
+            )
+        pairs = self._pairs(A, B)[: self.config.max_images]
+        _check_sizes(A, B, pairs, self.config.preprocess)
+        return _selected(A, B, pairs)
+
+    def _open_training(self, *, paired: bool) -> tuple[ImageFolder, ImageFolder]:
+        prepare = Preparation(self.config.preprocess, self.config.load_size, self.config.crop_size)
+        A, B = training_places(self.root, paired=paired)
+        limit = None if paired else self.config.max_images  # partners are found first
+        return self._open(A, prepare, "A", limit), self._open(B, prepare, "B", limit)
+
+    def _open(
+        self, place: Place, prepare: Preparation, domain: Literal["A", "B"], limit: int | None = None
+    ) -> ImageFolder:
+        opened = ImageFolder(
+            place.folder,
+            prepare,
+            cache_bytes=self.cache_bytes,
+            cache_dir=self.config.cache_dir or default_cache_dir(),
+            workers=self.config.workers,
+            strict=self.config.strict,
+            value_range=self.config.range_of(domain),
+            ending=place.ending,
+            half=place.half,
+            limit=limit,
+        )
+        self.cache_bytes -= opened.memory_bytes
+        self.opened.append(opened)
+        return opened
+
+    def warnings(self) -> list[str]:
+        # Once where two halves of a file are opened.
+        unreadable = list(dict.fromkeys(line for folder in self.opened for line in folder.unreadable))
+        warnings = [f"skipped {line}" for line in unreadable]
+        if unreadable:
+            warnings.append(f"skipped {counted(len(unreadable), 'unreadable image')} (--strict refuses such files)")
+        left_out = list(dict.fromkeys(line for folder in self.opened for line in folder.remarks))
+        values = list(dict.fromkeys(folder.values_note for folder in self.opened if folder.values_note))
+        return warnings + left_out + self.remarks + values + [folder.note for folder in self.opened if folder.note]
+
+    def test_sets(self) -> TestSets:
+        """testA and testB as far as they are there, resized to the crop's square, with the truth if they are pairs.
+
+        Raises UserError where they must be pairs (`pairs` is "yes") and are not.
+        """
+        prepare = held_out_preparation(self.config.crop_size)
+        domains: tuple[Literal["A", "B"], ...] = ("A", "B")
+        places = {domain: place_of(self.root, f"test{domain}") for domain in domains}
+        A, B = (self._open(place, prepare, domain) if place.has_images() else None for domain, place in places.items())
+        paired, note = self._are_pairs(A, B)
+        if A is None or B is None or not paired:
+            return TestSets(HeldOut(A) if A else None, HeldOut(B) if B else None, note)
+        images, partners = _selected(A, B, self._pairs(A, B))
+        return TestSets(HeldOut(images, partners), HeldOut(partners, images), note)  # both in the order of A
+
+    def _pairs(self, A: ImageFolder, B: ImageFolder) -> list[tuple[int, int]]:
+        """The places of partners in two domains, in the order of A: partners by name, or by file where one shows both.
+
+        An image whose partner cannot be read is left out, with a remark. Raises UserError where the names are not of
+        pairs, or no pair is left.
+        """
+        names_A, names_B = A.candidates, B.candidates
+        names_B = names_A if A.half else [names_B[place] for place in match(names_A, names_B, A.folder, B.folder)]
+        place_A, place_B = ({name: place for place, name in enumerate(folder.files)} for folder in (A, B))
+        pairs = []
+        for name_A, name_B in zip(names_A, names_B, strict=True):
+            if name_A in place_A and name_B in place_B:
+                pairs.append((place_A[name_A], place_B[name_B]))
+            elif name_A in place_A:
+                self.remarks.append(f"left out {A.folder / name_A}: its partner {B.folder / name_B} cannot be read")
+            elif name_B in place_B:
+                self.remarks.append(f"left out {B.folder / name_B}: its partner {A.folder / name_A} cannot be read")
+        if not pairs:
+            raise UserError(f"of none of the {len(names_A)} pairs in {A.folder} and {B.folder} both images can be read")
+        return pairs
+
+    def _are_pairs(self, A: ImageFolder | None, B: ImageFolder | None) -> tuple[bool, str | None]:
+        wanted = self.config.pairs
+        if A is None or B is None:
+            if wanted == "yes":
+                raise UserError(f"{self.root} needs images in both testA and testB, which are to be pairs")
+            return False, None
+        if wanted != "auto":
+            return wanted == "yes", None
+        if A.half or is_cityscapes(self.root) or (self.root / STREETS).exists():
+            return True, None
+        if names_say_pairs(A.candidates, B.candidates):
+            return True, None
+        if {*map(pair_key, A.candidates)} == {*map(pair_key, B.candidates)}:
+            return (
+                False,
+                f"testA and testB of {self.root} hold files of the same names; if they are pairs, give --pairs yes",
+            )
+        return False, None
+
+
+def open_test_sets(config: DataConfig) -> tuple[TestSets, list[str]]:
+    """The test images of `config.data`, or the embedded ones, and what the user should know of them.
+
+    Raises UserError where there are none.
+    """
+    if config.data is None:
+        return embedded_test_sets(config.crop_size), []
+    if not config.data.is_dir():
+        raise UserError(f"--data {config.data}: no such folder")
+    reader = DomainReader(config)
+    tests = reader.test_sets()
+    if tests.A is None and tests.B is None:
+        raise UserError(f"--data {config.data} has no images in testA or testB: nothing to score")
+    return tests, [*reader.warnings(), *([tests.note] if tests.note else [])]
+
+
+def _selected(A: ImageFolder, B: ImageFolder, pairs: Sequence[tuple[int, int]]) -> tuple[Selected, Selected]:
+    places_A, places_B = zip(*pairs, strict=True)
+    return Selected(A, places_A), Selected(B, places_B)
+
+
+def _check_sizes(A: ImageFolder, B: ImageFolder, pairs: Sequence[tuple[int, int]], preprocess: Preprocess) -> None:
+    differing = [(a, b) for a, b in pairs if A.sizes[a] != B.sizes[b]]
+    if not differing:
+        return
+    a, b = differing[0]
+    (width_A, height_A), (width_B, height_B) = A.sizes[a], B.sizes[b]
+    raise UserError(
+        f"{A.paths[a]} is {width_A}x{height_A} and its partner {B.paths[b]} is {width_B}x{height_B}, prepared by "
+        f"--preprocess {preprocess}; {len(differing)} of {len(pairs)} pairs differ so, but both need one window: give "
+        "them one size, or use --preprocess resize_and_crop"
+    )

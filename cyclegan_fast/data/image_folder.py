@@ -1,0 +1,322 @@
+"""The images of one domain, decoded once: in memory, or in a memory-mapped file where they do not fit."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache
+from cyclegan_fast.images.decoding import decode
+from cyclegan_fast.images.files import Half, part_of
+from cyclegan_fast.images.folders import note_on_pages, page_count, search
+from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
+from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.prefetch import ahead
+from cyclegan_fast.system.progress import progress_bar
+
+SAMPLED = 64  # files whose content counts in `content`
+SAMPLED_BYTES = 1 << 16
+
+
+class Images(Protocol):
+    """One domain: prepared images, uint8 [H, W, 3], before crop and flip."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What tells one list of images from another: names, and sizes where they are files."""
+
+    def content(self) -> str:
+        """A digest of what some of the images hold, where they are files: names and sizes can be of others."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pixels: ...
+
+
+class ImageArray:
+    """A domain that is in memory already, uint8 [N, H, W, 3]."""
+
+    def __init__(self, pixels: Pixels, name: str) -> None:
+        self.pixels = pixels
+        self.names = [f"{name}_{index:04d}" for index in range(len(pixels))]
+
+    def content(self) -> str:
+        return ""  # they are made here
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Pixels:
+        image: Pixels = self.pixels[index]
+        return image
+
+
+class Selected:
+    """Some of a list of images, in an order of their own."""
+
+    def __init__(self, images: Images, places: Sequence[int]) -> None:
+        self.images = images
+        self.places = places
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [self.images.names[place] for place in self.places]
+
+    def content(self) -> str:
+        return self.images.content()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return self.images[self.places[index]]
+
+
+class ImageFolder:
+    """A domain read from files, each decoded and prepared once and kept.
+
+    They are kept in memory where all fit in `cache_bytes`, and otherwise in a memory-mapped file, which other processes
+    and later starts use too.
+
+    All files are decoded when the object is made, or were when the mapped file was written, so that one that cannot be
+    read is found before training and not in its middle: it is left out and named in `unreadable`, or with `strict`
+    refused. So are, with `strict`, files below the folder that are left out otherwise, and those of several pages.
+    `note` says where the images are kept if not in memory, and why if nowhere; `values_note` what there is to say of
+    images of more than 8 bits.
+
+    Args:
+        folder: searched with its subfolders.
+        ending: of all images there, those whose names end so, before the dot.
+        half: the domain is this half of each image.
+        limit: of all of them, the first so many.
+        prepare: resizes a decoded image; its repr names everything that its result depends on.
+        cache_bytes: memory for prepared images.
+        cache_dir: folder for the mapped file; where its disk cannot hold it, the images that do not fit in memory are
+            decoded again at each use.
+        workers: threads to decode with; Pillow decodes and resizes outside Python's lock.
+        value_range: what samples of more than 8 bits are taken to fill, see `decode`.
+
+    Raises UserError for a missing folder, one without images, or an unreadable image with `strict`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prepare: Callable[[Image.Image], Image.Image],
+        *,
+        cache_bytes: int,
+        cache_dir: Path,
+        workers: int,
+        strict: bool,
+        value_range: ValueRange | None = None,
+        ending: str = "",
+        half: Half | None = None,
+        limit: int | None = None,
+    ) -> None:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}: put images of this domain there")
+        self.folder = folder
+        self.prepare = prepare
+        self.half = half
+        self.cache_bytes = cache_bytes
+        self.workers = workers
+        self.strict = strict
+        self.value_range = value_range
+        self.note: str | None = None
+        self.unreadable: list[str] = []
+        self.pages: dict[str, int] = {}  # of the files that have several, by name
+        self._extents: dict[Path, Extent] = {}
+        found = search(folder)
+        self._candidates = [path for path in found.images if path.stem.endswith(ending)][:limit]
+        if not self._candidates:
+            raise UserError("; ".join([f"no images {f'*{ending}.* ' if ending else ''}in {folder}", *found.missing]))
+        self._left_out = found.told(strict=strict)
+        self.paths: list[Path] = []
+        self.sizes: list[tuple[int, int]] = []  # width, height of each, prepared
+        preparation = ", ".join(
+            [*([f"values {value_range}"] if value_range else []), *([f"{half} half"] if half else []), repr(prepare)]
+        )
+        cache = PixelCache(cache_dir, folder, self.candidates, preparation)
+        kept = self._found(cache)
+        self._kept = self._decode_all(cache) if kept is None else kept
+        if not self.paths:
+            raise UserError(
+                f"none of the {len(self._candidates)} images in {folder} can be read; the first: {self.unreadable[0]}"
+            )
+        self.values_note = self._values_note()
+        if isinstance(self._kept, MappedImages):
+            self.values_note = self._kept.remark
+            self.note = (
+                f"the decoded {self._parts} of {folder}, {self._kept.nbytes / 2**30:.2f} GiB, are kept in {cache.path}"
+            )
+        self.names = [f"{self._name(path)} {path.stat().st_size}" for path in self.paths]
+
+    @property
+    def candidates(self) -> list[str]:
+        """The names below the folder of all images there, also of those that cannot be read."""
+        return [self._name(path) for path in self._candidates]
+
+    @property
+    def files(self) -> list[str]:
+        """The images' names below the folder."""
+        return [self._name(path) for path in self.paths]
+
+    @property
+    def remarks(self) -> list[str]:
+        """Lines on the files below the folder that are not, or not wholly, among the images."""
+        pages = {str(self.folder / name): count for name, count in self.pages.items()}
+        return self._left_out + note_on_pages(pages)
+
+    def content(self) -> str:
+        """A digest of the middle of up to SAMPLED files, spread evenly over all.
+
+        Of more, or whole, files it would cost as much as decoding does, at every start that finds the pixels on disk.
+        """
+        digest = hashlib.sha256()
+        for index in np.linspace(0, len(self.paths) - 1, min(SAMPLED, len(self.paths))).astype(int):
+            with open(self.paths[index], "rb") as file:
+                file.seek(max(0, self.paths[index].stat().st_size - SAMPLED_BYTES) // 2)
+                digest.update(file.read(SAMPLED_BYTES))
+        return digest.hexdigest()[:16]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the images take of `cache_bytes`; a mapped file takes nothing that the system cannot have back."""
+        return 0 if isinstance(self._kept, MappedImages) else sum(pixels.nbytes for pixels in self._kept)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return self._kept[index] if index < len(self._kept) else self._decode(self.paths[index])
+
+    @property
+    def _parts(self) -> str:
+        return "images" if self.half is None else f"{self.half} halves"
+
+    def _values_note(self) -> str | None:
+        return note_on(merged(self._extents.values()), str(self.folder), self.value_range)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _found(self, cache: PixelCache) -> MappedImages | None:
+        """The images that `cache` holds, if they do not fit in memory and none that was left out can be read now."""
+        found = cache.read()
+        if found is None or found.nbytes <= self.cache_bytes:
+            return None
+        kept = set(found.names)
+        again = [self._try_to_decode(path) for path in self._candidates if self._name(path) not in kept]
+        still_unreadable = [result for result in again if isinstance(result, UnreadableImage)]
+        if len(still_unreadable) < len(again):
+            return None
+        self.unreadable = []
+        for error in still_unreadable:
+            self._leave_out(error)
+        self.pages = {}
+        for name, count in found.pages.items():
+            self._note_pages(name, count)
+        self.paths = [self.folder / name for name in found.names]
+        self.sizes = [_size(found[index]) for index in range(len(found))]
+        return found
+
+    def _decode_all(self, cache: PixelCache) -> list[Pixels] | MappedImages:
+        """Fill `paths` and `unreadable`; returns all images, or as many of the first ones as can be kept."""
+        with closing(self._readable()) as images:
+            fitting, overflow = self._until_full(images)
+            if overflow is not None:
+                begun = [*fitting, overflow]
+                mean_bytes = sum(pixels.nbytes for _, pixels in begun) / len(begun)
+                try:
+                    with cache.locked():
+                        found = self._found(cache)
+                        if found is not None:
+                            return found
+                        expected_bytes = int(mean_bytes * len(self._candidates))
+                        return cache.write(
+                            itertools.chain(begun, images), expected_bytes, self.pages, self._values_note
+                        )
+                except OSError as error:
+                    self.note = (
+                        f"the decoded {self._parts} of {self.folder} do not fit in {self.cache_bytes / 2**30:.2f} GiB "
+                        f"of memory and cannot be kept in {cache.path.parent} ({error.strerror or error}): some are "
+                        "decoded at each use; --cache-gib allows more memory, --cache-dir names another disk"
+                    )
+                    for _ in images:
+                        pass  # decoded only to find what cannot be read
+        return [pixels for _, pixels in fitting]
+
+    def _until_full(
+        self, images: Iterable[tuple[str, Pixels]]
+    ) -> tuple[list[tuple[str, Pixels]], tuple[str, Pixels] | None]:
+        """The first images, as long as they fit in memory, and the one that did not; None where all fit."""
+        fitting: list[tuple[str, Pixels]] = []
+        used_bytes = 0
+        for image in images:
+            used_bytes += image[1].nbytes
+            if used_bytes > self.cache_bytes:
+                return fitting, image
+            fitting.append(image)
+        return fitting, None
+
+    def _readable(self) -> Generator[tuple[str, Pixels]]:
+        """Name and pixels of all images that can be read, in order; as they pass, fills `paths` and `unreadable`."""
+        with (
+            ThreadPoolExecutor(max(1, self.workers)) as pool,
+            closing(ahead(pool, self._try_to_decode, self._candidates, 2 * self.workers)) as results,
+        ):
+            description = f"reading {self.folder.name}" + (f", {self._parts}" if self.half else "")
+            progress = progress_bar(results, total=len(self._candidates), desc=description, unit=" images", leave=False)
+            for path, result in zip(self._candidates, progress, strict=True):
+                if isinstance(result, UnreadableImage):
+                    self._leave_out(result)
+                else:
+                    pixels, pages = result
+                    self._note_pages(self._name(path), pages)
+                    self.paths.append(path)
+                    self.sizes.append(_size(pixels))
+                    yield self._name(path), pixels
+
+    def _leave_out(self, error: UnreadableImage) -> None:
+        if self.strict:
+            raise UserError(f"{error} (leave --strict out to skip such files)")
+        self.unreadable.append(str(error))
+
+    def _note_pages(self, name: str, count: int) -> None:
+        if count == 1:
+            return
+        if self.strict:
+            (line,) = note_on_pages({str(self.folder / name): count})
+            raise UserError(f"{line} (leave --strict out to take that)")
+        self.pages[name] = count
+
+    def _try_to_decode(self, path: Path) -> tuple[Pixels, int] | UnreadableImage:
+        """The pixels of a file's first page, and how many pages it has."""
+        try:
+            return self._decode(path), page_count(path)
+        except UnreadableImage as error:
+            return error
+
+    def _decode(self, path: Path) -> Pixels:
+        decoded = decode(path, self.value_range)
+        if decoded.extent is not None:
+            self._extents[path] = decoded.extent
+        image = part_of(decoded.image, self.half, path)
+        try:
+            return np.asarray(self.prepare(image))
+        except ValueError as error:
+            where = path if self.half is None else f"{path}, {self.half} half"
+            raise UserError(f"{where}: {error}") from error
+
+
+def _size(pixels: Pixels) -> tuple[int, int]:
+    height, width = pixels.shape[:2]
+    return width, height

@@ -1,0 +1,57 @@
+"""Images of two folders that show the same view: who belongs to whom, by name."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from cyclegan_fast.system.errors import UserError
+
+ENDINGS = (("_A", "_B"), ("_leftImg8bit", "_gtFine_color"))
+"""What tells the partners' names apart: in the original's paired data sets, and in Cityscapes."""
+
+
+def pair_key(name: str) -> str:
+    """The part of a file's name, below its folder, that partners share: "aachen/1_A.jpg" gives "aachen/1"."""
+    stem = Path(name).with_suffix("").as_posix()
+    for ending in (ending for endings in ENDINGS for ending in endings):
+        if stem.endswith(ending):
+            return stem.removesuffix(ending)
+    return stem
+
+
+def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
+    """Whether the names cannot be but of pairs: those of one side all end as those of one domain do, and have partners.
+
+    The same names on both sides do not say it: numbers are given to unpaired images, too.
+    """
+    for ending, other in ENDINGS:
+        sides = ((names, ending), (partners, other))
+        if all(Path(name).stem.endswith(end) for side, end in sides for name in side):
+            return bool(names) and {*map(pair_key, names)} == {*map(pair_key, partners)}
+    return False
+
+
+def match(names: Sequence[str], partners: Sequence[str], folder: Path, partners_folder: Path) -> list[int]:
+    """For each of `names` the place of its partner; raises UserError where one of either has none, naming some."""
+    keys, other_keys = [pair_key(name) for name in names], [pair_key(name) for name in partners]
+    times, other_times = Counter(keys), Counter(other_keys)
+    files = [
+        *((folder / name, times[key], other_times[key]) for name, key in zip(names, keys, strict=True)),
+        *(
+            (partners_folder / name, other_times[key], times[key])
+            for name, key in zip(partners, other_keys, strict=True)
+        ),
+    ]
+    lonely = [str(path) for path, _, others in files if others == 0]
+    twice = [str(path) for path, same, _ in files if same > 1]
+    if lonely or twice:
+        shown = ", ".join(lonely[:4]) + (f" and {len(lonely) - 4} more" if len(lonely) > 4 else "")
+        raise UserError(
+            f"{folder} has {len(names)} images and {partners_folder} has {len(partners)}, which must be pairs of one "
+            f"name; without a partner: {shown or 'none'}"
+            + (f"; of one name on the same side: {', '.join(twice[:2])}" if twice else "")
+        )
+    if not names:
+        raise UserError(f"no images in {folder} and {partners_folder}")
+    place = {key: index for index, key in enumerate(other_keys)}
+    return [place[key] for key in keys]

@@ -1,0 +1,91 @@
+"""Evaluates as a command line asks: prints one table, and writes one JSON file and pictures; imports torch late."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclegan_fast.config.options import MetricName, Pairs
+from cyclegan_fast.evaluation.subject import Subject, What
+from cyclegan_fast.system.errors import UserError
+
+PROGRAM = "python -m cyclegan_fast.evaluate"
+FCN = "fcn"
+
+
+@dataclass(frozen=True)
+class CommandLine(What):
+    """Measure a trained run on test images: one table, one JSON file, and the worst and best images of each
+    direction. Any number of metrics share one pass over the images:
+
+        reconstruction  PSNR, SSIM and L1 of G_B(G_A(A)) against A, and of G_A(G_B(B)) against B
+        truth           the same of translations against the true ones, where testA and testB are pairs
+        lookup          the same of the best colour table that could be fitted to the truth
+        fid, kid        distance of all translations to all real images, in features of a network
+        lpips           perceptual distance to the truth, or of reconstructions where it is not known
+        fcn             how well labels are read out of translations: photographs A, label maps B
+
+    `python -m cyclegan_fast.evaluate fcn` trains the network that reads labels and prints the paper's FCN table; it has
+    its own --help.
+
+        python -m cyclegan_fast.evaluate --checkpoint runs/x
+        python -m cyclegan_fast.evaluate --checkpoint runs/x/checkpoints/best.pt --data FOLDER --metrics truth fid kid
+    """
+
+    metrics: tuple[MetricName, ...] = ("reconstruction", "truth")
+    """what to measure, one or more of the above"""
+    features: str = "inception"
+    """the network of fid and kid: "inception", a file of `evaluate fcn`, or a .pt2 file of torch.export.save"""
+    segmentation: Path | None = None
+    """the network of fcn: a file that `evaluate fcn` wrote"""
+    pairs: Pairs | None = None
+    """whether images of testA and testB with the same name show the same view; "auto" where the data set says so, or
+    names that end in _A and _B; by default as the run was trained"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.metrics:
+            raise ValueError("--metrics needs one metric at least")
+
+
+def evaluate(command: CommandLine) -> int:
+    """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
+    from cyclegan_fast.system.trouble import told_of_translation
+
+    with told_of_translation(command.device):
+        return _evaluate(Subject(command, command.pairs), command)
+
+
+def _evaluate(subject: Subject, command: CommandLine) -> int:
+    from cyclegan_fast.evaluation import passes as evaluation
+    from cyclegan_fast.evaluation.metrics import MetricMaker
+    from cyclegan_fast.evaluation.score_table import table
+    from cyclegan_fast.evaluation.worst_and_best import write_sheets
+
+    make_metrics = MetricMaker(
+        command.metrics,
+        subject.device,
+        subject.tests,
+        size=subject.size,
+        count=command.images,
+        feature_source=command.features,
+        segmentation_file=command.segmentation,
+    )
+    print(subject)
+    found = evaluation.evaluate(
+        subject.generators,
+        subject.tests,
+        make_metrics(),
+        device=subject.device,
+        count=command.images,
+        batch_size=command.batch_size,
+    )
+    if not found.scores:
+        raise UserError(f"nothing could be scored: {'; '.join(found.notes)}")
+    print(table(found.scores))
+    result = {"images": found.counts, "rows": [score.to_dict() for score in found.scores]}
+    written = [subject.publish("evaluation.json", result, found.notes)]
+    sheets = write_sheets(subject.out, found, subject.generators, subject.tests, subject.device)
+    if not sheets:
+        print("note: there are no contact sheets: they need the metric truth or reconstruction")
+    written += sheets
+    print(f"written: {', '.join(map(str, written))}")
+    return 0

@@ -1,0 +1,142 @@
+"""Loads what an evaluation judges: generators, test images and a device."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cyclegan_fast.config.options import DataConfig, Pairs
+from cyclegan_fast.conventions import SMALLEST_SIDE, Direction
+from cyclegan_fast.runs import RUNS, checked_size, newest_run
+from cyclegan_fast.system.errors import UserError, printable
+from cyclegan_fast.system.progress import waiting
+
+
+@dataclass(frozen=True)
+class What:
+    """Which generators are judged, on which images, and where the result goes."""
+
+    checkpoint: Path | None = None
+    """a run's folder, a .pt file of one (such as checkpoints/best.pt), or bare weights of one generator; by default the
+    newest of runs/"""
+    data: Path | None = None
+    """folder with testA and testB, or with train/ and test/ (or val/) side by side, or Cityscapes as its archives
+    unpack; by default what the run was trained on"""
+    direction: Direction = "a2b"
+    """what bare weights translate; a run has generators for both directions"""
+    size: int | None = None
+    """side of the square that images are resized to; by default what the run was trained with"""
+    images: int = 0
+    """test images of each domain that are used, the first ones; 0 for all"""
+    batch_size: int | None = None
+    """images translated at once; by default as many as make half a megapixel"""
+    device: str = "auto"
+    """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+    amp: bool = False
+    """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    threads: int | None = None
+    """threads that compute on a CPU; by default one for each processor"""
+    network: str | None = None
+    """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
+    name says the direction"""
+    running_statistics: bool = False
+    """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
+    each image's own, as it does without"""
+    out: Path | None = None
+    """folder for the results; by default evaluation/ in the run's folder, or beside the weights"""
+
+    def __post_init__(self) -> None:
+        if self.images < 0:
+            raise ValueError(f"--images must not be negative, got {self.images}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
+        if self.size is not None and (self.size < SMALLEST_SIDE or self.size % 4):
+            raise ValueError(f"--size must be a multiple of 4, at least {SMALLEST_SIDE}, got {self.size}")
+
+
+class Subject:
+    """The generators, the images and the device of one evaluation, loaded."""
+
+    def __init__(self, what: What, pairs: Pairs | None = None) -> None:
+        import torch
+        from torch import nn
+
+        from cyclegan_fast.data.domains import open_test_sets
+        from cyclegan_fast.networks.norms import use_running_statistics
+        from cyclegan_fast.system.device import choose_device, use_threads, working_dtype
+        from cyclegan_fast.translation.trained import load_translators
+
+        self.what = what
+        self.notes: list[str] = []
+        self.path = what.checkpoint or newest_run(RUNS)
+        use_threads(what.threads)
+        self.device = choose_device(what.device)
+        self.dtype, remark = working_dtype(self.device, what.amp, "auto")
+        self.notes += [remark] if remark else []
+        directions: tuple[Direction, ...] = ("a2b", "b2a")
+        with waiting(f"loading {self.path}"):
+            loaded = load_translators(self.path, directions, self.notes, what.network)
+        _, self.config, self.file, _ = loaded[0]
+        self.generators: dict[Direction, nn.Module] = {}
+        for network, _, _, direction in loaded:
+            if what.running_statistics:
+                use_running_statistics(network, str(self.path))
+            placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
+            # Of one generator's bare weights only the user knows what they translate.
+            self.generators[direction or what.direction] = placed.eval().requires_grad_(False)
+        multiple = loaded[0].network.multiple
+        assert isinstance(multiple, int)
+        self.size = checked_size(what.size, self.config, self.path, multiple)
+        self.data = what.data or self._trained_on()
+        trained = self.config.get("data", {})
+        pairs = pairs or (trained.get("pairs", "auto") if what.data is None else "auto")
+        settings = DataConfig(data=self.data, load_size=self.size, crop_size=self.size, pairs=pairs)
+        self.tests, warnings = open_test_sets(settings)
+        self.notes += warnings
+
+    def _trained_on(self) -> Path | None:
+        """The data of the run; None for the embedded photographs. Raises UserError where it is not known or gone."""
+        if not self.config:
+            raise UserError(f"{self.path} does not say what it was trained on: give --data FOLDER")
+        named = self.config.get("data", {}).get("data")
+        if named is not None and not Path(named).is_dir():
+            raise UserError(f"{self.path} was trained on {named}, which is not there any more: give --data FOLDER")
+        return Path(named) if named is not None else None
+
+    @property
+    def out(self) -> Path:
+        if self.what.out is not None:
+            return self.what.out
+        run = self.path if self.path.is_dir() else self.path.parent
+        return (run.parent if run.name == "checkpoints" else run) / "evaluation"
+
+    def __str__(self) -> str:
+        from cyclegan_fast.system.device import describe, name_of
+
+        data = self.data or "the embedded photographs"
+        return f"{self.file} on {data} at {self.size}x{self.size}; {describe(self.device)}, {name_of(self.dtype)}"
+
+    def publish(self, name: str, result: dict[str, Any], notes: Sequence[str]) -> Path:
+        """Print the notes, and write a JSON file of what was found and what it is of; returns the file."""
+        import torch
+
+        from cyclegan_fast.system.device import describe, name_of
+        from cyclegan_fast.system.files import write_atomically
+        from cyclegan_fast.version import __version__
+
+        notes = [*self.notes, *notes]
+        for note in notes:
+            print(f"note: {printable(note)}")
+        origin = {
+            "checkpoint": str(self.file),
+            "data": str(self.data) if self.data else "embedded photographs",
+            "size": self.size,
+            "device": describe(self.device),
+            "dtype": name_of(self.dtype),
+            "versions": {"cyclegan_fast": __version__, "torch": torch.__version__},
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        path = self.out / name
+        write_atomically(path, json.dumps({**origin, **result, "notes": notes}, indent=2).encode())
+        return path

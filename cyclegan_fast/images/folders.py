@@ -1,0 +1,300 @@
+"""Which files below a folder are images: the one rule of every command, and what there is to say of the rest."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, TiffImagePlugin, features
+
+from cyclegan_fast.system.errors import UserError, printable
+from cyclegan_fast.system.progress import progress_bar
+
+# What Pillow reads in every build, and what only with a library that a build may lack.
+_ALWAYS = (
+    ".png .apng .jpg .jpeg .jpe .jfif .mpo .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .tga .icb .vda .vst .pcx .dcx "
+    ".sgi .rgb .rgba .bw .psd .qoi .dds .ico .icns .msp .xbm .xpm .ras .blp"
+)
+_WITH_A_LIBRARY = {"webp": ".webp", "avif": ".avif .avifs", "jpg_2000": ".jp2 .j2k .j2c .jpc .jpf .jpx"}
+
+EXTENSIONS = frozenset(
+    " ".join([_ALWAYS, *(endings for name, endings in _WITH_A_LIBRARY.items() if features.check(name))]).split()
+)
+"""Endings of the names of images that the installed Pillow reads."""
+
+OTHER_EXTENSIONS = (
+    frozenset(
+        " ".join(
+            [
+                *_WITH_A_LIBRARY.values(),
+                ".heic .heif .hif .jxl .jxr .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .orf .raf .rw2 .pef .srw .x3f",
+                ".raw .psb .xcf .kra .svg .eps .ai .exr .hdr .pfm .fit .fits .pcd .wmf .emf .dcm .im",
+            ]
+        ).split()
+    )
+    - EXTENSIONS
+)
+"""Endings of images that are not read. Pillow would take the thumbnail of a camera's raw file for the image."""
+
+SERVICE_FOLDERS = frozenset(
+    {
+        "__macosx",  # what macOS adds to archives
+        "@eadir",  # thumbnails of Synology's and QNAP's servers, their bins and snapshots
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "@recycle",
+        "@recently-snapshot",
+        "~snapshot",
+        "$recycle.bin",  # Windows' bins
+        "recycler",
+        "system volume information",
+        "network trash folder",  # of Apple's file servers
+        "temporary items",
+        "lost+found",
+        "__pycache__",
+    }
+)
+"""Names of folders that programs leave behind beside those that begin with a dot, in lower case."""
+
+SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif", ".avifs", ".dcx"})
+"""Endings of formats whose files may hold further pages or frames; MPO's are the same view again."""
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\xff\x0a", b"\0\0\0\x0cJXL ", b"8BPS")
+_BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_NEW_SUBFILE_TYPE = 254  # the TIFF tag whose lowest bit says: a smaller copy of another page
+_SHOWN = 3
+
+Parts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images below a folder, in a fixed order, and lines on what else is there.
+
+    `notes` are on what is left out as it should be, `missing` on what may have been meant and is not read.
+    """
+
+    images: list[Path]
+    notes: list[str]
+    missing: list[str]
+
+    def told(self, *, strict: bool) -> list[str]:
+        """All lines. Raises UserError with `strict`, where something is missing."""
+        if strict and self.missing:
+            raise UserError(f"{self.missing[0]} (leave --strict out to go on without)")
+        return self.missing + self.notes
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The image files anywhere below `folder`, in a fixed order."""
+    return [folder.joinpath(*parts) for parts in sorted(_Walk(folder, images_only=True).images())]
+
+
+def has_images(folder: Path) -> bool:
+    """Return whether there is an image file anywhere below `folder`, which need not exist."""
+    return any(True for _ in _Walk(folder, images_only=True).images())
+
+
+def search(folder: Path) -> Found:
+    """`find_images`, with a bar where it takes long, and what there is to say of the files and folders left out."""
+    walk = _Walk(folder)
+    description = f"searching {printable(folder.name)}"
+    with progress_bar(walk.images(), desc=description, unit=" images", leave=False) as images:
+        found = sorted(images)
+    return Found([folder.joinpath(*parts) for parts in found], walk.notes(), walk.missing())
+
+
+def is_service(name: str) -> bool:
+    """Return whether a file or folder of that name is a program's own and none of the user's."""
+    # Hidden files are no photographs: macOS keeps "._a.jpg" beside a.jpg, and a killed write leaves ".a.png.partial".
+    return name.startswith(".") or name.lower() in SERVICE_FOLDERS
+
+
+class _Walk:
+    """One search below a folder: yields the images, and keeps the paths of what is left out, by the reason.
+
+    Hidden files and folders and those of programs are left out. Folders that are links are followed, each once and
+    after all that are none, so that an image's name does not depend on the order in which the system lists them.
+
+    Args:
+        folder: the paths, as tuples of names, are below it.
+        images_only: leave unknown what else is there; then no file is opened.
+    """
+
+    def __init__(self, folder: Path, *, images_only: bool = False) -> None:
+        self.folder = folder
+        self.images_only = images_only
+        self.service: list[Parts] = []
+        self.again: list[Parts] = []  # links to what is searched anyway
+        self.nowhere: list[Parts] = []  # links
+        self.closed: list[tuple[Parts, str]] = []  # folders, with what the system says
+        self.unread: list[Parts] = []
+        self._searched: set[tuple[int, int]] = set()
+        self._folders: list[Parts] = []
+        self._links: list[Parts] = [()]
+
+    def images(self) -> Iterator[Parts]:
+        while self._links:
+            links, self._links = sorted(self._links), []
+            for link in links:
+                self._folders.append(link)
+                while self._folders:
+                    parts = self._folders.pop()
+                    for entry in self._entries(parts):
+                        yield from self._image((*parts, entry.name), entry)
+
+    def _entries(self, parts: Parts) -> list[os.DirEntry[str]]:
+        """Yield what is in a folder; nothing where it was searched before, or cannot be."""
+        folder = self.folder.joinpath(*parts)
+        try:
+            status = folder.stat()
+            identity = status.st_dev, status.st_ino
+            if identity in self._searched:
+                self.again.append(parts)
+                return []
+            self._searched.add(identity)
+            with os.scandir(folder) as entries:
+                return list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return []  # never there, or gone since
+        except OSError as error:
+            self.closed.append((parts, error.strerror or str(error)))
+            return []
+
+    def _image(self, parts: Parts, entry: os.DirEntry[str]) -> Iterator[Parts]:
+        """Yield the path of an entry that is an image, and sort it in where it is something else."""
+        if is_service(entry.name):
+            if entry.is_dir(follow_symlinks=False):
+                self.service.append(parts)
+            return
+        try:
+            kind = stat.S_IFMT(entry.stat().st_mode) if entry.is_symlink() else None
+        except OSError:  # the target is gone, or the link leads to itself
+            self.nowhere.append(parts)
+            return
+        if kind == stat.S_IFDIR:
+            (self.again if self._is_loop(Path(entry.path)) else self._links).append(parts)
+        elif kind is None and entry.is_dir(follow_symlinks=False):
+            self._folders.append(parts)
+        elif kind == stat.S_IFREG or (kind is None and entry.is_file(follow_symlinks=False)):
+            if ending_of(entry.name) in EXTENSIONS:
+                yield parts
+            elif not self.images_only and _is_unread_image(entry):
+                self.unread.append(parts)
+
+    def _is_loop(self, link: Path) -> bool:
+        """Return whether a link leads to a folder that it lies in, or to one that holds all that is searched."""
+        target, inside, root = link.resolve(), link.parent.resolve(), self.folder.resolve()
+        return target in (inside, *inside.parents, root, *root.parents)
+
+    def notes(self) -> list[str]:
+        notes = []
+        if self.service:
+            names = sorted({parts[-1] for parts in self.service})
+            notes.append(
+                f"left out {_count(self.service, 'folder')} below {self.folder}, hidden or a program's own: "
+                f"{_some(names)}"
+            )
+        if self.again:
+            notes.append(
+                f"left out {_count(self.again, 'link')} below {self.folder} to what is searched anyway: "
+                f"{_some_paths(self.again)}"
+            )
+        return notes
+
+    def missing(self) -> list[str]:
+        missing = []
+        if self.nowhere:
+            lead = "leads" if len(self.nowhere) == 1 else "lead"
+            missing.append(
+                f"left out {_count(self.nowhere, 'link')} below {self.folder} that {lead} nowhere: "
+                f"{_some_paths(self.nowhere)}"
+            )
+        for parts, reason in sorted(self.closed):
+            missing.append(f"left out the folder {self.folder.joinpath(*parts)}, which cannot be searched: {reason}")
+        return missing + lines_on_unread(["/".join(parts) for parts in sorted(self.unread)], f"below {self.folder}")
+
+
+def lines_on_unread(names: Sequence[str], where: str) -> list[str]:
+    """One line on images that are not read under their names; none where there are no such images."""
+    if not names:
+        return []
+    counts = Counter(ending_of(name) or "without an ending" for name in names)
+    listed = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
+    return [
+        f"left out {_count(names, 'image')} {where} that cannot be read under that name, {listed}: {_some(names)}; "
+        "convert them, or give them the ending of their format"
+    ]
+
+
+def ending_of(name: str) -> str:
+    """Return the ending of a file's name in lower case, such as ".png"; empty where it has none."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a Path for each of very many names would take longer
+
+
+def _is_unread_image(entry: os.DirEntry[str]) -> bool:
+    """Tell by its name, or by its first bytes where it has no ending, whether a file is an image."""
+    if ending_of(entry.name) in OTHER_EXTENSIONS:
+        return True
+    try:
+        with open(entry.path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False  # from outside it does not look like one
+    return head.startswith(_SIGNATURES) or head[4:12] in _BRANDS or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _some_paths(paths: Sequence[Parts]) -> str:
+    return _some(["/".join(parts) for parts in sorted(paths)])
+
+
+# --- inside a file -------------------------------------------------------------------------------------------------
+
+
+def page_count(path: Path) -> int:
+    """The pages or frames that an image file holds, of which the first is read; smaller copies of it do not count.
+
+    1 where the file cannot be opened: whoever reads it says why.
+    """
+    if ending_of(path.name) not in SEVERAL_PAGES:
+        return 1
+    try:
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
+                return frames
+            count = 1
+            for frame in range(1, frames):
+                image.seek(frame)
+                count += not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1
+            return count
+    except Exception:  # damaged files raise anything
+        return 1
+
+
+def note_on_pages(pages: Mapping[str, int]) -> list[str]:
+    """One line on files with several pages, given with their number; none where there are no such files."""
+    if not pages:
+        return []
+    name, count = next(iter(pages.items()))
+    others = f", and of {len(pages) - 1} more in the same way" if len(pages) > 1 else ""
+    return [f"{name}: the first of {count} pages is read{others}"]
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is the note that Git LFS keeps in place of a file that was not fetched."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER

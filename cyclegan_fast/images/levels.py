@@ -1,0 +1,133 @@
+"""Samples of more than 8 bits as the 256 levels of 8, by the range of values that they are taken to fill."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cyclegan_fast.images.pixels import Pixels
+
+Samples = npt.NDArray[Any]
+ValueRange = tuple[float, float]
+"""The values that become black and white (level 0 and 255); those beyond become so, too."""
+
+SIXTEEN_BITS: ValueRange = (0, 65535)
+TABLE_BYTES = 2  # integers up to this size are looked up in a table
+
+
+class Extent(NamedTuple):
+    """The least and the greatest value of samples of more than 8 bits, and the range that they were taken to fill."""
+
+    low: float
+    high: float
+    filled: ValueRange
+
+
+def check_range(values: Sequence[float], *, of_two_domains: bool = False) -> None:
+    """Raises ValueError where `values` are not none, or a low and a high one, or where allowed those of A and of B."""
+    counts = (0, 2, 4) if of_two_domains else (0, 2)
+    if len(values) not in counts:
+        raise ValueError(f"range has {' or '.join(map(str, counts[1:]))} numbers, got {len(values)}")
+    for low, high in zip(values[::2], values[1::2], strict=True):
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"range goes from a low to a high value, got {low:g} {high:g}")
+
+
+def range_of_domain(values: Sequence[float], domain: Literal["A", "B"]) -> ValueRange | None:
+    """Return the two of none, two or four values that a domain's images fill; None where there are none."""
+    chosen = values[2:] if domain == "B" and len(values) == 4 else values[:2]
+    return (chosen[0], chosen[1]) if chosen else None
+
+
+def range_of_run(config: Mapping[str, Any], domain: Literal["A", "B"]) -> ValueRange | None:
+    """`range_of_domain` of the configuration in a checkpoint, which may be older than that, or empty."""
+    data = config.get("data")
+    return range_of_domain(data.get("range", ()) if isinstance(data, dict) else (), domain)
+
+
+def full_range(dtype: np.dtype[Any], bits: int) -> ValueRange:
+    """The values that samples of `bits` bits can take.
+
+    Of integers of more than 16 bits it is that of 16, which is what programs without a 16-bit type put there. Raises
+    ValueError for floating-point samples.
+    """
+    if dtype.kind not in "bui":
+        raise ValueError("its floating-point values have no known range: give it by --range LOW HIGH")
+    if bits > 16:
+        return SIXTEEN_BITS
+    return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if dtype.kind == "i" else (0, 2.0**bits - 1)
+
+
+def extent_of(samples: Samples, filled: ValueRange) -> Extent:
+    """Raises ValueError where a value is no number, or an integer of more than 16 bits does not fit the range of 16."""
+    low, high = float(samples.min()), float(samples.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("it holds values that are not finite")
+    if samples.dtype.itemsize > TABLE_BYTES and filled == SIXTEEN_BITS and not 0 <= low <= high <= SIXTEEN_BITS[1]:
+        raise ValueError(f"values from {low:g} to {high:g} do not fit 16 bits: give their range by --range LOW HIGH")
+    return Extent(low, high, filled)
+
+
+def merged(extents: Iterable[Extent | None]) -> Extent | None:
+    """The extent of several together, filled as the widest; None where there is none."""
+    found = [extent for extent in extents if extent is not None]
+    if not found:
+        return None
+    lows, highs, filled = zip(*found, strict=True)
+    return Extent(min(lows), max(highs), max(filled, key=lambda span: span[1] - span[0]))
+
+
+def to_levels(samples: Samples, filled: ValueRange) -> Pixels:
+    """Values of `filled` -> uint8 in 0 to 255, rounded; of one shape."""
+    if samples.dtype.kind in "ui" and samples.dtype.itemsize <= TABLE_BYTES:
+        unsigned = samples.view(f"u{samples.dtype.itemsize}")
+        every = np.arange(256**samples.dtype.itemsize, dtype=unsigned.dtype).view(samples.dtype)
+        levels: Pixels = np.take(_scaled(every, filled), unsigned)
+        return levels
+    return _scaled(samples, filled)
+
+
+def _scaled(samples: Samples, filled: ValueRange) -> Pixels:
+    low, high = filled
+    scaled = np.clip(samples.astype(np.float64), low, high)
+    levels: Pixels = np.rint((scaled - low) * (255 / (high - low))).astype(np.uint8)
+    return levels
+
+
+def over_white(colours: Pixels, alpha: Pixels, *, associated: bool = False) -> Pixels:
+    """Lay [H, W, 1 or 3] of opacity `alpha` [H, W] over white; `associated` colours are multiplied by it already."""
+    opacity = alpha[..., None].astype(np.uint16)
+    own = colours.astype(np.uint16) if associated else (colours * opacity + 127) // 255
+    laid: Pixels = np.minimum(own + (255 - opacity), 255).astype(np.uint8)
+    return laid
+
+
+def note_on(extent: Extent | None, where: str, given: ValueRange | None) -> str | None:
+    """Tell what the user should know of the images of more than 8 bits at `where`; None where that is nothing.
+
+    That is a range of which they use less than half, as 12 bits in 16 do, or a `given` one that they leave.
+    """
+    if extent is None:
+        return None
+    low, high = extent.filled
+    found = f"the images of more than 8 bits in {where} hold values from {extent.low:g} to {extent.high:g}"
+    if given is not None:
+        if low <= extent.low and extent.high <= high:
+            return None
+        return f"{found}; those beyond {low:g} to {high:g} (--range) became black or white"
+    if extent.high - extent.low >= (high - low) / 2:
+        return None
+    black, white = to_levels(np.array([extent.low, extent.high]), extent.filled).tolist()
+    return (
+        f"{found}, of {low:g} to {high:g}: they become levels {black} to {white} of 255; if they are meant to fill "
+        f"another range, give it, such as --range {_suggested(extent)}"
+    )
+
+
+def _suggested(extent: Extent) -> str:
+    """The range of whole bits that holds the values, or their own where some are negative."""
+    if extent.low < 0:
+        return f"{extent.low:g} {extent.high:g}"
+    return f"0 {2 ** int(extent.high).bit_length() - 1}"

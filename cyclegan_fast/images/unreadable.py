@@ -1,0 +1,95 @@
+"""Turns whatever a decoder raises on a damaged file into `UnreadableImage`, and bounds what it may ask for.
+
+Pillow and tifffile promise nothing of what they raise on a damaged file: it has been struct.error, TypeError,
+zlib.error, IndexError and more. `reading` is the one place where all of it becomes UnreadableImage.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from cyclegan_fast.images.folders import is_lfs_pointer
+
+
+class UnreadableImage(Exception):
+    """A file that is no whole image; the message names it and says what is wrong."""
+
+
+class BoundedFile(io.BufferedReader):
+    """A file whose `read` asks for no more memory than the file has bytes, whatever number a damaged header gives."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._end = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._end - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a decoder raises on the file `path` becomes UnreadableImage.
+
+    MemoryError stays one, with a message: it says nothing of the file, which is whole perhaps.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(f"{path}: its pixels do not fit in the memory that is free") from error
+    except Exception as error:  # see the module's docstring
+        raise UnreadableImage(f"{path}: {_reason(error, path)}") from error
+
+
+@contextmanager
+def parsing() -> Iterator[None]:
+    """MemoryError before a pixel is decoded becomes ValueError: only a damaged header asks for that much."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError("it claims to hold more than fits in memory") from error
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        if is_lfs_pointer(path):
+            return "a pointer of Git LFS and not the image itself; `git lfs pull` fetches that"
+        return "not an image"
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_large("more than")
+    if isinstance(error, ModuleNotFoundError):
+        return f"TIFF is read with {error.name}, which is not installed: pip install {error.name}"
+    said = " ".join(str(error).split())
+    if isinstance(error, OSError | ValueError | SyntaxError) and said:
+        return said
+    return f"it is damaged ({type(error).__name__}{': ' if said else ''}{said})"
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ValueError for more pixels than Pillow decodes, which guards memory, and for none."""
+    if not width or not height:
+        raise ValueError(f"it has no pixels ({width}x{height})")
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(_too_large(f"{width}x{height}, more than"))
+
+
+def _too_large(than: str) -> str:
+    # Pillow warns at its limit, and refuses at twice that.
+    return (
+        f"has {than} the {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels that are read at once: cut it into parts, or "
+        "translate it with --tile"
+    )
+
+
+@contextmanager
+def of_any_size() -> Iterator[None]:
+    """Lift Pillow's limit on the pixels of an image in this process, for who asked for large ones."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

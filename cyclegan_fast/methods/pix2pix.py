@@ -1,0 +1,45 @@
+"""pix2pix: translation learnt from pairs (Isola et al. 2017, eqs. 1 to 4), in both directions at once.
+
+Zhu et al. 2017, section 5.1.2, have it as the upper bound of what can be learnt without pairs.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.methods.base import Direction, Forward, Judgement, Losses, Method, Source, Translated
+from cyclegan_fast.methods.losses import generator_loss, paired_loss
+
+
+class Pix2Pix(Method):
+    """Discriminators see an image and its translation, channel by channel; the L1 is with the true translation.
+
+    As in the authors' code, a step trains the discriminators first.
+    """
+
+    discriminators_first = True
+    needs_pairs = True
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return ("G_A", "G_B", "paired_A", "paired_B", *self.judged)
+
+    def new_discriminator(self, channels: int = 6) -> nn.Module:
+        return super().new_discriminator(channels)
+
+    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
+        image = source.low
+        fake = forward[direction.there](image)
+        return Translated(fake, torch.cat([image, fake], dim=1))  # [N, 6, H, W]: condition, then translation
+
+    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+        options, suffix = self.config.loss, direction.suffix
+        return {
+            f"G_{suffix}": generator_loss(forward[direction.judge](made.shown), options.gan_loss),
+            f"paired_{suffix}": options.lambda_paired * paired_loss(made.translation, source.targets),
+        }
+
+    def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
+        return [
+            Judgement("D_A", torch.cat([real_A, real_B], dim=1), shown_B),
+            Judgement("D_B", torch.cat([real_B, real_A], dim=1), shown_A),
+        ]

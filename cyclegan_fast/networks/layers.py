@@ -1,0 +1,96 @@
+"""Convolutions that a norm follows, and the weights that networks begin with."""
+
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cyclegan_fast.config.options import InitType, Norm
+
+
+def wide(x: Tensor) -> Tensor:
+    """What a loss is computed in: float32 from low precision, float64 from float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class NormalisedConv2d(nn.Conv2d):
+    """A convolution in front of an instance norm, which cancels its bias: the bias is never added.
+
+    It stays in the state dict and in the parameter count, so that files of the original implementation load and save
+    without loss; its gradient, rounding noise in the original, is defined as zero.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride, padding=padding)
+        assert self.bias is not None
+        self.bias.requires_grad_(False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.weight, None, self.stride, self.padding)
+
+
+class NormalisedConvTranspose2d(nn.ConvTranspose2d):
+    """Doubles both sides, in front of an instance norm; its bias is treated as `NormalisedConv2d` treats its own.
+
+    `kernel` is 3 or 4.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel, stride=2, padding=1, output_padding=4 - kernel)
+        assert self.bias is not None
+        self.bias.requires_grad_(False)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        padding = 4 - self.weight.size(3)
+        return F.conv_transpose2d(input, self.weight, None, stride=2, padding=1, output_padding=padding)
+
+
+def convolution_before(
+    norm: Norm, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0
+) -> nn.Conv2d:
+    """Return a convolution to stand in front of a norm.
+
+    It owns a bias where the original's does: in front of an instance norm, which cancels it, and of no other, nor where
+    there is no norm.
+    """
+    if norm == "instance":
+        return NormalisedConv2d(inputs, outputs, kernel, stride=stride, padding=padding)
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
+
+
+def doubling_before(norm: Norm, inputs: int, outputs: int, kernel: int = 3) -> nn.ConvTranspose2d:
+    """Return a transposed convolution that doubles both sides, see `convolution_before`; `kernel` is 3 or 4."""
+    if norm == "instance":
+        return NormalisedConvTranspose2d(inputs, outputs, kernel)
+    return nn.ConvTranspose2d(inputs, outputs, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=False)
+
+
+def check_norm(norm: Norm) -> None:
+    """Raises ValueError for a norm that there is not."""
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
+
+
+def initialise(network: nn.Module, init_type: InitType = "normal", gain: float = 0.02) -> None:
+    """Draw new weights, by default N(0, 0.02) (Zhu et al. 2017, section 7.1); biases become 0.
+
+    "xavier" and "kaiming" are normal distributions, too, the latter of fan in and without a gain. Scales of batch norms
+    are N(1, gain).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, gain)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if init_type == "normal":
+                nn.init.normal_(module.weight, 0.0, gain)
+            elif init_type == "xavier":
+                nn.init.xavier_normal_(module.weight, gain)
+            elif init_type == "kaiming":
+                nn.init.kaiming_normal_(module.weight)
+            else:
+                nn.init.orthogonal_(module.weight, gain)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,66 @@
+"""The process of a command: what libraries read from its environment, how many threads compute, memory that is free.
+
+Needs no PyTorch, whose libraries read the environment as they are loaded.
+"""
+
+import ctypes
+import os
+from functools import cache
+from typing import Any
+
+from cyclegan_fast.system.errors import UserError
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""What users say with how threads of OpenMP wait for one another: GNU's OpenMP knows the first two, LLVM's and Intel's
+all but the second."""
+
+SPINS = "20000"
+"""Rounds of GNU's OpenMP before a waiting thread sleeps; 300000 by default. On a quiet machine that costs nothing, and
+sleeping at once 12 to 42 %; on a busy one images of 256x256 take 0.58 of the time (LOG.md, 2026-11-29)."""
+
+CACHED_PRIMITIVES = "256"
+"""Convolutions, each compiled for one size, that PyTorch keeps on a CPU. A generator has 7 for each size of images."""
+
+
+def set_up_process() -> None:
+    """Set what PyTorch's libraries read as they are loaded, here and in processes started from here.
+
+    Commands call it before they import PyTorch; importing this package changes nothing. What the user has set stays.
+
+    Threads of OpenMP that wait for the others sleep after a short while. By default they spin for milliseconds, which
+    on a machine that is busy otherwise takes the processor from the very threads that they wait for.
+
+    Compiled convolutions are kept in two caches, oneDNN's and that of PyTorch's layer above it. Each holds 1024 by
+    default, half a MiB for each new size of images; neither forgets anything while the other remembers it.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+    os.environ.setdefault("LRU_CACHE_CAPACITY", CACHED_PRIMITIVES)
+    if "DNNL_PRIMITIVE_CACHE_CAPACITY" not in os.environ:  # its older name
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", CACHED_PRIMITIVES)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raises UserError for a --threads that this machine cannot have; None leaves the number to the libraries."""
+    processors = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= processors:
+        raise UserError(
+            f"--threads must be between 1 and {processors}, the processors of this machine, got {threads}: leave it "
+            "out for all of them"
+        )
+
+
+def release_free_memory() -> None:
+    """Give freed memory back to the operating system, which glibc keeps between what is in use.
+
+    Images of many sizes leave holes of many sizes: 130 MiB after 300 sizes up to 400 pixels. Takes some milliseconds;
+    does nothing with another C library.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,0 +1,174 @@
+"""One side's descent: gradients summed over parts of a step and averaged over ranks, a loss scaler, and Adam."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.system.distributed import Ranks
+from cyclegan_fast.system.errors import NonFiniteLoss
+
+ALIGNMENT = 32  # numbers: each parameter's part of the gradients' buffer begins where vector loads may
+
+SMALLEST_LOSS_SCALE = 2.0**-10
+"""A scaler that comes down here from 2^16 met 26 overflows more than it grew again: they will not end."""
+
+CALM_LOSS_SCALE = 16.0
+"""No gradient overflows here that is smaller than 4000."""
+
+
+class Descent:
+    """Adam over the parameters of some networks, the gradients that it goes by, and their loss scaler.
+
+    Parameters that are computed with as they are, on one rank, take the gradients that autograd made. Otherwise there
+    is one buffer in the parameters' own precision and layout: sums of low-precision gradients are wide there, and ranks
+    average it in one call.
+
+    Args:
+        parameters: of each network by its name.
+        learning_rate: a scalar tensor on the device, which may be filled anew between steps.
+        beta1: Adam's decay rate of the first moment.
+        copied: whether the networks that are differentiated are copies in low precision.
+        scaled: whether gradients are those of a scaled loss, as float16 needs.
+        ranks: who else computes gradients of the same parameters.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, list[nn.Parameter]],
+        learning_rate: Tensor,
+        beta1: float,
+        *,
+        copied: bool,
+        scaled: bool,
+        ranks: Ranks,
+    ) -> None:
+        self.parameters = parameters
+        self.learning_rate = learning_rate
+        self.ranks = ranks
+        everything = [p for of_network in parameters.values() for p in of_network]
+        self.optimizer = torch.optim.Adam(everything, lr=learning_rate, betas=(beta1, 0.999), fused=True)
+        self.scaler = torch.amp.GradScaler(learning_rate.device.type, enabled=scaled)
+        self._gathered: set[str] = set()
+        self._finish: Callable[[], None] | None = None
+        self._flat = self._buffer_of_gradients(everything) if copied or ranks.count > 1 else None
+
+    @staticmethod
+    def _buffer_of_gradients(parameters: list[nn.Parameter]) -> Tensor:
+        sizes = [math.ceil(p.numel() / ALIGNMENT) * ALIGNMENT for p in parameters]
+        flat = parameters[0].new_zeros(sum(sizes))
+        for parameter, offset in zip(parameters, itertools.accumulate(sizes, initial=0), strict=False):
+            parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), offset)
+        return flat
+
+    def forget_gradients(self) -> None:
+        """Begin a step: those of the step before make room for its activations, where there is no buffer to reuse."""
+        self._gathered.clear()
+        if self._flat is None:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def add(self, network: str, gradients: Sequence[Tensor]) -> None:
+        """Add gradients of one network's parameters, in their order."""
+        parameters = self.parameters[network]
+        is_first = network not in self._gathered
+        self._gathered.add(network)
+        if is_first and self._flat is None:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = laid_out_like(parameter, gradient)
+            return
+        sums = [p.grad for p in parameters if p.grad is not None]
+        (torch._foreach_copy_ if is_first else torch._foreach_add_)(sums, list(gradients))
+
+    def begin_average(self) -> None:
+        """All of this rank's are in: start to average them over the ranks, while the device computes on."""
+        if self._flat is not None:
+            self._finish = self.ranks.begin_average(self._flat)
+
+    def update(self) -> None:
+        """One step of Adam; the scaler leaves it out, on the device, where a gradient overflowed."""
+        if self._finish:
+            self._finish()
+        self._finish = None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    @contextmanager
+    def capturable(self) -> Iterator[None]:
+        """Tell Adam that a CUDA graph records it."""
+        for group in self.optimizer.param_groups:
+            group["capturable"] = True
+        try:
+            yield
+        finally:
+            for group in self.optimizer.param_groups:
+                group["capturable"] = False
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """Keep the loss scale so low that gradients hardly overflow, as they do in most first steps."""
+        scales = self._scales()[:1]
+        own = [scale.clone() for scale in scales]
+        for scale in scales:
+            scale.clamp_(max=CALM_LOSS_SCALE)
+        yield
+        for scale, value in zip(scales, own, strict=True):
+            scale.copy_(value)
+
+    def written(self) -> dict[str, list[Tensor]]:
+        """Return what `update` writes besides the parameters, by what it is; there is nothing before the first one."""
+        states = self.optimizer.state.values()
+        found = {
+            what: [of_parameter[key] for of_parameter in states]
+            for what, key in (("counts", "step"), ("first moments", "exp_avg"), ("second moments", "exp_avg_sq"))
+        }
+        return {**found, "loss scales": self._scales()}
+
+    def _scales(self) -> list[Tensor]:
+        """The loss scale and for how many steps it held; nothing where losses are not scaled, or were not yet."""
+        if not self.scaler.is_enabled():
+            return []
+        scales = (self.scaler._scale, self.scaler._growth_tracker)
+        return [scale for scale in scales if scale is not None]
+
+    def forget_interrupted_update(self) -> None:
+        """Make good for an `update` that failed halfway while it was recorded: the scaler waits for the rest of it.
+
+        No graph may be replayed after this: the scaler that it works on is replaced.
+        """
+        self._finish = None
+        state = self.scaler.state_dict()
+        self.scaler = torch.amp.GradScaler(self.learning_rate.device.type, enabled=self.scaler.is_enabled())
+        self.scaler.load_state_dict(state)
+
+    def check_loss_scale(self, losses: Sequence[str]) -> None:
+        """Raise NonFiniteLoss where the gradients of these losses overflow step after step; waits for the device."""
+        scale = self.scaler.get_scale()
+        if self.scaler.is_enabled() and scale < SMALLEST_LOSS_SCALE:
+            raise NonFiniteLoss(
+                f"the gradients of {', '.join(losses)} overflow at every loss scale down to {scale:.2g}"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for group in self.optimizer.param_groups:
+            self.learning_rate.fill_(float(group["lr"]))
+            group["lr"] = self.learning_rate
+        for parameter, moments in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = laid_out_like(parameter, moments[name])
+
+
+def laid_out_like(parameter: Tensor, values: Tensor) -> Tensor:
+    """`values` with the strides of `parameter`: fused Adam walks through its operands' memory side by side."""
+    if values.stride() == parameter.stride():
+        return values
+    return torch.empty_like(parameter, dtype=values.dtype).copy_(values)

@@ -1,0 +1,94 @@
+"""Carries out training steps from batches on the host: eagerly, or as CUDA graphs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.data.batch import Batch, augmented
+from cyclegan_fast.methods.base import Losses
+from cyclegan_fast.system.device import ready_to_copy
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, Inputs, Recorder, reason_against_a_graph
+from cyclegan_fast.training.rehearsal import Rehearsal
+from cyclegan_fast.training.step import Decisions, TrainingStep
+
+
+class Engine:
+    """Updates the networks once a call.
+
+    Args:
+        step: what a step computes.
+        config: whether graphs are wanted, `config.run.cuda_graph`.
+        announce: told once where steps are not recorded that might have been.
+        recorder: records on the step's device; by default a CUDA graph where `reason_against_a_graph` has no reason.
+    """
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        config: Config,
+        announce: Callable[[str], None],
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.step = step
+        self.config = config
+        self.announce = announce
+        self._graphed: GraphedFunction | None = None
+        wants_graph, reason = config.run.cuda_graph != "off", reason_against_a_graph(config, step.device)
+        if recorder is None and wants_graph and reason is None:
+            recorder = CudaRecorder(step.device)
+        elif recorder is None and wants_graph and step.device.type == "cuda":
+            announce(f"no CUDA graph: {reason}")
+        if recorder:
+            self._graphed = GraphedFunction(
+                self._update, recorder, step.device, self._give_up, step.capturable, self._rehearsal, step.ranks.any
+            )
+
+    def __call__(self, batch: Batch) -> Losses:
+        """One update. The losses of a graph are overwritten by the next call."""
+        if self._graphed is None:
+            return self.step(*batch.to(self.step.device))
+        decisions = self.step.draw(len(batch.pixels_A))
+        inputs = {
+            "pixels_A": batch.pixels_A,
+            "pixels_B": batch.pixels_B,
+            "crops_A": batch.crops_A,
+            "crops_B": batch.crops_B,
+            **decisions.tensors(),
+        }
+        return self._graphed({name: ready_to_copy(values, self.step.device) for name, values in inputs.items()})
+
+    def close(self) -> None:
+        """Free the graphs, before the ranks part."""
+        if self._graphed:
+            self._graphed.forget_recordings()
+
+    def _update(self, inputs: Inputs) -> Losses:
+        side = self.config.data.crop_size
+        return self.step.update(
+            augmented(inputs["pixels_A"], inputs["crops_A"], side, side),
+            augmented(inputs["pixels_B"], inputs["crops_B"], side, side),
+            Decisions(inputs["pool_A"], inputs["pool_B"], inputs.get("mixes"), inputs.get("latents")),
+        )
+
+    @contextmanager
+    def _rehearsal(self) -> Iterator[Rehearsal]:
+        with self.step.calm():
+            rehearsal = Rehearsal(self.step.written(), self.step.device)
+            yield rehearsal
+            rehearsal.put_back()
+
+    def _give_up(self, reason: str) -> None:
+        if self.config.run.cuda_graph == "on":
+            raise UserError(f"--cuda-graph on: {reason}; leave it at auto to train without")
+        self.announce(f"no CUDA graph: {reason}")
+        self.step.forget_interrupted_update()
+
+
+def check_cuda_graph(config: Config, device: torch.device) -> None:
+    """Refuse --cuda-graph on where it can be seen that steps cannot be recorded, before anything is written."""
+    reason = reason_against_a_graph(config, device)
+    if config.run.cuda_graph == "on" and reason:
+        raise UserError(f"--cuda-graph on: {reason}")

@@ -1,0 +1,221 @@
+"""One record of a run's progress: to the console, to metrics.jsonl and to TensorBoard."""
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from cyclegan_fast.runs import EVALUATIONS, METRICS
+from cyclegan_fast.system.distributed import ALONE, Ranks
+from cyclegan_fast.system.errors import NonFiniteLoss
+from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.loss_sums import LossSums
+
+PERSISTENT = 20
+"""Steps one after another whose loss is not finite before a run that scales its losses ends: a scaler that starts at
+2^16 comes down to 1 in 16 steps, and whatever overflows then overflows by itself."""
+
+
+class RunLog:
+    """Gathers losses between reports and writes each report once, also across a resume.
+
+    Args:
+        run: the run's folder.
+        total_steps: for the progress bar.
+        state: `state_dict()` of the run's checkpoint; what was written after it is cut off.
+        scaled: whether a loss scaler leaves out updates that overflow, so that a loss may be infinite now and then.
+        ranks: means are over all of them; the first one writes.
+    """
+
+    def __init__(
+        self, run: Path, total_steps: int, state: dict[str, Any] | None, *, scaled: bool = False, ranks: Ranks = ALONE
+    ) -> None:
+        state = state or {"step": 0, "elapsed_s": 0.0, "losses": None, "count": 0, "since_s": 0.0}
+        self.run = run
+        self.total_steps = total_steps
+        self.scaled = scaled
+        self.ranks = ranks
+        self.step: int = state["step"]
+        self._losses = LossSums(**state["losses"]) if state["losses"] else None
+        self._count: int = state["count"]
+        self._elapsed_before_s: float = state["elapsed_s"]
+        self._since_s: float = state["since_s"]  # elapsed time at the last report
+        self._started = time.perf_counter()
+        self._paused_s = 0.0
+        if ranks.is_first:
+            cut_off_after(run / METRICS, self.step)
+            cut_off_after(run / EVALUATIONS, self.step)
+        self._file = open(run / METRICS if ranks.is_first else os.devnull, "a", encoding="utf-8")
+        self._links = ExitStack()
+        board = _utf8_path(run / "tensorboard", self._links) if ranks.is_first else ""
+        self._board = SummaryWriter(board, purge_step=self.step + 1) if ranks.is_first else None
+        self._bar = progress_bar(
+            desc="training",
+            unit=" steps",
+            total=total_steps,
+            initial=self.step,
+            smoothing=0.05,
+            disable=not ranks.is_first,
+        )
+
+    @property
+    def elapsed_s(self) -> float:
+        """Training time so far, without samples, checkpoints, and the time between a stop and a resume."""
+        return self._elapsed_before_s + time.perf_counter() - self._started - self._paused_s
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Tell whether an evaluation after this step is written already."""
+        path = self.run / EVALUATIONS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return bool(lines) and json.loads(lines[-1])["step"] == self.step
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens inside out of the training time."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused_s += time.perf_counter() - began
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Count one step. Sums stay on the device: nothing waits for it before the next report."""
+        values = torch.stack(list(losses.values()))
+        if self._losses is None or self._losses.sums.device != values.device:
+            self._losses = LossSums.of(self._losses, list(losses), values.device)
+        self._losses.add(values)
+        self._count += 1
+        self.step += 1
+        self._bar.update()
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteLoss where a loss since the last report was not finite, or is not for many steps now.
+
+        With ranks, all of them must call it; sums and counts are then over all of them.
+        """
+        if self._losses is None:
+            return
+        self._losses = self._losses.over(self.ranks)
+        for name, lost, in_a_row in zip(
+            self._losses.names, self._losses.lost.tolist(), self._losses.in_a_row.tolist(), strict=True
+        ):
+            if self.scaled and in_a_row >= PERSISTENT:
+                raise NonFiniteLoss(f"loss {name} is not finite any more, for {in_a_row} steps up to {self.step}")
+            if not self.scaled and lost:
+                raise NonFiniteLoss(
+                    f"loss {name} became infinite or NaN within the {counted(self._count, 'step')} up to {self.step}"
+                )
+
+    def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> None:
+        """Write the mean of every loss since the last report; raises NonFiniteLoss instead of writing such a line.
+
+        Where a scaler left out every step since then, the next report is due for them.
+        """
+        self.check_finite()
+        assert self._losses is not None
+        losses = self._losses.means()
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            return
+        elapsed_s = self.elapsed_s
+        step_s = (elapsed_s - self._since_s) / self._count
+        record = {
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "epoch": epoch,
+            "elapsed_s": round(elapsed_s, 2),
+            "step_ms": round(step_s * 1e3, 2),
+            "images_per_s": round(batch_size / step_s, 3),
+            "learning_rate": learning_rate,
+            "peak_gib": round(peak_gib, 3),
+            "losses": losses,
+        }
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._board:
+            for name, value in losses.items():
+                self._board.add_scalar(f"loss/{name}", value, self.step)
+            self._board.add_scalar("learning_rate", learning_rate, self.step)
+            self._board.add_scalar("images_per_s", record["images_per_s"], self.step)
+        self._bar.set_postfix_str(f"epoch {epoch}, losses: {in_brief(losses)}", refresh=False)
+        self._losses.restart()
+        self._count, self._since_s = 0, elapsed_s
+
+    def evaluated(self, values: dict[str, float], is_best: bool) -> None:
+        """Write what an evaluation after this step gave, and whether no earlier one was better."""
+        with open(self.run / EVALUATIONS, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, "best": is_best, "values": values}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(f"evaluation/{name}", value, self.step)
+
+    def sync(self) -> None:
+        """Bring every line to the disk, before the checkpoint that counts on them."""
+        os.fsync(self._file.fileno())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "losses": self._losses.state_dict() if self._losses else None,
+            "count": self._count,
+            "since_s": self._since_s,
+        }
+
+    def close(self) -> None:
+        self._bar.close()
+        # Every report was flushed when it was written, and a write that failed was raised there.
+        with suppress(OSError):
+            if self._board:
+                self._board.close()
+            self._links.close()
+        with suppress(OSError):
+            self._file.close()
+
+
+def _utf8_path(folder: Path, links: ExitStack) -> str:
+    """A path of a folder for TensorBoard, which takes UTF-8 only; elsewhere through a link, which `links` ends."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        folder.mkdir(exist_ok=True)
+        link = Path(links.enter_context(tempfile.TemporaryDirectory(prefix="tensorboard-"))) / folder.name
+        link.symlink_to(folder.resolve())
+        return str(link)
+    return str(folder)
+
+
+def in_brief(losses: dict[str, float]) -> str:
+    """The adversarial losses and the first other kind, such as "G_A 0.31, G_B 0.40, D_A 0.22, ..., cycle_B 1.87"."""
+    kinds: dict[str, list[str]] = {"G": [], "D": []}
+    for name, value in losses.items():
+        kinds.setdefault(name.partition("_")[0], []).append(f"{name} {value:.2f}")
+    return ", ".join(value for values in list(kinds.values())[:3] for value in values)
+
+
+def cut_off_after(path: Path, step: int) -> None:
+    """Keep the whole lines of a metrics file up to `step`: what came after the checkpoint will be written again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] > step:
+                break
+        except (ValueError, TypeError, KeyError):
+            break  # the run was killed while it wrote this line
+        kept.append(line + "\n")
+    write_atomically(path, "".join(kept).encode())

@@ -1,0 +1,67 @@
+"""Losses summed on the device between two reports."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cyclegan_fast.system.distributed import Ranks
+
+
+@dataclass
+class LossSums:
+    """What there is to say of the losses since the last report; all but the names are vectors, one number a loss.
+
+    sums: of finite values, float64. finite, lost: how many values were finite, and were not. in_a_row: for how many
+    steps up to now, those before the last report included, a value was not finite.
+    """
+
+    names: list[str]
+    sums: Tensor
+    finite: Tensor
+    lost: Tensor
+    in_a_row: Tensor
+
+    @staticmethod
+    def of(before: "LossSums | None", names: list[str], device: torch.device) -> "LossSums":
+        """Nothing yet, or `before` brought to another device, where it comes from a checkpoint."""
+        if before:
+            fields = (before.sums, before.finite, before.lost, before.in_a_row)
+            return LossSums(before.names, *(field.to(device) for field in fields))
+        counts = (torch.zeros(len(names), dtype=torch.int64, device=device) for _ in range(3))
+        return LossSums(names, torch.zeros(len(names), dtype=torch.float64, device=device), *counts)
+
+    def add(self, values: Tensor) -> None:
+        """Count the losses of one step, [L] in the order of `names`; nothing waits for the device."""
+        is_finite = values.isfinite()
+        self.sums += torch.where(is_finite, values, 0.0)
+        self.finite += is_finite
+        self.lost += ~is_finite
+        self.in_a_row = torch.where(is_finite, 0, self.in_a_row + 1)
+
+    def over(self, ranks: Ranks) -> "LossSums":
+        """The same on the host; with ranks, means of sums and of counts over them, and the most steps in a row.
+
+        Every rank then has the same, so that the means of the next call are these.
+        """
+        sums, finite, lost = (ranks.sum(field.double()) / ranks.count for field in (self.sums, self.finite, self.lost))
+        return LossSums(self.names, sums, finite, lost, ranks.maximum(self.in_a_row))
+
+    def means(self) -> dict[str, float]:
+        """Of the finite values of each loss; NaN where there was none."""
+        return dict(zip(self.names, (self.sums / self.finite).tolist(), strict=True))
+
+    def restart(self) -> None:
+        """Begin the next report."""
+        for field in (self.sums, self.finite, self.lost):
+            field.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "names": self.names,
+            "sums": self.sums.cpu(),
+            "finite": self.finite.cpu(),
+            "lost": self.lost.cpu(),
+            "in_a_row": self.in_a_row.cpu(),
+        }

@@ -1,0 +1,233 @@
+"""A run's folder: claimed by one process, continued where it was interrupted, never overwritten."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Self
+
+from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.config import values
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
+from cyclegan_fast.system.distributed import Ranks
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.files import LONGEST_SHOWN
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.gallery import write_index
+
+ANOTHER = "give --name NEW for another run"
+UNSAVED = frozenset({CONFIG, METRICS, ".lock", "tensorboard", "samples", "index.html"})
+"""What a run's folder may hold while nothing in it is worth keeping."""
+
+# Fields that change no file of a run, and its results by rounding at the most.
+FREE_TO_CHANGE = (
+    "name",
+    "runs",
+    "device",
+    "threads",
+    "workers",
+    "impl",
+    "checkpoint_blocks",
+    "accumulate",
+    "cuda_graph",
+    "profile",
+    "cache_gib",
+    "cache_dir",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An open run: `checkpoint` is what to continue from, None at the start; `lock` is held until the context ends.
+
+    Of the ranks of a run the first one holds the lock.
+    """
+
+    path: Path
+    checkpoint: dict[str, Any] | None
+    warnings: list[str]
+    lock: IO[str] | None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self.lock:
+            self._discard_if_nothing_is_saved()
+        self.close()
+
+    def close(self) -> None:
+        if self.lock:
+            self.lock.close()
+
+    def _discard_if_nothing_is_saved(self) -> None:
+        """Remove the folder of a run that ended before it reported or saved: the next command may be another one."""
+        names = {path.name for path in self.path.iterdir()}
+        if names <= UNSAVED and not _reported_step(self.path):
+            shutil.rmtree(self.path)
+
+    @property
+    def step(self) -> int:
+        return int(self.checkpoint["log"]["step"]) if self.checkpoint else 0
+
+    def begin(self, config: Config) -> None:
+        """Write the configuration of a new run, and take out samples that were drawn after the checkpoint.
+
+        Of a run whose data moved it gets the new place.
+        """
+        path = self.path / CONFIG
+        if not path.exists():
+            values.save(config, path)
+        elif (saved := values.load(path)).data.data != config.data.data:
+            values.save(replace(saved, data=replace(saved.data, data=config.data.data)), path)
+        for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
+            if int(sample.name.split("_")[1]) > self.step:
+                sample.unlink()
+
+
+def completed(config: Config, origin: str) -> Config:
+    """The configuration with its data's whole path, and a name made from data and preset where it has none."""
+    data = config.data.data.resolve() if config.data.data else None
+    name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
+    return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
+
+
+def plain_name(text: str) -> str:
+    """A folder's name of `text` that every terminal shows: of what it cannot show the bytes, as "%0A"."""
+    shown = "".join(
+        character if character.isprintable() and character not in "/\\" else _percent(os.fsencode(character))
+        for character in text
+    )
+    if len(shown.encode()) > LONGEST_SHOWN:
+        shown = f"{shown[:30]}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"
+    return shown
+
+
+def _percent(content: bytes) -> str:
+    return "".join(f"%{byte:02X}" for byte in content)
+
+
+class FinishedRun(UserError):
+    """There is nothing left to train."""
+
+
+def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
+    """`open_run` on the first rank; the others get its checkpoint, each with its own part of it.
+
+    None where torchrun started the ranks again and the run is finished: one of them died after the last step.
+
+    Raises UserError on all of them, also where the checkpoint is of another number of ranks.
+    """
+    opened: list[RunFolder] = []
+
+    def open_first() -> tuple[Path, dict[str, Any] | None] | None:
+        try:
+            run = open_run(config)
+        except FinishedRun:
+            if not ranks.restarts:
+                raise
+            return None
+        opened.append(run)
+        saved = len(run.checkpoint["ranks"]) if run.checkpoint else ranks.count
+        if saved != ranks.count:
+            run.close()
+            raise UserError(
+                f"{run.path} was trained by {counted(saved, 'process', 'processes')}, not {ranks.count}: continue it "
+                f"with as many, or {ANOTHER}"
+            )
+        return run.path, run.checkpoint
+
+    found = ranks.from_first(open_first)
+    if found is None:
+        return None
+    path, checkpoint = found
+    return opened[0] if opened else RunFolder(path, checkpoint, [], None)
+
+
+def open_run(config: Config) -> RunFolder:
+    """Claim the run's folder and find what to continue from; writes nothing but a lock.
+
+    Raises UserError where the folder is in use, holds a finished run or one with another configuration, or is no run.
+    """
+    assert config.run.name is not None
+    path = config.run.runs / config.run.name
+    if path.exists() and not (path / CONFIG).exists():
+        strangers = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+        if strangers:
+            raise UserError(f"{path} is there already and is not a run (it holds {strangers[0]}); {ANOTHER}")
+    path.mkdir(parents=True, exist_ok=True)
+    warnings: list[str] = []
+    lock = _claim(path)
+    try:
+        return RunFolder(path, _checkpoint_to_continue(path, config, warnings), warnings, lock)
+    except BaseException:
+        # Not left to the garbage collector: errors and their tracebacks can hold one another, and the lock.
+        lock.close()
+        raise
+
+
+def _claim(path: Path) -> IO[str]:
+    lock = open(path / ".lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(f"another process is training {path}; {ANOTHER}") from None
+    if not (path / ".lock").exists() or not os.path.samestat(os.fstat(lock.fileno()), (path / ".lock").stat()):
+        lock.close()  # its holder removed the folder just now, and another process may make it again
+        raise UserError(f"another process was in {path} at the same time; run the command again")
+    return lock
+
+
+def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> dict[str, Any] | None:
+    if (path / CONFIG).exists():
+        saved = values.load(path / CONFIG)
+        changed = _changes(saved, config)
+        if changed and not (_only_moved(saved, config) and checkpoint.exists(path)):
+            raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
+        if changed:  # its checkpoint tells whether they are the same images
+            warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
+    found = checkpoint.load_newest(path, warnings)
+    if found is None and _reported_step(path) > config.run.checkpoint_every:
+        raise UserError(
+            f"{path} has metrics up to step {_reported_step(path)} and no checkpoint: bring checkpoints/ back, "
+            f"or {ANOTHER}"
+        )
+    if found and found["finished"] and _scored_step(path) == found["log"]["step"]:
+        write_index(path)  # a kill may have come between the scores and their page
+        raise FinishedRun(
+            f"{path} is finished after {counted(found['log']['step'], 'step')}, see its index.html; {ANOTHER}"
+        )
+    return found
+
+
+def _scored_step(path: Path) -> int | None:
+    """The step of the final table; None where there is none, as after a kill between the last step and its table."""
+    try:
+        return int(json.loads((path / RESULTS).read_text())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _reported_step(path: Path) -> int:
+    """The step of the last whole line of metrics; 0 where there is none."""
+    try:
+        *_, last = (line for line in (path / METRICS).read_text().splitlines() if line.endswith("}"))
+        return int(json.loads(last)["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _only_moved(saved: Config, given: Config) -> bool:
+    """Whether two configurations differ in nothing but the place of their data."""
+    if saved.data.data is None or given.data.data is None:
+        return False
+    return not _changes(replace(saved, data=replace(saved.data, data=given.data.data)), given)
+
+
+def _changes(saved: Config, given: Config) -> list[str]:
+    return [line for line in values.differences(saved, given) if line.split(":")[0] not in FREE_TO_CHANGE]

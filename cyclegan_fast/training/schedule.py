@@ -1,0 +1,111 @@
+"""The learning rate of each epoch, by the policies of the original implementation; epochs count from 1.
+
+What torch.optim.lr_scheduler steps through is written out here as functions of the epoch, so that a run that continues
+has nothing to restore; only policy plateau depends on what happened before.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from cyclegan_fast.config.options import OptimizerConfig
+from cyclegan_fast.system.distributed import Ranks
+from cyclegan_fast.training.loss_sums import LossSums
+
+STEP_FACTOR = 0.1
+
+
+def linear_factor(epoch: int, epochs: int, decay_epochs: int) -> float:
+    """Share of the initial learning rate: constant for `epochs`, then linear towards zero."""
+    return 1.0 - max(0, epoch - epochs) / (decay_epochs + 1)
+
+
+def step_factor(epoch: int, step_epochs: int) -> float:
+    """Share of the initial learning rate: a tenth of it after every `step_epochs`."""
+    return float(STEP_FACTOR ** ((epoch - 1) // step_epochs))
+
+
+def cosine_factor(epoch: int, epochs: int) -> float:
+    """Share of the initial learning rate: half a cosine down to zero, which epoch `epochs` + 1 has, and up again."""
+    return (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
+
+
+class Schedule:
+    """Says the learning rate of an epoch, and hears the losses of each step where that depends on them.
+
+    Args:
+        options: the policy and its numbers.
+        watched: the losses that policy plateau watches: the mean of their sum over an epoch.
+    """
+
+    def __init__(self, options: OptimizerConfig, watched: list[str]) -> None:
+        self.options = options
+        self.watched = watched
+        self._plateau = Plateau(options.learning_rate) if options.learning_rate_policy == "plateau" else None
+        self._losses: LossSums | None = None
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch; with policy plateau of the current one, whichever `epoch` says."""
+        options = self.options
+        if self._plateau:
+            return self._plateau.rate
+        if options.learning_rate_policy == "step":
+            return options.learning_rate * step_factor(epoch, options.step_epochs)
+        if options.learning_rate_policy == "cosine":
+            return options.learning_rate * cosine_factor(epoch, options.epochs)
+        return options.learning_rate * linear_factor(epoch, options.epochs, options.decay_epochs)
+
+    def hear(self, losses: dict[str, Tensor]) -> None:
+        """Count the losses of one step; nothing waits for the device."""
+        if self._plateau:
+            values = torch.stack([losses[name].detach().double() for name in self.watched])
+            self._losses = self._losses or LossSums.of(None, self.watched, values.device)
+            self._losses.add(values)
+
+    def end_epoch(self, ranks: Ranks) -> None:
+        """Decide about the next epoch's rate, alike on all ranks."""
+        if self._plateau and self._losses:
+            self._plateau.watch(sum(self._losses.over(ranks).means().values()))
+            self._losses = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rates of later epochs depend on, plain values and tensors; each rank has losses of its own."""
+        return {
+            "plateau": self._plateau.state_dict() if self._plateau else None,
+            "losses": self._losses.state_dict() if self._losses else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        if self._plateau:
+            self._plateau.load_state_dict(state["plateau"])
+        saved = state["losses"]
+        self._losses = LossSums.of(LossSums(**saved), self.watched, device) if saved else None
+
+
+class Plateau:
+    """Falls to a fifth where a loss has not fallen by a hundredth for more than 5 epochs, as the original sets it.
+
+    PyTorch decides, over an optimiser that stands for the real one, whose rate is a tensor on the device.
+    """
+
+    def __init__(self, learning_rate: float) -> None:
+        self._optimizer = torch.optim.SGD([torch.zeros(())], lr=learning_rate)
+        self._scheduler = ReduceLROnPlateau(self._optimizer, mode="min", factor=0.2, threshold=0.01, patience=5)
+
+    @property
+    def rate(self) -> float:
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def watch(self, loss: float) -> None:
+        """Take in the loss of one epoch."""
+        self._scheduler.step(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scheduler": self._scheduler.state_dict(), "rate": self.rate}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._scheduler.load_state_dict(state["scheduler"])
+        self._optimizer.param_groups[0]["lr"] = state["rate"]

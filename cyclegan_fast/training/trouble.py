@@ -1,0 +1,79 @@
+"""What a command says when a device fails it: what happened, what is kept, and which flags go on without it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.conventions import SMALLEST_SIDE
+from cyclegan_fast.system.device import is_out_of_memory, working_dtype
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.trouble import device_failure
+from cyclegan_fast.training.cuda_graph import reason_against_a_graph
+
+BY_FLAG = "--impl reference"
+
+
+@contextmanager
+def told_of_training(config: Config, device: torch.device, saved_step: Callable[[], int | None]) -> Iterator[None]:
+    """Turn what a device raises in a training into a UserError that names a way to go on.
+
+    Args:
+        saved_step: the step of the last checkpoint; None where nothing was saved.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = _lack_of_memory(error, config, device) or device_failure(error, device, BY_FLAG)
+        if said is None:
+            raise
+        raise UserError(f"{said}; {kept(saved_step())}") from error
+
+
+def kept(saved_step: int | None) -> str:
+    """Say which checkpoint there is."""
+    return f"the checkpoint of step {saved_step} is kept" if saved_step else "nothing was saved"
+
+
+def _lack_of_memory(error: RuntimeError, config: Config, device: torch.device) -> str | None:
+    if not is_out_of_memory(error):
+        return None
+    ways = []
+    if same := _flags_for_the_same_run(config, device):
+        ways.append(f"the same command needs less with {_or(same)}")
+    if other := _flags_for_another_run(config, device):
+        ways.append(f"another run (--name NEW) with {_or(other)}")
+    return f"the memory of {device} does not suffice: {', '.join(ways) or 'train on smaller images'}"
+
+
+def _flags_for_the_same_run(config: Config, device: torch.device) -> list[str]:
+    """What lowers the memory of a step, changes results by rounding at the most, and is not given yet."""
+    networks, flags = config.networks, []
+    if networks.blocks and not networks.checkpoint_blocks and networks.norm != "batch" and not networks.dropout:
+        flags.append("--checkpoint-blocks")
+    batch, parts = config.data.batch_size, config.optimizer.accumulate
+    more_parts = next((n for n in range(parts + 1, batch + 1) if batch % n == 0), None)
+    if more_parts and networks.norm != "batch":
+        flags.append(f"--accumulate {more_parts}")
+    if config.run.cuda_graph != "off" and reason_against_a_graph(config, device) is None:
+        flags.append("--cuda-graph off (a graph keeps its memory to itself)")
+    return flags
+
+
+def _flags_for_another_run(config: Config, device: torch.device) -> list[str]:
+    """What lowers the memory of a step, changes what is trained, and is not given yet."""
+    data, flags = config.data, []
+    if not config.run.amp and working_dtype(device, amp=True, amp_dtype="auto")[0] != torch.float32:
+        flags.append("--amp")
+    if data.batch_size > 1:
+        flags.append("a lower --batch-size")
+    if data.preprocess in CROPPING and data.crop_size > SMALLEST_SIDE:
+        flags.append("a lower --crop-size")
+    if data.preprocess == "scale_width" and data.load_size > SMALLEST_SIDE:
+        flags.append("a lower --load-size")
+    return flags
+
+
+def _or(ways: list[str]) -> str:
+    return " or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)

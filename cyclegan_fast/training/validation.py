@@ -1,0 +1,64 @@
+"""A run's evaluations while it trains and at its end: what is measured, and which of its checkpoints was the best."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.conventions import DIRECTIONS
+from cyclegan_fast.data.training_images import Data
+from cyclegan_fast.evaluation.metrics import MetricMaker
+from cyclegan_fast.evaluation.passes import Evaluation, deciding, evaluate
+from cyclegan_fast.evaluation.score_table import is_better, scalars
+from cyclegan_fast.methods.model import Model
+from cyclegan_fast.system.errors import UserError
+
+
+class Evaluator:
+    """Measures `config.evaluation.metrics` on the test images of a run, and remembers the best step.
+
+    Raises UserError where a metric lacks what it needs, before anything is trained.
+
+    Args:
+        best: `state_dict()` of the run's checkpoint.
+    """
+
+    def __init__(self, config: Config, data: Data, device: torch.device, best: dict[str, Any] | None) -> None:
+        self.options, self.data, self.device = config.evaluation, data, device
+        self.make_metrics = MetricMaker(
+            self.options.metrics,
+            device,
+            data.tests,
+            size=config.data.crop_size,
+            count=self.options.evaluate_images,
+            feature_source=self.options.features,
+            segmentation_file=self.options.segmentation,
+        )
+        if self.options.evaluate_every and data.tests.A is None and data.tests.B is None:
+            raise UserError("--evaluate-every needs images in testA or testB of --data: there are none")
+        self.best_by = deciding(self.make_metrics.names_of_values(), self.options.best_by)
+        self.best: dict[str, Any] | None = best
+        self.last: tuple[int, Evaluation] | None = None  # the newest, and its step
+
+    def evaluate(self, model: Model, step: int) -> Evaluation:
+        """Of the generators that draw the samples: the moving averages where there are any. Once for each step."""
+        if self.last is not None and self.last[0] == step:
+            return self.last[1]
+        generators: dict[Any, nn.Module] = {direction: model.translator(direction) for direction in DIRECTIONS}
+        metrics = self.make_metrics()
+        found = evaluate(generators, self.data.tests, metrics, device=self.device, count=self.options.evaluate_images)
+        self.last = step, found
+        return found
+
+    def is_best(self, step: int, evaluation: Evaluation) -> bool:
+        """Whether no earlier step was better; remembers this one if so. A value that is not finite is not the best."""
+        if self.best_by is None:
+            return False
+        value = scalars(evaluation.scores).get(self.best_by)
+        if value is None:
+            return False
+        if self.best is not None and not is_better(self.best_by, value, self.best["value"]):
+            return False
+        self.best = {"step": step, "name": self.best_by, "value": value}
+        return True

@@ -1,0 +1,281 @@
+"""Decodes images ahead, translates them in batches, writes results behind, for any `Translator`; needs no PyTorch."""
+
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cyclegan_fast.conventions import SIDES, SMALLEST
+from cyclegan_fast.images.decoding import decode
+from cyclegan_fast.images.files import none_can_be_read, part_of, write_image
+from cyclegan_fast.images.folders import note_on_pages, page_count
+from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
+from cyclegan_fast.images.pixels import Pixels, images_at_once
+from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.system.errors import UserError, printable
+from cyclegan_fast.system.prefetch import ahead
+from cyclegan_fast.system.process import release_free_memory
+from cyclegan_fast.system.progress import progress_bar, waiting
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
+from cyclegan_fast.translation.plan import ImageOptions, Job
+from cyclegan_fast.translation.translator import NotFinite, Translator
+
+THREADS = min(8, os.cpu_count() or 1)
+BICUBIC = Image.Resampling.BICUBIC
+
+
+def pad_sides(pixels: Pixels, multiple: int = SIDES) -> Pixels:
+    """[H, W, 3] continued to the right and below by reflection, up to sides that a generator takes."""
+    missing = [max(SMALLEST, math.ceil(side / multiple) * multiple) - side for side in pixels.shape[:2]]
+    return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image.
+
+    `pages` is how many its file has, of which it is the first; `extent` is that of `Decoded`.
+    """
+
+    job: Job
+    pixels: Pixels
+    height: int
+    width: int
+    pages: int = 1
+    extent: Extent | None = None
+
+
+def prepare(job: Job, size: int | None, multiple: int = SIDES, value_range: ValueRange | None = None) -> Prepared:
+    """Decode an image, and resize it to a square as test images are, or with None pad it.
+
+    `value_range` is that of `decode`. Raises UnreadableImage.
+    """
+    decoded = decode(job.source, value_range)
+    if size is None and job.half is None:
+        pixels = decoded.pixels
+    else:
+        image = part_of(decoded.image, job.half, job.source)
+        if size is not None and image.size != (size, size):
+            image = image.resize((size, size), BICUBIC)
+        pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    pages = page_count(job.source)
+    return Prepared(job, pad_sides(pixels, multiple), height, width, pages, decoded.extent)
+
+
+def finish(prepared: Prepared, translated: Pixels) -> None:
+    """Write one translation, [H, W, 3]. Raises UserError where the system refuses the file."""
+    pixels = translated[: prepared.height, : prepared.width]
+    _write(
+        pixels, prepared.job.target, "what is written already is whole; the same command continues once this is mended"
+    )
+
+
+def _write(pixels: Pixels, path: Path, advice: str) -> None:
+    options = {} if path.suffix.lower() == ".png" else {"quality": 95}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(pixels, path, **options)
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise UserError(f"could not write {path}: {reason}; {advice}") from error
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the images.
+
+    `unreadable` has a line for each input that could not be read; `remarks` say what else a user should know.
+    """
+
+    translated: int
+    existing: int
+    unreadable: list[str]
+    remarks: list[str]
+    elapsed_s: float
+
+    def __str__(self) -> str:
+        line = f"translated {counted(self.translated, 'image')} in {self.elapsed_s:.1f} s"
+        if self.existing:
+            them = "it" if self.existing == 1 else "them"
+            line += f"; kept {counted(self.existing, 'translation')} from before (--overwrite replaces {them})"
+        if self.unreadable:
+            them = "it" if len(self.unreadable) == 1 else "them"
+            line += f"; skipped {counted(len(self.unreadable), 'unreadable image')} (--strict refuses {them})"
+        return line
+
+
+def translate_images(
+    translator: Translator,
+    jobs: Sequence[Job],
+    options: ImageOptions,
+    size: int | None,
+    *,
+    multiple: int = SIDES,
+    one_at_a_time: bool = False,
+    value_range: ValueRange | None = None,
+) -> Summary:
+    """Translate every job whose target is not there yet (with `options.overwrite`, every job), and draw the overview.
+
+    Threads decode ahead and write behind, so that the translator does not wait for either.
+
+    Args:
+        translator: called with batches of at most `options.batch_size` images of one shape, or of `images_at_once`.
+        jobs: from `plan`.
+        options: `images`, `size` and `keep_size` are not read here: they are in `jobs` and `size`.
+        size: side of the square that images are resized to, or None to keep each image's own.
+        multiple: what the sides must be multiples of for the translator, see `pad_sides`.
+        one_at_a_time: for images so large that none should be in memory beside the one that is translated: nothing is
+            decoded ahead or written behind, and `options.batch_size` is 1.
+        value_range: that of `decode`; `options.range` is not read here.
+
+    Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where a file cannot be
+    written. A file appears whole or not at all.
+    """
+    start = time.perf_counter()
+    todo = [job for job in jobs if options.overwrite or not job.target.exists()]
+    unreadable: list[str] = []
+    one_colour: list[Path] = []
+    pages: dict[str, int] = {}
+    extents: dict[Path, Extent] = {}
+    writing: deque[Future[None]] = deque()
+    threads = 1 if one_at_a_time else THREADS
+    batch_size = 1 if one_at_a_time else options.batch_size
+    depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
+    shape: tuple[int, ...] | None = None
+    progress = progress_bar(total=len(todo), desc="translating", unit=" images")
+    with (
+        ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
+        closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple, value_range), todo, depth)) as decoded,
+        progress,
+    ):
+        for batch in same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size):
+            if shape != (shape := batch[0].pixels.shape):
+                release_free_memory()  # of images of other sizes
+            try:
+                translated = translator(_stack(batch))
+            except NotFinite as error:
+                raise UserError(
+                    f"{batch[error.index].job.source}: the translation is not finite: the network's weights have "
+                    "diverged, or its precision is too low for this image; give an earlier checkpoint, or leave out "
+                    "--amp"
+                ) from error
+            one_colour += [prepared.job.source for prepared in batch if is_of_one_colour(prepared.pixels)]
+            extents.update((prepared.job.source, prepared.extent) for prepared in batch if prepared.extent)
+            writing.extend(pool.submit(finish, *pair) for pair in zip(batch, translated, strict=True))
+            while len(writing) > depth:
+                writing.popleft().result()
+            progress.update(len(batch))
+        for written in writing:
+            written.result()
+        if unreadable and len(unreadable) == len(jobs):
+            raise UserError(none_can_be_read(unreadable))
+        remarks = [
+            *note_on_pages(pages),
+            *_values_notes(extents, value_range),
+            *([on_one_colour(one_colour)] if one_colour else []),
+        ]
+        if options.sheet:
+            done = [job for job in jobs if job.target.exists()]
+            with waiting("drawing the contact sheet"):
+                sheet = draw_contact_sheet(done, pool, remarks, value_range)
+            if sheet is not None:
+                _write(sheet, options.sheet, "the translations themselves are written")
+    return Summary(
+        translated=len(todo) - len(unreadable),
+        existing=len(jobs) - len(todo),
+        unreadable=unreadable,
+        remarks=remarks,
+        elapsed_s=time.perf_counter() - start,
+    )
+
+
+def is_of_one_colour(pixels: Pixels) -> bool:
+    """Whether all pixels of [H, W, 3] are the same."""
+    return bool((pixels == pixels[0, 0]).all())
+
+
+def on_one_colour(paths: Sequence[Path]) -> str:
+    """What there is to say of images of one colour: a norm divides their rounding noise by sqrt(eps)."""
+    some = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+    subject = "1 image is" if len(paths) == 1 else f"{len(paths)} images are"
+    return (
+        f"{subject} of one colour ({some}): what a generator makes of that is rounding noise, and differs from one "
+        "computer to another"
+    )
+
+
+def _stack(batch: Sequence[Prepared]) -> Pixels:
+    """[N, H, W, 3]; one image, which may be very large, is not copied."""
+    return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
+
+
+def _values_notes(extents: Mapping[Path, Extent], value_range: ValueRange | None) -> list[str]:
+    """What there is to say of the images of more than 8 bits, of all of them together."""
+    if not extents:
+        return []
+    folder = os.path.commonpath([path.absolute().parent for path in extents])
+    note = note_on(merged(extents.values()), folder, value_range)
+    return [note] if note else []
+
+
+def _try_to_prepare(
+    job: Job, size: int | None, multiple: int, value_range: ValueRange | None
+) -> Prepared | UnreadableImage:
+    try:
+        return prepare(job, size, multiple, value_range)
+    except UnreadableImage as error:
+        return error
+
+
+def _readable(
+    images: Iterable[Prepared | UnreadableImage], unreadable: list[str], pages: dict[str, int], strict: bool
+) -> Iterator[Prepared]:
+    """The images that could be decoded; the others' messages are appended to `unreadable`.
+
+    `pages` gets the files of several, with their number. Raises UserError with `strict` for either.
+    """
+    for image in images:
+        if isinstance(image, UnreadableImage):
+            if strict:
+                raise UserError(f"{image} (leave --strict out to skip such files)")
+            unreadable.append(str(image))
+            continue
+        if image.pages > 1:
+            pages[str(image.job.source)] = image.pages
+            if strict:
+                raise UserError(f"{note_on_pages(pages)[0]} (leave --strict out to take that)")
+        yield image
+
+
+def same_shaped(images: Iterable[Prepared], most: int | None) -> Iterator[list[Prepared]]:
+    """Consecutive images of one shape in groups of at most `most`, or of `images_at_once`, in order."""
+    group: list[Prepared] = []
+    for image in images:
+        if group and image.pixels.shape != group[0].pixels.shape:
+            yield group
+            group = []
+        group.append(image)
+        if len(group) == (most or images_at_once(*image.pixels.shape[:2])):  # before the next image is decoded
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def report(summary: Summary, out: Path) -> None:
+    for line in summary.unreadable:
+        print(f"skipped {printable(line)}", file=sys.stderr)
+    for line in summary.remarks:
+        print(f"note: {printable(line)}", file=sys.stderr)
+    print(f"{summary}: {out}")

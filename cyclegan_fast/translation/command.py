@@ -1,0 +1,137 @@
+"""Translates images as a command line asks: options become a plan, a network and a device; imports torch late."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from cyclegan_fast.conventions import Direction
+from cyclegan_fast.images.levels import ValueRange, range_of_run
+from cyclegan_fast.images.unreadable import of_any_size
+from cyclegan_fast.original_options import TEST, refuse_original_options
+from cyclegan_fast.runs import RUNS, checked_size, newest_run
+from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import UserError, printable
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.batches import report, translate_images
+from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.translator import TorchTranslator, Translator
+
+PROGRAM = "python -m cyclegan_fast.translate"
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Translate images with a trained generator, each at its own size.
+
+    The same command continues a translation that was interrupted. Where a folder is searched, the contact sheet of an
+    earlier translation is left out.
+
+    Examples:
+        python -m cyclegan_fast.translate photos --checkpoint runs/x --direction a2b --out translated
+        python -m cyclegan_fast.translate "photos/**/*.jpg" --size 256 --format png --out translated
+        python -m cyclegan_fast.translate panorama.jpg --tile --scratch /var/tmp --out translated
+    """
+
+    options: Annotated[ImageOptions, tyro.conf.arg(name="")]
+    checkpoint: Path | None = None
+    """a run's folder or .pt file, latest_net_G.pth of the original, or .safetensors; by default the newest of runs/"""
+    direction: Direction = "a2b"
+    """a2b makes images like those of trainA into those of trainB, b2a the reverse; bare weights know one way only"""
+    device: str = "auto"
+    """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+    amp: bool = False
+    """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
+    threads: int | None = None
+    """threads that compute on a CPU; by default one for each processor"""
+    tile: bool = False
+    """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files"""
+    scratch: Path | None = None
+    """folder for the scratch files of --tile, on a disk; by default the system's for temporary files"""
+    network: str | None = None
+    """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
+    name says the direction"""
+    running_statistics: bool = False
+    """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
+    each image's own, as it does without"""
+
+    def value_range(self, config: dict[str, Any]) -> ValueRange | None:
+        """The values that become black and white: those asked for, or else the run's of the domain it translates."""
+        if self.options.range:
+            return self.options.range[0], self.options.range[1]
+        return range_of_run(config, "B" if self.direction == "b2a" else "A")
+
+
+def translate(command: CommandLine) -> int:
+    """Plan, load, translate, and say what happened; returns the exit status."""
+    options = command.options
+    if command.scratch is not None and not command.tile:
+        raise UserError("--scratch is for the scratch files of --tile: give both or neither")
+    warnings: list[str] = []
+    jobs = plan(options, warnings)
+    checkpoint = command.checkpoint or newest_run(RUNS)
+
+    from cyclegan_fast.networks.norms import use_running_statistics
+    from cyclegan_fast.system.device import choose_device, describe, use_threads, working_dtype
+    from cyclegan_fast.system.trouble import told_of_translation
+    from cyclegan_fast.translation.trained import load_generator
+
+    use_threads(command.threads)
+    device = choose_device(command.device)
+    dtype, remark = working_dtype(device, command.amp, "auto")
+    network, config, _, direction = load_generator(checkpoint, command.direction, warnings, command.network)
+    if command.running_statistics:
+        use_running_statistics(network, str(checkpoint))
+    size = options.square()
+    if size is not None:
+        size = checked_size(size, config, checkpoint, network.multiple)
+    jobs = halved(jobs, options, config, direction or command.direction, warnings)
+    print(
+        f"{counted(len(jobs), 'image')} through {checkpoint} ({direction or 'bare weights'}) "
+        f"at {size_in_words(size, len(jobs))}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
+    )
+    for line in [*warnings, *([remark] if remark else [])]:
+        print(f"note: {printable(line)}")
+    translator: Translator
+    if command.tile:
+        from cyclegan_fast.networks.resnet import ResnetGenerator
+        from cyclegan_fast.translation.tiled import TiledTranslator
+
+        if not isinstance(network, ResnetGenerator):
+            raise UserError(
+                f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out"
+            )
+        if network.norm != "instance":
+            raise UserError(
+                f"--tile goes through generators with instance norm only, and {checkpoint} has "
+                f"{'no' if network.norm == 'none' else network.norm} norm: leave --tile out"
+            )
+        translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
+    else:
+        translator = TorchTranslator(network, device, dtype)
+    with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
+        summary = translate_images(
+            translator,
+            jobs,
+            options,
+            size,
+            multiple=network.multiple,
+            one_at_a_time=command.tile,
+            value_range=command.value_range(config),
+        )
+    report(summary, options.out)
+    return 0
+
+
+def size_in_words(size: int | None, images: int) -> str:
+    return f"{size}x{size}" if size else "its own size" if images == 1 else "their own sizes"
+
+
+def parse(arguments: Sequence[str]) -> CommandLine:
+    """What a command line asks for, see `parse_command`; refuses options in the original's spelling."""
+    refuse_original_options(arguments, TEST, PROGRAM)
+    return parse_command(CommandLine, PROGRAM, arguments)

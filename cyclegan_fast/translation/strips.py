@@ -1,0 +1,166 @@
+"""A network's layers as streams of rows: whoever asks for the next rows of a layer makes it ask for those above it.
+
+A stream is a function from (first, last) to the rows [1, C, last - first, W] of an activation. It is asked from top to
+bottom, for each row once, and what it returns is the caller's own, who may write to it. Activations are channels last,
+so that a row is contiguous; on a CPU that is as fast as NCHW (2 cores with AVX2, torch 2.13).
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cyclegan_fast.images.pixels import Pixels, to_signed
+from cyclegan_fast.translation.scratch_file import StoredActivation
+
+Rows = Callable[[int, int], Tensor]
+Edges = Literal["reflect", "constant"]  # F.pad's names; the constant is zero
+
+EPS = 1e-5  # of `kernels.instance_norm`
+
+
+class Statistics:
+    """Count, mean and M2 (sum of squared deviations) of each channel, of strip after strip.
+
+    Strips are combined by Chan et al. 1979 ("Updating formulae and a pairwise algorithm for computing sample
+    variances", eq. 2.1) in float64: the sums of a large image are too long for float32.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros((), dtype=torch.float64)  # [1, C, 1, 1] from the first strip on
+        self.m2 = torch.zeros((), dtype=torch.float64)
+
+    def add(self, strip: Tensor) -> None:
+        """[1, C, rows, W], which is left as it is."""
+        wide = strip.float()
+        mean = wide.mean((0, 2, 3), keepdim=True)
+        # Not torch.var_mean: it takes seven times as long on a CPU (torch 2.13).
+        m2 = (wide - mean).square_().sum((0, 2, 3), keepdim=True)
+        count = strip.size(2) * strip.size(3)
+        total = self.count + count
+        delta = mean.double() - self.mean
+        self.mean = self.mean + delta * (count / total)
+        self.m2 = self.m2 + m2.double() + delta.square() * (self.count * count / total)
+        self.count = total
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / sqrt(biased variance + eps), float32 [1, C, 1, 1]."""
+        return self.mean.float(), (self.m2 / self.count + EPS).rsqrt().float()
+
+    def is_finite(self) -> bool:
+        return bool((self.mean.isfinite() & self.m2.isfinite()).all())
+
+
+class Window:
+    """The rows that a convolution looks at as it moves down: each is asked for once.
+
+    The last `overlap` are held until the next look, which begins no higher. It may look beyond the edges, by rows and
+    by `pad` columns, which are there by reflection, or zero.
+    """
+
+    def __init__(self, rows: Rows, height: int, *, overlap: int, pad: int, edges: Edges) -> None:
+        self._rows = rows
+        self._height = height
+        self._overlap = overlap
+        self._pad = pad
+        self._edges = edges
+        self._held: Tensor | None = None  # the last rows above self._end
+        self._end = 0
+
+    def __call__(self, first: int, last: int) -> Tensor:
+        """Rows `first` to `last`, [1, C, last - first, W + 2*pad]; neither is ever less than in the call before."""
+        above, below = max(-first, 0), max(last - self._height, 0)
+        inside = self._move(first + above, last - below)
+        # A copy: a view would hold all of the strip while the next one is made.
+        self._held = inside[:, :, -self._overlap :].clone(memory_format=torch.channels_last)
+        return F.pad(inside, (self._pad, self._pad, above, below), mode=self._edges)
+
+    def _move(self, first: int, last: int) -> Tensor:
+        begin, self._end = self._end, last
+        if self._held is None:
+            return self._rows(begin, last)
+        held = self._held[:, :, self._held.size(2) - (begin - first) :]
+        return torch.cat((held, self._rows(begin, last)), 2) if last > begin else held
+
+
+# --- the streams of a generator ------------------------------------------------------------------------------------
+
+
+def of_image(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
+    """uint8 [H, W, 3] in [-1, 1]; only the rows asked for are ever converted."""
+
+    def rows(first: int, last: int) -> Tensor:
+        strip = to_signed(torch.tensor(pixels[first:last], device=device)[None]).to(dtype)
+        return strip.contiguous(memory_format=torch.channels_last)
+
+    return rows
+
+
+def normalised(rows: Rows, statistics: Statistics, *, residual: Rows | None = None) -> Rows:
+    """Instance norm, then ReLU, or the sum with `residual`; rounded to the dtype of `rows` as plain PyTorch does."""
+    mean, scale = statistics.scale()
+
+    def normalise(first: int, last: int) -> Tensor:
+        strip = rows(first, last)
+        result = strip.float().sub_(mean).mul_(scale).to(strip.dtype)
+        return result.relu_() if residual is None else result.add_(residual(first, last))
+
+    return normalise
+
+
+def gathered(rows: Rows, statistics: Statistics) -> Rows:
+    """`rows`, which are added to `statistics` as they pass."""
+
+    def gather(first: int, last: int) -> Tensor:
+        strip = rows(first, last)
+        statistics.add(strip)
+        return strip
+
+    return gather
+
+
+def kept(rows: Rows, activation: StoredActivation) -> Rows:
+    """`rows`, which are appended to `activation` as they pass."""
+
+    def keep(first: int, last: int) -> Tensor:
+        strip = rows(first, last)
+        activation.append(strip)
+        return strip
+
+    return keep
+
+
+def convolved(
+    rows: Rows, height: int, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, edges: Edges = "reflect"
+) -> Rows:
+    """A convolution of an activation of `height` rows, padded so that its sides stay, or are halved by a stride of 2.
+
+    `weight` [C_out, C_in, K, K], K odd.
+    """
+    kernel = weight.size(2)
+    pad = kernel // 2
+    window = Window(rows, height, overlap=kernel - stride, pad=pad, edges=edges)
+
+    def convolve(first: int, last: int) -> Tensor:
+        return F.conv2d(window(first * stride - pad, (last - 1) * stride + pad + 1), weight, bias, stride)
+
+    return convolve
+
+
+def doubled(rows: Rows, height: int, weight: Tensor) -> Rows:
+    """The transposed convolution of `NormalisedConvTranspose2d`, which doubles both sides.
+
+    Its row 2i is made from row i, its row 2i + 1 from rows i and i + 1.
+    """
+    window = Window(rows, height, overlap=2, pad=0, edges="constant")  # 2 where a strip ends on an odd row
+
+    def double(first: int, last: int) -> Tensor:
+        above, below = first // 2, (last + 1) // 2
+        # The last two rows lack their share of what lies below.
+        strip = F.conv_transpose2d(window(above, below + 1), weight, None, stride=2, padding=1, output_padding=1)
+        return strip[:, :, first - 2 * above : last - 2 * above]
+
+    return double

@@ -1,0 +1,209 @@
+"""A generator over images that are too large for the memory, exactly: layer by layer, in strips of rows.
+
+Instance norm's statistics are those of the whole image, so that tiles translated one by one would differ from it and
+from each other, and show seams. Here each layer passes over the whole image before the next begins: the results of a
+convolution go to the disk while their statistics are gathered, and the next pass reads, normalises and convolves them.
+
+What stays in memory is the decoded image and its translation, 3 bytes a pixel each, and the working buffers of one
+strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and encodes them, but
+TIFF is decoded strip by strip.
+
+Two convolutions are not stored but computed twice, once for their statistics and once for the layer behind them: the
+stem and the last doubling, whose results are the largest and which cost little (1 % and 2 % of the operations of 9
+blocks). Channels double where sides are halved, so that a row of any stored activation has as many numbers as any
+other, and a row leaves its place in the file when it is read for the last time. That makes the peak what the first
+halving stores, H/2 rows, which no later layer exceeds: 128 bytes a pixel at width 64 in float32.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cyclegan_fast.images.pixels import Pixels, to_pixels
+from cyclegan_fast.networks.resnet import ResidualBlock, ResnetGenerator
+from cyclegan_fast.system.device import is_out_of_memory
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
+from cyclegan_fast.translation.strips import Rows, Statistics, convolved, doubled, gathered, kept, normalised, of_image
+from cyclegan_fast.translation.translator import NotFinite
+
+BUDGET_BYTES = 128 * 2**20
+# A strip's rows in float32, so many times, are alive at once in the worst pass. Measured at width 64 and 10 rows, where
+# the 6 rows around them weigh most: 4.2 as tensors, the rest inside the convolutions. The C library's heap keeps more:
+# at a budget of 64 MiB the process grew by 74 to 156 MiB, and by 52 and 68 where the heap gave everything back.
+COPIES = 6
+
+
+class TiledTranslator:
+    """A `Translator` in bounded memory: `TorchTranslator` but for the order in which numbers are added up.
+
+    Args:
+        network: taken to `device` and `dtype`.
+        scratch: folder for the file that activations are kept in.
+        budget_bytes: what the buffers of a strip may take. A strip has at least one row, and a convolution the rows
+            around it, whatever the budget.
+    """
+
+    def __init__(
+        self,
+        network: ResnetGenerator,
+        device: torch.device,
+        dtype: torch.dtype,
+        scratch: Path,
+        budget_bytes: int = BUDGET_BYTES,
+    ) -> None:
+        self.network = network.to(device, dtype).eval()
+        self.device = device
+        self.dtype = dtype
+        self.scratch = scratch
+        self.budget_bytes = budget_bytes
+        self._announced = ""
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """Raises NotFinite, and UserError where the disk or the memory does not suffice."""
+        _, height, width, _ = pixels.shape
+        needed_bytes = self.scratch_bytes(height, width)
+        self._announce(check_free_space(self.scratch, needed_bytes, f"translating {width}x{height} in strips"))
+        translated = np.empty_like(pixels)
+        try:
+            for index, image in enumerate(pixels):
+                first = 0
+                with closing(self.strips(image, index)) as strips:
+                    for strip in strips:
+                        last = first + strip.size(2)
+                        translated[index, first:last] = to_pixels(strip)[0]
+                        first = last
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{self.strip_rows(width)} rows of {width}x{height} at once do not fit the memory of {self.device}: "
+                "give a smaller --size, or --device cpu"
+            ) from error
+        return translated
+
+    @torch.inference_mode()
+    def strips(self, image: Pixels, index: int = 0) -> Generator[Tensor]:
+        """The translation of uint8 [H, W, 3] from top to bottom, [1, 3, rows, W] in [-1, 1], in the working dtype.
+
+        Raises NotFinite(index).
+        """
+        height, width, _ = image.shape
+        total = rows_of_all_passes(height, len(self.network.blocks))
+        with (
+            ScratchFile(self.scratch, self._row_bytes(width, self.dtype)) as scratch,
+            progress_bar(total=total, desc=f"{width}x{height}", unit=" rows", leave=False) as progress,
+        ):
+            passes = Passes(self.network, scratch, self.strip_rows(width), progress, index)
+            yield from passes.translate(of_image(image, self.device, self.dtype), height)
+
+    def scratch_bytes(self, height: int, width: int) -> int:
+        """The most that the scratch file of one image ever holds."""
+        return height // 2 * self._row_bytes(width, self.dtype)
+
+    def strip_rows(self, width: int) -> int:
+        """Rows of a strip of an image of that width, from the budget."""
+        return max(1, self.budget_bytes // (COPIES * self._row_bytes(width, torch.float32)))
+
+    def _row_bytes(self, width: int, dtype: torch.dtype) -> int:
+        """A row of any activation between two convolutions: channels double where its width is halved."""
+        return width * self.network.stem.out_channels * dtype.itemsize
+
+    def _announce(self, sentence: str) -> None:
+        if sentence != self._announced:  # once for images of one size
+            tqdm.write(f"note: {sentence}")
+        self._announced = sentence
+
+
+def rows_of_all_passes(height: int, blocks: int) -> int:
+    """Rows that the passes over an image of that height make together."""
+    full, half, quarter = 3, 2, 1 + 2 * blocks
+    return full * height + half * (height // 2) + quarter * (height // 4)
+
+
+@dataclass
+class Passes:
+    """A generator's passes over image number `index` of its batch, in strips of `strip_rows` rows."""
+
+    network: ResnetGenerator
+    scratch: ScratchFile
+    strip_rows: int
+    progress: "tqdm[Any]"
+    index: int
+
+    def translate(self, image: Rows, height: int) -> Iterator[Tensor]:
+        """`ResnetGenerator.forward` of one image [1, 3, H, W], strip by strip."""
+        network, half, quarter = self.network, height // 2, height // 4
+
+        def stem() -> Rows:
+            return convolved(image, height, network.stem.weight)
+
+        x = normalised(stem(), self._statistics(stem(), height))
+        x = self._halve(x, height, _weight(network.down[0]))
+        x = self._halve(x, half, _weight(network.down[1]))
+        for block in network.blocks:
+            x = self._residual_block(x, quarter, block)
+        up, statistics = self._store(doubled(x, quarter, _weight(network.up[0])), half)
+
+        def last_doubling(rows: Rows) -> Rows:
+            return doubled(normalised(rows, statistics), half, _weight(network.up[1]))
+
+        x = normalised(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
+        x = convolved(x, height, network.head.weight, network.head.bias)
+        for first, last in self._strips(height):
+            yield self._finite(x(first, last).tanh_())
+
+    def _halve(self, rows: Rows, height: int, weight: Tensor) -> Rows:
+        """A stride-2 convolution with its norm and ReLU."""
+        convolution = convolved(rows, height, weight, stride=2, edges="constant")
+        stored, statistics = self._store(convolution, height // 2, self.strip_rows // 2)
+        return normalised(stored.take, statistics)
+
+    def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
+        """What goes around the block is kept while its first convolution reads it."""
+        assert isinstance(block, ResidualBlock)  # torch types a ModuleList by nn.Module
+        around = StoredActivation(self.scratch)
+        first, statistics = self._store(convolved(kept(rows, around), height, block.conv1.weight), height)
+        middle = normalised(first.take, statistics)
+        second, statistics = self._store(convolved(middle, height, block.conv2.weight), height)
+        return normalised(second.take, statistics, residual=around.take)
+
+    def _store(self, rows: Rows, height: int, strip_rows: int | None = None) -> tuple[StoredActivation, Statistics]:
+        stored = StoredActivation(self.scratch)
+        return stored, self._statistics(kept(rows, stored), height, strip_rows)
+
+    def _statistics(self, rows: Rows, height: int, strip_rows: int | None = None) -> Statistics:
+        """One pass: everything from the last stored activation on is computed here, and let go."""
+        statistics = Statistics()
+        gathering = gathered(rows, statistics)
+        for first, last in self._strips(height, strip_rows):
+            gathering(first, last)
+        if not statistics.is_finite():  # nor will the translation be, hours from now
+            raise NotFinite(self.index)
+        return statistics
+
+    def _strips(self, height: int, strip_rows: int | None = None) -> Iterator[tuple[int, int]]:
+        """The first row of each strip and that of the next."""
+        step = max(1, self.strip_rows if strip_rows is None else strip_rows)
+        for first in range(0, height, step):
+            last = min(first + step, height)
+            yield first, last
+            self.progress.update(last - first)
+
+    def _finite(self, strip: Tensor) -> Tensor:
+        if not bool(strip.isfinite().all()):
+            raise NotFinite(self.index)
+        return strip
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    assert isinstance(layer.weight, Tensor)
+    return layer.weight

@@ -1,0 +1,76 @@
+"""Memory that a call fills and empties: grown when it is too small, and kept otherwise."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.device.primary_context import Gpu
+
+Bytes = npt.NDArray[np.uint8]
+
+BLOCK = 2 << 20  # bytes; CUDA hands out memory in pieces of this size
+
+
+def grown(capacity: int, needed: int) -> int:
+    """How large a buffer of `capacity` bytes must be to hold `needed`: as it is, or the next whole block.
+
+    Not twice as large: one batch of large images is a good part of a small GPU's memory.
+    """
+    return capacity if needed <= capacity else -(-needed // BLOCK) * BLOCK
+
+
+class Buffer:
+    """Memory on the GPU, and as much on the host, pinned, since only to that are copies asynchronous.
+
+    Every method needs the GPU's context to be current; `grow_to` and `free` need what uses the memory to have ended.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._driver = gpu.driver
+        self.capacity = 0
+        self._host: Any = None
+        self._device: Any = None
+
+    @property
+    def address(self) -> int:
+        """Where it is on the GPU: the same until it grows."""
+        return int(self._device)
+
+    def grow_to(self, needed: int) -> None:
+        """Make room for `needed` bytes. After PyCUDA's MemoryError the buffer is empty and can be grown again."""
+        capacity = grown(self.capacity, needed)
+        if capacity == self.capacity:
+            return
+        self.free()  # first, so that both are never there at once
+        try:
+            self._device = self._driver.mem_alloc(capacity)
+            self._host = self._driver.pagelocked_empty(capacity, np.uint8)
+        except BaseException:
+            self.free()
+            raise
+        self.capacity = capacity
+
+    def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The beginning of the host's side as an array; not to be kept."""
+        wanted = np.dtype(dtype)
+        flat: Bytes = self._host[: int(np.prod(shape)) * wanted.itemsize]
+        return flat.view(wanted).reshape(shape)
+
+    def upload(self, size: int, stream: Any) -> None:
+        self._driver.memcpy_htod_async(self._device, self._host[:size], stream)
+
+    def download(self, size: int, stream: Any) -> None:
+        self._driver.memcpy_dtoh_async(self._host[:size], self._device, stream)
+
+    def free(self) -> None:
+        """Give all memory back. Does nothing the second time."""
+        host, device = self._host, self._device
+        self._host = self._device = None
+        self.capacity = 0
+        try:
+            if host is not None:
+                host.base.free()
+        finally:
+            if device is not None:
+                device.free()

@@ -1,0 +1,180 @@
+"""One caller's share of an engine: an execution context, a stream and buffers. No line has run on a GPU yet."""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from cyclegan_fast.system.errors import UserError
+from export.device.buffers import Buffer
+from export.device.primary_context import NON_BLOCKING, Gpu
+from export.device.replay import Replay, Way
+from export.device.stream_graph import GraphError, StreamGraph
+from export.engines.engine_card import EngineCard, Shape
+from export.engines.image_layout import Array, ImageLayout
+
+LOG = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs an engine on a stream of its own: workers of one engine compute beside each other, in a thread each.
+
+    Called by two threads at once, one waits. Closed with its engine, or before.
+
+    Args:
+        gpu: where the engine is.
+        card: what the engine takes.
+        make_context: makes an execution context of the engine; None is a failure.
+        last_message: what the library said last, for errors.
+        cuda_graph: replay the work of a shape that is given again and again as one graph.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        card: EngineCard,
+        make_context: Callable[[], Any],
+        last_message: Callable[[], str],
+        *,
+        cuda_graph: bool,
+    ) -> None:
+        self._gpu = gpu
+        self._card = card
+        self._layout = ImageLayout.of(card)
+        self._last_message = last_message
+        self._replay = Replay(cuda_graph)
+        self._lock = Lock()
+        self._is_closed = False
+        self._graph: StreamGraph | None = None
+        self._stream: Any = None
+        self._context: Any = None
+        self._input, self._output = Buffer(gpu), Buffer(gpu)
+        try:
+            with gpu.current(), gpu.explaining_exhaustion("another worker of the engine"):
+                self._stream = gpu.driver.Stream(NON_BLOCKING)
+                self._context = make_context()
+                if self._context is None:
+                    raise self._failure("could not make room for a worker, for want of GPU memory perhaps")
+                self._choose_profile()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def shape(self) -> Shape | None:
+        """Batch, height and width of what it is fastest at: the images of its last call."""
+        return self._replay.shape
+
+    def __call__(self, images: Array) -> Array:
+        """Translate a batch: uint8 [N, H, W, 3] -> the same, or float32 [N, 3, H, W] in [-1, 1] -> the same.
+
+        Raises UserError for an array that the engine does not take, and where the GPU's memory does not hold it.
+        """
+        shape = self._layout.check(images)
+        with self._lock:
+            if self._is_closed:
+                raise UserError("the engine is closed: call it inside its `with`")
+            with self._gpu.current():
+                try:
+                    return self._run(images, shape)
+                except BaseException:
+                    self._forget()  # how far it came is unknown
+                    raise
+
+    def _run(self, images: Array, shape: Shape) -> Array:
+        way = self._replay.way(shape)
+        if way is Way.SET_UP:
+            self._set_up(shape)
+        size, array_shape = self._layout.size(shape), self._layout.array_shape(shape)
+        np.copyto(self._input.view(array_shape, self._layout.dtype), images)
+        if way is Way.RECORD:
+            self._record()
+        self._input.upload(size, self._stream)
+        if self._graph is not None:
+            self._graph.launch()
+        else:
+            self._enqueue()
+        self._output.download(size, self._stream)
+        self._stream.synchronize()
+        return self._output.view(array_shape, self._layout.dtype).copy()
+
+    def _set_up(self, shape: Shape) -> None:
+        """Make room, and tell the execution context where that is."""
+        self._forget()
+        batch, height, width = shape
+        size = self._layout.size(shape)
+        with self._gpu.explaining_exhaustion(f"{batch} images of {width}x{height} pixels"):
+            self._input.grow_to(size)
+            self._output.grow_to(size)
+        # No local variable holds the context: an error's traceback would keep it alive after `close`.
+        wanted = self._layout.array_shape(shape)
+        if not self._context.set_input_shape(self._card.input, wanted):
+            raise self._failure(f"refused the shape {list(wanted)}")
+        for name, buffer in ((self._card.input, self._input), (self._card.output, self._output)):
+            if not self._context.set_tensor_address(name, buffer.address):
+                raise self._failure(f"refused memory for {name!r}")
+        given = tuple(self._context.get_tensor_shape(self._card.output))
+        if given != wanted:
+            raise UserError(f"the engine gives {list(given)} for {list(wanted)}: it is no generator of this project")
+        self._replay.set_to(shape)
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise self._failure("could not run")
+
+    def _record(self) -> None:
+        """Make the graph, or find once and for all that there can be none."""
+        try:
+            if not self._is_capturable():
+                raise GraphError("this engine's work cannot be recorded on a stream")
+            self._graph = StreamGraph(self._stream.handle, self._enqueue)
+        except (GraphError, UserError) as error:
+            self._replay.enabled = False
+            # As text: what keeps the log would keep the error, and with its traceback the context.
+            LOG.warning("without a CUDA graph, every call enqueues its kernels one by one: %s", str(error))
+        else:
+            self._replay.is_recorded = True
+
+    def _is_capturable(self) -> bool:
+        # TensorRT for RTX alone can tell; where it compiles or allocates in between, it says no.
+        if not hasattr(self._context, "is_stream_capturable"):
+            return True
+        return bool(self._context.is_stream_capturable(self._stream.handle))
+
+    def _forget(self) -> None:
+        """Drop the graph, and what the context is set to."""
+        self._replay.set_to(None)
+        if self._stream is not None:
+            # Nothing is freed or moved that is still in use. After an error on the GPU even waiting fails.
+            with suppress(self._gpu.driver.Error):
+                self._stream.synchronize()
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            graph.destroy()
+
+    def _choose_profile(self) -> None:
+        # The first context of an engine is at its first profile from the start, others may be at none.
+        if self._context.active_optimization_profile != 0:
+            if not self._context.set_optimization_profile_async(0, self._stream.handle):
+                raise self._failure("refused its profile")
+            self._stream.synchronize()
+
+    def _failure(self, what: str) -> UserError:
+        return UserError(f"the engine {what}: {self._last_message()}")
+
+    def close(self) -> None:
+        """Free everything; waits for a call that is running. Does nothing the second time."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            # All of it, last to first, whatever fails; objects of PyCUDA and TensorRT are freed by letting go of them.
+            with self._gpu.current(), ExitStack() as release:
+                release.callback(setattr, self, "_stream", None)
+                release.callback(self._input.free)
+                release.callback(self._output.free)
+                release.callback(setattr, self, "_context", None)
+                release.callback(self._forget)

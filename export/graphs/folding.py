@@ -1,0 +1,57 @@
+"""Batch norms with running statistics are affine: for an export they become part of the convolutions before them."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cyclegan_fast.networks.resnet import ResnetGenerator
+
+
+def without_norms(width: int, blocks: int) -> "ResnetGenerator":
+    """Return a new generator that has no norms, and a bias in every convolution instead."""
+    import torch
+    from torch import nn
+
+    from cyclegan_fast.networks.resnet import ResnetGenerator
+
+    network = ResnetGenerator(width=width, blocks=blocks, norm="none").eval()
+    for name, _ in _pairs(blocks):
+        convolution = network.get_submodule(name)
+        assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
+        convolution.bias = nn.Parameter(torch.ones(convolution.out_channels))
+    return network
+
+
+def folded(network: "ResnetGenerator") -> "ResnetGenerator":
+    """Return what computes the same as a generator with batch norm does by its running statistics, without norms.
+
+    (w * x - mean) * s + shift = (s w) * x + (shift - s mean), where s = scale / sqrt(variance + eps); in float64.
+    """
+    import torch
+
+    result = without_norms(network.stem.out_channels, len(network.blocks))
+    state = {key: value.detach().double() for key, value in network.state_dict().items()}
+    with torch.no_grad():
+        for name, of_norm in _pairs(len(network.blocks)):
+            norm = network.get_submodule(of_norm)
+            assert isinstance(norm.eps, float)
+            scale = state[f"{of_norm}.weight"] * (state[f"{of_norm}.running_var"] + norm.eps).rsqrt()
+            # A transposed convolution has its outputs in the second dimension.
+            sides = (1, -1, 1, 1) if name.startswith("up.") else (-1, 1, 1, 1)
+            result.get_parameter(f"{name}.weight").copy_(state[f"{name}.weight"] * scale.view(sides))
+            shift = state[f"{of_norm}.bias"] - scale * state[f"{of_norm}.running_mean"]
+            result.get_parameter(f"{name}.bias").copy_(shift)
+        for key in ("head.weight", "head.bias"):
+            result.get_parameter(key).copy_(state[key])
+    return result
+
+
+def _pairs(blocks: int) -> Iterator[tuple[str, str]]:
+    """(a convolution, the norm behind it)."""
+    yield "stem", "stem_norm"
+    for level in (0, 1):
+        yield f"down.{level}", f"down_norms.{level}"
+        yield f"up.{level}", f"up_norms.{level}"
+    for block in range(blocks):
+        for half in (1, 2):
+            yield f"blocks.{block}.conv{half}", f"blocks.{block}.norm{half}"

@@ -1,0 +1,202 @@
+"""What `kernels.check` runs: every operator at every place where the networks run it, and what it is compared with."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels import instance_norm, reflection_pad, residual_block
+from kernels.checking.accuracy import MARGIN
+from kernels.conv2d import conv2d_reflect
+from kernels.dispatch import Impl
+from kernels.plans import Direction
+from kernels.reflection_pad import pad_backward
+from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
+from kernels.traffic import plain_forward
+
+Run = Callable[[], list[Tensor]]
+BEHIND_A_CONVOLUTION = 1.5
+"""The margin where the library's convolutions, which choose their own order of sums, lie between input and result"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Operands in memory, ready to run.
+
+    run: ours, as the networks launch it.
+    plain: PyTorch's operators on the same operands in the dtype that it is given.
+    inputs: what must be read once.
+    """
+
+    run: Run
+    plain: Callable[[torch.dtype], list[Tensor]]
+    inputs: Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one place in a network, in one dtype and at one batch size."""
+
+    operator: str
+    place: str
+    dtype: torch.dtype
+    batch: int
+    prepare: Callable[[torch.device], Prepared]
+    margin: float = MARGIN
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the networks are."""
+
+    side: int = 256
+    """of the images, pixels"""
+    width: int = 64
+    """channels behind a network's first convolution"""
+
+
+SMALL = Size(side=32, width=16)
+"""What Triton's interpreter, which is some ten thousand times slower than a GPU, runs in a minute"""
+
+
+def cases(size: Size, dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> Iterator[Case]:
+    """Every operator that the networks launch, forward and backward."""
+    sites = [
+        *generator_sites(width=size.width, side=size.side),
+        *discriminator_sites(width=size.width, side=size.side),
+    ]
+    for dtype in dtypes:
+        for batch in batches:
+            for site in sites:
+                yield Case("instance_norm", site.name, dtype, batch, _norm(site, batch, dtype, "forward"))
+                yield Case("instance_norm backward", site.name, dtype, batch, _norm(site, batch, dtype, "backward"))
+            image = (batch, 3, size.side, size.side)
+            yield Case("reflection_pad", "in front of the stem", dtype, batch, _pad(image, dtype))
+            yield Case("reflection_pad backward", "in front of the stem", dtype, batch, _pad_backward(image, dtype))
+            inner = (batch, 4 * size.width, size.side // 4, size.side // 4)
+            margin = BEHIND_A_CONVOLUTION
+            yield Case("residual_block", "behind a norm, with gradients", dtype, batch, _block(inner, dtype), margin)
+            yield Case("conv2d_reflect", "and its norm", dtype, batch, _convolution(inner, dtype), margin)
+
+
+def _norm(site: NormSite, batch: int, dtype: torch.dtype, direction: Direction) -> Callable[[torch.device], Prepared]:
+    def prepare(device: torch.device) -> Prepared:
+        operands = site.operands(batch, dtype, str(device))
+        tensors = [t for t in (operands.x, operands.residual, operands.dy, operands.skip) if t is not None]
+        if direction == "forward":
+            read = tensors[:2] if site.residual else tensors[:1]
+            return Prepared(
+                lambda: [run_forward(site, operands)[0]],
+                lambda d: plain_results("forward", site, _to(operands, d)),
+                read,
+            )
+        _, statistics = run_forward(site, operands)
+
+        def run() -> list[Tensor]:
+            found = run_backward(site, operands, statistics)
+            return [t for t in (found.dx, found.d_residual, found.remade) if t is not None]
+
+        read = [t for t in tensors if t is not operands.residual]
+        return Prepared(run, lambda d: plain_results("backward", site, _to(operands, d)), read)
+
+    return prepare
+
+
+def _to(operands: Operands, dtype: torch.dtype) -> Operands:
+    """The operands in another dtype, channels first: PyTorch's gradients are wrong in some other layouts."""
+    residual, skip = (None if t is None else t.to(dtype).contiguous() for t in (operands.residual, operands.skip))
+    return Operands(operands.x.to(dtype).contiguous(), residual, operands.dy.to(dtype).contiguous(), skip)
+
+
+def plain_results(direction: Direction, site: NormSite, operands: Operands) -> list[Tensor]:
+    """Return y, or dx and what else backward writes at this site, by PyTorch's operators."""
+    if direction == "forward":
+        return [plain_forward(site, operands)[1]]
+    leaves = [t.detach().requires_grad_() for t in (operands.x, operands.residual) if t is not None]
+    operands = replace(operands, x=leaves[0], residual=leaves[1] if site.residual else None)
+    y, padded = plain_forward(site, operands)
+    outputs, gradients = [padded], [operands.dy]
+    if operands.skip is not None:
+        outputs, gradients = [padded, y], [operands.dy, operands.skip]
+    found = list(torch.autograd.grad(outputs, leaves, gradients))
+    return [*found, padded.detach()] if site.remade else found
+
+
+def _pad(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
+    def prepare(device: torch.device) -> Prepared:
+        x = torch.randn(shape, dtype=dtype, device=device)
+        return Prepared(
+            lambda: [reflection_pad(x, 3, impl="triton")], lambda d: [F.pad(x.to(d), (3,) * 4, mode="reflect")], [x]
+        )
+
+    return prepare
+
+
+def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
+    def prepare(device: torch.device) -> Prepared:
+        batch, channels, height, width = shape
+        dy = torch.randn((batch, channels, height + 6, width + 6), dtype=dtype, device=device)
+
+        def plain(d: torch.dtype) -> list[Tensor]:
+            x = torch.zeros(shape, dtype=d, device=device, requires_grad=True)
+            return list(torch.autograd.grad(F.pad(x, (3,) * 4, mode="reflect"), x, dy.to(d)))
+
+        return Prepared(lambda: [pad_backward(dy, 3)], plain, [dy])
+
+    return prepare
+
+
+def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
+    """A block behind a norm, forward and backward.
+
+    What the block's ReLU sees keeps away from zero, where rounding would decide on a gradient: x lies in [0.5, 1.5] or
+    its negative, and the first convolution changes little of it.
+    """
+
+    def prepare(device: torch.device) -> Prepared:
+        batch, channels, height, width = shape
+        sign = torch.randint(0, 2, shape, device=device) * 2 - 1
+        x = (sign * (0.5 + torch.rand(shape, device=device))).to(dtype).contiguous(memory_format=torch.channels_last)
+        weight1, weight2 = 0.05 * _weight(channels, dtype, device), _weight(channels, dtype, device)
+        weight1[:, :, 1, 1] += torch.eye(channels, dtype=dtype, device=device)
+        dy = torch.randn((batch, channels, height + 2, width + 2), dtype=dtype, device=device)
+
+        def passes(impl: Impl, tensors: list[Tensor]) -> list[Tensor]:
+            x, w1, w2 = leaves = [t.detach().requires_grad_() for t in tensors]
+            y = residual_block(instance_norm(x, pad=1, impl=impl), w1, w2, impl=impl)
+            return [y.detach(), *torch.autograd.grad(y, leaves, dy.to(y.dtype))]
+
+        operands = [x, weight1, weight2]
+        return Prepared(
+            lambda: passes("triton", operands),
+            lambda d: passes("reference", [t.to(d).contiguous() for t in operands]),
+            [*operands, dy],
+        )
+
+    return prepare
+
+
+def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
+    def prepare(device: torch.device) -> Prepared:
+        x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+        weight = _weight(shape[1], dtype, device)
+
+        def pass_(impl: Impl, x: Tensor, weight: Tensor) -> list[Tensor]:
+            y, partials = conv2d_reflect(x, weight, impl=impl)
+            return [y, instance_norm(y, activation="relu", pad=1, partials=partials, impl=impl)]
+
+        return Prepared(
+            lambda: pass_("triton", x, weight),
+            lambda d: pass_("reference", x.to(d).contiguous(), weight.to(d).contiguous()),
+            [x, weight],
+        )
+
+    return prepare
+
+
+def _weight(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[C, C, 3, 3], of a size that keeps the input's."""
+    weight: Tensor = torch.randn((channels, channels, 3, 3), dtype=dtype, device=device) * (9 * channels) ** -0.5
+    return weight.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,188 @@
+"""Which variants of the kernels Triton compiles: what a call makes of a kernel, and what the networks call.
+
+Launches are recorded instead of made, on tensors without storage. `kernels.aot` compiles what is recorded for every
+architecture, `kernels.checking.ahead` for the GPU at hand.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import plans as launch
+from kernels.conv2d import conv_forward
+from kernels.gpus import GPUS, Gpu, gpu_of, planning_for
+from kernels.launching import Grid, launching_with
+from kernels.norm.forward import norm_forward
+from kernels.reflection_pad import pad_backward, pad_forward
+from kernels.sites import NormSite, all_sites, generator_sites, run_backward, run_forward
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DIRECTIONS: tuple[launch.Direction, ...] = ("forward", "backward")
+TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """A kernel as one call compiles it. Hashable, and small enough to send to another process."""
+
+    capability: int
+    kernel: str
+    """module:name"""
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, Any], ...]
+    divisible: tuple[str, ...]
+    """arguments known to be multiples of 16"""
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        return self.kernel.partition(":")[2]
+
+    @property
+    def jit(self) -> Any:
+        """The kernel as Triton's JIT knows it."""
+        module, _, name = self.kernel.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    @property
+    def dtype(self) -> str:
+        return dict(self.signature)["x_ptr"].removeprefix("*")
+
+    @property
+    def multiplies_on_tensor_cores(self) -> bool:
+        return self.dtype != "fp32" or ("PRECISION", "tf32") in self.constants
+
+    @property
+    def stores_sums_only(self) -> bool:
+        """Whether no tensor is written, only a few sums a channel."""
+        constants = dict(self.constants)
+        first_phase = self.name in ("instance_norm_statistics", "instance_norm_backward_sums")
+        return first_phase and not constants.get("STORE_H", False)
+
+    @property
+    def has_wide_rows(self) -> bool:
+        """False for the 3-channel image: nothing in rows of 3 elements is 16 bytes wide."""
+        return int(dict(self.constants)["BLOCK_CHANNELS"]) >= 8
+
+    @property
+    def wide_loads_needed(self) -> int:
+        """Loads of 128 bits in a norm's code when every operand of a tile is read that way."""
+        constants = dict(self.constants)
+        if not self.name.startswith("instance_norm"):
+            return 0
+        tile_bytes = constants["BLOCK_PIXELS"] * constants["BLOCK_CHANNELS"] * (4 if self.dtype == "fp32" else 2)
+        of_an_operand = tile_bytes // (16 * 32 * dict(self.options)["num_warps"])
+        operands = 1 + constants.get("HAS_RESIDUAL", False)
+        if "backward" in self.name:
+            # Folding a pad looks at nine places of dY.
+            operands = 1 + (9 if constants["PAD"] else 1) + constants["HAS_SKIP"]
+        return int(of_an_operand * operands)
+
+    @property
+    def flags(self) -> str:
+        """The constants that tell this variant from others, for people."""
+        constants = dict(self.constants)
+        tile = "x".join(str(constants[n]) for n in constants if n.startswith("BLOCK_"))
+        shown = [str(constants["ACTIVATION"])] if "ACTIVATION" in constants else []
+        shown += [f"pad {constants['PAD']}"] if "PAD" in constants else []
+        shown += [n.lower() for n, v in constants.items() if v is True and not n.endswith("CHANNELS_LAST")]
+        shown += [str(constants["PRECISION"])] if "PRECISION" in constants else []
+        return f"{tile} {', '.join(shown)}"
+
+
+def recorded(capability: int, kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Specialisation:
+    """What Triton would compile for this call, decided as its JIT decides."""
+    signature, constants, divisible = {}, {}, []
+    for parameter in kernel.params:
+        name, value = parameter.name, arguments[parameter.name]
+        if isinstance(value, Tensor):
+            signature[name] = f"*{TYPE_NAMES[value.dtype]}"
+            divisible.append(name)  # PyTorch aligns allocations, and an image of 8 channels keeps 16 bytes
+        elif parameter.is_constexpr or (value == 1 and isinstance(value, int) and not parameter.do_not_specialize):
+            signature[name] = "constexpr"
+            constants[name] = value
+        elif isinstance(value, int):
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0 and not parameter.do_not_specialize:
+                divisible.append(name)
+        else:
+            signature[name] = "fp32"
+    return Specialisation(
+        capability,
+        f"{kernel.fn.__module__}:{kernel.fn.__name__}",
+        tuple(signature.items()),
+        tuple(constants.items()),
+        tuple(divisible),
+        tuple(options.items()),
+    )
+
+
+def recorded_launches(run: Callable[[], object], gpu: Gpu) -> list[Specialisation]:
+    """Return what `run` launches, each variant once, without launching it.
+
+    Args:
+        run: calls operators on tensors of the device "meta".
+        gpu: that plans are made for.
+    """
+    found: dict[Specialisation, None] = {}
+
+    def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+        found[recorded(gpu.capability, kernel, arguments, options)] = None
+
+    with launching_with(record), planning_for(gpu):
+        run()
+    return list(found)
+
+
+def network_launches(gpu: Gpu, dtypes: Iterable[torch.dtype], batches: Iterable[int]) -> list[Specialisation]:
+    """Return everything that training and translation launch on a GPU at 256x256, each variant once."""
+
+    def run() -> None:
+        for dtype in dtypes:
+            for batch in batches:
+                _run_everything(batch, dtype)
+
+    return recorded_launches(run, gpu)
+
+
+def specialisations(
+    capability: int, dtypes: Iterable[torch.dtype] = DTYPES, batches: Iterable[int] = (1, 2, 16)
+) -> list[Specialisation]:
+    """Return the same for the GPU that stands for an architecture, 90 for Hopper."""
+    return network_launches(GPUS[capability], dtypes, batches)
+
+
+def _run_everything(batch: int, dtype: torch.dtype) -> None:
+    image = torch.empty((batch, 3, 256, 256), dtype=dtype, device="meta")
+    for layout in (torch.contiguous_format, torch.channels_last):
+        pad_backward(pad_forward(image.contiguous(memory_format=layout), 3), 3)
+    for site in all_sites():
+        _run_site(site, batch, dtype)
+        if site.feeds_block:  # compiled graphs add the two gradients themselves
+            _run_site(dataclasses.replace(site, feeds_block=False), batch, dtype)
+    site = generator_sites()[3]
+    for direction in DIRECTIONS:
+        plan = launch.cooperative_plan(direction, site.shape(1), dtype, gpu_of(image))
+        if plan is not None:  # a GPU of few multiprocessors cannot hold the programs of this site at once
+            with launch.forcing(plan):
+                _run_site(site, batch, dtype, direction)
+    _run_site(NormSite("an image of 2^31 elements", 64, 5800, "relu", pad=1), 1, dtype)
+    x = torch.empty((batch, 256, 64, 64), dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
+    weight = torch.empty((256, 256, 3, 3), dtype=dtype, device="meta")
+    for reflect in (True, False):
+        y, partials = conv_forward(x, weight, reflect=reflect)
+        norm_forward(y, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5, partials=partials)
+
+
+def _run_site(site: NormSite, batch: int, dtype: torch.dtype, only: str | None = None) -> None:
+    operands = site.operands(batch, dtype, "meta")
+    statistics = torch.empty((batch, 3, site.channels), device="meta")
+    if only != "backward":
+        run_forward(site, operands)
+    if only != "forward":
+        run_backward(site, operands, statistics)

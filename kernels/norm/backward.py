@@ -1,0 +1,437 @@
+"""Backward kernels of the fused instance norm, and the function that launches them.
+
+From dY, the gradient of y = reflect_pad(act(xhat) + residual):
+
+    h  = fold(dY) + skip                    fold: the adjoint of the padding; h is also the residual's gradient
+    g  = h * act'(xhat)                     xhat = (x - mean) * rstd, recomputed from x
+    dx = rstd * (g - mean_hw(g) - xhat * mean_hw(g * xhat))
+
+`skip` is a second gradient of y's interior. A residual block reads its input twice, through its convolutions and around
+them; both gradients come here and are added on load.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import plans as launch
+from kernels.dispatch import Activation
+from kernels.gpus import gpu_of
+from kernels.launching import run_kernel
+from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
+from kernels.norm.cooperation import arrive_and_wait, cooperate
+from kernels.norm.statistics import load_statistics, normalised
+from kernels.tiles import (
+    activated,
+    activation_gradient,
+    folded,
+    image_pointer,
+    rows_near_edge,
+    store_padded,
+    tile_offsets,
+    widened,
+)
+from kernels.triton_language import tl, triton
+
+
+@triton.jit
+def gradient_after_sum(
+    dy_ptr,
+    skip_ptr,
+    row,
+    column,
+    channel,
+    mask,
+    near_edge,
+    height,
+    width,
+    channels,
+    dy_row_stride,
+    dy_channel_stride,
+    skip_row_stride,
+    skip_channel_stride,
+    HAS_SKIP: tl.constexpr,
+    DY_CHANNELS_LAST: tl.constexpr,
+    SKIP_CHANNELS_LAST: tl.constexpr,
+    PAD: tl.constexpr,
+):
+    """h = fold(dY) + skip, float32 [P, C]."""
+    h = folded(
+        dy_ptr, row, column, channel, mask, near_edge, height, width, channels,
+        dy_row_stride, dy_channel_stride, PAD, DY_CHANNELS_LAST,
+    )  # fmt: skip
+    if HAS_SKIP:
+        h += folded(
+            skip_ptr, row, column, channel, mask, False, height, width, channels,
+            skip_row_stride, skip_channel_stride, 0, SKIP_CHANNELS_LAST,
+        )  # fmt: skip
+    return h
+
+
+@triton.jit
+def combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, BLOCK_SPLITS: tl.constexpr):
+    """Sums of g and of g * xhat over a plane, each [1, C], from partials [N, splits, 2, C] in a fixed order."""
+    first_split = image.to(tl.int64) * splits
+    sum_g = tl.zeros([1, channel.shape[0]], tl.float32)
+    sum_gx = tl.zeros([1, channel.shape[0]], tl.float32)
+    for start in range(0, splits, BLOCK_SPLITS):
+        split = start + tl.arange(0, BLOCK_SPLITS)
+        mask = (split < splits)[:, None] & channel_mask[None, :]
+        offsets = ((first_split + split) * 2)[:, None] * channels + channel[None, :]
+        sum_g += tl.sum(tl.load(partial_ptr + offsets, mask=mask, other=0.0), axis=0, keep_dims=True)
+        sum_gx += tl.sum(tl.load(partial_ptr + offsets + channels, mask=mask, other=0.0), axis=0, keep_dims=True)
+    return sum_g, sum_gx
+
+
+@triton.jit
+def store_sums(partial_ptr, sum_g, sum_gx, image, split, splits, channel, channel_mask, channels):
+    """One split's row of partials [N, splits, 2, C]."""
+    offsets = ((image.to(tl.int64) * splits + split) * 2 * channels + channel)[None, :]
+    tl.store(partial_ptr + offsets, sum_g, mask=channel_mask[None, :])
+    tl.store(partial_ptr + offsets + channels, sum_gx, mask=channel_mask[None, :])
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_backward_sums(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    statistics_ptr,  # [N, 3, C]
+    dy_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] or [N, C, ...]
+    skip_ptr,  # [N, H, W, C] or [N, C, H, W]
+    partial_ptr,  # [N, splits, 2, C]: written
+    d_residual_ptr,  # [N, H, W, C]: written where STORE_H
+    height,
+    width,
+    channels,
+    splits,
+    pixels_per_program,
+    x_image_stride,
+    x_channel_stride,
+    dy_image_stride,
+    dy_row_stride,
+    dy_channel_stride,
+    skip_image_stride,
+    skip_row_stride,
+    skip_channel_stride,
+    slope,
+    X_CHANNELS_LAST: tl.constexpr,
+    DY_CHANNELS_LAST: tl.constexpr,
+    SKIP_CHANNELS_LAST: tl.constexpr,
+    HAS_SKIP: tl.constexpr,
+    STORE_H: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PAD: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Phase 1: the two sums of each split, and h where the residual wants its gradient."""
+    split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    dy_channel_stride = widened(dy_channel_stride, WIDE)
+    dy_row_stride = widened(dy_row_stride, WIDE)
+    skip_channel_stride = widened(skip_channel_stride, WIDE)
+    skip_row_stride = widened(skip_row_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
+    skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
+    pixels = height * width
+    d_residual_ptr = image_pointer(d_residual_ptr, image, pixels, channels, True)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    high, low, rstd = load_statistics(statistics_ptr, image, channel, channel_mask, channels)
+    first = split * pixels_per_program
+    last = tl.minimum(first + pixels_per_program, pixels)
+    sum_g = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
+    sum_gx = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
+    for start in range(first, last, BLOCK_PIXELS):
+        pixel = start + tl.arange(0, BLOCK_PIXELS)
+        mask = (pixel < last)[:, None] & channel_mask[None, :]
+        offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
+        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        near_edge = rows_near_edge(start, start + BLOCK_PIXELS, height, width, PAD)
+        h = gradient_after_sum(
+            dy_ptr, skip_ptr, pixel // width, pixel % width, channel, mask, near_edge, height, width, channels,
+            dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
+            HAS_SKIP, DY_CHANNELS_LAST, SKIP_CHANNELS_LAST, PAD,
+        )  # fmt: skip
+        if STORE_H:
+            stored = h.to(d_residual_ptr.dtype.element_ty)
+            offsets = tile_offsets(pixel, channel, channels, 0, True)
+            tl.store(d_residual_ptr + offsets, stored, mask=mask)
+            h = stored.to(tl.float32)  # phase 2 reads it back, and both phases must see the same values
+        xhat = normalised(x, high, low, rstd)
+        g = activation_gradient(h, xhat, slope, ACTIVATION)
+        sum_g += g
+        sum_gx += g * xhat
+    store_sums(
+        partial_ptr, tl.sum(sum_g, axis=0, keep_dims=True), tl.sum(sum_gx, axis=0, keep_dims=True),
+        image, split, splits, channel, channel_mask, channels,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_backward_apply(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    statistics_ptr,  # [N, 3, C]
+    dy_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] or [N, C, ...]
+    skip_ptr,  # [N, H, W, C] or [N, C, H, W]
+    partial_ptr,  # [N, splits, 2, C]
+    dx_ptr,  # [N, H, W, C]: written
+    remade_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] reflect_pad(act(xhat)): written where REMAKE
+    height,
+    width,
+    channels,
+    splits,
+    pixels_per_program,
+    x_image_stride,
+    x_channel_stride,
+    dy_image_stride,
+    dy_row_stride,
+    dy_channel_stride,
+    skip_image_stride,
+    skip_row_stride,
+    skip_channel_stride,
+    slope,
+    X_CHANNELS_LAST: tl.constexpr,
+    DY_CHANNELS_LAST: tl.constexpr,
+    SKIP_CHANNELS_LAST: tl.constexpr,
+    HAS_SKIP: tl.constexpr,
+    REMAKE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PAD: tl.constexpr,  # of dY as it comes here: 0 where it was folded by phase 1
+    REMADE_PAD: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Phase 2: dx, and the forward result once more where the caller did not keep it."""
+    program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    dy_channel_stride = widened(dy_channel_stride, WIDE)
+    dy_row_stride = widened(dy_row_stride, WIDE)
+    skip_channel_stride = widened(skip_channel_stride, WIDE)
+    skip_row_stride = widened(skip_row_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
+    skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
+    pixels = height * width
+    dx_ptr = image_pointer(dx_ptr, image, pixels, channels, True)
+    remade_ptr = image_pointer(remade_ptr, image, (height + 2 * REMADE_PAD) * (width + 2 * REMADE_PAD), channels, True)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    high, low, rstd = load_statistics(statistics_ptr, image, channel, channel_mask, channels)
+    sum_g, sum_gx = combined_sums(
+        partial_ptr, image, channel, channel_mask, splits, channels, max(16, 1024 // BLOCK_CHANNELS)
+    )
+    mean_g, mean_gx = sum_g / pixels, sum_gx / pixels
+    first = program * pixels_per_program
+    last = tl.minimum(first + pixels_per_program, pixels)
+    for start in range(first, last, BLOCK_PIXELS):
+        pixel = start + tl.arange(0, BLOCK_PIXELS)
+        row, column = pixel // width, pixel % width
+        mask = (pixel < last)[:, None] & channel_mask[None, :]
+        offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
+        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        h = gradient_after_sum(
+            dy_ptr, skip_ptr, row, column, channel, mask,
+            rows_near_edge(start, start + BLOCK_PIXELS, height, width, PAD), height, width, channels,
+            dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
+            HAS_SKIP, DY_CHANNELS_LAST, SKIP_CHANNELS_LAST, PAD,
+        )  # fmt: skip
+        xhat = normalised(x, high, low, rstd)
+        g = activation_gradient(h, xhat, slope, ACTIVATION)
+        dx = rstd * (g - mean_g - xhat * mean_gx)
+        offsets = tile_offsets(pixel, channel, channels, 0, True)
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        if REMAKE:
+            store_padded(
+                remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask,
+                rows_near_edge(start, start + BLOCK_PIXELS, height, width, REMADE_PAD),
+                height, width, channels, REMADE_PAD,
+            )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_backward_on_chip(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    statistics_ptr,  # [N, 3, C]
+    dy_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] or [N, C, ...]
+    skip_ptr,  # [N, H, W, C] or [N, C, H, W]
+    partial_ptr,  # [N, splits, 2, C], used where COOPERATIVE
+    arrivals_ptr,  # [N * channel blocks] int32 zeros, used where COOPERATIVE
+    dx_ptr,  # [N, H, W, C]: written
+    d_residual_ptr,  # [N, H, W, C]: written where STORE_H
+    remade_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]: written where REMAKE
+    height,
+    width,
+    channels,
+    splits,
+    x_image_stride,
+    x_channel_stride,
+    dy_image_stride,
+    dy_row_stride,
+    dy_channel_stride,
+    skip_image_stride,
+    skip_row_stride,
+    skip_channel_stride,
+    slope,
+    COOPERATIVE: tl.constexpr,
+    X_CHANNELS_LAST: tl.constexpr,
+    DY_CHANNELS_LAST: tl.constexpr,
+    SKIP_CHANNELS_LAST: tl.constexpr,
+    HAS_SKIP: tl.constexpr,
+    STORE_H: tl.constexpr,
+    REMAKE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PAD: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """One phase that reads x and dY once and keeps xhat and g in registers."""
+    split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    dy_channel_stride = widened(dy_channel_stride, WIDE)
+    dy_row_stride = widened(dy_row_stride, WIDE)
+    skip_channel_stride = widened(skip_channel_stride, WIDE)
+    skip_row_stride = widened(skip_row_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    dy_ptr = image_pointer(dy_ptr, image, dy_image_stride, channels, DY_CHANNELS_LAST)
+    skip_ptr = image_pointer(skip_ptr, image, skip_image_stride, channels, SKIP_CHANNELS_LAST)
+    pixels = height * width
+    dx_ptr = image_pointer(dx_ptr, image, pixels, channels, True)
+    d_residual_ptr = image_pointer(d_residual_ptr, image, pixels, channels, True)
+    remade_ptr = image_pointer(remade_ptr, image, (height + 2 * PAD) * (width + 2 * PAD), channels, True)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    high, low, rstd = load_statistics(statistics_ptr, image, channel, channel_mask, channels)
+    pixel = split * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    row, column = pixel // width, pixel % width
+    mask = (pixel < pixels)[:, None] & channel_mask[None, :]
+    offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    xhat = normalised(x, high, low, rstd)
+    if REMAKE:
+        store_padded(
+            remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask, PAD > 0,
+            height, width, channels, PAD,
+        )  # fmt: skip
+    h = gradient_after_sum(
+        dy_ptr, skip_ptr, row, column, channel, mask, True, height, width, channels,
+        dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
+        HAS_SKIP, DY_CHANNELS_LAST, SKIP_CHANNELS_LAST, PAD,
+    )  # fmt: skip
+    dense = tile_offsets(pixel, channel, channels, 0, True)
+    if STORE_H:
+        tl.store(d_residual_ptr + dense, h.to(d_residual_ptr.dtype.element_ty), mask=mask)
+    g = activation_gradient(h, xhat, slope, ACTIVATION)
+    sum_g = tl.sum(g, axis=0, keep_dims=True)
+    sum_gx = tl.sum(g * xhat, axis=0, keep_dims=True)
+    if COOPERATIVE:
+        store_sums(partial_ptr, sum_g, sum_gx, image, split, splits, channel, channel_mask, channels)
+        arrive_and_wait(arrivals_ptr, image * tl.num_programs(1) + channel_block, splits)
+        sum_g, sum_gx = combined_sums(
+            partial_ptr, image, channel, channel_mask, splits, channels, max(16, 1024 // BLOCK_CHANNELS)
+        )
+    dx = rstd * (g - sum_g / pixels - xhat * (sum_gx / pixels))
+    tl.store(dx_ptr + dense, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+
+
+@dataclass(frozen=True)
+class NormGradients:
+    """dx [N, C, H, W]; d_residual of the same shape; remade, the forward result without its residual; as asked for."""
+
+    dx: Tensor
+    d_residual: Tensor | None
+    remade: Tensor | None
+
+
+def norm_backward(
+    dy: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    *,
+    activation: Activation,
+    negative_slope: float,
+    pad: int,
+    skip: Tensor | None = None,
+    wants_residual: bool = False,
+    remake: bool = False,
+) -> NormGradients:
+    """Launch the backward kernels; all results are channels last.
+
+    Args:
+        dy: [N, C, H + 2*pad, W + 2*pad].
+        x, statistics: [N, C, H, W] and [N, 3, C] as `norm_forward` read and wrote them.
+        skip: [N, C, H, W], a second gradient of y's interior.
+        wants_residual: whether d_residual = fold(dy) + skip is returned.
+        remake: whether reflect_pad(act(xhat)) is written once more, for a caller that did not keep it.
+    """
+    batch, channels, height, width = x.shape
+    shape = (batch, channels, height, width)
+    dx = empty_channels_last(shape, like=x)
+    d_residual = empty_channels_last(shape, like=x) if wants_residual else None
+    remade = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x) if remake else None
+    if x.numel() == 0:
+        return NormGradients(dx, d_residual, remade)
+    x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)
+    plan = launch.norm_plan("backward", shape, pad, x.dtype, gpu_of(x), channels_last=x_at.channels_last)
+    skip_at = x_at if skip is None else addressable(skip)
+    for images in plan.chunks(batch):
+        arguments = {
+            **x_at.arguments("x", images),
+            **dy_at.arguments("dy", images),
+            **skip_at.arguments("skip", images),
+            "HAS_SKIP": skip is not None,
+            "statistics_ptr": part(statistics, images),
+            "dx_ptr": part(dx, images),
+            "d_residual_ptr": dx if d_residual is None else part(d_residual, images),
+            "STORE_H": wants_residual,
+            "remade_ptr": dx if remade is None else part(remade, images),
+            "REMAKE": remake,
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "slope": negative_slope,
+            "ACTIVATION": activation,
+            "PAD": pad,
+            "REMADE_PAD": pad,
+            "WIDE": needs_wide_offsets(x_at.tensor, dy_at.tensor, skip_at.tensor),
+            "BLOCK_PIXELS": plan.block_pixels,
+            "BLOCK_CHANNELS": plan.block_channels,
+        }
+        if plan.variant == "two_phase":
+            _two_phases(plan, arguments)
+        else:
+            _on_chip(plan, arguments)
+    return NormGradients(dx, d_residual, remade)
+
+
+def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+    x = arguments["x_ptr"]
+    batch, channels, height, width = x.shape
+    splits = plan.programs(height * width)
+    arguments |= {
+        "partial_ptr": torch.empty((batch, splits, 2, channels), dtype=torch.float32, device=x.device),
+        "splits": splits,
+        "pixels_per_program": plan.pixels_per_program,
+    }
+    grid = (splits, launch.ceil_div(channels, plan.block_channels), batch)
+    run_kernel(instance_norm_backward_sums, grid, arguments, **plan.options)
+    if arguments["STORE_H"]:
+        # Phase 1 left fold(dY) + skip in the residual's gradient: one tensor to read instead of two.
+        h = addressable(arguments["d_residual_ptr"])
+        arguments |= {**h.arguments("dy", slice(0, batch)), "HAS_SKIP": False, "PAD": 0}
+    run_kernel(instance_norm_backward_apply, grid, arguments, **plan.options)
+
+
+def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+    batch, channels = arguments["x_ptr"].shape[:2]
+    cooperation, options = cooperate(plan, arguments["x_ptr"], 2)
+    grid = (cooperation["splits"], launch.ceil_div(channels, plan.block_channels), batch)
+    run_kernel(instance_norm_backward_on_chip, grid, arguments | cooperation, **plan.options, **options)

@@ -1,0 +1,53 @@
+"""Programs that share a plane in one launch: each holds its part on chip and waits for the statistics of the others."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.gpus import REGISTERS_OF_A_MULTIPROCESSOR, gpu_of
+from kernels.plans import NormPlan, ceil_div
+from kernels.triton_language import INTERPRETED, tl, triton
+
+
+@triton.jit
+def arrive_and_wait(arrivals_ptr, group, splits):
+    """Meet the other programs of this plane; all of them are resident, which a cooperative launch guarantees."""
+    tl.debug_barrier()  # every thread's partials are written before the one arrival below publishes them
+    tl.atomic_add(arrivals_ptr + group, 1, sem="release")
+    while tl.atomic_add(arrivals_ptr + group, 0, sem="acquire") < splits:
+        pass
+    # The loop's own lowering has a barrier behind each look at the counter, which orders as much. This one keeps the
+    # protocol whole if a compiler finds another way to tell all threads; beside the wait it costs nothing.
+    tl.debug_barrier()
+
+
+def cooperate(plan: NormPlan, x: Tensor, values: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments and launch options that an on-chip kernel needs beside its operands.
+
+    Nothing but names where one program holds a plane; else room for partials [N, splits, values, C] and for the count
+    of arrivals, one for each block of channels of each image.
+    """
+    batch, channels, height, width = x.shape
+    splits = plan.programs(height * width)
+    if plan.variant == "on_chip":
+        assert splits == 1, f"a tile of {plan.block_pixels} pixels cannot hold a plane of {height}x{width}"
+        return {"splits": 1, "partial_ptr": x, "arrivals_ptr": x, "COOPERATIVE": False}, {}
+    if INTERPRETED:
+        raise RuntimeError(
+            "the cooperative variant waits for programs that run at the same time, which Triton's interpreter does not "
+            "have; run it on a GPU"
+        )
+    blocks = ceil_div(channels, plan.block_channels)
+    resident = gpu_of(x).multiprocessors * (
+        REGISTERS_OF_A_MULTIPROCESSOR // (32 * plan.num_warps * plan.options["maxnreg"])
+    )
+    if splits * blocks * batch > resident:
+        raise ValueError(
+            f"the cooperative plan needs {splits * blocks * batch} programs at once for {tuple(x.shape)}, "
+            f"{gpu_of(x).name} holds {resident}: take it out of the tuned table"
+        )
+    partials = torch.empty((batch, splits, values, channels), dtype=torch.float32, device=x.device)
+    arrivals = torch.zeros(batch * blocks, dtype=torch.int32, device=x.device)
+    arguments = {"splits": splits, "partial_ptr": partials, "arrivals_ptr": arrivals, "COOPERATIVE": True}
+    return arguments, {"launch_cooperative_grid": True}

@@ -1,0 +1,383 @@
+"""Forward kernels of the fused instance norm, and the function that launches them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import plans as launch
+from kernels.dispatch import Activation
+from kernels.gpus import gpu_of
+from kernels.launching import run_kernel
+from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
+from kernels.norm.cooperation import arrive_and_wait, cooperate
+from kernels.norm.statistics import combined_statistics, load_pivot, normalised, store_partial, store_statistics
+from kernels.tiles import activated, image_pointer, mirror_interior, reflected, store_padded, tile_offsets, widened
+from kernels.triton_language import tl, triton
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_statistics(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    partial_ptr,  # [N, splits, 3, C] count, mean about the pivot, M2; float32
+    height,
+    width,
+    channels,
+    splits,
+    pixels_per_program,
+    x_image_stride,
+    x_channel_stride,
+    X_CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Phase 1: the statistics of each split of each plane."""
+    split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    pivot = load_pivot(x_ptr, height * width, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
+
+    first = split * pixels_per_program
+    last = tl.minimum(first + pixels_per_program, height * width)
+    # Each slot of the tile follows its own pixels (Welford 1962); slots meet once, at the end.
+    mean = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
+    m2 = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
+    seen = 0.0
+    for start in range(first, last, BLOCK_PIXELS):
+        pixel = start + tl.arange(0, BLOCK_PIXELS)
+        in_split = (pixel < last)[:, None]
+        offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
+        x = tl.load(x_ptr + offsets, mask=in_split & channel_mask[None, :], other=0.0).to(tl.float32) - pivot
+        seen += 1.0
+        deviation = tl.where(in_split, x - mean, 0.0)
+        mean += deviation * (1.0 / seen)
+        m2 += deviation * (x - mean)
+
+    slot = tl.arange(0, BLOCK_PIXELS)
+    count = tl.maximum(last - first - slot + BLOCK_PIXELS - 1, 0) // BLOCK_PIXELS
+    count = count.to(tl.float32)[:, None]
+    total = tl.maximum(last - first, 1).to(tl.float32)
+    split_mean = tl.sum(count / total * mean, axis=0, keep_dims=True)
+    deviation = mean - split_mean
+    split_m2 = tl.sum(m2 + count * deviation * deviation, axis=0, keep_dims=True)
+    split_count = tl.maximum(last - first, 0).to(tl.float32)
+    store_partial(partial_ptr, split_count, split_mean, split_m2, image, split, splits, channel, channel_mask, channels)
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_apply(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    partial_ptr,  # [N, splits, 3, C]
+    statistics_ptr,  # [N, 3, C] high, low, rstd: written
+    residual_ptr,  # [N, H, W, C] or [N, C, H, W], any row stride
+    y_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]
+    height,
+    width,
+    channels,
+    splits,
+    pixels_per_program,  # of the padded result
+    x_image_stride,
+    x_channel_stride,
+    residual_image_stride,
+    residual_row_stride,
+    residual_channel_stride,
+    eps,
+    slope,
+    PIVOTED: tl.constexpr,  # whether the partials' means are relative to the pivot
+    X_CHANNELS_LAST: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RESIDUAL_CHANNELS_LAST: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PAD: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Phase 2: combine the splits, then write each pixel of the padded result once, gathered by reflection."""
+    program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    residual_channel_stride = widened(residual_channel_stride, WIDE)
+    residual_row_stride = widened(residual_row_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    residual_ptr = image_pointer(residual_ptr, image, residual_image_stride, channels, RESIDUAL_CHANNELS_LAST)
+    padded_width = width + 2 * PAD
+    padded_pixels = (height + 2 * PAD) * padded_width
+    y_ptr = image_pointer(y_ptr, image, padded_pixels, channels, True)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    if PIVOTED:
+        pivot = load_pivot(x_ptr, height * width, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
+    else:
+        pivot = tl.zeros([1, BLOCK_CHANNELS], tl.float32)
+    high, low, rstd = combined_statistics(
+        partial_ptr,
+        pivot,
+        image,
+        channel,
+        channel_mask,
+        splits,
+        height * width,
+        channels,
+        eps,
+        max(16, 1024 // BLOCK_CHANNELS),
+    )
+    if program == 0:
+        store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
+
+    first = program * pixels_per_program
+    last = tl.minimum(first + pixels_per_program, padded_pixels)
+    for start in range(first, last, BLOCK_PIXELS):
+        padded_pixel = start + tl.arange(0, BLOCK_PIXELS)
+        mask = (padded_pixel < last)[:, None] & channel_mask[None, :]
+        if PAD > 0 or HAS_RESIDUAL:
+            row = reflected(padded_pixel // padded_width - PAD, height)
+            column = reflected(padded_pixel % padded_width - PAD, width)
+            pixel = row * width + column
+        else:
+            pixel = padded_pixel
+        offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
+        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        y = activated(normalised(x, high, low, rstd), slope, ACTIVATION)
+        if HAS_RESIDUAL:
+            pixel = row * residual_row_stride + column
+            offsets = tile_offsets(pixel, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST)
+            y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        offsets = tile_offsets(padded_pixel, channel, channels, 0, True)
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _loaded_half(
+    x_ptr, first, pixels, channel, channel_mask, channels, x_channel_stride,
+    X_CHANNELS_LAST: tl.constexpr, HALF_PIXELS: tl.constexpr,
+):  # fmt: skip
+    """Half of a program's pixels: where they are, which of them exist, and x there, float32 with zeros elsewhere."""
+    pixel = first + tl.arange(0, HALF_PIXELS)
+    in_image = (pixel < pixels)[:, None]
+    offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
+    x = tl.load(x_ptr + offsets, mask=in_image & channel_mask[None, :], other=0.0).to(tl.float32)
+    return pixel, in_image, x
+
+
+@triton.jit
+def _write_half(
+    residual_ptr,
+    y_ptr,
+    y,  # [P, C] act(xhat)
+    pixel,
+    mask,
+    channel,
+    height,
+    width,
+    channels,
+    residual_row_stride,
+    residual_channel_stride,
+    COOPERATIVE: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RESIDUAL_CHANNELS_LAST: tl.constexpr,
+    PAD: tl.constexpr,
+):
+    """Add the residual, and store: into the interior, and where programs share a plane into the frame as well."""
+    row, column = pixel // width, pixel % width
+    if HAS_RESIDUAL:
+        offsets = tile_offsets(
+            row * residual_row_stride + column, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST
+        )  # fmt: skip
+        y += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    if PAD == 0:
+        offsets = tile_offsets(pixel, channel, channels, 0, True)
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    else:
+        store_padded(
+            y_ptr, y, row, column, channel, mask, COOPERATIVE, height, width, channels, PAD, MIRROR_COLUMNS=COOPERATIVE
+        )
+
+
+@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+def instance_norm_on_chip(
+    x_ptr,  # [N, H * W, C] or [N, C, H * W]
+    partial_ptr,  # [N, splits, 3, C], used where COOPERATIVE
+    arrivals_ptr,  # [N * channel blocks] int32 zeros, used where COOPERATIVE
+    statistics_ptr,  # [N, 3, C]: written
+    residual_ptr,  # [N, H, W, C] or [N, C, H, W], any row stride
+    y_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]
+    height,
+    width,
+    channels,
+    splits,
+    x_image_stride,
+    x_channel_stride,
+    residual_image_stride,
+    residual_row_stride,
+    residual_channel_stride,
+    eps,
+    slope,
+    COOPERATIVE: tl.constexpr,
+    X_CHANNELS_LAST: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RESIDUAL_CHANNELS_LAST: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PAD: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """One phase that reads x once and keeps it in registers: a plane in one program, or in `splits` that cooperate."""
+    split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channels = widened(channels, WIDE)
+    x_channel_stride = widened(x_channel_stride, WIDE)
+    residual_channel_stride = widened(residual_channel_stride, WIDE)
+    residual_row_stride = widened(residual_row_stride, WIDE)
+    x_ptr = image_pointer(x_ptr, image, x_image_stride, channels, X_CHANNELS_LAST)
+    residual_ptr = image_pointer(residual_ptr, image, residual_image_stride, channels, RESIDUAL_CHANNELS_LAST)
+    y_ptr = image_pointer(y_ptr, image, (height + 2 * PAD) * (width + 2 * PAD), channels, True)
+    channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < channels
+    pixels = height * width
+    first = split * BLOCK_PIXELS
+    count = tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.float32)
+    # In halves: the second's residual is read when the first is stored, and needs no registers before.
+    HALF_PIXELS: tl.constexpr = BLOCK_PIXELS // 2
+    pixel0, there0, x0 = _loaded_half(
+        x_ptr, first, pixels, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST, HALF_PIXELS
+    )
+    pixel1, there1, x1 = _loaded_half(
+        x_ptr,
+        first + HALF_PIXELS,
+        pixels,
+        channel,
+        channel_mask,
+        channels,
+        x_channel_stride,
+        X_CHANNELS_LAST,
+        HALF_PIXELS,
+    )
+    # The second sum recovers what rounding took from the first, so that no pivot is needed.
+    high = (tl.sum(x0, axis=0, keep_dims=True) + tl.sum(x1, axis=0, keep_dims=True)) / count
+    lost = tl.where(there0, x0 - high, 0.0) + tl.where(there1, x1 - high, 0.0)
+    low = tl.sum(lost, axis=0, keep_dims=True) / count
+    deviation0 = tl.where(there0, (x0 - high) - low, 0.0)
+    deviation1 = tl.where(there1, (x1 - high) - low, 0.0)
+    m2 = tl.sum(deviation0 * deviation0 + deviation1 * deviation1, axis=0, keep_dims=True)
+    if COOPERATIVE:
+        pivot = load_pivot(x_ptr, height * width, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST)
+        mean = (high - pivot) + low
+        store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, channel_mask, channels)
+        arrive_and_wait(arrivals_ptr, image * tl.num_programs(1) + channel_block, splits)
+        high, low, rstd = combined_statistics(
+            partial_ptr,
+            pivot,
+            image,
+            channel,
+            channel_mask,
+            splits,
+            pixels,
+            channels,
+            eps,
+            max(16, 1024 // BLOCK_CHANNELS),
+        )
+        xhat0, xhat1 = normalised(x0, high, low, rstd), normalised(x1, high, low, rstd)
+    else:
+        rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / count + eps))
+        xhat0, xhat1 = deviation0 * rstd, deviation1 * rstd
+    if split == 0:
+        store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels)
+    _write_half(
+        residual_ptr, y_ptr, activated(xhat0, slope, ACTIVATION), pixel0,
+        there0 & channel_mask[None, :], channel, height, width, channels, residual_row_stride, residual_channel_stride,
+        COOPERATIVE, HAS_RESIDUAL, RESIDUAL_CHANNELS_LAST, PAD,
+    )  # fmt: skip
+    _write_half(
+        residual_ptr, y_ptr, activated(xhat1, slope, ACTIVATION), pixel1,
+        there1 & channel_mask[None, :], channel, height, width, channels, residual_row_stride, residual_channel_stride,
+        COOPERATIVE, HAS_RESIDUAL, RESIDUAL_CHANNELS_LAST, PAD,
+    )  # fmt: skip
+    if PAD > 0 and not COOPERATIVE:
+        tl.debug_barrier()  # every thread's part of the interior is written before others read it
+        mirror_interior(y_ptr, channel, channel_mask, height, width, channels, PAD, min(BLOCK_PIXELS, 512))
+
+
+def norm_forward(
+    x: Tensor,
+    *,
+    activation: Activation,
+    negative_slope: float,
+    residual: Tensor | None,
+    pad: int,
+    eps: float,
+    partials: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Launch the forward kernels: y [N, C, H + 2*pad, W + 2*pad], channels last, and statistics [N, 3, C].
+
+    The rows of the statistics are the mean's high and low parts and 1 / sqrt(variance + eps), float32.
+    """
+    batch, channels, height, width = x.shape
+    y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
+    statistics = torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
+    if x.numel() == 0:
+        return y, statistics
+    if partials is not None:
+        partials = partials.contiguous()
+    x_at = addressable(x, adjacent_rows=True)
+    shape = (batch, channels, height, width)
+    gpu = gpu_of(x)
+    if partials is None:
+        plan = launch.norm_plan("forward", shape, pad, x.dtype, gpu, channels_last=x_at.channels_last)
+    else:  # the first phase is done already
+        plan = launch.two_phase_rule("forward", shape, pad, x.dtype, gpu)
+    residual_at = x_at if residual is None else addressable(residual)
+    for images in plan.chunks(batch):
+        arguments = {
+            **x_at.arguments("x", images),
+            **residual_at.arguments("residual", images),
+            "HAS_RESIDUAL": residual is not None,
+            "statistics_ptr": part(statistics, images),
+            "y_ptr": part(y, images),
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "eps": eps,
+            "slope": negative_slope,
+            "ACTIVATION": activation,
+            "PAD": pad,
+            "WIDE": needs_wide_offsets(x_at.tensor, residual_at.tensor, y),
+            "BLOCK_PIXELS": plan.block_pixels,
+            "BLOCK_CHANNELS": plan.block_channels,
+        }
+        if plan.variant == "two_phase":
+            _two_phases(plan, arguments, None if partials is None else part(partials, images))
+        else:
+            _on_chip(plan, arguments)
+    return y, statistics
+
+
+def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tensor | None) -> None:
+    x, y = arguments["x_ptr"], arguments["y_ptr"]
+    batch, channels, height, width = x.shape
+    blocks = launch.ceil_div(channels, plan.block_channels)
+    arguments["PIVOTED"] = partials is None
+    if partials is None:
+        splits = plan.programs(height * width)
+        partials = torch.empty((batch, splits, 3, channels), dtype=torch.float32, device=x.device)
+        arguments |= {"partial_ptr": partials, "splits": splits, "pixels_per_program": plan.pixels_per_program}
+        run_kernel(instance_norm_statistics, (splits, blocks, batch), arguments, **plan.options)
+    arguments |= {
+        "partial_ptr": partials,
+        "splits": partials.size(1),
+        "pixels_per_program": plan.pixels_per_program,
+    }
+    grid = (plan.programs(y.size(2) * y.size(3)), blocks, batch)
+    run_kernel(instance_norm_apply, grid, arguments, **plan.options)
+
+
+def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+    batch, channels = arguments["x_ptr"].shape[:2]
+    blocks = launch.ceil_div(channels, plan.block_channels)
+    cooperation, options = cooperate(plan, arguments["x_ptr"], 3)
+    grid = (cooperation["splits"], blocks, batch)
+    run_kernel(instance_norm_on_chip, grid, arguments | cooperation, **plan.options, **options)

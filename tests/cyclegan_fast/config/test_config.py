@@ -1,0 +1,123 @@
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from cyclegan_fast.config.command import parse
+from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, RunConfig
+from cyclegan_fast.config.presets import PRESETS
+from cyclegan_fast.config.values import differences, from_dict, load, save, to_dict
+from cyclegan_fast.system.errors import UserError
+
+
+def test_the_paper_presets_are_the_papers_settings() -> None:
+    paper = PRESETS["paper256"]
+    assert (paper.data.load_size, paper.data.crop_size, paper.data.batch_size) == (286, 256, 1)
+    assert (paper.networks.blocks, paper.networks.ngf, paper.networks.ndf) == (9, 64, 64)
+    assert (paper.loss.lambda_cycle, paper.loss.lambda_identity, paper.loss.pool_size) == (10, 0.5, 50)
+    assert paper.optimizer == OptimizerConfig(learning_rate=2e-4, beta1=0.5, epochs=100, decay_epochs=100, ema=0)
+    assert PRESETS["paper128"].networks.blocks == 6
+    assert PRESETS["paper128"].data.crop_size == 128
+
+
+def test_the_preset_follows_the_data() -> None:
+    assert parse([]) == (PRESETS["demo"], "demo")
+    config, origin = parse(["--data", "x"])
+    assert (config.data.data, config.data.crop_size, origin) == (Path("x"), 256, "paper256")
+    assert parse(["--data", "x", "--preset", "demo"])[0].data.crop_size == 64
+
+
+def test_a_flag_replaces_a_value_of_the_preset() -> None:
+    config, _ = parse(["--preset", "paper128", "--generator", "resnet_9", "--amp", "--amp-dtype", "bfloat16"])
+    assert config == replace(
+        PRESETS["paper128"],
+        networks=NetworkConfig(generator="resnet_9"),
+        run=RunConfig(amp=True, amp_dtype="bfloat16"),
+    )
+
+
+def test_every_field_is_a_flag_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for section in fields(Config):
+        for field in fields(type(getattr(Config(), section.name))):
+            assert f"--{field.name.replace('_', '-')}" in text, field.name
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_saved_configuration_reads_back_as_it_was(preset: Config, tmp_path: Path) -> None:
+    changed = replace(
+        preset, data=replace(preset.data, data=Path("some/where"), cache_gib=2), run=replace(preset.run, max_steps=7)
+    )
+    save(changed, tmp_path / "run.yaml")
+    assert load(tmp_path / "run.yaml") == changed
+    assert parse(["--config", str(tmp_path / "run.yaml")])[0] == changed
+    assert from_dict(to_dict(changed), "here") == changed
+
+
+def test_part_of_a_configuration_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("loss:\n  pool_size: 3\noptimizer: {learning_rate: 1}\n")
+    config, origin = parse(["--config", str(tmp_path / "run.yaml"), "--seed", "5"])
+    assert config == Config(
+        loss=LossConfig(pool_size=3), optimizer=OptimizerConfig(learning_rate=1.0), run=RunConfig(seed=5)
+    )
+    assert origin == "run"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loss: {pool: 3}", "unknown pool; known are .*pool_size"),
+        ("loss: {pool_size: many}", "pool_size cannot be 'many'"),
+        ("loss: {pool_size: true}", "pool_size cannot be True"),
+        ("loss: {pool_size: -1}", "pool_size must not be negative, got -1"),
+        ("loss: 3", "LossConfig must be a mapping"),
+        ("networks: {generator: unet}", "generator cannot be 'unet'"),
+        (": : :", "not a readable YAML file"),
+        ("!!python/object/apply:os.system ['true']", "not a readable YAML file"),
+    ],
+)
+def test_a_bad_configuration_file_is_named_with_its_fault(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"run\.yaml.*{message}"):
+        load(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (DataConfig, {"crop_size": 62}, "crop_size must be a multiple of 4, got 62"),
+        (DataConfig, {"load_size": 200}, r"load_size must be at least crop_size \(256\), got 200"),
+        (DataConfig, {"preprocess": "none", "batch_size": 2}, "needs batch_size 1, got 2"),
+        (DataConfig, {"preprocess": "squash"}, "preprocess must be one of"),
+        (DataConfig, {"workers": -1}, "workers must be at least 0, got -1"),
+        (NetworkConfig, {"ngf": 0}, "ngf must be positive, got 0"),
+        (LossConfig, {"lambda_cycle": 0.0}, "with lambda_cycle 0 it must be 0 too"),
+        (LossConfig, {"gan_loss": "wgan"}, "gan_loss must be one of"),
+        (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        (OptimizerConfig, {"ema": 1.0}, "ema must be in"),
+        (OptimizerConfig, {"accumulate": 0}, "accumulate must be positive, got 0"),
+        (OptimizerConfig, {"epochs": 0, "decay_epochs": 0}, "must not both be 0"),
+        (RunConfig, {"amp_dtype": "float16"}, "no effect without --amp"),
+        (RunConfig, {"name": "../up"}, "name must be a plain folder name"),
+        (RunConfig, {"max_steps": 0}, "max_steps must be positive, got 0"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(section: type, values: dict[str, object], message: str) -> None:
+    assert is_dataclass(section)
+    with pytest.raises(ValueError, match=message):
+        section(**values)
+
+
+def test_contradictory_flags_are_refused() -> None:
+    with pytest.raises(UserError, match="gan_loss wgan-gp"):
+        parse(["--data", "x", "--gan-loss", "wgan-gp", "--preprocess", "none"])
+    with pytest.raises(UserError, match=r"batch_size must be a multiple of accumulate \(2\), got 3"):
+        parse(["--data", "x", "--batch-size", "3", "--accumulate", "2"])
+
+
+def test_differences_name_what_changed() -> None:
+    other = replace(Config(), loss=LossConfig(pool_size=3))
+    assert differences(Config(), other) == ["pool_size: 50 -> 3"]

@@ -1,0 +1,19 @@
+"""What is compiled ahead is found by the launches that follow."""
+
+import pytest
+
+from kernels.checking import ahead
+from kernels.triton_language import INTERPRETED
+from tests.kernels.checking.test_aot import run
+
+
+def test_launches_find_what_was_compiled_ahead() -> None:
+    result = run("tests.kernels.compile_twice")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.endswith("0 compiled by them\n")
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="Triton compiles here")
+def test_in_the_interpreter_nothing_can_be_compiled_ahead() -> None:
+    with pytest.raises(RuntimeError, match="unset TRITON_INTERPRET"):
+        ahead.compile_ahead([], None, lambda *numbers: None)
