@@ -29,7 +29,6 @@ release = version = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
 highlight_language = "none"  # of blocks that name no language
@@ -90,13 +89,26 @@ def _literal_or_escaped(found: re.Match[str]) -> str:
 
 
 def _laid_out(paragraph: list[str]) -> list[str]:
-    if paragraph[0].strip() in ("Args:", "Returns:", "Raises:", "Yields:"):
-        return paragraph  # napoleon's
+    if paragraph[0].strip() == "Args:":
+        return _arguments(paragraph[1:])
     if paragraph[0].startswith("    ") or any(re.search(r"\S {3,}\S", line) for line in paragraph):
         return ["| " + line.replace("   ", "\u2003") for line in paragraph]
     if sum(bool(re.match(r"[\w, ]{1,40}: ", line)) for line in paragraph) > 1:
         return [line if line.startswith(" ") else f"| {line}" for line in paragraph]
     return [line.strip() for line in paragraph]
+
+
+def _arguments(lines: list[str]) -> list[str]:
+    """Return the fields of arguments in Google's convention, "    name: text" with deeper lines that go on."""
+    made: list[str] = []
+    for line in lines:
+        if begun := re.match(r" {4}([\w*\\][\w*\\, ]*): (.*)", line):
+            names, text = begun.groups()
+            *others, last = names.split(", ")
+            made += [*(f":param {name}: see {last}" for name in others), f":param {last}: {text}"]
+        else:
+            made.append(f"    {line.strip()}")
+    return made
 
 
 def write_reference(app: Sphinx) -> None:
@@ -177,8 +189,8 @@ def link_into_repository(
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the functions above; `escape` comes before napoleon, which reads what it writes."""
+    """Connect the functions above."""
     app.connect("builder-inited", write_reference)
-    app.connect("autodoc-process-docstring", escape, priority=100)
+    app.connect("autodoc-process-docstring", escape)
     app.add_transform(LinksToPagesElsewhere)
     app.connect("missing-reference", link_into_repository)

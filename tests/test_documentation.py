@@ -296,6 +296,13 @@ def test_the_tree_names_every_folder_of_code() -> None:
     assert folders_of_code() - named == set()
 
 
+def test_every_folder_of_code_is_a_package() -> None:
+    """Without an __init__.py that git keeps, a folder is left out of wheels and of the reference."""
+    command = ["git", "ls-files", "*/__init__.py"]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    assert {folder for folder in folders_of_code() if f"{folder}/__init__.py" not in kept} == set()
+
+
 def test_the_picture_of_the_floors_names_every_package_of_the_training_stack() -> None:
     picture = (ROOT / "docs" / "static" / "floors.svg").read_text()
     named = {text.rstrip("/") for text in re.findall(r">(\w+/)<", picture)}
