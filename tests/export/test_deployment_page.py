@@ -1,4 +1,4 @@
-"""What the README's deployment page shows works: its commands are understood, its examples run."""
+"""Test what the deployment page shows: its commands are understood, its examples run."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ from tests.cyclegan_fast.translation.test_translate import draw, pixels_of
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 
-PAGE = (Path(__file__).parents[2] / "README.md").read_text().split("\n## Deployment\n")[1].split("\n## ")[0]
+PAGE = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
 COMMANDS = re.findall(r"python (export/\w+\.py[^&\n]*)", "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)))
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 PROGRAMS: dict[str, Any] = {
