@@ -14,8 +14,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cyclegan_fast.config.options import CROPPING, Config
-from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import first_line
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.rehearsal import Rehearsal, rehearsal_of_outputs
@@ -192,16 +190,3 @@ class GraphedFunction:
         self.give_up(reason)
         self._is_given_up = True
         return self.function(inputs)
-
-
-def reason_against_a_graph(config: Config, device: torch.device) -> str | None:
-    """Why the steps of this configuration cannot be recorded on this device; None where they can."""
-    if device.type != "cuda":
-        return f"there are no CUDA graphs on a {device.type}"
-    if config.data.preprocess not in CROPPING:
-        return f"--preprocess {config.data.preprocess} gives each image a shape of its own"
-    if METHODS[config.loss.method].discriminators_first and config.networks.dropout and config.optimizer.accumulate > 1:
-        return "--accumulate makes translations twice, and a graph cannot drop the same activations again"
-    if config.run.profile:
-        return "--profile tells apart the phases of a step, which a graph runs as one"
-    return None

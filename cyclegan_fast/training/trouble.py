@@ -10,7 +10,7 @@ from cyclegan_fast.conventions import SMALLEST_SIDE
 from cyclegan_fast.system.device import is_out_of_memory, working_dtype
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.trouble import device_failure
-from cyclegan_fast.training.cuda_graph import reason_against_a_graph
+from cyclegan_fast.training.engine import reason_against_a_graph
 
 BY_FLAG = "--impl reference"
 
