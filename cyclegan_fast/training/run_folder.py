@@ -7,9 +7,10 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self, cast
 
 from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
@@ -48,7 +49,7 @@ class RunFolder:
     """
 
     path: Path
-    checkpoint: dict[str, Any] | None
+    checkpoint: RunCheckpoint | None
     warnings: list[str]
     lock: IO[str] | None
 
@@ -124,7 +125,7 @@ def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
     """
     opened: list[RunFolder] = []
 
-    def open_first() -> tuple[Path, dict[str, Any] | None] | None:
+    def open_first() -> tuple[Path, RunCheckpoint | None] | None:
         try:
             run = open_run(config)
         except FinishedRun:
@@ -183,7 +184,7 @@ def _claim(path: Path) -> IO[str]:
     return lock
 
 
-def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> dict[str, Any] | None:
+def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:
     if (path / CONFIG).exists():
         saved = values.load(path / CONFIG)
         changed = _changes(saved, config)
@@ -191,7 +192,7 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
             raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
         if changed:  # its checkpoint tells whether they are the same images
             warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
-    found = checkpoint.load_newest(path, warnings)
+    found = cast(RunCheckpoint | None, checkpoint.load_newest(path, warnings))
     if found is None and _reported_step(path) > config.run.checkpoint_every:
         raise UserError(
             f"{path} has metrics up to step {_reported_step(path)} and no checkpoint: bring checkpoints/ back, "

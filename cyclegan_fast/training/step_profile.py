@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
+from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.system.words import counted
 
 FIRST = 5
@@ -54,6 +55,16 @@ class StepProfile:
             self._profiler = torch.profiler.profile(activities=activities)
             self._profiler.start()
             self._from = _Mark(self.device)
+
+    def waiting_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the same batches; the wait for each begins a step, and is its phase "data"."""
+        while True:
+            self.begin_step()
+            with self.phase("data"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def end_step(self) -> None:
         self._ended += 1

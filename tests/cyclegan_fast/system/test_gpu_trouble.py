@@ -198,7 +198,7 @@ def test_memory_that_lacks_before_the_first_step_is_told_as_well(
     def too_large(*arguments: Any, **options: Any) -> TrainingStep:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 200.00 GiB")
 
-    monkeypatch.setattr(train, "TrainingStep", too_large)
+    monkeypatch.setattr("cyclegan_fast.training.state.TrainingStep", too_large)
     assert train.main(flags_of(folder, tmp_path, "--max-steps", "1")) == 2
     assert "the memory of cpu does not suffice: " in capfd.readouterr().err
 

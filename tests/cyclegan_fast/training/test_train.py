@@ -23,6 +23,7 @@ from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training import loop
 from cyclegan_fast.training.log import RunLog
+from cyclegan_fast.training.records import Records
 from cyclegan_fast.training.run_folder import FinishedRun, open_shared_run, plain_name
 from cyclegan_fast.training.step import Decisions, TrainingStep
 from cyclegan_fast.translation import trained
@@ -572,7 +573,7 @@ def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path, monkeypatch: pytes
         raise UserError("does not fit")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Training, "draw_samples", refuse)  # after the log was opened
+        patch.setattr(Records, "draw_samples", refuse)  # after the log was opened
         assert train.main(command(tmp_path / "data", runs, "x")) == 2
     assert list(runs.iterdir()) == []
     with monkeypatch.context() as patch:
