@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.conventions import GENERATOR_OF, Direction as Way
+from cyclegan_fast.conventions import GENERATOR_OF, Direction
 from cyclegan_fast.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import UnetGenerator
@@ -25,13 +25,13 @@ from kernels import Impl
 if TYPE_CHECKING:
     from cyclegan_fast.data.image_folder import Images
 
-Network = Callable[[Tensor], Tensor]
-Forward = Mapping[str, Network]
-Losses = dict[str, Tensor]
+NetworkFunction = Callable[[Tensor], Tensor]
+NetworkFunctions = Mapping[str, NetworkFunction]
+LossesByName = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Direction:
+class DirectionNetworks:
     """One of the two translations: the networks that take part in it, and the suffix of its losses."""
 
     there: str
@@ -40,11 +40,11 @@ class Direction:
     suffix: str
 
 
-DIRECTIONS = (Direction("G_A", "G_B", "D_A", "A"), Direction("G_B", "G_A", "D_B", "B"))
+DIRECTION_NETWORKS = (DirectionNetworks("G_A", "G_B", "D_A", "A"), DirectionNetworks("G_B", "G_A", "D_B", "B"))
 
 
 @dataclass(frozen=True)
-class Source:
+class DirectionBatch:
     """What a direction is given of a batch: real images of both domains, [N, 3, H, W] in [-1, 1].
 
     dtype: what the networks compute in; images are as they came, and losses compare with them so.
@@ -98,7 +98,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedMethod:
     """What a method got ready."""
 
     description: str
@@ -170,11 +170,11 @@ class Method(ABC):
         """The gradient penalty needs second derivatives, which only the plain operators have."""
         return "reference" if self.config.loss.has_penalty else self.config.networks.impl
 
-    def translator(self, networks: Mapping[str, nn.Module], way: Way) -> nn.Module:
+    def translator(self, networks: Mapping[str, nn.Module], way: Direction) -> nn.Module:
         """What translates images, made of trained networks by their names."""
         return networks[GENERATOR_OF[way]]
 
-    def prepare(self, around: Surroundings) -> Prepared | None:
+    def prepare(self, around: Surroundings) -> PreparedMethod | None:
         """Get ready what the losses need besides the networks, once before training, on every rank."""
         return None
 
@@ -190,17 +190,19 @@ class Method(ABC):
     def losses(self) -> tuple[str, ...]:
         """The names of all losses, in the order in which they are reported."""
 
-    def reached(self, direction: Direction) -> tuple[str, ...]:
+    def reached(self, direction: DirectionNetworks) -> tuple[str, ...]:
         """The generators that the losses of a direction are differentiated by."""
         return (direction.there,)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
         """Translate the images of a direction."""
-        translation = forward[direction.there](source.low)
+        translation = forward[direction.there](batch.low)
         return Translated(translation, translation)
 
     @abstractmethod
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         """Return what the generators minimise of what `translate` made; discriminators are frozen meanwhile."""
 
     def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
@@ -211,7 +213,7 @@ class Method(ABC):
         """
         return [Judgement("D_A", real_B, shown_B), Judgement("D_B", real_A, shown_A)]
 
-    def judge(self, forward: Forward, name: str) -> Network:
+    def judge(self, forward: NetworkFunctions, name: str) -> NetworkFunction:
         """What gives the scores of a judgement."""
         return forward[name]
 

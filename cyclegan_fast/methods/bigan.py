@@ -7,7 +7,15 @@ the pairs (G_B(b), b). Nothing else binds a translation to its image.
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.methods.base import Direction, Forward, Judgement, Losses, Method, Source, Translated
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    Judgement,
+    LossesByName,
+    Method,
+    NetworkFunctions,
+    Translated,
+)
 from cyclegan_fast.methods.losses import Taken, generator_loss
 
 
@@ -27,13 +35,15 @@ class BiGan(Method):
     def new_discriminator(self, channels: int = 6) -> nn.Module:
         return super().new_discriminator(channels)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
-        image = source.low
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
+        image = batch.low
         fake = forward[direction.there](image)
         in_order = [image, fake] if direction.suffix == "A" else [fake, image]
         return Translated(fake, torch.cat(in_order, dim=1))  # [N, 6, H, W]: A, then B
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         taken: Taken = "fake" if direction.suffix == "A" else "real"
         loss = generator_loss(forward["D"](made.shown), self.config.loss.gan_loss, to_be_taken_for=taken)
         return {f"G_{direction.suffix}": loss}

@@ -12,8 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import NetworkConfig
-from cyclegan_fast.conventions import GENERATOR_OF, Direction as Way
-from cyclegan_fast.methods.base import Direction, Forward, Losses, Method, Network, Source, Translated
+from cyclegan_fast.conventions import GENERATOR_OF, Direction
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    LossesByName,
+    Method,
+    NetworkFunction,
+    NetworkFunctions,
+    Translated,
+)
 from cyclegan_fast.methods.losses import generator_loss
 from cyclegan_fast.networks.layers import NormalisedConv2d, NormalisedConvTranspose2d, initialise
 from cyclegan_fast.system.errors import UserError
@@ -143,24 +151,26 @@ class CoGan(Method):
             "D_shared": SharedJudge(options.ndf, self.discriminator_impl),
         }
 
-    def translator(self, networks: Mapping[str, nn.Module], way: Way) -> "LatentSearch":
-        source: Way = "b2a" if way == "a2b" else "a2b"
+    def translator(self, networks: Mapping[str, nn.Module], way: Direction) -> "LatentSearch":
+        source: Direction = "b2a" if way == "a2b" else "a2b"
         # The generator that renders the source's domain is the one of the opposite translation.
         return LatentSearch(networks["G_shared"], networks[GENERATOR_OF[source]], networks[GENERATOR_OF[way]])
 
-    def reached(self, direction: Direction) -> tuple[str, ...]:
+    def reached(self, direction: DirectionNetworks) -> tuple[str, ...]:
         return ("G_shared", direction.there)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
-        assert source.latent is not None
-        fake = forward[direction.there](forward["G_shared"](source.latent.to(source.dtype)))
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
+        assert batch.latent is not None
+        fake = forward[direction.there](forward["G_shared"](batch.latent.to(batch.dtype)))
         return Translated(fake, fake)
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         score = self.judge(forward, direction.judge)(made.translation)
         return {f"G_{direction.suffix}": generator_loss(score, self.config.loss.gan_loss)}
 
-    def judge(self, forward: Forward, name: str) -> Network:
+    def judge(self, forward: NetworkFunctions, name: str) -> NetworkFunction:
         return lambda images: forward["D_shared"](forward[name](images))
 
     def judges(self, name: str) -> tuple[str, ...]:

@@ -4,12 +4,21 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.methods.base import Direction, Forward, Losses, Method, Network, Source, Translated, weighted
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    LossesByName,
+    Method,
+    NetworkFunction,
+    NetworkFunctions,
+    Translated,
+    weighted,
+)
 from cyclegan_fast.methods.losses import cycle_loss, generator_loss, identity_loss
 
 
 def translate_with_identity(
-    generator: Network, source: Tensor, target: Tensor | None, *, together: bool = True
+    generator: NetworkFunction, source: Tensor, target: Tensor | None, *, together: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """G(source) and, where `target` is given, G(target).
 
@@ -52,26 +61,28 @@ class CycleGan(Method):
         """Return the weight of G_A's identity loss for "A", in units of the cycle of B, its images'."""
         return self.options.lambda_identity * self.options.cycle_weight("B" if suffix == "A" else "A")
 
-    def reached(self, direction: Direction) -> tuple[str, ...]:
+    def reached(self, direction: DirectionNetworks) -> tuple[str, ...]:
         return self.generators if self.has_cycle(direction.suffix) else (direction.there,)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
-        targets = source.targets.to(source.dtype) if self.identity_weight(direction.suffix) else None
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
+        targets = batch.targets.to(batch.dtype) if self.identity_weight(direction.suffix) else None
         fake, identity = translate_with_identity(
-            forward[direction.there], source.low, targets, together=self.config.networks.norm != "batch"
+            forward[direction.there], batch.low, targets, together=self.config.networks.norm != "batch"
         )
         return Translated(fake, fake, identity)
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         options, suffix = self.options, direction.suffix
-        losses: Losses = {}
+        losses: LossesByName = {}
         reconstructed = forward[direction.back](made.translation) if self.has_cycle(suffix) else None
         if self.judged:
             score = forward[direction.judge](made.translation)
             losses[f"G_{suffix}"] = weighted(options.lambda_gan, generator_loss(score, options.gan_loss))
         if reconstructed is not None:
             # Against the images as they came, not as the working precision rounds them.
-            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * cycle_loss(reconstructed, source.images)
+            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * cycle_loss(reconstructed, batch.images)
         if made.identity is not None:
-            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * identity_loss(made.identity, source.targets)
+            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * identity_loss(made.identity, batch.targets)
         return losses

@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.config.options import CROPPING, Config
-from cyclegan_fast.methods.base import DIRECTIONS, Direction, Judgement, Losses, Network, Source, Translated
+from cyclegan_fast.methods.base import (
+    DIRECTION_NETWORKS,
+    DirectionBatch,
+    DirectionNetworks,
+    Judgement,
+    LossesByName,
+    NetworkFunction,
+    Translated,
+)
 from cyclegan_fast.methods.losses import discriminator_loss, gradient_penalty
 from cyclegan_fast.methods.model import Model, average_of
 from cyclegan_fast.networks.norms import share_statistics
@@ -70,7 +78,7 @@ class Decisions:
 class PartOfStep:
     """What one backward pass leaves: its losses, and gradients by the network's name."""
 
-    losses: Losses
+    losses: LossesByName
     gradients: dict[str, list[Tensor]]
 
 
@@ -78,8 +86,8 @@ class PartOfStep:
 class Work:
     """One direction's share of a step: part of a batch."""
 
-    direction: Direction
-    source: Source
+    direction: DirectionNetworks
+    batch: DirectionBatch
     share: float
 
 
@@ -122,14 +130,14 @@ class TrainingStep:
         self.originals = {name: model.trainable([name]) for name in self.networks}
         # What gradients are taken by: the parameters of the networks that are computed with.
         self.leaves = {name: [p for p in n.parameters() if p.requires_grad] for name, n in self.networks.items()}
-        self.forward: dict[str, Network] = {
+        self.forward: dict[str, NetworkFunction] = {
             name: torch.compile(network, dynamic=False) if config.run.compile else network
             for name, network in self.networks.items()
         }
         # Where the translations of all parts wait for the discriminators, only their inputs do: each is made once more
         # in its backward pass (Chen et al. 2016, arXiv 1604.06174).
         waits = self.method.discriminators_first and config.optimizer.accumulate > 1
-        self._forward_of_parts: dict[str, Network] = (
+        self._forward_of_parts: dict[str, NetworkFunction] = (
             {
                 name: partial(checkpoint, network, use_reentrant=False, preserve_rng_state=config.networks.dropout)
                 for name, network in self.forward.items()
@@ -146,7 +154,7 @@ class TrainingStep:
         # Images of various shapes stay in lists, which the host exchanges.
         self.has_stacked_pools = config.data.preprocess in CROPPING
         pool_type = StackedImagePool if self.has_stacked_pools else ImagePool
-        self.pool_A, self.pool_B = (pool_type(config.loss.pool_size, self.random_source) for _ in DIRECTIONS)
+        self.pool_A, self.pool_B = (pool_type(config.loss.pool_size, self.random_source) for _ in DIRECTION_NETWORKS)
         self.learning_rate = torch.tensor(
             config.optimizer.learning_rate,
             device=self.device,
@@ -190,7 +198,7 @@ class TrainingStep:
         if (
             self.device.type != "cpu"
             or self.dtype == torch.bfloat16
-            or cores < len(DIRECTIONS)
+            or cores < len(DIRECTION_NETWORKS)
             or not self.has_stacked_pools
             or self.config.data.crop_size > LARGEST_SIDE_IN_THREADS
             or self.config.run.compile
@@ -200,13 +208,15 @@ class TrainingStep:
         ):
             return None
         return ThreadPoolExecutor(
-            len(DIRECTIONS), "direction", initializer=lambda: torch.set_num_threads(cores // len(DIRECTIONS))
+            len(DIRECTION_NETWORKS),
+            "direction",
+            initializer=lambda: torch.set_num_threads(cores // len(DIRECTION_NETWORKS)),
         )
 
     @property
     def threads(self) -> int:
         """How many directions are computed at once."""
-        return len(DIRECTIONS) if self._pool_of_threads else 1
+        return len(DIRECTION_NETWORKS) if self._pool_of_threads else 1
 
     def _in_both_directions(self, compute: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
         if self._pool_of_threads is None or len(items) == 1:  # one alone has all cores here
@@ -216,7 +226,7 @@ class TrainingStep:
     def set_learning_rate(self, learning_rate: float) -> None:
         self.learning_rate.fill_(learning_rate)
 
-    def __call__(self, real_A: Tensor, real_B: Tensor) -> Losses:
+    def __call__(self, real_A: Tensor, real_B: Tensor) -> LossesByName:
         """One update from a batch of each domain, [N, 3, H, W] in [-1, 1]; returns the losses by name, detached.
 
         The batch goes through in `config.optimizer.accumulate` parts. The losses are means over all of it.
@@ -243,7 +253,7 @@ class TrainingStep:
         latents = torch.randn(images, channels, generator=self.tensor_random) if channels else None
         return Decisions(pool_A, pool_B, mixes, latents)
 
-    def update(self, real_A: Tensor, real_B: Tensor, decisions: Decisions) -> Losses:
+    def update(self, real_A: Tensor, real_B: Tensor, decisions: Decisions) -> LossesByName:
         """The part of a step that the device computes; a CUDA graph can hold it. Everything is on the device."""
         self._refresh_copies(self.networks)
         parts = self._parts_of(real_A, real_B, decisions.latents)
@@ -256,9 +266,9 @@ class TrainingStep:
                 self._update_moving_averages()
         return {name: losses[name] for name in self.method.losses}
 
-    def _generators_first(self, parts: Parts, decisions: Decisions) -> Losses:
+    def _generators_first(self, parts: Parts, decisions: Decisions) -> LossesByName:
         """Both sides learn from the networks as the step found them (Zhu et al. 2017): they may overlap."""
-        losses: Losses = {}
+        losses: LossesByName = {}
         self._set_discriminators(frozen=True)
         shown: list[list[Tensor]] = []  # of B and of A, for each part
         for works in parts:
@@ -283,12 +293,12 @@ class TrainingStep:
                 self.discriminators.update()
         return losses
 
-    def _discriminators_first(self, parts: Parts, decisions: Decisions) -> Losses:
+    def _discriminators_first(self, parts: Parts, decisions: Decisions) -> LossesByName:
         """The generators learn from discriminators that this step trained already, on the same translations.
 
         Between the two the translations of all parts wait, with what the backward pass needs of them.
         """
-        losses: Losses = {}
+        losses: LossesByName = {}
         made = [list(self._in_both_directions(self._translate, works)) for works in parts]
         self._set_discriminators(frozen=False)
         self._judge_all(parts, [[one.shown.detach() for one in of_part] for of_part in made], decisions, losses)
@@ -324,8 +334,11 @@ class TrainingStep:
         parts = []
         for part_A, part_B, code in zip(parts_A, real_B.chunk(count), codes, strict=True):
             share = len(part_A) / len(real_A)
-            there, back = Source(part_A, part_B, self.dtype, code), Source(part_B, part_A, self.dtype, code)
-            parts.append((Work(DIRECTIONS[0], there, share), Work(DIRECTIONS[1], back, share)))
+            there, back = (
+                DirectionBatch(part_A, part_B, self.dtype, code),
+                DirectionBatch(part_B, part_A, self.dtype, code),
+            )
+            parts.append((Work(DIRECTION_NETWORKS[0], there, share), Work(DIRECTION_NETWORKS[1], back, share)))
         return parts
 
     def _set_discriminators(self, *, frozen: bool) -> None:
@@ -342,18 +355,18 @@ class TrainingStep:
     def _translate(self, work: Work) -> Translated:
         """Translate part of a batch in one direction."""
         with self.phase("G forward"):
-            return self.method.translate(self._forward_of_parts, work.direction, work.source)
+            return self.method.translate(self._forward_of_parts, work.direction, work.batch)
 
     def _learn(self, what: tuple[Work, Translated]) -> PartOfStep:
         """The generators' loss on what they made of part of a batch in one direction, forward and backward."""
         work, made = what
         with self.phase("G forward"):
-            losses = self.method.generator_losses(self.forward, work.direction, work.source, made)
+            losses = self.method.generator_losses(self.forward, work.direction, work.batch, made)
         with self.phase("G backward"):
             names = self.method.reached(work.direction)
             return self._differentiated(losses, work.share, names, self.generators.scaler)
 
-    def _judge_all(self, parts: Parts, shown: list[list[Tensor]], decisions: Decisions, losses: Losses) -> None:
+    def _judge_all(self, parts: Parts, shown: list[list[Tensor]], decisions: Decisions, losses: LossesByName) -> None:
         """The discriminators' losses on real images and on what the pools hand out for the generated ones."""
         with self.phase("pool"):
             shown_B, shown_A = (torch.cat(of_parts) for of_parts in zip(*shown, strict=True))
@@ -361,7 +374,7 @@ class TrainingStep:
             pooled_A = self.pool_A.exchange(shown_A, decisions.pool_A).chunk(len(parts))
         mixes = [None] * len(parts) if decisions.mixes is None else decisions.mixes.chunk(len(parts), dim=1)
         for (there, back), of_A, of_B, mix in zip(parts, pooled_A, pooled_B, mixes, strict=True):
-            judgements = self.method.judgements(there.source.low, back.source.low, of_A, of_B)
+            judgements = self.method.judgements(there.batch.low, back.batch.low, of_A, of_B)
             of_judgements = [None] * len(judgements) if mix is None else list(mix)
             work = [(one, its, there.share) for one, its in zip(judgements, of_judgements, strict=True)]
             for part in self._in_both_directions(self._judge, work):
@@ -387,7 +400,7 @@ class TrainingStep:
             return self._differentiated({name: loss}, share, self.method.judges(name), self.discriminators.scaler)
 
     def _differentiated(
-        self, losses: Losses, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler
+        self, losses: LossesByName, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler
     ) -> PartOfStep:
         """The gradients of the losses' sum, a part's share of the step, by the leaves of these networks."""
         weighted = losses if share == 1 else {name: share * loss for name, loss in losses.items()}
@@ -396,7 +409,7 @@ class TrainingStep:
         gradients = {name: [next(found) for _ in self.leaves[name]] for name in names}
         return PartOfStep({name: loss.detach() for name, loss in weighted.items()}, gradients)
 
-    def _gather(self, descent: Descent, part: PartOfStep, losses: Losses) -> None:
+    def _gather(self, descent: Descent, part: PartOfStep, losses: LossesByName) -> None:
         for name, of_network in part.gradients.items():
             descent.add(name, of_network)
         for name, loss in part.losses.items():

@@ -18,7 +18,7 @@ from cyclegan_fast import evaluate, train
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, MethodName, NetworkConfig, OptimizerConfig
 from cyclegan_fast.config.presets import of_method
-from cyclegan_fast.methods.base import DIRECTIONS, Source
+from cyclegan_fast.methods.base import DIRECTION_NETWORKS, DirectionBatch
 from cyclegan_fast.methods.cogan import LATENT, CoGan, LatentSearch
 from cyclegan_fast.methods.feature_loss.objective import FeatureLoss
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
@@ -403,9 +403,9 @@ def test_a_gradient_penalty_is_added_to_what_each_discriminator_judges(case: str
 
     shown: dict[str, Tensor] = {}
     with torch.no_grad():
-        for direction in DIRECTIONS:
+        for direction in DIRECTION_NETWORKS:
             source, target = (A, B) if direction.suffix == "A" else (B, A)
-            made = Source(source, target, torch.float64, decisions.latents)
+            made = DirectionBatch(source, target, torch.float64, decisions.latents)
             shown[direction.suffix] = plain.method.translate(plain.forward, direction, made).shown
     for judgement, mix in zip(plain.method.judgements(A, B, shown["B"], shown["A"]), decisions.mixes, strict=True):
         network = plain.method.judge(plain.forward, judgement.name)
