@@ -7,13 +7,14 @@ import torch
 
 from cyclegan_fast.config.options import CROPPING, Config
 from cyclegan_fast.data.batch import Batch, augmented
-from cyclegan_fast.methods.base import Losses
+from cyclegan_fast.methods.base import LossesByName
 from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import ready_to_copy
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, Inputs, Recorder
+from cyclegan_fast.training.decisions import Decisions
 from cyclegan_fast.training.rehearsal import Rehearsal
-from cyclegan_fast.training.step import Decisions, TrainingStep
+from cyclegan_fast.training.step import TrainingStep
 
 
 class Engine:
@@ -47,7 +48,7 @@ class Engine:
                 self._update, recorder, step.device, self._give_up, step.capturable, self._rehearsal, step.ranks.any
             )
 
-    def __call__(self, batch: Batch) -> Losses:
+    def __call__(self, batch: Batch) -> LossesByName:
         """One update. The losses of a graph are overwritten by the next call."""
         if self._graphed is None:
             return self.step(*batch.to(self.step.device))
@@ -66,7 +67,7 @@ class Engine:
         if self._graphed:
             self._graphed.forget_recordings()
 
-    def _update(self, inputs: Inputs) -> Losses:
+    def _update(self, inputs: Inputs) -> LossesByName:
         side = self.config.data.crop_size
         return self.step.update(
             augmented(inputs["pixels_A"], inputs["crops_A"], side, side),
