@@ -12,9 +12,9 @@ from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import ready_to_copy
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, Inputs, Recorder
-from cyclegan_fast.training.decisions import Decisions
 from cyclegan_fast.training.rehearsal import Rehearsal
 from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.decisions import Decisions
 
 
 class Engine:

@@ -19,13 +19,13 @@ from cyclegan_fast.methods.base import DIRECTION_NETWORKS, DirectionBatch, Losse
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import memory_format
 from cyclegan_fast.system.distributed import ALONE, Ranks
-from cyclegan_fast.training.decisions import Decisions
-from cyclegan_fast.training.descent import Descent
-from cyclegan_fast.training.direction_threads import DirectionThreads
-from cyclegan_fast.training.image_pool import ImagePool, StackedImagePool
-from cyclegan_fast.training.moving_averages import MovingAverages
-from cyclegan_fast.training.passes import Learned, PartOfBatch, Passes, Phase, Translation
-from cyclegan_fast.training.working_networks import WorkingNetworks
+from cyclegan_fast.training.update.decisions import Decisions
+from cyclegan_fast.training.update.descent import Descent
+from cyclegan_fast.training.update.direction_threads import DirectionThreads
+from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
+from cyclegan_fast.training.update.moving_averages import MovingAverages
+from cyclegan_fast.training.update.passes import Learned, PartOfBatch, Passes, Phase, Translation
+from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 
 class TrainingStep:

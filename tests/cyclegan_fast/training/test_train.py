@@ -22,11 +22,11 @@ from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training import loop
-from cyclegan_fast.training.decisions import Decisions
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.records import Records
 from cyclegan_fast.training.run_folder import FinishedRun, open_shared_run, plain_name
 from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.translation import trained
 from kernels import triton_language
 from tests.cyclegan_fast.conftest import TINY, photo

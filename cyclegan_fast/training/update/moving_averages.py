@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.methods.model import Model, average_of
-from cyclegan_fast.training.working_networks import running_statistics
+from cyclegan_fast.training.update.working_networks import running_statistics
 
 
 class MovingAverages:

@@ -24,7 +24,7 @@ from cyclegan_fast.methods.base import (
     Translated,
 )
 from cyclegan_fast.methods.losses import discriminator_loss, gradient_penalty
-from cyclegan_fast.training.working_networks import WorkingNetworks
+from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 """Makes a context around the phase of that name, such as "G forward"."""
