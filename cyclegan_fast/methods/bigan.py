@@ -1,4 +1,4 @@
-"""BiGAN / ALI with images for latents (Donahue et al. 2017, eq. 3; Dumoulin et al. 2017, eq. 2).
+"""Defines BiGAN / ALI with images for latents (Donahue et al. 2017, eq. 3; Dumoulin et al. 2017, eq. 2).
 
 Zhu et al. 2017, section 5.1.2: G_A: A -> B and G_B: B -> A, and one discriminator that tells the pairs (a, G_A(a)) from
 the pairs (G_B(b), b). Nothing else binds a translation to its image.
@@ -20,7 +20,7 @@ from cyclegan_fast.methods.losses import Taken, generator_loss
 
 
 class BiGan(Method):
-    """Pairs with a real image of A count as real, those with a real image of B as generated, as the authors had it."""
+    """Takes pairs with a real image of A for real and those with a real image of B for generated, as the authors do."""
 
     discriminators = ("D",)
 

@@ -1,4 +1,4 @@
-"""The objective of CycleGAN and the paper's ablations of it (Zhu et al. 2017, eq. 3; sections 5.1.4 and 5.2)."""
+"""Defines the objective of CycleGAN and the paper's ablations (Zhu et al. 2017, eq. 3; sections 5.1.4 and 5.2)."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from cyclegan_fast.methods.losses import cycle_loss, generator_loss, identity_lo
 def translate_with_identity(
     generator: NetworkFunction, source: Tensor, target: Tensor | None, *, together: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """G(source) and, where `target` is given, G(target).
+    """Return G(source) and, where `target` is given, G(target).
 
     Instance norm couples nothing across samples, so that images of one size go through in one batch; the results differ
     from two passes by rounding only. Batch norm does: images of two domains must not go `together` then.
@@ -34,7 +34,7 @@ def translate_with_identity(
 
 
 class CycleGan(Method):
-    """Adversarial losses, cycle consistency and identity, each with its weight.
+    """Sums adversarial, cycle and identity losses, each with its weight.
 
     A weight of 0 leaves a term out, with the passes that only it needs; `cycle_from` leaves one of the two cycles out.
     Without adversarial losses the discriminators stay as they were made.
@@ -55,6 +55,7 @@ class CycleGan(Method):
         return (*(["G_A", "G_B"] if self.judged else []), *cycles, *identities, *self.judged)
 
     def has_cycle(self, suffix: str) -> bool:
+        """Tell whether images of the domain "A" or "B" have a cycle loss."""
         return self.options.cycle_weight(suffix) > 0 and self.options.cycle_from in ("both", suffix)
 
     def identity_weight(self, suffix: str) -> float:

@@ -1,6 +1,6 @@
-"""pix2pix: translation learnt from pairs (Isola et al. 2017, eqs. 1 to 4), in both directions at once.
+"""Defines pix2pix: translation learnt from pairs (Isola et al. 2017, eqs. 1 to 4), in both directions at once.
 
-Zhu et al. 2017, section 5.1.2, have it as the upper bound of what can be learnt without pairs.
+Zhu et al. 2017, section 5.1.2, take it as the upper bound of what can be learnt without pairs.
 """
 
 import torch
@@ -19,7 +19,7 @@ from cyclegan_fast.methods.losses import generator_loss, paired_loss
 
 
 class Pix2Pix(Method):
-    """Discriminators see an image and its translation, channel by channel; the L1 is with the true translation.
+    """Shows discriminators an image and its translation, channel by channel; takes the L1 with the true translation.
 
     As in the authors' code, a step trains the discriminators first.
     """

@@ -1,4 +1,4 @@
-"""Pixel loss + GAN: SimGAN's objective (Shrivastava et al. 2017, eqs. 1 to 3; Zhu et al. 2017, section 5.1.2)."""
+"""Defines SimGAN, "pixel loss + GAN" (Shrivastava et al. 2017, eqs. 1 to 3; Zhu et al. 2017, section 5.1.2)."""
 
 from cyclegan_fast.methods.base import (
     DirectionBatch,
@@ -12,7 +12,7 @@ from cyclegan_fast.methods.losses import generator_loss, pixel_loss
 
 
 class SimGan(Method):
-    """Each generator by itself: its images are to be taken for real ones, and to stay near what they were made of."""
+    """Trains each generator by itself: its images shall be taken for real ones and stay near their source images."""
 
     @property
     def losses(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from cyclegan_fast.methods.base import LossesByName
 from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import ready_to_copy
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, Inputs, Recorder
+from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, GraphRecorder, Inputs
 from cyclegan_fast.training.rehearsal import Rehearsal
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.decisions import Decisions
@@ -21,9 +21,9 @@ class Engine:
     """Updates the networks once a call.
 
     Args:
-        step: what a step computes.
-        config: whether graphs are wanted, `config.run.cuda_graph`.
-        announce: told once where steps are not recorded that might have been.
+        step: computes a step.
+        config: says whether graphs are wanted, `config.run.cuda_graph`.
+        announce: is told once why steps are not recorded on a device that can record them.
         recorder: records on the step's device; by default a CUDA graph where `reason_against_a_graph` has no reason.
     """
 
@@ -32,7 +32,7 @@ class Engine:
         step: TrainingStep,
         config: Config,
         announce: Callable[[str], None],
-        recorder: Recorder | None = None,
+        recorder: GraphRecorder | None = None,
     ) -> None:
         self.step = step
         self.config = config
@@ -49,7 +49,7 @@ class Engine:
             )
 
     def __call__(self, batch: Batch) -> LossesByName:
-        """One update. The losses of a graph are overwritten by the next call."""
+        """Update the networks by one batch; returns the losses, which the next call of a graph overwrites."""
         if self._graphed is None:
             return self.step(*batch.to(self.step.device))
         decisions = self.step.draw(len(batch.pixels_A))

@@ -17,7 +17,7 @@ from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.gallery import write_index
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import RunFolder
-from cyclegan_fast.training.samples import Samples, write_samples
+from cyclegan_fast.training.samples import SampleImages, write_samples
 from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.validation import Evaluator
 
@@ -39,7 +39,7 @@ class Records:
         run: RunFolder,
         state: TrainingState,
         log: RunLog,
-        samples: Samples,
+        samples: SampleImages,
         evaluator: Evaluator | None,
         tell: Callable[[str], None],
     ) -> None:

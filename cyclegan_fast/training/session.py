@@ -22,10 +22,10 @@ from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
 from cyclegan_fast.training.run_folder import ANOTHER, RunFolder, completed, open_shared_run
-from cyclegan_fast.training.samples import Samples
+from cyclegan_fast.training.samples import SampleImages
 from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.step_profile import StepProfile
-from cyclegan_fast.training.trouble import kept, told_of_training
+from cyclegan_fast.training.trouble import told_of_training, what_is_kept
 from cyclegan_fast.training.validation import Evaluator
 from kernels.dispatch import choose
 
@@ -109,7 +109,7 @@ def open_training(config: Config, data: Data, run: RunFolder, device: torch.devi
     state = TrainingState(config, data.training, device, dtype, ranks)
     everything = config.total_epochs * data.training.steps_per_epoch
     total_steps = min(everything, config.run.max_steps or everything)
-    samples = Samples.of(data, config.data.crop_size)
+    samples = SampleImages.of(data, config.data.crop_size)
     saved = run.checkpoint
     evaluator = Evaluator(config, data, device, saved.get("best") if saved else None) if ranks.is_first else None
     if saved:
@@ -207,12 +207,12 @@ def train_to_the_end(training: Training) -> Ending:
                 try:
                     training.save()
                 except NonFiniteLoss as unsaved:
-                    raise UserError(f"{error}; {unsaved}; {kept(training.saved_step)}") from error
+                    raise UserError(f"{error}; {unsaved}; {what_is_kept(training.saved_step)}") from error
             raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
         except (NonFiniteLoss, OSError) as error:
             diverged = isinstance(error, NonFiniteLoss)
             advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
-            raise UserError(f"{error}; {kept(training.saved_step)}{advice}") from error
+            raise UserError(f"{error}; {what_is_kept(training.saved_step)}{advice}") from error
         finally:
             training.log.close()
             training.engine.close()

@@ -29,16 +29,16 @@ from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 
 class TrainingStep:
-    """Owns the optimisers, the scalers and the image pools, and updates `model` once a call.
+    """Updates a model once a call; holds the optimisers, the loss scalers and the image pools.
 
     Args:
         model: on the device that training runs on, in the precision that weights are kept in; its method says what is
             computed.
-        config: losses, optimiser and pool size are read from it.
-        dtype: what convolutions and fused operators compute in. Statistics and losses are wide, weights and Adam are
-            the model's own; float16 scales its losses, one scaler for each optimiser.
+        config: the losses, the optimiser and the size of the pools are read from it.
+        dtype: the precision that convolutions and fused operators compute in. Statistics and losses are wide, weights
+            and Adam's moments have the model's precision; float16 scales its losses, with one scaler per optimiser.
         random_source: decides about the pools; by default seeded from `config.run.seed` and the rank.
-        ranks: who else takes part in each update, with a batch of its own and pools of its own.
+        ranks: the processes that take part in each update, each with a batch and with pools of its own.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TrainingStep:
         self.dtype = dtype
         self.ranks = ranks
         self.device = next(model.parameters()).device
-        # Once, and not by the library at every convolution.
+        # The layout is set once here, so that the library does not change it at every convolution.
         model.to(memory_format=memory_format(self.device, dtype))  # type: ignore[call-overload]  # absent from the stubs
         ranks.share(list(model.parameters()))
         self.networks = WorkingNetworks(model, dtype)

@@ -1,4 +1,4 @@
-"""Feature loss + GAN: SimGAN with its L1 taken between deep features (Zhu et al. 2017, section 5.1.2).
+"""Defines feature loss + GAN: SimGAN with its L1 taken between deep features (Zhu et al. 2017, section 5.1.2).
 
 The paper's features are those of VGG-16 at relu4_2, after Johnson et al. 2016 and Taigman et al. 2017.
 """
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class FeatureLoss(Method):
-    """Like `SimGan`, in the features of a network that stays as it is.
+    """Trains like `SimGan`, but compares images in the features of a frozen network.
 
     Args:
-        features: [N, 3, H, W] in [-1, 1] -> one activation, in the precision and on the device of training; by default
-            what `prepare` reads or trains.
+        features: a network from images [N, 3, H, W] in [-1, 1] to one activation, in the precision and on the device of
+            training; by default the one that `prepare` reads or trains.
     """
 
     FILE = "features.pt"

@@ -1,1 +1,1 @@
-"""Holds the parts of an update: decisions, passes, gradients, averages and pools; training/step.py puts them together."""
+"""Holds the parts of an update: decisions, passes, gradients, averages, pools; training/step.py combines them."""
