@@ -24,7 +24,7 @@ from cyclegan_fast.training.update.descent import Descent
 from cyclegan_fast.training.update.direction_threads import DirectionThreads
 from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.training.update.moving_averages import MovingAverages
-from cyclegan_fast.training.update.passes import Learned, PartOfBatch, Passes, Phase, Translation
+from cyclegan_fast.training.update.passes import Learned, PartOfBatch, StepPasses, StepPhase, Translation
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 
@@ -60,7 +60,7 @@ class TrainingStep:
         ranks.share(list(model.parameters()))
         self.networks = WorkingNetworks(model, dtype)
         self.averages = MovingAverages(model, config.optimizer.ema)
-        self.passes = Passes(config, self.method, self.networks)
+        self.passes = StepPasses(config, self.method, self.networks)
         # The first rank's draws are those of a run alone.
         self.random_source = random_source or random.Random(
             config.run.seed if ranks.is_first else f"{config.run.seed} on rank {ranks.index}"
@@ -93,12 +93,12 @@ class TrainingStep:
         )
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> StepPhase:
         """Return what makes a context around each phase of a step, for measurements; assign another one to measure."""
         return self.passes.phase
 
     @phase.setter
-    def phase(self, phase: Phase) -> None:
+    def phase(self, phase: StepPhase) -> None:
         self.passes.phase = phase
 
     @property

@@ -26,7 +26,7 @@ from cyclegan_fast.methods.base import (
 from cyclegan_fast.methods.losses import discriminator_loss, gradient_penalty
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
-Phase = Callable[[str], AbstractContextManager[Any]]
+StepPhase = Callable[[str], AbstractContextManager[Any]]
 """Makes a context around the phase of that name, such as "G forward"."""
 
 
@@ -51,7 +51,7 @@ class Learned:
     gradients: dict[str, list[Tensor]]
 
 
-class Passes:
+class StepPasses:
     """Computes what the networks give and the gradients of their losses.
 
     Args:
@@ -61,7 +61,7 @@ class Passes:
 
     def __init__(self, config: Config, method: Method, networks: WorkingNetworks) -> None:
         self.config, self.method, self.networks = config, method, networks
-        self.phase: Phase = lambda name: nullcontext()
+        self.phase: StepPhase = lambda name: nullcontext()
         self.forward: dict[str, NetworkFunction] = {
             name: torch.compile(network, dynamic=False) if config.run.compile else network
             for name, network in networks.by_name.items()
