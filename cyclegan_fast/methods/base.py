@@ -197,7 +197,7 @@ class Method(ABC):
     def losses(self) -> tuple[str, ...]:
         """Return the names of all losses, in the order in which they are reported."""
 
-    def reached(self, direction: DirectionNetworks) -> tuple[str, ...]:
+    def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:
         """Return the names of the generators that the losses of a direction train."""
         return (direction.there,)
 
@@ -227,7 +227,7 @@ class Method(ABC):
         """Return the function that gives the scores of a judgement."""
         return forward[name]
 
-    def judges(self, name: str) -> tuple[str, ...]:
+    def trained_discriminators(self, name: str) -> tuple[str, ...]:
         """Return the names of the discriminators that a judgement's loss trains."""
         return (name,)
 

@@ -159,7 +159,7 @@ class CoGan(Method):
         # The generator that renders the source's domain is the one of the opposite translation.
         return LatentSearch(networks["G_shared"], networks[GENERATOR_OF[opposite]], networks[GENERATOR_OF[direction]])
 
-    def reached(self, direction: DirectionNetworks) -> tuple[str, ...]:
+    def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:
         return ("G_shared", direction.there)
 
     def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
@@ -176,7 +176,7 @@ class CoGan(Method):
     def judge(self, forward: NetworkFunctions, name: str) -> NetworkFunction:
         return lambda images: forward["D_shared"](forward[name](images))
 
-    def judges(self, name: str) -> tuple[str, ...]:
+    def trained_discriminators(self, name: str) -> tuple[str, ...]:
         return (name, "D_shared")
 
 

@@ -62,7 +62,7 @@ class CycleGan(Method):
         """Return the weight of G_A's identity loss for "A", in units of the cycle of B, its images'."""
         return self.options.lambda_identity * self.options.cycle_weight("B" if suffix == "A" else "A")
 
-    def reached(self, direction: DirectionNetworks) -> tuple[str, ...]:
+    def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:
         return self.generators if self.has_cycle(direction.suffix) else (direction.there,)
 
     def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:

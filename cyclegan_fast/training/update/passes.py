@@ -88,7 +88,7 @@ class StepPasses:
         with self.phase("G forward"):
             losses = self.method.generator_losses(self.forward, part.direction, part.batch, made)
         with self.phase("G backward"):
-            return self._differentiate(losses, part.share, self.method.reached(part.direction), scaler)
+            return self._differentiate(losses, part.share, self.method.trained_generators(part.direction), scaler)
 
     def judge(self, judgement: Judgement, mix: Tensor | None, share: float, scaler: torch.amp.GradScaler) -> Learned:
         """Differentiate a discriminator's loss on part of a batch of real and pooled images.
@@ -111,7 +111,7 @@ class StepPasses:
             loss = discriminator_loss(real_score, fake_score, gan_loss)
             if mix is not None:
                 loss = loss + gradient_penalty(network, real, fake, mix.to(real), self.config.loss.lambda_penalty)
-            return self._differentiate({name: loss}, share, self.method.judges(name), scaler)
+            return self._differentiate({name: loss}, share, self.method.trained_discriminators(name), scaler)
 
     def _differentiate(
         self, losses: LossesByName, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler

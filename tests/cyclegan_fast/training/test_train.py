@@ -17,6 +17,7 @@ from PIL import Image
 
 from cyclegan_fast import sample_photos, train
 from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.content import RankState, RunCheckpoint
 from cyclegan_fast.config import options as configuration, values
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.distributed import Ranks
@@ -175,6 +176,12 @@ def test_a_saved_configuration_can_be_given_back(undisturbed: tuple[Path, Path])
     saved = str(whole / "config.yaml")
     assert train.main(["--config", saved, "--name", "again"]) == 0
     assert_same_state(final_state(root / "again"), final_state(whole))
+
+
+def test_a_checkpoint_holds_the_entries_that_are_listed(undisturbed: tuple[Path, Path]) -> None:
+    state = final_state(undisturbed[1])
+    assert list(state) == list(RunCheckpoint.__annotations__)
+    assert list(state["ranks"][0]) == list(RankState.__annotations__)
 
 
 def test_the_run_folder_holds_what_the_readme_says(undisturbed: tuple[Path, Path]) -> None:
