@@ -406,9 +406,9 @@ def test_a_gradient_penalty_is_added_to_what_each_discriminator_judges(case: str
         for direction in DIRECTION_NETWORKS:
             source, target = (A, B) if direction.suffix == "A" else (B, A)
             made = DirectionBatch(source, target, torch.float64, decisions.latents)
-            shown[direction.suffix] = plain.method.translate(plain.forward, direction, made).shown
+            shown[direction.suffix] = plain.method.translate(plain.passes.forward, direction, made).shown
     for judgement, mix in zip(plain.method.judgements(A, B, shown["B"], shown["A"]), decisions.mixes, strict=True):
-        network = plain.method.judge(plain.forward, judgement.name)
+        network = plain.method.judge(plain.passes.forward, judgement.name)
         mixed = (mix * judgement.real + (1 - mix) * judgement.fake).requires_grad_()
         (slope,) = torch.autograd.grad(network(mixed).sum(), mixed, create_graph=True)
         penalty = 10 * ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean() / 2
@@ -426,8 +426,8 @@ def test_without_its_penalty_wgan_gp_is_what_the_originals_cyclegan_has() -> Non
     decisions = step.draw(2)
     assert decisions.mixes is None
     losses = step.update(A, B, decisions)
-    for name, real, fake in (("D_A", B, plain.forward["G_A"](A)), ("D_B", A, plain.forward["G_B"](B))):
-        expected = 0.5 * (plain.forward[name](fake).mean() - plain.forward[name](real).mean())
+    for name, real, fake in (("D_A", B, plain.passes.forward["G_A"](A)), ("D_B", A, plain.passes.forward["G_B"](B))):
+        expected = 0.5 * (plain.passes.forward[name](fake).mean() - plain.passes.forward[name](real).mean())
         torch.testing.assert_close(losses[name], expected.detach(), rtol=1e-9, atol=1e-12)
     assert step.method.discriminator_impl == config.networks.impl
     replace(config, data=DataConfig(preprocess="none"))
