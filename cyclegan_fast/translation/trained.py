@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.checkpoint.original import (
     StateDict,
     count,
@@ -189,7 +190,7 @@ def _read(path: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]]:
     return found
 
 
-def _is_run(content: dict[str, Any]) -> bool:
+def _is_run(content: dict[str, Any]) -> TypeGuard[RunCheckpoint]:
     """Whether a file is a checkpoint of a run, with its networks by name in one state dict, and not bare weights."""
     model = content.get("model")
     if not isinstance(model, dict) or not isinstance(content.get("config"), dict):
@@ -197,7 +198,7 @@ def _is_run(content: dict[str, Any]) -> bool:
     return all(isinstance(value, Tensor) for value in model.values()) and "" not in networks_in(model)
 
 
-def _method(content: dict[str, Any]) -> type[Method]:
+def _method(content: RunCheckpoint) -> type[Method]:
     """What a run was trained by: CycleGAN where its configuration is older than the other methods."""
     loss = content["config"].get("loss")
     name = loss.get("method") if isinstance(loss, dict) else None

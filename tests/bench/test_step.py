@@ -7,7 +7,7 @@ import torch
 
 from bench.measure.limits import dtypes
 from bench.step import PLAIN, Steps
-from cyclegan_fast.training.descent import Descent
+from cyclegan_fast.training.update.descent import Descent
 
 CPU = torch.device("cpu")
 SIDE = 32
