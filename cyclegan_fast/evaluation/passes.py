@@ -12,7 +12,7 @@ from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, OPPOSITE, Direction
 from cyclegan_fast.data.image_folder import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.similarity import Reconstruction, Truth, Values
+from cyclegan_fast.evaluation.similarity import Reconstruction, Truth, ValuePerImage
 from cyclegan_fast.evaluation.view import Metric, View
 from cyclegan_fast.images.pixels import as_tensor, images_at_once, levels, signed
 from cyclegan_fast.system.errors import UserError
@@ -52,11 +52,11 @@ class Evaluation:
     """test images translated in each direction"""
     metrics: list[Metric]
 
-    def quality(self, direction: Direction) -> tuple[str, Values] | None:
+    def quality(self, direction: Direction) -> tuple[str, ValuePerImage] | None:
         """What images of a direction can be ranked by, worst first being lowest: SSIM, and what it is of."""
         for kind, key, of in ((Truth, "truth", "the truth"), (Reconstruction, "reconstruction", "the reconstruction")):
             for metric in self.metrics:
-                if isinstance(metric, kind) and (found := metric.of(f"{direction}.{key}")):
+                if isinstance(metric, kind) and (found := metric.of_every_image(direction, key)):
                     return f"SSIM with {of}", found.ssim
         return None
 

@@ -1,17 +1,26 @@
-"""Defines what a metric is: it looks at views of one pass over the test images, and gives scores in the end."""
+"""Defines `Metric`, the base class of everything that looks at a pass over the test images, and what it looks at.
 
+`passes.py` makes the pass; `metrics.py` lists the metrics that a command line may name.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import FORMULAS, Direction
+from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.evaluation.score_table import Score
 
 
 @dataclass(frozen=True)
 class View:
-    """One batch of the test images of a domain, and what became of them; all uint8 [N, 3, H, W] on the device."""
+    """Holds one batch of a domain's test images and what became of them; all uint8 [N, 3, H, W] on the device."""
 
     direction: Direction
     first: int
@@ -22,33 +31,71 @@ class View:
     truth: Tensor | None
 
 
-class Metric(Protocol):
-    """Sees every batch of a pass once, and then says what it found."""
+@dataclass(frozen=True)
+class MetricSetup:
+    """Says what the metrics of an evaluation are prepared for; see `metrics.MetricMaker` for each field."""
 
-    sees_reconstructions: bool
+    names: Sequence[MetricName]
+    device: torch.device
+    tests: TestSets
+    size: int
+    count: int
+    feature_source: str
+    segmentation_file: Path | None
 
-    def add(self, view: View) -> None: ...
 
-    def add_real(self, direction: Direction, images: Tensor) -> None:
-        """Real images of the domain that `direction` translates to."""
+class Metric(ABC):
+    """Sees every batch of one pass once, and then says what it found.
 
-    def scores(self) -> list[Score]: ...
+    To add a metric, write a class like this in a file of its own, and give it a line in `metrics.METRIC_CLASSES`:
+
+    - `add` looks at a batch of translations, and `scores` gives the rows of the table when all were seen. Every metric
+      must have both.
+    - `value_names` says beforehand which values `scores` will have, so that a training can choose the best by one.
+    - `prepare` loads what all passes share: a network, label maps. Without one of its own, the class is called with no
+      arguments for every pass.
+    - `add_real` looks at real images, for a metric that compares sets; `notes` tells what a reader must know.
+    - `sees_reconstructions` must be True for `View.reconstruction` to be there: else it is not computed.
+    """
+
+    sees_reconstructions: ClassVar[bool] = False
+
+    @classmethod
+    def prepare(cls, setup: MetricSetup) -> Callable[[], "Metric"]:
+        """Load what every pass needs, once; return a function that makes this metric anew for each pass.
+
+        Raises UserError where a library, weights, images or labels are missing.
+        """
+        return cls
+
+    def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
+        """Return the names of the values that a pass with both generators gives in a direction.
+
+        They are named as in `score_table.scalars` but without the direction, such as "truth.ssim".
+        """
+        return []
+
+    @abstractmethod
+    def add(self, view: View) -> None:
+        """Look at one batch of translations."""
+
+    def add_real(self, direction: Direction, images: Tensor) -> None:  # noqa: B027  # most metrics need none
+        """Look at real images, uint8 [N, 3, H, W], of the domain that `direction` translates to."""
+
+    @abstractmethod
+    def scores(self) -> list[Score]:
+        """Return the rows that this metric adds to the table, once all batches have been seen."""
 
     def notes(self) -> list[str]:
-        """What a reader of the scores must know."""
-
-
-class Quiet:
-    """A metric without real images and without notes."""
-
-    sees_reconstructions = False
-
-    def add_real(self, direction: Direction, images: Tensor) -> None:
-        pass
-
-    def notes(self) -> list[str]:
+        """Return sentences that a reader of the scores must know."""
         return []
 
 
-def label(key: str, text: str) -> str:
+def with_formulas(key: str, text: str) -> str:
+    """Fill the formulas of a direction into a label.
+
+    Args:
+        key: a score's name, such as "a2b.truth", which begins with the direction.
+        text: a label with the keys of `conventions.FORMULAS` in braces, such as "{translation} against the truth".
+    """
     return text.format(**FORMULAS[key.partition(".")[0]])

@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, ROWS, Figures, RowName
+from cyclegan_fast.evaluation.fcn.scores import MEASURES
+from cyclegan_fast.experiments.paper_tables import GROUPS, ROWS, Figures, RowName
 
 OURS: RowName = "cyclegan"
 Values = Mapping[RowName, Mapping[int, dict[str, float]]]

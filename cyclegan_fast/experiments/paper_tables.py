@@ -25,9 +25,8 @@ RowName = Literal[
     "cyclegan-identity",
 ]
 Figures = tuple[float, float, float]
+"""the values of fcn.scores.MEASURES, in their order"""
 
-MEASURES = ("per_pixel", "per_class", "class_iou")
-"""What the paper's figures are, in this order; the names are those of score_table.METRICS."""
 WAYS = {"b2a": "labels -> photo", "a2b": "photo -> labels"}
 """The directions in the paper's order."""
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from PIL import Image
 
+from cyclegan_fast.evaluation.fcn.scores import MEASURES
 from cyclegan_fast.evaluation.score_table import METRICS, or_null
 from cyclegan_fast.experiments.agreement import Lead, Values, leads, order, papers_figures, spread
-from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, NUMBERS, ROWS, WAYS, RowName
+from cyclegan_fast.experiments.paper_tables import GROUPS, NUMBERS, ROWS, WAYS, RowName
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json, read_json
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import Column, sheet

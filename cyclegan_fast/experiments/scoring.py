@@ -15,10 +15,11 @@ from cyclegan_fast.data.layouts import find_training_labels
 from cyclegan_fast.data.test_sets import TestSets, label_maps
 from cyclegan_fast.evaluation import passes as evaluation
 from cyclegan_fast.evaluation.fcn.judge import judge
-from cyclegan_fast.evaluation.fcn.scores import Counts, FcnScore, RealPhotographs, confusion_matrix
+from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
+from cyclegan_fast.evaluation.fcn.scores import Counts, confusion_matrix
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.view import Quiet, View
+from cyclegan_fast.evaluation.view import Metric, View
 from cyclegan_fast.experiments.plan import Tables
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, facts_of, read_json
 from cyclegan_fast.images.labels import VOID, Labels
@@ -34,7 +35,7 @@ SHOWN = 4
 """Test views that are shown in the picture, from all over the test set."""
 
 
-class Kept(Quiet):
+class KeptTranslations(Metric):
     """Keeps a few translations for the report's picture."""
 
     def __init__(self, places: list[int]) -> None:
@@ -74,7 +75,7 @@ class Examination:
         """
         untranslated = FcnScore(self.network, self.labels)
         real = RealPhotographs(self.network, self.labels["A"][: self.count])
-        sources = Kept(self.places)
+        sources = KeptTranslations(self.places)
         for direction, held in (("a2b", self.tests.A), ("b2a", self.tests.B)):
             assert held is not None
             # Without a generator an image is its own translation.
@@ -93,7 +94,7 @@ class Examination:
         assert config.run.name is not None
         folder = config.run.runs / config.run.name
         dtype, _ = working_dtype(self.device, config.run.amp, "auto")
-        fcn, kept, notes = FcnScore(self.network, self.labels), Kept(self.places), list[str]()
+        fcn, kept, notes = FcnScore(self.network, self.labels), KeptTranslations(self.places), list[str]()
         generators: dict[Direction, nn.Module] = {}
         for direction, (network, *_) in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True):
             placed = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
@@ -165,7 +166,7 @@ def prepare(
     return examination
 
 
-def _stacked(kept: Kept) -> dict[str, Pixels]:
+def _stacked(kept: KeptTranslations) -> dict[str, Pixels]:
     return {direction: np.stack(kept.images[direction]) for direction in DIRECTIONS}
 
 

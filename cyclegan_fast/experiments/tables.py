@@ -5,7 +5,8 @@ from tqdm import tqdm
 from cyclegan_fast.config.options import Config, DataConfig
 from cyclegan_fast.data.layouts import check_partners, training_places
 from cyclegan_fast.data.training_images import check_data
-from cyclegan_fast.experiments.paper_tables import MEASURES, ROWS, WAYS, RowName
+from cyclegan_fast.evaluation.fcn.scores import MEASURES
+from cyclegan_fast.experiments.paper_tables import ROWS, WAYS, RowName
 from cyclegan_fast.experiments.plan import Tables, config_of, run_name
 from cyclegan_fast.experiments.report import write_report
 from cyclegan_fast.experiments.scoring import Examination, prepare, test_images

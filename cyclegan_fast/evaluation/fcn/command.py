@@ -14,7 +14,8 @@ from cyclegan_fast.data.test_sets import label_maps
 from cyclegan_fast.evaluation import passes as evaluation
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.judge import judge
-from cyclegan_fast.evaluation.fcn.scores import FcnScore, RealPhotographs, SegmentationScores
+from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
+from cyclegan_fast.evaluation.fcn.scores import SegmentationScores
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.evaluation.score_table import Score, or_null, table
 from cyclegan_fast.evaluation.subject import Subject, What
