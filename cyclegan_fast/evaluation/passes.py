@@ -14,27 +14,10 @@ from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth, ValuePerImage
 from cyclegan_fast.evaluation.view import Metric, View
-from cyclegan_fast.images.pixels import as_tensor, images_at_once, levels, signed
+from cyclegan_fast.images.pixels import as_tensor, images_at_once
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar, waiting
-
-
-def translated(generator: nn.Module, images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] -> the same through a generator, in the precision of its weights, rounded to 8 bits.
-
-    Raises UserError for a translation that is not finite.
-    """
-    dtype, was_training = next(generator.parameters()).dtype, generator.training
-    generator.eval()  # a U-Net drops nothing then, and its batch norm takes each image by itself
-    try:
-        result = generator(signed(images).to(dtype))
-    finally:
-        generator.train(was_training)
-    if not bool(result.isfinite().all()):
-        raise UserError(
-            "the generator's translation is not finite: its weights are damaged, or this precision is too low for them"
-        )
-    return levels(result)
+from cyclegan_fast.translation.on_device import translate_batch
 
 
 def first(images: Images, count: int) -> Images:
@@ -126,13 +109,13 @@ def views(
     for start in range(0, len(images), at_once):
         places = range(start, min(start + at_once, len(images)))
         source = stacked(images, places, device)
-        translation = translated(forward, source) if forward else source
+        translation = translate_batch(forward, source) if forward else source
         yield View(
             direction=direction,
             first=start,
             source=source,
             translation=translation,
-            reconstruction=translated(back, translation) if forward and back else None,
+            reconstruction=translate_batch(back, translation) if forward and back else None,
             truth=stacked(held.truth, places, device) if held.truth else None,
         )
 

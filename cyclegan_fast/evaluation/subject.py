@@ -59,12 +59,12 @@ class Subject:
     """The generators, the images and the device of one evaluation, loaded."""
 
     def __init__(self, what: What, pairs: Pairs | None = None) -> None:
-        import torch
         from torch import nn
 
         from cyclegan_fast.data.domains import open_test_sets
         from cyclegan_fast.networks.norms import use_running_statistics
         from cyclegan_fast.system.device import choose_device, use_threads, working_dtype
+        from cyclegan_fast.translation.on_device import prepare_network
         from cyclegan_fast.translation.trained import load_translators
 
         self.what = what
@@ -82,9 +82,8 @@ class Subject:
         for network, _, _, direction in loaded:
             if what.running_statistics:
                 use_running_statistics(network, str(self.path))
-            placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
             # Of one generator's bare weights only the user knows what they translate.
-            self.generators[direction or what.direction] = placed.eval().requires_grad_(False)
+            self.generators[direction or what.direction] = prepare_network(network, self.device, self.dtype)
         multiple = loaded[0].network.multiple
         assert isinstance(multiple, int)
         self.size = checked_size(what.size, self.config, self.path, multiple)

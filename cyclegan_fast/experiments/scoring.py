@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from cyclegan_fast.config.options import Config, DataConfig
-from cyclegan_fast.conventions import DIRECTIONS, OPPOSITE, Direction
+from cyclegan_fast.conventions import DIRECTIONS, OPPOSITE
 from cyclegan_fast.data.domains import open_test_sets
 from cyclegan_fast.data.layouts import find_training_labels
 from cyclegan_fast.data.test_sets import TestSets, label_maps
@@ -28,6 +27,7 @@ from cyclegan_fast.images.sheets import spread
 from cyclegan_fast.runs import RESULTS
 from cyclegan_fast.system.device import describe, name_of, working_dtype
 from cyclegan_fast.system.files import sha256_of
+from cyclegan_fast.translation.on_device import prepare_network
 from cyclegan_fast.translation.trained import load_translators
 from cyclegan_fast.version import __version__
 
@@ -95,10 +95,10 @@ class Examination:
         folder = config.run.runs / config.run.name
         dtype, _ = working_dtype(self.device, config.run.amp, "auto")
         fcn, kept, notes = FcnScore(self.network, self.labels), KeptTranslations(self.places), list[str]()
-        generators: dict[Direction, nn.Module] = {}
-        for direction, (network, *_) in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True):
-            placed = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
-            generators[direction] = placed.eval().requires_grad_(False)
+        generators = {
+            direction: prepare_network(loaded.network, self.device, dtype)
+            for direction, loaded in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True)
+        }
         evaluation.evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count)
         results = read_json(folder / RESULTS)
         facts = facts_of(

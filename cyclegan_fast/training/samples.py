@@ -4,28 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, PngImagePlugin
-from torch import nn
 
 from cyclegan_fast.data.image_folder import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.data.training_images import Data
-from cyclegan_fast.evaluation import passes as evaluation
 from cyclegan_fast.images.files import write_image
-from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor, images_at_once
+from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import sample_grid
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.translation.on_device import translate_pixels
 
 SAMPLES = 8
-
-
-@torch.no_grad()
-def translated(generator: nn.Module, pixels: Pixels) -> Pixels:
-    """uint8 [N, H, W, 3] -> the same through a generator, in the precision of its weights."""
-    device = next(generator.parameters()).device
-    batches = torch.split(as_tensor(pixels, device), images_at_once(*pixels.shape[1:3]))
-    return as_pixels(torch.cat([evaluation.translated(generator, batch) for batch in batches]))
 
 
 def some_of(images: Images, side: int) -> Pixels:
@@ -56,7 +46,7 @@ class Samples:
     def grids(self, model: Model) -> dict[str, dict[str, Pixels]]:
         """Rows of pictures by label, for each domain."""
         G_A, G_B = model.translator("a2b"), model.translator("b2a")
-        fake_B, fake_A = translated(G_A, self.pixels_A), translated(G_B, self.pixels_B)
+        fake_B, fake_A = translate_pixels(G_A, self.pixels_A), translate_pixels(G_B, self.pixels_B)
         rows_A = {"real A": self.pixels_A, "fake B = G_A(A)": fake_B}
         if self.truth_A is not None:
             rows_A["truth"] = self.truth_A
@@ -65,12 +55,12 @@ class Samples:
             rows_B["truth"] = self.truth_B
         if not model.method.searches:
             rows_A |= {
-                "reconstruction G_B(G_A(A))": translated(G_B, fake_B),
-                "identity G_B(A)": translated(G_B, self.pixels_A),
+                "reconstruction G_B(G_A(A))": translate_pixels(G_B, fake_B),
+                "identity G_B(A)": translate_pixels(G_B, self.pixels_A),
             }
             rows_B |= {
-                "reconstruction G_A(G_B(B))": translated(G_A, fake_A),
-                "identity G_A(B)": translated(G_A, self.pixels_B),
+                "reconstruction G_A(G_B(B))": translate_pixels(G_A, fake_A),
+                "identity G_A(B)": translate_pixels(G_A, self.pixels_B),
             }
         return {"A": rows_A, "B": rows_B}
 

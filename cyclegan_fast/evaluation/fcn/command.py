@@ -25,6 +25,7 @@ from cyclegan_fast.images.labels import CLASSES, colours_of, nearest_labels
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor
 from cyclegan_fast.images.sheets import sheet, spread
 from cyclegan_fast.system.trouble import told_of_translation
+from cyclegan_fast.translation.on_device import translate_batch
 
 SHOWN = 8
 
@@ -174,11 +175,11 @@ def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
     photographs, maps = (evaluation.stacked(images, places, subject.device) for images in (A.images, A.truth))
     rows = {"label map B": maps}
     if "b2a" in subject.generators:
-        generated = evaluation.translated(subject.generators["b2a"], maps)
+        generated = translate_batch(subject.generators["b2a"], maps)
         rows |= {"G_B(B)": generated, "read in G_B(B)": drawn(segmentation.read_out(network, generated))}
     rows |= {"photograph A": photographs, "read in A": drawn(segmentation.read_out(network, photographs))}
     if "a2b" in subject.generators:
-        made = evaluation.translated(subject.generators["a2b"], photographs)
+        made = translate_batch(subject.generators["a2b"], photographs)
         nearest = torch.from_numpy(nearest_labels(as_pixels(made)))
         rows |= {"G_A(A)": made, "nearest colours": drawn(nearest)}
     pictures = [as_pixels(images) for images in rows.values()]

@@ -21,13 +21,14 @@ from cyclegan_fast.evaluation.fcn.scores import SegmentationScores
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork
 from cyclegan_fast.evaluation.lpips import Lpips
 from cyclegan_fast.evaluation.metrics import METRIC_CLASSES, MetricMaker
-from cyclegan_fast.evaluation.passes import Evaluation, deciding, evaluate, translated
+from cyclegan_fast.evaluation.passes import Evaluation, deciding, evaluate
 from cyclegan_fast.evaluation.score_table import scalars
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth
 from cyclegan_fast.evaluation.view import Metric
 from cyclegan_fast.images.labels import VOID, Labels, colours_of
 from cyclegan_fast.images.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.translation.on_device import translate_batch
 
 CPU = torch.device("cpu")
 
@@ -133,10 +134,10 @@ def test_translations_are_rounded_as_files_are() -> None:
     pixels = torch.from_numpy(images(2, 3))
     network = Darker(0.37)
     expected = to_pixels(network(to_signed(pixels)))
-    found = translated(network, pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    found = translate_batch(network, pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     np.testing.assert_array_equal(found.numpy(), expected)
     with pytest.raises(UserError, match="not finite"):
-        translated(Darker(float("nan")), pixels.permute(0, 3, 1, 2))
+        translate_batch(Darker(float("nan")), pixels.permute(0, 3, 1, 2))
 
 
 def test_the_first_images_alone_can_be_used() -> None:
@@ -163,7 +164,7 @@ def test_features_of_translations_meet_those_of_the_domain_they_should_look_like
     found = passed([FeatureDistance(Means(), "means", ["fid", "kid"])], batch_size=2)
     values = scalars(found.scores)
     halved, doubled = (
-        translated(GENERATORS[way], torch.from_numpy(x).permute(0, 3, 1, 2)) for way, x in (("a2b", A), ("b2a", B))
+        translate_batch(GENERATORS[way], torch.from_numpy(x).permute(0, 3, 1, 2)) for way, x in (("a2b", A), ("b2a", B))
     )
     real = {"A": torch.from_numpy(A).permute(0, 3, 1, 2), "B": torch.from_numpy(B).permute(0, 3, 1, 2)}
     for way, fake, domain in (("a2b", halved, "B"), ("b2a", doubled, "A")):
@@ -323,7 +324,7 @@ class SquaredDistance:
 
 def test_lpips_is_the_mean_over_images_of_every_batch() -> None:
     values = scalars(passed([Lpips(SquaredDistance())], batch_size=2).scores)
-    halved = translated(GENERATORS["a2b"], torch.from_numpy(A).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    halved = translate_batch(GENERATORS["a2b"], torch.from_numpy(A).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     expected = np.square((halved.astype(float) - TRUE_B) / 127.5).mean()
     assert values["a2b.truth.lpips"] == pytest.approx(expected, rel=1e-5)
     assert values.keys() == {"a2b.truth.lpips", "b2a.reconstruction.lpips"}
