@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from cyclegan_fast.baselines.neural_style import Style, Styled
     from cyclegan_fast.methods.feature_loss.vgg import Vgg
 
-PROGRAM = "python -m cyclegan_fast.baselines.gatys"
+_PROGRAM = "python -m cyclegan_fast.baselines.gatys"
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class GatysCommand:
     """Give images the style of others by optimising their pixels (Gatys et al. 2016).
 
     Writes a PNG for each image, losses.json, and contact_sheet.jpg with contents, styles and results. The same command
@@ -130,7 +130,7 @@ class CommandLine:
         return hashlib.sha256(json.dumps([settings, files]).encode()).hexdigest()[:16]
 
 
-def load_network(command: CommandLine, device: "torch.device") -> tuple["Vgg", str]:
+def load_network(command: GatysCommand, device: "torch.device") -> tuple["Vgg", str]:
     """The network, frozen, and a sentence on it. Raises UserError."""
     from cyclegan_fast.methods.feature_loss.rotation import load_features
     from cyclegan_fast.methods.feature_loss.vgg import load_vgg
@@ -176,7 +176,7 @@ def read_styles(
             skipped.append(str(error))
 
 
-def styled(command: CommandLine, content: "Tensor", style: "Style", network: "Vgg", name: str) -> "Styled":
+def styled(command: GatysCommand, content: "Tensor", style: "Style", network: "Vgg", name: str) -> "Styled":
     """One image, with a bar of its steps."""
     from cyclegan_fast.baselines.neural_style import Objective, minimise, noise_like
 
@@ -193,7 +193,7 @@ def styled(command: CommandLine, content: "Tensor", style: "Style", network: "Vg
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def gatys(command: CommandLine) -> int:
+def gatys(command: GatysCommand) -> int:
     """Plan, load, optimise, and say what happened; returns the exit status."""
     network_file, styles = command.network_file, command.styles()
     notes: list[str] = []
@@ -246,7 +246,7 @@ def gatys(command: CommandLine) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: gatys(parse_command(CommandLine, PROGRAM, arguments)))
+    return run_command(lambda: gatys(parse_command(GatysCommand, _PROGRAM, arguments)))
 
 
 if __name__ == "__main__":

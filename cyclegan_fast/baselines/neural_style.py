@@ -20,7 +20,7 @@ from torch import Tensor
 from cyclegan_fast.methods.feature_loss.vgg import Vgg
 from cyclegan_fast.system.errors import UserError
 
-CONTENT = "relu4_2"
+CONTENT_LAYER = "relu4_2"
 SMALLEST_SCALE = 0.1  # of the root mean square of its layer
 HISTORY = 20  # of L-BFGS: pairs of steps and changes of the gradient
 
@@ -76,7 +76,7 @@ def average_style(network: Vgg, images: Iterable[Tensor]) -> Style:
     squares: dict[str, Tensor] = {}
     count = 0
     for count, image in enumerate(images, 1):  # noqa: B007  # counted
-        for layer, features in network(image, [*layers, CONTENT]).items():
+        for layer, features in network(image, [*layers, CONTENT_LAYER]).items():
             square = mean_square(features)
             squares[layer] = squares.get(layer, torch.zeros_like(square)) + square
             if layer in layers:
@@ -102,7 +102,7 @@ def scale(squares: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Losses:
+class StyleTransferLosses:
     """L_content and L_style of eq. 7 before they are weighed."""
 
     content: float
@@ -114,8 +114,8 @@ class Styled:
     """A picture [1, 3, H, W] in [-1, 1], and its losses before the first step and after the last."""
 
     picture: Tensor
-    first: Losses
-    last: Losses
+    first: StyleTransferLosses
+    last: StyleTransferLosses
 
 
 class Objective:
@@ -129,11 +129,11 @@ class Objective:
 
     def __init__(self, network: Vgg, content: Tensor, style: Style, content_weight: float, style_weight: float) -> None:
         self.network = network
-        self.layers = [*style.grams, *({CONTENT} - style.grams.keys())]
+        self.layers = [*style.grams, *({CONTENT_LAYER} - style.grams.keys())]
         with torch.no_grad():
             found = network(content, self.layers)
             self.scales = {layer: scale((mean_square(found[layer]) + style.squares[layer]) / 2) for layer in found}
-            self.content = found[CONTENT] * self.scales[CONTENT][:, None, None]
+            self.content = found[CONTENT_LAYER] * self.scales[CONTENT_LAYER][:, None, None]
             self.alpha, self.beta = content_weight / self.content.numel(), style_weight
             self.grams = {
                 layer: gram * self.scales[layer] * self.scales[layer][:, None] for layer, gram in style.grams.items()
@@ -143,7 +143,7 @@ class Objective:
         """L_content and L_style of a picture [1, 3, H, W], differentiable."""
         found = self.network(picture, self.layers)
         features = {layer: found[layer] * self.scales[layer][:, None, None] for layer in found}
-        return content_loss(features[CONTENT], self.content), style_loss(features, self.grams)
+        return content_loss(features[CONTENT_LAYER], self.content), style_loss(features, self.grams)
 
     def total(self, picture: Tensor) -> Tensor:
         content, style = self.terms(picture)
@@ -151,9 +151,9 @@ class Objective:
         return total
 
     @torch.no_grad()
-    def losses(self, picture: Tensor) -> Losses:
+    def losses(self, picture: Tensor) -> StyleTransferLosses:
         content, style = self.terms(picture)
-        return Losses(float(content), float(style))
+        return StyleTransferLosses(float(content), float(style))
 
 
 def minimise(objective: Objective, start: Tensor, steps: int, tell: Callable[[int], None] = lambda _: None) -> Styled:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOSSES = "losses.json"
 MOST_COLUMNS = 12  # of the contact sheet
 MOST_STYLES = 3  # of its rows
-THUMBNAIL = 192  # pixels
+_THUMBNAIL = 192  # pixels
 
 
 class Record:
@@ -81,7 +81,7 @@ def contact_sheet(jobs: Sequence[Job], styles: Sequence[Path], network: str) -> 
 
 def thumbnail(path: Path) -> Pixels:
     """[THUMBNAIL, THUMBNAIL, 3], grey where a file cannot be read."""
-    box = (THUMBNAIL, THUMBNAIL)
+    box = (_THUMBNAIL, _THUMBNAIL)
     try:
         return np.asarray(ImageOps.pad(read_image(path), box, Image.Resampling.BICUBIC))
     except UnreadableImage:

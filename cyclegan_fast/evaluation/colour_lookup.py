@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.conventions import FORMULAS, Direction
+from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import SIMILARITY_VALUES, concatenated, similarity
-from cyclegan_fast.evaluation.view import Metric, View
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor
 
 LOOKUP_BYTES = 2 << 30  # of a direction's images, which are kept until the table is fitted
@@ -58,7 +58,7 @@ class Lookup(Metric):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return [f"lookup.{value}" for value in SIMILARITY_VALUES] if truth_is_known else []
 
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         if view.truth is None:
             return
         way, used = view.direction, self.nbytes.get(view.direction, 0)

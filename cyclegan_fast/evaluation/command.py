@@ -7,12 +7,11 @@ from cyclegan_fast.config.options import MetricName, Pairs
 from cyclegan_fast.evaluation.subject import Subject, What
 from cyclegan_fast.system.errors import UserError
 
-PROGRAM = "python -m cyclegan_fast.evaluate"
-FCN = "fcn"
+EVALUATE_PROGRAM = "python -m cyclegan_fast.evaluate"
 
 
 @dataclass(frozen=True)
-class CommandLine(What):
+class EvaluateCommand(What):
     """Measure a trained run on test images: one table, one JSON file, and the worst and best images of each
     direction. Any number of metrics share one pass over the images:
 
@@ -46,15 +45,15 @@ class CommandLine(What):
             raise ValueError("--metrics needs one metric at least")
 
 
-def evaluate(command: CommandLine) -> int:
+def evaluate_run(command: EvaluateCommand) -> int:
     """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
     from cyclegan_fast.system.trouble import told_of_translation
 
     with told_of_translation(command.device):
-        return _evaluate(Subject(command, command.pairs), command)
+        return _evaluate_run(Subject(command, command.pairs), command)
 
 
-def _evaluate(subject: Subject, command: CommandLine) -> int:
+def _evaluate_run(subject: Subject, command: EvaluateCommand) -> int:
     from cyclegan_fast.evaluation import passes as evaluation
     from cyclegan_fast.evaluation.metrics import MetricMaker
     from cyclegan_fast.evaluation.score_table import table

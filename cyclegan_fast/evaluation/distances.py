@@ -1,6 +1,6 @@
 """Measures the distance of all translations to all real images, in a network's features: the metrics `fid` and `kid`.
 
-feature_networks.py loads such networks.
+distance_networks.py loads such networks.
 """
 
 import warnings
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.data.test_sets import TestSets
-from cyclegan_fast.evaluation.feature_networks import INCEPTION, feature_network
+from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch, with_formulas
+from cyclegan_fast.evaluation.distance_networks import INCEPTION, distance_network
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.view import Metric, MetricSetup, View, with_formulas
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import waiting
 
@@ -46,7 +46,7 @@ class FeatureDistance(Metric):
         which = [name for name in ("fid", "kid") if name in setup.names]
         title = "Inception-v3" if setup.feature_source == INCEPTION else Path(setup.feature_source).name
         with waiting(f"loading {title}"):
-            network = feature_network(setup.feature_source, setup.device)
+            network = distance_network(setup.feature_source, setup.device)
         _check_enough_images(which, setup.tests, setup.count)
         known: dict[str, Tensor] = {}
         return partial(cls, network, title, which, known)
@@ -55,7 +55,7 @@ class FeatureDistance(Metric):
         return [f"features.{name}" for name in self.which]
 
     @torch.no_grad()
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         self.fake.setdefault(view.direction, []).append(self.features(view.translation))
 
     @torch.no_grad()

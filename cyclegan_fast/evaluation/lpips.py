@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from cyclegan_fast.conventions import Direction
+from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch, with_formulas
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.view import Metric, MetricSetup, View, with_formulas
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import waiting
 
@@ -37,7 +37,7 @@ class Lpips(Metric):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return ["truth.lpips" if truth_is_known else "reconstruction.lpips"]
 
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         if view.truth is not None:
             kind, images, against = "truth", view.translation, view.truth
         elif view.reconstruction is not None:

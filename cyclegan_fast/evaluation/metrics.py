@@ -8,7 +8,7 @@ fid, kid        all translations with all real images of the domain  one distanc
 lpips           a translation with the truth, else a reconstruction  LPIPS
 fcn             labels read out of translations with the true ones   accuracies, class IoU
 
-view.py says what every metric must do. To add one, write its class in a file of its own, and give it a line in
+base_metric.py says what every metric must do. To add one, write its class in a file of its own, and give it a line in
 METRIC_CLASSES, under a name in `config.options.MetricName`; a value of a new kind gets a line in score_table.py.
 """
 
@@ -20,13 +20,13 @@ import torch
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import DIRECTIONS
 from cyclegan_fast.data.test_sets import TestSets
+from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup
 from cyclegan_fast.evaluation.colour_lookup import Lookup
+from cyclegan_fast.evaluation.distance_networks import INCEPTION
 from cyclegan_fast.evaluation.distances import FeatureDistance
 from cyclegan_fast.evaluation.fcn.metric import FcnScore
-from cyclegan_fast.evaluation.feature_networks import INCEPTION
 from cyclegan_fast.evaluation.lpips import Lpips
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth
-from cyclegan_fast.evaluation.view import Metric, MetricSetup
 
 METRIC_CLASSES: dict[MetricName, type[Metric]] = {
     "truth": Truth,
@@ -49,7 +49,7 @@ class MetricMaker:
         tests: the test images.
         size: side of the square that they are resized to.
         count: how many of each domain are used, the first ones; 0 for all.
-        feature_source: the network of fid and kid; see `feature_networks.feature_network`.
+        feature_source: the network of fid and kid; see `distance_networks.distance_network`.
         segmentation_file: the network of fcn.
 
     Raises UserError where a metric needs what is not there: a library, weights, images, labels.

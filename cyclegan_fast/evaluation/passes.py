@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, OPPOSITE, Direction
 from cyclegan_fast.data.image_folder import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
+from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth, ValuePerImage
-from cyclegan_fast.evaluation.view import Metric, View
 from cyclegan_fast.images.pixels import as_tensor, images_at_once
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar, waiting
@@ -70,12 +70,13 @@ def evaluate(
     counts: dict[Direction, int] = {}
     with progress_bar(desc="evaluating", unit=" images", total=total, leave=False) as bar:
         for direction, held in chosen.items():
-            for view in views(direction, held, used(generators, direction, metrics), device, count, batch_size):
+            needed = needed_generators(generators, direction, metrics)
+            for batch in translated_batches(direction, held, needed, device, count, batch_size):
                 for metric in metrics:
-                    metric.add_real(OPPOSITE[direction], view.source)
+                    metric.add_real(OPPOSITE[direction], batch.source)
                     if direction in generators:
-                        metric.add(view)
-                bar.update(len(view.source))
+                        metric.add(batch)
+                bar.update(len(batch.source))
             if direction in generators:
                 counts[direction] = len(first(held.images, count))
     with waiting("computing the scores"):
@@ -84,7 +85,7 @@ def evaluate(
     return Evaluation(ordered(scores), [*notes, *missing(sets, generators, count)], counts, list(metrics))
 
 
-def used(
+def needed_generators(
     generators: Mapping[Direction, nn.Module], direction: Direction, metrics: Sequence[Metric]
 ) -> Mapping[Direction, nn.Module]:
     """The generators without the one back, where nobody looks at reconstructions."""
@@ -93,14 +94,14 @@ def used(
     return {way: generator for way, generator in generators.items() if way == direction}
 
 
-def views(
+def translated_batches(
     direction: Direction,
     held: HeldOut,
     generators: Mapping[Direction, nn.Module],
     device: torch.device,
     count: int,
     batch_size: int | None,
-) -> Iterable[View]:
+) -> Iterable[TranslatedBatch]:
     """The batches of a domain; without a generator for it each is its own translation, which nobody looks at."""
     images = first(held.images, count)
     height, width = images[0].shape[:2]
@@ -110,7 +111,7 @@ def views(
         places = range(start, min(start + at_once, len(images)))
         source = stacked(images, places, device)
         translation = translate_batch(forward, source) if forward else source
-        yield View(
+        yield TranslatedBatch(
             direction=direction,
             first=start,
             source=source,

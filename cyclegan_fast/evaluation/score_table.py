@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Metric:
+class ScoreColumn:
     """How a value is called and written; `better` is "higher" or "lower"."""
 
     title: str
@@ -16,16 +16,16 @@ class Metric:
 
 
 METRICS = {
-    "psnr_db": Metric("PSNR, dB", "higher", ".2f"),
-    "ssim": Metric("SSIM", "higher", ".3f"),
-    "l1": Metric("L1", "lower", ".4f"),
-    "lpips": Metric("LPIPS", "lower", ".3f"),
-    "fid": Metric("FID", "lower", "#.4g"),
-    "kid": Metric("KID", "lower", ".3g"),
-    "kid_std": Metric("KID std", "lower", ".2g"),
-    "per_pixel": Metric("per-pixel acc.", "higher", ".3f"),
-    "per_class": Metric("per-class acc.", "higher", ".3f"),
-    "class_iou": Metric("class IoU", "higher", ".3f"),
+    "psnr_db": ScoreColumn("PSNR, dB", "higher", ".2f"),
+    "ssim": ScoreColumn("SSIM", "higher", ".3f"),
+    "l1": ScoreColumn("L1", "lower", ".4f"),
+    "lpips": ScoreColumn("LPIPS", "lower", ".3f"),
+    "fid": ScoreColumn("FID", "lower", "#.4g"),
+    "kid": ScoreColumn("KID", "lower", ".3g"),
+    "kid_std": ScoreColumn("KID std", "lower", ".2g"),
+    "per_pixel": ScoreColumn("per-pixel acc.", "higher", ".3f"),
+    "per_class": ScoreColumn("per-class acc.", "higher", ".3f"),
+    "class_iou": ScoreColumn("class IoU", "higher", ".3f"),
 }
 """Every value that a score may hold. L1 is in [0, 1] of full scale, accuracies are shares."""
 

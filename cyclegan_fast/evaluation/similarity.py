@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.conventions import Direction
+from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch, with_formulas
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.view import Metric, View, with_formulas
 
 ValuePerImage = npt.NDArray[np.float64]
 
@@ -101,7 +101,7 @@ class Reconstruction(_ComparedImages):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return self._all_values()
 
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         if view.reconstruction is not None:
             self._compare(view.direction, "reconstruction", view.reconstruction, view.source)
 
@@ -117,7 +117,7 @@ class Truth(_ComparedImages):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return self._all_values() if truth_is_known else []
 
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         if view.truth is not None:
             self._compare(view.direction, "truth", view.translation, view.truth)
             self._compare(view.direction, "untranslated", view.source, view.truth)

@@ -10,13 +10,13 @@ from torch import nn
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, Direction
 from cyclegan_fast.data.image_folder import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
-from cyclegan_fast.evaluation.passes import Evaluation, views
-from cyclegan_fast.evaluation.view import View
+from cyclegan_fast.evaluation.base_metric import TranslatedBatch
+from cyclegan_fast.evaluation.passes import Evaluation, translated_batches
 from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import sheet
 
-SHOWN = 6
+_SHOWN = 6
 
 
 def write_sheets(
@@ -36,10 +36,10 @@ def write_sheets(
             continue
         what, values = quality
         order = np.argsort(values, kind="stable").tolist()
-        many = len(order) > 2 * SHOWN
-        places = [*order[:SHOWN], *order[-SHOWN:]] if many else order
-        title = f"{len(order)} images by {what}, " + (f"{SHOWN} worst and {SHOWN} best" if many else "worst first")
-        rows = row_labels(direction, held)
+        many = len(order) > 2 * _SHOWN
+        places = [*order[:_SHOWN], *order[-_SHOWN:]] if many else order
+        title = f"{len(order)} images by {what}, " + (f"{_SHOWN} worst and {_SHOWN} best" if many else "worst first")
+        rows = _row_labels(direction, held)
         captions = [f"{caption(held.images, place)}  {values[place]:.3f}" for place in places]
         columns = list(zip(captions, pictures(direction, held, places, generators, device), strict=True))
         write_image(sheet(title, rows, columns), path, quality=92)
@@ -47,7 +47,7 @@ def write_sheets(
     return written
 
 
-def row_labels(direction: Direction, held: HeldOut) -> list[str]:
+def _row_labels(direction: Direction, held: HeldOut) -> list[str]:
     names = FORMULAS[direction]
     labels = [f"real {names['source']}", names["translation"], names["reconstruction"]]
     return [*labels, "truth"] if held.truth is not None else labels
@@ -69,12 +69,12 @@ def pictures(
     """Of each of the images what `row_labels` names."""
     some = HeldOut(Selected(held.images, places), Selected(held.truth, places) if held.truth is not None else None)
     found: list[list[Pixels]] = []
-    for view in views(direction, some, generators, device, 0, None):
+    for view in translated_batches(direction, some, generators, device, 0, None):
         found += [of_view(view, index) for index in range(len(view.source))]
     return found
 
 
-def of_view(view: View, index: int) -> list[Pixels]:
+def of_view(view: TranslatedBatch, index: int) -> list[Pixels]:
     parts = [view.source, view.translation, view.reconstruction, view.truth]
     blank = torch.full_like(view.source[index], 60)  # no generator for the way back
     images = [part[index] if part is not None else blank for part in (parts if view.truth is not None else parts[:3])]

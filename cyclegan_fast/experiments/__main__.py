@@ -8,19 +8,19 @@ if __name__ == "__main__":
 import sys
 from collections.abc import Sequence
 
-from cyclegan_fast.experiments.plan import PROGRAM, parse
+from cyclegan_fast.experiments.plan import EXPERIMENTS_PROGRAM, parse_tables
 from cyclegan_fast.system.command_line import print_version_if_asked
 from cyclegan_fast.system.errors import run_command
 
 TABLES = "tables"
-HELP = f"""usage: {PROGRAM} {TABLES} --data DATA --out OUT [OPTIONS]
+HELP = f"""usage: {EXPERIMENTS_PROGRAM} {TABLES} --data DATA --out OUT [OPTIONS]
 
 The paper's experiments, run anew:
 
   {TABLES}    the comparisons of Zhu et al. 2017, tables 2 to 5: trains every method and every variant of the loss,
             scores them, and writes a report
 
-`{PROGRAM} {TABLES} --help` tells of its options."""
+`{EXPERIMENTS_PROGRAM} {TABLES} --help` tells of its options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tables(arguments: Sequence[str]) -> int:
-    plan = parse(arguments)
+    plan = parse_tables(arguments)
     from cyclegan_fast.experiments.tables import run_tables
 
     return run_tables(plan)

@@ -10,8 +10,8 @@ from scipy import stats
 from cyclegan_fast.evaluation.fcn.scores import MEASURES
 from cyclegan_fast.experiments.paper_tables import GROUPS, ROWS, Figures, RowName
 
-OURS: RowName = "cyclegan"
-Values = Mapping[RowName, Mapping[int, dict[str, float]]]
+_OURS: RowName = "cyclegan"
+RowScores = Mapping[RowName, Mapping[int, dict[str, float]]]
 """By row and seed the three measures in one direction."""
 
 
@@ -50,7 +50,7 @@ def mean(values: Mapping[int, dict[str, float]], measure: str) -> float:
     return float(np.mean([seed[measure] for seed in values.values()]))
 
 
-def order(values: Values, paper: Mapping[RowName, Figures], measure: str) -> Order:
+def order(values: RowScores, paper: Mapping[RowName, Figures], measure: str) -> Order:
     """Of the rows that have values here and figures in the paper."""
     rows = [row for row in values if row in paper]
     here = [mean(values[row], measure) for row in rows]
@@ -65,17 +65,17 @@ def order(values: Values, paper: Mapping[RowName, Figures], measure: str) -> Ord
     return Order(measure, same, len(differences), round(correlation, 4) if np.isfinite(correlation) else None)
 
 
-def leads(values: Values, paper: Mapping[RowName, Figures], measure: str) -> list[Lead]:
+def leads(values: RowScores, paper: Mapping[RowName, Figures], measure: str) -> list[Lead]:
     """CycleGAN against every other row of the table, seed by seed."""
     found = []
     for row in values:
-        if OURS not in values or row == OURS or row not in paper:
+        if _OURS not in values or row == _OURS or row not in paper:
             continue
-        seeds = sorted(values[row].keys() & values[OURS].keys())
-        ahead = sum(values[OURS][seed][measure] > values[row][seed][measure] for seed in seeds)
+        seeds = sorted(values[row].keys() & values[_OURS].keys())
+        ahead = sum(values[_OURS][seed][measure] > values[row][seed][measure] for seed in seeds)
         place = MEASURES.index(measure)
         if seeds:
-            found.append(Lead(row, measure, ahead, len(seeds), paper[OURS][place] > paper[row][place]))
+            found.append(Lead(row, measure, ahead, len(seeds), paper[_OURS][place] > paper[row][place]))
     return found
 
 
@@ -84,7 +84,7 @@ def papers_figures(group: str, direction: str) -> dict[RowName, Figures]:
     return {row: ROWS[row].paper[direction] for row in GROUPS[group] if direction in ROWS[row].paper}
 
 
-def spread(values: Sequence[float]) -> str:
+def mean_and_range(values: Sequence[float]) -> str:
     """Mean, and of several values the smallest and the largest."""
     text = f"{np.mean(values):.3f}"
     return text if len(values) == 1 else f"{text} ({min(values):.3f} to {max(values):.3f})"

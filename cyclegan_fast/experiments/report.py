@@ -10,9 +10,9 @@ from PIL import Image
 
 from cyclegan_fast.evaluation.fcn.scores import MEASURES
 from cyclegan_fast.evaluation.score_table import METRICS, or_null
-from cyclegan_fast.experiments.agreement import Lead, Values, leads, order, papers_figures, spread
+from cyclegan_fast.experiments.agreement import Lead, RowScores, leads, mean_and_range, order, papers_figures
 from cyclegan_fast.experiments.paper_tables import GROUPS, NUMBERS, ROWS, WAYS, RowName
-from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json, read_json
+from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json_file, read_json
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import Column, sheet
 from cyclegan_fast.system.files import write_atomically
@@ -49,13 +49,13 @@ def write_report(store: Store) -> list[Path]:
     assert reference is not None
     plan = read_json(store.out / "plan.json")
     # Values before words before pictures: each is made from what is there, and may be replaced at any time.
-    write_atomically(store.out / "report.json", as_json(as_dict(plan, reference, runs)))
-    write_atomically(store.out / "report.md", markdown(plan, reference, runs).encode())
+    write_atomically(store.out / "report.json", as_json_file(as_dict(plan, reference, runs)))
+    write_atomically(store.out / "report.md", _markdown(plan, reference, runs).encode())
     write_atomically(store.out / "report.jpg", compressed(picture(reference, runs)))
     return [store.out / f"report.{ending}" for ending in ("md", "json", "jpg")]
 
 
-def values_of(runs: Runs, group: str, direction: str) -> Values:
+def values_of(runs: Runs, group: str, direction: str) -> RowScores:
     """The three measures of a table's rows, in its order, as far as there are runs."""
     return {
         row: {seed: scored.means(direction) for seed, scored in runs[row].items()}
@@ -120,7 +120,7 @@ def total_s(runs: Runs) -> float:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
-def markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
+def _markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
     facts = [scored.facts for seeds in runs.values() for scored in seeds.values()]
     parts = [
         "# The paper's comparisons, run anew",
@@ -151,18 +151,18 @@ def table_section(group: str, direction: str, reference: Scored, runs: Runs) -> 
         figures = [f"{figure:.2f}" for figure in paper[row]] if row in paper else ["-"] * 3
         if direction in ROWS[row].confirmed:
             figures = [f"{figure} *" for figure in figures]
-        cells = [spread([means[measure] for means in seeds.values()]) for measure in MEASURES]
+        cells = [mean_and_range([means[measure] for means in seeds.values()]) for measure in MEASURES]
         rows.append([ROWS[row].title, str(len(seeds)), *cells, *figures])
     for kind, title in REFERENCES.items():
         if kind.startswith(direction) and kind in reference.matrices:
             means = reference.means(kind)
-            rows.append([title, "", *(spread([means[measure]]) for measure in MEASURES), "", "", ""])
+            rows.append([title, "", *(mean_and_range([means[measure]]) for measure in MEASURES), "", "", ""])
     heading = f"## {WAYS[direction].capitalize()}, {group} (the paper's {NUMBERS[group, direction]})"
     columns = ["", "seeds", *titles, *(f"paper: {title}" for title in titles)]
     return [heading, _table(columns, rows), *agreement_section(values, direction, group)]
 
 
-def agreement_section(values: Values, direction: str, group: str) -> list[str]:
+def agreement_section(values: RowScores, direction: str, group: str) -> list[str]:
     paper = papers_figures(group, direction)
     sentences = []
     for measure in MEASURES:
@@ -178,12 +178,12 @@ def agreement_section(values: Values, direction: str, group: str) -> list[str]:
             by_row.setdefault(lead.over, []).append(lead)
     if not by_row:
         return []
-    rows = [[ROWS[row].title, *map(in_words, found)] for row, found in by_row.items()]
+    rows = [[ROWS[row].title, *map(_in_words, found)] for row, found in by_row.items()]
     columns = ["CycleGAN ahead of", *(METRICS[measure].title for measure in MEASURES)]
     return [f"Order: {'; '.join(sentences)}.", _table(columns, rows)]
 
 
-def in_words(lead: Lead) -> str:
+def _in_words(lead: Lead) -> str:
     """Such as "2 of 2 seeds; paper: yes, agrees"."""
     paper = "yes" if lead.paper else "no"
     return f"{lead.ahead} of {lead.seeds} seeds; paper: {paper}, {'agrees' if lead.agrees else 'differs'}"

@@ -13,12 +13,12 @@ from cyclegan_fast.data.domains import open_test_sets
 from cyclegan_fast.data.layouts import find_training_labels
 from cyclegan_fast.data.test_sets import TestSets, label_maps
 from cyclegan_fast.evaluation import passes as evaluation
+from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.fcn.judge import judge
 from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
 from cyclegan_fast.evaluation.fcn.scores import Counts, confusion_matrix
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.view import Metric, View
 from cyclegan_fast.experiments.plan import Tables
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, facts_of, read_json
 from cyclegan_fast.images.labels import VOID, Labels
@@ -31,7 +31,7 @@ from cyclegan_fast.translation.on_device import prepare_network
 from cyclegan_fast.translation.trained import load_translators
 from cyclegan_fast.version import __version__
 
-SHOWN = 4
+_SHOWN = 4
 """Test views that are shown in the picture, from all over the test set."""
 
 
@@ -42,7 +42,7 @@ class KeptTranslations(Metric):
         self.places = places
         self.images: dict[str, list[Pixels]] = {}
 
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         here = [place - view.first for place in self.places if 0 <= place - view.first < len(view.source)]
         self.images.setdefault(view.direction, []).extend(as_pixels(view.translation[here]))
 
@@ -65,7 +65,7 @@ class Examination:
 
     @property
     def places(self) -> list[int]:
-        return spread(range(self.count), SHOWN)
+        return spread(range(self.count), _SHOWN)
 
     def reference(self) -> Scored:
         """What is read in images that nobody translated, under "DIRECTION.KIND".
@@ -79,7 +79,7 @@ class Examination:
         for direction, held in (("a2b", self.tests.A), ("b2a", self.tests.B)):
             assert held is not None
             # Without a generator an image is its own translation.
-            for view in evaluation.views(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
+            for view in evaluation.translated_batches(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
                 untranslated.add(view)
                 sources.add(view)
                 real.add_real(OPPOSITE[view.direction], view.source)
@@ -134,7 +134,7 @@ def test_images(plan: Tables) -> tuple[TestSets, dict[str, Labels]]:
     return tests, labels
 
 
-def prepare(
+def prepare_examination(
     plan: Tables,
     store: Store,
     tests: TestSets,

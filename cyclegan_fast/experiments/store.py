@@ -61,7 +61,7 @@ class Store:
             if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
                 raise UserError(f"{self.out} is there already and holds no experiments: give another --out")
             self.out.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, as_json(wanted))
+            write_atomically(path, as_json_file(wanted))
         found = read_json(path)
         changed = [
             f"{name}: {found.get(name)} -> {wanted.get(name)}"
@@ -81,7 +81,7 @@ class Store:
         confusion = {kind: matrix.tolist() for kind, matrix in scored.matrices.items()}
         content = {**scored.facts, "confusion": confusion, "pictures": list(scored.pictures)}
         # Last: what has this file is scored.
-        write_atomically(self.scores / f"{name}.json", as_json(content))
+        write_atomically(self.scores / f"{name}.json", as_json_file(content))
 
     def load(self, name: str) -> Scored | None:
         """What `save` wrote; None where there is none yet."""
@@ -137,7 +137,7 @@ def facts_of(config: Config, judge: str, **others: Any) -> dict[str, Any]:
     return {"config": to_dict(config), "judge": judge, **others}
 
 
-def as_json(content: Mapping[str, Any]) -> bytes:
+def as_json_file(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 

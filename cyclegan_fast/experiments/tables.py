@@ -9,7 +9,7 @@ from cyclegan_fast.evaluation.fcn.scores import MEASURES
 from cyclegan_fast.experiments.paper_tables import ROWS, WAYS, RowName
 from cyclegan_fast.experiments.plan import Tables, config_of, run_name
 from cyclegan_fast.experiments.report import write_report
-from cyclegan_fast.experiments.scoring import Examination, prepare, test_images
+from cyclegan_fast.experiments.scoring import Examination, prepare_examination, test_images
 from cyclegan_fast.experiments.store import Scored, Store
 from cyclegan_fast.experiments.training import Diverged, train_run
 from cyclegan_fast.methods.registry import METHODS
@@ -33,7 +33,7 @@ def run_tables(plan: Tables) -> int:
     store.claim(plan)
     scored = {run: store.load_run(*run) for run in configs}
     known_runs = [(configs[run], known) for run, known in scored.items() if known is not None]
-    examination = prepare(plan, store, tests, labels, device, known_runs)
+    examination = prepare_examination(plan, store, tests, labels, device, known_runs)
     diverged: list[str] = []
     stopped: Stopped | None = None
     with Progress(configs, [run for run, known in scored.items() if known is not None]) as progress:

@@ -14,8 +14,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from cyclegan_fast.study.format import Floats, Study, read_study
-from cyclegan_fast.study.plot import Row, draw
+from cyclegan_fast.study.format import FloatArray, Study, read_study
+from cyclegan_fast.study.plot import MethodRow, draw
 from cyclegan_fast.study.sessions import TOLERANCE_MS, Session, read_sessions
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically
@@ -81,7 +81,7 @@ def finding(method: str, sessions: Sequence[Session]) -> Finding:
     )
 
 
-def bootstrap(values: Floats, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap(values: FloatArray, seed: int = 0) -> tuple[float, float, float]:
     """A bootstrap interval of LEVEL for the mean of values [n], and the standard error of the mean.
 
     The values are the rates of participants, and whole participants are resampled: answers of one person resemble each
@@ -153,7 +153,7 @@ def analyse(command: Analyse) -> int:
     notes = remarks(findings, sessions, study)
     write(command.out, identity, findings, left_out, notes)
     print(f"study {identity}: {counted(len(sessions), 'session')}, {counted(len(left_out), 'file')} left out\n")
-    print("\n".join([*table(findings), "", *(f"note: {note}" for note in notes), f"written to {command.out}"]))
+    print("\n".join([*_table(findings), "", *(f"note: {note}" for note in notes), f"written to {command.out}"]))
     return 0
 
 
@@ -193,7 +193,7 @@ def remarks(findings: Sequence[Finding], sessions: Sequence[Session], study: Stu
     return notes
 
 
-def table(findings: Sequence[Finding]) -> list[str]:
+def _table(findings: Sequence[Finding]) -> list[str]:
     """Aligned lines, numbers to the right."""
     rows = [("method", "participants", "trials", "labelled real", f"{LEVEL:.0%} interval", "median answer")]
     rows += [
@@ -225,5 +225,5 @@ def write(out: Path, study: str, findings: Sequence[Finding], left_out: Sequence
         "notes": list(notes),
     }
     write_atomically(out / "analysis.json", (json.dumps(report, indent=1) + "\n").encode())
-    rows = [Row(each.method, each.fooling_rate, each.low, each.high, each.rates) for each in findings]
+    rows = [MethodRow(each.method, each.fooling_rate, each.low, each.high, each.rates) for each in findings]
     write_atomically(out / "analysis.svg", draw(rows).encode("utf-8", errors="replace"))

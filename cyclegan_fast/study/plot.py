@@ -28,7 +28,7 @@ STYLE = """
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """A method: the share of trials that it fooled people in, its interval, and that share for each participant."""
 
     name: str
@@ -38,7 +38,7 @@ class Row:
     people: tuple[float, ...]
 
 
-def draw(rows: Sequence[Row]) -> str:
+def draw(rows: Sequence[MethodRow]) -> str:
     """The SVG's text; the axis ends at 60 %, or at 100 % where something lies beyond."""
     end = 0.6 if max(max(row.high, *row.people) for row in rows) <= 0.6 else 1.0
     height, bottom = TOP + ROW * len(rows) + BOTTOM, TOP + ROW * len(rows)
@@ -59,7 +59,7 @@ def draw(rows: Sequence[Row]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def description(rows: Sequence[Row]) -> str:
+def description(rows: Sequence[MethodRow]) -> str:
     each = (f"{row.name} {100 * row.rate:.1f} % ({100 * row.low:.1f} to {100 * row.high:.1f})" for row in rows)
     return "Share of generated images taken for real: " + ", ".join(each)
 
@@ -83,7 +83,7 @@ def axis(x: Scale, end: float, bottom: float) -> list[str]:
     return parts
 
 
-def method(row: Row, x: Scale, middle: float) -> list[str]:
+def method(row: MethodRow, x: Scale, middle: float) -> list[str]:
     name = row.name if len(row.name) <= NAME_LENGTH else row.name[: NAME_LENGTH - 1] + "…"
     low, high, rate = x(row.low), x(row.high), x(row.rate)
     ends = f"M{low} {middle - 6}v12M{low} {middle}H{high}M{high} {middle - 6}v12"

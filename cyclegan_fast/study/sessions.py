@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclegan_fast.study.format import FORMAT, OUTPUTS, Floats, Settings, Study, Value
+from cyclegan_fast.study.format import OUTPUTS, STUDY_FORMAT, FloatArray, SessionSettings, Study, Value
 from cyclegan_fast.system.errors import UserError
 
 RESULT = "perceptual study result"
@@ -28,11 +28,11 @@ class Session:
     method: str
     participant: str
     started: str
-    settings: Settings
+    settings: SessionSettings
     fooled: npt.NDArray[np.bool_]
     """whether the generated image was taken for the real one"""
-    shown_ms: Floats
-    response_ms: Floats
+    shown_ms: FloatArray
+    response_ms: FloatArray
     views: npt.NDArray[np.int64]
     """how often the pair was shown: more than once after a page was closed over it"""
 
@@ -56,7 +56,7 @@ def read_session(path: Path, study: Study | None) -> Session:
     _refuse_wrong_images(trials, method, study)
     fooled = [_fooled(trial) for trial in trials][settings.practice :]
 
-    def column(name: str) -> Floats:
+    def column(name: str) -> FloatArray:
         values = np.array([_of(trial, name, float, f"trial {_of(trial, 'number', int)}: ") for trial in counting])
         if not (np.isfinite(values) & (values >= 0)).all():
             raise Refused(f"{name} holds a value that is no time or number of times")
@@ -82,8 +82,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise Refused("cannot be read as JSON; perhaps it was cut off on its way") from error
     if not isinstance(result, dict) or result.get("kind") != RESULT:
         raise Refused("is no result of a perceptual study")
-    if result.get("format") != FORMAT:
-        raise Refused(f"is of format {result.get('format')!r:.40}, and this version reads {FORMAT}")
+    if result.get("format") != STUDY_FORMAT:
+        raise Refused(f"is of format {result.get('format')!r:.40}, and this version reads {STUDY_FORMAT}")
     return result
 
 
@@ -96,18 +96,18 @@ def _of(values: Any, name: str, kind: type[Value], where: str = "") -> Value:
     return value
 
 
-def _settings(result: dict[str, Any]) -> Settings:
+def _settings(result: dict[str, Any]) -> SessionSettings:
     values = _of(result, "settings", dict)
     practice, trials, show_ms, pause_ms = (
         _of(values, name, int, "settings: ") for name in ("practice", "trials", "show_ms", "pause_ms")
     )
     try:
-        return Settings(practice, trials, show_ms, pause_ms, _of(values, "paired", bool, "settings: "))
+        return SessionSettings(practice, trials, show_ms, pause_ms, _of(values, "paired", bool, "settings: "))
     except ValueError as error:
         raise Refused(f"settings: {error}") from error
 
 
-def _refuse_strange(identity: str, settings: Settings, method: str, study: Study) -> None:
+def _refuse_strange(identity: str, settings: SessionSettings, method: str, study: Study) -> None:
     if identity != study.id:
         raise Refused(f"belongs to another study ({identity:.40}), not to {study.id}")
     if settings != study.settings:
@@ -116,7 +116,7 @@ def _refuse_strange(identity: str, settings: Settings, method: str, study: Study
         raise Refused(f"the study has no method {method!r:.60}")
 
 
-def _practice(trial: Any, number: int, settings: Settings) -> bool:
+def _practice(trial: Any, number: int, settings: SessionSettings) -> bool:
     """Whether a trial is practice, which its place says and its mark must repeat."""
     where = f"trial {number}: "
     practice = number <= settings.practice

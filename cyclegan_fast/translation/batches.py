@@ -41,7 +41,7 @@ def pad_sides(pixels: Pixels, multiple: int = SIDES) -> Pixels:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image.
 
     `pages` is how many its file has, of which it is the first; `extent` is that of `Decoded`.
@@ -55,7 +55,9 @@ class Prepared:
     extent: Extent | None = None
 
 
-def prepare(job: Job, size: int | None, multiple: int = SIDES, value_range: ValueRange | None = None) -> Prepared:
+def prepare_image(
+    job: Job, size: int | None, multiple: int = SIDES, value_range: ValueRange | None = None
+) -> PreparedImage:
     """Decode an image, and resize it to a square as test images are, or with None pad it.
 
     `value_range` is that of `decode`. Raises UnreadableImage.
@@ -70,10 +72,10 @@ def prepare(job: Job, size: int | None, multiple: int = SIDES, value_range: Valu
         pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     pages = page_count(job.source)
-    return Prepared(job, pad_sides(pixels, multiple), height, width, pages, decoded.extent)
+    return PreparedImage(job, pad_sides(pixels, multiple), height, width, pages, decoded.extent)
 
 
-def finish(prepared: Prepared, translated: Pixels) -> None:
+def finish(prepared: PreparedImage, translated: Pixels) -> None:
     """Write one translation, [H, W, 3]. Raises UserError where the system refuses the file."""
     pixels = translated[: prepared.height, : prepared.width]
     _write(
@@ -215,7 +217,7 @@ def on_one_colour(paths: Sequence[Path]) -> str:
     )
 
 
-def _stack(batch: Sequence[Prepared]) -> Pixels:
+def _stack(batch: Sequence[PreparedImage]) -> Pixels:
     """[N, H, W, 3]; one image, which may be very large, is not copied."""
     return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
 
@@ -231,16 +233,16 @@ def _values_notes(extents: Mapping[Path, Extent], value_range: ValueRange | None
 
 def _try_to_prepare(
     job: Job, size: int | None, multiple: int, value_range: ValueRange | None
-) -> Prepared | UnreadableImage:
+) -> PreparedImage | UnreadableImage:
     try:
-        return prepare(job, size, multiple, value_range)
+        return prepare_image(job, size, multiple, value_range)
     except UnreadableImage as error:
         return error
 
 
 def _readable(
-    images: Iterable[Prepared | UnreadableImage], unreadable: list[str], pages: dict[str, int], strict: bool
-) -> Iterator[Prepared]:
+    images: Iterable[PreparedImage | UnreadableImage], unreadable: list[str], pages: dict[str, int], strict: bool
+) -> Iterator[PreparedImage]:
     """The images that could be decoded; the others' messages are appended to `unreadable`.
 
     `pages` gets the files of several, with their number. Raises UserError with `strict` for either.
@@ -258,9 +260,9 @@ def _readable(
         yield image
 
 
-def same_shaped(images: Iterable[Prepared], most: int | None) -> Iterator[list[Prepared]]:
+def same_shaped(images: Iterable[PreparedImage], most: int | None) -> Iterator[list[PreparedImage]]:
     """Consecutive images of one shape in groups of at most `most`, or of `images_at_once`, in order."""
-    group: list[Prepared] = []
+    group: list[PreparedImage] = []
     for image in images:
         if group and image.pixels.shape != group[0].pixels.shape:
             yield group

@@ -21,11 +21,11 @@ from cyclegan_fast.translation.batches import report, translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
 from cyclegan_fast.translation.translator import TorchTranslator, Translator
 
-PROGRAM = "python -m cyclegan_fast.translate"
+_PROGRAM = "python -m cyclegan_fast.translate"
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class TranslateCommand:
     """Translate images with a trained generator, each at its own size.
 
     The same command continues a translation that was interrupted. Where a folder is searched, the contact sheet of an
@@ -66,7 +66,7 @@ class CommandLine:
         return range_of_run(config, "B" if self.direction == "b2a" else "A")
 
 
-def translate(command: CommandLine) -> int:
+def translate(command: TranslateCommand) -> int:
     """Plan, load, translate, and say what happened; returns the exit status."""
     options = command.options
     if command.scratch is not None and not command.tile:
@@ -131,7 +131,7 @@ def size_in_words(size: int | None, images: int) -> str:
     return f"{size}x{size}" if size else "its own size" if images == 1 else "their own sizes"
 
 
-def parse(arguments: Sequence[str]) -> CommandLine:
+def parse_translate(arguments: Sequence[str]) -> TranslateCommand:
     """What a command line asks for, see `parse_command`; refuses options in the original's spelling."""
-    refuse_original_options(arguments, TEST, PROGRAM)
-    return parse_command(CommandLine, PROGRAM, arguments)
+    refuse_original_options(arguments, TEST, _PROGRAM)
+    return parse_command(TranslateCommand, _PROGRAM, arguments)

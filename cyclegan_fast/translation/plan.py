@@ -28,8 +28,8 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_NAME
 from cyclegan_fast.system.progress import progress_bar
 
-Item = TypeVar("Item")
-Format = Literal["same", "png", "jpeg", "webp"]
+_Item = TypeVar("_Item")
+ImageFormat = Literal["same", "png", "jpeg", "webp"]
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 WRITABLE = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -48,7 +48,7 @@ class ImageOptions:
     """files, folders (with their subfolders) or quoted globs such as "photos/**/*.jpg"; folder structure is kept"""
     out: Path
     """folder for the translations, each with its image's name; what it holds already is kept, see --overwrite"""
-    format: Format = "same"
+    format: ImageFormat = "same"
     """format to write; "same" follows each image where it is PNG, JPEG or WebP, and is PNG elsewhere"""
     size: int | None = None
     """side of the square that images are resized to, a multiple of 4; by default every image keeps its own size"""
@@ -141,7 +141,7 @@ def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
     return list(jobs.values())
 
 
-def _with_bar(items: Iterable[Item]) -> Iterator[Item]:
+def _with_bar(items: Iterable[_Item]) -> Iterator[_Item]:
     """The same, with a bar where they take long to come."""
     yield from progress_bar(items, desc="planning", unit=" images", leave=False)
 
@@ -164,7 +164,7 @@ def _jobs(inputs: Mapping[str, Input], options: ImageOptions) -> dict[Path, Job]
     return jobs
 
 
-def _suffix(name: Path, format: Format) -> str:
+def _suffix(name: Path, format: ImageFormat) -> str:
     if format != "same":
         return SUFFIXES[format]
     return name.suffix if name.suffix.lower() in WRITABLE else ".png"

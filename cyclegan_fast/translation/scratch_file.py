@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cyclegan_fast.system.errors import UserError
 
-Row = npt.NDArray[np.uint8]
+_Row = npt.NDArray[np.uint8]
 
 
 class ScratchFile:
@@ -48,7 +48,7 @@ class ScratchFile:
         """The file's size, which is the most it ever held: it grows only where no slot is free."""
         return os.fstat(self._file.fileno()).st_size
 
-    def write(self, row: Row) -> int:
+    def write(self, row: _Row) -> int:
         """Keep `row_bytes` contiguous bytes; returns their slot. Raises UserError, such as for a full disk."""
         slot = heapq.heappop(self._free) if self._free else self._slots
         self._slots = max(self._slots, slot + 1)
@@ -61,7 +61,7 @@ class ScratchFile:
             raise self._refused(error) from error
         return slot
 
-    def read(self, slot: int, row: Row) -> None:
+    def read(self, slot: int, row: _Row) -> None:
         """Fill `row` with what a slot holds."""
         rest, offset = row.reshape(-1).data, slot * self.row_bytes
         while rest:
@@ -106,9 +106,9 @@ class StoredActivation:
         return strip
 
 
-def _as_bytes(rows: Tensor) -> Row:
+def _as_bytes(rows: Tensor) -> _Row:
     """The memory of [rows, W, C] on the host, whose dtype NumPy may not know."""
-    array: Row = rows.view(torch.uint8).numpy()
+    array: _Row = rows.view(torch.uint8).numpy()
     return array
 
 

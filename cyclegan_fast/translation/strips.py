@@ -89,7 +89,7 @@ class Window:
 # --- the streams of a generator ------------------------------------------------------------------------------------
 
 
-def of_image(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
+def image_rows(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
     """uint8 [H, W, 3] in [-1, 1]; only the rows asked for are ever converted."""
 
     def rows(first: int, last: int) -> Tensor:
@@ -99,7 +99,7 @@ def of_image(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
     return rows
 
 
-def normalised(rows: Rows, statistics: Statistics, *, residual: Rows | None = None) -> Rows:
+def normalised_rows(rows: Rows, statistics: Statistics, *, residual: Rows | None = None) -> Rows:
     """Instance norm, then ReLU, or the sum with `residual`; rounded to the dtype of `rows` as plain PyTorch does."""
     mean, scale = statistics.scale()
 
@@ -111,7 +111,7 @@ def normalised(rows: Rows, statistics: Statistics, *, residual: Rows | None = No
     return normalise
 
 
-def gathered(rows: Rows, statistics: Statistics) -> Rows:
+def measured_rows(rows: Rows, statistics: Statistics) -> Rows:
     """`rows`, which are added to `statistics` as they pass."""
 
     def gather(first: int, last: int) -> Tensor:
@@ -122,7 +122,7 @@ def gathered(rows: Rows, statistics: Statistics) -> Rows:
     return gather
 
 
-def kept(rows: Rows, activation: StoredActivation) -> Rows:
+def stored_rows(rows: Rows, activation: StoredActivation) -> Rows:
     """`rows`, which are appended to `activation` as they pass."""
 
     def keep(first: int, last: int) -> Tensor:
@@ -133,7 +133,7 @@ def kept(rows: Rows, activation: StoredActivation) -> Rows:
     return keep
 
 
-def convolved(
+def convolved_rows(
     rows: Rows, height: int, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, edges: Edges = "reflect"
 ) -> Rows:
     """A convolution of an activation of `height` rows, padded so that its sides stay, or are halved by a stride of 2.
@@ -150,7 +150,7 @@ def convolved(
     return convolve
 
 
-def doubled(rows: Rows, height: int, weight: Tensor) -> Rows:
+def doubled_rows(rows: Rows, height: int, weight: Tensor) -> Rows:
     """The transposed convolution of `NormalisedConvTranspose2d`, which doubles both sides.
 
     Its row 2i is made from row i, its row 2i + 1 from rows i and i + 1.

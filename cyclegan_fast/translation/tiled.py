@@ -32,7 +32,16 @@ from cyclegan_fast.system.device import is_out_of_memory
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
-from cyclegan_fast.translation.strips import Rows, Statistics, convolved, doubled, gathered, kept, normalised, of_image
+from cyclegan_fast.translation.strips import (
+    Rows,
+    Statistics,
+    convolved_rows,
+    doubled_rows,
+    image_rows,
+    measured_rows,
+    normalised_rows,
+    stored_rows,
+)
 from cyclegan_fast.translation.translator import NotFinite
 
 BUDGET_BYTES = 128 * 2**20
@@ -103,7 +112,7 @@ class TiledTranslator:
             progress_bar(total=total, desc=f"{width}x{height}", unit=" rows", leave=False) as progress,
         ):
             passes = Passes(self.network, scratch, self.strip_rows(width), progress, index)
-            yield from passes.translate(of_image(image, self.device, self.dtype), height)
+            yield from passes.translate(image_rows(image, self.device, self.dtype), height)
 
     def scratch_bytes(self, height: int, width: int) -> int:
         """The most that the scratch file of one image ever holds."""
@@ -144,46 +153,46 @@ class Passes:
         network, half, quarter = self.network, height // 2, height // 4
 
         def stem() -> Rows:
-            return convolved(image, height, network.stem.weight)
+            return convolved_rows(image, height, network.stem.weight)
 
-        x = normalised(stem(), self._statistics(stem(), height))
+        x = normalised_rows(stem(), self._statistics(stem(), height))
         x = self._halve(x, height, _weight(network.down[0]))
         x = self._halve(x, half, _weight(network.down[1]))
         for block in network.blocks:
             x = self._residual_block(x, quarter, block)
-        up, statistics = self._store(doubled(x, quarter, _weight(network.up[0])), half)
+        up, statistics = self._store(doubled_rows(x, quarter, _weight(network.up[0])), half)
 
         def last_doubling(rows: Rows) -> Rows:
-            return doubled(normalised(rows, statistics), half, _weight(network.up[1]))
+            return doubled_rows(normalised_rows(rows, statistics), half, _weight(network.up[1]))
 
-        x = normalised(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
-        x = convolved(x, height, network.head.weight, network.head.bias)
+        x = normalised_rows(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
+        x = convolved_rows(x, height, network.head.weight, network.head.bias)
         for first, last in self._strips(height):
             yield self._finite(x(first, last).tanh_())
 
     def _halve(self, rows: Rows, height: int, weight: Tensor) -> Rows:
         """A stride-2 convolution with its norm and ReLU."""
-        convolution = convolved(rows, height, weight, stride=2, edges="constant")
+        convolution = convolved_rows(rows, height, weight, stride=2, edges="constant")
         stored, statistics = self._store(convolution, height // 2, self.strip_rows // 2)
-        return normalised(stored.take, statistics)
+        return normalised_rows(stored.take, statistics)
 
     def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
         """What goes around the block is kept while its first convolution reads it."""
         assert isinstance(block, ResidualBlock)  # torch types a ModuleList by nn.Module
         around = StoredActivation(self.scratch)
-        first, statistics = self._store(convolved(kept(rows, around), height, block.conv1.weight), height)
-        middle = normalised(first.take, statistics)
-        second, statistics = self._store(convolved(middle, height, block.conv2.weight), height)
-        return normalised(second.take, statistics, residual=around.take)
+        first, statistics = self._store(convolved_rows(stored_rows(rows, around), height, block.conv1.weight), height)
+        middle = normalised_rows(first.take, statistics)
+        second, statistics = self._store(convolved_rows(middle, height, block.conv2.weight), height)
+        return normalised_rows(second.take, statistics, residual=around.take)
 
     def _store(self, rows: Rows, height: int, strip_rows: int | None = None) -> tuple[StoredActivation, Statistics]:
         stored = StoredActivation(self.scratch)
-        return stored, self._statistics(kept(rows, stored), height, strip_rows)
+        return stored, self._statistics(stored_rows(rows, stored), height, strip_rows)
 
     def _statistics(self, rows: Rows, height: int, strip_rows: int | None = None) -> Statistics:
         """One pass: everything from the last stored activation on is computed here, and let go."""
         statistics = Statistics()
-        gathering = gathered(rows, statistics)
+        gathering = measured_rows(rows, statistics)
         for first, last in self._strips(height, strip_rows):
             gathering(first, last)
         if not statistics.is_finite():  # nor will the translation be, hours from now

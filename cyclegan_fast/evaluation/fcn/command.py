@@ -27,11 +27,11 @@ from cyclegan_fast.images.sheets import sheet, spread
 from cyclegan_fast.system.trouble import told_of_translation
 from cyclegan_fast.translation.on_device import translate_batch
 
-SHOWN = 8
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class FcnCommandLine(What):
+class EvaluateFcnCommand(What):
     """Score translations between street photographs (domain A) and label maps (domain B) as the paper's tables 2 and 3
     do: per-pixel accuracy, per-class accuracy and class IoU as Cityscapes defines them.
 
@@ -68,13 +68,13 @@ class FcnCommandLine(What):
         self.training  # noqa: B018  # refuses values that make no sense
 
 
-def evaluate_fcn(command: FcnCommandLine) -> int:
+def evaluate_fcn(command: EvaluateFcnCommand) -> int:
     """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; returns the exit status."""
     with told_of_translation(command.device):
         return _evaluate_fcn(Subject(command, pairs="yes"), command)
 
 
-def _evaluate_fcn(subject: Subject, command: FcnCommandLine) -> int:
+def _evaluate_fcn(subject: Subject, command: EvaluateFcnCommand) -> int:
     labels = label_maps(subject.tests, subject.size)
     print(subject)
     network, file = judge(
@@ -171,7 +171,7 @@ def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
     A = subject.tests.A
     assert A is not None  # the test set is one of pairs
     assert A.truth is not None
-    places = spread(range(len(A.images)), SHOWN)
+    places = spread(range(len(A.images)), _SHOWN)
     photographs, maps = (evaluation.stacked(images, places, subject.device) for images in (A.images, A.truth))
     rows = {"label map B": maps}
     if "b2a" in subject.generators:

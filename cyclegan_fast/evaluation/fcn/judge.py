@@ -16,7 +16,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
 
-FOLDER = Path("runs/segmentation")
+_FOLDER = Path("runs/segmentation")
 
 
 def judge(
@@ -43,7 +43,7 @@ def judge(
         if data is None:
             raise UserError("the embedded photographs have no label maps: give --data FOLDER, as of street_scenes")
         examples = read_examples(data, size, labels)
-        file = file or FOLDER / (
+        file = file or _FOLDER / (
             f"{data.name}-{size}-{examples.fingerprint[:8]}-{training.width}x{training.epochs}-{training.seed}.pt"
         )
         if not file.exists():

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cyclegan_fast.conventions import FORMULAS, Direction
 from cyclegan_fast.data.test_sets import label_maps
+from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.scores import MEASURES, Counts, SegmentationScores, confusion_matrix
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.view import Metric, MetricSetup, View
 from cyclegan_fast.images.labels import Labels, nearest_labels
 from cyclegan_fast.images.pixels import as_pixels
 from cyclegan_fast.system.errors import UserError
@@ -47,7 +47,7 @@ class FcnScore(Metric):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return [f"fcn.{value}" for value in MEASURES] if FORMULAS[direction]["source"] in self.labels else []
 
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         source = FORMULAS[view.direction]["source"]
         if source not in self.labels:
             return
@@ -86,7 +86,7 @@ class RealPhotographs(Metric):
         self.matrices: dict[str, Counts] = {}
         self.seen = 0
 
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         pass
 
     def add_real(self, direction: Direction, images: Tensor) -> None:

@@ -27,8 +27,8 @@ from cyclegan_fast.system.files import beside, write_atomically
 from cyclegan_fast.system.progress import progress_bar
 
 SCALES = 5  # the coarsest features have a sixteenth of the side
-SIDES = 2 ** (SCALES - 1)
-PIXELS_AT_ONCE = 16 * 256 * 256
+_SIDES = 2 ** (SCALES - 1)
+_PIXELS_AT_ONCE = 16 * 256 * 256
 
 
 class ConvNormReLU(nn.Sequential):
@@ -68,7 +68,7 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, photographs: Tensor) -> Tensor:
         height, width = photographs.shape[2:]
-        below, right = -height % SIDES, -width % SIDES
+        below, right = -height % _SIDES, -width % _SIDES
         if below or right:
             photographs = F.pad(photographs.float(), (0, right, 0, below), mode="replicate")
         *finer, x = self.features(photographs)
@@ -245,5 +245,5 @@ def load_segmentation(path: Path) -> tuple[SegmentationNetwork, dict[str, Any]]:
 @torch.inference_mode()
 def read_out(network: SegmentationNetwork, photographs: Tensor) -> Tensor:
     """The most probable class of every pixel: uint8 [N, 3, H, W] -> train ids, uint8 [N, H, W], on the same device."""
-    at_once = max(1, PIXELS_AT_ONCE // (photographs.size(2) * photographs.size(3)))
+    at_once = max(1, _PIXELS_AT_ONCE // (photographs.size(2) * photographs.size(3)))
     return torch.cat([network(part).argmax(1).byte() for part in torch.split(photographs, at_once)])

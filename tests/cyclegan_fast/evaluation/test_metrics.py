@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.data.image_folder import ImageArray
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
-from cyclegan_fast.evaluation import feature_networks
+from cyclegan_fast.evaluation.base_metric import Metric
 from cyclegan_fast.evaluation.colour_lookup import Lookup
+from cyclegan_fast.evaluation.distance_networks import INCEPTION_WEIGHTS, distance_network
 from cyclegan_fast.evaluation.distances import FeatureDistance, distances
 from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
 from cyclegan_fast.evaluation.fcn.scores import SegmentationScores
@@ -24,7 +25,6 @@ from cyclegan_fast.evaluation.metrics import METRIC_CLASSES, MetricMaker
 from cyclegan_fast.evaluation.passes import Evaluation, deciding, evaluate
 from cyclegan_fast.evaluation.score_table import scalars
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth
-from cyclegan_fast.evaluation.view import Metric
 from cyclegan_fast.images.labels import VOID, Labels, colours_of
 from cyclegan_fast.images.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.system.errors import UserError
@@ -270,9 +270,7 @@ def test_without_a_library_or_weights_a_sentence_says_what_to_do(monkeypatch: py
         raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
     monkeypatch.setattr(fid, "NoTrainInceptionV3", without_network)
-    with pytest.raises(
-        UserError, match=rf"put https://.*{feature_networks.INCEPTION_WEIGHTS} into .*checkpoints, or give"
-    ):
+    with pytest.raises(UserError, match=rf"put https://.*{INCEPTION_WEIGHTS} into .*checkpoints, or give"):
         MetricMaker(["kid"], CPU, SETS, size=16)
 
 
@@ -280,7 +278,7 @@ def test_weights_that_lie_where_they_should_are_used(monkeypatch: pytest.MonkeyP
     import torchmetrics.image.fid as fid
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    weights = tmp_path / "hub" / "checkpoints" / feature_networks.INCEPTION_WEIGHTS
+    weights = tmp_path / "hub" / "checkpoints" / INCEPTION_WEIGHTS
     weights.parent.mkdir(parents=True)
     weights.touch()
     asked: dict[str, Any] = {}
@@ -290,7 +288,7 @@ def test_weights_that_lie_where_they_should_are_used(monkeypatch: pytest.MonkeyP
         return Means()
 
     monkeypatch.setattr(fid, "NoTrainInceptionV3", build)
-    assert isinstance(feature_networks.feature_network("inception", CPU), Means)
+    assert isinstance(distance_network("inception", CPU), Means)
     assert asked["feature_extractor_weights_path"] == str(weights)
 
 
@@ -337,7 +335,7 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
         dynamic_shapes={"images": {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}},
     )
     torch.export.save(program, tmp_path / "means.pt2")
-    network = feature_networks.feature_network(str(tmp_path / "means.pt2"), CPU)
+    network = distance_network(str(tmp_path / "means.pt2"), CPU)
     pixels = torch.from_numpy(A).permute(0, 3, 1, 2)
     torch.testing.assert_close(network(pixels), Means()(pixels))
     distance = FeatureDistance(network, "means", ["kid"])
@@ -345,14 +343,14 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
     fixed = torch.export.export(Means(), (torch.zeros(2, 3, 8, 8, dtype=torch.uint8),))
     torch.export.save(fixed, tmp_path / "fixed.pt2")
     with pytest.raises(UserError, match=r"fixed does not take \[5, 3, 16, 16\] uint8 images"):
-        passed([FeatureDistance(feature_networks.feature_network(str(tmp_path / "fixed.pt2"), CPU), "fixed", ["fid"])])
+        passed([FeatureDistance(distance_network(str(tmp_path / "fixed.pt2"), CPU), "fixed", ["fid"])])
     with pytest.raises(UserError, match=r"gives \[5, 3, 16, 16\] for .* instead of features"):
         passed([FeatureDistance(nn.Identity(), "identity", ["fid"])])
     (tmp_path / "broken.pt2").write_bytes(b"no archive")
     with pytest.raises(UserError, match="not a program of"):
-        feature_networks.feature_network(str(tmp_path / "broken.pt2"), CPU)
+        distance_network(str(tmp_path / "broken.pt2"), CPU)
     with pytest.raises(UserError, match=r"--features nowhere\.pt: no such file"):
-        feature_networks.feature_network("nowhere.pt", CPU)
+        distance_network("nowhere.pt", CPU)
 
 
 def test_too_few_test_images_are_refused_before_anything_is_translated(tmp_path: Path) -> None:

@@ -926,7 +926,8 @@ def test_contact_sheet_shows_inputs_beside_translations(
     sheet_path = tmp_path / "sheets" / "sheet.png"
     assert run(photos / "one.png", "--contact-sheet", sheet_path, sheet=True) == 0
     sheet = pixels_of(sheet_path).astype(int)
-    side, left, top = contact_sheet.THUMBNAIL, contact_sheet.GAP, contact_sheet.LINE + contact_sheet.GAP
+    side, left = contact_sheet.THUMBNAIL_SIDE, contact_sheet.SHEET_GAP
+    top = contact_sheet.LINE + contact_sheet.SHEET_GAP
     translation = Image.fromarray(directly(network, photos / "one.png", 32)).resize(
         (side, side), Image.Resampling.BICUBIC
     )
@@ -968,7 +969,7 @@ def test_contact_sheets_of_earlier_translations_are_no_inputs(tmp_path: Path, ph
     assert run(photos, sheet=True) == 0
     assert names(tmp_path / "out") == {"one.png", "deep/er/two.jpg", "deep/three.png", "contact_sheet.jpg"}
     assert pixels_of(tmp_path / "out" / "contact_sheet.jpg").shape[1] == 3 * (
-        2 * contact_sheet.THUMBNAIL + 2 * contact_sheet.GAP
+        2 * contact_sheet.THUMBNAIL_SIDE + 2 * contact_sheet.SHEET_GAP
     )
 
 

@@ -19,7 +19,7 @@ from cyclegan_fast.evaluation.score_table import Score
 
 
 @dataclass(frozen=True)
-class View:
+class TranslatedBatch:
     """Holds one batch of a domain's test images and what became of them; all uint8 [N, 3, H, W] on the device."""
 
     direction: Direction
@@ -76,7 +76,7 @@ class Metric(ABC):
         return []
 
     @abstractmethod
-    def add(self, view: View) -> None:
+    def add(self, view: TranslatedBatch) -> None:
         """Look at one batch of translations."""
 
     def add_real(self, direction: Direction, images: Tensor) -> None:  # noqa: B027  # most metrics need none

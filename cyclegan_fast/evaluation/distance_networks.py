@@ -30,7 +30,7 @@ class SegmentationFeatures(nn.Module):
         return coarsest.mean(dim=(2, 3))
 
 
-def feature_network(given: str, device: torch.device) -> nn.Module:
+def distance_network(given: str, device: torch.device) -> nn.Module:
     """Load a network that takes uint8 [N, 3, H, W] and gives features [N, F].
 
     Args:
