@@ -1,17 +1,17 @@
-"""Evaluates as a command line asks: prints one table, and writes one JSON file and pictures; imports torch late."""
+"""Holds the command `evaluate`, which prints a table and writes a JSON file and pictures; imports PyTorch late."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from cyclegan_fast.config.options import MetricName, Pairs
-from cyclegan_fast.evaluation.subject import Subject, What
+from cyclegan_fast.evaluation.subject import EvaluationOptions, Subject
 from cyclegan_fast.system.errors import UserError
 
 EVALUATE_PROGRAM = "python -m cyclegan_fast.evaluate"
 
 
 @dataclass(frozen=True)
-class EvaluateCommand(What):
+class EvaluateCommand(EvaluationOptions):
     """Measure a trained run on test images: one table, one JSON file, and the worst and best images of each
     direction. Any number of metrics share one pass over the images:
 
@@ -46,7 +46,7 @@ class EvaluateCommand(What):
 
 
 def evaluate_run(command: EvaluateCommand) -> int:
-    """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
+    """Load, measure, print, and write evaluation.json and the contact sheets; return the exit status."""
     from cyclegan_fast.system.trouble import told_of_translation
 
     with told_of_translation(command.device):

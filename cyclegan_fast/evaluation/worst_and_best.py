@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the images that came out worst and best, with what became of them."""
+"""Draws the contact sheets of an evaluation: the images that came out worst and best, and what became of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def write_sheets(
     tests: TestSets,
     device: torch.device,
 ) -> list[Path]:
-    """Write `a2b.jpg` and `b2a.jpg`, for each direction that has a score of each image; returns the files."""
+    """Write `a2b.jpg` and `b2a.jpg`, for each direction that has a score of each image; return the files."""
     written = []
     for direction, held in zip(DIRECTIONS, (tests.A, tests.B), strict=True):
         quality = evaluation.quality(direction)
@@ -54,6 +54,7 @@ def _row_labels(direction: Direction, held: HeldOut) -> list[str]:
 
 
 def caption(images: Images, place: int) -> str:
+    """Return the file name of an image, to stand below it."""
     name = images.names[place]  # a file's ends in its size
     return Path(name.rpartition(" ")[0] or name).name
 
@@ -66,16 +67,16 @@ def pictures(
     generators: Mapping[Direction, nn.Module],
     device: torch.device,
 ) -> list[list[Pixels]]:
-    """Of each of the images what `row_labels` names."""
+    """Return, for each of the images, the pictures that `_row_labels` names."""
     some = HeldOut(Selected(held.images, places), Selected(held.truth, places) if held.truth is not None else None)
     found: list[list[Pixels]] = []
-    for view in translated_batches(direction, some, generators, device, 0, None):
-        found += [of_view(view, index) for index in range(len(view.source))]
+    for batch in translated_batches(direction, some, generators, device, 0, None):
+        found += [_pictures_of(batch, index) for index in range(len(batch.source))]
     return found
 
 
-def of_view(view: TranslatedBatch, index: int) -> list[Pixels]:
-    parts = [view.source, view.translation, view.reconstruction, view.truth]
-    blank = torch.full_like(view.source[index], 60)  # no generator for the way back
-    images = [part[index] if part is not None else blank for part in (parts if view.truth is not None else parts[:3])]
+def _pictures_of(batch: TranslatedBatch, index: int) -> list[Pixels]:
+    parts = [batch.source, batch.translation, batch.reconstruction, batch.truth]
+    blank = torch.full_like(batch.source[index], 60)  # no generator for the way back
+    images = [part[index] if part is not None else blank for part in (parts if batch.truth is not None else parts[:3])]
     return [image.permute(1, 2, 0).cpu().numpy() for image in images]

@@ -1,4 +1,4 @@
-"""An overview of translated images: inputs beside translations, captioned."""
+"""Draws the contact sheet, an overview of a translation: inputs beside translations, with their names."""
 
 import math
 import os
@@ -29,8 +29,8 @@ def draw_contact_sheet(
 ) -> Pixels | None:
     """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
 
-    Of many pairs, 64 are shown that spread evenly over all. The pair of a file that cannot be read, such as a
-    translation from before that was damaged since, is left empty and named in `remarks`. Inputs of more than 8 bits
+    Of more than 64 pairs, 64 are shown that spread evenly over all. Where a file cannot be read, such as an earlier
+    translation that was damaged since, the pair's place stays empty and `remarks` names it. Inputs of more than 8 bits
     are shown by the `value_range` of `decode`.
     """
     shown = spread(jobs, MOST_PAIRS)
@@ -61,7 +61,7 @@ def draw_contact_sheet(
 
 
 def _thumbnails(job: Job, value_range: ValueRange | None) -> tuple[Image.Image, Image.Image] | UnreadableImage:
-    """An input and its translation, both in the translation's shape."""
+    """Read an input and its translation, both in the translation's shape."""
     try:
         source, translation = read_image(job.source, job.half, value_range), read_image(job.target)
     except UnreadableImage as error:

@@ -1,4 +1,4 @@
-"""Which images are translated, and the files that their translations go to; needs no PyTorch."""
+"""Plans a translation: which images are translated, and to which files their translations go; needs no PyTorch."""
 
 import glob
 import os
@@ -40,7 +40,7 @@ FEW = 10  # images of a folder that tell what the others are like
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Which images are translated, how they are prepared, and where the translations go."""
+    """Says which images are translated, how they are prepared, and where the translations go."""
 
     images: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGES...", help_behavior_hint="(required)")
@@ -88,7 +88,7 @@ class ImageOptions:
             raise ValueError(f"--contact-sheet must end in {', '.join(sorted(WRITABLE))}, got {self.contact_sheet}")
 
     def square(self, only: int | None = None) -> int | None:
-        """The side of the square that images are resized to; None where each keeps its own size, as by default.
+        """Return the side of the square that images are resized to; None where each keeps its own, as by default.
 
         `only` is the one side that the translator takes, where it takes one only.
         """
@@ -96,12 +96,13 @@ class ImageOptions:
 
     @property
     def sheet(self) -> Path | None:
+        """Return the file of the contact sheet; None where none is wanted."""
         return None if self.no_contact_sheet else self.contact_sheet or self.out / CONTACT_SHEET
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to translate: the file that is read, or one half of it, and the file that is written."""
+    """Names one image to translate: the file that is read, or one half of it, and the file that is written."""
 
     source: Path
     target: Path
@@ -109,14 +110,14 @@ class Job:
 
 
 class Input(NamedTuple):
-    """An image file, and its name below the output folder."""
+    """Names an image file, and what it is called below the output folder."""
 
     source: Path
     name: Path
 
 
 def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
-    """What is to be translated, in a fixed order; lines on files that are left out are appended to `notes`.
+    """Return what is to be translated, in a fixed order; lines on files that are left out are appended to `notes`.
 
     Raises UserError where an argument gives no image, with `options.strict` where a file is left out that may have been
     meant, and where one file would be written twice, over an input, or under a name that no file system takes.
@@ -142,12 +143,12 @@ def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
 
 
 def _with_bar(items: Iterable[_Item]) -> Iterator[_Item]:
-    """The same, with a bar where they take long to come."""
+    """Yield the items, with a progress bar where they take long to come."""
     yield from progress_bar(items, desc="planning", unit=" images", leave=False)
 
 
 def _jobs(inputs: Mapping[str, Input], options: ImageOptions) -> dict[Path, Job]:
-    """A job for each input, by its target. Raises UserError where two have the same one."""
+    """Return a job for each input, by its target; raises UserError where two have the same one."""
     targets = {key: options.out / name.with_suffix(_suffix(name, options.format)) for key, (_, name) in inputs.items()}
     times = Counter(targets.values())
     jobs: dict[Path, Job] = {}
@@ -188,7 +189,7 @@ class Resolver:
 def find_inputs(
     arguments: Sequence[str], out: Path, resolve: Resolver, strict: bool, notes: list[str]
 ) -> Iterator[Input]:
-    """Every image that the arguments stand for.
+    """Yield every image that the arguments stand for.
 
     What an earlier translation left in `out` is not an input; `resolve`, `strict` and `notes` are those of `plan`.
     Raises UserError for an argument without any image.
@@ -223,7 +224,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _expand(pattern: Path, resolve: Resolver) -> tuple[Path, Found]:
-    """The folder in front of a glob's first wildcard, and the images that match, or lie in a folder that matches."""
+    """Return the folder in front of a glob's first wildcard, and the images that match or lie in a matching folder."""
     first = _first_wildcard(pattern)
     root = Path(*pattern.parts[:first])
     escaped = Path(glob.escape(str(root)), *pattern.parts[first:])
@@ -250,7 +251,7 @@ def _expand(pattern: Path, resolve: Resolver) -> tuple[Path, Found]:
 
 
 def _first_wildcard(pattern: Path) -> int:
-    """The place of the first part with a wildcard; a folder that has such a character in its name is not meant so."""
+    """Return the place of the first part with a wildcard; a folder with such a character in its name is none."""
     for index, part in enumerate(pattern.parts):
         if set(part) & WILDCARDS and not Path(*pattern.parts[: index + 1]).exists():
             return index
@@ -263,16 +264,16 @@ def _first_wildcard(pattern: Path) -> int:
 def halved(
     jobs: Sequence[Job], options: ImageOptions, config: Mapping[str, Any], direction: Direction, notes: list[str]
 ) -> list[Job]:
-    """The same jobs, with the half that is translated of images that show a pair side by side.
+    """Return the jobs, with the half that is translated of images that show a pair side by side.
 
-    Such are those of a data set that a run learned from in that layout, and others that are twice as wide as high, as
-    most of its kind are; `options.half` decides otherwise. A line on them is appended to `notes`.
+    An image shows a pair where it belongs to a data set in that layout that the run learned from, or where it is twice
+    as wide as high, as most of these are; `options.half` decides otherwise. A line on them is appended to `notes`.
 
     Args:
         config: of the run, empty for bare weights.
         direction: "a2b" takes left halves, where A is.
 
-    Raises UserError where it cannot be known any more.
+    Raises UserError where the data set is gone and an image may be a pair.
     """
     if options.half in ("left", "right"):
         return [replace(job, half=options.half) for job in jobs]
@@ -308,7 +309,7 @@ def halved(
 
 
 def is_twice_as_wide(path: Path) -> bool:
-    """Whether an image is as wide as two squares of its height; not where it cannot be read, which is said later."""
+    """Say whether an image is twice as wide as high; False where it cannot be read, which is reported later."""
     try:
         with Image.open(path) as image:
             return image.width == 2 * image.height

@@ -110,7 +110,7 @@ class _WeightsFile:
 
     @property
     def method(self) -> type[Method]:
-        """The method of a run: CycleGAN where its configuration is older than the other methods."""
+        """Return the method of a run: CycleGAN where its configuration is older than the other methods."""
         loss = self.content["config"].get("loss")
         name = loss.get("method") if isinstance(loss, dict) else None
         return METHODS.get(name or "cyclegan", CycleGan)

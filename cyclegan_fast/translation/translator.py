@@ -67,7 +67,7 @@ class TorchTranslator:
         self.device = device
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """Raises NotFinite, and UserError where the memory does not suffice."""
+        """Translate uint8 [N, H, W, 3]; raises NotFinite, and UserError where the memory does not suffice."""
         import torch
 
         from cyclegan_fast.system.device import is_out_of_memory

@@ -1,7 +1,7 @@
-"""`python -m cyclegan_fast.evaluate fcn`: the paper's scores for photographs (A) and label maps (B).
+"""Holds the command `evaluate fcn`, which gives the paper's scores for photographs (A) and label maps (B).
 
-Zhu et al. 2017, section 5.1.1: how well a network that was trained on real photographs reads the labels out of
-photographs that were made from label maps; and how well label maps that were made from photographs are.
+They say how well a network that was trained on real photographs reads the labels out of photographs that were made from
+label maps, and how good the label maps are that were made from photographs (Zhu et al. 2017, section 5.1.1).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
 from cyclegan_fast.evaluation.fcn.scores import SegmentationScores
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.evaluation.score_table import Score, or_null, table
-from cyclegan_fast.evaluation.subject import Subject, What
+from cyclegan_fast.evaluation.subject import EvaluationOptions, Subject
 from cyclegan_fast.evaluation.worst_and_best import caption
 from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.labels import CLASSES, colours_of, nearest_labels
@@ -31,7 +31,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class EvaluateFcnCommand(What):
+class EvaluateFcnCommand(EvaluationOptions):
     """Score translations between street photographs (domain A) and label maps (domain B) as the paper's tables 2 and 3
     do: per-pixel accuracy, per-class accuracy and class IoU as Cityscapes defines them.
 
@@ -59,6 +59,7 @@ class EvaluateFcnCommand(What):
 
     @property
     def training(self) -> SegmentationTraining:
+        """Return how the network is trained; raises ValueError for values that make no sense."""
         return SegmentationTraining(
             epochs=self.segmentation_epochs, width=self.segmentation_width, seed=self.segmentation_seed
         )
@@ -69,7 +70,7 @@ class EvaluateFcnCommand(What):
 
 
 def evaluate_fcn(command: EvaluateFcnCommand) -> int:
-    """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; returns the exit status."""
+    """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; return the exit status."""
     with told_of_translation(command.device):
         return _evaluate_fcn(Subject(command, pairs="yes"), command)
 
@@ -104,15 +105,12 @@ def _evaluate_fcn(subject: Subject, command: EvaluateFcnCommand) -> int:
     return 0
 
 
-# --- the judge -----------------------------------------------------------------------------------------------------
-
-
 # --- what was found ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Confusion matrices by what was read: "generated", "real", "shuffled" photographs, and generated label "maps"."""
+    """Holds confusion matrices by what was read: "generated", "real" or "shuffled" photographs, or label "maps"."""
 
     scores: dict[str, SegmentationScores]
 
@@ -125,7 +123,7 @@ class Findings:
 
     @staticmethod
     def of(generated: FcnScore, real: RealPhotographs) -> "Findings":
-        """What a pass over the test images gave these two."""
+        """Collect what these two saw in a pass over the test images."""
         names = {"b2a": "generated", "a2b": "maps"}
         matrices = real.matrices | {names[direction]: matrix for direction, matrix in generated.matrices.items()}
         return Findings({key: SegmentationScores(matrices[key]) for key in Findings.LABELS if key in matrices})
@@ -135,7 +133,7 @@ class Findings:
         return f"{table(rows)}\n\n{self.by_class()}"
 
     def by_class(self) -> str:
-        """Accuracy and IoU of every class that is there, a row each, most frequent first."""
+        """Write a row of accuracies and IoUs for every class that is there, the most frequent first."""
         shares = self.scores["real"].by_class()
         names = sorted(shares, key=lambda name: -shares[name]["share"])
         titles = {"generated": "generated photographs", "real": "real photographs", "maps": "generated label maps"}
@@ -149,6 +147,7 @@ class Findings:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON takes it."""
         return {
             "rows": [
                 {
@@ -167,7 +166,7 @@ class Findings:
 
 @torch.no_grad()
 def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
-    """Some test views: label maps, the photographs made of them, what is read in these; and the other way round."""
+    """Draw some test views: label maps, photographs made of them, what is read in these; and the other way round."""
     A = subject.tests.A
     assert A is not None  # the test set is one of pairs
     assert A.truth is not None
@@ -188,5 +187,5 @@ def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
 
 
 def drawn(labels: torch.Tensor) -> torch.Tensor:
-    """Train ids [N, H, W] in their colours, uint8 [N, 3, H, W]."""
+    """Draw train ids [N, H, W] in their colours, uint8 [N, 3, H, W]."""
     return as_tensor(colours_of(labels.cpu().numpy()))

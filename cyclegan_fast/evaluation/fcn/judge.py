@@ -28,12 +28,12 @@ def judge(
     file: Path | None = None,
     labels: Path | None = None,
 ) -> tuple[SegmentationNetwork, Path]:
-    """The segmentation network, trained on the real photographs where no file holds one yet, and its file.
+    """Return the segmentation network and its file; it is trained on the real photographs where there is none yet.
 
     Args:
         data: the data set; the embedded photographs, None, have no labels.
         size: side of the square that photographs are resized to.
-        training: how it is trained where it must be.
+        training: how the network is trained where it must be.
         file: where it is, or goes; by default a name in runs/segmentation/ that is made from all of this.
         labels: see `find_training_labels`.
 
@@ -60,7 +60,7 @@ def judge(
 
 
 def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
-    """The labelled training photographs of a data set at size x size; raises UserError where there are none."""
+    """Read the labelled training photographs of a data set at size x size; raises UserError where there are none."""
     prepare = held_out_preparation(size)
     photographs: list[Pixels] = []
     labels: list[Labels] = []
