@@ -1,4 +1,4 @@
-"""`python -m cyclegan_fast.experiments`: which experiments there are, and their commands."""
+"""`python -m cyclegan_fast.experiments` says which experiments there are, and runs the one that is asked for."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -24,9 +24,10 @@ The paper's experiments, run anew:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment that the arguments, by default the process's own, begin with; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [TABLES]:
-        return run_command(lambda: tables(given[1:]))
+        return run_command(lambda: _tables(given[1:]))
     print_version_if_asked(given)
     if given in ([], ["-h"], ["--help"]):
         print(HELP)
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def tables(arguments: Sequence[str]) -> int:
+def _tables(arguments: Sequence[str]) -> int:
     plan = parse_tables(arguments)
     from cyclegan_fast.experiments.tables import run_tables
 

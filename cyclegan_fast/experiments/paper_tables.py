@@ -1,4 +1,4 @@
-"""The rows of the paper's tables 2 to 5: what each method is here, and which figures it has there.
+"""Lists the rows of the paper's tables 2 to 5: how each is trained here, and which figures it has there.
 
 Zhu et al. 2017, sections 5.1.2 to 5.1.4, on Cityscapes at 128x128, read by an FCN-8s. Here domain A is photographs and
 B label maps; in the paper's figure 7 X is label maps and Y photographs, so that its forward cycle F(G(x)) = x starts
@@ -33,12 +33,12 @@ WAYS = {"b2a": "labels -> photo", "a2b": "photo -> labels"}
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row: what it is called, how it is trained, and what the paper found."""
+    """Says what a row is called, how it is trained, and what the paper found."""
 
     title: str
     method: MethodName
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """of config.LossConfig, by which it differs from its method"""
+    """the fields of config.options.LossConfig in which it differs from its method"""
     paper: Mapping[str, Figures] = field(default_factory=dict)
     """the paper's figures by direction"""
     confirmed: frozenset[str] = frozenset()

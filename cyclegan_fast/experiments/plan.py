@@ -1,4 +1,4 @@
-"""What the experiments are to be: the command line, and from it the configuration of each run."""
+"""Plans the experiments: the command line, and from it the configuration of each run."""
 
 import argparse
 import sys
@@ -31,7 +31,7 @@ PlanPreset = Literal["quick", "paper128", "paper256"]
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """What all runs have in common; no row is tuned alone. The flags replace what the preset has."""
+    """Holds what all runs have in common; no row is tuned alone. The flags replace what the preset has."""
 
     size: int = 64
     """side in pixels of the square that is trained on and scored, a multiple of 4"""
@@ -148,12 +148,12 @@ class Tables:
 
     @property
     def runs(self) -> list[tuple[RowName, int]]:
-        """All runs: first every row with the first seed, so that an early report is of all rows."""
+        """Return all runs: first every row with the first seed, so that an early report is of all rows."""
         return [(method, seed) for seed in self.seeds for method in self.methods]
 
 
 def parse_tables(arguments: Sequence[str] | None = None) -> Tables:
-    """The plan that the command line behind `tables` asks for; see `parse_command`."""
+    """Parse the command line behind `tables`; see `parse_command`."""
     given = list(sys.argv[2:] if arguments is None else arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(PlanPreset), default="quick")
@@ -163,11 +163,12 @@ def parse_tables(arguments: Sequence[str] | None = None) -> Tables:
 
 
 def run_name(method: RowName, seed: int) -> str:
+    """Return the name of a run: of its folder, and of the files with its scores."""
     return f"{method}-seed{seed}"
 
 
 def schedule(steps: int | None, steps_per_epoch: int) -> tuple[int, int, int]:
-    """Epochs at the full rate, epochs of decay, and steps.
+    """Return how many epochs a run has at the full rate, how many of decay, and how many steps.
 
     The rate changes between epochs only. The epochs that the steps reach into are halved, the middle one of an odd
     number being at the full rate; the last epoch is cut where the steps end.
@@ -178,7 +179,7 @@ def schedule(steps: int | None, steps_per_epoch: int) -> tuple[int, int, int]:
 
 
 def config_of(plan: Tables, method: RowName, seed: int, steps_per_epoch: int) -> Config:
-    """The configuration of a run: what the plan has for all, and by which the row differs."""
+    """Return the configuration of a run: what the plan has for all, changed by what the row differs in."""
     settings, row = plan.settings, ROWS[method]
     epochs, decay_epochs, steps = schedule(settings.steps, steps_per_epoch)
     common = Config(

@@ -1,4 +1,4 @@
-"""report.md, report.json and report.jpg, from what OUT holds alone: the same bytes every time."""
+"""Writes report.md, report.json and report.jpg from what OUT holds alone: the same bytes every time."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ NOTES = """\
 
 
 def write_report(store: Store) -> list[Path]:
-    """Write the three files; returns them. Nothing but what OUT holds goes into them."""
+    """Write the three files and return them; nothing but what OUT holds goes into them."""
     reference, runs = store.load(REFERENCE), store.all_runs()
     assert reference is not None
     plan = read_json(store.out / "plan.json")
@@ -56,7 +56,7 @@ def write_report(store: Store) -> list[Path]:
 
 
 def values_of(runs: Runs, group: str, direction: str) -> RowScores:
-    """The three measures of a table's rows, in its order, as far as there are runs."""
+    """Return the three measures of a table's rows, in its order, as far as there are runs."""
     return {
         row: {seed: scored.means(direction) for seed, scored in runs[row].items()}
         for row in GROUPS[group]
@@ -68,6 +68,7 @@ def values_of(runs: Runs, group: str, direction: str) -> RowScores:
 
 
 def as_dict(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> dict[str, Any]:
+    """Return the whole report as JSON takes it."""
     tables = {}
     for (group, direction), number in NUMBERS.items():
         values, paper = values_of(runs, group, direction), papers_figures(group, direction)
@@ -101,7 +102,7 @@ def as_dict(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> dict[str,
 
 
 def portable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a run, without the places that it had on one machine."""
+    """Return what is known of a run, without the places that it had on one machine."""
     config = {name: dict(section) for name, section in facts["config"].items()}
     config["data"]["data"] = Path(config["data"]["data"] or "").name
     for section, name in (("data", "cache_dir"), ("run", "runs"), ("loss", "feature_network")):
@@ -114,6 +115,7 @@ def _lists(scored: Scored) -> dict[str, Any]:
 
 
 def total_s(runs: Runs) -> float:
+    """Return the time that all runs were trained for, in seconds."""
     return round(sum(float(scored.facts["training_s"]) for seeds in runs.values() for scored in seeds.values()), 1)
 
 
@@ -143,7 +145,7 @@ def _markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
 
 
 def table_section(group: str, direction: str, reference: Scored, runs: Runs) -> list[str]:
-    """Heading, scores beside the paper's, and what agrees with it."""
+    """Write a table's heading, its scores beside the paper's, and what agrees with it."""
     values, paper = values_of(runs, group, direction), papers_figures(group, direction)
     titles = [METRICS[measure].title for measure in MEASURES]
     rows = []
@@ -163,6 +165,7 @@ def table_section(group: str, direction: str, reference: Scored, runs: Runs) -> 
 
 
 def agreement_section(values: RowScores, direction: str, group: str) -> list[str]:
+    """Write how far the order of a table's rows, and CycleGAN's lead, agree with the paper."""
     paper = papers_figures(group, direction)
     sentences = []
     for measure in MEASURES:
@@ -184,12 +187,13 @@ def agreement_section(values: RowScores, direction: str, group: str) -> list[str
 
 
 def _in_words(lead: Lead) -> str:
-    """Such as "2 of 2 seeds; paper: yes, agrees"."""
+    """Write a lead in words, such as "2 of 2 seeds; paper: yes, agrees"."""
     paper = "yes" if lead.paper else "no"
     return f"{lead.ahead} of {lead.seeds} seeds; paper: {paper}, {'agrees' if lead.agrees else 'differs'}"
 
 
 def times(runs: Runs) -> str:
+    """Write the table of training times."""
     rows = [
         [
             ROWS[row].title,
@@ -212,7 +216,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture(reference: Scored, runs: Runs) -> Pixels:
-    """The same test views through the first seed of every row: columns of both directions, labels -> photo first."""
+    """Draw the same test views through the first seed of every row, labels -> photo first, then photo -> labels."""
     first = {row: next(iter(seeds.values())) for row, seeds in runs.items()}
     titles = ["input", *(ROWS[row].title for row in first), "truth"]
     columns: list[Column] = []
@@ -226,7 +230,7 @@ def picture(reference: Scored, runs: Runs) -> Pixels:
 
 
 def compressed(pixels: Pixels) -> bytes:
-    """As a JPEG of the best quality that keeps within PICTURE_BYTES."""
+    """Encode as a JPEG of the best quality that keeps within PICTURE_BYTES."""
     for quality in (92, 85, 75, 65, 50, 35):
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, format="JPEG", quality=quality)

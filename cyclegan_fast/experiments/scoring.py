@@ -1,4 +1,4 @@
-"""How a run is scored: its generators translate the test images; a network and the nearest colour read the results."""
+"""Scores a run: its generators translate the test images, and a network and the nearest colour read the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from cyclegan_fast.translation.trained import load_translators
 from cyclegan_fast.version import __version__
 
 _SHOWN = 4
-"""Test views that are shown in the picture, from all over the test set."""
+"""How many test views the picture shows, from all over the test set."""
 
 
 class KeptTranslations(Metric):
@@ -52,23 +52,24 @@ class KeptTranslations(Metric):
 
 @dataclass(frozen=True)
 class Examination:
-    """The test images with their labels, and who reads translations of them; the same for all runs."""
+    """Holds the test images, their labels and the network that reads translations of them; the same for all runs."""
 
     tests: TestSets
     labels: dict[str, Labels]
     network: SegmentationNetwork
     judge: str
-    """the digest of the network's file"""
+    """digest of the network's file"""
     count: int
     """test images that are used, the first ones"""
     device: torch.device
 
     @property
     def places(self) -> list[int]:
+        """Return the places of the test views that the report shows."""
         return spread(range(self.count), _SHOWN)
 
     def reference(self) -> Scored:
-        """What is read in images that nobody translated, under "DIRECTION.KIND".
+        """Return what is read in images that nobody translated, under "DIRECTION.KIND".
 
         real: photographs, against their own labels; shuffled: photographs or label maps, against the labels of other
         views; untranslated: an image of the one domain, taken for one of the other.
@@ -79,10 +80,10 @@ class Examination:
         for direction, held in (("a2b", self.tests.A), ("b2a", self.tests.B)):
             assert held is not None
             # Without a generator an image is its own translation.
-            for view in evaluation.translated_batches(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
-                untranslated.add(view)
-                sources.add(view)
-                real.add_real(OPPOSITE[view.direction], view.source)
+            for batch in evaluation.translated_batches(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
+                untranslated.add(batch)
+                sources.add(batch)
+                real.add_real(OPPOSITE[batch.direction], batch.source)
         matrices = {f"b2a.{kind}": matrix for kind, matrix in real.matrices.items()}
         matrices |= {f"{direction}.untranslated": matrix for direction, matrix in untranslated.matrices.items()}
         if self.count > 1:
@@ -90,7 +91,7 @@ class Examination:
         return Scored(matrices, _stacked(sources), {"judge": self.judge, "images": self.count, **self._origin()})
 
     def score(self, config: Config) -> Scored:
-        """Translate with a finished run's generators, and read."""
+        """Translate with a finished run's generators, and read the results."""
         assert config.run.name is not None
         folder = config.run.runs / config.run.name
         dtype, _ = working_dtype(self.device, config.run.amp, "auto")
@@ -123,7 +124,10 @@ class Examination:
 
 
 def test_images(plan: Tables) -> tuple[TestSets, dict[str, Labels]]:
-    """The test images and their labels; raises UserError where the data lacks them, or those of the training images."""
+    """Open the test images and read their labels.
+
+    Raises UserError where the data lacks them, or labels of the training images.
+    """
     size = plan.settings.size
     tests, _ = open_test_sets(
         DataConfig(data=plan.data.resolve(), load_size=size, crop_size=size, pairs="yes", strict=True)
@@ -171,7 +175,7 @@ def _stacked(kept: KeptTranslations) -> dict[str, Pixels]:
 
 
 def _of_other_views(labels: Labels) -> Counts:
-    """The labels of each view against those of the one before it, pixels that are void in either left out."""
+    """Compare the labels of each view with those of the one before it; pixels that are void in either are left out."""
     others = np.roll(labels, 1, axis=0)
     known = others != VOID
     return confusion_matrix(labels[known], others[known])

@@ -1,4 +1,4 @@
-"""Describes the file of a study: its settings, its trials, and which image is real."""
+"""Describes the data in a study's page: its settings, its real images and those of each method."""
 
 import json
 import re
@@ -19,7 +19,7 @@ OUTPUTS = ("analysis.json", "analysis.svg")
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How a session runs."""
+    """Says how a session runs."""
 
     practice: int
     trials: int
@@ -36,7 +36,7 @@ class SessionSettings:
 
 @dataclass(frozen=True)
 class Study:
-    """The data in a study's page; images are (name, number of the scene)."""
+    """Holds the data in a study's page; an image is (name, number of its scene)."""
 
     id: str
     version: str
@@ -45,13 +45,13 @@ class Study:
     methods: dict[str, tuple[tuple[str, int], ...]]
 
     def as_json(self) -> str:
-        """For a script element, in which nothing but "<" can end the data."""
+        """Return the data as JSON for a script element, in which nothing but "<" can end it."""
         text = json.dumps({"format": STUDY_FORMAT} | asdict(self), separators=(",", ":"), allow_nan=False)
         return text.replace("<", "\\u003c")
 
 
 def read_study(folder: Path) -> Study:
-    """The study whose page lies in a folder; raises UserError where there is none."""
+    """Read the study whose page lies in a folder; raises UserError where there is none."""
     try:
         text = (folder / "index.html").read_text(encoding="utf-8")
         data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])

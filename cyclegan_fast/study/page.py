@@ -1,4 +1,4 @@
-"""Makes a perceptual study: plans its trials, and writes its page and pictures."""
+"""Holds the command `make`, which chooses the images of a study and writes its page and pictures."""
 
 import hashlib
 import json
@@ -85,7 +85,7 @@ class Make:
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An image of the study: where it comes from, and the name under which it is shown."""
+    """Says where an image of the study comes from, and under which name it is shown."""
 
     role: str
     """REAL, or the name of a method"""
@@ -93,12 +93,12 @@ class SourceImage:
     key: str
     """what images of the same scene share"""
     digest: str
-    """of the file's bytes"""
+    """digest of the file's bytes"""
     name: str = ""
 
 
 def make(command: Make) -> int:
-    """Write the study, its page last; returns the exit status."""
+    """Write the study, its page last; return the exit status."""
     sources, study = plan_study(command)
     claim(command.out, study, sources)
     resized = dict.fromkeys((REAL, *study.methods), 0)
@@ -111,7 +111,7 @@ def make(command: Make) -> int:
 
 
 def plan_study(command: Make) -> tuple[list[SourceImage], Study]:
-    """The images under their new names, and the study of them; a function of the files and the settings.
+    """Give the images new names and make a study of them; both depend on the files and the settings alone.
 
     Raises UserError where a folder has too few images, or one image would be both real and generated.
     """
@@ -141,7 +141,7 @@ def fewest_usable(sources: Sequence[SourceImage], folders: dict[str, Path], *, p
 
 
 def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
-    """The folder of each method, by its name."""
+    """Return the folder of each method, by the method's name."""
     found: dict[str, Path] = {}
     for argument in arguments:
         name, separator, folder = argument.partition("=")
@@ -156,6 +156,7 @@ def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def find_sources(role: str, folder: Path) -> list[SourceImage]:
+    """Find the images of one role; raises UserError where there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}, which should hold {_describe(role)}; check the path")
     found = search(folder)
@@ -173,11 +174,12 @@ def _describe(role: str) -> str:
 
 
 def digest_of(*values: object) -> str:
+    """Return a digest of values that JSON takes."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def refuse_shared(sources: Sequence[SourceImage]) -> None:
-    """Raises UserError where a file stands on both sides: whoever sees it could not be right."""
+    """Raise UserError where a file stands on both sides: whoever sees it could not be right."""
     real = {source.digest: source.path for source in sources if source.role == REAL}
     for source in sources:
         if source.role != REAL and source.digest in real:
@@ -188,7 +190,7 @@ def refuse_shared(sources: Sequence[SourceImage]) -> None:
 
 
 def refuse_too_few(study: Study, folders: dict[str, Path]) -> None:
-    """Raises UserError where a session could not show every image once only."""
+    """Raise UserError where a session could not show every image once only."""
     settings, partners = study.settings, {scene for _, scene in study.real}
     needed = settings.practice + settings.trials
     for role, images in {REAL: study.real, **study.methods}.items():
@@ -217,7 +219,7 @@ def claim(out: Path, study: Study, sources: Sequence[SourceImage]) -> None:
 
 
 def study_in(folder: Path) -> str:
-    """The id of the study that a folder holds, whole or interrupted; empty where it holds none."""
+    """Return the id of the study that a folder holds, whole or interrupted; empty where it holds none."""
     try:
         return str(json.loads((folder / SOURCES).read_bytes())["study"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -225,7 +227,7 @@ def study_in(folder: Path) -> str:
 
 
 def write_shown(source: SourceImage, folder: Path) -> bool:
-    """Store an image as it is shown, all of them alike; returns whether it had to be resized."""
+    """Store an image as it is shown, all of them alike; return whether it had to be resized."""
     try:
         image = read_image(source.path)
     except UnreadableImage as error:

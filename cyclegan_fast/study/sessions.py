@@ -17,12 +17,12 @@ TOLERANCE_MS = 250  # a quarter of the paper's second; a frame of a screen is 7 
 
 
 class Refused(Exception):
-    """Why a file is left out."""
+    """Says why a file is left out."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One participant's counting trials, each [trials]."""
+    """Holds the trials of one participant that count; arrays are [trials]."""
 
     study: str
     method: str
@@ -38,11 +38,12 @@ class Session:
 
     @property
     def rate(self) -> float:
+        """Return the share of trials whose generated image was taken for the real one."""
         return float(self.fooled.mean())
 
 
 def read_session(path: Path, study: Study | None) -> Session:
-    """A whole session of the study, or of any study where none is given; raises Refused with the reason."""
+    """Read a whole session of the study, or of any study where none is given; raises Refused with the reason."""
     result = _parsed(path)
     settings, trials = _settings(result), _of(result, "trials", list)
     method, identity = _of(result, "method", str), _of(result, "study", str)
@@ -117,7 +118,7 @@ def _refuse_strange(identity: str, settings: SessionSettings, method: str, study
 
 
 def _practice(trial: Any, number: int, settings: SessionSettings) -> bool:
-    """Whether a trial is practice, which its place says and its mark must repeat."""
+    """Say whether a trial is practice, by its place, which its mark must repeat."""
     where = f"trial {number}: "
     practice = number <= settings.practice
     if _of(trial, "number", int, where) != number or _of(trial, "practice", bool, where) != practice:
@@ -137,7 +138,7 @@ def _refuse_wrong_images(trials: list[dict[str, Any]], method: str, study: Study
 
 
 def _fooled(trial: dict[str, Any]) -> bool:
-    """Whether the answer is the generated image's side, worked out anew."""
+    """Say whether the answer is the generated image's side, worked out anew."""
     where = f"trial {trial['number']}: "
     real_side, answer = _of(trial, "real_side", str, where), _of(trial, "answer", str, where)
     if not {real_side, answer} <= {"left", "right"}:
@@ -148,7 +149,7 @@ def _fooled(trial: dict[str, Any]) -> bool:
 
 
 def find_results(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files named, and the .json files below the folders named."""
+    """Yield the files that are named, and the .json files below the folders that are named."""
     for path in (path.expanduser() for path in paths):
         if path.is_dir():
             yield from sorted(p for p in path.rglob("*.json") if p.name not in OUTPUTS and p.name[0] != ".")
@@ -159,7 +160,7 @@ def find_results(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def read_sessions(paths: Sequence[Path], study: Study | None) -> tuple[list[Session], list[str]]:
-    """The sessions that count, one for each participant, and a line for each file that is left out."""
+    """Return the sessions that count, one for each participant, and a line for each file that is left out."""
     kept: dict[tuple[str, str], tuple[Path, Session]] = {}
     left_out = []
     for path in find_results(paths):
