@@ -21,8 +21,8 @@ from cyclegan_fast.methods.feature_loss.vgg import Vgg
 from cyclegan_fast.system.errors import UserError
 
 CONTENT_LAYER = "relu4_2"
-SMALLEST_SCALE = 0.1  # of the root mean square of its layer
-HISTORY = 20  # of L-BFGS: pairs of steps and changes of the gradient
+SMALLEST_SCALE = 0.1  # of its layer's root mean square: a filter is divided by no less
+HISTORY = 20  # pairs of steps and changes of the gradient that L-BFGS keeps
 
 
 def style_layers(network: Vgg) -> list[str]:

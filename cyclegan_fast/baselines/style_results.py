@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cyclegan_fast.baselines.neural_style import Styled
 
 LOSSES = "losses.json"
-MOST_COLUMNS = 12  # of the contact sheet
-MOST_STYLES = 3  # of its rows
+MOST_COLUMNS = 12  # images on the contact sheet
+MOST_STYLES = 3  # rows of styles on it
 _THUMBNAIL = 192  # pixels
 
 
@@ -51,7 +51,7 @@ class Record:
         return bool(entry["made_from"] == origin)
 
     def add(self, job: Job, origin: str, result: "Styled", elapsed_s: float) -> None:
-        """Enter a result before its picture is written; an earlier picture is removed, lest it be taken for the new one."""
+        """Enter a result before its picture is written; an earlier picture is removed, lest it pass for the new one."""
         job.target.unlink(missing_ok=True)
         self.results[self._name(job)] = {
             "content": str(job.source),

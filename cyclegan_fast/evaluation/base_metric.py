@@ -55,7 +55,7 @@ class Metric(ABC):
     - `prepare` loads what all passes share: a network, label maps. Without one of its own, the class is called with no
       arguments for every pass.
     - `add_real` looks at real images, for a metric that compares sets; `notes` tells what a reader must know.
-    - `sees_reconstructions` must be True for `View.reconstruction` to be there: else it is not computed.
+    - `sees_reconstructions` must be True for `TranslatedBatch.reconstruction` to be computed.
     """
 
     sees_reconstructions: ClassVar[bool] = False
@@ -76,7 +76,7 @@ class Metric(ABC):
         return []
 
     @abstractmethod
-    def add(self, view: TranslatedBatch) -> None:
+    def add(self, batch: TranslatedBatch) -> None:
         """Look at one batch of translations."""
 
     def add_real(self, direction: Direction, images: Tensor) -> None:  # noqa: B027  # most metrics need none

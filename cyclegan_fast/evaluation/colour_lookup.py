@@ -9,7 +9,7 @@ from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import SIMILARITY_VALUES, concatenated, similarity
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor
 
-LOOKUP_BYTES = 2 << 30  # of a direction's images, which are kept until the table is fitted
+LOOKUP_BYTES = 2 << 30  # images of a direction that are kept until the table is fitted
 
 
 class ColourLookup:
@@ -58,14 +58,14 @@ class Lookup(Metric):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return [f"lookup.{value}" for value in SIMILARITY_VALUES] if truth_is_known else []
 
-    def add(self, view: TranslatedBatch) -> None:
-        if view.truth is None:
+    def add(self, batch: TranslatedBatch) -> None:
+        if batch.truth is None:
             return
-        way, used = view.direction, self.nbytes.get(view.direction, 0)
+        way, used = batch.direction, self.nbytes.get(batch.direction, 0)
         if used > LOOKUP_BYTES:
             self.cut.add(way)
             return
-        source, truth = as_pixels(view.source), as_pixels(view.truth)
+        source, truth = as_pixels(batch.source), as_pixels(batch.truth)
         self.nbytes[way] = used + source.nbytes + truth.nbytes
         self.pairs.setdefault(way, []).append((source, truth))
         self.lookups.setdefault(way, ColourLookup()).add(source, truth)

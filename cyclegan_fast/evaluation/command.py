@@ -54,8 +54,8 @@ def evaluate_run(command: EvaluateCommand) -> int:
 
 
 def _evaluate_run(subject: Subject, command: EvaluateCommand) -> int:
-    from cyclegan_fast.evaluation import passes as evaluation
     from cyclegan_fast.evaluation.metrics import MetricMaker
+    from cyclegan_fast.evaluation.passes import evaluate
     from cyclegan_fast.evaluation.score_table import table
     from cyclegan_fast.evaluation.worst_and_best import write_sheets
 
@@ -69,7 +69,7 @@ def _evaluate_run(subject: Subject, command: EvaluateCommand) -> int:
         segmentation_file=command.segmentation,
     )
     print(subject)
-    found = evaluation.evaluate(
+    found = evaluate(
         subject.generators,
         subject.tests,
         make_metrics(),

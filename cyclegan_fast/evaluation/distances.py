@@ -55,8 +55,8 @@ class FeatureDistance(Metric):
         return [f"features.{name}" for name in self.which]
 
     @torch.no_grad()
-    def add(self, view: TranslatedBatch) -> None:
-        self.fake.setdefault(view.direction, []).append(self.features(view.translation))
+    def add(self, batch: TranslatedBatch) -> None:
+        self.fake.setdefault(batch.direction, []).append(self.features(batch.translation))
 
     @torch.no_grad()
     def add_real(self, direction: Direction, images: Tensor) -> None:
@@ -70,7 +70,7 @@ class FeatureDistance(Metric):
         """
         try:
             found = self.network(images)
-        except (AssertionError, RuntimeError) as error:  # of a program that was exported for another shape, for one
+        except (AssertionError, RuntimeError) as error:  # for example a program that was exported for another shape
             raise UserError(f"{self.name} does not take {list(images.shape)} uint8 images: {error}") from error
         if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(images):
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__

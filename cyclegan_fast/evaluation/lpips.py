@@ -37,17 +37,17 @@ class Lpips(Metric):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return ["truth.lpips" if truth_is_known else "reconstruction.lpips"]
 
-    def add(self, view: TranslatedBatch) -> None:
-        if view.truth is not None:
-            kind, images, against = "truth", view.translation, view.truth
-        elif view.reconstruction is not None:
-            kind, images, against = "reconstruction", view.reconstruction, view.source
+    def add(self, batch: TranslatedBatch) -> None:
+        if batch.truth is not None:
+            kind, images, against = "truth", batch.translation, batch.truth
+        elif batch.reconstruction is not None:
+            kind, images, against = "reconstruction", batch.reconstruction, batch.source
         else:
             return
         self.network.reset()
         self.network.update(images.float() / 127.5 - 1, against.float() / 127.5 - 1)
-        total, count = self.sums.get(f"{view.direction}.{kind}", (0.0, 0))
-        self.sums[f"{view.direction}.{kind}"] = (total + float(self.network.compute()), count + len(images))
+        total, count = self.sums.get(f"{batch.direction}.{kind}", (0.0, 0))
+        self.sums[f"{batch.direction}.{kind}"] = (total + float(self.network.compute()), count + len(images))
 
     def scores(self) -> list[Score]:
         texts = {

@@ -82,7 +82,9 @@ def evaluate(
     with waiting("computing the scores"):
         scores = [score for metric in metrics for score in metric.scores()]
     notes = [note for metric in metrics for note in metric.notes()]
-    return Evaluation(ordered(scores), [*notes, *missing(sets, generators, count)], counts, list(metrics))
+    return Evaluation(
+        _by_direction(scores), [*notes, *_notes_on_missing(sets, generators, count)], counts, list(metrics)
+    )
 
 
 def needed_generators(
@@ -109,7 +111,7 @@ def translated_batches(
     forward, back = generators.get(direction), generators.get(OPPOSITE[direction])
     for start in range(0, len(images), at_once):
         places = range(start, min(start + at_once, len(images)))
-        source = stacked(images, places, device)
+        source = stack_images(images, places, device)
         translation = translate_batch(forward, source) if forward else source
         yield TranslatedBatch(
             direction=direction,
@@ -117,21 +119,21 @@ def translated_batches(
             source=source,
             translation=translation,
             reconstruction=translate_batch(back, translation) if forward and back else None,
-            truth=stacked(held.truth, places, device) if held.truth else None,
+            truth=stack_images(held.truth, places, device) if held.truth else None,
         )
 
 
-def stacked(images: Images, places: Iterable[int], device: torch.device) -> Tensor:
+def stack_images(images: Images, places: Iterable[int], device: torch.device) -> Tensor:
     """Stack the images at some places of a list: uint8 [N, 3, H, W] on the device."""
     return as_tensor(np.stack([images[place] for place in places]), device)
 
 
-def ordered(scores: Sequence[Score]) -> list[Score]:
+def _by_direction(scores: Sequence[Score]) -> list[Score]:
     """Sort scores by direction; within a direction they stay as they come."""
     return sorted(scores, key=lambda score: DIRECTIONS.index(score.name[:3]))
 
 
-def missing(
+def _notes_on_missing(
     sets: Mapping[Direction, HeldOut | None], generators: Mapping[Direction, nn.Module], count: int
 ) -> list[str]:
     """Write notes on what could not be measured, and on how many images the scores are of."""

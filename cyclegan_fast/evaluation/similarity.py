@@ -101,9 +101,9 @@ class Reconstruction(_ComparedImages):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return self._all_values()
 
-    def add(self, view: TranslatedBatch) -> None:
-        if view.reconstruction is not None:
-            self._compare(view.direction, "reconstruction", view.reconstruction, view.source)
+    def add(self, batch: TranslatedBatch) -> None:
+        if batch.reconstruction is not None:
+            self._compare(batch.direction, "reconstruction", batch.reconstruction, batch.source)
 
 
 class Truth(_ComparedImages):
@@ -117,7 +117,7 @@ class Truth(_ComparedImages):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return self._all_values() if truth_is_known else []
 
-    def add(self, view: TranslatedBatch) -> None:
-        if view.truth is not None:
-            self._compare(view.direction, "truth", view.translation, view.truth)
-            self._compare(view.direction, "untranslated", view.source, view.truth)
+    def add(self, batch: TranslatedBatch) -> None:
+        if batch.truth is not None:
+            self._compare(batch.direction, "truth", batch.translation, batch.truth)
+            self._compare(batch.direction, "untranslated", batch.source, batch.truth)

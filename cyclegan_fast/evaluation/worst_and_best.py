@@ -32,7 +32,7 @@ def write_sheets(
         quality = evaluation.quality(direction)
         path = folder / f"{direction}.jpg"
         if held is None or direction not in generators or quality is None:
-            path.unlink(missing_ok=True)  # of an evaluation before: not to be taken for this one's
+            path.unlink(missing_ok=True)  # an earlier evaluation's sheet must not pass for this one's
             continue
         what, values = quality
         order = np.argsort(values, kind="stable").tolist()

@@ -188,7 +188,7 @@ def config_of(plan: Tables, method: RowName, seed: int, steps_per_epoch: int) ->
             load_size=settings.load_size,
             crop_size=settings.size,
             batch_size=settings.batch_size,
-            pairs="yes",  # of the test images
+            pairs="yes",  # test images with their label maps
             strict=True,  # the number of images decides the schedule
         ),
         networks=NetworkConfig(generator=settings.generator, ngf=settings.ngf, ndf=settings.ndf),

@@ -12,12 +12,12 @@ from cyclegan_fast.conventions import DIRECTIONS, OPPOSITE
 from cyclegan_fast.data.domains import open_test_sets
 from cyclegan_fast.data.layouts import find_training_labels
 from cyclegan_fast.data.test_sets import TestSets, label_maps
-from cyclegan_fast.evaluation import passes as evaluation
 from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.fcn.judge import judge
 from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
 from cyclegan_fast.evaluation.fcn.scores import Counts, confusion_matrix
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
+from cyclegan_fast.evaluation.passes import evaluate, translated_batches
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.experiments.plan import Tables
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, facts_of, read_json
@@ -42,9 +42,9 @@ class KeptTranslations(Metric):
         self.places = places
         self.images: dict[str, list[Pixels]] = {}
 
-    def add(self, view: TranslatedBatch) -> None:
-        here = [place - view.first for place in self.places if 0 <= place - view.first < len(view.source)]
-        self.images.setdefault(view.direction, []).extend(as_pixels(view.translation[here]))
+    def add(self, batch: TranslatedBatch) -> None:
+        here = [place - batch.first for place in self.places if 0 <= place - batch.first < len(batch.source)]
+        self.images.setdefault(batch.direction, []).extend(as_pixels(batch.translation[here]))
 
     def scores(self) -> list[Score]:
         return []
@@ -80,7 +80,7 @@ class Examination:
         for direction, held in (("a2b", self.tests.A), ("b2a", self.tests.B)):
             assert held is not None
             # Without a generator an image is its own translation.
-            for batch in evaluation.translated_batches(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
+            for batch in translated_batches(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
                 untranslated.add(batch)
                 sources.add(batch)
                 real.add_real(OPPOSITE[batch.direction], batch.source)
@@ -100,7 +100,7 @@ class Examination:
             direction: prepare_network(loaded.network, self.device, dtype)
             for direction, loaded in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True)
         }
-        evaluation.evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count)
+        evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count)
         results = read_json(folder / RESULTS)
         facts = facts_of(
             config,

@@ -13,7 +13,7 @@ from cyclegan_fast.system.errors import UserError
 
 Value = TypeVar("Value", str, int, float, bool, dict[str, Any], list[Any])
 FloatArray = npt.NDArray[np.float64]
-STUDY_FORMAT = 1  # of the study's data and of results; the page and the analysis must agree on it
+STUDY_FORMAT = 1  # version of the study's data and of results, on which page and analysis must agree
 OUTPUTS = ("analysis.json", "analysis.svg")
 
 

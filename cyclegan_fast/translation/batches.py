@@ -163,7 +163,7 @@ def translate_images(
     ):
         for batch in same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size):
             if shape != (shape := batch[0].pixels.shape):
-                release_free_memory()  # of images of other sizes
+                release_free_memory()  # what images of other sizes took
             try:
                 translated = translator(_stack(batch))
             except NotFinite as error:

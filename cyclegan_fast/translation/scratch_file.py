@@ -84,7 +84,7 @@ class StoredActivation:
     def __init__(self, scratch: ScratchFile) -> None:
         self._scratch = scratch
         self._slots: list[int] = []
-        self._row = torch.empty(0)  # of the shape, dtype and device of what is kept
+        self._row = torch.empty(0)  # has the shape, dtype and device of the rows that are kept
 
     def append(self, strip: Tensor) -> None:
         """Keep [1, C, rows, W] below what is there already."""

@@ -18,7 +18,7 @@ from cyclegan_fast.translation.scratch_file import StoredActivation
 Rows = Callable[[int, int], Tensor]
 Edges = Literal["reflect", "constant"]  # F.pad's names; the constant is zero
 
-EPS = 1e-5  # of `kernels.instance_norm`
+EPS = 1e-5  # as in `kernels.instance_norm`
 
 
 class Statistics:

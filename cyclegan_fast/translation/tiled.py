@@ -195,7 +195,7 @@ class Passes:
         gathering = measured_rows(rows, statistics)
         for first, last in self._strips(height, strip_rows):
             gathering(first, last)
-        if not statistics.is_finite():  # nor will the translation be, hours from now
+        if not statistics.is_finite():  # the translation would not be finite either, hours from now
             raise NotFinite(self.index)
         return statistics
 

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import torch
 
 from cyclegan_fast.data.test_sets import label_maps
-from cyclegan_fast.evaluation import passes as evaluation
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.judge import judge
 from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
 from cyclegan_fast.evaluation.fcn.scores import SegmentationScores
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
+from cyclegan_fast.evaluation.passes import evaluate, stack_images
 from cyclegan_fast.evaluation.score_table import Score, or_null, table
 from cyclegan_fast.evaluation.subject import EvaluationOptions, Subject
 from cyclegan_fast.evaluation.worst_and_best import caption
@@ -88,7 +88,7 @@ def _evaluate_fcn(subject: Subject, command: EvaluateFcnCommand) -> int:
     )
     used = command.images or len(labels["A"])
     generated, real = FcnScore(network, labels), RealPhotographs(network, labels["A"][:used])
-    passed = evaluation.evaluate(
+    passed = evaluate(
         subject.generators,
         subject.tests,
         [generated, real],
@@ -171,7 +171,7 @@ def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
     assert A is not None  # the test set is one of pairs
     assert A.truth is not None
     places = spread(range(len(A.images)), _SHOWN)
-    photographs, maps = (evaluation.stacked(images, places, subject.device) for images in (A.images, A.truth))
+    photographs, maps = (stack_images(images, places, subject.device) for images in (A.images, A.truth))
     rows = {"label map B": maps}
     if "b2a" in subject.generators:
         generated = translate_batch(subject.generators["b2a"], maps)

@@ -47,17 +47,17 @@ class FcnScore(Metric):
     def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
         return [f"fcn.{value}" for value in MEASURES] if FORMULAS[direction]["source"] in self.labels else []
 
-    def add(self, view: TranslatedBatch) -> None:
-        source = FORMULAS[view.direction]["source"]
+    def add(self, batch: TranslatedBatch) -> None:
+        source = FORMULAS[batch.direction]["source"]
         if source not in self.labels:
             return
-        truth = self.labels[source][view.first : view.first + len(view.source)]
-        if view.direction == "b2a":
-            found = segmentation.read_out(self.network, view.translation).cpu().numpy()
+        truth = self.labels[source][batch.first : batch.first + len(batch.source)]
+        if batch.direction == "b2a":
+            found = segmentation.read_out(self.network, batch.translation).cpu().numpy()
         else:
-            found = nearest_labels(as_pixels(view.translation))
+            found = nearest_labels(as_pixels(batch.translation))
         matrix = confusion_matrix(truth, found)
-        self.matrices[view.direction] = self.matrices.get(view.direction, 0) + matrix
+        self.matrices[batch.direction] = self.matrices.get(batch.direction, 0) + matrix
 
     def scores(self) -> list[Score]:
         texts = {
@@ -86,11 +86,11 @@ class RealPhotographs(Metric):
         self.matrices: dict[str, Counts] = {}
         self.seen = 0
 
-    def add(self, view: TranslatedBatch) -> None:
+    def add(self, batch: TranslatedBatch) -> None:
         pass
 
     def add_real(self, direction: Direction, images: Tensor) -> None:
-        if direction != "b2a":  # which makes photographs
+        if direction != "b2a":  # the direction that makes photographs
             return
         found = segmentation.read_out(self.network, images).cpu().numpy()
         for key, labels in self.labels.items():

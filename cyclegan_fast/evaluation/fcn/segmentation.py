@@ -128,7 +128,7 @@ class Examples:
             mirrored = random.random(len(chosen)) < 0.5
             photographs[mirrored], labels[mirrored] = photographs[mirrored, :, ::-1], labels[mirrored, :, ::-1]
             gain = torch.from_numpy(random.uniform(0.8, 1.25, (len(chosen), 1, 1, 1))).float()
-            shift = torch.from_numpy(random.uniform(-13, 13, (len(chosen), 3, 1, 1))).float()  # of 8-bit levels
+            shift = torch.from_numpy(random.uniform(-13, 13, (len(chosen), 3, 1, 1))).float()  # in 8-bit levels
             yield photographs, labels, gain, shift
 
 
@@ -221,7 +221,7 @@ class Trainer:
             return 0
         state = read_state(self.unfinished)
         if state["origin"] != self.origin:
-            return 0  # of other images or settings: written over at the end of the first epoch
+            return 0  # it has other images or settings, and is written over at the end of the first epoch
         self.network.load_state_dict(state["segmentation"])
         self.adam.load_state_dict(state["adam"])
         self.schedule.load_state_dict(state["schedule"])
