@@ -28,7 +28,8 @@ from cyclegan_fast.system.errors import UserError, printable, run_command
 from cyclegan_fast.system.files import sha256_of
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.plan import CONTACT_SHEET, ImageOptions, plan
+from cyclegan_fast.translation.inputs import CONTACT_SHEET
+from cyclegan_fast.translation.plan import ImageOptions, plan
 
 if TYPE_CHECKING:
     import torch

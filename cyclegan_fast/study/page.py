@@ -22,7 +22,7 @@ from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.plan import CONTACT_SHEET
+from cyclegan_fast.translation.inputs import CONTACT_SHEET
 from cyclegan_fast.version import __version__
 
 SHOWN_SIDE = 256  # pixels; the size at which the paper showed its images

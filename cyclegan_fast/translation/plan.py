@@ -1,12 +1,14 @@
-"""Plans a translation: which images are translated, and to which files their translations go; needs no PyTorch."""
+"""Plans a translation: which images are translated, and to which files their translations go; needs no PyTorch.
 
-import glob
+inputs.py finds the images.
+"""
+
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from PIL import Image
@@ -14,27 +16,17 @@ from PIL import Image
 from cyclegan_fast.conventions import SIDES, SMALLEST, Direction
 from cyclegan_fast.data.layouts import HALVES, is_side_by_side
 from cyclegan_fast.images.files import Half
-from cyclegan_fast.images.folders import (
-    EXTENSIONS,
-    OTHER_EXTENSIONS,
-    Found,
-    ending_of,
-    is_service,
-    lines_on_unread,
-    search,
-)
 from cyclegan_fast.images.levels import check_range
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_NAME
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, is_below
 
 _Item = TypeVar("_Item")
 ImageFormat = Literal["same", "png", "jpeg", "webp"]
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 WRITABLE = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-CONTACT_SHEET = "contact_sheet.jpg"
-WILDCARDS = frozenset("*?[")
 FEW = 10  # images of a folder that tell what the others are like
 
 
@@ -109,13 +101,6 @@ class Job:
     half: Half | None = None
 
 
-class Input(NamedTuple):
-    """Names an image file, and what it is called below the output folder."""
-
-    source: Path
-    name: Path
-
-
 def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
     """Return what is to be translated, in a fixed order; lines on files that are left out are appended to `notes`.
 
@@ -171,93 +156,6 @@ def _suffix(name: Path, format: ImageFormat) -> str:
     return name.suffix if name.suffix.lower() in WRITABLE else ".png"
 
 
-class Resolver:
-    """Tells which file a path leads to, whatever links are on the way; asks the system once for each folder."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
-
-    def __call__(self, path: Path) -> str:
-        folder, name = os.path.split(path)  # strings, which are a tenth of a Path's cost for very many files
-        if os.path.islink(path) or name in ("", "..", "."):  # noqa: PTH114
-            return os.path.realpath(path)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        return os.path.join(self._folders[folder], name)
-
-
-def find_inputs(
-    arguments: Sequence[str], out: Path, resolve: Resolver, strict: bool, notes: list[str]
-) -> Iterator[Input]:
-    """Yield every image that the arguments stand for.
-
-    What an earlier translation left in `out` is not an input; `resolve`, `strict` and `notes` are those of `plan`.
-    Raises UserError for an argument without any image.
-    """
-    for argument in arguments:
-        path = Path(argument).expanduser()
-        if path.is_file():
-            yield Input(path, Path(path.name))
-            continue
-        if path.is_dir():
-            root, found = path, search(path)
-        elif set(argument) & WILDCARDS:
-            root, found = _expand(path, resolve)
-        else:
-            raise UserError(f"no file or folder {argument}")
-        written = os.path.realpath(out)
-        if found.images and _is_below(os.path.realpath(root), written):
-            raise UserError(f"{argument} lies in the output folder {out}: give another --out")
-        images = [
-            image for image in found.images if image.name != CONTACT_SHEET and not _is_below(resolve(image), written)
-        ]
-        if not images:
-            nothing = f"no images in {argument} or below" if path.is_dir() else f"no image matches {argument}"
-            raise UserError("; ".join([nothing, *found.missing]))
-        notes.extend(found.told(strict=strict))
-        prefix = len(root.parts)
-        yield from (Input(image, Path(*image.parts[prefix:])) for image in images)
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _expand(pattern: Path, resolve: Resolver) -> tuple[Path, Found]:
-    """Return the folder in front of a glob's first wildcard, and the images that match or lie in a matching folder."""
-    first = _first_wildcard(pattern)
-    root = Path(*pattern.parts[:first])
-    escaped = Path(glob.escape(str(root)), *pattern.parts[first:])
-    # Not Path.glob: it refuses "**" as part of a name, and matches hidden files, neither of which a shell does.
-    matches = [Path(match) for match in glob.glob(str(escaped), recursive=True)]  # noqa: PTH207  # see above
-    wanted = {*pattern.parts}
-    images: dict[str, Path] = {}
-    unread: list[str] = []
-    notes: list[str] = []
-    missing: list[str] = []
-    for match in sorted(matches, key=lambda match: (len(match.parts), match)):
-        if any(is_service(part) and part not in wanted for part in match.parts[first:]):
-            continue
-        if match.is_dir():
-            below = search(match)
-            notes, missing = notes + below.notes, missing + below.missing
-        else:
-            below = Found([match] if ending_of(match.name) in EXTENSIONS else [], [], [])
-            unread += [str(match)] if ending_of(match.name) in OTHER_EXTENSIONS else []
-        for image in below.images:
-            images.setdefault(resolve(image), image)  # "**" follows links round and round: the shortest path counts
-    missing += lines_on_unread(unread, f"that {pattern} matches")
-    return root, Found(sorted(images.values()), list(dict.fromkeys(notes)), list(dict.fromkeys(missing)))
-
-
-def _first_wildcard(pattern: Path) -> int:
-    """Return the place of the first part with a wildcard; a folder with such a character in its name is none."""
-    for index, part in enumerate(pattern.parts):
-        if set(part) & WILDCARDS and not Path(*pattern.parts[: index + 1]).exists():
-            return index
-    raise AssertionError(f"{pattern} exists")
-
-
 # --- pairs side by side --------------------------------------------------------------------------------------------
 
 
@@ -296,7 +194,7 @@ def halved(
     half = HALVES["A" if direction == "a2b" else "B"]
     resolve, own = Resolver(), os.path.realpath(root)
     new = [
-        replace(job, half=half) if _is_below(resolve(job.source), own) or is_twice_as_wide(job.source) else job
+        replace(job, half=half) if is_below(resolve(job.source), own) or is_twice_as_wide(job.source) else job
         for job in _with_bar(jobs)
     ]
     count = sum(job.half is not None for job in new)
