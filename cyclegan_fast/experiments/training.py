@@ -1,4 +1,4 @@
-"""One run of the experiments: an ordinary training whose steps are counted by the progress bar of all."""
+"""Trains one run of the experiments, as usual but for its steps, which the progress bar of all runs counts."""
 
 import contextlib
 import re
@@ -17,14 +17,14 @@ from cyclegan_fast.training.session import check_device, needs_pairs, train_in
 
 
 class Diverged(UserError):
-    """A run whose losses are not finite any more; the others have nothing to do with it."""
+    """Says that the losses of a run are not finite any more; the other runs go on."""
 
 
 def train_run(config: Config, device: torch.device, console: Path, tell: Callable[[int], None]) -> None:
     """Train or continue a run; raises Stopped after Ctrl-C or SIGTERM, with everything saved.
 
     Args:
-        console: what the run says goes to the end of this file.
+        console: the file to whose end goes what the run prints.
         tell: called with the number of steps that were done since the last call.
 
     Raises Diverged, and UserError for what stops all runs.
@@ -61,7 +61,7 @@ def _quietly(console: Path) -> Iterator[None]:
 
 
 class _WithoutBars:
-    """The part of a text file that standard error needs; what moves the cursor is left out."""
+    """Stands for standard error, and writes what is no progress bar to a text file."""
 
     def __init__(self, file: IO[str]) -> None:
         self.file = file

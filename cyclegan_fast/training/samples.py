@@ -4,28 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, PngImagePlugin
-from torch import nn
 
 from cyclegan_fast.data.image_folder import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.data.training_images import Data
-from cyclegan_fast.evaluation import passes
 from cyclegan_fast.images.files import write_image
-from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor, images_at_once
+from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import sample_grid
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.translation.on_device import translate_pixels
 
 SAMPLE_COUNT = 8
-
-
-@torch.no_grad()
-def translate_pixels(generator: nn.Module, pixels: Pixels) -> Pixels:
-    """Translate uint8 images [N, H, W, 3] by a generator, in the precision of its weights."""
-    device = next(generator.parameters()).device
-    batches = torch.split(as_tensor(pixels, device), images_at_once(*pixels.shape[1:3]))
-    return as_pixels(torch.cat([passes.translated(generator, batch) for batch in batches]))
 
 
 def some_of(images: Images, side: int) -> Pixels:
