@@ -1,7 +1,10 @@
-"""A file over HTTP, in parts where need be: `fetch` continues what an earlier start left.
+"""Fetches a file over HTTP, and continues a download that an earlier start left unfinished.
 
-Beside the beginning of a file stands what the server said of it: its address, ETag or Last-Modified, and size. Only a
-server that says the same again may add to it; with any other answer the file is fetched anew, and that is said.
+Beside an unfinished file stands what the server said of it: its address, its ETag or Last-Modified, and its size. Only
+a server that says the same again may add to it; with any other answer the file is fetched anew, and the user is told.
+
+Libraries do less: pooch does not continue a download, and `huggingface_hub`'s `http_get` asks for a range without
+If-Range, so that it joins the end of a changed file to the start of the old one.
 """
 
 import dataclasses
