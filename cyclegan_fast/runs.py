@@ -1,10 +1,9 @@
 """Says which files a run has, finds the newest run, and the size that a run was trained at; needs no PyTorch."""
 
-import math
 from pathlib import Path
 from typing import Any
 
-from cyclegan_fast.conventions import SIDES, SMALLEST
+from cyclegan_fast.conventions import padded_side, wrong_side
 from cyclegan_fast.system.errors import UserError
 
 METRICS = "metrics.jsonl"
@@ -29,7 +28,7 @@ def trained_size(config: dict[str, Any], origin: Path) -> int:
         return BARE_WEIGHTS_SIZE
     data = config.get("data")
     size = data.get("crop_size") if isinstance(data, dict) else None
-    if not isinstance(size, int) or size < SMALLEST or size % SIDES:
+    if not isinstance(size, int) or wrong_side("crop_size", size):
         raise UserError(f"{origin} does not say what size it was trained at (crop_size {size}); give --size")
     return size
 
@@ -41,7 +40,7 @@ def checked_size(asked: int | None, config: dict[str, Any], origin: Path, multip
     """
     size = asked or trained_size(config, origin)
     if asked is None and not config:
-        size = math.ceil(size / multiple) * multiple
+        size = padded_side(size, multiple)
     if size % multiple:
         raise UserError(
             f"{origin} takes images whose sides are multiples of {multiple}, not {size}: give another --size"

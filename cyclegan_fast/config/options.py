@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from cyclegan_fast.conventions import SMALLEST_SIDE
+from cyclegan_fast.conventions import SIDE_MULTIPLE, SMALLEST_DISCRIMINATOR_SIDE
 from cyclegan_fast.images.levels import ValueRange, check_range, range_of_domain
 from kernels import Impl
 
@@ -77,14 +77,17 @@ class DataConfig:
         _require_choice("preprocess", self.preprocess, Preprocess)
         _require_choice("pairs", self.pairs, Pairs)
         for name, smallest in (
-            ("load_size", SMALLEST_SIDE),
-            ("crop_size", SMALLEST_SIDE),
+            ("load_size", SMALLEST_DISCRIMINATOR_SIDE),
+            ("crop_size", SMALLEST_DISCRIMINATOR_SIDE),
             ("batch_size", 1),
             ("workers", 0),
         ):
             value = getattr(self, name)
             _require(value >= smallest, f"{name} must be at least {smallest}, got {value}")
-        _require(self.crop_size % 4 == 0, f"crop_size must be a multiple of 4, got {self.crop_size}")
+        _require(
+            self.crop_size % SIDE_MULTIPLE == 0,
+            f"crop_size must be a multiple of {SIDE_MULTIPLE}, got {self.crop_size}",
+        )
         _require(
             self.preprocess not in ("resize_and_crop", "scale_width_and_crop") or self.load_size >= self.crop_size,
             f"load_size must be at least crop_size ({self.crop_size}), got {self.load_size}",
@@ -145,7 +148,7 @@ class NetworkConfig:
     @property
     def smallest_side(self) -> int:
         """The side in pixels of the smallest image that a discriminator gives a score."""
-        return 3 * 2**self.n_layers if self.discriminator == "n_layers" else SMALLEST_SIDE
+        return 3 * 2**self.n_layers if self.discriminator == "n_layers" else SMALLEST_DISCRIMINATOR_SIDE
 
     def __post_init__(self) -> None:
         _require_choice("generator", self.generator, Generator)
@@ -445,7 +448,7 @@ class Config:
             "parts: use norm instance, or accumulate 1",
         )
         _require(
-            self.networks.smallest_side <= SMALLEST_SIDE or self.data.preprocess in CROPPING,
+            self.networks.smallest_side <= SMALLEST_DISCRIMINATOR_SIDE or self.data.preprocess in CROPPING,
             f"a discriminator of {self.networks.n_layers} layers needs images of {self.networks.smallest_side} pixels "
             f"each way: preprocess {self.data.preprocess!r} does not promise that; use one of {', '.join(CROPPING)}",
         )

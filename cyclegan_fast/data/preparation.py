@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from cyclegan_fast.config.options import Preprocess
-from cyclegan_fast.conventions import DOWNSAMPLING, SMALLEST_SIDE
+from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, nearest_side
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,17 @@ class Preparation:
         if self.preprocess == "resize_and_crop":
             return resize(image, self.load_size, self.load_size)
         if self.preprocess == "none":
-            sides = multiple_of_4(width), multiple_of_4(height)
-            if min(sides) < SMALLEST_SIDE:
+            sides = nearest_side(width), nearest_side(height)
+            if min(sides) < SMALLEST_DISCRIMINATOR_SIDE:
                 raise ValueError(
-                    f"becomes {sides[0]}x{sides[1]}, and a discriminator needs {SMALLEST_SIDE} pixels each way: use "
-                    "--preprocess resize_and_crop"
+                    f"becomes {sides[0]}x{sides[1]}, and a discriminator needs {SMALLEST_DISCRIMINATOR_SIDE} pixels "
+                    "each way: use --preprocess resize_and_crop"
                 )
             return resize(image, *sides)
         # The original's rule: the height is cut off to whole pixels, and no lower than the crop.
         scaled = self.load_size, max(self.load_size * height // width, self.crop_size)
         if self.preprocess == "scale_width":
-            return resize(image, *map(multiple_of_4, scaled))
+            return resize(image, *map(nearest_side, scaled))
         if self.preprocess == "scale_width_and_crop":
             image = resize(image, *scaled)
         if min(image.size) < self.crop_size:
@@ -49,8 +49,3 @@ def held_out_preparation(size: int) -> Preparation:
 
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def multiple_of_4(side: int) -> int:
-    """The nearest side that two halvings divide, as the generator needs; of two that are, the multiple of 8."""
-    return round(side / DOWNSAMPLING) * DOWNSAMPLING

@@ -20,7 +20,7 @@ from cyclegan_fast.config.options import (
     RunConfig,
 )
 from cyclegan_fast.config.presets import of_method
-from cyclegan_fast.conventions import SMALLEST_SIDE
+from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, wrong_side
 from cyclegan_fast.experiments.paper_tables import DEFAULT, ROWS, RowName
 from cyclegan_fast.system.command_line import parse_command
 
@@ -65,8 +65,8 @@ class Settings:
     """its channels at full size"""
 
     def __post_init__(self) -> None:
-        if self.size < SMALLEST_SIDE or self.size % 4:
-            raise ValueError(f"--size must be a multiple of 4, at least {SMALLEST_SIDE}, got {self.size}")
+        if wrong := wrong_side("--size", self.size, SMALLEST_DISCRIMINATOR_SIDE):
+            raise ValueError(wrong)
         if self.load_size < self.size:
             raise ValueError(f"--load-size must be at least --size ({self.size}), got {self.load_size}")
         for name in ("test_images", "pool_size"):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.config.options import Norm
-from cyclegan_fast.conventions import DOWNSAMPLING
+from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.networks.image_convolutions import conv2d_to_image, go_by_columns
 from cyclegan_fast.networks.layers import check_norm, convolution_before, doubling_before, initialise
 from cyclegan_fast.networks.norms import new_norm
@@ -59,7 +59,7 @@ class ResnetGenerator(nn.Module):
             pass (Chen et al. 2016, arXiv 1604.06174); not with batch norm or dropout, which would count and draw twice.
     """
 
-    multiple = DOWNSAMPLING
+    multiple = SIDE_MULTIPLE
     """what image sides must be multiples of"""
 
     def __init__(
@@ -99,8 +99,8 @@ class ResnetGenerator(nn.Module):
 
         Between two convolutions stands one fused operator; its result is already padded for the next one.
         """
-        if image.size(2) % DOWNSAMPLING or image.size(3) % DOWNSAMPLING:
-            raise ValueError(f"image sides must be multiples of {DOWNSAMPLING}, got {image.size(2)}x{image.size(3)}")
+        if image.size(2) % SIDE_MULTIPLE or image.size(3) % SIDE_MULTIPLE:
+            raise ValueError(f"image sides must be multiples of {SIDE_MULTIPLE}, got {image.size(2)}x{image.size(3)}")
         impl = self.impl
         x = reflection_pad(image, 3, impl=impl)
         x = self.stem_norm(self.stem(x), activation="relu", impl=impl)
