@@ -1,7 +1,7 @@
-"""`python -m cyclegan_fast.download`: the data sets and the trained generators of CycleGAN's authors.
+"""Downloads data sets and trained generators of CycleGAN's authors: `python -m cyclegan_fast.download`.
 
-A file is fetched in parts where need be (`fetch`), an archive is checked and unpacked (`archive`), a generator is read
-without running code from it (`checkpoint`); data set or generator appear under their names when all that is done.
+datasets/authors.py holds the command, datasets/published.py what there is, datasets/fetch.py fetches files, and
+datasets/archive.py checks and unpacks archives.
 """
 
 import sys

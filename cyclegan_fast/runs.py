@@ -15,7 +15,7 @@ RUNS = Path("runs")
 
 
 def newest_run(runs: Path) -> Path:
-    """The folder of the run that saved a checkpoint last; raises UserError where there is none."""
+    """Return the folder of the run that saved a checkpoint last; raises UserError where there is none."""
     folders = [folder for folder in runs.glob("*/checkpoints") if any(folder.glob("*.pt"))]
     if not folders:
         raise UserError(f"no run with a checkpoint under {runs}: train one, or give --checkpoint FILE")
@@ -23,7 +23,14 @@ def newest_run(runs: Path) -> Path:
 
 
 def trained_size(config: dict[str, Any], origin: Path) -> int:
-    """The crop that a run was trained on, from its configuration; 256 for bare weights, which have none."""
+    """Return the side in pixels of the crop that a run was trained on; 256 for bare weights, which do not say it.
+
+    Args:
+        config: the run's configuration as plain values; empty for bare weights.
+        origin: the file that the configuration is from, which errors name.
+
+    Raises UserError where the configuration names no side that can be trained on.
+    """
     if not config:
         return BARE_WEIGHTS_SIZE
     data = config.get("data")
@@ -34,7 +41,7 @@ def trained_size(config: dict[str, Any], origin: Path) -> int:
 
 
 def checked_size(asked: int | None, config: dict[str, Any], origin: Path, multiple: int) -> int:
-    """The side asked for, or else the one trained on, which for bare weights is rounded up to what they can take.
+    """Return the side asked for, or else the one trained on; for bare weights, it is rounded up to what they can take.
 
     Raises UserError where it is no multiple of what the network halves images by.
     """

@@ -1,4 +1,4 @@
-"""The embedded data set: photographs and cyanotype drawings, unpaired for training, paired and unseen for scoring.
+"""Writes the embedded data set: photographs and cyanotype drawings, unpaired for training, paired to score with.
 
 Domain A is crops of real photographs that ship with scikit-image, domain B crops of *other* photographs under
 `cyanotype_drawing`, a known transformation. Test crops come from photographs in neither domain, and because the

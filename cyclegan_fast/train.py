@@ -1,4 +1,4 @@
-"""`python -m cyclegan_fast.train`: train CycleGAN or a baseline, or continue a run that was interrupted."""
+"""Trains CycleGAN or a baseline, or continues a run that was interrupted: `python -m cyclegan_fast.train`."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process

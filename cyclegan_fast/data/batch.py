@@ -1,4 +1,4 @@
-"""Batches: whole images and windows gathered on the host; cut out, mirrored and made floating point on the device."""
+"""Gathers batches of images on the host, and cuts windows out, mirrors and scales them to [-1, 1] on the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def augmented(pixels: Tensor, crops: Tensor, height: int, width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Cut:
-    """A window of [height, width] in an image of uint8 [H, W, 3], and whether it is mirrored."""
+    """Describes a window of [height, width] in an image of uint8 [H, W, 3], and whether it is mirrored."""
 
     pixels: Pixels
     top: int
@@ -47,14 +47,14 @@ class Cut:
     mirrored: bool
 
     def alone(self) -> "Cut":
-        """The same without what lies around the window."""
+        """Return the cut with the pixels of the window alone, without the image around it."""
         window = self.pixels[self.top : self.top + self.height, self.left : self.left + self.width]
         return Cut(window, 0, 0, self.height, self.width, self.mirrored)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images on the host; for each domain, its three fields are the arguments of `augmented`."""
+    """Holds one step's images on the host; for each domain, its three fields are the arguments of `augmented`."""
 
     pixels_A: Tensor  # uint8 [N, H, W, 3]
     pixels_B: Tensor
@@ -65,7 +65,7 @@ class Batch:
 
     @staticmethod
     def of(cuts_A: Sequence[Cut], cuts_B: Sequence[Cut], *, pin: bool) -> "Batch":
-        """Gather images, all of a domain of one size, in pinned memory where `pin` says so (which needs CUDA)."""
+        """Gather the images of both domains, each of one size; in pinned memory with `pin`, which needs CUDA."""
         return Batch(
             pixels_A=_pixels(cuts_A, pin),
             pixels_B=_pixels(cuts_B, pin),
@@ -76,7 +76,7 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """float32 [N, 3, height, width] in [-1, 1] on `device`, of A and of B."""
+        """Copy the batch to `device`; returns the images of A and of B, float32 [N, 3, height, width] in [-1, 1]."""
         pixels_A, pixels_B, crops_A, crops_B = (
             tensor.to(device, non_blocking=True)
             for tensor in (self.pixels_A, self.pixels_B, self.crops_A, self.crops_B)

@@ -10,7 +10,7 @@ from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, nearest_side
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to a training image once, before the random crop (bicubic, as the original does)."""
+    """Prepares a training image once, before the random crop: resizes it (bicubic) as the original does."""
 
     preprocess: Preprocess
     load_size: int
@@ -43,7 +43,7 @@ class Preparation:
 
 
 def held_out_preparation(size: int) -> Preparation:
-    """Test images are resized to the training crop's square, not cropped and not flipped."""
+    """Return the preparation of test images: a resize to the training crop's square, without crop or flip."""
     return Preparation("resize_and_crop", load_size=size, crop_size=size)
 
 

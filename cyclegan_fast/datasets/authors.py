@@ -35,7 +35,7 @@ from cyclegan_fast.system.files import beside, sha256_of
 
 Published = TypeVar("Published", DataSet, Model)
 GENERATOR = "latest_net_G.pth"  # as the original implementation names it
-MARK = ".download.json"  # in a data set: where it is from, and how many images it had
+DOWNLOAD_MARK = ".download.json"  # in a data set: where it is from, and how many images it had
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def download_data_set(row: DataSet, command: CommandLine) -> None:
 
         def finish(folder: Path) -> None:
             mark = {"url": url, "sha256": digest, "images": _count_images(folder)}
-            (folder / MARK).write_text(json.dumps(mark))
+            (folder / DOWNLOAD_MARK).write_text(json.dumps(mark))
 
         try:
             unpack_data_set(partial.path, row.name, FOLDERS, target, finish)
@@ -150,7 +150,7 @@ def _is_there(target: Path, command: CommandLine) -> bool:
         return False
     counts = _count_images(target)
     try:
-        mark = json.loads((target / MARK).read_bytes())
+        mark = json.loads((target / DOWNLOAD_MARK).read_bytes())
         origin, expected, digest = f", from {mark['url']}", dict(mark["images"]), mark["sha256"]
     except (OSError, ValueError, TypeError, KeyError):
         origin, expected, digest = "; it was not fetched by this command", None, None

@@ -1,7 +1,7 @@
-"""Reading TIFF: tifffile parses the file, and every strip or tile becomes 8-bit RGB before the next one is decoded.
+"""Reads TIFF: tifffile parses the file, and every strip or tile becomes 8-bit RGB before the next one is decoded.
 
-Pillow decodes what tifffile cannot without the package imagecodecs: LZW and ZSTD, strip by strip, and JPEG and fax. It
-does not interpret samples of more than 8 bits, of which it takes some for others without a word.
+Pillow decodes what tifffile cannot without the package imagecodecs: LZW and ZSTD, strip by strip, and JPEG and fax.
+Pillow is not trusted with samples of more than 8 bits, because it takes some kinds for others without a word.
 """
 
 import io
@@ -19,7 +19,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
 from cyclegan_fast.images.levels import (
     Extent,
-    Samples,
+    SampleArray,
     ValueRange,
     extent_of,
     full_range,
@@ -33,7 +33,7 @@ from cyclegan_fast.images.unreadable import check_size, parsing
 # What is worth a message is raised; the rest, such as a damaged date, is no concern of who wants the pixels.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-COLOURS: dict[int, int] = {
+_COLOUR_SAMPLES: dict[int, int] = {
     PHOTOMETRIC.MINISWHITE: 1,
     PHOTOMETRIC.MINISBLACK: 1,
     PHOTOMETRIC.RGB: 3,
@@ -52,7 +52,7 @@ OF_PILLOW = (
     COMPRESSION.CCITTFAX4,
 )
 UNASSOCIATED, ASSOCIATED = 2, 1  # extra samples that are opacity; with ASSOCIATED, colours are multiplied by it
-ORIENTATION, EXTRA_SAMPLES, INK_SET = 274, 338, 332
+_ORIENTATION, EXTRA_SAMPLES, INK_SET = 274, 338, 332
 CMYK = 1  # an INK_SET
 BAND_ROWS = 64
 MOST_GAIN: dict[int, int] = {
@@ -67,8 +67,8 @@ MOST_GAIN: dict[int, int] = {
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-class Layout(NamedTuple):
-    """Which samples of a pixel are its colour, and which its opacity."""
+class _Layout(NamedTuple):
+    """Says which samples of a pixel are its colour, and which is its opacity."""
 
     colours: int
     alpha: int | None  # the place of the sample
@@ -89,7 +89,7 @@ def read_tiff(file: BinaryIO, value_range: ValueRange | None) -> "Rgb":
             return _with_pillow(file, page)
         layout = _layout(page)
         levels, extent = _decode(page, layout, value_range)
-        return Rgb(upright(_to_rgb(page, layout, levels), page.tags.valueof(ORIENTATION, 1)), extent)
+        return Rgb(upright(_to_rgb(page, layout, levels), page.tags.valueof(_ORIENTATION, 1)), extent)
 
 
 class Rgb(NamedTuple):
@@ -99,8 +99,8 @@ class Rgb(NamedTuple):
     extent: Extent | None
 
 
-def read_first_samples(file: BinaryIO) -> Samples:
-    """The samples of the first page as they are stored, [H, W] of one channel. Raises as `read_tiff` does."""
+def read_first_samples(file: BinaryIO) -> SampleArray:
+    """Return the samples of the first page as they are stored, [H, W], of one channel. Raises as `read_tiff` does."""
     with _first_page(file) as page:
         if page.samplesperpixel != 1 or page.dtype is None:
             raise ValueError(f"it has {page.samplesperpixel} channels")
@@ -140,11 +140,11 @@ def _bits(page: TiffPage) -> int:
 # --- strips and tiles ----------------------------------------------------------------------------------------------
 
 
-def _segments(page: TiffPage) -> Iterator[tuple[int, int, int, Samples]]:
-    """Top row, left column, first sample and samples [rows, columns, samples] of each strip or tile.
+def _segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
+    """Yield the top row, left column, first sample and samples [rows, columns, samples] of each strip or tile.
 
-    What reaches over the edge of the image is part of a tile. Where the channels are stored one after another, each
-    segment has one of them.
+    A tile may reach over the edge of the image. Where the channels are stored one after another, each strip or tile has
+    one of them.
     """
     expected = math.prod(page.chunked)
     offsets, counts = page.dataoffsets[:expected], page.databytecounts[:expected]
@@ -195,20 +195,20 @@ def _through_libtiff(encoded: bytes, compression: int, size: int) -> bytes:
         return strip.tobytes()
 
 
-def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> Samples:
-    """Integers of `bits` bits, the highest bit first, of rows that begin on a byte, [rows, samples]."""
+def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> SampleArray:
+    """Return integers of `bits` bits, the highest bit first, of rows that begin on a byte, as [rows, samples]."""
     in_bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(rows, -1), axis=1)[:, : samples * bits]
     weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8 if bits <= 8 else np.uint16)
-    integers: Samples = np.dot(in_bits.reshape(rows, samples, bits), weights)
+    integers: SampleArray = np.dot(in_bits.reshape(rows, samples, bits), weights)
     return integers
 
 
 # --- the meaning of samples ----------------------------------------------------------------------------------------
 
 
-def _layout(page: TiffPage) -> Layout:
-    """Raises ValueError for what is not known to be read right."""
-    colours = COLOURS.get(page.photometric) if page.photometric is not None else None
+def _layout(page: TiffPage) -> _Layout:
+    """Return which samples are colour and opacity; raises ValueError for a page that is not known to be read right."""
+    colours = _COLOUR_SAMPLES.get(page.photometric) if page.photometric is not None else None
     if colours is None:
         kind = getattr(page.photometric, "name", page.photometric)
         raise ValueError(f"its kind of colour, {kind}, is not known here: save it as RGB")
@@ -225,12 +225,12 @@ def _layout(page: TiffPage) -> Layout:
         raise ValueError(f"it has {samples} channels that are no colours: save those that are meant as grey or RGB")
     for place, kind in enumerate(kinds[: samples - colours], colours):
         if kind in (UNASSOCIATED, ASSOCIATED):
-            return Layout(colours, place, associated=kind == ASSOCIATED)
-    return Layout(colours, None, associated=False)
+            return _Layout(colours, place, associated=kind == ASSOCIATED)
+    return _Layout(colours, None, associated=False)
 
 
-def _decode(page: TiffPage, layout: Layout, value_range: ValueRange | None) -> tuple[Pixels, Extent | None]:
-    """Levels [H, W, colours, and then opacity where there is any]; of a palette, its entries' numbers."""
+def _decode(page: TiffPage, layout: _Layout, value_range: ValueRange | None) -> tuple[Pixels, Extent | None]:
+    """Return levels [H, W, colours and then opacity where there is any]; of a palette, the numbers of its entries."""
     if page.dtype is None or page.dtype.kind not in "buif":
         raise ValueError(f"its samples are of no known kind (format {page.sampleformat}, {page.bitspersample} bits)")
     bits = _bits(page)
@@ -256,8 +256,8 @@ def _decode(page: TiffPage, layout: Layout, value_range: ValueRange | None) -> t
     return levels, merged(extents)
 
 
-def _to_rgb(page: TiffPage, layout: Layout, levels: Pixels) -> Pixels:
-    """[H, W, samples] -> [H, W, 3], a few rows at a time: what is transparent is laid over white."""
+def _to_rgb(page: TiffPage, layout: _Layout, levels: Pixels) -> Pixels:
+    """Convert levels [H, W, samples] to RGB [H, W, 3], a few rows at a time, transparent pixels laid over white."""
     if page.photometric == PHOTOMETRIC.RGB and layout.alpha is None:
         return levels
     rgb = np.empty((*levels.shape[:2], 3), np.uint8)
@@ -283,7 +283,7 @@ def _coloured(page: TiffPage, levels: Pixels) -> Pixels:
 
 
 def _palette(page: TiffPage) -> Pixels:
-    """[entries, 3], of 16-bit values, or of 8-bit ones as some programs write them."""
+    """Return the palette as 8-bit colours [entries, 3]; files hold 16-bit values, or 8-bit ones by some programs."""
     if page.colormap is None:
         raise ValueError("it has no palette")
     values = np.asarray(page.colormap).T
@@ -312,7 +312,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _with_pillow(file: BinaryIO, page: TiffPage) -> Rgb:
-    """What is compressed as JPEG or fax, which has 8 bits or 1; Pillow turns it upright itself."""
+    """Decode a page that is compressed as JPEG or fax, which has 8 bits or 1; Pillow turns it upright itself."""
     if _bits(page) not in (1, 8) or (page.planarconfig == 2 and page.samplesperpixel > 1):
         raise ValueError(
             f"JPEG of {page.bitspersample} bits or of one channel after another is not read here: save it uncompressed"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_fast.data.layouts import MARK, TRAINING_LABELS
+from cyclegan_fast.data.layouts import STREETS_MARK, TRAINING_LABELS
 from cyclegan_fast.datasets.streets import rendering
 from cyclegan_fast.datasets.streets.layout import Seed, make_scene
 from cyclegan_fast.images.files import write_image
@@ -126,16 +126,16 @@ def _claim(out: Path, mark: dict[str, int], names: set[str]) -> None:
     present = sorted(path for path in out.rglob("*") if path.name[0] != ".") if out.exists() else []
     folders = sorted({str(Path(name).parent) for name in names})
     for path in present:
-        if str(path.relative_to(out)) not in {*names, *folders, MARK}:
+        if str(path.relative_to(out)) not in {*names, *folders, STREETS_MARK}:
             raise UserError(f"{out} holds {path.relative_to(out)}, which is not of this data set; give another folder")
-    if (out / MARK).exists():
-        found = (out / MARK).read_text(errors="replace")
+    if (out / STREETS_MARK).exists():
+        found = (out / STREETS_MARK).read_text(errors="replace")
         if found != json.dumps(mark):
             raise UserError(f"{out} holds streets of {found}, not of {json.dumps(mark)}; give another folder")
     elif present:
-        raise UserError(f"{out} holds images of unknown origin ({MARK} is missing); give another folder")
+        raise UserError(f"{out} holds images of unknown origin ({STREETS_MARK} is missing); give another folder")
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / MARK).exists():  # before anything else, so that a set cut short at any moment is known again
-        write_atomically(out / MARK, json.dumps(mark).encode())
+    if not (out / STREETS_MARK).exists():  # before anything else, so that a set cut short at any moment is known again
+        write_atomically(out / STREETS_MARK, json.dumps(mark).encode())
     for folder in folders:
         (out / folder).mkdir(exist_ok=True)
