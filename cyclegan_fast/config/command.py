@@ -1,4 +1,4 @@
-"""Where a configuration comes from and where it goes: YAML files, and training's command line."""
+"""Parses training's command line into a configuration; values.py reads and writes configuration files."""
 
 import argparse
 import inspect
@@ -10,9 +10,9 @@ from typing import Annotated, get_args
 
 import tyro
 
-from cyclegan_fast.config.options import Config, Generator, MethodName
+from cyclegan_fast.config.options import Config, GeneratorName, MethodName
 from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
-from cyclegan_fast.config.values import load
+from cyclegan_fast.config.values import read_config
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
 from cyclegan_fast.system.command_line import print_version_if_asked
 from cyclegan_fast.system.errors import UserError
@@ -32,7 +32,7 @@ class _CommandLine:
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
-    """The configuration that a command line asks for, and the name of what it started from.
+    """Return the configuration that a command line asks for, and the name of the preset, task or file it started from.
 
     Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for a bad file, and
     for options in the original's spelling.
@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--task", choices=get_args(Task))
     first.add_argument("--method", choices=get_args(MethodName))
-    first.add_argument("--generator", choices=get_args(Generator))
+    first.add_argument("--generator", choices=get_args(GeneratorName))
     first.add_argument("--crop-size", "--crop_size", type=int)
     first.add_argument("--load-size", "--load_size", type=int)
     first.add_argument("--config", type=Path)
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
             "--list` names the authors' data sets"
         )
     preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
-    start = load(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
+    start = read_config(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
     origin = chosen.config.stem if chosen.config else chosen.task or preset
     try:
         if chosen.method and chosen.method != start.loss.method:

@@ -1,4 +1,4 @@
-"""The options of the data: which images are trained on, and how they are prepared."""
+"""Defines the options of the data: which images are trained on, and how they are prepared."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Images and how they are prepared."""
+    """Choose the images and how they are prepared."""
 
     data: Path | None = None
     """folder with trainA/, trainB/ and, where there are any, testA/ and testB/; or with train/ and test/ (or val/) of
@@ -78,5 +78,5 @@ class DataConfig:
         check_range(self.range, of_two_domains=True)
 
     def range_of(self, domain: Literal["A", "B"]) -> ValueRange | None:
-        """The values of `range` that are meant for the images of a domain; None for all that a file can hold."""
+        """Return the values of `range` that the images of a domain fill; None for all that a file can hold."""
         return range_of_domain(self.range, domain)

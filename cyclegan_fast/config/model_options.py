@@ -1,4 +1,4 @@
-"""The options of the model: its networks, and the objective that they are trained with."""
+"""Defines the options of the model: its networks, and the objective that they are trained with."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,8 @@ from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
 from kernels import Impl
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
-Generator = Literal["resnet_9", "resnet_6", "unet_256", "unet_128"]
-Discriminator = Literal["patch", "n_layers", "pixel"]
+GeneratorName = Literal["resnet_9", "resnet_6", "unet_256", "unet_128"]
+DiscriminatorName = Literal["patch", "n_layers", "pixel"]
 Norm = Literal["instance", "batch", "none"]
 InitType = Literal["normal", "xavier", "kaiming", "orthogonal"]
 MethodName = Literal["cyclegan", "simgan", "feature-loss", "bigan", "cogan", "pix2pix"]
@@ -19,16 +19,16 @@ CycleFrom = Literal["both", "A", "B"]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The networks, of one kind for all methods but cogan, which takes their widths only."""
+    """Choose the networks, of one kind for all methods but cogan, which takes their widths only."""
 
-    generator: Generator = "resnet_9"
+    generator: GeneratorName = "resnet_9"
     """ResNet generator with 9 residual blocks (256x256 and larger) or 6 (128x128); or the U-Net of pix2pix, for sides
     that are multiples of 256 or 128"""
     ngf: int = 64
     """channels of the generators' first convolution"""
     ndf: int = 64
     """channels of the discriminators' first convolution"""
-    discriminator: Discriminator = "patch"
+    discriminator: DiscriminatorName = "patch"
     """the 70x70 PatchGAN; or one of --n-layers convolutions that halve the image; or a judge of each pixel"""
     n_layers: int = 3
     """of discriminator n_layers: 1 to 5 judge patches of 16, 34, 70, 142 and 286 pixels"""
@@ -49,22 +49,22 @@ class NetworkConfig:
 
     @property
     def blocks(self) -> int:
-        """Residual blocks of a ResNet generator; 0 for a U-Net."""
+        """Number of residual blocks of a ResNet generator; 0 for a U-Net."""
         return int(self.generator.removeprefix("resnet_")) if self.generator.startswith("resnet_") else 0
 
     @property
     def halvings(self) -> int:
-        """How often a generator halves the sides of an image: they must be multiples of 2 to this power."""
+        """Number of times that a generator halves the sides of an image, which must be multiples of 2 to this power."""
         return 2 if self.blocks else int(self.generator.removeprefix("unet_")).bit_length() - 1
 
     @property
     def smallest_side(self) -> int:
-        """The side in pixels of the smallest image that a discriminator gives a score."""
+        """Shortest side in pixels of an image that a discriminator gives a score."""
         return 3 * 2**self.n_layers if self.discriminator == "n_layers" else SMALLEST_DISCRIMINATOR_SIDE
 
     def __post_init__(self) -> None:
-        require_choice("generator", self.generator, Generator)
-        require_choice("discriminator", self.discriminator, Discriminator)
+        require_choice("generator", self.generator, GeneratorName)
+        require_choice("discriminator", self.discriminator, DiscriminatorName)
         require_choice("norm", self.norm, Norm)
         require(self.n_layers >= 1, f"n_layers must be positive, got {self.n_layers}")
         require(
@@ -98,12 +98,12 @@ WEIGHTS_OF: dict[str, MethodName] = {
     "lambda_feature": "feature-loss",
     "lambda_paired": "pix2pix",
 }
-"""The method that a weight belongs to."""
+"""The method that each weight of a loss belongs to."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The objective."""
+    """Choose the method, its losses and their weights."""
 
     method: MethodName = "cyclegan"
     """cyclegan, or what the paper compares it with: simgan (adversarial and pixel loss), feature-loss (adversarial loss
@@ -173,7 +173,7 @@ class LossConfig:
         )
 
     def cycle_weight(self, domain: str) -> float:
-        """The weight of the cycle that begins in a domain, "A" or "B"."""
+        """Return the weight of the cycle that begins in a domain, "A" or "B"."""
         own = self.lambda_cycle_a if domain == "A" else self.lambda_cycle_b
         return self.lambda_cycle if own is None else own
 

@@ -1,7 +1,7 @@
-"""The whole configuration, one frozen dataclass, and the rules that hold between its sections.
+"""Defines the whole configuration, one frozen dataclass, and the rules that hold between its sections.
 
-Its sections and their own rules are in data_options.py, model_options.py and run_options.py, and are imported from
-here. command.py makes the command line of them, values.py the file beside the weights.
+Its sections with their own rules are in data_options.py, model_options.py and run_options.py; other modules import
+them from here. command.py turns the configuration into a command line, values.py into the file beside the weights.
 """
 
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from cyclegan_fast.config.data_options import CROPPING, DataConfig, Pairs, Prepr
 from cyclegan_fast.config.model_options import (
     WEIGHTS_OF,
     CycleFrom,
-    Discriminator,
+    DiscriminatorName,
     GanLoss,
-    Generator,
+    GeneratorName,
     InitType,
     LossConfig,
     MethodName,
@@ -39,10 +39,10 @@ __all__ = [
     "CudaGraph",
     "CycleFrom",
     "DataConfig",
-    "Discriminator",
+    "DiscriminatorName",
     "EvaluationConfig",
     "GanLoss",
-    "Generator",
+    "GeneratorName",
     "InitType",
     "LossConfig",
     "MethodName",

@@ -1,4 +1,4 @@
-"""The options of a run: its optimizer and schedule, what it writes when, and what it is scored by."""
+"""Defines the options of a run: its optimizer and schedule, what it writes when, and what it is scored by."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips",
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam and its schedule."""
+    """Set Adam and its schedule."""
 
     learning_rate: float = 2e-4
     """Adam's step size at first"""
@@ -57,7 +57,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The run: where, on what, and what it writes when."""
+    """Say where a run is, what it computes on, and what it writes when."""
 
     name: str | None = None
     """folder of the run under `runs`; by default made from the data and the preset. The same command continues it"""
@@ -114,7 +114,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured on the test images, while training and at its end."""
+    """Choose what is measured on the test images, while training and at its end."""
 
     evaluate_every: int = 0
     """steps between two evaluations, which go to evaluations.jsonl, TensorBoard and the gallery; the best checkpoint is

@@ -15,7 +15,7 @@ from cyclegan_fast.system.files import write_atomically
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Nested plain values, ready for YAML, JSON and checkpoints."""
+    """Return the configuration as nested plain values, ready for YAML, JSON and checkpoints."""
     plain: dict[str, Any] = asdict(config, dict_factory=lambda pairs: {k: _plain(v) for k, v in pairs})
     return plain
 
@@ -25,7 +25,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(values: dict[str, Any], origin: str) -> Config:
-    """The inverse of `to_dict`; fields left out keep their defaults. `origin` names the file in errors."""
+    """Return the configuration of nested plain values: the inverse of `to_dict`. Fields left out keep their defaults.
+
+    Raises UserError, which names the file `origin`, for unknown fields and values that make no sense.
+    """
     config = _fill(Config(), values, origin)
     assert isinstance(config, Config)
     return config
@@ -71,7 +74,7 @@ def _typed(value: Any, hint: Any, name: str, origin: str) -> Any:
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    """The fields in which two configurations differ, as "name: one -> other"."""
+    """Return the fields in which two configurations differ, as "name: one -> other"."""
     found = []
     for section, values in to_dict(one).items():
         for name, value in values.items():
@@ -81,15 +84,15 @@ def differences(one: Config, other: Config) -> list[str]:
     return found
 
 
-def save(config: Config, path: Path) -> None:
-    """Write a configuration as YAML, whole or not at all."""
+def write_config(config: Config, path: Path) -> None:
+    """Write a configuration as YAML, whole or not at all; raises UserError where the system refuses."""
     import yaml  # here, because benchmarks run where it is not installed
 
     write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 
-def load(path: Path) -> Config:
-    """Read a configuration that `save` wrote, or part of one."""
+def read_config(path: Path) -> Config:
+    """Read a configuration that `write_config` wrote, or part of one; raises UserError for a bad file."""
     import yaml  # here, because benchmarks run where it is not installed
 
     try:

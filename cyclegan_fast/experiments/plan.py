@@ -13,7 +13,7 @@ from cyclegan_fast.config.options import (
     Config,
     DataConfig,
     EvaluationConfig,
-    Generator,
+    GeneratorName,
     LossConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -37,7 +37,7 @@ class Settings:
     """side in pixels of the square that is trained on and scored, a multiple of 4"""
     load_size: int = 64
     """side that images are resized to before a random crop of --size"""
-    generator: Generator = "resnet_6"
+    generator: GeneratorName = "resnet_6"
     """the generators of all methods but CoGAN, which renders images from a code"""
     ngf: int = 16
     """channels of the generators' first convolution"""

@@ -6,7 +6,7 @@ import pytest
 from cyclegan_fast.config.command import parse
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, RunConfig
 from cyclegan_fast.config.presets import PRESETS
-from cyclegan_fast.config.values import differences, from_dict, load, save, to_dict
+from cyclegan_fast.config.values import differences, from_dict, read_config, to_dict, write_config
 from cyclegan_fast.system.errors import UserError
 
 
@@ -51,8 +51,8 @@ def test_a_saved_configuration_reads_back_as_it_was(preset: Config, tmp_path: Pa
     changed = replace(
         preset, data=replace(preset.data, data=Path("some/where"), cache_gib=2), run=replace(preset.run, max_steps=7)
     )
-    save(changed, tmp_path / "run.yaml")
-    assert load(tmp_path / "run.yaml") == changed
+    write_config(changed, tmp_path / "run.yaml")
+    assert read_config(tmp_path / "run.yaml") == changed
     assert parse(["--config", str(tmp_path / "run.yaml")])[0] == changed
     assert from_dict(to_dict(changed), "here") == changed
 
@@ -82,7 +82,7 @@ def test_part_of_a_configuration_is_enough(tmp_path: Path) -> None:
 def test_a_bad_configuration_file_is_named_with_its_fault(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(UserError, match=rf"run\.yaml.*{message}"):
-        load(tmp_path / "run.yaml")
+        read_config(tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize(

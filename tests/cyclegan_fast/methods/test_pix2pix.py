@@ -182,7 +182,7 @@ def test_flags_win_over_what_the_method_brings() -> None:
 
 
 def test_another_method_does_not_keep_what_pix2pix_brought(tmp_path: Path) -> None:
-    values.save(parsed(), tmp_path / "run.yaml")
+    values.write_config(parsed(), tmp_path / "run.yaml")
     again = settings.parse(["--config", str(tmp_path / "run.yaml"), "--method", "pix2pix", "--no-dropout"])[0]
     assert (again.networks.norm, again.networks.dropout, again.loss.gan_loss) == ("batch", False, "vanilla")
     other = settings.parse(["--config", str(tmp_path / "run.yaml"), "--method", "cyclegan"])[0]
