@@ -7,13 +7,13 @@ datasets/archive.py checks and unpacks archives.
 import sys
 from collections.abc import Sequence
 
-from cyclegan_fast.datasets.authors import CommandLine, download
+from cyclegan_fast.datasets.authors import DownloadCommand, download
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: download(parse_command(CommandLine, "python -m cyclegan_fast.download", arguments)))
+    return run_command(lambda: download(parse_command(DownloadCommand, "python -m cyclegan_fast.download", arguments)))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def _crops(names: Sequence[str], side: int, count: int, random: np.random.Genera
     return np.stack(crops)
 
 
-def write_data_set(out: Path, side: int, count: int) -> int:
+def write_sample_photos(out: Path, side: int, count: int) -> int:
     """Write the folders below `out`, print what is in them, and return the exit status."""
     training, test = make_training(side, count), make_test(side)
     for name, images in {

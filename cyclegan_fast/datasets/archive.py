@@ -1,4 +1,4 @@
-"""A data set from a zip archive of a stranger: checked before a byte of it is written, and seen whole or not at all."""
+"""Unpacks a data set from a stranger's zip archive, which is checked before a byte of it is written."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ ENCRYPTED = 0x1  # in a member's flags
 
 
 class RefusedArchive(UserError):
-    """An archive that is damaged, or holds what no data set needs."""
+    """Tells that an archive is damaged, or holds what no data set needs."""
 
 
 # What zipfile was seen to raise for damaged bytes, beside OSErrors of seeking to where nothing is.
@@ -45,10 +45,10 @@ def unpack_data_set(
 
     Args:
         file: the archive; its checksums are compared on the way.
-        name: the one folder in it that is wanted.
-        folders: in that one, which must have images.
-        target: does not exist yet, or is an empty folder.
-        finish: called with the unpacked folder before it gets its name.
+        name: the one folder in the archive that is wanted.
+        folders: the folders in that one, each of which must have images.
+        target: a path that does not exist yet, or an empty folder.
+        finish: is called with the unpacked folder before it gets its name.
 
     Raises RefusedArchive, naming the member, for a damaged archive or a hostile one; UserError where there is no room.
     """
@@ -82,7 +82,7 @@ def unpack_data_set(
 def check_members(
     archive: zipfile.ZipFile, name: str, folders: Sequence[str], archive_bytes: int
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The files below the folder `name`, by their places in it; raises RefusedArchive for whatever any member is."""
+    """Return the files below the folder `name`, by their paths in it; raises RefusedArchive for any unfit member."""
     wanted: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         problem = _problem(info)
@@ -110,7 +110,7 @@ def check_members(
 
 
 def _problem(info: zipfile.ZipInfo) -> str | None:
-    """Why a member is refused; None where it is not."""
+    """Return why a member is refused; None where it is not."""
     name = info.orig_filename  # as it stands in the archive: zipfile cuts `filename` at a NUL
     kind = stat.S_IFMT(info.external_attr >> 16)
     if not name.strip("/") or name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):

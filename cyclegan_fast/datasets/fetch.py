@@ -38,7 +38,7 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be
 
 
 class _Interrupted(Exception):
-    """The network or the server failed in a way that may pass; the message says how."""
+    """Tells that the network or the server failed in a way that may pass; the message says how."""
 
 
 # --- what is kept between starts -----------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ class _Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Version:
-    """What a server said of a file."""
+    """Holds what a server said of a file."""
 
     url: str
     etag: str | None
@@ -55,13 +55,14 @@ class Version:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range may carry (RFC 9110, section 13.1.5): no weak tag, which several contents may share."""
+        """Return the value for If-Range (RFC 9110, section 13.1.5): no weak tag, which several contents may share."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
     def is_of(self, other: "Version") -> bool:
-        """Whether a partial answer is of the same content.
+        """Tell whether a partial answer is of the same content as `other`.
 
-        It may leave out what was asked for in If-Range, but a server that does not know If-Range sends it as always.
+        The answer may leave out the tag or date that was asked for in If-Range, but a server that does not know
+        If-Range sends both as always.
         """
         pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified))
         is_other = any(one != two for one, two in pairs if one is not None and two is not None)
@@ -70,7 +71,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Partial:
-    """The beginning of a file, hidden beside the place where the whole one goes."""
+    """Keeps the beginning of a file, hidden beside the place where the whole file goes."""
 
     path: Path
 
@@ -88,14 +89,14 @@ class Partial:
 
     @property
     def version(self) -> Version | None:
-        """What it is the beginning of, where that is known."""
+        """Return what the server said of the file that this is the beginning of; None where that is not known."""
         try:
             return Version(**json.loads(self._note.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
     def begin(self, version: Version) -> None:
-        """Empty it first: a kill in between never leaves a new note beside old bytes."""
+        """Begin anew with `version`: empty the file first, so that a kill never leaves a new note beside old bytes."""
         self.path.write_bytes(b"")
         write_atomically(self._note, json.dumps(dataclasses.asdict(version)).encode())
 
@@ -104,7 +105,7 @@ class Partial:
         self._note.unlink(missing_ok=True)
 
     def publish(self, target: Path) -> None:
-        """Name it `target`, whole."""
+        """Give the whole file its name, `target`."""
         with open(self.path, "rb") as file:
             os.fsync(file.fileno())
         self.path.replace(target)
@@ -118,12 +119,12 @@ def fetch(url: str, partial: Partial, say: Say) -> None:
     """Complete `partial` to the file at `url`, or leave what could be had.
 
     Args:
-        url: http or https; redirects are followed to these only.
+        url: an address of http or https; redirects are followed to these only.
         partial: what an earlier start left, or nothing.
-        say: called with a line where an attempt is repeated, or the file is fetched anew.
+        say: is called with a line where an attempt is repeated, or the file is fetched anew.
 
-    Attempts that fail are repeated after the pauses of PAUSES_S, which begin again once more than ever was had. Raises
-    UserError where the network, the server or the disk refuses.
+    Attempts that fail are repeated after the pauses of PAUSES_S, which begin again once an attempt has got further than
+    any before. Raises UserError where the network, the server or the disk refuses.
     """
     failures, furthest = 0, partial.size_bytes
     while True:
@@ -149,7 +150,7 @@ def fetch(url: str, partial: Partial, say: Say) -> None:
 
 
 def _attempt(url: str, partial: Partial, say: Say) -> bool:
-    """One request; False where the next has to start anew."""
+    """Make one request; returns False where the next one has to start anew."""
     start, known = partial.size_bytes, partial.version
     if known and known.url == url and known.size_bytes == start:
         return True  # an earlier start fetched it all
@@ -234,7 +235,7 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """urllib's usual one also reads ftp:, file: and data: addresses; this one cannot."""
+    """Return an opener of http and https alone: urllib's usual one also reads ftp:, file: and data: addresses."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -250,7 +251,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _open(url: str, start: int, validator: str | None) -> http.client.HTTPResponse | None:
-    """The answer to a request of all bytes from `start`; None where the server has none there (416)."""
+    """Request all bytes from `start`, and return the answer; None where the server has none there (416)."""
     headers = {"User-Agent": f"cyclegan-fast/{__version__}", "Accept-Encoding": "identity"}
     if start and validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}

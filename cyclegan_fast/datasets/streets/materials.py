@@ -1,4 +1,4 @@
-"""What solid things are made of: the colours of walls with their windows, of cars, clothes and leaves."""
+"""Colours solid things: walls with their windows, cars, clothes and leaves."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -34,7 +34,7 @@ PART_GLOSS[[Part.GLASS, Part.MAIN]] = 0.7, 0.16
 
 @dataclass(frozen=True, eq=False)
 class Materials:
-    """Properties of a scene's surfaces as arrays over View.surface, whose first two rows are sky and ground."""
+    """Holds properties of a scene's surfaces by their numbers in CameraView.surface, where 0 is sky and 1 is ground."""
 
     normal: Doubles  # [S, 3]
     facing: npt.NDArray[np.bool_]
@@ -76,15 +76,13 @@ class Materials:
 def solid_albedo(
     materials: Materials, surface: Integers, across: Floats, up: Floats, part: Pixels, pixel: Floats
 ) -> tuple[Floats, Floats]:
-    """The colours [N, 3] and the gloss [N] of pixels of surfaces.
+    """Return the colours [N, 3] and the gloss [N] of pixels of surfaces.
 
     Args:
-        surface: rows of `materials`.
-        across, up: where on the surface, 0 to 1.
-        part: of its silhouette.
-        pixel: what each covers, in metres.
-
-    All [N].
+        surface: rows of `materials`, [N].
+        across, up: the pixels' places on the surface, 0 to 1, [N].
+        part: parts of its silhouette, [N].
+        pixel: metres that each pixel covers, [N].
     """
     u, v = across * materials.width[surface], up * materials.height[surface]
     tile, shift = materials.tile[surface], materials.shift[surface]
@@ -106,7 +104,7 @@ def solid_albedo(
 def _facade(
     wall: Floats, materials: Materials, surface: Integers, u: Floats, v: Floats, pixel: Floats
 ) -> tuple[Floats, Floats]:
-    """A wall's albedo and gloss with its windows, their frames and sills, shop windows and a cornice."""
+    """Return a wall's albedo and gloss with its windows, their frames and sills, shop windows and a cornice."""
     bay, storey, width, height, shop, seed = materials.facade[surface].T
     total = materials.height[surface]
     bays = np.maximum(np.floor(materials.width[surface] / bay), 1)
@@ -144,7 +142,7 @@ def _facade(
 
 
 def _hash(column: Floats, row: Floats, seed: Floats) -> Floats:
-    """A number in [0, 1) for each cell of a grid, as if at random."""
+    """Return a number in [0, 1) for each cell of a grid, as if at random."""
     value = np.sin(column.astype(np.float64) * 12.9898 + row * 78.233 + seed * 3.717) * 43758.5453
     fraction: Floats = (value - np.floor(value)).astype(np.float32)
     return fraction
