@@ -1,7 +1,7 @@
 """Holds the configuration of a run: its options, named presets, how it becomes a file, and training's command line.
 
 Users import these names from here. options.py puts the sections together that data_options.py, model_options.py and
-run_options.py define; original_options.py answers command lines in the original implementation's spelling.
+run_options.py define; command.py parses the command line, values.py reads and writes files.
 """
 
 from cyclegan_fast.config.options import (
