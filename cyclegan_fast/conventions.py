@@ -16,7 +16,7 @@ FORMULAS = {
     "a2b": {"source": "A", "target": "B", "translation": "G_A(A)", "reconstruction": "G_B(G_A(A))"},
     "b2a": {"source": "B", "target": "A", "translation": "G_B(B)", "reconstruction": "G_A(G_B(B))"},
 }
-"""The images that each direction deals with, as formulas that people read."""
+"""The images that each direction deals with, as formulas in tables and captions."""
 
 SIDE_MULTIPLE = 4
 """An image's sides in pixels are multiples of this: two convolutions of stride 2 halve them. A U-Net needs more."""

@@ -48,7 +48,7 @@ def save(run: Path, checkpoint: dict[str, Any], *, keep_as: Sequence[str] = ()) 
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     content = to_bytes(checkpoint)
-    # The kept ones first: a kill right after it resumes before it, and writes it again.
+    # The kept ones are written first: after a kill in between, the run resumes before them and writes them again.
     for name in [*keep_as, INCOMING]:
         write_atomically(folder / name, content)
     if (folder / LAST).exists():
@@ -131,7 +131,7 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-# What the readers of PyTorch, pickle and zip were seen to raise for damaged bytes.
+# The errors that the readers of PyTorch, pickle and zip were seen to raise for damaged bytes.
 _READING_ERRORS = (
     RuntimeError,
     OSError,

@@ -144,7 +144,7 @@ def table_of_original(keys: Iterable[str]) -> KeyTable:
         raise UserError(f"no network of the original implementation: {shown}, in place of model.1.weight and the like")
 
     def differing(table: KeyTable) -> int:
-        # Where blocks are called otherwise, what lacks of them says nothing of the norm.
+        # Where blocks have other names, missing keys of theirs say nothing of the norm.
         return len(keys ^ {key for key in table.keys.values() if in_blocks or "conv_block" not in key})
 
     return min(tables, key=differing)

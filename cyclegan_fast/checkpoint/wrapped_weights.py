@@ -18,7 +18,7 @@ WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_
 """Names that PyTorch and Lightning give a network inside a wrapper of theirs."""
 
 NETWORK = re.compile(
-    r"model\.\d+\.|model\.model\.1\.model\.|net\.\d+\.|"  # the original's, and what only a U-Net of it has
+    r"model\.\d+\.|model\.model\.1\.model\.|net\.\d+\.|"  # the original's; its U-Nets alone have the second
     r"(stem|head)\.(weight|bias)$|(down|up|layers)\.\d+\.(weight|bias)$"  # ours
 )
 """Matches the beginning of a network's key."""

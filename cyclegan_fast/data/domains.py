@@ -56,7 +56,7 @@ class DomainReader:
     def _open_training(self, *, paired: bool) -> tuple[ImageFolder, ImageFolder]:
         prepare = Preparation(self.config.preprocess, self.config.load_size, self.config.crop_size)
         A, B = training_places(self.root, paired=paired)
-        limit = None if paired else self.config.max_images  # partners are found first
+        limit = None if paired else self.config.max_images  # pairs are limited after partners are found
         return self._open(A, prepare, "A", limit), self._open(B, prepare, "B", limit)
 
     def _open(
@@ -80,7 +80,7 @@ class DomainReader:
 
     def warnings(self) -> list[str]:
         """Return lines for the user on images that are left out, on deep samples, and on where pixels are kept."""
-        # Once where two halves of a file are opened.
+        # A file of which two halves are opened is named once.
         unreadable = list(dict.fromkeys(line for folder in self.opened for line in folder.unreadable))
         warnings = [f"skipped {line}" for line in unreadable]
         if unreadable:

@@ -25,7 +25,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
 from cyclegan_fast.system.progress import progress_bar
 
-SAMPLED = 64  # files whose content counts in `content`
+SAMPLED = 64  # the number of files that `content` reads
 SAMPLED_BYTES = 1 << 16
 
 
@@ -52,7 +52,7 @@ class ImageArray:
         self.names = [f"{name}_{index:04d}" for index in range(len(pixels))]
 
     def content(self) -> str:
-        return ""  # they are made here
+        return ""  # no files
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -134,7 +134,7 @@ class ImageFolder:
         self.value_range = value_range
         self.note: str | None = None
         self.unreadable: list[str] = []
-        self.pages: dict[str, int] = {}  # of the files that have several, by name
+        self.pages: dict[str, int] = {}  # numbers of pages of the files that have several, by name
         self._extents: dict[Path, Extent] = {}
         found = search(folder)
         self._candidates = [path for path in found.images if path.stem.endswith(ending)][:limit]
@@ -253,7 +253,7 @@ class ImageFolder:
                         "decoded at each use; --cache-gib allows more memory, --cache-dir names another disk"
                     )
                     for _ in images:
-                        pass  # decoded only to find what cannot be read
+                        pass  # they are decoded only to find those that cannot be read
         return [pixels for _, pixels in fitting]
 
     def _until_full(

@@ -30,7 +30,7 @@ _CITYSCAPES = {
     "testA": ("leftImg8bit/val", "_leftImg8bit"),
     "testB": ("gtFine/val", "_gtFine_color"),
 }
-"""Where Cityscapes' archives have what trainA and the others are elsewhere, and how its files' names end."""
+"""The folders of Cityscapes' archives that hold what trainA and the others hold elsewhere, and their files' endings."""
 
 
 @dataclass(frozen=True)

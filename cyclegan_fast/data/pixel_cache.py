@@ -27,9 +27,9 @@ from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside, replacing
 
-SHARE_OF_DISK = 0.9  # of what is free; the rest stays for checkpoints and others
+SHARE_OF_DISK = 0.9  # the share of the free space that may be taken; the rest stays for checkpoints and other files
 MAGIC = b"cyclegan-fast 3\n"
-DECODING = 2  # the number of our own way from a file to pixels: another one with each change of values
+DECODING = 2  # the version of our own decoding, raised with each change of its values
 TAIL = struct.Struct(f"<Q{len(MAGIC)}s")
 
 
@@ -84,11 +84,11 @@ class PixelCache:
     """
 
     def __init__(self, cache_dir: Path, folder: Path, names: Sequence[str], preparation: str) -> None:
-        # One file for a folder and a preparation: when the images change, it is replaced and no other one is left over.
+        # There is one file for a folder and a preparation: when the images change, it is replaced.
         place = _digest([str(folder.resolve()), preparation])
         self.path = beside(cache_dir / folder.name, "", f"-{place[:16]}.pixels")
         files = [(folder / name).stat() for name in names]
-        # Decoders and resizing belong to these packages and can change with them, and what is made of them here.
+        # Pixels can change with these packages, which decode and resize, and with DECODING.
         stamps = [[name, file.st_size, file.st_mtime_ns] for name, file in zip(names, files, strict=True)]
         self.key = _digest([place, PIL.__version__, metadata.version("tifffile"), DECODING, stamps])
 
@@ -165,5 +165,5 @@ def available_bytes() -> int:
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
     except OSError:
-        return free  # no such limit here
+        return free  # there is no such limit here
     return free if limit == "max" else min(free, max(0, int(limit) - int(used)))

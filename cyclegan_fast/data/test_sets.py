@@ -28,7 +28,7 @@ class TestSets:
     B: HeldOut | None
     note: str | None = None
 
-    __test__ = False  # not for pytest
+    __test__ = False  # pytest would take it for tests by its name
 
 
 def embedded_test_sets(size: int) -> TestSets:
@@ -44,7 +44,7 @@ def label_maps(tests: TestSets, size: int) -> dict[str, Labels]:
     Raises UserError where domain B has none, or holds something else.
     """
     maps = tests.B.images if tests.B is not None else None
-    paired = isinstance(maps, Selected)  # in the order of their photographs
+    paired = isinstance(maps, Selected)  # the label maps are in the order of their photographs
     folder = maps.images if isinstance(maps, Selected) else maps
     if maps is None or not isinstance(folder, ImageFolder):
         raise UserError("labels are read from the files in testB: --data needs a folder with label maps there")

@@ -60,9 +60,9 @@ class TrainingImages(ABC):
         self.rank = rank
         self.ranks = ranks
         self.pin = pin
-        # Changes when files come, go, or become others: then a saved position in an epoch means nothing.
+        # It changes when files come, go, or become others: then a saved position in an epoch means nothing.
         self.fingerprint = hashlib.sha256(os.fsencode("\n".join(self._listing()))).hexdigest()[:16]
-        # Uncompressed images of one size have the same names and sizes in many data sets.
+        # Names and sizes do not tell data sets apart that have uncompressed images of one size.
         self.content = f"{images_A.content()} {images_B.content()}"
 
     @abstractmethod
@@ -95,8 +95,8 @@ class TrainingImages(ABC):
         return Cut(pixels, top, left, height, width, mirrored=self.config.flip and random.random() < 0.5)
 
     def _ready(self, cut: Cut) -> Cut:
-        # Cut on the device only where all images have one size: so all batches of a run have one shape, as a CUDA graph
-        # needs, and no large photograph is copied for a small window.
+        # Windows are cut out on the device only where all images have one size: so all batches of a run have one shape,
+        # as a CUDA graph needs, and no large photograph is copied for a small window.
         return cut if self.config.preprocess == "resize_and_crop" else cut.alone()
 
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:

@@ -16,16 +16,16 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside
 from cyclegan_fast.system.progress import progress_bar
 
-MAX_RATIO = 20  # of unpacked to packed: images hardly compress, and a bomb is a thousand times its archive
-SMALL_BYTES = 1 << 20  # which any archive may unpack to
-ENCRYPTED = 0x1  # in a member's flags
+MAX_RATIO = 20  # unpacked to packed size: images hardly compress, and a bomb is a thousand times its archive
+SMALL_BYTES = 1 << 20  # any archive may unpack to so much
+ENCRYPTED = 0x1  # a bit of a member's flags
 
 
 class RefusedArchive(UserError):
     """Tells that an archive is damaged, or holds what no data set needs."""
 
 
-# What zipfile was seen to raise for damaged bytes, beside OSErrors of seeking to where nothing is.
+# The errors that zipfile was seen to raise for damaged bytes, beside OSErrors for seeking to where nothing is.
 _READING_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -53,7 +53,7 @@ def unpack_data_set(
     Raises RefusedArchive, naming the member, for a damaged archive or a hostile one; UserError where there is no room.
     """
     unpacking = beside(target, ".", ".unpacking")
-    shutil.rmtree(unpacking, ignore_errors=True)  # left by a kill
+    shutil.rmtree(unpacking, ignore_errors=True)  # a kill may have left it
     try:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -64,13 +64,13 @@ def unpack_data_set(
         except _READING_ERRORS as error:
             raise RefusedArchive(f"it is damaged: {error}") from error
         except OSError as error:
-            if error.errno == errno.EINVAL:  # a seek to a place before the beginning, which a damaged directory gives
+            if error.errno == errno.EINVAL:  # a damaged directory leads to a seek before the beginning
                 raise RefusedArchive("it is damaged: it names places outside itself") from error
             raise UserError(
                 f"could not unpack to {unpacking}: {error.strerror}; once this is mended the same command continues"
             ) from error
         finish(unpacking)
-        # Before the name is given: after a power cut a folder of empty files would pass for a data set. One call for
+        # This comes before the name: after a power cut a folder of empty files would pass for a data set. One call for
         # the whole system takes seconds at most, where thousands of fsyncs take minutes on a spinning disk.
         os.sync()
         unpacking.replace(target)
@@ -141,4 +141,4 @@ def _extract(archive: zipfile.ZipFile, members: dict[PurePosixPath, zipfile.ZipI
             path = folder / place
             path.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as source, open(path, "xb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)  # which ends at the declared size, and compares the checksum
+                shutil.copyfileobj(source, file, 1 << 20)  # ends at the declared size, and compares the checksum

@@ -34,8 +34,8 @@ from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import beside, sha256_of
 
 Published = TypeVar("Published", PublishedDataSet, PublishedGenerator)
-GENERATOR_FILE = "latest_net_G.pth"  # as the original implementation names it
-DOWNLOAD_MARK = ".download.json"  # in a data set: where it is from, and how many images it had
+GENERATOR_FILE = "latest_net_G.pth"  # the name in the original implementation
+DOWNLOAD_MARK = ".download.json"  # the file in a data set that says where it is from, and how many images it had
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def download_data_set(row: PublishedDataSet, command: DownloadCommand) -> None:
     if _is_there(target, command):
         return
     with _locked(target):
-        if _is_there(target, command):  # by now: another process had the lock
+        if _is_there(target, command):  # another process that had the lock may have fetched it by now
             return
         partial = Partial.of(target.with_name(f"{target.name}.zip"))
         digest = _fetch_checked(url, partial, command)
@@ -242,7 +242,7 @@ def _locked(target: Path) -> Iterator[None]:
     with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # One that was removed by its last holder after it was opened here is nobody's.
+            # A lock file that its last holder removed after it was opened here locks nothing.
             if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
                 raise BlockingIOError
         except BlockingIOError:

@@ -31,10 +31,10 @@ from cyclegan_fast.version import __version__
 
 Say = Callable[[str], None]
 
-PAUSES_S = (1.0, 3.0, 9.0)  # between attempts that gain nothing
-TIMEOUT_S = 30.0  # of silence
+PAUSES_S = (1.0, 3.0, 9.0)  # pauses between attempts that gain nothing
+TIMEOUT_S = 30.0  # the longest silence of a server
 CHUNK_BYTES = 1 << 18
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be others in a moment
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may pass in a moment
 
 
 class _Interrupted(Exception):
@@ -153,7 +153,7 @@ def _attempt(url: str, partial: Partial, say: Say) -> bool:
     """Make one request; returns False where the next one has to start anew."""
     start, known = partial.size_bytes, partial.version
     if known and known.url == url and known.size_bytes == start:
-        return True  # an earlier start fetched it all
+        return True  # an earlier start fetched the whole file
     if start and (known is None or known.url != url or known.validator is None):
         say(f"{partial.path} is of another address, or the server cannot tell its versions apart; fetching it anew")
         start = 0
@@ -197,7 +197,7 @@ def _copy(response: http.client.HTTPResponse, partial: Partial, start: int, size
             if not chunk:
                 break
             file.write(chunk)
-            file.flush()  # so that a kill loses nothing that was paid for
+            file.flush()  # so that a kill loses nothing that was fetched
             progress.update(len(chunk))
     had = partial.size_bytes
     if size_bytes is not None and had > size_bytes:

@@ -18,7 +18,7 @@ class PublishedDataSet:
     name: str
     a: str
     b: str
-    images: tuple[int, int, int, int]  # in FOLDERS
+    images: tuple[int, int, int, int]  # numbers of images in FOLDERS
     size_bytes: int
     sha256: str
 

@@ -15,10 +15,10 @@ from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import BoundedFile, check_size, parsing, reading
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a file begins, classic and BigTIFF, in both byte orders
-_ORIENTATION = 0x0112  # of EXIF
+_ORIENTATION = 0x0112  # the tag of EXIF
 DEEP_PNG = ("RGB;16B", "RGBA;16B", "LA;16B")  # Pillow's names for layouts of 16-bit PNGs, grey ones apart
 FEW_BITS = {"L;2": 85, "L;4": 17}
-"""The level of 8 bits of value 1 of greyscale PNGs of 2 and 4."""
+"""The level of 8 bits that the value 1 has in greyscale PNGs of 2 and of 4 bits."""
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,7 +34,7 @@ TRANSPOSITIONS = {
 class Decoded:
     """Holds an upright RGB image, and the extent of its values where they had more than 8 bits."""
 
-    content: Image.Image | Pixels  # as it was decoded: a large TIFF is not copied for whoever wants pixels
+    content: Image.Image | Pixels  # as it was decoded, so that a large TIFF is not copied where pixels are wanted
     extent: Extent | None = None
 
     @property
@@ -95,7 +95,7 @@ def _with_pillow(file: BinaryIO, value_range: ValueRange | None) -> Decoded:
             return _of_samples(image, *deep, value_range)
         image.load()
         if layout in FEW_BITS and "transparency" in image.info:
-            image.info["transparency"] *= FEW_BITS[layout]  # which Pillow leaves as it is in the file
+            image.info["transparency"] *= FEW_BITS[layout]  # Pillow leaves the value as it is in the file
         return Decoded(_upright(image, to_rgb(image)))
 
 
@@ -125,10 +125,10 @@ def _deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[SampleArr
 
 def _deep_png(image: ImageFile.ImageFile, file: BinaryIO, layout: str) -> SampleArray:
     if layout == "LA;16B":
-        # Its 4 bytes a pixel come as those of an RGBA image.
+        # Pillow gives its 4 bytes a pixel as those of an RGBA image.
         image.tile = [image.tile[0]._replace(args="RGBA")]
         return _joined(np.asarray(image)[..., ::2], np.asarray(image)[..., 1::2])
-    # Twice: as what they are, which gives the higher bytes, and with the bytes exchanged.
+    # The file is decoded twice: as it is, which gives the higher bytes, and with the bytes exchanged.
     higher = np.asarray(image)
     file.seek(0)
     with Image.open(file) as again:
@@ -180,7 +180,7 @@ def _upright(decoded: Image.Image, rgb: Image.Image) -> Image.Image:
     """Turn `rgb` upright by the camera's orientation, which `decoded` holds in its EXIF."""
     try:
         orientation = decoded.getexif().get(_ORIENTATION)
-    except Exception:  # as in `reading`, but damaged EXIF is no reason to give up the pixels: it only says nothing
+    except Exception:  # decoders raise anything, see `reading`; but damaged EXIF is no reason to give up the pixels
         return rgb
     transposition = TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
     return rgb if transposition is None else rgb.transpose(transposition)

@@ -64,8 +64,8 @@ def none_can_be_read(unreadable: Sequence[str]) -> str:
 
 def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
     """Write an image, uint8 [H, W, 3], in the format that the name's ending says; it appears whole or not at all."""
-    # Encoded in memory: Pillow's JPEG encoder writes to a file itself and takes half a write, as a full disk gives, for
-    # a whole one.
+    # The image is encoded in memory, because Pillow's JPEG encoder writes to a file itself and takes half a write, as a
+    # full disk gives it, for a whole one.
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
     temporary = temporary_beside(path)

@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin, features
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import progress_bar
 
-# What Pillow reads in every build, and what only with a library that a build may lack.
+# The endings that Pillow reads in every build, and those that it reads only with a library that a build may lack.
 _ALWAYS = (
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .tga .icb .vda .vst .pcx .dcx "
     ".sgi .rgb .rgba .bw .psd .qoi .dds .ico .icns .msp .xbm .xpm .ras .blp"
@@ -40,7 +40,7 @@ OTHER_EXTENSIONS = (
 
 SERVICE_FOLDERS = frozenset(
     {
-        "__macosx",  # what macOS adds to archives
+        "__macosx",  # a folder that macOS adds to archives
         "@eadir",  # thumbnails of Synology's and QNAP's servers, their bins and snapshots
         "@tmp",
         "#recycle",
@@ -48,10 +48,10 @@ SERVICE_FOLDERS = frozenset(
         "@recycle",
         "@recently-snapshot",
         "~snapshot",
-        "$recycle.bin",  # Windows' bins
+        "$recycle.bin",  # the bins of Windows
         "recycler",
         "system volume information",
-        "network trash folder",  # of Apple's file servers
+        "network trash folder",  # a folder on Apple's file servers
         "temporary items",
         "lost+found",
         "__pycache__",
@@ -60,12 +60,12 @@ SERVICE_FOLDERS = frozenset(
 """Names of folders that programs leave behind beside those that begin with a dot, in lower case."""
 
 SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif", ".avifs", ".dcx"})
-"""Endings of formats whose files may hold further pages or frames; MPO's are the same view again."""
+"""Endings of formats whose files may hold further pages or frames; the further pages of MPO show the same view."""
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\xff\x0a", b"\0\0\0\x0cJXL ", b"8BPS")
 _BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_NEW_SUBFILE_TYPE = 254  # the TIFF tag whose lowest bit says: a smaller copy of another page
+_NEW_SUBFILE_TYPE = 254  # the TIFF tag whose lowest bit marks a smaller copy of another page
 _SHOWN = 3
 
 _Parts = tuple[str, ...]
@@ -129,9 +129,9 @@ class _Walk:
         self.folder = folder
         self.images_only = images_only
         self.service: list[_Parts] = []
-        self.again: list[_Parts] = []  # links to what is searched anyway
-        self.nowhere: list[_Parts] = []  # links
-        self.closed: list[tuple[_Parts, str]] = []  # folders, with what the system says
+        self.again: list[_Parts] = []  # links to folders that are searched anyway
+        self.nowhere: list[_Parts] = []  # links that lead nowhere
+        self.closed: list[tuple[_Parts, str]] = []  # folders that cannot be searched, with the system's reason
         self.unread: list[_Parts] = []
         self._searched: set[tuple[int, int]] = set()
         self._folders: list[_Parts] = []
@@ -160,7 +160,7 @@ class _Walk:
             with os.scandir(folder) as entries:
                 return list(entries)
         except (FileNotFoundError, NotADirectoryError):
-            return []  # never there, or gone since
+            return []  # it was never there, or is gone by now
         except OSError as error:
             self.closed.append((parts, error.strerror or str(error)))
             return []
@@ -244,7 +244,7 @@ def _is_unread_image(entry: os.DirEntry[str]) -> bool:
         with open(entry.path, "rb") as file:
             head = file.read(16)
     except OSError:
-        return False  # from outside it does not look like one
+        return False  # a file that cannot be opened does not look like an image
     return head.startswith(_SIGNATURES) or head[4:12] in _BRANDS or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
@@ -281,7 +281,7 @@ def page_count(path: Path) -> int:
                 image.seek(frame)
                 count += not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1
             return count
-    except Exception:  # damaged files raise anything
+    except Exception:  # damaged files raise errors of any kind
         return 1
 
 

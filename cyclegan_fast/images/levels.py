@@ -11,7 +11,7 @@ from cyclegan_fast.images.pixels import Pixels
 
 SampleArray = npt.NDArray[Any]
 ValueRange = tuple[float, float]
-"""The values that become black and white (level 0 and 255); those beyond become so, too."""
+"""The two values that become black and white (levels 0 and 255); values beyond them become black and white, too."""
 
 SIXTEEN_BITS: ValueRange = (0, 65535)
 TABLE_BYTES = 2  # integers up to this size are looked up in a table

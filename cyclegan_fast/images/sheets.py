@@ -15,7 +15,7 @@ LINE_PX = 24
 Column = tuple[str, Sequence[Pixels]]  # a caption, and the pictures below it
 
 
-PICTURE_SIDE = 192  # pixels, about: small pictures are enlarged to this so that they can be judged
+PICTURE_SIDE = 192  # pixels; small pictures are enlarged to about this side so that they can be judged
 GRID_GAP_PX = 4
 BACKGROUND = (22, 25, 29)
 CAPTION_COLOUR = (236, 238, 240)
@@ -31,7 +31,7 @@ def sample_grid(rows: dict[str, Pixels]) -> Pixels:
             raise ValueError(f"row {label!r} must be uint8 [N, H, W, 3], got {images.dtype} {list(images.shape)}")
     enlarged = {label: enlarge(images) for label, images in rows.items()}
     width = max(len(images) * (images.shape[2] + GRID_GAP_PX) - GRID_GAP_PX for images in enlarged.values())
-    font_px = min(40, max(12, width // 48))  # follows the width, as the page shrinks a wide grid to the window
+    font_px = min(40, max(12, width // 48))  # it follows the width, because the page shrinks a wide grid to the window
     strip_px = font_px * 3 // 2
     parts: list[Pixels] = []
     for label, images in enlarged.items():

@@ -30,7 +30,7 @@ from cyclegan_fast.images.levels import (
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import check_size, parsing
 
-# What is worth a message is raised; the rest, such as a damaged date, is no concern of who wants the pixels.
+# Errors that matter are raised; what tifffile logs beside them, such as a damaged date, does not change the pixels.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _COLOUR_SAMPLES: dict[int, int] = {
@@ -40,7 +40,7 @@ _COLOUR_SAMPLES: dict[int, int] = {
     PHOTOMETRIC.PALETTE: 1,
     PHOTOMETRIC.SEPARATED: 4,
 }
-"""Samples of a pixel without opacity and other extras, of the kinds of colour that are known here."""
+"""The number of samples of a pixel, without opacity and other extras, by the kind of colour; others are refused."""
 
 OF_PYTHON = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.LZMA, COMPRESSION.PACKBITS)
 OF_LIBTIFF = (COMPRESSION.LZW, COMPRESSION.ZSTD)
@@ -62,7 +62,7 @@ MOST_GAIN: dict[int, int] = {
     COMPRESSION.DEFLATE: 1100,
     COMPRESSION.LZW: 3000,
 }
-"""Bytes that a byte can stand for: with fewer, a file is not of the size that it claims. Others have no bound."""
+"""The most bytes that one compressed byte stands for; a file that claims more is refused. Others have no bound."""
 
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -153,7 +153,7 @@ def _segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
     compression, bits_reversed, bits = page.compression, page.fillorder == 2, _bits(page)
     own = compression in (COMPRESSION.NONE, *OF_PYTHON, *OF_LIBTIFF)
     if own:
-        # So that tifffile, which would ask for imagecodecs, gets what is decompressed already.
+        # tifffile would ask for imagecodecs: it gets bytes that are decompressed already.
         page.compression, page.fillorder = COMPRESSION.NONE, 1
     for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         page.parent.filehandle.seek(offset)

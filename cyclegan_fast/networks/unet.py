@@ -67,7 +67,7 @@ class UnetGenerator(nn.Module):
             ]
         )
         self.down_norms = nn.ModuleList(new_norm(norm, outputs) for outputs in channels[1:-1])
-        # Each but the innermost reads the result of the one below it and the skip connection beside it.
+        # Each layer but the innermost reads the result of the one below it and the skip connection beside it.
         self.up = nn.ModuleList(
             [
                 doubling_before(norm, channels[-1], channels[-2], 4),

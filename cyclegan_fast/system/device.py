@@ -45,7 +45,7 @@ def reason_against_cuda() -> str:
     """Return why PyTorch sees no CUDA device, in its words: that there is no driver, that it is too old, and so on."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    except (RuntimeError, AssertionError) as error:  # the latter of a build without CUDA
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA raises AssertionError
         return first_line(error).rstrip(".")
     return "it does not say why"
 

@@ -97,7 +97,7 @@ class Ranks:
         """Overwrite every rank's tensors with the first rank's."""
         if self.count > 1:
             for value in values:
-                # A dense copy: collectives take no other layout, such as channels last.
+                # Collectives take dense tensors only, and not channels last, for instance.
                 dense = value.detach().contiguous()
                 dist.broadcast(dense, src=0)
                 value.data.copy_(dense)
@@ -150,8 +150,8 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     device = choose_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Imported while a group is there (as making an Adam does, in the end), it keeps that group for good: it is the
-    # default argument of its functions.
+    # A module that is imported while there is a group (making an Adam imports this one, in the end) keeps that group
+    # for good, as the default argument of its functions.
     importlib.import_module("torch.distributed.nn")
     ranks = Ranks(int(os.environ["RANK"]), count, restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
     dist.init_process_group(
@@ -164,7 +164,7 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
         ranks.control = dist.new_group(backend="gloo") if device.type == "cuda" else None
         yield ranks, device
     finally:
-        # With the last reference go gloo's threads. One that is about to let go of a tensor when the interpreter ends
+        # gloo's threads end with the last reference. One that is about to let go of a tensor when the interpreter ends
         # aborts the process ("terminate called without an active exception").
         ranks.control = None
         dist.destroy_process_group()

@@ -32,7 +32,7 @@ def run_command(command: Callable[[], int], *, next_time: str = "continues") -> 
         next_time: what the same command does when it is given again after a stop, such as "continues".
     """
     print_whole_lines()
-    # Pillow warns of what it reads all the same, such as damaged EXIF: what is read must not depend on `python -W`.
+    # Pillow warns of faults that it reads past, such as damaged EXIF: what is read must not depend on `python -W`.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with Interruption():

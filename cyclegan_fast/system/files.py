@@ -9,8 +9,8 @@ from typing import IO
 
 from cyclegan_fast.system.errors import UserError
 
-LONGEST_NAME = 255  # bytes, of nearly every file system
-LONGEST_SHOWN = 128  # bytes of a name made here that still holds another one: some file systems take 143 only
+LONGEST_NAME = 255  # bytes; the limit of nearly every file system
+LONGEST_SHOWN = 128  # bytes of a name that still holds the other one: some file systems take 143 only
 
 
 def beside(path: Path, before: str, after: str) -> Path:

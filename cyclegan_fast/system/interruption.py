@@ -75,7 +75,7 @@ class Interruption:
             for number, handler in self._previous.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._previous_writer)
-            os.close(self._writer)  # which ends the thread
+            os.close(self._writer)  # this ends the thread
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -102,18 +102,18 @@ class Interruption:
                 continue
             if first_s is None:
                 if self._raises:
-                    self._patience.start()  # most often all is over before
+                    self._patience.start()  # most often the command has ended before it runs out
                 else:
                     self._say(f"stopping after {self.after}")
-                first_s = time.monotonic()  # not before the answer, which takes long on a busy machine
+                first_s = time.monotonic()  # after the answer, which takes long on a busy machine
             elif time.monotonic() - first_s > self.one_request_s:
                 os._exit(128 + numbers[0])
         os.close(reader)
 
     def _say(self, what: str) -> None:
-        # Not sys.stderr: the experiments send that of a training to a file.
+        # This is not written to sys.stderr, because the experiments send that of a training to a file.
         if not self.silent and sys.__stderr__ is not None:
-            from tqdm import tqdm  # not above: an engine runs without it
+            from tqdm import tqdm  # here, because an engine runs without it
 
             tqdm.write(f"{what}; Ctrl-C again stops now", file=sys.__stderr__)
             sys.__stderr__.flush()

@@ -40,7 +40,7 @@ def make_street(seed: Seed, size: int) -> Street:
     scene = make_scene(seed)
     view, labels = rendering.see(scene, _checked(size))
     numbers = (seed,) if isinstance(seed, int) else seed
-    # Random numbers of its own: clouds and noise do not depend on how many the layout drew.
+    # The photograph has random numbers of its own: clouds and noise do not depend on how many the layout drew.
     return Street(rendering.photograph(scene, view, np.random.default_rng((*numbers, 1))), labels)
 
 

@@ -11,7 +11,7 @@ from cyclegan_fast.datasets.streets.surfaces import Surface, linear
 from cyclegan_fast.datasets.streets.textures import TEXTURE_ID, Doubles, Floats, Integers, look_up
 from cyclegan_fast.images.pixels import Pixels
 
-# What parts of cut-outs look like, as light; MAIN and SECOND have their surface's colours.
+# The colours of the parts of cut-outs, as light; MAIN and SECOND have their surface's colours.
 PART_COLOURS = np.zeros((len(Part), 3), np.float32)
 for _part, _colour in {
     Part.GLASS: (0.13, 0.15, 0.17),
@@ -45,7 +45,7 @@ class Materials:
     shift: Floats
     width: Floats
     height: Floats
-    colour: Floats  # [S, 3], as light, like the next
+    colour: Floats  # [S, 3], as light, as `second` is
     second: Floats  # [S, 3]
     facade: Floats  # [S, 6], the fields of Facade; zeros without
 
@@ -128,13 +128,13 @@ def _facade(
         albedo[where] = 0.6 * second[where] * factor + 0.3 * wall[where]
     albedo[signs] = second[signs] * (0.4 + 0.8 * _hash(np.floor(across / 3), row * 0, seed)[signs][:, None])
     panes = glass | shopfront
-    # Dark rooms, curtains here and there, the storey above throwing its shadow into the reveal.
+    # Rooms are dark, with curtains here and there, and the storey above throws its shadow into the reveal.
     room = 0.02 + 0.05 * chance + np.where(chance > 0.75, 0.35 * np.clip(y, 0, 1), 0.0)
     goods = 0.05 + 0.25 * _hash(np.floor(u * 2.2), np.floor(v * 1.6), seed)
     inner = np.where(shopfront, goods, room * np.where(y > 0.8, 0.5, 1.0))
     albedo[panes] = inner[panes][:, None] * np.array([0.9, 1.0, 1.1], np.float32)
     gloss = np.where(panes, 0.25 + 0.35 * _hash(row, column, seed), 0.0)
-    # Far away a pixel covers whole windows: fade to their average instead of flickering.
+    # Far away a pixel covers whole windows: they fade to their average instead of flickering.
     far = np.clip(pixel / (0.35 * np.minimum(bay, storey)) - 0.6, 0, 1) * (width > 0)
     mean = wall * (1 - 0.75 * (width * height))[:, None] + 0.02
     albedo = albedo * (1 - far)[:, None] + mean * far[:, None]

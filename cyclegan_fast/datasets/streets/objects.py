@@ -23,7 +23,7 @@ WALLS = (
     ("wood", 3.0, 0.7, (0.07, 0.30, 0.60)),
     ("fur", 5.0, 0.4, (0.09, 0.12, 0.90)),
 )
-TILES = ((0.03, 0.5, 0.45), (0.6, 0.1, 0.3))  # of roofs
+TILES = ((0.03, 0.5, 0.45), (0.6, 0.1, 0.3))  # hue, saturation and value of roofs
 
 
 def building(things: Things, corners: Sequence[Vector], height: float, *, pitched: bool, shops: bool) -> None:

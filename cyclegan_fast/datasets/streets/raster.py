@@ -68,9 +68,9 @@ def look(camera: Camera, surfaces: Sequence[Surface], side: int, *, ground: bool
     boxes = _boxes(camera, frames, side)
     shown = np.flatnonzero((boxes[:, 0] < boxes[:, 1]) & (boxes[:, 2] < boxes[:, 3]) & _fronts(camera, surfaces))
     frames = frames[shown]
-    sound = np.abs(np.linalg.det(frames)) > 1e-9  # not seen exactly edge on
+    sound = np.abs(np.linalg.det(frames)) > 1e-9  # surfaces that are seen exactly edge on are left out
     shown, frames = shown[sound], frames[sound]
-    # Near ones first: what they hide is then never written.
+    # Near surfaces come first: what they hide is then never written.
     order = np.argsort(np.linalg.norm(frames[:, :, 2] + (frames[:, :, 0] + frames[:, :, 1]) / 2, axis=1), kind="stable")
     inverses = np.linalg.inv(frames).astype(np.float32)
     narrow = steps.astype(np.float32)
@@ -154,7 +154,7 @@ def _boxes(camera: Camera, frames: Doubles, side: int) -> npt.NDArray[np.int32]:
     corners = np.stack([origin, origin + across, origin + across + up, origin + up], axis=1)  # [N, 4, 3]
     nexts = np.roll(corners, -1, axis=1)
     ahead, next_ahead = corners[..., 2] > NEAREST_M, nexts[..., 2] > NEAREST_M
-    # Where an edge passes the nearest plane, its point there bounds what is seen.
+    # Where an edge passes the nearest plane, the point where it does bounds what is seen.
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (NEAREST_M - corners[..., 2]) / (nexts[..., 2] - corners[..., 2])
         cuts = corners + share[..., None] * (nexts - corners)

@@ -84,7 +84,7 @@ def _shaded(
     materials = Materials.of(scene.surfaces)
     surface = view.surface[seen].astype(np.intp)
     normal, facing = materials.normal[surface], materials.facing[surface]
-    even = facing | ~np.any(normal, axis=1)  # round or thin: takes light from every side
+    even = facing | ~np.any(normal, axis=1)  # round or thin things take light from every side
     pixel = _pixel_m(scene.camera, len(view.surface), points, normal, even)
     ground = surface == GROUND_NUMBER
     solid = ~ground
@@ -92,7 +92,7 @@ def _shaded(
     albedo[ground] = ground_albedo(scene.road, scene.greenery, points[ground], pixel[ground], stains)
     across, up, part = (values[seen][solid] for values in (view.across, view.up, view.part))
     albedo[solid], gloss[solid] = solid_albedo(materials, surface[solid], across, up, part, pixel[solid])
-    # A thing that turns to the viewer also turned to the sun: its own shadow is not to fall on it.
+    # A thing that turns to the viewer turned to the sun as well: its own shadow must not fall on it.
     own = np.where(facing, 0.7 * materials.width[surface] + 0.2, 0.25)
     lit = sunlit(scene, points + own[:, None] * scene.sun, random, 2 * len(view.surface))
     direct = lit * np.where(even, 0.6, np.maximum(normal @ scene.sun, 0))

@@ -51,14 +51,14 @@ class Road:
     median: float
     """grass in the middle of the road; 0 without"""
     crossing: float
-    """where along the road another one crosses it; infinite without"""
+    """the distance along the road at which another one crosses it; infinite without"""
     crossing_width: float
     paved: tuple[bool, bool]
     """whether the ground behind the sidewalk is paved, left and right"""
     slabs: float
     """side of the sidewalk's slabs; 0 where it is of bricks"""
     worn: float
-    """how many of the road's markings are left, 0 to 1"""
+    """the share of the road's markings that is left, 0 to 1"""
     surface_seed: int
     """decides the shades of its asphalt, stones and grass"""
 

@@ -11,8 +11,8 @@ from cyclegan_fast.datasets.streets.textures import Doubles
 
 REACH_M = 32.0  # shadows fall within this distance of a point ahead of the camera
 SUN_DISTANCE_M = 600.0
-CELLS = (256, 1536)  # sides of the sun's view, at least and at most
-TAPS = 3  # looks around a point, scattered: they blend into a soft edge
+CELLS = (256, 1536)  # the least and the greatest side of the sun's view
+TAPS = 3  # scattered looks around a point, which blend into a soft edge
 
 
 def sunlit(scene: Scene, points: Doubles, random: np.random.Generator, cells: int) -> Doubles:

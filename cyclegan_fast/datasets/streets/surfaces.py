@@ -60,11 +60,11 @@ class Surface:
     up: Vector
     look: Look
     normal: Vector
-    """away from the inside of a solid, which hides it from behind; zero for what is seen from both sides"""
+    """points away from the inside of a solid, which hides it from behind; zero for a surface seen from both sides"""
     facing: bool
-    """whether `across` turns towards whoever looks, as for round things"""
+    """whether `across` turns towards the viewer, as that of round things does"""
     shift: float
-    """where in the texture the surface begins, in metres"""
+    """the place in the texture at which the surface begins, in metres"""
 
 
 @dataclass(frozen=True)

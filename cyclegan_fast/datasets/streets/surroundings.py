@@ -19,17 +19,17 @@ class District:
     setback: tuple[float, float]
     gap: tuple[float, float]
     joined: float
-    """how many houses stand wall to wall"""
+    """the share of houses that stand wall to wall"""
     built: float
-    """how many plots have a house"""
+    """the share of plots that have a house"""
     pitched: float
-    """how many roofs slope"""
+    """the share of roofs that slope"""
     fenced: float
     barriers: tuple[str, ...]
     avenue: float
-    """how often there are trees along the kerb"""
+    """the probability of trees along the kerb"""
     bushes: int = 0
-    """on a plot at most"""
+    """the most bushes on a plot"""
     trees: int = 0
     paved: bool = False
     shops: bool = False
