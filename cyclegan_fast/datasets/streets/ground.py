@@ -39,9 +39,8 @@ def ground_albedo(road: Road, greenery: float, points: Doubles, pixel: Floats, n
     albedo *= (1 + each(0.09, 0.09, 0.16) * stains + 0.05 * wear)[:, None]
     if not bricks:
         joints = (np.minimum(s % road.slabs, t % road.slabs) < 0.03) & ~is_road & ~is_grass
-        albedo[joints] *= (1 - 0.45 * np.clip(0.12 / pixel[joints], 0, 1))[
-            :, None
-        ]  # far away a joint is finer than a pixel
+        # Far away a joint is finer than a pixel.
+        albedo[joints] *= (1 - 0.45 * np.clip(0.12 / pixel[joints], 0, 1))[:, None]
     _edge(road, albedo, s, t, wear)
     paint = markings(road, s, t) * is_road * np.clip(0.75 + 0.4 * wear, 0, 1) * (0.4 + 0.6 * road.worn)
     albedo += paint[:, None] * (PAINT - albedo)
