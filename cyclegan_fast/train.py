@@ -8,13 +8,13 @@ if __name__ == "__main__":
 import sys
 from collections.abc import Sequence
 
-from cyclegan_fast.config import command as settings
+from cyclegan_fast.config.command import parse_training
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.training.session import train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: train(*settings.parse(arguments)))
+    return run_command(lambda: train(*parse_training(arguments)))
 
 
 if __name__ == "__main__":

@@ -84,15 +84,15 @@ def differences(one: Config, other: Config) -> list[str]:
     return found
 
 
-def write_config(config: Config, path: Path) -> None:
+def save_config(config: Config, path: Path) -> None:
     """Write a configuration as YAML, whole or not at all; raises UserError where the system refuses."""
     import yaml  # here, because benchmarks run where it is not installed
 
     write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 
-def read_config(path: Path) -> Config:
-    """Read a configuration that `write_config` wrote, or part of one; raises UserError for a bad file."""
+def load_config(path: Path) -> Config:
+    """Read a configuration that `save_config` wrote, or part of one; raises UserError for a bad file."""
     import yaml  # here, because benchmarks run where it is not installed
 
     try:

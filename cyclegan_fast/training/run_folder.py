@@ -81,9 +81,9 @@ class RunFolder:
         """
         path = self.path / CONFIG
         if not path.exists():
-            values.write_config(config, path)
-        elif (saved := values.read_config(path)).data.data != config.data.data:
-            values.write_config(replace(saved, data=replace(saved.data, data=config.data.data)), path)
+            values.save_config(config, path)
+        elif (saved := values.load_config(path)).data.data != config.data.data:
+            values.save_config(replace(saved, data=replace(saved.data, data=config.data.data)), path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
                 sample.unlink()
@@ -185,7 +185,7 @@ def _claim(path: Path) -> IO[str]:
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> dict[str, Any] | None:
     if (path / CONFIG).exists():
-        saved = values.read_config(path / CONFIG)
+        saved = values.load_config(path / CONFIG)
         changed = _changes(saved, config)
         if changed and not (_only_moved(saved, config) and checkpoint.exists(path)):
             raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")

@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Path:
     path = tmp_path / "summer2winter"
     path.mkdir()
     optimizer = OptimizerConfig(epochs=5, decay_epochs=3, ema=0.995)
-    values.write_config(Config(data=DataConfig(load_size=72, crop_size=64), optimizer=optimizer), path / "config.yaml")
+    values.save_config(Config(data=DataConfig(load_size=72, crop_size=64), optimizer=optimizer), path / "config.yaml")
     (path / "metrics.jsonl").write_text(lines([report(step, G_A=step / 1000) for step in range(25, 301, 25)]))
     for step in (100, 200):
         write_samples(path, step, {name: {f"real {name}": noise(2, 64)} for name in "AB"})

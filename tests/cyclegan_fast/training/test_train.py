@@ -162,7 +162,7 @@ def test_ranks_that_torchrun_starts_again_after_the_last_step_have_nothing_left_
 ) -> None:
     """One of them may die on its way out; that the run is finished is no error then."""
     _, whole = undisturbed
-    config = values.read_config(whole / "config.yaml")
+    config = values.load_config(whole / "config.yaml")
     with pytest.raises(FinishedRun):
         open_shared_run(config, Ranks())
     assert open_shared_run(config, Ranks(restarts=1)) is None
@@ -535,7 +535,7 @@ def test_a_run_follows_its_data_to_another_place(begun: Path, capfd: pytest.Capt
     assert train.main(command(begun / "moved", begun, "x")) == 0
     assert f"the data moved from {begun / 'data'} to {begun / 'moved'}" in capfd.readouterr().out
     assert final_state(begun / "x")["log"]["step"] == STEPS
-    assert values.read_config(begun / "x" / "config.yaml").data.data == begun / "moved"
+    assert values.load_config(begun / "x" / "config.yaml").data.data == begun / "moved"
 
 
 @pytest.mark.parametrize("place", ["data", "moved"])
@@ -613,7 +613,7 @@ def test_a_folder_whose_name_is_no_utf8_is_trained_on(tmp_path: Path, capfd: pyt
     assert run.name == "%C2%ED2-paper256"
     assert any((run / "tensorboard").iterdir())
     assert "%C2%ED2-paper256" in (run / "index.html").read_text()
-    assert values.read_config(run / "config.yaml").data.data == data
+    assert values.load_config(run / "config.yaml").data.data == data
     assert train.main(arguments) == 2
     assert "is finished after 3 steps" in capfd.readouterr().err
 
