@@ -39,6 +39,7 @@ def listing() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the list of commands or the version, or what is meant instead; returns the exit status."""
     print_whole_lines()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in ([], ["-h"], ["--help"]):

@@ -13,6 +13,7 @@ from cyclegan_fast.system.errors import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
     return run_command(lambda: download(parse_command(DownloadCommand, "python -m cyclegan_fast.download", arguments)))
 
 

@@ -14,6 +14,7 @@ from cyclegan_fast.training.session import train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
     return run_command(lambda: train(*parse_training(arguments)))
 
 

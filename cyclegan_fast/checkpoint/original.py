@@ -98,6 +98,7 @@ def unet_generator(halvings: int, norm: Norm) -> KeyTable:
 
 
 def patch_discriminator(n_layers: int, norm: Norm) -> KeyTable:
+    """Return the keys of a PatchGAN of `n_layers` convolutions of stride 2."""
     modules = [("layers.0", "model.0")]
     for layer in range(n_layers):
         modules += [(f"layers.{layer + 1}", f"model.{2 + 3 * layer}"), (f"norms.{layer}", f"model.{3 + 3 * layer}")]
@@ -109,6 +110,7 @@ def patch_discriminator(n_layers: int, norm: Norm) -> KeyTable:
 
 
 def pixel_discriminator(norm: Norm) -> KeyTable:
+    """Return the keys of a pixel discriminator."""
     modules = [("layers.0", "net.0"), ("layers.1", "net.2"), ("norms.0", "net.3"), ("layers.2", "net.5")]
     return KeyTable.of("pixel discriminator", norm, modules, ["layers.0"])
 

@@ -59,10 +59,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Config:
-    """Train CycleGAN: two generators that translate between two folders of unpaired images; or, with --method, what the
-    paper compares it with.
+    """Train CycleGAN: two generators that translate between two folders of unpaired images.
 
-    Without --data the embedded photographs are used, with settings for a small machine (preset demo).
+    With --method, train what the paper compares it with instead. Without --data the embedded photographs
+    are used, with settings for a small machine (preset demo).
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -120,4 +120,5 @@ class Config:
 
     @property
     def total_epochs(self) -> int:
+        """Number of epochs of the whole run, at the full learning rate and after."""
         return self.optimizer.epochs + self.optimizer.decay_epochs

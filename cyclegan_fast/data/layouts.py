@@ -42,6 +42,7 @@ class Place:
     half: Half | None = None
 
     def has_images(self) -> bool:
+        """Tell whether there are any images."""
         return has_images(self.folder)
 
     def names(self) -> list[str]:

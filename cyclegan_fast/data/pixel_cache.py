@@ -1,5 +1,4 @@
-"""Keeps the decoded images of a folder in one memory-mapped file, so that they are decoded once although they do not
-fit in memory.
+"""Keeps decoded images that do not fit in memory in a memory-mapped file, one for a folder: each is decoded once.
 
 The file holds the pixels of all images one after the other, uint8 [H, W, 3] each, then an index as JSON, then the
 length of the index in bytes and MAGIC. MAGIC comes last, so that a file that was cut off is not taken for a whole one.

@@ -17,6 +17,7 @@ class Preparation:
     crop_size: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the prepared image; raises ValueError for one that is too small for its network or its crop."""
         width, height = image.size
         if self.preprocess == "resize_and_crop":
             return resize(image, self.load_size, self.load_size)
@@ -48,4 +49,5 @@ def held_out_preparation(size: int) -> Preparation:
 
 
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Return an image at width x height pixels, resized (bicubic) where it is of another size."""
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)

@@ -79,6 +79,7 @@ class TrainingImages(ABC):
 
     @property
     def steps_per_epoch(self) -> int:
+        """Number of steps of an epoch; the last one may have smaller batches."""
         return math.ceil(len(self) / (self.config.batch_size * self.ranks))
 
     def _random(self, epoch: int, index: int) -> np.random.Generator:
@@ -100,6 +101,7 @@ class TrainingImages(ABC):
         return cut if self.config.preprocess == "resize_and_crop" else cut.alone()
 
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
+        """Gather the images that `indices` stand for in `epoch`."""
         cuts_A, cuts_B = zip(*(self.pair(epoch, index) for index in indices), strict=True)
         return Batch.of(cuts_A, cuts_B, pin=self.pin)
 

@@ -76,6 +76,7 @@ class DownloadCommand:
             raise ValueError(f"--out must end in the name of a folder, got {self.out}")
 
     def url_of(self, path: str) -> str:
+        """Return the address of a file that is published under `path`."""
         return f"{self.base.rstrip('/')}/{path}"
 
 

@@ -77,6 +77,7 @@ class Partial:
 
     @classmethod
     def of(cls, target: Path) -> "Partial":
+        """Return the beginning of the file that becomes `target`."""
         return cls(temporary_beside(target))
 
     @property
@@ -85,6 +86,7 @@ class Partial:
 
     @property
     def size_bytes(self) -> int:
+        """Bytes that are there; 0 without a file."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
@@ -101,6 +103,7 @@ class Partial:
         write_atomically(self._note, json.dumps(dataclasses.asdict(version)).encode())
 
     def discard(self) -> None:
+        """Remove the file and the note on it."""
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 

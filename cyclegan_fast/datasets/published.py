@@ -24,6 +24,7 @@ class PublishedDataSet:
 
     @property
     def path(self) -> str:
+        """Path of the file below the authors' address."""
         return f"datasets/{self.name}.zip"
 
 
@@ -37,6 +38,7 @@ class PublishedGenerator:
 
     @property
     def path(self) -> str:
+        """Path of the file below the authors' address."""
         return f"pretrained_models/{self.name}.pth"
 
 

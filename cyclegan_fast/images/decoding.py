@@ -39,6 +39,7 @@ class Decoded:
 
     @property
     def image(self) -> Image.Image:
+        """Return the image as one of Pillow's."""
         return self.content if isinstance(self.content, Image.Image) else Image.fromarray(self.content)
 
     @property

@@ -27,6 +27,7 @@ class BoundedFile(io.BufferedReader):
         self._end = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `size` bytes, and never ask for more than are left."""
         left = max(0, self._end - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 

@@ -45,6 +45,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
+        """True on the rank that owns the run's folder."""
         return self.index == 0
 
     def from_first(self, function: Callable[[], _Result]) -> _Result:

@@ -58,6 +58,7 @@ class Interruption:
 
     @property
     def requested(self) -> bool:
+        """True once a signal has asked to stop."""
         return self.request is not None
 
     def __enter__(self) -> Self:

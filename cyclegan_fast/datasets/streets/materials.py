@@ -51,6 +51,8 @@ class Materials:
 
     @staticmethod
     def of(surfaces: Sequence[Surface]) -> "Materials":
+        """Gather the properties of surfaces."""
+
         def column(values: Iterable[object], before: object = 0) -> npt.NDArray[np.float32]:
             return np.array([before, before, *values], np.float32)
 

@@ -73,6 +73,7 @@ class Road:
         return np.array([self.radius - radius * math.cos(angle), radius * math.sin(angle)])
 
     def heading(self, s: float) -> float:
+        """Return the road's direction at `s`, in radians, clockwise from its direction at the camera."""
         return s / self.radius
 
     def locate(self, x: Doubles, z: Doubles) -> tuple[Doubles, Doubles]:
@@ -97,4 +98,5 @@ class Road:
         return found.astype(np.uint8)
 
     def on_crossing(self, s: float, margin: float = 0.0) -> bool:
+        """Tell whether `s` lies on the crossing road, or within `margin` of it."""
         return abs(s - self.crossing) < self.crossing_width / 2 + margin

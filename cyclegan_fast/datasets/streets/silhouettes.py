@@ -61,13 +61,16 @@ class Sheet:
         return [(x * self._scale, (self._height - y) * self._scale) for x, y in points]
 
     def polygon(self, part: Part, *points: tuple[float, float]) -> None:
+        """Fill a polygon."""
         self._draw.polygon(self._points(points), fill=int(part))
 
     def disc(self, part: Part, x: float, y: float, radius: float, stretch: float = 1.0) -> None:
+        """Fill a disc around (x, y), as high as `stretch` times its width."""
         corners = self._points(((x - radius, y + radius * stretch), (x + radius, y - radius * stretch)))
         self._draw.ellipse([*corners[0], *corners[1]], fill=int(part))
 
     def ring(self, part: Part, x: float, y: float, radius: float, width: float) -> None:
+        """Draw a ring around (x, y), whose line is `width` wide."""
         corners = self._points(((x - radius, y + radius), (x + radius, y - radius)))
         self._draw.ellipse([*corners[0], *corners[1]], outline=int(part), width=max(1, round(width * self._scale)))
 
@@ -78,6 +81,7 @@ class Sheet:
             self.disc(part, x, y, width / 2)
 
     def flat(self) -> Silhouette:
+        """Return the cut-out of an even relief."""
         parts = np.asarray(self._image)[::-1].copy()
         return Silhouette(parts, np.full_like(parts, 255))
 
@@ -191,6 +195,7 @@ def _noise(random: np.random.Generator, rows: int, sigma: float) -> npt.NDArray[
 
 @cache
 def gable_silhouette() -> Silhouette:
+    """Draw a gable in a unit square."""
     sheet = Sheet(1.0, 1.0)
     sheet.polygon(Part.MAIN, (0, 0), (1, 0), (0.5, 1))
     return sheet.flat()

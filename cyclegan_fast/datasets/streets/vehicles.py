@@ -27,10 +27,12 @@ class Body:
 
     @property
     def length(self) -> float:
+        """Length from bumper to bumper."""
         return max(x for x, _ in self.profile)
 
     @property
     def height(self) -> float:
+        """Height from the ground to the roof."""
         return max(y for _, y in self.profile)
 
 
