@@ -1,19 +1,12 @@
-"""Reads TIFF: tifffile parses the file, and every strip or tile becomes 8-bit RGB before the next one is decoded.
+"""Reads TIFF: every strip or tile becomes 8-bit RGB before the next one is decoded; tiff_segments.py decompresses them.
 
-Pillow decodes what tifffile cannot without the package imagecodecs: LZW and ZSTD, strip by strip, and JPEG and fax.
-Pillow is not trusted with samples of more than 8 bits, because it takes some kinds for others without a word.
+Pillow decodes JPEG and fax, which tifffile cannot without the package imagecodecs. It is not trusted with samples of
+more than 8 bits, because it takes some kinds for others without a word.
 """
 
-import io
-import logging
-import math
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
@@ -28,10 +21,7 @@ from cyclegan_fast.images.levels import (
     to_levels,
 )
 from cyclegan_fast.images.pixels import Pixels
-from cyclegan_fast.images.unreadable import check_size, parsing
-
-# Errors that matter are raised; what tifffile logs beside them, such as a damaged date, does not change the pixels.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+from cyclegan_fast.images.tiff_segments import bits_of, first_page, segments
 
 _COLOUR_SAMPLES: dict[int, int] = {
     PHOTOMETRIC.MINISWHITE: 1,
@@ -42,8 +32,6 @@ _COLOUR_SAMPLES: dict[int, int] = {
 }
 """The number of samples of a pixel, without opacity and other extras, by the kind of colour; others are refused."""
 
-OF_PYTHON = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.LZMA, COMPRESSION.PACKBITS)
-OF_LIBTIFF = (COMPRESSION.LZW, COMPRESSION.ZSTD)
 OF_PILLOW = (
     COMPRESSION.JPEG,
     COMPRESSION.OJPEG,
@@ -55,16 +43,6 @@ UNASSOCIATED, ASSOCIATED = 2, 1  # extra samples that are opacity; with ASSOCIAT
 _ORIENTATION, EXTRA_SAMPLES, INK_SET = 274, 338, 332
 CMYK = 1  # an INK_SET
 BAND_ROWS = 64
-MOST_GAIN: dict[int, int] = {
-    COMPRESSION.NONE: 1,
-    COMPRESSION.PACKBITS: 64,
-    COMPRESSION.ADOBE_DEFLATE: 1100,
-    COMPRESSION.DEFLATE: 1100,
-    COMPRESSION.LZW: 3000,
-}
-"""The most bytes that one compressed byte stands for; a file that claims more is refused. Others have no bound."""
-
-REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class _Layout(NamedTuple):
@@ -84,7 +62,7 @@ def read_tiff(file: BinaryIO, value_range: ValueRange | None) -> "Rgb":
     Raises ValueError, saying why, where it is not known how to read the pixels right, and whatever tifffile, Pillow or
     a decompressor raises on damage.
     """
-    with _first_page(file) as page:
+    with first_page(file) as page:
         if page.compression in OF_PILLOW:
             return _with_pillow(file, page)
         layout = _layout(page)
@@ -101,106 +79,14 @@ class Rgb(NamedTuple):
 
 def read_first_samples(file: BinaryIO) -> SampleArray:
     """Return the samples of the first page as they are stored, [H, W], of one channel. Raises as `read_tiff` does."""
-    with _first_page(file) as page:
+    with first_page(file) as page:
         if page.samplesperpixel != 1 or page.dtype is None:
             raise ValueError(f"it has {page.samplesperpixel} channels")
         samples = np.zeros((page.imagelength, page.imagewidth), page.dtype)
-        for top, left, _, segment in _segments(page):
+        for top, left, _, segment in segments(page):
             height, width = samples[top : top + segment.shape[0], left : left + segment.shape[1]].shape
             samples[top : top + height, left : left + width] = segment[:height, :width, 0]
         return samples
-
-
-@contextmanager
-def _first_page(file: BinaryIO) -> Iterator[TiffPage]:
-    with parsing():
-        tiff = tifffile.TiffFile(file)
-        page = tiff.pages.first
-        _check(page)
-    with tiff:
-        yield page
-
-
-def _check(page: TiffPage) -> None:
-    size, width, height = page.parent.filehandle.size, page.imagewidth, page.imagelength
-    if not width or not height or page.imagedepth != 1:
-        raise ValueError(f"it is no flat image: {width}x{height} pixels, {page.imagedepth} deep")
-    check_size(width, height)
-    claimed = width * height * page.samplesperpixel * _bits(page) // 8
-    if page.compression in MOST_GAIN and claimed > MOST_GAIN[page.compression] * size:
-        raise ValueError(f"it claims {width}x{height} pixels, which its {size} bytes cannot hold")
-
-
-def _bits(page: TiffPage) -> int:
-    if not isinstance(page.bitspersample, int):
-        raise ValueError(f"its samples have different numbers of bits, {page.bitspersample}")
-    return page.bitspersample
-
-
-# --- strips and tiles ----------------------------------------------------------------------------------------------
-
-
-def _segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
-    """Yield the top row, left column, first sample and samples [rows, columns, samples] of each strip or tile.
-
-    A tile may reach over the edge of the image. Where the channels are stored one after another, each strip or tile has
-    one of them.
-    """
-    expected = math.prod(page.chunked)
-    offsets, counts = page.dataoffsets[:expected], page.databytecounts[:expected]
-    if len(offsets) < expected or len(counts) < expected or not all(counts):
-        raise ValueError(f"it is cut off: of {expected} strips or tiles some are missing")
-    compression, bits_reversed, bits = page.compression, page.fillorder == 2, _bits(page)
-    own = compression in (COMPRESSION.NONE, *OF_PYTHON, *OF_LIBTIFF)
-    if own:
-        # tifffile would ask for imagecodecs: it gets bytes that are decompressed already.
-        page.compression, page.fillorder = COMPRESSION.NONE, 1
-    for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
-        page.parent.filehandle.seek(offset)
-        encoded = page.parent.filehandle.read(count)
-        if len(encoded) < count:
-            raise ValueError("it is cut off")
-        _, place, shape = page.decode(None, index)
-        if own:
-            encoded = encoded.translate(REVERSED_BITS) if bits_reversed else encoded
-            row_bytes = math.ceil(shape[2] * shape[3] * bits / 8)
-            encoded = _decompressed(encoded, compression, shape[1] * row_bytes)
-        if bits in (8, 16, 32, 64) or not own:
-            samples, _, _ = page.decode(encoded, index, jpegtables=page.jpegtables)
-            assert samples is not None
-        else:
-            samples = _unpacked(encoded, shape[1], shape[2] * shape[3], bits)
-        yield place[2], place[3], place[0], samples.reshape(-1, *shape[2:])
-
-
-def _decompressed(encoded: bytes, compression: int, size: int) -> bytes:
-    if compression in OF_LIBTIFF:
-        return _through_libtiff(encoded, compression, size)
-    decompressed = encoded
-    if compression != COMPRESSION.NONE:
-        decompressed = tifffile.TIFF.DECOMPRESSORS[compression](encoded)
-    if len(decompressed) < size:
-        raise ValueError(f"it is cut off: a strip or tile has {len(decompressed)} bytes of {size}")
-    return decompressed[:size]
-
-
-def _through_libtiff(encoded: bytes, compression: int, size: int) -> bytes:
-    """Let Pillow's libtiff decompress a strip, as that of a greyscale image of `size` x 1 pixels."""
-    fields = [(256, size), (257, 1), (258, 8), (259, compression), (262, 1), (277, 1), (278, 1), (279, len(encoded))]
-    start = 8 + 2 + 12 * (len(fields) + 1) + 4
-    fields = sorted([*fields, (273, start)])
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
-    header = b"II*\0" + struct.pack("<IH", 8, len(fields)) + directory + bytes(4)
-    with Image.open(io.BytesIO(header + encoded), formats=["TIFF"]) as strip:
-        return strip.tobytes()
-
-
-def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> SampleArray:
-    """Return integers of `bits` bits, the highest bit first, of rows that begin on a byte, as [rows, samples]."""
-    in_bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(rows, -1), axis=1)[:, : samples * bits]
-    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8 if bits <= 8 else np.uint16)
-    integers: SampleArray = np.dot(in_bits.reshape(rows, samples, bits), weights)
-    return integers
 
 
 # --- the meaning of samples ----------------------------------------------------------------------------------------
@@ -233,7 +119,7 @@ def _decode(page: TiffPage, layout: _Layout, value_range: ValueRange | None) -> 
     """Return levels [H, W, colours and then opacity where there is any]; of a palette, the numbers of its entries."""
     if page.dtype is None or page.dtype.kind not in "buif":
         raise ValueError(f"its samples are of no known kind (format {page.sampleformat}, {page.bitspersample} bits)")
-    bits = _bits(page)
+    bits = bits_of(page)
     is_palette = page.photometric == PHOTOMETRIC.PALETTE
     if is_palette and (bits > 8 or page.dtype.kind not in "bu"):
         raise ValueError(f"its palette has entries of {bits} bits")
@@ -242,7 +128,7 @@ def _decode(page: TiffPage, layout: _Layout, value_range: ValueRange | None) -> 
     height, width = page.imagelength, page.imagewidth
     levels = np.empty((height, width, layout.colours + (layout.alpha is not None)), np.uint8)
     extents: list[Extent | None] = [None]
-    for top, left, first, segment in _segments(page):
+    for top, left, first, segment in segments(page):
         for place in range(segment.shape[2]):
             sample = first + place
             into = sample if sample < layout.colours else layout.colours if sample == layout.alpha else None
@@ -313,7 +199,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def _with_pillow(file: BinaryIO, page: TiffPage) -> Rgb:
     """Decode a page that is compressed as JPEG or fax, which has 8 bits or 1; Pillow turns it upright itself."""
-    if _bits(page) not in (1, 8) or (page.planarconfig == 2 and page.samplesperpixel > 1):
+    if bits_of(page) not in (1, 8) or (page.planarconfig == 2 and page.samplesperpixel > 1):
         raise ValueError(
             f"JPEG of {page.bitspersample} bits or of one channel after another is not read here: save it uncompressed"
         )
