@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cyclegan_fast.config.options import DataConfig, Preprocess
-from cyclegan_fast.data.image_folder import ImageFolder, Images, Selected
+from cyclegan_fast.data.image_folder import ImageFolder
+from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.layouts import STREETS_MARK, TRAINING_LABELS, Place, is_cityscapes, place_of, training_places
 from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.data.pixel_cache import available_bytes, default_cache_dir

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cyclegan_fast.data import sample_photos
-from cyclegan_fast.data.image_folder import ImageArray, ImageFolder, Images, Selected
+from cyclegan_fast.data.image_folder import ImageFolder
+from cyclegan_fast.data.image_lists import ImageArray, Images, Selected
 from cyclegan_fast.data.layouts import best_label_file
 from cyclegan_fast.images.labels import Labels, read_labels
 from cyclegan_fast.system.errors import UserError

@@ -20,7 +20,7 @@ from cyclegan_fast.config.options import CROPPING, DataConfig
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.batch import Batch, Cut
 from cyclegan_fast.data.domains import DomainReader
-from cyclegan_fast.data.image_folder import ImageArray, Images
+from cyclegan_fast.data.image_lists import ImageArray, Images
 from cyclegan_fast.data.layouts import check_partners, training_places
 from cyclegan_fast.data.test_sets import TestSets, embedded_test_sets
 from cyclegan_fast.images.pixels import Pixels

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import nn
 
-from cyclegan_fast.data.image_folder import Images
+from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.data.training_images import Data
 from cyclegan_fast.evaluation import passes as evaluation

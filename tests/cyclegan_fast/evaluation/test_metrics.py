@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
-from cyclegan_fast.data.image_folder import ImageArray
+from cyclegan_fast.data.image_lists import ImageArray
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation import distances as features
 from cyclegan_fast.evaluation.distances import FeatureDistance, Lpips, distances
