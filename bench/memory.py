@@ -18,7 +18,7 @@ import torch
 
 from bench.measure.live_memory import GIB, live_memory
 from cyclegan_fast.config.options import Config, NetworkConfig
-from cyclegan_fast.conventions import DOWNSAMPLING
+from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.training.step import TrainingStep
 from kernels.launching import run_in_interpreter
@@ -140,8 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="GiB of each GPU left to the CUDA context and the workspaces of cuDNN",
     )
     options = parser.parse_args(arguments)
-    if options.side < SMALLEST_CROP or options.side % DOWNSAMPLING:
-        parser.error(f"--side must be at least {SMALLEST_CROP} and a multiple of {DOWNSAMPLING}, got {options.side}")
+    if options.side < SMALLEST_CROP or options.side % SIDE_MULTIPLE:
+        parser.error(f"--side must be at least {SMALLEST_CROP} and a multiple of {SIDE_MULTIPLE}, got {options.side}")
     # The operators take tensors that are on no GPU only in Triton's interpreter.
     return run_in_interpreter("bench.memory", arguments, lambda: print_table(options))
 

@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
+from cyclegan_fast.conventions import wrong_side
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, run_command
@@ -30,7 +31,6 @@ from export.engines.engine_card import Profile
 from export.engines.libraries import load_library
 from export.graphs.graph import CONVOLUTIONS, serialised
 from export.graphs.quantisation import activation_ranges, largest_activations, quantised
-from export.options import wrong_side
 from export.parity import Parity, in_onnxruntime, in_pytorch
 from export.pictures import of_domain
 from export.source import load_sources

@@ -6,7 +6,7 @@ __all__ = ["__version__"]
 
 
 def _require_our_kernels() -> None:
-    """Another package on PyPI also imports as `kernels`; say so instead of failing on a missing name."""
+    """Raise ImportError where `kernels` is not ours but another package of that import name, such as one on PyPI."""
     import importlib.util
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`python -m cyclegan_fast`: which commands there are."""
+"""Lists the commands: `python -m cyclegan_fast`."""
 
 import sys
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 def listing() -> str:
-    """One line for each command, and how to learn more."""
+    """Return the list of commands, one a line, and how to learn more."""
     width = max(map(len, COMMANDS))
     lines = [f"  {command:{width}}  {purpose}" for command, purpose in COMMANDS.items()]
     return "\n".join(
@@ -39,6 +39,7 @@ def listing() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the list of commands or the version, or what is meant instead; returns the exit status."""
     print_whole_lines()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in ([], ["-h"], ["--help"]):

@@ -1,6 +1,6 @@
-"""The options of the original implementation's train.py and test.py, and what takes their place here.
+"""Lists the options of the original implementation's train.py and test.py, and what takes their place here.
 
-One table answers a command line in the original's spelling, makes the table of `docs/from-the-original.md`, and is what
+One list answers command lines in the original's spelling, makes the table of `docs/from-the-original.md`, and is what
 the tests try.
 """
 
@@ -14,14 +14,15 @@ from cyclegan_fast.system.errors import UserError
 
 @dataclass(frozen=True)
 class Option:
-    """One option of the original.
+    """Says what takes the place of one option of the original.
 
-    names: as the original spells it, then as its older versions did.
-    value: what stands behind it, in capitals; "" for a switch.
-    ours: the flag with that value as {}; "" where nothing takes its place.
-    values: the flags for single values, where they are not `ours`.
-    note: what to know, as a clause.
-    is_ours: whether our flag has the same name and takes all values but `values`, so that it needs no answer.
+    Args:
+        names: the option as the original spells it, then as its older versions did.
+        value: the placeholder of its value, in capitals; "" for a switch.
+        ours: our flag with {} for the value; "" where nothing takes the option's place.
+        values: our flags for single values, where they are not `ours`.
+        note: a clause on what to know.
+        is_ours: whether our flag has the same name and takes all values but `values`, so that it needs no answer.
     """
 
     names: tuple[str, ...]
@@ -32,7 +33,7 @@ class Option:
     is_ours: bool = False
 
     def here(self, value: str) -> str:
-        """The flags for a value; "" where none takes its place."""
+        """Return our flags for a value; "" where none takes its place."""
         return self.values.get(value, self.ours.format(shlex.quote(value)))
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set: photographs and cyanotype drawings, unpaired for training, paired and unseen for scoring.
+"""Writes the embedded data set: photographs and cyanotype drawings, unpaired for training, paired to score with.
 
 Domain A is crops of real photographs that ship with scikit-image, domain B crops of *other* photographs under
 `cyanotype_drawing`, a known transformation. Test crops come from photographs in neither domain, and because the
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclegan_fast.data.sample_photos import write_data_set
+from cyclegan_fast.data.sample_photos import write_sample_photos
 from cyclegan_fast.system.command_line import print_version_if_asked
 from cyclegan_fast.system.errors import run_command
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=350, help="training images of each domain (default: %(default)s)")
     print_version_if_asked(arguments)
     options = parser.parse_args(arguments)
-    return run_command(lambda: write_data_set(options.out, options.side, options.count))
+    return run_command(lambda: write_sample_photos(options.out, options.side, options.count))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cyclegan_fast.data.layouts import TRAINING_LABELS
-from cyclegan_fast.datasets.streets.data_set import write_data_set
+from cyclegan_fast.datasets.streets.data_set import write_streets
 from cyclegan_fast.system.command_line import print_version_if_asked
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.words import counted
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def command() -> int:
-        write_data_set(options.out, options.size, options.count, options.test_count, options.seed)
+        write_streets(options.out, options.size, options.count, options.test_count, options.seed)
         for folder in ("trainA", TRAINING_LABELS, "trainB", "testA", "testB"):
             count = options.count if "train" in folder else options.test_count
             print(f"{options.out / folder}: {counted(count, 'image')}")

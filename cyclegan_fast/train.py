@@ -1,4 +1,4 @@
-"""`python -m cyclegan_fast.train`: train CycleGAN or a baseline, or continue a run that was interrupted."""
+"""Trains CycleGAN or a baseline, or continues a run that was interrupted: `python -m cyclegan_fast.train`."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -8,13 +8,14 @@ if __name__ == "__main__":
 import sys
 from collections.abc import Sequence
 
-from cyclegan_fast.config import command as settings
+from cyclegan_fast.config.command import parse_training
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.training.session import train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: train(*settings.parse(arguments)))
+    """Run the command and return its exit status."""
+    return run_command(lambda: train(*parse_training(arguments)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cyclegan_fast.conventions import SIDES, SMALLEST
 from export.source import Directions, GeneratorSource
 
 if TYPE_CHECKING:
@@ -17,13 +16,6 @@ EightBits = Literal["int8", "fp8"]
 def is_eight_bits(precision: str) -> "TypeIs[EightBits]":
     """Return whether a precision is one of 8 bits."""
     return precision in ("int8", "fp8")
-
-
-def wrong_side(flag: str, side: int | None) -> str | None:
-    """Return a message where no generator takes images of that side, else None; a side of None is right."""
-    if side is None or (side >= SMALLEST and side % SIDES == 0):
-        return None
-    return f"{flag} must be a multiple of {SIDES}, at least {SMALLEST}, got {side}"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from cyclegan_fast.conventions import wrong_side
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, run_command
 from cyclegan_fast.system.files import write_atomically
@@ -23,7 +24,7 @@ from export.engine_table import EngineRow, engine_table
 from export.engines.builder import BuiltEngine, build, check_targets, default_targets
 from export.engines.engine_card import EngineCard, Profile
 from export.engines.libraries import Library, Runtime, choose_library
-from export.options import ExportOptions, is_eight_bits, wrong_side
+from export.options import ExportOptions, is_eight_bits
 from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cyclegan_fast.conventions import wrong_side
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, run_command
 from cyclegan_fast.system.progress import waiting
 from export.engines.engine_card import EngineCard, Profile
-from export.options import wrong_side
 from export.source import load_sources
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from packaging.specifiers import SpecifierSet
 from PIL import Image
 
 from cyclegan_fast import train
-from cyclegan_fast.config.command import parse
+from cyclegan_fast.config.command import parse_training
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.version import __version__
 from tests.cyclegan_fast.conftest import TINY
@@ -138,7 +138,7 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
             case ["torchrun", *arguments]:
                 place = arguments.index("cyclegan_fast.train")
                 assert arguments[place - 1] == "-m"
-                parse(arguments[place + 1 :])
+                parse_training(arguments[place + 1 :])
             case ["sphinx-build", *arguments]:
                 assert f"sphinx-build {' '.join(arguments)}".replace("--keep-going", "--keep-going -q") in RUN
             case ["bash", ".ci/run"] | ["pre-commit", *_]:

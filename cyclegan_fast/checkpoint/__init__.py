@@ -1,6 +1,34 @@
-"""Checkpoints of this project and of the original implementation: read, write, and translate one into the other."""
+"""Reads and writes checkpoints of this project and of the original implementation, and translates between them.
 
-from cyclegan_fast.checkpoint.files import BEST, FOLDER, find_newest, load, load_weights, save
+Users import these names from here; files.py holds the files of a run, original.py the original's keys, and
+wrapped_weights.py looks for networks inside files that wrap them.
+"""
+
+from cyclegan_fast.checkpoint.files import (
+    BEST,
+    FOLDER,
+    DamagedCheckpoint,
+    MissingCheckpoint,
+    exists,
+    find_newest,
+    load,
+    load_newest,
+    load_weights,
+    save,
+)
 from cyclegan_fast.checkpoint.original import from_original, to_original
 
-__all__ = ["BEST", "FOLDER", "find_newest", "from_original", "load", "load_weights", "save", "to_original"]
+__all__ = [
+    "BEST",
+    "FOLDER",
+    "DamagedCheckpoint",
+    "MissingCheckpoint",
+    "exists",
+    "find_newest",
+    "from_original",
+    "load",
+    "load_newest",
+    "load_weights",
+    "save",
+    "to_original",
+]

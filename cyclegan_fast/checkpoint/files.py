@@ -1,7 +1,8 @@
-"""Checkpoints: atomic save, load, resume; and the files of the original implementation.
+"""Saves and loads the checkpoints of a run, and loads weights into networks.
 
 A run keeps `checkpoints/last.pt` and the one before it, `previous.pt`. Files are read with `weights_only=True` or as
-safetensors: a checkpoint from a stranger cannot run code.
+safetensors: a checkpoint from a stranger cannot run code. training/ fills a checkpoint and reads it back, and
+original.py translates the keys of the original implementation's files.
 """
 
 import io
@@ -26,26 +27,29 @@ LAST = "last.pt"
 PREVIOUS = "previous.pt"
 INCOMING = "incoming.pt"
 BEST = "best.pt"
-CONTENT = RunCheckpoint.__required_keys__
+CHECKPOINT_KEYS = RunCheckpoint.__required_keys__
 
 
 class DamagedCheckpoint(UserError):
-    """A file that is cut off or otherwise not what was written."""
+    """Tells that a file is cut off or otherwise not what was written."""
 
 
 class MissingCheckpoint(UserError):
-    """There is no file of that name, or no longer."""
+    """Tells that there is no file of that name, or that it is gone."""
 
 
 def save(run: Path, checkpoint: Mapping[str, Any], *, keep_as: Sequence[str] = ()) -> None:
     """Write the newest checkpoint of a run; the one before it stays as `previous.pt`.
 
-    keep_as: further names to keep this one under for good, such as "epoch_0100.pt".
+    Args:
+        run: the run's folder.
+        checkpoint: tensors and plain values.
+        keep_as: further names to keep this checkpoint under for good, such as "epoch_0100.pt".
     """
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     content = to_bytes(checkpoint)
-    # The kept ones first: a kill right after it resumes before it, and writes it again.
+    # The kept ones are written first: after a kill in between, the run resumes before them and writes them again.
     for name in [*keep_as, INCOMING]:
         write_atomically(folder / name, content)
     if (folder / LAST).exists():
@@ -54,7 +58,7 @@ def save(run: Path, checkpoint: Mapping[str, Any], *, keep_as: Sequence[str] = (
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:
-    """What `load` reads back."""
+    """Return the bytes of a file that `load` reads `content` back from."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -66,13 +70,16 @@ def exists(run: Path) -> bool:
 
 
 def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
-    """The newest whole checkpoint of a run, or None where there is none yet; what had to be passed over is named."""
+    """Return the newest whole checkpoint of a run, None where there is none yet; `warnings` get the damaged ones.
+
+    Raises UserError where there are checkpoints, and none of them is whole.
+    """
     found = find_newest(run, warnings)
     return found[1] if found else None
 
 
 def find_newest(run: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]] | None:
-    """`load_newest` with the file that it came from."""
+    """Return the file and the content of the newest whole checkpoint of a run, as `load_newest` does."""
     damaged: list[DamagedCheckpoint] = []
     kept = sorted((path.name for path in (run / FOLDER).glob("epoch_*.pt")), reverse=True)
     # A run that was killed between the two renames of `save` has its newest checkpoint under INCOMING.
@@ -80,7 +87,7 @@ def find_newest(run: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]] |
         path = run / FOLDER / name
         try:
             checkpoint = load(path)
-            if not checkpoint.keys() >= CONTENT:
+            if not checkpoint.keys() >= CHECKPOINT_KEYS:
                 raise DamagedCheckpoint(f"{path} is no checkpoint of a run")
         except MissingCheckpoint:
             continue
@@ -95,7 +102,10 @@ def find_newest(run: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]] |
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read one checkpoint or weights file (.pt, .pth, .safetensors) onto the CPU, running no code from it."""
+    """Read one checkpoint or weights file (.pt, .pth, .safetensors) onto the CPU, running no code from it.
+
+    Raises MissingCheckpoint, DamagedCheckpoint, or UserError where the system refuses to read it.
+    """
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
@@ -122,7 +132,7 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-# What the readers of PyTorch, pickle and zip were seen to raise for damaged bytes.
+# The errors that the readers of PyTorch, pickle and zip were seen to raise for damaged bytes.
 _READING_ERRORS = (
     RuntimeError,
     OSError,
@@ -151,12 +161,13 @@ def _first_line(error: Exception) -> str:
 
 
 def load_weights(network: nn.Module, state: StateDict, origin: str, names: Mapping[str, str] | None = None) -> None:
-    """Load a state dict whole; raises UserError naming the keys that are missing, unknown or of another shape.
+    """Load a whole state dict; raises UserError naming the keys that are missing, unknown or of another shape.
 
     Batch norms without running statistics, as older versions here wrote them, get those of a new network.
 
     Args:
-        names: what the file calls the keys, where it calls them otherwise.
+        origin: the file, which errors name.
+        names: the names that the file has for keys, where they are others.
     """
     names = names or {}
     state = {**missing_statistics(network, state), **state}

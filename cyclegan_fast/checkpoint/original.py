@@ -1,4 +1,4 @@
-"""Keys of the original implementation's state dicts, translated to ours and back from one table."""
+"""Translates the keys of the original implementation's state dicts to ours and back, by one table for each network."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -18,14 +18,15 @@ StateDict = dict[str, Tensor]
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
-Modules = Iterable[tuple[str, str]]
+_Modules = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Names a network and its keys: ours, and the original's for the same tensor, in the original's order.
+class KeyTable:
+    """Lists the keys of a network: ours, with the original's for the same tensor, in the original's order.
 
-    `norms` has the batch norms among them, ours and the original's; their running statistics are no part of `keys`.
+    `name` describes the network. `norms` holds the batch norms, ours with the original's; `keys` does not hold their
+    running statistics.
     """
 
     name: str
@@ -33,11 +34,11 @@ class Layout:
     norms: dict[str, str]
 
     @classmethod
-    def of(cls, name: str, norm: Norm, modules: Modules, always_biased: Iterable[str]) -> "Layout":
-        """From (our module, the original's) in the original's order.
+    def of(cls, name: str, norm: Norm, modules: _Modules, always_biased: Iterable[str]) -> "KeyTable":
+        """Make the table of pairs (our module, the original's), given in the original's order.
 
-        Norms, which have "norm" in their names, count with batch norm only. All convolutions have a bias with instance
-        norm, and otherwise those that are `always_biased`.
+        Norms, which have "norm" in their names, have keys with batch norm only. With instance norm all convolutions
+        have a bias, and otherwise those that are `always_biased`.
         """
         norms = {ours: theirs for ours, theirs in modules if "norm" in ours} if norm == "batch" else {}
         keys = {}
@@ -50,12 +51,12 @@ class Layout:
         return cls(f"{name} with {'no' if norm == 'none' else norm} norm", keys, norms)
 
     def statistics(self) -> dict[str, str]:
-        """The keys of running statistics, ours and the original's."""
+        """Return the keys of running statistics, ours with the original's."""
         return {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in self.norms.items() for kind in STATISTICS}
 
 
-def resnet_generator(blocks: int, norm: Norm, *, dropout: bool) -> Layout:
-    """Dropout stands between a block's two convolutions and moves the second one by a place."""
+def resnet_generator(blocks: int, norm: Norm, *, dropout: bool) -> KeyTable:
+    """Return the keys of a ResNet generator; dropout in a block moves the block's second convolution by one place."""
     second = 6 if dropout else 5
 
     def modules() -> Iterator[tuple[str, str]]:
@@ -71,11 +72,14 @@ def resnet_generator(blocks: int, norm: Norm, *, dropout: bool) -> Layout:
             yield from ((f"up.{level}", f"model.{tail}"), (f"up_norms.{level}", f"model.{tail + 1}"))
         yield "head", f"model.{17 + blocks}"
 
-    return Layout.of(f"ResNet generator of {blocks} block{'' if blocks == 1 else 's'}", norm, [*modules()], ["head"])
+    return KeyTable.of(f"ResNet generator of {blocks} block{'' if blocks == 1 else 's'}", norm, [*modules()], ["head"])
 
 
-def unet_generator(halvings: int, norm: Norm) -> Layout:
-    """Its blocks stand inside one another in the original: what goes up follows all that is further inside."""
+def unet_generator(halvings: int, norm: Norm) -> KeyTable:
+    """Return the keys of a U-Net, whose blocks stand inside one another in the original.
+
+    There, the layers that go up follow everything that is further inside.
+    """
     place = "model.model"
     down, up = [("down.0", f"{place}.0")], [(f"up.{halvings - 1}", f"{place}.3")]
     place += ".1.model"
@@ -90,30 +94,32 @@ def unet_generator(halvings: int, norm: Norm) -> Layout:
         up.append((f"up.{mirrored}", f"{place}.{3 if is_innermost else 5}"))
         place += ".3.model"
     modules = [*down, *reversed(up)]
-    return Layout.of(f"U-Net generator of {halvings} halvings", norm, modules, [f"up.{halvings - 1}"])
+    return KeyTable.of(f"U-Net generator of {halvings} halvings", norm, modules, [f"up.{halvings - 1}"])
 
 
-def patch_discriminator(n_layers: int, norm: Norm) -> Layout:
+def patch_discriminator(n_layers: int, norm: Norm) -> KeyTable:
+    """Return the keys of a PatchGAN of `n_layers` convolutions of stride 2."""
     modules = [("layers.0", "model.0")]
     for layer in range(n_layers):
         modules += [(f"layers.{layer + 1}", f"model.{2 + 3 * layer}"), (f"norms.{layer}", f"model.{3 + 3 * layer}")]
     last = f"layers.{n_layers + 1}"
     modules.append((last, f"model.{2 + 3 * n_layers}"))
-    return Layout.of(
+    return KeyTable.of(
         f"PatchGAN discriminator of {n_layers} layer{'' if n_layers == 1 else 's'}", norm, modules, ["layers.0", last]
     )
 
 
-def pixel_discriminator(norm: Norm) -> Layout:
+def pixel_discriminator(norm: Norm) -> KeyTable:
+    """Return the keys of a pixel discriminator."""
     modules = [("layers.0", "net.0"), ("layers.1", "net.2"), ("norms.0", "net.3"), ("layers.2", "net.5")]
-    return Layout.of("pixel discriminator", norm, modules, ["layers.0"])
+    return KeyTable.of("pixel discriminator", norm, modules, ["layers.0"])
 
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
-def layout_of_original(keys: Iterable[str]) -> Layout:
-    """Return the names of the network that the original's keys look most like.
+def table_of_original(keys: Iterable[str]) -> KeyTable:
+    """Return the keys of the network that the original's keys look most like.
 
     Raises UserError where they look like none.
     """
@@ -126,44 +132,44 @@ def layout_of_original(keys: Iterable[str]) -> Layout:
                 f"not a U-Net generator of the original implementation: it halves {halvings} times, "
                 f"and those at least {LEAST_HALVINGS} times"
             )
-        layouts = [unet_generator(halvings, norm) for norm in NORMS]
+        tables = [unet_generator(halvings, norm) for norm in NORMS]
     elif any(key.startswith("net.") for key in keys):
-        layouts = [pixel_discriminator(norm) for norm in NORMS]
+        tables = [pixel_discriminator(norm) for norm in NORMS]
     elif 0 in places:  # a generator has a padding there
         last = max((int(match[1]) for key in keys if (match := re.fullmatch(r"model\.(\d+)\.weight", key))), default=0)
-        layouts = [patch_discriminator(max(1, (last - 2) // 3), norm) for norm in NORMS]
+        tables = [patch_discriminator(max(1, (last - 2) // 3), norm) for norm in NORMS]
     elif places:
         blocks = len(in_blocks) or max(1, max(places) - 17)
-        layouts = [resnet_generator(blocks, norm, dropout=dropout) for norm, dropout in product(NORMS, (False, True))]
+        tables = [resnet_generator(blocks, norm, dropout=dropout) for norm, dropout in product(NORMS, (False, True))]
     else:
         shown = ", ".join(sorted(keys)[:4]) or "no keys"
         raise UserError(f"no network of the original implementation: {shown}, in place of model.1.weight and the like")
 
-    def differing(layout: Layout) -> int:
-        # Where blocks are called otherwise, what lacks of them says nothing of the norm.
-        return len(keys ^ {key for key in layout.keys.values() if in_blocks or "conv_block" not in key})
+    def differing(table: KeyTable) -> int:
+        # Where blocks have other names, missing keys of theirs say nothing of the norm.
+        return len(keys ^ {key for key in table.keys.values() if in_blocks or "conv_block" not in key})
 
-    return min(layouts, key=differing)
+    return min(tables, key=differing)
 
 
-def layout_of_ours(state: StateDict, *, dropout: bool) -> Layout:
-    """Return the names of the network that a state dict in our names looks most like."""
+def table_of_ours(state: StateDict, *, dropout: bool) -> KeyTable:
+    """Return the keys of the network that a state dict of our keys looks most like."""
     keys = {key for key in state if key.rpartition(".")[2] not in STATISTICS}
     if is_unet(state):
-        layouts = [unet_generator(count(state, "down"), norm) for norm in NORMS]
+        tables = [unet_generator(count(state, "down"), norm) for norm in NORMS]
     elif blocks := count(state, "blocks"):
-        layouts = [resnet_generator(blocks, norm, dropout=dropout) for norm in NORMS]
+        tables = [resnet_generator(blocks, norm, dropout=dropout) for norm in NORMS]
     elif "layers.0.weight" in state and state["layers.0.weight"].shape[2:] == (1, 1):
-        layouts = [pixel_discriminator(norm) for norm in NORMS]
+        tables = [pixel_discriminator(norm) for norm in NORMS]
     elif layers := count(state, "layers"):
-        layouts = [patch_discriminator(max(1, layers - 2), norm) for norm in NORMS]
+        tables = [patch_discriminator(max(1, layers - 2), norm) for norm in NORMS]
     else:
         raise UserError(f"not the weights of a generator or discriminator: unknown {_shown(sorted(keys)) or 'keys'}")
-    return min(layouts, key=lambda layout: len(keys ^ set(layout.keys)))
+    return min(tables, key=lambda table: len(keys ^ set(table.keys)))
 
 
 def _check(keys: Iterable[str], expected: Iterable[str], what: str) -> None:
-    """Raises UserError where the keys are not those expected."""
+    """Raise UserError where the keys are not those expected of `what`."""
     unknown, missing = sorted(set(keys) - set(expected)), sorted(set(expected) - set(keys))
     if unknown or missing:
         wrong = [f"{how} {_shown(of)}" for how, of in (("unknown", unknown), ("missing", missing)) if of]
@@ -180,20 +186,20 @@ def from_original(state: dict[str, Any]) -> StateDict:
     Recognises ResNet generators with their number of blocks, U-Nets with their depth, PatchGANs of any number of layers
     and pixel discriminators, each with its norm and any width; files trained with dropout; and the running statistics
     of the instance norms of early versions, which are dropped. Those of batch norms are kept; a file without any gets
-    those of a new network. What is wrapped is unwrapped, see `wrapped_weights`. Raises UserError naming the keys that
+    those of a new network. Wrapped weights are unwrapped, see wrapped_weights.py. Raises UserError naming the keys that
     belong to no such network.
     """
     inside = list(networks_in(state).values())
     if len(inside) == 1:
         state = inside[0]
-    layout = layout_of_original(state)
-    statistics = layout.statistics()
+    table = table_of_original(state)
+    statistics = table.statistics()
     ours_of = {theirs: ours for ours, theirs in statistics.items()}
     absent = {kind for kind in STATISTICS if not any(key in ours_of and key.endswith(kind) for key in state)}
     needed = {theirs for theirs in ours_of if theirs.rpartition(".")[2] not in absent}
     given = {key for key in state if key.rpartition(".")[2] not in STATISTICS or key in ours_of}
-    _check(given, {*layout.keys.values(), *needed}, f"a {layout.name} of the original implementation")
-    translated: StateDict = {ours: state[theirs] for ours, theirs in layout.keys.items()}
+    _check(given, {*table.keys.values(), *needed}, f"a {table.name} of the original implementation")
+    translated: StateDict = {ours: state[theirs] for ours, theirs in table.keys.items()}
     for ours, theirs in statistics.items():
         norm, _, kind = ours.rpartition(".")
         translated[ours] = _neutral(translated[f"{norm}.weight"])[kind] if kind in absent else state[theirs]
@@ -201,45 +207,46 @@ def from_original(state: dict[str, Any]) -> StateDict:
 
 
 def to_original(state: StateDict, *, dropout: bool = False) -> StateDict:
-    """The inverse of `from_original`; `dropout` gives the names of ResNet generators trained with dropout.
+    """Translate a state dict from our keys to the original implementation's, as the inverse of `from_original`.
 
-    Weights that training keeps channels last come back as the original has them, which safetensors asks for. Batch
-    norms of older versions here have no running statistics, without which the original refuses a file: they get those
-    of a new network. Raises UserError naming the keys that belong to no network of ours.
+    With `dropout`, the keys are those of a ResNet generator trained with dropout. Weights that training keeps channels
+    last come back as the original has them, as safetensors asks for. Batch norms of older versions here have no running
+    statistics, without which the original refuses a file: they get those of a new network. Raises UserError naming the
+    keys that belong to no network of ours.
     """
-    layout = layout_of_ours(state, dropout=dropout)
-    statistics = layout.statistics()
+    table = table_of_ours(state, dropout=dropout)
+    statistics = table.statistics()
     has_statistics = any(key in state for key in statistics)
-    _check(state, {*layout.keys, *(statistics if has_statistics else ())}, f"the weights of a {layout.name}")
+    _check(state, {*table.keys, *(statistics if has_statistics else ())}, f"the weights of a {table.name}")
     translated: StateDict = {}
-    for ours, theirs in layout.keys.items():
+    for ours, theirs in table.keys.items():
         translated[theirs] = state[ours].contiguous()
         norm, _, parameter = ours.rpartition(".")
-        if norm in layout.norms and parameter == "bias":
+        if norm in table.norms and parameter == "bias":
             of_norm = _neutral(state[f"{norm}.weight"])
             if has_statistics:
                 of_norm = {kind: state[f"{norm}.{kind}"] for kind in STATISTICS}
-            translated |= {f"{layout.norms[norm]}.{kind}": value for kind, value in of_norm.items()}
+            translated |= {f"{table.norms[norm]}.{kind}": value for kind, value in of_norm.items()}
     return translated
 
 
 def _neutral(weight: Tensor) -> StateDict:
-    """The running statistics of a new batch norm with this weight."""
+    """Return the running statistics of a new batch norm with this weight."""
     return dict(zip(STATISTICS, (torch.zeros_like(weight), torch.ones_like(weight), torch.tensor(0)), strict=True))
 
 
 def count(state: dict[str, Any], modules: str) -> int:
-    """How many entries of a list of modules have parameters in a state dict in our names."""
+    """Count the entries of a list of modules that have parameters in a state dict of our keys."""
     return len({key.split(".")[1] for key in state if key.startswith(f"{modules}.")})
 
 
 def is_unet(state: dict[str, Any]) -> bool:
-    """Whether a state dict in our names is that of a U-Net: a ResNet generator has two halvings."""
+    """Tell whether a state dict of our keys is that of a U-Net: a ResNet generator has only two halvings."""
     return "down.2.weight" in state and "stem.weight" not in state
 
 
 def norm_of(state: dict[str, Any]) -> Norm:
-    """The norm of a generator from its state dict in our names."""
+    """Return the kind of norm of a generator, from its state dict of our keys."""
     if any("norm" in key for key in state):
         return "batch"
     # Without a norm the last convolution alone has a bias.
@@ -247,10 +254,10 @@ def norm_of(state: dict[str, Any]) -> Norm:
 
 
 def is_original(state: dict[str, Any]) -> bool:
-    """Return whether a state dict is in the original implementation's names."""
+    """Tell whether the keys of a state dict are the original implementation's."""
     return any(str(key).startswith(("model.", "net.")) for key in state)
 
 
 def is_discriminator(state: dict[str, Any]) -> bool:
-    """Tell whether a network, in either's names, is a discriminator: a generator has a padding at `model.0`."""
+    """Tell whether keys, ours or the original's, are a discriminator's: a generator has a padding at `model.0`."""
     return any(key.startswith(("model.0.", "net.", "layers.")) for key in state)

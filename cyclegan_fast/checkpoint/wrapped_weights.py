@@ -1,8 +1,8 @@
-"""Networks inside files of weights: behind prefixes that PyTorch's wrappers add, and in dictionaries inside others.
+"""Finds networks inside files of weights, behind prefixes that PyTorch's wrappers add, and in nested dictionaries.
 
 DataParallel and DistributedDataParallel write `module.` in front of every key, torch.compile `_orig_mod.`, trainers the
 attribute that a network is kept in (`netG_A2B.`); files have networks under `state_dict`, `model`, `params_ema` and the
-like, beside optimisers and numbers. Whatever it is, in any order, it is taken off.
+like, beside optimisers and numbers. All of that is taken off, in whatever order it stands.
 """
 
 import re
@@ -15,28 +15,28 @@ from cyclegan_fast.conventions import Direction
 from cyclegan_fast.system.errors import UserError
 
 WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""What PyTorch and Lightning call a network inside a wrapper of theirs."""
+"""Names that PyTorch and Lightning give a network inside a wrapper of theirs."""
 
 NETWORK = re.compile(
-    r"model\.\d+\.|model\.model\.1\.model\.|net\.\d+\.|"  # the original's, and what only a U-Net of it has
+    r"model\.\d+\.|model\.model\.1\.model\.|net\.\d+\.|"  # the original's; its U-Nets alone have the second
     r"(stem|head)\.(weight|bias)$|(down|up|layers)\.\d+\.(weight|bias)$"  # ours
 )
-"""What a key of a network begins with."""
+"""Matches the beginning of a network's key."""
 
-DIRECTIONS: dict[Direction, re.Pattern[str]] = {
+_DIRECTION_ENDINGS: dict[Direction, re.Pattern[str]] = {
     "a2b": re.compile(r"(a2b|atob|ab|x2y|xtoy|xy|g(en(erator)?)?a)$"),
     "b2a": re.compile(r"(b2a|btoa|ba|y2x|ytox|yx|g(en(erator)?)?b)$"),
 }
-"""How names of generators end that say what they translate; in lower case, without punctuation."""
+"""Match the ends of generators' names that say what they translate, in lower case and without punctuation."""
 
 AVERAGE = re.compile(r"(^|[^a-z])(ema|averaged?|shadow)([^a-z]|$)", re.IGNORECASE)
-"""In names of moving averages."""
+"""Matches names of moving averages."""
 
 
 def networks_in(content: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
-    """The networks of a file by the names that lead to them, such as "G_A2B" or "state_dict.netG"; keys unwrapped.
+    """Return the networks of a file, unwrapped, by the names that lead to them, such as "G_A2B" or "state_dict.netG".
 
-    What stands beside a network's tensors without being one of them, such as an epoch, is left out.
+    Values that stand beside a network's tensors and are none of them, such as an epoch, are left out.
     """
     return {".".join(path): state for path, state in _networks(content, ())}
 
@@ -60,7 +60,7 @@ def _networks(content: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tup
 
 
 def _without_wrappers(state: dict[Any, Any]) -> dict[str, Any]:
-    """The state dict without the wrappers' parts of its keys, wherever they stand in them."""
+    """Return the state dict without the wrappers' parts of its keys, wherever they stand in them."""
     plain = {key: ".".join(part for part in str(key).split(".") if part not in WRAPPERS) for key in state}
     if len({*plain.values()}) < len(plain):  # the same network with and without a wrapper
         return {str(key): value for key, value in state.items()}
@@ -68,10 +68,11 @@ def _without_wrappers(state: dict[Any, Any]) -> dict[str, Any]:
 
 
 def chosen(names: list[str], direction: Direction, asked: str | None, origin: str, notes: list[str]) -> str:
-    """The network to translate with in a direction, of the generators that a file holds.
+    """Return the name of the network to translate with in a direction, of the generators that a file holds.
 
-    The one whose name was asked for; else the only one; else that whose name says the direction, and of two such a
-    moving average, which a note says. Raises UserError naming them all where that leaves more or fewer than one.
+    It is the one whose name was asked for; or else the only one; or else the one whose name says the direction, and of
+    two such the moving average, which a note says. Raises UserError naming them all where that leaves more or fewer
+    than one.
     """
     if asked is not None:
         fitting = [name for name in names if asked in (name, *name.split("."))]
@@ -93,10 +94,10 @@ def chosen(names: list[str], direction: Direction, asked: str | None, origin: st
 
 
 def direction_of(name: str) -> Direction | None:
-    """What a network translates, where its name says so."""
+    """Return the direction in which a network translates, where its name says so."""
     for part in reversed(name.split(".")):
         plain = re.sub(r"[^a-z0-9]", "", AVERAGE.sub("", part).lower())
-        for direction, pattern in DIRECTIONS.items():
+        for direction, pattern in _DIRECTION_ENDINGS.items():
             if pattern.search(plain):
                 return direction
     return None

@@ -1,4 +1,8 @@
-"""The configuration of a run: its options, named presets, how it becomes a file, and training's command line."""
+"""Holds the configuration of a run: its options, named presets, how it becomes a file, and training's command line.
+
+Users import these names from here. options.py puts the sections together that data_options.py, model_options.py and
+run_options.py define; command.py parses the command line, values.py reads and writes files.
+"""
 
 from cyclegan_fast.config.options import (
     Config,
@@ -9,8 +13,8 @@ from cyclegan_fast.config.options import (
     OptimizerConfig,
     RunConfig,
 )
-from cyclegan_fast.config.presets import PRESETS, TASKS
-from cyclegan_fast.config.values import from_dict, to_dict
+from cyclegan_fast.config.presets import PRESETS, TASKS, as_published, of_method
+from cyclegan_fast.config.values import differences, from_dict, to_dict
 
 __all__ = [
     "PRESETS",
@@ -22,6 +26,9 @@ __all__ = [
     "NetworkConfig",
     "OptimizerConfig",
     "RunConfig",
+    "as_published",
+    "differences",
     "from_dict",
+    "of_method",
     "to_dict",
 ]

@@ -1,4 +1,4 @@
-"""Where a configuration comes from and where it goes: YAML files, and training's command line."""
+"""Parses training's command line into a configuration; values.py reads and writes configuration files."""
 
 import argparse
 import inspect
@@ -10,14 +10,14 @@ from typing import Annotated, get_args
 
 import tyro
 
-from cyclegan_fast.config.options import Config, Generator, MethodName
+from cyclegan_fast.config.options import Config, GeneratorName, MethodName
 from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
-from cyclegan_fast.config.values import load
+from cyclegan_fast.config.values import load_config
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
 from cyclegan_fast.system.command_line import print_version_if_asked
 from cyclegan_fast.system.errors import UserError
 
-PROGRAM = "python -m cyclegan_fast.train"
+_PROGRAM = "python -m cyclegan_fast.train"
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class _CommandLine:
     """start from this YAML file instead, such as the config.yaml of a run; flags given beside it replace its values"""
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
-    """The configuration that a command line asks for, and the name of what it started from.
+def parse_training(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
+    """Return the configuration that a command line asks for, and the name of the preset, task or file it started from.
 
     Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for a bad file, and
     for options in the original's spelling.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     print_version_if_asked(arguments)
-    refuse_original_options(arguments, TRAIN, PROGRAM)
+    refuse_original_options(arguments, TRAIN, _PROGRAM)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--task", choices=get_args(Task))
     first.add_argument("--method", choices=get_args(MethodName))
-    first.add_argument("--generator", choices=get_args(Generator))
+    first.add_argument("--generator", choices=get_args(GeneratorName))
     first.add_argument("--crop-size", "--crop_size", type=int)
     first.add_argument("--load-size", "--load_size", type=int)
     first.add_argument("--config", type=Path)
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
             "--list` names the authors' data sets"
         )
     preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
-    start = load(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
+    start = load_config(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
     origin = chosen.config.stem if chosen.config else chosen.task or preset
     try:
         if chosen.method and chosen.method != start.loss.method:
@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
             start, origin = as_published(start, chosen.method, chosen.generator), f"{chosen.method}-{origin}"
         command_line = tyro.cli(
             _CommandLine,
-            prog=PROGRAM,
+            prog=_PROGRAM,
             description=inspect.cleandoc(Config.__doc__ or ""),
             args=arguments,
             default=_CommandLine(settings=start, preset=preset, task=chosen.task, config=chosen.config),

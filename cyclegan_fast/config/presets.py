@@ -1,4 +1,4 @@
-"""Settings by name: the presets of sizes, the paper's applications as tasks, and what each method changes."""
+"""Defines settings by name: presets of sizes, the paper's applications as tasks, and what each method changes."""
 
 from dataclasses import replace
 from typing import Literal
@@ -8,7 +8,7 @@ from cyclegan_fast.config.options import (
     Config,
     DataConfig,
     GanLoss,
-    Generator,
+    GeneratorName,
     LossConfig,
     MethodName,
     NetworkConfig,
@@ -70,7 +70,7 @@ def of_method(start: Config, method: MethodName) -> Config:
     return replace(start, loss=replace(start.loss, method=method, pool_size=pool_size, **own))
 
 
-def as_published(start: Config, method: MethodName, generator: Generator | None = None) -> Config:
+def as_published(start: Config, method: MethodName, generator: GeneratorName | None = None) -> Config:
     """Return `of_method`'s configuration with the networks and the adversarial loss of the method's authors.
 
     pix2pix has a U-Net, of 256x256 or of 128x128 as the crop allows, with dropout, batch norm in generators and
@@ -82,7 +82,7 @@ def as_published(start: Config, method: MethodName, generator: Generator | None 
         return config
     gan_loss: GanLoss = "vanilla" if method == "pix2pix" else LossConfig.gan_loss
     config = replace(config, loss=replace(config.loss, gan_loss=gan_loss))
-    fitting: dict[int, Generator] = {256: "unet_256", 128: "unet_128"}
+    fitting: dict[int, GeneratorName] = {256: "unet_256", 128: "unet_128"}
     own = generator or next((name for side, name in fitting.items() if config.data.crop_size % side == 0), None)
     if method != "pix2pix":
         return config

@@ -1,4 +1,9 @@
-"""Turns a configuration into plain values and YAML and back, and says where two of them differ."""
+"""Turns a configuration into plain values and YAML and back, and lists the fields in which two of them differ.
+
+Values of a file are checked here in 40 lines and not by a library: cattrs, mashumaro and dacite take `true` for a
+number, and pydantic (strict, from JSON) needs half of these lines to turn its errors into these messages, and four
+packages more.
+"""
 
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
@@ -10,7 +15,7 @@ from cyclegan_fast.system.files import write_atomically
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Nested plain values, ready for YAML, JSON and checkpoints."""
+    """Return the configuration as nested plain values, ready for YAML, JSON and checkpoints."""
     plain: dict[str, Any] = asdict(config, dict_factory=lambda pairs: {k: _plain(v) for k, v in pairs})
     return plain
 
@@ -20,7 +25,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(values: dict[str, Any], origin: str) -> Config:
-    """The inverse of `to_dict`; fields left out keep their defaults. `origin` names the file in errors."""
+    """Return the configuration of nested plain values: the inverse of `to_dict`. Fields left out keep their defaults.
+
+    Raises UserError, which names the file `origin`, for unknown fields and values that make no sense.
+    """
     config = _fill(Config(), values, origin)
     assert isinstance(config, Config)
     return config
@@ -66,7 +74,7 @@ def _typed(value: Any, hint: Any, name: str, origin: str) -> Any:
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    """The fields in which two configurations differ, as "name: one -> other"."""
+    """Return the fields in which two configurations differ, as "name: one -> other"."""
     found = []
     for section, values in to_dict(one).items():
         for name, value in values.items():
@@ -76,15 +84,15 @@ def differences(one: Config, other: Config) -> list[str]:
     return found
 
 
-def save(config: Config, path: Path) -> None:
-    """Write a configuration as YAML, whole or not at all."""
+def save_config(config: Config, path: Path) -> None:
+    """Write a configuration as YAML, whole or not at all; raises UserError where the system refuses."""
     import yaml  # here, because benchmarks run where it is not installed
 
     write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 
-def load(path: Path) -> Config:
-    """Read a configuration that `save` wrote, or part of one."""
+def load_config(path: Path) -> Config:
+    """Read a configuration that `save_config` wrote, or part of one; raises UserError for a bad file."""
     import yaml  # here, because benchmarks run where it is not installed
 
     try:

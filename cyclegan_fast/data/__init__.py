@@ -1,1 +1,4 @@
-"""The images that are trained on and tested with: found, decoded once, prepared, and gathered into batches."""
+"""Holds the images that are trained on and tested with: finds, decodes and prepares them, and gathers batches.
+
+images/ reads single files; datasets/ writes whole data sets.
+"""

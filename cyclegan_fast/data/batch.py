@@ -1,4 +1,4 @@
-"""Batches: whole images and windows gathered on the host; cut out, mirrored and made floating point on the device."""
+"""Gathers batches of images on the host, and cuts windows out, mirrors and scales them to [-1, 1] on the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ def augmented(pixels: Tensor, crops: Tensor, height: int, width: int) -> Tensor:
     columns = left[:, None] + torch.where(mirrored[:, None] != 0, width - 1 - columns, columns)
     first_rows = top + torch.arange(images, device=pixels.device) * image_height
     rows = first_rows[:, None] + torch.arange(height, device=pixels.device)
-    # Whole rows first, then columns of planes of bytes: of eight ways to write it the quickest on a core, 0.5 ms for a
-    # window of 256x256 and 1.6 ms for four; single pixels by their index took 0.8 and 2.6.
+    # It takes whole rows first, then columns of planes of bytes. Of eight ways to write it this was the quickest on one
+    # core, 0.5 ms for a window of 256x256 and 1.6 ms for four; single pixels by their index took 0.8 and 2.6.
     strips = pixels.reshape(images * image_height, image_width * channels).index_select(0, rows.flatten())
     planes = strips.view(images, height, image_width, channels).permute(0, 3, 1, 2)
     windows = planes.gather(3, columns[:, None, None, :].expand(images, channels, height, width))
@@ -37,7 +37,7 @@ def augmented(pixels: Tensor, crops: Tensor, height: int, width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Cut:
-    """A window of [height, width] in an image of uint8 [H, W, 3], and whether it is mirrored."""
+    """Describes a window of [height, width] in an image of uint8 [H, W, 3], and whether it is mirrored."""
 
     pixels: Pixels
     top: int
@@ -47,14 +47,14 @@ class Cut:
     mirrored: bool
 
     def alone(self) -> "Cut":
-        """The same without what lies around the window."""
+        """Return the cut with the pixels of the window alone, without the image around it."""
         window = self.pixels[self.top : self.top + self.height, self.left : self.left + self.width]
         return Cut(window, 0, 0, self.height, self.width, self.mirrored)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images on the host; for each domain, its three fields are the arguments of `augmented`."""
+    """Holds one step's images on the host; for each domain, its three fields are the arguments of `augmented`."""
 
     pixels_A: Tensor  # uint8 [N, H, W, 3]
     pixels_B: Tensor
@@ -65,7 +65,7 @@ class Batch:
 
     @staticmethod
     def of(cuts_A: Sequence[Cut], cuts_B: Sequence[Cut], *, pin: bool) -> "Batch":
-        """Gather images, all of a domain of one size, in pinned memory where `pin` says so (which needs CUDA)."""
+        """Gather the images of both domains, each of one size; in pinned memory with `pin`, which needs CUDA."""
         return Batch(
             pixels_A=_pixels(cuts_A, pin),
             pixels_B=_pixels(cuts_B, pin),
@@ -76,7 +76,7 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """float32 [N, 3, height, width] in [-1, 1] on `device`, of A and of B."""
+        """Copy the batch to `device`; returns the images of A and of B, float32 [N, 3, height, width] in [-1, 1]."""
         pixels_A, pixels_B, crops_A, crops_B = (
             tensor.to(device, non_blocking=True)
             for tensor in (self.pixels_A, self.pixels_B, self.crops_A, self.crops_B)

@@ -1,11 +1,15 @@
-"""The domains of a data set: which images they have, how these are prepared, and which of them are pairs."""
+"""Opens the domains of a data set: finds which images they have, prepares them, and matches pairs.
+
+layouts.py knows in which folders they are, image_folder.py decodes them, and pairs.py tells pairs by their names.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
 
 from cyclegan_fast.config.options import DataConfig, Preprocess
-from cyclegan_fast.data.image_folder import ImageFolder, Images, Selected
-from cyclegan_fast.data.layouts import MARK as STREETS, TRAINING_LABELS, Place, is_cityscapes, place_of, training_places
+from cyclegan_fast.data.image_folder import ImageFolder
+from cyclegan_fast.data.image_lists import Images, Selected
+from cyclegan_fast.data.layouts import STREETS_MARK, TRAINING_LABELS, Place, is_cityscapes, place_of, training_places
 from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.data.pixel_cache import available_bytes, default_cache_dir
 from cyclegan_fast.data.preparation import Preparation, held_out_preparation
@@ -31,11 +35,12 @@ class DomainReader:
         self.remarks: list[str] = []
 
     def training_images(self) -> tuple[Images, Images]:
+        """Return the training images of A and of B."""
         A, B = self._open_training(paired=False)
         return A, B
 
     def training_pairs(self) -> tuple[Images, Images]:
-        """The same with the partner of each image of A, in the order of A, and without those that have none.
+        """Return the training images that have a partner, and their partners, in the order of A.
 
         Raises UserError where the names are not of pairs, or two partners differ in size once they are prepared.
         """
@@ -52,7 +57,7 @@ class DomainReader:
     def _open_training(self, *, paired: bool) -> tuple[ImageFolder, ImageFolder]:
         prepare = Preparation(self.config.preprocess, self.config.load_size, self.config.crop_size)
         A, B = training_places(self.root, paired=paired)
-        limit = None if paired else self.config.max_images  # partners are found first
+        limit = None if paired else self.config.max_images  # pairs are limited after partners are found
         return self._open(A, prepare, "A", limit), self._open(B, prepare, "B", limit)
 
     def _open(
@@ -75,7 +80,8 @@ class DomainReader:
         return opened
 
     def warnings(self) -> list[str]:
-        # Once where two halves of a file are opened.
+        """Return lines for the user on images that are left out, on deep samples, and on where pixels are kept."""
+        # A file of which two halves are opened is named once.
         unreadable = list(dict.fromkeys(line for folder in self.opened for line in folder.unreadable))
         warnings = [f"skipped {line}" for line in unreadable]
         if unreadable:
@@ -85,7 +91,7 @@ class DomainReader:
         return warnings + left_out + self.remarks + values + [folder.note for folder in self.opened if folder.note]
 
     def test_sets(self) -> TestSets:
-        """testA and testB as far as they are there, resized to the crop's square, with the truth if they are pairs.
+        """Return testA and testB where they are there, resized to the crop's square, with the truth if they are pairs.
 
         Raises UserError where they must be pairs (`pairs` is "yes") and are not.
         """
@@ -100,7 +106,7 @@ class DomainReader:
         return TestSets(HeldOut(images, partners), HeldOut(partners, images), note)  # both in the order of A
 
     def _pairs(self, A: ImageFolder, B: ImageFolder) -> list[tuple[int, int]]:
-        """The places of partners in two domains, in the order of A: partners by name, or by file where one shows both.
+        """Return the indices of partners in A and in B, in the order of A: by name, or by file where one shows both.
 
         An image whose partner cannot be read is left out, with a remark. Raises UserError where the names are not of
         pairs, or no pair is left.
@@ -128,7 +134,7 @@ class DomainReader:
             return False, None
         if wanted != "auto":
             return wanted == "yes", None
-        if A.half or is_cityscapes(self.root) or (self.root / STREETS).exists():
+        if A.half or is_cityscapes(self.root) or (self.root / STREETS_MARK).exists():
             return True, None
         if names_say_pairs(A.candidates, B.candidates):
             return True, None
@@ -141,7 +147,7 @@ class DomainReader:
 
 
 def open_test_sets(config: DataConfig) -> tuple[TestSets, list[str]]:
-    """The test images of `config.data`, or the embedded ones, and what the user should know of them.
+    """Return the test images of `config.data`, or the embedded ones, and lines for the user on them.
 
     Raises UserError where there are none.
     """

@@ -1,12 +1,14 @@
-"""The images of one domain, decoded once: in memory, or in a memory-mapped file where they do not fit."""
+"""Decodes the images of one domain once, and keeps them in memory, or in a memory-mapped file where they do not fit.
+
+pixel_cache.py holds that file.
+"""
 
 import hashlib
 import itertools
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -22,87 +24,32 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
 from cyclegan_fast.system.progress import progress_bar
 
-SAMPLED = 64  # files whose content counts in `content`
+SAMPLED = 64  # the number of files that `content` reads
 SAMPLED_BYTES = 1 << 16
 
 
-class Images(Protocol):
-    """One domain: prepared images, uint8 [H, W, 3], before crop and flip."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """What tells one list of images from another: names, and sizes where they are files."""
-
-    def content(self) -> str:
-        """A digest of what some of the images hold, where they are files: names and sizes can be of others."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Pixels: ...
-
-
-class ImageArray:
-    """A domain that is in memory already, uint8 [N, H, W, 3]."""
-
-    def __init__(self, pixels: Pixels, name: str) -> None:
-        self.pixels = pixels
-        self.names = [f"{name}_{index:04d}" for index in range(len(pixels))]
-
-    def content(self) -> str:
-        return ""  # they are made here
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: int) -> Pixels:
-        image: Pixels = self.pixels[index]
-        return image
-
-
-class Selected:
-    """Some of a list of images, in an order of their own."""
-
-    def __init__(self, images: Images, places: Sequence[int]) -> None:
-        self.images = images
-        self.places = places
-
-    @property
-    def names(self) -> Sequence[str]:
-        return [self.images.names[place] for place in self.places]
-
-    def content(self) -> str:
-        return self.images.content()
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Pixels:
-        return self.images[self.places[index]]
-
-
 class ImageFolder:
-    """A domain read from files, each decoded and prepared once and kept.
+    """Reads a domain from files: decodes and prepares each image once, and keeps it.
 
-    They are kept in memory where all fit in `cache_bytes`, and otherwise in a memory-mapped file, which other processes
-    and later starts use too.
+    The images are kept in memory where all fit in `cache_bytes`, and otherwise in a memory-mapped file, which other
+    processes and later starts use too.
 
     All files are decoded when the object is made, or were when the mapped file was written, so that one that cannot be
-    read is found before training and not in its middle: it is left out and named in `unreadable`, or with `strict`
-    refused. So are, with `strict`, files below the folder that are left out otherwise, and those of several pages.
-    `note` says where the images are kept if not in memory, and why if nowhere; `values_note` what there is to say of
-    images of more than 8 bits.
+    read is found before training and not in its middle: it is left out and named in `unreadable`, or, with `strict`,
+    refused. With `strict`, files that are otherwise left out and files of several pages are refused, too. `note` says
+    where the images are kept if not in memory, and why if nowhere; `values_note` describes images of more than 8 bits.
 
     Args:
-        folder: searched with its subfolders.
-        ending: of all images there, those whose names end so, before the dot.
+        folder: is searched with its subfolders.
+        ending: only images whose names end so, before the dot, are taken.
         half: the domain is this half of each image.
-        limit: of all of them, the first so many.
+        limit: only the first so many images are taken.
         prepare: resizes a decoded image; its repr names everything that its result depends on.
         cache_bytes: memory for prepared images.
         cache_dir: folder for the mapped file; where its disk cannot hold it, the images that do not fit in memory are
             decoded again at each use.
         workers: threads to decode with; Pillow decodes and resizes outside Python's lock.
-        value_range: what samples of more than 8 bits are taken to fill, see `decode`.
+        value_range: the values that samples of more than 8 bits are taken to fill, see `decode`.
 
     Raises UserError for a missing folder, one without images, or an unreadable image with `strict`.
     """
@@ -132,7 +79,7 @@ class ImageFolder:
         self.value_range = value_range
         self.note: str | None = None
         self.unreadable: list[str] = []
-        self.pages: dict[str, int] = {}  # of the files that have several, by name
+        self.pages: dict[str, int] = {}  # numbers of pages of the files that have several, by name
         self._extents: dict[Path, Extent] = {}
         found = search(folder)
         self._candidates = [path for path in found.images if path.stem.endswith(ending)][:limit]
@@ -161,12 +108,12 @@ class ImageFolder:
 
     @property
     def candidates(self) -> list[str]:
-        """The names below the folder of all images there, also of those that cannot be read."""
+        """Names of all images, relative to the folder, also of those that cannot be read."""
         return [self._name(path) for path in self._candidates]
 
     @property
     def files(self) -> list[str]:
-        """The images' names below the folder."""
+        """Names of the images that can be read, relative to the folder."""
         return [self._name(path) for path in self.paths]
 
     @property
@@ -176,9 +123,9 @@ class ImageFolder:
         return self._left_out + note_on_pages(pages)
 
     def content(self) -> str:
-        """A digest of the middle of up to SAMPLED files, spread evenly over all.
+        """Return a digest of the middle of up to SAMPLED files, spread evenly over all.
 
-        Of more, or whole, files it would cost as much as decoding does, at every start that finds the pixels on disk.
+        Reading more files, or whole ones, would cost as much as decoding, at every start that finds the pixels on disk.
         """
         digest = hashlib.sha256()
         for index in np.linspace(0, len(self.paths) - 1, min(SAMPLED, len(self.paths))).astype(int):
@@ -189,7 +136,7 @@ class ImageFolder:
 
     @property
     def memory_bytes(self) -> int:
-        """What the images take of `cache_bytes`; a mapped file takes nothing that the system cannot have back."""
+        """Bytes that the images take of `cache_bytes`; a mapped file takes none that the system cannot have back."""
         return 0 if isinstance(self._kept, MappedImages) else sum(pixels.nbytes for pixels in self._kept)
 
     def __len__(self) -> int:
@@ -209,7 +156,7 @@ class ImageFolder:
         return path.relative_to(self.folder).as_posix()
 
     def _found(self, cache: PixelCache) -> MappedImages | None:
-        """The images that `cache` holds, if they do not fit in memory and none that was left out can be read now."""
+        """Return the images that `cache` holds, if they do not fit in memory and no other file can be read by now."""
         found = cache.read()
         if found is None or found.nbytes <= self.cache_bytes:
             return None
@@ -229,7 +176,7 @@ class ImageFolder:
         return found
 
     def _decode_all(self, cache: PixelCache) -> list[Pixels] | MappedImages:
-        """Fill `paths` and `unreadable`; returns all images, or as many of the first ones as can be kept."""
+        """Fill `paths` and `unreadable`, and return all images, or as many of the first ones as can be kept."""
         with closing(self._readable()) as images:
             fitting, overflow = self._until_full(images)
             if overflow is not None:
@@ -251,13 +198,13 @@ class ImageFolder:
                         "decoded at each use; --cache-gib allows more memory, --cache-dir names another disk"
                     )
                     for _ in images:
-                        pass  # decoded only to find what cannot be read
+                        pass  # they are decoded only to find those that cannot be read
         return [pixels for _, pixels in fitting]
 
     def _until_full(
         self, images: Iterable[tuple[str, Pixels]]
     ) -> tuple[list[tuple[str, Pixels]], tuple[str, Pixels] | None]:
-        """The first images, as long as they fit in memory, and the one that did not; None where all fit."""
+        """Return the first images, as long as they fit in memory, and the one that did not; None where all fit."""
         fitting: list[tuple[str, Pixels]] = []
         used_bytes = 0
         for image in images:
@@ -268,7 +215,7 @@ class ImageFolder:
         return fitting, None
 
     def _readable(self) -> Generator[tuple[str, Pixels]]:
-        """Name and pixels of all images that can be read, in order; as they pass, fills `paths` and `unreadable`."""
+        """Yield name and pixels of all images that can be read, in order, and fill `paths` and `unreadable`."""
         with (
             ThreadPoolExecutor(max(1, self.workers)) as pool,
             closing(ahead(pool, self._try_to_decode, self._candidates, 2 * self.workers)) as results,
@@ -299,7 +246,7 @@ class ImageFolder:
         self.pages[name] = count
 
     def _try_to_decode(self, path: Path) -> tuple[Pixels, int] | UnreadableImage:
-        """The pixels of a file's first page, and how many pages it has."""
+        """Return the pixels of a file's first page and how many pages it has, or the error where it cannot be read."""
         try:
             return self._decode(path), page_count(path)
         except UnreadableImage as error:

@@ -1,4 +1,8 @@
-"""Where a data set has the images of its domains, in each of the layouts that are understood."""
+"""Finds where a data set has the images and labels of its domains, in each of the layouts that are understood.
+
+The layouts are trainA, trainB, testA and testB; train and test (or val) with A and B side by side in each image; and
+Cityscapes as its archives unpack. domains.py opens the images.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,52 +18,53 @@ from cyclegan_fast.system.errors import UserError
 
 TRAINING_LABELS = "trainA_labels"
 HALVES: dict[str, Half] = {"A": "left", "B": "right"}
-TRAINING = "train"
-TESTING = ("test", "val")
-MARK = "street_scenes.json"
-"""in OUT: what its images were drawn from, so that no other set is mixed into them"""
+_SIDE_BY_SIDE_TRAINING = "train"
+_SIDE_BY_SIDE_TESTING = ("test", "val")
+STREETS_MARK = "street_scenes.json"
+"""The file in a data set of street_scenes that says how it was drawn, so that no other set is mixed into it."""
 
 
-CITYSCAPES = {
+_CITYSCAPES = {
     "trainA": ("leftImg8bit/train", "_leftImg8bit"),
     "trainB": ("gtFine/train", "_gtFine_color"),
     "testA": ("leftImg8bit/val", "_leftImg8bit"),
     "testB": ("gtFine/val", "_gtFine_color"),
 }
-"""Where Cityscapes' archives have what trainA and the others are elsewhere, and how its files' names end."""
+"""The folders of Cityscapes' archives that hold what trainA and the others hold elsewhere, and their files' endings."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The images of one domain: those below `folder` whose names end in `ending`, or one `half` of each of them."""
+    """Says which images one domain has: those below `folder` whose names end in `ending`, or one `half` of each."""
 
     folder: Path
     ending: str = ""
     half: Half | None = None
 
     def has_images(self) -> bool:
+        """Tell whether there are any images."""
         return has_images(self.folder)
 
     def names(self) -> list[str]:
-        """Of the files, below the folder."""
+        """Return the files' names, relative to the folder."""
         found = (path for path in find_images(self.folder) if path.stem.endswith(self.ending))
         return [path.relative_to(self.folder).as_posix() for path in found]
 
 
 def place_of(root: Path, name: str) -> Place:
-    """Where `root` has "trainA", "trainB", "testA" or "testB", whether there are any images or not."""
+    """Return where `root` has "trainA", "trainB", "testA" or "testB", whether there are any images or not."""
     if is_cityscapes(root):
-        below, ending = CITYSCAPES[name]
+        below, ending = _CITYSCAPES[name]
         return Place(root / below, ending)
     if is_side_by_side(root):
         split, domain = name[:-1], name[-1]
-        folder = root / TRAINING if split == "train" else testing_folder(root)
+        folder = root / _SIDE_BY_SIDE_TRAINING if split == "train" else testing_folder(root)
         return Place(folder, half=HALVES[domain])
     return Place(root / name)
 
 
 def training_places(root: Path, *, paired: bool) -> tuple[Place, Place]:
-    """Where the training images of A and B are; with `paired`, those of B that are partners of A's.
+    """Return where the training images of A and of B are; with `paired`, those of B that are partners of A's.
 
     Where there is trainA_labels, it has the partners, and trainB has the label maps of other views.
     """
@@ -70,14 +75,14 @@ def training_places(root: Path, *, paired: bool) -> tuple[Place, Place]:
 
 
 def check_partners(A: Place, B: Place) -> None:
-    """Raises UserError where the images of two places are not pairs of one name, naming some."""
+    """Raise UserError, naming some images, where those of two places are not pairs of one name."""
     if A.half is None:
         match(A.names(), B.names(), A.folder, B.folder)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A photograph and the label map of the same view, each a file or a half of one."""
+    """Names a photograph and the label map of the same view, each a file or a half of one."""
 
     photograph: Path
     labels: Path
@@ -85,7 +90,7 @@ class Labelled:
     labels_half: Half | None = None
 
     def read(self, size: int) -> tuple[Image.Image, Labels]:
-        """The photograph as it is, and the label map at size x size; raises UserError for what cannot be read."""
+        """Return the photograph as it is, and the label map at size x size; raises UserError for an unreadable file."""
         try:
             photograph = read_image(self.photograph, self.photograph_half)
         except UnreadableImage as error:
@@ -94,12 +99,12 @@ class Labelled:
 
 
 def is_cityscapes(root: Path) -> bool:
-    """Whether `root` is laid out as Cityscapes' archives unpack: leftImg8bit/ beside gtFine/."""
+    """Tell whether `root` is laid out as Cityscapes' archives unpack: leftImg8bit/ beside gtFine/."""
     return (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir()
 
 
 def find_cityscapes(root: Path, split: str) -> list[Labelled]:
-    """The photographs of `split` ("train", "val") with their fine labels; raises UserError where one has none."""
+    """Return the photographs of `split` ("train", "val") with their fine labels; raises UserError where those lack."""
     folder = root / "leftImg8bit" / split
     photographs = [path for path in find_images(folder) if path.stem.endswith("_leftImg8bit")]
     if not photographs:
@@ -107,8 +112,8 @@ def find_cityscapes(root: Path, split: str) -> list[Labelled]:
     return [Labelled(photograph, _fine_labels(root, split, photograph)) for photograph in photographs]
 
 
-def best_of(colours: Path) -> Path:
-    """Of the label files of one view the most exact: colours do not tell a pole group from a pole."""
+def best_label_file(colours: Path) -> Path:
+    """Return the most exact of the label files of a view: colours do not tell a pole group from a pole."""
     for kind in ("_gtFine_labelTrainIds", "_gtFine_labelIds"):
         path = colours.with_name(colours.name.replace("_gtFine_color", kind))
         if path.is_file():
@@ -119,25 +124,27 @@ def best_of(colours: Path) -> Path:
 def _fine_labels(root: Path, split: str, photograph: Path) -> Path:
     name = photograph.stem.removesuffix("_leftImg8bit")
     folder = root / "gtFine" / split / photograph.parent.name
-    path = best_of(folder / f"{name}_gtFine_color.png")
+    path = best_label_file(folder / f"{name}_gtFine_color.png")
     if path.is_file():
         return path
     raise UserError(f"{photograph} has no labels: {folder / name}_gtFine_labelIds.png is missing; unpack gtFine there")
 
 
 def find_training_labels(data: Path, labels: Path | None = None) -> list[Labelled]:
-    """The training photographs that have a label map, in a data set of photographs and labels.
+    """Return the training photographs that have a label map, in a data set of photographs and labels.
 
-    That is Cityscapes as its archives unpack, train/ where its files show photograph and label map side by side, or
-    trainA beside trainA_labels (trainB has the label maps of other views), or beside `labels` where given. Raises
-    UserError where something is missing.
+    They are Cityscapes' as its archives unpack, those of train/ where its files show photograph and label map side by
+    side, or those of trainA with labels in trainA_labels (trainB has the label maps of other views) or in `labels`,
+    where given. Raises UserError where something is missing.
     """
     if labels is None and is_cityscapes(data):
         return find_cityscapes(data, "train")
     if is_side_by_side(data):
         if labels is not None:
-            raise UserError(f"{data / TRAINING} shows each photograph beside its label map: leave --labels out")
-        return [Labelled(path, path, HALVES["A"], HALVES["B"]) for path in find_images(data / TRAINING)]
+            raise UserError(
+                f"{data / _SIDE_BY_SIDE_TRAINING} shows each photograph beside its label map: leave --labels out"
+            )
+        return [Labelled(path, path, HALVES["A"], HALVES["B"]) for path in find_images(data / _SIDE_BY_SIDE_TRAINING)]
     if labels is not None:
         return match_by_name(data / "trainA", labels)
     if (data / TRAINING_LABELS).is_dir():
@@ -150,7 +157,7 @@ def find_training_labels(data: Path, labels: Path | None = None) -> list[Labelle
 
 
 def match_by_name(photographs: Path, labels: Path) -> list[Labelled]:
-    """The images of two folders that have one name (see pairs.py). Raises UserError where one has no partner."""
+    """Return the photographs and label maps of two folders that have one name; raises UserError where one is alone."""
     for folder in (photographs, labels):
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: photographs and label maps must lie there under the same names")
@@ -162,11 +169,13 @@ def match_by_name(photographs: Path, labels: Path) -> list[Labelled]:
 
 
 def is_side_by_side(root: Path) -> bool:
-    """Whether `root` has images in train/, and no folder of a domain of its own: where it has one, that counts."""
+    """Tell whether `root` has images in train/, and no folder of a single domain, which would count instead."""
     domains = (root / f"{split}{domain}" for split in ("train", "test") for domain in HALVES)
-    return not any(folder.is_dir() for folder in domains) and has_images(root / TRAINING)
+    return not any(folder.is_dir() for folder in domains) and has_images(root / _SIDE_BY_SIDE_TRAINING)
 
 
 def testing_folder(root: Path) -> Path:
-    """The first one that has images."""
-    return next((root / name for name in TESTING if has_images(root / name)), root / TESTING[0])
+    """Return the first of test/ and val/ that has images; test/ where neither has."""
+    return next(
+        (root / name for name in _SIDE_BY_SIDE_TESTING if has_images(root / name)), root / _SIDE_BY_SIDE_TESTING[0]
+    )

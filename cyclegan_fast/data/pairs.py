@@ -1,4 +1,4 @@
-"""Images of two folders that show the same view: who belongs to whom, by name."""
+"""Matches the images of two folders that show the same view, by their names."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 from cyclegan_fast.system.errors import UserError
 
 ENDINGS = (("_A", "_B"), ("_leftImg8bit", "_gtFine_color"))
-"""What tells the partners' names apart: in the original's paired data sets, and in Cityscapes."""
+"""Endings that tell the partners' names apart: in the original's paired data sets, and in Cityscapes."""
 
 
 def pair_key(name: str) -> str:
-    """The part of a file's name, below its folder, that partners share: "aachen/1_A.jpg" gives "aachen/1"."""
+    """Return the part of a file's name, relative to its folder, that partners share: "aachen/1" of "aachen/1_A.jpg"."""
     stem = Path(name).with_suffix("").as_posix()
     for ending in (ending for endings in ENDINGS for ending in endings):
         if stem.endswith(ending):
@@ -20,9 +20,9 @@ def pair_key(name: str) -> str:
 
 
 def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
-    """Whether the names cannot be but of pairs: those of one side all end as those of one domain do, and have partners.
+    """Tell whether names must be those of pairs: all have the ending of their domain, and each has a partner.
 
-    The same names on both sides do not say it: numbers are given to unpaired images, too.
+    The same names on both sides are no proof: unpaired images are numbered, too.
     """
     for ending, other in ENDINGS:
         sides = ((names, ending), (partners, other))
@@ -32,7 +32,7 @@ def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
 
 
 def match(names: Sequence[str], partners: Sequence[str], folder: Path, partners_folder: Path) -> list[int]:
-    """For each of `names` the place of its partner; raises UserError where one of either has none, naming some."""
+    """Return the index of each name's partner; raises UserError naming images without one, on either side."""
     keys, other_keys = [pair_key(name) for name in names], [pair_key(name) for name in partners]
     times, other_times = Counter(keys), Counter(other_keys)
     files = [

@@ -1,7 +1,7 @@
-"""The decoded images of a folder in one memory-mapped file: what does not fit in memory is still decoded only once.
+"""Keeps decoded images that do not fit in memory in a memory-mapped file, one for a folder: each is decoded once.
 
 The file holds the pixels of all images one after the other, uint8 [H, W, 3] each, then an index as JSON, then the
-length of the index in bytes and MAGIC. What makes it whole comes last: a file that was cut off is not taken for one.
+length of the index in bytes and MAGIC. MAGIC comes last, so that a file that was cut off is not taken for a whole one.
 """
 
 import errno
@@ -26,14 +26,14 @@ from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside, replacing
 
-SHARE_OF_DISK = 0.9  # of what is free; the rest stays for checkpoints and others
+SHARE_OF_DISK = 0.9  # the share of the free space that may be taken; the rest stays for checkpoints and other files
 MAGIC = b"cyclegan-fast 3\n"
-DECODING = 2  # the number of our own way from a file to pixels: another one with each change of values
+DECODING = 2  # the version of our own decoding, raised with each change of its values
 TAIL = struct.Struct(f"<Q{len(MAGIC)}s")
 
 
 def default_cache_dir() -> Path:
-    """`cyclegan-fast` in $XDG_CACHE_HOME or ~/.cache."""
+    """Return the folder `cyclegan-fast` in $XDG_CACHE_HOME or ~/.cache; raises UserError without a home folder."""
     try:
         caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     except RuntimeError as error:
@@ -42,10 +42,10 @@ def default_cache_dir() -> Path:
 
 
 class MappedImages:
-    """Images, uint8 [H, W, 3], in memory that the system reads from a file when it is touched; not writable.
+    """Holds images, uint8 [H, W, 3], in memory that the system reads from a file when it is touched; not writable.
 
-    `pages` has the numbers of pages of those files that have several, by name; `remark` is what there is to say of the
-    images whenever they are used.
+    `pages` has the numbers of pages of those files that have several, by name; `remark` is a line for the user whenever
+    the images are used.
     """
 
     def __init__(
@@ -73,26 +73,26 @@ class MappedImages:
 
 
 class PixelCache:
-    """The place in `cache_dir` for the decoded images of one folder, prepared in one way.
+    """Keeps the decoded images of one folder, prepared in one way, in a file in `cache_dir`.
 
     Args:
-        cache_dir: made when something is written.
-        folder: where the images are.
-        names: of the image files, relative to `folder`.
+        cache_dir: is made when something is written.
+        folder: holds the images.
+        names: the image files' names, relative to `folder`.
         preparation: names everything that the prepared pixels depend on beside the files.
     """
 
     def __init__(self, cache_dir: Path, folder: Path, names: Sequence[str], preparation: str) -> None:
-        # One file for a folder and a preparation: when the images change, it is replaced and no other one is left over.
+        # There is one file for a folder and a preparation: when the images change, it is replaced.
         place = _digest([str(folder.resolve()), preparation])
         self.path = beside(cache_dir / folder.name, "", f"-{place[:16]}.pixels")
         files = [(folder / name).stat() for name in names]
-        # Decoders and resizing belong to these packages and can change with them, and what is made of them here.
+        # Pixels can change with these packages, which decode and resize, and with DECODING.
         stamps = [[name, file.st_size, file.st_mtime_ns] for name, file in zip(names, files, strict=True)]
         self.key = _digest([place, PIL.__version__, metadata.version("tifffile"), DECODING, stamps])
 
     def read(self) -> MappedImages | None:
-        """What was written; None where there is no file, or it is cut off, foreign, or holds other images."""
+        """Map the images that were written; None where the file is missing, cut off, foreign, or of other images."""
         try:
             with open(self.path, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -113,7 +113,7 @@ class PixelCache:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Held by one process at a time: a second one waits here, and then finds what the first wrote."""
+        """Hold the cache's lock: a second process waits for it, and then finds what the first one wrote."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -128,8 +128,8 @@ class PixelCache:
     ) -> MappedImages:
         """Write images, each with its name, and map them; needs the lock.
 
-        `pages`, which is read when all images have passed, becomes that of the mapped ones; so does what `remark` gives
-        then.
+        When all images have passed, `pages` is read and `remark` is called for what the mapped images keep under these
+        names.
 
         Raises OSError where the disk refuses, or where `expected_bytes` would take nearly all that is free on it.
         """
@@ -159,10 +159,10 @@ def _digest(values: list[object]) -> str:
 
 
 def available_bytes() -> int:
-    """Memory that is free now, on the machine and in the container that this process runs in (control groups v2)."""
+    """Return the bytes of memory that are free now, on the machine and in its container (control groups v2)."""
     free = int(psutil.virtual_memory().available)
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
     except OSError:
-        return free  # no such limit here
+        return free  # there is no such limit here
     return free if limit == "max" else min(free, max(0, int(limit) - int(used)))

@@ -18,13 +18,13 @@ from cyclegan_fast.system.words import counted
 PHOTOGRAPHS_A = ("astronaut.png", "chelsea.png")
 PHOTOGRAPHS_B = ("camera.png", "rocket.jpg", "coins.png")
 PHOTOGRAPHS_TEST = ("coffee.png", "motorcycle_left.png")
-PRUSSIAN_BLUE = np.array([0.02, 0.09, 0.30])
-PAPER = np.array([0.97, 0.96, 0.88])
+_PRUSSIAN_BLUE = np.array([0.02, 0.09, 0.30])
+_PAPER_COLOUR = np.array([0.97, 0.96, 0.88])
 
 
 @dataclass(frozen=True)
 class SamplePhotos:
-    """Photographs and drawings, each [N, side, side, 3], uint8; crop by crop the same picture in a test set only."""
+    """Holds photographs and drawings, uint8 [N, side, side, 3] each; only in a test set they show the same pictures."""
 
     photographs: Pixels
     drawings: Pixels
@@ -33,9 +33,9 @@ class SamplePhotos:
 def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Render a photograph [H, W, 3] in [0, 1] as an inked drawing on cyanotype paper; the same shape and range.
 
-    A soft-focus luminance with halation around the lights, dark ink along contours, and a tone scale from Prussian blue
-    to paper. Ink and glow depend on a pixel's neighbourhood, so that no colour lookup can do this. Lengths follow the
-    image's side: they are stated for 64 pixels.
+    The drawing has a soft-focus luminance with halation around the lights, dark ink along contours, and a tone scale
+    from Prussian blue to paper. Ink and glow depend on a pixel's neighbourhood, so that no colour lookup can do this.
+    Lengths follow the image's side: they are stated for 64 pixels.
     """
     unit = photo.shape[0] / 64
     luminance = photo @ np.array([0.299, 0.587, 0.114])
@@ -44,12 +44,12 @@ def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     ink = 0.5 + 0.5 * np.tanh(12.0 * (relief + 0.02))
     glow = gaussian_filter(np.maximum(luminance - 0.6, 0.0), 3.0 * unit)
     tone = np.clip(0.95 * ink + 0.05 * fine + 0.5 * glow, 0.0, 1.0)
-    drawing: npt.NDArray[np.float64] = PRUSSIAN_BLUE + tone[..., None] * (PAPER - PRUSSIAN_BLUE)
+    drawing: npt.NDArray[np.float64] = _PRUSSIAN_BLUE + tone[..., None] * (_PAPER_COLOUR - _PRUSSIAN_BLUE)
     return drawing
 
 
 def bundled_photograph(name: str) -> Image.Image:
-    """One of the photographs in scikit-image's wheel, RGB."""
+    """Return one of the photographs in scikit-image's wheel, as RGB."""
     return Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
 
 
@@ -73,7 +73,7 @@ def _rendered(photos: Pixels) -> Pixels:
 
 
 def _crops(names: Sequence[str], side: int, count: int, random: np.random.Generator) -> Pixels:
-    """`count` square crops that show something, taken from the photographs in turn."""
+    """Cut `count` square crops that show something, from the photographs in turn."""
     photographs = [bundled_photograph(name) for name in names]
     crops: list[Pixels] = []
     while len(crops) < count:
@@ -87,8 +87,8 @@ def _crops(names: Sequence[str], side: int, count: int, random: np.random.Genera
     return np.stack(crops)
 
 
-def write_data_set(out: Path, side: int, count: int) -> int:
-    """Write the folders, and say what is in them; returns the exit status."""
+def write_sample_photos(out: Path, side: int, count: int) -> int:
+    """Write the folders below `out`, print what is in them, and return the exit status."""
     training, test = make_training(side, count), make_test(side)
     for name, images in {
         "trainA": training.photographs,

@@ -1,12 +1,13 @@
-"""The held-out images of both domains, the embedded ones, and the label maps among them."""
+"""Holds the test images of both domains, makes the embedded ones, and reads the label maps among them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from cyclegan_fast.data import sample_photos
-from cyclegan_fast.data.image_folder import ImageArray, ImageFolder, Images, Selected
-from cyclegan_fast.data.layouts import best_of
+from cyclegan_fast.data.image_folder import ImageFolder
+from cyclegan_fast.data.image_lists import ImageArray, Images, Selected
+from cyclegan_fast.data.layouts import best_label_file
 from cyclegan_fast.images.labels import Labels, read_labels
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
@@ -14,7 +15,7 @@ from cyclegan_fast.system.progress import progress_bar
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out images of one domain, all [crop_size, crop_size, 3], and their known translation where there is one."""
+    """Holds the test images of one domain, all [crop_size, crop_size, 3], and their true translations where known."""
 
     images: Images
     truth: Images | None = None
@@ -22,32 +23,33 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class TestSets:
-    """The held-out images of both domains, None where there are none, and a remark for the user."""
+    """Holds the test images of both domains, None where there are none, and a remark for the user."""
 
     A: HeldOut | None
     B: HeldOut | None
     note: str | None = None
 
-    __test__ = False  # not for pytest
+    __test__ = False  # pytest would take it for tests by its name
 
 
 def embedded_test_sets(size: int) -> TestSets:
+    """Make the embedded test images at size x size, with the true translations of A."""
     held_out = sample_photos.make_test(size)
     photographs, drawings = ImageArray(held_out.photographs, "A"), ImageArray(held_out.drawings, "B")
     return TestSets(HeldOut(photographs, truth=drawings), HeldOut(drawings))
 
 
 def label_maps(tests: TestSets, size: int) -> dict[str, Labels]:
-    """Train ids [N, size, size] of the test images: of "B", which are label maps, and of "A" where they are pairs.
+    """Return the train ids [N, size, size] of "B", whose test images are label maps, and of "A" where they are pairs.
 
     Raises UserError where domain B has none, or holds something else.
     """
     maps = tests.B.images if tests.B is not None else None
-    paired = isinstance(maps, Selected)  # in the order of their photographs
+    paired = isinstance(maps, Selected)  # the label maps are in the order of their photographs
     folder = maps.images if isinstance(maps, Selected) else maps
     if maps is None or not isinstance(folder, ImageFolder):
         raise UserError("labels are read from the files in testB: --data needs a folder with label maps there")
     places = maps.places if isinstance(maps, Selected) else range(len(folder.paths))
     shown = progress_bar(places, desc="reading label maps", unit=" images", leave=False)
-    labels = np.stack([read_labels(best_of(folder.paths[place]), size, folder.half) for place in shown])
+    labels = np.stack([read_labels(best_label_file(folder.paths[place]), size, folder.half) for place in shown])
     return {"B": labels, "A": labels} if paired else {"B": labels}

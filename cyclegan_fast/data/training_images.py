@@ -1,4 +1,4 @@
-"""Images of two domains, unpaired or in pairs, as batches in [-1, 1].
+"""Draws batches of training images of two domains, unpaired or in pairs.
 
 Every random decision about an image is a function of (seed, epoch, index): it does not depend on the number of workers,
 nor on how far one of them has read ahead, and an epoch can be entered at any step.
@@ -20,7 +20,7 @@ from cyclegan_fast.config.options import CROPPING, DataConfig
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.batch import Batch, Cut
 from cyclegan_fast.data.domains import DomainReader
-from cyclegan_fast.data.image_folder import ImageArray, Images
+from cyclegan_fast.data.image_lists import ImageArray, Images
 from cyclegan_fast.data.layouts import check_partners, training_places
 from cyclegan_fast.data.test_sets import TestSets, embedded_test_sets
 from cyclegan_fast.images.pixels import Pixels
@@ -30,15 +30,15 @@ from cyclegan_fast.system.progress import waiting
 
 
 class TrainingImages(ABC):
-    """Two domains to train on: an epoch visits every index once, in random order; what it stands for, subclasses say.
+    """Draws batches of two domains: an epoch visits every index once, in random order.
 
-    With several `ranks`, each makes its own batches of one order of indices: a step takes `batch_size * ranks` indices,
-    of which each rank gets `batch_size` in a row. So all ranks together see what one rank with a batch of that many
-    images sees. The rest that is left for the last step is shared out equally; where it cannot be, the first indices of
-    the epoch fill it up.
+    Subclasses say which images an index stands for. With several `ranks`, each makes its own batches of one order of
+    indices: a step takes `batch_size * ranks` indices, of which each rank gets `batch_size` in a row. So all ranks
+    together see what one rank with a batch of that many images sees. The rest that is left for the last step is shared
+    out equally; where it cannot be, the first indices of the epoch fill it up.
 
     Args:
-        rank: which of the `ranks` this is, from 0.
+        rank: the number of this process among the `ranks`, from 0.
         pin: gather batches in pinned memory, from where they are copied to a CUDA device while the host goes on.
     """
 
@@ -60,32 +60,33 @@ class TrainingImages(ABC):
         self.rank = rank
         self.ranks = ranks
         self.pin = pin
-        # Changes when files come, go, or become others: then a saved position in an epoch means nothing.
+        # It changes when files come, go, or become others: then a saved position in an epoch means nothing.
         self.fingerprint = hashlib.sha256(os.fsencode("\n".join(self._listing()))).hexdigest()[:16]
-        # Uncompressed images of one size have the same names and sizes in many data sets.
+        # Names and sizes do not tell data sets apart that have uncompressed images of one size.
         self.content = f"{images_A.content()} {images_B.content()}"
 
     @abstractmethod
     def __len__(self) -> int:
-        """The indices of an epoch."""
+        """Return the number of indices in an epoch."""
 
     @abstractmethod
     def pair(self, epoch: int, index: int) -> tuple[Cut, Cut]:
-        """What `index` stands for in `epoch`: an image of A and one of B."""
+        """Return the images of A and of B that `index` stands for in `epoch`, with their windows."""
 
     @abstractmethod
     def _listing(self) -> list[str]:
-        """The names of the images, and which of them belong together."""
+        """Return the names of the images, in lines that also say which of them belong together."""
 
     @property
     def steps_per_epoch(self) -> int:
+        """Number of steps of an epoch; the last one may have smaller batches."""
         return math.ceil(len(self) / (self.config.batch_size * self.ranks))
 
     def _random(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, 1, index])
 
     def _cut(self, pixels: Pixels, random: np.random.Generator) -> Cut:
-        """A random window of an image, mirrored or not."""
+        """Draw a random window of an image, and whether it is mirrored."""
         height, width = pixels.shape[:2]
         top = left = 0
         if self.config.preprocess in CROPPING:
@@ -95,16 +96,17 @@ class TrainingImages(ABC):
         return Cut(pixels, top, left, height, width, mirrored=self.config.flip and random.random() < 0.5)
 
     def _ready(self, cut: Cut) -> Cut:
-        # Cut on the device only where all images have one size: so all batches of a run have one shape, as a CUDA graph
-        # needs, and no large photograph is copied for a small window.
+        # Windows are cut out on the device only where all images have one size: so all batches of a run have one shape,
+        # as a CUDA graph needs, and no large photograph is copied for a small window.
         return cut if self.config.preprocess == "resize_and_crop" else cut.alone()
 
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
+        """Gather the images that `indices` stand for in `epoch`."""
         cuts_A, cuts_B = zip(*(self.pair(epoch, index) for index in indices), strict=True)
         return Batch.of(cuts_A, cuts_B, pin=self.pin)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """This rank's batches of an epoch, counted from 1, from `first_step` on; the last one may be smaller.
+        """Yield this rank's batches of an epoch, counted from 1, from `first_step` on; the last one may be smaller.
 
         With workers, threads prepare a few batches ahead.
         """
@@ -120,7 +122,7 @@ class TrainingImages(ABC):
             yield from batches
 
     def _groups(self, epoch: int) -> Iterator[list[int]]:
-        """The indices of each step of this rank."""
+        """Yield the indices of each step of this rank."""
         random = np.random.default_rng([self.seed, epoch, 0])
         order = np.arange(len(self)) if self.config.serial else random.permutation(len(self))
         filled = np.resize(order, math.ceil(len(order) / self.ranks) * self.ranks).tolist()  # repeats the order
@@ -132,7 +134,7 @@ class TrainingImages(ABC):
 
 
 class UnpairedImages(TrainingImages):
-    """Two domains without pairs: the indices are those of the larger one."""
+    """Draws batches of two domains without pairs; the indices are those of the larger domain."""
 
     def __len__(self) -> int:
         return max(len(self.images_A), len(self.images_B))
@@ -140,7 +142,7 @@ class UnpairedImages(TrainingImages):
     def pair(self, epoch: int, index: int) -> tuple[Cut, Cut]:
         """Return A's image at the index modulo |A| and one of B drawn at random, each with a window of its own.
 
-        With `serial`, B's is the one at the index, too.
+        With `serial`, B's image is the one at the index modulo |B|.
         """
         random = self._random(epoch, index)
         pixels_A = self.images_A[index % len(self.images_A)]
@@ -153,13 +155,13 @@ class UnpairedImages(TrainingImages):
 
 
 class PairedImages(TrainingImages):
-    """Pairs: the images of both domains at one index are partners, of one size, and are cut and mirrored alike."""
+    """Draws batches of pairs: the images at one index are partners, of one size, and are cut and mirrored alike."""
 
     def __len__(self) -> int:
         return len(self.images_A)
 
     def pair(self, epoch: int, index: int) -> tuple[Cut, Cut]:
-        """The partners at the index, with one window for both (Isola et al. 2017, section 6.2)."""
+        """Return the partners at the index, with one window for both (Isola et al. 2017, section 6.2)."""
         cut_A = self._cut(self.images_A[index], self._random(epoch, index))
         cut_B = replace(cut_A, pixels=self.images_B[index])
         return self._ready(cut_A), self._ready(cut_B)
@@ -170,7 +172,7 @@ class PairedImages(TrainingImages):
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains on and is scored on, and what the user should know of it."""
+    """Holds the images that a run trains on and is scored on, and lines for the user on them."""
 
     training: TrainingImages
     tests: TestSets
@@ -178,7 +180,7 @@ class Data:
 
 
 def check_data(config: DataConfig, *, paired: bool = False) -> None:
-    """Refuse with UserError what can be seen at a glance, before anything is written or decoded.
+    """Raise UserError for faults of the data that can be seen at once, before anything is written or decoded.
 
     `paired` is that of `open_data`.
     """
@@ -211,10 +213,10 @@ def check_data(config: DataConfig, *, paired: bool = False) -> None:
 def open_data(
     config: DataConfig, seed: int, *, paired: bool = False, rank: int = 0, ranks: int = 1, pin: bool = False
 ) -> Data:
-    """The embedded photographs, or the folder `config.data`. Raises UserError where it cannot be trained on.
+    """Open the folder `config.data`, or make the embedded photographs; raises UserError for data to be mended.
 
-    With `paired`, training images are pairs: PairedImages, of files with one name, or that stand side by side in one.
-    `rank`, `ranks` and `pin` are those of TrainingImages; the ranks are taken to share the memory of one machine.
+    With `paired`, training images are pairs: files of one name, or images that stand side by side in one file. `rank`,
+    `ranks` and `pin` are those of TrainingImages; the ranks are taken to share the memory of one machine.
     """
     check_data(config, paired=paired)
 

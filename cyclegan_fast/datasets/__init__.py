@@ -1,1 +1,1 @@
-"""Data sets that a command writes: the authors' by download (Zhu et al. 2017), and streets that are drawn."""
+"""Writes data sets: the authors' (Zhu et al. 2017), which are downloaded, and streets, which are drawn."""

@@ -1,4 +1,4 @@
-"""A data set from a zip archive of a stranger: checked before a byte of it is written, and seen whole or not at all."""
+"""Unpacks a data set from a stranger's zip archive, which is checked before a byte of it is written."""
 
 import errno
 import os
@@ -16,16 +16,16 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside
 from cyclegan_fast.system.progress import progress_bar
 
-MAX_RATIO = 20  # of unpacked to packed: images hardly compress, and a bomb is a thousand times its archive
-SMALL_BYTES = 1 << 20  # which any archive may unpack to
-ENCRYPTED = 0x1  # in a member's flags
+MAX_RATIO = 20  # unpacked to packed size: images hardly compress, and a bomb is a thousand times its archive
+SMALL_BYTES = 1 << 20  # any archive may unpack to so much
+ENCRYPTED = 0x1  # a bit of a member's flags
 
 
 class RefusedArchive(UserError):
-    """An archive that is damaged, or holds what no data set needs."""
+    """Tells that an archive is damaged, or holds what no data set needs."""
 
 
-# What zipfile was seen to raise for damaged bytes, beside OSErrors of seeking to where nothing is.
+# The errors that zipfile was seen to raise for damaged bytes, beside OSErrors for seeking to where nothing is.
 _READING_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -45,15 +45,15 @@ def unpack_data_set(
 
     Args:
         file: the archive; its checksums are compared on the way.
-        name: the one folder in it that is wanted.
-        folders: in that one, which must have images.
-        target: does not exist yet, or is an empty folder.
-        finish: called with the unpacked folder before it gets its name.
+        name: the one folder in the archive that is wanted.
+        folders: the folders in that one, each of which must have images.
+        target: a path that does not exist yet, or an empty folder.
+        finish: is called with the unpacked folder before it gets its name.
 
     Raises RefusedArchive, naming the member, for a damaged archive or a hostile one; UserError where there is no room.
     """
     unpacking = beside(target, ".", ".unpacking")
-    shutil.rmtree(unpacking, ignore_errors=True)  # left by a kill
+    shutil.rmtree(unpacking, ignore_errors=True)  # a kill may have left it
     try:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -64,13 +64,13 @@ def unpack_data_set(
         except _READING_ERRORS as error:
             raise RefusedArchive(f"it is damaged: {error}") from error
         except OSError as error:
-            if error.errno == errno.EINVAL:  # a seek to a place before the beginning, which a damaged directory gives
+            if error.errno == errno.EINVAL:  # a damaged directory leads to a seek before the beginning
                 raise RefusedArchive("it is damaged: it names places outside itself") from error
             raise UserError(
                 f"could not unpack to {unpacking}: {error.strerror}; once this is mended the same command continues"
             ) from error
         finish(unpacking)
-        # Before the name is given: after a power cut a folder of empty files would pass for a data set. One call for
+        # This comes before the name: after a power cut a folder of empty files would pass for a data set. One call for
         # the whole system takes seconds at most, where thousands of fsyncs take minutes on a spinning disk.
         os.sync()
         unpacking.replace(target)
@@ -82,7 +82,7 @@ def unpack_data_set(
 def check_members(
     archive: zipfile.ZipFile, name: str, folders: Sequence[str], archive_bytes: int
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The files below the folder `name`, by their places in it; raises RefusedArchive for whatever any member is."""
+    """Return the files below the folder `name`, by their paths in it; raises RefusedArchive for any unfit member."""
     wanted: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         problem = _problem(info)
@@ -110,7 +110,7 @@ def check_members(
 
 
 def _problem(info: zipfile.ZipInfo) -> str | None:
-    """Why a member is refused; None where it is not."""
+    """Return why a member is refused; None where it is not."""
     name = info.orig_filename  # as it stands in the archive: zipfile cuts `filename` at a NUL
     kind = stat.S_IFMT(info.external_attr >> 16)
     if not name.strip("/") or name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
@@ -141,4 +141,4 @@ def _extract(archive: zipfile.ZipFile, members: dict[PurePosixPath, zipfile.ZipI
             path = folder / place
             path.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as source, open(path, "xb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)  # which ends at the declared size, and compares the checksum
+                shutil.copyfileobj(source, file, 1 << 20)  # ends at the declared size, and compares the checksum

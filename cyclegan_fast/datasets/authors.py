@@ -25,21 +25,21 @@ from cyclegan_fast.datasets.published import (
     DATA_SETS,
     FOLDERS,
     MODELS,
-    DataSet,
-    Model,
-    listing,
+    PublishedDataSet,
+    PublishedGenerator,
+    list_published,
 )
 from cyclegan_fast.images.folders import find_images
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import beside, sha256_of
 
-Published = TypeVar("Published", DataSet, Model)
-GENERATOR = "latest_net_G.pth"  # as the original implementation names it
-MARK = ".download.json"  # in a data set: where it is from, and how many images it had
+Published = TypeVar("Published", PublishedDataSet, PublishedGenerator)
+GENERATOR_FILE = "latest_net_G.pth"  # the name in the original implementation
+DOWNLOAD_MARK = ".download.json"  # the file in a data set that says where it is from, and how many images it had
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class DownloadCommand:
     """Fetch a data set or a trained generator of CycleGAN's authors.
 
     What was interrupted is continued by the same command; what is there already is left as it is. Some names are both
@@ -76,13 +76,14 @@ class CommandLine:
             raise ValueError(f"--out must end in the name of a folder, got {self.out}")
 
     def url_of(self, path: str) -> str:
+        """Return the address of a file that is published under `path`."""
         return f"{self.base.rstrip('/')}/{path}"
 
 
-def download(command: CommandLine) -> int:
+def download(command: DownloadCommand) -> int:
     """Fetch what a command line asks for; returns the exit status."""
     if command.show_list:
-        print(listing())
+        print(list_published())
         return 0
     if command.name is None:
         raise UserError("give a NAME, or --list to see all of them")
@@ -96,7 +97,7 @@ def download(command: CommandLine) -> int:
 
 
 def _look_up(name: str, known: dict[str, Published], kind: str) -> Published:
-    """The row of a name; raises UserError with those that it may be meant for."""
+    """Return what is published under a name; raises UserError with the names that may have been meant."""
     if name in known:
         return known[name]
     if kind == "data set" and name in MODELS:
@@ -109,20 +110,20 @@ def _look_up(name: str, known: dict[str, Published], kind: str) -> Published:
     raise UserError(f"there is no {kind} {name!r}: {hint}--list prints all names")
 
 
-def download_data_set(row: DataSet, command: CommandLine) -> None:
-    """The folder of a data set, where it is not there yet."""
+def download_data_set(row: PublishedDataSet, command: DownloadCommand) -> None:
+    """Fetch and unpack a data set, where it is not there yet, and print how to train with it."""
     target, url = command.out or Path("data", row.name), command.url_of(row.path)
     if _is_there(target, command):
         return
     with _locked(target):
-        if _is_there(target, command):  # by now: another process had the lock
+        if _is_there(target, command):  # another process that had the lock may have fetched it by now
             return
         partial = Partial.of(target.with_name(f"{target.name}.zip"))
         digest = _fetch_checked(url, partial, command)
 
         def finish(folder: Path) -> None:
             mark = {"url": url, "sha256": digest, "images": _count_images(folder)}
-            (folder / MARK).write_text(json.dumps(mark))
+            (folder / DOWNLOAD_MARK).write_text(json.dumps(mark))
 
         try:
             unpack_data_set(partial.path, row.name, FOLDERS, target, finish)
@@ -139,8 +140,8 @@ def download_data_set(row: DataSet, command: CommandLine) -> None:
     print(f"{target}: {counts} images; train with: python -m cyclegan_fast.train --data {target} --amp")
 
 
-def _is_there(target: Path, command: CommandLine) -> bool:
-    """Whether a whole data set is at `target`, which is said; raises UserError where something else is."""
+def _is_there(target: Path, command: DownloadCommand) -> bool:
+    """Tell whether a whole data set is at `target`, and print so; raises UserError where something else is."""
     if not target.exists():
         return False
     if not target.is_dir():
@@ -150,7 +151,7 @@ def _is_there(target: Path, command: CommandLine) -> bool:
         return False
     counts = _count_images(target)
     try:
-        mark = json.loads((target / MARK).read_bytes())
+        mark = json.loads((target / DOWNLOAD_MARK).read_bytes())
         origin, expected, digest = f", from {mark['url']}", dict(mark["images"]), mark["sha256"]
     except (OSError, ValueError, TypeError, KeyError):
         origin, expected, digest = "; it was not fetched by this command", None, None
@@ -187,9 +188,9 @@ def check_cityscapes(root: Path) -> int:
     return 0
 
 
-def download_model(row: Model, command: CommandLine) -> None:
-    """The file of a generator, where it is not there yet."""
-    target, url = (command.out or Path("models", row.name)) / GENERATOR, command.url_of(row.path)
+def download_model(row: PublishedGenerator, command: DownloadCommand) -> None:
+    """Fetch the file of a generator, where it is not there yet, and print how to translate with it."""
+    target, url = (command.out or Path("models", row.name)) / GENERATOR_FILE, command.url_of(row.path)
     if _is_generator_there(target, command):
         return
     with _locked(target):
@@ -209,7 +210,7 @@ def download_model(row: Model, command: CommandLine) -> None:
     )
 
 
-def _is_generator_there(target: Path, command: CommandLine) -> bool:
+def _is_generator_there(target: Path, command: DownloadCommand) -> bool:
     if not target.exists():
         return False
     try:
@@ -224,7 +225,7 @@ def _is_generator_there(target: Path, command: CommandLine) -> bool:
 
 
 def _describe_generator(path: Path) -> str:
-    """What a file of the original implementation holds; raises UserError where it is no generator."""
+    """Describe the generator in a file of the original implementation; raises UserError where it is none."""
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.trained import load_generator
 
@@ -236,13 +237,13 @@ def _describe_generator(path: Path) -> str:
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Held by one process at a time; raises UserError where another one fetches the same."""
+    """Hold a lock on `target`; raises UserError where another process fetches the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
     path = beside(target, ".", ".lock")
     with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # One that was removed by its last holder after it was opened here is nobody's.
+            # A lock file that its last holder removed after it was opened here locks nothing.
             if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
                 raise BlockingIOError
         except BlockingIOError:
@@ -253,7 +254,7 @@ def _locked(target: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _fetch_checked(url: str, partial: Partial, command: CommandLine) -> str:
+def _fetch_checked(url: str, partial: Partial, command: DownloadCommand) -> str:
     """Fetch a whole file; returns its SHA-256, and raises UserError where --sha256 asks for another."""
     print(f"fetching {url}", flush=True)
     fetch(url, partial, _say)

@@ -1,7 +1,10 @@
-"""A file over HTTP, in parts where need be: `fetch` continues what an earlier start left.
+"""Fetches a file over HTTP, and continues a download that an earlier start left unfinished.
 
-Beside the beginning of a file stands what the server said of it: its address, ETag or Last-Modified, and size. Only a
-server that says the same again may add to it; with any other answer the file is fetched anew, and that is said.
+Beside an unfinished file stands what the server said of it: its address, its ETag or Last-Modified, and its size. Only
+a server that says the same again may add to it; with any other answer the file is fetched anew, and the user is told.
+
+Libraries do less: pooch does not continue a download, and `huggingface_hub`'s `http_get` asks for a range without
+If-Range, so that it joins the end of a changed file to the start of the old one.
 """
 
 import dataclasses
@@ -28,14 +31,14 @@ from cyclegan_fast.version import __version__
 
 Say = Callable[[str], None]
 
-PAUSES_S = (1.0, 3.0, 9.0)  # between attempts that gain nothing
-TIMEOUT_S = 30.0  # of silence
+PAUSES_S = (1.0, 3.0, 9.0)  # pauses between attempts that gain nothing
+TIMEOUT_S = 30.0  # the longest silence of a server
 CHUNK_BYTES = 1 << 18
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be others in a moment
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may pass in a moment
 
 
 class _Interrupted(Exception):
-    """The network or the server failed in a way that may pass; the message says how."""
+    """Tells that the network or the server failed in a way that may pass; the message says how."""
 
 
 # --- what is kept between starts -----------------------------------------------------------------------------------
@@ -43,7 +46,7 @@ class _Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Version:
-    """What a server said of a file."""
+    """Holds what a server said of a file."""
 
     url: str
     etag: str | None
@@ -52,13 +55,14 @@ class Version:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range may carry (RFC 9110, section 13.1.5): no weak tag, which several contents may share."""
+        """Return the value for If-Range (RFC 9110, section 13.1.5): no weak tag, which several contents may share."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
     def is_of(self, other: "Version") -> bool:
-        """Whether a partial answer is of the same content.
+        """Tell whether a partial answer is of the same content as `other`.
 
-        It may leave out what was asked for in If-Range, but a server that does not know If-Range sends it as always.
+        The answer may leave out the tag or date that was asked for in If-Range, but a server that does not know
+        If-Range sends both as always.
         """
         pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified))
         is_other = any(one != two for one, two in pairs if one is not None and two is not None)
@@ -67,12 +71,13 @@ class Version:
 
 @dataclass(frozen=True)
 class Partial:
-    """The beginning of a file, hidden beside the place where the whole one goes."""
+    """Keeps the beginning of a file, hidden beside the place where the whole file goes."""
 
     path: Path
 
     @classmethod
     def of(cls, target: Path) -> "Partial":
+        """Return the beginning of the file that becomes `target`."""
         return cls(temporary_beside(target))
 
     @property
@@ -81,27 +86,29 @@ class Partial:
 
     @property
     def size_bytes(self) -> int:
+        """Bytes that are there; 0 without a file."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
     def version(self) -> Version | None:
-        """What it is the beginning of, where that is known."""
+        """Return what the server said of the file that this is the beginning of; None where that is not known."""
         try:
             return Version(**json.loads(self._note.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
     def begin(self, version: Version) -> None:
-        """Empty it first: a kill in between never leaves a new note beside old bytes."""
+        """Begin anew with `version`: empty the file first, so that a kill never leaves a new note beside old bytes."""
         self.path.write_bytes(b"")
         write_atomically(self._note, json.dumps(dataclasses.asdict(version)).encode())
 
     def discard(self) -> None:
+        """Remove the file and the note on it."""
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 
     def publish(self, target: Path) -> None:
-        """Name it `target`, whole."""
+        """Give the whole file its name, `target`."""
         with open(self.path, "rb") as file:
             os.fsync(file.fileno())
         self.path.replace(target)
@@ -115,12 +122,12 @@ def fetch(url: str, partial: Partial, say: Say) -> None:
     """Complete `partial` to the file at `url`, or leave what could be had.
 
     Args:
-        url: http or https; redirects are followed to these only.
+        url: an address of http or https; redirects are followed to these only.
         partial: what an earlier start left, or nothing.
-        say: called with a line where an attempt is repeated, or the file is fetched anew.
+        say: is called with a line where an attempt is repeated, or the file is fetched anew.
 
-    Attempts that fail are repeated after the pauses of PAUSES_S, which begin again once more than ever was had. Raises
-    UserError where the network, the server or the disk refuses.
+    Attempts that fail are repeated after the pauses of PAUSES_S, which begin again once an attempt has got further than
+    any before. Raises UserError where the network, the server or the disk refuses.
     """
     failures, furthest = 0, partial.size_bytes
     while True:
@@ -146,10 +153,10 @@ def fetch(url: str, partial: Partial, say: Say) -> None:
 
 
 def _attempt(url: str, partial: Partial, say: Say) -> bool:
-    """One request; False where the next has to start anew."""
+    """Make one request; returns False where the next one has to start anew."""
     start, known = partial.size_bytes, partial.version
     if known and known.url == url and known.size_bytes == start:
-        return True  # an earlier start fetched it all
+        return True  # an earlier start fetched the whole file
     if start and (known is None or known.url != url or known.validator is None):
         say(f"{partial.path} is of another address, or the server cannot tell its versions apart; fetching it anew")
         start = 0
@@ -193,7 +200,7 @@ def _copy(response: http.client.HTTPResponse, partial: Partial, start: int, size
             if not chunk:
                 break
             file.write(chunk)
-            file.flush()  # so that a kill loses nothing that was paid for
+            file.flush()  # so that a kill loses nothing that was fetched
             progress.update(len(chunk))
     had = partial.size_bytes
     if size_bytes is not None and had > size_bytes:
@@ -231,7 +238,7 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """urllib's usual one also reads ftp:, file: and data: addresses; this one cannot."""
+    """Return an opener of http and https alone: urllib's usual one also reads ftp:, file: and data: addresses."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -247,7 +254,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _open(url: str, start: int, validator: str | None) -> http.client.HTTPResponse | None:
-    """The answer to a request of all bytes from `start`; None where the server has none there (416)."""
+    """Request all bytes from `start`, and return the answer; None where the server has none there (416)."""
     headers = {"User-Agent": f"cyclegan-fast/{__version__}", "Accept-Encoding": "identity"}
     if start and validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}

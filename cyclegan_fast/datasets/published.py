@@ -1,4 +1,4 @@
-"""What the authors of CycleGAN publish: their data sets and their trained generators, by the names of their files.
+"""Lists what the authors of CycleGAN publish: their data sets and their trained generators, by their files' names.
 
 Numbers of images and checksums are those that TensorFlow Datasets counted and recorded for the same archives
 (cycle_gan 2.0.0); the authors publish none. They count the files, and differ from the paper's in some places.
@@ -12,24 +12,25 @@ FOLDERS = ("trainA", "trainB", "testA", "testB")
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """Two unpaired sets of images."""
+class PublishedDataSet:
+    """Describes a data set: two unpaired sets of images."""
 
     name: str
     a: str
     b: str
-    images: tuple[int, int, int, int]  # in FOLDERS
+    images: tuple[int, int, int, int]  # numbers of images in FOLDERS
     size_bytes: int
     sha256: str
 
     @property
     def path(self) -> str:
+        """Path of the file below the authors' address."""
         return f"datasets/{self.name}.zip"
 
 
 @dataclass(frozen=True)
-class Model:
-    """A generator that makes images of `result` from images of `source`."""
+class PublishedGenerator:
+    """Describes a generator that makes images of `result` from images of `source`."""
 
     name: str
     source: str
@@ -37,11 +38,12 @@ class Model:
 
     @property
     def path(self) -> str:
+        """Path of the file below the authors' address."""
         return f"pretrained_models/{self.name}.pth"
 
 
 _DATA_SETS = (
-    DataSet(
+    PublishedDataSet(
         "apple2orange",
         "apples",
         "oranges",
@@ -49,7 +51,7 @@ _DATA_SETS = (
         78456409,
         "845a191e9af8926408ea597001cd03a452e3300a1f44a79fe329b3d59f6e3eb8",
     ),
-    DataSet(
+    PublishedDataSet(
         "summer2winter_yosemite",
         "Yosemite in summer",
         "Yosemite in winter",
@@ -57,7 +59,7 @@ _DATA_SETS = (
         132640856,
         "167fe1726807a9d22bd106b4a6c0bd7953b688af924ac1bf967439c4961e49f9",
     ),
-    DataSet(
+    PublishedDataSet(
         "horse2zebra",
         "horses",
         "zebras",
@@ -65,7 +67,7 @@ _DATA_SETS = (
         116867962,
         "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1",
     ),
-    DataSet(
+    PublishedDataSet(
         "monet2photo",
         "paintings by Monet",
         "photographs",
@@ -73,7 +75,7 @@ _DATA_SETS = (
         305231073,
         "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04",
     ),
-    DataSet(
+    PublishedDataSet(
         "cezanne2photo",
         "paintings by Cezanne",
         "photographs",
@@ -81,7 +83,7 @@ _DATA_SETS = (
         279885071,
         "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
     ),
-    DataSet(
+    PublishedDataSet(
         "ukiyoe2photo",
         "ukiyo-e prints",
         "photographs",
@@ -89,7 +91,7 @@ _DATA_SETS = (
         292946532,
         "02a2a2fb5ecf425ca1bf86aca7304377da64a2a1d3b86df54eb65e4068bf3b08",
     ),
-    DataSet(
+    PublishedDataSet(
         "vangogh2photo",
         "paintings by Van Gogh",
         "photographs",
@@ -97,7 +99,7 @@ _DATA_SETS = (
         306590349,
         "362c3473e70be0944bda08d49d660eafdc2854df55d697835b8186d1d79caaff",
     ),
-    DataSet(
+    PublishedDataSet(
         "maps",
         "aerial photographs",
         "maps",
@@ -105,7 +107,7 @@ _DATA_SETS = (
         1476754427,
         "639534f69dbf9f36bef8d6292a7698006361221f83f0285d7c9ca78afe6e8a9e",
     ),
-    DataSet(
+    PublishedDataSet(
         "facades",
         "photographs of facades",
         "label maps",
@@ -113,7 +115,7 @@ _DATA_SETS = (
         35135868,
         "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0",
     ),
-    DataSet(
+    PublishedDataSet(
         "iphone2dslr_flower",
         "flowers by iPhones",
         "flowers by DSLRs",
@@ -125,24 +127,24 @@ _DATA_SETS = (
 DATA_SETS = {row.name: row for row in _DATA_SETS}
 
 _MODELS = (
-    Model("apple2orange", "apples", "oranges"),
-    Model("orange2apple", "oranges", "apples"),
-    Model("summer2winter_yosemite", "Yosemite in summer", "Yosemite in winter"),
-    Model("winter2summer_yosemite", "Yosemite in winter", "Yosemite in summer"),
-    Model("horse2zebra", "horses", "zebras"),
-    Model("zebra2horse", "zebras", "horses"),
-    Model("monet2photo", "paintings by Monet", "photographs"),
-    Model("style_monet", "photographs", "paintings by Monet"),
-    Model("style_cezanne", "photographs", "paintings by Cezanne"),
-    Model("style_ukiyoe", "photographs", "ukiyo-e prints"),
-    Model("style_vangogh", "photographs", "paintings by Van Gogh"),
-    Model("sat2map", "aerial photographs", "maps"),
-    Model("map2sat", "maps", "aerial photographs"),
-    Model("cityscapes_photo2label", "photographs of streets", "label maps"),
-    Model("cityscapes_label2photo", "label maps", "photographs of streets"),
-    Model("facades_photo2label", "photographs of facades", "label maps"),
-    Model("facades_label2photo", "label maps", "photographs of facades"),
-    Model("iphone2dslr_flower", "flowers by iPhones", "flowers by DSLRs"),
+    PublishedGenerator("apple2orange", "apples", "oranges"),
+    PublishedGenerator("orange2apple", "oranges", "apples"),
+    PublishedGenerator("summer2winter_yosemite", "Yosemite in summer", "Yosemite in winter"),
+    PublishedGenerator("winter2summer_yosemite", "Yosemite in winter", "Yosemite in summer"),
+    PublishedGenerator("horse2zebra", "horses", "zebras"),
+    PublishedGenerator("zebra2horse", "zebras", "horses"),
+    PublishedGenerator("monet2photo", "paintings by Monet", "photographs"),
+    PublishedGenerator("style_monet", "photographs", "paintings by Monet"),
+    PublishedGenerator("style_cezanne", "photographs", "paintings by Cezanne"),
+    PublishedGenerator("style_ukiyoe", "photographs", "ukiyo-e prints"),
+    PublishedGenerator("style_vangogh", "photographs", "paintings by Van Gogh"),
+    PublishedGenerator("sat2map", "aerial photographs", "maps"),
+    PublishedGenerator("map2sat", "maps", "aerial photographs"),
+    PublishedGenerator("cityscapes_photo2label", "photographs of streets", "label maps"),
+    PublishedGenerator("cityscapes_label2photo", "label maps", "photographs of streets"),
+    PublishedGenerator("facades_photo2label", "photographs of facades", "label maps"),
+    PublishedGenerator("facades_label2photo", "label maps", "photographs of facades"),
+    PublishedGenerator("iphone2dslr_flower", "flowers by iPhones", "flowers by DSLRs"),
 )
 MODELS = {row.name: row for row in _MODELS}
 
@@ -161,8 +163,8 @@ Cityscapes must be fetched by hand: its licence allows no copies elsewhere.
        python -m cyclegan_fast.download cityscapes --out {root}"""
 
 
-def listing() -> str:
-    """All names, with what they are."""
+def list_published() -> str:
+    """Return the list of all names with what they are, one a line."""
     lines = ["data sets (python -m cyclegan_fast.download NAME): domain A, domain B; images to train on + to test with"]
     for row in _DATA_SETS:
         train_a, train_b, test_a, test_b = row.images

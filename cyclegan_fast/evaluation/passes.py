@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, OPPOSITE, Direction
-from cyclegan_fast.data.image_folder import Images, Selected
+from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score

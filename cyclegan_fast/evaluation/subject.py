@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_fast.config.options import DataConfig, Pairs
-from cyclegan_fast.conventions import SMALLEST_SIDE, Direction
+from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, Direction, wrong_side
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import waiting
@@ -51,8 +51,8 @@ class EvaluationOptions:
             raise ValueError(f"--images must not be negative, got {self.images}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
-        if self.size is not None and (self.size < SMALLEST_SIDE or self.size % 4):
-            raise ValueError(f"--size must be a multiple of 4, at least {SMALLEST_SIDE}, got {self.size}")
+        if wrong := wrong_side("--size", self.size, SMALLEST_DISCRIMINATOR_SIDE):
+            raise ValueError(wrong)
 
 
 class Subject:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, Direction
-from cyclegan_fast.data.image_folder import Images, Selected
+from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.base_metric import TranslatedBatch
 from cyclegan_fast.evaluation.passes import Evaluation, translated_batches

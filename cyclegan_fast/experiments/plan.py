@@ -13,14 +13,14 @@ from cyclegan_fast.config.options import (
     Config,
     DataConfig,
     EvaluationConfig,
-    Generator,
+    GeneratorName,
     LossConfig,
     NetworkConfig,
     OptimizerConfig,
     RunConfig,
 )
 from cyclegan_fast.config.presets import of_method
-from cyclegan_fast.conventions import SMALLEST_SIDE
+from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, wrong_side
 from cyclegan_fast.experiments.paper_tables import DEFAULT, ROWS, RowName
 from cyclegan_fast.system.command_line import parse_command
 
@@ -37,7 +37,7 @@ class PlanSettings:
     """side in pixels of the square that is trained on and scored, a multiple of 4"""
     load_size: int = 64
     """side that images are resized to before a random crop of --size"""
-    generator: Generator = "resnet_6"
+    generator: GeneratorName = "resnet_6"
     """the generators of all methods but CoGAN, which renders images from a code"""
     ngf: int = 16
     """channels of the generators' first convolution"""
@@ -65,8 +65,8 @@ class PlanSettings:
     """its channels at full size"""
 
     def __post_init__(self) -> None:
-        if self.size < SMALLEST_SIDE or self.size % 4:
-            raise ValueError(f"--size must be a multiple of 4, at least {SMALLEST_SIDE}, got {self.size}")
+        if wrong := wrong_side("--size", self.size, SMALLEST_DISCRIMINATOR_SIDE):
+            raise ValueError(wrong)
         if self.load_size < self.size:
             raise ValueError(f"--load-size must be at least --size ({self.size}), got {self.load_size}")
         for name in ("test_images", "pool_size"):

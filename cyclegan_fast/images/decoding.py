@@ -1,4 +1,7 @@
-"""Decoding an image file to upright 8-bit RGB, whatever it holds; TIFF is in tiff.py, deep samples in levels.py."""
+"""Decodes an image file to upright 8-bit RGB, whatever it holds; tiff.py decodes TIFF.
+
+levels.py turns samples of more than 8 bits into 8, and unreadable.py turns what decoders raise into UnreadableImage.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +10,15 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile
 
-from cyclegan_fast.images.levels import Extent, Samples, ValueRange, extent_of, full_range, over_white, to_levels
+from cyclegan_fast.images.levels import Extent, SampleArray, ValueRange, extent_of, full_range, over_white, to_levels
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import BoundedFile, check_size, parsing, reading
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a file begins, classic and BigTIFF, in both byte orders
-ORIENTATION = 0x0112  # of EXIF
+_ORIENTATION = 0x0112  # the tag of EXIF
 DEEP_PNG = ("RGB;16B", "RGBA;16B", "LA;16B")  # Pillow's names for layouts of 16-bit PNGs, grey ones apart
 FEW_BITS = {"L;2": 85, "L;4": 17}
-"""The level of 8 bits of value 1 of greyscale PNGs of 2 and 4."""
+"""The level of 8 bits that the value 1 has in greyscale PNGs of 2 and of 4 bits."""
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,18 +32,19 @@ TRANSPOSITIONS = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright RGB image, and the extent of its values where they had more than 8 bits."""
+    """Holds an upright RGB image, and the extent of its values where they had more than 8 bits."""
 
-    content: Image.Image | Pixels  # as it was decoded: a large TIFF is not copied for whoever wants pixels
+    content: Image.Image | Pixels  # as it was decoded, so that a large TIFF is not copied where pixels are wanted
     extent: Extent | None = None
 
     @property
     def image(self) -> Image.Image:
+        """Return the image as one of Pillow's."""
         return self.content if isinstance(self.content, Image.Image) else Image.fromarray(self.content)
 
     @property
     def pixels(self) -> Pixels:
-        """uint8 [H, W, 3]"""
+        """Return the image as uint8 [H, W, 3]."""
         return np.asarray(self.content)
 
 
@@ -64,8 +68,8 @@ def decode(path: Path, value_range: ValueRange | None = None) -> Decoded:
         return _with_pillow(file, value_range)
 
 
-def decode_indices(path: Path) -> Samples:
-    """The values of a file as they are stored, [H, W] where it has one channel. Raises UnreadableImage."""
+def decode_indices(path: Path) -> SampleArray:
+    """Return the values of a file as they are stored, [H, W] where it has one channel. Raises UnreadableImage."""
     with reading(path), BoundedFile(path) as file:
         if _is_tiff(file):
             from cyclegan_fast.images.tiff import read_first_samples
@@ -92,7 +96,7 @@ def _with_pillow(file: BinaryIO, value_range: ValueRange | None) -> Decoded:
             return _of_samples(image, *deep, value_range)
         image.load()
         if layout in FEW_BITS and "transparency" in image.info:
-            image.info["transparency"] *= FEW_BITS[layout]  # which Pillow leaves as it is in the file
+            image.info["transparency"] *= FEW_BITS[layout]  # Pillow leaves the value as it is in the file
         return Decoded(_upright(image, to_rgb(image)))
 
 
@@ -103,10 +107,10 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     return image
 
 
-def _deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Samples, ValueRange | None] | None:
+def _deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[SampleArray, ValueRange | None] | None:
     """Return samples of more than 8 bits, [H, W, samples], and their range where the file states one; None for others.
 
-    Pillow has no modes for colours of 16 bits and leaves out the lower 8. They are got from it all the same.
+    Pillow has no modes for colours of 16 bits and leaves out the lower 8. This function gets them from it all the same.
     """
     tile = image.tile[0] if image.tile else None
     if tile is not None and tile.args in DEEP_PNG:
@@ -120,12 +124,12 @@ def _deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Samples, 
     return None
 
 
-def _deep_png(image: ImageFile.ImageFile, file: BinaryIO, layout: str) -> Samples:
+def _deep_png(image: ImageFile.ImageFile, file: BinaryIO, layout: str) -> SampleArray:
     if layout == "LA;16B":
-        # Its 4 bytes a pixel come as those of an RGBA image.
+        # Pillow gives its 4 bytes a pixel as those of an RGBA image.
         image.tile = [image.tile[0]._replace(args="RGBA")]
         return _joined(np.asarray(image)[..., ::2], np.asarray(image)[..., 1::2])
-    # Twice: as what they are, which gives the higher bytes, and with the bytes exchanged.
+    # The file is decoded twice: as it is, which gives the higher bytes, and with the bytes exchanged.
     higher = np.asarray(image)
     file.seek(0)
     with Image.open(file) as again:
@@ -133,14 +137,14 @@ def _deep_png(image: ImageFile.ImageFile, file: BinaryIO, layout: str) -> Sample
         return _joined(higher, np.asarray(again))
 
 
-def _joined(higher: Pixels, lower: Pixels) -> Samples:
+def _joined(higher: Pixels, lower: Pixels) -> SampleArray:
     joined = higher.astype(np.uint16) << 8
     joined |= lower
     return joined
 
 
-def _deep_ppm(image: ImageFile.ImageFile, file: BinaryIO, maximum: int) -> Samples:
-    """Binary values of two bytes, which Pillow would scale, those of colours to 8 bits."""
+def _deep_ppm(image: ImageFile.ImageFile, file: BinaryIO, maximum: int) -> SampleArray:
+    """Read the binary values of two bytes unscaled; Pillow would scale them, and colours even to 8 bits."""
     if image.tile[0].codec_name == "ppm_plain":
         raise ValueError("values of more than 8 bits are not read in plain text: save them in binary")
     channels = 3 if image.mode == "RGB" else 1
@@ -153,10 +157,12 @@ def _deep_ppm(image: ImageFile.ImageFile, file: BinaryIO, maximum: int) -> Sampl
     return np.minimum(samples, maximum).reshape(image.height, image.width, channels)
 
 
-def _of_samples(image: Image.Image, samples: Samples, stated: ValueRange | None, given: ValueRange | None) -> Decoded:
-    """An image from deep samples of grey or RGB, and of opacity behind them.
+def _of_samples(
+    image: Image.Image, samples: SampleArray, stated: ValueRange | None, given: ValueRange | None
+) -> Decoded:
+    """Make an image of samples of more than 8 bits: of grey or RGB, with opacity as the last channel if there is one.
 
-    They fill the range `given`, or else the one that the file has `stated`, or else all that they can.
+    The samples fill the range `given`, or else the one that the file has `stated`, or else all that they can hold.
     """
     filled = given or stated or full_range(samples.dtype, 8 * samples.dtype.itemsize)
     colours = samples[..., : 1 if samples.shape[2] < 3 else 3]
@@ -172,10 +178,10 @@ def _of_samples(image: Image.Image, samples: Samples, stated: ValueRange | None,
 
 
 def _upright(decoded: Image.Image, rgb: Image.Image) -> Image.Image:
-    """Turn `rgb` as the camera's orientation says that stands in `decoded`."""
+    """Turn `rgb` upright by the camera's orientation, which `decoded` holds in its EXIF."""
     try:
-        orientation = decoded.getexif().get(ORIENTATION)
-    except Exception:  # as in `reading`, but damaged EXIF is no reason to give up the pixels: it only says nothing
+        orientation = decoded.getexif().get(_ORIENTATION)
+    except Exception:  # decoders raise anything, see `reading`; but damaged EXIF is no reason to give up the pixels
         return rgb
     transposition = TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
     return rgb if transposition is None else rgb.transpose(transposition)

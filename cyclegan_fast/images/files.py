@@ -1,4 +1,4 @@
-"""Reading and writing image files, as 8-bit RGB; decoding.py decodes them, image_files.py finds them."""
+"""Reads and writes image files as 8-bit RGB; decoding.py decodes them, folders.py finds them."""
 
 import io
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def read_image(path: Path, half: Half | None = None, value_range: ValueRange | N
 
 
 def part_of(image: Image.Image, half: Half | None, path: Path) -> Image.Image:
-    """The image of the file `path`, or one half of it. Raises UnreadableImage where the width is odd."""
+    """Return the image of the file `path`, or one half of it. Raises UnreadableImage where the width is odd."""
     if half is None:
         return image
     with reading(path):
@@ -36,7 +36,7 @@ def part_of(image: Image.Image, half: Half | None, path: Path) -> Image.Image:
 
 
 def read_indices(path: Path) -> npt.NDArray[np.uint8]:
-    """The values of a file of one channel, [H, W], as they are stored, such as the numbers of classes.
+    """Return the values of a file of one channel, [H, W], as they are stored, such as the numbers of classes.
 
     Raises UnreadableImage, also for colours and for values beyond 255.
     """
@@ -48,7 +48,7 @@ def read_indices(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def half_of(image: Image.Image, half: Half) -> Image.Image:
-    """Raises ValueError where the width is odd."""
+    """Return the left or the right half of an image; raises ValueError where the width is odd."""
     middle, rest = divmod(image.width, 2)
     if rest:
         raise ValueError(f"{image.width} pixels wide, which does not halve into two images side by side")
@@ -63,9 +63,9 @@ def none_can_be_read(unreadable: Sequence[str]) -> str:
 
 
 def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
-    """Write uint8 [H, W, 3]; the format follows the name. A file appears whole or not at all."""
-    # Encoded in memory: Pillow's JPEG encoder writes to a file itself and takes half a write, as a full disk gives, for
-    # a whole one.
+    """Write an image, uint8 [H, W, 3], in the format that the name's ending says; it appears whole or not at all."""
+    # The image is encoded in memory, because Pillow's JPEG encoder writes to a file itself and takes half a write, as a
+    # full disk gives it, for a whole one.
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
     temporary = temporary_beside(path)

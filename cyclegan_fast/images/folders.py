@@ -1,4 +1,4 @@
-"""Which files below a folder are images: the one rule of every command, and what there is to say of the rest."""
+"""Finds the images below a folder by one rule for every command, and describes the files that are left out."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin, features
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import progress_bar
 
-# What Pillow reads in every build, and what only with a library that a build may lack.
+# The endings that Pillow reads in every build, and those that it reads only with a library that a build may lack.
 _ALWAYS = (
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .tga .icb .vda .vst .pcx .dcx "
     ".sgi .rgb .rgba .bw .psd .qoi .dds .ico .icns .msp .xbm .xpm .ras .blp"
@@ -40,7 +40,7 @@ OTHER_EXTENSIONS = (
 
 SERVICE_FOLDERS = frozenset(
     {
-        "__macosx",  # what macOS adds to archives
+        "__macosx",  # a folder that macOS adds to archives
         "@eadir",  # thumbnails of Synology's and QNAP's servers, their bins and snapshots
         "@tmp",
         "#recycle",
@@ -48,10 +48,10 @@ SERVICE_FOLDERS = frozenset(
         "@recycle",
         "@recently-snapshot",
         "~snapshot",
-        "$recycle.bin",  # Windows' bins
+        "$recycle.bin",  # the bins of Windows
         "recycler",
         "system volume information",
-        "network trash folder",  # of Apple's file servers
+        "network trash folder",  # a folder on Apple's file servers
         "temporary items",
         "lost+found",
         "__pycache__",
@@ -60,22 +60,22 @@ SERVICE_FOLDERS = frozenset(
 """Names of folders that programs leave behind beside those that begin with a dot, in lower case."""
 
 SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif", ".avifs", ".dcx"})
-"""Endings of formats whose files may hold further pages or frames; MPO's are the same view again."""
+"""Endings of formats whose files may hold further pages or frames; the further pages of MPO show the same view."""
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\xff\x0a", b"\0\0\0\x0cJXL ", b"8BPS")
 _BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_NEW_SUBFILE_TYPE = 254  # the TIFF tag whose lowest bit says: a smaller copy of another page
+_NEW_SUBFILE_TYPE = 254  # the TIFF tag whose lowest bit marks a smaller copy of another page
 _SHOWN = 3
 
-Parts = tuple[str, ...]
+_Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Found:
-    """The images below a folder, in a fixed order, and lines on what else is there.
+    """Holds the images below a folder, in a fixed order, and lines that describe what else is there.
 
-    `notes` are on what is left out as it should be, `missing` on what may have been meant and is not read.
+    `notes` describe what is left out as it should be, `missing` what the user may have meant and is not read.
     """
 
     images: list[Path]
@@ -83,14 +83,14 @@ class Found:
     missing: list[str]
 
     def told(self, *, strict: bool) -> list[str]:
-        """All lines. Raises UserError with `strict`, where something is missing."""
+        """Return all lines; with `strict`, raise UserError where something is missing."""
         if strict and self.missing:
             raise UserError(f"{self.missing[0]} (leave --strict out to go on without)")
         return self.missing + self.notes
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files anywhere below `folder`, in a fixed order."""
+    """Return the image files anywhere below `folder`, in a fixed order."""
     return [folder.joinpath(*parts) for parts in sorted(_Walk(folder, images_only=True).images())]
 
 
@@ -100,7 +100,7 @@ def has_images(folder: Path) -> bool:
 
 
 def search(folder: Path) -> Found:
-    """`find_images`, with a bar where it takes long, and what there is to say of the files and folders left out."""
+    """Find images as `find_images` does, with a progress bar where it takes long, and describe what is left out."""
     walk = _Walk(folder)
     description = f"searching {printable(folder.name)}"
     with progress_bar(walk.images(), desc=description, unit=" images", leave=False) as images:
@@ -115,7 +115,7 @@ def is_service(name: str) -> bool:
 
 
 class _Walk:
-    """One search below a folder: yields the images, and keeps the paths of what is left out, by the reason.
+    """Searches a folder once: yields the images, and keeps the paths of what is left out, by the reason.
 
     Hidden files and folders and those of programs are left out. Folders that are links are followed, each once and
     after all that are none, so that an image's name does not depend on the order in which the system lists them.
@@ -128,16 +128,16 @@ class _Walk:
     def __init__(self, folder: Path, *, images_only: bool = False) -> None:
         self.folder = folder
         self.images_only = images_only
-        self.service: list[Parts] = []
-        self.again: list[Parts] = []  # links to what is searched anyway
-        self.nowhere: list[Parts] = []  # links
-        self.closed: list[tuple[Parts, str]] = []  # folders, with what the system says
-        self.unread: list[Parts] = []
+        self.service: list[_Parts] = []
+        self.again: list[_Parts] = []  # links to folders that are searched anyway
+        self.nowhere: list[_Parts] = []  # links that lead nowhere
+        self.closed: list[tuple[_Parts, str]] = []  # folders that cannot be searched, with the system's reason
+        self.unread: list[_Parts] = []
         self._searched: set[tuple[int, int]] = set()
-        self._folders: list[Parts] = []
-        self._links: list[Parts] = [()]
+        self._folders: list[_Parts] = []
+        self._links: list[_Parts] = [()]
 
-    def images(self) -> Iterator[Parts]:
+    def images(self) -> Iterator[_Parts]:
         while self._links:
             links, self._links = sorted(self._links), []
             for link in links:
@@ -147,7 +147,7 @@ class _Walk:
                     for entry in self._entries(parts):
                         yield from self._image((*parts, entry.name), entry)
 
-    def _entries(self, parts: Parts) -> list[os.DirEntry[str]]:
+    def _entries(self, parts: _Parts) -> list[os.DirEntry[str]]:
         """Yield what is in a folder; nothing where it was searched before, or cannot be."""
         folder = self.folder.joinpath(*parts)
         try:
@@ -160,12 +160,12 @@ class _Walk:
             with os.scandir(folder) as entries:
                 return list(entries)
         except (FileNotFoundError, NotADirectoryError):
-            return []  # never there, or gone since
+            return []  # it was never there, or is gone by now
         except OSError as error:
             self.closed.append((parts, error.strerror or str(error)))
             return []
 
-    def _image(self, parts: Parts, entry: os.DirEntry[str]) -> Iterator[Parts]:
+    def _image(self, parts: _Parts, entry: os.DirEntry[str]) -> Iterator[_Parts]:
         """Yield the path of an entry that is an image, and sort it in where it is something else."""
         if is_service(entry.name):
             if entry.is_dir(follow_symlinks=False):
@@ -220,7 +220,7 @@ class _Walk:
 
 
 def lines_on_unread(names: Sequence[str], where: str) -> list[str]:
-    """One line on images that are not read under their names; none where there are no such images."""
+    """Return one line on images that are not read under their names; no line where there are no such images."""
     if not names:
         return []
     counts = Counter(ending_of(name) or "without an ending" for name in names)
@@ -244,7 +244,7 @@ def _is_unread_image(entry: os.DirEntry[str]) -> bool:
         with open(entry.path, "rb") as file:
             head = file.read(16)
     except OSError:
-        return False  # from outside it does not look like one
+        return False  # a file that cannot be opened does not look like an image
     return head.startswith(_SIGNATURES) or head[4:12] in _BRANDS or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
@@ -257,7 +257,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _some_paths(paths: Sequence[Parts]) -> str:
+def _some_paths(paths: Sequence[_Parts]) -> str:
     return _some(["/".join(parts) for parts in sorted(paths)])
 
 
@@ -265,9 +265,9 @@ def _some_paths(paths: Sequence[Parts]) -> str:
 
 
 def page_count(path: Path) -> int:
-    """The pages or frames that an image file holds, of which the first is read; smaller copies of it do not count.
+    """Return how many pages or frames an image file holds, of which the first is read; smaller copies do not count.
 
-    1 where the file cannot be opened: whoever reads it says why.
+    Returns 1 where the file cannot be opened: the function that reads it says why.
     """
     if ending_of(path.name) not in SEVERAL_PAGES:
         return 1
@@ -281,12 +281,12 @@ def page_count(path: Path) -> int:
                 image.seek(frame)
                 count += not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1
             return count
-    except Exception:  # damaged files raise anything
+    except Exception:  # damaged files raise errors of any kind
         return 1
 
 
 def note_on_pages(pages: Mapping[str, int]) -> list[str]:
-    """One line on files with several pages, given with their number; none where there are no such files."""
+    """Return one line on files with several pages, from names and numbers of pages; no line where there are none."""
     if not pages:
         return []
     name, count = next(iter(pages.items()))

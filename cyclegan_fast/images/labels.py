@@ -1,4 +1,7 @@
-"""Label maps as Cityscapes has them (Cordts et al. 2016): 19 classes, their colours, label files and folders."""
+"""Reads label maps as Cityscapes has them (Cordts et al. 2016), and defines its 19 classes and their colours.
+
+data/layouts.py finds the label files of a data set.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,7 @@ VOID = 255
 
 @dataclass(frozen=True)
 class StreetClass:
-    """One class that is trained and scored, as Cityscapes' published label table defines it."""
+    """Describes a class that is trained and scored, as Cityscapes' published label table defines it."""
 
     name: str
     colour: tuple[int, int, int]
@@ -72,7 +75,7 @@ VOID_COLOURS = (
 
 
 def colours_of(labels: Labels) -> Pixels:
-    """Train ids [...] -> their colours [..., 3], VOID in black. Raises ValueError for an id that no class has."""
+    """Return the colours [..., 3] of train ids [...], VOID in black. Raises ValueError for an id that no class has."""
     unknown = np.setdiff1d(labels, [VOID, *range(len(CLASSES))])
     if unknown.size:
         raise ValueError(f"no class has the train ids {unknown.tolist()}; CLASSES lists those there are")
@@ -82,10 +85,11 @@ def colours_of(labels: Labels) -> Pixels:
 
 
 def nearest_labels(pixels: Pixels, *, with_void: bool = False) -> Labels:
-    """The train id of the nearest colour (Euclidean, in RGB) to each of `pixels` [..., 3]: how generated maps are read.
+    """Return the train id of the class whose colour is nearest (Euclidean, in RGB) to each of `pixels` [..., 3].
 
-    As the paper reads them (Zhu et al. 2017, section 5.1.1 with the protocol of Isola et al. 2017). Never VOID, unless
-    `with_void` lets Cityscapes' other colours compete: for true maps that were saved with loss.
+    Generated maps are read so, as the paper reads them (Zhu et al. 2017, section 5.1.1 with the protocol of Isola et
+    al. 2017). No pixel becomes VOID, unless `with_void` lets the colours of Cityscapes' other classes compete, which is
+    meant for true maps that were saved with loss.
     """
     palette = np.concatenate([PALETTE, np.array(VOID_COLOURS, np.uint8)]) if with_void else PALETTE
     colours = pixels.reshape(-1, 3).astype(np.int32)
@@ -101,7 +105,7 @@ _AT_ONCE = 1 << 18
 
 
 def exact_labels(pixels: Pixels, origin: str) -> Labels:
-    """Train ids of a label map in Cityscapes' colours, [H, W, 3] -> [H, W].
+    """Return the train ids [H, W] of a label map in Cityscapes' colours, [H, W, 3].
 
     Raises UserError naming a colour that is no class's, and where it is first seen.
     """
@@ -123,7 +127,7 @@ def exact_labels(pixels: Pixels, origin: str) -> Labels:
 
 
 def _code(pixels: Pixels) -> npt.NDArray[np.int32]:
-    """A colour as one number, [..., 3] -> [...]."""
+    """Return each colour of [..., 3] as one number, [...]."""
     wide = pixels.astype(np.int32)
     code: npt.NDArray[np.int32] = (wide[..., 0] << 16) + (wide[..., 1] << 8) + wide[..., 2]
     return code
@@ -133,12 +137,12 @@ def _code(pixels: Pixels) -> npt.NDArray[np.int32]:
 
 
 def read_labels(path: Path, size: int | None = None, half: Half | None = None) -> Labels:
-    """Train ids [H, W] of a label file, with `size` of its nearest pixels at size x size.
+    """Return the train ids [H, W] of a label file; with `size`, resized to size x size by nearest pixels.
 
-    Understood are `*_labelTrainIds.png`, `*_labelIds.png` (other ids than the 19 classes' are VOID), and anything else
-    as a map in Cityscapes' colours; JPEG files, as the original's data set of Cityscapes has, are read by nearest
-    colour. With `half`, it is that half of the file that holds colours. Raises UserError for what cannot be read or
-    holds something else.
+    `*_labelTrainIds.png` and `*_labelIds.png` hold numbers (other ids than the 19 classes' are VOID), and any other
+    file is taken for a map in Cityscapes' colours; JPEG files, as the original's data set of Cityscapes has, are read
+    by nearest colour. With `half`, the labels are colours in that half of the file. Raises UserError for a file that
+    cannot be read or holds something else.
     """
     try:
         if half is None and path.stem.endswith("_labelTrainIds"):
@@ -160,6 +164,3 @@ def read_labels(path: Path, size: int | None = None, half: Half | None = None) -
     if size is None or labels.shape == (size, size):
         return labels
     return np.asarray(Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST))
-
-
-# --- folders -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Samples of more than 8 bits as the 256 levels of 8, by the range of values that they are taken to fill."""
+"""Turns samples of more than 8 bits into the 256 levels of 8 bits, by the range of values that they fill."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,16 +9,16 @@ import numpy.typing as npt
 
 from cyclegan_fast.images.pixels import Pixels
 
-Samples = npt.NDArray[Any]
+SampleArray = npt.NDArray[Any]
 ValueRange = tuple[float, float]
-"""The values that become black and white (level 0 and 255); those beyond become so, too."""
+"""The two values that become black and white (levels 0 and 255); values beyond them become black and white, too."""
 
 SIXTEEN_BITS: ValueRange = (0, 65535)
 TABLE_BYTES = 2  # integers up to this size are looked up in a table
 
 
 class Extent(NamedTuple):
-    """The least and the greatest value of samples of more than 8 bits, and the range that they were taken to fill."""
+    """Holds the least and greatest value of samples of more than 8 bits, and the range that they are taken to fill."""
 
     low: float
     high: float
@@ -26,7 +26,7 @@ class Extent(NamedTuple):
 
 
 def check_range(values: Sequence[float], *, of_two_domains: bool = False) -> None:
-    """Raises ValueError where `values` are not none, or a low and a high one, or where allowed those of A and of B."""
+    """Raise ValueError unless `values` are empty, or a low and a high one, or, where allowed, two of A and two of B."""
     counts = (0, 2, 4) if of_two_domains else (0, 2)
     if len(values) not in counts:
         raise ValueError(f"range has {' or '.join(map(str, counts[1:]))} numbers, got {len(values)}")
@@ -36,22 +36,22 @@ def check_range(values: Sequence[float], *, of_two_domains: bool = False) -> Non
 
 
 def range_of_domain(values: Sequence[float], domain: Literal["A", "B"]) -> ValueRange | None:
-    """Return the two of none, two or four values that a domain's images fill; None where there are none."""
+    """Return the two values that a domain's images fill, of none, two or four values; None of none."""
     chosen = values[2:] if domain == "B" and len(values) == 4 else values[:2]
     return (chosen[0], chosen[1]) if chosen else None
 
 
 def range_of_run(config: Mapping[str, Any], domain: Literal["A", "B"]) -> ValueRange | None:
-    """`range_of_domain` of the configuration in a checkpoint, which may be older than that, or empty."""
+    """Return `range_of_domain` of the configuration in a checkpoint, which may be empty, or too old to have a range."""
     data = config.get("data")
     return range_of_domain(data.get("range", ()) if isinstance(data, dict) else (), domain)
 
 
 def full_range(dtype: np.dtype[Any], bits: int) -> ValueRange:
-    """The values that samples of `bits` bits can take.
+    """Return the least and the greatest value that samples of `bits` bits can take.
 
-    Of integers of more than 16 bits it is that of 16, which is what programs without a 16-bit type put there. Raises
-    ValueError for floating-point samples.
+    Integers of more than 16 bits get the range of 16 bits, because programs without a 16-bit type store those there.
+    Raises ValueError for floating-point samples.
     """
     if dtype.kind not in "bui":
         raise ValueError("its floating-point values have no known range: give it by --range LOW HIGH")
@@ -60,8 +60,12 @@ def full_range(dtype: np.dtype[Any], bits: int) -> ValueRange:
     return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if dtype.kind == "i" else (0, 2.0**bits - 1)
 
 
-def extent_of(samples: Samples, filled: ValueRange) -> Extent:
-    """Raises ValueError where a value is no number, or an integer of more than 16 bits does not fit the range of 16."""
+def extent_of(samples: SampleArray, filled: ValueRange) -> Extent:
+    """Return the extent of samples that fill the range `filled`.
+
+    Raises ValueError where a value is no finite number, or where integers of more than 16 bits do not fit the range of
+    16.
+    """
     low, high = float(samples.min()), float(samples.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("it holds values that are not finite")
@@ -71,7 +75,7 @@ def extent_of(samples: Samples, filled: ValueRange) -> Extent:
 
 
 def merged(extents: Iterable[Extent | None]) -> Extent | None:
-    """The extent of several together, filled as the widest; None where there is none."""
+    """Return the extent of several extents together, which fills the widest of their ranges; None where none is."""
     found = [extent for extent in extents if extent is not None]
     if not found:
         return None
@@ -79,8 +83,8 @@ def merged(extents: Iterable[Extent | None]) -> Extent | None:
     return Extent(min(lows), max(highs), max(filled, key=lambda span: span[1] - span[0]))
 
 
-def to_levels(samples: Samples, filled: ValueRange) -> Pixels:
-    """Values of `filled` -> uint8 in 0 to 255, rounded; of one shape."""
+def to_levels(samples: SampleArray, filled: ValueRange) -> Pixels:
+    """Return samples as levels, uint8 of the same shape: the range `filled` becomes 0 to 255, rounded."""
     if samples.dtype.kind in "ui" and samples.dtype.itemsize <= TABLE_BYTES:
         unsigned = samples.view(f"u{samples.dtype.itemsize}")
         every = np.arange(256**samples.dtype.itemsize, dtype=unsigned.dtype).view(samples.dtype)
@@ -89,7 +93,7 @@ def to_levels(samples: Samples, filled: ValueRange) -> Pixels:
     return _scaled(samples, filled)
 
 
-def _scaled(samples: Samples, filled: ValueRange) -> Pixels:
+def _scaled(samples: SampleArray, filled: ValueRange) -> Pixels:
     low, high = filled
     scaled = np.clip(samples.astype(np.float64), low, high)
     levels: Pixels = np.rint((scaled - low) * (255 / (high - low))).astype(np.uint8)
@@ -97,7 +101,7 @@ def _scaled(samples: Samples, filled: ValueRange) -> Pixels:
 
 
 def over_white(colours: Pixels, alpha: Pixels, *, associated: bool = False) -> Pixels:
-    """Lay [H, W, 1 or 3] of opacity `alpha` [H, W] over white; `associated` colours are multiplied by it already."""
+    """Lay `colours` [H, W, 1 or 3] of opacity `alpha` [H, W] over white; `associated` ones are multiplied by it."""
     opacity = alpha[..., None].astype(np.uint16)
     own = colours.astype(np.uint16) if associated else (colours * opacity + 127) // 255
     laid: Pixels = np.minimum(own + (255 - opacity), 255).astype(np.uint8)
@@ -105,9 +109,10 @@ def over_white(colours: Pixels, alpha: Pixels, *, associated: bool = False) -> P
 
 
 def note_on(extent: Extent | None, where: str, given: ValueRange | None) -> str | None:
-    """Tell what the user should know of the images of more than 8 bits at `where`; None where that is nothing.
+    """Return a note for the user on the images of more than 8 bits at `where`; None where there is nothing to note.
 
-    That is a range of which they use less than half, as 12 bits in 16 do, or a `given` one that they leave.
+    The note says that the images use less than half of their range, as 12 bits in 16 do, or that some of their values
+    lie outside the range `given`.
     """
     if extent is None:
         return None
@@ -127,7 +132,7 @@ def note_on(extent: Extent | None, where: str, given: ValueRange | None) -> str 
 
 
 def _suggested(extent: Extent) -> str:
-    """The range of whole bits that holds the values, or their own where some are negative."""
+    """Return the range of whole bits that holds the values as text, or their own range where some are negative."""
     if extent.low < 0:
         return f"{extent.low:g} {extent.high:g}"
     return f"0 {2 ** int(extent.high).bit_length() - 1}"

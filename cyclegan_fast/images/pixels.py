@@ -1,4 +1,4 @@
-"""Between 8-bit pixels and the tensors that networks take; importing it needs no PyTorch."""
+"""Converts 8-bit pixels to the tensors and arrays that networks take, and back. Importing it needs no PyTorch."""
 
 from typing import TYPE_CHECKING
 
@@ -14,50 +14,50 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
-PIXELS_AT_ONCE = 8 * 256 * 256
+_PIXELS_AT_ONCE = 8 * 256 * 256
 """The pixels of all images that are translated at once by default: large images go one by one."""
 
 
 def images_at_once(height: int, width: int) -> int:
-    """How many images of that size are translated at once by default."""
-    return max(1, PIXELS_AT_ONCE // (height * width))
+    """Return how many images of height x width pixels are translated at once by default."""
+    return max(1, _PIXELS_AT_ONCE // (height * width))
 
 
 def to_signed(pixels: "Tensor") -> "Tensor":
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1], on the same device."""
+    """Convert uint8 [N, H, W, 3] to float32 [N, 3, H, W] in [-1, 1], on the same device."""
     return signed(pixels.permute(0, 3, 1, 2)).contiguous()
 
 
 def to_pixels(images: "Tensor") -> Pixels:
-    """[N, 3, H, W] in [-1, 1] -> uint8 [N, H, W, 3] on the host, rounded (not truncated)."""
+    """Convert [N, 3, H, W] in [-1, 1] to uint8 [N, H, W, 3] on the host, rounded (not truncated)."""
     return as_pixels(levels(images))
 
 
 def signed(levels: "Tensor") -> "Tensor":
-    """uint8 -> float32 in [-1, 1], of one shape, layout and device."""
+    """Convert uint8 to float32 in [-1, 1], of the same shape, layout and device."""
     return levels.float().div_(127.5).sub_(1.0)
 
 
 def levels(images: "Tensor") -> "Tensor":
-    """In [-1, 1] -> uint8, rounded, of one shape and device: the inverse of `signed`."""
+    """Convert values in [-1, 1] to uint8, rounded, of the same shape and device: the inverse of `signed`."""
     return images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).byte()
 
 
 def as_tensor(pixels: Pixels, device: "torch.device | str" = "cpu") -> "Tensor":
-    """uint8 [N, H, W, 3] on the host -> uint8 [N, 3, H, W] on a device."""
+    """Convert uint8 [N, H, W, 3] on the host to a uint8 tensor [N, 3, H, W] on a device."""
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
 
 
 def as_pixels(images: "Tensor") -> Pixels:
-    """uint8 [N, 3, H, W] -> uint8 [N, H, W, 3] on the host."""
+    """Convert a uint8 tensor [N, 3, H, W] to uint8 [N, H, W, 3] on the host."""
     pixels: Pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels
 
 
 def to_signed_array(pixels: Pixels) -> FloatImages:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]: `images.to_signed` without PyTorch."""
+    """Convert uint8 [N, H, W, 3] to float32 [N, 3, H, W] in [-1, 1], as `to_signed` does, without PyTorch."""
     signed = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
     signed /= 127.5
     signed -= 1.0
@@ -65,6 +65,6 @@ def to_signed_array(pixels: Pixels) -> FloatImages:
 
 
 def to_pixels_array(images: FloatImages) -> Pixels:
-    """[..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3], rounded: `images.to_pixels` without PyTorch."""
+    """Convert [..., 3, H, W] in [-1, 1] to uint8 [..., H, W, 3], rounded, as `to_pixels` does, without PyTorch."""
     levels = np.rint((images + np.float32(1.0)) * np.float32(127.5)).clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(levels, -3, -1))

@@ -1,25 +1,18 @@
-"""Reading TIFF: tifffile parses the file, and every strip or tile becomes 8-bit RGB before the next one is decoded.
+"""Reads TIFF: every strip or tile becomes 8-bit RGB before the next one is decoded; tiff_segments.py decompresses them.
 
-Pillow decodes what tifffile cannot without the package imagecodecs: LZW and ZSTD, strip by strip, and JPEG and fax. It
-does not interpret samples of more than 8 bits, of which it takes some for others without a word.
+Pillow decodes JPEG and fax, which tifffile cannot without the package imagecodecs. It is not trusted with samples of
+more than 8 bits, because it takes some kinds for others without a word.
 """
 
-import io
-import logging
-import math
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
 from cyclegan_fast.images.levels import (
     Extent,
-    Samples,
+    SampleArray,
     ValueRange,
     extent_of,
     full_range,
@@ -28,22 +21,17 @@ from cyclegan_fast.images.levels import (
     to_levels,
 )
 from cyclegan_fast.images.pixels import Pixels
-from cyclegan_fast.images.unreadable import check_size, parsing
+from cyclegan_fast.images.tiff_segments import bits_of, first_page, segments
 
-# What is worth a message is raised; the rest, such as a damaged date, is no concern of who wants the pixels.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-COLOURS: dict[int, int] = {
+_COLOUR_SAMPLES: dict[int, int] = {
     PHOTOMETRIC.MINISWHITE: 1,
     PHOTOMETRIC.MINISBLACK: 1,
     PHOTOMETRIC.RGB: 3,
     PHOTOMETRIC.PALETTE: 1,
     PHOTOMETRIC.SEPARATED: 4,
 }
-"""Samples of a pixel without opacity and other extras, of the kinds of colour that are known here."""
+"""The number of samples of a pixel, without opacity and other extras, by the kind of colour; others are refused."""
 
-OF_PYTHON = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.LZMA, COMPRESSION.PACKBITS)
-OF_LIBTIFF = (COMPRESSION.LZW, COMPRESSION.ZSTD)
 OF_PILLOW = (
     COMPRESSION.JPEG,
     COMPRESSION.OJPEG,
@@ -52,23 +40,13 @@ OF_PILLOW = (
     COMPRESSION.CCITTFAX4,
 )
 UNASSOCIATED, ASSOCIATED = 2, 1  # extra samples that are opacity; with ASSOCIATED, colours are multiplied by it
-ORIENTATION, EXTRA_SAMPLES, INK_SET = 274, 338, 332
+_ORIENTATION, EXTRA_SAMPLES, INK_SET = 274, 338, 332
 CMYK = 1  # an INK_SET
 BAND_ROWS = 64
-MOST_GAIN: dict[int, int] = {
-    COMPRESSION.NONE: 1,
-    COMPRESSION.PACKBITS: 64,
-    COMPRESSION.ADOBE_DEFLATE: 1100,
-    COMPRESSION.DEFLATE: 1100,
-    COMPRESSION.LZW: 3000,
-}
-"""Bytes that a byte can stand for: with fewer, a file is not of the size that it claims. Others have no bound."""
-
-REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-class Layout(NamedTuple):
-    """Which samples of a pixel are its colour, and which its opacity."""
+class _Layout(NamedTuple):
+    """Says which samples of a pixel are its colour, and which is its opacity."""
 
     colours: int
     alpha: int | None  # the place of the sample
@@ -84,12 +62,12 @@ def read_tiff(file: BinaryIO, value_range: ValueRange | None) -> "Rgb":
     Raises ValueError, saying why, where it is not known how to read the pixels right, and whatever tifffile, Pillow or
     a decompressor raises on damage.
     """
-    with _first_page(file) as page:
+    with first_page(file) as page:
         if page.compression in OF_PILLOW:
             return _with_pillow(file, page)
         layout = _layout(page)
         levels, extent = _decode(page, layout, value_range)
-        return Rgb(upright(_to_rgb(page, layout, levels), page.tags.valueof(ORIENTATION, 1)), extent)
+        return Rgb(upright(_to_rgb(page, layout, levels), page.tags.valueof(_ORIENTATION, 1)), extent)
 
 
 class Rgb(NamedTuple):
@@ -99,116 +77,24 @@ class Rgb(NamedTuple):
     extent: Extent | None
 
 
-def read_first_samples(file: BinaryIO) -> Samples:
-    """The samples of the first page as they are stored, [H, W] of one channel. Raises as `read_tiff` does."""
-    with _first_page(file) as page:
+def read_first_samples(file: BinaryIO) -> SampleArray:
+    """Return the samples of the first page as they are stored, [H, W], of one channel. Raises as `read_tiff` does."""
+    with first_page(file) as page:
         if page.samplesperpixel != 1 or page.dtype is None:
             raise ValueError(f"it has {page.samplesperpixel} channels")
         samples = np.zeros((page.imagelength, page.imagewidth), page.dtype)
-        for top, left, _, segment in _segments(page):
+        for top, left, _, segment in segments(page):
             height, width = samples[top : top + segment.shape[0], left : left + segment.shape[1]].shape
             samples[top : top + height, left : left + width] = segment[:height, :width, 0]
         return samples
 
 
-@contextmanager
-def _first_page(file: BinaryIO) -> Iterator[TiffPage]:
-    with parsing():
-        tiff = tifffile.TiffFile(file)
-        page = tiff.pages.first
-        _check(page)
-    with tiff:
-        yield page
-
-
-def _check(page: TiffPage) -> None:
-    size, width, height = page.parent.filehandle.size, page.imagewidth, page.imagelength
-    if not width or not height or page.imagedepth != 1:
-        raise ValueError(f"it is no flat image: {width}x{height} pixels, {page.imagedepth} deep")
-    check_size(width, height)
-    claimed = width * height * page.samplesperpixel * _bits(page) // 8
-    if page.compression in MOST_GAIN and claimed > MOST_GAIN[page.compression] * size:
-        raise ValueError(f"it claims {width}x{height} pixels, which its {size} bytes cannot hold")
-
-
-def _bits(page: TiffPage) -> int:
-    if not isinstance(page.bitspersample, int):
-        raise ValueError(f"its samples have different numbers of bits, {page.bitspersample}")
-    return page.bitspersample
-
-
-# --- strips and tiles ----------------------------------------------------------------------------------------------
-
-
-def _segments(page: TiffPage) -> Iterator[tuple[int, int, int, Samples]]:
-    """Top row, left column, first sample and samples [rows, columns, samples] of each strip or tile.
-
-    What reaches over the edge of the image is part of a tile. Where the channels are stored one after another, each
-    segment has one of them.
-    """
-    expected = math.prod(page.chunked)
-    offsets, counts = page.dataoffsets[:expected], page.databytecounts[:expected]
-    if len(offsets) < expected or len(counts) < expected or not all(counts):
-        raise ValueError(f"it is cut off: of {expected} strips or tiles some are missing")
-    compression, bits_reversed, bits = page.compression, page.fillorder == 2, _bits(page)
-    own = compression in (COMPRESSION.NONE, *OF_PYTHON, *OF_LIBTIFF)
-    if own:
-        # So that tifffile, which would ask for imagecodecs, gets what is decompressed already.
-        page.compression, page.fillorder = COMPRESSION.NONE, 1
-    for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
-        page.parent.filehandle.seek(offset)
-        encoded = page.parent.filehandle.read(count)
-        if len(encoded) < count:
-            raise ValueError("it is cut off")
-        _, place, shape = page.decode(None, index)
-        if own:
-            encoded = encoded.translate(REVERSED_BITS) if bits_reversed else encoded
-            row_bytes = math.ceil(shape[2] * shape[3] * bits / 8)
-            encoded = _decompressed(encoded, compression, shape[1] * row_bytes)
-        if bits in (8, 16, 32, 64) or not own:
-            samples, _, _ = page.decode(encoded, index, jpegtables=page.jpegtables)
-            assert samples is not None
-        else:
-            samples = _unpacked(encoded, shape[1], shape[2] * shape[3], bits)
-        yield place[2], place[3], place[0], samples.reshape(-1, *shape[2:])
-
-
-def _decompressed(encoded: bytes, compression: int, size: int) -> bytes:
-    if compression in OF_LIBTIFF:
-        return _through_libtiff(encoded, compression, size)
-    decompressed = encoded
-    if compression != COMPRESSION.NONE:
-        decompressed = tifffile.TIFF.DECOMPRESSORS[compression](encoded)
-    if len(decompressed) < size:
-        raise ValueError(f"it is cut off: a strip or tile has {len(decompressed)} bytes of {size}")
-    return decompressed[:size]
-
-
-def _through_libtiff(encoded: bytes, compression: int, size: int) -> bytes:
-    """Let Pillow's libtiff decompress a strip, as that of a greyscale image of `size` x 1 pixels."""
-    fields = [(256, size), (257, 1), (258, 8), (259, compression), (262, 1), (277, 1), (278, 1), (279, len(encoded))]
-    start = 8 + 2 + 12 * (len(fields) + 1) + 4
-    fields = sorted([*fields, (273, start)])
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
-    header = b"II*\0" + struct.pack("<IH", 8, len(fields)) + directory + bytes(4)
-    with Image.open(io.BytesIO(header + encoded), formats=["TIFF"]) as strip:
-        return strip.tobytes()
-
-
-def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> Samples:
-    """Integers of `bits` bits, the highest bit first, of rows that begin on a byte, [rows, samples]."""
-    in_bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(rows, -1), axis=1)[:, : samples * bits]
-    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8 if bits <= 8 else np.uint16)
-    integers: Samples = np.dot(in_bits.reshape(rows, samples, bits), weights)
-    return integers
-
-
 # --- the meaning of samples ----------------------------------------------------------------------------------------
 
 
-def _layout(page: TiffPage) -> Layout:
-    """Raises ValueError for what is not known to be read right."""
-    colours = COLOURS.get(page.photometric) if page.photometric is not None else None
+def _layout(page: TiffPage) -> _Layout:
+    """Return which samples are colour and opacity; raises ValueError for a page that is not known to be read right."""
+    colours = _COLOUR_SAMPLES.get(page.photometric) if page.photometric is not None else None
     if colours is None:
         kind = getattr(page.photometric, "name", page.photometric)
         raise ValueError(f"its kind of colour, {kind}, is not known here: save it as RGB")
@@ -225,15 +111,15 @@ def _layout(page: TiffPage) -> Layout:
         raise ValueError(f"it has {samples} channels that are no colours: save those that are meant as grey or RGB")
     for place, kind in enumerate(kinds[: samples - colours], colours):
         if kind in (UNASSOCIATED, ASSOCIATED):
-            return Layout(colours, place, associated=kind == ASSOCIATED)
-    return Layout(colours, None, associated=False)
+            return _Layout(colours, place, associated=kind == ASSOCIATED)
+    return _Layout(colours, None, associated=False)
 
 
-def _decode(page: TiffPage, layout: Layout, value_range: ValueRange | None) -> tuple[Pixels, Extent | None]:
-    """Levels [H, W, colours, and then opacity where there is any]; of a palette, its entries' numbers."""
+def _decode(page: TiffPage, layout: _Layout, value_range: ValueRange | None) -> tuple[Pixels, Extent | None]:
+    """Return levels [H, W, colours and then opacity where there is any]; of a palette, the numbers of its entries."""
     if page.dtype is None or page.dtype.kind not in "buif":
         raise ValueError(f"its samples are of no known kind (format {page.sampleformat}, {page.bitspersample} bits)")
-    bits = _bits(page)
+    bits = bits_of(page)
     is_palette = page.photometric == PHOTOMETRIC.PALETTE
     if is_palette and (bits > 8 or page.dtype.kind not in "bu"):
         raise ValueError(f"its palette has entries of {bits} bits")
@@ -242,7 +128,7 @@ def _decode(page: TiffPage, layout: Layout, value_range: ValueRange | None) -> t
     height, width = page.imagelength, page.imagewidth
     levels = np.empty((height, width, layout.colours + (layout.alpha is not None)), np.uint8)
     extents: list[Extent | None] = [None]
-    for top, left, first, segment in _segments(page):
+    for top, left, first, segment in segments(page):
         for place in range(segment.shape[2]):
             sample = first + place
             into = sample if sample < layout.colours else layout.colours if sample == layout.alpha else None
@@ -256,8 +142,8 @@ def _decode(page: TiffPage, layout: Layout, value_range: ValueRange | None) -> t
     return levels, merged(extents)
 
 
-def _to_rgb(page: TiffPage, layout: Layout, levels: Pixels) -> Pixels:
-    """[H, W, samples] -> [H, W, 3], a few rows at a time: what is transparent is laid over white."""
+def _to_rgb(page: TiffPage, layout: _Layout, levels: Pixels) -> Pixels:
+    """Convert levels [H, W, samples] to RGB [H, W, 3], a few rows at a time, transparent pixels laid over white."""
     if page.photometric == PHOTOMETRIC.RGB and layout.alpha is None:
         return levels
     rgb = np.empty((*levels.shape[:2], 3), np.uint8)
@@ -283,7 +169,7 @@ def _coloured(page: TiffPage, levels: Pixels) -> Pixels:
 
 
 def _palette(page: TiffPage) -> Pixels:
-    """[entries, 3], of 16-bit values, or of 8-bit ones as some programs write them."""
+    """Return the palette as 8-bit colours [entries, 3]; files hold 16-bit values, or 8-bit ones by some programs."""
     if page.colormap is None:
         raise ValueError("it has no palette")
     values = np.asarray(page.colormap).T
@@ -312,8 +198,8 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _with_pillow(file: BinaryIO, page: TiffPage) -> Rgb:
-    """What is compressed as JPEG or fax, which has 8 bits or 1; Pillow turns it upright itself."""
-    if _bits(page) not in (1, 8) or (page.planarconfig == 2 and page.samplesperpixel > 1):
+    """Decode a page that is compressed as JPEG or fax, which has 8 bits or 1; Pillow turns it upright itself."""
+    if bits_of(page) not in (1, 8) or (page.planarconfig == 2 and page.samplesperpixel > 1):
         raise ValueError(
             f"JPEG of {page.bitspersample} bits or of one channel after another is not read here: save it uncompressed"
         )

@@ -16,26 +16,27 @@ from cyclegan_fast.images.folders import is_lfs_pointer
 
 
 class UnreadableImage(Exception):
-    """A file that is no whole image; the message names it and says what is wrong."""
+    """Tells that a file is no whole image; the message names it and says what is wrong."""
 
 
 class BoundedFile(io.BufferedReader):
-    """A file whose `read` asks for no more memory than the file has bytes, whatever number a damaged header gives."""
+    """Reads a file with no more memory than the file has bytes, whatever number a damaged header asks for."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
         self._end = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `size` bytes, and never ask for more than are left."""
         left = max(0, self._end - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever a decoder raises on the file `path` becomes UnreadableImage.
+    """Turn whatever a decoder raises on the file `path` into UnreadableImage.
 
-    MemoryError stays one, with a message: it says nothing of the file, which is whole perhaps.
+    A MemoryError stays one, with a message: it says nothing of the file, which may be whole.
     """
     try:
         yield
@@ -47,7 +48,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def parsing() -> Iterator[None]:
-    """MemoryError before a pixel is decoded becomes ValueError: only a damaged header asks for that much."""
+    """Turn a MemoryError into a ValueError, before any pixel is decoded: only a damaged header asks for that much."""
     try:
         yield
     except MemoryError as error:
@@ -70,7 +71,7 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raises ValueError for more pixels than Pillow decodes, which guards memory, and for none."""
+    """Raise ValueError for an image without pixels, or with more than Pillow decodes, which guards the memory."""
     if not width or not height:
         raise ValueError(f"it has no pixels ({width}x{height})")
     if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
@@ -87,7 +88,7 @@ def _too_large(than: str) -> str:
 
 @contextmanager
 def of_any_size() -> Iterator[None]:
-    """Lift Pillow's limit on the pixels of an image in this process, for who asked for large ones."""
+    """Lift Pillow's limit on the pixels of an image in this process, for users who asked for large ones."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield

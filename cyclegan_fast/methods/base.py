@@ -23,7 +23,7 @@ from cyclegan_fast.system.distributed import Ranks
 from kernels import Impl
 
 if TYPE_CHECKING:
-    from cyclegan_fast.data.image_folder import Images
+    from cyclegan_fast.data.image_lists import Images
 
 NetworkFunction = Callable[[Tensor], Tensor]
 NetworkFunctions = Mapping[str, NetworkFunction]

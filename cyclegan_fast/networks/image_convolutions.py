@@ -1,4 +1,4 @@
-"""The generator's last convolution, from many channels to the three of an image, by columns.
+"""Computes the generator's last convolution, from many channels to the three of an image, by columns.
 
 Vector units and tensor cores take channels by the 8 or 16, and three leave most of their lanes idle. Here the columns
 of the kernel become channels as well: a KxK convolution to 3 channels is a Kx1 convolution to 3K, and a sum. It has
@@ -21,12 +21,12 @@ from kernels.dispatch import choose, is_exporting
 
 
 def go_by_columns(image: Tensor, impl: Impl) -> bool:
-    """Whether plain operators off a GPU compute a network for itself, and not for an exported graph."""
+    """Tell whether plain operators compute the network here, off a GPU and not for an exported graph."""
     return image.device.type != "cuda" and not is_exporting() and choose("reflection_pad", impl, image) == "reference"
 
 
 def conv2d_to_image(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """[N, C, H, W] with [3, C, K, K], stride 1 and no padding: an image [N, 3, H - K + 1, W - K + 1].
+    """Convolve [N, C, H, W] with [3, C, K, K], stride 1 and no padding, to an image [N, 3, H - K + 1, W - K + 1].
 
     A Kx1 convolution makes an image for each column; their sum, each shifted to the left by its column, is the result.
     """
@@ -38,9 +38,9 @@ def conv2d_to_image(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _SumOfShifted(torch.autograd.Function):
-    """[N, K * 3, H, W] -> [N, 3, H, W - K + 1]: image k of the K, shifted to the left by k, summed over k.
+    """Sums K images, [N, K * 3, H, W] to [N, 3, H, W - K + 1], image k shifted to the left by k.
 
-    PyTorch's own gradient of such a view adds up element by element, in case they overlap.
+    PyTorch's own gradient of such a view adds up element by element, in case elements overlap.
     """
 
     @staticmethod
@@ -57,7 +57,7 @@ class _SumOfShifted(torch.autograd.Function):
 
 
 def _shifted(images: Tensor, columns: int) -> Tensor:
-    """A view [N, K, 3, H, W - K + 1] of [N, K * 3, H, W]; no element of one image is in it twice."""
+    """Return a view [N, K, 3, H, W - K + 1] of [N, K * 3, H, W]; no element of one image is in it twice."""
     outputs = images.size(1) // columns
     of_image, of_channel, of_row, of_pixel = images.stride()
     return images.as_strided(

@@ -1,4 +1,4 @@
-"""Convolutions that a norm follows, and the weights that networks begin with."""
+"""Defines convolutions that a norm follows, and draws the weights that networks begin with; norms.py has the norms."""
 
 from typing import get_args
 
@@ -10,15 +10,15 @@ from cyclegan_fast.config.options import InitType, Norm
 
 
 def wide(x: Tensor) -> Tensor:
-    """What a loss is computed in: float32 from low precision, float64 from float64."""
+    """Return `x` in the precision that losses are computed in: float64 of float64, and float32 of any other."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 class NormalisedConv2d(nn.Conv2d):
-    """A convolution in front of an instance norm, which cancels its bias: the bias is never added.
+    """Convolves in front of an instance norm, which would cancel the bias: so the bias is never added.
 
-    It stays in the state dict and in the parameter count, so that files of the original implementation load and save
-    without loss; its gradient, rounding noise in the original, is defined as zero.
+    The bias stays in the state dict and in the parameter count, so that files of the original implementation load and
+    save without loss; its gradient, rounding noise in the original, is defined as zero.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
@@ -27,6 +27,7 @@ class NormalisedConv2d(nn.Conv2d):
         self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H', W'], as `nn.Conv2d` does, without the bias."""
         return F.conv2d(input, self.weight, None, self.stride, self.padding)
 
 
@@ -42,6 +43,7 @@ class NormalisedConvTranspose2d(nn.ConvTranspose2d):
         self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, 2H, 2W], without the bias."""
         padding = 4 - self.weight.size(3)
         return F.conv_transpose2d(input, self.weight, None, stride=2, padding=1, output_padding=padding)
 
@@ -51,8 +53,7 @@ def convolution_before(
 ) -> nn.Conv2d:
     """Return a convolution to stand in front of a norm.
 
-    It owns a bias where the original's does: in front of an instance norm, which cancels it, and of no other, nor where
-    there is no norm.
+    It owns a bias where the original's does: only in front of an instance norm, which cancels it.
     """
     if norm == "instance":
         return NormalisedConv2d(inputs, outputs, kernel, stride=stride, padding=padding)
@@ -67,7 +68,7 @@ def doubling_before(norm: Norm, inputs: int, outputs: int, kernel: int = 3) -> n
 
 
 def check_norm(norm: Norm) -> None:
-    """Raises ValueError for a norm that there is not."""
+    """Raise ValueError for a norm that does not exist."""
     if norm not in get_args(Norm):
         raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
 

@@ -1,4 +1,4 @@
-"""The layers between two convolutions: a norm or none, the activation behind it, a residual sum, reflection padding.
+"""Defines what stands between two convolutions: a norm or none, its activation, a residual sum, reflection padding.
 
 Instance norm runs as one fused operator (`kernels.instance_norm`); batch norm and none are PyTorch's own operators.
 """
@@ -25,28 +25,28 @@ class InstanceNorm(nn.Module):
     def forward(
         self, x: Tensor, *, activation: Activation = "none", pad: int = 0, residual: Tensor | None = None, impl: Impl
     ) -> Tensor:
-        """[N, C, H, W] -> [N, C, H + 2*pad, W + 2*pad]; `residual`, [N, C, H, W], is added behind the activation."""
+        """Map [N, C, H, W] to [N, C, H + 2*pad, W + 2*pad]; adds `residual`, [N, C, H, W], behind the activation."""
         return instance_norm(x, activation=activation, negative_slope=SLOPE, residual=residual, pad=pad, impl=impl)
 
 
 class NoNorm(nn.Module):
-    """Leaves its input as it is, but for what stands behind a norm."""
+    """Normalises nothing, and applies only what stands behind a norm: activation, residual sum and padding."""
 
     def forward(
         self, x: Tensor, *, activation: Activation = "none", pad: int = 0, residual: Tensor | None = None, impl: Impl
     ) -> Tensor:
-        """[N, C, H, W] -> [N, C, H + 2*pad, W + 2*pad], see `InstanceNorm`."""
+        """Map [N, C, H, W] to [N, C, H + 2*pad, W + 2*pad], see `InstanceNorm`."""
         return _finished(x, activation, pad, residual, impl)
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """A batch norm with scale, shift and running statistics (Ioffe & Szegedy 2015, arXiv 1502.03167).
+    """Normalises over the batch, with scale, shift and running statistics (Ioffe & Szegedy 2015, arXiv 1502.03167).
 
-    In training mode statistics are those of the batch, and the running ones follow them as PyTorch's do: a tenth of the
-    way at each pass, the variance unbiased. In evaluation mode they are those of each image by itself: pix2pix
+    In training mode the statistics are those of the batch, and the running ones follow them as PyTorch's do: a tenth of
+    the way at each pass, the variance unbiased. In evaluation mode they are those of each image by itself: pix2pix
     translates one image at a time with the statistics of the test batch (Isola et al. 2017, section 3.3), so that an
-    image's translation does not depend on its neighbours in a batch here either. After `use_running_statistics` they
-    are the running ones then, as the original's test.py has it with --eval.
+    image's translation does not depend on its neighbours in a batch here either. After `use_running_statistics`, the
+    evaluation mode uses the running statistics, as the original's test.py does with --eval.
     """
 
     def __init__(self, channels: int) -> None:
@@ -56,9 +56,9 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(  # type: ignore[override]  # more arguments
         self, x: Tensor, *, activation: Activation = "none", pad: int = 0, residual: Tensor | None = None, impl: Impl
     ) -> Tensor:
-        """[N, C, H, W] -> [N, C, H + 2*pad, W + 2*pad] in x's dtype, see `InstanceNorm`.
+        """Map [N, C, H, W] to [N, C, H + 2*pad, W + 2*pad] in x's dtype, see `InstanceNorm`.
 
-        Statistics are in float32 at least.
+        The statistics are computed in float32 at least.
         """
         return _finished(self._normalised(x), activation, pad, residual, impl)
 
@@ -96,6 +96,7 @@ AnyNorm = InstanceNorm | BatchNorm | NoNorm
 
 
 def new_norm(norm: Norm, channels: int) -> AnyNorm:
+    """Return a new norm of a kind, for `channels` channels."""
     if norm == "batch":
         return BatchNorm(channels)
     return InstanceNorm() if norm == "instance" else NoNorm()
@@ -115,6 +116,7 @@ def _finished(x: Tensor, activation: Activation, pad: int, residual: Tensor | No
 
 
 def batch_norms(network: nn.Module) -> list[BatchNorm]:
+    """Return all batch norms of a network."""
     return [module for module in network.modules() if isinstance(module, BatchNorm)]
 
 
@@ -142,18 +144,19 @@ def use_running_statistics(network: nn.Module, origin: str) -> None:
 
 
 def uses_running_statistics(network: nn.Module) -> bool:
+    """Tell whether a network normalises by its running statistics in evaluation mode."""
     return any(norm.uses_running_statistics for norm in batch_norms(network))
 
 
 def is_gathered(norm: BatchNorm) -> bool:
-    """Return whether the running statistics are others than those of a new network."""
+    """Tell whether running statistics were gathered: whether they differ from those of a new network."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return bool(norm.running_mean.any() or (norm.running_var != 1).any())
 
 
 def missing_statistics(network: nn.Module, state: dict[str, Any]) -> dict[str, Tensor]:
-    """Those of a new network for each batch norm of which `state` has none: older versions here did not gather any."""
+    """Return new running statistics for the batch norms without any in `state`; older versions here gathered none."""
     found: dict[str, Tensor] = {}
     for name, module in network.named_modules():
         if isinstance(module, BatchNorm) and not any(f"{name}.{kind}" in state for kind in module._buffers):

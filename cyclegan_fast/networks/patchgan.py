@@ -1,4 +1,4 @@
-"""The discriminators: PatchGAN (Isola et al. 2017, section 3.2.2) and the pixel discriminator of the same authors."""
+"""Defines the discriminators: PatchGAN (Isola et al. 2017, section 3.2.2) and the same authors' pixel discriminator."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,14 +13,14 @@ from kernels import Impl
 
 
 class Discriminator(nn.Module):
-    """Convolutions in a row with leaky ReLUs between them, each but the first behind a norm; no sigmoid.
+    """Scores images by convolutions in a row, with leaky ReLUs between them, each but the first behind a norm.
 
-    Norms have parameters with `norm="batch"` only; `norms.i` stands behind `layers.{i + 1}`.
+    No sigmoid follows. Norms have parameters with `norm="batch"` only; `norms.i` stands behind `layers.{i + 1}`.
 
     Args:
         layers: two convolutions at least.
-        norm: behind all but the first and the last.
-        impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
+        norm: stands behind all layers but the first and the last.
+        impl: the implementation of the fused operators that runs, see `kernels.dispatch.choose`.
     """
 
     def __init__(self, layers: Sequence[nn.Conv2d], norm: Norm, impl: Impl) -> None:
@@ -32,7 +32,7 @@ class Discriminator(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, channels, H, W] in [-1, 1] -> scores [N, 1, h, w], one a patch; 256x256 gives 30x30 of 70x70 pixels."""
+        """Map [N, channels, H, W] in [-1, 1] to scores [N, 1, h, w], one a patch: 30x30 of 70x70 pixels of 256x256."""
         first, *middle, last = self.layers
         x = F.leaky_relu(first(image), SLOPE)
         for layer, norm in zip(middle, self.norms, strict=True):
@@ -46,8 +46,8 @@ class PatchDiscriminator(Discriminator):
 
     Args:
         width: channels of the first convolution (`ndf` in the original), 64 in the paper.
-        channels: of an image. A conditional discriminator (pix2pix) judges an image beside the one it was made from,
-            6 channels.
+        channels: of an image; 6 where a conditional discriminator (pix2pix) judges an image beside the one that it was
+            made from.
         n_layers: convolutions of stride 2; 1 to 5 make patches of 16, 34, 70, 142 and 286 pixels.
         norm, impl: see `Discriminator`.
     """

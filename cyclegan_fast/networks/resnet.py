@@ -1,4 +1,7 @@
-"""The paper's generator and discriminator (Zhu et al. 2017, sections 4 and 7.2), and the original's other choices."""
+"""Defines the paper's generator (Zhu et al. 2017, sections 4 and 7.2), with the original's other choices.
+
+patchgan.py has the discriminators, unet.py the U-Net of pix2pix.
+"""
 
 from functools import partial
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.config.options import Norm
-from cyclegan_fast.conventions import DOWNSAMPLING
+from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.networks.image_convolutions import conv2d_to_image, go_by_columns
 from cyclegan_fast.networks.layers import check_norm, convolution_before, doubling_before, initialise
 from cyclegan_fast.networks.norms import new_norm
@@ -28,7 +31,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = new_norm(norm, channels)
 
     def forward(self, x: Tensor, *, pad_out: int, impl: Impl) -> Tensor:
-        """[N, C, H + 2, W + 2], padded by 1 -> [N, C, H + 2*pad_out, W + 2*pad_out]; instance norm, no dropout."""
+        """Map [N, C, H + 2, W + 2], padded by 1, to [N, C, H + 2*pad_out, W + 2*pad_out]; instance norm, no dropout."""
         return residual_block(x, self.conv1.weight, self.conv2.weight, pad_out=pad_out, impl=impl)
 
     def unpadded(self, x: Tensor, *, impl: Impl) -> Tensor:
@@ -53,14 +56,14 @@ class ResnetGenerator(nn.Module):
         width: channels after the stem (`ngf` in the original), 64 in the paper.
         blocks: residual blocks, 9 for 256x256 and larger, 6 for 128x128.
         norm: "instance" as in the paper, "batch" (see `norms.BatchNorm`) or "none".
-        dropout: drop half of what stands between the two convolutions of each block, while training only.
-        impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
+        dropout: drop half of the activations between the two convolutions of each block, while training only.
+        impl: the implementation of the fused operators that runs, see `kernels.dispatch.choose`.
         checkpoint_blocks: keep only the inputs of residual blocks, and compute the blocks once more in the backward
             pass (Chen et al. 2016, arXiv 1604.06174); not with batch norm or dropout, which would count and draw twice.
     """
 
-    multiple = DOWNSAMPLING
-    """what image sides must be multiples of"""
+    multiple = SIDE_MULTIPLE
+    """Image sides must be multiples of this."""
 
     def __init__(
         self,
@@ -95,12 +98,12 @@ class ResnetGenerator(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> the same; H and W multiples of 4, in the weights' dtype.
+        """Map images [N, 3, H, W] in [-1, 1], in the weights' dtype, to images of that shape; H and W multiples of 4.
 
         Between two convolutions stands one fused operator; its result is already padded for the next one.
         """
-        if image.size(2) % DOWNSAMPLING or image.size(3) % DOWNSAMPLING:
-            raise ValueError(f"image sides must be multiples of {DOWNSAMPLING}, got {image.size(2)}x{image.size(3)}")
+        if image.size(2) % SIDE_MULTIPLE or image.size(3) % SIDE_MULTIPLE:
+            raise ValueError(f"image sides must be multiples of {SIDE_MULTIPLE}, got {image.size(2)}x{image.size(3)}")
         impl = self.impl
         x = reflection_pad(image, 3, impl=impl)
         x = self.stem_norm(self.stem(x), activation="relu", impl=impl)

@@ -1,4 +1,4 @@
-"""The U-Net generator of pix2pix (Isola et al. 2017, arXiv 1611.07004, section 3.2.1 and appendix 6.1.1)."""
+"""Defines the U-Net generator of pix2pix (Isola et al. 2017, arXiv 1611.07004, section 3.2.1, appendix 6.1.1)."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from kernels import Impl
 
 LEAST_HALVINGS = 5
-"""The innermost, the three that change the number of channels, and the outermost; the original builds no fewer."""
+"""The least depth: innermost, three that change the number of channels, outermost; the original builds no fewer."""
 
 
 class UnetGenerator(nn.Module):
@@ -31,7 +31,7 @@ class UnetGenerator(nn.Module):
             otherwise.
         dropout: drop half of what each of the `halvings - 5` blocks between the innermost and the four outer ones gives
             upwards, while training only: the noise of section 3.1, which the paper keeps for its translations, too.
-        impl: which implementation of the fused operators runs, see `kernels.dispatch.choose`.
+        impl: the implementation of the fused operators that runs, see `kernels.dispatch.choose`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class UnetGenerator(nn.Module):
         self.norm: Norm = norm
         self.dropout = dropout
         self.multiple = 2**halvings
-        """what image sides must be multiples of"""
+        """Image sides must be multiples of this."""
 
         channels = [width * min(2**level, 8) for level in range(halvings)]
         biased = norm == "instance"
@@ -67,7 +67,7 @@ class UnetGenerator(nn.Module):
             ]
         )
         self.down_norms = nn.ModuleList(new_norm(norm, outputs) for outputs in channels[1:-1])
-        # Each but the innermost reads the result of the one below it and the skip connection beside it.
+        # Each layer but the innermost reads the result of the one below it and the skip connection beside it.
         self.up = nn.ModuleList(
             [
                 doubling_before(norm, channels[-1], channels[-2], 4),
@@ -79,7 +79,7 @@ class UnetGenerator(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> the same; H and W multiples of `multiple`, in the weights' dtype.
+        """Map [N, 3, H, W] in [-1, 1], in the weights' dtype, to the same shape; H and W are multiples of `multiple`.
 
         The original keeps `leaky_relu(x)` for a skip connection, in place of x, and the ReLU of the other end stands
         behind the concatenation. Leaky ReLU keeps signs, so that ReLU makes the same of either; and ReLU and dropout

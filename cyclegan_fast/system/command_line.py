@@ -1,4 +1,4 @@
-"""A command line from a dataclass: its fields are the flags, their docstrings the help."""
+"""Parses command lines by dataclasses: the fields are the flags, and their docstrings are the help."""
 
 import inspect
 import sys
@@ -23,13 +23,13 @@ def print_version_if_asked(arguments: Sequence[str] | None = None) -> None:
 def parse_command(
     command: type[Command], program: str, arguments: Sequence[str] | None = None, default: Command | None = None
 ) -> Command:
-    """What a command line asks for, as a `command`.
+    """Return the `command` that a command line asks for.
 
     Args:
-        command: a dataclass; its docstring is the description.
-        program: how the help text calls it.
-        arguments: by default the process's own.
-        default: what its flags replace values of; required ones are tyro.MISSING in it.
+        command: a dataclass; its docstring is the description in the help.
+        program: the name of the program in the help.
+        arguments: the command line; by default the process's own.
+        default: the command whose values the flags replace; required ones are tyro.MISSING in it.
 
     Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for values that make
     no sense.

@@ -1,4 +1,4 @@
-"""Where training runs and in which precision."""
+"""Chooses the device and the precision to compute in, and asks devices for memory, random states and their names."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from cyclegan_fast.system.words import counted
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the first CUDA device where there is one and the CPU elsewhere.
+    """Return the device of that name; "auto" is the first CUDA device where there is one and the CPU elsewhere.
 
     Raises UserError for a device that is not there.
     """
@@ -42,10 +42,10 @@ def _are_devices(count: int) -> str:
 
 
 def reason_against_cuda() -> str:
-    """Return what PyTorch says where it sees no CUDA device: that there is no driver, that it is too old, and so on."""
+    """Return why PyTorch sees no CUDA device, in its words: that there is no driver, that it is too old, and so on."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    except (RuntimeError, AssertionError) as error:  # the latter of a build without CUDA
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA raises AssertionError
         return first_line(error).rstrip(".")
     return "it does not say why"
 
@@ -61,7 +61,7 @@ def remark_on_choice(name: str, device: torch.device) -> str | None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices, instead of emulating it."""
+    """Tell whether the hardware multiplies bfloat16 matrices, instead of emulating it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if platform.machine() in ("aarch64", "arm64"):
@@ -70,10 +70,10 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def working_dtype(device: torch.device, amp: bool, amp_dtype: str) -> tuple[torch.dtype, str | None]:
-    """What convolutions and fused operators compute in, and a sentence for the user where that needs one.
+    """Return the precision of convolutions and fused operators, and a sentence for the user where one is needed.
 
-    Without `amp` it is float32. "auto" is bfloat16 where the hardware has it; elsewhere float16 on a GPU, and float32
-    on a CPU, which has nothing faster.
+    Without `amp` it is float32. "auto" is bfloat16 where the hardware has it; elsewhere it is float16 on a GPU, and
+    float32 on a CPU, which has nothing faster.
     """
     if not amp:
         return torch.float32, None
@@ -104,7 +104,7 @@ def use_threads(threads: int | None) -> None:
 
 
 def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """How networks lie in memory there: what convolutions of that precision measured faster in (LOG.md, 2026-11-26).
+    """Return the memory format of networks on a device: the one that is faster by measurement (LOG.md, 2026-11-26).
 
     On a GPU tensor cores take channels last, and the fused operators write it. On a CPU bfloat16 gains by it, and
     float32 loses where there is no AVX-512.
@@ -114,7 +114,7 @@ def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_form
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """Such as "float32"."""
+    """Return the name of a dtype, such as "float32"."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -132,12 +132,12 @@ def set_determinism(wanted: bool, *, sizes_repeat: bool = True) -> None:
 
 
 def random_state(device: torch.device) -> Tensor:
-    """Return the state of PyTorch's own random numbers there."""
+    """Return the state of PyTorch's own random numbers on a device."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def set_random_state(device: torch.device, state: Tensor) -> None:
-    """Let PyTorch's random numbers there go on from what `random_state` returned."""
+    """Let PyTorch's random numbers on a device go on from a state that `random_state` returned."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:
@@ -145,15 +145,15 @@ def set_random_state(device: torch.device, state: Tensor) -> None:
 
 
 def ready_to_copy(values: Tensor, device: torch.device) -> Tensor:
-    """Return `values` of the host in memory that `device` copies from while the host goes on: pinned for a GPU."""
+    """Return `values` in memory of the host that `device` copies from while the host goes on: pinned for a GPU."""
     is_ready = device.type != "cuda" or values.is_cuda or values.is_pinned()
     return values if is_ready else values.pin_memory()
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that the device's, or the host's, memory does not suffice.
+    """Tell whether an exception says that the memory of the device or of the host does not suffice.
 
-    Besides PyTorch's own, the CUDA driver's, as PyTorch or Triton hand it on, and those of NVIDIA's libraries.
+    It may be PyTorch's own, the CUDA driver's, as PyTorch or Triton hand it on, or that of one of NVIDIA's libraries.
     """
     said = str(error)
     parts = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -161,12 +161,12 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says: PyTorch's go on with advice for programmers."""
+    """Return the first line of an error's message: PyTorch's messages go on with advice for programmers."""
     return str(error).partition("\n")[0]
 
 
 def peak_gib(device: torch.device) -> float:
-    """The most memory that this process took so far, GiB: PyTorch's tensors on a GPU, everything on a CPU."""
+    """Return the most memory in GiB that this process took so far: PyTorch's tensors on a GPU, everything on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     in_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
@@ -174,7 +174,7 @@ def peak_gib(device: torch.device) -> float:
 
 
 def describe(device: torch.device) -> str:
-    """The device's name for a report, such as "NVIDIA H200" or "CPU, 2 threads (AVX512)"."""
+    """Return the device's name for a report, such as "NVIDIA H200" or "CPU, 2 threads (AVX512)"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {counted(torch.get_num_threads(), 'thread')} ({torch.backends.cpu.get_cpu_capability()})"

@@ -1,4 +1,4 @@
-"""Several processes that train one model: torchrun, torch.distributed.
+"""Joins several processes that train one model, started by torchrun, by torch.distributed.
 
 Every rank computes its share of a global batch of `batch_size * count` images; gradients are averaged. The first rank
 owns the run's folder: it alone reads and writes there, gathers from the others what a checkpoint needs of them, and
@@ -24,18 +24,18 @@ from torch.distributed import (  # type: ignore[attr-defined]  # public, and not
 from cyclegan_fast.system.device import choose_device
 from cyclegan_fast.system.errors import ReportedElsewhere, UserError
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 @dataclass
 class Ranks:
-    """This process among those that train together; alone, every method is the identity.
+    """Knows this process among those that train together; of a single process, every method is the identity.
 
     Args:
-        index, count: this rank, from 0, and how many there are.
+        index, count: the number of this rank, from 0, and the number of ranks.
         control: carries what hosts tell one another, on the CPU also where gradients travel between GPUs; None is the
             default group.
-        restarts: how often torchrun has started all of them again.
+        restarts: the number of times that torchrun has started all of them again.
     """
 
     index: int = 0
@@ -45,10 +45,11 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
+        """True on the rank that owns the run's folder."""
         return self.index == 0
 
-    def from_first(self, function: Callable[[], Result]) -> Result:
-        """What `function` returns on the first rank, on every rank; where it raises a UserError, all of them do."""
+    def from_first(self, function: Callable[[], _Result]) -> _Result:
+        """Call `function` on the first rank, and return its result on every rank; its UserError is raised on all."""
         if self.count == 1:
             return function()
         message: list[Any] = [None, None]
@@ -63,11 +64,11 @@ class Ranks:
         result, error_text = message
         if error_text is not None:
             raise ReportedElsewhere(error_text)
-        returned: Result = result
+        returned: _Result = result
         return returned
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value in order, on the first rank; an empty list on the others."""
+        """Return every rank's value in order on the first rank, and an empty list on the others."""
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.is_first else None
@@ -75,15 +76,15 @@ class Ranks:
         return values or []
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds on some rank."""
+        """Tell whether a flag is true on any rank."""
         return bool(self.maximum(torch.tensor([int(flag)]))) if self.count > 1 else flag
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over ranks of a small tensor of any device, on the host; waits for the device."""
+        """Return the sum over ranks of a small tensor of any device, on the host; waits for the device."""
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def maximum(self, values: Tensor) -> Tensor:
-        """The largest on any rank of each number of a small tensor, on the host; waits for the device."""
+        """Return the largest of any rank of each number of a small tensor, on the host; waits for the device."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
@@ -97,13 +98,13 @@ class Ranks:
         """Overwrite every rank's tensors with the first rank's."""
         if self.count > 1:
             for value in values:
-                # A dense copy: collectives take no other layout, such as channels last.
+                # Collectives take dense tensors only, and not channels last, for instance.
                 dense = value.detach().contiguous()
                 dist.broadcast(dense, src=0)
                 value.data.copy_(dense)
 
     def begin_average(self, values: Tensor) -> Callable[[], None]:
-        """Start to average a tensor over ranks in place; call what is returned before it is read."""
+        """Start to average a tensor over ranks in place; call the returned function before the tensor is read."""
         if self.count == 1:
             return lambda: None
         work = dist.all_reduce(values, async_op=True)
@@ -122,7 +123,7 @@ ALONE = Ranks()
 
 @contextmanager
 def _contact() -> Iterator[None]:
-    """What PyTorch raises where another process died becomes a UserError."""
+    """Turn what PyTorch raises where another process died into a UserError."""
     try:
         yield
     except RuntimeError as error:
@@ -150,8 +151,8 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     device = choose_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Imported while a group is there (as making an Adam does, in the end), it keeps that group for good: it is the
-    # default argument of its functions.
+    # A module that is imported while there is a group (making an Adam imports this one, in the end) keeps that group
+    # for good, as the default argument of its functions.
     importlib.import_module("torch.distributed.nn")
     ranks = Ranks(int(os.environ["RANK"]), count, restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
     dist.init_process_group(
@@ -164,19 +165,19 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
         ranks.control = dist.new_group(backend="gloo") if device.type == "cuda" else None
         yield ranks, device
     finally:
-        # With the last reference go gloo's threads. One that is about to let go of a tensor when the interpreter ends
+        # gloo's threads end with the last reference. One that is about to let go of a tensor when the interpreter ends
         # aborts the process ("terminate called without an active exception").
         ranks.control = None
         dist.destroy_process_group()
 
 
 def _store_of_this_start() -> Store | None:
-    """Where the ranks find one another; None for PyTorch's own way, by the environment.
+    """Return the store in which the ranks find one another; None for PyTorch's own choice, by the environment.
 
     torchrun keeps one store for all its starts, in which ranks that it started again find the addresses of the dead
     ones (pytorch/pytorch issue 135712; seen with 2.13: "Gloo connectFullMesh failed", connection refused). On one
-    machine the count of restarts tells them apart. Machines count for themselves; docs/several-gpus.md says
-    what to do there.
+    machine the count of restarts tells the starts apart. Several machines count for themselves;
+    docs/several-gpus.md says what to do there.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or int(os.environ["GROUP_WORLD_SIZE"]) > 1:
         return None

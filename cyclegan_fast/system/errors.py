@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and how a command begins and ends."""
+"""Defines the errors that users can mend, and runs a command so that it ends with a message and an exit status."""
 
 import io
 import sys
@@ -10,29 +10,29 @@ from cyclegan_fast.system.interruption import Interruption, Stopped
 
 
 class UserError(Exception):
-    """What was wrong, where, and what to do next, in one line."""
+    """Says in one line what was wrong, where, and what to do next."""
 
 
 class ReportedElsewhere(UserError):
-    """Another process of the same run says what was wrong; this one only ends on it."""
+    """Ends a process silently, because another process of the same run says what was wrong."""
 
 
 class NonFiniteLoss(Exception):
-    """A loss is NaN or infinite; the message names it and the step."""
+    """Tells that a loss is NaN or infinite; the message names it and the step."""
 
 
 def run_command(command: Callable[[], int], *, next_time: str = "continues") -> int:
-    """The exit status of `command`.
+    """Run a command and return its exit status.
 
-    A UserError, what the operating system refuses, or an image that does not fit in memory becomes one line on standard
-    error and status 2; Ctrl-C gives status 130, and SIGTERM 143. Names that standard output's encoding does not have
-    are printed as escapes.
+    A UserError, an error of the operating system, or an image that does not fit in memory becomes one line on standard
+    error and status 2; Ctrl-C gives status 130, and SIGTERM 143. Characters that standard output's encoding does not
+    have are printed as escapes.
 
     Args:
-        next_time: what the same command does after a stop.
+        next_time: what the same command does when it is given again after a stop, such as "continues".
     """
     print_whole_lines()
-    # Pillow warns of what it reads all the same, such as damaged EXIF: what is read must not depend on `python -W`.
+    # Pillow warns of faults that it reads past, such as damaged EXIF: what is read must not depend on `python -W`.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with Interruption():
@@ -48,18 +48,18 @@ def run_command(command: Callable[[], int], *, next_time: str = "continues") -> 
 
 
 def print_whole_lines() -> None:
-    """Send each line to standard output when it is printed, also to a file or a pipe, so that one sees how far it is.
+    """Send each line to standard output when it is printed, also to a file or a pipe, so that one sees the progress.
 
-    What a terminal or a file's encoding has no characters for is printed as escapes.
+    Characters that the encoding of the terminal or file does not have are printed as escapes.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def printable(text: str) -> str:
-    """`text` with what a terminal cannot show in one line as escapes.
+    """Return `text` with escapes for what a terminal cannot show in one line.
 
-    That is line breaks and other control characters, and the bytes of a file name that is no UTF-8.
+    Those are line breaks and other control characters, and the bytes of a file name that is no UTF-8.
     """
     return "".join(
         character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNSHOWN else character

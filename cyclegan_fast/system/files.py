@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk leaves them whole or as they were; and what tells one from another."""
+"""Writes files so that a kill or a full disk leaves them whole or as they were; names files beside others; digests."""
 
 import hashlib
 import os
@@ -9,25 +9,25 @@ from typing import IO
 
 from cyclegan_fast.system.errors import UserError
 
-LONGEST_NAME = 255  # bytes, of nearly every file system
-LONGEST_SHOWN = 128  # bytes of a name made here that still holds another one: some file systems take 143 only
+LONGEST_NAME = 255  # bytes; the limit of nearly every file system
+LONGEST_SHOWN = 128  # bytes of a name that still holds the other one: some file systems take 143 only
 
 
 def beside(path: Path, before: str, after: str) -> Path:
-    """The file beside `path` that belongs to it: its name between `before` and `after`, of a long one a digest."""
+    """Return a file beside `path`: its name, or a digest of a name that is too long, between `before` and `after`."""
     if len(os.fsencode(path.name)) + len(before) + len(after) <= LONGEST_SHOWN:
         return path.with_name(f"{before}{path.name}{after}")
     return path.with_name(f"{before}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{after}")
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return where a file is written that will be called `path` when it is whole: hidden, so no search finds it."""
+    """Return the path to write a file to that becomes `path` when it is whole: hidden, so that no search finds it."""
     return beside(path, ".", ".partial")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file that is flushed to the disk and named `path` at the end: `path` is whole or as it was before.
+    """Open a temporary file, flush it to the disk and name it `path` at the end: `path` is whole or as it was before.
 
     After an exception, such as the OSError of a full disk, the temporary file is removed.
     """
@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """`content` as the whole of the file `path`, or the file as it was before.
+    """Write `content` as the whole of the file `path`, or leave the file as it was before.
 
     Raises UserError where the system refuses, such as on a full disk.
     """
@@ -61,5 +61,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

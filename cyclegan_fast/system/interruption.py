@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in every command: the first one asks it to stop, a second one ends it.
+"""Handles Ctrl-C and SIGTERM in every command: the first one asks it to stop, a second one ends it.
 
 Python calls a handler of a signal between two of its own instructions, and a backward pass, the build of an engine or
 the translation of a large image is one of them. So a thread answers the user, and ends the process where it is asked
@@ -24,7 +24,7 @@ PATIENCE_S = 0.5
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM asked the command to stop."""
+    """Tells that Ctrl-C or SIGTERM asked the command to stop."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status: 130 after Ctrl-C, 143 after SIGTERM."""
+        """Exit status of the command: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.number
 
 
@@ -40,8 +40,8 @@ class Interruption:
     """Takes over both signals as long as its context lasts; outside the main thread it does nothing.
 
     Args:
-        after: what is finished first, such as "this step": then a signal sets `requested`. None raises Stopped at once,
-            wherever the main thread is.
+        after: names what is finished first, such as "this step"; a signal then sets `requested`. With None, a signal
+            raises Stopped at once, wherever the main thread is.
         is_rank: whether this process is one of several that torchrun started.
         silent: leave the answer to another process.
     """
@@ -58,6 +58,7 @@ class Interruption:
 
     @property
     def requested(self) -> bool:
+        """True once a signal has asked to stop."""
         return self.request is not None
 
     def __enter__(self) -> Self:
@@ -75,11 +76,11 @@ class Interruption:
             for number, handler in self._previous.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._previous_writer)
-            os.close(self._writer)  # which ends the thread
+            os.close(self._writer)  # this ends the thread
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise Stopped inside, and at the entry where a request came before: for what loses nothing by it."""
+        """Raise Stopped inside the context, or on entry after an earlier request: for work that loses nothing by it."""
         if self.request:
             raise self.request
         self._raises = True
@@ -95,25 +96,25 @@ class Interruption:
                 raise self.request
 
     def _watch(self, reader: int) -> None:
-        """Answer each signal that is written to the pipe; the process ends on the second."""
+        """Answer each signal that is written to the pipe, and end the process on the second one."""
         first_s: float | None = None
         while numbers := os.read(reader, 1):
             if numbers[0] not in SIGNALS:
                 continue
             if first_s is None:
                 if self._raises:
-                    self._patience.start()  # most often all is over before
+                    self._patience.start()  # most often the command has ended before it runs out
                 else:
                     self._say(f"stopping after {self.after}")
-                first_s = time.monotonic()  # not before the answer, which takes long on a busy machine
+                first_s = time.monotonic()  # after the answer, which takes long on a busy machine
             elif time.monotonic() - first_s > self.one_request_s:
                 os._exit(128 + numbers[0])
         os.close(reader)
 
     def _say(self, what: str) -> None:
-        # Not sys.stderr: the experiments send that of a training to a file.
+        # This is not written to sys.stderr, because the experiments send that of a training to a file.
         if not self.silent and sys.__stderr__ is not None:
-            from tqdm import tqdm  # not above: an engine runs without it
+            from tqdm import tqdm  # here, because an engine runs without it
 
             tqdm.write(f"{what}; Ctrl-C again stops now", file=sys.__stderr__)
             sys.__stderr__.flush()

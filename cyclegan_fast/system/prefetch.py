@@ -1,6 +1,7 @@
-"""Work done in threads ahead of its use.
+"""Computes items in threads ahead of their use.
 
-Threads and not processes: decoding, resizing and copying pixels happen outside Python's lock, and threads share memory.
+Threads serve as well as processes, because decoding, resizing and copying pixels happen outside Python's lock, and
+they share memory.
 """
 
 from collections import deque
@@ -8,15 +9,15 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
-) -> Generator[Result]:
-    """`map`, in order, computed in the pool's threads up to `depth` items before they are asked for."""
-    waiting: deque[Future[Result]] = deque()
+    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], depth: int
+) -> Generator[_Result]:
+    """Yield the results of `map` in order, computed in the pool's threads up to `depth` items ahead of their use."""
+    waiting: deque[Future[_Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -1,6 +1,6 @@
-"""The process of a command: what libraries read from its environment, how many threads compute, memory that is free.
+"""Sets up the process of a command: the environment that libraries read, its threads, and memory that is freed.
 
-Needs no PyTorch, whose libraries read the environment as they are loaded.
+Importing it needs no PyTorch, whose libraries read the environment as they are loaded.
 """
 
 import ctypes
@@ -11,8 +11,8 @@ from typing import Any
 from cyclegan_fast.system.errors import UserError
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-"""What users say with how threads of OpenMP wait for one another: GNU's OpenMP knows the first two, LLVM's and Intel's
-all but the second."""
+"""Variables by which users say how OpenMP's threads wait for one another: GNU's OpenMP reads the first two, LLVM's and
+Intel's all but the second."""
 
 SPINS = "20000"
 """Rounds of GNU's OpenMP before a waiting thread sleeps; 300000 by default. On a quiet machine that costs nothing, and
@@ -41,7 +41,7 @@ def set_up_process() -> None:
 
 
 def check_threads(threads: int | None) -> None:
-    """Raises UserError for a --threads that this machine cannot have; None leaves the number to the libraries."""
+    """Raise UserError for a --threads that this machine cannot have; None leaves the number to the libraries."""
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
         raise UserError(
@@ -53,8 +53,8 @@ def check_threads(threads: int | None) -> None:
 def release_free_memory() -> None:
     """Give freed memory back to the operating system, which glibc keeps between what is in use.
 
-    Images of many sizes leave holes of many sizes: 130 MiB after 300 sizes up to 400 pixels. Takes some milliseconds;
-    does nothing with another C library.
+    Images of many sizes leave holes of many sizes: 130 MiB after 300 sizes up to 400 pixels. It takes some
+    milliseconds, and does nothing with another C library.
     """
     trim = _malloc_trim()
     if trim is not None:

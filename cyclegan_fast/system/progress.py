@@ -1,4 +1,4 @@
-"""Bars that show how far a wait is, on a terminal and in a log file."""
+"""Shows progress bars, on a terminal and in a log file."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from tqdm import tqdm
 BAR_AFTER_S = 0.5  # on a terminal
 FIRST_LINE_S = 2.0  # elsewhere
 RAREST_LINE_S = 30.0
-FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-"""So many a second also where one takes seconds, of which tqdm else makes seconds for each."""
+_BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+"""The rate is always items in a second; by default tqdm turns slow rates into seconds for an item."""
 
 
 class _Lines:
-    """A stream that is no terminal, as tqdm needs it: every state of a bar is a line, and nothing moves a cursor."""
+    """Wraps a stream that is no terminal for tqdm: writes every state of a bar as a line, and moves no cursor."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -34,7 +34,7 @@ class _Lines:
 
 
 class _LoggedBar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
-    """A bar in a log file: a line after 2 seconds, and then ever more rarely, down to one in 30 seconds."""
+    """Shows a bar in a log file: a line after 2 seconds, and then ever more rarely, down to one in 30 seconds."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         super().display(msg, 0)
@@ -48,11 +48,11 @@ def progress_bar(items: Iterable[Any] | None = None, *, desc: str, unit: str, **
     processes that torchrun started, the first one shows it.
 
     Args:
-        desc: what is done, such as "reading trainA".
-        unit: what is counted, with a space in front, such as " images".
-        options: further ones of tqdm.
+        desc: says what is done, such as "reading trainA".
+        unit: names what is counted, with a space in front, such as " images".
+        options: further options of tqdm.
     """
-    options = {"desc": desc, "unit": unit, "dynamic_ncols": True, "bar_format": FORMAT, **options}
+    options = {"desc": desc, "unit": unit, "dynamic_ncols": True, "bar_format": _BAR_FORMAT, **options}
     if int(os.environ.get("RANK", "0")) > 0:
         options["disable"] = True
     if sys.stderr.isatty():

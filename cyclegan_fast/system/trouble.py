@@ -29,10 +29,10 @@ def told_of_translation(device_name: str) -> Iterator[None]:
 
 
 def device_failure(error: RuntimeError, device: torch.device, without_kernels: str) -> str | None:
-    """What is said of a kernel that cannot run, or of a device that takes no more work; None for any other error.
+    """Return what to tell the user of a kernel that cannot run, or a device that takes no more work; else None.
 
     Args:
-        without_kernels: what, added to the same command, leaves the fused kernels out.
+        without_kernels: a flag or setting that, added to the same command, leaves the fused kernels out.
     """
     if isinstance(error, KernelFailure):
         return f"{error}; the same command with {without_kernels} goes on with PyTorch's own operators"

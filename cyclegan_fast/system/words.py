@@ -1,4 +1,4 @@
-"""Words in the sentences that users read."""
+"""Forms words in the sentences that users read."""
 
 
 def counted(number: int, noun: str, several: str | None = None) -> str:

@@ -87,9 +87,9 @@ class RunFolder:
         """
         path = self.path / CONFIG
         if not path.exists():
-            values.save(config, path)
-        elif (saved := values.load(path)).data.data != config.data.data:
-            values.save(replace(saved, data=replace(saved.data, data=config.data.data)), path)
+            values.save_config(config, path)
+        elif (saved := values.load_config(path)).data.data != config.data.data:
+            values.save_config(replace(saved, data=replace(saved.data, data=config.data.data)), path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
                 sample.unlink()
@@ -191,7 +191,7 @@ def _claim(path: Path) -> IO[str]:
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:
     if (path / CONFIG).exists():
-        saved = values.load(path / CONFIG)
+        saved = values.load_config(path / CONFIG)
         changed = _changes(saved, config)
         if changed and not (_only_moved(saved, config) and checkpoint.exists(path)):
             raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cyclegan_fast.data.image_folder import Images
+from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.data.training_images import Data
 from cyclegan_fast.images.files import write_image

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from cyclegan_fast.config.options import CROPPING, Config
-from cyclegan_fast.conventions import SMALLEST_SIDE
+from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
 from cyclegan_fast.system.device import is_out_of_memory, working_dtype
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.trouble import device_failure
@@ -68,9 +68,9 @@ def _flags_for_another_run(config: Config, device: torch.device) -> list[str]:
         flags.append("--amp")
     if data.batch_size > 1:
         flags.append("a lower --batch-size")
-    if data.preprocess in CROPPING and data.crop_size > SMALLEST_SIDE:
+    if data.preprocess in CROPPING and data.crop_size > SMALLEST_DISCRIMINATOR_SIDE:
         flags.append("a lower --crop-size")
-    if data.preprocess == "scale_width" and data.load_size > SMALLEST_SIDE:
+    if data.preprocess == "scale_width" and data.load_size > SMALLEST_DISCRIMINATOR_SIDE:
         flags.append("a lower --load-size")
     return flags
 

@@ -1,6 +1,5 @@
 """Decodes images ahead, translates them in batches, writes results behind, for any `Translator`; needs no PyTorch."""
 
-import math
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cyclegan_fast.conventions import SIDES, SMALLEST
+from cyclegan_fast.conventions import SIDE_MULTIPLE, padded_side
 from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import none_can_be_read, part_of, write_image
 from cyclegan_fast.images.folders import note_on_pages, page_count
@@ -34,9 +33,9 @@ THREADS = min(8, os.cpu_count() or 1)
 BICUBIC = Image.Resampling.BICUBIC
 
 
-def pad_sides(pixels: Pixels, multiple: int = SIDES) -> Pixels:
+def pad_sides(pixels: Pixels, multiple: int = SIDE_MULTIPLE) -> Pixels:
     """Continue [H, W, 3] to the right and below by reflection, up to sides that a generator takes."""
-    missing = [max(SMALLEST, math.ceil(side / multiple) * multiple) - side for side in pixels.shape[:2]]
+    missing = [padded_side(side, multiple) - side for side in pixels.shape[:2]]
     return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
 
 
@@ -56,7 +55,7 @@ class PreparedImage:
 
 
 def prepare_image(
-    job: Job, size: int | None, multiple: int = SIDES, value_range: ValueRange | None = None
+    job: Job, size: int | None, multiple: int = SIDE_MULTIPLE, value_range: ValueRange | None = None
 ) -> PreparedImage:
     """Decode an image, and resize it to a square as test images are, or with None pad it.
 
@@ -123,7 +122,7 @@ def translate_images(
     options: ImageOptions,
     size: int | None,
     *,
-    multiple: int = SIDES,
+    multiple: int = SIDE_MULTIPLE,
     one_at_a_time: bool = False,
     value_range: ValueRange | None = None,
 ) -> Summary:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from PIL import Image
 
-from cyclegan_fast.conventions import SIDES, SMALLEST, Direction
+from cyclegan_fast.conventions import Direction, wrong_side
 from cyclegan_fast.data.layouts import HALVES, is_side_by_side
 from cyclegan_fast.images.files import Half
 from cyclegan_fast.images.levels import check_range
@@ -69,8 +69,8 @@ class ImageOptions:
             raise ValueError("no images given: name files, folders or quoted globs")
         if self.size is not None and self.keep_size:
             raise ValueError("--size and --keep-size contradict each other: give one of them")
-        if self.size is not None and (self.size < SMALLEST or self.size % SIDES):
-            raise ValueError(f"--size must be a multiple of {SIDES}, at least {SMALLEST}, got {self.size}")
+        if wrong := wrong_side("--size", self.size):
+            raise ValueError(wrong)
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
         check_range(self.range)

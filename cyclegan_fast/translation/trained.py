@@ -19,8 +19,8 @@ from cyclegan_fast.checkpoint.original import (
     is_discriminator,
     is_original,
     is_unet,
-    layout_of_original,
     norm_of,
+    table_of_original,
 )
 from cyclegan_fast.checkpoint.wrapped_weights import chosen, direction_of, networks_in
 from cyclegan_fast.config.values import from_dict
@@ -204,10 +204,10 @@ def bare_generator(state: dict[str, Any], origin: str) -> AnyGenerator:
     if not is_original(state):
         return generator_from(state, origin)
     try:
-        layout, translated = layout_of_original(state), from_original(state)
+        table, translated = table_of_original(state), from_original(state)
     except UserError as error:
         raise UserError(f"{origin}: {error}") from error
-    return generator_from(translated, origin, {**layout.keys, **layout.statistics()})
+    return generator_from(translated, origin, {**table.keys, **table.statistics()})
 
 
 def _no_generator(content: dict[str, Any], origin: str, first: str = "stem.weight") -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from cyclegan_fast.conventions import SIDES
+from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.words import counted
@@ -39,8 +39,8 @@ class Profile:
     def check(self, shape: ImageShape) -> None:
         """Raise UserError where an engine of this profile does not take images of `shape`."""
         batch, height, width = shape
-        if height % SIDES or width % SIDES:
-            raise UserError(f"image sides must be multiples of {SIDES}, got {width}x{height} pixels")
+        if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
+            raise UserError(f"image sides must be multiples of {SIDE_MULTIPLE}, got {width}x{height} pixels")
         if not self.takes(shape):
             raise UserError(
                 f"{counted(batch, 'image')} of {width}x{height} pixels {'does' if batch == 1 else 'do'} not fit this "

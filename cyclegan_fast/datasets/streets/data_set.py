@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_fast.data.layouts import MARK, TRAINING_LABELS
+from cyclegan_fast.data.layouts import STREETS_MARK, TRAINING_LABELS
 from cyclegan_fast.datasets.streets import rendering
 from cyclegan_fast.datasets.streets.layout import Seed, make_scene
 from cyclegan_fast.images.files import write_image
@@ -19,18 +19,20 @@ from cyclegan_fast.system.progress import progress_bar
 
 DRAWN = tuple(row for row in CLASSES if row.name not in ("bus", "train", "motorcycle"))
 """The classes that streets here show."""
-SMALLEST = 32
+SMALLEST_STREET = 32
 SPLITS = ("trainA", "trainB", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Street:
+    """Holds a street's photograph and label map."""
+
     photograph: Pixels  # [size, size, 3]
     labels: Labels  # [size, size] of train ids, of DRAWN classes
 
 
 def make_street(seed: Seed, size: int) -> Street:
-    """The street of a seed, `size` pixels high and wide.
+    """Draw the street of a seed, `size` pixels high and wide.
 
     The seed is one or several numbers from 0; `seed_of` gives those of a data set. Another size shows the same street.
     Raises ValueError for a size below 32.
@@ -38,29 +40,29 @@ def make_street(seed: Seed, size: int) -> Street:
     scene = make_scene(seed)
     view, labels = rendering.see(scene, _checked(size))
     numbers = (seed,) if isinstance(seed, int) else seed
-    # Random numbers of its own: clouds and noise do not depend on how many the layout drew.
+    # The photograph has random numbers of its own: clouds and noise do not depend on how many the layout drew.
     return Street(rendering.photograph(scene, view, np.random.default_rng((*numbers, 1))), labels)
 
 
 def make_labels(seed: Seed, size: int) -> Labels:
-    """`make_street(seed, size).labels` without the time that the photograph takes."""
+    """Draw the labels of `make_street(seed, size)` alone, without the time that the photograph takes."""
     return rendering.see(make_scene(seed), _checked(size))[1]
 
 
 def _checked(size: int) -> int:
-    if size < SMALLEST:
-        raise ValueError(f"size must be {SMALLEST} or more, got {size}")
+    if size < SMALLEST_STREET:
+        raise ValueError(f"size must be {SMALLEST_STREET} or more, got {size}")
     return size
 
 
 def seed_of(seed: int, split: str, index: int) -> Seed:
-    """What the street `index` of trainA, trainB or test (testA and testB) is drawn from."""
+    """Return the seed of the street `index` of trainA, trainB or test (testA and testB)."""
     return seed, SPLITS.index(split), index
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """A street, and which files show it; either may be missing."""
+    """Names the files that show a street; either may be missing."""
 
     seed: Seed
     photograph: str | None
@@ -71,7 +73,7 @@ class _Drawing:
         return [name for name in (self.photograph, self.labels) if name]
 
     def draw(self, size: int) -> Iterator[tuple[str, Pixels]]:
-        """The files' names and contents."""
+        """Yield the files' names and contents."""
         if self.photograph:
             street = make_street(self.seed, size)
             yield self.photograph, street.photograph
@@ -94,13 +96,13 @@ def _drawings(count: int, test_count: int, seed: int) -> list[_Drawing]:
     ]
 
 
-def write_data_set(out: Path, size: int = 128, count: int = 500, test_count: int = 100, seed: int = 0) -> None:
+def write_streets(out: Path, size: int = 128, count: int = 500, test_count: int = 100, seed: int = 0) -> None:
     """Write trainA, trainB, testA, testB and trainA_labels below `out`; files that are there stay as they are.
 
     Raises UserError for numbers that make no sense, and where `out` holds anything but a part of this very set.
     """
     for name, value, least in (
-        ("size", size, SMALLEST),
+        ("size", size, SMALLEST_STREET),
         ("count", count, 1),
         ("test-count", test_count, 1),
         ("seed", seed, 0),
@@ -126,16 +128,16 @@ def _claim(out: Path, mark: dict[str, int], names: set[str]) -> None:
     present = sorted(path for path in out.rglob("*") if path.name[0] != ".") if out.exists() else []
     folders = sorted({str(Path(name).parent) for name in names})
     for path in present:
-        if str(path.relative_to(out)) not in {*names, *folders, MARK}:
+        if str(path.relative_to(out)) not in {*names, *folders, STREETS_MARK}:
             raise UserError(f"{out} holds {path.relative_to(out)}, which is not of this data set; give another folder")
-    if (out / MARK).exists():
-        found = (out / MARK).read_text(errors="replace")
+    if (out / STREETS_MARK).exists():
+        found = (out / STREETS_MARK).read_text(errors="replace")
         if found != json.dumps(mark):
             raise UserError(f"{out} holds streets of {found}, not of {json.dumps(mark)}; give another folder")
     elif present:
-        raise UserError(f"{out} holds images of unknown origin ({MARK} is missing); give another folder")
+        raise UserError(f"{out} holds images of unknown origin ({STREETS_MARK} is missing); give another folder")
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / MARK).exists():  # before anything else, so that a set cut short at any moment is known again
-        write_atomically(out / MARK, json.dumps(mark).encode())
+    if not (out / STREETS_MARK).exists():  # before anything else, so that a set cut short at any moment is known again
+        write_atomically(out / STREETS_MARK, json.dumps(mark).encode())
     for folder in folders:
         (out / folder).mkdir(exist_ok=True)

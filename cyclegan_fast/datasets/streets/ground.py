@@ -1,4 +1,4 @@
-"""The ground of a street: asphalt with its markings, kerbs and slabs, grass, and how much sky each spot sees."""
+"""Colours the ground of a street: asphalt with its markings, kerbs, slabs and grass; and finds how much sky it sees."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PAINT = 0.72  # albedo of road markings
 
 
 def ground_albedo(road: Road, greenery: float, points: Doubles, pixel: Floats, noise: Floats) -> Floats:
-    """The colours [N, 3] of the ground at `points` [N, 3], where pixels cover `pixel` metres; `noise` stains it.
+    """Return the colours [N, 3] of the ground at `points` [N, 3], where pixels cover `pixel` metres; `noise` stains it.
 
     `greenery` is the hue of grass.
     """
@@ -39,7 +39,8 @@ def ground_albedo(road: Road, greenery: float, points: Doubles, pixel: Floats, n
     albedo *= (1 + each(0.09, 0.09, 0.16) * stains + 0.05 * wear)[:, None]
     if not bricks:
         joints = (np.minimum(s % road.slabs, t % road.slabs) < 0.03) & ~is_road & ~is_grass
-        albedo[joints] *= (1 - 0.45 * np.clip(0.12 / pixel[joints], 0, 1))[:, None]  # finer than a pixel far away
+        # Far away a joint is finer than a pixel.
+        albedo[joints] *= (1 - 0.45 * np.clip(0.12 / pixel[joints], 0, 1))[:, None]
     _edge(road, albedo, s, t, wear)
     paint = markings(road, s, t) * is_road * np.clip(0.75 + 0.4 * wear, 0, 1) * (0.4 + 0.6 * road.worn)
     albedo += paint[:, None] * (PAINT - albedo)
@@ -47,7 +48,7 @@ def ground_albedo(road: Road, greenery: float, points: Doubles, pixel: Floats, n
 
 
 def _shades(road: Road, greenery: float) -> tuple[Doubles, Doubles, Doubles]:
-    """The colours of asphalt, paving stones and grass of this road, [3] each."""
+    """Return the colours of asphalt, paving stones and grass of this road, [3] each."""
     random = np.random.default_rng(road.surface_seed)
     asphalt = _grey(random.uniform(0.36, 0.48)) * np.array([1.0, 1.0, random.uniform(1.0, 1.08)])
     stone = _grey(random.uniform(0.60, 0.74)) * np.array([1.12, 1.0, random.uniform(0.78, 0.88)])
@@ -72,7 +73,7 @@ def _edge(road: Road, albedo: Doubles, s: Doubles, t: Doubles, wear: Floats) -> 
 
 
 def markings(road: Road, s: Doubles, t: Doubles) -> Doubles:
-    """Where the road is painted, 1 or 0: lines between lanes, zebra crossings and stop lines."""
+    """Return 1 where the road is painted and else 0: lines between lanes, zebra crossings and stop lines."""
     between_crossings = np.abs(s - road.crossing) > road.crossing_width / 2 + 4.5
     side = np.abs(t)
     painted = np.zeros(len(s), np.bool_)
@@ -93,7 +94,7 @@ def markings(road: Road, s: Doubles, t: Doubles) -> Doubles:
 
 
 def openness(footprints: Sequence[Footprint], points: Doubles) -> Floats:
-    """How much sky the ground sees, [N]: little under and beside cars and feet."""
+    """Return how much sky the ground sees, [N]: little under and beside cars and feet."""
     open_ = np.ones(len(points), np.float32)
     x, z = points[:, 0].astype(np.float32), points[:, 2].astype(np.float32)
     for thing in footprints:

@@ -1,4 +1,4 @@
-"""Where things stand: a random street with its camera, sun and weather, as surfaces in space."""
+"""Lays out a random street with its camera, sun and weather, as surfaces in space."""
 
 import math
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ Seed = int | tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Scene:
+    """Holds a street with everything that decides its image."""
+
     camera: Camera
     road: Road
     surfaces: list[Surface]
@@ -31,7 +33,7 @@ class Scene:
 
 
 def make_scene(seed: Seed) -> Scene:
-    """The street of a seed, always the same."""
+    """Lay out the street of a seed, always the same."""
     random = np.random.default_rng(seed)
     districts = [surroundings.DISTRICTS[choice] for choice in random.integers(0, len(surroundings.DISTRICTS), 2)]
     road = _make_road(random, districts)
@@ -81,7 +83,7 @@ def _make_road(random: Random, districts: Sequence[surroundings.District]) -> Ro
 
 
 def _make_camera(random: Random, road: Road) -> Camera:
-    """On the road or a sidewalk, at a height between a bicycle and a first floor, looking mostly along the road."""
+    """Put a camera on the road or a sidewalk, from a bicycle's to a first floor's height, mostly along the road."""
     t = random.uniform(-road.edge + 0.7, road.edge - 0.7)
     x, z = road.place(0.0, t)
     wide = random.random() < 0.35
@@ -95,7 +97,7 @@ def _make_camera(random: Random, road: Road) -> Camera:
 
 
 def _furnish(things: Things, road: Road, camera: Camera) -> None:
-    """Lamps, poles, signs and traffic lights along the kerbs."""
+    """Put lamps, poles, signs and traffic lights along the kerbs."""
     random = things.random
     kerb = road.width / 2 + 0.5
     colour = tinted(random, 0.4, 0.1, random.choice((0.25, 0.45, 0.6)), 0.05)
@@ -119,7 +121,7 @@ def _furnish(things: Things, road: Road, camera: Camera) -> None:
 
 
 def _drive(things: Things, road: Road, camera: Camera) -> None:
-    """Cars parked along the kerbs and moving in both directions; none where the camera stands."""
+    """Put cars along the kerbs, parked, and in both directions, moving; none where the camera stands."""
     random = things.random
     lane = (road.width + road.median) / 4
     parking = road.width > 8.5
@@ -143,7 +145,7 @@ def _drive(things: Things, road: Road, camera: Camera) -> None:
 
 
 def _put_vehicle(things: Things, road: Road, camera: Camera, s: float, t: float, turn: float) -> None:
-    """A car or truck at a place, `turn` from the road's direction, unless something else is there."""
+    """Put a car or truck at a place, `turn` from the road's direction, unless something else is there."""
     random = things.random
     x, z = road.place(s, t + random.normal(0, 0.1))
     body = TRUCK if random.random() < 0.06 else CARS[random.integers(len(CARS))]
@@ -154,7 +156,7 @@ def _put_vehicle(things: Things, road: Road, camera: Camera, s: float, t: float,
 
 
 def _collide(x: float, z: float, heading: float, body: Body, other: Footprint) -> bool:
-    """Whether a vehicle would come too close to a thing that lies much as it does, or is small."""
+    """Tell whether a vehicle would come too close to a thing that lies much as it does, or is small."""
     dx, dz = x - other.x, z - other.z
     along = abs(dx * math.sin(heading) + dz * math.cos(heading))
     across = abs(dx * math.cos(heading) - dz * math.sin(heading))
@@ -163,7 +165,7 @@ def _collide(x: float, z: float, heading: float, body: Body, other: Footprint) -
 
 
 def _walk(things: Things, road: Road, camera: Camera) -> None:
-    """People and bicycles on the sidewalks and crossing the road, within sight."""
+    """Put people and bicycles on the sidewalks and across the road, within sight."""
     random = things.random
     for _ in range(random.integers(2, 10)):
         for _ in range(8):  # tries to find a free place in sight
@@ -181,7 +183,7 @@ def _walk(things: Things, road: Road, camera: Camera) -> None:
 
 
 def _walking_place(random: Random, road: Road) -> float:
-    """A distance from the middle of the road: mostly on a sidewalk, wherever it may be."""
+    """Draw a distance from the middle of the road, mostly of a place on a sidewalk."""
     if random.random() < 0.15:
         return random.uniform(-road.width / 2, road.width / 2)
     side: int = random.choice((-1, 1))

@@ -1,4 +1,4 @@
-"""What solid things are made of: the colours of walls with their windows, of cars, clothes and leaves."""
+"""Colours solid things: walls with their windows, cars, clothes and leaves."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -11,7 +11,7 @@ from cyclegan_fast.datasets.streets.surfaces import Surface, linear
 from cyclegan_fast.datasets.streets.textures import TEXTURE_ID, Doubles, Floats, Integers, look_up
 from cyclegan_fast.images.pixels import Pixels
 
-# What parts of cut-outs look like, as light; MAIN and SECOND have their surface's colours.
+# The colours of the parts of cut-outs, as light; MAIN and SECOND have their surface's colours.
 PART_COLOURS = np.zeros((len(Part), 3), np.float32)
 for _part, _colour in {
     Part.GLASS: (0.13, 0.15, 0.17),
@@ -34,7 +34,7 @@ PART_GLOSS[[Part.GLASS, Part.MAIN]] = 0.7, 0.16
 
 @dataclass(frozen=True, eq=False)
 class Materials:
-    """Properties of a scene's surfaces as arrays over View.surface, whose first two rows are sky and ground."""
+    """Holds properties of a scene's surfaces by their numbers in CameraView.surface, where 0 is sky and 1 is ground."""
 
     normal: Doubles  # [S, 3]
     facing: npt.NDArray[np.bool_]
@@ -45,12 +45,14 @@ class Materials:
     shift: Floats
     width: Floats
     height: Floats
-    colour: Floats  # [S, 3], as light, like the next
+    colour: Floats  # [S, 3], as light, as `second` is
     second: Floats  # [S, 3]
     facade: Floats  # [S, 6], the fields of Facade; zeros without
 
     @staticmethod
     def of(surfaces: Sequence[Surface]) -> "Materials":
+        """Gather the properties of surfaces."""
+
         def column(values: Iterable[object], before: object = 0) -> npt.NDArray[np.float32]:
             return np.array([before, before, *values], np.float32)
 
@@ -76,15 +78,13 @@ class Materials:
 def solid_albedo(
     materials: Materials, surface: Integers, across: Floats, up: Floats, part: Pixels, pixel: Floats
 ) -> tuple[Floats, Floats]:
-    """The colours [N, 3] and the gloss [N] of pixels of surfaces.
+    """Return the colours [N, 3] and the gloss [N] of pixels of surfaces.
 
     Args:
-        surface: rows of `materials`.
-        across, up: where on the surface, 0 to 1.
-        part: of its silhouette.
-        pixel: what each covers, in metres.
-
-    All [N].
+        surface: rows of `materials`, [N].
+        across, up: the pixels' places on the surface, 0 to 1, [N].
+        part: parts of its silhouette, [N].
+        pixel: metres that each pixel covers, [N].
     """
     u, v = across * materials.width[surface], up * materials.height[surface]
     tile, shift = materials.tile[surface], materials.shift[surface]
@@ -106,7 +106,7 @@ def solid_albedo(
 def _facade(
     wall: Floats, materials: Materials, surface: Integers, u: Floats, v: Floats, pixel: Floats
 ) -> tuple[Floats, Floats]:
-    """A wall's albedo and gloss with its windows, their frames and sills, shop windows and a cornice."""
+    """Return a wall's albedo and gloss with its windows, their frames and sills, shop windows and a cornice."""
     bay, storey, width, height, shop, seed = materials.facade[surface].T
     total = materials.height[surface]
     bays = np.maximum(np.floor(materials.width[surface] / bay), 1)
@@ -130,13 +130,13 @@ def _facade(
         albedo[where] = 0.6 * second[where] * factor + 0.3 * wall[where]
     albedo[signs] = second[signs] * (0.4 + 0.8 * _hash(np.floor(across / 3), row * 0, seed)[signs][:, None])
     panes = glass | shopfront
-    # Dark rooms, curtains here and there, the storey above throwing its shadow into the reveal.
+    # Rooms are dark, with curtains here and there, and the storey above throws its shadow into the reveal.
     room = 0.02 + 0.05 * chance + np.where(chance > 0.75, 0.35 * np.clip(y, 0, 1), 0.0)
     goods = 0.05 + 0.25 * _hash(np.floor(u * 2.2), np.floor(v * 1.6), seed)
     inner = np.where(shopfront, goods, room * np.where(y > 0.8, 0.5, 1.0))
     albedo[panes] = inner[panes][:, None] * np.array([0.9, 1.0, 1.1], np.float32)
     gloss = np.where(panes, 0.25 + 0.35 * _hash(row, column, seed), 0.0)
-    # Far away a pixel covers whole windows: fade to their average instead of flickering.
+    # Far away a pixel covers whole windows: they fade to their average instead of flickering.
     far = np.clip(pixel / (0.35 * np.minimum(bay, storey)) - 0.6, 0, 1) * (width > 0)
     mean = wall * (1 - 0.75 * (width * height))[:, None] + 0.02
     albedo = albedo * (1 - far)[:, None] + mean * far[:, None]
@@ -144,7 +144,7 @@ def _facade(
 
 
 def _hash(column: Floats, row: Floats, seed: Floats) -> Floats:
-    """A number in [0, 1) for each cell of a grid, as if at random."""
+    """Return a number in [0, 1) for each cell of a grid, as if at random."""
     value = np.sin(column.astype(np.float64) * 12.9898 + row * 78.233 + seed * 3.717) * 43758.5453
     fraction: Floats = (value - np.floor(value)).astype(np.float32)
     return fraction

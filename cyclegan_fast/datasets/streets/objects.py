@@ -1,4 +1,7 @@
-"""What stands in a street, but for vehicles: houses, people, bicycles, trees, poles, signs, walls and fences."""
+"""Builds what stands in a street: houses, people, bicycles, trees, poles, signs, walls and fences.
+
+vehicles.py has cars and trucks, silhouettes.py the outlines of cut-outs.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,11 +23,11 @@ WALLS = (
     ("wood", 3.0, 0.7, (0.07, 0.30, 0.60)),
     ("fur", 5.0, 0.4, (0.09, 0.12, 0.90)),
 )
-TILES = ((0.03, 0.5, 0.45), (0.6, 0.1, 0.3))  # of roofs
+TILES = ((0.03, 0.5, 0.45), (0.6, 0.1, 0.3))  # hue, saturation and value of roofs
 
 
 def building(things: Things, corners: Sequence[Vector], height: float, *, pitched: bool, shops: bool) -> None:
-    """A house over (x, z) corners, whose first side faces the street."""
+    """Build a house over (x, z) corners, whose first side faces the street."""
     random = things.random
     texture, tile, contrast, paint = WALLS[random.integers(len(WALLS))]
     facade = Facade(
@@ -53,7 +56,7 @@ def building(things: Things, corners: Sequence[Vector], height: float, *, pitche
 
 
 def _pitched_roof(things: Things, eaves: Sequence[Vector], inside: Vector, roof: Look, wall: Look) -> None:
-    """Slopes to the front and the back, whose ridge runs along the street, and the gables between them."""
+    """Build slopes to the front and the back, whose ridge runs along the street, and the gables between them."""
     depth = eaves[3] - eaves[0]
     rise = things.random.uniform(0.25, 0.5) * float(np.linalg.norm(depth)) * UP
     slope = depth / 2 + rise
@@ -61,7 +64,7 @@ def _pitched_roof(things: Things, eaves: Sequence[Vector], inside: Vector, roof:
     things.quad("building", eaves[0] - overhang, eaves[1] - eaves[0], slope + overhang, roof, inside=inside)
     back = rise - (eaves[2] - eaves[1]) / 2
     things.quad("building", eaves[3], eaves[2] - eaves[3], back, roof, inside=inside)
-    gable = replace(wall, silhouette=silhouettes.gable())
+    gable = replace(wall, silhouette=silhouettes.gable_silhouette())
     things.quad("building", eaves[1], eaves[2] - eaves[1], rise, gable, inside=inside)
     things.quad("building", eaves[0], depth, rise, gable, inside=inside)
 
@@ -76,6 +79,7 @@ def _awning(things: Things, base: Sequence[Vector], height: float) -> None:
 
 
 def person(things: Things, x: float, z: float) -> None:
+    """Put a person on (x, z)."""
     random = things.random
     height = random.normal(1.72, 0.1) if random.random() < 0.88 else random.uniform(1.0, 1.4)
     clothes = Look(
@@ -83,7 +87,7 @@ def person(things: Things, x: float, z: float) -> None:
         tinted(random, 0.62, 0.35, 0.3, 0.15),
         str(random.choice(("suit", "coat", "fur", "coat"))),
         tile=1.0,
-        silhouette=silhouettes.person(int(random.integers(silhouettes.PEOPLE))),
+        silhouette=silhouettes.person_silhouette(int(random.integers(silhouettes.PEOPLE))),
     )
     things.cut_out("person", x, z, 0.5 * height * _mirroring(things), height, clothes)
     things.footprints.append(Footprint(x, z, 0.0, 0.15, 0.15))
@@ -94,9 +98,10 @@ def _mirroring(things: Things) -> float:
 
 
 def bicycle(things: Things, x: float, z: float, *, ridden: bool) -> None:
+    """Put a bicycle on (x, z), with a rider where it is ridden."""
     random = things.random
     width = 1.75 * random.uniform(0.5, 1.0) * _mirroring(things)  # seen more or less from the front
-    frame = Look(tinted(random, random.random(), 0.6, 0.5, 0.2), gloss=0.5, silhouette=silhouettes.bicycle())
+    frame = Look(tinted(random, random.random(), 0.6, 0.5, 0.2), gloss=0.5, silhouette=silhouettes.bicycle_silhouette())
     things.cut_out("bicycle", x, z, width, 1.1, frame)
     if ridden:
         clothes = Look(
@@ -104,13 +109,14 @@ def bicycle(things: Things, x: float, z: float, *, ridden: bool) -> None:
             tinted(random, 0.62, 0.3, 0.25, 0.1),
             "suit",
             tile=1.0,
-            silhouette=silhouettes.rider(int(random.integers(silhouettes.RIDERS))),
+            silhouette=silhouettes.rider_silhouette(int(random.integers(silhouettes.RIDERS))),
         )
         things.cut_out("rider", x, z, width, 1.8, clothes)
     things.footprints.append(Footprint(x, z, 0.0, 0.3, 0.3))
 
 
 def tree(things: Things, x: float, z: float, height: float, hue: float) -> None:
+    """Put a tree on (x, z), with leaves of a hue."""
     random = things.random
     clear = height * random.uniform(0.18, 0.38)
     trunk = random.uniform(0.022, 0.04) * height
@@ -121,30 +127,32 @@ def tree(things: Things, x: float, z: float, height: float, hue: float) -> None:
 
 
 def leaves(things: Things, x: float, z: float, width: float, height: float, hue: float, base: float = 0.0) -> None:
-    """The crown of a tree, or a bush on the ground."""
+    """Put leaves on (x, z): the crown of a tree, `base` metres above the ground, or a bush."""
     random = things.random
     look = Look(
         tinted(random, hue, 0.55, 0.42, 0.07),
         texture="grass",
         tile=random.uniform(1.5, 3.0),
         contrast=1.1,
-        silhouette=silhouettes.crown(int(random.integers(silhouettes.CROWNS))),
+        silhouette=silhouettes.crown_silhouette(int(random.integers(silhouettes.CROWNS))),
     )
     things.cut_out("vegetation", x, z, width * _mirroring(things), height, look, base)
 
 
 def pole(things: Things, x: float, z: float, height: float, thickness: float, colour: Colour) -> None:
+    """Put a pole on (x, z)."""
     things.cut_out("pole", x, z, thickness, height, Look(colour, contrast=0.6, gloss=0.3))
     things.footprints.append(Footprint(x, z, 0.0, 0.08, 0.08))
 
 
 def plain_pole(things: Things, x: float, z: float) -> None:
+    """Put a pole of random height, thickness and colour on (x, z)."""
     random = things.random
     pole(things, x, z, random.uniform(3, 9), random.uniform(0.14, 0.3), tinted(random, 0.1, 0.2, 0.4))
 
 
 def lamp(things: Things, x: float, z: float, arm: Vector, colour: Colour) -> None:
-    """A street lamp; its arm reaches along `arm`, (x, z) in metres."""
+    """Put a street lamp on (x, z); its arm reaches along `arm`, (x, z) in metres."""
     height = things.random.uniform(5.0, 8.5)
     pole(things, x, z, height, 0.2, colour)
     reach = np.array([arm[0], 0.3, arm[1]])
@@ -154,23 +162,27 @@ def lamp(things: Things, x: float, z: float, arm: Vector, colour: Colour) -> Non
 
 
 def sign_post(things: Things, x: float, z: float) -> None:
+    """Put a pole with a traffic sign on (x, z)."""
     random = things.random
     height, size = random.uniform(2.2, 3.2), random.uniform(0.6, 0.95)
     pole(things, x, z, height, 0.1, (0.6, 0.6, 0.6))
-    plate = Look((0.6, 0.6, 0.6), contrast=0.3, silhouette=silhouettes.sign(int(random.integers(silhouettes.SIGNS))))
+    plate = Look(
+        (0.6, 0.6, 0.6), contrast=0.3, silhouette=silhouettes.sign_silhouette(int(random.integers(silhouettes.SIGNS)))
+    )
     things.cut_out("traffic sign", x, z - 0.02, size, size, plate, height - size)
 
 
 def traffic_light(things: Things, x: float, z: float) -> None:
+    """Put a pole with a traffic light on (x, z)."""
     random = things.random
     height = random.uniform(2.7, 4.2)
     pole(things, x, z, height, 0.16, (0.3, 0.33, 0.3))
-    case = Look((0.1, 0.1, 0.1), contrast=0.3, silhouette=silhouettes.traffic_light(int(random.integers(3))))
+    case = Look((0.1, 0.1, 0.1), contrast=0.3, silhouette=silhouettes.traffic_light_silhouette(int(random.integers(3))))
     things.cut_out("traffic light", x, z - 0.02, 0.42, 1.09, case, height - 0.9)
 
 
 def barrier(things: Things, kind: str, start: Vector, end: Vector) -> None:
-    """A "wall", "fence" or "hedge" between two (x, z) positions; its boards leave no gaps to look through."""
+    """Build a "wall", "fence" or "hedge" between two (x, z) positions; its boards leave no gaps to look through."""
     random = things.random
     along = (end - start) / float(np.linalg.norm(end - start))
     inwards = (0.9 if kind == "hedge" else 0.3) * np.array([-along[1], along[0]])

@@ -1,4 +1,4 @@
-"""Which surface each pixel of a camera shows, and where on it: labels, photograph and shadows all begin here."""
+"""Finds which surface each pixel of a camera shows, and where on it; labels, photograph and shadows all begin here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from cyclegan_fast.datasets.streets.textures import Doubles, Floats
 from cyclegan_fast.images.pixels import Pixels
 
 NEAREST_M = 0.3
-SKY, GROUND, FIRST = 0, 1, 2  # in View.surface; FIRST is the scene's first surface
+SKY_NUMBER, GROUND_NUMBER, FIRST_SURFACE = 0, 1, 2  # in CameraView.surface; FIRST_SURFACE is the scene's first surface
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What a camera sees, each [side, side]."""
+class CameraView:
+    """Holds what a camera sees, [side, side] each."""
 
     surface: npt.NDArray[np.int32]
     nearness: Floats
@@ -26,32 +26,32 @@ class View:
     """0 to 1 along the surface's `across`"""
     up: Floats
     part: Pixels
-    """of its silhouette; 1 without one"""
+    """the part of its silhouette; 1 without one"""
     relief: Pixels
 
 
 def slopes(camera: Camera, side: int) -> Doubles:
-    """How far the rays of columns lead to the right, and of rows down, for a step of 1 forwards, [side]."""
+    """Return how far the rays of columns lead to the right, and of rows down, for a step of 1 forwards, [side]."""
     steps: Doubles = ((np.arange(side) + 0.5) / side - 0.5) / camera.focal
     return steps
 
 
 def ray(camera: Camera, side: int, where: npt.NDArray[np.bool_]) -> Doubles:
-    """World directions [N, 3] of the pixels `where` [side, side], 1 long along the camera's axis."""
+    """Return world directions [N, 3] of the pixels `where` [side, side], 1 long along the camera's axis."""
     row, column = np.nonzero(where)
     steps = slopes(camera, side)
     rays: Doubles = np.stack([steps[column], steps[row], np.ones(len(row))], axis=1) @ camera.axes
     return rays
 
 
-def look(camera: Camera, surfaces: Sequence[Surface], side: int, *, ground: bool = True) -> View:
-    """The nearest surface at each pixel; surfaces may pass through each other.
+def look(camera: Camera, surfaces: Sequence[Surface], side: int, *, ground: bool = True) -> CameraView:
+    """Find the nearest surface at each pixel; surfaces may pass through each other.
 
     A surface's plane is the set of points P + aU + bV. Where a ray d meets it at depth t, [U V P] (a, b, 1) = t d, so
     the inverse matrix applied to d gives (a, b, 1) / t, which is linear in the pixel's position.
     """
     steps = slopes(camera, side)
-    view = View(
+    view = CameraView(
         surface=np.zeros((side, side), np.int32),
         nearness=np.zeros((side, side), np.float32),
         across=np.zeros((side, side), np.float32),
@@ -63,25 +63,25 @@ def look(camera: Camera, surfaces: Sequence[Surface], side: int, *, ground: bool
         right, down, forwards = camera.axes[:, 1]
         falling = -(steps * right + (steps * down)[:, None] + forwards) / camera.position[1]
         np.maximum(falling, 0, out=view.nearness, casting="same_kind")
-        view.surface[view.nearness > 0] = GROUND
+        view.surface[view.nearness > 0] = GROUND_NUMBER
     frames = _frames(camera, surfaces)  # [N, 3, 3], columns U V P
     boxes = _boxes(camera, frames, side)
     shown = np.flatnonzero((boxes[:, 0] < boxes[:, 1]) & (boxes[:, 2] < boxes[:, 3]) & _fronts(camera, surfaces))
     frames = frames[shown]
-    sound = np.abs(np.linalg.det(frames)) > 1e-9  # not seen exactly edge on
+    sound = np.abs(np.linalg.det(frames)) > 1e-9  # surfaces that are seen exactly edge on are left out
     shown, frames = shown[sound], frames[sound]
-    # Near ones first: what they hide is then never written.
+    # Near surfaces come first: what they hide is then never written.
     order = np.argsort(np.linalg.norm(frames[:, :, 2] + (frames[:, :, 0] + frames[:, :, 1]) / 2, axis=1), kind="stable")
     inverses = np.linalg.inv(frames).astype(np.float32)
     narrow = steps.astype(np.float32)
     for number in order:
         row = int(shown[number])
-        _draw(view, surfaces[row], row + FIRST, inverses[number], boxes[row], narrow)
+        _draw(view, surfaces[row], row + FIRST_SURFACE, inverses[number], boxes[row], narrow)
     return view
 
 
 def _draw(
-    view: View, surface: Surface, number: int, inverse: Floats, box: npt.NDArray[np.int32], steps: Floats
+    view: CameraView, surface: Surface, number: int, inverse: Floats, box: npt.NDArray[np.int32], steps: Floats
 ) -> None:
     left, right, top, bottom = box
     columns, rows = steps[left:right], steps[top:bottom, None]
@@ -120,7 +120,7 @@ def _draw(
 
 
 def _placed(camera: Camera, surfaces: Sequence[Surface]) -> tuple[Doubles, Doubles]:
-    """Origins and `across` of surfaces, [N, 3] each, turned to the camera where they face it."""
+    """Return origins and `across` of surfaces, [N, 3] each, turned to the camera where they face it."""
     origins = np.array([surface.origin for surface in surfaces])
     across = np.array([surface.across for surface in surfaces])
     facing = np.array([surface.facing for surface in surfaces])
@@ -141,7 +141,7 @@ def _frames(camera: Camera, surfaces: Sequence[Surface]) -> Doubles:
 
 
 def _fronts(camera: Camera, surfaces: Sequence[Surface]) -> npt.NDArray[np.bool_]:
-    """Which surfaces are seen from the front, or may be seen from both sides."""
+    """Tell which surfaces are seen from the front, or may be seen from both sides."""
     normals = np.array([surface.normal for surface in surfaces])
     middles = np.array([surface.origin + (surface.across + surface.up) / 2 for surface in surfaces])
     fronts: npt.NDArray[np.bool_] = np.einsum("ni,ni->n", normals, middles - camera.position) <= 0
@@ -149,12 +149,12 @@ def _fronts(camera: Camera, surfaces: Sequence[Surface]) -> npt.NDArray[np.bool_
 
 
 def _boxes(camera: Camera, frames: Doubles, side: int) -> npt.NDArray[np.int32]:
-    """left, right, top, bottom of the pixels that each surface can cover, [N, 4]; empty where it is out of sight."""
+    """Return left, right, top, bottom of the pixels that each surface can cover, [N, 4]; empty where out of sight."""
     across, up, origin = frames[:, :, 0], frames[:, :, 1], frames[:, :, 2]
     corners = np.stack([origin, origin + across, origin + across + up, origin + up], axis=1)  # [N, 4, 3]
     nexts = np.roll(corners, -1, axis=1)
     ahead, next_ahead = corners[..., 2] > NEAREST_M, nexts[..., 2] > NEAREST_M
-    # Where an edge passes the nearest plane, its point there bounds what is seen.
+    # Where an edge passes the nearest plane, the point where it does bounds what is seen.
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (NEAREST_M - corners[..., 2]) / (nexts[..., 2] - corners[..., 2])
         cuts = corners + share[..., None] * (nexts - corners)

@@ -1,4 +1,4 @@
-"""A street as the camera took it: textures of real photographs under sun, sky and haze, with the sensor's faults."""
+"""Renders a street as a camera took it: textures under sun, sky and haze, with the sensor's faults; and its labels."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from cyclegan_fast.datasets.streets import raster
 from cyclegan_fast.datasets.streets.ground import ground_albedo, openness
 from cyclegan_fast.datasets.streets.layout import Scene
 from cyclegan_fast.datasets.streets.materials import Materials, solid_albedo
-from cyclegan_fast.datasets.streets.raster import GROUND, SKY, View
+from cyclegan_fast.datasets.streets.raster import GROUND_NUMBER, SKY_NUMBER, CameraView
 from cyclegan_fast.datasets.streets.road import Camera
 from cyclegan_fast.datasets.streets.shadows import sunlit
 from cyclegan_fast.datasets.streets.surfaces import linear
@@ -18,30 +18,30 @@ from cyclegan_fast.datasets.streets.textures import Doubles, Floats, from_noise,
 from cyclegan_fast.images.labels import TRAIN_ID, Labels
 from cyclegan_fast.images.pixels import Pixels
 
-SAMPLES = 2
-"""per pixel and side"""
+_SAMPLES = 2
+"""Samples in each direction for a pixel."""
 
 
-def see(scene: Scene, size: int) -> tuple[View, Labels]:
-    """What the camera shows at SAMPLES x SAMPLES a pixel, and the labels [size, size] of it."""
-    view = raster.look(scene.camera, scene.surfaces, SAMPLES * size)
+def see(scene: Scene, size: int) -> tuple[CameraView, Labels]:
+    """Return the camera's view, with 2 x 2 samples a pixel, and its labels [size, size]."""
+    view = raster.look(scene.camera, scene.surfaces, _SAMPLES * size)
     ids = np.array([TRAIN_ID["sky"], 0, *(surface.label for surface in scene.surfaces)], np.uint8)
     labels = ids[view.surface]
-    ground = view.surface == GROUND
+    ground = view.surface == GROUND_NUMBER
     points = _points(scene.camera, view, ground)
     labels[ground] = scene.road.classes(*scene.road.locate(points[:, 0], points[:, 2]))
     return view, _most_frequent(labels)
 
 
 def _most_frequent(labels: Labels) -> Labels:
-    """Of each 2 x 2 samples the class that two of them agree on, else the first."""
-    first, second, third, fourth = (labels[y::SAMPLES, x::SAMPLES] for y in range(SAMPLES) for x in range(SAMPLES))
+    """Return of each 2 x 2 samples the class that two of them agree on, or else the first."""
+    first, second, third, fourth = (labels[y::_SAMPLES, x::_SAMPLES] for y in range(_SAMPLES) for x in range(_SAMPLES))
     agreed = np.where(third == fourth, third, first)
     return np.where((second == third) | (second == fourth), second, agreed)
 
 
-def _points(camera: Camera, view: View, where: npt.NDArray[np.bool_]) -> Doubles:
-    """World positions [N, 3] of pixels."""
+def _points(camera: Camera, view: CameraView, where: npt.NDArray[np.bool_]) -> Doubles:
+    """Return world positions [N, 3] of pixels."""
     away = raster.ray(camera, len(view.surface), where)
     points: Doubles = camera.position + away / np.maximum(view.nearness[where], 1e-5)[:, None]
     return points
@@ -49,7 +49,7 @@ def _points(camera: Camera, view: View, where: npt.NDArray[np.bool_]) -> Doubles
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """Colours of light, [3] each."""
+    """Holds colours of light, [3] each."""
 
     sun: Floats
     sky: Floats
@@ -57,12 +57,12 @@ class Light:
     zenith: Floats
 
 
-def photograph(scene: Scene, view: View, random: np.random.Generator) -> Pixels:
-    """uint8 [size, size, 3]; `random` decides clouds, stains and noise."""
+def photograph(scene: Scene, view: CameraView, random: np.random.Generator) -> Pixels:
+    """Render the photograph, uint8 [size, size, 3]; `random` decides clouds, stains and noise."""
     light = _light(scene, random)
     clouds = noise(random, 256, 1.6)
     image = _sky(scene, view, light, clouds)
-    seen = view.surface > SKY
+    seen = view.surface > SKY_NUMBER
     points = _points(scene.camera, view, seen)
     distance = np.linalg.norm(points - scene.camera.position, axis=1)
     shaded = _shaded(scene, view, seen, points, light, clouds, random)
@@ -73,26 +73,26 @@ def photograph(scene: Scene, view: View, random: np.random.Generator) -> Pixels:
 
 def _shaded(
     scene: Scene,
-    view: View,
+    view: CameraView,
     seen: npt.NDArray[np.bool_],
     points: Doubles,
     light: Light,
     stains: Floats,
     random: np.random.Generator,
 ) -> Floats:
-    """What `points` [N, 3], those of the pixels `seen`, send to the camera, [N, 3]."""
+    """Return the light [N, 3] that `points` [N, 3], those of the pixels `seen`, send to the camera."""
     materials = Materials.of(scene.surfaces)
     surface = view.surface[seen].astype(np.intp)
     normal, facing = materials.normal[surface], materials.facing[surface]
-    even = facing | ~np.any(normal, axis=1)  # round or thin: takes light from every side
+    even = facing | ~np.any(normal, axis=1)  # round or thin things take light from every side
     pixel = _pixel_m(scene.camera, len(view.surface), points, normal, even)
-    ground = surface == GROUND
+    ground = surface == GROUND_NUMBER
     solid = ~ground
     albedo, gloss = np.empty((len(surface), 3), np.float32), np.zeros(len(surface), np.float32)
     albedo[ground] = ground_albedo(scene.road, scene.greenery, points[ground], pixel[ground], stains)
     across, up, part = (values[seen][solid] for values in (view.across, view.up, view.part))
     albedo[solid], gloss[solid] = solid_albedo(materials, surface[solid], across, up, part, pixel[solid])
-    # A thing that turns to the viewer also turned to the sun: its own shadow is not to fall on it.
+    # A thing that turns to the viewer turned to the sun as well: its own shadow must not fall on it.
     own = np.where(facing, 0.7 * materials.width[surface] + 0.2, 0.25)
     lit = sunlit(scene, points + own[:, None] * scene.sun, random, 2 * len(view.surface))
     direct = lit * np.where(even, 0.6, np.maximum(normal @ scene.sun, 0))
@@ -106,7 +106,7 @@ def _shaded(
 
 
 def _pixel_m(camera: Camera, side: int, points: Doubles, normal: Doubles, even: npt.NDArray[np.bool_]) -> Floats:
-    """What a pixel covers at `points` [N, 3], in metres: more where the surface is seen at a slant."""
+    """Return the metres that a pixel covers at `points` [N, 3]: more where the surface is seen at a slant."""
     sight = points - camera.position
     distance = np.linalg.norm(sight, axis=1)
     slant = np.where(even, 1.0, np.abs(np.einsum("ni,ni->n", normal, sight)) / distance)
@@ -127,11 +127,11 @@ def _light(scene: Scene, random: np.random.Generator) -> Light:
     return Light(*(np.asarray(part, np.float32) for part in parts))
 
 
-def _sky(scene: Scene, view: View, light: Light, field: Floats) -> Floats:
-    """The image [side, side, 3] with the sky filled in: a gradient, clouds on a flat ceiling, a glow around the sun."""
+def _sky(scene: Scene, view: CameraView, light: Light, field: Floats) -> Floats:
+    """Return the image [side, side, 3] of the sky alone: a gradient, clouds on a flat ceiling, a glow by the sun."""
     side = len(view.surface)
     image = np.zeros((side, side, 3), np.float32)
-    sky = view.surface == SKY
+    sky = view.surface == SKY_NUMBER
     ray = raster.ray(scene.camera, side, sky)
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
     height = np.maximum(ray[:, 1], 0.0)
@@ -152,16 +152,16 @@ def _sky(scene: Scene, view: View, light: Light, field: Floats) -> Floats:
 
 
 def _mirrored(light: Light, normal: Doubles, up: Floats, sunny: Doubles) -> Floats:
-    """What glass and paint reflect, [N, 3]: the sky from above, the dark street from below."""
+    """Return the light [N, 3] that glass and paint reflect: the sky from above, the dark street from below."""
     sky = np.clip(0.25 + 0.75 * normal[:, 1] + 0.6 * (up - 0.45), 0.05, 1.0).astype(np.float32)[:, None]
     mirrored: Floats = sky * light.horizon * (0.75 + 0.25 * sunny).astype(np.float32)[:, None]
     return mirrored
 
 
 def _develop(image: Floats, random: np.random.Generator) -> Pixels:
-    """Light [side, side, 3] -> the photograph: exposure, blur, vignetting, grain, white balance and gamma."""
+    """Turn light [side, side, 3] into the photograph: exposure, blur, vignetting, grain, white balance and gamma."""
     side = len(image)
-    image = image.reshape(side // SAMPLES, SAMPLES, side // SAMPLES, SAMPLES, 3).mean(axis=(1, 3))
+    image = image.reshape(side // _SAMPLES, _SAMPLES, side // _SAMPLES, _SAMPLES, 3).mean(axis=(1, 3))
     level = np.exp(np.log(image.mean(axis=2) + 0.02).mean())
     image *= random.uniform(0.25, 0.36) / level * (1 + random.normal(0, 0.03, 3))
     image = gaussian_filter(image, (*(random.uniform(0.2, 0.45),) * 2, 0))

@@ -1,4 +1,4 @@
-"""The geometry that a street hangs on: a road along an arc, and a camera that looks at it."""
+"""Defines the geometry that a street is built on: a road along an arc, and a camera that looks at it."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cyclegan_fast.images.labels import TRAIN_ID, Labels
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole; the sun's view for shadows is one too, from far away."""
+    """Looks through a pinhole; the sun's view for shadows is a camera too, from far away."""
 
     position: Vector
     axes: Doubles
@@ -22,7 +22,7 @@ class Camera:
 
     @staticmethod
     def looking(position: Vector, yaw: float, pitch: float, roll: float, focal: float) -> "Camera":
-        """Angles in radians: yaw to the right, pitch upwards, roll clockwise."""
+        """Make a camera by its angles in radians: yaw to the right, pitch upwards, roll clockwise."""
         forwards = np.array([math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch)])
         right = np.array([math.cos(yaw), 0.0, -math.sin(yaw)])
         down = np.array([math.sin(yaw) * math.sin(pitch), -math.cos(pitch), math.cos(yaw) * math.sin(pitch)])
@@ -30,14 +30,14 @@ class Camera:
         return Camera(position, np.stack([turned, math.cos(roll) * down - math.sin(roll) * right, forwards]), focal)
 
     def sees(self, x: float, z: float, margin_m: float = 0.0) -> bool:
-        """Whether the ground at (x, z) is ahead, between the image's left and right, and not underfoot."""
+        """Tell whether the ground at (x, z) is ahead, between the image's left and right, and not underfoot."""
         across, _, depth = self.axes @ (np.array([x, 0.0, z]) - self.position)
         return bool(depth > 3.0 and (abs(across) - margin_m) * self.focal < 0.47 * depth)
 
 
 @dataclass(frozen=True)
 class Road:
-    """A road along an arc of a circle, possibly crossed by another; lengths in metres.
+    """Describes a road along an arc of a circle, possibly crossed by another; lengths in metres.
 
     A place has s along the road, 0 at the camera, and t to the right of its middle.
     """
@@ -51,39 +51,40 @@ class Road:
     median: float
     """grass in the middle of the road; 0 without"""
     crossing: float
-    """where along the road another one crosses it; infinite without"""
+    """the distance along the road at which another one crosses it; infinite without"""
     crossing_width: float
     paved: tuple[bool, bool]
     """whether the ground behind the sidewalk is paved, left and right"""
     slabs: float
     """side of the sidewalk's slabs; 0 where it is of bricks"""
     worn: float
-    """how many of the road's markings are left, 0 to 1"""
+    """the share of the road's markings that is left, 0 to 1"""
     surface_seed: int
     """decides the shades of its asphalt, stones and grass"""
 
     @property
     def edge(self) -> float:
-        """From the middle of the road to where the sidewalk ends."""
+        """Distance from the middle of the road to the end of the sidewalk."""
         return self.width / 2 + self.verge + self.sidewalk
 
     def place(self, s: float, t: float) -> Vector:
-        """The position (x, z) of a place."""
+        """Return the position (x, z) of a place."""
         angle, radius = s / self.radius, self.radius - t
         return np.array([self.radius - radius * math.cos(angle), radius * math.sin(angle)])
 
     def heading(self, s: float) -> float:
+        """Return the road's direction at `s`, in radians, clockwise from its direction at the camera."""
         return s / self.radius
 
     def locate(self, x: Doubles, z: Doubles) -> tuple[Doubles, Doubles]:
-        """The places (s, t) of positions."""
+        """Return the places (s, t) of positions."""
         sign = math.copysign(1.0, self.radius)
         t = self.radius - sign * np.hypot(x - self.radius, z)
         s = abs(self.radius) * np.arctan2(z, sign * (self.radius - x))
         return s, t
 
     def classes(self, s: Doubles, t: Doubles) -> Labels:
-        """The ground's train ids."""
+        """Return the ground's train ids at places."""
         side = np.abs(t)
         left, right = (TRAIN_ID["sidewalk" if paved else "terrain"] for paved in self.paved)
         behind = np.where(t < 0, left, right)
@@ -97,4 +98,5 @@ class Road:
         return found.astype(np.uint8)
 
     def on_crossing(self, s: float, margin: float = 0.0) -> bool:
+        """Tell whether `s` lies on the crossing road, or within `margin` of it."""
         return abs(s - self.crossing) < self.crossing_width / 2 + margin

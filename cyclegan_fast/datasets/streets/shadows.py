@@ -1,4 +1,4 @@
-"""Shadows: what the sun sees is lit, everything behind it is not."""
+"""Computes shadows: what the sun sees is lit, and everything behind it is not."""
 
 import math
 
@@ -11,12 +11,12 @@ from cyclegan_fast.datasets.streets.textures import Doubles
 
 REACH_M = 32.0  # shadows fall within this distance of a point ahead of the camera
 SUN_DISTANCE_M = 600.0
-CELLS = (256, 1536)  # sides of the sun's view, at least and at most
-TAPS = 3  # looks around a point, scattered: they blend into a soft edge
+CELLS = (256, 1536)  # the least and the greatest side of the sun's view
+TAPS = 3  # scattered looks around a point, which blend into a soft edge
 
 
 def sunlit(scene: Scene, points: Doubles, random: np.random.Generator, cells: int) -> Doubles:
-    """How much of the sun reaches each of `points` [N, 3], 0 to 1 [N], by a view of `cells` x `cells` from the sun."""
+    """Return the share of the sun that reaches each of `points` [N, 3], by a view of `cells` x `cells` from the sun."""
     if scene.sunlight == 0:
         return np.ones(len(points))
     cells = min(max(cells, CELLS[0]), CELLS[1])

@@ -1,4 +1,4 @@
-"""What stands in a street as cut-outs: outlines of people, trees and signs, divided into differently made parts.
+"""Draws what stands in a street as cut-outs: outlines of people, trees and signs, with parts of different materials.
 
 Each kind has a fixed stock of variants, drawn once per process; streets flip, stretch and colour them.
 """
@@ -22,7 +22,7 @@ SIGNS = 6
 
 
 class Part(IntEnum):
-    """What a pixel of a cut-out is made of; MAIN and SECOND take the colours of the surface that bears it."""
+    """Says what a pixel of a cut-out is made of; MAIN and SECOND take the colours of the surface that bears it."""
 
     NOTHING = 0
     MAIN = 1
@@ -42,14 +42,14 @@ class Part(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Silhouette:
-    """Rows run upwards: row 0 stands on the ground."""
+    """Holds a cut-out; rows run upwards, and row 0 stands on the ground."""
 
     parts: Pixels  # [rows, columns] of Part
     relief: Pixels  # [rows, columns], 255 where the thing bulges towards the viewer, 0 in its folds
 
 
 class Sheet:
-    """A drawing board in the thing's own units, y upwards from the ground."""
+    """Draws a cut-out in the thing's own units, y upwards from the ground."""
 
     def __init__(self, width: float, height: float, rows: int = 192) -> None:
         self._scale = rows / height
@@ -61,28 +61,32 @@ class Sheet:
         return [(x * self._scale, (self._height - y) * self._scale) for x, y in points]
 
     def polygon(self, part: Part, *points: tuple[float, float]) -> None:
+        """Fill a polygon."""
         self._draw.polygon(self._points(points), fill=int(part))
 
     def disc(self, part: Part, x: float, y: float, radius: float, stretch: float = 1.0) -> None:
+        """Fill a disc around (x, y), as high as `stretch` times its width."""
         corners = self._points(((x - radius, y + radius * stretch), (x + radius, y - radius * stretch)))
         self._draw.ellipse([*corners[0], *corners[1]], fill=int(part))
 
     def ring(self, part: Part, x: float, y: float, radius: float, width: float) -> None:
+        """Draw a ring around (x, y), whose line is `width` wide."""
         corners = self._points(((x - radius, y + radius), (x + radius, y - radius)))
         self._draw.ellipse([*corners[0], *corners[1]], outline=int(part), width=max(1, round(width * self._scale)))
 
     def limb(self, part: Part, width: float, *points: tuple[float, float]) -> None:
-        """A bent line with round joints and ends."""
+        """Draw a bent line with round joints and ends."""
         self._draw.line(self._points(points), fill=int(part), width=max(1, round(width * self._scale)))
         for x, y in points:
             self.disc(part, x, y, width / 2)
 
     def flat(self) -> Silhouette:
+        """Return the cut-out of an even relief."""
         parts = np.asarray(self._image)[::-1].copy()
         return Silhouette(parts, np.full_like(parts, 255))
 
     def rounded(self) -> Silhouette:
-        """Darker towards its outline."""
+        """Return the cut-out, darker towards its outline."""
         parts = self.flat().parts
         solid = (parts > 0).astype(np.float32)
         relief = gaussian_filter(solid, 0.03 * len(parts), mode="constant")
@@ -90,8 +94,8 @@ class Sheet:
 
 
 @cache
-def person(variant: int) -> Silhouette:
-    """Somebody who stands or walks, 1 high and 0.5 wide."""
+def person_silhouette(variant: int) -> Silhouette:
+    """Draw somebody who stands or walks, 1 high and 0.5 wide."""
     random = np.random.default_rng([11, variant])
     sheet, middle = Sheet(0.5, 1.0), 0.25
     stride, lean = random.uniform(0, 0.13), random.uniform(-0.015, 0.015)
@@ -127,8 +131,8 @@ def person(variant: int) -> Silhouette:
 
 
 @cache
-def rider(variant: int) -> Silhouette:
-    """Somebody on a bicycle that is drawn apart, 1.75 m wide and 1.8 m high."""
+def rider_silhouette(variant: int) -> Silhouette:
+    """Draw somebody on a bicycle that is drawn apart, 1.75 m wide and 1.8 m high."""
     random = np.random.default_rng([12, variant])
     sheet = Sheet(1.75, 1.8)
     hip, neck = (0.68, 0.98), (0.98 + random.uniform(-0.1, 0.1), 1.45)
@@ -145,8 +149,8 @@ def rider(variant: int) -> Silhouette:
 
 
 @cache
-def bicycle() -> Silhouette:
-    """1.75 m wide and 1.1 m high."""
+def bicycle_silhouette() -> Silhouette:
+    """Draw a bicycle, 1.75 m wide and 1.1 m high."""
     sheet = Sheet(1.75, 1.1)
     for x in (0.35, 1.4):
         sheet.ring(Part.RUBBER, x, 0.34, 0.34, 0.07)
@@ -161,8 +165,8 @@ def bicycle() -> Silhouette:
 
 
 @cache
-def crown(variant: int) -> Silhouette:
-    """The leaves of a tree or bush in a unit square: clumps with ragged edges and gaps, lit from above."""
+def crown_silhouette(variant: int) -> Silhouette:
+    """Draw the leaves of a tree or bush in a unit square: clumps with ragged edges and gaps, lit from above."""
     random = np.random.default_rng([8, variant])
     rows = 160
     y, x = (np.mgrid[0:rows, 0:rows].astype(np.float32) + 0.5) / rows * 2 - 1
@@ -190,15 +194,16 @@ def _noise(random: np.random.Generator, rows: int, sigma: float) -> npt.NDArray[
 
 
 @cache
-def gable() -> Silhouette:
+def gable_silhouette() -> Silhouette:
+    """Draw a gable in a unit square."""
     sheet = Sheet(1.0, 1.0)
     sheet.polygon(Part.MAIN, (0, 0), (1, 0), (0.5, 1))
     return sheet.flat()
 
 
 @cache
-def sign(variant: int) -> Silhouette:
-    """A traffic sign in a unit square."""
+def sign_silhouette(variant: int) -> Silhouette:
+    """Draw a traffic sign in a unit square."""
     sheet = Sheet(1.0, 1.0, rows=96)
     if variant in (0, 1):  # a prohibition, a warning
         for part, size in ((Part.RED, 0.5), (Part.WHITE, 0.36)):
@@ -225,8 +230,8 @@ def sign(variant: int) -> Silhouette:
 
 
 @cache
-def traffic_light(lit: int) -> Silhouette:
-    """Three lamps in a case, 1 wide and 2.6 high; `lit` counts from the top."""
+def traffic_light_silhouette(lit: int) -> Silhouette:
+    """Draw three lamps in a case, 1 wide and 2.6 high; `lit` counts from the top."""
     sheet = Sheet(1.0, 2.6, rows=96)
     sheet.polygon(Part.DARK, (0, 0), (1, 0), (1, 2.6), (0, 2.6))
     for number, part in enumerate((Part.RED, Part.YELLOW, Part.GREEN)):

@@ -1,4 +1,4 @@
-"""Flat surfaces in space, of which everything in a street is made, and how they look.
+"""Defines flat surfaces in space, of which everything in a street is made, and their looks.
 
 World coordinates are metres: x to the right, y up from the ground, z ahead. A position on the ground is (x, z).
 """
@@ -23,7 +23,7 @@ UP = np.array([0.0, 1.0, 0.0])
 
 @dataclass(frozen=True)
 class Facade:
-    """The windows of a wall: lengths in metres, and the share of a bay and of a storey that a window takes."""
+    """Describes the windows of a wall: lengths in metres, and the share of a bay and of a storey that one takes."""
 
     bay: float
     storey: float
@@ -36,11 +36,11 @@ class Facade:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a surface is made of; colours in sRGB from 0 to 1."""
+    """Describes what a surface is made of; colours in sRGB from 0 to 1."""
 
     colour: Colour
     second: Colour = (0.5, 0.5, 0.5)
-    """of trousers, window frames and whatever else has a colour of its own"""
+    """the colour of trousers, window frames and other parts with a colour of their own"""
     texture: str = "gloss"
     tile: float = 2.0
     """metres that the texture covers"""
@@ -52,7 +52,7 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """A parallelogram from `origin` along `across` and `up`, or the part of it inside its look's silhouette."""
+    """Describes a parallelogram from `origin` along `across` and `up`, or its part inside its look's silhouette."""
 
     label: int
     origin: Vector
@@ -60,16 +60,16 @@ class Surface:
     up: Vector
     look: Look
     normal: Vector
-    """away from the inside of a solid, which hides it from behind; zero for what is seen from both sides"""
+    """points away from the inside of a solid, which hides it from behind; zero for a surface seen from both sides"""
     facing: bool
-    """whether `across` turns towards whoever looks, as for round things"""
+    """whether `across` turns towards the viewer, as that of round things does"""
     shift: float
-    """where in the texture the surface begins, in metres"""
+    """the place in the texture at which the surface begins, in metres"""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Where a thing stands: a rectangle by its centre, its heading clockwise from ahead, and half its sides."""
+    """Says where a thing stands: a rectangle by its centre, its heading clockwise from ahead, and half its sides."""
 
     x: float
     z: float
@@ -111,7 +111,7 @@ class Things:
     def cut_out(
         self, label: str, x: float, z: float, width: float, height: float, look: Look, base: float = 0.0
     ) -> None:
-        """Something round, or flat and turned to the viewer, that stands on (x, z), `base` above the ground.
+        """Add something round, or flat and turned to the viewer, that stands on (x, z), `base` above the ground.
 
         A negative width shows it mirrored.
         """
@@ -119,7 +119,7 @@ class Things:
         self.quad(label, np.array([x, base, z]) - across / 2, across, height * UP, look, facing=True)
 
     def box(self, label: str, corners: Sequence[Vector], height: float, look: Look) -> None:
-        """A solid with a lid over (x, z) corners."""
+        """Add a solid with a lid over (x, z) corners."""
         ground = [np.array([x, 0.0, z]) for x, z in corners]
         inside = sum(ground, np.zeros(3)) / 4 + height / 2 * UP
         for here, there in zip(ground, [*ground[1:], ground[0]], strict=True):
@@ -129,7 +129,7 @@ class Things:
 
 
 def tinted(random: Random, hue: float, saturation: float, value: float, spread: float = 0.1) -> Colour:
-    """A colour near one given by hue, saturation and value."""
+    """Draw a colour near one given by hue, saturation and value."""
     return colorsys.hsv_to_rgb(
         (hue + random.normal(0, 0.2 * spread)) % 1,
         min(1.0, max(0.0, saturation + random.normal(0, spread))),
@@ -138,6 +138,6 @@ def tinted(random: Random, hue: float, saturation: float, value: float, spread: 
 
 
 def linear(colour: Colour) -> Colour:
-    """sRGB from 0 to 1 -> light."""
+    """Convert sRGB from 0 to 1 to light."""
     red, green, blue = (max(0.0, channel) ** 2.2 for channel in colour)
     return red, green, blue

@@ -1,4 +1,4 @@
-"""What lines a street: houses wall to wall, gardens, parks or yards, trees along the kerb, and what closes the view."""
+"""Lines a street with houses wall to wall, gardens, parks or yards and trees along the kerb, and closes the view."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,23 +13,23 @@ from cyclegan_fast.datasets.streets.surfaces import Random, Things, Vector
 
 @dataclass(frozen=True)
 class District:
-    """What a side of the road is lined with: shares from 0 to 1, and ranges in metres."""
+    """Describes what a side of the road is lined with: shares from 0 to 1, and ranges in metres."""
 
     height: tuple[float, float]
     setback: tuple[float, float]
     gap: tuple[float, float]
     joined: float
-    """how many houses stand wall to wall"""
+    """the share of houses that stand wall to wall"""
     built: float
-    """how many plots have a house"""
+    """the share of plots that have a house"""
     pitched: float
-    """how many roofs slope"""
+    """the share of roofs that slope"""
     fenced: float
     barriers: tuple[str, ...]
     avenue: float
-    """how often there are trees along the kerb"""
+    """the probability of trees along the kerb"""
     bushes: int = 0
-    """on a plot at most"""
+    """the most bushes on a plot"""
     trees: int = 0
     paved: bool = False
     shops: bool = False
@@ -43,7 +43,7 @@ DISTRICTS = (CITY, CITY, SUBURB, PARK, YARD)
 
 
 def line_side(things: Things, road: Road, sign: int, district: District, greenery: float) -> None:
-    """Houses and gardens along one side of the road, left for -1, from behind the camera to where haze takes over."""
+    """Put houses and gardens along one side of the road, left for -1, from behind the camera to where haze begins."""
     random = things.random
     typical = random.uniform(*district.height)
     for plot in _plots(random, road, district):
@@ -73,7 +73,7 @@ def _plots(random: Random, road: Road, district: District) -> Iterator[tuple[flo
 
 
 def _reach(road: Road) -> float:
-    """How far along the road things stand; not all around the circle that a bend is part of."""
+    """Return how far along the road things stand; not all around the circle that a bend is part of."""
     return min(130.0, 1.1 * abs(road.radius))
 
 
@@ -99,7 +99,7 @@ def _plant(
 
 
 def plant_rows(things: Things, road: Road, districts: Sequence[District], greenery: float) -> None:
-    """Trees along the kerbs and on the median."""
+    """Put trees along the kerbs and on the median."""
     random = things.random
     inset = -road.verge / 2 if road.verge else min(0.8, road.sidewalk / 3)
     kerb = road.width / 2 + road.verge + inset
@@ -115,7 +115,7 @@ def plant_rows(things: Things, road: Road, districts: Sequence[District], greene
 
 
 def close_the_view(things: Things, road: Road) -> None:
-    """A house across the road's end, if it ends, and houses along the crossing road."""
+    """Put a house across the road's end, if it ends, and houses along the crossing road."""
     random = things.random
     s = random.uniform(35, 90)
     if random.random() < 0.3 and abs(s - road.crossing) > 20 and s < abs(road.radius):
@@ -139,7 +139,7 @@ def close_the_view(things: Things, road: Road) -> None:
 
 
 def fill_horizon(things: Things, camera: Camera, greenery: float) -> None:
-    """Woods or the rest of the town all around, far off."""
+    """Put woods or the rest of the town all around, far off."""
     random = things.random
     wooded = random.random()
     for angle in np.arange(-math.pi, math.pi, 0.045):
@@ -156,5 +156,5 @@ def fill_horizon(things: Things, camera: Camera, greenery: float) -> None:
 
 
 def _rectangle(road: Road, s: tuple[float, float], t: tuple[float, float]) -> list[Vector]:
-    """Corners of a plot, its first side towards the road."""
+    """Return the corners of a plot, its first side towards the road."""
     return [road.place(s[0], t[0]), road.place(s[1], t[0]), road.place(s[1], t[1]), road.place(s[0], t[1])]

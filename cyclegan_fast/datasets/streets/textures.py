@@ -1,4 +1,4 @@
-"""Surfaces of real photographs for street scenes, to be looked up at any distance, and noise for stains and clouds.
+"""Takes textures for street scenes from real photographs, for any distance, and makes noise for stains and clouds.
 
 The photographs ship with scikit-image; the licences are those that scikit-image states for them in the docstrings of
 `skimage.data`. (Its motorcycle, of the Middlebury benchmark, comes without a stated licence and is not used.)
@@ -19,14 +19,14 @@ Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.intp]
 
-SIDE = 512
-LEVELS = SIDE.bit_length()
-ONE = 100  # the uint8 value of a texel as bright as its texture's mean
+_SIDE = 512
+_LEVELS = _SIDE.bit_length()
+_MEAN_TEXEL = 100  # the uint8 value of a texel as bright as its texture's mean
 
 
 @dataclass(frozen=True)
 class Texture:
-    """A part of a photograph without objects in it, and what it serves as."""
+    """Names a part of a photograph without objects in it, and what it serves as."""
 
     name: str
     photograph: str
@@ -52,15 +52,15 @@ TEXTURE_ID = {texture.name: number for number, texture in enumerate(TEXTURES)}
 
 @cache
 def _pyramids() -> tuple[Pixels, Integers]:
-    """All levels of all textures behind one another, [texels, 3], and where each begins, [textures, LEVELS]."""
+    """Return all levels of all textures behind one another, [texels, 3], and where each begins, [textures, _LEVELS]."""
     texels: list[Pixels] = []
-    starts = np.zeros((len(TEXTURES), LEVELS), np.intp)
+    starts = np.zeros((len(TEXTURES), _LEVELS), np.intp)
     end = 0
     for number, texture in enumerate(TEXTURES):
         level = _even_texture(texture)
-        for depth in range(LEVELS):
+        for depth in range(_LEVELS):
             starts[number, depth] = end
-            texels.append(np.clip(np.rint(level * ONE), 0, 255).astype(np.uint8).reshape(-1, 3))
+            texels.append(np.clip(np.rint(level * _MEAN_TEXEL), 0, 255).astype(np.uint8).reshape(-1, 3))
             end += len(texels[-1])
             if len(level) > 1:
                 half = len(level) // 2
@@ -69,32 +69,30 @@ def _pyramids() -> tuple[Pixels, Integers]:
 
 
 def _even_texture(texture: Texture) -> Floats:
-    """[SIDE, SIDE, 3] with mean 1, the photograph's light fall-off divided out so that tiles do not show."""
-    crop = bundled_photograph(texture.photograph).crop(texture.box).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    """Return a texture [_SIDE, _SIDE, 3] of mean 1, without the photograph's light fall-off, which would show tiles."""
+    crop = bundled_photograph(texture.photograph).crop(texture.box).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     pixels = np.rot90(np.asarray(crop, np.float32), texture.quarter_turns) + 1
-    coarse = pixels.mean(axis=2).reshape(64, SIDE // 64, 64, SIDE // 64).mean(axis=(1, 3))
+    coarse = pixels.mean(axis=2).reshape(64, _SIDE // 64, 64, _SIDE // 64).mean(axis=(1, 3))
     smooth = Image.fromarray(gaussian_filter(coarse, 64 / 6, mode="mirror"))
-    fall_off = np.asarray(smooth.resize((SIDE, SIDE), Image.Resampling.BICUBIC))[..., None]
+    fall_off = np.asarray(smooth.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))[..., None]
     even = pixels / fall_off
     result: Floats = even / even.mean(axis=(0, 1))
     return result
 
 
 def look_up(texture: Integers, u: Floats, v: Floats, footprint: Floats) -> Floats:
-    """The brightness of a texture relative to its mean.
+    """Return the brightness of textures relative to their means, [N, 3].
 
     Args:
         texture: numbers of textures, [N].
-        u, v: where, in tiles, [N]; neighbouring tiles mirror each other, which leaves no seams.
-        footprint: how much of a tile a pixel covers along one side, [N].
-
-    Returns [N, 3].
+        u, v: places in tiles, [N]; neighbouring tiles mirror each other, which leaves no seams.
+        footprint: the share of a tile that a pixel covers along one side, [N].
     """
     texels, starts = _pyramids()
-    level = np.clip(np.rint(np.log2(np.maximum(footprint * SIDE, 1.0))), 0, LEVELS - 1).astype(np.intp)
-    side = SIDE >> level
+    level = np.clip(np.rint(np.log2(np.maximum(footprint * _SIDE, 1.0))), 0, _LEVELS - 1).astype(np.intp)
+    side = _SIDE >> level
     column, row = _mirrored(u, side), _mirrored(v, side)
-    found: Floats = texels[starts[texture, level] + row * side + column].astype(np.float32) / ONE
+    found: Floats = texels[starts[texture, level] + row * side + column].astype(np.float32) / _MEAN_TEXEL
     return found
 
 
@@ -105,7 +103,7 @@ def _mirrored(position: Floats, side: Integers) -> Integers:
 
 
 def noise(random: np.random.Generator, side: int, power: float) -> Floats:
-    """Smooth noise [side, side] whose edges meet, of mean 0 and deviation 1: amplitudes fall with frequency^power."""
+    """Make smooth noise [side, side] whose edges meet, of mean 0 and deviation 1; amplitudes: frequency^-power."""
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(random.standard_normal((side, side))) / frequency**power
@@ -115,7 +113,7 @@ def noise(random: np.random.Generator, side: int, power: float) -> Floats:
 
 
 def from_noise(field: Floats, u: Doubles, v: Doubles) -> Floats:
-    """Noise at positions in periods, interpolated."""
+    """Return noise at positions in periods, interpolated."""
     side = len(field)
     found: Floats = map_coordinates(field, np.stack([v * side, u * side]), order=1, mode="grid-wrap")
     return found

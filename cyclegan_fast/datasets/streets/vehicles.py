@@ -1,4 +1,4 @@
-"""Cars and trucks: a profile that is extruded over the vehicle's width, with windows, wheels and lamps."""
+"""Builds cars and trucks: a profile that is extruded over the vehicle's width, with windows, wheels and lamps."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,25 +12,27 @@ from cyclegan_fast.datasets.streets.surfaces import UP, Colour, Footprint, Look,
 
 @dataclass(frozen=True)
 class Body:
-    """A vehicle as a profile that is extruded over its width; lengths in metres, x forwards from the rear bumper."""
+    """Describes a vehicle by a profile that is extruded over its width; in metres, x forwards from the rear bumper."""
 
     name: str
     width: float
     profile: tuple[tuple[float, float], ...]
     """from the rear bumper's lower edge over the roof to the front bumper's lower edge"""
     glass: tuple[int, ...]
-    """which edges of the profile are windows"""
+    """numbers of the profile's edges that are windows"""
     windows: tuple[tuple[tuple[float, float], ...], ...]
-    """on each side"""
+    """outlines of the windows on each side"""
     wheels: tuple[float, ...]
     wheel_radius: float = 0.32
 
     @property
     def length(self) -> float:
+        """Length from bumper to bumper."""
         return max(x for x, _ in self.profile)
 
     @property
     def height(self) -> float:
+        """Height from the ground to the roof."""
         return max(y for _, y in self.profile)
 
 
@@ -88,7 +90,7 @@ BODIES = (
 
 @cache
 def _body_side(number: int) -> Silhouette:
-    """The outline of BODIES[number] with its windows and wheels, length x height."""
+    """Draw the outline of BODIES[number] with its windows and wheels, length x height."""
     body = BODIES[number]
     sheet = Sheet(body.length, body.height, rows=160)
     sheet.polygon(Part.MAIN, *body.profile)
@@ -105,7 +107,7 @@ def _body_side(number: int) -> Silhouette:
 
 @cache
 def _body_end(front: bool) -> Silhouette:
-    """The end of a vehicle below its windows in a square of 1.8: lamps, number plate, bumper."""
+    """Draw the end of a vehicle below its windows in a square of 1.8: lamps, number plate, bumper."""
     sheet = Sheet(1.8, 1.8, rows=96)
     sheet.polygon(Part.MAIN, (0, 0), (1.8, 0), (1.8, 1.8), (0, 1.8))
     sheet.polygon(Part.DARK, (0, 0), (1.8, 0), (1.8, 0.3), (0, 0.3))
@@ -120,7 +122,7 @@ def _body_end(front: bool) -> Silhouette:
 
 @cache
 def _pane() -> Silhouette:
-    """A car's front or rear window in its frame, in a unit square."""
+    """Draw a car's front or rear window in its frame, in a unit square."""
     sheet = Sheet(1.0, 1.0, rows=64)
     sheet.polygon(Part.MAIN, (0, 0), (1, 0), (1, 1), (0, 1))
     sheet.polygon(Part.GLASS, (0.06, 0.03), (0.94, 0.03), (0.9, 0.94), (0.1, 0.94))
@@ -128,7 +130,7 @@ def _pane() -> Silhouette:
 
 
 def vehicle(things: Things, x: float, z: float, heading: float, body: Body) -> None:
-    """A vehicle whose middle stands on (x, z); `heading` is clockwise from straight ahead, in radians."""
+    """Put a vehicle with its middle on (x, z); `heading` is clockwise from straight ahead, in radians."""
     label = "truck" if body is TRUCK else "car"
     paint = Look(_paint(things.random), tile=4.0, contrast=0.5, gloss=1.0)
     forwards = np.array([math.sin(heading), 0.0, math.cos(heading)])

@@ -27,7 +27,7 @@ from cyclegan_fast.system.files import beside, write_atomically
 from cyclegan_fast.system.progress import progress_bar
 
 SCALES = 5  # the coarsest features have a sixteenth of the side
-_SIDES = 2 ** (SCALES - 1)
+_SIDE_MULTIPLE = 2 ** (SCALES - 1)  # of this network, which halves an image four times
 _PIXELS_AT_ONCE = 16 * 256 * 256
 
 
@@ -68,7 +68,7 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, photographs: Tensor) -> Tensor:
         height, width = photographs.shape[2:]
-        below, right = -height % _SIDES, -width % _SIDES
+        below, right = -height % _SIDE_MULTIPLE, -width % _SIDE_MULTIPLE
         if below or right:
             photographs = F.pad(photographs.float(), (0, right, 0, below), mode="replicate")
         *finer, x = self.features(photographs)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cyclegan_fast.checkpoint import files as checkpoint
-from cyclegan_fast.data.image_folder import Images
+from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.images.pixels import Pixels, to_signed
 from cyclegan_fast.methods.feature_loss.vgg import Vgg, blank

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan_fast.config.command import parse
+from cyclegan_fast.config.command import parse_training
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, RunConfig
 from cyclegan_fast.config.presets import PRESETS
-from cyclegan_fast.config.values import differences, from_dict, load, save, to_dict
+from cyclegan_fast.config.values import differences, from_dict, load_config, save_config, to_dict
 from cyclegan_fast.system.errors import UserError
 
 
@@ -21,14 +21,14 @@ def test_the_paper_presets_are_the_papers_settings() -> None:
 
 
 def test_the_preset_follows_the_data() -> None:
-    assert parse([]) == (PRESETS["demo"], "demo")
-    config, origin = parse(["--data", "x"])
+    assert parse_training([]) == (PRESETS["demo"], "demo")
+    config, origin = parse_training(["--data", "x"])
     assert (config.data.data, config.data.crop_size, origin) == (Path("x"), 256, "paper256")
-    assert parse(["--data", "x", "--preset", "demo"])[0].data.crop_size == 64
+    assert parse_training(["--data", "x", "--preset", "demo"])[0].data.crop_size == 64
 
 
 def test_a_flag_replaces_a_value_of_the_preset() -> None:
-    config, _ = parse(["--preset", "paper128", "--generator", "resnet_9", "--amp", "--amp-dtype", "bfloat16"])
+    config, _ = parse_training(["--preset", "paper128", "--generator", "resnet_9", "--amp", "--amp-dtype", "bfloat16"])
     assert config == replace(
         PRESETS["paper128"],
         networks=NetworkConfig(generator="resnet_9"),
@@ -38,7 +38,7 @@ def test_a_flag_replaces_a_value_of_the_preset() -> None:
 
 def test_every_field_is_a_flag_with_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        parse(["--help"])
+        parse_training(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     for section in fields(Config):
@@ -51,15 +51,15 @@ def test_a_saved_configuration_reads_back_as_it_was(preset: Config, tmp_path: Pa
     changed = replace(
         preset, data=replace(preset.data, data=Path("some/where"), cache_gib=2), run=replace(preset.run, max_steps=7)
     )
-    save(changed, tmp_path / "run.yaml")
-    assert load(tmp_path / "run.yaml") == changed
-    assert parse(["--config", str(tmp_path / "run.yaml")])[0] == changed
+    save_config(changed, tmp_path / "run.yaml")
+    assert load_config(tmp_path / "run.yaml") == changed
+    assert parse_training(["--config", str(tmp_path / "run.yaml")])[0] == changed
     assert from_dict(to_dict(changed), "here") == changed
 
 
 def test_part_of_a_configuration_is_enough(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("loss:\n  pool_size: 3\noptimizer: {learning_rate: 1}\n")
-    config, origin = parse(["--config", str(tmp_path / "run.yaml"), "--seed", "5"])
+    config, origin = parse_training(["--config", str(tmp_path / "run.yaml"), "--seed", "5"])
     assert config == Config(
         loss=LossConfig(pool_size=3), optimizer=OptimizerConfig(learning_rate=1.0), run=RunConfig(seed=5)
     )
@@ -82,7 +82,7 @@ def test_part_of_a_configuration_is_enough(tmp_path: Path) -> None:
 def test_a_bad_configuration_file_is_named_with_its_fault(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(UserError, match=rf"run\.yaml.*{message}"):
-        load(tmp_path / "run.yaml")
+        load_config(tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(section: type, values: d
 
 def test_contradictory_flags_are_refused() -> None:
     with pytest.raises(UserError, match="gan_loss wgan-gp"):
-        parse(["--data", "x", "--gan-loss", "wgan-gp", "--preprocess", "none"])
+        parse_training(["--data", "x", "--gan-loss", "wgan-gp", "--preprocess", "none"])
     with pytest.raises(UserError, match=r"batch_size must be a multiple of accumulate \(2\), got 3"):
-        parse(["--data", "x", "--batch-size", "3", "--accumulate", "2"])
+        parse_training(["--data", "x", "--batch-size", "3", "--accumulate", "2"])
 
 
 def test_differences_name_what_changed() -> None:

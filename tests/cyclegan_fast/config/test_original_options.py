@@ -106,7 +106,7 @@ def test_the_flags_of_the_answer_set_what_the_original_sets(option: Option) -> N
     value, field, expected = EXAMPLES[option.names[0]]
     for name in option.names:
         own = answered([*NEEDS.get(option.names[0], []), *in_original_spelling(option, name, value)], TRAIN, "x")
-        config, _ = settings.parse([*([] if "--data" in own else ["--data", "maps"]), *own])
+        config, _ = settings.parse_training([*([] if "--data" in own else ["--data", "maps"]), *own])
         assert value_of(config, field) == expected, own
         if not option.value:
             continue
@@ -121,7 +121,7 @@ def test_the_flags_of_the_answer_set_what_the_original_sets(option: Option) -> N
     [(value, flags) for option in TRAIN for value, flags in option.values.items() if flags],
 )
 def test_every_value_that_is_spelled_otherwise_is_taken_here(value: str, flags: str) -> None:
-    config, _ = settings.parse(["--data", "maps", *shlex.split(flags)])
+    config, _ = settings.parse_training(["--data", "maps", *shlex.split(flags)])
     flag, own, *_ = shlex.split(flags)
     assert str(value_of(config, flag.removeprefix("--").replace("-", "_"))) == own
 

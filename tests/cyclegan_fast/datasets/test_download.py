@@ -32,7 +32,7 @@ from PIL import Image
 
 from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.datasets import archive, fetch, published
-from cyclegan_fast.datasets.authors import CommandLine
+from cyclegan_fast.datasets.authors import DownloadCommand
 from cyclegan_fast.download import main
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.trained import load_generator
@@ -740,7 +740,7 @@ def test_the_addresses_and_names_are_those_of_the_original(capsys: pytest.Captur
         "cityscapes_label2photo facades_photo2label facades_label2photo iphone2dslr_flower"
     )
     host = "http://efrosgans.eecs.berkeley.edu/cyclegan"
-    defaults = CommandLine()
+    defaults = DownloadCommand()
     assert defaults.url_of(published.DATA_SETS["maps"].path) == f"{host}/datasets/maps.zip"
     assert defaults.url_of(published.MODELS["sat2map"].path) == f"{host}/pretrained_models/sat2map.pth"
     assert main(["--list"]) == 0

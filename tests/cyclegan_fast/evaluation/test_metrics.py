@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import MetricName
-from cyclegan_fast.data.image_folder import ImageArray
+from cyclegan_fast.data.image_lists import ImageArray
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.base_metric import Metric
 from cyclegan_fast.evaluation.colour_lookup import Lookup

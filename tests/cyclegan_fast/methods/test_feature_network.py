@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cyclegan_fast.data.image_folder import ImageArray
+from cyclegan_fast.data.image_lists import ImageArray
 from cyclegan_fast.methods.feature_loss import network as module
 from cyclegan_fast.methods.feature_loss.network import FeatureNetwork, feature_loss, feature_network
 from cyclegan_fast.methods.feature_loss.rotation import (

@@ -149,7 +149,7 @@ def test_translations_are_made_again_where_the_parts_of_a_batch_wait(monkeypatch
 
 
 def parsed(*flags: str) -> Config:
-    return settings.parse(["--data", "pairs", "--method", "pix2pix", *flags])[0]
+    return settings.parse_training(["--data", "pairs", "--method", "pix2pix", *flags])[0]
 
 
 def test_the_method_alone_is_what_the_authors_train() -> None:
@@ -182,10 +182,10 @@ def test_flags_win_over_what_the_method_brings() -> None:
 
 
 def test_another_method_does_not_keep_what_pix2pix_brought(tmp_path: Path) -> None:
-    values.save(parsed(), tmp_path / "run.yaml")
-    again = settings.parse(["--config", str(tmp_path / "run.yaml"), "--method", "pix2pix", "--no-dropout"])[0]
+    values.save_config(parsed(), tmp_path / "run.yaml")
+    again = settings.parse_training(["--config", str(tmp_path / "run.yaml"), "--method", "pix2pix", "--no-dropout"])[0]
     assert (again.networks.norm, again.networks.dropout, again.loss.gan_loss) == ("batch", False, "vanilla")
-    other = settings.parse(["--config", str(tmp_path / "run.yaml"), "--method", "cyclegan"])[0]
+    other = settings.parse_training(["--config", str(tmp_path / "run.yaml"), "--method", "cyclegan"])[0]
     assert (other.loss.gan_loss, other.loss.pool_size) == ("lsgan", 50)
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import l1_loss, mse_loss
 from cyclegan_fast import train
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.original import from_original, to_original
-from cyclegan_fast.config.options import Config, Discriminator, LossConfig, NetworkConfig, Norm, OptimizerConfig
+from cyclegan_fast.config.options import Config, DiscriminatorName, LossConfig, NetworkConfig, Norm, OptimizerConfig
 from cyclegan_fast.config.presets import of_method
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.networks.norms import BatchNorm, batch_norms
@@ -29,7 +29,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 Networks = dict[str, nn.Module]
 
 
-def config_of(norm: Norm, discriminator: Discriminator = "patch", n_layers: int = 3, **loss: Any) -> Config:
+def config_of(norm: Norm, discriminator: DiscriminatorName = "patch", n_layers: int = 3, **loss: Any) -> Config:
     networks = NetworkConfig(
         generator="resnet_6",
         ngf=2,
@@ -104,7 +104,7 @@ def model_with(nets: Networks, config: Config) -> Model:
     return model
 
 
-CHOICES: list[tuple[Norm, Discriminator, int]] = [
+CHOICES: list[tuple[Norm, DiscriminatorName, int]] = [
     ("batch", "patch", 3),
     ("batch", "n_layers", 2),
     ("batch", "pixel", 3),
@@ -118,7 +118,7 @@ CHOICES: list[tuple[Norm, Discriminator, int]] = [
 @pytest.mark.parametrize("identity", [0.0, 0.5])
 @pytest.mark.parametrize(("norm", "discriminator", "n_layers"), CHOICES)
 def test_three_steps_leave_the_originals_weights_and_statistics(
-    norm: Norm, discriminator: Discriminator, n_layers: int, identity: float
+    norm: Norm, discriminator: DiscriminatorName, n_layers: int, identity: float
 ) -> None:
     """With an identity loss G_A takes its three batches in another order, which its statistics alone show."""
     config = config_of(norm, discriminator, n_layers, lambda_identity=identity)

@@ -13,7 +13,7 @@ from PIL import Image
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config, DataConfig, OptimizerConfig
 from cyclegan_fast.images.pixels import Pixels
-from cyclegan_fast.images.sheets import BACKGROUND, GAP, enlarge, sample_grid
+from cyclegan_fast.images.sheets import BACKGROUND, GRID_GAP_PX, enlarge, sample_grid
 from cyclegan_fast.training.gallery import write_index
 from cyclegan_fast.training.gallery_charts import downsample, smooth
 from cyclegan_fast.training.samples import write_samples
@@ -57,7 +57,7 @@ def run(tmp_path: Path) -> Path:
     path = tmp_path / "summer2winter"
     path.mkdir()
     optimizer = OptimizerConfig(epochs=5, decay_epochs=3, ema=0.995)
-    values.save(Config(data=DataConfig(load_size=72, crop_size=64), optimizer=optimizer), path / "config.yaml")
+    values.save_config(Config(data=DataConfig(load_size=72, crop_size=64), optimizer=optimizer), path / "config.yaml")
     (path / "metrics.jsonl").write_text(lines([report(step, G_A=step / 1000) for step in range(25, 301, 25)]))
     for step in (100, 200):
         write_samples(path, step, {name: {f"real {name}": noise(2, 64)} for name in "AB"})
@@ -109,8 +109,8 @@ def test_every_pixel_lands_below_its_label(tmp_path: Path) -> None:
     with Image.open(tmp_path / "samples" / "step_00000250_A.png") as image:
         grid = np.asarray(image)
         assert image.info["rows"] == "real A\nfake B = G_A(A)"
-    side, pitch = 3 * 64, 3 * 64 + GAP  # 64 pixels are shown three times as large
-    assert grid.shape[1] == 3 * pitch - GAP
+    side, pitch = 3 * 64, 3 * 64 + GRID_GAP_PX  # 64 pixels are shown three times as large
+    assert grid.shape[1] == 3 * pitch - GRID_GAP_PX
     strip = grid.shape[0] // 2 - side
     for row, images in enumerate((real, fake)):
         top = row * (strip + side) + strip
@@ -149,7 +149,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor(side: int, factor: int) -
 def test_rows_of_different_number_and_shape_keep_their_pixels() -> None:
     wide, few = np.full((3, 64, 96, 3), 200, np.uint8), np.full((1, 64, 64, 3), 100, np.uint8)
     grid = sample_grid({"wide": wide, "few": few})
-    assert grid.shape[1] == 3 * 192 + 2 * GAP
+    assert grid.shape[1] == 3 * 192 + 2 * GRID_GAP_PX
     assert (grid[-192:, :192] == 100).all()
     assert (grid[-192:, 192:] == BACKGROUND).all()
     assert int((grid == 200).all(axis=2).sum()) >= 3 * 128 * 192

@@ -105,7 +105,7 @@ def test_a_run_that_is_interrupted_continues_with_the_same_rates_and_bits(
 
             patch.setattr(loop.Training, "keep_records", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                session.train(*settings.parse(arguments))
+                session.train(*settings.parse_training(arguments))
             patch.undo()
         assert train.main(arguments) == 0
         lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

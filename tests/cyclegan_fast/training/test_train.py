@@ -165,7 +165,7 @@ def test_ranks_that_torchrun_starts_again_after_the_last_step_have_nothing_left_
 ) -> None:
     """One of them may die on its way out; that the run is finished is no error then."""
     _, whole = undisturbed
-    config = values.load(whole / "config.yaml")
+    config = values.load_config(whole / "config.yaml")
     with pytest.raises(FinishedRun):
         open_shared_run(config, Ranks())
     assert open_shared_run(config, Ranks(restarts=1)) is None
@@ -238,7 +238,7 @@ def test_bytes_that_are_no_checkpoint_get_one_line(content: bytes, tmp_path: Pat
 
 
 def test_a_file_that_holds_something_else_does_not_hide_the_checkpoint_before_it(tmp_path: Path) -> None:
-    content = dict.fromkeys(checkpoint.CONTENT, 0)
+    content = dict.fromkeys(checkpoint.CHECKPOINT_KEYS, 0)
     for _ in range(2):
         checkpoint.save(tmp_path, content)
     torch.save([1, 2], tmp_path / "checkpoints" / "last.pt")
@@ -252,7 +252,7 @@ def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint
     keep_as: tuple[str, ...], tmp_path: Path
 ) -> None:
     """The process ends, without any cleaning up, just before its n-th fsync, rename or removal, for every n."""
-    content = dict.fromkeys(checkpoint.CONTENT, 0)
+    content = dict.fromkeys(checkpoint.CHECKPOINT_KEYS, 0)
     before, after = {**content, "step": 1}, {**content, "step": 2}
     outcomes = []
     for fatal_call in range(1, 30):
@@ -544,7 +544,7 @@ def test_a_run_follows_its_data_to_another_place(begun: Path, capfd: pytest.Capt
     assert train.main(command(begun / "moved", begun, "x")) == 0
     assert f"the data moved from {begun / 'data'} to {begun / 'moved'}" in capfd.readouterr().out
     assert final_state(begun / "x")["log"]["step"] == STEPS
-    assert values.load(begun / "x" / "config.yaml").data.data == begun / "moved"
+    assert values.load_config(begun / "x" / "config.yaml").data.data == begun / "moved"
 
 
 @pytest.mark.parametrize("place", ["data", "moved"])
@@ -622,7 +622,7 @@ def test_a_folder_whose_name_is_no_utf8_is_trained_on(tmp_path: Path, capfd: pyt
     assert run.name == "%C2%ED2-paper256"
     assert any((run / "tensorboard").iterdir())
     assert "%C2%ED2-paper256" in (run / "index.html").read_text()
-    assert values.load(run / "config.yaml").data.data == data
+    assert values.load_config(run / "config.yaml").data.data == data
     assert train.main(arguments) == 2
     assert "is finished after 3 steps" in capfd.readouterr().err
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from cyclegan_fast.checkpoint.files import CONTENT, save
+from cyclegan_fast.checkpoint.files import CHECKPOINT_KEYS, save
 from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config, DataConfig
@@ -564,7 +564,7 @@ def test_generators_of_the_original_implementation(
 def save_run(path: Path, networks: dict[str, ResnetGenerator], crop_size: int = 40, **options: Any) -> Path:
     config = replace(Config(), data=DataConfig(load_size=64, crop_size=crop_size, **options))
     model = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
-    save(path, {**dict.fromkeys(CONTENT), "config": values.to_dict(config), "model": model})
+    save(path, {**dict.fromkeys(CHECKPOINT_KEYS), "config": values.to_dict(config), "model": model})
     return path
 
 

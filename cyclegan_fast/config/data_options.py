@@ -1,0 +1,82 @@
+"""Defines the options of the data: which images are trained on, and how they are prepared."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cyclegan_fast.config.checks import require, require_choice
+from cyclegan_fast.conventions import SIDE_MULTIPLE, SMALLEST_DISCRIMINATOR_SIDE
+from cyclegan_fast.images.levels import ValueRange, check_range, range_of_domain
+
+Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
+Pairs = Literal["auto", "yes", "no"]
+
+CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Choose the images and how they are prepared."""
+
+    data: Path | None = None
+    """folder with trainA/, trainB/ and, where there are any, testA/ and testB/; or with train/ and test/ (or val/) of
+    images that show A on the left half and B on the right; by default the embedded photographs"""
+    preprocess: Preprocess = "resize_and_crop"
+    """resizing and random crop; without a crop each image keeps its own shape, which needs batch size 1"""
+    load_size: int = 286
+    """side (or width, for scale_width) in pixels that images are resized to before the crop"""
+    crop_size: int = 256
+    """side in pixels of the square that is trained on, a multiple of 4"""
+    flip: bool = True
+    """mirror each image horizontally with probability 0.5"""
+    batch_size: int = 1
+    """images of each domain in one step"""
+    workers: int = 2
+    """threads that prepare images ahead of the step; 0 prepares them in between steps; never changes a result"""
+    cache_gib: float | None = None
+    """memory in GiB for decoded images, in each process; by default half of what is free, shared by all ranks"""
+    cache_dir: Path | None = None
+    """folder for decoded images that do not fit in memory, for later runs too; by default ~/.cache/cyclegan-fast"""
+    max_images: int | None = None
+    """train on the first so many images of each domain only, by name"""
+    serial: bool = False
+    """take images in the order of their names in every epoch, of B too, instead of a random one; crops stay random"""
+    range: tuple[float, ...] = ()
+    """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; of four
+    numbers, two are for A and two for B; by default the least and the greatest that a file can hold"""
+    strict: bool = False
+    """stop at the first image that cannot be read, instead of leaving it out"""
+    pairs: Pairs = "auto"
+    """whether images of testA and testB with the same name show the same view, so that translations are scored against
+    the truth; "auto" where the data set says so, names that end in _A and _B, or halves of one image"""
+
+    def __post_init__(self) -> None:
+        require_choice("preprocess", self.preprocess, Preprocess)
+        require_choice("pairs", self.pairs, Pairs)
+        for name, smallest in (
+            ("load_size", SMALLEST_DISCRIMINATOR_SIDE),
+            ("crop_size", SMALLEST_DISCRIMINATOR_SIDE),
+            ("batch_size", 1),
+            ("workers", 0),
+        ):
+            value = getattr(self, name)
+            require(value >= smallest, f"{name} must be at least {smallest}, got {value}")
+        require(
+            self.crop_size % SIDE_MULTIPLE == 0,
+            f"crop_size must be a multiple of {SIDE_MULTIPLE}, got {self.crop_size}",
+        )
+        require(
+            self.preprocess not in ("resize_and_crop", "scale_width_and_crop") or self.load_size >= self.crop_size,
+            f"load_size must be at least crop_size ({self.crop_size}), got {self.load_size}",
+        )
+        require(
+            self.preprocess in CROPPING or self.batch_size == 1,
+            f"preprocess {self.preprocess!r} keeps each image's shape and needs batch_size 1, got {self.batch_size}",
+        )
+        require(self.max_images is None or self.max_images >= 1, f"max_images must be positive, got {self.max_images}")
+        require(self.cache_gib is None or self.cache_gib >= 0, f"cache_gib must not be negative, got {self.cache_gib}")
+        check_range(self.range, of_two_domains=True)
+
+    def range_of(self, domain: Literal["A", "B"]) -> ValueRange | None:
+        """Return the values of `range` that the images of a domain fill; None for all that a file can hold."""
+        return range_of_domain(self.range, domain)

@@ -1,0 +1,147 @@
+"""Defines the options of a run: its optimizer and schedule, what it writes when, and what it is scored by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cyclegan_fast.config.checks import require, require_choice
+
+Policy = Literal["linear", "step", "plateau", "cosine"]
+CudaGraph = Literal["auto", "on", "off"]
+AmpDtype = Literal["auto", "bfloat16", "float16"]
+MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips", "fcn"]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Set Adam and its schedule."""
+
+    learning_rate: float = 2e-4
+    """Adam's step size at first"""
+    learning_rate_policy: Policy = "linear"
+    """how the learning rate falls: linear after `epochs` epochs towards zero; step to a tenth every `step_epochs`
+    epochs; cosine to zero over `epochs` epochs (and up again over `decay_epochs`, as the original's: give 0); plateau
+    to a fifth where the generators' losses have not fallen by a hundredth for more than 5 epochs"""
+    step_epochs: int = 50
+    """policy step: epochs between two falls of the learning rate"""
+    beta1: float = 0.5
+    """Adam's decay rate of the first moment"""
+    epochs: int = 100
+    """epochs at the full learning rate"""
+    decay_epochs: int = 100
+    """epochs after that, over which the learning rate falls with policy linear"""
+    accumulate: int = 1
+    """compute each batch in this many parts, one after another, to need less memory; the update stays that of the whole
+    batch"""
+    ema: float = 0.0
+    """decay of the moving average of the generators' weights, which then draws the samples and is scored; 0 for none"""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require_choice("learning_rate_policy", self.learning_rate_policy, Policy)
+        require(self.step_epochs >= 1, f"step_epochs must be positive, got {self.step_epochs}")
+        require(
+            self.learning_rate_policy == "step" or self.step_epochs == type(self).step_epochs,
+            f"step_epochs is of learning_rate_policy step: it has no effect on {self.learning_rate_policy}",
+        )
+        require(
+            self.learning_rate_policy != "cosine" or self.epochs > 0, "learning_rate_policy cosine needs epochs above 0"
+        )
+        require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
+        require(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
+        require(self.accumulate >= 1, f"accumulate must be positive, got {self.accumulate}")
+        require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
+        require(self.decay_epochs >= 0, f"decay_epochs must not be negative, got {self.decay_epochs}")
+        require(self.epochs + self.decay_epochs > 0, "epochs and decay_epochs must not both be 0")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Say where a run is, what it computes on, and what it writes when."""
+
+    name: str | None = None
+    """folder of the run under `runs`; by default made from the data and the preset. The same command continues it"""
+    runs: Path = Path("runs")
+    """folder that holds the runs"""
+    device: str = "auto"
+    """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
+    threads: int | None = None
+    """threads that compute on a CPU, in each process; by default one for each processor"""
+    amp: bool = False
+    """mixed precision: convolutions and fused operators in low precision; weights, statistics, losses in float32"""
+    amp_dtype: AmpDtype = "auto"
+    """low precision of --amp; "auto" is bfloat16 where the hardware has it and float16 with loss scaling elsewhere"""
+    cuda_graph: CudaGraph = "auto"
+    """replay each step as one CUDA graph: "auto" where that can be done, "on" or else stop, "off" never"""
+    compile: bool = False
+    """compile the networks with torch.compile: faster steps after a start that takes a minute or more"""
+    seed: int = 0
+    """fixes weights, images, crops and pools"""
+    deterministic: bool = False
+    """the same bits for the same seed on a GPU too, at some cost in speed"""
+    max_steps: int | None = None
+    """stop after this many steps where the epochs have not ended before"""
+    report_every: int = 50
+    """steps between two lines of metrics.jsonl and of TensorBoard, each with mean losses"""
+    sample_every: int = 1000
+    """steps between two grids of samples"""
+    checkpoint_every: int = 1000
+    """steps between two checkpoints"""
+    keep_every_epochs: int = 0
+    """keep a checkpoint of every this many epochs for good; 0 keeps the two newest only"""
+    profile: int = 0
+    """measure this many steps after the first few: prints where their time goes, and writes profile/trace.json, which
+    chrome://tracing and ui.perfetto.dev open"""
+
+    def __post_init__(self) -> None:
+        require_choice("amp_dtype", self.amp_dtype, AmpDtype)
+        require(
+            self.amp or self.amp_dtype == "auto", f"amp_dtype {self.amp_dtype} has no effect without --amp: add --amp"
+        )
+        for name in ("report_every", "sample_every", "checkpoint_every"):
+            require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
+        require_choice("cuda_graph", self.cuda_graph, CudaGraph)
+        require(self.threads is None or self.threads >= 1, f"threads must be positive, got {self.threads}")
+        require(self.profile >= 0, f"profile must not be negative, got {self.profile}")
+        require(self.keep_every_epochs >= 0, f"keep_every_epochs must not be negative, got {self.keep_every_epochs}")
+        require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be positive, got {self.max_steps}")
+        require(0 <= self.seed < 2**63, f"seed must be at least 0 and below 2^63, got {self.seed}")
+        require(
+            self.name is None or (self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0")),
+            f"name must be a plain folder name, got {self.name!r}",
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Choose what is measured on the test images, while training and at its end."""
+
+    evaluate_every: int = 0
+    """steps between two evaluations, which go to evaluations.jsonl, TensorBoard and the gallery; the best checkpoint is
+    kept as checkpoints/best.pt. 0 evaluates at the end only"""
+    metrics: tuple[MetricName, ...] = ("reconstruction", "truth", "lookup")
+    """what to measure; see `python -m cyclegan_fast.evaluate --help`"""
+    best_by: str | None = None
+    """the value that the best checkpoint is chosen by, such as a2b.truth.ssim or b2a.fcn.class_iou; by default the
+    first of those that the metrics give: class IoU, KID, FID, SSIM against the truth, SSIM of reconstructions"""
+    evaluate_images: int = 64
+    """test images of each domain that are used, the first ones; 0 for all"""
+    features: str = "inception"
+    """the network of fid and kid: "inception", a file of `evaluate fcn`, or a .pt2 file of torch.export.save"""
+    segmentation: Path | None = None
+    """the network of fcn: a file that `python -m cyclegan_fast.evaluate fcn` wrote"""
+
+    def __post_init__(self) -> None:
+        for name in ("evaluate_every", "evaluate_images"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        for metric in self.metrics:
+            require_choice("metrics", metric, MetricName)
+        require(len({*self.metrics}) == len(self.metrics), f"metrics has one twice: {', '.join(self.metrics)}")
+        require(
+            "fcn" not in self.metrics or self.segmentation is not None,
+            "the metric fcn needs --segmentation FILE, which `python -m cyclegan_fast.evaluate fcn` trains",
+        )
+        require(
+            self.best_by is None or self.evaluate_every > 0,
+            f"best_by {self.best_by} has no effect without --evaluate-every",
+        )

@@ -1,0 +1,60 @@
+"""Defines what a list of images of one domain is, and lists in memory and selections; image_folder.py reads files."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cyclegan_fast.images.pixels import Pixels
+
+
+class Images(Protocol):
+    """Holds the prepared images of one domain, uint8 [H, W, 3], before crop and flip."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names that tell this list of images from another; where the images are files, with their sizes."""
+
+    def content(self) -> str:
+        """Return a digest of some files' content, as other files can have the same names and sizes; "" of no files."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pixels: ...
+
+
+class ImageArray:
+    """Holds a domain that is in memory already, uint8 [N, H, W, 3]."""
+
+    def __init__(self, pixels: Pixels, name: str) -> None:
+        self.pixels = pixels
+        self.names = [f"{name}_{index:04d}" for index in range(len(pixels))]
+
+    def content(self) -> str:
+        return ""  # no files
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Pixels:
+        image: Pixels = self.pixels[index]
+        return image
+
+
+class Selected:
+    """Selects some images of a list, in an order of their own."""
+
+    def __init__(self, images: Images, places: Sequence[int]) -> None:
+        self.images = images
+        self.places = places
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [self.images.names[place] for place in self.places]
+
+    def content(self) -> str:
+        return self.images.content()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return self.images[self.places[index]]

@@ -1,0 +1,128 @@
+"""Reads the first page of a TIFF file in its strips or tiles, decompressed; tiff.py says what their samples mean.
+
+tifffile parses the file. It decompresses what it can without the package imagecodecs; Pillow's libtiff decompresses LZW
+and ZSTD, strip by strip.
+"""
+
+import io
+import logging
+import math
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+import tifffile
+from PIL import Image
+from tifffile import COMPRESSION, TiffPage
+
+from cyclegan_fast.images.levels import SampleArray
+from cyclegan_fast.images.unreadable import check_size, parsing
+
+# Errors that matter are raised; what tifffile logs beside them, such as a damaged date, does not change the pixels.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+OF_PYTHON = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.LZMA, COMPRESSION.PACKBITS)
+OF_LIBTIFF = (COMPRESSION.LZW, COMPRESSION.ZSTD)
+MOST_GAIN: dict[int, int] = {
+    COMPRESSION.NONE: 1,
+    COMPRESSION.PACKBITS: 64,
+    COMPRESSION.ADOBE_DEFLATE: 1100,
+    COMPRESSION.DEFLATE: 1100,
+    COMPRESSION.LZW: 3000,
+}
+"""The most bytes that one compressed byte stands for; a file that claims more is refused. Others have no bound."""
+
+REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@contextmanager
+def first_page(file: BinaryIO) -> Iterator[TiffPage]:
+    """Open the first page of an open file; raises ValueError where its header claims what the file cannot hold."""
+    with parsing():
+        tiff = tifffile.TiffFile(file)
+        page = tiff.pages.first
+        _check(page)
+    with tiff:
+        yield page
+
+
+def _check(page: TiffPage) -> None:
+    size, width, height = page.parent.filehandle.size, page.imagewidth, page.imagelength
+    if not width or not height or page.imagedepth != 1:
+        raise ValueError(f"it is no flat image: {width}x{height} pixels, {page.imagedepth} deep")
+    check_size(width, height)
+    claimed = width * height * page.samplesperpixel * bits_of(page) // 8
+    if page.compression in MOST_GAIN and claimed > MOST_GAIN[page.compression] * size:
+        raise ValueError(f"it claims {width}x{height} pixels, which its {size} bytes cannot hold")
+
+
+def bits_of(page: TiffPage) -> int:
+    """Return the bits of a sample; raises ValueError where samples of a pixel have different numbers of bits."""
+    if not isinstance(page.bitspersample, int):
+        raise ValueError(f"its samples have different numbers of bits, {page.bitspersample}")
+    return page.bitspersample
+
+
+def segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
+    """Yield the top row, left column, first sample and samples [rows, columns, samples] of each strip or tile.
+
+    A tile may reach over the edge of the image. Where the channels are stored one after another, each strip or tile has
+    one of them.
+    """
+    expected = math.prod(page.chunked)
+    offsets, counts = page.dataoffsets[:expected], page.databytecounts[:expected]
+    if len(offsets) < expected or len(counts) < expected or not all(counts):
+        raise ValueError(f"it is cut off: of {expected} strips or tiles some are missing")
+    compression, bits_reversed, bits = page.compression, page.fillorder == 2, bits_of(page)
+    own = compression in (COMPRESSION.NONE, *OF_PYTHON, *OF_LIBTIFF)
+    if own:
+        # tifffile would ask for imagecodecs: it gets bytes that are decompressed already.
+        page.compression, page.fillorder = COMPRESSION.NONE, 1
+    for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
+        page.parent.filehandle.seek(offset)
+        encoded = page.parent.filehandle.read(count)
+        if len(encoded) < count:
+            raise ValueError("it is cut off")
+        _, place, shape = page.decode(None, index)
+        if own:
+            encoded = encoded.translate(REVERSED_BITS) if bits_reversed else encoded
+            row_bytes = math.ceil(shape[2] * shape[3] * bits / 8)
+            encoded = _decompressed(encoded, compression, shape[1] * row_bytes)
+        if bits in (8, 16, 32, 64) or not own:
+            samples, _, _ = page.decode(encoded, index, jpegtables=page.jpegtables)
+            assert samples is not None
+        else:
+            samples = _unpacked(encoded, shape[1], shape[2] * shape[3], bits)
+        yield place[2], place[3], place[0], samples.reshape(-1, *shape[2:])
+
+
+def _decompressed(encoded: bytes, compression: int, size: int) -> bytes:
+    if compression in OF_LIBTIFF:
+        return _through_libtiff(encoded, compression, size)
+    decompressed = encoded
+    if compression != COMPRESSION.NONE:
+        decompressed = tifffile.TIFF.DECOMPRESSORS[compression](encoded)
+    if len(decompressed) < size:
+        raise ValueError(f"it is cut off: a strip or tile has {len(decompressed)} bytes of {size}")
+    return decompressed[:size]
+
+
+def _through_libtiff(encoded: bytes, compression: int, size: int) -> bytes:
+    """Let Pillow's libtiff decompress a strip, as that of a greyscale image of `size` x 1 pixels."""
+    fields = [(256, size), (257, 1), (258, 8), (259, compression), (262, 1), (277, 1), (278, 1), (279, len(encoded))]
+    start = 8 + 2 + 12 * (len(fields) + 1) + 4
+    fields = sorted([*fields, (273, start)])
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
+    header = b"II*\0" + struct.pack("<IH", 8, len(fields)) + directory + bytes(4)
+    with Image.open(io.BytesIO(header + encoded), formats=["TIFF"]) as strip:
+        return strip.tobytes()
+
+
+def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> SampleArray:
+    """Return integers of `bits` bits, the highest bit first, of rows that begin on a byte, as [rows, samples]."""
+    in_bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(rows, -1), axis=1)[:, : samples * bits]
+    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8 if bits <= 8 else np.uint16)
+    integers: SampleArray = np.dot(in_bits.reshape(rows, samples, bits), weights)
+    return integers
