@@ -91,8 +91,13 @@ class Comparison(Setup):
     @property
     def best_opponent(self) -> str | None:
         """The fastest of the others."""
-        others = [name for name in self.contenders if not name.startswith("ours")]
+        others = [name for name in self.contenders if not is_ours(name)]
         return min(others, key=lambda name: (self.contenders[name].ms.median, name), default=None)
+
+
+def is_ours(name: str) -> bool:
+    """Return whether a contender is one of ours, by its name."""
+    return name.startswith("ours")
 
 
 @dataclass(frozen=True)

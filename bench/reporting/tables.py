@@ -3,10 +3,10 @@
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from bench.measure.records import Comparison
+from bench.measure.records import Comparison, is_ours
 from bench.measure.timing import Spread
 from bench.reporting.device_results import Device
-from bench.reporting.views import by_time, contenders_of, figure, growths, in_lowest_precision, is_ours
+from bench.reporting.views import by_time, contenders_of, figure, growths, in_lowest_precision
 
 README_ROWS = 24
 """of one subject; where the lowest precision alone has more, docs/benchmarks.md shows the smallest batch"""
@@ -143,19 +143,15 @@ def _case_row(comparison: Comparison) -> list[str]:
     ]
 
 
-def _plain(comparison: Comparison) -> str | None:
-    return comparison.plain
-
-
-def _best(comparison: Comparison) -> str | None:
-    return comparison.best_opponent
-
-
 def _means(comparisons: Sequence[Comparison]) -> str:
     """How the whole table came out, the geometric mean and the extremes."""
     sentences = []
-    for what, find in (("plain", _plain), ("the best opponent", _best)):
-        ratios = [each.contenders[name].ratio.median for each in comparisons if (name := find(each)) is not None]
+    opponents: dict[str, list[tuple[Comparison, str | None]]] = {
+        "plain": [(each, each.plain) for each in comparisons],
+        "the best opponent": [(each, each.best_opponent) for each in comparisons],
+    }
+    for what, named in opponents.items():
+        ratios = [each.contenders[name].ratio.median for each, name in named if name is not None]
         if len(ratios) > 1:
             mean, extremes = statistics.geometric_mean(ratios), span(ratios, lambda ratio: f"{ratio:.2f}")
             sentences.append(f"{mean:.2f} times as fast as {what} ({extremes})")

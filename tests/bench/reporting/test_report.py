@@ -337,7 +337,7 @@ def test_what_is_drawn_is_what_was_measured() -> None:
     law = {"ours": (0.75, 1.25), "plain PyTorch": (1.0, 1.0)}
     operator = comparison({"plain PyTorch": 4.0, "torch.compile default": 2.0, "ours": 1.0}, limit_ms=0.5)
     made = {
-        plot.what: plot.draw(plot)
+        plot.what: plot.draw()
         for plot in plots_of(CPU, LIMITS[CPU], [operator, step(1, 256, 100.0, 100.0), *scaling(law)])
     }
     assert all(CPU in str(drawn.get_suptitle()) for drawn in made.values())
@@ -362,7 +362,7 @@ def test_a_case_has_the_same_row_in_both_batches_also_where_one_was_not_measured
     cases = [(1, "one"), (1, "two"), (16, "two")]
     made = [comparison({"plain PyTorch": 4.0, "ours": 1.0}, case=case, batch=batch) for batch, case in cases]
     plot = plots_of(CPU, LIMITS[CPU], made)[0]
-    _, *panels = plot.draw(plot).axes
+    _, *panels = plot.draw().axes
     assert [[int(points.get_offsets()[0][1]) for points in panel.collections] for panel in panels] == [
         [0, 0, 1, 1],
         [1, 1],
