@@ -14,10 +14,11 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from bench.measure import limits as machine_limits
-from bench.measure.contest import Case, described, measure
+from bench.measure.contest import Case, measure
 from bench.measure.machine import device_name, stamp
 from bench.measure.records import RESULTS, Comparison, Recorder, path_for
 from bench.measure.timing import Race
+from bench.reporting.terminal import comparison_text
 from cyclegan_fast.system.device import set_determinism
 
 set_determinism(False)  # cuDNN times its algorithms, as in training
@@ -87,7 +88,7 @@ def compare(benchmark: BenchmarkFixture, recorder: Recorder | None) -> Compare:
         comparison = measure(case, DEVICE, limits(), drive)
         benchmark.group = comparison.subject
         benchmark.extra_info |= {name: timing.ms.median for name, timing in comparison.contenders.items()}
-        _described.append(described(comparison))
+        _described.append(comparison_text(comparison))
         if recorder:
             recorder.add(comparison)
         return comparison

@@ -22,7 +22,7 @@ import torch
 
 from bench.cases import step_profile, training
 from bench.measure.agreement import Disagreement
-from bench.measure.contest import Case, described, in_words, measure
+from bench.measure.contest import Case, in_words, measure
 from bench.measure.machine import utc_now
 from bench.measure.records import RESULTS, Recorder, path_for
 from bench.measure.timing import Race
@@ -30,9 +30,10 @@ from bench.new_gpu import gpu_cases, parallel_tests
 from bench.new_gpu.later_launches import later_launches
 from bench.new_gpu.parallel_tests import read_results, run_tests
 from bench.new_gpu.phases import Phase, Task, planned, results_name, run_phases, told_until
-from bench.reporting.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
-from bench.tune import table as tuned_table, tuning
+from bench.new_gpu.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
+from bench.reporting.terminal import comparison_text
 from bench.tuning.trials import batches_of_a_step
+from bench.tuning.tuned_table import tuned_markdown, tuning
 from cyclegan_fast.system.device import set_determinism
 from cyclegan_fast.system.errors import print_whole_lines
 from cyclegan_fast.system.files import write_atomically
@@ -114,7 +115,7 @@ def tune(task: Task) -> int:
         visits=task.extent.visits,
         key_s=SECONDS_OF_A_KEY,
     )
-    print(tuned_table(list(found)))
+    print(tuned_markdown(list(found)))
     return 0
 
 
@@ -147,7 +148,7 @@ def measure_all(cases: Iterable[Case], task: Task) -> int:
         finally:
             gc.collect()  # graphs and what they record hold each other
         recorder.add(comparison)
-        print(described(comparison), flush=True)
+        print(comparison_text(comparison), flush=True)
     return status
 
 

@@ -5,9 +5,9 @@ On a CPU at 128x128 by default, and without torch.compile, which takes minutes t
 
 import pytest
 
+from bench.cases.training_step import PLAIN, cases
 from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.measure.contest import Case
-from bench.step import PLAIN, cases
 
 ROUNDS = 3 if DEVICE.type == "cpu" else 20
 SIDES_AND_BATCHES = [(128, 1), (256, 1)] if DEVICE.type == "cpu" else [(256, 1), (256, 16)]

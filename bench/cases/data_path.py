@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.measure.agreement import Disagreement, relative_error
 from bench.measure.contest import Case, Contest
-from bench.measure.counts import UNBOUNDED
+from bench.measure.limits import UNBOUNDED
 from bench.measure.timing import Contender
 from cyclegan_fast.config.options import DataConfig
 from cyclegan_fast.data import sample_photos

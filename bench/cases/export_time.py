@@ -9,7 +9,7 @@ import torch
 
 from bench.cases.plain_cyclegan import Generator
 from bench.measure.contest import Case, Contest
-from bench.measure.counts import UNBOUNDED
+from bench.measure.limits import UNBOUNDED
 from bench.measure.timing import Contender
 from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.networks.resnet import ResnetGenerator

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bench.cases import counts
 from bench.cases.plain_cyclegan import PAPER, Discriminator, Generator, Size
-from bench.measure import counts
 from bench.measure.compiled import compiled, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender, on_recording_stream
@@ -47,7 +47,7 @@ def cases(
             for kind in kinds:
                 for what in passes:
                     backward = what != "forward"
-                    work = counts.network(ORIGINALS[kind], batch, side, dtype, backward=backward, size=size)
+                    work = counts.network_workload(ORIGINALS[kind], batch, side, dtype, backward=backward, size=size)
                     entrants = partial(Entrants, kind, what, dtype, batch, side, device, impl, size)
                     make = partial(contest, entrants, with_compile)
                     yield Case.of_images("networks", f"{kind}, {what}", batch, side, dtype, work, make)

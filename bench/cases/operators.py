@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from bench.measure import counts
+from bench.cases import counts
 from bench.measure.agreement import ALLOWED
 from bench.measure.compiled import backward_may_repeat, compiled, forget_compiled, modes
 from bench.measure.contest import Case, Contest
@@ -24,7 +24,7 @@ PLAIN = "plain PyTorch"
 CPU_CACHE_BYTES = 64 << 20  # taken to be a CPU's last-level cache
 MOST_SETS = 8
 
-WORK = {"forward": counts.norm_forward, "backward": counts.norm_backward}
+WORK = {"forward": counts.norm_forward_workload, "backward": counts.norm_backward_workload}
 Forward = Callable[[NormSite, Operands], tuple[Tensor, Tensor]]
 """y, and y padded"""
 

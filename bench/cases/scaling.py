@@ -6,10 +6,8 @@ from itertools import zip_longest
 
 import torch
 
-from bench import step
-from bench.cases import networks
+from bench.cases import counts, networks, training_step
 from bench.cases.plain_cyclegan import PAPER, Generator, Size
-from bench.measure import counts
 from bench.measure.contest import Case, Contest
 from bench.measure.peak_memory import followed
 from bench.measure.timing import Contender, on_recording_stream
@@ -29,7 +27,7 @@ def cases(
     sides: Sequence[int] = SIDES,
     side_of_batches: int | None = None,
     size: Size = PAPER,
-    agreement: float = step.AGREEMENT,
+    agreement: float = training_step.AGREEMENT,
 ) -> Iterator[Case]:
     """Batches of one side, then sides at batch 1: on a GPU of a training step, on a CPU of the generator both ways."""
     side_of_batches = side_of_batches or SIDE_OF_BATCHES[device.type]
@@ -39,7 +37,7 @@ def cases(
     sizes = [size for pair in zip_longest(by_batch, by_side) for size in pair if size is not None]
     for batch, side in sizes:
         if device.type == "cuda":
-            precisions = step.cases(
+            precisions = training_step.cases(
                 side, batch, device, _is_stock_autocast, subject="scaling", size=size, agreement=agreement
             )
             yield from (case for case in precisions if case.dtype == name_of(dtype))
@@ -52,7 +50,7 @@ def _is_stock_autocast(name: str) -> bool:
 
 
 def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: Size) -> Case:
-    work = counts.network(Generator, batch, side, dtype, backward=True, size=size)
+    work = counts.network_workload(Generator, batch, side, dtype, backward=True, size=size)
     make = partial(_contest, batch, side, dtype, device, size)
     return Case.of_images("scaling", "generator, forward and backward", batch, side, dtype, work, make)
 

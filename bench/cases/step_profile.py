@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.cases.plain_cyclegan import PAPER, Size
-from bench.step import Steps
+from bench.cases.training_step import Steps
 from cyclegan_fast.system.device import working_dtype
 from cyclegan_fast.system.errors import UserError
 

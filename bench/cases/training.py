@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.cases.plain_cyclegan import PlainCycleGAN
-from bench.step import engine_from
+from bench.cases.training_step import engine_from
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.images.pixels import Pixels

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench.cases import counts
 from bench.cases.plain_cyclegan import PAPER, Generator, Size
-from bench.measure import counts
 from bench.measure.compiled import compiled, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender
@@ -31,7 +31,7 @@ Translate = Callable[[Pixels], Pixels]
 
 def cases(dtype: torch.dtype, side: int, device: torch.device, size: Size = PAPER) -> Iterator[Case]:
     """One image of `side` pixels through the generator in that precision and in what export offers."""
-    work = counts.network(Generator, 1, side, dtype, backward=False, size=size)
+    work = counts.network_workload(Generator, 1, side, dtype, backward=False, size=size)
     yield Case(
         subject="translation",
         case="one image, pixels to pixels",

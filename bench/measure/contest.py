@@ -9,11 +9,9 @@ from torch import Tensor
 
 from bench.measure.agreement import errors, refused, tensors_of
 from bench.measure.compiled import FAILURES
-from bench.measure.counts import Work
-from bench.measure.limits import Limits
+from bench.measure.limits import Limits, Workload
 from bench.measure.records import Comparison, Setup, Timing
 from bench.measure.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, Spread, on_recording_stream
-from bench.reporting.views import figure
 from cyclegan_fast.system.device import name_of
 
 Drive = Callable[[Race], None]
@@ -63,7 +61,14 @@ class Case(Setup):
 
     @classmethod
     def of_images(
-        cls, subject: str, case: str, batch: int, side: int, dtype: torch.dtype, work: Work, make: Callable[[], Contest]
+        cls,
+        subject: str,
+        case: str,
+        batch: int,
+        side: int,
+        dtype: torch.dtype,
+        work: Workload,
+        make: Callable[[], Contest],
     ) -> "Case":
         """One that begins with a batch of square images."""
         shape = f"{batch}x3x{side}x{side}"
@@ -161,23 +166,3 @@ def reason_of(error: Exception) -> str:
 
 def in_words(error: Exception) -> str:
     return f"does not run: {reason_of(error)}"
-
-
-def described(comparison: Comparison) -> str:
-    """A few lines for a terminal: every contender's time, quartiles, ratio to ours and share of the limit."""
-    lines = [comparison.title]
-    for name, timing in comparison.contenders.items():
-        of_limit = comparison.of_limit(name)
-        cells = [
-            f"  {name:<48}",
-            f"{figure(timing.ms.median):>7} ms ({figure(timing.ms.lower)} to {figure(timing.ms.upper)})",
-            f"{timing.ratio.median:6.2f}x ours" if name != comparison.ours else " " * 11,
-            "" if of_limit is None else f"{of_limit:5.0%} of the limit",
-            "" if timing.peak_gib is None else f"{timing.peak_gib:.2f} GiB",
-            "" if timing.error is None else f"error {timing.error:.1e}",
-        ]
-        lines.append("  ".join(cell for cell in cells if cell).rstrip())
-    lines += [f"  {name:<48} refused: {reason}" for name, reason in comparison.refused.items()]
-    again = comparison.again
-    lines.append(f"  ours over itself: {again.lower:.3f} to {again.upper:.3f}, {comparison.rounds} rounds")
-    return "\n".join(lines)

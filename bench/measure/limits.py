@@ -22,8 +22,22 @@ TINY_SIDE, TINY_BYTES = 256, 4 << 20
 
 
 @dataclass(frozen=True)
+class Workload:
+    """Says what a computation cannot do without, whatever carries it out."""
+
+    moved_bytes: int
+    """bytes of its inputs, each read once, and of its outputs, each written once"""
+    operations: int
+    """a multiply-add is two"""
+
+
+UNBOUNDED = Workload(0, 0)
+"""The workload of what the host does: the device's limits say nothing about it."""
+
+
+@dataclass(frozen=True)
 class Limits:
-    """Measured, not looked up."""
+    """Holds a machine's limits as they were measured, not looked up."""
 
     copy_gbps: float
     """10^9 bytes a second, read and written, of a copy of a tensor far larger than any cache"""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.cases.plain_cyclegan import PAPER, Size
 from bench.cases.scaling import BATCHES, SIDES
 from bench.cases.training import Setting
-from bench.step import AGREEMENT
+from bench.cases.training_step import AGREEMENT
 from bench.tuning.tuner import EVERYTHING, Visit
 from kernels.sites import NormSite, discriminator_sites, generator_sites
 
@@ -20,7 +20,7 @@ class Extent:
     """of the square images, pixels"""
     size: Size
     agreement: float
-    """of a step's losses with plain PyTorch's, see `bench.step.AGREEMENT`"""
+    """of a step's losses with plain PyTorch's, see `bench.cases.training_step.AGREEMENT`"""
     batches: tuple[int, ...]
     """images of each domain in a step, the most important first"""
     scaling_batches: Sequence[int]

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from bench import step
-from bench.cases import networks, operators, scaling, translation
+from bench.cases import networks, operators, scaling, training_step, translation
 from bench.measure.contest import Case
 from bench.new_gpu.phases import Task
 from bench.tuning.trials import batches_of_a_step
@@ -25,10 +24,12 @@ def step_cases(task: Task) -> Iterator[Case]:
     def nobody(name: str) -> bool:
         return False
 
-    def in_precisions(batch: int, wants: step.Wants) -> list[Case]:
+    def in_precisions(batch: int, wants: training_step.Wants) -> list[Case]:
         """The lowest first."""
         extent = task.extent
-        found = step.cases(extent.side, batch, task.device, wants, size=extent.size, agreement=extent.agreement)
+        found = training_step.cases(
+            extent.side, batch, task.device, wants, size=extent.size, agreement=extent.agreement
+        )
         return list(found)[::-1]
 
     small, large = task.extent.batches

@@ -23,7 +23,7 @@ from bench.measure import limits as machine_limits
 from bench.measure.limits import Limits
 from bench.measure.machine import DRY_RUN, ROOT, Stamp, device_name, stamp
 from bench.new_gpu.extent import PAPER_EXTENT, TINY_EXTENT, Extent
-from bench.reporting.summary import CUT_SHORT, LIMITS, LOG
+from bench.new_gpu.summary import CUT_SHORT, LIMITS, LOG
 
 SHORTEST_S = 5.0
 """A phase for which less is left does not begin"""

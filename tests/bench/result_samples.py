@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from bench.measure import counts
+from bench.cases import counts
 from bench.measure.limits import Limits
 from bench.measure.machine import Stamp
 from bench.measure.records import Comparison, Run, Timing, path_for, written
@@ -80,7 +80,7 @@ def operators(device: str, dtypes: Sequence[str], batches: Sequence[int]) -> lis
 
 
 def _operator(site: NormSite, number: int, direction: str, device: str, dtype: str, batch: int) -> Comparison:
-    count = counts.norm_forward if direction == "forward" else counts.norm_backward
+    count = counts.norm_forward_workload if direction == "forward" else counts.norm_backward_workload
     work = count(site, batch, getattr(torch, dtype))
     limit_ms = 1e3 * LIMITS[device].seconds(work.moved_bytes, work.operations, dtype)
     ours = limit_ms / (0.62 + 0.03 * number) + (0.004 if device == GPU else 0.1)

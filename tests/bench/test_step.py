@@ -5,8 +5,8 @@ from unittest import mock
 import pytest
 import torch
 
+from bench.cases.training_step import PLAIN, Steps
 from bench.measure.limits import dtypes
-from bench.step import PLAIN, Steps
 from cyclegan_fast.training.update.descent import Descent
 
 CPU = torch.device("cpu")

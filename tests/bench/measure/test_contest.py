@@ -9,9 +9,10 @@ from torch import Tensor
 
 from bench.cases import networks, operators
 from bench.measure.agreement import ALLOWED, Disagreement, errors, relative_error
-from bench.measure.contest import Case, Contest, described, measure
+from bench.measure.contest import Case, Contest, measure
 from bench.measure.limits import Limits
 from bench.measure.timing import Contender, Race
+from bench.reporting.terminal import comparison_text
 from kernels.sites import NormSite, all_sites
 from kernels.triton_language import INTERPRETED
 
@@ -43,7 +44,7 @@ def test_a_wrong_opponent_is_named_without_a_time() -> None:
     assert set(found.contenders) == {"plain", "ours"}
     assert found.refused["wrong"] == "off by 0.0005 of its size, 1e-05 is allowed"
     assert found.refused["other_shape"] == "off by inf of its size, 1e-05 is allowed"
-    assert "wrong" in described(found)
+    assert "wrong" in comparison_text(found)
     assert found.rounds == 3
 
 

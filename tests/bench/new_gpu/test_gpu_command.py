@@ -27,8 +27,8 @@ from bench.new_gpu import gpu_cases, parallel_tests, phases
 from bench.new_gpu.extent import PAPER_EXTENT
 from bench.new_gpu.later_launches import trials_in_order
 from bench.new_gpu.phases import Task
+from bench.new_gpu.summary import CUT_SHORT, summary
 from bench.reporting.device_results import devices
-from bench.reporting.summary import CUT_SHORT, summary
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
 from kernels import plans as launch

@@ -15,7 +15,7 @@ from bench import gpu
 from bench.measure.machine import ROOT
 from bench.new_gpu import phases
 from bench.new_gpu.phases import Phase, Task, planned, run_phases
-from bench.reporting.summary import CUT_SHORT, LOG
+from bench.new_gpu.summary import CUT_SHORT, LOG
 
 
 def phase(name: str, seconds: float) -> Phase:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench import tune
 from bench.measure.limits import Limits
-from bench.tuning import candidates, trials, tuner
+from bench.tuning import candidates, trials, tuned_table, tuner
 from bench.tuning.candidates import described
 from bench.tuning.trials import exact_results
 from bench.tuning.tuner import EVERYTHING, Tuned, Visit
@@ -87,7 +87,7 @@ def tuned(
 ) -> list[Tuned]:
     tell = [].append if told is None else told.append
     with planning_for(GPU):
-        return list(tune.tuning(CPU, sites, [torch.float32], [(2,)], until_s, out, tell))
+        return list(tuned_table.tuning(CPU, sites, [torch.float32], [(2,)], until_s, out, tell))
 
 
 def entries(out: Path) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def test_the_fastest_right_plan_is_written_and_used_by_this_process(out: Path, m
     limits = Limits(copy_gbps=1.0, matrix_tflops={"float32": 1.0})
     assert forward.floor_us(limits) == pytest.approx((x_bytes + y_bytes) / 1e3)
     expected = f"| {FORWARD} | 1000000.00 | 500000.00 | 2.000x | {described(FAST)} | {forward.floor_us(limits):.2f} |"
-    assert expected in tune.table(found, limits).splitlines()
+    assert expected in tuned_table.tuned_markdown(found, limits).splitlines()
 
 
 @NEEDS_INTERPRETER
@@ -280,7 +280,7 @@ def test_what_is_less_than_two_percent_better_is_not_written(out: Path, made_up_
     assert not any(each.won for each in found)
     assert entries(out) == {"another key": {"kept": 2}}
     assert any(line.startswith(FORWARD) and "less than 2% better, not taken" in line for line in told)
-    assert tune.table(found).count("| no | built in | - |") == 2
+    assert tuned_table.tuned_markdown(found).count("| no | built in | - |") == 2
     made_up_times |= {described(FAST): 1 / 1.021}
     tuned(out)
     assert list(entries(out)) == ["another key", BACKWARD, FORWARD]
@@ -314,7 +314,7 @@ def test_keys_are_visited_with_few_candidates_first_then_with_all(
     few = Visit(first=2, again=1, rounds_each=1, rounds=1)
     with planning_for(GPU):
         found = list(
-            tune.tuning(
+            tuned_table.tuning(
                 CPU,
                 [SITE],
                 [torch.float32],
@@ -355,7 +355,9 @@ def test_a_candidate_is_tried_once_for_each_key(
     monkeypatch.setattr(tuner, "_wrong", noted)
     visits = [Visit(first=1, again=1, rounds_each=1, rounds=1), EVERYTHING, EVERYTHING]
     with planning_for(GPU):
-        found = list(tune.tuning(CPU, [SITE], [torch.float32], [(2,)], math.inf, out, lambda _: None, visits=visits))
+        found = list(
+            tuned_table.tuning(CPU, [SITE], [torch.float32], [(2,)], math.inf, out, lambda _: None, visits=visits)
+        )
     assert Counter(tested) == {described(FAST): 2, described(SLOW): 2}  # forward and backward
     assert len(found) == 4
 
@@ -376,7 +378,7 @@ def test_a_convolution_is_written_with_whether_it_beats_the_library(
     assert entries(out)[CONVOLUTION] == vars_of(CONV_FAST) | {"beats_library": beats_library}
     assert launch.conv_plan(BLOCKS[0].shape(2), 16, torch.float32, GPU) == CONV_FAST
     assert launch.conv_beats_library(BLOCKS[0].shape(2), 16, torch.float32, GPU) == beats_library
-    assert ("| the library's |" in tune.table(found)) != beats_library
+    assert ("| the library's |" in tuned_table.tuned_markdown(found)) != beats_library
 
 
 @NEEDS_INTERPRETER

@@ -8,7 +8,7 @@ import pytest
 
 from bench.cases import training
 from bench.cases.step_profile import KernelTime, kind_of, summed
-from bench.reporting.summary import CUT_SHORT, MOST_LINES, operators_lines, summary
+from bench.new_gpu.summary import CUT_SHORT, MOST_LINES, operators_lines, summary
 from tests.bench.result_samples import comparison
 
 

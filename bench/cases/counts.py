@@ -4,27 +4,17 @@ Bytes: each input read once and each output written once, nothing in between. Op
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cases.plain_cyclegan import PAPER, Discriminator, Generator, Size
+from bench.measure.limits import Workload
 from kernels.sites import NormSite
 
 
-@dataclass(frozen=True)
-class Work:
-    moved_bytes: int
-    operations: int
-
-
-UNBOUNDED = Work(0, 0)
-"""Of what the host does, which the device's limits say nothing about."""
-
-
-def norm_forward(site: NormSite, batch: int, dtype: torch.dtype) -> Work:
+def norm_forward_workload(site: NormSite, batch: int, dtype: torch.dtype) -> Workload:
     """x and a residual are read, y is written, with its pad.
 
     A mean takes an addition an element, a variance a subtraction, a product and an addition, the normalisation a
@@ -32,10 +22,10 @@ def norm_forward(site: NormSite, batch: int, dtype: torch.dtype) -> Work:
     """
     elements, padded = _elements(site, batch)
     tensors = elements * (1 + site.residual) + padded
-    return Work(tensors * dtype.itemsize, elements * (6 + (site.activation != "none") + site.residual))
+    return Workload(tensors * dtype.itemsize, elements * (6 + (site.activation != "none") + site.residual))
 
 
-def norm_backward(site: NormSite, batch: int, dtype: torch.dtype) -> Work:
+def norm_backward_workload(site: NormSite, batch: int, dtype: torch.dtype) -> Workload:
     """x and dY are read, dx is written; beside them what the site has: a second gradient of y, the residual's gradient,
     and the middle activation that a residual block has its backward pass write once more.
 
@@ -46,7 +36,7 @@ def norm_backward(site: NormSite, batch: int, dtype: torch.dtype) -> Work:
     elements, padded = _elements(site, batch)
     tensors = 2 * elements + padded + site.feeds_block * elements
     tensors += (site.residual and site.pad > 0) * elements + site.remade * padded
-    return Work(
+    return Workload(
         tensors * dtype.itemsize, elements * (9 + (site.activation != "none") + site.feeds_block) + (padded - elements)
     )
 
@@ -56,7 +46,7 @@ def _elements(site: NormSite, batch: int) -> tuple[int, int]:
     return math.prod(site.shape(batch)), batch * site.channels * (site.side + 2 * site.pad) ** 2
 
 
-def network(
+def network_workload(
     kind: type[Generator] | type[Discriminator],
     batch: int,
     side: int,
@@ -64,7 +54,7 @@ def network(
     *,
     backward: bool,
     size: Size = PAPER,
-) -> Work:
+) -> Workload:
     """A generator or discriminator: its convolutions.
 
     Forward an image and the weights are read and the result is written. With `backward`, for gradients of the image and
@@ -78,21 +68,21 @@ def network(
     weights = sum(parameter.numel() for parameter in model.parameters())
     tensors = image.numel() + result.numel() + weights
     passes = 3 if backward else 1
-    return Work((3 if backward else 1) * tensors * dtype.itemsize, passes * int(counter.get_total_flops()))
+    return Workload((3 if backward else 1) * tensors * dtype.itemsize, passes * int(counter.get_total_flops()))
 
 
-def training_step(batch: int, side: int, dtype: torch.dtype, size: Size = PAPER) -> Work:
+def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: Size = PAPER) -> Workload:
     """One update of all networks.
 
     Six generator passes with both gradients; the discriminators judge two fakes without gradients of their weights and
     four images with. The images are read once. Adam reads and writes each weight and its two moments in float32.
     """
     generator, discriminator = (
-        network(kind, batch, side, dtype, backward=False, size=size) for kind in (Generator, Discriminator)
+        network_workload(kind, batch, side, dtype, backward=False, size=size) for kind in (Generator, Discriminator)
     )
     weights = 2 * sum(p.numel() for kind in (Generator, Discriminator) for p in _on_meta(kind, size).parameters())
     images = 2 * batch * 3 * side * side
-    return Work(
+    return Workload(
         images * dtype.itemsize + 6 * 4 * weights,
         6 * 3 * generator.operations + (2 * 2 + 4 * 3) * discriminator.operations,
     )
