@@ -15,7 +15,7 @@ from typing import IO, Self
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[1]
 TEST_PACKAGES = ("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "matplotlib", "jsonschema", "packaging")
 """The tests need these of the extra "dev"."""
 SHARED_PREFIXES = ("nvidia-", "cuda-toolkit")
@@ -106,7 +106,7 @@ class Environment:
         return sum(file.lstat().st_size for folder in folders for file in folder.rglob("*")) / GB
 
 
-def plain(requirement: Requirement) -> str:
+def _for_pip(requirement: Requirement) -> str:
     """A requirement as pip takes it, without the condition that it stood under."""
     extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
     return f"{requirement.name}{extras}{requirement.specifier}"
@@ -120,7 +120,7 @@ def project_requirements(pyproject: str) -> list[str]:
     if missing := set(TEST_PACKAGES) - set(dev):
         raise ValueError(f'pyproject.toml\'s extra "dev" lacks {", ".join(sorted(missing))}: mend TEST_PACKAGES')
     kept = [each for each in needed if each.name not in ("torch", "triton")]
-    return [plain(each) for each in [*kept, *(dev[name] for name in TEST_PACKAGES)]]
+    return [_for_pip(each) for each in [*kept, *(dev[name] for name in TEST_PACKAGES)]]
 
 
 def run_logged(command: Sequence[str], log: IO[str], variables: Mapping[str, str]) -> int:
@@ -128,7 +128,7 @@ def run_logged(command: Sequence[str], log: IO[str], variables: Mapping[str, str
     without = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TRITON_INTERPRET")
     others = {name: value for name, value in os.environ.items() if name not in without}
     return subprocess.run(
-        command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env={**others, **variables}
+        command, stdout=log, stderr=subprocess.STDOUT, cwd=REPOSITORY, env={**others, **variables}
     ).returncode
 
 
@@ -157,11 +157,11 @@ def make_environment(environment: Environment, requirements: Sequence[str], run:
         step(interpreter, "-m", "venv", str(environment.folder))
         step(*pip, "--no-deps", *exact)
         needed = environment.requirements_of("torch")
-        shared = [plain(each) for each in needed if each.name.startswith(SHARED_PREFIXES)]
+        shared = [_for_pip(each) for each in needed if each.name.startswith(SHARED_PREFIXES)]
         if shared:
             _share_libraries(environment, lambda folder: step(*pip, "--target", str(folder), *shared))
         # PyTorch and Triton are named again, so that pip refuses what does not go with them and replaces neither.
-        step(*pip, *exact, *[plain(each) for each in needed if plain(each) not in shared], *requirements)
+        step(*pip, *exact, *[_for_pip(each) for each in needed if _for_pip(each) not in shared], *requirements)
     environment.stamp.write_text(wanted)
     return True
 

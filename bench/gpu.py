@@ -22,15 +22,15 @@ import torch
 
 from bench.cases import step_profile, training
 from bench.measure.agreement import Disagreement
-from bench.measure.contest import Case, in_words, measure
+from bench.measure.contest import Case, measure_case, why_not_run
 from bench.measure.machine import utc_now
-from bench.measure.records import RESULTS, Recorder, path_for
+from bench.measure.records import RESULTS, ResultRecorder, path_for
 from bench.measure.timing import Race
 from bench.new_gpu import gpu_cases, parallel_tests
 from bench.new_gpu.later_launches import later_launches
 from bench.new_gpu.parallel_tests import read_results, run_tests
-from bench.new_gpu.phases import Phase, Task, planned, results_name, run_phases, told_until
-from bench.new_gpu.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
+from bench.new_gpu.phases import Phase, PhaseTask, planned, results_name, run_phases, told_until
+from bench.new_gpu.summary import CUT_SHORT, PROFILE_FILE, RUN_FILES, SUMMARY_FILE, TRAINING_FILE, TUNED_FILE, summary
 from bench.reporting.terminal import comparison_text
 from bench.tuning.trials import batches_of_a_step
 from bench.tuning.tuned_table import tuned_markdown, tuning
@@ -49,21 +49,21 @@ RESERVE_S = 3.0
 """For ending a phase in good order"""
 
 
-def check(out: Path, seconds: float) -> list[str]:
+def check_command(out: Path, seconds: float) -> list[str]:
     """The command that runs every operator against float64 and PyTorch, and compiles what the networks launch."""
     return [sys.executable, "-m", "kernels.check", "--out", str(out), "--seconds", f"{seconds - RESERVE_S:.0f}"]
 
 
-def measure_limits(task: Task) -> int:
+def limits_phase(task: PhaseTask) -> int:
     print(task.limits)
     return 0
 
 
-def test(task: Task) -> int:
+def tests_phase(task: PhaseTask) -> int:
     """Tests that time the GPU alone, then all others that run on it in as many processes as there are cores."""
     without = parallel_tests.LONG if task.quick else ()
     alone_until_s = min(time.monotonic() + parallel_tests.SECONDS_ALONE, task.until_s)
-    run_tests(parallel_tests.ALONE, task.out, alone_until_s, 1)
+    run_tests(parallel_tests.TIMED_ALONE, task.out, alone_until_s, 1)
     together = parallel_tests.REHEARSED if task.tiny else parallel_tests.TOGETHER
     workers = min(parallel_tests.MOST_WORKERS, parallel_tests.cores())
     run_tests(together, task.out, task.until_s - RESERVE_S, workers, without=without)
@@ -74,7 +74,7 @@ def test(task: Task) -> int:
     return 0 if results.is_complete else CUT_SHORT
 
 
-def compile_later(task: Task) -> int:
+def compile_phase(task: PhaseTask) -> int:
     """In all cores what the phases behind this one launch, in their order."""
     if INTERPRETED:
         print("Triton's interpreter compiles nothing")
@@ -100,7 +100,7 @@ def compile_later(task: Task) -> int:
     return CUT_SHORT
 
 
-def tune(task: Task) -> int:
+def tune_phase(task: PhaseTask) -> int:
     """Tries plans at the sites of a step, the most important first; `python -m bench.tune` has time for all of them."""
     batches = [batches_of_a_step(batch) for batch in task.extent.batches[: 1 if task.quick else None]]
     folder = task.out / "tuned" if task.tiny else launch.TUNED
@@ -119,28 +119,28 @@ def tune(task: Task) -> int:
     return 0
 
 
-def measuring(cases: Callable[[Task], Iterable[Case]]) -> Callable[[Task], int]:
+def measuring(cases: Callable[[PhaseTask], Iterable[Case]]) -> Callable[[PhaseTask], int]:
     """A phase that measures cases, in their order, until its time is over."""
 
-    def run(task: Task) -> int:
+    def run(task: PhaseTask) -> int:
         return measure_all(cases(task), task)
 
     return run
 
 
-def measure_all(cases: Iterable[Case], task: Task) -> int:
+def measure_all(cases: Iterable[Case], task: PhaseTask) -> int:
     """Each comparison is on the disk before the next one begins; 1 where ours was wrong or a case did not run."""
     made = task.stamp()
-    recorder = Recorder(path_for(made.device, task.out), made, task.limits)
+    recorder = ResultRecorder(path_for(made.device, task.out), made, task.limits)
     status = 0
     for case in cases:
         if task.is_over:
             print(f"no time was left for {case.title} and what follows")
             break
         try:
-            comparison = measure(case, task.device, recorder.run.limits, partial(_some_rounds, task))
+            comparison = measure_case(case, task.device, recorder.run.limits, partial(_some_rounds, task))
         except (Disagreement, RuntimeError) as error:
-            print(f"{case.title}: {error if isinstance(error, Disagreement) else in_words(error)}", flush=True)
+            print(f"{case.title}: {error if isinstance(error, Disagreement) else why_not_run(error)}", flush=True)
             status = 1
             if task.device.type == "cuda":
                 torch.cuda.synchronize(task.device)  # raises where the GPU takes no more work: the phase is over
@@ -152,47 +152,47 @@ def measure_all(cases: Iterable[Case], task: Task) -> int:
     return status
 
 
-def _some_rounds(task: Task, race: Race) -> None:
+def _some_rounds(task: PhaseTask, race: Race) -> None:
     race.run(task.extent.rounds, min(task.until_s, time.monotonic() + SECONDS_OF_A_RACE))
 
 
-def train(task: Task, setting: training.Setting | None = None) -> int:
+def training_phase(task: PhaseTask, setting: training.Setting | None = None) -> int:
     """As many steps as fit, of three runs; `setting` says of what, and how many tell how long they take."""
     setting = setting or task.extent.probe
-    outcome = training.compare(setting, task.device)
-    write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
+    outcome = training.compare_trainings(setting, task.device)
+    write_atomically(task.out / TRAINING_FILE, json.dumps(outcome.as_json()).encode())
     per_step = sum(curve.seconds for curve in outcome.curves.values()) / setting.steps
     # Networks are made and graphs recorded in it, too.
     steps = min(task.extent.most_steps, int(0.75 * task.left_s / per_step))
     if steps > 2 * setting.steps:
-        outcome = training.compare(replace(setting, steps=steps), task.device)
-        write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
+        outcome = training.compare_trainings(replace(setting, steps=steps), task.device)
+        write_atomically(task.out / TRAINING_FILE, json.dumps(outcome.as_json()).encode())
     print(outcome.described())
     return int(not outcome.is_finite)
 
 
-def profile(task: Task) -> int:
+def profile_phase(task: PhaseTask) -> int:
     extent = task.extent
-    found = step_profile.profile(task.device, extent.side, extent.batches[0], extent.size, extent.profiled_steps)
+    found = step_profile.profile_step(task.device, extent.side, extent.batches[0], extent.size, extent.profiled_steps)
     text = found.described()
-    write_atomically(task.out / PROFILE, f"{text}\n".encode())
+    write_atomically(task.out / PROFILE_FILE, f"{text}\n".encode())
     print(text)
     return 0
 
 
 PHASES = (
-    Phase("check", 60, 40, command=check),
-    Phase("limits", 6, 5, measure_limits),
-    Phase("tests", 100, 30, test),
-    Phase("compile", 40, 12, compile_later),
-    Phase("tune", 85, 20, tune),
-    Phase("step", 80, 24, measuring(gpu_cases.step_cases)),
-    Phase("operators", 45, 12, measuring(gpu_cases.operator_cases)),
-    Phase("training", 25, 10, train),
-    Phase("networks", 25, 6, measuring(gpu_cases.network_cases)),
-    Phase("profile", 12, 6, profile),
-    Phase("scaling", 20, 3, measuring(gpu_cases.scaling_cases)),
-    Phase("translation", 12, 3, measuring(gpu_cases.translation_cases)),
+    Phase("check", 60, 40, command=check_command),
+    Phase("limits", 6, 5, limits_phase),
+    Phase("tests", 100, 30, tests_phase),
+    Phase("compile", 40, 12, compile_phase),
+    Phase("tune", 85, 20, tune_phase),
+    Phase("step", 80, 24, measuring(gpu_cases.gpu_step_cases)),
+    Phase("operators", 45, 12, measuring(gpu_cases.gpu_operator_cases)),
+    Phase("training", 25, 10, training_phase),
+    Phase("networks", 25, 6, measuring(gpu_cases.gpu_network_cases)),
+    Phase("profile", 12, 6, profile_phase),
+    Phase("scaling", 20, 3, measuring(gpu_cases.gpu_scaling_cases)),
+    Phase("translation", 12, 3, measuring(gpu_cases.gpu_translation_cases)),
 )
 
 
@@ -202,7 +202,7 @@ def _command(out: Path, options: Any) -> Callable[[Phase], list[str]]:
     return lambda phase: [sys.executable, "-m", "bench.phase_process", phase.name, "--out", str(out), *flags]
 
 
-def parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m bench.gpu",
         description="Do all that a new GPU needs. " + " ".join((__doc__ or "").partition("\n\n")[2].split()),
@@ -230,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options: Any = parser().parse_args(arguments)
+    options: Any = argument_parser().parse_args(arguments)
     print_whole_lines()
     if not torch.cuda.is_available():
         print(f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here", file=sys.stderr)
@@ -245,14 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     chosen = [phase for phase in PHASES if not options.only or phase.name in options.only]
     began = utc_now()
-    for name in FILES:
+    for name in RUN_FILES:
         (out / name).unlink(missing_ok=True)
     statuses = run_phases(planned(chosen, options.seconds, options.quick), out, options.quick, _command(out, options))
     table = launch.tuned_path(torch.cuda.get_device_name(device), out / "tuned" if options.tiny else None)
     if table.exists():
-        shutil.copyfile(table, out / TUNED)
+        shutil.copyfile(table, out / TUNED_FILE)
     text = summary(out, statuses, results_name(device, options.tiny), since=began)
-    write_atomically(out / SUMMARY, f"{text}\n".encode())
+    write_atomically(out / SUMMARY_FILE, f"{text}\n".encode())
     print(f"\n{text}")
     return int(any(status not in (0, CUT_SHORT) for status in statuses.values()))
 
@@ -273,7 +273,7 @@ def run_phase(arguments: Sequence[str]) -> int:
     gc.freeze()
     run = next(phase.run for phase in PHASES if phase.name == options.phase)
     assert run is not None
-    return run(Task(torch.device("cuda", 0), options.out, until_s, options.quick, options.tiny))
+    return run(PhaseTask(torch.device("cuda", 0), options.out, until_s, options.quick, options.tiny))
 
 
 if __name__ == "__main__":

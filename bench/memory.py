@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.measure.live_memory import GIB, live_memory
+from bench.measure.live_memory import BYTES_PER_GIB, live_memory
+from bench.reporting.markdown import markdown_table
 from cyclegan_fast.config.options import Config, NetworkConfig
 from cyclegan_fast.conventions import DOWNSAMPLING
 from cyclegan_fast.methods.model import Model
@@ -91,32 +92,31 @@ def largest_crop(peak_bytes: Callable[[int], int], room_bytes: float) -> int | N
     return fits
 
 
-def row(name: str, config: Config, dtype: torch.dtype, side: int, rooms_bytes: Sequence[float]) -> str:
+def row(name: str, config: Config, dtype: torch.dtype, side: int, rooms_bytes: Sequence[float]) -> list[str]:
     """One way to train: its memory at `side`, and the crops that fit in so many bytes."""
     memory_at = functools.cache(functools.partial(step_memory, config, dtype=dtype))
     at_side = memory_at(side)
     crops = [largest_crop(lambda crop: memory_at(crop).needed, room) for room in rooms_bytes]
-    cells = [
+    return [
         name,
-        f"{at_side.between_steps / GIB:.2f} GiB",
-        f"{at_side.peak / GIB:.2f} GiB",
+        f"{at_side.between_steps / BYTES_PER_GIB:.2f} GiB",
+        f"{at_side.peak / BYTES_PER_GIB:.2f} GiB",
         at_side.phase_of_peak,
         *("none" if crop is None else str(crop) for crop in crops),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def table(side: int, gpus_gib: Sequence[float], reserve_gib: float) -> str:
+def memory_table(side: int, gpus_gib: Sequence[float], reserve_gib: float) -> str:
     """A Markdown table: full-size networks, batch 1, each way to train in a row."""
     titles = ["batch 1", f"between steps, {side}x{side}", f"peak, {side}x{side}", "reached in"]
     titles += [f"crop in {gpu:g} GB" for gpu in gpus_gib]
-    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
-    rooms_bytes = [(gpu - reserve_gib) * GIB for gpu in gpus_gib]
+    rows: list[list[str]] = []
+    rooms_bytes = [(gpu - reserve_gib) * BYTES_PER_GIB for gpu in gpus_gib]
     for name, dtype in (("--amp", torch.bfloat16), ("float32", torch.float32)):
         for flag, checkpoint_blocks in (("", False), (" --checkpoint-blocks", True)):
             config = Config(networks=NetworkConfig(impl="triton", checkpoint_blocks=checkpoint_blocks))
-            lines.append(row(name + flag, config, dtype, side, rooms_bytes))
-    return "\n".join(lines)
+            rows.append(row(name + flag, config, dtype, side, rooms_bytes))
+    return markdown_table(titles, rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def print_table(options: argparse.Namespace) -> None:
-    print(table(options.side, options.gpus, options.reserve_gib))
+    print(memory_table(options.side, options.gpus, options.reserve_gib))
     print(
         f"\nLargest square crop in steps of {CROP_UNIT} whose peak leaves {options.reserve_gib:g} GiB of the GPU free "
         "for the CUDA context and cuDNN; computed, not measured on a GPU."

@@ -36,12 +36,12 @@ from export.pictures import of_domain
 from export.source import load_sources
 from export.to_onnx import float32_graph
 
-IMAGES = 32
-COMPARED = 12
+_IMAGES = 32
+_COMPARED = 12
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class _CommandLine:
     """Compare quantisers of a trained generator's two directions."""
 
     checkpoint: Path | None = None
@@ -134,7 +134,7 @@ def built(content: bytes, size: int) -> str:
     return f"{len(engine.content) / 1e6:.1f} MB"
 
 
-def compare(command: CommandLine) -> int:
+def _compare(command: _CommandLine) -> int:
     """Print a line for each direction and quantiser."""
     if wrong := wrong_side("--size", command.size):
         raise UserError(wrong)
@@ -143,7 +143,7 @@ def compare(command: CommandLine) -> int:
         size = source.size if command.size is None else command.size
         calibration, compared = (
             pictures(count, size, size)
-            for pictures, count in zip(of_domain(None, source), (IMAGES, COMPARED), strict=True)
+            for pictures, count in zip(of_domain(None, source), (_IMAGES, _COMPARED), strict=True)
         )
         expected = in_pytorch(source.network, compared)
         model = float32_graph(source.network)
@@ -165,7 +165,7 @@ def compare(command: CommandLine) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: compare(parse_command(CommandLine, "python -m bench.quantisers", arguments)))
+    return run_command(lambda: _compare(parse_command(_CommandLine, "python -m bench.quantisers", arguments)))
 
 
 if __name__ == "__main__":

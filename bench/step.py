@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from bench.cases.training_step import cases
-from bench.measure.contest import measure
-from bench.measure.limits import measure as measure_limits
+from bench.cases.training_step import training_step_cases
+from bench.measure.contest import measure_case
+from bench.measure.limits import measure_limits
 from bench.measure.machine import device_name
 from bench.reporting.terminal import comparison_text
 from cyclegan_fast.system.device import choose_device, set_determinism
@@ -34,8 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     def wants(name: str) -> bool:
         return not options.without or options.without not in name
 
-    for case in cases(options.side, options.batch_size, device, wants):
-        print(comparison_text(measure(case, device, limits, lambda race: race.run(options.rounds))), flush=True)
+    for case in training_step_cases(options.side, options.batch_size, device, wants):
+        print(comparison_text(measure_case(case, device, limits, lambda race: race.run(options.rounds))), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ On a GPU the whole training step, on a CPU the generator forward and backward; `
 
 import pytest
 
-from bench.cases.scaling import cases
+from bench.cases.scaling import scaling_cases
 from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.measure.contest import Case
 from bench.measure.limits import dtypes
@@ -15,7 +15,9 @@ LARGEST_BY_DEFAULT = 1 << 16
 """pixels of a batch"""
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.title) for case in cases(dtypes(DEVICE)[-1], DEVICE)])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.title) for case in scaling_cases(dtypes(DEVICE)[-1], DEVICE)]
+)
 def test_scaling(case: Case, compare: Compare, skip_unless: SkipUnless) -> None:
     skip_unless(case.batch * case.side**2 <= LARGEST_BY_DEFAULT)
     comparison = compare(case, ROUNDS)

@@ -17,7 +17,7 @@ import torch
 
 from bench.measure import limits
 from bench.tuning import tuner
-from bench.tuning.trials import DTYPES, batches_of_a_step
+from bench.tuning.trials import TUNED_DTYPES, batches_of_a_step
 from bench.tuning.tuned_table import tuned_markdown, tuning
 from bench.tuning.tuner import EVERYTHING, DeviceLost, Tuned, show_status
 from cyclegan_fast.system.device import has_bfloat16, name_of, set_determinism
@@ -28,7 +28,7 @@ from kernels.launching import run_in_interpreter
 from kernels.sites import NormSite, all_sites, discriminator_sites, generator_sites
 from kernels.triton_language import INSTALLED, INTERPRETED
 
-SIDE = 256
+_SIDE = 256
 INTERPRETED_SIZE = {"width": 16, "side": 32}
 INTERPRETED_VISIT = dataclasses.replace(EVERYTHING, rounds_each=1, rounds=3)
 INTERPRETED_GPU = dataclasses.replace(GPUS[90], name=f"{GPUS[90].name} in the interpreter")
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtypes",
         nargs="+",
         default=[],
-        choices=[name_of(dtype) for dtype in DTYPES],
+        choices=[name_of(dtype) for dtype in TUNED_DTYPES],
         help="default: bfloat16 float16 float32, as far as the GPU has them",
     )
     parser.add_argument(
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images of each domain in a step, which gives networks N and 2 N at once; default: 1 16",
     )
-    parser.add_argument("--side", type=int, help=f"of the square images, pixels, a multiple of 8; default: {SIDE}")
+    parser.add_argument("--side", type=int, help=f"of the square images, pixels, a multiple of 8; default: {_SIDE}")
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="no key begins after so long; the most important are first"
     )
@@ -101,9 +101,9 @@ def _tune_on_gpu(options: argparse.Namespace) -> int:
     until_s = tuner.now() + options.seconds
     device = torch.device("cuda", torch.cuda.current_device())
     set_determinism(False)  # cuDNN times its algorithms, as in training
-    known = limits.measure(device)
-    dtypes = _dtypes(options) or [dtype for dtype in DTYPES if dtype != torch.bfloat16 or has_bfloat16(device)]
-    sites = list(all_sites(options.side or SIDE))
+    known = limits.measure_limits(device)
+    dtypes = _dtypes(options) or [dtype for dtype in TUNED_DTYPES if dtype != torch.bfloat16 or has_bfloat16(device)]
+    sites = list(all_sites(options.side or _SIDE))
     batches = [batches_of_a_step(batch) for batch in sorted(options.batches or [1, 16])]
     _tune_and_print(device, sites, dtypes, batches, until_s, options.out or launch.TUNED, known)
     return 0
@@ -113,7 +113,7 @@ def _tune_in_interpreter(options: argparse.Namespace) -> None:
     until_s = tuner.now() + options.seconds
     size = INTERPRETED_SIZE | ({} if options.side is None else {"side": options.side})
     sites = [*generator_sites(blocks=2, **size), *discriminator_sites(**size)]
-    dtypes = _dtypes(options) or list(DTYPES)
+    dtypes = _dtypes(options) or list(TUNED_DTYPES)
     print("In Triton's interpreter, where times mean nothing:")
     with planning_for(INTERPRETED_GPU):
         batches = [batches_of_a_step(batch) for batch in sorted(options.batches or [1])]
@@ -121,7 +121,7 @@ def _tune_in_interpreter(options: argparse.Namespace) -> None:
 
 
 def _dtypes(options: argparse.Namespace) -> list[torch.dtype]:
-    return [dtype for dtype in DTYPES if name_of(dtype) in options.dtypes]
+    return [dtype for dtype in TUNED_DTYPES if name_of(dtype) in options.dtypes]
 
 
 def _tune_and_print(

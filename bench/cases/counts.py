@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.cases.plain_cyclegan import PAPER, Discriminator, Generator, Size
+from bench.cases.plain_cyclegan import PAPER_SIZE, NetworkSize, PlainDiscriminator, PlainGenerator
 from bench.measure.limits import Workload
 from kernels.sites import NormSite
 
@@ -47,13 +47,13 @@ def _elements(site: NormSite, batch: int) -> tuple[int, int]:
 
 
 def network_workload(
-    kind: type[Generator] | type[Discriminator],
+    kind: type[PlainGenerator] | type[PlainDiscriminator],
     batch: int,
     side: int,
     dtype: torch.dtype,
     *,
     backward: bool,
-    size: Size = PAPER,
+    size: NetworkSize = PAPER_SIZE,
 ) -> Workload:
     """A generator or discriminator: its convolutions.
 
@@ -71,16 +71,15 @@ def network_workload(
     return Workload((3 if backward else 1) * tensors * dtype.itemsize, passes * int(counter.get_total_flops()))
 
 
-def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: Size = PAPER) -> Workload:
+def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: NetworkSize = PAPER_SIZE) -> Workload:
     """One update of all networks.
 
     Six generator passes with both gradients; the discriminators judge two fakes without gradients of their weights and
     four images with. The images are read once. Adam reads and writes each weight and its two moments in float32.
     """
-    generator, discriminator = (
-        network_workload(kind, batch, side, dtype, backward=False, size=size) for kind in (Generator, Discriminator)
-    )
-    weights = 2 * sum(p.numel() for kind in (Generator, Discriminator) for p in _on_meta(kind, size).parameters())
+    kinds = PlainGenerator, PlainDiscriminator
+    generator, discriminator = (network_workload(kind, batch, side, dtype, backward=False, size=size) for kind in kinds)
+    weights = 2 * sum(p.numel() for kind in kinds for p in _on_meta(kind, size).parameters())
     images = 2 * batch * 3 * side * side
     return Workload(
         images * dtype.itemsize + 6 * 4 * weights,
@@ -88,6 +87,6 @@ def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: Size
     )
 
 
-def _on_meta(kind: type[Generator] | type[Discriminator], size: Size) -> nn.Module:
+def _on_meta(kind: type[PlainGenerator] | type[PlainDiscriminator], size: NetworkSize) -> nn.Module:
     with torch.device("meta"):
         return size.network(kind)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench.measure.agreement import Disagreement, relative_error
+from bench.measure.agreement import Disagreement, relative_rms_error
 from bench.measure.contest import Case, Contest
 from bench.measure.limits import UNBOUNDED
 from bench.measure.timing import Contender
@@ -26,18 +26,18 @@ from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.training_images import Data, open_data
 from cyclegan_fast.images.files import write_image
 
-IMAGES = 32  # of each domain
+_IMAGES = 32  # of each domain
 LOAD_SIZE, CROP_SIZE = 286, 256
 WORKERS = 2
 LONG_TURN_S = 0.2
 """of the workers' queues, which opponents' turns let fill, little is left after it"""
-PLAIN = f"as the original, DataLoader, {WORKERS} workers"
+ORIGINAL_LOADER = f"as the original, DataLoader, {WORKERS} workers"
 
-Source = Literal["memory", "mapped file", "decoded each time"]
+_Source = Literal["memory", "mapped file", "decoded each time"]
 
 
 def write_folder(root: Path) -> Path:
-    photos = sample_photos.make_training(320, IMAGES)
+    photos = sample_photos.make_training(320, _IMAGES)
     for name, images in (("trainA", photos.photographs), ("trainB", photos.drawings)):
         (root / name).mkdir()
         for index, pixels in enumerate(images):
@@ -47,12 +47,12 @@ def write_folder(root: Path) -> Path:
 
 def case(folder: Path, device: torch.device) -> Case:
     """One batch of one image of each domain."""
-    what, make = "JPEG of 320x320 to a batch on the device", partial(contest, folder, device)
+    what, make = "JPEG of 320x320 to a batch on the device", partial(_contest, folder, device)
     return Case.of_images("data", what, 1, CROP_SIZE, torch.float32, UNBOUNDED, make)
 
 
-def contest(folder: Path, device: torch.device) -> Contest:
-    sources: dict[str, tuple[Source, int]] = {
+def _contest(folder: Path, device: torch.device) -> Contest:
+    sources: dict[str, tuple[_Source, int]] = {
         f"ours, {source}, {workers} workers": (source, workers)
         for source in ("memory", "mapped file", "decoded each time")
         for workers in (0, WORKERS)
@@ -64,16 +64,16 @@ def contest(folder: Path, device: torch.device) -> Contest:
     ours = f"ours, memory, {WORKERS} workers"
     check_preparation(opened[ours], folder)
     calls = {name: _next_of(_our_batches(data, device)) for name, data in opened.items()}
-    calls[PLAIN] = _next_of(_their_batches(folder, device))
+    calls[ORIGINAL_LOADER] = _next_of(_their_batches(folder, device))
     return Contest(
         contenders={name: Contender([call]) for name, call in calls.items()},
         ours=ours,
-        plain=PLAIN,
+        plain=ORIGINAL_LOADER,
         shortest_turn_s=LONG_TURN_S,
     )
 
 
-def config_for(source: Source, folder: Path, workers: int) -> DataConfig:
+def config_for(source: _Source, folder: Path, workers: int) -> DataConfig:
     config = DataConfig(data=folder, workers=workers, cache_dir=folder / "cache")
     if source == "memory":
         return config
@@ -102,7 +102,7 @@ def check_preparation(data: Data, folder: Path) -> None:
     found = batch.to(torch.device("cpu"))[0][0]
     top, left, mirrored = batch.crops_A[0].tolist()
     files = sorted((folder / "trainA").iterdir())
-    nearest = min(relative_error(found, as_the_original(file, top, left, bool(mirrored))) for file in files)
+    nearest = min(relative_rms_error(found, as_the_original(file, top, left, bool(mirrored))) for file in files)
     if nearest > 1e-5:
         raise Disagreement(f"our batch is off by {nearest:.2g} of its size from every file of {folder / 'trainA'}")
 

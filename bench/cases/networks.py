@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases import counts
-from bench.cases.plain_cyclegan import PAPER, Discriminator, Generator, Size
-from bench.measure.compiled import compiled, forget_compiled, modes
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, NetworkSize, PlainDiscriminator, PlainGenerator
+from bench.measure.compiled import compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.checkpoint.original import from_original
@@ -22,14 +22,16 @@ from kernels import Impl
 Kind = Literal["generator", "discriminator"]
 Pass = Literal["forward", "forward and backward"]
 
-PLAIN = "plain PyTorch"
 ALLOWED_BACKWARD = {torch.float32: 0.2, torch.float16: 0.2, torch.bfloat16: 0.4}
 """Gradients pass through 24 layers with random weights: plain PyTorch loses 0.24 of their size on the way in bfloat16,
 and 0.08 in float16, whose mantissa TF32 has too, in which a GPU convolves float32. A wrong one is off by 1."""
-ORIGINALS: dict[Kind, type[Generator] | type[Discriminator]] = {"generator": Generator, "discriminator": Discriminator}
+ORIGINALS: dict[Kind, type[PlainGenerator] | type[PlainDiscriminator]] = {
+    "generator": PlainGenerator,
+    "discriminator": PlainDiscriminator,
+}
 
 
-def cases(
+def network_cases(
     kinds: Iterable[Kind],
     passes: Iterable[Pass],
     dtypes: Iterable[torch.dtype],
@@ -39,7 +41,7 @@ def cases(
     *,
     with_compile: bool = True,
     impl: Impl = "auto",
-    size: Size = PAPER,
+    size: NetworkSize = PAPER_SIZE,
 ) -> Iterator[Case]:
     """A case for each network, pass, dtype and batch, on images of `side` pixels."""
     for batch in batches:
@@ -49,28 +51,32 @@ def cases(
                     backward = what != "forward"
                     work = counts.network_workload(ORIGINALS[kind], batch, side, dtype, backward=backward, size=size)
                     entrants = partial(Entrants, kind, what, dtype, batch, side, device, impl, size)
-                    make = partial(contest, entrants, with_compile)
+                    make = partial(_contest, entrants, with_compile)
                     yield Case.of_images("networks", f"{kind}, {what}", batch, side, dtype, work, make)
 
 
-def contest(make_entrants: "Callable[[], Entrants]", with_compile: bool) -> Contest:
+def _contest(make_entrants: "Callable[[], Entrants]", with_compile: bool) -> Contest:
     forget_compiled()
     entrants = make_entrants()
     dtype, device = entrants.dtype, entrants.device
     last = torch.channels_last
     with on_recording_stream(device):
         contenders = {
-            PLAIN: Contender([entrants.plain(dtype)]),
-            f"{PLAIN}, channels last": Contender([entrants.plain(dtype, last)]),
+            PLAIN_PYTORCH: Contender([entrants.plain(dtype)]),
+            f"{PLAIN_PYTORCH}, channels last": Contender([entrants.plain(dtype, last)]),
             "ours": Contender([entrants.ours()], graph=True),
         }
         if device.type == "cuda":
-            contenders[f"{PLAIN}, channels last, CUDA graph"] = Contender([entrants.plain(dtype, last)], graph=True)
+            contenders[f"{PLAIN_PYTORCH}, channels last, CUDA graph"] = Contender(
+                [entrants.plain(dtype, last)], graph=True
+            )
             contenders["ours, launched one by one"] = Contender([entrants.ours()])
         for mode in modes(device, recorded=False) if with_compile else ():
             contenders[f"torch.compile {mode}"] = Contender([entrants.plain(dtype, last, mode)])
         exact = entrants.exact()
-    return Contest(contenders, ours="ours", plain=PLAIN, exact=exact, allowed=allowed(entrants.what, dtype, device))
+    return Contest(
+        contenders, ours="ours", plain=PLAIN_PYTORCH, exact=exact, allowed=allowed(entrants.what, dtype, device)
+    )
 
 
 def allowed(what: Pass, dtype: torch.dtype, device: torch.device) -> float:
@@ -94,7 +100,7 @@ class Entrants:
         side: int,
         device: torch.device,
         impl: Impl = "auto",
-        size: Size = PAPER,
+        size: NetworkSize = PAPER_SIZE,
     ) -> None:
         torch.manual_seed(0)
         self.size = size
@@ -109,7 +115,7 @@ class Entrants:
         network = self.size.network(ORIGINALS[self.kind])
         network.load_state_dict(self.weights)
         network.to(self.device, to, memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
-        function: Callable[[Tensor], Tensor] = compiled(network, mode) if mode else network
+        function: Callable[[Tensor], Tensor] = compiled_by_torch(network, mode) if mode else network
         return _call(function, network, self.image.to(self.device, to, memory_format=layout), self.what)
 
     def ours(self) -> Call:

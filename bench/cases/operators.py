@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bench.cases import counts
+from bench.cases.plain_cyclegan import PLAIN_PYTORCH
 from bench.measure.agreement import ALLOWED
-from bench.measure.compiled import backward_may_repeat, compiled, forget_compiled, modes
+from bench.measure.compiled import backward_may_repeat, compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.system.device import name_of
@@ -20,16 +21,15 @@ from kernels.plans import NormPass as Direction
 from kernels.sites import NormSite, Operands, run_backward, run_forward
 from kernels.traffic import plain_forward
 
-PLAIN = "plain PyTorch"
 CPU_CACHE_BYTES = 64 << 20  # taken to be a CPU's last-level cache
 MOST_SETS = 8
 
-WORK = {"forward": counts.norm_forward_workload, "backward": counts.norm_backward_workload}
-Forward = Callable[[NormSite, Operands], tuple[Tensor, Tensor]]
+WORKLOADS = {"forward": counts.norm_forward_workload, "backward": counts.norm_backward_workload}
+_Forward = Callable[[NormSite, Operands], tuple[Tensor, Tensor]]
 """y, and y padded"""
 
 
-def cases(
+def operator_cases(
     sites: Sequence[NormSite],
     dtypes: Iterable[torch.dtype],
     batches: Iterable[int],
@@ -50,7 +50,7 @@ def cases(
         for dtype in dtypes:
             for site in sites:
                 for direction in get_args(Direction):
-                    needed = WORK[direction](site, batch, dtype)
+                    needed = WORKLOADS[direction](site, batch, dtype)
                     yield Case(
                         subject="operators",
                         case=f"{site.name}, {direction}",
@@ -60,11 +60,13 @@ def cases(
                         side=image_side,
                         moved_bytes=needed.moved_bytes,
                         operations=needed.operations,
-                        make=partial(contest, site, direction, dtype, batch, device, impl, with_compile=with_compile),
+                        make=partial(
+                            operator_contest, site, direction, dtype, batch, device, impl, with_compile=with_compile
+                        ),
                     )
 
 
-def contest(
+def operator_contest(
     site: NormSite,
     direction: Direction,
     dtype: torch.dtype,
@@ -76,16 +78,16 @@ def contest(
 ) -> Contest:
     forget_compiled()
     torch.manual_seed(0)
-    moved_bytes = WORK[direction](site, batch, dtype).moved_bytes
+    moved_bytes = WORKLOADS[direction](site, batch, dtype).moved_bytes
     sets = [site.operands(batch, dtype, str(device)) for _ in range(operand_sets(moved_bytes, device))]
     # Channels first for the original's layout.
     first = [_in_layout(operands, torch.contiguous_format) for operands in sets]
-    ways: dict[str, tuple[Forward, list[Operands]]] = {
-        PLAIN: (plain_forward, first),
-        f"{PLAIN}, channels last": (plain_forward, sets),
+    ways: dict[str, tuple[_Forward, list[Operands]]] = {
+        PLAIN_PYTORCH: (plain_forward, first),
+        f"{PLAIN_PYTORCH}, channels last": (plain_forward, sets),
     }
     for mode in modes(device, recorded=True) if with_compile else ():
-        ways[f"torch.compile {mode}"] = (compiled(plain_forward, mode), sets)
+        ways[f"torch.compile {mode}"] = (compiled_by_torch(plain_forward, mode), sets)
     calls: dict[str, list[Call]] = {}
     with on_recording_stream(device):
         for way, (forward, operands) in ways.items():
@@ -95,7 +97,7 @@ def contest(
     return Contest(
         contenders={way: Contender(each, graph=True) for way, each in calls.items()},
         ours="ours",
-        plain=PLAIN,
+        plain=PLAIN_PYTORCH,
         exact=exact,
         allowed=ALLOWED[dtype],
     )
@@ -111,7 +113,7 @@ def operand_sets(moved_bytes: int, device: torch.device) -> int:
     return 1 if moved_bytes < cache / 4 else min(MOST_SETS, 1 + -(-2 * cache // moved_bytes))
 
 
-def _call(direction: Direction, site: NormSite, forward: Forward, operands: Operands) -> Call:
+def _call(direction: Direction, site: NormSite, forward: _Forward, operands: Operands) -> Call:
     """A pass of PyTorch's operators; backward is by autograd, from a forward pass that is kept."""
     if direction == "forward":
 

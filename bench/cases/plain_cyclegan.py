@@ -16,8 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PLAIN_PYTORCH = "plain PyTorch"
+"""The name of the contender that computes with PyTorch's own operators, as they come."""
+PLAIN_FLOAT32 = f"{PLAIN_PYTORCH}, float32"
 
-class ResidualBlock(nn.Module):
+
+class PlainResidualBlock(nn.Module):
     """x + norm(conv(pad(relu(norm(conv(pad(x))))))), with dropout behind the ReLU where asked for."""
 
     def __init__(self, channels: int, use_dropout: bool, track_running_stats: bool) -> None:
@@ -25,12 +29,12 @@ class ResidualBlock(nn.Module):
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3),
-            instance_norm(channels, track_running_stats),
+            _instance_norm(channels, track_running_stats),
             nn.ReLU(),
             *([nn.Dropout(0.5)] if use_dropout else []),
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3),
-            instance_norm(channels, track_running_stats),
+            _instance_norm(channels, track_running_stats),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +43,7 @@ class ResidualBlock(nn.Module):
         return x + residual
 
 
-class Generator(nn.Module):
+class PlainGenerator(nn.Module):
     """The ResNet generator (Zhu et al. 2017, section 7.2).
 
     Args:
@@ -56,25 +60,25 @@ class Generator(nn.Module):
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(3, width, 7),
-            instance_norm(width, track_running_stats),
+            _instance_norm(width, track_running_stats),
             nn.ReLU(),
         ]
         for channels in (width, width * 2):
             layers += [
                 nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1),
-                instance_norm(channels * 2, track_running_stats),
+                _instance_norm(channels * 2, track_running_stats),
                 nn.ReLU(),
             ]
-        layers += [ResidualBlock(width * 4, use_dropout, track_running_stats) for _ in range(blocks)]
+        layers += [PlainResidualBlock(width * 4, use_dropout, track_running_stats) for _ in range(blocks)]
         for channels in (width * 4, width * 2):
             layers += [
                 nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1),
-                instance_norm(channels // 2, track_running_stats),
+                _instance_norm(channels // 2, track_running_stats),
                 nn.ReLU(),
             ]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
-        initialise(self)
+        _initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> the same; H and W multiples of 4."""
@@ -82,7 +86,7 @@ class Generator(nn.Module):
         return translated
 
 
-class Discriminator(nn.Module):
+class PlainDiscriminator(nn.Module):
     """The 70x70 PatchGAN; `width` is the number of channels of its first convolution (`ndf`)."""
 
     def __init__(self, *, width: int = 64, track_running_stats: bool = False) -> None:
@@ -91,12 +95,12 @@ class Discriminator(nn.Module):
         for channels, stride in ((width, 2), (width * 2, 2), (width * 4, 1)):
             layers += [
                 nn.Conv2d(channels, channels * 2, 4, stride=stride, padding=1),
-                instance_norm(channels * 2, track_running_stats),
+                _instance_norm(channels * 2, track_running_stats),
                 nn.LeakyReLU(0.2),
             ]
         layers.append(nn.Conv2d(width * 8, 1, 4, padding=1))
         self.model = nn.Sequential(*layers)
-        initialise(self)
+        _initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> scores [N, 1, h, w]; 256x256 gives 30x30."""
@@ -104,11 +108,11 @@ class Discriminator(nn.Module):
         return scores
 
 
-def instance_norm(channels: int, track_running_stats: bool) -> nn.InstanceNorm2d:
+def _instance_norm(channels: int, track_running_stats: bool) -> nn.InstanceNorm2d:
     return nn.InstanceNorm2d(channels, affine=False, track_running_stats=track_running_stats)
 
 
-def initialise(network: nn.Module) -> None:
+def _initialise(network: nn.Module) -> None:
     """Weights N(0, 0.02), biases 0."""
     for name, parameter in network.named_parameters():
         if name.endswith("weight"):
@@ -129,7 +133,7 @@ def cancelled_biases(network: nn.Module) -> Iterator[nn.Parameter]:
 
 
 @dataclass(frozen=True)
-class Size:
+class NetworkSize:
     """How large networks are: the paper's, unless told otherwise."""
 
     width: int = 64
@@ -137,17 +141,17 @@ class Size:
     blocks: int = 9
     """residual blocks of a generator: 9 or 6"""
 
-    def network(self, kind: type[Generator] | type[Discriminator]) -> nn.Module:
+    def network(self, kind: type[PlainGenerator] | type[PlainDiscriminator]) -> nn.Module:
         """Return a new network of this size."""
-        if kind is Generator:
-            return Generator(width=self.width, blocks=self.blocks)
-        return Discriminator(width=self.width)
+        if kind is PlainGenerator:
+            return PlainGenerator(width=self.width, blocks=self.blocks)
+        return PlainDiscriminator(width=self.width)
 
 
-PAPER = Size()
+PAPER_SIZE = NetworkSize()
 
 
-class ImagePool:
+class PlainImagePool:
     """The last `size` generated images (Shrivastava et al. 2017, section 2.3); a number below 0.5 means a swap."""
 
     def __init__(self, size: int, random_source: random.Random) -> None:
@@ -211,13 +215,13 @@ class PlainCycleGAN:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.G_A = Generator(width=ngf, blocks=blocks).to(device, dtype)
-        self.G_B = Generator(width=ngf, blocks=blocks).to(device, dtype)
-        self.D_A = Discriminator(width=ndf).to(device, dtype)
-        self.D_B = Discriminator(width=ndf).to(device, dtype)
+        self.G_A = PlainGenerator(width=ngf, blocks=blocks).to(device, dtype)
+        self.G_B = PlainGenerator(width=ngf, blocks=blocks).to(device, dtype)
+        self.D_A = PlainDiscriminator(width=ndf).to(device, dtype)
+        self.D_B = PlainDiscriminator(width=ndf).to(device, dtype)
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         random_source = random_source or random.Random(0)
-        self.pool_A, self.pool_B = ImagePool(pool_size, random_source), ImagePool(pool_size, random_source)
+        self.pool_A, self.pool_B = PlainImagePool(pool_size, random_source), PlainImagePool(pool_size, random_source)
         self.zero_cancelled_bias_gradients = zero_cancelled_bias_gradients
         self.device_type = torch.device(device).type
         self.autocast_dtype = autocast_dtype

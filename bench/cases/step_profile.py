@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.cases.plain_cyclegan import PAPER, Size
+from bench.cases.plain_cyclegan import PAPER_SIZE, NetworkSize
 from bench.cases.training_step import Steps
 from cyclegan_fast.system.device import working_dtype
 from cyclegan_fast.system.errors import UserError
@@ -24,7 +24,7 @@ KINDS = (
     ),
 )
 """By words of a kernel's name, the first that fits."""
-REST = "other"
+_REST = "other"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class KernelTime:
 
 
 @dataclass(frozen=True)
-class StepProfile:
+class GpuStepProfile:
     """Microseconds of one step."""
 
     wall_us: float
@@ -57,10 +57,10 @@ class StepProfile:
 
 def kind_of(kernel: str) -> str:
     lower = kernel.lower()
-    return next((kind for kind, words in KINDS if any(word in lower for word in words)), REST)
+    return next((kind for kind, words in KINDS if any(word in lower for word in words)), _REST)
 
 
-def summed(kernels: Iterable[KernelTime], wall_us: float, steps: int) -> StepProfile:
+def summed(kernels: Iterable[KernelTime], wall_us: float, steps: int) -> GpuStepProfile:
     """From every kernel of so many steps, which took `wall_us` together."""
     by_name: dict[str, float] = {}
     for kernel in kernels:
@@ -69,12 +69,12 @@ def summed(kernels: Iterable[KernelTime], wall_us: float, steps: int) -> StepPro
     for name, us in by_name.items():
         kinds[kind_of(name)] = kinds.get(kind_of(name), 0.0) + us
     slowest = sorted((KernelTime(name, us) for name, us in by_name.items()), key=lambda kernel: -kernel.us)
-    return StepProfile(wall_us / steps, kinds, slowest[:LISTED])
+    return GpuStepProfile(wall_us / steps, kinds, slowest[:LISTED])
 
 
-def profile(
-    device: torch.device, side: int = 256, batch: int = 1, size: Size = PAPER, steps: int = STEPS
-) -> StepProfile:
+def profile_step(
+    device: torch.device, side: int = 256, batch: int = 1, size: NetworkSize = PAPER_SIZE, steps: int = STEPS
+) -> GpuStepProfile:
     """Steps of ours with --amp as they are trained, replayed from their graph."""
     low, _ = working_dtype(device, amp=True, amp_dtype="auto")
     step = Steps(side, batch, device, low, lambda name: False, size).ours()

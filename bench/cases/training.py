@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.cases.plain_cyclegan import PlainCycleGAN
+from bench.cases.plain_cyclegan import PLAIN_FLOAT32, PlainCycleGAN
 from bench.cases.training_step import engine_from
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
 from cyclegan_fast.data.batch import Batch
@@ -24,8 +24,8 @@ from cyclegan_fast.system.device import working_dtype
 
 WINDOW_SHARE = 0.25
 """of a run's steps: the last ones, whose mean losses are compared"""
-PLAIN, AGAIN, OURS = "plain PyTorch, float32", "plain PyTorch, float32, another seed", "ours"
-IMAGES = 64
+PLAIN_RUN, OTHER_SEED_RUN, OUR_RUN = PLAIN_FLOAT32, f"{PLAIN_FLOAT32}, another seed", "ours"
+DRAWN_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """One training run."""
 
     seconds: float
@@ -57,15 +57,15 @@ class Outcome:
     """How far curves are apart at their end, relative, the mean over all losses."""
 
     setting: Setting
-    curves: dict[str, Curve]
+    curves: dict[str, TrainingCurve]
 
     @property
     def between_seeds(self) -> float:
-        return self._distance(PLAIN, AGAIN)
+        return self._distance(PLAIN_RUN, OTHER_SEED_RUN)
 
     @property
     def of_ours(self) -> float:
-        return self._distance(PLAIN, OURS)
+        return self._distance(PLAIN_RUN, OUR_RUN)
 
     @property
     def is_finite(self) -> bool:
@@ -73,7 +73,7 @@ class Outcome:
 
     @property
     def speedup(self) -> float:
-        return self.curves[PLAIN].seconds / self.curves[OURS].seconds
+        return self.curves[PLAIN_RUN].seconds / self.curves[OUR_RUN].seconds
 
     def _distance(self, one: str, other: str) -> float:
         curves = self.curves[one], self.curves[other]
@@ -102,14 +102,14 @@ class Outcome:
         return found | {"between_seeds": self.between_seeds, "of_ours": self.of_ours, "speedup": self.speedup}
 
 
-def compare(setting: Setting, device: torch.device) -> Outcome:
+def compare_trainings(setting: Setting, device: torch.device) -> Outcome:
     """Train three times from scratch: plain PyTorch with two seeds, ours with the first one's weights and images."""
     return Outcome(
         setting,
         {
-            PLAIN: _trained(_plain_step(setting, device, seed=0), setting, seed=0, device=device),
-            AGAIN: _trained(_plain_step(setting, device, seed=1), setting, seed=1, device=device),
-            OURS: _trained(_our_step(setting, device, seed=0), setting, seed=0, device=device),
+            PLAIN_RUN: _trained(_plain_step(setting, device, seed=0), setting, seed=0, device=device),
+            OTHER_SEED_RUN: _trained(_plain_step(setting, device, seed=1), setting, seed=1, device=device),
+            OUR_RUN: _trained(_our_step(setting, device, seed=0), setting, seed=0, device=device),
         },
     )
 
@@ -119,7 +119,7 @@ def drawn_images(side: int, seed: int) -> tuple[Pixels, Pixels]:
     random = np.random.default_rng(seed)
 
     def patches() -> np.ndarray[Any, np.dtype[np.float64]]:
-        coarse = random.random((IMAGES, 9, 9, 3))
+        coarse = random.random((DRAWN_IMAGES, 9, 9, 3))
         at = np.linspace(0, 7.999, side)
         low, part = at.astype(int), at % 1
         rows = coarse[:, low] * (1 - part)[:, None, None] + coarse[:, low + 1] * part[:, None, None]
@@ -142,7 +142,7 @@ def batches(setting: Setting, seed: int) -> Iterator[Batch]:
     random = torch.Generator().manual_seed(seed)
     size = setting.side, setting.side
     while True:
-        chosen = torch.randint(IMAGES, (2, setting.batch_size), generator=random)
+        chosen = torch.randint(DRAWN_IMAGES, (2, setting.batch_size), generator=random)
         crops = torch.zeros(2, setting.batch_size, 3, dtype=torch.int64)
         crops[:, :, 2] = torch.randint(2, (2, setting.batch_size), generator=random)
         yield Batch(images_A[chosen[0]], images_B[chosen[1]], crops[0], crops[1], size, size)
@@ -172,7 +172,7 @@ def _our_step(setting: Setting, device: torch.device, seed: int) -> Update:
     return engine_from(weights, config, device, dtype)
 
 
-def _trained(update: Update, setting: Setting, *, seed: int, device: torch.device) -> Curve:
+def _trained(update: Update, setting: Setting, *, seed: int, device: torch.device) -> TrainingCurve:
     losses: list[dict[str, Tensor]] = []
     settled = max(1, setting.steps // 10)
     started = 0.0
@@ -184,7 +184,7 @@ def _trained(update: Update, setting: Setting, *, seed: int, device: torch.devic
         losses.append({name: loss.clone() for name, loss in update(batch).items()})
     _wait(device)
     seconds = (time.perf_counter() - started) * setting.steps / (setting.steps - settled)
-    return Curve(seconds, {name: [float(step[name]) for step in losses] for name in sorted(losses[0])})
+    return TrainingCurve(seconds, {name: [float(step[name]) for step in losses] for name in sorted(losses[0])})
 
 
 def _wait(device: torch.device) -> None:

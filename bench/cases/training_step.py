@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.cases import counts
-from bench.cases.plain_cyclegan import PAPER, PlainCycleGAN, Size
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_FLOAT32, NetworkSize, PlainCycleGAN
 from bench.measure.agreement import Disagreement
-from bench.measure.compiled import FAILURES, forget_compiled, modes
-from bench.measure.contest import Case, Contest, in_words
+from bench.measure.compiled import OPPONENT_FAILURES, forget_compiled, modes
+from bench.measure.contest import Case, Contest, why_not_run
 from bench.measure.limits import dtypes
 from bench.measure.peak_memory import followed
 from bench.measure.timing import Contender
@@ -32,7 +32,6 @@ from cyclegan_fast.training.cuda_graph import WARM_UP
 from cyclegan_fast.training.engine import Engine
 from cyclegan_fast.training.step import TrainingStep
 
-PLAIN = "plain PyTorch, float32"
 AGREEMENT = 0.05
 """Relative, of the losses of the first step, to bfloat16's precision; of the n-th step n times as much."""
 
@@ -43,14 +42,14 @@ LEAST_COSINE = 0.5
 Wants = Callable[[str], bool]
 
 
-def cases(
+def training_step_cases(
     side: int,
     batch: int,
     device: torch.device,
     wants: Wants,
     *,
     subject: str = "step",
-    size: Size = PAPER,
+    size: NetworkSize = PAPER_SIZE,
     agreement: float = AGREEMENT,
 ) -> Iterator[Case]:
     """A case for each precision of the device; `wants` says by their names who takes part beside plain and ours."""
@@ -68,7 +67,7 @@ def _contest(
     device: torch.device,
     dtype: torch.dtype,
     wants: Wants,
-    size: Size,
+    size: NetworkSize,
     agreement: float,
 ) -> Contest:
     return Steps(side, batch, device, dtype, wants, size, agreement).contest()
@@ -84,7 +83,7 @@ class Steps:
         device: torch.device,
         dtype: torch.dtype,
         wants: Wants,
-        size: Size = PAPER,
+        size: NetworkSize = PAPER_SIZE,
         agreement: float = AGREEMENT,
     ) -> None:
         self.device, self.side, self.batch_size, self.dtype, self.wants = device, side, batch, dtype, wants
@@ -102,11 +101,11 @@ class Steps:
     def contest(self) -> Contest:
         forget_compiled()
         expected = self._begun(self.plain())
-        steps: dict[str, Step] = {}
+        steps: dict[str, CompetingStep] = {}
         peak_gib: dict[str, float] = {}
         wrong: dict[str, str] = {}
         for name, make in self._makers():
-            if name not in (PLAIN, self.ours_name) and not self.wants(name):
+            if name not in (PLAIN_FLOAT32, self.ours_name) and not self.wants(name):
                 continue
             try:
                 # On a CPU a step has threads, which are not followed.
@@ -115,13 +114,13 @@ class Steps:
                     del followed_step
                 step = make()
                 reason = _difference(self._begun(step), expected, self.agreement)
-            except FAILURES as error:
-                if name in (PLAIN, self.ours_name):
+            except OPPONENT_FAILURES as error:
+                if name in (PLAIN_FLOAT32, self.ours_name):
                     raise
-                reason = in_words(error)
+                reason = why_not_run(error)
             if reason is None:
                 steps[name] = step
-            elif name in (PLAIN, self.ours_name):
+            elif name in (PLAIN_FLOAT32, self.ours_name):
                 raise Disagreement(f"{name}: {reason}: nothing is reported")
             else:
                 wrong[name] = reason
@@ -129,27 +128,27 @@ class Steps:
         return Contest(
             contenders={name: Contender([partial(self._noted, name, step)]) for name, step in steps.items()},
             ours=self.ours_name,
-            plain=PLAIN,
+            plain=PLAIN_FLOAT32,
             check=self._check_last,
             peak_gib=peak_gib,
             wrong=wrong,
         )
 
-    def _begun(self, step: "Step") -> "Begun":
+    def _begun(self, step: "CompetingStep") -> "Begun":
         """The first steps; on a GPU as many as it takes for a graph to be recorded and replayed."""
         before = step.weights()
         count = WARM_UP + 2 if self.device.type == "cuda" else 1
         losses = [[float(loss) for loss in step()] for _ in range(count)]
         return Begun(losses, [after - weight for after, weight in zip(step.weights(), before, strict=True)])
 
-    def _makers(self) -> Iterator[tuple[str, Callable[[], "Step"]]]:
+    def _makers(self) -> Iterator[tuple[str, Callable[[], "CompetingStep"]]]:
         is_low, ours = self.dtype != torch.float32, self.ours_name
-        yield PLAIN, self.plain
-        opponent = f"stock autocast, {name_of(self.dtype)}" if is_low else PLAIN
+        yield PLAIN_FLOAT32, self.plain
+        opponent = f"stock autocast, {name_of(self.dtype)}" if is_low else PLAIN_FLOAT32
         if is_low:
             yield opponent, partial(self.plain, self.dtype)
         elif self.device.type == "cuda":
-            yield f"{PLAIN}, channels last", partial(self.plain, layout=torch.channels_last)
+            yield f"{PLAIN_FLOAT32}, channels last", partial(self.plain, layout=torch.channels_last)
         # Compiled code with CUDA graphs keeps its memory for good: at batch 16 one mode more would not fit 80 GB.
         for mode in modes(self.device, recorded=False)[: 1 if self.batch_size > MOST_IN_ALL_MODES else None]:
             yield f"{opponent}, torch.compile {mode}", partial(self.plain, self.dtype if is_low else None, mode)
@@ -164,7 +163,7 @@ class Steps:
         autocast_dtype: torch.dtype | None = None,
         mode: str | None = None,
         layout: torch.memory_format | None = None,
-    ) -> "Step":
+    ) -> "CompetingStep":
         """The original's update; with autocast on a GPU channels last, unless `layout` says otherwise."""
         if layout is None:
             tensor_cores = self.device.type == "cuda" and autocast_dtype is not None
@@ -176,9 +175,9 @@ class Steps:
             if mode is not None:
                 network.compile(mode=mode, dynamic=False, fullgraph=True)
         # From the host, as ours takes its images.
-        return Step(lambda: plain.update(*self.batch.to(self.device)), plain.networks())
+        return CompetingStep(lambda: plain.update(*self.batch.to(self.device)), plain.networks())
 
-    def ours(self, *, compiled: bool = False, checkpoint: bool = False, graph: bool = True) -> "Step":
+    def ours(self, *, compiled: bool = False, checkpoint: bool = False, graph: bool = True) -> "CompetingStep":
         config = Config(
             data=DataConfig(load_size=self.side, crop_size=self.side, batch_size=self.batch_size),
             networks=network_config(self.size, checkpoint_blocks=checkpoint),
@@ -186,7 +185,7 @@ class Steps:
         )
         engine = engine_from(self.weights, config, self.device, self.dtype)
         model = engine.step.model
-        return Step(lambda: engine(self.batch), {name: model.get_submodule(name) for name in self.weights})
+        return CompetingStep(lambda: engine(self.batch), {name: model.get_submodule(name) for name in self.weights})
 
     def _plain_networks(self, autocast_dtype: torch.dtype | None = None, *, keeps_fakes: bool = False) -> PlainCycleGAN:
         return PlainCycleGAN(
@@ -198,7 +197,7 @@ class Steps:
             keeps_fakes=keeps_fakes,
         )
 
-    def _noted(self, name: str, step: "Step") -> list[Tensor]:
+    def _noted(self, name: str, step: "CompetingStep") -> list[Tensor]:
         self.last[name] = step()
         return self.last[name]
 
@@ -209,7 +208,7 @@ class Steps:
                 raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
 
 
-def network_config(size: Size, *, checkpoint_blocks: bool = False) -> NetworkConfig:
+def network_config(size: NetworkSize, *, checkpoint_blocks: bool = False) -> NetworkConfig:
     """Ours of the size of plain PyTorch's."""
     generator: Literal["resnet_9", "resnet_6"] = "resnet_9" if size.blocks == 9 else "resnet_6"
     return NetworkConfig(generator=generator, ngf=size.width, ndf=size.width, checkpoint_blocks=checkpoint_blocks)
@@ -225,7 +224,7 @@ def engine_from(
     return Engine(TrainingStep(model, config, dtype), config, print)
 
 
-class Step:
+class CompetingStep:
     """One update each call, which returns its losses, sorted by their names.
 
     Args:

@@ -17,7 +17,7 @@ class Disagreement(Exception):
     """Ours, or the plain computation that it is compared with, is not what it should be: no time is reported."""
 
 
-def relative_error(found: Tensor, exact: Tensor) -> float:
+def relative_rms_error(found: Tensor, exact: Tensor) -> float:
     """Root mean square of the difference over that of `exact`; infinite for another shape or what is not finite."""
     if found.shape != exact.shape:
         return float("inf")
@@ -40,7 +40,7 @@ def errors(results: Mapping[str, Any], exact: Sequence[Tensor]) -> dict[str, flo
         if len(tensors) != len(exact):
             found[name] = float("inf")
         else:
-            found[name] = max(relative_error(one, other) for one, other in zip(tensors, exact, strict=True))
+            found[name] = max(relative_rms_error(one, other) for one, other in zip(tensors, exact, strict=True))
     return found
 
 

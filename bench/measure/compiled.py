@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-FAILURES = (
+OPPONENT_FAILURES = (
     torch._dynamo.exc.TorchDynamoException,
     torch._inductor.exc.InductorError,
     RuntimeError,  # of a CUDA graph, of a launch, for want of memory
@@ -26,7 +26,7 @@ def modes(device: torch.device, *, recorded: bool) -> tuple[str, ...]:
     return ("default", "reduce-overhead", "max-autotune")
 
 
-def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+def compiled_by_torch(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     return torch.compile(function, mode=mode, dynamic=False, fullgraph=True)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.measure.agreement import errors, refused, tensors_of
-from bench.measure.compiled import FAILURES
+from bench.measure.compiled import OPPONENT_FAILURES
 from bench.measure.limits import Limits, Workload
 from bench.measure.records import Comparison, Setup, Timing
 from bench.measure.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, Spread, on_recording_stream
@@ -75,7 +75,7 @@ class Case(Setup):
         return cls(subject, case, shape, name_of(dtype), batch, side, work.moved_bytes, work.operations, make)
 
 
-def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> Comparison:
+def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive) -> Comparison:
     """Compare results, then times.
 
     A contender whose result is wrong is named in the comparison without a time. Raises Disagreement where ours or the
@@ -97,11 +97,11 @@ def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> C
         contest.ours,
         shortest_turn_s=contest.shortest_turn_s,
         ends_on_host=contest.ends_on_host,
-        may_fail=FAILURES,
+        may_fail=OPPONENT_FAILURES,
         required=contest.trusted,
     )
     for name, error in race.broken.items():
-        wrong[name] = in_words(error)
+        wrong[name] = why_not_run(error)
         del entrants[name]
     if contest.exact:
         # What is timed is what the graph computes, not what the first call did.
@@ -138,10 +138,10 @@ def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, 
     for name in list(entrants):
         try:
             results[name] = [tensor.detach().clone() for tensor in tensors_of(entrants[name].calls[0]())]
-        except FAILURES as error:
+        except OPPONENT_FAILURES as error:
             if name in contest.trusted:
                 raise
-            wrong[name] = in_words(error)
+            wrong[name] = why_not_run(error)
             del entrants[name]
             gc.collect()
     return results
@@ -158,11 +158,11 @@ def _refuse(
     return list(refusals)
 
 
-def reason_of(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An exception's type and the beginning of what it says, in a line."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:160]}"
 
 
-def in_words(error: Exception) -> str:
-    return f"does not run: {reason_of(error)}"
+def why_not_run(error: Exception) -> str:
+    return f"does not run: {error_line(error)}"

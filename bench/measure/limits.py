@@ -16,7 +16,7 @@ from cyclegan_fast.system.files import write_atomically
 
 ROUNDS = {"cuda": 20, "cpu": 7}
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
-COPIED_BYTES = {"cuda": 2 << 30, "cpu": 512 << 20}
+_COPIED_BYTES = {"cuda": 2 << 30, "cpu": 512 << 20}
 TINY_SIDE, TINY_BYTES = 256, 4 << 20
 """For a rehearsal, whose numbers mean nothing"""
 
@@ -61,13 +61,13 @@ def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
     return (torch.float32, *((torch.bfloat16,) if has_bfloat16(device) else ()))
 
 
-def measure(device: torch.device, *, tiny: bool = False) -> Limits:
+def measure_limits(device: torch.device, *, tiny: bool = False) -> Limits:
     """The best of a few rounds: a limit is what was reached once.
 
     With `tiny` the operands are so small that the result means nothing.
     """
     side = TINY_SIDE if tiny else MATRIX_SIDE[device.type]
-    copied_bytes = TINY_BYTES if tiny else COPIED_BYTES[device.type]
+    copied_bytes = TINY_BYTES if tiny else _COPIED_BYTES[device.type]
     started = time.perf_counter()
     while time.perf_counter() - started < 0.3:  # clocks rise under load
         _products(device, torch.float32, side)[0]()
@@ -86,7 +86,7 @@ def measured_once(device: torch.device, path: Path, *, tiny: bool = False) -> Li
     """Return the limits that the file holds; where there is none, measure them and write it."""
     if path.exists():
         return Limits(**json.loads(path.read_text()))
-    found = measure(device, tiny=tiny)
+    found = measure_limits(device, tiny=tiny)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(found)).encode())
     return found

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from kernels.launching import launching_with
 from kernels.registration import NAMESPACE
 
-GIB = 1 << 30
+BYTES_PER_GIB = 1 << 30
 ALLOCATION_UNIT = 512  # bytes: PyTorch's allocator on a GPU hands out whole units
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from bench.measure.live_memory import GIB, live_memory
+from bench.measure.live_memory import BYTES_PER_GIB, live_memory
 
 Made = TypeVar("Made")
 
@@ -27,8 +27,8 @@ def followed(device: torch.device, make: Callable[[], Made], run: Callable[[Made
         made = make()
         run(made)
         torch.cuda.synchronize(device)
-        return made, (torch.cuda.max_memory_allocated(device) - before) / GIB
+        return made, (torch.cuda.max_memory_allocated(device) - before) / BYTES_PER_GIB
     with live_memory("cpu") as memory:
         made = make()
         run(made)
-    return made, memory.peak / GIB
+    return made, memory.peak / BYTES_PER_GIB

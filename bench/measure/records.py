@@ -18,7 +18,7 @@ from cyclegan_fast.system.files import write_atomically
 from kernels.gpus import file_name
 
 RESULTS = ROOT / "bench" / "results"
-FORMAT = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def is_ours(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """What was measured in one process."""
 
     stamp: Stamp
@@ -109,14 +109,14 @@ class Run:
     comparisons: list[Comparison]
 
 
-def plain(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     """For JSON, figures to five digits: more are not measured."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
+        return {key: _rounded(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [_rounded(each) for each in value]
     return value
 
 
@@ -124,13 +124,13 @@ def path_for(device: str, folder: Path = RESULTS) -> Path:
     return folder / f"{file_name(device)}.json"
 
 
-class Recorder:
+class ResultRecorder:
     """Adds a run to a device's file, comparison by comparison: a process cut short loses none that was complete."""
 
     def __init__(self, path: Path, stamp: Stamp, limits: Limits) -> None:
         self.path = path
         self.earlier = read(path) if path.exists() else []
-        self.run = Run(stamp, limits, [])
+        self.run = RecordedRun(stamp, limits, [])
 
     def add(self, comparison: Comparison) -> None:
         self.run.comparisons.append(comparison)
@@ -138,32 +138,32 @@ class Recorder:
         write_atomically(self.path, written([*self.earlier, self.run]).encode())
 
 
-def written(runs: Iterable[Run]) -> str:
+def written(runs: Iterable[RecordedRun]) -> str:
     """JSON with a line for each comparison, so that a difference between versions can be read."""
     blocks = []
     for run in runs:
-        head = {"stamp": plain(dataclasses.asdict(run.stamp)), "limits": plain(dataclasses.asdict(run.limits))}
-        lines = ",\n".join("   " + json.dumps(plain(dataclasses.asdict(each))) for each in run.comparisons)
+        head = {"stamp": _rounded(dataclasses.asdict(run.stamp)), "limits": _rounded(dataclasses.asdict(run.limits))}
+        lines = ",\n".join("   " + json.dumps(_rounded(dataclasses.asdict(each))) for each in run.comparisons)
         blocks.append(
             f' {{"stamp": {json.dumps(head["stamp"])},\n  "limits": {json.dumps(head["limits"])},\n'
             f'  "comparisons": [\n{lines}\n  ]}}'
         )
-    return f'{{"format": {FORMAT}, "runs": [\n' + ",\n".join(blocks) + "\n]}\n"
+    return f'{{"format": {_FORMAT}, "runs": [\n' + ",\n".join(blocks) + "\n]}\n"
 
 
-def read(path: Path) -> list[Run]:
+def read(path: Path) -> list[RecordedRun]:
     """The runs of a file, oldest first. Raises ValueError naming the file where it is none of ours."""
     try:
         content = json.loads(path.read_text())
-        if content["format"] != FORMAT:
-            raise ValueError(f"is of format {content['format']}, this program reads {FORMAT}")
+        if content["format"] != _FORMAT:
+            raise ValueError(f"is of format {content['format']}, this program reads {_FORMAT}")
         return [_run(run) for run in content["runs"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of results: {error}; move it away to begin a new one") from error
 
 
-def _run(content: dict[str, Any]) -> Run:
-    return Run(
+def _run(content: dict[str, Any]) -> RecordedRun:
+    return RecordedRun(
         Stamp(**content["stamp"]),
         Limits(**content["limits"]),
         [_comparison(each) for each in content["comparisons"]],
@@ -178,9 +178,9 @@ def _comparison(content: dict[str, Any]) -> Comparison:
     return Comparison(**content | {"again": Spread(**content["again"]), "contenders": contenders})
 
 
-def newest(runs: Iterable[Run]) -> Iterator[tuple[Run, Comparison]]:
+def newest(runs: Iterable[RecordedRun]) -> Iterator[tuple[RecordedRun, Comparison]]:
     """The last comparison of each key, with the run that it is of, in the order in which keys first came up."""
-    last: dict[tuple[str, str, str, str], tuple[Run, Comparison]] = {}
+    last: dict[tuple[str, str, str, str], tuple[RecordedRun, Comparison]] = {}
     for run in runs:
         for comparison in run.comparisons:
             last[comparison.key] = run, comparison

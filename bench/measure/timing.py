@@ -31,7 +31,7 @@ OURS_AGAIN = "ours, again"
 SHORTEST_TURN_S = 2e-3
 SHORTEST_LAUNCHED_TURN_S = 20e-3
 """on a GPU, of calls that are launched one by one: beside it the first launch is little"""
-PAUSE_CYCLES = 1_000_000
+_PAUSE_CYCLES = 1_000_000
 """of a GPU's clock, half a millisecond, in which a graph's launch is done with"""
 MOST_REPEATS = 1000
 WARM_UP_CALLS = 3
@@ -192,7 +192,7 @@ class _Turn:
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         if self.clock == "pause":
             torch.cuda.synchronize(self.device)
-            torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch's own lack
+            torch.cuda._sleep(_PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch's own lack
         began.record()
         self.run()
         ended.record()

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.cases.plain_cyclegan import PAPER, Size
-from bench.cases.scaling import BATCHES, SIDES
+from bench.cases.plain_cyclegan import PAPER_SIZE, NetworkSize
+from bench.cases.scaling import SCALING_BATCHES, SCALING_SIDES
 from bench.cases.training import Setting
 from bench.cases.training_step import AGREEMENT
 from bench.tuning.tuner import EVERYTHING, Visit
@@ -13,12 +13,12 @@ from kernels.sites import NormSite, discriminator_sites, generator_sites
 
 
 @dataclass(frozen=True)
-class Extent:
+class RunExtent:
     """Sizes of images, batches and networks."""
 
     side: int
     """of the square images, pixels"""
-    size: Size
+    size: NetworkSize
     agreement: float
     """of a step's losses with plain PyTorch's, see `bench.cases.training_step.AGREEMENT`"""
     batches: tuple[int, ...]
@@ -50,13 +50,13 @@ class Extent:
         return self.sites_at(self.side)
 
 
-PAPER_EXTENT = Extent(
+PAPER_EXTENT = RunExtent(
     side=256,
-    size=PAPER,
+    size=PAPER_SIZE,
     agreement=AGREEMENT,
     batches=(1, 16),
-    scaling_batches=BATCHES,
-    scaling_sides=SIDES,
+    scaling_batches=SCALING_BATCHES,
+    scaling_sides=SCALING_SIDES,
     probe=Setting(side=128, steps=30),
     most_steps=2000,
     rounds=25,
@@ -64,9 +64,9 @@ PAPER_EXTENT = Extent(
     most_tuning_s=math.inf,
     visits=(Visit(first=6, again=3, rounds_each=5, rounds=9), EVERYTHING, EVERYTHING),
 )
-TINY_EXTENT = Extent(
+TINY_EXTENT = RunExtent(
     side=32,
-    size=Size(width=4, blocks=6),
+    size=NetworkSize(width=4, blocks=6),
     agreement=0.5,  # norms of nine pixels: rounding alone moves a loss by a tenth
     batches=(1, 2),
     scaling_batches=(2,),

@@ -5,8 +5,8 @@ from functools import partial
 
 import torch
 
-from bench.new_gpu.extent import Extent
-from bench.tuning.trials import Plan, Task, batches_of_a_step, tasks
+from bench.new_gpu.extent import RunExtent
+from bench.tuning.trials import Plan, TuningTask, batches_of_a_step, tasks
 from bench.tuning.tuner import Known, Tuner, Visit
 from kernels.checking.specialisations import Specialisation, recorded_launches
 from kernels.gpus import Gpu, planning_for
@@ -18,7 +18,7 @@ IMAGE_PAD = 3  # in front of a generator's first convolution
 
 
 def later_launches(
-    extent: Extent, dtypes: Sequence[torch.dtype], visits: Sequence[Visit], gpu: Gpu
+    extent: RunExtent, dtypes: Sequence[torch.dtype], visits: Sequence[Visit], gpu: Gpu
 ) -> list[Specialisation]:
     """Return each variant once: of a step by built-in plans, of the tuner's candidates, of other precisions and sizes.
 
@@ -37,8 +37,8 @@ def later_launches(
 
 
 def trials_in_order(
-    extent: Extent, dtype: torch.dtype, visits: Sequence[Visit], gpu: Gpu
-) -> Iterator[tuple[Task, Plan]]:
+    extent: RunExtent, dtype: torch.dtype, visits: Sequence[Visit], gpu: Gpu
+) -> Iterator[tuple[TuningTask, Plan]]:
     """Each key with its built-in plan, then with its candidates, as the tuner goes through them.
 
     Which tiles win is not known yet: those that come first are taken for the fastest. What the tuner tries instead has

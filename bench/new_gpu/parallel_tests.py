@@ -18,7 +18,7 @@ TESTS, FAILURES, WORKERS_LOG, NEXT = "tests.txt", "test-failures.txt", "test-wor
 LOST = 9
 """The exit status of a process that cannot use the GPU any more"""
 
-ALONE = ("tests/bench/measure/test_timing.py",)
+TIMED_ALONE = ("tests/bench/measure/test_timing.py",)
 TOGETHER = (
     "tests/kernels/test_gpu.py",
     "tests/test_gpu_step.py",

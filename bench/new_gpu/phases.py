@@ -22,17 +22,17 @@ import torch
 from bench.measure import limits as machine_limits
 from bench.measure.limits import Limits
 from bench.measure.machine import DRY_RUN, ROOT, Stamp, device_name, stamp
-from bench.new_gpu.extent import PAPER_EXTENT, TINY_EXTENT, Extent
-from bench.new_gpu.summary import CUT_SHORT, LIMITS, LOG
+from bench.new_gpu.extent import PAPER_EXTENT, TINY_EXTENT, RunExtent
+from bench.new_gpu.summary import CUT_SHORT, LIMITS_FILE, LOG_FILE
 
-SHORTEST_S = 5.0
+_SHORTEST_S = 5.0
 """A phase for which less is left does not begin"""
 KILL_AFTER_S = 8.0
 """of its time being over, a phase is ended"""
 
 
 @dataclass(frozen=True)
-class Task:
+class PhaseTask:
     """What a phase is to do."""
 
     device: torch.device
@@ -51,7 +51,7 @@ class Task:
         return self.left_s < 0
 
     @property
-    def extent(self) -> Extent:
+    def extent(self) -> RunExtent:
         """How large images, batches and networks are."""
         return TINY_EXTENT if self.tiny else PAPER_EXTENT
 
@@ -67,7 +67,7 @@ class Task:
     @cached_property
     def limits(self) -> Limits:
         """The machine's, measured by the first phase that asks."""
-        return machine_limits.measured_once(self.device, self.out / LIMITS, tiny=self.tiny)
+        return machine_limits.measured_once(self.device, self.out / LIMITS_FILE, tiny=self.tiny)
 
     def stamp(self) -> Stamp:
         made = stamp(self.device)
@@ -92,7 +92,7 @@ class Phase:
     share_s: float
     quick_s: float
     """with --quick"""
-    run: Callable[[Task], int] | None = None
+    run: Callable[[PhaseTask], int] | None = None
     command: Callable[[Path, float], list[str]] | None = None
 
 
@@ -117,12 +117,12 @@ def run_phases(
     ends_s = [started + s for s in accumulate(phase.quick_s if quick else phase.share_s for phase in phases)]
     statuses: dict[str, int] = {}
     ready: subprocess.Popen[bytes] | None = None
-    with open(out / LOG, "ab", buffering=0) as log:
+    with open(out / LOG_FILE, "ab", buffering=0) as log:
         try:
             for number, (phase, following) in enumerate(zip_longest(phases, phases[1:])):
                 left_s = ends_s[number] - time.monotonic()
                 print(f"[{number + 1}/{len(phases)}] {phase.name}, up to {max(0.0, left_s):.0f} s", flush=True)
-                if left_s < SHORTEST_S:
+                if left_s < _SHORTEST_S:
                     print("      not begun, no time was left", flush=True)
                     statuses[phase.name] = CUT_SHORT
                     if ready is not None:  # it was started for this phase, and knows no other
@@ -185,4 +185,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _in_words(status: int) -> str:
     words = {0: "done", CUT_SHORT: "cut short, its time was over"}
-    return words.get(status, f"failed with status {status}, see {LOG}")
+    return words.get(status, f"failed with status {status}, see {LOG_FILE}")

@@ -5,10 +5,10 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bench.measure.records import Comparison, Run, newest, path_for, read
+from bench.measure.records import Comparison, RecordedRun, newest, path_for, read
 from bench.new_gpu.parallel_tests import FAILURES, TESTS, WORKERS_LOG, read_results
 
-LIMITS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
+LIMITS_FILE, LOG_FILE, TUNED_FILE, TRAINING_FILE, PROFILE_FILE, SUMMARY_FILE = (
     "limits.json",
     "log.txt",
     "tuned.json",
@@ -16,8 +16,20 @@ LIMITS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
     "profile.txt",
     "summary.txt",
 )
-CHECK = "check.json"
-FILES = (CHECK, "check.md", TESTS, FAILURES, WORKERS_LOG, LIMITS, LOG, TUNED, TRAINING, PROFILE, SUMMARY)
+CHECK_FILE = "check.json"
+RUN_FILES = (
+    CHECK_FILE,
+    "check.md",
+    TESTS,
+    FAILURES,
+    WORKERS_LOG,
+    LIMITS_FILE,
+    LOG_FILE,
+    TUNED_FILE,
+    TRAINING_FILE,
+    PROFILE_FILE,
+    SUMMARY_FILE,
+)
 """That a run writes, beside the results of the benchmarks; those of an earlier run are removed"""
 CUT_SHORT = 3
 """The exit status of a phase whose time did not suffice"""
@@ -50,7 +62,7 @@ def _head(out: Path, statuses: dict[str, int], device: str) -> Iterator[str]:
 
 def _check(out: Path) -> Iterator[str]:
     """What `kernels.check` wrote."""
-    path = out / CHECK
+    path = out / CHECK_FILE
     if not path.exists():
         return
     found = json.loads(path.read_text())
@@ -74,7 +86,7 @@ def _some(failures: Sequence[str], all_of_them: str) -> Iterator[str]:
         yield f"  {len(failures) - MOST_FAILURES} more, see {all_of_them}"
 
 
-def _runs(out: Path, device: str) -> list[Run]:
+def _runs(out: Path, device: str) -> list[RecordedRun]:
     path = path_for(device, out)
     return read(path) if path.exists() else []
 
@@ -125,7 +137,7 @@ def operators_lines(comparisons: Iterable[Comparison]) -> Iterator[str]:
 
 
 def _training(out: Path) -> Iterator[str]:
-    path = out / TRAINING
+    path = out / TRAINING_FILE
     if path.exists():
         found = json.loads(path.read_text())
         yield (
@@ -135,6 +147,6 @@ def _training(out: Path) -> Iterator[str]:
 
 
 def _profile(out: Path) -> Iterator[str]:
-    path = out / PROFILE
+    path = out / PROFILE_FILE
     if path.exists():
         yield from path.read_text().splitlines()[:8]

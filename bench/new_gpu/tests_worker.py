@@ -30,10 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Worker(config.getoption("--queue"), config.getoption("--until")))
+    config.pluginmanager.register(_QueueWorker(config.getoption("--queue"), config.getoption("--until")))
 
 
-class Worker:
+class _QueueWorker:
     """Runs the tests that it takes from the queue."""
 
     def __init__(self, folder: Path, until_s: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.measure.limits import Limits
 from bench.measure.machine import DRY_RUN
-from bench.measure.records import Comparison, Run, newest, read
+from bench.measure.records import Comparison, RecordedRun, newest, read
 from bench.reporting.plots import Plot, plots_of
 from cyclegan_fast.system.errors import UserError
 
@@ -16,10 +16,10 @@ class Device:
     """The newest comparison of each task, with the run that it is of; never empty."""
 
     name: str
-    entries: list[tuple[Run, Comparison]]
+    entries: list[tuple[RecordedRun, Comparison]]
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         """That anything shown is of, oldest first."""
         found = {id(run): run for run, _ in self.entries}
         return sorted(found.values(), key=lambda run: run.stamp.date)
@@ -53,7 +53,7 @@ def devices(folder: Path) -> list[Device]:
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} to read results from")
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[RecordedRun]] = {}
     for path in sorted(folder.glob("*.json")):
         if path.name == "schema.json":
             continue
@@ -68,7 +68,7 @@ def devices(folder: Path) -> list[Device]:
     return sorted((device for device in found if device.entries), key=lambda device: (not device.is_gpu, device.name))
 
 
-def _newest(runs: Iterable[Run]) -> list[tuple[Run, Comparison]]:
+def _newest(runs: Iterable[RecordedRun]) -> list[tuple[RecordedRun, Comparison]]:
     """By date, whatever the file; contenders by name, because JSON does not promise an order and equal times happen."""
     return [
         (run, replace(each, contenders=dict(sorted(each.contenders.items()))))

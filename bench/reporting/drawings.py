@@ -20,8 +20,8 @@ from bench.measure.records import Comparison, Timing, is_ours
 from bench.reporting.views import Growth, by_time, contenders_of, figure, growths
 
 # Okabe and Ito's palette, which people tell apart whatever colours they see; markers differ as well.
-BLUE, SKY, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#8CC5E8", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
-LIGHT_GREY = "#B5B5B5"
+_BLUE, _SKY, _ORANGE, _GREEN, _VERMILION, _GREY = "#0072B2", "#8CC5E8", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
+_LIGHT_GREY = "#B5B5B5"
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
@@ -56,15 +56,15 @@ class _Role:
 
 
 _ROLES = (
-    _Role("plain", GREY, "s", 30, lambda each: each.plain),
+    _Role("plain", _GREY, "s", 30, lambda each: each.plain),
     _Role(
         "best opponent, where not plain",
-        ORANGE,
+        _ORANGE,
         "^",
         38,
         lambda each: None if each.best_opponent == each.plain else each.best_opponent,
     ),
-    _Role("ours", BLUE, "o", 42, lambda each: each.ours),
+    _Role("ours", _BLUE, "o", 42, lambda each: each.ours),
 )
 
 
@@ -144,7 +144,7 @@ def _shares(axes: Axes, comparisons: Sequence[Comparison], rows: Sequence[tuple[
         row = rows.index((each.case, each.side))
         shares = [(role, 100 * (each.of_limit(name) or 0.0)) for role, name in _named(each)]
         ends = [function(share for _, share in shares) for function in (min, max)]
-        axes.plot(ends, [row, row], color=GREY, linewidth=0.8, alpha=0.5, zorder=1)
+        axes.plot(ends, [row, row], color=_GREY, linewidth=0.8, alpha=0.5, zorder=1)
         for role, share in shares:
             role.mark(axes, share, row, each)
     axes.axvline(100, color="black", linewidth=1.2)
@@ -163,11 +163,11 @@ def step(device: str, _limits: Limits, comparisons: Sequence[Comparison]) -> Fig
     panels = made.subplots(len(comparisons), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, comparison in zip(panels, comparisons, strict=True):
         _bars(axes, comparison)
-    handles: list[Any] = [Patch(color=BLUE, label="ours"), Patch(color=LIGHT_GREY, label="opponents")]
+    handles: list[Any] = [Patch(color=_BLUE, label="ours"), Patch(color=_LIGHT_GREY, label="opponents")]
     if any(is_ours(name) and name != each.ours for each in comparisons for name in each.contenders):
-        handles.insert(1, Patch(color=SKY, label="ours with other options"))
+        handles.insert(1, Patch(color=_SKY, label="ours with other options"))
     if any(each.limit_ms is not None for each in comparisons):
-        handles.append(Line2D([], [], color=VERMILION, linestyle="--", label="limit of the machine"))
+        handles.append(Line2D([], [], color=_VERMILION, linestyle="--", label="limit of the machine"))
     made.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     return made
 
@@ -178,7 +178,7 @@ def _bars(axes: Axes, comparison: Comparison) -> None:
     for row, (name, label) in enumerate(zip(names, axes.get_yticklabels(), strict=True)):
         timing, ours = comparison.contenders[name], name == comparison.ours
         ms, weight = timing.ms, "bold" if ours else "normal"
-        axes.barh(row, ms.median, height=0.72, color=BLUE if ours else SKY if is_ours(name) else LIGHT_GREY)
+        axes.barh(row, ms.median, height=0.72, color=_BLUE if ours else _SKY if is_ours(name) else _LIGHT_GREY)
         quartiles = [[ms.median - ms.lower], [ms.upper - ms.median]]
         axes.errorbar(ms.median, row, xerr=quartiles, color="black", linewidth=1, capsize=2)
         text = f"{figure(ms.median)} ms" + ("" if ours else f", {timing.ratio.median:.2f} x ours")
@@ -186,7 +186,7 @@ def _bars(axes: Axes, comparison: Comparison) -> None:
         axes.annotate(text, (ms.upper, row), fontweight=weight, **place)
         label.set_fontweight(weight)
     if comparison.limit_ms is not None:
-        axes.axvline(comparison.limit_ms, color=VERMILION, linestyle="--", linewidth=1.3)
+        axes.axvline(comparison.limit_ms, color=_VERMILION, linestyle="--", linewidth=1.3)
     axes.grid(visible=False, axis="y")
     slowest = comparison.contenders[names[0]].ms.median
     axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1.38 * slowest), xlabel="ms a step, median and quartiles")
@@ -195,7 +195,7 @@ def _bars(axes: Axes, comparison: Comparison) -> None:
 
 # Curves of growth
 
-_STYLES = ((BLUE, "o", "-"), (ORANGE, "^", "--"), (GREEN, "s", "-."), (VERMILION, "D", ":"), (GREY, "v", "--"))
+_STYLES = ((_BLUE, "o", "-"), (_ORANGE, "^", "--"), (_GREEN, "s", "-."), (_VERMILION, "D", ":"), (_GREY, "v", "--"))
 
 
 def scaling(device: str, _limits: Limits, comparisons: Sequence[Comparison]) -> Figure:

@@ -31,7 +31,7 @@ DRAWING = 1
 DIGEST = "Rows-SHA256"
 """The keyword of the digest in a PNG file."""
 DPI = 110
-PALETTE = 256
+_PALETTE = 256
 """The number of colours kept, which halves the file."""
 
 
@@ -84,7 +84,7 @@ class Plot:
             self.draw().savefig(drawn, format="png", dpi=DPI)
         info.add_text(DIGEST, self.digest)
         with Image.open(drawn) as image:
-            image.convert("RGB").quantize(PALETTE).save(small, format="PNG", optimize=True, pnginfo=info)
+            image.convert("RGB").quantize(_PALETTE).save(small, format="PNG", optimize=True, pnginfo=info)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, small.getvalue())
 

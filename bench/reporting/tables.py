@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from bench.measure.records import Comparison, is_ours
 from bench.measure.timing import Spread
 from bench.reporting.device_results import Device
+from bench.reporting.markdown import markdown_table
 from bench.reporting.views import by_time, contenders_of, figure, growths, in_lowest_precision
 
 README_ROWS = 24
@@ -32,9 +33,9 @@ def escaped(text: str) -> str:
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as a paragraph, with the newline that ends it."""
+    return f"{markdown_table(titles, rows)}\n"
 
 
 def measured(spread: Spread) -> str:
@@ -54,7 +55,7 @@ def span(values: Sequence[float], form: Callable[[float], str] = figure) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def listed(values: Iterable[str]) -> str:
+def _listed(values: Iterable[str]) -> str:
     """Each once, in the order in which they come."""
     return ", ".join(dict.fromkeys(values))
 
@@ -62,11 +63,11 @@ def listed(values: Iterable[str]) -> str:
 def provenance(device: Device) -> str:
     """Versions, commits, dates and limits of the runs that are shown, in two lines."""
     stamps = [run.stamp for run in device.runs]
-    versions = [f"cyclegan-fast {listed(stamp.project for stamp in stamps)}"]
+    versions = [f"cyclegan-fast {_listed(stamp.project for stamp in stamps)}"]
     for name in ("torch", "triton", "cuda", "driver", "python"):
-        known = listed(value for stamp in stamps if (value := getattr(stamp, name)) != "none")
+        known = _listed(value for stamp in stamps if (value := getattr(stamp, name)) != "none")
         versions += [f"{name} {known}"] if known else []
-    commits, dates = listed(stamp.commit for stamp in stamps), listed(stamp.date[:10] for stamp in stamps)
+    commits, dates = _listed(stamp.commit for stamp in stamps), _listed(stamp.date[:10] for stamp in stamps)
     limits = [run.limits for run in device.runs]
     dtypes = sorted({dtype for each in limits for dtype in each.matrix_tflops})
     peaks = [
@@ -123,7 +124,7 @@ def for_readme(comparisons: list[Comparison]) -> list[Comparison]:
 def case_table(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """A row for each case, and what they come to together."""
     titles = ["case", "shape", "dtype", "ours, ms", "plain, ms", "best opponent, ms"]
-    yield table([*titles, "plain / ours", "best / ours", "of the limit"], map(_case_row, comparisons))
+    yield _table([*titles, "plain / ours", "best / ours", "of the limit"], map(_case_row, comparisons))
     yield f"{_means(comparisons)}{_again(comparisons)}\n"
     yield from _refusals(comparisons)
 
@@ -201,7 +202,7 @@ def contender_table(comparison: Comparison) -> Iterator[str]:
         for column, cell in zip(columns, cells, strict=True):
             column.append(cell)
     titles, *rows = zip(*(column for column in columns if any(column[1:])), strict=True)
-    yield table(titles, rows)
+    yield _table(titles, rows)
     yield f"{_again([comparison])}\n"
     yield from _refusals([comparison])
 
@@ -215,9 +216,9 @@ def scaling_tables(comparisons: Sequence[Comparison]) -> Iterator[str]:
         names = contenders_of(of_kind)
         yield f"**{escaped(case)}, {dtype}**: time in ms, its ratio to ours, tensor memory at the peak\n"
         titles = ["batch", "side", *(title for name in names for title in _scaling_titles(name)), "of the limit"]
-        yield table(titles, (_scaling_row(each, names) for each in of_kind))
+        yield _table(titles, (_scaling_row(each, names) for each in of_kind))
         if curves := growths(of_kind):
-            yield table(
+            yield _table(
                 ["time grows as pixels to the power of", *(growth.title for growth in curves)],
                 ([escaped(name), *(_exponent(growth.exponent(name)) for growth in curves)] for name in names),
             )

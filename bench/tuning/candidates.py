@@ -24,7 +24,7 @@ TWO_PHASE_TILES = {
     "backward": ((4096, 8), (2048, 8), (4096, 16), (2048, 4), (8192, 16), (1024, 4)),
 }
 TWO_PHASE_CHANNELS = (64, 32, 16)
-PROGRAMS_PER_MULTIPROCESSOR = (1, 4, 8)  # beside the rule's two
+_PROGRAMS_PER_MULTIPROCESSOR = (1, 4, 8)  # beside the rule's two
 ON_CHIP_CHANNELS = (8, 16, 4, 32, 64)
 WARPS = (16, 8, 4)
 FEWEST_ROW_BYTES = 16  # of a tile on chip: one load of a thread
@@ -108,7 +108,7 @@ def _two_phase(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype,
         for block_channels in widths:
             yield _divided(rule, shape, gpu, elements, block_channels, warps, per_multiprocessor)
     elements = rule.block_pixels * rule.block_channels
-    for programs in PROGRAMS_PER_MULTIPROCESSOR:
+    for programs in _PROGRAMS_PER_MULTIPROCESSOR:
         for block_channels in widths:
             yield _divided(rule, shape, gpu, elements, block_channels, rule.num_warps, programs)
 
@@ -184,7 +184,7 @@ def most_promising(plans: Sequence[AnyPlan], most: int, fastest: Sequence[Tile])
     return list(dict.fromkeys([*known, *in_turn]))[:most]
 
 
-def described(plan: NormPlan | ConvPlan) -> str:
+def plan_text(plan: NormPlan | ConvPlan) -> str:
     """Every number of a plan, for people: "two_phase 256x16, 8 warps, 1024 pixels a program, 16 images a launch"."""
     if isinstance(plan, ConvPlan):
         tile = f"{plan.block_pixels}x{plan.block_outputs}x{plan.block_channels}"

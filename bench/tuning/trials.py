@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.cases.operators import WORK, operand_sets
+from bench.cases.operators import WORKLOADS, operand_sets
 from bench.measure.agreement import ALLOWED
 from bench.measure.timing import Call
 from bench.tuning.candidates import conv_candidates, norm_candidates
@@ -25,12 +25,12 @@ from kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape
 from kernels.sites import NormSite, Operands, run_backward, run_forward
 from kernels.traffic import plain_forward
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+TUNED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 """That tables have plans for, the most important first"""
 
 Plan = NormPlan | ConvPlan | None
 """None is the library's convolution"""
-Run = Callable[[Plan, NormSite, Any], list[Tensor]]
+RunPlan = Callable[[Plan, NormSite, Any], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Trial:
     sites: Sequence[NormSite]
     sets: Sequence[Sequence[Any]]
     """operands of each site: enough to go past the cache where a site's do not stay in it"""
-    run: Run
+    run: RunPlan
     exact: list[Tensor]
     """results of all sites on their first operands, float64"""
 
@@ -58,7 +58,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Task(ABC):
+class TuningTask(ABC):
     """The sites that share a key."""
 
     sites: tuple[NormSite, ...]
@@ -110,7 +110,7 @@ class Task(ABC):
         """Random ones, for one call."""
 
     @abstractmethod
-    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
         """What runs a plan. `entries` of the tuned table are the best plans known so far."""
 
     @abstractmethod
@@ -140,7 +140,7 @@ def _forcing(plan: Plan) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class NormTask(Task):
+class NormTask(TuningTask):
     direction: Direction
 
     @property
@@ -149,7 +149,7 @@ class NormTask(Task):
 
     @property
     def moved_bytes(self) -> int:
-        work = WORK[self.direction]
+        work = WORKLOADS[self.direction]
         return sum(site.times * work(site, self.batch, self.dtype).moved_bytes for site in self.sites)
 
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
@@ -161,7 +161,7 @@ class NormTask(Task):
         with _forcing(launch.two_phase_rule("forward", self.shape, self.pad, self.dtype, gpu)):
             return made, run_forward(site, made)[1]
 
-    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
         return _run_forward if self.direction == "forward" else _run_backward
 
     def exact(self, site: NormSite, its: tuple[Operands, Tensor]) -> list[Tensor]:
@@ -200,7 +200,7 @@ def _image(operands: Operands, number: int) -> Operands:
 
 
 @dataclass(frozen=True)
-class ConvTask(Task):
+class ConvTask(TuningTask):
     """The residual blocks' convolutions, each with the norm of its site behind it; the library's is built in."""
 
     @property
@@ -232,7 +232,7 @@ class ConvTask(Task):
         """A padded x and a weight."""
         return _random_convolution(self.shape, self.dtype, device)
 
-    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
         def norm_plan(site: NormSite) -> NormPlan:
             entry = entries.get(launch.norm_key("forward", self.shape, site.pad, self.dtype))
             return NormPlan(**entry) if entry else launch.norm_rule("forward", self.shape, site.pad, self.dtype, gpu)
@@ -297,7 +297,9 @@ def batches_of_a_step(batch: int) -> tuple[int, int]:
     return 2 * batch, batch
 
 
-def tasks(sites: Sequence[NormSite], dtypes: Sequence[torch.dtype], batches: Sequence[Sequence[int]]) -> Iterator[Task]:
+def tasks(
+    sites: Sequence[NormSite], dtypes: Sequence[torch.dtype], batches: Sequence[Sequence[int]]
+) -> Iterator[TuningTask]:
     """Each key once, in such an order that a run cut short has done the most important ones.
 
     By dtype, bfloat16 first, and by the groups of `batches`, such as those of one step. Among these, keys that move
@@ -305,7 +307,7 @@ def tasks(sites: Sequence[NormSite], dtypes: Sequence[torch.dtype], batches: Seq
     """
     blocks = tuple(site for site in sites if site.remade or site.residual)
     seen: set[str] = set()
-    for dtype in sorted(dtypes, key=DTYPES.index):
+    for dtype in sorted(dtypes, key=TUNED_DTYPES.index):
         for group in batches:
             norms = [task for batch in group for task in _norm_tasks(sites, dtype, batch)]
             convolutions = [ConvTask(blocks, batch, dtype) for batch in group if blocks]

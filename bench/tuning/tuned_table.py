@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from bench.measure import limits
+from bench.reporting.markdown import markdown_table
 from bench.tuning import tuner
-from bench.tuning.candidates import described
+from bench.tuning.candidates import plan_text
 from bench.tuning.trials import tasks
 from bench.tuning.tuner import BUILT_IN, EVERYTHING, PAYS, Tell, Tuned, Tuner, Visit
 from cyclegan_fast.system.files import write_atomically
@@ -91,12 +92,12 @@ def _line(tuned: Tuned) -> str:
     if tuned.best is None or tuned.ratio is None:
         return f"{text}; no other plan is correct"
     verdict = "taken" if tuned.won else f"less than {PAYS - 1:.0%} better, not taken"
-    return f"{text}; {tuned.best_us:.2f} us, {tuned.ratio.median:.3f}x by {described(tuned.best)}: {verdict}"
+    return f"{text}; {tuned.best_us:.2f} us, {tuned.ratio.median:.3f}x by {plan_text(tuned.best)}: {verdict}"
 
 
 def tuned_markdown(found: Sequence[Tuned], known: limits.Limits | None = None) -> str:
     """A Markdown table. The floor, bytes over copy bandwidth or operations over matrix throughput, is by `known`."""
-    lines = ["| key | built-in us | tuned us | won | plan | floor us |", "| --- | --- | --- | --- | --- | --- |"]
+    rows: list[list[str]] = []
     for tuned in found:
         kept = "the library's" if tuned.is_convolution else BUILT_IN
         cells = [
@@ -104,8 +105,8 @@ def tuned_markdown(found: Sequence[Tuned], known: limits.Limits | None = None) -
             f"{tuned.built_in_us:.2f}",
             "-" if tuned.best_us is None else f"{tuned.best_us:.2f}",
             f"{tuned.ratio.median:.3f}x" if tuned.ratio and tuned.won else "no",
-            described(tuned.best) if tuned.best and tuned.won else kept,
+            plan_text(tuned.best) if tuned.best and tuned.won else kept,
             "-" if known is None else f"{tuned.floor_us(known):.2f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(["key", "built-in us", "tuned us", "won", "plan", "floor us"], rows)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from bench.measure import limits
-from bench.measure.agreement import Disagreement, relative_error
-from bench.measure.contest import in_words, reason_of
+from bench.measure.agreement import Disagreement, relative_rms_error
+from bench.measure.contest import error_line, why_not_run
 from bench.measure.timing import Contender, Race, Spread
-from bench.tuning.candidates import described, most_promising, tile_of
-from bench.tuning.trials import ConvTask, Plan, Task, Trial
+from bench.tuning.candidates import most_promising, plan_text, tile_of
+from bench.tuning.trials import ConvTask, Plan, Trial, TuningTask
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
 from kernels.checking.accuracy import allowed_error, unwritten_is_nan
@@ -108,7 +108,7 @@ class Known:
     refused: dict[str, str] = field(default_factory=dict)
 
     def is_tried(self, plan: NormPlan | ConvPlan) -> bool:
-        return plan in self.ratios or described(plan) in self.refused
+        return plan in self.ratios or plan_text(plan) in self.refused
 
     @property
     def fastest(self) -> list[NormPlan | ConvPlan]:
@@ -128,7 +128,7 @@ class Tuner:
         self.tell = tell
         self.known: dict[str, Known] = {}
 
-    def candidates(self, task: Task, visit: Visit) -> list[NormPlan | ConvPlan]:
+    def candidates(self, task: TuningTask, visit: Visit) -> list[NormPlan | ConvPlan]:
         """The plans that are tried now: none that was tried before, nor the built-in one."""
         known = self.known.get(task.key, Known())
         _, *others = task.plans(self.gpu)
@@ -140,7 +140,7 @@ class Tuner:
         # As many as it may try by itself; where it may try more, others follow.
         return most_promising(untried, visit.again, list(dict.fromkeys(map(tile_of, sibling.fastest))))
 
-    def tuned(self, task: Task, entries: Mapping[str, Any], visit: Visit = EVERYTHING) -> Tuned | None:
+    def tuned(self, task: TuningTask, entries: Mapping[str, Any], visit: Visit = EVERYTHING) -> Tuned | None:
         """None where not even the built-in plan runs and is right, or nothing is left to try. Raises DeviceLost.
 
         `entries` are those of the table so far.
@@ -156,10 +156,10 @@ class Tuner:
             return self._tuned(task, task.trial(self.device, entries, self.gpu), plans, visit)
         except expected as error:
             self._raise_if_lost(error, task.key)
-            self.tell(f"{task.key}: left out: {reason_of(error)}")
+            self.tell(f"{task.key}: left out: {error_line(error)}")
             return None
 
-    def _tuned(self, task: Task, trial: Trial, plans: Sequence[NormPlan | ConvPlan], visit: Visit) -> Tuned:
+    def _tuned(self, task: TuningTask, trial: Trial, plans: Sequence[NormPlan | ConvPlan], visit: Visit) -> Tuned:
         built_in = task.plans(self.gpu)[0]
         with unwritten_is_nan():
             errors = _errors(trial.results(built_in), trial.exact)
@@ -171,21 +171,21 @@ class Tuner:
         for number, plan in enumerate(plans):
             if number and now() >= self.until_s:
                 break
-            show_status(f"{task.key}: {number + 1} of {len(plans)}, {described(plan)}")
+            show_status(f"{task.key}: {number + 1} of {len(plans)}, {plan_text(plan)}")
             self._try(task.key, plan, trial, race, allowed, known, visit.rounds_each)
         finalists = known.fastest[:FINALISTS]
         for plan in finalists:
-            race.enter(described(plan), _contender(trial, plan))
+            race.enter(plan_text(plan), _contender(trial, plan))
         race.run(visit.rounds)
-        best = max(finalists, key=lambda plan: median(_ratios(race, described(plan))), default=None)
+        best = max(finalists, key=lambda plan: median(_ratios(race, plan_text(plan))), default=None)
         return Tuned(
             key=task.key,
             dtype=name_of(task.dtype),
             is_convolution=isinstance(task, ConvTask),
             built_in_us=1e6 * median(race.seconds[BUILT_IN]),
             best=best,
-            best_us=None if best is None else 1e6 * median(race.seconds[described(best)]),
-            ratio=None if best is None else Spread.of(_ratios(race, described(best))),
+            best_us=None if best is None else 1e6 * median(race.seconds[plan_text(best)]),
+            ratio=None if best is None else Spread.of(_ratios(race, plan_text(best))),
             moved_bytes=task.moved_bytes // task.times,
             operations=task.operations // task.times,
             complete=all(plan is None or known.is_tried(plan) for plan in task.plans(self.gpu)[1:]),
@@ -203,7 +203,7 @@ class Tuner:
         rounds: int,
     ) -> None:
         """One candidate against the built-in plan."""
-        name = described(plan)
+        name = plan_text(plan)
         try:
             if wrong := _wrong(trial, plan, allowed):
                 known.refused[name] = wrong
@@ -214,7 +214,7 @@ class Tuner:
                 race.leave(name)
         except failures() as error:
             self._raise_if_lost(error, f"{key}, {name}")
-            known.refused[name] = in_words(error)
+            known.refused[name] = why_not_run(error)
         if name in known.refused:
             self.tell(f"  {key}: {name}: {known.refused[name]}")
 
@@ -232,7 +232,7 @@ class Tuner:
             except RuntimeError:
                 lost = True
         if lost:
-            raise DeviceLost(f"{what}: {reason_of(error)}; this process cannot use the GPU any more") from error
+            raise DeviceLost(f"{what}: {error_line(error)}; this process cannot use the GPU any more") from error
 
 
 def _contender(trial: Trial, plan: Plan) -> Contender:
@@ -257,7 +257,7 @@ def _wrong(trial: Trial, plan: Plan, allowed: Sequence[float]) -> str | None:
 
 
 def _errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
-    return [relative_error(one, other) for one, other in zip(found, exact, strict=True)]
+    return [relative_rms_error(one, other) for one, other in zip(found, exact, strict=True)]
 
 
 def show_status(text: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench.cases import counts
-from bench.cases.plain_cyclegan import Discriminator, Generator
+from bench.cases.plain_cyclegan import PlainDiscriminator, PlainGenerator
 from bench.measure.limits import Workload
 from kernels.sites import NormSite, generator_sites
 from kernels.traffic import backward_traffic, forward_traffic
@@ -47,11 +47,11 @@ def test_bytes_are_the_floor_that_the_kernels_counter_finds(index: int) -> None:
 
 
 def test_a_generator_takes_the_multiply_adds_that_the_design_states() -> None:
-    forward = counts.network_workload(Generator, 1, 256, torch.float32, backward=False)
+    forward = counts.network_workload(PlainGenerator, 1, 256, torch.float32, backward=False)
     assert forward.operations / 2 == pytest.approx(49.6e9, rel=0.002)
     image, weights = 3 * 256 * 256, 11_378_179
     assert forward.moved_bytes == 4 * (2 * image + weights)
-    both = counts.network_workload(Generator, 1, 256, torch.float32, backward=True)
+    both = counts.network_workload(PlainGenerator, 1, 256, torch.float32, backward=True)
     assert both == Workload(3 * forward.moved_bytes, 3 * forward.operations)
 
 
@@ -59,12 +59,13 @@ def test_a_discriminator_by_hand() -> None:
     """Multiply-adds: 4x4 kernels on 32x32 outputs of 64x64 images and so on down to 6x6."""
     layers = [(3, 64, 32), (64, 128, 16), (128, 256, 8), (256, 512, 7), (512, 1, 6)]
     by_hand = sum(16 * inputs * outputs * side**2 for inputs, outputs, side in layers)
-    assert counts.network_workload(Discriminator, 1, 64, BF16, backward=False).operations == 2 * by_hand
+    assert counts.network_workload(PlainDiscriminator, 1, 64, BF16, backward=False).operations == 2 * by_hand
 
 
 def test_a_step_is_18_generator_passes_and_16_of_the_discriminators() -> None:
     generator, discriminator = (
-        counts.network_workload(kind, 2, 64, BF16, backward=False).operations for kind in (Generator, Discriminator)
+        counts.network_workload(kind, 2, 64, BF16, backward=False).operations
+        for kind in (PlainGenerator, PlainDiscriminator)
     )
     step = counts.training_step_workload(2, 64, BF16)
     assert step.operations == 18 * generator + 16 * discriminator
