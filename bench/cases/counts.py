@@ -1,4 +1,4 @@
-"""Bytes that must move and operations that must be computed, whatever does it: what a time is measured against.
+"""Counts the bytes that must move and the operations that must be computed, whatever does it.
 
 Bytes: each input read once and each output written once, nothing in between. Operations: a multiply-add is two.
 """
@@ -15,7 +15,7 @@ from kernels.sites import NormSite
 
 
 def norm_forward_workload(site: NormSite, batch: int, dtype: torch.dtype) -> Workload:
-    """x and a residual are read, y is written, with its pad.
+    """Count a norm's forward pass: x and a residual are read, y is written with its pad.
 
     A mean takes an addition an element, a variance a subtraction, a product and an addition, the normalisation a
     subtraction and a product; then the activation and the sum.
@@ -26,12 +26,12 @@ def norm_forward_workload(site: NormSite, batch: int, dtype: torch.dtype) -> Wor
 
 
 def norm_backward_workload(site: NormSite, batch: int, dtype: torch.dtype) -> Workload:
-    """x and dY are read, dx is written; beside them what the site has: a second gradient of y, the residual's gradient,
-    and the middle activation that a residual block has its backward pass write once more.
+    """Count a norm's backward pass: x and dY are read, dx is written, and what else the site has.
 
-    Without a pad the residual's gradient is dY itself. x is normalised (2 operations an element), the gradient is
-    summed (1) and summed times xhat (2), and dx computed (4); a masked activation (1), a second gradient (1) and the
-    pad's gradients (1 each) come on top.
+    A site may have a second gradient of y, the residual's gradient, and the middle activation that a residual block has
+    its backward pass write once more. Without a pad the residual's gradient is dY itself. x is normalised (2 operations
+    an element), the gradient is summed (1) and summed times xhat (2), and dx computed (4); a masked activation (1), a
+    second gradient (1) and the pad's gradients (1 each) come on top.
     """
     elements, padded = _elements(site, batch)
     tensors = 2 * elements + padded + site.feeds_block * elements
@@ -42,7 +42,7 @@ def norm_backward_workload(site: NormSite, batch: int, dtype: torch.dtype) -> Wo
 
 
 def _elements(site: NormSite, batch: int) -> tuple[int, int]:
-    """Of x, and of y with its pad."""
+    """Return the number of elements of x, and of y with its pad."""
     return math.prod(site.shape(batch)), batch * site.channels * (site.side + 2 * site.pad) ** 2
 
 
@@ -55,7 +55,7 @@ def network_workload(
     backward: bool,
     size: NetworkSize = PAPER_SIZE,
 ) -> Workload:
-    """A generator or discriminator: its convolutions.
+    """Count the convolutions of a generator or discriminator.
 
     Forward an image and the weights are read and the result is written. With `backward`, for gradients of the image and
     of all weights: each convolution twice more; the weights are read and their gradients written.
@@ -72,10 +72,11 @@ def network_workload(
 
 
 def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: NetworkSize = PAPER_SIZE) -> Workload:
-    """One update of all networks.
+    """Count one update of all networks.
 
-    Six generator passes with both gradients; the discriminators judge two fakes without gradients of their weights and
-    four images with. The images are read once. Adam reads and writes each weight and its two moments in float32.
+    The generators make six passes with both gradients; the discriminators judge two fakes without gradients of their
+    weights and four images with. The images are read once. Adam reads and writes each weight and its two moments in
+    float32.
     """
     kinds = PlainGenerator, PlainDiscriminator
     generator, discriminator = (network_workload(kind, batch, side, dtype, backward=False, size=size) for kind in kinds)

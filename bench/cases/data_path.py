@@ -1,4 +1,4 @@
-"""The data path alone, up to float tensors on the device: a batch at a time, ours and as the original does.
+"""Measures the data path alone, up to float tensors on the device: a batch at a time, ours and as the original does.
 
 The original decodes each image anew, resizes it, crops, mirrors and scales it, in the worker processes of PyTorch's
 DataLoader (Zhu et al. 2017's published code does this with torchvision; here Pillow and torch, which it calls).
@@ -30,13 +30,14 @@ _IMAGES = 32  # of each domain
 LOAD_SIZE, CROP_SIZE = 286, 256
 WORKERS = 2
 LONG_TURN_S = 0.2
-"""of the workers' queues, which opponents' turns let fill, little is left after it"""
+"""Seconds after which little is left in the workers' queues, which fill during opponents' turns."""
 ORIGINAL_LOADER = f"as the original, DataLoader, {WORKERS} workers"
 
 _Source = Literal["memory", "mapped file", "decoded each time"]
 
 
 def write_folder(root: Path) -> Path:
+    """Write a data set of JPEG files into the folder; return it."""
     photos = sample_photos.make_training(320, _IMAGES)
     for name, images in (("trainA", photos.photographs), ("trainB", photos.drawings)):
         (root / name).mkdir()
@@ -46,7 +47,7 @@ def write_folder(root: Path) -> Path:
 
 
 def case(folder: Path, device: torch.device) -> Case:
-    """One batch of one image of each domain."""
+    """Return the case of one batch of one image of each domain."""
     what, make = "JPEG of 320x320 to a batch on the device", partial(_contest, folder, device)
     return Case.of_images("data", what, 1, CROP_SIZE, torch.float32, UNBOUNDED, make)
 
@@ -74,6 +75,7 @@ def _contest(folder: Path, device: torch.device) -> Contest:
 
 
 def config_for(source: _Source, folder: Path, workers: int) -> DataConfig:
+    """Return the options under which training takes its images from that source."""
     config = DataConfig(data=folder, workers=workers, cache_dir=folder / "cache")
     if source == "memory":
         return config
@@ -85,7 +87,7 @@ def config_for(source: _Source, folder: Path, workers: int) -> DataConfig:
 
 
 def as_the_original(path: Path, top: int, left: int, mirrored: bool) -> Tensor:
-    """A file prepared by Pillow, step after step: float32 [3, H, W] in [-1, 1]."""
+    """Return a file prepared by Pillow, step after step: float32 [3, H, W] in [-1, 1]."""
     image = Image.open(path).convert("RGB").resize((LOAD_SIZE, LOAD_SIZE), Image.Resampling.BICUBIC)
     image = image.crop((left, top, left + CROP_SIZE, top + CROP_SIZE))
     if mirrored:
@@ -94,9 +96,9 @@ def as_the_original(path: Path, top: int, left: int, mirrored: bool) -> Tensor:
 
 
 def check_preparation(data: Data, folder: Path) -> None:
-    """Ours, with its random decisions handed over, is what the original makes of one of the files.
+    """Check that ours, with its random decisions handed over, is what the original makes of one of the files.
 
-    Raises Disagreement.
+    Raises Disagreement where it is not.
     """
     batch = next(iter(data.training.epoch(1)))
     found = batch.to(torch.device("cpu"))[0][0]
@@ -108,7 +110,7 @@ def check_preparation(data: Data, folder: Path) -> None:
 
 
 class OriginalImages(Dataset[tuple[Tensor, Tensor]]):
-    """Two folders, the partner drawn at random."""
+    """Reads two folders as the original does: the partner of an image is drawn at random."""
 
     def __init__(self, folder: Path) -> None:
         self.files = [sorted((folder / name).iterdir()) for name in ("trainA", "trainB")]

@@ -1,4 +1,4 @@
-"""How long an export takes: a trained generator to ONNX in several precisions, and to an engine."""
+"""Measures how long an export takes: a trained generator to ONNX in several precisions, and to an engine."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,12 +18,13 @@ _PLAIN_EXPORT = "torch.onnx.export of the original's modules"
 
 
 def export_cases(side: int, blocks: int = 9) -> Iterator[Case]:
+    """Yield the case of a generator for images of `side` pixels."""
     what, make = f"generator of {blocks} blocks to a file", partial(_contest, side, blocks)
     yield Case.of_images("export", what, 1, side, torch.float32, UNBOUNDED, make)
 
 
 def _contest(side: int, blocks: int) -> Contest:
-    """Each from weights in memory; the first export of a process, which traces, and those after it, which do not."""
+    """Return exports from weights in memory: the first one of a process, which traces, and later ones, which do not."""
     from export import to_onnx
     from export.graphs.graph import serialised
     from export.graphs.precision import in_precision

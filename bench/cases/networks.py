@@ -1,4 +1,4 @@
-"""The generator and the discriminator, forward and with all gradients, against the original's modules."""
+"""Measures the generator and the discriminator, forward and with all gradients, against the original's modules."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -23,8 +23,9 @@ Kind = Literal["generator", "discriminator"]
 Pass = Literal["forward", "forward and backward"]
 
 ALLOWED_BACKWARD = {torch.float32: 0.2, torch.float16: 0.2, torch.bfloat16: 0.4}
-"""Gradients pass through 24 layers with random weights: plain PyTorch loses 0.24 of their size on the way in bfloat16,
-and 0.08 in float16, whose mantissa TF32 has too, in which a GPU convolves float32. A wrong one is off by 1."""
+"""The largest error of gradients, relative to their size. They pass through 24 layers with random weights: plain
+PyTorch loses 0.24 of their size on the way in bfloat16, and 0.08 in float16, whose mantissa TF32 has too, in which a
+GPU convolves float32. A wrong one is off by 1."""
 ORIGINALS: dict[Kind, type[PlainGenerator] | type[PlainDiscriminator]] = {
     "generator": PlainGenerator,
     "discriminator": PlainDiscriminator,
@@ -43,7 +44,7 @@ def network_cases(
     impl: Impl = "auto",
     size: NetworkSize = PAPER_SIZE,
 ) -> Iterator[Case]:
-    """A case for each network, pass, dtype and batch, on images of `side` pixels."""
+    """Yield a case for each network, pass, dtype and batch, on images of `side` pixels."""
     for batch in batches:
         for dtype in dtypes:
             for kind in kinds:
@@ -80,7 +81,7 @@ def _contest(make_entrants: "Callable[[], Entrants]", with_compile: bool) -> Con
 
 
 def allowed(what: Pass, dtype: torch.dtype, device: torch.device) -> float:
-    """How far a result may be off, relative to its size."""
+    """Return how far a result may be off, relative to its size."""
     if what == "forward":
         # Without its last block a generator is off by 0.37, without a ReLU by 0.2; float32 is TF32 on a GPU.
         in_float32 = 2e-2 if device.type == "cuda" else 1e-4
@@ -89,7 +90,7 @@ def allowed(what: Pass, dtype: torch.dtype, device: torch.device) -> float:
 
 
 class Entrants:
-    """One network's passes with the same weights and images, rounded to `dtype` before they are handed out."""
+    """Makes the contenders of one network: all have the same weights and images, which were rounded to `dtype`."""
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class Entrants:
     def plain(
         self, to: torch.dtype, layout: torch.memory_format = torch.contiguous_format, mode: str | None = None
     ) -> Call:
-        """The original's modules."""
+        """Return a pass of the original's modules in the dtype `to`."""
         network = self.size.network(ORIGINALS[self.kind])
         network.load_state_dict(self.weights)
         network.to(self.device, to, memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
@@ -119,6 +120,7 @@ class Entrants:
         return _call(function, network, self.image.to(self.device, to, memory_format=layout), self.what)
 
     def ours(self) -> Call:
+        """Return a pass of our network in `dtype`."""
         network: nn.Module = (
             ResnetGenerator(width=self.size.width, blocks=self.size.blocks, impl=self.impl)
             if self.kind == "generator"
@@ -131,7 +133,10 @@ class Entrants:
         return _call(network, network, self.image.to(self.device, self.dtype, memory_format=layout), self.what)
 
     def exact(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-        """In that precision, image by image: a whole batch in float64 needs more memory than the contenders do."""
+        """Return the result in that precision, computed image by image.
+
+        A whole batch in float64 needs more memory than the contenders do.
+        """
         found: list[list[Tensor]] = []
         for image in torch.split(self.image, 1):
             alone = copy.copy(self)
@@ -144,7 +149,7 @@ class Entrants:
 
 
 def _call(function: Callable[[Tensor], Tensor], network: nn.Module, image: Tensor, what: Pass) -> Call:
-    """A pass that returns its result and, backward, the gradients of the image and of every convolution's weight."""
+    """Return a pass that gives its result and, backward, the gradients of the image and of the convolutions' weights."""
     if what == "forward":
 
         def forward() -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The fused norms, forward and backward, at every site of both networks, against PyTorch's operators."""
+"""Measures the fused norms, forward and backward, at every site of both networks, against PyTorch's operators."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ MOST_SETS = 8
 
 WORKLOADS = {"forward": counts.norm_forward_workload, "backward": counts.norm_backward_workload}
 _Forward = Callable[[NormSite, Operands], tuple[Tensor, Tensor]]
-"""y, and y padded"""
+"""Computes y, and y padded."""
 
 
 def operator_cases(
@@ -39,12 +39,16 @@ def operator_cases(
     impl: Impl = "auto",
     with_compile: bool = True,
 ) -> Iterator[Case]:
-    """A case for each site, dtype, batch and direction.
+    """Yield a case for each site, dtype, batch and direction.
 
     Args:
-        sites: from `kernels.sites`, for images of `image_side` pixels.
-        device: that computes; contenders are recorded as CUDA graphs where it is a GPU.
-        impl: of ours; "triton" on a CPU is the interpreter.
+        sites: Sites from `kernels.sites`, for images of `image_side` pixels.
+        dtypes: The precisions that are computed in.
+        batches: The numbers of images that the networks are given at once.
+        device: The device that computes; contenders are recorded as CUDA graphs where it is a GPU.
+        image_side: The side of the images, pixels.
+        impl: The implementation of ours; "triton" on a CPU is the interpreter.
+        with_compile: Whether torch.compile takes part.
     """
     for batch in batches:
         for dtype in dtypes:
@@ -104,17 +108,17 @@ def operator_contest(
 
 
 def operand_sets(moved_bytes: int, device: torch.device) -> int:
-    """How many sets of operands a contender goes through.
+    """Return how many sets of operands a contender goes through.
 
-    Those of a large site would not stay in the cache between two convolutions, and do not here: twice the cache's size
-    goes by before a set comes up again. Those of a small one would, and do.
+    The operands of a large site would not stay in the cache between two convolutions, and do not here: twice the
+    cache's size goes by before a set comes up again. Those of a small site would stay, and do.
     """
     cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else CPU_CACHE_BYTES
     return 1 if moved_bytes < cache / 4 else min(MOST_SETS, 1 + -(-2 * cache // moved_bytes))
 
 
 def _call(direction: Direction, site: NormSite, forward: _Forward, operands: Operands) -> Call:
-    """A pass of PyTorch's operators; backward is by autograd, from a forward pass that is kept."""
+    """Return a pass of PyTorch's operators; backward is by autograd, from a forward pass that is kept."""
     if direction == "forward":
 
         def run_forward_pass() -> list[Tensor]:
@@ -129,7 +133,7 @@ def _call(direction: Direction, site: NormSite, forward: _Forward, operands: Ope
 
     @cache
     def forward_pass() -> tuple[list[Tensor], list[Tensor]]:
-        """Outputs and their gradients; with the first call, where what does not compile is caught."""
+        """Return outputs and their gradients; run by the first call, where code that does not compile is caught."""
         with backward_may_repeat():
             y, padded = forward(site, leaves)
         if operands.skip is None:
@@ -144,7 +148,7 @@ def _call(direction: Direction, site: NormSite, forward: _Forward, operands: Ope
 
 
 def _our_call(direction: Direction, site: NormSite, operands: Operands, impl: Impl) -> Call:
-    """What the networks launch: on a GPU the kernels, elsewhere the public operators."""
+    """Return what the networks launch: on a GPU the kernels, elsewhere the public operators."""
     if choose("instance_norm", impl, operands.x) == "reference":
         return _call(direction, site, partial(_our_reference, impl=impl), operands)
     if direction == "forward":

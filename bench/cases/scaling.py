@@ -1,4 +1,4 @@
-"""Batches and sides that time and memory are followed over."""
+"""Follows time and memory over batches and over the sides of images."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -29,7 +29,10 @@ def scaling_cases(
     size: NetworkSize = PAPER_SIZE,
     agreement: float = training_step.AGREEMENT,
 ) -> Iterator[Case]:
-    """Batches of one side, then sides at batch 1: on a GPU of a training step, on a CPU of the generator both ways."""
+    """Yield cases of batches at one side and of sides at batch 1.
+
+    On a GPU each is a training step, on a CPU the generator forward and backward.
+    """
     side_of_batches = side_of_batches or SIDE_OF_BATCHES[device.type]
     by_batch = [(batch, side_of_batches) for batch in batches]
     by_side = [(1, side) for side in sides if side != side_of_batches]

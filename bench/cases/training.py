@@ -1,4 +1,4 @@
-"""The end-to-end comparison: the same training, plain float32 PyTorch and ours with everything on, side by side.
+"""Compares whole training runs: plain float32 PyTorch and ours with everything on, side by side.
 
 Loss curves of adversarial training drift apart from rounding alone, so the question is whether ours is as near to plain
 PyTorch as plain PyTorch with another seed is to itself. Images are drawn here, so that nothing needs to be installed.
@@ -23,13 +23,15 @@ from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.device import working_dtype
 
 WINDOW_SHARE = 0.25
-"""of a run's steps: the last ones, whose mean losses are compared"""
+"""The share of a run's steps, the last ones, whose mean losses are compared."""
 PLAIN_RUN, OTHER_SEED_RUN, OUR_RUN = PLAIN_FLOAT32, f"{PLAIN_FLOAT32}, another seed", "ours"
 DRAWN_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Setting:
+    """Says how long is trained, on which images, and how large the networks are."""
+
     side: int
     steps: int
     width: int = 64
@@ -39,32 +41,34 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """One training run."""
+    """Holds the time and the losses of one training run."""
 
     seconds: float
-    """of all steps but the first tenth, in which libraries and graphs settle, scaled to all"""
+    """the time of all steps but the first tenth, in which libraries and graphs settle, scaled to all"""
     losses: dict[str, list[float]]
-    """by name, a value a step"""
+    """the losses by name, a value for each step"""
 
     def final(self, name: str) -> float:
-        """The mean over the last steps."""
+        """Return the mean of a loss over the last steps."""
         values = self.losses[name]
         return statistics.mean(values[-max(1, int(len(values) * WINDOW_SHARE)) :])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far curves are apart at their end, relative, the mean over all losses."""
+    """Says how far curves are apart at their end: the relative distance, in the mean over all losses."""
 
     setting: Setting
     curves: dict[str, TrainingCurve]
 
     @property
     def between_seeds(self) -> float:
+        """Return the distance between two seeds of plain PyTorch."""
         return self._distance(PLAIN_RUN, OTHER_SEED_RUN)
 
     @property
     def of_ours(self) -> float:
+        """Return the distance of ours from plain PyTorch."""
         return self._distance(PLAIN_RUN, OUR_RUN)
 
     @property
@@ -115,7 +119,7 @@ def compare_trainings(setting: Setting, device: torch.device) -> Outcome:
 
 
 def drawn_images(side: int, seed: int) -> tuple[Pixels, Pixels]:
-    """Two domains without pairs, uint8 [IMAGES, side, side, 3]: soft patches of colour, and others as blue outlines."""
+    """Draw two domains, uint8 [DRAWN_IMAGES, side, side, 3], without pairs: soft patches and blue outlines of others."""
     random = np.random.default_rng(seed)
 
     def patches() -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -137,7 +141,7 @@ def drawn_images(side: int, seed: int) -> tuple[Pixels, Pixels]:
 
 
 def batches(setting: Setting, seed: int) -> Iterator[Batch]:
-    """An endless row of whole images, drawn at random, mirrored or not."""
+    """Yield batches of whole images without end, drawn at random, mirrored or not."""
     images_A, images_B = (torch.from_numpy(images) for images in drawn_images(setting.side, 0))
     random = torch.Generator().manual_seed(seed)
     size = setting.side, setting.side

@@ -33,11 +33,11 @@ from cyclegan_fast.training.engine import Engine
 from cyclegan_fast.training.step import TrainingStep
 
 AGREEMENT = 0.05
-"""Relative, of the losses of the first step, to bfloat16's precision; of the n-th step n times as much."""
+"""The largest relative difference of a loss in the first step, to bfloat16's precision; n times as much in the n-th."""
 
 MOST_IN_ALL_MODES = 4  # images of a batch
 LEAST_COSINE = 0.5
-"""Between the way that a network's weights go in the first steps and that of plain PyTorch's."""
+"""The least cosine between the way that a network's weights go in the first steps and that of plain PyTorch's."""
 
 Wants = Callable[[str], bool]
 
@@ -52,7 +52,7 @@ def training_step_cases(
     size: NetworkSize = PAPER_SIZE,
     agreement: float = AGREEMENT,
 ) -> Iterator[Case]:
-    """A case for each precision of the device; `wants` says by their names who takes part beside plain and ours."""
+    """Yield a case for each precision of the device; `wants` says, by name, who takes part beside plain and ours."""
     for dtype in dtypes(device):
         if device.type == "cuda" and dtype == torch.float16:
             continue  # with a loss scaler; what the hardware has bfloat16 for
@@ -74,7 +74,7 @@ def _contest(
 
 
 class Steps:
-    """The steps that compete: one size of image and networks, one batch, one device, one precision of ours."""
+    """Makes the steps that compete: one size of image and networks, one batch, one device, one precision of ours."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Steps:
         )
 
     def _begun(self, step: "CompetingStep") -> "Begun":
-        """The first steps; on a GPU as many as it takes for a graph to be recorded and replayed."""
+        """Take the first steps; on a GPU as many as it takes for a graph to be recorded and replayed."""
         before = step.weights()
         count = WARM_UP + 2 if self.device.type == "cuda" else 1
         losses = [[float(loss) for loss in step()] for _ in range(count)]
@@ -164,7 +164,7 @@ class Steps:
         mode: str | None = None,
         layout: torch.memory_format | None = None,
     ) -> "CompetingStep":
-        """The original's update; with autocast on a GPU channels last, unless `layout` says otherwise."""
+        """Return the original's update; with autocast on a GPU it is channels last, unless `layout` says otherwise."""
         if layout is None:
             tensor_cores = self.device.type == "cuda" and autocast_dtype is not None
             layout = torch.channels_last if tensor_cores else torch.contiguous_format
@@ -202,14 +202,14 @@ class Steps:
         return self.last[name]
 
     def _check_last(self) -> None:
-        """What was timed last still had finite losses."""
+        """Check that the steps that were timed last still had finite losses; raises Disagreement."""
         for name, losses in self.last.items():
             if not all(math.isfinite(float(loss)) for loss in losses):
                 raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
 
 
 def network_config(size: NetworkSize, *, checkpoint_blocks: bool = False) -> NetworkConfig:
-    """Ours of the size of plain PyTorch's."""
+    """Return the options of our networks in the size of plain PyTorch's."""
     generator: Literal["resnet_9", "resnet_6"] = "resnet_9" if size.blocks == 9 else "resnet_6"
     return NetworkConfig(generator=generator, ngf=size.width, ndf=size.width, checkpoint_blocks=checkpoint_blocks)
 
@@ -217,7 +217,7 @@ def network_config(size: NetworkSize, *, checkpoint_blocks: bool = False) -> Net
 def engine_from(
     weights: Mapping[str, Mapping[str, Tensor]], config: Config, device: torch.device, dtype: torch.dtype
 ) -> Engine:
-    """Our training of networks that begin with plain PyTorch's weights, by their names, and compute in `dtype`."""
+    """Return our training of networks that begin with plain PyTorch's weights, by name, and compute in `dtype`."""
     model = Model(config).to(device)
     for name, state in weights.items():
         model.get_submodule(name).load_state_dict(from_original(dict(state)))
@@ -225,11 +225,11 @@ def engine_from(
 
 
 class CompetingStep:
-    """One update each call, which returns its losses, sorted by their names.
+    """Carries out one update each call, and returns its losses, sorted by their names.
 
     Args:
-        update: carries it out; losses by name.
-        networks: by the names of the original.
+        update: Carries the update out; returns losses by name.
+        networks: The networks by the names of the original.
     """
 
     def __init__(self, update: Callable[[], dict[str, Tensor]], networks: Mapping[str, nn.Module]) -> None:
@@ -241,7 +241,7 @@ class CompetingStep:
         return [losses[name] for name in sorted(losses)]
 
     def weights(self) -> list[Tensor]:
-        """Of the convolutions of each network, in a row: float32 on the host, a copy."""
+        """Return copies of the convolutions' weights of each network, in a row: float32 on the host."""
         return [
             torch.cat([p.detach().flatten().float().cpu() for p in self.networks[name].parameters() if p.dim() == 4])
             for name in sorted(self.networks)
@@ -250,14 +250,14 @@ class CompetingStep:
 
 @dataclass(frozen=True)
 class Begun:
-    """What the first steps did: their losses, and how far each network's weights went."""
+    """Holds what the first steps did: their losses, and how far each network's weights went."""
 
     losses: list[list[float]]
     movements: list[Tensor]
 
 
 def _difference(found: Begun, expected: Begun, agreement: float = AGREEMENT) -> str | None:
-    """Why these steps are not the same training, if they are not.
+    """Return why these steps are not the same training, or None if they are.
 
     Losses of the first step do not know of gradients, Adam or a graph's replay. Weights do: Adam's first steps go by
     the signs of gradients, which rounding turns round where they are small, so that they agree in direction only.

@@ -1,4 +1,4 @@
-"""One image, pixels in and out: eager PyTorch, torch.compile, ours, ONNX Runtime, OpenVINO, a TensorRT engine."""
+"""Translates one image from pixels to pixels by PyTorch, torch.compile, ours, ONNX Runtime, OpenVINO and TensorRT."""
 
 import copy
 import tempfile
@@ -22,8 +22,8 @@ from cyclegan_fast.system.device import name_of
 from cyclegan_fast.translation.translator import SignedTranslator, TorchTranslator
 
 _ALLOWED, _ALLOWED_IN_INT8 = 0.1, 0.4
-"""Of the image in [-1, 1], relative to its size: with random weights INT8 is off by up to 0.2, and its PSNR for trained
-ones stands in docs/deployment.md. Without its last block the generator is off by 0.37."""
+"""The largest error of the image in [-1, 1], relative to its size: with random weights INT8 is off by up to 0.2, and
+its PSNR for trained ones stands in docs/deployment.md. Without its last block the generator is off by 0.37."""
 
 Translate = Callable[[Pixels], Pixels]
 
@@ -31,7 +31,7 @@ Translate = Callable[[Pixels], Pixels]
 def translation_cases(
     dtype: torch.dtype, side: int, device: torch.device, size: NetworkSize = PAPER_SIZE
 ) -> Iterator[Case]:
-    """One image of `side` pixels through the generator in that precision and in what export offers."""
+    """Yield the case of one image of `side` pixels, in that precision and in what export offers."""
     work = counts.network_workload(PlainGenerator, 1, side, dtype, backward=False, size=size)
     yield Case(
         subject="translation",
@@ -88,7 +88,7 @@ def _plain(
     layout: torch.memory_format,
     mode: str | None = None,
 ) -> Translate:
-    """The original's generator, with an image's way to the device and back."""
+    """Return a translation by the original's generator, with an image's way to the device and back."""
     network: nn.Module = copy.deepcopy(original).eval()
     network.to(device, dtype, memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
     function = compiled_by_torch(network, mode) if mode else network
@@ -105,7 +105,10 @@ def _plain(
 def _exported(
     network: ResnetGenerator, dtype: torch.dtype, side: int, device: torch.device
 ) -> Iterator[tuple[str, Translate]]:
-    """The files that export writes, run by what people run them with. Ours is what docs/deployment.md advises."""
+    """Yield translations by the files that export writes, run by the libraries that people run them with.
+
+    "ours" begins the names of those that docs/deployment.md advises.
+    """
     from export.graphs.graph import serialised
     from export.graphs.quantisation import activation_ranges, quantised
     from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator
@@ -133,11 +136,11 @@ def _exported(
 
 
 _engines = ExitStack()
-"""Engines live until the process ends: several cases may run one."""
+"""Keeps engines until the process ends: several cases may run one."""
 
 
 def _engine(network: ResnetGenerator, folder: Path, side: int) -> Iterator[tuple[str, Translate]]:
-    """A TensorRT engine in float16, built here for the GPU at hand by the library that there is."""
+    """Yield a TensorRT engine in float16, built here for the GPU at hand by the library that is installed."""
     from cyclegan_fast.checkpoint.files import save
     from export import trt
     from export.runtime import Engine

@@ -1,4 +1,4 @@
-"""One task and who competes at it: results are compared first, then times, and both become a `Comparison`."""
+"""Measures a case: its contenders' results are compared first, then their times, and both become a `Comparison`."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
@@ -15,25 +15,25 @@ from bench.measure.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, S
 from cyclegan_fast.system.device import name_of
 
 Drive = Callable[[Race], None]
-"""What has a race take its rounds."""
+"""Has a race take its rounds."""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Who competes, and what all of them should find.
+    """Holds the contenders of a case and the result that all of them should find.
 
     Args:
-        contenders: by name. The first call of each returns its result: tensors in the order of `exact`.
-        ours: the name of the one that others are divided by.
-        plain: the name of the plain computation; it is trusted, as ours is, to be right.
-        exact: what all should find; empty where there is nothing to compare.
-        allowed: how far a result may be off, relative to its size; see `bench.measure.agreement`.
-        check: a further check, when times have been taken; raises Disagreement.
-        peak_gib: tensor memory of a contender at its highest, by name, where it was followed.
-        shortest_turn_s: calls are repeated within a turn until it takes so long.
-        allowed_for: what is allowed instead to some contenders, by name.
-        wrong: why some were found wrong while the contest was made; their names are among no contenders.
-        ends_on_host: whether a call's result is on the host, whose clock then counts.
+        contenders: The contenders by name. The first call of each returns its result: tensors in the order of `exact`.
+        ours: The name of the contender that the others' times are divided by.
+        plain: The name of the plain computation; it is trusted, as ours is, to be right.
+        exact: The tensors that all should find; empty where there is nothing to compare.
+        allowed: The largest error of a result, relative to its size; see `bench.measure.agreement`.
+        check: A further check when times have been taken; raises Disagreement.
+        peak_gib: A contender's tensor memory at its highest, by name, where it was followed.
+        shortest_turn_s: Calls are repeated until a turn takes so many seconds.
+        allowed_for: The largest error of some contenders, by name, in place of `allowed`.
+        wrong: The reasons why some were found wrong while the contest was made; they are not among the contenders.
+        ends_on_host: Whether a call's result is on the host, whose clock then counts.
     """
 
     contenders: Mapping[str, Contender]
@@ -55,7 +55,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Case(Setup):
-    """What is to be measured, and how to make its contest when its turn has come."""
+    """Says what is to be measured; `make` makes its contest when its turn has come."""
 
     make: Callable[[], Contest]
 
@@ -70,16 +70,18 @@ class Case(Setup):
         work: Workload,
         make: Callable[[], Contest],
     ) -> "Case":
-        """One that begins with a batch of square images."""
+        """Return a case that begins with a batch of square images."""
         shape = f"{batch}x3x{side}x{side}"
         return cls(subject, case, shape, name_of(dtype), batch, side, work.moved_bytes, work.operations, make)
 
 
 def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive) -> Comparison:
-    """Compare results, then times.
+    """Compare the results of a case's contenders, then their times; return both.
 
-    A contender whose result is wrong is named in the comparison without a time. Raises Disagreement where ours or the
-    plain computation is.
+    A contender whose result is wrong is named in the comparison without a time.
+
+    Raises:
+        Disagreement: The result of ours or of the plain computation is wrong.
     """
     contest = case.make()
     entrants = dict(contest.contenders)
@@ -133,7 +135,10 @@ def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive)
 
 
 def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, str]) -> dict[str, list[Tensor]]:
-    """Of everybody's first call, copied: the next one may overwrite it. Opponents that do not run leave."""
+    """Return copies of the results of everybody's first call, since the next call may overwrite them.
+
+    Opponents that do not run leave `entrants` and are named in `wrong`.
+    """
     results: dict[str, list[Tensor]] = {}
     for name in list(entrants):
         try:
@@ -150,7 +155,10 @@ def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, 
 def _refuse(
     contest: Contest, found: Mapping[str, float], entrants: dict[str, Contender], wrong: dict[str, str]
 ) -> list[str]:
-    """Those that are off by too much leave and are named; raises Disagreement for ours and the plain computation."""
+    """Move contenders that are off by too much from `entrants` to `wrong`; return their names.
+
+    Raises Disagreement where that would be ours or the plain computation.
+    """
     refusals = refused(found, lambda name: contest.allowed_for.get(name, contest.allowed), contest.trusted)
     wrong |= refusals
     for name in refusals:
@@ -159,10 +167,11 @@ def _refuse(
 
 
 def error_line(error: Exception) -> str:
-    """An exception's type and the beginning of what it says, in a line."""
+    """Return an exception's type and the beginning of what it says, in a line."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:160]}"
 
 
 def why_not_run(error: Exception) -> str:
+    """Return the reason that is recorded for a contender that raised this."""
     return f"does not run: {error_line(error)}"

@@ -1,4 +1,4 @@
-"""How fast this machine is at the two things that bound everything: moving bytes and multiplying matrices."""
+"""Measures how fast this machine is at the two things that bound everything: moving bytes and multiplying matrices."""
 
 import json
 import time
@@ -18,7 +18,7 @@ ROUNDS = {"cuda": 20, "cpu": 7}
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
 _COPIED_BYTES = {"cuda": 2 << 30, "cpu": 512 << 20}
 TINY_SIDE, TINY_BYTES = 256, 4 << 20
-"""For a rehearsal, whose numbers mean nothing"""
+"""The sizes in a rehearsal, whose numbers mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class Limits:
         return f"copies {self.copy_gbps:.0f} GB/s, multiplies {peaks}"
 
     def seconds(self, moved_bytes: int, operations: int, dtype: str) -> float:
-        """No computation that moves so much and computes so much can be faster."""
+        """Return the seconds that no computation which moves so much and computes so much can beat."""
         return max(moved_bytes / (self.copy_gbps * 1e9), operations / (self.matrix_tflops[dtype] * 1e12))
 
 
 def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
-    """What is worth measuring there: what the hardware has instructions for."""
+    """Return the precisions that are worth measuring there: those that the hardware has instructions for."""
     if device.type == "cuda":
         return (torch.float32, torch.float16, *((torch.bfloat16,) if has_bfloat16(device) else ()))
     return (torch.float32, *((torch.bfloat16,) if has_bfloat16(device) else ()))
 
 
 def measure_limits(device: torch.device, *, tiny: bool = False) -> Limits:
-    """The best of a few rounds: a limit is what was reached once.
+    """Measure the device; return the best of a few rounds, since a limit is what was reached once.
 
     With `tiny` the operands are so small that the result means nothing.
     """
@@ -99,15 +99,17 @@ def _copy_gbps(device: torch.device, copied_bytes: int) -> float:
 
 
 def _best(device: torch.device, calls: list[Callable[[], Tensor]]) -> float:
-    """Seconds of the fastest call seen."""
+    """Return the seconds of the fastest call seen."""
     race = Race(device, {str(index): Contender([call]) for index, call in enumerate(calls)}, "0")
     race.run(ROUNDS[device.type])
     return min(min(seconds) for seconds in race.seconds.values())
 
 
 def _products(device: torch.device, dtype: torch.dtype, side: int) -> list[Callable[[], Tensor]]:
-    """On a CPU also as a 1x1 convolution, which oneDNN computes: the library behind PyTorch's float32 product (MKL)
-    leaves AVX-512 idle on AMD's processors."""
+    """Return calls that multiply matrices of that side; on a CPU also as a 1x1 convolution, which oneDNN computes.
+
+    The library behind PyTorch's float32 product (MKL) leaves AVX-512 idle on AMD's processors.
+    """
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     if device.type == "cuda":
         return [lambda: _with_tf32(lambda: one @ other)]

@@ -1,4 +1,4 @@
-"""Tensor memory of a contender at its highest, from nothing to the end of its first calls."""
+"""Measures a contender's tensor memory at its highest, from nothing to the end of its first calls."""
 
 import gc
 from collections.abc import Callable
@@ -12,10 +12,10 @@ Made = TypeVar("Made")
 
 
 def followed(device: torch.device, make: Callable[[], Made], run: Callable[[Made], object]) -> tuple[Made, float]:
-    """What `make` gives, after `run`, and the GiB of tensors that were alive at most meanwhile, from both.
+    """Call `make`, then `run` with what it returns; return that, and the most GiB of tensors alive meanwhile.
 
-    On a GPU as PyTorch's allocator counts; on a CPU as PyTorch's operators return them: what an operator allocates and
-    frees inside is not seen there, nor what another thread computes.
+    On a GPU PyTorch's allocator counts. On a CPU the tensors that PyTorch's operators return are counted: what an
+    operator allocates and frees inside itself is not seen there, nor what another thread computes.
     """
     if device.type == "cuda":
         # A graph and what it records hold each other: what is done with is freed by a collection only.
