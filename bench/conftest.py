@@ -44,19 +44,19 @@ def limits() -> machine_limits.Limits:
 
 @pytest.fixture(scope="session", autouse=True)
 def _limits_come_first() -> None:
-    """Before a benchmark changes how many threads there are."""
+    """Measure the limits before a benchmark changes how many threads there are."""
     limits()
 
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether everything is measured, also what takes long on a CPU."""
+    """Return whether everything is measured, also what takes long on a CPU."""
     return bool(request.config.getoption("--bench-full")) or DEVICE.type == "cuda"
 
 
 @pytest.fixture
 def skip_unless(full: bool) -> SkipUnless:
-    """To be told whether a benchmark belongs to what a CPU measures by default."""
+    """Return a function that skips a benchmark unless everything is measured, or it is told that a CPU measures it."""
 
     def check(is_default: bool) -> None:
         if not (full or is_default):

@@ -1,4 +1,4 @@
-"""Virtual environments with a pair of PyTorch and Triton each, made by pip; `bench.versions` runs the tests in them."""
+"""Makes virtual environments with a pair of PyTorch and Triton each; `bench.versions` runs the tests in them."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parents[1]
 TEST_PACKAGES = ("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "matplotlib", "jsonschema", "packaging")
-"""The tests need these of the extra "dev"."""
+"""The packages of the extra "dev" that the tests need."""
 SHARED_PREFIXES = ("nvidia-", "cuda-toolkit")
 """NVIDIA's libraries, which are the same for every Python; cuda-bindings are not."""
 GB = 1e9
@@ -27,12 +27,12 @@ Runner = Callable[[Sequence[str], IO[str], Mapping[str, str]], int]
 
 
 class StepFailed(Exception):
-    """A step of making an environment ended with an error; the message says which and where its output is."""
+    """Says which step of making an environment ended with an error, and where its output is."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Releases of PyTorch and Triton that belong together."""
+    """Holds releases of PyTorch and Triton that belong together."""
 
     torch: str
     triton: str
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment in the folder where all of them are."""
+    """Names the files of a virtual environment in the folder where all of them are."""
 
     home: Path
     python: str
@@ -74,17 +74,17 @@ class Environment:
 
     @property
     def libraries(self) -> Path:
-        """NVIDIA's libraries, shared with other Pythons; absent for a build for the CPU."""
+        """Return the folder of NVIDIA's libraries, shared with other Pythons; absent for a build for the CPU."""
         return self.home / f"libraries-torch{self.pair.torch}"
 
     @property
     def kernels(self) -> Path:
-        """Triton keeps there what it has compiled."""
+        """Return the folder where Triton keeps what it has compiled."""
         return self.home / "kernels" / self.name
 
     @property
     def stamp(self) -> Path:
-        """Written when the environment is complete: what was asked for."""
+        """Return the file that says what was asked for; it is written when the environment is complete."""
         return self.folder / "requirements.json"
 
     def log(self, step: str) -> Path:
@@ -101,13 +101,13 @@ class Environment:
         return next((each.version for each in distributions(name=package, path=[str(self.packages)])), "none")
 
     def size_gb(self) -> float:
-        """Files of the environment and the libraries that it shares."""
+        """Return the size of the environment and of the libraries that it shares, in 10^9 bytes."""
         folders = [self.folder, *([self.libraries] if (self.packages / "nvidia").is_symlink() else [])]
         return sum(file.lstat().st_size for folder in folders for file in folder.rglob("*")) / GB
 
 
 def _for_pip(requirement: Requirement) -> str:
-    """A requirement as pip takes it, without the condition that it stood under."""
+    """Return a requirement as pip takes it, without the condition that it stood under."""
     extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
     return f"{requirement.name}{extras}{requirement.specifier}"
 

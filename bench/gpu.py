@@ -44,13 +44,13 @@ from kernels.triton_language import INTERPRETED
 
 SECONDS_OF_A_RACE = 8.0
 SECONDS_OF_A_KEY = 4.0
-"""of the tuner's table"""
+"""Seconds for a key of the tuner's table."""
 RESERVE_S = 3.0
-"""For ending a phase in good order"""
+"""Seconds for ending a phase in good order."""
 
 
 def check_command(out: Path, seconds: float) -> list[str]:
-    """The command that runs every operator against float64 and PyTorch, and compiles what the networks launch."""
+    """Return the command that checks every operator against float64 and PyTorch, and compiles what networks launch."""
     return [sys.executable, "-m", "kernels.check", "--out", str(out), "--seconds", f"{seconds - RESERVE_S:.0f}"]
 
 
@@ -60,7 +60,7 @@ def limits_phase(task: PhaseTask) -> int:
 
 
 def tests_phase(task: PhaseTask) -> int:
-    """Tests that time the GPU alone, then all others that run on it in as many processes as there are cores."""
+    """Run tests that time the GPU alone, then all others that need it in as many processes as there are cores."""
     without = parallel_tests.LONG if task.quick else ()
     alone_until_s = min(time.monotonic() + parallel_tests.SECONDS_ALONE, task.until_s)
     run_tests(parallel_tests.TIMED_ALONE, task.out, alone_until_s, 1)
@@ -75,7 +75,7 @@ def tests_phase(task: PhaseTask) -> int:
 
 
 def compile_phase(task: PhaseTask) -> int:
-    """In all cores what the phases behind this one launch, in their order."""
+    """Compile in all cores what the phases behind this one launch, in their order."""
     if INTERPRETED:
         print("Triton's interpreter compiles nothing")
         return 0
@@ -101,7 +101,7 @@ def compile_phase(task: PhaseTask) -> int:
 
 
 def tune_phase(task: PhaseTask) -> int:
-    """Tries plans at the sites of a step, the most important first; `python -m bench.tune` has time for all of them."""
+    """Try plans at the sites of a step, the most important first; `python -m bench.tune` has time for all of them."""
     batches = [batches_of_a_step(batch) for batch in task.extent.batches[: 1 if task.quick else None]]
     folder = task.out / "tuned" if task.tiny else launch.TUNED
     found = tuning(
@@ -120,7 +120,7 @@ def tune_phase(task: PhaseTask) -> int:
 
 
 def measuring(cases: Callable[[PhaseTask], Iterable[Case]]) -> Callable[[PhaseTask], int]:
-    """A phase that measures cases, in their order, until its time is over."""
+    """Return a phase that measures cases, in their order, until its time is over."""
 
     def run(task: PhaseTask) -> int:
         return measure_all(cases(task), task)
@@ -129,7 +129,10 @@ def measuring(cases: Callable[[PhaseTask], Iterable[Case]]) -> Callable[[PhaseTa
 
 
 def measure_all(cases: Iterable[Case], task: PhaseTask) -> int:
-    """Each comparison is on the disk before the next one begins; 1 where ours was wrong or a case did not run."""
+    """Measure the cases until the task's time is over; each comparison is on the disk before the next one begins.
+
+    Returns 1 where ours was wrong or a case did not run.
+    """
     made = task.stamp()
     recorder = ResultRecorder(path_for(made.device, task.out), made, task.limits)
     status = 0
@@ -157,7 +160,10 @@ def _some_rounds(task: PhaseTask, race: Race) -> None:
 
 
 def training_phase(task: PhaseTask, setting: training.Setting | None = None) -> int:
-    """As many steps as fit, of three runs; `setting` says of what, and how many tell how long they take."""
+    """Train three runs for as many steps as fit, and compare them.
+
+    `setting` says what is trained, and for how many steps first, which tell how long a step takes.
+    """
     setting = setting or task.extent.probe
     outcome = training.compare_trainings(setting, task.device)
     write_atomically(task.out / TRAINING_FILE, json.dumps(outcome.as_json()).encode())
@@ -258,7 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_phase(arguments: Sequence[str]) -> int:
-    """One phase, in the process that was started for it; what it needs is imported when it is told to begin."""
+    """Run one phase in the process that was started for it; return its exit status.
+
+    What the phase needs is imported before it is told to begin.
+    """
     made = argparse.ArgumentParser(prog="python -m bench.phase_process")
     made.add_argument("phase", choices=[phase.name for phase in PHASES if phase.run])
     made.add_argument("--out", type=Path)

@@ -30,14 +30,14 @@ SMALLEST_CROP = 32  # pixels
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Tensor memory in the steady state, bytes."""
+    """Holds the tensor memory of a step in the steady state, bytes."""
 
     between_steps: int
-    """what stays: weights, copies, gradients, Adam's moments, pools, one batch"""
+    """bytes that stay: weights, copies, gradients, Adam's moments, pools, one batch"""
     peak: int
     phase_of_peak: str
     sample: int
-    """on top of it for a picture of the gallery: a graph keeps the step's memory while one is translated in float32"""
+    """bytes on top of the peak for a picture of the gallery: a graph keeps the step's memory while one is translated"""
 
     @property
     def needed(self) -> int:
@@ -74,7 +74,7 @@ def step_memory(config: Config, side: int, dtype: torch.dtype, *, device: str = 
 
 
 def largest_crop(peak_bytes: Callable[[int], int], room_bytes: float) -> int | None:
-    """The largest side, a multiple of `CROP_UNIT`, whose peak fits; None where not even `SMALLEST_CROP` does.
+    """Return the largest side, a multiple of `CROP_UNIT`, whose peak fits; None where not even `SMALLEST_CROP` does.
 
     Each answer is a side that was evaluated and fits, beside the next one, which was evaluated and does not.
     """
@@ -93,7 +93,7 @@ def largest_crop(peak_bytes: Callable[[int], int], room_bytes: float) -> int | N
 
 
 def row(name: str, config: Config, dtype: torch.dtype, side: int, rooms_bytes: Sequence[float]) -> list[str]:
-    """One way to train: its memory at `side`, and the crops that fit in so many bytes."""
+    """Return the cells of one way to train: its memory at `side`, and the crops that fit in so many bytes."""
     memory_at = functools.cache(functools.partial(step_memory, config, dtype=dtype))
     at_side = memory_at(side)
     crops = [largest_crop(lambda crop: memory_at(crop).needed, room) for room in rooms_bytes]
@@ -107,7 +107,7 @@ def row(name: str, config: Config, dtype: torch.dtype, side: int, rooms_bytes: S
 
 
 def memory_table(side: int, gpus_gib: Sequence[float], reserve_gib: float) -> str:
-    """A Markdown table: full-size networks, batch 1, each way to train in a row."""
+    """Return a Markdown table of full-size networks at batch 1, each way to train in a row."""
     titles = ["batch 1", f"between steps, {side}x{side}", f"peak, {side}x{side}", "reached in"]
     titles += [f"crop in {gpu:g} GB" for gpu in gpus_gib]
     rows: list[list[str]] = []

@@ -51,7 +51,7 @@ class _CommandLine:
 
 
 def quantisers() -> Iterator[tuple[str, Callable[[ModelProto, Pixels], bytes]]]:
-    """Each by name: from a float32 graph and images to a file's content."""
+    """Yield each quantiser by name: it makes a file's content of a float32 graph and images."""
     yield "ours, least square error", partial(_ours, partial(activation_ranges, precision="int8"))
     yield "ours, largest value", partial(_ours, largest_activations)
     for method in ("MinMax", "Entropy", "Percentile"):
@@ -118,7 +118,7 @@ def _by_modelopt(model: ModelProto, images: Pixels, *, method: str) -> bytes:
 
 
 def built(content: bytes, size: int) -> str:
-    """What TensorRT for RTX makes of it."""
+    """Return the size of the engine that TensorRT for RTX builds, or why there is none."""
     if find_spec("tensorrt_rtx") is None:
         return "not installed"
     try:

@@ -34,18 +34,18 @@ a ratio cannot tell from 1.
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What should be in which file."""
+    """Says what should be in which file, and writes it."""
 
     texts: dict[Path, str]
     plots: dict[Path, Plot]
 
     def outdated(self) -> list[Path]:
-        """Files that are missing or show something else."""
+        """Return the files that are missing or show something else."""
         texts = [path for path, text in self.texts.items() if not path.exists() or path.read_bytes() != text.encode()]
         return texts + [path for path, plot in self.plots.items() if not plot.is_drawn_in(path)]
 
     def write(self) -> list[Path]:
-        """The files that were outdated and are not any more."""
+        """Write the files that are outdated; return them."""
         outdated = self.outdated()
         for path in outdated:
             if path in self.plots:
@@ -77,7 +77,7 @@ def readme_block(found: Sequence[Device], results: Path, base: Path) -> str:
 
 
 def device_page(device: Device, results: Path) -> str:
-    """Everything of one device."""
+    """Return everything of one device as Markdown."""
     parts = [*section(device, 1, lambda everything: everything), *_pictures(device, results, results)]
     parts.insert(1, READING)
     return "\n".join(parts)

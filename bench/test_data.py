@@ -1,4 +1,4 @@
-"""The data path alone, against the original's way of preparing images."""
+"""Measures the data path alone, against the original's way of preparing images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +14,10 @@ NEEDED_PER_S = 150  # steps of 256x256, batch 1: the data path must not hold up 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Cutting and scaling on one core: the workers have the others, and tensors this small wait for their own threads
-    longer than they compute."""
+    """Cut and scale on one core: the workers have the others.
+
+    Tensors this small wait for their own threads longer than they compute.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

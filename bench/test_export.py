@@ -1,4 +1,4 @@
-"""How long an export takes, against PyTorch's exporter alone."""
+"""Measures how long an export takes, against PyTorch's exporter alone."""
 
 import pytest
 

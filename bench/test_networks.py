@@ -1,4 +1,4 @@
-"""The generator and the discriminator, forward and with all gradients, against the original's modules.
+"""Measures the generator and the discriminator, forward and with all gradients, against the original's modules.
 
 On a CPU by default one pass of the generator at 256x256, with torch.compile, and both networks both ways at 128x128.
 """

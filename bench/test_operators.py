@@ -1,4 +1,4 @@
-"""The fused norms at every site, against eager PyTorch in both layouts and torch.compile.
+"""Measures the fused norms at every site, against eager PyTorch in both layouts and torch.compile.
 
 On a CPU, where ours are plain operators too, three sites in the lowest precision; `--bench-full` measures all.
 """

@@ -1,4 +1,4 @@
-"""How time and memory grow with the batch and with the side of the images, ours and plain PyTorch.
+"""Measures how time and memory grow with the batch and with the side of the images, ours and plain PyTorch's.
 
 On a GPU the whole training step, on a CPU the generator forward and backward; `bench.report` prints the exponents.
 """
@@ -12,7 +12,7 @@ from bench.measure.limits import dtypes
 
 ROUNDS = 3 if DEVICE.type == "cpu" else 15
 LARGEST_BY_DEFAULT = 1 << 16
-"""pixels of a batch"""
+"""The most pixels of a batch that a CPU measures by default."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The whole training step against plain PyTorch's and against stock autocast; `python -m bench.step` has every option.
+"""Measures the training step against plain PyTorch's and stock autocast's; `python -m bench.step` has every option.
 
 On a CPU at 128x128 by default, and without torch.compile, which takes minutes there.
 """

@@ -1,4 +1,4 @@
-"""One image through the paper's generator, by every way to deploy it, against plain PyTorch."""
+"""Translates one image by the paper's generator, in every way to deploy it, against plain PyTorch."""
 
 import pytest
 

@@ -133,7 +133,7 @@ def _tune_and_print(
     out: Path,
     known: limits.Limits | None,
 ) -> None:
-    """What was found is printed however it ends."""
+    """Tune and print what was found, however it ends."""
     gpu = gpu_of(torch.empty(0, device=device))
     path = launch.tuned_path(gpu.name, out)
     try:

@@ -32,12 +32,12 @@ PAIRS = (Pair("2.11.0", "3.6.0"), Pair("2.13.0", "3.7.1"), Pair("2.14.1", "3.8.0
 
 @dataclass(frozen=True)
 class Check:
-    """A command in an environment, and how its last lines are read."""
+    """Describes a command in an environment, and how its last lines are read."""
 
     name: str
     arguments: tuple[str, ...]
     quick: tuple[str, ...]
-    """in place of them with --quick"""
+    """the arguments with --quick"""
     summary: re.Pattern[str]
 
 
@@ -59,12 +59,12 @@ CHECKS = (
 
 @dataclass
 class EnvironmentResult:
-    """What was found in one environment."""
+    """Holds what was found in one environment."""
 
     environment: Environment
     passed: bool = True
     cells: dict[str, str] = field(default_factory=dict)
-    """by column"""
+    """the cells of the table, by column"""
 
 
 def run_checks(
@@ -112,7 +112,7 @@ def examine(
 
 
 def _table(rows: Iterable[EnvironmentResult]) -> str:
-    """A Markdown table, one row for each environment."""
+    """Return a Markdown table with a row for each environment."""
     columns = ["numpy", *(check.name for check in CHECKS), "installed"]
     lines: list[list[str]] = []
     for row in rows:

@@ -149,7 +149,7 @@ class Entrants:
 
 
 def _call(function: Callable[[Tensor], Tensor], network: nn.Module, image: Tensor, what: Pass) -> Call:
-    """Return a pass that gives its result and, backward, the gradients of the image and of the convolutions' weights."""
+    """Return a pass that gives its result and, backward, the gradients of the image and of convolutions' weights."""
     if what == "forward":
 
         def forward() -> list[Tensor]:

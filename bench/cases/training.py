@@ -119,7 +119,7 @@ def compare_trainings(setting: Setting, device: torch.device) -> Outcome:
 
 
 def drawn_images(side: int, seed: int) -> tuple[Pixels, Pixels]:
-    """Draw two domains, uint8 [DRAWN_IMAGES, side, side, 3], without pairs: soft patches and blue outlines of others."""
+    """Draw two unpaired domains, uint8 [DRAWN_IMAGES, side, side, 3]: soft patches, and others as blue outlines."""
     random = np.random.default_rng(seed)
 
     def patches() -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -14,28 +14,28 @@ from kernels.sites import NormSite, discriminator_sites, generator_sites
 
 @dataclass(frozen=True)
 class RunExtent:
-    """Sizes of images, batches and networks."""
+    """Holds the sizes of images, batches and networks, and how much is measured of each."""
 
     side: int
-    """of the square images, pixels"""
+    """the side of the square images, pixels"""
     size: NetworkSize
     agreement: float
-    """of a step's losses with plain PyTorch's, see `bench.cases.training_step.AGREEMENT`"""
+    """how far a step's losses may be from plain PyTorch's, see `bench.cases.training_step.AGREEMENT`"""
     batches: tuple[int, ...]
     """images of each domain in a step, the most important first"""
     scaling_batches: Sequence[int]
     scaling_sides: Sequence[int]
     probe: Setting
-    """of the training run that tells how long a step takes"""
+    """the training run that tells how long a step takes"""
     most_steps: int
-    """of the training run that is compared"""
+    """the most steps of the training run that is compared"""
     rounds: int
-    """of a comparison, at most"""
+    """the most rounds of a comparison"""
     profiled_steps: int
     most_tuning_s: float
-    """for the tuner, whatever the phases before it have left over"""
+    """the most seconds for the tuner, whatever the phases before it have left over"""
     visits: tuple[Visit, ...]
-    """of the tuner: each key with its most promising plans, then with all, as far as the time goes"""
+    """the tuner's visits: each key with its most promising plans, then with all, as far as the time goes"""
 
     def sites_at(self, side: int) -> list[NormSite]:
         """Return where the networks run the fused norm, for images of `side` pixels."""
@@ -46,7 +46,7 @@ class RunExtent:
 
     @property
     def sites(self) -> list[NormSite]:
-        """Those for images of `self.side` pixels."""
+        """Return the sites for images of `self.side` pixels."""
         return self.sites_at(self.side)
 
 
@@ -78,4 +78,4 @@ TINY_EXTENT = RunExtent(
     most_tuning_s=60,
     visits=(Visit(first=1, again=1, rounds_each=1, rounds=1),),
 )
-"""Small enough for a machine that takes seconds for a step"""
+"""An extent that is small enough for a machine that takes seconds for a step."""

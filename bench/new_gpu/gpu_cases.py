@@ -10,7 +10,7 @@ from bench.tuning.trials import batches_of_a_step
 
 
 def gpu_step_cases(task: PhaseTask) -> Iterator[Case]:
-    """First what needs no compiler; then once more with it, since a mode may take longer than there is."""
+    """Yield steps without contenders that need a compiler, then with them: a mode may take longer than there is."""
 
     def without_compiler(name: str) -> bool:
         return "compile" not in name and "checkpoint" not in name
@@ -25,7 +25,7 @@ def gpu_step_cases(task: PhaseTask) -> Iterator[Case]:
         return False
 
     def in_precisions(batch: int, wants: training_step.Wants) -> list[Case]:
-        """The lowest first."""
+        """Return the cases of a batch, the lowest precision first."""
         extent = task.extent
         found = training_step.training_step_cases(
             extent.side, batch, task.device, wants, size=extent.size, agreement=extent.agreement
@@ -48,7 +48,7 @@ def gpu_step_cases(task: PhaseTask) -> Iterator[Case]:
 
 
 def gpu_operator_cases(task: PhaseTask) -> Iterator[Case]:
-    """First against eager PyTorch at every site, then with compilers, which take seconds a site."""
+    """Yield every site against eager PyTorch, then with compilers, which take seconds a site."""
     *others, _ = task.dtypes
     low, side, sites = [task.lowest], task.extent.side, task.extent.sites
     # What a step launches: twice its batch and its batch.

@@ -1,4 +1,4 @@
-"""What a run of `bench.gpu` found, in at most forty lines."""
+"""Sums up what a run of `bench.gpu` found, in at most forty lines."""
 
 import json
 import statistics
@@ -30,17 +30,17 @@ RUN_FILES = (
     PROFILE_FILE,
     SUMMARY_FILE,
 )
-"""That a run writes, beside the results of the benchmarks; those of an earlier run are removed"""
+"""The files that a run writes beside the results of the benchmarks; those of an earlier run are removed."""
 CUT_SHORT = 3
-"""The exit status of a phase whose time did not suffice"""
+"""The exit status of a phase whose time did not suffice."""
 MOST_LINES = 40
 MOST_FAILURES = 8
-"""Of a phase, that are named"""
+"""The most failures of a phase that are named."""
 SUBJECTS_IN_FULL = ("step", "networks", "translation")
 
 
 def summary(out: Path, statuses: dict[str, int], device: str, since: str = "") -> str:
-    """From the files of the folder `out`, whichever of them there are, and runs from the date `since` on."""
+    """Return the summary of the files in the folder `out`, whichever there are; it has runs from the date `since` on."""
     comparisons = _comparisons(out, device, since)
     important = [each for each in comparisons if each.subject == "step"]
     others = [each for each in comparisons if each.subject in SUBJECTS_IN_FULL and each.subject != "step"]
@@ -61,7 +61,7 @@ def _head(out: Path, statuses: dict[str, int], device: str) -> Iterator[str]:
 
 
 def _check(out: Path) -> Iterator[str]:
-    """What `kernels.check` wrote."""
+    """Yield what `kernels.check` found."""
     path = out / CHECK_FILE
     if not path.exists():
         return
@@ -106,7 +106,7 @@ def _limits(out: Path, device: str) -> Iterator[str]:
 
 
 def line_of(comparison: Comparison) -> str:
-    """Ours, how many times plain PyTorch's and the best opponent's speed that is, and the share of the limit."""
+    """Return a line: the time of ours, the best opponent's over it, and the share of the limit."""
     ours = comparison.contenders[comparison.ours]
     best, of_limit = comparison.best_opponent, comparison.of_limit(comparison.ours)
     cells = [f"{comparison.subject}: {comparison.case} {comparison.shape} {comparison.dtype}: {ours.ms.median:.3g} ms"]
@@ -120,7 +120,7 @@ def line_of(comparison: Comparison) -> str:
 
 
 def operators_lines(comparisons: Iterable[Comparison]) -> Iterator[str]:
-    """A line for each direction, precision and batch: the middle of all sites and the worst one."""
+    """Yield a line for each direction, precision and batch: the middle of all sites and the worst one."""
     groups: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         direction = comparison.case.rpartition(", ")[2]

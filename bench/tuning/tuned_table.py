@@ -38,18 +38,21 @@ def tuning(
     """Tune key after key, the most important first; each is in the file when it is yielded.
 
     Args:
-        device: the GPU, or the CPU in Triton's interpreter.
-        sites: from `kernels.sites`.
-        dtypes, batches: that plans are made for; batches in groups, of which the first one comes first.
-        until_s: by `time.monotonic()`; no key begins after it, and no further candidate of a key is tried.
-        out: folder of the table. Plans that the file has for other keys are kept, as are those of keys that time did
-            not suffice for. Where it is `launch.TUNED`, this process runs by what was written.
-        visits: how often keys are gone through, and how many candidates are tried each time.
-        key_s: seconds after which no further candidate of a key is tried, so that others have their turn.
-        tell: is given a line for each key, and one for each candidate that was left out.
+        device: The GPU, or the CPU in Triton's interpreter.
+        sites: Sites from `kernels.sites`.
+        dtypes: The precisions that plans are made for.
+        batches: The batches that plans are made for, in groups, of which the first one comes first.
+        until_s: The end by `time.monotonic()`; no key begins after it, and no further candidate of a key is tried.
+        out: The folder of the table. Plans that the file has for other keys are kept, as are those of keys that time
+            did not suffice for. Where it is `launch.TUNED`, this process runs by what was written.
+        tell: Is given a line for each key, and one for each candidate that was left out.
+        visits: Say how often keys are gone through, and how many candidates are tried each time.
+        key_s: Seconds after which no further candidate of a key is tried, so that others have their turn.
 
-    Raises ValueError where the file is no table, UserError where it cannot be written, DeviceLost when an error leaves
-    the GPU unusable.
+    Raises:
+        ValueError: The file is no table.
+        UserError: The file cannot be written.
+        DeviceLost: An error left the GPU unusable.
     """
     trying = Tuner(device, until_s, tell)
     path = launch.tuned_path(trying.gpu.name, out)
@@ -69,7 +72,7 @@ def tuning(
 
 
 def _update(entries: dict[str, dict[str, Any]], tuned: Tuned) -> None:
-    """An entry where it pays: a norm without one runs by rule. A convolution's says whether it is used at all."""
+    """Enter a plan where it pays: a norm without one runs by rule; a convolution's says whether it is used at all."""
     if tuned.best is not None and tuned.is_convolution:
         entries[tuned.key] = dataclasses.asdict(tuned.best) | {"beats_library": tuned.won}
     elif tuned.best is not None and tuned.won:
@@ -79,7 +82,7 @@ def _update(entries: dict[str, dict[str, Any]], tuned: Tuned) -> None:
 
 
 def _write(path: Path, entries: Mapping[str, Any]) -> None:
-    """A line for each key, so that a difference between versions can be read."""
+    """Write a line for each key, so that a difference between versions can be read."""
     lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in entries.items())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, f"{{\n{lines}\n}}\n".encode())
@@ -87,7 +90,7 @@ def _write(path: Path, entries: Mapping[str, Any]) -> None:
 
 
 def _line(tuned: Tuned) -> str:
-    """One key for a terminal."""
+    """Return the line of one key for a terminal."""
     text = f"{tuned.key}: {'library' if tuned.is_convolution else BUILT_IN} {tuned.built_in_us:.2f} us"
     if tuned.best is None or tuned.ratio is None:
         return f"{text}; no other plan is correct"
@@ -96,7 +99,7 @@ def _line(tuned: Tuned) -> str:
 
 
 def tuned_markdown(found: Sequence[Tuned], known: limits.Limits | None = None) -> str:
-    """A Markdown table. The floor, bytes over copy bandwidth or operations over matrix throughput, is by `known`."""
+    """Return a Markdown table. Its floor is by `known`: bytes over copy bandwidth or operations over throughput."""
     rows: list[list[str]] = []
     for tuned in found:
         kept = "the library's" if tuned.is_convolution else BUILT_IN

@@ -1,6 +1,7 @@
-"""Trying plans of the fused operators on a GPU: which are right, and which of these beat the built-in ones.
+"""Tries plans of the fused operators on a GPU: which are right, and which of these beat the built-in ones.
 
-`bench.tuning.trials` says what plans are tried on, `bench.tuning.candidates` which ones; `bench.tune` writes the table.
+`bench.tuning.trials` says what plans are tried on, `bench.tuning.candidates` which ones; `bench.tuning.tuned_table`
+writes the table.
 """
 
 import sys
@@ -26,7 +27,7 @@ from kernels.gpus import gpu_of
 from kernels.plans import ConvPlan, NormPlan
 
 PAYS = 1.02
-"""The least ratio of the built-in plan's time to another's that has it named in the table"""
+"""The least ratio of the built-in plan's time to another's that has the other named in the table."""
 FINALISTS = 3
 BUILT_IN = "built in"
 
@@ -35,19 +36,19 @@ now = time.monotonic
 
 
 class DeviceLost(UserError):
-    """An error left the GPU unusable for this process."""
+    """Says that an error left the GPU unusable for this process."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found for one key. Times are of one site: the mean over the key's, each as often as it runs."""
+    """Holds what was found for a key. Times are those of one site: the mean over the key's, each as often as it runs."""
 
     key: str
     dtype: str
     is_convolution: bool
-    """with the norm behind it"""
+    """whether it is a convolution with the norm behind it"""
     built_in_us: float
-    """for a convolution, the library's"""
+    """the built-in plan's time; for a convolution, the library's"""
     best: NormPlan | ConvPlan | None
     """the fastest correct plan beside the built-in one; None where no other is correct"""
     best_us: float | None
@@ -65,14 +66,14 @@ class Tuned:
         return self.ratio is not None and self.ratio.median >= PAYS
 
     def floor_us(self, known: limits.Limits) -> float:
-        """Nothing that moves these bytes and computes these operations is faster."""
+        """Return the microseconds that nothing which moves these bytes and computes these operations can beat."""
         return 1e6 * known.seconds(self.moved_bytes, self.operations, self.dtype)
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What a plan raises that this compiler or this GPU cannot run.
+    """Return the exceptions of a plan that this compiler or this GPU cannot run.
 
-    Triton's own errors, and RuntimeError: of its passes, of a refused launch, and for want of memory.
+    They are Triton's own errors, and RuntimeError: from its passes, from a refused launch, and for want of memory.
     """
     from triton.errors import TritonError
 
@@ -81,20 +82,20 @@ def failures() -> tuple[type[Exception], ...]:
 
 @dataclass(frozen=True)
 class Visit:
-    """How many candidates are tried when all keys are gone through: in the first go few, so that each has its turn.
+    """Says how many candidates are tried when all keys are gone through: few at first, so that each key has its turn.
 
-    Of keys that differ in the batch by a factor of two, such as those of one step, the first one tells the other which
+    Of keys that differ in the batch by a factor of two, as those of one step do, the first one tells the other which
     tiles are fast.
     """
 
     first: int
-    """of a key of which nothing is known"""
+    """the most candidates of a key of which nothing is known"""
     again: int
-    """of one that is told"""
+    """the most candidates of a key that is told"""
     rounds_each: int
-    """in which a candidate races against the built-in plan"""
+    """the rounds in which a candidate races against the built-in plan"""
     rounds: int
-    """in which the fastest race once more"""
+    """the rounds in which the fastest race once more"""
 
 
 EVERYTHING = Visit(first=1000, again=1000, rounds_each=5, rounds=25)
@@ -102,7 +103,7 @@ EVERYTHING = Visit(first=1000, again=1000, rounds_each=5, rounds=25)
 
 @dataclass
 class Known:
-    """What is known of a key: the built-in plan's time over a candidate's, and why others were left out."""
+    """Holds what is known of a key: the built-in plan's time over each candidate's, and why others were left out."""
 
     ratios: dict[NormPlan | ConvPlan, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -129,7 +130,7 @@ class Tuner:
         self.known: dict[str, Known] = {}
 
     def candidates(self, task: TuningTask, visit: Visit) -> list[NormPlan | ConvPlan]:
-        """The plans that are tried now: none that was tried before, nor the built-in one."""
+        """Return the plans that are tried now: none that was tried before, nor the built-in one."""
         known = self.known.get(task.key, Known())
         _, *others = task.plans(self.gpu)
         untried = [plan for plan in others if plan is not None and not known.is_tried(plan)]
@@ -141,9 +142,10 @@ class Tuner:
         return most_promising(untried, visit.again, list(dict.fromkeys(map(tile_of, sibling.fastest))))
 
     def tuned(self, task: TuningTask, entries: Mapping[str, Any], visit: Visit = EVERYTHING) -> Tuned | None:
-        """None where not even the built-in plan runs and is right, or nothing is left to try. Raises DeviceLost.
+        """Try the plans of a key; return what was found.
 
-        `entries` are those of the table so far.
+        It is None where not even the built-in plan runs and is right, or nothing is left to try. `entries` are those of
+        the table so far. Raises DeviceLost.
         """
         expected: tuple[type[Exception], ...] = (*failures(), Disagreement)
         plans = self.candidates(task, visit)
@@ -202,7 +204,7 @@ class Tuner:
         known: Known,
         rounds: int,
     ) -> None:
-        """One candidate against the built-in plan."""
+        """Try one candidate against the built-in plan."""
         name = plan_text(plan)
         try:
             if wrong := _wrong(trial, plan, allowed):
@@ -240,12 +242,12 @@ def _contender(trial: Trial, plan: Plan) -> Contender:
 
 
 def _ratios(race: Race, name: str) -> list[float]:
-    """Round by round: the built-in plan's time over that one's."""
+    """Return the built-in plan's time over that one's, round by round."""
     return [own / theirs for own, theirs in zip(race.seconds[BUILT_IN], race.seconds[name], strict=True)]
 
 
 def _wrong(trial: Trial, plan: Plan, allowed: Sequence[float]) -> str | None:
-    """Why a plan's results do not count, if they do not: too far from the exact ones, or not the same bits twice."""
+    """Return why a plan's results do not count: too far from the exact ones, or not the same bits twice; else None."""
     with unwritten_is_nan():
         found, again = (trial.results(plan) for _ in range(2))
     for error, bound in zip(_errors(found, trial.exact), allowed, strict=True):
@@ -261,6 +263,6 @@ def _errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
 
 
 def show_status(text: str) -> None:
-    """What is being tried, for a person who waits; the next line takes its place."""
+    """Show a person who waits what is being tried; the next line takes its place."""
     if sys.stderr.isatty():
         print(f"\r{text[:110]:<110}\r", end="", file=sys.stderr, flush=True)
