@@ -93,7 +93,7 @@ def compile_phase(task: PhaseTask) -> int:
     failures = compile_ahead(wanted, parallel_tests.cores(), done, task.until_s - RESERVE_S)
     for variant, reason in failures.items():
         print(f"{variant.name} {variant.dtype} {variant.flags}: {reason}")
-    # A candidate that does not compile is what the tuner is to find out.
+    # A candidate that does not compile is no failure here: the tuner finds out.
     if through == len(wanted):
         return 0
     print(f"cut short at {through} of {len(wanted)} variants")
@@ -168,7 +168,7 @@ def training_phase(task: PhaseTask, setting: training.Setting | None = None) -> 
     outcome = training.compare_trainings(setting, task.device)
     write_atomically(task.out / TRAINING_FILE, json.dumps(outcome.as_json()).encode())
     per_step = sum(curve.seconds for curve in outcome.curves.values()) / setting.steps
-    # Networks are made and graphs recorded in it, too.
+    # A quarter is left for making networks and recording graphs.
     steps = min(task.extent.most_steps, int(0.75 * task.left_s / per_step))
     if steps > 2 * setting.steps:
         outcome = training.compare_trainings(replace(setting, steps=steps), task.device)
@@ -278,7 +278,7 @@ def run_phase(arguments: Sequence[str]) -> int:
     if until_s is None:
         return 0
     set_determinism(False)  # cuDNN times its algorithms, as in training
-    # What was imported stays: the many collections between measurements need not look at it.
+    # Imported modules stay: the many collections between measurements need not look at them.
     gc.freeze()
     run = next(phase.run for phase in PHASES if phase.name == options.phase)
     assert run is not None

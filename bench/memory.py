@@ -58,7 +58,7 @@ def step_memory(config: Config, side: int, dtype: torch.dtype, *, device: str = 
             model = Model(config)
             images = torch.rand(2, config.data.batch_size, 3, side, side)
         if config.networks.impl == "triton":
-            # As the step itself does on a GPU.
+            # A training step has its model in this layout on a GPU.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
         step = TrainingStep(model, config, dtype)
         step.phase = memory.in_phase

@@ -102,7 +102,7 @@ def _by_onnxruntime(model: ModelProto, images: Pixels, *, method: str, outputs: 
 
 
 def _by_modelopt(model: ModelProto, images: Pixels, *, method: str) -> bytes:
-    # In a process of its own: it changes ONNX Runtime's quantiser for good.
+    # ModelOpt gets a process of its own, because it changes ONNX Runtime's quantiser for good.
     with tempfile.TemporaryDirectory() as folder:
         source, target, pictures = (Path(folder, name) for name in ("float32.onnx", "int8.onnx", "images.npy"))
         source.write_bytes(serialised(model))

@@ -35,5 +35,5 @@ def everybody(name: str) -> bool:
 def test_step(case: Case, compare: Compare, skip_unless: SkipUnless) -> None:
     skip_unless(case.side == 128)
     comparison = compare(case, ROUNDS)
-    if case.dtype != "float32":  # where the ratio is far from what noise can turn round
+    if case.dtype != "float32":  # in float32 noise can turn the ratio round
         assert comparison.contenders[PLAIN_FLOAT32].ratio.median > 1

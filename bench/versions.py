@@ -82,7 +82,7 @@ def run_checks(
         yield f"{check.name}, output in {log_path}"
         began = time.monotonic()
         with open(log_path, "w") as log:
-            # Kernels that another Python has compiled would be found, and not compiled.
+            # In a common cache, kernels that another Python has compiled would be found and not compiled anew.
             status = run(command, log, {"TRITON_CACHE_DIR": str(row.environment.kernels)})
         found = check.summary.findall(log_path.read_text())
         text = "".join(found[-1]) if found else "no result"

@@ -127,7 +127,7 @@ class Entrants:
             else PatchDiscriminator(width=self.size.width, impl=self.impl)
         )
         network.load_state_dict(from_original(self.weights))
-        # Forward alone is how images are translated, which is channels last everywhere; training decides by device.
+        # A forward pass alone is a translation, which is channels last everywhere; training decides by device.
         layout = torch.channels_last if self.what == "forward" else memory_format(self.device, self.dtype)
         network.to(self.device, self.dtype, memory_format=layout)  # type: ignore[call-overload]  # as above
         return _call(network, network, self.image.to(self.device, self.dtype, memory_format=layout), self.what)
@@ -142,7 +142,8 @@ class Entrants:
             alone = copy.copy(self)
             alone.image = image
             found.append(alone.plain(dtype)())
-        per_image = 1 if self.what == "forward" else 2  # results, and gradients of images; then those of weights
+        # Results and gradients of images have a row for each image; gradients of weights are added up.
+        per_image = 1 if self.what == "forward" else 2
         columns = list(zip(*found, strict=True))
         added = [torch.stack(column).sum(0) for column in columns[per_image:]]
         return [torch.cat(column) for column in columns[:per_image]] + added
@@ -162,7 +163,7 @@ def _call(function: Callable[[Tensor], Tensor], network: nn.Module, image: Tenso
 
     def forward_and_backward() -> list[Tensor]:
         result = function(image)
-        # A sum over images, in which none depends on another; float16 would lose the gradients of a mean.
+        # The loss is a sum over images, none of which depends on another; float16 would lose the gradients of a mean.
         return [result.detach(), *torch.autograd.grad(result.square().sum(), wanted)]
 
     return forward_and_backward

@@ -21,7 +21,7 @@ from kernels.plans import NormPass as Direction
 from kernels.sites import NormSite, Operands, run_backward, run_forward
 from kernels.traffic import plain_forward
 
-CPU_CACHE_BYTES = 64 << 20  # taken to be a CPU's last-level cache
+CPU_CACHE_BYTES = 64 << 20  # an assumption about a CPU's last-level cache
 MOST_SETS = 8
 
 WORKLOADS = {"forward": counts.norm_forward_workload, "backward": counts.norm_backward_workload}
@@ -84,7 +84,7 @@ def operator_contest(
     torch.manual_seed(0)
     moved_bytes = WORKLOADS[direction](site, batch, dtype).moved_bytes
     sets = [site.operands(batch, dtype, str(device)) for _ in range(operand_sets(moved_bytes, device))]
-    # Channels first for the original's layout.
+    # The original's layout is channels first.
     first = [_in_layout(operands, torch.contiguous_format) for operands in sets]
     ways: dict[str, tuple[_Forward, list[Operands]]] = {
         PLAIN_PYTORCH: (plain_forward, first),
@@ -128,7 +128,7 @@ def _call(direction: Direction, site: NormSite, forward: _Forward, operands: Ope
         return run_forward_pass
     inputs = [x.detach().requires_grad_() for x in (operands.x, operands.residual) if x is not None]
     leaves = replace(operands, x=inputs[0], residual=inputs[1] if site.residual else None)
-    # Without a pad the residual's gradient is dY as it is, for everybody.
+    # Without a pad the residual's gradient is dY itself, so that nobody computes it.
     wanted = inputs if site.pad else inputs[:1]
 
     @cache

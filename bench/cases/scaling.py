@@ -36,7 +36,7 @@ def scaling_cases(
     side_of_batches = side_of_batches or SIDE_OF_BATCHES[device.type]
     by_batch = [(batch, side_of_batches) for batch in batches]
     by_side = [(1, side) for side in sides if side != side_of_batches]
-    # In turn, so that neither is missing where time is short.
+    # Batches and sides take turns, so that neither is missing where time is short.
     sizes = [size for pair in zip_longest(by_batch, by_side) for size in pair if size is not None]
     for batch, side in sizes:
         if device.type == "cuda":

@@ -92,7 +92,7 @@ def profile_step(
     ended.record()
     torch.cuda.synchronize(device)
     wall_us = began.elapsed_time(ended) * 1e3
-    # Timed without the profiler, which slows the host down; kernels take as long with it.
+    # The steps above were timed without the profiler, which slows the host down; kernels take as long with it.
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         for _ in range(steps):
             step()

@@ -35,7 +35,7 @@ from cyclegan_fast.training.step import TrainingStep
 AGREEMENT = 0.05
 """The largest relative difference of a loss in the first step, to bfloat16's precision; n times as much in the n-th."""
 
-MOST_IN_ALL_MODES = 4  # images of a batch
+MOST_IN_ALL_MODES = 4  # images: larger batches compete in one mode of torch.compile
 LEAST_COSINE = 0.5
 """The least cosine between the way that a network's weights go in the first steps and that of plain PyTorch's."""
 
@@ -55,7 +55,7 @@ def training_step_cases(
     """Yield a case for each precision of the device; `wants` says, by name, who takes part beside plain and ours."""
     for dtype in dtypes(device):
         if device.type == "cuda" and dtype == torch.float16:
-            continue  # with a loss scaler; what the hardware has bfloat16 for
+            continue  # float16 needs a loss scaler; the hardware has bfloat16 instead
         work = counts.training_step_workload(batch, side, dtype, size)
         make = partial(_contest, side, batch, device, dtype, wants, size, agreement)
         yield Case.of_images(subject, "training step", batch, side, dtype, work, make)
@@ -108,7 +108,7 @@ class Steps:
             if name not in (PLAIN_FLOAT32, self.ours_name) and not self.wants(name):
                 continue
             try:
-                # On a CPU a step has threads, which are not followed.
+                # On a CPU a step computes in threads, whose memory is not followed.
                 if self.device.type == "cuda" and "compile" not in name:
                     followed_step, peak_gib[name] = followed(self.device, make, self._begun)
                     del followed_step
@@ -174,7 +174,7 @@ class Steps:
             network.to(memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
             if mode is not None:
                 network.compile(mode=mode, dynamic=False, fullgraph=True)
-        # From the host, as ours takes its images.
+        # The images come from the host, as ours do.
         return CompetingStep(lambda: plain.update(*self.batch.to(self.device)), plain.networks())
 
     def ours(self, *, compiled: bool = False, checkpoint: bool = False, graph: bool = True) -> "CompetingStep":

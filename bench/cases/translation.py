@@ -66,7 +66,7 @@ def _contest(dtype: torch.dtype, side: int, device: torch.device, size: NetworkS
     ours = f"ours, {in_dtype}"
     if find_spec("onnxscript") is not None:
         ways |= dict(_exported(network, dtype, side, device))
-        # In eight bits the picture is another one; it competes, but nothing is measured by it.
+        # Eight bits give another picture: it competes, but the others' times are not divided by its time.
         of_full_precision = (name for name in ways if name.startswith("ours, exported") and "INT8" not in name)
         ours = next(of_full_precision, ours)
     exact = TorchTranslator(copy.deepcopy(network), device, torch.float64)(pixels)

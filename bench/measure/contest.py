@@ -106,7 +106,7 @@ def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive)
         wrong[name] = why_not_run(error)
         del entrants[name]
     if contest.exact:
-        # What is timed is what the graph computes, not what the first call did.
+        # The graph's results are checked too, because the graph is timed and not the first call.
         for name in _refuse(contest, errors(race.recorded, contest.exact), entrants, wrong):
             race.leave(name)
     drive(race)

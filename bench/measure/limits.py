@@ -40,7 +40,7 @@ class Limits:
     """Holds a machine's limits as they were measured, not looked up."""
 
     copy_gbps: float
-    """10^9 bytes a second, read and written, of a copy of a tensor far larger than any cache"""
+    """10^9 bytes a second, read and written, in a copy of a tensor far larger than any cache"""
     matrix_tflops: dict[str, float]
     """by dtype: 10^12 operations a second of a large matrix product, a multiply-add being two; on a GPU float32 is
     TF32, which cuDNN computes in unless told otherwise"""
@@ -71,7 +71,7 @@ def measure_limits(device: torch.device, *, tiny: bool = False) -> Limits:
     started = time.perf_counter()
     while time.perf_counter() - started < 0.3:  # clocks rise under load
         _products(device, torch.float32, side)[0]()
-        if device.type == "cuda":  # else hundreds are launched that the GPU is not through with for a second
+        if device.type == "cuda":  # otherwise hundreds are launched, and the GPU is busy with them for a second
             torch.cuda.synchronize(device)
     return Limits(
         copy_gbps=_copy_gbps(device, copied_bytes),

@@ -73,7 +73,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         """Return the operator's result; a fused operator's own allocations are counted while it runs."""
         if operator.namespace != NAMESPACE:
             return operator(*arguments, **options)
-        # By its implementation, which the CPU has in common with GPUs, not by its registered fake: every buffer counts.
+        # Its implementation runs, which the CPU has in common with GPUs, not its registered fake: every buffer counts.
         with self:
             return operator._op_dk(torch._C.DispatchKey.CPU, *arguments, **options)
 

@@ -110,7 +110,7 @@ def commit() -> str:
         return told
     try:
         short = _git("rev-parse", "--short", "HEAD")
-        # Results of earlier measurements change with every run, and are not what is measured.
+        # Results change with every run, but are not what is measured.
         pages = (":!bench/results", ":!docs/benchmarks.md")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *pages)
     except (OSError, subprocess.SubprocessError):

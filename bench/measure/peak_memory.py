@@ -18,7 +18,7 @@ def followed(device: torch.device, make: Callable[[], Made], run: Callable[[Made
     operator allocates and frees inside itself is not seen there, nor what another thread computes.
     """
     if device.type == "cuda":
-        # A graph and what it records hold each other: what is done with is freed by a collection only.
+        # A graph and what it records hold each other: only a collection frees graphs that are no longer used.
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.synchronize(device)

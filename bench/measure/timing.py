@@ -113,7 +113,7 @@ class Race:
             except may_fail as error:
                 if name == ours or name in required:
                     raise
-                # Raises in its turn where the error has left the device unusable.
+                # This raises as well where the error has left the device unusable.
                 _wait(device)
                 self.broken[name] = error.with_traceback(None)
         self.recorded = {name: turn.result for name, turn in self._turns.items() if turn.result is not None}
@@ -227,7 +227,7 @@ class _Preparation:
             repeats = _repeats(seconds, shortest)
             warm_up = calls[0] if self.is_gpu or seconds < SHORT_CALL_S else _nothing
             return _Turn(_several(calls, repeats), repeats * len(calls), warm_up, self.device, self.clock)
-        # How long the device takes is seen when the host no longer launches: then the turn gets its length.
+        # A replay shows how long the device takes without the host's launches; the turn gets its length by it.
         replayed = _recorded(calls, _repeats(seconds, self.shortest_turn_s), self.device)
         seconds = min(replayed.timed() for _ in range(WARM_UP_CALLS)) / replayed.calls * len(calls)
         return _recorded(calls, _repeats(seconds, self.shortest_turn_s), self.device)

@@ -51,7 +51,7 @@ def gpu_operator_cases(task: PhaseTask) -> Iterator[Case]:
     """Yield every site against eager PyTorch, then with compilers, which take seconds a site."""
     *others, _ = task.dtypes
     low, side, sites = [task.lowest], task.extent.side, task.extent.sites
-    # What a step launches: twice its batch and its batch.
+    # A step launches its networks on its batch and on twice as many images.
     launched = [images for batch in task.extent.batches for images in batches_of_a_step(batch)]
     small, large = task.extent.batches
     yield from operators.operator_cases(sites, low, [small, large], task.device, side, with_compile=False)

@@ -34,7 +34,7 @@ TOGETHER = (
     "tests/kernels/test_determinism.py",
     "tests/kernels/test_bad_input.py",
     "tests/kernels/test_dispatch.py",
-    "tests/kernels/test_accuracy.py",  # more than all the others together
+    "tests/kernels/test_accuracy.py",  # takes longer than all the others together
 )
 LONG = ("sanitizer", "2_to_the_31", "thousand")
 """Words in the names of tests that --quick leaves out."""
@@ -130,7 +130,7 @@ def run_tests(paths: Sequence[str], folder: Path, until_s: float, workers: int, 
             ended = [process for process in running if process.poll() is not None]
             running = [process for process in running if process.poll() is None]
             for process in ended:
-                # What a test took down with it shall not cost the tests behind it.
+                # A test that takes its process down must not cost the tests behind it.
                 if (process.returncode == LOST or process.returncode < 0) and restarts:
                     restarts -= 1
                     running.append(start())

@@ -159,7 +159,7 @@ def _finished(process: subprocess.Popen[bytes], until_s: float, name: str, log: 
     began = time.monotonic()
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin:
-        # By the clock, which all processes share.
+        # All processes share this clock.
         process.stdin.write(f"{until_s}\n".encode())
     try:
         status = process.wait(max(0.0, until_s - began) + KILL_AFTER_S)

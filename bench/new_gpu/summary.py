@@ -40,7 +40,7 @@ SUBJECTS_IN_FULL = ("step", "networks", "translation")
 
 
 def summary(out: Path, statuses: dict[str, int], device: str, since: str = "") -> str:
-    """Return the summary of the files in the folder `out`, whichever there are; it has runs from the date `since` on."""
+    """Return the summary of the files that the folder `out` has, with its runs from the date `since` on."""
     comparisons = _comparisons(out, device, since)
     important = [each for each in comparisons if each.subject == "step"]
     others = [each for each in comparisons if each.subject in SUBJECTS_IN_FULL and each.subject != "step"]

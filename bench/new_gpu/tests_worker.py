@@ -67,7 +67,7 @@ class _QueueWorker:
             self._write("begun", item.nodeid)
             item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
             if _is_lost_after_clearing():
-                os._exit(LOST)  # what follows would fail for nothing, and so would a proper end
+                os._exit(LOST)  # the tests that follow would fail for this error, and so would a proper end
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -10,7 +10,7 @@ from bench.reporting.markdown import markdown_table
 from bench.reporting.views import by_time, contenders_of, figure, growths, in_lowest_precision
 
 README_ROWS = 24
-"""The most rows of one subject: where the lowest precision alone has more, docs/benchmarks.md shows the smallest batch."""
+"""The most rows of one subject: where the lowest precision has more, docs/benchmarks.md shows the smallest batch."""
 TITLES = {
     "step": "Training step",
     "operators": "Operators: the fused norms",

@@ -24,10 +24,10 @@ TWO_PHASE_TILES = {
     "backward": ((4096, 8), (2048, 8), (4096, 16), (2048, 4), (8192, 16), (1024, 4)),
 }
 TWO_PHASE_CHANNELS = (64, 32, 16)
-_PROGRAMS_PER_MULTIPROCESSOR = (1, 4, 8)  # beside the rule's two
+_PROGRAMS_PER_MULTIPROCESSOR = (1, 4, 8)  # beside the two of the rule
 ON_CHIP_CHANNELS = (8, 16, 4, 32, 64)
 WARPS = (16, 8, 4)
-FEWEST_ROW_BYTES = 16  # of a tile on chip: one load of a thread
+FEWEST_ROW_BYTES = 16  # in a row of a tile on chip: one load of a thread
 # Elements that a thread keeps: x forward; xhat and g backward. Beside them it needs registers for addresses and sums.
 MOST_KEPT = {"forward": 128, "backward": 64}
 FEWEST_KEPT = 8
@@ -37,9 +37,9 @@ COOPERATIVE_WARPS = (16, 8)
 COOPERATIVE_KEPT = {"forward": (64, 32), "backward": (32, 16)}
 
 CONV_TILES = ((128, 128), (64, 128), (128, 64), (64, 64), (128, 256), (256, 128), (64, 256))  # pixels of y, channels
-CONV_STEP_BYTES = (128, 64)  # of a pixel's channels: half a step where the larger one does not fit
+CONV_STEP_BYTES = (128, 64)  # of a pixel's channels in a step; the second one where the first does not fit
 CONV_STAGES = (4, 3)
-CONV_SUMS = (32, 64, 128)  # that a thread keeps, float32
+CONV_SUMS = (32, 64, 128)  # sums that a thread keeps, float32
 SMALLEST_DOT = 16  # elements, each side of a product in Triton
 
 

@@ -41,7 +41,7 @@ class DeviceLost(UserError):
 
 @dataclass(frozen=True)
 class Tuned:
-    """Holds what was found for a key. Times are those of one site: the mean over the key's, each as often as it runs."""
+    """Holds what was found for a key. Times are means over its sites, each of which counts as often as it runs."""
 
     key: str
     dtype: str
@@ -138,7 +138,7 @@ class Tuner:
         sibling = next((each for each in siblings if each), None)
         if sibling is None or known.ratios:
             return most_promising(untried, visit.first, [])
-        # As many as it may try by itself; where it may try more, others follow.
+        # It tries the sibling's tiles first; where it may try more plans, others follow.
         return most_promising(untried, visit.again, list(dict.fromkeys(map(tile_of, sibling.fastest))))
 
     def tuned(self, task: TuningTask, entries: Mapping[str, Any], visit: Visit = EVERYTHING) -> Tuned | None:
