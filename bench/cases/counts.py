@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.cases.plain_cyclegan import PAPER_SIZE, NetworkSize, PlainDiscriminator, PlainGenerator
+from bench.cases.plain_cyclegan import PAPER_SIZE, PlainDiscriminator, PlainGenerator, PlainNetworkSize
 from bench.measure.limits import Workload
 from kernels.sites import NormSite
 
@@ -53,7 +53,7 @@ def network_workload(
     dtype: torch.dtype,
     *,
     backward: bool,
-    size: NetworkSize = PAPER_SIZE,
+    size: PlainNetworkSize = PAPER_SIZE,
 ) -> Workload:
     """Count the convolutions of a generator or discriminator.
 
@@ -71,7 +71,7 @@ def network_workload(
     return Workload((3 if backward else 1) * tensors * dtype.itemsize, passes * int(counter.get_total_flops()))
 
 
-def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: NetworkSize = PAPER_SIZE) -> Workload:
+def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: PlainNetworkSize = PAPER_SIZE) -> Workload:
     """Count one update of all networks.
 
     The generators make six passes with both gradients; the discriminators judge two fakes without gradients of their
@@ -88,6 +88,6 @@ def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: Netw
     )
 
 
-def _on_meta(kind: type[PlainGenerator] | type[PlainDiscriminator], size: NetworkSize) -> nn.Module:
+def _on_meta(kind: type[PlainGenerator] | type[PlainDiscriminator], size: PlainNetworkSize) -> nn.Module:
     with torch.device("meta"):
         return size.network(kind)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases import counts
-from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, NetworkSize, PlainDiscriminator, PlainGenerator
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, PlainDiscriminator, PlainGenerator, PlainNetworkSize
 from bench.measure.compiled import compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender, on_recording_stream
@@ -42,7 +42,7 @@ def network_cases(
     *,
     with_compile: bool = True,
     impl: Impl = "auto",
-    size: NetworkSize = PAPER_SIZE,
+    size: PlainNetworkSize = PAPER_SIZE,
 ) -> Iterator[Case]:
     """Yield a case for each network, pass, dtype and batch, on images of `side` pixels."""
     for batch in batches:
@@ -101,7 +101,7 @@ class Entrants:
         side: int,
         device: torch.device,
         impl: Impl = "auto",
-        size: NetworkSize = PAPER_SIZE,
+        size: PlainNetworkSize = PAPER_SIZE,
     ) -> None:
         torch.manual_seed(0)
         self.size = size

@@ -133,7 +133,7 @@ def cancelled_biases(network: nn.Module) -> Iterator[nn.Parameter]:
 
 
 @dataclass(frozen=True)
-class NetworkSize:
+class PlainNetworkSize:
     """Says how large networks are: as large as the paper's, unless told otherwise."""
 
     width: int = 64
@@ -148,7 +148,7 @@ class NetworkSize:
         return PlainDiscriminator(width=self.width)
 
 
-PAPER_SIZE = NetworkSize()
+PAPER_SIZE = PlainNetworkSize()
 
 
 class PlainImagePool:

@@ -7,7 +7,7 @@ from itertools import zip_longest
 import torch
 
 from bench.cases import counts, networks, training_step
-from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, NetworkSize, PlainGenerator
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, PlainGenerator, PlainNetworkSize
 from bench.measure.contest import Case, Contest
 from bench.measure.peak_memory import followed
 from bench.measure.timing import Contender, on_recording_stream
@@ -26,7 +26,7 @@ def scaling_cases(
     batches: Sequence[int] = SCALING_BATCHES,
     sides: Sequence[int] = SCALING_SIDES,
     side_of_batches: int | None = None,
-    size: NetworkSize = PAPER_SIZE,
+    size: PlainNetworkSize = PAPER_SIZE,
     agreement: float = training_step.AGREEMENT,
 ) -> Iterator[Case]:
     """Yield cases of batches at one side and of sides at batch 1.
@@ -52,13 +52,13 @@ def _is_stock_autocast(name: str) -> bool:
     return name.startswith("stock autocast") and "compile" not in name
 
 
-def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: NetworkSize) -> Case:
+def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: PlainNetworkSize) -> Case:
     work = counts.network_workload(PlainGenerator, batch, side, dtype, backward=True, size=size)
     make = partial(_contest, batch, side, dtype, device, size)
     return Case.of_images("scaling", "generator, forward and backward", batch, side, dtype, work, make)
 
 
-def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: NetworkSize) -> Contest:
+def _contest(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: PlainNetworkSize) -> Contest:
     contenders: dict[str, Contender] = {}
     peak_gib: dict[str, float] = {}
     entrants = networks.Entrants("generator", "forward and backward", dtype, batch, side, device, size=size)

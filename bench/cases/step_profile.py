@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.cases.plain_cyclegan import PAPER_SIZE, NetworkSize
+from bench.cases.plain_cyclegan import PAPER_SIZE, PlainNetworkSize
 from bench.cases.training_step import Steps
 from cyclegan_fast.system.device import working_dtype
 from cyclegan_fast.system.errors import UserError
@@ -77,7 +77,7 @@ def summed(kernels: Iterable[KernelTime], wall_us: float, steps: int) -> GpuStep
 
 
 def profile_step(
-    device: torch.device, side: int = 256, batch: int = 1, size: NetworkSize = PAPER_SIZE, steps: int = STEPS
+    device: torch.device, side: int = 256, batch: int = 1, size: PlainNetworkSize = PAPER_SIZE, steps: int = STEPS
 ) -> GpuStepProfile:
     """Profile steps of ours with --amp as they are trained, replayed from their graph."""
     low, _ = working_dtype(device, amp=True, amp_dtype="auto")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.cases import counts
-from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_FLOAT32, NetworkSize, PlainCycleGAN
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_FLOAT32, PlainCycleGAN, PlainNetworkSize
 from bench.measure.agreement import Disagreement
 from bench.measure.compiled import OPPONENT_FAILURES, forget_compiled, modes
 from bench.measure.contest import Case, Contest, why_not_run
@@ -49,7 +49,7 @@ def training_step_cases(
     wants: Wants,
     *,
     subject: str = "step",
-    size: NetworkSize = PAPER_SIZE,
+    size: PlainNetworkSize = PAPER_SIZE,
     agreement: float = AGREEMENT,
 ) -> Iterator[Case]:
     """Yield a case for each precision of the device; `wants` says, by name, who takes part beside plain and ours."""
@@ -67,7 +67,7 @@ def _contest(
     device: torch.device,
     dtype: torch.dtype,
     wants: Wants,
-    size: NetworkSize,
+    size: PlainNetworkSize,
     agreement: float,
 ) -> Contest:
     return Steps(side, batch, device, dtype, wants, size, agreement).contest()
@@ -83,7 +83,7 @@ class Steps:
         device: torch.device,
         dtype: torch.dtype,
         wants: Wants,
-        size: NetworkSize = PAPER_SIZE,
+        size: PlainNetworkSize = PAPER_SIZE,
         agreement: float = AGREEMENT,
     ) -> None:
         self.device, self.side, self.batch_size, self.dtype, self.wants = device, side, batch, dtype, wants
@@ -208,7 +208,7 @@ class Steps:
                 raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
 
 
-def network_config(size: NetworkSize, *, checkpoint_blocks: bool = False) -> NetworkConfig:
+def network_config(size: PlainNetworkSize, *, checkpoint_blocks: bool = False) -> NetworkConfig:
     """Return the options of our networks in the size of plain PyTorch's."""
     generator: Literal["resnet_9", "resnet_6"] = "resnet_9" if size.blocks == 9 else "resnet_6"
     return NetworkConfig(generator=generator, ngf=size.width, ndf=size.width, checkpoint_blocks=checkpoint_blocks)

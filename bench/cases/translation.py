@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases import counts
-from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, NetworkSize, PlainGenerator
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, PlainGenerator, PlainNetworkSize
 from bench.measure.compiled import compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender
@@ -29,7 +29,7 @@ Translate = Callable[[Pixels], Pixels]
 
 
 def translation_cases(
-    dtype: torch.dtype, side: int, device: torch.device, size: NetworkSize = PAPER_SIZE
+    dtype: torch.dtype, side: int, device: torch.device, size: PlainNetworkSize = PAPER_SIZE
 ) -> Iterator[Case]:
     """Yield the case of one image of `side` pixels, in that precision and in what export offers."""
     work = counts.network_workload(PlainGenerator, 1, side, dtype, backward=False, size=size)
@@ -46,7 +46,7 @@ def translation_cases(
     )
 
 
-def _contest(dtype: torch.dtype, side: int, device: torch.device, size: NetworkSize = PAPER_SIZE) -> Contest:
+def _contest(dtype: torch.dtype, side: int, device: torch.device, size: PlainNetworkSize = PAPER_SIZE) -> Contest:
     forget_compiled()
     torch.manual_seed(0)
     network = ResnetGenerator(width=size.width, blocks=size.blocks).eval()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.cases.plain_cyclegan import PAPER_SIZE, NetworkSize
+from bench.cases.plain_cyclegan import PAPER_SIZE, PlainNetworkSize
 from bench.cases.scaling import SCALING_BATCHES, SCALING_SIDES
 from bench.cases.training import Setting
 from bench.cases.training_step import AGREEMENT
@@ -18,7 +18,7 @@ class RunExtent:
 
     side: int
     """the side of the square images, pixels"""
-    size: NetworkSize
+    size: PlainNetworkSize
     agreement: float
     """how far a step's losses may be from plain PyTorch's, see `bench.cases.training_step.AGREEMENT`"""
     batches: tuple[int, ...]
@@ -66,7 +66,7 @@ PAPER_EXTENT = RunExtent(
 )
 TINY_EXTENT = RunExtent(
     side=32,
-    size=NetworkSize(width=4, blocks=6),
+    size=PlainNetworkSize(width=4, blocks=6),
     agreement=0.5,  # norms of nine pixels: rounding alone moves a loss by a tenth
     batches=(1, 2),
     scaling_batches=(2,),
