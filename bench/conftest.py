@@ -14,10 +14,11 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from bench.measure import limits as machine_limits
-from bench.measure.contest import Case, described, measure
+from bench.measure.contest import Case, measure_case
 from bench.measure.machine import device_name, stamp
-from bench.measure.records import RESULTS, Comparison, Recorder, path_for
+from bench.measure.records import RESULTS, Comparison, ResultRecorder, path_for
 from bench.measure.timing import Race
+from bench.reporting.terminal import comparison_text
 from cyclegan_fast.system.device import set_determinism
 
 set_determinism(False)  # cuDNN times its algorithms, as in training
@@ -38,24 +39,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @cache
 def limits() -> machine_limits.Limits:
-    return machine_limits.measure(DEVICE)
+    return machine_limits.measure_limits(DEVICE)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _limits_come_first() -> None:
-    """Before a benchmark changes how many threads there are."""
+    """Measure the limits before a benchmark changes how many threads there are."""
     limits()
 
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether everything is measured, also what takes long on a CPU."""
+    """Return whether everything is measured, also what takes long on a CPU."""
     return bool(request.config.getoption("--bench-full")) or DEVICE.type == "cuda"
 
 
 @pytest.fixture
 def skip_unless(full: bool) -> SkipUnless:
-    """To be told whether a benchmark belongs to what a CPU measures by default."""
+    """Return a function that skips a benchmark unless everything is measured, or it is told that a CPU measures it."""
 
     def check(is_default: bool) -> None:
         if not (full or is_default):
@@ -65,15 +66,15 @@ def skip_unless(full: bool) -> SkipUnless:
 
 
 @pytest.fixture(scope="session")
-def recorder(request: pytest.FixtureRequest) -> Recorder | None:
+def recorder(request: pytest.FixtureRequest) -> ResultRecorder | None:
     if not request.config.getoption("--bench-record"):
         return None
     made = stamp(DEVICE)
-    return Recorder(path_for(made.device, request.config.getoption("--bench-results")), made, limits())
+    return ResultRecorder(path_for(made.device, request.config.getoption("--bench-results")), made, limits())
 
 
 @pytest.fixture
-def compare(benchmark: BenchmarkFixture, recorder: Recorder | None) -> Compare:
+def compare(benchmark: BenchmarkFixture, recorder: ResultRecorder | None) -> Compare:
     """Measures a case over some rounds, prints it, and records it where that was asked for."""
 
     def run(case: Case, rounds: int) -> Comparison:
@@ -84,10 +85,10 @@ def compare(benchmark: BenchmarkFixture, recorder: Recorder | None) -> Compare:
             if benchmark.stats is None:
                 pytest.skip("ran once, nothing was timed: pytest-benchmark is off (by an option, or by pytest-xdist)")
 
-        comparison = measure(case, DEVICE, limits(), drive)
+        comparison = measure_case(case, DEVICE, limits(), drive)
         benchmark.group = comparison.subject
         benchmark.extra_info |= {name: timing.ms.median for name, timing in comparison.contenders.items()}
-        _described.append(described(comparison))
+        _described.append(comparison_text(comparison))
         if recorder:
             recorder.add(comparison)
         return comparison

@@ -1,4 +1,4 @@
-"""Virtual environments with a pair of PyTorch and Triton each, made by pip; `bench.versions` runs the tests in them."""
+"""Makes virtual environments with a pair of PyTorch and Triton each; `bench.versions` runs the tests in them."""
 
 import argparse
 import json
@@ -15,9 +15,9 @@ from typing import IO, Self
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[1]
 TEST_PACKAGES = ("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "matplotlib", "jsonschema", "packaging")
-"""The tests need these of the extra "dev"."""
+"""The packages of the extra "dev" that the tests need."""
 SHARED_PREFIXES = ("nvidia-", "cuda-toolkit")
 """NVIDIA's libraries, which are the same for every Python; cuda-bindings are not."""
 GB = 1e9
@@ -27,12 +27,12 @@ Runner = Callable[[Sequence[str], IO[str], Mapping[str, str]], int]
 
 
 class StepFailed(Exception):
-    """A step of making an environment ended with an error; the message says which and where its output is."""
+    """Says which step of making an environment ended with an error, and where its output is."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Releases of PyTorch and Triton that belong together."""
+    """Holds releases of PyTorch and Triton that belong together."""
 
     torch: str
     triton: str
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment in the folder where all of them are."""
+    """Names the files of a virtual environment in the folder where all of them are."""
 
     home: Path
     python: str
@@ -74,17 +74,17 @@ class Environment:
 
     @property
     def libraries(self) -> Path:
-        """NVIDIA's libraries, shared with other Pythons; absent for a build for the CPU."""
+        """Return the folder of NVIDIA's libraries, shared with other Pythons; absent for a build for the CPU."""
         return self.home / f"libraries-torch{self.pair.torch}"
 
     @property
     def kernels(self) -> Path:
-        """Triton keeps there what it has compiled."""
+        """Return the folder where Triton keeps what it has compiled."""
         return self.home / "kernels" / self.name
 
     @property
     def stamp(self) -> Path:
-        """Written when the environment is complete: what was asked for."""
+        """Return the file that says what was asked for; it is written when the environment is complete."""
         return self.folder / "requirements.json"
 
     def log(self, step: str) -> Path:
@@ -101,13 +101,13 @@ class Environment:
         return next((each.version for each in distributions(name=package, path=[str(self.packages)])), "none")
 
     def size_gb(self) -> float:
-        """Files of the environment and the libraries that it shares."""
+        """Return the size of the environment and of the libraries that it shares, in 10^9 bytes."""
         folders = [self.folder, *([self.libraries] if (self.packages / "nvidia").is_symlink() else [])]
         return sum(file.lstat().st_size for folder in folders for file in folder.rglob("*")) / GB
 
 
-def plain(requirement: Requirement) -> str:
-    """A requirement as pip takes it, without the condition that it stood under."""
+def _for_pip(requirement: Requirement) -> str:
+    """Return a requirement as pip takes it, without the condition that it stood under."""
     extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
     return f"{requirement.name}{extras}{requirement.specifier}"
 
@@ -120,7 +120,7 @@ def project_requirements(pyproject: str) -> list[str]:
     if missing := set(TEST_PACKAGES) - set(dev):
         raise ValueError(f'pyproject.toml\'s extra "dev" lacks {", ".join(sorted(missing))}: mend TEST_PACKAGES')
     kept = [each for each in needed if each.name not in ("torch", "triton")]
-    return [plain(each) for each in [*kept, *(dev[name] for name in TEST_PACKAGES)]]
+    return [_for_pip(each) for each in [*kept, *(dev[name] for name in TEST_PACKAGES)]]
 
 
 def run_logged(command: Sequence[str], log: IO[str], variables: Mapping[str, str]) -> int:
@@ -128,7 +128,7 @@ def run_logged(command: Sequence[str], log: IO[str], variables: Mapping[str, str
     without = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TRITON_INTERPRET")
     others = {name: value for name, value in os.environ.items() if name not in without}
     return subprocess.run(
-        command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env={**others, **variables}
+        command, stdout=log, stderr=subprocess.STDOUT, cwd=REPOSITORY, env={**others, **variables}
     ).returncode
 
 
@@ -157,11 +157,11 @@ def make_environment(environment: Environment, requirements: Sequence[str], run:
         step(interpreter, "-m", "venv", str(environment.folder))
         step(*pip, "--no-deps", *exact)
         needed = environment.requirements_of("torch")
-        shared = [plain(each) for each in needed if each.name.startswith(SHARED_PREFIXES)]
+        shared = [_for_pip(each) for each in needed if each.name.startswith(SHARED_PREFIXES)]
         if shared:
             _share_libraries(environment, lambda folder: step(*pip, "--target", str(folder), *shared))
         # PyTorch and Triton are named again, so that pip refuses what does not go with them and replaces neither.
-        step(*pip, *exact, *[plain(each) for each in needed if plain(each) not in shared], *requirements)
+        step(*pip, *exact, *[_for_pip(each) for each in needed if _for_pip(each) not in shared], *requirements)
     environment.stamp.write_text(wanted)
     return True
 

@@ -22,17 +22,18 @@ import torch
 
 from bench.cases import step_profile, training
 from bench.measure.agreement import Disagreement
-from bench.measure.contest import Case, described, in_words, measure
+from bench.measure.contest import Case, measure_case, why_not_run
 from bench.measure.machine import utc_now
-from bench.measure.records import RESULTS, Recorder, path_for
+from bench.measure.records import RESULTS, ResultRecorder, path_for
 from bench.measure.timing import Race
 from bench.new_gpu import gpu_cases, parallel_tests
 from bench.new_gpu.later_launches import later_launches
 from bench.new_gpu.parallel_tests import read_results, run_tests
-from bench.new_gpu.phases import Phase, Task, planned, results_name, run_phases, told_until
-from bench.reporting.summary import CUT_SHORT, FILES, PROFILE, SUMMARY, TRAINING, TUNED, summary
-from bench.tune import table as tuned_table, tuning
+from bench.new_gpu.phases import Phase, PhaseTask, planned, results_name, run_phases, told_until
+from bench.new_gpu.summary import CUT_SHORT, PROFILE_FILE, RUN_FILES, SUMMARY_FILE, TRAINING_FILE, TUNED_FILE, summary
+from bench.reporting.terminal import comparison_text
 from bench.tuning.trials import batches_of_a_step
+from bench.tuning.tuned_table import tuned_markdown, tuning
 from cyclegan_fast.system.device import set_determinism
 from cyclegan_fast.system.errors import print_whole_lines
 from cyclegan_fast.system.files import write_atomically
@@ -43,26 +44,26 @@ from kernels.triton_language import INTERPRETED
 
 SECONDS_OF_A_RACE = 8.0
 SECONDS_OF_A_KEY = 4.0
-"""of the tuner's table"""
+"""Seconds for a key of the tuner's table."""
 RESERVE_S = 3.0
-"""For ending a phase in good order"""
+"""Seconds for ending a phase in good order."""
 
 
-def check(out: Path, seconds: float) -> list[str]:
-    """The command that runs every operator against float64 and PyTorch, and compiles what the networks launch."""
+def check_command(out: Path, seconds: float) -> list[str]:
+    """Return the command that checks every operator against float64 and PyTorch, and compiles what networks launch."""
     return [sys.executable, "-m", "kernels.check", "--out", str(out), "--seconds", f"{seconds - RESERVE_S:.0f}"]
 
 
-def measure_limits(task: Task) -> int:
+def limits_phase(task: PhaseTask) -> int:
     print(task.limits)
     return 0
 
 
-def test(task: Task) -> int:
-    """Tests that time the GPU alone, then all others that run on it in as many processes as there are cores."""
+def tests_phase(task: PhaseTask) -> int:
+    """Run tests that time the GPU alone, then all others that need it in as many processes as there are cores."""
     without = parallel_tests.LONG if task.quick else ()
     alone_until_s = min(time.monotonic() + parallel_tests.SECONDS_ALONE, task.until_s)
-    run_tests(parallel_tests.ALONE, task.out, alone_until_s, 1)
+    run_tests(parallel_tests.TIMED_ALONE, task.out, alone_until_s, 1)
     together = parallel_tests.REHEARSED if task.tiny else parallel_tests.TOGETHER
     workers = min(parallel_tests.MOST_WORKERS, parallel_tests.cores())
     run_tests(together, task.out, task.until_s - RESERVE_S, workers, without=without)
@@ -73,8 +74,8 @@ def test(task: Task) -> int:
     return 0 if results.is_complete else CUT_SHORT
 
 
-def compile_later(task: Task) -> int:
-    """In all cores what the phases behind this one launch, in their order."""
+def compile_phase(task: PhaseTask) -> int:
+    """Compile in all cores what the phases behind this one launch, in their order."""
     if INTERPRETED:
         print("Triton's interpreter compiles nothing")
         return 0
@@ -92,15 +93,15 @@ def compile_later(task: Task) -> int:
     failures = compile_ahead(wanted, parallel_tests.cores(), done, task.until_s - RESERVE_S)
     for variant, reason in failures.items():
         print(f"{variant.name} {variant.dtype} {variant.flags}: {reason}")
-    # A candidate that does not compile is what the tuner is to find out.
+    # A candidate that does not compile is no failure here: the tuner finds out.
     if through == len(wanted):
         return 0
     print(f"cut short at {through} of {len(wanted)} variants")
     return CUT_SHORT
 
 
-def tune(task: Task) -> int:
-    """Tries plans at the sites of a step, the most important first; `python -m bench.tune` has time for all of them."""
+def tune_phase(task: PhaseTask) -> int:
+    """Try plans at the sites of a step, the most important first; `python -m bench.tune` has time for all of them."""
     batches = [batches_of_a_step(batch) for batch in task.extent.batches[: 1 if task.quick else None]]
     folder = task.out / "tuned" if task.tiny else launch.TUNED
     found = tuning(
@@ -114,32 +115,35 @@ def tune(task: Task) -> int:
         visits=task.extent.visits,
         key_s=SECONDS_OF_A_KEY,
     )
-    print(tuned_table(list(found)))
+    print(tuned_markdown(list(found)))
     return 0
 
 
-def measuring(cases: Callable[[Task], Iterable[Case]]) -> Callable[[Task], int]:
-    """A phase that measures cases, in their order, until its time is over."""
+def measuring(cases: Callable[[PhaseTask], Iterable[Case]]) -> Callable[[PhaseTask], int]:
+    """Return a phase that measures cases, in their order, until its time is over."""
 
-    def run(task: Task) -> int:
+    def run(task: PhaseTask) -> int:
         return measure_all(cases(task), task)
 
     return run
 
 
-def measure_all(cases: Iterable[Case], task: Task) -> int:
-    """Each comparison is on the disk before the next one begins; 1 where ours was wrong or a case did not run."""
+def measure_all(cases: Iterable[Case], task: PhaseTask) -> int:
+    """Measure the cases until the task's time is over; each comparison is on the disk before the next one begins.
+
+    Returns 1 where ours was wrong or a case did not run.
+    """
     made = task.stamp()
-    recorder = Recorder(path_for(made.device, task.out), made, task.limits)
+    recorder = ResultRecorder(path_for(made.device, task.out), made, task.limits)
     status = 0
     for case in cases:
         if task.is_over:
             print(f"no time was left for {case.title} and what follows")
             break
         try:
-            comparison = measure(case, task.device, recorder.run.limits, partial(_some_rounds, task))
+            comparison = measure_case(case, task.device, recorder.run.limits, partial(_some_rounds, task))
         except (Disagreement, RuntimeError) as error:
-            print(f"{case.title}: {error if isinstance(error, Disagreement) else in_words(error)}", flush=True)
+            print(f"{case.title}: {error if isinstance(error, Disagreement) else why_not_run(error)}", flush=True)
             status = 1
             if task.device.type == "cuda":
                 torch.cuda.synchronize(task.device)  # raises where the GPU takes no more work: the phase is over
@@ -147,51 +151,54 @@ def measure_all(cases: Iterable[Case], task: Task) -> int:
         finally:
             gc.collect()  # graphs and what they record hold each other
         recorder.add(comparison)
-        print(described(comparison), flush=True)
+        print(comparison_text(comparison), flush=True)
     return status
 
 
-def _some_rounds(task: Task, race: Race) -> None:
+def _some_rounds(task: PhaseTask, race: Race) -> None:
     race.run(task.extent.rounds, min(task.until_s, time.monotonic() + SECONDS_OF_A_RACE))
 
 
-def train(task: Task, setting: training.Setting | None = None) -> int:
-    """As many steps as fit, of three runs; `setting` says of what, and how many tell how long they take."""
+def training_phase(task: PhaseTask, setting: training.Setting | None = None) -> int:
+    """Train three runs for as many steps as fit, and compare them.
+
+    `setting` says what is trained, and for how many steps first, which tell how long a step takes.
+    """
     setting = setting or task.extent.probe
-    outcome = training.compare(setting, task.device)
-    write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
+    outcome = training.compare_trainings(setting, task.device)
+    write_atomically(task.out / TRAINING_FILE, json.dumps(outcome.as_json()).encode())
     per_step = sum(curve.seconds for curve in outcome.curves.values()) / setting.steps
-    # Networks are made and graphs recorded in it, too.
+    # A quarter is left for making networks and recording graphs.
     steps = min(task.extent.most_steps, int(0.75 * task.left_s / per_step))
     if steps > 2 * setting.steps:
-        outcome = training.compare(replace(setting, steps=steps), task.device)
-        write_atomically(task.out / TRAINING, json.dumps(outcome.as_json()).encode())
+        outcome = training.compare_trainings(replace(setting, steps=steps), task.device)
+        write_atomically(task.out / TRAINING_FILE, json.dumps(outcome.as_json()).encode())
     print(outcome.described())
     return int(not outcome.is_finite)
 
 
-def profile(task: Task) -> int:
+def profile_phase(task: PhaseTask) -> int:
     extent = task.extent
-    found = step_profile.profile(task.device, extent.side, extent.batches[0], extent.size, extent.profiled_steps)
+    found = step_profile.profile_step(task.device, extent.side, extent.batches[0], extent.size, extent.profiled_steps)
     text = found.described()
-    write_atomically(task.out / PROFILE, f"{text}\n".encode())
+    write_atomically(task.out / PROFILE_FILE, f"{text}\n".encode())
     print(text)
     return 0
 
 
 PHASES = (
-    Phase("check", 60, 40, command=check),
-    Phase("limits", 6, 5, measure_limits),
-    Phase("tests", 100, 30, test),
-    Phase("compile", 40, 12, compile_later),
-    Phase("tune", 85, 20, tune),
-    Phase("step", 80, 24, measuring(gpu_cases.step_cases)),
-    Phase("operators", 45, 12, measuring(gpu_cases.operator_cases)),
-    Phase("training", 25, 10, train),
-    Phase("networks", 25, 6, measuring(gpu_cases.network_cases)),
-    Phase("profile", 12, 6, profile),
-    Phase("scaling", 20, 3, measuring(gpu_cases.scaling_cases)),
-    Phase("translation", 12, 3, measuring(gpu_cases.translation_cases)),
+    Phase("check", 60, 40, command=check_command),
+    Phase("limits", 6, 5, limits_phase),
+    Phase("tests", 100, 30, tests_phase),
+    Phase("compile", 40, 12, compile_phase),
+    Phase("tune", 85, 20, tune_phase),
+    Phase("step", 80, 24, measuring(gpu_cases.gpu_step_cases)),
+    Phase("operators", 45, 12, measuring(gpu_cases.gpu_operator_cases)),
+    Phase("training", 25, 10, training_phase),
+    Phase("networks", 25, 6, measuring(gpu_cases.gpu_network_cases)),
+    Phase("profile", 12, 6, profile_phase),
+    Phase("scaling", 20, 3, measuring(gpu_cases.gpu_scaling_cases)),
+    Phase("translation", 12, 3, measuring(gpu_cases.gpu_translation_cases)),
 )
 
 
@@ -201,7 +208,7 @@ def _command(out: Path, options: Any) -> Callable[[Phase], list[str]]:
     return lambda phase: [sys.executable, "-m", "bench.phase_process", phase.name, "--out", str(out), *flags]
 
 
-def parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m bench.gpu",
         description="Do all that a new GPU needs. " + " ".join((__doc__ or "").partition("\n\n")[2].split()),
@@ -229,7 +236,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options: Any = parser().parse_args(arguments)
+    options: Any = argument_parser().parse_args(arguments)
     print_whole_lines()
     if not torch.cuda.is_available():
         print(f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here", file=sys.stderr)
@@ -244,20 +251,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     chosen = [phase for phase in PHASES if not options.only or phase.name in options.only]
     began = utc_now()
-    for name in FILES:
+    for name in RUN_FILES:
         (out / name).unlink(missing_ok=True)
     statuses = run_phases(planned(chosen, options.seconds, options.quick), out, options.quick, _command(out, options))
     table = launch.tuned_path(torch.cuda.get_device_name(device), out / "tuned" if options.tiny else None)
     if table.exists():
-        shutil.copyfile(table, out / TUNED)
+        shutil.copyfile(table, out / TUNED_FILE)
     text = summary(out, statuses, results_name(device, options.tiny), since=began)
-    write_atomically(out / SUMMARY, f"{text}\n".encode())
+    write_atomically(out / SUMMARY_FILE, f"{text}\n".encode())
     print(f"\n{text}")
     return int(any(status not in (0, CUT_SHORT) for status in statuses.values()))
 
 
 def run_phase(arguments: Sequence[str]) -> int:
-    """One phase, in the process that was started for it; what it needs is imported when it is told to begin."""
+    """Run one phase in the process that was started for it; return its exit status.
+
+    What the phase needs is imported before it is told to begin.
+    """
     made = argparse.ArgumentParser(prog="python -m bench.phase_process")
     made.add_argument("phase", choices=[phase.name for phase in PHASES if phase.run])
     made.add_argument("--out", type=Path)
@@ -268,11 +278,11 @@ def run_phase(arguments: Sequence[str]) -> int:
     if until_s is None:
         return 0
     set_determinism(False)  # cuDNN times its algorithms, as in training
-    # What was imported stays: the many collections between measurements need not look at it.
+    # Imported modules stay: the many collections between measurements need not look at them.
     gc.freeze()
     run = next(phase.run for phase in PHASES if phase.name == options.phase)
     assert run is not None
-    return run(Task(torch.device("cuda", 0), options.out, until_s, options.quick, options.tiny))
+    return run(PhaseTask(torch.device("cuda", 0), options.out, until_s, options.quick, options.tiny))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.measure.live_memory import GIB, live_memory
+from bench.measure.live_memory import BYTES_PER_GIB, live_memory
+from bench.reporting.markdown import markdown_table
 from cyclegan_fast.config.options import Config, NetworkConfig
 from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.methods.model import Model
@@ -29,14 +30,14 @@ SMALLEST_CROP = 32  # pixels
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Tensor memory in the steady state, bytes."""
+    """Holds the tensor memory of a step in the steady state, bytes."""
 
     between_steps: int
-    """what stays: weights, copies, gradients, Adam's moments, pools, one batch"""
+    """bytes that stay: weights, copies, gradients, Adam's moments, pools, one batch"""
     peak: int
     phase_of_peak: str
     sample: int
-    """on top of it for a picture of the gallery: a graph keeps the step's memory while one is translated in float32"""
+    """bytes on top of the peak for a picture of the gallery: a graph keeps the step's memory while one is translated"""
 
     @property
     def needed(self) -> int:
@@ -57,7 +58,7 @@ def step_memory(config: Config, side: int, dtype: torch.dtype, *, device: str = 
             model = Model(config)
             images = torch.rand(2, config.data.batch_size, 3, side, side)
         if config.networks.impl == "triton":
-            # As the step itself does on a GPU.
+            # A training step has its model in this layout on a GPU.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
         step = TrainingStep(model, config, dtype)
         step.phase = memory.in_phase
@@ -73,7 +74,7 @@ def step_memory(config: Config, side: int, dtype: torch.dtype, *, device: str = 
 
 
 def largest_crop(peak_bytes: Callable[[int], int], room_bytes: float) -> int | None:
-    """The largest side, a multiple of `CROP_UNIT`, whose peak fits; None where not even `SMALLEST_CROP` does.
+    """Return the largest side, a multiple of `CROP_UNIT`, whose peak fits; None where not even `SMALLEST_CROP` does.
 
     Each answer is a side that was evaluated and fits, beside the next one, which was evaluated and does not.
     """
@@ -91,32 +92,31 @@ def largest_crop(peak_bytes: Callable[[int], int], room_bytes: float) -> int | N
     return fits
 
 
-def row(name: str, config: Config, dtype: torch.dtype, side: int, rooms_bytes: Sequence[float]) -> str:
-    """One way to train: its memory at `side`, and the crops that fit in so many bytes."""
+def row(name: str, config: Config, dtype: torch.dtype, side: int, rooms_bytes: Sequence[float]) -> list[str]:
+    """Return the cells of one way to train: its memory at `side`, and the crops that fit in so many bytes."""
     memory_at = functools.cache(functools.partial(step_memory, config, dtype=dtype))
     at_side = memory_at(side)
     crops = [largest_crop(lambda crop: memory_at(crop).needed, room) for room in rooms_bytes]
-    cells = [
+    return [
         name,
-        f"{at_side.between_steps / GIB:.2f} GiB",
-        f"{at_side.peak / GIB:.2f} GiB",
+        f"{at_side.between_steps / BYTES_PER_GIB:.2f} GiB",
+        f"{at_side.peak / BYTES_PER_GIB:.2f} GiB",
         at_side.phase_of_peak,
         *("none" if crop is None else str(crop) for crop in crops),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def table(side: int, gpus_gib: Sequence[float], reserve_gib: float) -> str:
-    """A Markdown table: full-size networks, batch 1, each way to train in a row."""
+def memory_table(side: int, gpus_gib: Sequence[float], reserve_gib: float) -> str:
+    """Return a Markdown table of full-size networks at batch 1, each way to train in a row."""
     titles = ["batch 1", f"between steps, {side}x{side}", f"peak, {side}x{side}", "reached in"]
     titles += [f"crop in {gpu:g} GB" for gpu in gpus_gib]
-    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
-    rooms_bytes = [(gpu - reserve_gib) * GIB for gpu in gpus_gib]
+    rows: list[list[str]] = []
+    rooms_bytes = [(gpu - reserve_gib) * BYTES_PER_GIB for gpu in gpus_gib]
     for name, dtype in (("--amp", torch.bfloat16), ("float32", torch.float32)):
         for flag, checkpoint_blocks in (("", False), (" --checkpoint-blocks", True)):
             config = Config(networks=NetworkConfig(impl="triton", checkpoint_blocks=checkpoint_blocks))
-            lines.append(row(name + flag, config, dtype, side, rooms_bytes))
-    return "\n".join(lines)
+            rows.append(row(name + flag, config, dtype, side, rooms_bytes))
+    return markdown_table(titles, rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def print_table(options: argparse.Namespace) -> None:
-    print(table(options.side, options.gpus, options.reserve_gib))
+    print(memory_table(options.side, options.gpus, options.reserve_gib))
     print(
         f"\nLargest square crop in steps of {CROP_UNIT} whose peak leaves {options.reserve_gib:g} GiB of the GPU free "
         "for the CUDA context and cuDNN; computed, not measured on a GPU."

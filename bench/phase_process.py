@@ -1,7 +1,7 @@
-"""What `bench.gpu` starts for each of its phases.
+"""Runs one phase of `bench.gpu`, which starts this file for each of them.
 
-A file of its own: processes that compile import the main module of the process that started them, and should not import
-all of the benchmarks.
+It is a file of its own because processes that compile import the main module of the process that started them, and
+should not import all of the benchmarks.
 """
 
 import sys

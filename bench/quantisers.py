@@ -36,12 +36,12 @@ from export.pictures import of_domain
 from export.source import load_sources
 from export.to_onnx import float32_graph
 
-IMAGES = 32
-COMPARED = 12
+_IMAGES = 32
+_COMPARED = 12
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class _CommandLine:
     """Compare quantisers of a trained generator's two directions."""
 
     checkpoint: Path | None = None
@@ -51,7 +51,7 @@ class CommandLine:
 
 
 def quantisers() -> Iterator[tuple[str, Callable[[ModelProto, Pixels], bytes]]]:
-    """Each by name: from a float32 graph and images to a file's content."""
+    """Yield each quantiser by name: it makes a file's content of a float32 graph and images."""
     yield "ours, least square error", partial(_ours, partial(activation_ranges, precision="int8"))
     yield "ours, largest value", partial(_ours, largest_activations)
     for method in ("MinMax", "Entropy", "Percentile"):
@@ -102,7 +102,7 @@ def _by_onnxruntime(model: ModelProto, images: Pixels, *, method: str, outputs: 
 
 
 def _by_modelopt(model: ModelProto, images: Pixels, *, method: str) -> bytes:
-    # In a process of its own: it changes ONNX Runtime's quantiser for good.
+    # ModelOpt gets a process of its own, because it changes ONNX Runtime's quantiser for good.
     with tempfile.TemporaryDirectory() as folder:
         source, target, pictures = (Path(folder, name) for name in ("float32.onnx", "int8.onnx", "images.npy"))
         source.write_bytes(serialised(model))
@@ -118,7 +118,7 @@ def _by_modelopt(model: ModelProto, images: Pixels, *, method: str) -> bytes:
 
 
 def built(content: bytes, size: int) -> str:
-    """What TensorRT for RTX makes of it."""
+    """Return the size of the engine that TensorRT for RTX builds, or why there is none."""
     if find_spec("tensorrt_rtx") is None:
         return "not installed"
     try:
@@ -134,7 +134,7 @@ def built(content: bytes, size: int) -> str:
     return f"{len(engine.content) / 1e6:.1f} MB"
 
 
-def compare(command: CommandLine) -> int:
+def _compare(command: _CommandLine) -> int:
     """Print a line for each direction and quantiser."""
     if wrong := wrong_side("--size", command.size):
         raise UserError(wrong)
@@ -143,7 +143,7 @@ def compare(command: CommandLine) -> int:
         size = source.size if command.size is None else command.size
         calibration, compared = (
             pictures(count, size, size)
-            for pictures, count in zip(of_domain(None, source), (IMAGES, COMPARED), strict=True)
+            for pictures, count in zip(of_domain(None, source), (_IMAGES, _COMPARED), strict=True)
         )
         expected = in_pytorch(source.network, compared)
         model = float32_graph(source.network)
@@ -165,7 +165,7 @@ def compare(command: CommandLine) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: compare(parse_command(CommandLine, "python -m bench.quantisers", arguments)))
+    return run_command(lambda: _compare(parse_command(_CommandLine, "python -m bench.quantisers", arguments)))
 
 
 if __name__ == "__main__":

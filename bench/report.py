@@ -33,19 +33,19 @@ a ratio cannot tell from 1.
 
 
 @dataclass(frozen=True)
-class Report:
-    """What should be in which file."""
+class ReportFiles:
+    """Says what should be in which file, and writes it."""
 
     texts: dict[Path, str]
     plots: dict[Path, Plot]
 
     def outdated(self) -> list[Path]:
-        """Files that are missing or show something else."""
+        """Return the files that are missing or show something else."""
         texts = [path for path, text in self.texts.items() if not path.exists() or path.read_bytes() != text.encode()]
         return texts + [path for path, plot in self.plots.items() if not plot.is_drawn_in(path)]
 
     def write(self) -> list[Path]:
-        """The files that were outdated and are not any more."""
+        """Write the files that are outdated; return them."""
         outdated = self.outdated()
         for path in outdated:
             if path in self.plots:
@@ -55,12 +55,12 @@ class Report:
         return outdated
 
 
-def report(readme: Path, results: Path) -> Report:
+def make_report(readme: Path, results: Path) -> ReportFiles:
     found = devices(results)
     plots = {results / "plots" / plot.file: plot for device in found for plot in device.plots}
-    texts = {path_for(device.name, results).with_suffix(".md"): page(device, results) for device in found}
+    texts = {path_for(device.name, results).with_suffix(".md"): device_page(device, results) for device in found}
     texts[readme] = spliced(readme, readme_block(found, results, readme.parent))
-    return Report(texts, plots)
+    return ReportFiles(texts, plots)
 
 
 def readme_block(found: Sequence[Device], results: Path, base: Path) -> str:
@@ -76,8 +76,8 @@ def readme_block(found: Sequence[Device], results: Path, base: Path) -> str:
     return "\n".join(parts)
 
 
-def page(device: Device, results: Path) -> str:
-    """Everything of one device."""
+def device_page(device: Device, results: Path) -> str:
+    """Return everything of one device as Markdown."""
     parts = [*section(device, 1, lambda everything: everything), *_pictures(device, results, results)]
     parts.insert(1, READING)
     return "\n".join(parts)
@@ -103,8 +103,8 @@ def spliced(readme: Path, block: str) -> str:
     return f"{before}{BEGIN}\n\n{block}\n{END}{after}"
 
 
-def run(options: argparse.Namespace) -> int:
-    made = report(options.readme, options.results)
+def _run(options: argparse.Namespace) -> int:
+    made = make_report(options.readme, options.results)
     if options.check:
         if outdated := made.outdated():
             print(f"out of date: {', '.join(map(str, outdated))}; run {COMMAND}", file=sys.stderr)
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, default=PAGE, metavar="PATH", help="the page; default: %(default)s")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: %(default)s")
     options = parser.parse_args(arguments)
-    return run_command(lambda: run(options))
+    return run_command(lambda: _run(options))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The generator's first and last convolution, by columns and with padded channels, against PyTorch's own."""
+"""Measures the generator's first and last convolution, by columns and with padded channels, against PyTorch's own."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,7 @@ BATCH, SIDE, KERNEL, WIDTH = 2, 256, 7, 64
 
 
 def conv2d_of_image(image: Tensor, weight: Tensor) -> Tensor:
-    """[N, 3, H, W] with [C, 3, K, K], stride 1 and no padding: [N, C, H - K + 1, W - K + 1].
+    """Convolve images [N, 3, H, W] with [C, 3, K, K], stride 1 and no padding: [N, C, H - K + 1, W - K + 1].
 
     A Kx1 convolution of the image's K shifts to the left, side by side as channels: tried, and no faster on a CPU.
     """

@@ -1,11 +1,11 @@
-"""The generator and the discriminator, forward and with all gradients, against the original's modules.
+"""Measures the generator and the discriminator, forward and with all gradients, against the original's modules.
 
 On a CPU by default one pass of the generator at 256x256, with torch.compile, and both networks both ways at 128x128.
 """
 
 import pytest
 
-from bench.cases.networks import Kind, cases
+from bench.cases.networks import Kind, network_cases
 from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.measure.contest import Case
 from bench.measure.limits import dtypes
@@ -14,10 +14,10 @@ BOTH: tuple[Kind, Kind] = ("generator", "discriminator")
 ROUNDS = 5 if DEVICE.type == "cpu" else 20
 LOWEST = dtypes(DEVICE)[-1]
 ON_A_CPU = [
-    *cases(["generator"], ["forward"], [LOWEST], [1], 256, DEVICE),
-    *cases(BOTH, ["forward and backward"], [LOWEST], [1], 128, DEVICE, with_compile=False),
+    *network_cases(["generator"], ["forward"], [LOWEST], [1], 256, DEVICE),
+    *network_cases(BOTH, ["forward and backward"], [LOWEST], [1], 128, DEVICE, with_compile=False),
 ]
-ALL = [*cases(BOTH, ["forward", "forward and backward"], dtypes(DEVICE), [1, 16], 256, DEVICE)]
+ALL = [*network_cases(BOTH, ["forward", "forward and backward"], dtypes(DEVICE), [1, 16], 256, DEVICE)]
 CASES = [(case, True) for case in ON_A_CPU if DEVICE.type == "cpu"] + [(case, False) for case in ALL]
 
 

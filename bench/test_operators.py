@@ -1,11 +1,11 @@
-"""The fused norms at every site, against eager PyTorch in both layouts and torch.compile.
+"""Measures the fused norms at every site, against eager PyTorch in both layouts and torch.compile.
 
 On a CPU, where ours are plain operators too, three sites in the lowest precision; `--bench-full` measures all.
 """
 
 import pytest
 
-from bench.cases.operators import cases
+from bench.cases.operators import operator_cases
 from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.measure.contest import Case
 from bench.measure.limits import dtypes
@@ -17,7 +17,7 @@ BATCHES = (1, 16)
 ROUNDS = 15
 BY_DEFAULT = ("blocks, second half", "after up 2", "discriminator 3")
 LOWEST = name_of(dtypes(DEVICE)[-1])
-ALL = [*cases(list(all_sites(SIDE)), dtypes(DEVICE), BATCHES, DEVICE, SIDE)]
+ALL = [*operator_cases(list(all_sites(SIDE)), dtypes(DEVICE), BATCHES, DEVICE, SIDE)]
 
 
 def is_default(case: Case) -> bool:

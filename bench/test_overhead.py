@@ -1,4 +1,4 @@
-"""What a call of an operator costs on the host: validation, dispatch, autograd, planning; all but Triton's launch.
+"""Measures what a call of an operator costs on the host: validation, dispatch, autograd, planning; not Triton's launch.
 
 Kernels are left out, so that the figure is the same with and without a GPU: it is what eager mode pays for each call,
 and what a CUDA graph saves. Plain PyTorch's three operators on a tiny tensor stand beside it.
@@ -51,7 +51,7 @@ def contest(launches: int, mode: str) -> Contest:
 @pytest.mark.parametrize("mode", ["inference", "training"])
 @pytest.mark.parametrize("launches", [1, 2])
 def test_host_time_of_a_norm(launches: int, mode: str, compare: Compare) -> None:
-    """A plane that a program holds takes one launch; channels that are no multiple of 16 take two."""
+    """Measure one launch, for a plane that a program holds, and two, for channels that are no multiple of 16."""
     case = Case(
         subject="host time",
         case=f"fused norm, {mode}, launches {launches}",

@@ -1,4 +1,4 @@
-"""Two ranks on two cores against one on one core: images a second of the training command."""
+"""Measures the training command's images a second, on two ranks with two cores against one rank with one core."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROUNDS = 3
 
 
 def images_per_s(runs: Path, name: str, ranks: int, cores: str) -> float:
-    """Of a run's later half, as it reports them."""
+    """Train with so many ranks; return the images a second of the run's later half, as it reports them."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
     flags = [f"--max-steps={STEPS}", "--report-every=10", f"--runs={runs}", f"--name={name}", "--workers=0"]
     subprocess.run(

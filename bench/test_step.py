@@ -1,13 +1,14 @@
-"""The whole training step against plain PyTorch's and against stock autocast; `python -m bench.step` has every option.
+"""Measures the training step against plain PyTorch's and stock autocast's; `python -m bench.step` has every option.
 
 On a CPU at 128x128 by default, and without torch.compile, which takes minutes there.
 """
 
 import pytest
 
+from bench.cases.plain_cyclegan import PLAIN_FLOAT32
+from bench.cases.training_step import training_step_cases
 from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.measure.contest import Case
-from bench.step import PLAIN, cases
 
 ROUNDS = 3 if DEVICE.type == "cpu" else 20
 SIDES_AND_BATCHES = [(128, 1), (256, 1)] if DEVICE.type == "cpu" else [(256, 1), (256, 16)]
@@ -26,11 +27,13 @@ def everybody(name: str) -> bool:
     [
         pytest.param(case, id=case.title)
         for side, batch in SIDES_AND_BATCHES
-        for case in cases(side, batch, DEVICE, quick if DEVICE.type == "cpu" and side == 128 else everybody)
+        for case in training_step_cases(
+            side, batch, DEVICE, quick if DEVICE.type == "cpu" and side == 128 else everybody
+        )
     ],
 )
 def test_step(case: Case, compare: Compare, skip_unless: SkipUnless) -> None:
     skip_unless(case.side == 128)
     comparison = compare(case, ROUNDS)
-    if case.dtype != "float32":  # where the ratio is far from what noise can turn round
-        assert comparison.contenders[PLAIN].ratio.median > 1
+    if case.dtype != "float32":  # in float32 noise can turn the ratio round
+        assert comparison.contenders[PLAIN_FLOAT32].ratio.median > 1

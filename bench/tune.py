@@ -9,125 +9,29 @@ the library's, with the norm behind it on both sides.
 
 import argparse
 import dataclasses
-import json
-import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bench.measure import limits
 from bench.tuning import tuner
-from bench.tuning.candidates import described
-from bench.tuning.trials import DTYPES, batches_of_a_step, tasks
-from bench.tuning.tuner import BUILT_IN, EVERYTHING, PAYS, DeviceLost, Tell, Tuned, Tuner, Visit, show_status
+from bench.tuning.trials import TUNED_DTYPES, batches_of_a_step
+from bench.tuning.tuned_table import tuned_markdown, tuning
+from bench.tuning.tuner import EVERYTHING, DeviceLost, Tuned, show_status
 from cyclegan_fast.system.device import has_bfloat16, name_of, set_determinism
 from cyclegan_fast.system.errors import UserError, run_command
-from cyclegan_fast.system.files import write_atomically
 from kernels import plans as launch
 from kernels.gpus import GPUS, gpu_of, planning_for
 from kernels.launching import run_in_interpreter
 from kernels.sites import NormSite, all_sites, discriminator_sites, generator_sites
 from kernels.triton_language import INSTALLED, INTERPRETED
 
-SIDE = 256
+_SIDE = 256
 INTERPRETED_SIZE = {"width": 16, "side": 32}
 INTERPRETED_VISIT = dataclasses.replace(EVERYTHING, rounds_each=1, rounds=3)
 INTERPRETED_GPU = dataclasses.replace(GPUS[90], name=f"{GPUS[90].name} in the interpreter")
-
-
-def tuning(
-    device: torch.device,
-    sites: Sequence[NormSite],
-    dtypes: Sequence[torch.dtype],
-    batches: Sequence[Sequence[int]],
-    until_s: float,
-    out: Path,
-    tell: Tell,
-    *,
-    visits: Sequence[Visit] = (EVERYTHING,),
-    key_s: float = math.inf,
-) -> Iterator[Tuned]:
-    """Tune key after key, the most important first; each is in the file when it is yielded.
-
-    Args:
-        device: the GPU, or the CPU in Triton's interpreter.
-        sites: from `kernels.sites`.
-        dtypes, batches: that plans are made for; batches in groups, of which the first one comes first.
-        until_s: by `time.monotonic()`; no key begins after it, and no further candidate of a key is tried.
-        out: folder of the table. Plans that the file has for other keys are kept, as are those of keys that time did
-            not suffice for. Where it is `launch.TUNED`, this process runs by what was written.
-        visits: how often keys are gone through, and how many candidates are tried each time.
-        key_s: seconds after which no further candidate of a key is tried, so that others have their turn.
-        tell: is given a line for each key, and one for each candidate that was left out.
-
-    Raises ValueError where the file is no table, UserError where it cannot be written, DeviceLost when an error leaves
-    the GPU unusable.
-    """
-    trying = Tuner(device, until_s, tell)
-    path = launch.tuned_path(trying.gpu.name, out)
-    entries = launch.read_tuned(path)
-    for visit in visits:
-        for task in tasks(sites, dtypes, batches):
-            if tuner.now() >= until_s:
-                tell("time is up: keys that remain keep the plans that they have")
-                return
-            trying.until_s = min(until_s, tuner.now() + key_s)
-            tuned = trying.tuned(task, entries, visit)
-            if tuned is not None:
-                _update(entries, tuned)
-                _write(path, entries)
-                tell(_line(tuned))
-                yield tuned
-
-
-def _update(entries: dict[str, dict[str, Any]], tuned: Tuned) -> None:
-    """An entry where it pays: a norm without one runs by rule. A convolution's says whether it is used at all."""
-    if tuned.best is not None and tuned.is_convolution:
-        entries[tuned.key] = dataclasses.asdict(tuned.best) | {"beats_library": tuned.won}
-    elif tuned.best is not None and tuned.won:
-        entries[tuned.key] = dataclasses.asdict(tuned.best)
-    elif tuned.complete:
-        entries.pop(tuned.key, None)
-
-
-def _write(path: Path, entries: Mapping[str, Any]) -> None:
-    """A line for each key, so that a difference between versions can be read."""
-    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in entries.items())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, f"{{\n{lines}\n}}\n".encode())
-    launch.forget_tuned()
-
-
-def _line(tuned: Tuned) -> str:
-    """One key for a terminal."""
-    text = f"{tuned.key}: {'library' if tuned.is_convolution else BUILT_IN} {tuned.built_in_us:.2f} us"
-    if tuned.best is None or tuned.ratio is None:
-        return f"{text}; no other plan is correct"
-    verdict = "taken" if tuned.won else f"less than {PAYS - 1:.0%} better, not taken"
-    return f"{text}; {tuned.best_us:.2f} us, {tuned.ratio.median:.3f}x by {described(tuned.best)}: {verdict}"
-
-
-def table(found: Sequence[Tuned], known: limits.Limits | None = None) -> str:
-    """A Markdown table. The floor, bytes over copy bandwidth or operations over matrix throughput, is by `known`."""
-    lines = ["| key | built-in us | tuned us | won | plan | floor us |", "| --- | --- | --- | --- | --- | --- |"]
-    for tuned in found:
-        kept = "the library's" if tuned.is_convolution else BUILT_IN
-        cells = [
-            tuned.key + (" + norm" if tuned.is_convolution else ""),
-            f"{tuned.built_in_us:.2f}",
-            "-" if tuned.best_us is None else f"{tuned.best_us:.2f}",
-            f"{tuned.ratio.median:.3f}x" if tuned.ratio and tuned.won else "no",
-            described(tuned.best) if tuned.best and tuned.won else kept,
-            "-" if known is None else f"{tuned.floor_us(known):.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-# --- the command -----------------------------------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -153,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtypes",
         nargs="+",
         default=[],
-        choices=[name_of(dtype) for dtype in DTYPES],
+        choices=[name_of(dtype) for dtype in TUNED_DTYPES],
         help="default: bfloat16 float16 float32, as far as the GPU has them",
     )
     parser.add_argument(
@@ -163,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images of each domain in a step, which gives networks N and 2 N at once; default: 1 16",
     )
-    parser.add_argument("--side", type=int, help=f"of the square images, pixels, a multiple of 8; default: {SIDE}")
+    parser.add_argument("--side", type=int, help=f"of the square images, pixels, a multiple of 8; default: {_SIDE}")
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="no key begins after so long; the most important are first"
     )
@@ -197,9 +101,9 @@ def _tune_on_gpu(options: argparse.Namespace) -> int:
     until_s = tuner.now() + options.seconds
     device = torch.device("cuda", torch.cuda.current_device())
     set_determinism(False)  # cuDNN times its algorithms, as in training
-    known = limits.measure(device)
-    dtypes = _dtypes(options) or [dtype for dtype in DTYPES if dtype != torch.bfloat16 or has_bfloat16(device)]
-    sites = list(all_sites(options.side or SIDE))
+    known = limits.measure_limits(device)
+    dtypes = _dtypes(options) or [dtype for dtype in TUNED_DTYPES if dtype != torch.bfloat16 or has_bfloat16(device)]
+    sites = list(all_sites(options.side or _SIDE))
     batches = [batches_of_a_step(batch) for batch in sorted(options.batches or [1, 16])]
     _tune_and_print(device, sites, dtypes, batches, until_s, options.out or launch.TUNED, known)
     return 0
@@ -209,7 +113,7 @@ def _tune_in_interpreter(options: argparse.Namespace) -> None:
     until_s = tuner.now() + options.seconds
     size = INTERPRETED_SIZE | ({} if options.side is None else {"side": options.side})
     sites = [*generator_sites(blocks=2, **size), *discriminator_sites(**size)]
-    dtypes = _dtypes(options) or list(DTYPES)
+    dtypes = _dtypes(options) or list(TUNED_DTYPES)
     print("In Triton's interpreter, where times mean nothing:")
     with planning_for(INTERPRETED_GPU):
         batches = [batches_of_a_step(batch) for batch in sorted(options.batches or [1])]
@@ -217,7 +121,7 @@ def _tune_in_interpreter(options: argparse.Namespace) -> None:
 
 
 def _dtypes(options: argparse.Namespace) -> list[torch.dtype]:
-    return [dtype for dtype in DTYPES if name_of(dtype) in options.dtypes]
+    return [dtype for dtype in TUNED_DTYPES if name_of(dtype) in options.dtypes]
 
 
 def _tune_and_print(
@@ -229,7 +133,7 @@ def _tune_and_print(
     out: Path,
     known: limits.Limits | None,
 ) -> None:
-    """What was found is printed however it ends."""
+    """Tune and print what was found, however it ends."""
     gpu = gpu_of(torch.empty(0, device=device))
     path = launch.tuned_path(gpu.name, out)
     try:
@@ -245,7 +149,7 @@ def _tune_and_print(
         raise DeviceLost(f"{error}; {len(found)} keys were tuned before and are in {path}") from error
     finally:
         if found:
-            _print(f"\n{gpu.name}, times of a site\n\n{table(found, known)}\n\n{path}")
+            _print(f"\n{gpu.name}, times of a site\n\n{tuned_markdown(found, known)}\n\n{path}")
 
 
 def _print(text: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.environments import (
-    ROOT,
+    REPOSITORY,
     Environment,
     Pair,
     Runner,
@@ -24,6 +24,7 @@ from bench.environments import (
     project_requirements,
     run_logged,
 )
+from bench.reporting.markdown import markdown_table
 
 PYTHONS = ("3.11", "3.12", "3.13")
 PAIRS = (Pair("2.11.0", "3.6.0"), Pair("2.13.0", "3.7.1"), Pair("2.14.1", "3.8.0"))
@@ -31,12 +32,12 @@ PAIRS = (Pair("2.11.0", "3.6.0"), Pair("2.13.0", "3.7.1"), Pair("2.14.1", "3.8.0
 
 @dataclass(frozen=True)
 class Check:
-    """A command in an environment, and how its last lines are read."""
+    """Describes a command in an environment, and how its last lines are read."""
 
     name: str
     arguments: tuple[str, ...]
     quick: tuple[str, ...]
-    """in place of them with --quick"""
+    """the arguments with --quick"""
     summary: re.Pattern[str]
 
 
@@ -57,16 +58,18 @@ CHECKS = (
 
 
 @dataclass
-class Row:
-    """What was found in one environment."""
+class EnvironmentResult:
+    """Holds what was found in one environment."""
 
     environment: Environment
     passed: bool = True
     cells: dict[str, str] = field(default_factory=dict)
-    """by column"""
+    """the cells of the table, by column"""
 
 
-def run_checks(row: Row, checks: Iterable[Check], run: Runner, *, jobs: int, quick: bool) -> Iterator[str]:
+def run_checks(
+    row: EnvironmentResult, checks: Iterable[Check], run: Runner, *, jobs: int, quick: bool
+) -> Iterator[str]:
     """Run the checks and fill the row; yields lines of progress."""
     in_processes = {
         "pytest": ("-n", str(jobs), "--dist", "loadfile", "--max-worker-restart", "0"),
@@ -79,7 +82,7 @@ def run_checks(row: Row, checks: Iterable[Check], run: Runner, *, jobs: int, qui
         yield f"{check.name}, output in {log_path}"
         began = time.monotonic()
         with open(log_path, "w") as log:
-            # Kernels that another Python has compiled would be found, and not compiled.
+            # In a common cache, kernels that another Python has compiled would be found and not compiled anew.
             status = run(command, log, {"TRITON_CACHE_DIR": str(row.environment.kernels)})
         found = check.summary.findall(log_path.read_text())
         text = "".join(found[-1]) if found else "no result"
@@ -91,7 +94,7 @@ def run_checks(row: Row, checks: Iterable[Check], run: Runner, *, jobs: int, qui
 
 
 def examine(
-    row: Row, requirements: Sequence[str], checks: Iterable[Check], run: Runner, *, jobs: int, quick: bool
+    row: EnvironmentResult, requirements: Sequence[str], checks: Iterable[Check], run: Runner, *, jobs: int, quick: bool
 ) -> Iterator[str]:
     """Make an environment, run its checks and fill its row; yields lines of progress."""
     row.cells["numpy"] = "not installed"
@@ -108,19 +111,19 @@ def examine(
     yield from run_checks(row, checks, run, jobs=jobs, quick=quick)
 
 
-def table(rows: Iterable[Row]) -> str:
-    """A Markdown table, one row for each environment."""
+def _table(rows: Iterable[EnvironmentResult]) -> str:
+    """Return a Markdown table with a row for each environment."""
     columns = ["numpy", *(check.name for check in CHECKS), "installed"]
-    lines = [f"| Python | torch | triton | {' | '.join(columns)} |", "| --- " * (3 + len(columns)) + "|"]
+    lines: list[list[str]] = []
     for row in rows:
         pair = row.environment.pair
         torch = row.environment.version_of("torch") if "installed" in row.cells else pair.torch
         cells = [row.environment.python, torch, pair.triton, *(row.cells.get(column, "not run") for column in columns)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(["Python", "torch", "triton", *columns], lines)
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m bench.versions",
         description=f"Run {', '.join(check.name for check in CHECKS)} with every supported pair of PyTorch and Triton "
@@ -150,24 +153,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None, run: Runner = run_logged) -> int:
-    options = parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     home: Path = options.environments.resolve()
     (home / "logs").mkdir(parents=True, exist_ok=True)
-    requirements = project_requirements((ROOT / "pyproject.toml").read_text())
+    requirements = project_requirements((REPOSITORY / "pyproject.toml").read_text())
     checks = [check for check in CHECKS if check.name in options.checks]
     wanted = [Environment(home, python, pair) for pair in options.pairs for python in options.pythons]
-    rows: list[Row] = []
+    rows: list[EnvironmentResult] = []
     complete = True
     try:
         for number, environment in enumerate(wanted, 1):
             print(f"[{number}/{len(wanted)}] {environment.name}", file=sys.stderr, flush=True)
-            rows.append(Row(environment))
+            rows.append(EnvironmentResult(environment))
             for line in examine(rows[-1], requirements, checks, run, jobs=options.jobs, quick=options.quick):
                 print(f"      {line}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         complete = False
         print("interrupted; environments that are complete are used again", file=sys.stderr)
-    print(table(rows))
+    print(_table(rows))
     return 0 if complete and all(row.passed for row in rows) else 1
 
 

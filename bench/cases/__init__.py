@@ -1,1 +1,1 @@
-"""What is measured: operators, networks, training steps, data, translation, export, and their opponents."""
+"""Makes what is measured: operators, networks, training steps, data, translation, export, and their opponents."""

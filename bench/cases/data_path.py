@@ -1,4 +1,4 @@
-"""The data path alone, up to float tensors on the device: a batch at a time, ours and as the original does.
+"""Measures the data path alone, up to float tensors on the device: a batch at a time, ours and as the original does.
 
 The original decodes each image anew, resizes it, crops, mirrors and scales it, in the worker processes of PyTorch's
 DataLoader (Zhu et al. 2017's published code does this with torchvision; here Pillow and torch, which it calls).
@@ -17,27 +17,28 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench.measure.agreement import Disagreement, relative_error
+from bench.measure.agreement import Disagreement, relative_rms_error
 from bench.measure.contest import Case, Contest
-from bench.measure.counts import UNBOUNDED
+from bench.measure.limits import UNBOUNDED
 from bench.measure.timing import Contender
 from cyclegan_fast.config.options import DataConfig
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.training_images import Data, open_data
 from cyclegan_fast.images.files import write_image
 
-IMAGES = 32  # of each domain
+_IMAGES = 32  # of each domain
 LOAD_SIZE, CROP_SIZE = 286, 256
 WORKERS = 2
 LONG_TURN_S = 0.2
-"""of the workers' queues, which opponents' turns let fill, little is left after it"""
-PLAIN = f"as the original, DataLoader, {WORKERS} workers"
+"""Seconds after which little is left in the workers' queues, which fill during opponents' turns."""
+ORIGINAL_LOADER = f"as the original, DataLoader, {WORKERS} workers"
 
-Source = Literal["memory", "mapped file", "decoded each time"]
+_Source = Literal["memory", "mapped file", "decoded each time"]
 
 
 def write_folder(root: Path) -> Path:
-    photos = sample_photos.make_training(320, IMAGES)
+    """Write a data set of JPEG files into the folder; return it."""
+    photos = sample_photos.make_training(320, _IMAGES)
     for name, images in (("trainA", photos.photographs), ("trainB", photos.drawings)):
         (root / name).mkdir()
         for index, pixels in enumerate(images):
@@ -46,13 +47,13 @@ def write_folder(root: Path) -> Path:
 
 
 def case(folder: Path, device: torch.device) -> Case:
-    """One batch of one image of each domain."""
-    what, make = "JPEG of 320x320 to a batch on the device", partial(contest, folder, device)
+    """Return the case of one batch of one image of each domain."""
+    what, make = "JPEG of 320x320 to a batch on the device", partial(_contest, folder, device)
     return Case.of_images("data", what, 1, CROP_SIZE, torch.float32, UNBOUNDED, make)
 
 
-def contest(folder: Path, device: torch.device) -> Contest:
-    sources: dict[str, tuple[Source, int]] = {
+def _contest(folder: Path, device: torch.device) -> Contest:
+    sources: dict[str, tuple[_Source, int]] = {
         f"ours, {source}, {workers} workers": (source, workers)
         for source in ("memory", "mapped file", "decoded each time")
         for workers in (0, WORKERS)
@@ -64,16 +65,17 @@ def contest(folder: Path, device: torch.device) -> Contest:
     ours = f"ours, memory, {WORKERS} workers"
     check_preparation(opened[ours], folder)
     calls = {name: _next_of(_our_batches(data, device)) for name, data in opened.items()}
-    calls[PLAIN] = _next_of(_their_batches(folder, device))
+    calls[ORIGINAL_LOADER] = _next_of(_their_batches(folder, device))
     return Contest(
         contenders={name: Contender([call]) for name, call in calls.items()},
         ours=ours,
-        plain=PLAIN,
+        plain=ORIGINAL_LOADER,
         shortest_turn_s=LONG_TURN_S,
     )
 
 
-def config_for(source: Source, folder: Path, workers: int) -> DataConfig:
+def config_for(source: _Source, folder: Path, workers: int) -> DataConfig:
+    """Return the options under which training takes its images from that source."""
     config = DataConfig(data=folder, workers=workers, cache_dir=folder / "cache")
     if source == "memory":
         return config
@@ -85,7 +87,7 @@ def config_for(source: Source, folder: Path, workers: int) -> DataConfig:
 
 
 def as_the_original(path: Path, top: int, left: int, mirrored: bool) -> Tensor:
-    """A file prepared by Pillow, step after step: float32 [3, H, W] in [-1, 1]."""
+    """Return a file prepared by Pillow, step after step: float32 [3, H, W] in [-1, 1]."""
     image = Image.open(path).convert("RGB").resize((LOAD_SIZE, LOAD_SIZE), Image.Resampling.BICUBIC)
     image = image.crop((left, top, left + CROP_SIZE, top + CROP_SIZE))
     if mirrored:
@@ -94,21 +96,21 @@ def as_the_original(path: Path, top: int, left: int, mirrored: bool) -> Tensor:
 
 
 def check_preparation(data: Data, folder: Path) -> None:
-    """Ours, with its random decisions handed over, is what the original makes of one of the files.
+    """Check that ours, with its random decisions handed over, is what the original makes of one of the files.
 
-    Raises Disagreement.
+    Raises Disagreement where it is not.
     """
     batch = next(iter(data.training.epoch(1)))
     found = batch.to(torch.device("cpu"))[0][0]
     top, left, mirrored = batch.crops_A[0].tolist()
     files = sorted((folder / "trainA").iterdir())
-    nearest = min(relative_error(found, as_the_original(file, top, left, bool(mirrored))) for file in files)
+    nearest = min(relative_rms_error(found, as_the_original(file, top, left, bool(mirrored))) for file in files)
     if nearest > 1e-5:
         raise Disagreement(f"our batch is off by {nearest:.2g} of its size from every file of {folder / 'trainA'}")
 
 
 class OriginalImages(Dataset[tuple[Tensor, Tensor]]):
-    """Two folders, the partner drawn at random."""
+    """Reads two folders as the original does: the partner of an image is drawn at random."""
 
     def __init__(self, folder: Path) -> None:
         self.files = [sorted((folder / name).iterdir()) for name in ("trainA", "trainB")]

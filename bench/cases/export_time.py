@@ -1,4 +1,4 @@
-"""How long an export takes: a trained generator to ONNX in several precisions, and to an engine."""
+"""Measures how long an export takes: a trained generator to ONNX in several precisions, and to an engine."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,30 +7,31 @@ from io import BytesIO
 
 import torch
 
-from bench.cases.plain_cyclegan import Generator
+from bench.cases.plain_cyclegan import PlainGenerator
 from bench.measure.contest import Case, Contest
-from bench.measure.counts import UNBOUNDED
+from bench.measure.limits import UNBOUNDED
 from bench.measure.timing import Contender
 from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.networks.resnet import ResnetGenerator
 
-PLAIN = "torch.onnx.export of the original's modules"
+_PLAIN_EXPORT = "torch.onnx.export of the original's modules"
 
 
-def cases(side: int, blocks: int = 9) -> Iterator[Case]:
-    what, make = f"generator of {blocks} blocks to a file", partial(contest, side, blocks)
+def export_cases(side: int, blocks: int = 9) -> Iterator[Case]:
+    """Yield the case of a generator for images of `side` pixels."""
+    what, make = f"generator of {blocks} blocks to a file", partial(_contest, side, blocks)
     yield Case.of_images("export", what, 1, side, torch.float32, UNBOUNDED, make)
 
 
-def contest(side: int, blocks: int) -> Contest:
-    """Each from weights in memory; the first export of a process, which traces, and those after it, which do not."""
+def _contest(side: int, blocks: int) -> Contest:
+    """Return exports from weights in memory: the first one of a process, which traces, and later ones, which do not."""
     from export import to_onnx
     from export.graphs.graph import serialised
     from export.graphs.precision import in_precision
 
     torch.manual_seed(0)
     network = ResnetGenerator(blocks=blocks).eval()
-    original = Generator(blocks=blocks).eval()
+    original = PlainGenerator(blocks=blocks).eval()
     original.load_state_dict(to_original(network.state_dict()))
     image = torch.zeros(1, 3, side, side)
 
@@ -51,7 +52,7 @@ def contest(side: int, blocks: int) -> Contest:
         serialised(in_precision(to_onnx.float32_graph(network), "float16"))
 
     contenders: dict[str, Callable[[], object]] = {
-        PLAIN: plain,
+        _PLAIN_EXPORT: plain,
         "ours, first direction": graph(traced=False),
         "ours, second direction": graph(traced=True),
         "ours, second direction, float16": in_float16,
@@ -61,7 +62,7 @@ def contest(side: int, blocks: int) -> Contest:
     return Contest(
         {name: Contender([call]) for name, call in contenders.items()},
         ours="ours, first direction",
-        plain=PLAIN,
+        plain=_PLAIN_EXPORT,
     )
 
 

@@ -1,4 +1,4 @@
-"""The generator and the discriminator, forward and with all gradients, against the original's modules."""
+"""Measures the generator and the discriminator, forward and with all gradients, against the original's modules."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.cases.plain_cyclegan import PAPER, Discriminator, Generator, Size
-from bench.measure import counts
-from bench.measure.compiled import compiled, forget_compiled, modes
+from bench.cases import counts
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, PlainDiscriminator, PlainGenerator, PlainNetworkSize
+from bench.measure.compiled import compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.checkpoint.original import from_original
@@ -22,14 +22,17 @@ from kernels import Impl
 Kind = Literal["generator", "discriminator"]
 Pass = Literal["forward", "forward and backward"]
 
-PLAIN = "plain PyTorch"
 ALLOWED_BACKWARD = {torch.float32: 0.2, torch.float16: 0.2, torch.bfloat16: 0.4}
-"""Gradients pass through 24 layers with random weights: plain PyTorch loses 0.24 of their size on the way in bfloat16,
-and 0.08 in float16, whose mantissa TF32 has too, in which a GPU convolves float32. A wrong one is off by 1."""
-ORIGINALS: dict[Kind, type[Generator] | type[Discriminator]] = {"generator": Generator, "discriminator": Discriminator}
+"""The largest error of gradients, relative to their size. They pass through 24 layers with random weights: plain
+PyTorch loses 0.24 of their size on the way in bfloat16, and 0.08 in float16, whose mantissa TF32 has too, in which a
+GPU convolves float32. A wrong one is off by 1."""
+ORIGINALS: dict[Kind, type[PlainGenerator] | type[PlainDiscriminator]] = {
+    "generator": PlainGenerator,
+    "discriminator": PlainDiscriminator,
+}
 
 
-def cases(
+def network_cases(
     kinds: Iterable[Kind],
     passes: Iterable[Pass],
     dtypes: Iterable[torch.dtype],
@@ -39,42 +42,46 @@ def cases(
     *,
     with_compile: bool = True,
     impl: Impl = "auto",
-    size: Size = PAPER,
+    size: PlainNetworkSize = PAPER_SIZE,
 ) -> Iterator[Case]:
-    """A case for each network, pass, dtype and batch, on images of `side` pixels."""
+    """Yield a case for each network, pass, dtype and batch, on images of `side` pixels."""
     for batch in batches:
         for dtype in dtypes:
             for kind in kinds:
                 for what in passes:
                     backward = what != "forward"
-                    work = counts.network(ORIGINALS[kind], batch, side, dtype, backward=backward, size=size)
+                    work = counts.network_workload(ORIGINALS[kind], batch, side, dtype, backward=backward, size=size)
                     entrants = partial(Entrants, kind, what, dtype, batch, side, device, impl, size)
-                    make = partial(contest, entrants, with_compile)
+                    make = partial(_contest, entrants, with_compile)
                     yield Case.of_images("networks", f"{kind}, {what}", batch, side, dtype, work, make)
 
 
-def contest(make_entrants: "Callable[[], Entrants]", with_compile: bool) -> Contest:
+def _contest(make_entrants: "Callable[[], Entrants]", with_compile: bool) -> Contest:
     forget_compiled()
     entrants = make_entrants()
     dtype, device = entrants.dtype, entrants.device
     last = torch.channels_last
     with on_recording_stream(device):
         contenders = {
-            PLAIN: Contender([entrants.plain(dtype)]),
-            f"{PLAIN}, channels last": Contender([entrants.plain(dtype, last)]),
+            PLAIN_PYTORCH: Contender([entrants.plain(dtype)]),
+            f"{PLAIN_PYTORCH}, channels last": Contender([entrants.plain(dtype, last)]),
             "ours": Contender([entrants.ours()], graph=True),
         }
         if device.type == "cuda":
-            contenders[f"{PLAIN}, channels last, CUDA graph"] = Contender([entrants.plain(dtype, last)], graph=True)
+            contenders[f"{PLAIN_PYTORCH}, channels last, CUDA graph"] = Contender(
+                [entrants.plain(dtype, last)], graph=True
+            )
             contenders["ours, launched one by one"] = Contender([entrants.ours()])
         for mode in modes(device, recorded=False) if with_compile else ():
             contenders[f"torch.compile {mode}"] = Contender([entrants.plain(dtype, last, mode)])
         exact = entrants.exact()
-    return Contest(contenders, ours="ours", plain=PLAIN, exact=exact, allowed=allowed(entrants.what, dtype, device))
+    return Contest(
+        contenders, ours="ours", plain=PLAIN_PYTORCH, exact=exact, allowed=allowed(entrants.what, dtype, device)
+    )
 
 
 def allowed(what: Pass, dtype: torch.dtype, device: torch.device) -> float:
-    """How far a result may be off, relative to its size."""
+    """Return how far a result may be off, relative to its size."""
     if what == "forward":
         # Without its last block a generator is off by 0.37, without a ReLU by 0.2; float32 is TF32 on a GPU.
         in_float32 = 2e-2 if device.type == "cuda" else 1e-4
@@ -83,7 +90,7 @@ def allowed(what: Pass, dtype: torch.dtype, device: torch.device) -> float:
 
 
 class Entrants:
-    """One network's passes with the same weights and images, rounded to `dtype` before they are handed out."""
+    """Makes the contenders of one network: all have the same weights and images, which were rounded to `dtype`."""
 
     def __init__(
         self,
@@ -94,7 +101,7 @@ class Entrants:
         side: int,
         device: torch.device,
         impl: Impl = "auto",
-        size: Size = PAPER,
+        size: PlainNetworkSize = PAPER_SIZE,
     ) -> None:
         torch.manual_seed(0)
         self.size = size
@@ -105,40 +112,45 @@ class Entrants:
     def plain(
         self, to: torch.dtype, layout: torch.memory_format = torch.contiguous_format, mode: str | None = None
     ) -> Call:
-        """The original's modules."""
+        """Return a pass of the original's modules in the dtype `to`."""
         network = self.size.network(ORIGINALS[self.kind])
         network.load_state_dict(self.weights)
         network.to(self.device, to, memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
-        function: Callable[[Tensor], Tensor] = compiled(network, mode) if mode else network
+        function: Callable[[Tensor], Tensor] = compiled_by_torch(network, mode) if mode else network
         return _call(function, network, self.image.to(self.device, to, memory_format=layout), self.what)
 
     def ours(self) -> Call:
+        """Return a pass of our network in `dtype`."""
         network: nn.Module = (
             ResnetGenerator(width=self.size.width, blocks=self.size.blocks, impl=self.impl)
             if self.kind == "generator"
             else PatchDiscriminator(width=self.size.width, impl=self.impl)
         )
         network.load_state_dict(from_original(self.weights))
-        # Forward alone is how images are translated, which is channels last everywhere; training decides by device.
+        # A forward pass alone is a translation, which is channels last everywhere; training decides by device.
         layout = torch.channels_last if self.what == "forward" else memory_format(self.device, self.dtype)
         network.to(self.device, self.dtype, memory_format=layout)  # type: ignore[call-overload]  # as above
         return _call(network, network, self.image.to(self.device, self.dtype, memory_format=layout), self.what)
 
     def exact(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-        """In that precision, image by image: a whole batch in float64 needs more memory than the contenders do."""
+        """Return the result in that precision, computed image by image.
+
+        A whole batch in float64 needs more memory than the contenders do.
+        """
         found: list[list[Tensor]] = []
         for image in torch.split(self.image, 1):
             alone = copy.copy(self)
             alone.image = image
             found.append(alone.plain(dtype)())
-        per_image = 1 if self.what == "forward" else 2  # results, and gradients of images; then those of weights
+        # Results and gradients of images have a row for each image; gradients of weights are added up.
+        per_image = 1 if self.what == "forward" else 2
         columns = list(zip(*found, strict=True))
         added = [torch.stack(column).sum(0) for column in columns[per_image:]]
         return [torch.cat(column) for column in columns[:per_image]] + added
 
 
 def _call(function: Callable[[Tensor], Tensor], network: nn.Module, image: Tensor, what: Pass) -> Call:
-    """A pass that returns its result and, backward, the gradients of the image and of every convolution's weight."""
+    """Return a pass that gives its result and, backward, the gradients of the image and of convolutions' weights."""
     if what == "forward":
 
         def forward() -> list[Tensor]:
@@ -151,7 +163,7 @@ def _call(function: Callable[[Tensor], Tensor], network: nn.Module, image: Tenso
 
     def forward_and_backward() -> list[Tensor]:
         result = function(image)
-        # A sum over images, in which none depends on another; float16 would lose the gradients of a mean.
+        # The loss is a sum over images, none of which depends on another; float16 would lose the gradients of a mean.
         return [result.detach(), *torch.autograd.grad(result.square().sum(), wanted)]
 
     return forward_and_backward

@@ -1,4 +1,4 @@
-"""The fused norms, forward and backward, at every site of both networks, against PyTorch's operators."""
+"""Measures the fused norms, forward and backward, at every site of both networks, against PyTorch's operators."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -8,9 +8,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from bench.measure import counts
+from bench.cases import counts
+from bench.cases.plain_cyclegan import PLAIN_PYTORCH
 from bench.measure.agreement import ALLOWED
-from bench.measure.compiled import backward_may_repeat, compiled, forget_compiled, modes
+from bench.measure.compiled import backward_may_repeat, compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.system.device import name_of
@@ -20,16 +21,15 @@ from kernels.plans import NormPass as Direction
 from kernels.sites import NormSite, Operands, run_backward, run_forward
 from kernels.traffic import plain_forward
 
-PLAIN = "plain PyTorch"
-CPU_CACHE_BYTES = 64 << 20  # taken to be a CPU's last-level cache
+CPU_CACHE_BYTES = 64 << 20  # an assumption about a CPU's last-level cache
 MOST_SETS = 8
 
-WORK = {"forward": counts.norm_forward, "backward": counts.norm_backward}
-Forward = Callable[[NormSite, Operands], tuple[Tensor, Tensor]]
-"""y, and y padded"""
+WORKLOADS = {"forward": counts.norm_forward_workload, "backward": counts.norm_backward_workload}
+_Forward = Callable[[NormSite, Operands], tuple[Tensor, Tensor]]
+"""Computes y, and y padded."""
 
 
-def cases(
+def operator_cases(
     sites: Sequence[NormSite],
     dtypes: Iterable[torch.dtype],
     batches: Iterable[int],
@@ -39,18 +39,22 @@ def cases(
     impl: Impl = "auto",
     with_compile: bool = True,
 ) -> Iterator[Case]:
-    """A case for each site, dtype, batch and direction.
+    """Yield a case for each site, dtype, batch and direction.
 
     Args:
-        sites: from `kernels.sites`, for images of `image_side` pixels.
-        device: that computes; contenders are recorded as CUDA graphs where it is a GPU.
-        impl: of ours; "triton" on a CPU is the interpreter.
+        sites: Sites from `kernels.sites`, for images of `image_side` pixels.
+        dtypes: The precisions that are computed in.
+        batches: The numbers of images that the networks are given at once.
+        device: The device that computes; contenders are recorded as CUDA graphs where it is a GPU.
+        image_side: The side of the images, pixels.
+        impl: The implementation of ours; "triton" on a CPU is the interpreter.
+        with_compile: Whether torch.compile takes part.
     """
     for batch in batches:
         for dtype in dtypes:
             for site in sites:
                 for direction in get_args(Direction):
-                    needed = WORK[direction](site, batch, dtype)
+                    needed = WORKLOADS[direction](site, batch, dtype)
                     yield Case(
                         subject="operators",
                         case=f"{site.name}, {direction}",
@@ -60,11 +64,13 @@ def cases(
                         side=image_side,
                         moved_bytes=needed.moved_bytes,
                         operations=needed.operations,
-                        make=partial(contest, site, direction, dtype, batch, device, impl, with_compile=with_compile),
+                        make=partial(
+                            operator_contest, site, direction, dtype, batch, device, impl, with_compile=with_compile
+                        ),
                     )
 
 
-def contest(
+def operator_contest(
     site: NormSite,
     direction: Direction,
     dtype: torch.dtype,
@@ -76,16 +82,16 @@ def contest(
 ) -> Contest:
     forget_compiled()
     torch.manual_seed(0)
-    moved_bytes = WORK[direction](site, batch, dtype).moved_bytes
+    moved_bytes = WORKLOADS[direction](site, batch, dtype).moved_bytes
     sets = [site.operands(batch, dtype, str(device)) for _ in range(operand_sets(moved_bytes, device))]
-    # Channels first for the original's layout.
+    # The original's layout is channels first.
     first = [_in_layout(operands, torch.contiguous_format) for operands in sets]
-    ways: dict[str, tuple[Forward, list[Operands]]] = {
-        PLAIN: (plain_forward, first),
-        f"{PLAIN}, channels last": (plain_forward, sets),
+    ways: dict[str, tuple[_Forward, list[Operands]]] = {
+        PLAIN_PYTORCH: (plain_forward, first),
+        f"{PLAIN_PYTORCH}, channels last": (plain_forward, sets),
     }
     for mode in modes(device, recorded=True) if with_compile else ():
-        ways[f"torch.compile {mode}"] = (compiled(plain_forward, mode), sets)
+        ways[f"torch.compile {mode}"] = (compiled_by_torch(plain_forward, mode), sets)
     calls: dict[str, list[Call]] = {}
     with on_recording_stream(device):
         for way, (forward, operands) in ways.items():
@@ -95,24 +101,24 @@ def contest(
     return Contest(
         contenders={way: Contender(each, graph=True) for way, each in calls.items()},
         ours="ours",
-        plain=PLAIN,
+        plain=PLAIN_PYTORCH,
         exact=exact,
         allowed=ALLOWED[dtype],
     )
 
 
 def operand_sets(moved_bytes: int, device: torch.device) -> int:
-    """How many sets of operands a contender goes through.
+    """Return how many sets of operands a contender goes through.
 
-    Those of a large site would not stay in the cache between two convolutions, and do not here: twice the cache's size
-    goes by before a set comes up again. Those of a small one would, and do.
+    The operands of a large site would not stay in the cache between two convolutions, and do not here: twice the
+    cache's size goes by before a set comes up again. Those of a small site would stay, and do.
     """
     cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else CPU_CACHE_BYTES
     return 1 if moved_bytes < cache / 4 else min(MOST_SETS, 1 + -(-2 * cache // moved_bytes))
 
 
-def _call(direction: Direction, site: NormSite, forward: Forward, operands: Operands) -> Call:
-    """A pass of PyTorch's operators; backward is by autograd, from a forward pass that is kept."""
+def _call(direction: Direction, site: NormSite, forward: _Forward, operands: Operands) -> Call:
+    """Return a pass of PyTorch's operators; backward is by autograd, from a forward pass that is kept."""
     if direction == "forward":
 
         def run_forward_pass() -> list[Tensor]:
@@ -122,12 +128,12 @@ def _call(direction: Direction, site: NormSite, forward: Forward, operands: Oper
         return run_forward_pass
     inputs = [x.detach().requires_grad_() for x in (operands.x, operands.residual) if x is not None]
     leaves = replace(operands, x=inputs[0], residual=inputs[1] if site.residual else None)
-    # Without a pad the residual's gradient is dY as it is, for everybody.
+    # Without a pad the residual's gradient is dY itself, so that nobody computes it.
     wanted = inputs if site.pad else inputs[:1]
 
     @cache
     def forward_pass() -> tuple[list[Tensor], list[Tensor]]:
-        """Outputs and their gradients; with the first call, where what does not compile is caught."""
+        """Return outputs and their gradients; run by the first call, where code that does not compile is caught."""
         with backward_may_repeat():
             y, padded = forward(site, leaves)
         if operands.skip is None:
@@ -142,7 +148,7 @@ def _call(direction: Direction, site: NormSite, forward: Forward, operands: Oper
 
 
 def _our_call(direction: Direction, site: NormSite, operands: Operands, impl: Impl) -> Call:
-    """What the networks launch: on a GPU the kernels, elsewhere the public operators."""
+    """Return what the networks launch: on a GPU the kernels, elsewhere the public operators."""
     if choose("instance_norm", impl, operands.x) == "reference":
         return _call(direction, site, partial(_our_reference, impl=impl), operands)
     if direction == "forward":

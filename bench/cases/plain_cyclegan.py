@@ -1,4 +1,4 @@
-"""CycleGAN as plain PyTorch trains it: the benchmark's opponent, and what the tests compare one update with.
+"""Trains CycleGAN in plain PyTorch: the benchmark's opponent, and the reference that tests compare one update with.
 
 A straight transcription of the contract in the manner of the paper's authors' implementation: modules in a row, six
 generator passes one after the other, real and generated images judged separately. It shares no code with
@@ -16,37 +16,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PLAIN_PYTORCH = "plain PyTorch"
+"""The name of the contender that computes with PyTorch's own operators, as they come."""
+PLAIN_FLOAT32 = f"{PLAIN_PYTORCH}, float32"
 
-class ResidualBlock(nn.Module):
-    """x + norm(conv(pad(relu(norm(conv(pad(x))))))), with dropout behind the ReLU where asked for."""
+
+class PlainResidualBlock(nn.Module):
+    """Computes x + norm(conv(pad(relu(norm(conv(pad(x))))))), with dropout behind the ReLU where asked for."""
 
     def __init__(self, channels: int, use_dropout: bool, track_running_stats: bool) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3),
-            instance_norm(channels, track_running_stats),
+            _instance_norm(channels, track_running_stats),
             nn.ReLU(),
             *([nn.Dropout(0.5)] if use_dropout else []),
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3),
-            instance_norm(channels, track_running_stats),
+            _instance_norm(channels, track_running_stats),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, channels, H, W] -> the same."""
+        """Return the block's output for x [N, channels, H, W], in the same shape."""
         residual: Tensor = self.conv_block(x)
         return x + residual
 
 
-class Generator(nn.Module):
-    """The ResNet generator (Zhu et al. 2017, section 7.2).
+class PlainGenerator(nn.Module):
+    """Translates images: the ResNet generator (Zhu et al. 2017, section 7.2).
 
     Args:
-        width: channels after the stem (`ngf`).
-        blocks: residual blocks.
-        use_dropout: a dropout of 0.5 in every block, which moves the keys of its second convolution by one.
-        track_running_stats: instance norms with running statistics, whose buffers early versions saved.
+        width: The number of channels after the stem (`ngf`).
+        blocks: The number of residual blocks.
+        use_dropout: Whether every block has a dropout of 0.5, which moves the keys of its second convolution by one.
+        track_running_stats: Whether instance norms have running statistics, whose buffers early versions saved.
     """
 
     def __init__(
@@ -56,34 +60,34 @@ class Generator(nn.Module):
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(3, width, 7),
-            instance_norm(width, track_running_stats),
+            _instance_norm(width, track_running_stats),
             nn.ReLU(),
         ]
         for channels in (width, width * 2):
             layers += [
                 nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1),
-                instance_norm(channels * 2, track_running_stats),
+                _instance_norm(channels * 2, track_running_stats),
                 nn.ReLU(),
             ]
-        layers += [ResidualBlock(width * 4, use_dropout, track_running_stats) for _ in range(blocks)]
+        layers += [PlainResidualBlock(width * 4, use_dropout, track_running_stats) for _ in range(blocks)]
         for channels in (width * 4, width * 2):
             layers += [
                 nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1),
-                instance_norm(channels // 2, track_running_stats),
+                _instance_norm(channels // 2, track_running_stats),
                 nn.ReLU(),
             ]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
-        initialise(self)
+        _initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> the same; H and W multiples of 4."""
+        """Return the translated images for [N, 3, H, W] in [-1, 1], in the same shape; H and W are multiples of 4."""
         translated: Tensor = self.model(image)
         return translated
 
 
-class Discriminator(nn.Module):
-    """The 70x70 PatchGAN; `width` is the number of channels of its first convolution (`ndf`)."""
+class PlainDiscriminator(nn.Module):
+    """Scores patches of images: the 70x70 PatchGAN; its first convolution has `width` channels (`ndf`)."""
 
     def __init__(self, *, width: int = 64, track_running_stats: bool = False) -> None:
         super().__init__()
@@ -91,25 +95,25 @@ class Discriminator(nn.Module):
         for channels, stride in ((width, 2), (width * 2, 2), (width * 4, 1)):
             layers += [
                 nn.Conv2d(channels, channels * 2, 4, stride=stride, padding=1),
-                instance_norm(channels * 2, track_running_stats),
+                _instance_norm(channels * 2, track_running_stats),
                 nn.LeakyReLU(0.2),
             ]
         layers.append(nn.Conv2d(width * 8, 1, 4, padding=1))
         self.model = nn.Sequential(*layers)
-        initialise(self)
+        _initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> scores [N, 1, h, w]; 256x256 gives 30x30."""
+        """Return scores [N, 1, h, w] for images [N, 3, H, W] in [-1, 1]; 256x256 gives 30x30."""
         scores: Tensor = self.model(image)
         return scores
 
 
-def instance_norm(channels: int, track_running_stats: bool) -> nn.InstanceNorm2d:
+def _instance_norm(channels: int, track_running_stats: bool) -> nn.InstanceNorm2d:
     return nn.InstanceNorm2d(channels, affine=False, track_running_stats=track_running_stats)
 
 
-def initialise(network: nn.Module) -> None:
-    """Weights N(0, 0.02), biases 0."""
+def _initialise(network: nn.Module) -> None:
+    """Draw weights from N(0, 0.02) and set biases to 0."""
     for name, parameter in network.named_parameters():
         if name.endswith("weight"):
             nn.init.normal_(parameter, 0.0, 0.02)
@@ -118,7 +122,7 @@ def initialise(network: nn.Module) -> None:
 
 
 def cancelled_biases(network: nn.Module) -> Iterator[nn.Parameter]:
-    """The biases of convolutions directly in front of an instance norm, which subtracts them again."""
+    """Yield the biases of convolutions directly in front of an instance norm, which subtracts them again."""
     for row in network.modules():
         if not isinstance(row, nn.Sequential):
             continue
@@ -129,26 +133,26 @@ def cancelled_biases(network: nn.Module) -> Iterator[nn.Parameter]:
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large networks are: the paper's, unless told otherwise."""
+class PlainNetworkSize:
+    """Says how large networks are: as large as the paper's, unless told otherwise."""
 
     width: int = 64
     """channels of the first convolution of each network"""
     blocks: int = 9
     """residual blocks of a generator: 9 or 6"""
 
-    def network(self, kind: type[Generator] | type[Discriminator]) -> nn.Module:
+    def network(self, kind: type[PlainGenerator] | type[PlainDiscriminator]) -> nn.Module:
         """Return a new network of this size."""
-        if kind is Generator:
-            return Generator(width=self.width, blocks=self.blocks)
-        return Discriminator(width=self.width)
+        if kind is PlainGenerator:
+            return PlainGenerator(width=self.width, blocks=self.blocks)
+        return PlainDiscriminator(width=self.width)
 
 
-PAPER = Size()
+PAPER_SIZE = PlainNetworkSize()
 
 
-class ImagePool:
-    """The last `size` generated images (Shrivastava et al. 2017, section 2.3); a number below 0.5 means a swap."""
+class PlainImagePool:
+    """Keeps `size` generated images (Shrivastava et al. 2017, section 2.3); a number below 0.5 means a swap."""
 
     def __init__(self, size: int, random_source: random.Random) -> None:
         self.size = size
@@ -156,7 +160,7 @@ class ImagePool:
         self.stored: list[Tensor] = []  # each [1, C, H, W]
 
     def query(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> as many images, each either the new one or one from the pool."""
+        """Return as many images as [N, C, H, W] has, each either the new one or one from the pool."""
         if self.size == 0:
             return images
         chosen = []
@@ -174,23 +178,27 @@ class ImagePool:
 
 
 class PlainCycleGAN:
-    """Four networks, two Adams, two pools, and `step`.
+    """Trains four networks with two Adams and two pools, one update each `step`.
 
     Args:
-        ngf, ndf, blocks: sizes of the networks.
-        lambda_cycle, lambda_identity: weights of the losses; the identity's is in units of lambda_cycle, and 0 skips
-            those passes.
-        pool_size: images each pool keeps; 0 switches the pools off.
-        learning_rate, beta1: of both Adams.
-        zero_cancelled_bias_gradients: keep biases in front of an instance norm as they are, as the contract defines;
-            otherwise Adam moves them by rounding noise, as the original does. They are added in the forward pass
-            either way.
-        autocast_dtype: run the forward passes under `torch.autocast`; float16 scales its losses.
-        keeps_fakes: copy generated images before the discriminators judge them: compiled networks with CUDA graphs
-            overwrite their results in the next pass.
-        random_source: decides about the pools. The one of fake_B, which D_A is trained on, draws first; then the one
+        ngf: The number of channels of a generator's first convolution.
+        ndf: The number of channels of a discriminator's first convolution.
+        blocks: The number of residual blocks of a generator.
+        lambda_cycle: The weight of the cycle losses.
+        lambda_identity: The weight of the identity losses in units of lambda_cycle; 0 skips their passes.
+        pool_size: The number of images that each pool keeps; 0 switches the pools off.
+        learning_rate: The learning rate of both Adams.
+        beta1: The first beta of both Adams.
+        zero_cancelled_bias_gradients: Whether biases in front of an instance norm are kept as they are, as the contract
+            defines; otherwise Adam moves them by rounding noise, as the original does. They are added in the forward
+            pass either way.
+        autocast_dtype: The dtype in which forward passes run under `torch.autocast`; losses are scaled for float16.
+        keeps_fakes: Whether generated images are copied before the discriminators judge them: compiled networks with
+            CUDA graphs overwrite their results in the next pass.
+        random_source: Decides about the pools. The pool of fake_B, which D_A is trained on, draws first; then the pool
             of fake_A. Each image draws `random()` and, where that is below 0.5, `randrange(pool_size)`.
-        device, dtype: of the weights.
+        device: The device of the weights.
+        dtype: The dtype of the weights.
     """
 
     def __init__(
@@ -211,13 +219,13 @@ class PlainCycleGAN:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.G_A = Generator(width=ngf, blocks=blocks).to(device, dtype)
-        self.G_B = Generator(width=ngf, blocks=blocks).to(device, dtype)
-        self.D_A = Discriminator(width=ndf).to(device, dtype)
-        self.D_B = Discriminator(width=ndf).to(device, dtype)
+        self.G_A = PlainGenerator(width=ngf, blocks=blocks).to(device, dtype)
+        self.G_B = PlainGenerator(width=ngf, blocks=blocks).to(device, dtype)
+        self.D_A = PlainDiscriminator(width=ndf).to(device, dtype)
+        self.D_B = PlainDiscriminator(width=ndf).to(device, dtype)
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         random_source = random_source or random.Random(0)
-        self.pool_A, self.pool_B = ImagePool(pool_size, random_source), ImagePool(pool_size, random_source)
+        self.pool_A, self.pool_B = PlainImagePool(pool_size, random_source), PlainImagePool(pool_size, random_source)
         self.zero_cancelled_bias_gradients = zero_cancelled_bias_gradients
         self.device_type = torch.device(device).type
         self.autocast_dtype = autocast_dtype
@@ -240,11 +248,11 @@ class PlainCycleGAN:
                 group["lr"] = learning_rate
 
     def step(self, real_A: Tensor, real_B: Tensor) -> dict[str, float]:
-        """One update from [N, 3, H, W] images of each domain; returns the weighted losses by name."""
+        """Carry out one update from [N, 3, H, W] images of each domain; return the weighted losses by name."""
         return {name: loss.item() for name, loss in self.update(real_A, real_B).items()}
 
     def update(self, real_A: Tensor, real_B: Tensor) -> dict[str, Tensor]:
-        """`step` without waiting for the device to read the losses, which are scalars here: what is timed."""
+        """Carry out a `step` without waiting for the device, as it is timed; return the losses as scalar tensors."""
         require_gradients((self.D_A, self.D_B), False)
         with self._autocast():
             fake_B = self.G_A(real_A)
@@ -292,7 +300,7 @@ class PlainCycleGAN:
 
 
 def judged_as(scores: Tensor, target: float) -> Tensor:
-    """Mean squared distance of the scores [N, 1, h, w] from 1 (real) or 0 (generated) (Mao et al. 2017)."""
+    """Return the mean squared distance of the scores [N, 1, h, w] from 1 (real) or 0 (generated) (Mao et al. 2017)."""
     return F.mse_loss(scores, torch.full_like(scores, target))
 
 

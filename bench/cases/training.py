@@ -1,4 +1,4 @@
-"""The end-to-end comparison: the same training, plain float32 PyTorch and ours with everything on, side by side.
+"""Compares whole training runs: plain float32 PyTorch and ours with everything on, side by side.
 
 Loss curves of adversarial training drift apart from rounding alone, so the question is whether ours is as near to plain
 PyTorch as plain PyTorch with another seed is to itself. Images are drawn here, so that nothing needs to be installed.
@@ -15,21 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.cases.plain_cyclegan import PlainCycleGAN
-from bench.step import engine_from
+from bench.cases.plain_cyclegan import PLAIN_FLOAT32, PlainCycleGAN
+from bench.cases.training_step import engine_from
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.device import working_dtype
 
 WINDOW_SHARE = 0.25
-"""of a run's steps: the last ones, whose mean losses are compared"""
-PLAIN, AGAIN, OURS = "plain PyTorch, float32", "plain PyTorch, float32, another seed", "ours"
-IMAGES = 64
+"""The share of a run's steps, the last ones, whose mean losses are compared."""
+PLAIN_RUN, OTHER_SEED_RUN, OUR_RUN = PLAIN_FLOAT32, f"{PLAIN_FLOAT32}, another seed", "ours"
+DRAWN_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Setting:
+    """Says how long is trained, on which images, and how large the networks are."""
+
     side: int
     steps: int
     width: int = 64
@@ -38,34 +40,36 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One training run."""
+class TrainingCurve:
+    """Holds the time and the losses of one training run."""
 
     seconds: float
-    """of all steps but the first tenth, in which libraries and graphs settle, scaled to all"""
+    """the time of all steps but the first tenth, in which libraries and graphs settle, scaled to all"""
     losses: dict[str, list[float]]
-    """by name, a value a step"""
+    """the losses by name, a value for each step"""
 
     def final(self, name: str) -> float:
-        """The mean over the last steps."""
+        """Return the mean of a loss over the last steps."""
         values = self.losses[name]
         return statistics.mean(values[-max(1, int(len(values) * WINDOW_SHARE)) :])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far curves are apart at their end, relative, the mean over all losses."""
+    """Says how far curves are apart at their end: the relative distance, in the mean over all losses."""
 
     setting: Setting
-    curves: dict[str, Curve]
+    curves: dict[str, TrainingCurve]
 
     @property
     def between_seeds(self) -> float:
-        return self._distance(PLAIN, AGAIN)
+        """Return the distance between two seeds of plain PyTorch."""
+        return self._distance(PLAIN_RUN, OTHER_SEED_RUN)
 
     @property
     def of_ours(self) -> float:
-        return self._distance(PLAIN, OURS)
+        """Return the distance of ours from plain PyTorch."""
+        return self._distance(PLAIN_RUN, OUR_RUN)
 
     @property
     def is_finite(self) -> bool:
@@ -73,7 +77,7 @@ class Outcome:
 
     @property
     def speedup(self) -> float:
-        return self.curves[PLAIN].seconds / self.curves[OURS].seconds
+        return self.curves[PLAIN_RUN].seconds / self.curves[OUR_RUN].seconds
 
     def _distance(self, one: str, other: str) -> float:
         curves = self.curves[one], self.curves[other]
@@ -102,24 +106,24 @@ class Outcome:
         return found | {"between_seeds": self.between_seeds, "of_ours": self.of_ours, "speedup": self.speedup}
 
 
-def compare(setting: Setting, device: torch.device) -> Outcome:
+def compare_trainings(setting: Setting, device: torch.device) -> Outcome:
     """Train three times from scratch: plain PyTorch with two seeds, ours with the first one's weights and images."""
     return Outcome(
         setting,
         {
-            PLAIN: _trained(_plain_step(setting, device, seed=0), setting, seed=0, device=device),
-            AGAIN: _trained(_plain_step(setting, device, seed=1), setting, seed=1, device=device),
-            OURS: _trained(_our_step(setting, device, seed=0), setting, seed=0, device=device),
+            PLAIN_RUN: _trained(_plain_step(setting, device, seed=0), setting, seed=0, device=device),
+            OTHER_SEED_RUN: _trained(_plain_step(setting, device, seed=1), setting, seed=1, device=device),
+            OUR_RUN: _trained(_our_step(setting, device, seed=0), setting, seed=0, device=device),
         },
     )
 
 
 def drawn_images(side: int, seed: int) -> tuple[Pixels, Pixels]:
-    """Two domains without pairs, uint8 [IMAGES, side, side, 3]: soft patches of colour, and others as blue outlines."""
+    """Draw two unpaired domains, uint8 [DRAWN_IMAGES, side, side, 3]: soft patches, and others as blue outlines."""
     random = np.random.default_rng(seed)
 
     def patches() -> np.ndarray[Any, np.dtype[np.float64]]:
-        coarse = random.random((IMAGES, 9, 9, 3))
+        coarse = random.random((DRAWN_IMAGES, 9, 9, 3))
         at = np.linspace(0, 7.999, side)
         low, part = at.astype(int), at % 1
         rows = coarse[:, low] * (1 - part)[:, None, None] + coarse[:, low + 1] * part[:, None, None]
@@ -137,12 +141,12 @@ def drawn_images(side: int, seed: int) -> tuple[Pixels, Pixels]:
 
 
 def batches(setting: Setting, seed: int) -> Iterator[Batch]:
-    """An endless row of whole images, drawn at random, mirrored or not."""
+    """Yield batches of whole images without end, drawn at random, mirrored or not."""
     images_A, images_B = (torch.from_numpy(images) for images in drawn_images(setting.side, 0))
     random = torch.Generator().manual_seed(seed)
     size = setting.side, setting.side
     while True:
-        chosen = torch.randint(IMAGES, (2, setting.batch_size), generator=random)
+        chosen = torch.randint(DRAWN_IMAGES, (2, setting.batch_size), generator=random)
         crops = torch.zeros(2, setting.batch_size, 3, dtype=torch.int64)
         crops[:, :, 2] = torch.randint(2, (2, setting.batch_size), generator=random)
         yield Batch(images_A[chosen[0]], images_B[chosen[1]], crops[0], crops[1], size, size)
@@ -172,7 +176,7 @@ def _our_step(setting: Setting, device: torch.device, seed: int) -> Update:
     return engine_from(weights, config, device, dtype)
 
 
-def _trained(update: Update, setting: Setting, *, seed: int, device: torch.device) -> Curve:
+def _trained(update: Update, setting: Setting, *, seed: int, device: torch.device) -> TrainingCurve:
     losses: list[dict[str, Tensor]] = []
     settled = max(1, setting.steps // 10)
     started = 0.0
@@ -184,7 +188,7 @@ def _trained(update: Update, setting: Setting, *, seed: int, device: torch.devic
         losses.append({name: loss.clone() for name, loss in update(batch).items()})
     _wait(device)
     seconds = (time.perf_counter() - started) * setting.steps / (setting.steps - settled)
-    return Curve(seconds, {name: [float(step[name]) for step in losses] for name in sorted(losses[0])})
+    return TrainingCurve(seconds, {name: [float(step[name]) for step in losses] for name in sorted(losses[0])})
 
 
 def _wait(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""One image, pixels in and out: eager PyTorch, torch.compile, ours, ONNX Runtime, OpenVINO, a TensorRT engine."""
+"""Translates one image from pixels to pixels by PyTorch, torch.compile, ours, ONNX Runtime, OpenVINO and TensorRT."""
 
 import copy
 import tempfile
@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.cases.plain_cyclegan import PAPER, Generator, Size
-from bench.measure import counts
-from bench.measure.compiled import compiled, forget_compiled, modes
+from bench.cases import counts
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, PlainGenerator, PlainNetworkSize
+from bench.measure.compiled import compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender
 from cyclegan_fast.checkpoint.original import to_original
@@ -21,17 +21,18 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.translation.translator import SignedTranslator, TorchTranslator
 
-PLAIN = "plain PyTorch"
-ALLOWED, ALLOWED_IN_INT8 = 0.1, 0.4
-"""Of the image in [-1, 1], relative to its size: with random weights INT8 is off by up to 0.2, and its PSNR for trained
-ones stands in docs/deployment.md. Without its last block the generator is off by 0.37."""
+_ALLOWED, _ALLOWED_IN_INT8 = 0.1, 0.4
+"""The largest error of the image in [-1, 1], relative to its size: with random weights INT8 is off by up to 0.2, and
+its PSNR for trained ones stands in docs/deployment.md. Without its last block the generator is off by 0.37."""
 
 Translate = Callable[[Pixels], Pixels]
 
 
-def cases(dtype: torch.dtype, side: int, device: torch.device, size: Size = PAPER) -> Iterator[Case]:
-    """One image of `side` pixels through the generator in that precision and in what export offers."""
-    work = counts.network(Generator, 1, side, dtype, backward=False, size=size)
+def translation_cases(
+    dtype: torch.dtype, side: int, device: torch.device, size: PlainNetworkSize = PAPER_SIZE
+) -> Iterator[Case]:
+    """Yield the case of one image of `side` pixels, in that precision and in what export offers."""
+    work = counts.network_workload(PlainGenerator, 1, side, dtype, backward=False, size=size)
     yield Case(
         subject="translation",
         case="one image, pixels to pixels",
@@ -41,52 +42,56 @@ def cases(dtype: torch.dtype, side: int, device: torch.device, size: Size = PAPE
         side=side,
         moved_bytes=work.moved_bytes,
         operations=work.operations,
-        make=lambda: contest(dtype, side, device, size),
+        make=lambda: _contest(dtype, side, device, size),
     )
 
 
-def contest(dtype: torch.dtype, side: int, device: torch.device, size: Size = PAPER) -> Contest:
+def _contest(dtype: torch.dtype, side: int, device: torch.device, size: PlainNetworkSize = PAPER_SIZE) -> Contest:
     forget_compiled()
     torch.manual_seed(0)
     network = ResnetGenerator(width=size.width, blocks=size.blocks).eval()
     pixels: Pixels = torch.randint(0, 256, (1, side, side, 3), dtype=torch.uint8).numpy()
-    original = Generator(width=size.width, blocks=size.blocks)
+    original = PlainGenerator(width=size.width, blocks=size.blocks)
     original.load_state_dict(to_original(network.state_dict()))
     in_dtype = name_of(dtype)
     ways: dict[str, Translate] = {
-        PLAIN: _plain(original, device, dtype, torch.contiguous_format),
-        f"{PLAIN}, channels last": _plain(original, device, dtype, torch.channels_last),
+        PLAIN_PYTORCH: _plain(original, device, dtype, torch.contiguous_format),
+        f"{PLAIN_PYTORCH}, channels last": _plain(original, device, dtype, torch.channels_last),
         f"ours, {in_dtype}": TorchTranslator(copy.deepcopy(network), device, dtype),
     }
     if dtype != torch.float32:
-        ways[f"{PLAIN}, float32"] = _plain(original, device, torch.float32, torch.contiguous_format)
+        ways[f"{PLAIN_PYTORCH}, float32"] = _plain(original, device, torch.float32, torch.contiguous_format)
     for mode in modes(device, recorded=False):
         ways[f"torch.compile {mode}"] = _plain(original, device, dtype, torch.channels_last, mode)
     ours = f"ours, {in_dtype}"
     if find_spec("onnxscript") is not None:
         ways |= dict(_exported(network, dtype, side, device))
-        # In eight bits the picture is another one; it competes, but nothing is measured by it.
+        # Eight bits give another picture: it competes, but the others' times are not divided by its time.
         of_full_precision = (name for name in ways if name.startswith("ours, exported") and "INT8" not in name)
         ours = next(of_full_precision, ours)
     exact = TorchTranslator(copy.deepcopy(network), device, torch.float64)(pixels)
     return Contest(
         contenders={name: Contender([_signed(translate, pixels)]) for name, translate in ways.items()},
         ours=ours,
-        plain=PLAIN,
+        plain=PLAIN_PYTORCH,
         exact=[_to_signed(exact)],
-        allowed=ALLOWED,
-        allowed_for={name: ALLOWED_IN_INT8 for name in ways if "INT8" in name},
+        allowed=_ALLOWED,
+        allowed_for={name: _ALLOWED_IN_INT8 for name in ways if "INT8" in name},
         ends_on_host=True,
     )
 
 
 def _plain(
-    original: Generator, device: torch.device, dtype: torch.dtype, layout: torch.memory_format, mode: str | None = None
+    original: PlainGenerator,
+    device: torch.device,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    mode: str | None = None,
 ) -> Translate:
-    """The original's generator, with an image's way to the device and back."""
+    """Return a translation by the original's generator, with an image's way to the device and back."""
     network: nn.Module = copy.deepcopy(original).eval()
     network.to(device, dtype, memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
-    function = compiled(network, mode) if mode else network
+    function = compiled_by_torch(network, mode) if mode else network
 
     def translate(images: FloatImages) -> FloatImages:
         with torch.no_grad():
@@ -100,7 +105,10 @@ def _plain(
 def _exported(
     network: ResnetGenerator, dtype: torch.dtype, side: int, device: torch.device
 ) -> Iterator[tuple[str, Translate]]:
-    """The files that export writes, run by what people run them with. Ours is what docs/deployment.md advises."""
+    """Yield translations by the files that export writes, run by the libraries that people run them with.
+
+    "ours" begins the names of those that docs/deployment.md advises.
+    """
     from export.graphs.graph import serialised
     from export.graphs.quantisation import activation_ranges, quantised
     from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator
@@ -128,11 +136,11 @@ def _exported(
 
 
 _engines = ExitStack()
-"""Engines live until the process ends: several cases may run one."""
+"""Keeps engines until the process ends: several cases may run one."""
 
 
 def _engine(network: ResnetGenerator, folder: Path, side: int) -> Iterator[tuple[str, Translate]]:
-    """A TensorRT engine in float16, built here for the GPU at hand by the library that there is."""
+    """Yield a TensorRT engine in float16, built here for the GPU at hand by the library that is installed."""
     from cyclegan_fast.checkpoint.files import save
     from export import trt
     from export.runtime import Engine

@@ -1,1 +1,1 @@
-"""How times and memory are measured, compared and recorded; knows nothing of what is measured."""
+"""Measures, compares and records times and memory; knows nothing of what is measured or how results are shown."""

@@ -1,4 +1,4 @@
-"""Times are compared only of what computes the same: every contender's result is held against an exact one first."""
+"""Holds every contender's result against an exact one: times are compared only of what computes the same."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,17 +8,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2.5e-2}
-"""Root mean square of the error relative to that of the exact result, by the precision that is computed in: about four
-times what PyTorch's own operators lose in one site. It finds what is wrong, not what is inexact; accuracy is held by
-tests/kernels/accuracy.py."""
+"""The largest root mean square of an error, relative to that of the exact result, by the precision that is computed in:
+about four times what PyTorch's own operators lose in one site. It finds what is wrong, not what is inexact; accuracy is
+held by tests/kernels/accuracy.py."""
 
 
 class Disagreement(Exception):
-    """Ours, or the plain computation that it is compared with, is not what it should be: no time is reported."""
+    """Says that ours, or the plain computation that it is compared with, is wrong: no time is reported then."""
 
 
-def relative_error(found: Tensor, exact: Tensor) -> float:
-    """Root mean square of the difference over that of `exact`; infinite for another shape or what is not finite."""
+def relative_rms_error(found: Tensor, exact: Tensor) -> float:
+    """Return the root mean square of the difference over that of `exact`.
+
+    It is infinite where the shapes differ or a value isn't finite.
+    """
     if found.shape != exact.shape:
         return float("inf")
     wide = exact.detach().double()
@@ -28,26 +31,32 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 
 
 def tensors_of(result: Any) -> list[Tensor]:
-    """The tensors of whatever a contender returns."""
+    """Return the tensors in whatever a contender returns."""
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
 
 
 def errors(results: Mapping[str, Any], exact: Sequence[Tensor]) -> dict[str, float]:
-    """The largest relative error among the tensors of each contender's result."""
+    """Return, by contender, the largest relative error among the tensors of its result."""
     found = {}
     for name, result in results.items():
         tensors = tensors_of(result)
         if len(tensors) != len(exact):
             found[name] = float("inf")
         else:
-            found[name] = max(relative_error(one, other) for one, other in zip(tensors, exact, strict=True))
+            found[name] = max(relative_rms_error(one, other) for one, other in zip(tensors, exact, strict=True))
     return found
 
 
 def refused(found: Mapping[str, float], allowed: Callable[[str], float], trusted: Sequence[str]) -> dict[str, str]:
-    """Why the time of some is not reported, by name; `allowed` is how far that name may be off.
+    """Return the contenders whose time is not reported, by name, each with the reason.
 
-    Raises Disagreement where one of the `trusted`, ours and the plain computation, is off by more.
+    Args:
+        found: The error of each contender.
+        allowed: Returns the largest error that a contender may have, by its name.
+        trusted: The names of ours and of the plain computation.
+
+    Raises:
+        Disagreement: One of the trusted contenders is off by more than is allowed.
     """
     wrong = {
         name: f"off by {error:.2g} of its size, {allowed(name):.2g} is allowed"

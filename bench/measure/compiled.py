@@ -1,4 +1,4 @@
-"""torch.compile as an opponent: each mode that makes sense on a device, compiled for one shape."""
+"""Makes opponents of torch.compile: each mode that makes sense on a device, compiled for one shape."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 
-FAILURES = (
+OPPONENT_FAILURES = (
     torch._dynamo.exc.TorchDynamoException,
     torch._inductor.exc.InductorError,
-    RuntimeError,  # of a CUDA graph, of a launch, for want of memory
+    RuntimeError,  # from a CUDA graph, from a launch, or for want of memory
 )
-"""What an opponent may raise that does not run here; it is then named without a time."""
+"""The exceptions of an opponent that does not run here; it is then named without a time."""
 
 
 def modes(device: torch.device, *, recorded: bool) -> tuple[str, ...]:
-    """The modes of torch.compile; `recorded` where its code is recorded in a CUDA graph as everybody's is.
+    """Return the modes of torch.compile; `recorded` says that its code is recorded in a CUDA graph as everybody's is.
 
     reduce-overhead is default with CUDA graphs of its own, which nothing else can record.
     """
@@ -26,19 +26,20 @@ def modes(device: torch.device, *, recorded: bool) -> tuple[str, ...]:
     return ("default", "reduce-overhead", "max-autotune")
 
 
-def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+def compiled_by_torch(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """Return the function compiled by torch.compile in that mode, for fixed shapes and without graph breaks."""
     return torch.compile(function, mode=mode, dynamic=False, fullgraph=True)
 
 
 @contextmanager
 def backward_may_repeat() -> Iterator[None]:
-    """Compiled code may otherwise overwrite what it saved for backward, so that backward could be timed only once."""
+    """Keep compiled code from overwriting what it saved for backward, so that backward can be timed more than once."""
     with torch._functorch.config.patch(donated_buffer=False):
         yield
 
 
 def forget_compiled() -> None:
-    """Before a contest: everybody's code is compiled for its own shapes, or the contender fails.
+    """Have everybody's code compiled for its own shapes in the next contest; a contender that can't be, fails.
 
     By itself torch.compile goes back to eager after eight variants of one function, without a word in a result.
     """

@@ -1,4 +1,4 @@
-"""One task and who competes at it: results are compared first, then times, and both become a `Comparison`."""
+"""Measures a case: its contenders' results are compared first, then their times, and both become a `Comparison`."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
@@ -8,34 +8,32 @@ import torch
 from torch import Tensor
 
 from bench.measure.agreement import errors, refused, tensors_of
-from bench.measure.compiled import FAILURES
-from bench.measure.counts import Work
-from bench.measure.limits import Limits
+from bench.measure.compiled import OPPONENT_FAILURES
+from bench.measure.limits import Limits, Workload
 from bench.measure.records import Comparison, Setup, Timing
 from bench.measure.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, Spread, on_recording_stream
-from bench.reporting.views import figure
 from cyclegan_fast.system.device import name_of
 
 Drive = Callable[[Race], None]
-"""What has a race take its rounds."""
+"""Has a race take its rounds."""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Who competes, and what all of them should find.
+    """Holds the contenders of a case and the result that all of them should find.
 
     Args:
-        contenders: by name. The first call of each returns its result: tensors in the order of `exact`.
-        ours: the name of the one that others are divided by.
-        plain: the name of the plain computation; it is trusted, as ours is, to be right.
-        exact: what all should find; empty where there is nothing to compare.
-        allowed: how far a result may be off, relative to its size; see `bench.measure.agreement`.
-        check: a further check, when times have been taken; raises Disagreement.
-        peak_gib: tensor memory of a contender at its highest, by name, where it was followed.
-        shortest_turn_s: calls are repeated within a turn until it takes so long.
-        allowed_for: what is allowed instead to some contenders, by name.
-        wrong: why some were found wrong while the contest was made; their names are among no contenders.
-        ends_on_host: whether a call's result is on the host, whose clock then counts.
+        contenders: The contenders by name. The first call of each returns its result: tensors in the order of `exact`.
+        ours: The name of the contender that the others' times are divided by.
+        plain: The name of the plain computation; it is trusted, as ours is, to be right.
+        exact: The tensors that all should find; empty where there is nothing to compare.
+        allowed: The largest error of a result, relative to its size; see `bench.measure.agreement`.
+        check: A further check when times have been taken; raises Disagreement.
+        peak_gib: A contender's tensor memory at its highest, by name, where it was followed.
+        shortest_turn_s: Calls are repeated until a turn takes so many seconds.
+        allowed_for: The largest error of some contenders, by name, in place of `allowed`.
+        wrong: The reasons why some were found wrong while the contest was made; they are not among the contenders.
+        ends_on_host: Whether a call's result is on the host, whose clock then counts.
     """
 
     contenders: Mapping[str, Contender]
@@ -57,24 +55,33 @@ class Contest:
 
 @dataclass(frozen=True)
 class Case(Setup):
-    """What is to be measured, and how to make its contest when its turn has come."""
+    """Says what is to be measured; `make` makes its contest when its turn has come."""
 
     make: Callable[[], Contest]
 
     @classmethod
     def of_images(
-        cls, subject: str, case: str, batch: int, side: int, dtype: torch.dtype, work: Work, make: Callable[[], Contest]
+        cls,
+        subject: str,
+        case: str,
+        batch: int,
+        side: int,
+        dtype: torch.dtype,
+        work: Workload,
+        make: Callable[[], Contest],
     ) -> "Case":
-        """One that begins with a batch of square images."""
+        """Return a case that begins with a batch of square images."""
         shape = f"{batch}x3x{side}x{side}"
         return cls(subject, case, shape, name_of(dtype), batch, side, work.moved_bytes, work.operations, make)
 
 
-def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> Comparison:
-    """Compare results, then times.
+def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive) -> Comparison:
+    """Compare the results of a case's contenders, then their times; return both.
 
-    A contender whose result is wrong is named in the comparison without a time. Raises Disagreement where ours or the
-    plain computation is.
+    A contender whose result is wrong is named in the comparison without a time.
+
+    Raises:
+        Disagreement: The result of ours or of the plain computation is wrong.
     """
     contest = case.make()
     entrants = dict(contest.contenders)
@@ -92,14 +99,14 @@ def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> C
         contest.ours,
         shortest_turn_s=contest.shortest_turn_s,
         ends_on_host=contest.ends_on_host,
-        may_fail=FAILURES,
+        may_fail=OPPONENT_FAILURES,
         required=contest.trusted,
     )
     for name, error in race.broken.items():
-        wrong[name] = in_words(error)
+        wrong[name] = why_not_run(error)
         del entrants[name]
     if contest.exact:
-        # What is timed is what the graph computes, not what the first call did.
+        # The graph's results are checked too, because the graph is timed and not the first call.
         for name in _refuse(contest, errors(race.recorded, contest.exact), entrants, wrong):
             race.leave(name)
     drive(race)
@@ -128,15 +135,18 @@ def measure(case: Case, device: torch.device, limits: Limits, drive: Drive) -> C
 
 
 def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, str]) -> dict[str, list[Tensor]]:
-    """Of everybody's first call, copied: the next one may overwrite it. Opponents that do not run leave."""
+    """Return copies of the results of everybody's first call, since the next call may overwrite them.
+
+    Opponents that do not run leave `entrants` and are named in `wrong`.
+    """
     results: dict[str, list[Tensor]] = {}
     for name in list(entrants):
         try:
             results[name] = [tensor.detach().clone() for tensor in tensors_of(entrants[name].calls[0]())]
-        except FAILURES as error:
+        except OPPONENT_FAILURES as error:
             if name in contest.trusted:
                 raise
-            wrong[name] = in_words(error)
+            wrong[name] = why_not_run(error)
             del entrants[name]
             gc.collect()
     return results
@@ -145,7 +155,10 @@ def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, 
 def _refuse(
     contest: Contest, found: Mapping[str, float], entrants: dict[str, Contender], wrong: dict[str, str]
 ) -> list[str]:
-    """Those that are off by too much leave and are named; raises Disagreement for ours and the plain computation."""
+    """Move contenders that are off by too much from `entrants` to `wrong`; return their names.
+
+    Raises Disagreement where that would be ours or the plain computation.
+    """
     refusals = refused(found, lambda name: contest.allowed_for.get(name, contest.allowed), contest.trusted)
     wrong |= refusals
     for name in refusals:
@@ -153,31 +166,12 @@ def _refuse(
     return list(refusals)
 
 
-def reason_of(error: Exception) -> str:
-    """An exception's type and the beginning of what it says, in a line."""
+def error_line(error: Exception) -> str:
+    """Return an exception's type and the beginning of what it says, in a line."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:160]}"
 
 
-def in_words(error: Exception) -> str:
-    return f"does not run: {reason_of(error)}"
-
-
-def described(comparison: Comparison) -> str:
-    """A few lines for a terminal: every contender's time, quartiles, ratio to ours and share of the limit."""
-    lines = [comparison.title]
-    for name, timing in comparison.contenders.items():
-        of_limit = comparison.of_limit(name)
-        cells = [
-            f"  {name:<48}",
-            f"{figure(timing.ms.median):>7} ms ({figure(timing.ms.lower)} to {figure(timing.ms.upper)})",
-            f"{timing.ratio.median:6.2f}x ours" if name != comparison.ours else " " * 11,
-            "" if of_limit is None else f"{of_limit:5.0%} of the limit",
-            "" if timing.peak_gib is None else f"{timing.peak_gib:.2f} GiB",
-            "" if timing.error is None else f"error {timing.error:.1e}",
-        ]
-        lines.append("  ".join(cell for cell in cells if cell).rstrip())
-    lines += [f"  {name:<48} refused: {reason}" for name, reason in comparison.refused.items()]
-    again = comparison.again
-    lines.append(f"  ours over itself: {again.lower:.3f} to {again.upper:.3f}, {comparison.rounds} rounds")
-    return "\n".join(lines)
+def why_not_run(error: Exception) -> str:
+    """Return the reason that is recorded for a contender that raised this."""
+    return f"does not run: {error_line(error)}"

@@ -1,4 +1,4 @@
-"""How fast this machine is at the two things that bound everything: moving bytes and multiplying matrices."""
+"""Measures how fast this machine is at the two things that bound everything: moving bytes and multiplying matrices."""
 
 import json
 import time
@@ -16,17 +16,31 @@ from cyclegan_fast.system.files import write_atomically
 
 ROUNDS = {"cuda": 20, "cpu": 7}
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
-COPIED_BYTES = {"cuda": 2 << 30, "cpu": 512 << 20}
+_COPIED_BYTES = {"cuda": 2 << 30, "cpu": 512 << 20}
 TINY_SIDE, TINY_BYTES = 256, 4 << 20
-"""For a rehearsal, whose numbers mean nothing"""
+"""The sizes in a rehearsal, whose numbers mean nothing."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Says what a computation cannot do without, whatever carries it out."""
+
+    moved_bytes: int
+    """bytes of its inputs, each read once, and of its outputs, each written once"""
+    operations: int
+    """a multiply-add is two"""
+
+
+UNBOUNDED = Workload(0, 0)
+"""The workload of what the host does: the device's limits say nothing about it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Measured, not looked up."""
+    """Holds a machine's limits as they were measured, not looked up."""
 
     copy_gbps: float
-    """10^9 bytes a second, read and written, of a copy of a tensor far larger than any cache"""
+    """10^9 bytes a second, read and written, in a copy of a tensor far larger than any cache"""
     matrix_tflops: dict[str, float]
     """by dtype: 10^12 operations a second of a large matrix product, a multiply-add being two; on a GPU float32 is
     TF32, which cuDNN computes in unless told otherwise"""
@@ -36,28 +50,28 @@ class Limits:
         return f"copies {self.copy_gbps:.0f} GB/s, multiplies {peaks}"
 
     def seconds(self, moved_bytes: int, operations: int, dtype: str) -> float:
-        """No computation that moves so much and computes so much can be faster."""
+        """Return the seconds that no computation which moves so much and computes so much can beat."""
         return max(moved_bytes / (self.copy_gbps * 1e9), operations / (self.matrix_tflops[dtype] * 1e12))
 
 
 def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
-    """What is worth measuring there: what the hardware has instructions for."""
+    """Return the precisions that are worth measuring there: those that the hardware has instructions for."""
     if device.type == "cuda":
         return (torch.float32, torch.float16, *((torch.bfloat16,) if has_bfloat16(device) else ()))
     return (torch.float32, *((torch.bfloat16,) if has_bfloat16(device) else ()))
 
 
-def measure(device: torch.device, *, tiny: bool = False) -> Limits:
-    """The best of a few rounds: a limit is what was reached once.
+def measure_limits(device: torch.device, *, tiny: bool = False) -> Limits:
+    """Measure the device; return the best of a few rounds, since a limit is what was reached once.
 
     With `tiny` the operands are so small that the result means nothing.
     """
     side = TINY_SIDE if tiny else MATRIX_SIDE[device.type]
-    copied_bytes = TINY_BYTES if tiny else COPIED_BYTES[device.type]
+    copied_bytes = TINY_BYTES if tiny else _COPIED_BYTES[device.type]
     started = time.perf_counter()
     while time.perf_counter() - started < 0.3:  # clocks rise under load
         _products(device, torch.float32, side)[0]()
-        if device.type == "cuda":  # else hundreds are launched that the GPU is not through with for a second
+        if device.type == "cuda":  # otherwise hundreds are launched, and the GPU is busy with them for a second
             torch.cuda.synchronize(device)
     return Limits(
         copy_gbps=_copy_gbps(device, copied_bytes),
@@ -72,7 +86,7 @@ def measured_once(device: torch.device, path: Path, *, tiny: bool = False) -> Li
     """Return the limits that the file holds; where there is none, measure them and write it."""
     if path.exists():
         return Limits(**json.loads(path.read_text()))
-    found = measure(device, tiny=tiny)
+    found = measure_limits(device, tiny=tiny)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(found)).encode())
     return found
@@ -85,15 +99,17 @@ def _copy_gbps(device: torch.device, copied_bytes: int) -> float:
 
 
 def _best(device: torch.device, calls: list[Callable[[], Tensor]]) -> float:
-    """Seconds of the fastest call seen."""
+    """Return the seconds of the fastest call seen."""
     race = Race(device, {str(index): Contender([call]) for index, call in enumerate(calls)}, "0")
     race.run(ROUNDS[device.type])
     return min(min(seconds) for seconds in race.seconds.values())
 
 
 def _products(device: torch.device, dtype: torch.dtype, side: int) -> list[Callable[[], Tensor]]:
-    """On a CPU also as a 1x1 convolution, which oneDNN computes: the library behind PyTorch's float32 product (MKL)
-    leaves AVX-512 idle on AMD's processors."""
+    """Return calls that multiply matrices of that side; on a CPU also as a 1x1 convolution, which oneDNN computes.
+
+    The library behind PyTorch's float32 product (MKL) leaves AVX-512 idle on AMD's processors.
+    """
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     if device.type == "cuda":
         return [lambda: _with_tf32(lambda: one @ other)]

@@ -1,4 +1,4 @@
-"""What a measurement was made on and with."""
+"""Describes the machine and the versions that a measurement was made with."""
 
 import datetime
 import functools
@@ -17,15 +17,15 @@ from kernels.triton_language import INSTALLED
 ROOT = Path(__file__).parents[2]
 COMMIT_VARIABLE = "CYCLEGAN_FAST_COMMIT"
 DRY_RUN = "dry run of tiny networks"
-"""Ends the name of the device, and with it stands in every result, where networks were tiny"""
+"""The end of the device's name in every result of tiny networks."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Stands beside every measurement."""
+    """Says which machine, versions and commit a measurement was made with; it stands beside every measurement."""
 
     device: str
-    """such as "NVIDIA H200" or "AMD EPYC, 2 threads, AVX512 bf16"."""
+    """for example "NVIDIA H200" or "AMD EPYC, 2 threads, AVX512 bf16"."""
     date: str
     """UTC, ISO 8601"""
     commit: str
@@ -34,13 +34,13 @@ class Stamp:
     torch: str
     triton: str
     cuda: str
-    """that PyTorch was built with; "none" on a CPU"""
+    """the CUDA that PyTorch was built with; "none" on a CPU"""
     driver: str
     python: str
     threads: int
-    """of PyTorch on the host"""
+    """the number of PyTorch's threads on the host"""
     clocks: str
-    """as they were when it began: a GPU's as nvidia-smi says them, a CPU's as its kernel does"""
+    """the clocks when it began: a GPU's as nvidia-smi says them, a CPU's as its kernel does"""
 
 
 def stamp(device: torch.device) -> Stamp:
@@ -61,12 +61,12 @@ def stamp(device: torch.device) -> Stamp:
 
 
 def utc_now() -> str:
-    """ISO 8601, to the second."""
+    """Return the time in ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def device_name(device: torch.device) -> str:
-    """The model, and for a CPU what else its speed depends on."""
+    """Return the device's model, and for a CPU what else its speed depends on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     capability = torch.backends.cpu.get_cpu_capability()
@@ -89,7 +89,7 @@ def clocks(device: torch.device) -> str:
 
 
 def nvidia_smi(query: str, device: torch.device) -> str:
-    """What the driver's tool answers about that GPU, or "unknown" where it is not there."""
+    """Return the answer of the driver's tool about that GPU, or "unknown" where the tool is missing."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
     # The driver counts all GPUs, PyTorch those of CUDA_VISIBLE_DEVICES.
     command += ["-i", f"GPU-{torch.cuda.get_device_properties(device).uuid}"]
@@ -102,12 +102,15 @@ def nvidia_smi(query: str, device: torch.device) -> str:
 
 @functools.cache
 def commit() -> str:
-    """Of this tree; a copy without git is told by the environment variable CYCLEGAN_FAST_COMMIT."""
+    """Return the commit of this tree.
+
+    The environment variable CYCLEGAN_FAST_COMMIT tells a copy without git.
+    """
     if told := os.environ.get(COMMIT_VARIABLE):
         return told
     try:
         short = _git("rev-parse", "--short", "HEAD")
-        # Results of earlier measurements change with every run, and are not what is measured.
+        # Results change with every run, but are not what is measured.
         pages = (":!bench/results", ":!docs/benchmarks.md")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *pages)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Timing of opponents side by side.
+"""Times opponents side by side.
 
 Machines are shared and clocks drift, so contenders take turns: each runs once a round, and a ratio is the median of the
 ratios within the rounds. The order turns with the rounds, and ours runs twice in each, as first and as last: the ratio
@@ -6,8 +6,8 @@ of the two is what this measurement cannot tell from nothing.
 
 On a CPU a turn is timed by the host. On a GPU it is timed by events in the stream. What asks for it is recorded as one
 CUDA graph, as training launches it, and replayed behind a pause that hides the replay's own launch: the time is the
-device's alone. What does not is launched call by call, with one call under way when the clock starts; where the host is
-slower than the device, that is what is timed. What ends on the host is timed there. Short calls are repeated.
+device's alone. What isn't recorded is launched call by call, with one call under way when the clock starts; where the
+host is slower than the device, the host is timed. What ends on the host is timed there. Short calls are repeated.
 
 pytest-benchmark does not interleave. `bench.conftest` hands it our own turns and runs the others' in the untimed setup
 of each round; what it prints is the host's clock, what is recorded is this module's.
@@ -30,22 +30,22 @@ Call = Callable[[], Any]
 OURS_AGAIN = "ours, again"
 SHORTEST_TURN_S = 2e-3
 SHORTEST_LAUNCHED_TURN_S = 20e-3
-"""on a GPU, of calls that are launched one by one: beside it the first launch is little"""
-PAUSE_CYCLES = 1_000_000
-"""of a GPU's clock, half a millisecond, in which a graph's launch is done with"""
+"""The shortest turn on a GPU of calls that are launched one by one: beside it the first launch is little."""
+_PAUSE_CYCLES = 1_000_000
+"""Half a millisecond by a GPU's clock, in which a graph's launch is done with."""
 MOST_REPEATS = 1000
 WARM_UP_CALLS = 3
-"""after a first one: libraries choose algorithms and compilers compile in them, and training records its graph"""
+"""Calls behind a first one: libraries choose algorithms and compilers compile in them, training records its graph."""
 SHORT_CALL_S = 0.05
 LONG_CALL_S = 0.3
-"""on a CPU what takes longer is warm after one call"""
+"""On a CPU a call that takes longer is warm after one."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What takes part: calls that do the same, each on operands of its own, so that caches do not hold them.
+    """Takes part in a race by calls that do the same, each on operands of its own, so that caches do not hold them.
 
-    `graph` has them recorded as one CUDA graph on a GPU; elsewhere it has no meaning.
+    `graph` has the calls recorded as one CUDA graph on a GPU; elsewhere it has no meaning.
     """
 
     calls: Sequence[Call]
@@ -54,7 +54,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Spread:
-    """A quantity measured several times."""
+    """Holds the median and the quartiles of a quantity that was measured several times."""
 
     median: float
     lower: float
@@ -71,22 +71,22 @@ class Spread:
 
 
 class Race:
-    """Contenders that take turns.
+    """Has contenders take turns and keeps their times.
 
     Args:
-        device: that computes.
-        contenders: by name; all of them are prepared here: called, recorded, and given repeats for a turn that is long
-            enough to time.
-        ours: the one whose time the others' is divided by.
-        shortest_turn_s: seconds; shorter calls are repeated.
-        ends_on_host: whether a call's result is on the host, so that the host's clock is the one that counts.
-        may_fail: what contenders may raise while they are prepared; those that do, do not take part.
-        required: who must take part, beside ours; what they raise is raised.
+        device: The device that computes.
+        contenders: The contenders by name; all of them are prepared here: called, recorded, and given repeats for a
+            turn that is long enough to time.
+        ours: The name of the contender that the others' times are divided by.
+        shortest_turn_s: Calls are repeated until a turn takes so many seconds.
+        ends_on_host: Whether a call's result is on the host, so that the host's clock is the one that counts.
+        may_fail: The exceptions of contenders that, raising one while they are prepared, do not take part.
+        required: The names of contenders that must take part, beside ours; their exceptions are raised.
 
     Attributes:
-        broken: by the name of an opponent that does not take part, what it raised.
-        recorded: by name, what the first call returned inside a recorded graph, after one replay; the graph's memory.
-        seconds: by name, of one call, a value a round.
+        broken: The exception of each opponent that does not take part, by name.
+        recorded: The result of the first call inside a recorded graph, after one replay, by name; the graph's memory.
+        seconds: The seconds of one call, by name, a value for each round.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Race:
             except may_fail as error:
                 if name == ours or name in required:
                     raise
-                # Raises in its turn where the error has left the device unusable.
+                # This raises as well where the error has left the device unusable.
                 _wait(device)
                 self.broken[name] = error.with_traceback(None)
         self.recorded = {name: turn.result for name, turn in self._turns.items() if turn.result is not None}
@@ -130,7 +130,7 @@ class Race:
         del self._turns[name], self.seconds[name]
 
     def opponents_turns(self) -> None:
-        """One turn of everybody but ours, which closes the round with `our_turn`."""
+        """Take a turn of everybody but ours, which closes the round with `our_turn`."""
         opponents = [name for name in self._turns if name not in (self.ours, OURS_AGAIN)]
         start = len(self.seconds[self.ours]) % max(1, len(opponents))
         for name in (OURS_AGAIN, *opponents[start:], *opponents[:start]):
@@ -140,7 +140,7 @@ class Race:
         self._take_turn(self.ours)
 
     def run(self, rounds: int, until_s: float = float("inf")) -> None:
-        """So many rounds, or those that fit before `time.monotonic()` is `until_s`, but at least three."""
+        """Take so many rounds, or those that fit before `time.monotonic()` is `until_s`, but at least three."""
         for number in range(rounds):
             if number >= 3 and time.monotonic() > until_s:
                 break
@@ -152,7 +152,7 @@ class Race:
         return len(self.seconds[self.ours])
 
     def ratios(self, name: str) -> list[float]:
-        """Round by round: that contender's time over ours."""
+        """Return that contender's time over ours, round by round."""
         return [theirs / own for theirs, own in zip(self.seconds[name], self.seconds[self.ours], strict=True)]
 
     def _take_turn(self, name: str) -> None:
@@ -161,15 +161,15 @@ class Race:
 
 
 Clock = Literal["host", "pause", "steady"]
-"""host: the host's clock, around a wait for the device. pause: events around work queued behind a pause. steady: events
-around work that follows a call under way."""
+"""The clock of a turn. host: the host's clock, around a wait for the device. pause: events around work queued behind a
+pause. steady: events around work that follows a call under way."""
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """What is timed at once: `calls` calls, after one of `warm_up`, which is not timed.
+    """Times `calls` calls at once, after one of `warm_up`, which is not timed.
 
-    The caches are the last contender's before it: short calls shall not pay for that.
+    The caches still hold the last contender's data: short calls must not pay for that.
     """
 
     run: Call
@@ -178,10 +178,10 @@ class _Turn:
     device: torch.device
     clock: Clock
     result: Any = None
-    """of the first call inside a recorded graph"""
+    """the result of the first call inside a recorded graph"""
 
     def timed(self) -> float:
-        """Seconds."""
+        """Return the seconds that all calls take together."""
         self.warm_up()
         if self.clock == "host":
             _wait(self.device)
@@ -192,7 +192,7 @@ class _Turn:
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         if self.clock == "pause":
             torch.cuda.synchronize(self.device)
-            torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch's own lack
+            torch.cuda._sleep(_PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch's own lack
         began.record()
         self.run()
         ended.record()
@@ -206,7 +206,7 @@ def _wait(device: torch.device) -> None:
 
 
 class _Preparation:
-    """Makes turns of contenders: how often a call is repeated, and whether it is recorded."""
+    """Makes turns of contenders: decides how often a call is repeated, and whether it is recorded."""
 
     def __init__(self, device: torch.device, shortest_turn_s: float, ends_on_host: bool) -> None:
         self.device = device
@@ -227,14 +227,14 @@ class _Preparation:
             repeats = _repeats(seconds, shortest)
             warm_up = calls[0] if self.is_gpu or seconds < SHORT_CALL_S else _nothing
             return _Turn(_several(calls, repeats), repeats * len(calls), warm_up, self.device, self.clock)
-        # How long the device takes is seen when the host no longer launches: then the turn gets its length.
+        # A replay shows how long the device takes without the host's launches; the turn gets its length by it.
         replayed = _recorded(calls, _repeats(seconds, self.shortest_turn_s), self.device)
         seconds = min(replayed.timed() for _ in range(WARM_UP_CALLS)) / replayed.calls * len(calls)
         return _recorded(calls, _repeats(seconds, self.shortest_turn_s), self.device)
 
 
 def _nothing() -> None:
-    """For what is warm."""
+    """Warm nothing up."""
 
 
 def _several(calls: Sequence[Call], repeats: int) -> Call:
@@ -247,12 +247,12 @@ def _several(calls: Sequence[Call], repeats: int) -> Call:
 
 
 def _repeats(seconds: float, shortest_turn_s: float) -> int:
-    """Of calls that take so long together."""
+    """Return how often calls that take so long together are repeated in a turn."""
     return min(MOST_REPEATS, max(1, math.ceil(shortest_turn_s / max(seconds, 1e-9))))
 
 
 def _recorded(calls: Sequence[Call], repeats: int, device: torch.device) -> _Turn:
-    """Raises what recording raises, with the stream as it was."""
+    """Return a turn that replays the calls from a CUDA graph; recording raises with the stream as it was."""
     gc.collect()
     torch.cuda.empty_cache()
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
@@ -275,9 +275,10 @@ def _recording_stream(device: torch.device) -> Any:
 
 @contextmanager
 def on_recording_stream(device: torch.device) -> Iterator[None]:
-    """Where a GPU's graphs are recorded, for what recorded contenders compute beforehand; elsewhere nothing.
+    """Compute on the stream that a GPU's graphs are recorded on; on a CPU this does nothing.
 
-    Autograd computes a backward pass on the stream of its forward pass.
+    What recorded contenders compute beforehand belongs there, because autograd computes a backward pass on the stream
+    of its forward pass.
     """
     if device.type != "cuda":
         yield

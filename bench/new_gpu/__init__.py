@@ -1,1 +1,1 @@
-"""The phases of `python -m bench.gpu`: processes, shares of the time, cases, tests, compiling ahead."""
+"""Runs the phases of `python -m bench.gpu`: processes, shares of the time, cases, tests, compiling ahead, summary."""

@@ -4,38 +4,38 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.cases.plain_cyclegan import PAPER, Size
-from bench.cases.scaling import BATCHES, SIDES
+from bench.cases.plain_cyclegan import PAPER_SIZE, PlainNetworkSize
+from bench.cases.scaling import SCALING_BATCHES, SCALING_SIDES
 from bench.cases.training import Setting
-from bench.step import AGREEMENT
+from bench.cases.training_step import AGREEMENT
 from bench.tuning.tuner import EVERYTHING, Visit
 from kernels.sites import NormSite, discriminator_sites, generator_sites
 
 
 @dataclass(frozen=True)
-class Extent:
-    """Sizes of images, batches and networks."""
+class RunExtent:
+    """Holds the sizes of images, batches and networks, and how much is measured of each."""
 
     side: int
-    """of the square images, pixels"""
-    size: Size
+    """the side of the square images, pixels"""
+    size: PlainNetworkSize
     agreement: float
-    """of a step's losses with plain PyTorch's, see `bench.step.AGREEMENT`"""
+    """how far a step's losses may be from plain PyTorch's, see `bench.cases.training_step.AGREEMENT`"""
     batches: tuple[int, ...]
     """images of each domain in a step, the most important first"""
     scaling_batches: Sequence[int]
     scaling_sides: Sequence[int]
     probe: Setting
-    """of the training run that tells how long a step takes"""
+    """the training run that tells how long a step takes"""
     most_steps: int
-    """of the training run that is compared"""
+    """the most steps of the training run that is compared"""
     rounds: int
-    """of a comparison, at most"""
+    """the most rounds of a comparison"""
     profiled_steps: int
     most_tuning_s: float
-    """for the tuner, whatever the phases before it have left over"""
+    """the most seconds for the tuner, whatever the phases before it have left over"""
     visits: tuple[Visit, ...]
-    """of the tuner: each key with its most promising plans, then with all, as far as the time goes"""
+    """the tuner's visits: each key with its most promising plans, then with all, as far as the time goes"""
 
     def sites_at(self, side: int) -> list[NormSite]:
         """Return where the networks run the fused norm, for images of `side` pixels."""
@@ -46,17 +46,17 @@ class Extent:
 
     @property
     def sites(self) -> list[NormSite]:
-        """Those for images of `self.side` pixels."""
+        """Return the sites for images of `self.side` pixels."""
         return self.sites_at(self.side)
 
 
-PAPER_EXTENT = Extent(
+PAPER_EXTENT = RunExtent(
     side=256,
-    size=PAPER,
+    size=PAPER_SIZE,
     agreement=AGREEMENT,
     batches=(1, 16),
-    scaling_batches=BATCHES,
-    scaling_sides=SIDES,
+    scaling_batches=SCALING_BATCHES,
+    scaling_sides=SCALING_SIDES,
     probe=Setting(side=128, steps=30),
     most_steps=2000,
     rounds=25,
@@ -64,9 +64,9 @@ PAPER_EXTENT = Extent(
     most_tuning_s=math.inf,
     visits=(Visit(first=6, again=3, rounds_each=5, rounds=9), EVERYTHING, EVERYTHING),
 )
-TINY_EXTENT = Extent(
+TINY_EXTENT = RunExtent(
     side=32,
-    size=Size(width=4, blocks=6),
+    size=PlainNetworkSize(width=4, blocks=6),
     agreement=0.5,  # norms of nine pixels: rounding alone moves a loss by a tenth
     batches=(1, 2),
     scaling_batches=(2,),
@@ -78,4 +78,4 @@ TINY_EXTENT = Extent(
     most_tuning_s=60,
     visits=(Visit(first=1, again=1, rounds_each=1, rounds=1),),
 )
-"""Small enough for a machine that takes seconds for a step"""
+"""An extent that is small enough for a machine that takes seconds for a step."""

@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from functools import partial
 
-from bench import step
-from bench.cases import networks, operators, scaling, translation
+from bench.cases import networks, operators, scaling, training_step, translation
 from bench.measure.contest import Case
-from bench.new_gpu.phases import Task
+from bench.new_gpu.phases import PhaseTask
 from bench.tuning.trials import batches_of_a_step
 
 
-def step_cases(task: Task) -> Iterator[Case]:
-    """First what needs no compiler; then once more with it, since a mode may take longer than there is."""
+def gpu_step_cases(task: PhaseTask) -> Iterator[Case]:
+    """Yield steps without contenders that need a compiler, then with them: a mode may take longer than there is."""
 
     def without_compiler(name: str) -> bool:
         return "compile" not in name and "checkpoint" not in name
@@ -25,10 +24,12 @@ def step_cases(task: Task) -> Iterator[Case]:
     def nobody(name: str) -> bool:
         return False
 
-    def in_precisions(batch: int, wants: step.Wants) -> list[Case]:
-        """The lowest first."""
+    def in_precisions(batch: int, wants: training_step.Wants) -> list[Case]:
+        """Return the cases of a batch, the lowest precision first."""
         extent = task.extent
-        found = step.cases(extent.side, batch, task.device, wants, size=extent.size, agreement=extent.agreement)
+        found = training_step.training_step_cases(
+            extent.side, batch, task.device, wants, size=extent.size, agreement=extent.agreement
+        )
         return list(found)[::-1]
 
     small, large = task.extent.batches
@@ -46,30 +47,30 @@ def step_cases(task: Task) -> Iterator[Case]:
     yield from in_precisions(large, quick_to_start)[:1]
 
 
-def operator_cases(task: Task) -> Iterator[Case]:
-    """First against eager PyTorch at every site, then with compilers, which take seconds a site."""
+def gpu_operator_cases(task: PhaseTask) -> Iterator[Case]:
+    """Yield every site against eager PyTorch, then with compilers, which take seconds a site."""
     *others, _ = task.dtypes
     low, side, sites = [task.lowest], task.extent.side, task.extent.sites
-    # What a step launches: twice its batch and its batch.
+    # A step launches its networks on its batch and on twice as many images.
     launched = [images for batch in task.extent.batches for images in batches_of_a_step(batch)]
     small, large = task.extent.batches
-    yield from operators.cases(sites, low, [small, large], task.device, side, with_compile=False)
+    yield from operators.operator_cases(sites, low, [small, large], task.device, side, with_compile=False)
     if task.quick or task.tiny:
         return
     by_importance = sorted(sites, key=lambda site: -site.times)
     further = [images for images in launched if images not in (small, large)]
-    yield from operators.cases(by_importance, low, further, task.device, side, with_compile=False)
-    yield from operators.cases(by_importance, low, [small, large], task.device, side)
-    yield from operators.cases(sites, others, [small, large], task.device, side)
+    yield from operators.operator_cases(by_importance, low, further, task.device, side, with_compile=False)
+    yield from operators.operator_cases(by_importance, low, [small, large], task.device, side)
+    yield from operators.operator_cases(sites, others, [small, large], task.device, side)
 
 
-def network_cases(task: Task) -> Iterator[Case]:
+def gpu_network_cases(task: PhaseTask) -> Iterator[Case]:
     kinds: tuple[networks.Kind, ...] = ("generator", "discriminator")
     passes: tuple[networks.Pass, ...] = ("forward and backward", "forward")
     *others, lowest = task.dtypes
     low = [lowest]
     small, large = task.extent.batches
-    cases = partial(networks.cases, side=task.extent.side, device=task.device, size=task.extent.size)
+    cases = partial(networks.network_cases, side=task.extent.side, device=task.device, size=task.extent.size)
     yield from cases(kinds, passes, low, [small], with_compile=False)
     if task.quick or task.tiny:
         return
@@ -78,9 +79,9 @@ def network_cases(task: Task) -> Iterator[Case]:
     yield from cases(kinds, passes, others[:1], [small, large], with_compile=False)
 
 
-def scaling_cases(task: Task) -> Iterator[Case]:
+def gpu_scaling_cases(task: PhaseTask) -> Iterator[Case]:
     extent = task.extent
-    return scaling.cases(
+    return scaling.scaling_cases(
         task.lowest,
         task.device,
         batches=extent.scaling_batches,
@@ -91,5 +92,5 @@ def scaling_cases(task: Task) -> Iterator[Case]:
     )
 
 
-def translation_cases(task: Task) -> Iterator[Case]:
-    return translation.cases(task.lowest, task.extent.side, task.device, task.extent.size)
+def gpu_translation_cases(task: PhaseTask) -> Iterator[Case]:
+    return translation.translation_cases(task.lowest, task.extent.side, task.device, task.extent.size)

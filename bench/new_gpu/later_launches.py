@@ -1,12 +1,12 @@
-"""What the later phases of `bench.gpu` launch, in the order in which they do, for compiling it ahead of them."""
+"""Lists what the later phases of `bench.gpu` launch, in their order, so that it can be compiled ahead of them."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 
-from bench.new_gpu.extent import Extent
-from bench.tuning.trials import Plan, Task, batches_of_a_step, tasks
+from bench.new_gpu.extent import RunExtent
+from bench.tuning.trials import Plan, TuningTask, batches_of_a_step, tasks
 from bench.tuning.tuner import Known, Tuner, Visit
 from kernels.checking.specialisations import Specialisation, recorded_launches
 from kernels.gpus import Gpu, planning_for
@@ -18,14 +18,15 @@ IMAGE_PAD = 3  # in front of a generator's first convolution
 
 
 def later_launches(
-    extent: Extent, dtypes: Sequence[torch.dtype], visits: Sequence[Visit], gpu: Gpu
+    extent: RunExtent, dtypes: Sequence[torch.dtype], visits: Sequence[Visit], gpu: Gpu
 ) -> list[Specialisation]:
     """Return each variant once: of a step by built-in plans, of the tuner's candidates, of other precisions and sizes.
 
     Args:
-        dtypes: the most important last, which is the one that is tuned.
-        visits: what the tuner tries.
-        gpu: at hand; nothing is launched on it.
+        extent: How large images, batches and networks are.
+        dtypes: The precisions; the last one is the most important, and is tuned.
+        visits: Says what the tuner tries.
+        gpu: The GPU at hand; nothing is launched on it.
     """
     *others, lowest = dtypes
     runs = [partial(_run_step, extent.sites, batch, lowest) for batch in extent.batches]
@@ -37,9 +38,9 @@ def later_launches(
 
 
 def trials_in_order(
-    extent: Extent, dtype: torch.dtype, visits: Sequence[Visit], gpu: Gpu
-) -> Iterator[tuple[Task, Plan]]:
-    """Each key with its built-in plan, then with its candidates, as the tuner goes through them.
+    extent: RunExtent, dtype: torch.dtype, visits: Sequence[Visit], gpu: Gpu
+) -> Iterator[tuple[TuningTask, Plan]]:
+    """Yield each key with its built-in plan, then with its candidates, as the tuner goes through them.
 
     Which tiles win is not known yet: those that come first are taken for the fastest. What the tuner tries instead has
     the tile of one that it tried before.
@@ -58,7 +59,7 @@ def trials_in_order(
 
 
 def _run_step(sites: Sequence[NormSite], batch: int, dtype: torch.dtype) -> None:
-    """Every norm of a step and the pad of its images, forward and backward, on tensors without storage."""
+    """Run every norm of a step and the pad of its images, forward and backward, on tensors without storage."""
     side = max(site.side for site in sites)
     for images in batches_of_a_step(batch):
         image = torch.empty((images, 3, side, side), dtype=dtype, device=META)

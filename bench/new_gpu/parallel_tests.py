@@ -1,4 +1,4 @@
-"""The tests that `bench.gpu` runs, and how: on all cores, those that can fail on a GPU only first.
+"""Runs the tests of `bench.gpu` on all cores; those that can fail on a GPU only come first.
 
 Each process has the GPU for itself in turn. Tests that time the GPU come before, alone. pytest is all they need.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 from bench.measure.machine import ROOT
 
 TESTS, FAILURES, WORKERS_LOG, NEXT = "tests.txt", "test-failures.txt", "test-workers.txt", "next-test.txt"
-"""What became of each test; what failed, in full; what pytest printed; the number of the test that comes next"""
+"""The files of what became of each test, of what failed in full, of what pytest printed, of the next test's number."""
 LOST = 9
-"""The exit status of a process that cannot use the GPU any more"""
+"""The exit status of a process that cannot use the GPU any more."""
 
-ALONE = ("tests/bench/measure/test_timing.py",)
+TIMED_ALONE = ("tests/bench/measure/test_timing.py",)
 TOGETHER = (
     "tests/kernels/test_gpu.py",
     "tests/test_gpu_step.py",
@@ -34,12 +34,12 @@ TOGETHER = (
     "tests/kernels/test_determinism.py",
     "tests/kernels/test_bad_input.py",
     "tests/kernels/test_dispatch.py",
-    "tests/kernels/test_accuracy.py",  # more than all the others together
+    "tests/kernels/test_accuracy.py",  # takes longer than all the others together
 )
 LONG = ("sanitizer", "2_to_the_31", "thousand")
-"""Words in the names of tests that --quick leaves out"""
+"""Words in the names of tests that --quick leaves out."""
 REHEARSED = ("tests/kernels/test_dispatch.py", "tests/kernels/test_bad_input.py")
-"""Instead of TOGETHER, with --tiny"""
+"""The tests with --tiny, in place of TOGETHER."""
 SECONDS_ALONE = 20.0
 MOST_WORKERS = 16
 MOST_RESTARTS = 16
@@ -52,11 +52,10 @@ ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # by itself each process s
 
 @dataclass(frozen=True)
 class Results:
-    """What became of each test, by its name: passed, failed, skipped, or begun where it did not come to its end.
+    """Holds what became of each test, by its name: passed, failed, skipped, or begun where it did not come to its end.
 
-    Of files: error where one cannot be collected, left out where it imports what is not installed.
-
-    `total` counts those that were collected.
+    A file is an error where it cannot be collected, and left out where it imports what is not installed. `total` counts
+    the tests that were collected.
     """
 
     outcomes: dict[str, str]
@@ -65,19 +64,19 @@ class Results:
 
     @property
     def left(self) -> int:
-        """Tests that did not begin."""
+        """Return how many tests did not begin."""
         return self.total - len(self.of("passed", "failed", "skipped", "begun"))
 
     @property
     def is_complete(self) -> bool:
-        """Whether each test came to its end."""
+        """Return whether each test came to its end."""
         return not self.left and not self.of("begun")
 
     def of(self, *outcomes: str) -> list[str]:
         return [name for name, outcome in self.outcomes.items() if outcome in outcomes]
 
     def described(self) -> str:
-        """How many, in a line."""
+        """Return how many tests came to which end, in a line."""
         counts = {outcome: len(self.of(outcome)) for outcome in ("passed", "failed", "error", "skipped")}
         counts |= {"without an end": len(self.of("begun")), "not begun": self.left}
         counts |= {"files left out": len(self.of("left out"))}
@@ -85,12 +84,12 @@ class Results:
         return ", ".join(shown)
 
     def failures(self) -> list[str]:
-        """Each failed test with its reason, in a line."""
+        """Return a line for each failed test, with its reason."""
         return [f"{name}: {self.remarks[name]}" for name in self.of("failed", "error")]
 
 
 def read_results(folder: Path) -> Results:
-    """From the lines that the processes wrote."""
+    """Return the results from the lines that the processes wrote."""
     outcomes: dict[str, str] = {}
     remarks: dict[str, str] = {}
     totals: dict[str, int] = {}
@@ -108,8 +107,11 @@ def run_tests(paths: Sequence[str], folder: Path, until_s: float, workers: int, 
     """Run the tests of these files in so many processes; what became of them is in the folder's files.
 
     Args:
-        until_s: by `time.monotonic()`; no test begins afterwards, and those under way are ended.
-        without: words in the names of tests that are left out.
+        paths: The files of the tests, in the order in which they run.
+        folder: The folder of the processes' files.
+        until_s: The end by `time.monotonic()`; no test begins afterwards, and those under way are ended.
+        workers: The number of processes.
+        without: Words in the names of tests that are left out.
     """
     (folder / NEXT).write_text("0")
     selection = ["-k", " and ".join(f"not {word}" for word in without)] if without else []
@@ -128,7 +130,7 @@ def run_tests(paths: Sequence[str], folder: Path, until_s: float, workers: int, 
             ended = [process for process in running if process.poll() is not None]
             running = [process for process in running if process.poll() is None]
             for process in ended:
-                # What a test took down with it shall not cost the tests behind it.
+                # A test that takes its process down must not cost the tests behind it.
                 if (process.returncode == LOST or process.returncode < 0) and restarts:
                     restarts -= 1
                     running.append(start())

@@ -1,6 +1,6 @@
-"""The phases of `bench.gpu`: each a process of its own, with a share of the time.
+"""Runs the phases of `bench.gpu`: each is a process of its own, with a share of the time.
 
-One that crashes or hangs costs the others nothing, and what one leaves over goes to those that follow. While a phase
+A phase that crashes or hangs costs the others nothing, and what it leaves over goes to those that follow. While a phase
 runs, the process of the next one starts and imports what it needs: then it waits to be told when its time is over.
 """
 
@@ -22,23 +22,23 @@ import torch
 from bench.measure import limits as machine_limits
 from bench.measure.limits import Limits
 from bench.measure.machine import DRY_RUN, ROOT, Stamp, device_name, stamp
-from bench.new_gpu.extent import PAPER_EXTENT, TINY_EXTENT, Extent
-from bench.reporting.summary import CUT_SHORT, LIMITS, LOG
+from bench.new_gpu.extent import PAPER_EXTENT, TINY_EXTENT, RunExtent
+from bench.new_gpu.summary import CUT_SHORT, LIMITS_FILE, LOG_FILE
 
-SHORTEST_S = 5.0
-"""A phase for which less is left does not begin"""
+_SHORTEST_S = 5.0
+"""Seconds: a phase for which less is left does not begin."""
 KILL_AFTER_S = 8.0
-"""of its time being over, a phase is ended"""
+"""Seconds after its time a phase is ended."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a phase is to do."""
+class PhaseTask:
+    """Says what a phase is to do, on which device and until when."""
 
     device: torch.device
     out: Path
     until_s: float
-    """of `time.monotonic()`; nothing new begins afterwards"""
+    """the end by `time.monotonic()`; nothing new begins afterwards"""
     quick: bool = False
     tiny: bool = False
 
@@ -51,13 +51,13 @@ class Task:
         return self.left_s < 0
 
     @property
-    def extent(self) -> Extent:
-        """How large images, batches and networks are."""
+    def extent(self) -> RunExtent:
+        """Return how large images, batches and networks are."""
         return TINY_EXTENT if self.tiny else PAPER_EXTENT
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
-        """What is worth measuring on the device, the lowest precision last."""
+        """Return the precisions that are worth measuring on the device, the lowest last."""
         return machine_limits.dtypes(self.device)
 
     @property
@@ -66,8 +66,8 @@ class Task:
 
     @cached_property
     def limits(self) -> Limits:
-        """The machine's, measured by the first phase that asks."""
-        return machine_limits.measured_once(self.device, self.out / LIMITS, tiny=self.tiny)
+        """Return the machine's limits, measured by the first phase that asks."""
+        return machine_limits.measured_once(self.device, self.out / LIMITS_FILE, tiny=self.tiny)
 
     def stamp(self) -> Stamp:
         made = stamp(self.device)
@@ -81,18 +81,20 @@ def results_name(device: torch.device, tiny: bool) -> str:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the whole.
+    """Describes a part of `bench.gpu` and its share of the time.
 
     Args:
-        run: does it, in a process of `bench.gpu`, and returns the exit status.
-        command: makes of the folder of results and the seconds that there are what is executed instead.
+        name: The name of the phase, as --only takes it.
+        share_s: Its seconds.
+        quick_s: Its seconds with --quick.
+        run: Carries it out in a process of `bench.gpu`; returns the exit status.
+        command: Returns the command that is executed instead, for the folder of results and the seconds there are.
     """
 
     name: str
     share_s: float
     quick_s: float
-    """with --quick"""
-    run: Callable[[Task], int] | None = None
+    run: Callable[[PhaseTask], int] | None = None
     command: Callable[[Path, float], list[str]] | None = None
 
 
@@ -107,22 +109,25 @@ def planned(phases: Sequence[Phase], seconds: float | None, quick: bool) -> list
 def run_phases(
     phases: Sequence[Phase], out: Path, quick: bool, command: Callable[[Phase], list[str]]
 ) -> dict[str, int]:
-    """Run each in a process of its own; returns exit statuses, CUT_SHORT where the time did not suffice.
+    """Run each phase in a process of its own; return exit statuses, CUT_SHORT where the time did not suffice.
 
     Args:
-        command: makes of a phase what is executed; that process then reads from its standard input when, by
+        phases: The phases in their order.
+        out: The folder of results.
+        quick: Whether the shares are those of --quick.
+        command: Returns the command of a phase. Its process then reads from its standard input when, by
             `time.monotonic()`, it should be done, and ends where it reads nothing.
     """
     started = time.monotonic()
     ends_s = [started + s for s in accumulate(phase.quick_s if quick else phase.share_s for phase in phases)]
     statuses: dict[str, int] = {}
     ready: subprocess.Popen[bytes] | None = None
-    with open(out / LOG, "ab", buffering=0) as log:
+    with open(out / LOG_FILE, "ab", buffering=0) as log:
         try:
             for number, (phase, following) in enumerate(zip_longest(phases, phases[1:])):
                 left_s = ends_s[number] - time.monotonic()
                 print(f"[{number + 1}/{len(phases)}] {phase.name}, up to {max(0.0, left_s):.0f} s", flush=True)
-                if left_s < SHORTEST_S:
+                if left_s < _SHORTEST_S:
                     print("      not begun, no time was left", flush=True)
                     statuses[phase.name] = CUT_SHORT
                     if ready is not None:  # it was started for this phase, and knows no other
@@ -143,18 +148,18 @@ def run_phases(
 
 
 def _started(arguments: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that what it has started ends with it."""
+    """Start a process in a session of its own, so that what it has started ends with it."""
     return subprocess.Popen(
         arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
     )
 
 
 def _finished(process: subprocess.Popen[bytes], until_s: float, name: str, log: IO[bytes]) -> int:
-    """The status of a process that is told to begin, and ended where it does not end by itself."""
+    """Tell a process to begin, end it where it does not end by itself, and return its status."""
     began = time.monotonic()
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin:
-        # By the clock, which all processes share.
+        # All processes share this clock.
         process.stdin.write(f"{until_s}\n".encode())
     try:
         status = process.wait(max(0.0, until_s - began) + KILL_AFTER_S)
@@ -168,13 +173,13 @@ def _finished(process: subprocess.Popen[bytes], until_s: float, name: str, log: 
 
 
 def told_until() -> float | None:
-    """Wait for what a phase's process is told: when its time is over; None where it is to end."""
+    """Wait until this phase's process is told to begin; return when its time is over, or None where it is to end."""
     line = sys.stdin.readline()
     return float(line) if line else None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The process, and what it has started: it would compute beside the next phase."""
+    """End the process and what it has started, which would compute beside the next phase."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -185,4 +190,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _in_words(status: int) -> str:
     words = {0: "done", CUT_SHORT: "cut short, its time was over"}
-    return words.get(status, f"failed with status {status}, see {LOG}")
+    return words.get(status, f"failed with status {status}, see {LOG_FILE}")

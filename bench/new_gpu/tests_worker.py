@@ -1,4 +1,4 @@
-"""A pytest plugin: one of several processes that take tests from a common queue, in the order in which they stand.
+"""Takes tests from a queue that several processes of pytest share, in the order in which they stand; a plugin.
 
 Which test comes next is a number in a file. What became of each test is a line in another file, written when it is
 known, so that nothing is lost where the time ends or a process dies. `bench.new_gpu.parallel_tests` starts the
@@ -20,7 +20,7 @@ from bench.new_gpu.parallel_tests import FAILURES, LOST, NEXT, TESTS
 
 MISSING = re.compile(r"^E +ModuleNotFoundError: No module named '([\w.]+)'$", re.MULTILINE)
 ONLY_MARKED = ("tests/bench/measure/test_timing.py",)
-"""Files of which only the tests that need a GPU run"""
+"""Files of which only the tests that need a GPU run."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,10 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Worker(config.getoption("--queue"), config.getoption("--until")))
+    config.pluginmanager.register(_QueueWorker(config.getoption("--queue"), config.getoption("--until")))
 
 
-class Worker:
+class _QueueWorker:
     """Runs the tests that it takes from the queue."""
 
     def __init__(self, folder: Path, until_s: float) -> None:
@@ -67,7 +67,7 @@ class Worker:
             self._write("begun", item.nodeid)
             item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
             if _is_lost_after_clearing():
-                os._exit(LOST)  # what follows would fail for nothing, and so would a proper end
+                os._exit(LOST)  # the tests that follow would fail for this error, and so would a proper end
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -80,7 +80,7 @@ class Worker:
             self._write("passed", report.nodeid, f"{report.duration:.2f} s")
 
     def _taken(self) -> Iterator[int]:
-        """Numbers that no other process takes."""
+        """Yield numbers of tests that no other process takes."""
         while True:
             with open(self.folder / NEXT, "r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -102,7 +102,7 @@ class Worker:
 
 
 def _append(path: Path, text: str) -> None:
-    """In one piece: other processes append as well."""
+    """Append the text in one piece, since other processes append as well."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(handle, text.encode())

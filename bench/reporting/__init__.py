@@ -1,1 +1,1 @@
-"""Tables and plots of recorded results."""
+"""Shows recorded results as tables, as plots and in a terminal."""

@@ -1,4 +1,4 @@
-"""What is known of each device: the newest comparison of every task, from all files of a folder."""
+"""Collects what is known of each device: the newest comparison of every task, from all files of a folder."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -6,21 +6,21 @@ from pathlib import Path
 
 from bench.measure.limits import Limits
 from bench.measure.machine import DRY_RUN
-from bench.measure.records import Comparison, Run, newest, read
+from bench.measure.records import Comparison, RecordedRun, newest, read
 from bench.reporting.plots import Plot, plots_of
 from cyclegan_fast.system.errors import UserError
 
 
 @dataclass(frozen=True)
 class Device:
-    """The newest comparison of each task, with the run that it is of; never empty."""
+    """Holds a device's newest comparison of each task with its run; never empty."""
 
     name: str
-    entries: list[tuple[Run, Comparison]]
+    entries: list[tuple[RecordedRun, Comparison]]
 
     @property
-    def runs(self) -> list[Run]:
-        """That anything shown is of, oldest first."""
+    def runs(self) -> list[RecordedRun]:
+        """Return the runs of the comparisons, oldest first."""
         found = {id(run): run for run, _ in self.entries}
         return sorted(found.values(), key=lambda run: run.stamp.date)
 
@@ -30,7 +30,7 @@ class Device:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Smaller batches first, otherwise in the order in which they were first measured."""
+        """Return the comparisons, smaller batches first, otherwise in the order in which they were first measured."""
         return sorted((each for _, each in self.entries), key=lambda each: each.batch)
 
     @property
@@ -41,19 +41,19 @@ class Device:
         return [each for each in self.comparisons if each.subject == subject]
 
     def _limits_of(self, subject: str) -> Limits:
-        """Of the newest run that has this subject, or of the newest."""
+        """Return the limits of the newest run that has this subject, or of the newest run."""
         having = [run for run, each in self.entries if each.subject == subject] or self.runs
         return max(having, key=lambda run: run.stamp.date).limits
 
 
 def devices(folder: Path) -> list[Device]:
-    """GPUs first, then by name.
+    """Return the devices that the files of a folder have results of: GPUs first, then by name.
 
     Raises UserError for a folder that is missing and for a file that is no file of results.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} to read results from")
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[RecordedRun]] = {}
     for path in sorted(folder.glob("*.json")):
         if path.name == "schema.json":
             continue
@@ -68,8 +68,11 @@ def devices(folder: Path) -> list[Device]:
     return sorted((device for device in found if device.entries), key=lambda device: (not device.is_gpu, device.name))
 
 
-def _newest(runs: Iterable[Run]) -> list[tuple[Run, Comparison]]:
-    """By date, whatever the file; contenders by name, because JSON does not promise an order and equal times happen."""
+def _newest(runs: Iterable[RecordedRun]) -> list[tuple[RecordedRun, Comparison]]:
+    """Return the newest comparisons with their runs, by date, whatever the file.
+
+    Contenders are in the order of their names, because JSON does not promise an order and equal times happen.
+    """
     return [
         (run, replace(each, contenders=dict(sorted(each.contenders.items()))))
         for run, each in newest(sorted(runs, key=lambda run: run.stamp.date))

@@ -1,15 +1,16 @@
-"""Markdown tables of a device's results."""
+"""Makes the Markdown tables of a device's results."""
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from bench.measure.records import Comparison
+from bench.measure.records import Comparison, is_ours
 from bench.measure.timing import Spread
 from bench.reporting.device_results import Device
-from bench.reporting.views import by_time, contenders_of, figure, growths, in_lowest_precision, is_ours
+from bench.reporting.markdown import markdown_table
+from bench.reporting.views import by_time, contenders_of, figure, growths, in_lowest_precision
 
 README_ROWS = 24
-"""of one subject; where the lowest precision alone has more, docs/benchmarks.md shows the smallest batch"""
+"""The most rows of one subject: where the lowest precision has more, docs/benchmarks.md shows the smallest batch."""
 TITLES = {
     "step": "Training step",
     "operators": "Operators: the fused norms",
@@ -22,19 +23,19 @@ TITLES = {
     "host time": "Time on the host",
 }
 README_SUBJECTS = ("step", "operators", "networks", "translation", "scaling", "data")
-"""what most people ask; the device's own page has all"""
+"""The subjects that most people ask for; the device's own page has all."""
 BY_CONTENDER = ("step", "networks", "translation", "data", "export")
-"""subjects of a few cases, with a table for each; the others have a row for each case"""
+"""Subjects of a few cases, with a table for each; the others have a row for each case."""
 
 
 def escaped(text: str) -> str:
-    """For Markdown, in a cell of a table too."""
+    """Return the text for Markdown, where it may stand in a cell of a table."""
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as a paragraph, with the newline that ends it."""
+    return f"{markdown_table(titles, rows)}\n"
 
 
 def measured(spread: Spread) -> str:
@@ -54,19 +55,19 @@ def span(values: Sequence[float], form: Callable[[float], str] = figure) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def listed(values: Iterable[str]) -> str:
-    """Each once, in the order in which they come."""
+def _listed(values: Iterable[str]) -> str:
+    """Return the values in a line, each once, in the order in which they come."""
     return ", ".join(dict.fromkeys(values))
 
 
 def provenance(device: Device) -> str:
-    """Versions, commits, dates and limits of the runs that are shown, in two lines."""
+    """Return versions, commits, dates and limits of the runs that are shown, in two lines."""
     stamps = [run.stamp for run in device.runs]
-    versions = [f"cyclegan-fast {listed(stamp.project for stamp in stamps)}"]
+    versions = [f"cyclegan-fast {_listed(stamp.project for stamp in stamps)}"]
     for name in ("torch", "triton", "cuda", "driver", "python"):
-        known = listed(value for stamp in stamps if (value := getattr(stamp, name)) != "none")
+        known = _listed(value for stamp in stamps if (value := getattr(stamp, name)) != "none")
         versions += [f"{name} {known}"] if known else []
-    commits, dates = listed(stamp.commit for stamp in stamps), listed(stamp.date[:10] for stamp in stamps)
+    commits, dates = _listed(stamp.commit for stamp in stamps), _listed(stamp.date[:10] for stamp in stamps)
     limits = [run.limits for run in device.runs]
     dtypes = sorted({dtype for each in limits for dtype in each.matrix_tflops})
     peaks = [
@@ -81,9 +82,9 @@ def provenance(device: Device) -> str:
 
 
 def section(device: Device, level: int, choose: Callable[[list[Comparison]], list[Comparison]]) -> Iterator[str]:
-    """Paragraphs: a heading of that level for the device, one below it for each subject.
+    """Yield paragraphs: a heading of that level for the device, one below it for each subject.
 
-    `choose` takes a subject's comparisons and gives those that are shown.
+    `choose` takes a subject's comparisons and returns those that are shown.
     """
     yield f"{'#' * level} {device.name}\n"
     yield provenance(device)
@@ -110,7 +111,7 @@ def _subjects(device: Device) -> list[str]:
 
 
 def for_readme(comparisons: list[Comparison]) -> list[Comparison]:
-    """The lowest precision, and of that the smallest batch where there are too many rows."""
+    """Return the comparisons in the lowest precision, and of these the smallest batch where there are too many rows."""
     lowest = in_lowest_precision([each for each in comparisons if each.subject in README_SUBJECTS])
     if not lowest or lowest[0].subject == "scaling":
         return lowest
@@ -121,9 +122,9 @@ def for_readme(comparisons: list[Comparison]) -> list[Comparison]:
 
 
 def case_table(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """A row for each case, and what they come to together."""
+    """Yield a table with a row for each case, and what they come to together."""
     titles = ["case", "shape", "dtype", "ours, ms", "plain, ms", "best opponent, ms"]
-    yield table([*titles, "plain / ours", "best / ours", "of the limit"], map(_case_row, comparisons))
+    yield _table([*titles, "plain / ours", "best / ours", "of the limit"], map(_case_row, comparisons))
     yield f"{_means(comparisons)}{_again(comparisons)}\n"
     yield from _refusals(comparisons)
 
@@ -143,19 +144,15 @@ def _case_row(comparison: Comparison) -> list[str]:
     ]
 
 
-def _plain(comparison: Comparison) -> str | None:
-    return comparison.plain
-
-
-def _best(comparison: Comparison) -> str | None:
-    return comparison.best_opponent
-
-
 def _means(comparisons: Sequence[Comparison]) -> str:
-    """How the whole table came out, the geometric mean and the extremes."""
+    """Return the geometric mean and the extremes of a whole table."""
     sentences = []
-    for what, find in (("plain", _plain), ("the best opponent", _best)):
-        ratios = [each.contenders[name].ratio.median for each in comparisons if (name := find(each)) is not None]
+    opponents: dict[str, list[tuple[Comparison, str | None]]] = {
+        "plain": [(each, each.plain) for each in comparisons],
+        "the best opponent": [(each, each.best_opponent) for each in comparisons],
+    }
+    for what, named in opponents.items():
+        ratios = [each.contenders[name].ratio.median for each, name in named if name is not None]
         if len(ratios) > 1:
             mean, extremes = statistics.geometric_mean(ratios), span(ratios, lambda ratio: f"{ratio:.2f}")
             sentences.append(f"{mean:.2f} times as fast as {what} ({extremes})")
@@ -163,7 +160,7 @@ def _means(comparisons: Sequence[Comparison]) -> str:
 
 
 def _again(comparisons: Sequence[Comparison]) -> str:
-    """How far ours was from itself, at the widest."""
+    """Return how far ours was from itself, at the widest."""
     widest = max(comparisons, key=lambda each: (each.again.upper - each.again.lower, each.key))
     rounds = span([each.rounds for each in comparisons], lambda count: f"{count:.0f}")
     where = "" if len(comparisons) == 1 else f" at its widest ({escaped(widest.case)}, {widest.shape})"
@@ -172,7 +169,7 @@ def _again(comparisons: Sequence[Comparison]) -> str:
 
 
 def _refusals(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """A line for each contender and reason, with where it was first and how often."""
+    """Yield a line for each refused contender and reason, with where it was first and how often."""
     places: dict[tuple[str, str], list[Comparison]] = {}
     for each in comparisons:
         for name, reason in sorted(each.refused.items()):
@@ -186,7 +183,7 @@ def _refusals(comparisons: Sequence[Comparison]) -> Iterator[str]:
 
 
 def contender_table(comparison: Comparison) -> Iterator[str]:
-    """A row for each contender, the slowest first; columns that nobody has a figure for are left out."""
+    """Yield a table with a row for each contender, the slowest first; columns without any figure are left out."""
     head = f"**{escaped(comparison.case)}, {comparison.shape}, {comparison.dtype}**"
     if comparison.limit_ms is not None:
         head += f" ({figure(comparison.operations / 1e9)} GFLOP; the limit is {figure(comparison.limit_ms)} ms)"
@@ -205,13 +202,13 @@ def contender_table(comparison: Comparison) -> Iterator[str]:
         for column, cell in zip(columns, cells, strict=True):
             column.append(cell)
     titles, *rows = zip(*(column for column in columns if any(column[1:])), strict=True)
-    yield table(titles, rows)
+    yield _table(titles, rows)
     yield f"{_again([comparison])}\n"
     yield from _refusals([comparison])
 
 
 def scaling_tables(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """Time and memory at each size, and the exponents of their growth, for each case and precision."""
+    """Yield tables of time and memory at each size, and of the exponents of growth, for each case and precision."""
     kinds = dict.fromkeys((each.case, each.dtype) for each in comparisons)
     for case, dtype in kinds:
         of_kind = [each for each in comparisons if (each.case, each.dtype) == (case, dtype)]
@@ -219,9 +216,9 @@ def scaling_tables(comparisons: Sequence[Comparison]) -> Iterator[str]:
         names = contenders_of(of_kind)
         yield f"**{escaped(case)}, {dtype}**: time in ms, its ratio to ours, tensor memory at the peak\n"
         titles = ["batch", "side", *(title for name in names for title in _scaling_titles(name)), "of the limit"]
-        yield table(titles, (_scaling_row(each, names) for each in of_kind))
+        yield _table(titles, (_scaling_row(each, names) for each in of_kind))
         if curves := growths(of_kind):
-            yield table(
+            yield _table(
                 ["time grows as pixels to the power of", *(growth.title for growth in curves)],
                 ([escaped(name), *(_exponent(growth.exponent(name)) for growth in curves)] for name in names),
             )

@@ -1,4 +1,4 @@
-"""What tables and pictures of results both show: who is ours, in which order, and how a time grows."""
+"""Orders and selects comparisons for tables and pictures: which contenders are ours, the order, how a time grows."""
 
 import math
 import statistics
@@ -6,24 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.measure.records import Comparison
+from bench.measure.records import Comparison, is_ours
 
 PRECISIONS = ("bfloat16", "float16", "float32", "float64")
 
 
 def in_lowest_precision(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Those in bfloat16, or in the lowest precision that there is."""
+    """Return the comparisons in bfloat16, or in the lowest precision that there is."""
     present = {each.dtype for each in comparisons}
     lowest = next((dtype for dtype in PRECISIONS if dtype in present), min(present, default=""))
     return [each for each in comparisons if each.dtype == lowest]
 
 
-def is_ours(name: str) -> bool:
-    return name.startswith("ours")
-
-
 def figure(value: float) -> str:
-    """To three digits, never with an exponent."""
+    """Return the value with three digits, never with an exponent."""
     if value == 0:
         return "0"
     rounded = float(f"{value:.3g}")
@@ -32,25 +28,31 @@ def figure(value: float) -> str:
 
 @dataclass(frozen=True)
 class Growth:
-    """Comparisons that differ in the batch alone, or in the side of the images alone, smallest first."""
+    """Follows comparisons that differ in the batch alone, or in the side of the images alone, smallest first."""
 
     over: Literal["batch", "side"]
     fixed: int
     """the side, or the batch, that all have"""
     comparisons: list[Comparison]
 
+    def size(self, comparison: Comparison) -> int:
+        """Return the batch or the side, whichever grows."""
+        return comparison.batch if self.over == "batch" else comparison.side
+
     @property
     def title(self) -> str:
-        sizes = [getattr(each, self.over) for each in self.comparisons]
         where = f"at {self.fixed}x{self.fixed}" if self.over == "batch" else f"at batch {self.fixed}"
-        return f"{self.over} {sizes[0]} to {sizes[-1]} {where}"
+        return f"{self.over} {self.size(self.comparisons[0])} to {self.size(self.comparisons[-1])} {where}"
 
     def having(self, name: str) -> list[Comparison]:
+        """Return the comparisons in which a contender has a time."""
         return [each for each in self.comparisons if name in each.contenders]
 
     def exponent(self, name: str) -> float | None:
-        """Of the growth of a contender's time with the number of pixels: the slope of the logarithms' least squares
-        line; None where it has a time at fewer than two sizes."""
+        """Return the exponent by which a contender's time grows with the number of pixels.
+
+        It is the slope of the least squares line through the logarithms; None where there are fewer than two sizes.
+        """
         having = self.having(name)
         if len(having) < 2:
             return None
@@ -61,7 +63,7 @@ class Growth:
 
 
 def growths(comparisons: Sequence[Comparison]) -> list[Growth]:
-    """Over the batch at the side that most batches were measured at, and over the side at such a batch.
+    """Return the growth over the batch at the side that most batches were measured at, and over the side likewise.
 
     What was measured at one size only does not grow and is left out.
     """
@@ -78,12 +80,12 @@ def growths(comparisons: Sequence[Comparison]) -> list[Growth]:
 
 
 def contenders_of(comparisons: Iterable[Comparison]) -> list[str]:
-    """Everybody who has a time in any of them: ours first, then by name."""
+    """Return the names of all contenders that have a time in any of the comparisons: ours first, then by name."""
     return sorted(
         {name for each in comparisons for name in each.contenders}, key=lambda name: (not is_ours(name), name)
     )
 
 
 def by_time(comparison: Comparison) -> list[str]:
-    """The contenders' names, the slowest first."""
+    """Return the contenders' names, the slowest first."""
     return sorted(comparison.contenders, key=lambda name: (-comparison.contenders[name].ms.median, name))

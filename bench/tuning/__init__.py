@@ -1,1 +1,1 @@
-"""Plans of the kernels that are tried on a GPU, and the tuner that tries them."""
+"""Tries plans of the kernels on a GPU and writes those that pay into tables."""

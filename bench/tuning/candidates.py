@@ -1,7 +1,7 @@
-"""Plans worth measuring on a GPU for one shape, the most promising first; `bench.tune` finds out which are.
+"""Lists plans worth measuring on a GPU for one shape, the most promising first; `bench.tune` measures them.
 
-What a plan may be is bounded by what a kernel keeps in registers and in shared memory. What spills or does not fit all
-the same is found by running it.
+A plan is bounded by what a kernel keeps in registers and in shared memory. A plan that spills or does not fit all the
+same is found by running it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,10 +24,10 @@ TWO_PHASE_TILES = {
     "backward": ((4096, 8), (2048, 8), (4096, 16), (2048, 4), (8192, 16), (1024, 4)),
 }
 TWO_PHASE_CHANNELS = (64, 32, 16)
-PROGRAMS_PER_MULTIPROCESSOR = (1, 4, 8)  # beside the rule's two
+_PROGRAMS_PER_MULTIPROCESSOR = (1, 4, 8)  # beside the two of the rule
 ON_CHIP_CHANNELS = (8, 16, 4, 32, 64)
 WARPS = (16, 8, 4)
-FEWEST_ROW_BYTES = 16  # of a tile on chip: one load of a thread
+FEWEST_ROW_BYTES = 16  # in a row of a tile on chip: one load of a thread
 # Elements that a thread keeps: x forward; xhat and g backward. Beside them it needs registers for addresses and sums.
 MOST_KEPT = {"forward": 128, "backward": 64}
 FEWEST_KEPT = 8
@@ -37,14 +37,14 @@ COOPERATIVE_WARPS = (16, 8)
 COOPERATIVE_KEPT = {"forward": (64, 32), "backward": (32, 16)}
 
 CONV_TILES = ((128, 128), (64, 128), (128, 64), (64, 64), (128, 256), (256, 128), (64, 256))  # pixels of y, channels
-CONV_STEP_BYTES = (128, 64)  # of a pixel's channels: half a step where the larger one does not fit
+CONV_STEP_BYTES = (128, 64)  # of a pixel's channels in a step; the second one where the first does not fit
 CONV_STAGES = (4, 3)
-CONV_SUMS = (32, 64, 128)  # that a thread keeps, float32
+CONV_SUMS = (32, 64, 128)  # sums that a thread keeps, float32
 SMALLEST_DOT = 16  # elements, each side of a product in Triton
 
 
 def norm_candidates(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> list[NormPlan]:
-    """Each plan once, the built-in one first."""
+    """Return each plan of a norm once, the built-in one first."""
     plans = [
         launch.norm_rule(direction, shape, pad, dtype, gpu),
         *_on_chip(direction, shape, dtype),
@@ -55,7 +55,7 @@ def norm_candidates(direction: Direction, shape: Shape, pad: int, dtype: torch.d
 
 
 def _on_chip(direction: Direction, shape: Shape, dtype: torch.dtype) -> Iterator[NormPlan]:
-    """A plane in a program: the tiles of the rule, then all that hold it and leave registers."""
+    """Yield plans with a plane in a program: the tiles of the rule, then all that hold it and leave registers."""
     batch, channels, height, width = shape
     images = min(max(1, batch), launch.MOST_IMAGES)
     for tile in launch.ON_CHIP[direction, dtype.itemsize]:
@@ -71,7 +71,7 @@ def _on_chip(direction: Direction, shape: Shape, dtype: torch.dtype) -> Iterator
 
 
 def _cooperative(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> Iterator[NormPlan]:
-    """Programs that share planes, of as many images as are resident at once: the rule's tile, then others."""
+    """Yield plans whose programs share planes, of as many images as are resident at once: the rule's tile first."""
     batch, channels, height, width = shape
     tiles = [(tile.pixels, tile.channels, tile.num_warps) for tile in launch.COOPERATIVE[direction, dtype.itemsize]]
     tiles += [
@@ -91,13 +91,16 @@ def _cooperative(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gp
 
 
 def resident_programs(plan: NormPlan, gpu: Gpu) -> int:
-    """How many run at once by the registers that they may take; `kernels.norm.cooperation` refuses a launch of more."""
+    """Return how many programs run at once by the registers that they may take.
+
+    `kernels.norm.cooperation` refuses a launch of more.
+    """
     registers = 32 * plan.num_warps * min(MOST_REGISTERS, plan.options["maxnreg"])
     return gpu.multiprocessors * (REGISTERS_OF_A_MULTIPROCESSOR // registers)
 
 
 def _two_phase(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> Iterator[NormPlan]:
-    """The rule's plan; one of its numbers changed at a time; other tiles and warps."""
+    """Yield the rule's plan, plans that differ from it in one number, and other tiles and warps."""
     rule = launch.two_phase_rule(direction, shape, pad, dtype, gpu)
     yield rule
     per_multiprocessor = launch.PROGRAMS_PER_MULTIPROCESSOR
@@ -108,7 +111,7 @@ def _two_phase(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype,
         for block_channels in widths:
             yield _divided(rule, shape, gpu, elements, block_channels, warps, per_multiprocessor)
     elements = rule.block_pixels * rule.block_channels
-    for programs in PROGRAMS_PER_MULTIPROCESSOR:
+    for programs in _PROGRAMS_PER_MULTIPROCESSOR:
         for block_channels in widths:
             yield _divided(rule, shape, gpu, elements, block_channels, rule.num_warps, programs)
 
@@ -116,7 +119,7 @@ def _two_phase(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype,
 def _divided(
     rule: NormPlan, shape: Shape, gpu: Gpu, elements: int, block_channels: int, warps: int, per_multiprocessor: int
 ) -> NormPlan:
-    """A tile of so many elements; planes divided so that each multiprocessor has so many programs."""
+    """Return a plan with a tile of so many elements; its planes give each multiprocessor so many programs."""
     _, channels, height, width = shape
     pixels = height * width
     block_pixels = min(elements // block_channels, _power_of_two(pixels))
@@ -127,7 +130,7 @@ def _divided(
 
 
 def _chunks(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> Iterator[int]:
-    """Images of a launch: the whole batch, as many as the L2 cache holds with all their tensors, half of these."""
+    """Yield numbers of images of a launch: the whole batch, as many as the L2 cache holds, half of these."""
     batch = max(1, shape[0])
     yield min(batch, launch.MOST_IMAGES)
     image_bytes = shape[1] * shape[2] * shape[3] * dtype.itemsize * launch.TENSORS_IN_FLIGHT[direction]
@@ -138,7 +141,7 @@ def _chunks(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) ->
 
 
 def conv_candidates(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> list[ConvPlan]:
-    """Each plan once for x of `shape`, the built-in one first."""
+    """Return each plan of a convolution once for x of `shape`, the built-in one first."""
     shared_bytes = SHARED_BYTES[max((known for known in SHARED_BYTES if known <= gpu.capability), default=86)]
     plans = [launch.conv_rule(dtype, gpu)]
     for pixels, block_outputs in CONV_TILES:
@@ -184,8 +187,8 @@ def most_promising(plans: Sequence[AnyPlan], most: int, fastest: Sequence[Tile])
     return list(dict.fromkeys([*known, *in_turn]))[:most]
 
 
-def described(plan: NormPlan | ConvPlan) -> str:
-    """Every number of a plan, for people: "two_phase 256x16, 8 warps, 1024 pixels a program, 16 images a launch"."""
+def plan_text(plan: NormPlan | ConvPlan) -> str:
+    """Return every number of a plan: "two_phase 256x16, 8 warps, 1024 pixels a program, 16 images a launch"."""
     if isinstance(plan, ConvPlan):
         tile = f"{plan.block_pixels}x{plan.block_outputs}x{plan.block_channels}"
         return f"conv {tile}, {plan.num_warps} warps, {plan.num_stages} stages"
@@ -196,5 +199,5 @@ def described(plan: NormPlan | ConvPlan) -> str:
 
 
 def _power_of_two(value: int) -> int:
-    """The smallest that is no smaller."""
+    """Return the smallest power of two that is not smaller than the value."""
     return 1 << max(0, value - 1).bit_length()

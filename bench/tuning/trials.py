@@ -1,4 +1,4 @@
-"""What `bench.tune` tries plans on: each key of a tuned table with its sites, operands and exact results."""
+"""Holds what `bench.tune` tries plans on: each key of a tuned table with its sites, operands and exact results."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.cases.operators import WORK, operand_sets
+from bench.cases.operators import WORKLOADS, operand_sets
 from bench.measure.agreement import ALLOWED
 from bench.measure.timing import Call
 from bench.tuning.candidates import conv_candidates, norm_candidates
@@ -25,30 +25,31 @@ from kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape
 from kernels.sites import NormSite, Operands, run_backward, run_forward
 from kernels.traffic import plain_forward
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-"""That tables have plans for, the most important first"""
+TUNED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+"""The precisions that tables have plans for, the most important first."""
 
 Plan = NormPlan | ConvPlan | None
-"""None is the library's convolution"""
-Run = Callable[[Plan, NormSite, Any], list[Tensor]]
+"""A plan that is tried; None is the library's convolution."""
+RunPlan = Callable[[Plan, NormSite, Any], list[Tensor]]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Operands in memory, and how to run a plan on them."""
+    """Holds operands in memory and runs plans on them."""
 
     sites: Sequence[NormSite]
     sets: Sequence[Sequence[Any]]
-    """operands of each site: enough to go past the cache where a site's do not stay in it"""
-    run: Run
+    """sets of operands of each site: enough to go past the cache where a site's do not stay in it"""
+    run: RunPlan
     exact: list[Tensor]
     """results of all sites on their first operands, float64"""
 
     def results(self, plan: Plan) -> list[Tensor]:
+        """Return the results of a plan at all sites, on their first operands."""
         return [x for site, its in zip(self.sites, self.sets, strict=True) for x in self.run(plan, site, its[0])]
 
     def calls(self, plan: Plan) -> list[Call]:
-        """Every site as often as it runs in a network, once for each set; neighbours have different operands."""
+        """Return calls of each site as often as a network runs it, for each set; neighbours have different operands."""
         return [
             partial(self.run, plan, site, its[(start + repeat) % len(its)])
             for start in range(len(self.sets[0]))
@@ -58,8 +59,8 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Task(ABC):
-    """The sites that share a key."""
+class TuningTask(ABC):
+    """Describes the sites that share a key, and makes trials of them."""
 
     sites: tuple[NormSite, ...]
     batch: int
@@ -80,42 +81,42 @@ class Task(ABC):
     @property
     @abstractmethod
     def key(self) -> str:
-        """In the tuned table."""
+        """Return the key in the tuned table."""
 
     def at_batch(self, batch: int) -> str:
-        """The key of the same sites for another batch."""
+        """Return the key of the same sites for another batch."""
         return dataclasses.replace(self, batch=batch).key
 
     @property
     @abstractmethod
     def moved_bytes(self) -> int:
-        """That must move, at all sites as often as they run."""
+        """Return the bytes that must move, at all sites as often as they run."""
 
     @property
     def operations(self) -> int:
-        """On matrices, at all sites as often as they run."""
+        """Return the operations on matrices, at all sites as often as they run."""
         return 0
 
     @property
     def plausible_error(self) -> float:
-        """What is further off is wrong, whichever plan computed it."""
+        """Return the error that no right plan exceeds."""
         return ALLOWED[self.dtype]
 
     @abstractmethod
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
-        """Each once, the built-in one first."""
+        """Return each plan once, the built-in one first."""
 
     @abstractmethod
     def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> Any:
-        """Random ones, for one call."""
+        """Return random operands for one call."""
 
     @abstractmethod
-    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
-        """What runs a plan. `entries` of the tuned table are the best plans known so far."""
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
+        """Return a function that runs a plan. `entries` of the tuned table are the best plans known so far."""
 
     @abstractmethod
     def exact(self, site: NormSite, its: Any) -> list[Tensor]:
-        """What every plan should find for these operands, float64."""
+        """Return what every plan should find for these operands, float64."""
 
     def trial(self, device: torch.device, entries: Mapping[str, Any], gpu: Gpu) -> Trial:
         number = operand_sets(self.moved_bytes // self.times, device)
@@ -140,7 +141,9 @@ def _forcing(plan: Plan) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class NormTask(Task):
+class NormTask(TuningTask):
+    """Describes the sites of the fused norm that share a key."""
+
     direction: Direction
 
     @property
@@ -149,19 +152,19 @@ class NormTask(Task):
 
     @property
     def moved_bytes(self) -> int:
-        work = WORK[self.direction]
+        work = WORKLOADS[self.direction]
         return sum(site.times * work(site, self.batch, self.dtype).moved_bytes for site in self.sites)
 
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
         return norm_candidates(self.direction, self.shape, self.pad, self.dtype, gpu)
 
     def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Operands, Tensor]:
-        """And the statistics, which backward reads."""
+        """Return operands and the statistics, which backward reads."""
         made = site.operands(self.batch, self.dtype, str(device))
         with _forcing(launch.two_phase_rule("forward", self.shape, self.pad, self.dtype, gpu)):
             return made, run_forward(site, made)[1]
 
-    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
         return _run_forward if self.direction == "forward" else _run_backward
 
     def exact(self, site: NormSite, its: tuple[Operands, Tensor]) -> list[Tensor]:
@@ -180,9 +183,9 @@ def _run_backward(plan: Plan, site: NormSite, its: tuple[Operands, Tensor]) -> l
 
 
 def exact_results(direction: Direction, site: NormSite, operands: Operands) -> list[Tensor]:
-    """y, or dx and what else backward writes there, in float64 from the same rounded operands.
+    """Return y, or dx and what else backward writes there, in float64 from the same rounded operands.
 
-    Image by image: a batch in float64 may not fit beside what autograd keeps of it.
+    It is computed image by image: a batch in float64 may not fit beside what autograd keeps of it.
     """
     by_image = [plain_results(direction, site, _image(operands, number)) for number in range(operands.x.size(0))]
     return [torch.cat(images) for images in zip(*by_image, strict=True)]
@@ -200,8 +203,8 @@ def _image(operands: Operands, number: int) -> Operands:
 
 
 @dataclass(frozen=True)
-class ConvTask(Task):
-    """The residual blocks' convolutions, each with the norm of its site behind it; the library's is built in."""
+class ConvTask(TuningTask):
+    """Describes the residual blocks' convolutions, each with its site's norm behind it; the library's is built in."""
 
     @property
     def key(self) -> str:
@@ -209,7 +212,7 @@ class ConvTask(Task):
 
     @property
     def moved_bytes(self) -> int:
-        """A padded x and the weight are read, and what the norm makes of the result is written."""
+        """Return the bytes of a padded x and the weight, which are read, and of the norm's result, which is written."""
         batch, channels, side, _ = self.shape
         read = batch * channels * (side + 2) ** 2 + 9 * channels**2
         written = sum(site.times * batch * channels * (side + 2 * site.pad) ** 2 for site in self.sites)
@@ -222,17 +225,17 @@ class ConvTask(Task):
 
     @property
     def plausible_error(self) -> float:
-        """TF32, in which float32 may be multiplied, rounds as float16 does."""
+        """Return the error that no right plan exceeds; float32 may be multiplied as TF32, which rounds like float16."""
         return max(ALLOWED[self.dtype], ALLOWED[torch.float16])
 
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
         return [None, *conv_candidates(self.shape, self.shape[1], self.dtype, gpu)]
 
     def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, Tensor]:
-        """A padded x and a weight."""
+        """Return a padded x and a weight."""
         return _random_convolution(self.shape, self.dtype, device)
 
-    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> Run:
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
         def norm_plan(site: NormSite) -> NormPlan:
             entry = entries.get(launch.norm_key("forward", self.shape, site.pad, self.dtype))
             return NormPlan(**entry) if entry else launch.norm_rule("forward", self.shape, site.pad, self.dtype, gpu)
@@ -249,7 +252,7 @@ class ConvTask(Task):
 
 
 def _random_convolution(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """x [N, C, H + 2, W + 2], padded, and a weight [C, C, 3, 3] that keeps x's size."""
+    """Return a padded x [N, C, H + 2, W + 2] and a weight [C, C, 3, 3] that keeps x's size."""
     batch, channels, height, width = shape
     padded = torch.randn((batch, channels, height + 2, width + 2), dtype=dtype, device=device)
     weight = torch.randn((channels, channels, 3, 3), dtype=dtype, device=device) * (9 * channels) ** -0.5
@@ -257,7 +260,7 @@ def _random_convolution(shape: Shape, dtype: torch.dtype, device: torch.device) 
 
 
 def _convolve_and_normalise(plan: Plan, site: NormSite, padded: Tensor, weight: Tensor) -> Tensor:
-    """As `kernels.residual_block` runs it: ours hands partials to the norm, the library has none."""
+    """Convolve and normalise as `kernels.residual_block` does: ours hands partials to the norm, the library none."""
     partials: Tensor | None = None
     if plan is None:
         y = F.conv2d(padded, weight)
@@ -297,15 +300,17 @@ def batches_of_a_step(batch: int) -> tuple[int, int]:
     return 2 * batch, batch
 
 
-def tasks(sites: Sequence[NormSite], dtypes: Sequence[torch.dtype], batches: Sequence[Sequence[int]]) -> Iterator[Task]:
-    """Each key once, in such an order that a run cut short has done the most important ones.
+def tasks(
+    sites: Sequence[NormSite], dtypes: Sequence[torch.dtype], batches: Sequence[Sequence[int]]
+) -> Iterator[TuningTask]:
+    """Yield each key once, in such an order that a run cut short has done the most important ones.
 
-    By dtype, bfloat16 first, and by the groups of `batches`, such as those of one step. Among these, keys that move
-    more bytes in a pass of the network come first, and convolutions last: by then their norms are tuned.
+    The order is by dtype, bfloat16 first, and by the groups of `batches`, for example those of one step. Among these,
+    keys that move more bytes in a pass of the network come first, and convolutions last: by then their norms are tuned.
     """
     blocks = tuple(site for site in sites if site.remade or site.residual)
     seen: set[str] = set()
-    for dtype in sorted(dtypes, key=DTYPES.index):
+    for dtype in sorted(dtypes, key=TUNED_DTYPES.index):
         for group in batches:
             norms = [task for batch in group for task in _norm_tasks(sites, dtype, batch)]
             convolutions = [ConvTask(blocks, batch, dtype) for batch in group if blocks]

@@ -1,6 +1,7 @@
-"""Trying plans of the fused operators on a GPU: which are right, and which of these beat the built-in ones.
+"""Tries plans of the fused operators on a GPU: which are right, and which of these beat the built-in ones.
 
-`bench.tuning.trials` says what plans are tried on, `bench.tuning.candidates` which ones; `bench.tune` writes the table.
+`bench.tuning.trials` says what plans are tried on, `bench.tuning.candidates` which ones; `bench.tuning.tuned_table`
+writes the table.
 """
 
 import sys
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 
 from bench.measure import limits
-from bench.measure.agreement import Disagreement, relative_error
-from bench.measure.contest import in_words, reason_of
+from bench.measure.agreement import Disagreement, relative_rms_error
+from bench.measure.contest import error_line, why_not_run
 from bench.measure.timing import Contender, Race, Spread
-from bench.tuning.candidates import described, most_promising, tile_of
-from bench.tuning.trials import ConvTask, Plan, Task, Trial
+from bench.tuning.candidates import most_promising, plan_text, tile_of
+from bench.tuning.trials import ConvTask, Plan, Trial, TuningTask
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
 from kernels.checking.accuracy import allowed_error, unwritten_is_nan
@@ -26,7 +27,7 @@ from kernels.gpus import gpu_of
 from kernels.plans import ConvPlan, NormPlan
 
 PAYS = 1.02
-"""The least ratio of the built-in plan's time to another's that has it named in the table"""
+"""The least ratio of the built-in plan's time to another's that has the other named in the table."""
 FINALISTS = 3
 BUILT_IN = "built in"
 
@@ -35,19 +36,19 @@ now = time.monotonic
 
 
 class DeviceLost(UserError):
-    """An error left the GPU unusable for this process."""
+    """Says that an error left the GPU unusable for this process."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found for one key. Times are of one site: the mean over the key's, each as often as it runs."""
+    """Holds what was found for a key. Times are means over its sites, each of which counts as often as it runs."""
 
     key: str
     dtype: str
     is_convolution: bool
-    """with the norm behind it"""
+    """whether it is a convolution with the norm behind it"""
     built_in_us: float
-    """for a convolution, the library's"""
+    """the built-in plan's time; for a convolution, the library's"""
     best: NormPlan | ConvPlan | None
     """the fastest correct plan beside the built-in one; None where no other is correct"""
     best_us: float | None
@@ -65,14 +66,14 @@ class Tuned:
         return self.ratio is not None and self.ratio.median >= PAYS
 
     def floor_us(self, known: limits.Limits) -> float:
-        """Nothing that moves these bytes and computes these operations is faster."""
+        """Return the microseconds that nothing which moves these bytes and computes these operations can beat."""
         return 1e6 * known.seconds(self.moved_bytes, self.operations, self.dtype)
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What a plan raises that this compiler or this GPU cannot run.
+    """Return the exceptions of a plan that this compiler or this GPU cannot run.
 
-    Triton's own errors, and RuntimeError: of its passes, of a refused launch, and for want of memory.
+    They are Triton's own errors, and RuntimeError: from its passes, from a refused launch, and for want of memory.
     """
     from triton.errors import TritonError
 
@@ -81,20 +82,20 @@ def failures() -> tuple[type[Exception], ...]:
 
 @dataclass(frozen=True)
 class Visit:
-    """How many candidates are tried when all keys are gone through: in the first go few, so that each has its turn.
+    """Says how many candidates are tried when all keys are gone through: few at first, so that each key has its turn.
 
-    Of keys that differ in the batch by a factor of two, such as those of one step, the first one tells the other which
+    Of keys that differ in the batch by a factor of two, as those of one step do, the first one tells the other which
     tiles are fast.
     """
 
     first: int
-    """of a key of which nothing is known"""
+    """the most candidates of a key of which nothing is known"""
     again: int
-    """of one that is told"""
+    """the most candidates of a key that is told"""
     rounds_each: int
-    """in which a candidate races against the built-in plan"""
+    """the rounds in which a candidate races against the built-in plan"""
     rounds: int
-    """in which the fastest race once more"""
+    """the rounds in which the fastest race once more"""
 
 
 EVERYTHING = Visit(first=1000, again=1000, rounds_each=5, rounds=25)
@@ -102,13 +103,13 @@ EVERYTHING = Visit(first=1000, again=1000, rounds_each=5, rounds=25)
 
 @dataclass
 class Known:
-    """What is known of a key: the built-in plan's time over a candidate's, and why others were left out."""
+    """Holds what is known of a key: the built-in plan's time over each candidate's, and why others were left out."""
 
     ratios: dict[NormPlan | ConvPlan, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
     def is_tried(self, plan: NormPlan | ConvPlan) -> bool:
-        return plan in self.ratios or described(plan) in self.refused
+        return plan in self.ratios or plan_text(plan) in self.refused
 
     @property
     def fastest(self) -> list[NormPlan | ConvPlan]:
@@ -128,8 +129,8 @@ class Tuner:
         self.tell = tell
         self.known: dict[str, Known] = {}
 
-    def candidates(self, task: Task, visit: Visit) -> list[NormPlan | ConvPlan]:
-        """The plans that are tried now: none that was tried before, nor the built-in one."""
+    def candidates(self, task: TuningTask, visit: Visit) -> list[NormPlan | ConvPlan]:
+        """Return the plans that are tried now: none that was tried before, nor the built-in one."""
         known = self.known.get(task.key, Known())
         _, *others = task.plans(self.gpu)
         untried = [plan for plan in others if plan is not None and not known.is_tried(plan)]
@@ -137,13 +138,14 @@ class Tuner:
         sibling = next((each for each in siblings if each), None)
         if sibling is None or known.ratios:
             return most_promising(untried, visit.first, [])
-        # As many as it may try by itself; where it may try more, others follow.
+        # It tries the sibling's tiles first; where it may try more plans, others follow.
         return most_promising(untried, visit.again, list(dict.fromkeys(map(tile_of, sibling.fastest))))
 
-    def tuned(self, task: Task, entries: Mapping[str, Any], visit: Visit = EVERYTHING) -> Tuned | None:
-        """None where not even the built-in plan runs and is right, or nothing is left to try. Raises DeviceLost.
+    def tuned(self, task: TuningTask, entries: Mapping[str, Any], visit: Visit = EVERYTHING) -> Tuned | None:
+        """Try the plans of a key; return what was found.
 
-        `entries` are those of the table so far.
+        It is None where not even the built-in plan runs and is right, or nothing is left to try. `entries` are those of
+        the table so far. Raises DeviceLost.
         """
         expected: tuple[type[Exception], ...] = (*failures(), Disagreement)
         plans = self.candidates(task, visit)
@@ -156,10 +158,10 @@ class Tuner:
             return self._tuned(task, task.trial(self.device, entries, self.gpu), plans, visit)
         except expected as error:
             self._raise_if_lost(error, task.key)
-            self.tell(f"{task.key}: left out: {reason_of(error)}")
+            self.tell(f"{task.key}: left out: {error_line(error)}")
             return None
 
-    def _tuned(self, task: Task, trial: Trial, plans: Sequence[NormPlan | ConvPlan], visit: Visit) -> Tuned:
+    def _tuned(self, task: TuningTask, trial: Trial, plans: Sequence[NormPlan | ConvPlan], visit: Visit) -> Tuned:
         built_in = task.plans(self.gpu)[0]
         with unwritten_is_nan():
             errors = _errors(trial.results(built_in), trial.exact)
@@ -171,21 +173,21 @@ class Tuner:
         for number, plan in enumerate(plans):
             if number and now() >= self.until_s:
                 break
-            show_status(f"{task.key}: {number + 1} of {len(plans)}, {described(plan)}")
+            show_status(f"{task.key}: {number + 1} of {len(plans)}, {plan_text(plan)}")
             self._try(task.key, plan, trial, race, allowed, known, visit.rounds_each)
         finalists = known.fastest[:FINALISTS]
         for plan in finalists:
-            race.enter(described(plan), _contender(trial, plan))
+            race.enter(plan_text(plan), _contender(trial, plan))
         race.run(visit.rounds)
-        best = max(finalists, key=lambda plan: median(_ratios(race, described(plan))), default=None)
+        best = max(finalists, key=lambda plan: median(_ratios(race, plan_text(plan))), default=None)
         return Tuned(
             key=task.key,
             dtype=name_of(task.dtype),
             is_convolution=isinstance(task, ConvTask),
             built_in_us=1e6 * median(race.seconds[BUILT_IN]),
             best=best,
-            best_us=None if best is None else 1e6 * median(race.seconds[described(best)]),
-            ratio=None if best is None else Spread.of(_ratios(race, described(best))),
+            best_us=None if best is None else 1e6 * median(race.seconds[plan_text(best)]),
+            ratio=None if best is None else Spread.of(_ratios(race, plan_text(best))),
             moved_bytes=task.moved_bytes // task.times,
             operations=task.operations // task.times,
             complete=all(plan is None or known.is_tried(plan) for plan in task.plans(self.gpu)[1:]),
@@ -202,8 +204,8 @@ class Tuner:
         known: Known,
         rounds: int,
     ) -> None:
-        """One candidate against the built-in plan."""
-        name = described(plan)
+        """Try one candidate against the built-in plan."""
+        name = plan_text(plan)
         try:
             if wrong := _wrong(trial, plan, allowed):
                 known.refused[name] = wrong
@@ -214,7 +216,7 @@ class Tuner:
                 race.leave(name)
         except failures() as error:
             self._raise_if_lost(error, f"{key}, {name}")
-            known.refused[name] = in_words(error)
+            known.refused[name] = why_not_run(error)
         if name in known.refused:
             self.tell(f"  {key}: {name}: {known.refused[name]}")
 
@@ -232,7 +234,7 @@ class Tuner:
             except RuntimeError:
                 lost = True
         if lost:
-            raise DeviceLost(f"{what}: {reason_of(error)}; this process cannot use the GPU any more") from error
+            raise DeviceLost(f"{what}: {error_line(error)}; this process cannot use the GPU any more") from error
 
 
 def _contender(trial: Trial, plan: Plan) -> Contender:
@@ -240,12 +242,12 @@ def _contender(trial: Trial, plan: Plan) -> Contender:
 
 
 def _ratios(race: Race, name: str) -> list[float]:
-    """Round by round: the built-in plan's time over that one's."""
+    """Return the built-in plan's time over that one's, round by round."""
     return [own / theirs for own, theirs in zip(race.seconds[BUILT_IN], race.seconds[name], strict=True)]
 
 
 def _wrong(trial: Trial, plan: Plan, allowed: Sequence[float]) -> str | None:
-    """Why a plan's results do not count, if they do not: too far from the exact ones, or not the same bits twice."""
+    """Return why a plan's results do not count: too far from the exact ones, or not the same bits twice; else None."""
     with unwritten_is_nan():
         found, again = (trial.results(plan) for _ in range(2))
     for error, bound in zip(_errors(found, trial.exact), allowed, strict=True):
@@ -257,10 +259,10 @@ def _wrong(trial: Trial, plan: Plan, allowed: Sequence[float]) -> str | None:
 
 
 def _errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
-    return [relative_error(one, other) for one, other in zip(found, exact, strict=True)]
+    return [relative_rms_error(one, other) for one, other in zip(found, exact, strict=True)]
 
 
 def show_status(text: str) -> None:
-    """What is being tried, for a person who waits; the next line takes its place."""
+    """Show a person who waits what is being tried; the next line takes its place."""
     if sys.stderr.isatty():
         print(f"\r{text[:110]:<110}\r", end="", file=sys.stderr, flush=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from bench.measure import counts
+from bench.cases import counts
 from bench.measure.limits import Limits
 from bench.measure.machine import Stamp
-from bench.measure.records import Comparison, Run, Timing, path_for, written
+from bench.measure.records import Comparison, RecordedRun, Timing, path_for, written
 from bench.measure.timing import Spread
 from kernels.sites import NormSite, all_sites
 
@@ -80,7 +80,7 @@ def operators(device: str, dtypes: Sequence[str], batches: Sequence[int]) -> lis
 
 
 def _operator(site: NormSite, number: int, direction: str, device: str, dtype: str, batch: int) -> Comparison:
-    count = counts.norm_forward if direction == "forward" else counts.norm_backward
+    count = counts.norm_forward_workload if direction == "forward" else counts.norm_backward_workload
     work = count(site, batch, getattr(torch, dtype))
     limit_ms = 1e3 * LIMITS[device].seconds(work.moved_bytes, work.operations, dtype)
     ours = limit_ms / (0.62 + 0.03 * number) + (0.004 if device == GPU else 0.1)
@@ -194,7 +194,7 @@ def other_subjects() -> list[Comparison]:
     ]
 
 
-def gpu_run() -> Run:
+def gpu_run() -> RecordedRun:
     """Everything, as a GPU gives it."""
     growth = {"ours --amp": (0.85, 0.93), "stock autocast, bfloat16": (0.7, 0.9), "plain PyTorch, float32": (0.95, 1.0)}
     comparisons = [
@@ -204,20 +204,20 @@ def gpu_run() -> Run:
         *other_subjects(),
         *scaling(growth),
     ]
-    return Run(stamp(GPU), LIMITS[GPU], comparisons)
+    return RecordedRun(stamp(GPU), LIMITS[GPU], comparisons)
 
 
-def cpu_run() -> Run:
+def cpu_run() -> RecordedRun:
     growth = {"ours": (0.98, 1.02), "plain PyTorch": (1.0, 1.07)}
     comparisons = [
         *(each for each in operators(CPU, ("bfloat16",), (1,)) if each.case.startswith(("after up 2", "blocks, sec"))),
         step(1, 128, 500.0, 510.0),
         *scaling(growth, fixed_side=128, batches=(1, 2, 4), case="generator, forward and backward"),
     ]
-    return Run(stamp(CPU), LIMITS[CPU], comparisons)
+    return RecordedRun(stamp(CPU), LIMITS[CPU], comparisons)
 
 
-def store(folder: Path, *runs: Run) -> None:
+def store(folder: Path, *runs: RecordedRun) -> None:
     """Each device's runs in its file, in the order in which they are given."""
     folder.mkdir(parents=True, exist_ok=True)
     for device in {run.stamp.device for run in runs}:

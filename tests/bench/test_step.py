@@ -5,8 +5,9 @@ from unittest import mock
 import pytest
 import torch
 
+from bench.cases.plain_cyclegan import PLAIN_FLOAT32
+from bench.cases.training_step import Steps
 from bench.measure.limits import dtypes
-from bench.step import PLAIN, Steps
 from cyclegan_fast.training.update.descent import Descent
 
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ def nobody(name: str) -> bool:
 @pytest.mark.parametrize("dtype", dtypes(CPU), ids=str)
 def test_plain_pytorch_and_ours_go_the_same_way(dtype: torch.dtype) -> None:
     contest = Steps(SIDE, 1, CPU, dtype, nobody).contest()
-    assert set(contest.contenders) == {PLAIN, "ours" if dtype == torch.float32 else "ours --amp"}
+    assert set(contest.contenders) == {PLAIN_FLOAT32, "ours" if dtype == torch.float32 else "ours --amp"}
     assert not contest.wrong
 
 

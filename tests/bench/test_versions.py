@@ -13,10 +13,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from bench import environments
-from bench.environments import ROOT, Environment, Pair, project_requirements, run_logged
+from bench.environments import REPOSITORY, Environment, Pair, project_requirements, run_logged
 from bench.versions import PAIRS, PYTHONS, main
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 BOUNDS = {each.name: each.specifier for each in map(Requirement, PROJECT["dependencies"])}
 CUDA_BUILD = """\
 filelock
@@ -141,7 +141,7 @@ def test_libraries_of_a_cuda_build_are_installed_once_and_linked(tmp_path: Path)
     assert main(arguments, machine) == 0
     exact = ["torch==2.14.1", "triton==3.8.0"]
     own = ["filelock", "networkx>=2.5.1", "cuda-bindings<14,>=13.0.3", "triton~=3.8.0"]
-    project = project_requirements((ROOT / "pyproject.toml").read_text())
+    project = project_requirements((REPOSITORY / "pyproject.toml").read_text())
     first, shared, second, *of_the_other_python = machine.installs()
     assert first == ["--no-deps", *exact]
     unfinished = str(tmp_path / "libraries-torch2.14.1.unfinished")
@@ -186,7 +186,7 @@ def test_every_check_runs_in_the_environment_quickly_or_in_full(tmp_path: Path, 
     ]
     files = [word for command in quick.checks() for word in command if word.endswith(".py")]
     assert len(files) >= 5
-    assert all((ROOT / file).is_file() for file in files)
+    assert all((REPOSITORY / file).is_file() for file in files)
     assert quick.checks()[-1] == ["-m", "kernels.aot", "--processes", "2"]
     kernels = str(tmp_path / "kernels" / "python3.13-torch2.14.1-triton3.8.0")
     assert quick.variables == [{"TRITON_CACHE_DIR": kernels}] * 3
@@ -199,11 +199,11 @@ def test_commands_run_in_the_repository_apart_from_this_environment(
     program = "import os, sys; print(os.getcwd(), os.environ.get('TRITON_INTERPRET'), os.environ['MORE']); sys.exit(3)"
     with open(tmp_path / "log.txt", "w") as log:
         assert run_logged([sys.executable, "-c", program], log, {"MORE": "1"}) == 3
-    assert (tmp_path / "log.txt").read_text() == f"{ROOT} None 1\n"
+    assert (tmp_path / "log.txt").read_text() == f"{REPOSITORY} None 1\n"
 
 
 def test_the_readmes_commands_install_a_pair_that_is_tested() -> None:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert lines in [[f"torch=={pair.torch}", f"triton=={pair.triton}"] for pair in PAIRS]
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from bench.cases import networks, operators
-from bench.measure.agreement import ALLOWED, Disagreement, errors, relative_error
-from bench.measure.contest import Case, Contest, described, measure
+from bench.measure.agreement import ALLOWED, Disagreement, errors, relative_rms_error
+from bench.measure.contest import Case, Contest, measure_case
 from bench.measure.limits import Limits
 from bench.measure.timing import Contender, Race
+from bench.reporting.terminal import comparison_text
 from kernels.sites import NormSite, all_sites
 from kernels.triton_language import INTERPRETED
 
@@ -21,12 +22,12 @@ X = torch.linspace(1, 2, 1000)
 
 
 def case(**contenders: Callable[[], Tensor]) -> Case:
-    def contest() -> Contest:
+    def operator_contest() -> Contest:
         return Contest(
             {name: Contender([call]) for name, call in contenders.items()}, "ours", "plain", [X.double() * 2], 1e-5
         )
 
-    return Case("operators", "doubling", "1000", "float32", 1, 0, 8_000_000, 1000, contest)
+    return Case("operators", "doubling", "1000", "float32", 1, 0, 8_000_000, 1000, operator_contest)
 
 
 def three_rounds(race: Race) -> None:
@@ -34,7 +35,7 @@ def three_rounds(race: Race) -> None:
 
 
 def test_a_wrong_opponent_is_named_without_a_time() -> None:
-    found = measure(
+    found = measure_case(
         case(plain=lambda: X * 2, ours=lambda: X + X, wrong=lambda: X * 2.001, other_shape=lambda: X[:-1] * 2),
         CPU,
         LIMITS,
@@ -43,7 +44,7 @@ def test_a_wrong_opponent_is_named_without_a_time() -> None:
     assert set(found.contenders) == {"plain", "ours"}
     assert found.refused["wrong"] == "off by 0.0005 of its size, 1e-05 is allowed"
     assert found.refused["other_shape"] == "off by inf of its size, 1e-05 is allowed"
-    assert "wrong" in described(found)
+    assert "wrong" in comparison_text(found)
     assert found.rounds == 3
 
 
@@ -52,13 +53,13 @@ def test_nothing_is_reported_where_ours_or_plain_pytorch_is_wrong(name: str) -> 
     calls = {"plain": lambda: X * 2, "ours": lambda: X * 2} | {name: lambda: X * 2.1}
     driven: list[Race] = []
     with pytest.raises(Disagreement, match=f"{name} is off by 0.05 of its size, 1e-05 is allowed: nothing is reported"):
-        measure(case(**calls), CPU, LIMITS, driven.append)
+        measure_case(case(**calls), CPU, LIMITS, driven.append)
     assert not driven
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_wrong(value: float) -> None:
-    assert relative_error(torch.full((3,), value), torch.ones(3)) == math.inf
+    assert relative_rms_error(torch.full((3,), value), torch.ones(3)) == math.inf
 
 
 def test_every_tensor_counts_and_none_may_be_missing() -> None:
@@ -71,16 +72,16 @@ def test_an_opponent_that_does_not_run_is_named_and_ours_raises() -> None:
     def fails() -> Tensor:
         raise torch.OutOfMemoryError("too much\nof it")
 
-    found = measure(case(plain=lambda: X * 2, ours=lambda: X * 2, large=fails), CPU, LIMITS, three_rounds)
+    found = measure_case(case(plain=lambda: X * 2, ours=lambda: X * 2, large=fails), CPU, LIMITS, three_rounds)
     assert found.refused == {"large": "does not run: OutOfMemoryError: too much"}
     with pytest.raises(torch.OutOfMemoryError):
-        measure(case(plain=lambda: X * 2, ours=fails), CPU, LIMITS, three_rounds)
+        measure_case(case(plain=lambda: X * 2, ours=fails), CPU, LIMITS, three_rounds)
 
 
 def test_the_limit_is_the_larger_of_moving_and_computing() -> None:
     assert LIMITS.seconds(8_000_000, 1000, "float32") == pytest.approx(8e-3)
     assert LIMITS.seconds(8, 5_000_000, "float32") == pytest.approx(5e-3)
-    found = measure(case(plain=lambda: X * 2, ours=lambda: X * 2), CPU, LIMITS, three_rounds)
+    found = measure_case(case(plain=lambda: X * 2, ours=lambda: X * 2), CPU, LIMITS, three_rounds)
     assert found.limit_ms == pytest.approx(8)
     assert found.of_limit("ours") == pytest.approx(8 / found.contenders["ours"].ms.median)
 
@@ -94,10 +95,10 @@ SMALL = [
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("site", SMALL, ids=lambda site: site.name)
 def test_the_kernels_compete_and_agree_as_they_do_on_a_gpu(site: NormSite, direction: operators.Direction) -> None:
-    contest = operators.contest(site, direction, torch.float32, 1, CPU, "triton", with_compile=False)
-    results = {name: contender.calls[0]() for name, contender in contest.contenders.items()}
-    found = errors(results, contest.exact)
-    assert len(contest.exact) == (2 if direction == "backward" and site.residual and site.pad else 1)
+    operator_contest = operators.operator_contest(site, direction, torch.float32, 1, CPU, "triton", with_compile=False)
+    results = {name: contender.calls[0]() for name, contender in operator_contest.contenders.items()}
+    found = errors(results, operator_contest.exact)
+    assert len(operator_contest.exact) == (2 if direction == "backward" and site.residual and site.pad else 1)
     assert found["ours"] <= ALLOWED[torch.float32]
     assert found["plain PyTorch"] <= ALLOWED[torch.float32]
     assert not torch.equal(results["ours"][0], torch.zeros_like(results["ours"][0]))

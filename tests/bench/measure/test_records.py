@@ -14,18 +14,27 @@ import pytest
 
 from bench.measure.limits import Limits
 from bench.measure.machine import ROOT, Stamp
-from bench.measure.records import RESULTS, Comparison, Recorder, Run, Timing, newest, path_for, read
+from bench.measure.records import RESULTS, Comparison, RecordedRun, ResultRecorder, Timing, newest, path_for, read
 from bench.measure.timing import Spread
 from tests.bench.result_samples import CPU, LIMITS, comparison, cpu_run, gpu_run, stamp, store
 
 SCHEMA = json.loads((RESULTS / "schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-PARTS = {"stamp": Stamp, "limits": Limits, "comparison": Comparison, "timing": Timing, "spread": Spread, "run": Run}
+PARTS = {
+    "stamp": Stamp,
+    "limits": Limits,
+    "comparison": Comparison,
+    "timing": Timing,
+    "spread": Spread,
+    "run": RecordedRun,
+}
 
 
-def two_runs(folder: Path) -> tuple[Path, Run, Run]:
-    first = Run(stamp(date="2026-11-26T10:00:00+00:00"), LIMITS[CPU], [comparison({"plain PyTorch": 3.0, "ours": 2.0})])
-    second = Run(
+def two_runs(folder: Path) -> tuple[Path, RecordedRun, RecordedRun]:
+    first = RecordedRun(
+        stamp(date="2026-11-26T10:00:00+00:00"), LIMITS[CPU], [comparison({"plain PyTorch": 3.0, "ours": 2.0})]
+    )
+    second = RecordedRun(
         stamp(date="2026-11-27T10:00:00+00:00"), LIMITS[CPU], [comparison({"plain PyTorch": 3.0, "ours": 1.0})]
     )
     store(folder, first, second)
@@ -36,7 +45,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     path, first, second = two_runs(tmp_path)
     assert read(path) == [first, second]
     # Five digits are kept.
-    store(tmp_path, Run(stamp(), LIMITS[CPU], [comparison({"ours": 1 / 3})]))
+    store(tmp_path, RecordedRun(stamp(), LIMITS[CPU], [comparison({"ours": 1 / 3})]))
     assert read(path)[0].comparisons[0].contenders["ours"].ms.median == 0.33333
 
 
@@ -46,8 +55,8 @@ def test_the_newest_of_each_task_wins_and_the_older_stays_in_the_file(tmp_path: 
     assert list(newest(runs)) == [(second, second.comparisons[0])]
     assert runs[0] == first
     other = comparison({"ours": 1.0}, dtype="float32")
-    assert list(newest([Run(first.stamp, first.limits, [other]), *runs])) == [
-        (Run(first.stamp, first.limits, [other]), other),
+    assert list(newest([RecordedRun(first.stamp, first.limits, [other]), *runs])) == [
+        (RecordedRun(first.stamp, first.limits, [other]), other),
         (second, second.comparisons[0]),
     ]
 
@@ -55,19 +64,19 @@ def test_the_newest_of_each_task_wins_and_the_older_stays_in_the_file(tmp_path: 
 def test_a_recorder_keeps_earlier_runs(tmp_path: Path) -> None:
     path, first, second = two_runs(tmp_path)
     added = [comparison({"ours": 5.0}), comparison({"ours": 6.0}, batch=2)]
-    recorder = Recorder(path, stamp(commit="89abcde"), LIMITS[CPU])
+    recorder = ResultRecorder(path, stamp(commit="89abcde"), LIMITS[CPU])
     assert read(path) == [first, second]
     for each in added:
         recorder.add(each)
-    assert read(path) == [first, second, Run(stamp(commit="89abcde"), LIMITS[CPU], added)]
+    assert read(path) == [first, second, RecordedRun(stamp(commit="89abcde"), LIMITS[CPU], added)]
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bench.measure.records import Recorder
+from bench.measure.records import ResultRecorder
 from tests.bench.result_samples import CPU, LIMITS, comparison, stamp
-recorder = Recorder(Path(sys.argv[1]), stamp(), LIMITS[CPU])
+recorder = ResultRecorder(Path(sys.argv[1]), stamp(), LIMITS[CPU])
 for ms in (5.0, 6.0):
     recorder.add(comparison({"ours": ms}))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -79,7 +88,7 @@ def test_a_process_killed_between_comparisons_loses_none(tmp_path: Path) -> None
     finished = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, check=False)
     assert finished.returncode == -signal.SIGKILL
     measured = [comparison({"ours": ms}) for ms in (5.0, 6.0)]
-    assert read(path) == [first, second, Run(stamp(), LIMITS[CPU], measured)]
+    assert read(path) == [first, second, RecordedRun(stamp(), LIMITS[CPU], measured)]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +106,7 @@ def test_a_file_cut_short_is_named_and_not_written_over(tmp_path: Path) -> None:
     cut = path.read_bytes()[:-20]
     path.write_bytes(cut)
     with pytest.raises(ValueError, match=path.name):
-        Recorder(path, stamp(), LIMITS[CPU])
+        ResultRecorder(path, stamp(), LIMITS[CPU])
     assert path.read_bytes() == cut
 
 

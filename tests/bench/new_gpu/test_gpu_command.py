@@ -26,9 +26,9 @@ from bench.measure.timing import Contender
 from bench.new_gpu import gpu_cases, parallel_tests, phases
 from bench.new_gpu.extent import PAPER_EXTENT
 from bench.new_gpu.later_launches import trials_in_order
-from bench.new_gpu.phases import Task
+from bench.new_gpu.phases import PhaseTask
+from bench.new_gpu.summary import CUT_SHORT, summary
 from bench.reporting.device_results import devices
-from bench.reporting.summary import CUT_SHORT, summary
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
 from kernels import plans as launch
@@ -92,32 +92,32 @@ def test_what_is_launched_later_is_compiled_until_the_time_is_over(
     monkeypatch.setattr(gpu, "later_launches", lambda *_: [variant, variant])
     monkeypatch.setattr(gpu, "compile_ahead", compile_ahead)
     refused = f"conv2d_3x3 bf16 {variant.flags}: PTXASError: too many registers"
-    assert gpu.compile_later(task(tmp_path)) == 0
+    assert gpu.compile_phase(task(tmp_path)) == 0
     assert capsys.readouterr().out.splitlines() == ["2 of 2 variants are compiled", refused]
     through.pop()
-    assert gpu.compile_later(task(tmp_path)) == CUT_SHORT
+    assert gpu.compile_phase(task(tmp_path)) == CUT_SHORT
     assert capsys.readouterr().out.splitlines() == [refused, "cut short at 1 of 2 variants"]
 
 
 def case(name: str, ours: float = 2.0) -> Case:
     x = torch.ones(10)
-    contest = Contest(
+    operator_contest = Contest(
         {"plain PyTorch": Contender([lambda: x * 2]), "ours": Contender([lambda: x * ours])},
         "ours",
         "plain PyTorch",
         [torch.full((10,), 2.0, dtype=torch.float64)],
         1e-6,
     )
-    return Case("operators", name, "10", "float32", 1, 256, 80, 10, lambda: contest)
+    return Case("operators", name, "10", "float32", 1, 256, 80, 10, lambda: operator_contest)
 
 
-def task(out: Path, seconds: float = SOON) -> Task:
-    return Task(CPU, out, time.monotonic() + seconds, quick=True)
+def task(out: Path, seconds: float = SOON) -> PhaseTask:
+    return PhaseTask(CPU, out, time.monotonic() + seconds, quick=True)
 
 
 @pytest.fixture
 def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phases.machine_limits, "measure", lambda device, tiny: Limits(10.0, {"float32": 1.0}))
+    monkeypatch.setattr(phases.machine_limits, "measure_limits", lambda device, tiny: Limits(10.0, {"float32": 1.0}))
     monkeypatch.setattr(phases, "PAPER_EXTENT", replace(PAPER_EXTENT, rounds=3))
 
 
@@ -152,19 +152,19 @@ def test_when_the_time_is_over_nothing_new_begins_and_what_was_found_is_kept(
 
 
 def test_what_matters_most_is_measured_first() -> None:
-    full = Task(CPU, Path(), 0.0, quick=False)
+    full = PhaseTask(CPU, Path(), 0.0, quick=False)
     *others, lowest = map(name_of, dtypes(CPU))
-    steps = list(gpu_cases.step_cases(full))
+    steps = list(gpu_cases.gpu_step_cases(full))
     assert [(each.dtype, each.batch) for each in steps[:3]] == [(lowest, 1), (lowest, 16), (lowest, 1)]
     assert {each.dtype for each in steps} == {lowest, *others}
-    sites = list(gpu_cases.operator_cases(full))
+    sites = list(gpu_cases.gpu_operator_cases(full))
     assert {(each.dtype, each.batch) for each in sites[:22]} == {(lowest, 1)}
     assert {(each.dtype, each.batch) for each in sites[22:44]} == {(lowest, 16)}
     every_site = {(each.case, each.shape, each.dtype) for each in sites}
     # In the lowest precision also twice the batches, which a step launches as well.
     assert {each.batch for each in sites if each.dtype == lowest} == {1, 2, 16, 32}
     assert len(every_site) == 11 * 2 * (4 + 2 * len(others))
-    passes = list(gpu_cases.network_cases(full))
+    passes = list(gpu_cases.gpu_network_cases(full))
     assert (passes[0].case, passes[0].dtype, passes[0].batch) == ("generator, forward and backward", lowest, 1)
 
 
@@ -172,12 +172,14 @@ def test_the_training_comparison_is_written_and_says_how_far_ours_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setting = training.Setting(side=32, steps=6, width=4, blocks=6)
-    assert gpu.train(task(tmp_path, 0), setting) == 0
-    found = json.loads((tmp_path / gpu.TRAINING).read_text())
+    assert gpu.training_phase(task(tmp_path, 0), setting) == 0
+    found = json.loads((tmp_path / gpu.TRAINING_FILE).read_text())
     assert found["setting"]["steps"] == 6
     curves = found["curves"]
     assert all(len(values) == 6 for curve in curves.values() for values in curve["losses"].values())
-    plain, ours, other = (curves[name]["losses"]["cycle_A"] for name in (training.PLAIN, training.OURS, training.AGAIN))
+    plain, ours, other = (
+        curves[name]["losses"]["cycle_A"] for name in (training.PLAIN_RUN, training.OUR_RUN, training.OTHER_SEED_RUN)
+    )
     # The same weights and images: the first losses are those of plain PyTorch, to bfloat16's precision.
     assert ours[0] == pytest.approx(plain[0], rel=0.02)
     assert abs(other[0] / plain[0] - 1) > 1e-3
@@ -201,12 +203,12 @@ def test_limits_are_measured_by_who_comes_first_and_read_by_the_others(
 ) -> None:
     measured: list[bool] = []
 
-    def measure(device: torch.device, *, tiny: bool) -> Limits:
+    def measure_limits(device: torch.device, *, tiny: bool) -> Limits:
         measured.append(tiny)
         return Limits(12.5, {"float32": 0.5})
 
-    monkeypatch.setattr(phases.machine_limits, "measure", measure)
-    assert gpu.measure_limits(task(tmp_path)) == 0
+    monkeypatch.setattr(phases.machine_limits, "measure_limits", measure_limits)
+    assert gpu.limits_phase(task(tmp_path)) == 0
     assert task(tmp_path).limits == task(tmp_path).limits == Limits(12.5, {"float32": 0.5})
     assert measured == [False]
 
@@ -214,7 +216,7 @@ def test_limits_are_measured_by_who_comes_first_and_read_by_the_others(
 def test_what_a_rehearsal_measures_says_so_and_is_refused_among_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(phases.machine_limits, "measure", lambda device, tiny: Limits(10.0, {"float32": 1.0}))
+    monkeypatch.setattr(phases.machine_limits, "measure_limits", lambda device, tiny: Limits(10.0, {"float32": 1.0}))
     rehearsal = replace(task(tmp_path), tiny=True)
     assert measure_all([case("one")], rehearsal) == 0
     name = f"{device_name(CPU)}, {DRY_RUN}"
@@ -238,7 +240,7 @@ def test_a_rehearsal_writes_neither_tuned_tables_nor_results(
 
     monkeypatch.setattr(gpu, "tuning", tuning)
     for tiny in (True, False):
-        gpu.tune(replace(task(tmp_path), tiny=tiny, quick=False))
+        gpu.tune_phase(replace(task(tmp_path), tiny=tiny, quick=False))
     assert tables == [tmp_path / "tuned", launch.TUNED]
     assert visited == [2, 2]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -250,13 +252,18 @@ def test_a_rehearsal_writes_neither_tuned_tables_nor_results(
 
 
 def test_a_rehearsal_measures_every_subject_on_tiny_networks() -> None:
-    tiny = Task(CPU, Path(), 0.0, tiny=True)
-    for cases in (gpu_cases.step_cases, gpu_cases.operator_cases, gpu_cases.network_cases, gpu_cases.scaling_cases):
+    tiny = PhaseTask(CPU, Path(), 0.0, tiny=True)
+    for cases in (
+        gpu_cases.gpu_step_cases,
+        gpu_cases.gpu_operator_cases,
+        gpu_cases.gpu_network_cases,
+        gpu_cases.gpu_scaling_cases,
+    ):
         found = list(cases(tiny))
         assert found
         assert all(each.side <= 40 for each in found)
         assert sum(each.operations for each in found) < 1e9
-    (translated,) = gpu_cases.translation_cases(tiny)
+    (translated,) = gpu_cases.gpu_translation_cases(tiny)
     assert translated.shape == "1x32x32x3"
 
 

@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_imported_costs_the_others_nothing(tmp_path: Path)
 
 
 def test_of_some_files_only_what_needs_a_gpu_runs(tmp_path: Path) -> None:
-    run_tests(parallel_tests.ALONE, tmp_path, time.monotonic() + SOON, 1)
+    run_tests(parallel_tests.TIMED_ALONE, tmp_path, time.monotonic() + SOON, 1)
     results = read_results(tmp_path)
     assert {name.rpartition("::")[2].partition("[")[0] for name in results.outcomes} == {
         "test_a_pause_of_so_many_cycles_takes_so_long_on_the_device",
@@ -107,7 +107,7 @@ def test_of_some_files_only_what_needs_a_gpu_runs(tmp_path: Path) -> None:
 
 
 def test_every_file_with_tests_that_need_a_gpu_is_run() -> None:
-    listed = {*parallel_tests.ALONE, *parallel_tests.TOGETHER}
+    listed = {*parallel_tests.TIMED_ALONE, *parallel_tests.TOGETHER}
     marked = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests").rglob("test_*.py")

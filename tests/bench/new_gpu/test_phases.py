@@ -14,8 +14,8 @@ import torch
 from bench import gpu
 from bench.measure.machine import ROOT
 from bench.new_gpu import phases
-from bench.new_gpu.phases import Phase, Task, planned, run_phases
-from bench.reporting.summary import CUT_SHORT, LOG
+from bench.new_gpu.phases import Phase, PhaseTask, planned, run_phases
+from bench.new_gpu.summary import CUT_SHORT, LOG_FILE
 
 
 def phase(name: str, seconds: float) -> Phase:
@@ -26,7 +26,7 @@ def test_a_phase_that_fails_or_hangs_costs_the_others_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(phases, "KILL_AFTER_S", 0.0)
-    monkeypatch.setattr(phases, "SHORTEST_S", 0.5)
+    monkeypatch.setattr(phases, "_SHORTEST_S", 0.5)
     child, script = tmp_path / "child", tmp_path / "child.py"
     script.write_text(f"import time, pathlib; time.sleep(4); pathlib.Path({str(child)!r}).touch()")
     programs = {
@@ -43,7 +43,7 @@ def test_a_phase_that_fails_or_hangs_costs_the_others_nothing(
 
     statuses = run_phases([phase(name, 1) for name in programs], tmp_path, quick=False, command=command)
     assert statuses == {"first": 0, "breaks": 7, "hangs": CUT_SHORT, "last": 0}
-    log = (tmp_path / LOG).read_text()
+    log = (tmp_path / LOG_FILE).read_text()
     assert log.index("hello from first") < log.index("ended: hangs did not stop") < log.index("hello from last")
     # What the first ones left over goes to those that follow.
     first_s, breaks_s, hangs_s, last_s = map(float, re.findall(r"given ([\d.]+) s", log))
@@ -68,7 +68,7 @@ def test_the_next_phase_starts_while_one_runs_and_begins_when_it_is_told(tmp_pat
         planned_phases, tmp_path, quick=False, command=lambda each: [sys.executable, "-c", program, each.name]
     )
     assert statuses == {"one": 0, "two": 0}
-    lines = [line.split() for line in (tmp_path / LOG).read_text().splitlines() if line[:3] in ("one", "two")]
+    lines = [line.split() for line in (tmp_path / LOG_FILE).read_text().splitlines() if line[:3] in ("one", "two")]
     (_, _, one_ended), (_, two_started, two_ended) = ((name, float(a), float(b)) for name, a, b in lines)
     assert two_started < one_ended
     assert two_ended >= one_ended + 1
@@ -78,7 +78,7 @@ def test_a_phase_without_time_does_not_begin_and_its_process_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phases, "KILL_AFTER_S", 0.2)
-    monkeypatch.setattr(phases, "SHORTEST_S", 1.0)
+    monkeypatch.setattr(phases, "_SHORTEST_S", 1.0)
     programs = {
         "slow": "import time; time.sleep(9)",
         "never": f"import sys, pathlib; sys.stdin.readline() and pathlib.Path({str(tmp_path / 'begun')!r}).touch()",
@@ -103,8 +103,8 @@ def test_a_phase_may_be_a_command_of_its_own_that_is_told_its_seconds(tmp_path: 
         [Phase("check", 7, 7, command=command), phase("other", 3)], tmp_path, quick=False, command=lambda _: other
     )
     assert statuses == {"check": 2, "other": 0}
-    assert f"['{tmp_path}', '7']" in (tmp_path / LOG).read_text()
-    name, *arguments = gpu.check(tmp_path, 63)[1:]
+    assert f"['{tmp_path}', '7']" in (tmp_path / LOG_FILE).read_text()
+    name, *arguments = gpu.check_command(tmp_path, 63)[1:]
     assert (name, *arguments) == ("-m", "kernels.check", "--out", str(tmp_path), "--seconds", "60")
 
 
@@ -126,22 +126,22 @@ def test_phases_share_what_seconds_are_given() -> None:
 
 
 def test_each_phase_is_run_with_the_options_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[str, Task]] = []
+    given: list[tuple[str, PhaseTask]] = []
 
-    def run(name: str, task_: Task) -> int:
+    def run(name: str, task_: PhaseTask) -> int:
         given.append((name, task_))
         return len(given)
 
     monkeypatch.setattr(gpu, "PHASES", [replace(each, run=each.run and partial(run, each.name)) for each in gpu.PHASES])
     monkeypatch.setattr(gpu, "told_until", lambda: 12.5)
     monkeypatch.setattr(gpu.gc, "freeze", lambda: None)
-    options = gpu.parser().parse_args(["--tiny", "--quick"])
+    options = gpu.argument_parser().parse_args(["--tiny", "--quick"])
     processes = [each for each in gpu.PHASES if each.command is None]
     for number, each in enumerate(processes, 1):
         _, _, module, *arguments = gpu._command(tmp_path, options)(each)
         assert module == "bench.phase_process"
         assert gpu.run_phase(arguments) == number
-    expected = Task(torch.device("cuda", 0), tmp_path, 12.5, quick=True, tiny=True)
+    expected = PhaseTask(torch.device("cuda", 0), tmp_path, 12.5, quick=True, tiny=True)
     assert given == [(each.name, expected) for each in processes]
     assert [each.name for each in gpu.PHASES if each.command] == ["check"]
 

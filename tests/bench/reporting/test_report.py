@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from bench.measure.machine import ROOT
-from bench.measure.records import Comparison, Run, path_for
+from bench.measure.records import Comparison, RecordedRun, path_for
 from bench.measure.timing import Spread
-from bench.report import BEGIN, END, main, report
+from bench.report import BEGIN, END, main, make_report
 from bench.reporting import plots
 from bench.reporting.device_results import devices
 from bench.reporting.plots import plots_of
@@ -53,7 +53,7 @@ class Place:
 
     def texts(self) -> dict[str, str]:
         """What the report would say, by file name."""
-        return {path.name: text for path, text in report(self.readme, self.results).texts.items()}
+        return {path.name: text for path, text in make_report(self.readme, self.results).texts.items()}
 
     def files(self) -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in self.readme.parent.rglob("*") if path.is_file()}
@@ -64,10 +64,10 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def small_run(device: str = CPU, date: str = "2026-11-27T10:00:00+00:00", ours_ms: float = 2.0) -> Run:
+def small_run(device: str = CPU, date: str = "2026-11-27T10:00:00+00:00", ours_ms: float = 2.0) -> RecordedRun:
     """A comparison that has a table and a plot."""
     made = comparison({"plain PyTorch": 3.0, "torch.compile default": 2.5, "ours": ours_ms})
-    return Run(stamp(device, date), LIMITS[device], [made])
+    return RecordedRun(stamp(device, date), LIMITS[device], [made])
 
 
 def rows(text: str) -> list[list[str]]:
@@ -89,14 +89,14 @@ def test_the_same_results_give_the_same_bytes(place: Place) -> None:
     store(place.results, gpu_run(), cpu_run())
     texts = place.texts()
     assert place.texts() == texts
-    digests = {path: plot.digest for path, plot in report(place.readme, place.results).plots.items()}
+    digests = {path: plot.digest for path, plot in make_report(place.readme, place.results).plots.items()}
     for path in place.results.glob("*.json"):
         content = json.dumps(shuffled(json.loads(path.read_text()), random.Random(1)))
         assert content != path.read_text()
         path.unlink()
         (place.results / f"z{path.name[::-1]}.json").write_text(content)
     assert place.texts() == texts
-    assert {path: plot.digest for path, plot in report(place.readme, place.results).plots.items()} == digests
+    assert {path: plot.digest for path, plot in make_report(place.readme, place.results).plots.items()} == digests
     assert [device.name for device in devices(place.results)] == [GPU, CPU]
 
 
@@ -162,7 +162,7 @@ def test_a_table_ends_with_its_mean_and_the_widest_spread_of_ours() -> None:
 
 
 def test_a_step_has_a_row_for_each_contender_the_slowest_first(place: Place) -> None:
-    store(place.results, Run(stamp(), LIMITS[CPU], [step(1, 256, unit_ms=100.0, limit_ms=100.0)]))
+    store(place.results, RecordedRun(stamp(), LIMITS[CPU], [step(1, 256, unit_ms=100.0, limit_ms=100.0)]))
     header, *contenders = rows(place.texts()["README.md"])
     assert header == ["contender", "ms", "its time / ours", "of the limit", "peak, GiB"]
     assert [row[0] for row in contenders] == [
@@ -181,7 +181,7 @@ def test_a_step_has_a_row_for_each_contender_the_slowest_first(place: Place) -> 
 def test_a_refused_contender_is_shown_with_its_reason(place: Place) -> None:
     refused = {"torch.compile default": "off by 0.3 of its size,\n0.025 is allowed | <b>"}
     made = [comparison({"plain PyTorch": 3.0, "ours": 1.0}, case=case, refused=refused) for case in ("one", "two")]
-    store(place.results, Run(stamp(), LIMITS[CPU], [*made, step(1, 256, 100.0, 100.0)]))
+    store(place.results, RecordedRun(stamp(), LIMITS[CPU], [*made, step(1, 256, 100.0, 100.0)]))
     for name in ("README.md", place.page(CPU).name):
         lines = [line for line in place.texts()[name].splitlines() if line.startswith("- Refused")]
         assert lines == [
@@ -196,7 +196,7 @@ def test_the_newest_wins_whatever_the_file_and_all_commits_and_limits_are_named(
     new, old = (small_run(date=f"2026-11-{day}T10:00:00+00:00", ours_ms=ms) for day, ms in ((27, 1.0), (26, 2.0)))
     kept = comparison({"plain PyTorch": 9.0, "ours": 4.0}, case="only then")
     faster = replace(LIMITS[CPU], copy_gbps=22.0)
-    old = Run(replace(old.stamp, commit="0000000"), faster, [*old.comparisons, kept])
+    old = RecordedRun(replace(old.stamp, commit="0000000"), faster, [*old.comparisons, kept])
     store(place.results / "apart", old)
     path_for(CPU, place.results / "apart").rename(place.results / "z.json")
     store(place.results, new)
@@ -211,7 +211,7 @@ def test_the_newest_wins_whatever_the_file_and_all_commits_and_limits_are_named(
 
 def test_the_readme_has_the_lowest_precision_and_the_page_everything(place: Place) -> None:
     everything = operators(GPU, ("float32", "float16", "bfloat16"), (1, 16))
-    store(place.results, Run(stamp(GPU), LIMITS[GPU], everything))
+    store(place.results, RecordedRun(stamp(GPU), LIMITS[GPU], everything))
     readme, page = (rows(place.texts()[name])[1:] for name in ("README.md", place.page(GPU).name))
     lowest = [each for each in everything if each.dtype == "bfloat16" and each.batch == 1]
     assert [row[:3] for row in readme] == [[each.case, each.shape, each.dtype] for each in lowest]
@@ -231,7 +231,7 @@ def test_exponents_of_power_laws_are_found_exactly(place: Place) -> None:
         assert (over_batch.exponent(name), over_side.exponent(name)) == pytest.approx(exponents, rel=1e-12)
     random.Random(0).shuffle(made)
     assert growths(made) == [over_batch, over_side]
-    store(place.results, Run(stamp(), LIMITS[CPU], made))
+    store(place.results, RecordedRun(stamp(), LIMITS[CPU], made))
     table = rows(place.texts()["README.md"])
     assert table[-4:] == [
         ["time grows as pixels to the power of", over_batch.title, over_side.title],
@@ -319,7 +319,7 @@ def test_a_plot_is_stale_after_a_change_of_any_of_its_rows_or_limits_and_of_noth
 def test_every_plot_is_drawn_small_and_shows_the_device_it_is_of(place: Place) -> None:
     store(place.results, gpu_run(), cpu_run())
     assert place.run() == 0
-    drawn = report(place.readme, place.results).plots
+    drawn = make_report(place.readme, place.results).plots
     assert sorted(path.name for path in drawn) == [
         f"{device}-{what}.png"
         for device in ("amd_epyc_2_threads_avx512_bf16", "nvidia_h100_80gb_hbm3")
@@ -337,7 +337,7 @@ def test_what_is_drawn_is_what_was_measured() -> None:
     law = {"ours": (0.75, 1.25), "plain PyTorch": (1.0, 1.0)}
     operator = comparison({"plain PyTorch": 4.0, "torch.compile default": 2.0, "ours": 1.0}, limit_ms=0.5)
     made = {
-        plot.what: plot.draw(plot)
+        plot.what: plot.draw()
         for plot in plots_of(CPU, LIMITS[CPU], [operator, step(1, 256, 100.0, 100.0), *scaling(law)])
     }
     assert all(CPU in str(drawn.get_suptitle()) for drawn in made.values())
@@ -362,7 +362,7 @@ def test_a_case_has_the_same_row_in_both_batches_also_where_one_was_not_measured
     cases = [(1, "one"), (1, "two"), (16, "two")]
     made = [comparison({"plain PyTorch": 4.0, "ours": 1.0}, case=case, batch=batch) for batch, case in cases]
     plot = plots_of(CPU, LIMITS[CPU], made)[0]
-    _, *panels = plot.draw(plot).axes
+    _, *panels = plot.draw().axes
     assert [[int(points.get_offsets()[0][1]) for points in panel.collections] for panel in panels] == [
         [0, 0, 1, 1],
         [1, 1],

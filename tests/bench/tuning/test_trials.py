@@ -10,9 +10,9 @@ import torch
 from bench.tuning import trials
 from bench.tuning.candidates import (
     conv_candidates,
-    described,
     most_promising,
     norm_candidates,
+    plan_text,
     resident_programs,
     tile_of,
 )
@@ -38,7 +38,7 @@ def test_norm_candidates_can_run_and_hold_the_built_in_plan_first(direction: Nor
         shape, pixels = site.shape(batch), site.side**2
         plans = norm_candidates(direction, shape, site.pad, dtype, gpu)
         assert plans[0] == launch.norm_rule(direction, shape, site.pad, dtype, gpu)
-        assert len(set(plans)) == len({described(plan) for plan in plans}) == len(plans)
+        assert len(set(plans)) == len({plan_text(plan) for plan in plans}) == len(plans)
         assert {plan.block_channels for plan in plans if plan.variant == "two_phase"} >= {16, 32, 64}
         assert {plan.num_warps for plan in plans} >= {4, 8, 16}
         for plan in plans:

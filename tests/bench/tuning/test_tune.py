@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bench import tune
 from bench.measure.limits import Limits
-from bench.tuning import candidates, trials, tuner
-from bench.tuning.candidates import described
+from bench.tuning import candidates, trials, tuned_table, tuner
+from bench.tuning.candidates import plan_text
 from bench.tuning.trials import exact_results
 from bench.tuning.tuner import EVERYTHING, Tuned, Visit
 from kernels import plans as launch
@@ -87,7 +87,7 @@ def tuned(
 ) -> list[Tuned]:
     tell = [].append if told is None else told.append
     with planning_for(GPU):
-        return list(tune.tuning(CPU, sites, [torch.float32], [(2,)], until_s, out, tell))
+        return list(tuned_table.tuning(CPU, sites, [torch.float32], [(2,)], until_s, out, tell))
 
 
 def entries(out: Path) -> dict[str, Any]:
@@ -161,16 +161,16 @@ def test_a_wrong_plan_is_never_chosen_however_fast(
     made_up_times: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made_up_times |= {described(FAST): 0.01, described(SLOW): 0.9}
+    made_up_times |= {plan_text(FAST): 0.01, plan_text(SLOW): 0.9}
     spoil(monkeypatch, FAST, spoiled)
     told: list[str] = []
     forward, backward = sorted(tuned(out, told=told), key=lambda each: each.key, reverse=True)
     assert forward.best == SLOW
     assert backward.best == FAST
-    assert list(forward.refused) == [described(FAST)]
-    assert reason in forward.refused[described(FAST)]
+    assert list(forward.refused) == [plan_text(FAST)]
+    assert reason in forward.refused[plan_text(FAST)]
     assert entries(out)[FORWARD]["variant"] == "on_chip"
-    assert any(described(FAST) in line and reason in line for line in told)
+    assert any(plan_text(FAST) in line and reason in line for line in told)
 
 
 def failing(error: Exception) -> Callable[[Tensor], Tensor]:
@@ -186,7 +186,7 @@ def test_a_plan_that_does_not_run_is_reported_and_left_out(
 ) -> None:
     from triton.runtime.errors import OutOfResources, PTXASError
 
-    made_up_times |= {described(FAST): 0.01, described(SLOW): 0.9}
+    made_up_times |= {plan_text(FAST): 0.01, plan_text(SLOW): 0.9}
     errors = [
         OutOfResources(300000, 232448, "shared memory"),
         PTXASError("too many registers"),
@@ -200,12 +200,12 @@ def test_a_plan_that_does_not_run_is_reported_and_left_out(
             forward = next(each for each in tuned(out, told=told) if each.key == FORWARD)
         assert forward.best == SLOW
         reason = f"does not run: {type(error).__name__}: {str(error).splitlines()[0]}"
-        assert f"  {FORWARD}: {described(FAST)}: {reason}" in told
+        assert f"  {FORWARD}: {plan_text(FAST)}: {reason}" in told
     cooperative = NormPlan("cooperative", 16, 16, 4, 16, 1)
     monkeypatch.setattr(trials, "norm_candidates", lambda *_: [RULE, cooperative, SLOW])
     found = tuned(out)
     assert [each.best for each in found] == [SLOW, SLOW]
-    assert all("cooperative variant waits" in each.refused[described(cooperative)] for each in found)
+    assert all("cooperative variant waits" in each.refused[plan_text(cooperative)] for each in found)
 
 
 @NEEDS_INTERPRETER
@@ -223,7 +223,7 @@ def test_a_mistake_of_ours_is_no_plan_that_does_not_run(
 def test_a_key_whose_built_in_plan_fails_or_is_wrong_is_left_out(
     out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_up_times |= {described(FAST): 0.5}
+    made_up_times |= {plan_text(FAST): 0.5}
     for spoiled in (failing(RuntimeError("refused")), lambda y: y * 1.1):
         told: list[str] = []
         with monkeypatch.context() as patch:
@@ -238,7 +238,7 @@ def test_a_key_whose_built_in_plan_fails_or_is_wrong_is_left_out(
 def test_an_error_that_takes_the_gpu_away_ends_the_run_and_keeps_what_was_found(
     kind: type[Exception], out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_up_times |= {described(FAST): 0.5}
+    made_up_times |= {plan_text(FAST): 0.5}
     spoil(monkeypatch, SLOW, failing(kind("CUDA error: an illegal memory access was encountered")))
     with pytest.raises(tuner.DeviceLost, match=rf"{FORWARD}, on_chip .*illegal memory access.*cannot use the GPU"):
         tuned(out)
@@ -250,7 +250,7 @@ def test_an_error_that_takes_the_gpu_away_ends_the_run_and_keeps_what_was_found(
 
 @NEEDS_INTERPRETER
 def test_the_fastest_right_plan_is_written_and_used_by_this_process(out: Path, made_up_times: dict[str, float]) -> None:
-    made_up_times |= {described(FAST): 0.5, described(SLOW): 0.7}
+    made_up_times |= {plan_text(FAST): 0.5, plan_text(SLOW): 0.7}
 
     def plan() -> NormPlan:
         return launch.norm_plan("forward", SITE.shape(2), SITE.pad, torch.float32, GPU)
@@ -267,28 +267,28 @@ def test_the_fastest_right_plan_is_written_and_used_by_this_process(out: Path, m
     x_bytes, y_bytes = 2 * 16 * 5 * 5 * 4, 2 * 16 * 7 * 7 * 4
     limits = Limits(copy_gbps=1.0, matrix_tflops={"float32": 1.0})
     assert forward.floor_us(limits) == pytest.approx((x_bytes + y_bytes) / 1e3)
-    expected = f"| {FORWARD} | 1000000.00 | 500000.00 | 2.000x | {described(FAST)} | {forward.floor_us(limits):.2f} |"
-    assert expected in tune.table(found, limits).splitlines()
+    expected = f"| {FORWARD} | 1000000.00 | 500000.00 | 2.000x | {plan_text(FAST)} | {forward.floor_us(limits):.2f} |"
+    assert expected in tuned_table.tuned_markdown(found, limits).splitlines()
 
 
 @NEEDS_INTERPRETER
 def test_what_is_less_than_two_percent_better_is_not_written(out: Path, made_up_times: dict[str, float]) -> None:
-    made_up_times |= {described(FAST): 1 / 1.019}
+    made_up_times |= {plan_text(FAST): 1 / 1.019}
     launch.tuned_path(GPU.name, out).write_text(json.dumps({FORWARD: {"old": 1}, "another key": {"kept": 2}}))
     told: list[str] = []
     found = tuned(out, told=told)
     assert not any(each.won for each in found)
     assert entries(out) == {"another key": {"kept": 2}}
     assert any(line.startswith(FORWARD) and "less than 2% better, not taken" in line for line in told)
-    assert tune.table(found).count("| no | built in | - |") == 2
-    made_up_times |= {described(FAST): 1 / 1.021}
+    assert tuned_table.tuned_markdown(found).count("| no | built in | - |") == 2
+    made_up_times |= {plan_text(FAST): 1 / 1.021}
     tuned(out)
     assert list(entries(out)) == ["another key", BACKWARD, FORWARD]
 
 
 @NEEDS_INTERPRETER
 def test_time_that_is_up_ends_with_the_key_that_was_begun(out: Path, made_up_times: dict[str, float]) -> None:
-    made_up_times |= {described(FAST): 0.5}
+    made_up_times |= {plan_text(FAST): 0.5}
     launch.tuned_path(GPU.name, out).write_text(json.dumps({FORWARD: {"old": 1}}))
     told: list[str] = []
     (backward,) = tuned(out, until_s=0.1, told=told)
@@ -297,7 +297,7 @@ def test_time_that_is_up_ends_with_the_key_that_was_begun(out: Path, made_up_tim
     assert entries(out) == {FORWARD: {"old": 1}, BACKWARD: vars_of(FAST)}
     assert told[-1].startswith("time is up")
     assert tuned(out, until_s=0.0) == []
-    made_up_times |= {described(FAST): 3.0}
+    made_up_times |= {plan_text(FAST): 3.0}
     assert [each.won for each in tuned(out, until_s=MadeUpTimes.clock_s + 0.1)] == [False]
     assert BACKWARD in entries(out)  # not every plan was tried: what the table has may still be the best
 
@@ -310,11 +310,11 @@ def test_keys_are_visited_with_few_candidates_first_then_with_all(
     out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "norm_candidates", lambda *_: [RULE, SLOW, *FURTHER, FAST])
-    made_up_times |= {described(FURTHER[0]): 0.8, described(FAST): 0.5}
+    made_up_times |= {plan_text(FURTHER[0]): 0.8, plan_text(FAST): 0.5}
     few = Visit(first=2, again=1, rounds_each=1, rounds=1)
     with planning_for(GPU):
         found = list(
-            tune.tuning(
+            tuned_table.tuning(
                 CPU,
                 [SITE],
                 [torch.float32],
@@ -343,20 +343,22 @@ def test_keys_are_visited_with_few_candidates_first_then_with_all(
 def test_a_candidate_is_tried_once_for_each_key(
     out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_up_times |= {described(FAST): 0.5}
+    made_up_times |= {plan_text(FAST): 0.5}
     tested: list[str] = []
     wrong = tuner._wrong
 
     def noted(trial: trials.Trial, plan: trials.Plan, allowed: Sequence[float]) -> str | None:
         assert plan is not None
-        tested.append(described(plan))
+        tested.append(plan_text(plan))
         return wrong(trial, plan, allowed)
 
     monkeypatch.setattr(tuner, "_wrong", noted)
     visits = [Visit(first=1, again=1, rounds_each=1, rounds=1), EVERYTHING, EVERYTHING]
     with planning_for(GPU):
-        found = list(tune.tuning(CPU, [SITE], [torch.float32], [(2,)], math.inf, out, lambda _: None, visits=visits))
-    assert Counter(tested) == {described(FAST): 2, described(SLOW): 2}  # forward and backward
+        found = list(
+            tuned_table.tuning(CPU, [SITE], [torch.float32], [(2,)], math.inf, out, lambda _: None, visits=visits)
+        )
+    assert Counter(tested) == {plan_text(FAST): 2, plan_text(SLOW): 2}  # forward and backward
     assert len(found) == 4
 
 
@@ -369,21 +371,21 @@ def vars_of(plan: NormPlan | ConvPlan) -> dict[str, Any]:
 def test_a_convolution_is_written_with_whether_it_beats_the_library(
     ours_s: float, beats_library: bool, out: Path, made_up_times: dict[str, float]
 ) -> None:
-    made_up_times |= {described(CONV_FAST): ours_s, described(FAST): 0.5}
+    made_up_times |= {plan_text(CONV_FAST): ours_s, plan_text(FAST): 0.5}
     found = tuned(out, BLOCKS)
     assert found[-1].key == CONVOLUTION
     assert not found[-1].refused
     assert entries(out)[CONVOLUTION] == vars_of(CONV_FAST) | {"beats_library": beats_library}
     assert launch.conv_plan(BLOCKS[0].shape(2), 16, torch.float32, GPU) == CONV_FAST
     assert launch.conv_beats_library(BLOCKS[0].shape(2), 16, torch.float32, GPU) == beats_library
-    assert ("| the library's |" in tune.table(found)) != beats_library
+    assert ("| the library's |" in tuned_table.tuned_markdown(found)) != beats_library
 
 
 @NEEDS_INTERPRETER
 def test_a_wrong_convolution_is_not_written(
     out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_up_times |= {described(CONV_FAST): 0.1}
+    made_up_times |= {plan_text(CONV_FAST): 0.1}
     run = trials.conv_forward
 
     def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, Tensor]:
@@ -393,7 +395,7 @@ def test_a_wrong_convolution_is_not_written(
 
     monkeypatch.setattr(trials, "conv_forward", conv_forward)
     convolution = tuned(out, BLOCKS)[-1]
-    assert "wrong" in convolution.refused[described(CONV_FAST)]
+    assert "wrong" in convolution.refused[plan_text(CONV_FAST)]
     assert entries(out)[CONVOLUTION] == vars_of(CONV_SLOW) | {"beats_library": False}
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.cases.plain_cyclegan import Discriminator, Generator
+from bench.cases.plain_cyclegan import PlainDiscriminator, PlainGenerator
 from cyclegan_fast.checkpoint.original import from_original, to_original
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -37,17 +37,17 @@ def keys(*modules: str) -> set[str]:
 def test_the_keys_of_a_nine_block_generator_are_the_originals() -> None:
     blocks = [f"model.{i}.conv_block.{j}" for i in range(10, 19) for j in (1, 5)]
     expected = keys("model.1", "model.4", "model.7", *blocks, "model.19", "model.22", "model.26")
-    assert set(Generator(width=2).state_dict()) == expected
+    assert set(PlainGenerator(width=2).state_dict()) == expected
     assert set(to_original(ResnetGenerator(width=2).state_dict())) == expected
 
 
 def test_the_keys_of_six_blocks_dropout_and_the_discriminator_are_the_originals() -> None:
     blocks = [f"model.{i}.conv_block.{j}" for i in range(10, 16) for j in (1, 6)]
     expected = keys("model.1", "model.4", "model.7", *blocks, "model.16", "model.19", "model.23")
-    assert set(Generator(width=2, blocks=6, use_dropout=True).state_dict()) == expected
+    assert set(PlainGenerator(width=2, blocks=6, use_dropout=True).state_dict()) == expected
     assert set(to_original(ResnetGenerator(width=2, blocks=6).state_dict(), dropout=True)) == expected
     expected = keys("model.0", "model.2", "model.5", "model.8", "model.11")
-    assert set(Discriminator(width=2).state_dict()) == expected
+    assert set(PlainDiscriminator(width=2).state_dict()) == expected
     assert set(to_original(PatchDiscriminator(width=2).state_dict())) == expected
 
 
@@ -55,7 +55,7 @@ def test_the_keys_of_six_blocks_dropout_and_the_discriminator_are_the_originals(
 @pytest.mark.parametrize("blocks", [6, 9])
 def test_a_generator_goes_there_and_back_without_loss_and_computes_the_same(blocks: int, dropout: bool) -> None:
     torch.manual_seed(0)
-    original = filled(Generator(width=3, blocks=blocks, use_dropout=dropout)).double().eval()
+    original = filled(PlainGenerator(width=3, blocks=blocks, use_dropout=dropout)).double().eval()
     translated = from_original(original.state_dict())
     assert_identical(to_original(translated, dropout=dropout), original.state_dict())
 
@@ -68,7 +68,7 @@ def test_a_generator_goes_there_and_back_without_loss_and_computes_the_same(bloc
 
 def test_a_discriminator_goes_there_and_back_without_loss_and_computes_the_same() -> None:
     torch.manual_seed(0)
-    original = filled(Discriminator(width=3)).double()
+    original = filled(PlainDiscriminator(width=3)).double()
     translated = from_original(original.state_dict())
     assert_identical(to_original(translated), original.state_dict())
     ours = PatchDiscriminator(width=3).double()
@@ -80,12 +80,12 @@ def test_a_discriminator_goes_there_and_back_without_loss_and_computes_the_same(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (Generator(width=2, blocks=9, track_running_stats=True), Generator(width=2, blocks=9)),
+        (PlainGenerator(width=2, blocks=9, track_running_stats=True), PlainGenerator(width=2, blocks=9)),
         (
-            Generator(width=2, blocks=6, use_dropout=True, track_running_stats=True),
-            Generator(width=2, blocks=6, use_dropout=True),
+            PlainGenerator(width=2, blocks=6, use_dropout=True, track_running_stats=True),
+            PlainGenerator(width=2, blocks=6, use_dropout=True),
         ),
-        (Discriminator(width=2, track_running_stats=True), Discriminator(width=2)),
+        (PlainDiscriminator(width=2, track_running_stats=True), PlainDiscriminator(width=2)),
     ],
     ids=["9 blocks", "6 blocks with dropout", "discriminator"],
 )
@@ -112,7 +112,7 @@ def shallow_unet_state() -> StateDict:
 
 def batch_norm_state() -> StateDict:
     """A generator trained with batch norm: scale and shift of every norm, and no biases in front of them."""
-    state = dict(Generator(width=2, blocks=6).state_dict())
+    state = dict(PlainGenerator(width=2, blocks=6).state_dict())
     return {name: v for name, v in state.items() if name != "model.1.bias"} | {"model.2.weight": torch.ones(2)}
 
 
@@ -122,10 +122,13 @@ def batch_norm_state() -> StateDict:
         (shallow_unet_state(), "halves 4 times, and those at least 5"),
         (batch_norm_state(), r"model\.2\.weight.*missing.*model\.1\.bias"),
         (
-            {k: v for k, v in Generator(width=2).state_dict().items() if "model.26" not in k},
+            {k: v for k, v in PlainGenerator(width=2).state_dict().items() if "model.26" not in k},
             r"missing.*model\.26\.bias",
         ),
-        (dict(Discriminator(width=2).state_dict()) | {"model.14.bias": torch.zeros(1)}, r"unknown model\.14\.bias"),
+        (
+            dict(PlainDiscriminator(width=2).state_dict()) | {"model.14.bias": torch.zeros(1)},
+            r"unknown model\.14\.bias",
+        ),
         (ResnetGenerator(width=2, blocks=6).state_dict(), r"blocks\.0\.conv1\.bias"),
         ({"epoch": torch.tensor(3)}, "epoch"),
         ({}, r"no keys, in place of model\.1\.weight"),

@@ -50,14 +50,14 @@ def assert_same_function(ours: Network, plain: nn.Module, image: Tensor) -> None
 @pytest.mark.parametrize("blocks", [6, 9])
 def test_generator_equals_the_plain_transcription_in_values_and_gradients(blocks: int) -> None:
     torch.manual_seed(blocks)
-    plain = with_random_biases(plain_cyclegan.Generator(width=4, blocks=blocks))
+    plain = with_random_biases(plain_cyclegan.PlainGenerator(width=4, blocks=blocks))
     ours = ResnetGenerator(width=4, blocks=blocks, impl="reference").double()
     assert_same_function(ours, plain, torch.rand(2, 3, 24, 32, dtype=torch.float64) * 2 - 1)
 
 
 def test_discriminator_equals_the_plain_transcription_in_values_and_gradients() -> None:
     torch.manual_seed(0)
-    plain = with_random_biases(plain_cyclegan.Discriminator(width=4))
+    plain = with_random_biases(plain_cyclegan.PlainDiscriminator(width=4))
     ours = PatchDiscriminator(width=4, impl="reference").double()
     assert_same_function(ours, plain, torch.rand(2, 3, 40, 33, dtype=torch.float64) * 2 - 1)
 
@@ -66,8 +66,8 @@ def test_parameter_counts_are_those_of_the_original() -> None:
     with torch.device("meta"):
         assert parameter_count(ResnetGenerator()) == 11_378_179
         assert parameter_count(PatchDiscriminator()) == 2_764_737
-        assert parameter_count(plain_cyclegan.Generator()) == 11_378_179
-        assert parameter_count(plain_cyclegan.Discriminator()) == 2_764_737
+        assert parameter_count(plain_cyclegan.PlainGenerator()) == 11_378_179
+        assert parameter_count(plain_cyclegan.PlainDiscriminator()) == 2_764_737
 
 
 def test_a_generator_pass_at_256_takes_49_6_billion_multiply_adds() -> None:

@@ -1,14 +1,14 @@
-"""What a run of `bench.gpu` found, in at most forty lines."""
+"""Sums up what a run of `bench.gpu` found, in at most forty lines."""
 
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bench.measure.records import Comparison, Run, newest, path_for, read
+from bench.measure.records import Comparison, RecordedRun, newest, path_for, read
 from bench.new_gpu.parallel_tests import FAILURES, TESTS, WORKERS_LOG, read_results
 
-LIMITS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
+LIMITS_FILE, LOG_FILE, TUNED_FILE, TRAINING_FILE, PROFILE_FILE, SUMMARY_FILE = (
     "limits.json",
     "log.txt",
     "tuned.json",
@@ -16,19 +16,31 @@ LIMITS, LOG, TUNED, TRAINING, PROFILE, SUMMARY = (
     "profile.txt",
     "summary.txt",
 )
-CHECK = "check.json"
-FILES = (CHECK, "check.md", TESTS, FAILURES, WORKERS_LOG, LIMITS, LOG, TUNED, TRAINING, PROFILE, SUMMARY)
-"""That a run writes, beside the results of the benchmarks; those of an earlier run are removed"""
+CHECK_FILE = "check.json"
+RUN_FILES = (
+    CHECK_FILE,
+    "check.md",
+    TESTS,
+    FAILURES,
+    WORKERS_LOG,
+    LIMITS_FILE,
+    LOG_FILE,
+    TUNED_FILE,
+    TRAINING_FILE,
+    PROFILE_FILE,
+    SUMMARY_FILE,
+)
+"""The files that a run writes beside the results of the benchmarks; those of an earlier run are removed."""
 CUT_SHORT = 3
-"""The exit status of a phase whose time did not suffice"""
+"""The exit status of a phase whose time did not suffice."""
 MOST_LINES = 40
 MOST_FAILURES = 8
-"""Of a phase, that are named"""
+"""The most failures of a phase that are named."""
 SUBJECTS_IN_FULL = ("step", "networks", "translation")
 
 
 def summary(out: Path, statuses: dict[str, int], device: str, since: str = "") -> str:
-    """From the files of the folder `out`, whichever of them there are, and runs from the date `since` on."""
+    """Return the summary of the files that the folder `out` has, with its runs from the date `since` on."""
     comparisons = _comparisons(out, device, since)
     important = [each for each in comparisons if each.subject == "step"]
     others = [each for each in comparisons if each.subject in SUBJECTS_IN_FULL and each.subject != "step"]
@@ -49,8 +61,8 @@ def _head(out: Path, statuses: dict[str, int], device: str) -> Iterator[str]:
 
 
 def _check(out: Path) -> Iterator[str]:
-    """What `kernels.check` wrote."""
-    path = out / CHECK
+    """Yield what `kernels.check` found."""
+    path = out / CHECK_FILE
     if not path.exists():
         return
     found = json.loads(path.read_text())
@@ -74,7 +86,7 @@ def _some(failures: Sequence[str], all_of_them: str) -> Iterator[str]:
         yield f"  {len(failures) - MOST_FAILURES} more, see {all_of_them}"
 
 
-def _runs(out: Path, device: str) -> list[Run]:
+def _runs(out: Path, device: str) -> list[RecordedRun]:
     path = path_for(device, out)
     return read(path) if path.exists() else []
 
@@ -94,7 +106,7 @@ def _limits(out: Path, device: str) -> Iterator[str]:
 
 
 def line_of(comparison: Comparison) -> str:
-    """Ours, how many times plain PyTorch's and the best opponent's speed that is, and the share of the limit."""
+    """Return a line: the time of ours, the best opponent's over it, and the share of the limit."""
     ours = comparison.contenders[comparison.ours]
     best, of_limit = comparison.best_opponent, comparison.of_limit(comparison.ours)
     cells = [f"{comparison.subject}: {comparison.case} {comparison.shape} {comparison.dtype}: {ours.ms.median:.3g} ms"]
@@ -108,7 +120,7 @@ def line_of(comparison: Comparison) -> str:
 
 
 def operators_lines(comparisons: Iterable[Comparison]) -> Iterator[str]:
-    """A line for each direction, precision and batch: the middle of all sites and the worst one."""
+    """Yield a line for each direction, precision and batch: the middle of all sites and the worst one."""
     groups: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         direction = comparison.case.rpartition(", ")[2]
@@ -125,7 +137,7 @@ def operators_lines(comparisons: Iterable[Comparison]) -> Iterator[str]:
 
 
 def _training(out: Path) -> Iterator[str]:
-    path = out / TRAINING
+    path = out / TRAINING_FILE
     if path.exists():
         found = json.loads(path.read_text())
         yield (
@@ -135,6 +147,6 @@ def _training(out: Path) -> Iterator[str]:
 
 
 def _profile(out: Path) -> Iterator[str]:
-    path = out / PROFILE
+    path = out / PROFILE_FILE
     if path.exists():
         yield from path.read_text().splitlines()[:8]

@@ -8,7 +8,7 @@ import pytest
 
 from bench.cases import training
 from bench.cases.step_profile import KernelTime, kind_of, summed
-from bench.reporting.summary import CUT_SHORT, MOST_LINES, operators_lines, summary
+from bench.new_gpu.summary import CUT_SHORT, MOST_LINES, operators_lines, summary
 from tests.bench.result_samples import comparison
 
 
@@ -71,12 +71,16 @@ def test_sites_are_summed_up_by_direction() -> None:
 
 
 def test_the_distance_between_curves_by_hand() -> None:
-    def curve(first: float, second: float) -> training.Curve:
-        return training.Curve(10.0, {"a": [9.0, 9.0, 9.0, first], "b": [9.0, 9.0, 9.0, second]})
+    def curve(first: float, second: float) -> training.TrainingCurve:
+        return training.TrainingCurve(10.0, {"a": [9.0, 9.0, 9.0, first], "b": [9.0, 9.0, 9.0, second]})
 
     outcome = training.Outcome(
         training.Setting(32, 4),
-        {training.PLAIN: curve(2.0, 4.0), training.AGAIN: curve(3.0, 4.0), training.OURS: curve(2.2, 3.6)},
+        {
+            training.PLAIN_RUN: curve(2.0, 4.0),
+            training.OTHER_SEED_RUN: curve(3.0, 4.0),
+            training.OUR_RUN: curve(2.2, 3.6),
+        },
     )
     assert outcome.between_seeds == pytest.approx(0.25)
     assert outcome.of_ours == pytest.approx(0.1)
@@ -85,7 +89,7 @@ def test_the_distance_between_curves_by_hand() -> None:
 def test_images_are_drawn_alike_for_a_seed_and_the_domains_differ() -> None:
     photographs, drawings = training.drawn_images(32, 0)
     again, _ = training.drawn_images(32, 0)
-    assert photographs.shape == drawings.shape == (training.IMAGES, 32, 32, 3)
+    assert photographs.shape == drawings.shape == (training.DRAWN_IMAGES, 32, 32, 3)
     assert (photographs == again).all()
     assert photographs.std() > 20
     # A drawing is ink on paper: one channel tells the others.

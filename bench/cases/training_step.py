@@ -1,0 +1,273 @@
+"""Makes the contests of the whole training step, every option beside plain PyTorch's; `bench.step` is the command.
+
+Plain PyTorch's step is a transcription of the original's update. All contenders begin with the same weights, images and
+random decisions; a step that does not begin as plain PyTorch's does, in losses and weights, is not timed.
+"""
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.cases import counts
+from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_FLOAT32, PlainCycleGAN, PlainNetworkSize
+from bench.measure.agreement import Disagreement
+from bench.measure.compiled import OPPONENT_FAILURES, forget_compiled, modes
+from bench.measure.contest import Case, Contest, why_not_run
+from bench.measure.limits import dtypes
+from bench.measure.peak_memory import followed
+from bench.measure.timing import Contender
+from cyclegan_fast.checkpoint.original import from_original
+from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunConfig
+from cyclegan_fast.data.batch import Batch
+from cyclegan_fast.methods.model import Model
+from cyclegan_fast.system.device import name_of
+from cyclegan_fast.training.cuda_graph import WARM_UP
+from cyclegan_fast.training.engine import Engine
+from cyclegan_fast.training.step import TrainingStep
+
+AGREEMENT = 0.05
+"""The largest relative difference of a loss in the first step, to bfloat16's precision; n times as much in the n-th."""
+
+MOST_IN_ALL_MODES = 4  # images: larger batches compete in one mode of torch.compile
+LEAST_COSINE = 0.5
+"""The least cosine between the way that a network's weights go in the first steps and that of plain PyTorch's."""
+
+Wants = Callable[[str], bool]
+
+
+def training_step_cases(
+    side: int,
+    batch: int,
+    device: torch.device,
+    wants: Wants,
+    *,
+    subject: str = "step",
+    size: PlainNetworkSize = PAPER_SIZE,
+    agreement: float = AGREEMENT,
+) -> Iterator[Case]:
+    """Yield a case for each precision of the device; `wants` says, by name, who takes part beside plain and ours."""
+    for dtype in dtypes(device):
+        if device.type == "cuda" and dtype == torch.float16:
+            continue  # float16 needs a loss scaler; the hardware has bfloat16 instead
+        work = counts.training_step_workload(batch, side, dtype, size)
+        make = partial(_contest, side, batch, device, dtype, wants, size, agreement)
+        yield Case.of_images(subject, "training step", batch, side, dtype, work, make)
+
+
+def _contest(
+    side: int,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    wants: Wants,
+    size: PlainNetworkSize,
+    agreement: float,
+) -> Contest:
+    return Steps(side, batch, device, dtype, wants, size, agreement).contest()
+
+
+class Steps:
+    """Makes the steps that compete: one size of image and networks, one batch, one device, one precision of ours."""
+
+    def __init__(
+        self,
+        side: int,
+        batch: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        wants: Wants,
+        size: PlainNetworkSize = PAPER_SIZE,
+        agreement: float = AGREEMENT,
+    ) -> None:
+        self.device, self.side, self.batch_size, self.dtype, self.wants = device, side, batch, dtype, wants
+        self.size, self.agreement = size, agreement
+        torch.manual_seed(0)
+        self.weights = {name: network.state_dict() for name, network in self._plain_networks().networks().items()}
+        pixels_A, pixels_B = torch.randint(0, 256, (2, batch, side, side, 3), dtype=torch.uint8)
+        if device.type == "cuda":
+            pixels_A, pixels_B = pixels_A.pin_memory(), pixels_B.pin_memory()
+        corners = torch.zeros(batch, 3, dtype=torch.int64)
+        self.batch = Batch(pixels_A, pixels_B, corners, corners, (side, side), (side, side))
+        self.ours_name = "ours" if dtype == torch.float32 else "ours --amp"
+        self.last: dict[str, list[Tensor]] = {}
+
+    def contest(self) -> Contest:
+        forget_compiled()
+        expected = self._begun(self.plain())
+        steps: dict[str, CompetingStep] = {}
+        peak_gib: dict[str, float] = {}
+        wrong: dict[str, str] = {}
+        for name, make in self._makers():
+            if name not in (PLAIN_FLOAT32, self.ours_name) and not self.wants(name):
+                continue
+            try:
+                # On a CPU a step computes in threads, whose memory is not followed.
+                if self.device.type == "cuda" and "compile" not in name:
+                    followed_step, peak_gib[name] = followed(self.device, make, self._begun)
+                    del followed_step
+                step = make()
+                reason = _difference(self._begun(step), expected, self.agreement)
+            except OPPONENT_FAILURES as error:
+                if name in (PLAIN_FLOAT32, self.ours_name):
+                    raise
+                reason = why_not_run(error)
+            if reason is None:
+                steps[name] = step
+            elif name in (PLAIN_FLOAT32, self.ours_name):
+                raise Disagreement(f"{name}: {reason}: nothing is reported")
+            else:
+                wrong[name] = reason
+            gc.collect()
+        return Contest(
+            contenders={name: Contender([partial(self._noted, name, step)]) for name, step in steps.items()},
+            ours=self.ours_name,
+            plain=PLAIN_FLOAT32,
+            check=self._check_last,
+            peak_gib=peak_gib,
+            wrong=wrong,
+        )
+
+    def _begun(self, step: "CompetingStep") -> "Begun":
+        """Take the first steps; on a GPU as many as it takes for a graph to be recorded and replayed."""
+        before = step.weights()
+        count = WARM_UP + 2 if self.device.type == "cuda" else 1
+        losses = [[float(loss) for loss in step()] for _ in range(count)]
+        return Begun(losses, [after - weight for after, weight in zip(step.weights(), before, strict=True)])
+
+    def _makers(self) -> Iterator[tuple[str, Callable[[], "CompetingStep"]]]:
+        is_low, ours = self.dtype != torch.float32, self.ours_name
+        yield PLAIN_FLOAT32, self.plain
+        opponent = f"stock autocast, {name_of(self.dtype)}" if is_low else PLAIN_FLOAT32
+        if is_low:
+            yield opponent, partial(self.plain, self.dtype)
+        elif self.device.type == "cuda":
+            yield f"{PLAIN_FLOAT32}, channels last", partial(self.plain, layout=torch.channels_last)
+        # Compiled code with CUDA graphs keeps its memory for good: at batch 16 one mode more would not fit 80 GB.
+        for mode in modes(self.device, recorded=False)[: 1 if self.batch_size > MOST_IN_ALL_MODES else None]:
+            yield f"{opponent}, torch.compile {mode}", partial(self.plain, self.dtype if is_low else None, mode)
+        yield ours, self.ours
+        yield f"{ours} --compile", partial(self.ours, compiled=True)
+        yield f"{ours} --checkpoint-blocks", partial(self.ours, checkpoint=True)
+        if self.device.type == "cuda":
+            yield f"{ours} --cuda-graph off", partial(self.ours, graph=False)
+
+    def plain(
+        self,
+        autocast_dtype: torch.dtype | None = None,
+        mode: str | None = None,
+        layout: torch.memory_format | None = None,
+    ) -> "CompetingStep":
+        """Return the original's update; with autocast on a GPU it is channels last, unless `layout` says otherwise."""
+        if layout is None:
+            tensor_cores = self.device.type == "cuda" and autocast_dtype is not None
+            layout = torch.channels_last if tensor_cores else torch.contiguous_format
+        plain = self._plain_networks(autocast_dtype, keeps_fakes=mode is not None)
+        for name, network in plain.networks().items():
+            network.load_state_dict(self.weights[name])
+            network.to(memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
+            if mode is not None:
+                network.compile(mode=mode, dynamic=False, fullgraph=True)
+        # The images come from the host, as ours do.
+        return CompetingStep(lambda: plain.update(*self.batch.to(self.device)), plain.networks())
+
+    def ours(self, *, compiled: bool = False, checkpoint: bool = False, graph: bool = True) -> "CompetingStep":
+        config = Config(
+            data=DataConfig(load_size=self.side, crop_size=self.side, batch_size=self.batch_size),
+            networks=network_config(self.size, checkpoint_blocks=checkpoint),
+            run=RunConfig(compile=compiled, cuda_graph="auto" if graph else "off"),
+        )
+        engine = engine_from(self.weights, config, self.device, self.dtype)
+        model = engine.step.model
+        return CompetingStep(lambda: engine(self.batch), {name: model.get_submodule(name) for name in self.weights})
+
+    def _plain_networks(self, autocast_dtype: torch.dtype | None = None, *, keeps_fakes: bool = False) -> PlainCycleGAN:
+        return PlainCycleGAN(
+            ngf=self.size.width,
+            ndf=self.size.width,
+            blocks=self.size.blocks,
+            device=self.device,
+            autocast_dtype=autocast_dtype,
+            keeps_fakes=keeps_fakes,
+        )
+
+    def _noted(self, name: str, step: "CompetingStep") -> list[Tensor]:
+        self.last[name] = step()
+        return self.last[name]
+
+    def _check_last(self) -> None:
+        """Check that the steps that were timed last still had finite losses; raises Disagreement."""
+        for name, losses in self.last.items():
+            if not all(math.isfinite(float(loss)) for loss in losses):
+                raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
+
+
+def network_config(size: PlainNetworkSize, *, checkpoint_blocks: bool = False) -> NetworkConfig:
+    """Return the options of our networks in the size of plain PyTorch's."""
+    generator: Literal["resnet_9", "resnet_6"] = "resnet_9" if size.blocks == 9 else "resnet_6"
+    return NetworkConfig(generator=generator, ngf=size.width, ndf=size.width, checkpoint_blocks=checkpoint_blocks)
+
+
+def engine_from(
+    weights: Mapping[str, Mapping[str, Tensor]], config: Config, device: torch.device, dtype: torch.dtype
+) -> Engine:
+    """Return our training of networks that begin with plain PyTorch's weights, by name, and compute in `dtype`."""
+    model = Model(config).to(device)
+    for name, state in weights.items():
+        model.get_submodule(name).load_state_dict(from_original(dict(state)))
+    return Engine(TrainingStep(model, config, dtype), config, print)
+
+
+class CompetingStep:
+    """Carries out one update each call, and returns its losses, sorted by their names.
+
+    Args:
+        update: Carries the update out; returns losses by name.
+        networks: The networks by the names of the original.
+    """
+
+    def __init__(self, update: Callable[[], dict[str, Tensor]], networks: Mapping[str, nn.Module]) -> None:
+        self.update = update
+        self.networks = networks
+
+    def __call__(self) -> list[Tensor]:
+        losses = self.update()
+        return [losses[name] for name in sorted(losses)]
+
+    def weights(self) -> list[Tensor]:
+        """Return copies of the convolutions' weights of each network, in a row: float32 on the host."""
+        return [
+            torch.cat([p.detach().flatten().float().cpu() for p in self.networks[name].parameters() if p.dim() == 4])
+            for name in sorted(self.networks)
+        ]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Holds what the first steps did: their losses, and how far each network's weights went."""
+
+    losses: list[list[float]]
+    movements: list[Tensor]
+
+
+def _difference(found: Begun, expected: Begun, agreement: float = AGREEMENT) -> str | None:
+    """Return why these steps are not the same training, or None if they are.
+
+    Losses of the first step do not know of gradients, Adam or a graph's replay. Weights do: Adam's first steps go by
+    the signs of gradients, which rounding turns round where they are small, so that they agree in direction only.
+    """
+    for number, (one, other) in enumerate(zip(found.losses, expected.losses, strict=True), 1):
+        for loss, wanted in zip(one, other, strict=True):
+            if not abs(loss / wanted - 1) <= number * agreement:
+                return f"a loss of step {number} is {loss:.4g} where plain PyTorch has {wanted:.4g}"
+    for movement, wanted_movement in zip(found.movements, expected.movements, strict=True):
+        along = float(F.cosine_similarity(movement, wanted_movement, dim=0))
+        if not along >= LEAST_COSINE:
+            return f"its weights go another way: the cosine with plain PyTorch's is {along:.2f}"
+    return None
