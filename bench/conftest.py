@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 from bench.measure import limits as machine_limits
 from bench.measure.contest import Case, measure_case
 from bench.measure.machine import device_name, stamp
-from bench.measure.records import RESULTS, Comparison, ResultRecorder, path_for
+from bench.measure.records import RESULTS_FOLDER, Comparison, ResultRecorder, path_for
 from bench.measure.timing import Race
 from bench.reporting.terminal import comparison_text
 from cyclegan_fast.system.device import set_determinism
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--bench-full", action="store_true", help="on a CPU too, run all; a GPU always does")
     group.addoption("--bench-record", action="store_true", help="add what is measured to bench/results/<device>.json")
     group.addoption(
-        "--bench-results", type=Path, default=RESULTS, metavar="FOLDER", help="where --bench-record keeps it"
+        "--bench-results", type=Path, default=RESULTS_FOLDER, metavar="FOLDER", help="where --bench-record keeps it"
     )
 
 

@@ -24,7 +24,7 @@ from bench.cases import step_profile, training
 from bench.measure.agreement import Disagreement
 from bench.measure.contest import Case, measure_case, why_not_run
 from bench.measure.machine import utc_now
-from bench.measure.records import RESULTS, ResultRecorder, path_for
+from bench.measure.records import RESULTS_FOLDER, ResultRecorder, path_for
 from bench.measure.timing import Race
 from bench.new_gpu import gpu_cases, parallel_tests
 from bench.new_gpu.later_launches import later_launches
@@ -245,8 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: TRITON_INTERPRET=1 is set: unset it to measure the GPU", file=sys.stderr)
         return 2
     device, out = torch.device("cuda", 0), options.out.resolve()
-    if options.tiny and out.is_relative_to(RESULTS.resolve()):
-        print(f"error: --tiny measures nothing that belongs into {RESULTS}: give another --out", file=sys.stderr)
+    if options.tiny and out.is_relative_to(RESULTS_FOLDER.resolve()):
+        print(f"error: --tiny measures nothing that belongs into {RESULTS_FOLDER}: give another --out", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
     chosen = [phase for phase in PHASES if not options.only or phase.name in options.only]

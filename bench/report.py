@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure.machine import ROOT
-from bench.measure.records import RESULTS, path_for
+from bench.measure.records import RESULTS_FOLDER, path_for
 from bench.reporting.device_results import Device, devices
 from bench.reporting.plots import Plot
 from bench.reporting.tables import for_readme, section
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where anything is out of date")
     parser.add_argument("--readme", type=Path, default=PAGE, metavar="PATH", help="the page; default: %(default)s")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, metavar="FOLDER", help="default: %(default)s")
     options = parser.parse_args(arguments)
     return run_command(lambda: _run(options))
 

@@ -132,9 +132,7 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
                     parser().parse_args(arguments)
             case ["python", program, *arguments] if program.startswith("export/"):
                 door = PROGRAMS[Path(program).stem]
-                importlib.import_module("cyclegan_fast.system.command_line").parse_command(
-                    door.CommandLine, program, arguments
-                )
+                importlib.import_module("cyclegan_fast.system.command_line").parse_command(door, program, arguments)
             case ["torchrun", *arguments]:
                 place = arguments.index("cyclegan_fast.train")
                 assert arguments[place - 1] == "-m"

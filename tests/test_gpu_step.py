@@ -18,7 +18,7 @@ from cyclegan_fast.config.options import (
 )
 from cyclegan_fast.system.device import set_determinism
 from cyclegan_fast.training.cuda_graph import WARM_UP
-from cyclegan_fast.training.engine import Engine
+from cyclegan_fast.training.engine import TrainingEngine
 from tests.cyclegan_fast.training.test_cuda_graph import SIDE, batch, state_of, step_of
 
 pytestmark = [
@@ -54,8 +54,8 @@ def test_replayed_steps_have_the_bits_of_eager_ones(dtype: torch.dtype, change: 
             optimizer=replace(config.optimizer, accumulate=2),
         )
     plain, recorded = step_of(config, dtype, DEVICE), step_of(config, dtype, DEVICE)
-    eager = Engine(plain, replace(config, run=RunConfig(cuda_graph="off")), print)
-    graphed = Engine(recorded, config, pytest.fail)
+    eager = TrainingEngine(plain, replace(config, run=RunConfig(cuda_graph="off")), print)
+    graphed = TrainingEngine(recorded, config, pytest.fail)
     for number in range(4 * WARM_UP + 4):
         for step in (plain, recorded):
             step.set_learning_rate(2e-4 / (1 + number))
@@ -78,7 +78,7 @@ def test_between_reports_no_step_waits_for_the_device(
     from cyclegan_fast.training.log import RunLog
 
     config = replace(CONFIG, run=RunConfig(cuda_graph=cuda_graph))
-    engine = Engine(step_of(config, torch.bfloat16, DEVICE), config, pytest.fail)
+    engine = TrainingEngine(step_of(config, torch.bfloat16, DEVICE), config, pytest.fail)
     log = RunLog(tmp_path, 100, None)
     for number in range(WARM_UP + 2):
         log.add(engine(batch(4, number)))
@@ -94,14 +94,14 @@ def test_between_reports_no_step_waits_for_the_device(
 def test_an_adam_that_was_saved_on_the_cpu_continues_on_the_gpu() -> None:
     config = replace(CONFIG, run=RunConfig(cuda_graph="off"))
     on_cpu = step_of(config, torch.float32)
-    engine = Engine(on_cpu, config, print)
+    engine = TrainingEngine(on_cpu, config, print)
     for number in range(2):
         engine(batch(4, number))
     continued = step_of(config, torch.float32, DEVICE)
     continued.model.load_state_dict(on_cpu.model.state_dict())
     continued.load_state_dict(on_cpu.state_dict())
     continued.load_rank_state_dict(on_cpu.rank_state_dict())
-    expected, found = engine(batch(4, 2)), Engine(continued, config, print)(batch(4, 2))
+    expected, found = engine(batch(4, 2)), TrainingEngine(continued, config, print)(batch(4, 2))
     for name, loss in found.items():
         assert float(loss) == pytest.approx(float(expected[name]), rel=2e-3), name  # convolutions in TF32
     for name, weight in continued.model.named_parameters():

@@ -29,7 +29,7 @@ from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.training.cuda_graph import WARM_UP
-from cyclegan_fast.training.engine import Engine
+from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 
 AGREEMENT = 0.05
@@ -216,12 +216,12 @@ def network_config(size: PlainNetworkSize, *, checkpoint_blocks: bool = False) -
 
 def engine_from(
     weights: Mapping[str, Mapping[str, Tensor]], config: Config, device: torch.device, dtype: torch.dtype
-) -> Engine:
+) -> TrainingEngine:
     """Return our training of networks that begin with plain PyTorch's weights, by name, and compute in `dtype`."""
     model = Model(config).to(device)
     for name, state in weights.items():
         model.get_submodule(name).load_state_dict(from_original(dict(state)))
-    return Engine(TrainingStep(model, config, dtype), config, print)
+    return TrainingEngine(TrainingStep(model, config, dtype), config, print)
 
 
 class CompetingStep:

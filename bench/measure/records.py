@@ -17,7 +17,7 @@ from bench.measure.timing import Spread
 from cyclegan_fast.system.files import write_atomically
 from kernels.gpus import file_name
 
-RESULTS = ROOT / "bench" / "results"
+RESULTS_FOLDER = ROOT / "bench" / "results"
 _FORMAT = 1
 
 
@@ -120,7 +120,7 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def path_for(device: str, folder: Path = RESULTS) -> Path:
+def path_for(device: str, folder: Path = RESULTS_FOLDER) -> Path:
     """Return the file of a device's results."""
     return folder / f"{file_name(device)}.json"
 

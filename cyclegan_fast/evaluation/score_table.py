@@ -18,7 +18,7 @@ class ScoreColumn:
     form: str
 
 
-METRICS = {
+SCORE_COLUMNS = {
     "psnr_db": ScoreColumn("PSNR, dB", "higher", ".2f"),
     "ssim": ScoreColumn("SSIM", "higher", ".3f"),
     "l1": ScoreColumn("L1", "lower", ".4f"),
@@ -61,17 +61,17 @@ def scalars(scores: Sequence[Score]) -> dict[str, float]:
 
 def is_better(name: str, value: float, than: float) -> bool:
     """Say whether `value` of a scalar such as "a2b.truth.ssim" is better than another of that name."""
-    return value > than if METRICS[name.rpartition(".")[2]].better == "higher" else value < than
+    return value > than if SCORE_COLUMNS[name.rpartition(".")[2]].better == "higher" else value < than
 
 
 def table(scores: Sequence[Score]) -> str:
     """Write the scores as aligned text, a row each; columns that no row has are left out, a dash is no value."""
-    columns = [key for key in METRICS if any(key in score.values for score in scores)]
+    columns = [key for key in SCORE_COLUMNS if any(key in score.values for score in scores)]
     width = max((len(score.label) for score in scores), default=0)
-    widths = {key: max(8, len(METRICS[key].title)) for key in columns}
-    lines = ["  ".join([" " * width, *(f"{METRICS[key].title:>{widths[key]}}" for key in columns)])]
+    widths = {key: max(8, len(SCORE_COLUMNS[key].title)) for key in columns}
+    lines = ["  ".join([" " * width, *(f"{SCORE_COLUMNS[key].title:>{widths[key]}}" for key in columns)])]
     for score in scores:
-        cells = [f"{score.values[key]:{METRICS[key].form}}" if key in score.values else "-" for key in columns]
+        cells = [f"{score.values[key]:{SCORE_COLUMNS[key].form}}" if key in score.values else "-" for key in columns]
         texts = [f"{cell:>{widths[key]}}" for key, cell in zip(columns, cells, strict=True)]
         lines.append("  ".join([f"{score.label:{width}}", *texts]))
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from cyclegan_fast.evaluation.fcn.scores import MEASURES
-from cyclegan_fast.evaluation.score_table import METRICS, or_null
+from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS, or_null
 from cyclegan_fast.experiments.agreement import Lead, RowScores, leads, mean_and_range, order, papers_figures
 from cyclegan_fast.experiments.paper_tables import GROUPS, NUMBERS, ROWS, WAYS, RowName
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json_file, read_json
@@ -147,7 +147,7 @@ def _markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
 def table_section(group: str, direction: str, reference: Scored, runs: Runs) -> list[str]:
     """Write a table's heading, its scores beside the paper's, and what agrees with it."""
     values, paper = values_of(runs, group, direction), papers_figures(group, direction)
-    titles = [METRICS[measure].title for measure in MEASURES]
+    titles = [SCORE_COLUMNS[measure].title for measure in MEASURES]
     rows = []
     for row, seeds in values.items():
         figures = [f"{figure:.2f}" for figure in paper[row]] if row in paper else ["-"] * 3
@@ -172,9 +172,8 @@ def agreement_section(values: RowScores, direction: str, group: str) -> list[str
         found = order(values, paper, measure)
         if found.pairs:
             tau = "" if found.correlation is None else f", Kendall's tau {found.correlation:.2f}"
-            sentences.append(
-                f"by {METRICS[measure].title} {found.same} of {found.pairs} pairs of rows stand as in the paper{tau}"
-            )
+            title = SCORE_COLUMNS[measure].title
+            sentences.append(f"by {title} {found.same} of {found.pairs} pairs of rows stand as in the paper{tau}")
     by_row: dict[RowName, list[Lead]] = {}
     for measure in MEASURES:
         for lead in leads(values, paper, measure):
@@ -182,7 +181,7 @@ def agreement_section(values: RowScores, direction: str, group: str) -> list[str
     if not by_row:
         return []
     rows = [[ROWS[row].title, *map(_in_words, found)] for row, found in by_row.items()]
-    columns = ["CycleGAN ahead of", *(METRICS[measure].title for measure in MEASURES)]
+    columns = ["CycleGAN ahead of", *(SCORE_COLUMNS[measure].title for measure in MEASURES)]
     return [f"Order: {'; '.join(sentences)}.", _table(columns, rows)]
 
 

@@ -17,7 +17,7 @@ from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.decisions import Decisions
 
 
-class Engine:
+class TrainingEngine:
     """Updates the networks once a call.
 
     Args:

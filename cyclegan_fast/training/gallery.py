@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from cyclegan_fast.evaluation.score_table import METRICS
+from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.training.gallery_charts import (
     charts,
@@ -151,7 +151,7 @@ def results_table(results: dict[str, Any]) -> str:
     facts = [form.format(value) for form, name in counts.items() if (value := number(results.get(name))) >= 0]
     facts += [shown(results["device"])] if "device" in results else []
     rows = [row for row in _listed(results.get("rows")) if isinstance(row, dict)]
-    columns = {key: metric for key, metric in METRICS.items() if any(key in row for row in rows)}
+    columns = {key: metric for key, metric in SCORE_COLUMNS.items() if any(key in row for row in rows)}
     head = "".join(
         f'<th scope="col">{metric.title} <small>{metric.better} is better</small></th>' for metric in columns.values()
     )

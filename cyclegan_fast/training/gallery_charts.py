@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclegan_fast.evaluation.score_table import METRICS
+from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS
 
 _Curve = tuple[list[int], list[float | None]]  # steps and values; None where a value is not finite
 
@@ -144,7 +144,7 @@ def evaluation_charts(run: Path) -> list[dict[str, Any]]:
     best = [step for step, report in zip(steps, found, strict=True) if report.get("best") is True]
     names = sorted({str(name) for report in found for name in section_of(report, "values")})
     panels = []
-    for key, metric in METRICS.items():
+    for key, metric in SCORE_COLUMNS.items():
         lines = []
         for name in (name for name in names if name.rpartition(".")[2] == key):
             curve = (steps, rounded([number(section_of(report, "values").get(name)) for report in found]))

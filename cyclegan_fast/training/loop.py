@@ -11,7 +11,7 @@ from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.training_images import TrainingImages
 from cyclegan_fast.system.interruption import Interruption
-from cyclegan_fast.training.engine import Engine
+from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.records import Records
 from cyclegan_fast.training.state import TrainingState
@@ -25,7 +25,7 @@ class Training:
     config: Config
     images: TrainingImages
     state: TrainingState
-    engine: Engine
+    engine: TrainingEngine
     log: RunLog
     records: Records
     profile: StepProfile

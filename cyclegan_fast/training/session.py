@@ -17,7 +17,7 @@ from cyclegan_fast.system.distributed import Ranks, joined
 from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserError, printable
 from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.training.engine import Engine, check_cuda_graph
+from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
@@ -128,7 +128,7 @@ def open_training(config: Config, data: Data, run: RunFolder, device: torch.devi
         if ranks.is_first:
             tqdm.write(text)
 
-    engine = Engine(state.step, config, tell)
+    engine = TrainingEngine(state.step, config, tell)
     log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
     measured = config.run.profile if ranks.is_first else 0
     profile = StepProfile(measured, device, run.path, state.step.threads, tell)

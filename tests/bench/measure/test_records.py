@@ -14,11 +14,20 @@ import pytest
 
 from bench.measure.limits import Limits
 from bench.measure.machine import ROOT, Stamp
-from bench.measure.records import RESULTS, Comparison, RecordedRun, ResultRecorder, Timing, newest, path_for, read
+from bench.measure.records import (
+    RESULTS_FOLDER,
+    Comparison,
+    RecordedRun,
+    ResultRecorder,
+    Timing,
+    newest,
+    path_for,
+    read,
+)
 from bench.measure.timing import Spread
 from tests.bench.result_samples import CPU, LIMITS, comparison, cpu_run, gpu_run, stamp, store
 
-SCHEMA = json.loads((RESULTS / "schema.json").read_text())
+SCHEMA = json.loads((RESULTS_FOLDER / "schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 PARTS = {
     "stamp": Stamp,
@@ -120,7 +129,7 @@ def test_the_schema_is_one_and_has_the_fields_of_the_records() -> None:
 
 
 def test_recorded_results_match_the_schema() -> None:
-    for path in RESULTS.glob("*.json"):
+    for path in RESULTS_FOLDER.glob("*.json"):
         if path.name != "schema.json":
             VALIDATOR.validate(json.loads(path.read_text()))
 

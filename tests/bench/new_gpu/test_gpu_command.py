@@ -21,7 +21,7 @@ from bench.gpu import measure_all
 from bench.measure.contest import Case, Contest
 from bench.measure.limits import Limits, dtypes
 from bench.measure.machine import DRY_RUN, ROOT, device_name
-from bench.measure.records import RESULTS, path_for, read
+from bench.measure.records import RESULTS_FOLDER, path_for, read
 from bench.measure.timing import Contender
 from bench.new_gpu import gpu_cases, parallel_tests, phases
 from bench.new_gpu.extent import PAPER_EXTENT
@@ -244,7 +244,7 @@ def test_a_rehearsal_writes_neither_tuned_tables_nor_results(
     assert tables == [tmp_path / "tuned", launch.TUNED]
     assert visited == [2, 2]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert gpu.main(["--tiny", "--out", str(RESULTS / "rehearsal")]) == 2
+    assert gpu.main(["--tiny", "--out", str(RESULTS_FOLDER / "rehearsal")]) == 2
     assert "--tiny measures nothing that belongs into" in capsys.readouterr().err
     if INTERPRETED:
         assert gpu.main(["--out", str(tmp_path)]) == 2

@@ -4,7 +4,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.evaluation.colour_lookup import ColourLookup
-from cyclegan_fast.evaluation.score_table import METRICS, Score, is_better, scalars, table
+from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS, Score, is_better, scalars, table
 from cyclegan_fast.evaluation.similarity import similarity
 from cyclegan_fast.images.pixels import Pixels, as_tensor
 
@@ -60,4 +60,4 @@ def test_the_table_has_a_row_for_each_score() -> None:
 def test_what_is_better_follows_the_metric() -> None:
     assert is_better("a2b.truth.ssim", 0.6, than=0.5)
     assert not is_better("a2b.features.kid", 0.6, than=0.5)
-    assert {metric.better for metric in METRICS.values()} == {"higher", "lower"}
+    assert {metric.better for metric in SCORE_COLUMNS.values()} == {"higher", "lower"}

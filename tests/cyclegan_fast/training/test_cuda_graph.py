@@ -30,7 +30,7 @@ from cyclegan_fast.training.cuda_graph import (
     Inputs,
     Outputs,
 )
-from cyclegan_fast.training.engine import Engine, reason_against_a_graph
+from cyclegan_fast.training.engine import TrainingEngine, reason_against_a_graph
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.operator_recorder import OperatorRecorder
 
@@ -119,8 +119,8 @@ def test_replayed_steps_have_the_bits_of_steps_as_they_are(case: tuple[Config, t
     plain, recorded = step_of(config, dtype), step_of(config, dtype)
     recorder = OperatorRecorder(lambda: state_of(recorded))
     messages: list[str] = []
-    eager = Engine(plain, config, messages.append)
-    graphed = Engine(recorded, config, messages.append, recorder)
+    eager = TrainingEngine(plain, config, messages.append)
+    graphed = TrainingEngine(recorded, config, messages.append, recorder)
     for number in range(16):
         for step in (plain, recorded):
             step.set_learning_rate(2e-4 / (1 + number))
@@ -141,7 +141,7 @@ def test_a_run_that_was_saved_from_recorded_steps_continues_eagerly_with_the_sam
         data=DataConfig(load_size=SIDE + 6, crop_size=SIDE), networks=NETWORKS, loss=LossConfig(pool_size=3)
     )
     step = step_of(config, torch.float32)
-    graphed = Engine(step, config, print, OperatorRecorder(lambda: state_of(step)))
+    graphed = TrainingEngine(step, config, print, OperatorRecorder(lambda: state_of(step)))
     for number in range(8):
         graphed(batch(1, number))
     file = io.BytesIO()
@@ -152,7 +152,7 @@ def test_a_run_that_was_saved_from_recorded_steps_continues_eagerly_with_the_sam
     resumed.model.load_state_dict(model_state)
     resumed.load_state_dict(step_state)
     resumed.load_rank_state_dict(rank_state)
-    eager = Engine(resumed, config, print)
+    eager = TrainingEngine(resumed, config, print)
     for number in range(8, 12):
         images = batch(1, number)
         expected = graphed(images)
@@ -172,8 +172,8 @@ def test_under_auto_a_failed_recording_is_said_in_one_line_and_steps_go_on_as_th
     config = Config(data=DataConfig(load_size=SIDE + 6, crop_size=SIDE), networks=NETWORKS)
     plain, recorded = step_of(config, dtype), step_of(config, dtype)
     messages: list[str] = []
-    graphed = Engine(recorded, config, messages.append, Failing(lambda: state_of(recorded)))
-    eager = Engine(plain, config, messages.append)
+    graphed = TrainingEngine(recorded, config, messages.append, Failing(lambda: state_of(recorded)))
+    eager = TrainingEngine(plain, config, messages.append)
     for number in range(WARM_UP + 4):
         images = batch(1, number)
         expected, found = eager(images), graphed(images)
@@ -197,7 +197,10 @@ def test_after_a_failed_second_recording_no_earlier_one_is_replayed(dtype: torch
     plain, recorded = step_of(config, dtype), step_of(config, dtype)
     messages: list[str] = []
     recorder = FailingLater(lambda: state_of(recorded))
-    graphed, eager = Engine(recorded, config, messages.append, recorder), Engine(plain, config, messages.append)
+    graphed, eager = (
+        TrainingEngine(recorded, config, messages.append, recorder),
+        TrainingEngine(plain, config, messages.append),
+    )
     for number in range(2 * WARM_UP + 6):
         images = batch(1 if number <= WARM_UP or number > 2 * WARM_UP + 2 else 2, number)
         expected, found = eager(images), graphed(images)
@@ -221,7 +224,7 @@ def test_a_closed_engine_holds_no_graph() -> None:
             replays.append(weakref.ref(graph))
             return graph.replay, outputs
 
-    graphed = Engine(step, config, pytest.fail, Watched(lambda: state_of(step)))
+    graphed = TrainingEngine(step, config, pytest.fail, Watched(lambda: state_of(step)))
     for number in range(WARM_UP + 1):
         graphed(batch(1, number))
     (graph,) = replays
@@ -243,7 +246,7 @@ def test_under_on_a_failed_recording_ends_the_run() -> None:
         data=DataConfig(load_size=SIDE + 6, crop_size=SIDE), networks=NETWORKS, run=RunConfig(cuda_graph="on")
     )
     step = TrainingStep(Model(config), config, torch.float32)
-    graphed = Engine(step, config, print, Failing(lambda: state_of(step)))
+    graphed = TrainingEngine(step, config, print, Failing(lambda: state_of(step)))
     for number in range(WARM_UP):
         graphed(batch(1, number))
     with pytest.raises(UserError, match="--cuda-graph on: operation not permitted when stream is capturing; leave it"):
@@ -303,5 +306,5 @@ def test_why_steps_cannot_be_recorded(config: Config, device: str, reason: str |
 def test_on_a_cpu_nobody_is_told_that_there_is_no_graph(wanted: CudaGraph) -> None:
     config = Config(networks=NETWORKS, run=RunConfig(cuda_graph=wanted))
     messages: list[str] = []
-    Engine(TrainingStep(Model(config), config, torch.float32), config, messages.append)
+    TrainingEngine(TrainingStep(Model(config), config, torch.float32), config, messages.append)
     assert messages == []

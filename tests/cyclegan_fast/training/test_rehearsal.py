@@ -16,7 +16,7 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.cuda_graph import WARM_UP, GraphedFunction, Outputs
-from cyclegan_fast.training.engine import Engine
+from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.operator_recorder import OperatorRecorder
 from tests.cyclegan_fast.training.test_cuda_graph import CPU, NETWORKS, SIDE, batch, double, state_of, step_of
@@ -127,8 +127,8 @@ def train_both(
     plain, recorded = step_of(config, dtype), step_of(config, dtype)
     messages: list[str] = []
     recorder = Faulty(recorded, fault)
-    eager = Engine(plain, replace(config, run=RunConfig(cuda_graph="off")), pytest.fail)
-    graphed = Engine(recorded, config, messages.append, recorder)
+    eager = TrainingEngine(plain, replace(config, run=RunConfig(cuda_graph="off")), pytest.fail)
+    graphed = TrainingEngine(recorded, config, messages.append, recorder)
     for number in range(steps):
         images = batch(1, number)
         expected, found = eager(images), graphed(images)
@@ -173,7 +173,7 @@ def test_a_learning_rate_that_is_no_tensor_is_noticed(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(TrainingStep, "set_learning_rate", as_a_number)
     step, messages = step_of(CONFIG, torch.float32), list[str]()
-    graphed = Engine(step, CONFIG, messages.append, OperatorRecorder(lambda: state_of(step)))
+    graphed = TrainingEngine(step, CONFIG, messages.append, OperatorRecorder(lambda: state_of(step)))
     for number in range(WARM_UP + 1):
         graphed(batch(1, number))
     assert len(messages) == 1
@@ -199,8 +199,8 @@ def test_a_recording_that_holds_on_to_its_own_inputs_is_noticed() -> None:
 def test_under_on_a_wrong_recording_ends_the_run_with_the_state_before_it() -> None:
     config = replace(CONFIG, run=RunConfig(cuda_graph="on"))
     plain, recorded = step_of(config, torch.float32), step_of(config, torch.float32)
-    eager = Engine(plain, replace(config, run=RunConfig(cuda_graph="off")), pytest.fail)
-    graphed = Engine(recorded, config, pytest.fail, Faulty(recorded, FAULTS["no update of the generators"][0]))
+    eager = TrainingEngine(plain, replace(config, run=RunConfig(cuda_graph="off")), pytest.fail)
+    graphed = TrainingEngine(recorded, config, pytest.fail, Faulty(recorded, FAULTS["no update of the generators"][0]))
     for number in range(WARM_UP):
         eager(batch(1, number))
         graphed(batch(1, number))
@@ -230,7 +230,7 @@ def nearly_the_same(step: TrainingStep, replay: Replay, outputs: Outputs) -> Rep
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_what_rounding_does_is_no_difference(dtype: torch.dtype) -> None:
     step = step_of(CONFIG, dtype)
-    graphed = Engine(step, CONFIG, pytest.fail, Faulty(step, nearly_the_same))
+    graphed = TrainingEngine(step, CONFIG, pytest.fail, Faulty(step, nearly_the_same))
     for number in range(WARM_UP + 3):
         graphed(batch(1, number))
     assert graphed._graphed is not None
@@ -261,12 +261,12 @@ def test_a_replayed_step_drops_what_the_step_as_it_is_drops() -> None:
         return TrainingStep(Model(config), config, torch.float32, random.Random(3))
 
     plain = seeded()
-    eager, expected = Engine(plain, replace(config, run=RunConfig(cuda_graph="off")), pytest.fail), []
+    eager, expected = TrainingEngine(plain, replace(config, run=RunConfig(cuda_graph="off")), pytest.fail), []
     for number in range(WARM_UP + 3):
         expected.append(eager(photos(number)))
     drawn = torch.get_rng_state()
     recorded = seeded()
-    graphed = Engine(recorded, config, pytest.fail, OperatorRecorder(lambda: state_of(recorded)))
+    graphed = TrainingEngine(recorded, config, pytest.fail, OperatorRecorder(lambda: state_of(recorded)))
     for number in range(WARM_UP + 3):
         found = graphed(photos(number))
         assert all(torch.equal(found[name], loss) for name, loss in expected[number].items()), number
@@ -311,7 +311,7 @@ def test_the_engine_asks_the_ranks_of_its_step() -> None:
     ranks = Counting()
     torch.manual_seed(0)
     step = TrainingStep(Model(CONFIG), CONFIG, torch.float32, random.Random(3), ranks)
-    graphed = Engine(step, CONFIG, pytest.fail, OperatorRecorder(lambda: state_of(step)))
+    graphed = TrainingEngine(step, CONFIG, pytest.fail, OperatorRecorder(lambda: state_of(step)))
     for number in range(WARM_UP + 3):
         graphed(batch(1, number))
     assert ranks.questions == 2
