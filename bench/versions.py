@@ -69,7 +69,7 @@ class Row:
 def run_checks(row: Row, checks: Iterable[Check], run: Runner, *, jobs: int, quick: bool) -> Iterator[str]:
     """Run the checks and fill the row; yields lines of progress."""
     in_processes = {
-        "pytest": ("-n", str(jobs), "--dist", "loadfile", "--max-worker-restart", "0"),
+        "pytest": ("-n", str(jobs), "--dist", "loadfile", "--max-worker-restart", "0", "-m", ""),  # slow ones too
         "kernels.aot": ("--processes", str(jobs)),
     }
     for check in checks:

@@ -178,7 +178,7 @@ def test_every_check_runs_in_the_environment_quickly_or_in_full(tmp_path: Path, 
     main(["--environments", str(tmp_path), *few, "--quick"], quick)
     python = str(Environment(tmp_path, "3.13", Pair("2.14.1", "3.8.0")).executable)
     assert {command[0] for command in quick.commands} == {python}
-    xdist = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"]
+    xdist = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "0", "-m", ""]
     assert machine.checks() == [
         ["-m", "pytest", "tests/kernels", *xdist],
         ["-m", "pytest", "tests/cyclegan_fast", *xdist],
