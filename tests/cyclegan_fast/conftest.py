@@ -1,17 +1,16 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.cyclegan_fast.pictures import photo
 
 TINY = ["--generator", "resnet_6", "--ngf", "4", "--ndf", "4", "--load-size", "36", "--crop-size", "32"]
 """Flags of networks and images so small that a step takes milliseconds."""
 
 
-def photo(side: int, seed: int) -> Image.Image:
-    """A smooth random picture: what JPEG and resizing expect of a photograph."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+def contents(root: Path) -> dict[str, bytes]:
+    """Return the bytes of every file below a folder, hidden ones too, by its path there."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Small networks and pictures, and their translations at once and in strips."""
+"""Makes small networks and pictures, and translates them at once and in strips."""
 
 from pathlib import Path
 

@@ -1,8 +1,10 @@
+"""Gives tests of the export a world without a GPU, a trained run, small networks, their weights and a graph."""
+
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,6 +14,9 @@ from export.device import primary_context, stream_graph
 from tests.export.fake_gpu import FakeGpu
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 @pytest.fixture
@@ -49,11 +54,27 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def network() -> ResnetGenerator:
+    """Makes a narrow generator, whose translations show their input."""
+    from tests.cyclegan_fast.translations import make_generator  # a GPU's image may lack what translating imports
+
+    return make_generator(0)
+
+
+@pytest.fixture(scope="session")
 def random_generator() -> ResnetGenerator:
     torch.manual_seed(0)
     network = ResnetGenerator(width=8, blocks=9).eval()
     torch.nn.init.uniform_(network.get_parameter("head.bias"), -0.3, 0.3)  # zero at first, and not after training
     return network
+
+
+@pytest.fixture(scope="session")
+def graph(random_generator: ResnetGenerator) -> "ModelProto":
+    """Exports the random generator in float32; tests that change the graph copy it."""
+    from export.to_onnx import float32_graph  # a GPU's image may lack what exporting imports
+
+    return float32_graph(random_generator)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,12 @@ from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator, c
 from export.parity import BARS, Parity
 from export.run import fit_to_engine, main
 from export.to_onnx import float32_graph
-from tests.cyclegan_fast.translation.test_translate import draw, names, pixels_of
-from tests.cyclegan_fast.translations import make_generator
+from tests.cyclegan_fast.pictures import draw_all, names, pixels_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = ["openvino", "onnxruntime"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def network() -> ResnetGenerator:
-    return make_generator(0)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +50,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, network: ResnetGenerator) -
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    draw(folder / "one.png", seed=1)
-    draw(folder / "deep" / "two.png", 45, 37, seed=2)
-    draw(folder / "deep" / "three.bmp", 45, 37, seed=3)
-    return folder
+    sizes = {"one.png": (48, 40), "deep/two.png": (45, 37), "deep/three.bmp": (45, 37)}
+    return draw_all(tmp_path / "photos", sizes)
 
 
 @pytest.fixture

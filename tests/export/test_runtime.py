@@ -17,7 +17,7 @@ from export.device.buffers import BLOCK, grown
 from export.device.replay import Replay, Way
 from export.device.stream_graph import GraphError, StreamGraph
 from export.run import main
-from tests.cyclegan_fast.translation.test_translate import draw, pixels_of
+from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 

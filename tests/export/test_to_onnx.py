@@ -33,11 +33,6 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
 PAPER = {"Conv": 22, "ConvTranspose": 2, "InstanceNormalization": 23, "Relu": 14, "Pad": 20, "Add": 9, "Tanh": 1}
 
 
-@pytest.fixture(scope="module")
-def graph(random_generator: ResnetGenerator) -> ModelProto:
-    return float32_graph(random_generator)
-
-
 def typed(graph: ModelProto, precision: Precision) -> ModelProto:
     return graph if precision == "float32" else in_precision(graph, precision)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kernels import Impl
-from kernels.checking.accuracy import MARGIN, allowed_error
+from kernels.checking.accuracy import MARGIN, allowed_error, relative_error
 from tests.kernels.operands import DTYPES, Operator, values
 
 
@@ -94,18 +94,13 @@ def _listed(numbers: dict[torch.dtype, float]) -> str:
     return ", ".join(f"{str(dtype).removeprefix('torch.')} {number:.2f}" for dtype, number in numbers.items())
 
 
-def relative_error(found: Tensor, exact: Tensor) -> float:
-    """Root mean square of the error over that of the exact result; NaN where found is not finite."""
-    size = exact.square().mean().sqrt()
-    assert size > 0, "the exact result vanishes, so that nothing is relative to it"
-    return float((found.double() - exact).square().mean().sqrt() / size)
-
-
 def assert_accurate(name: str, found: Tensor, native: Tensor, exact: Tensor, *, is_gradient: bool) -> None:
     """At most MARGIN times the larger of PyTorch's own error and the floor."""
     assert found.shape == exact.shape, f"{name} is {tuple(found.shape)}, not {tuple(exact.shape)}"
     assert found.dtype == native.dtype, f"{name} is {found.dtype}, not {native.dtype}"
     assert found.isfinite().all(), f"{name} has {int((~found.isfinite()).sum())} elements that are not finite"
+    assert native.isfinite().all(), f"PyTorch's {name} is not finite, so that it is no yardstick"
+    assert exact.count_nonzero() > 0, f"{name} vanishes, so that nothing is relative to it"
     result = Comparison(found.dtype, is_gradient, relative_error(found, exact), relative_error(native, exact))
     COMPARISONS.append(result)
     assert result.error <= result.allowed, (

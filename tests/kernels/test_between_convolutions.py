@@ -17,8 +17,8 @@ from kernels.launching import Grid, launching_with
 from kernels.plans import NormPlan
 from kernels.reflection_pad import pad_backward, pad_forward
 from kernels.residual_block import _launch_backward as block_backward, _launch_forward as block_forward
-from tests.kernels.comparison import sample
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample
 
 BLOCKS = 3
 CONVOLUTION = "convolution"

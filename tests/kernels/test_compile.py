@@ -13,10 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from kernels import conv2d_reflect, instance_norm, reflection_pad, residual_block
+from kernels.checking.accuracy import relative_error
 from kernels.dispatch import autocast, is_exporting
 from kernels.pending_sum import PendingSum
-from tests.kernels.comparison import relative_error, sample
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample
 
 # The same kernels run in both; only the two parts of a block's gradient are added elsewhere.
 FLOAT32_ERROR = 1e-6

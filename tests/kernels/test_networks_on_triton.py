@@ -4,7 +4,7 @@ import io
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
@@ -20,9 +20,9 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.training.step import TrainingStep
 from kernels import Impl, plans as launch
-from kernels.checking.accuracy import FLOORS
-from tests.kernels.comparison import relative_error, sample
+from kernels.checking.accuracy import FLOORS, relative_error, unwritten_is_nan
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample
 
 Network = ResnetGenerator | UnetGenerator | PatchDiscriminator
 
@@ -59,7 +59,7 @@ def results(network: Network, image: Tensor, memory_format: torch.memory_format)
 
 
 def plain_results(network: Network, image: Tensor) -> dict[str, Tensor]:
-    # PyTorch's own instance norm has wrong gradients channels last at batch 1 on the CPU, see `comparison.wide`.
+    # PyTorch's own instance norm has wrong gradients channels last at batch 1 on the CPU, see `operands.wide`.
     return results(network, image, torch.contiguous_format)
 
 
@@ -107,6 +107,7 @@ def test_a_network_errs_at_most_twice_as_much_from_float64_as_on_plain_operators
         found, rounded = results(fused, image, torch.channels_last), plain_results(plain, image)
         for key, value in plain_results(exact, image.double()).items():
             assert found[key].dtype == dtype
+            assert rounded[key].isfinite().all()
             errors[key].append((relative_error(found[key], value), relative_error(rounded[key], value)))
     for key, pairs in errors.items():
         ours, theirs = zip(*pairs, strict=True)
@@ -189,6 +190,7 @@ def test_steps_of_training_each_err_at_most_twice_as_much_as_on_plain_operators(
             assert gradient is not None
             assert found is not None
             assert rounded is not None
+            assert rounded.isfinite().all()
             kind = re.sub(r"blocks\.\d", "blocks", f"{name[0]}{name[3:]}")  # "G.head.bias" of G_A and G_B alike
             errors[kind].append((relative_error(found, gradient), relative_error(rounded, gradient)))
     ratios: dict[str, dict[str, float]] = defaultdict(dict)  # by network, or of losses; then by weight
@@ -220,24 +222,13 @@ def test_a_file_of_weights_serves_both_implementations(name: str, saved_by: Impl
         assert relative_error(other(image), network(image)) < 1e-5
 
 
-@pytest.fixture
-def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-
-
-@pytest.mark.usefixtures("unwritten_memory_is_nan")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_result_holds_memory_that_nobody_wrote(name: str) -> None:
-    assert torch.empty(3, device=DEVICE).isnan().all()
     image = sample(2, 3, 32, 32) if name == "u-net" else sample(2, 3, 28, 24)
-    found = results(build(name, "triton"), image, torch.channels_last)
+    with unwritten_is_nan():
+        assert torch.empty(3, device=DEVICE).isnan().all()
+        found = results(build(name, "triton"), image, torch.channels_last)
     for key, value in found.items():
         assert value.isfinite().all(), key
-    torch.use_deterministic_algorithms(False)
     for key, value in results(build(name, "triton"), image, torch.channels_last).items():
         assert torch.equal(found[key], value), key

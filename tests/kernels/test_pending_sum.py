@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from kernels import Impl, instance_norm, reflection_pad, residual_block
+from kernels.checking.accuracy import relative_error
 from kernels.pending_sum import PendingSum
 from tests.kernels.accuracy import Signs
-from tests.kernels.comparison import relative_error, sample, wide
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample, wide
 
 # Against float64; leaving out the gradient around the block is off by a third and more.
 FLOAT32_ERROR = 1e-5
@@ -464,6 +465,7 @@ def test_in_bfloat16_a_buffers_gradient_errs_at_most_twice_as_much_as_plain_pyto
     signs.assert_clear(torch.bfloat16)
     for found, rounded, exact in zip(ours, plain, truth, strict=True):
         assert found.dtype == torch.bfloat16
+        assert rounded.isfinite().all()
         assert relative_error(found, exact) <= 2 * relative_error(rounded, exact)
 
 

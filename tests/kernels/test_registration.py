@@ -17,9 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from kernels import Impl, conv2d_reflect, dispatch, instance_norm, launching, reflection_pad, residual_block
+from kernels.checking.accuracy import relative_error
 from kernels.launching import Grid, launching_with
-from tests.kernels.comparison import relative_error, sample, wide
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample, wide
 
 OPERATORS = torch.ops.cyclegan_fast
 EPS = 1e-5

@@ -1,6 +1,5 @@
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -20,27 +19,14 @@ from cyclegan_fast.images.pixels import as_tensor, to_pixels, to_signed
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.sample_photos import main as write_sample_photos
 from cyclegan_fast.system.errors import UserError
-from tests.cyclegan_fast.conftest import photo
-
-CONFIG = DataConfig(load_size=36, crop_size=32, workers=0)
-
-
-def opened(folder: Path, seed: int = 0, ranks: int = 1, rank: int = 0, **changes: object) -> Data:
-    config = replace(CONFIG, data=folder, **changes)  # type: ignore[arg-type]
-    return open_data(config, seed, rank=rank, ranks=ranks)
+from tests.cyclegan_fast.data.epochs import Batches, assert_same, no_image, opened
+from tests.cyclegan_fast.pictures import photo
 
 
-def images_of(data: Data, epoch: int, first_step: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+def images_of(data: Data, epoch: int, first_step: int = 0) -> Batches:
     """The batches of A and B, [N, 3, H, W], as the step gets them."""
     batches = (batch.to(torch.device("cpu")) for batch in data.training.epoch(epoch, first_step))
     return [(real_A.numpy(), real_B.numpy()) for real_A, real_B in batches]
-
-
-def assert_same(one: list[tuple[np.ndarray, np.ndarray]], other: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    assert len(one) == len(other)
-    for (one_A, one_B), (other_A, other_B) in zip(one, other, strict=True):
-        np.testing.assert_array_equal(one_A, other_A)
-        np.testing.assert_array_equal(one_B, other_B)
 
 
 def cut_out(cut: Cut) -> np.ndarray:
@@ -48,7 +34,7 @@ def cut_out(cut: Cut) -> np.ndarray:
     return window[:, ::-1] if cut.mirrored else window
 
 
-def plain_epoch(data: Data, seed: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def plain_epoch(data: Data, seed: int, epoch: int) -> Batches:
     """An epoch of single images in plain NumPy: which random numbers are drawn for what is fixed for good, since a run
     that was saved before must go on with the images that it would have had."""
     training = data.training
@@ -212,7 +198,7 @@ def test_the_first_images_of_an_epoch_fill_up_a_last_step_that_ranks_cannot_shar
     order = images_of(opened(folder), 2)
     steps = opened(folder, batch_size=batch_size, ranks=ranks).training.steps_per_epoch
     assert steps == -(-6 // (ranks * batch_size))
-    seen: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(steps)]
+    seen: list[Batches] = [[] for _ in range(steps)]
     for rank in range(ranks):
         batches = images_of(opened(folder, batch_size=batch_size, ranks=ranks, rank=rank), 2)
         for step, (real_A, real_B) in enumerate(batches):
@@ -378,10 +364,6 @@ def truncated(path: Path) -> None:
     buffer = io.BytesIO()
     photo(64, 0).save(buffer, "JPEG")
     path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
-
-
-def no_image(path: Path) -> None:
-    path.write_text("not an image at all")
 
 
 def empty(path: Path) -> None:

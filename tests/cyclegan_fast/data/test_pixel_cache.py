@@ -16,7 +16,7 @@ from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache, default_cache_dir
 from cyclegan_fast.data.preparation import Preparation
 from cyclegan_fast.system.errors import UserError
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.pictures import draw_all, photo
 
 KEPT_AS_THEY_ARE = Preparation("crop", load_size=24, crop_size=24)
 COUNT = 6
@@ -25,11 +25,8 @@ COUNT = 6
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of images, each of its own size."""
-    root = tmp_path / "photos"
-    (root / "more").mkdir(parents=True)
-    for index in range(COUNT):
-        photo(64, index).resize((30 + index, 40 - index)).save(root / ("more" if index % 2 else "") / f"{index}.png")
-    return root
+    sizes = {f"{'more/' if index % 2 else ''}{index}.png": (30 + index, 40 - index) for index in range(COUNT)}
+    return draw_all(tmp_path / "photos", sizes)
 
 
 def pixels_in(folder: Path) -> list[np.ndarray]:

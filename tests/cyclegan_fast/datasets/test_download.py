@@ -36,6 +36,7 @@ from cyclegan_fast.datasets.authors import CommandLine
 from cyclegan_fast.download import main
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.trained import load_generator
+from tests.cyclegan_fast.conftest import contents
 
 ZIP = "/datasets/horse2zebra.zip"
 PTH = "/pretrained_models/horse2zebra.pth"
@@ -163,11 +164,6 @@ def generator_file(*, old: bool = False, seed: int = 0) -> tuple[bytes, ResnetGe
     buffer = io.BytesIO()
     torch.save(to_original(network.state_dict()), buffer, _use_new_zipfile_serialization=not old)
     return buffer.getvalue(), network
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file below, hidden ones too."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def run(server: Server, *arguments: str) -> int:

@@ -16,6 +16,7 @@ from cyclegan_fast.datasets.streets.road import Road
 from cyclegan_fast.datasets.streets.textures import TEXTURES
 from cyclegan_fast.images.labels import TRAIN_ID, Labels, colours_of
 from cyclegan_fast.street_scenes import main
+from tests.cyclegan_fast.conftest import contents
 
 MAIN = ("road", "sidewalk", "building", "vegetation", "sky", "car", "person", "pole")
 SMALL = ["--size", "32", "--count", "3", "--test-count", "2"]
@@ -161,10 +162,6 @@ def test_places_along_a_bend_are_found_again() -> None:
 def test_every_texture_names_its_licence() -> None:
     for texture in TEXTURES:
         assert texture.licence.startswith(("CC0", "public domain"))
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def test_the_command_writes_unpaired_training_and_paired_test_folders(

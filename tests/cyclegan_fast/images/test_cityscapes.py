@@ -22,7 +22,7 @@ from cyclegan_fast.images.labels import (
     read_labels,
 )
 from cyclegan_fast.system.errors import UserError
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.pictures import photo
 
 ALL: Labels = np.array([[*range(19), VOID]], np.uint8)
 

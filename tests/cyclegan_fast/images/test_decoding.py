@@ -25,15 +25,10 @@ from cyclegan_fast.images.levels import Extent, check_range, note_on, range_of_d
 from cyclegan_fast.images.unreadable import UnreadableImage, of_any_size, reading
 from cyclegan_fast.system.errors import run_command
 from tests import fuzz_images
+from tests.cyclegan_fast.images.levels import read
 
 ROOT = Path(__file__).parents[3]
 H, W = 12, 20
-
-
-def read(path: Path, **options: Any) -> np.ndarray:
-    image = read_image(path, **options)
-    assert image.mode == "RGB"
-    return np.asarray(image).astype(float)
 
 
 def noise(channels: int, bits: int = 16) -> np.ndarray:

@@ -14,6 +14,7 @@ from tifffile import COMPRESSION
 from cyclegan_fast.images.files import read_image, read_indices
 from cyclegan_fast.images.tiff import read_tiff
 from cyclegan_fast.images.unreadable import UnreadableImage
+from tests.cyclegan_fast.images.levels import read
 
 HEIGHT, WIDTH = 37, 53  # no multiples of a tile's 16, of a byte's 8 bits, or of the rows of a strip
 SHAPES: dict[str, dict[str, Any]] = {
@@ -43,12 +44,6 @@ def expected(values: np.ndarray) -> np.ndarray:
 def over_white(levels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     share = alpha / np.iinfo(alpha.dtype).max
     return levels * share + 255 * (1 - share)
-
-
-def read(path: Path, **options: Any) -> np.ndarray:
-    image = read_image(path, **options)
-    assert image.mode == "RGB"
-    return np.asarray(image).astype(float)
 
 
 @pytest.mark.parametrize("planes", ["contig", "separate"])

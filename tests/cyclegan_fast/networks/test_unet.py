@@ -18,7 +18,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.trained import generator_from, load_generator
 from export import to_onnx
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.pictures import photo
 
 StateDict = dict[str, Tensor]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

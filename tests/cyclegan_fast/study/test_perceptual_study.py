@@ -18,7 +18,7 @@ from cyclegan_fast.study.analysis import bootstrap
 from cyclegan_fast.study.format import FORMAT, Settings, Study, read_study
 from cyclegan_fast.study.page import SIDE, Make
 from tests.cyclegan_fast.browser import Browser, needs_browser
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.pictures import photo
 
 HOSTILE = "</script><script>alert(1)</script>&lt;"
 FLAGS = ["--practice", "2", "--trials", "6", "--show-ms", "60", "--pause-ms", "30"]

@@ -27,7 +27,8 @@ from cyclegan_fast.training.run_folder import FinishedRun, open_shared_run, plai
 from cyclegan_fast.training.step import Decisions, TrainingStep
 from cyclegan_fast.translation import trained
 from kernels import triton_language
-from tests.cyclegan_fast.conftest import TINY, photo
+from tests.cyclegan_fast.conftest import TINY
+from tests.cyclegan_fast.pictures import photo
 
 STEPS = 48
 RUN = [*TINY, "--report-every", "3", "--checkpoint-every", "5", "--sample-every", "20", "--max-steps", str(STEPS)]

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,27 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.scratch_file import ScratchFile
 from cyclegan_fast.translation.strips import Statistics
 from cyclegan_fast.translation.tiled import TiledTranslator
 from cyclegan_fast.translation.translator import NotFinite, TorchTranslator
-from tests.cyclegan_fast.translation.test_translate import draw, names, pixels_of
+from tests.cyclegan_fast.pictures import draw, names, pixels_of
 from tests.cyclegan_fast.translations import at_once, in_strips, joined, make_generator, picture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 ALL = 10**6  # more rows than any image here has
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- the same numbers ----------------------------------------------------------------------------------------------
@@ -195,12 +187,6 @@ torch.set_num_threads(1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 sys.exit(main(sys.argv[1:]))
 """
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    torch.save(to_original(make_generator(0).state_dict()), path := tmp_path / "latest_net_G.pth")
-    return path
 
 
 @pytest.fixture

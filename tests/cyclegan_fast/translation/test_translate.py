@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,17 +40,12 @@ from cyclegan_fast.translation import contact_sheet
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
 from cyclegan_fast.translation.translator import TorchTranslator
+from tests.cyclegan_fast.pictures import draw, draw_all, names, pixels_of
 from tests.cyclegan_fast.translations import make_generator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[3]
-
-
-def draw(path: Path, width: int = 48, height: int = 40, seed: int = 0) -> Path:
-    """A smooth picture, so that JPEG changes little and resizing is seen."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
-    return path
 
 
 @torch.no_grad()
@@ -61,43 +56,9 @@ def directly(network: ResnetGenerator, path: Path, size: int) -> Pixels:
     return result
 
 
-def pixels_of(path: Path) -> Pixels:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Networks this small only wait for each other's threads, for seconds where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def network() -> ResnetGenerator:
-    return make_generator(0)
-
-
-@pytest.fixture
-def weights(tmp_path: Path, network: ResnetGenerator) -> Path:
-    path = tmp_path / "latest_net_G.pth"
-    torch.save(to_original(network.state_dict()), path)
-    return path
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    draw(folder / "one.png", seed=1)
-    draw(folder / "deep" / "er" / "two.jpg", seed=2)
-    draw(folder / "deep" / "three.bmp", seed=3)
-    return folder
+    return draw_all(tmp_path / "photos", dict.fromkeys(["one.png", "deep/er/two.jpg", "deep/three.bmp"], (48, 40)))
 
 
 Run = Callable[..., int]

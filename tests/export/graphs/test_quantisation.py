@@ -24,16 +24,11 @@ from export.parity import BARS, Bar, Parity, in_onnxruntime, in_pytorch
 from export.pictures import CALIBRATED, of_domain, photographs, pictures_for
 from export.sensitivity import by_layer, to_keep
 from export.source import load_sources
-from export.to_onnx import as_asked, float32_graph
+from export.to_onnx import as_asked
 from tests.export.test_to_onnx import PAPER
 
 PRECISIONS: tuple[EightBits, ...] = ("int8", "fp8")
 STORED = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
-
-
-@pytest.fixture(scope="module")
-def graph(random_generator: ResnetGenerator) -> ModelProto:
-    return float32_graph(random_generator)
 
 
 @pytest.fixture(scope="module")
