@@ -13,7 +13,7 @@ OURS = ("bench", "cyclegan_fast", "export", "kernels", "tests")
 NOT_INSTALLED = pytest.StashKey[set[str]]()
 
 LONGEST_FIRST = (
-    "kernels/checking/test_aot.py",
+    "kernels/test_aot.py",
     "export/test_trt.py",
     "cyclegan_fast/system/test_distributed.py",
     "cyclegan_fast/training/test_train.py",
@@ -26,7 +26,7 @@ LONGEST_FIRST = (
     "kernels/test_properties.py",
     "bench/test_step.py",
     "kernels/checking/test_ahead.py",
-    "cyclegan_fast/methods/test_baselines.py",
+    "cyclegan_fast/methods/test_methods.py",
     "bench/new_gpu/test_parallel_tests.py",
     "cyclegan_fast/training/test_cuda_graph.py",
     "kernels/test_offsets.py",

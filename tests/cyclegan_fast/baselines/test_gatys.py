@@ -28,7 +28,7 @@ from cyclegan_fast.images.pixels import to_signed
 from cyclegan_fast.methods.feature_loss.rotation import RotationNetwork, RotationTraining, origin_of, write_features
 from cyclegan_fast.methods.feature_loss.vgg import STAGES, Vgg, blank
 from cyclegan_fast.system.errors import UserError
-from tests.cyclegan_fast.methods.test_feature_network import DOMAINS
+from tests.cyclegan_fast.methods.feature_loss.test_network import DOMAINS
 from tests.cyclegan_fast.pictures import draw_all, photo
 
 Array = npt.NDArray[np.float64]

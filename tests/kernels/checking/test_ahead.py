@@ -4,7 +4,7 @@ import pytest
 
 from kernels.checking import ahead
 from kernels.triton_language import INTERPRETED
-from tests.kernels.checking.test_aot import run
+from tests.kernels.test_aot import run
 
 
 def test_launches_find_what_was_compiled_ahead() -> None:
