@@ -1,5 +1,9 @@
+"""Orders the tests, sums up what the kernels' tests measured, and shares among processes what takes long to make."""
+
+import fcntl
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +115,27 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+"""Makes a folder of that name by calling the function with it, where no test of this run has made it; returns it"""
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Makes folders that all tests may read and none may write to, once in all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait for the process that makes it
+            folder, is_whole = base / name, base / f"{name}.whole"
+            if not is_whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                make(folder)
+                is_whole.touch()
+        return folder
+
+    return made

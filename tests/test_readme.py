@@ -28,6 +28,7 @@ def test_the_quick_start_is_two_lines_that_set_up_and_run() -> None:
     assert second == f"{setup}'.[dev]' && python -m pytest -n 2 --dist loadfile --max-worker-restart 0"
 
 
+@pytest.mark.slow
 def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"FOLDER": "photos", "PHOTOS": "photos/testA", "OUT": "photos", "data/horse2zebra": "photos"}

@@ -11,6 +11,7 @@ import torch
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from export.device import primary_context, stream_graph
+from tests.conftest import MadeOnce
 from tests.export.fake_gpu import FakeGpu
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD
@@ -43,14 +44,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the embedded photographs, stopped when its pictures are those of a trained network, not noise."""
-    from cyclegan_fast import train  # a GPU's image may lack what training imports
+def trained_run(made_once: MadeOnce) -> Path:
+    """Trains on the embedded photographs until pictures are those of a trained network, not noise; read only."""
 
-    runs = tmp_path_factory.mktemp("runs")
-    arguments = ["--max-steps", "30", "--ngf", "16", "--ndf", "8", "--device", "cpu", "--runs", str(runs)]
-    assert train.main([*arguments, "--name", "demo"]) == 0
-    return runs / "demo"
+    def trained(runs: Path) -> None:
+        from cyclegan_fast import train  # a GPU's image may lack what training imports
+
+        arguments = ["--max-steps", "30", "--ngf", "16", "--ndf", "8", "--device", "cpu", "--runs", str(runs)]
+        assert train.main([*arguments, "--name", "demo"]) == 0
+
+    return made_once("trained", trained) / "demo"
 
 
 @pytest.fixture(scope="session")

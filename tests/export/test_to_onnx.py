@@ -196,6 +196,7 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_same_checkpoint_gives_the_same_bytes_from_any_folder_and_says_nothing_of_it(
     tmp_path: Path, weights: Path
 ) -> None:

@@ -216,6 +216,7 @@ def test_help_is_there_in_a_second_without_pytorch() -> None:
     assert min(seconds) < 3  # 0.8 s on a machine that does little else
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_leaves_no_partial_file(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def small_step(impl: Impl, dtype: torch.dtype) -> TrainingStep:
     return TrainingStep(model.to(DEVICE, dtype), config, dtype, random.Random(0))
 
 
+@pytest.mark.slow
 def test_steps_of_training_each_err_at_most_twice_as_much_as_on_plain_operators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -260,6 +260,7 @@ def test_a_rehearsal_measures_every_subject_on_tiny_networks() -> None:
     assert translated.shape == "1x32x32x3"
 
 
+@pytest.mark.slow
 def test_all_that_the_tuner_tries_is_compiled_ahead_and_steps_come_first() -> None:
     """In a process of its own: Triton's interpreter does not know what a compiler would specialise."""
     compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from bench.measure.machine import ROOT
 from bench.new_gpu import parallel_tests
 from bench.new_gpu.parallel_tests import FAILURES, Results, read_results, run_tests
@@ -68,6 +70,7 @@ def test_every_test_runs_once_and_one_that_kills_its_process_costs_itself_only(t
     assert set(begun[:2]) <= {"first", "wrong", "dies"}
 
 
+@pytest.mark.slow
 def test_when_the_time_is_over_no_test_begins_and_one_under_way_is_ended(tmp_path: Path) -> None:
     content = "import time\ndef test_slow(): time.sleep(60)\ndef test_never(): pass\n"
     began = time.monotonic()

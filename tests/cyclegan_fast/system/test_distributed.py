@@ -116,7 +116,9 @@ def finish(step: TrainingStep) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in {**step.model.state_dict(), **named}.items()}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name == "scripted pool" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_two_ranks_take_the_steps_of_one_rank_with_twice_the_batch(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     alone = step_of(case, ALONE)
@@ -214,6 +216,7 @@ def wait_for_step(run: Path, step: int, launcher: subprocess.Popen[str]) -> None
     raise AssertionError(f"no step {step} in {run}: {launcher.communicate()[0] if launcher.poll() is not None else ''}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_after_a_rank_is_killed_torchrun_starts_all_again_and_the_run_ends_as_the_undisturbed_one(
     undisturbed: tuple[Path, Path], rank: int
@@ -236,6 +239,7 @@ def test_after_a_rank_is_killed_torchrun_starts_all_again_and_the_run_ends_as_th
     assert metrics(run) == metrics(whole)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_is_not_continued_by_one(
     undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,6 +277,7 @@ print("ended", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_ranks_that_part_leave_no_thread_that_could_abort_them_at_their_end(tmp_path: Path) -> None:
     (tmp_path / "threads.py").write_text(THREADS)
     launcher = [*torchrun()[:-1], str(tmp_path / "threads.py")]
@@ -282,6 +287,7 @@ def test_ranks_that_part_leave_no_thread_that_could_abort_them_at_their_end(tmp_
     assert (ended.returncode, ended.stdout.count("ended")) == (0, 2), ended.stderr
 
 
+@pytest.mark.slow
 def test_what_the_first_rank_refuses_is_said_once_and_ends_all_ranks(undisturbed: tuple[Path, Path]) -> None:
     root, _ = undisturbed
     result = subprocess.run(
@@ -291,6 +297,7 @@ def test_what_the_first_rank_refuses_is_said_once_and_ends_all_ranks(undisturbed
     assert result.stderr.count("is finished after 48 steps") == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_torchrun_saves_and_continues(undisturbed: tuple[Path, Path]) -> None:
     root, whole = undisturbed
     launcher = subprocess.Popen(
@@ -306,6 +313,7 @@ def test_an_interrupted_torchrun_saves_and_continues(undisturbed: tuple[Path, Pa
     assert metrics(root / "stopped") == metrics(whole)
 
 
+@pytest.mark.slow
 def test_the_first_rank_evaluates_for_all_and_no_weight_changes(undisturbed: tuple[Path, Path]) -> None:
     root, whole = undisturbed
     flags = ["--evaluate-every", "16", "--metrics", "reconstruction"]
@@ -321,6 +329,7 @@ def test_the_first_rank_evaluates_for_all_and_no_weight_changes(undisturbed: tup
     assert best["log"]["step"] == watched["best"]["step"]
 
 
+@pytest.mark.slow
 def test_what_only_the_first_rank_misses_ends_all_ranks_with_one_sentence(undisturbed: tuple[Path, Path]) -> None:
     root, _ = undisturbed
     flags = ["--metrics", "fid", "--features", "nowhere.pt2"]

@@ -149,7 +149,23 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+QUICK = (
+    "batch of 1, pool of 2",
+    "batch of 2, pool of 50",
+    "no pool",
+    "every image of its own size",
+    "no identity loss",
+    "learning rate that decays",
+    "batch of 4 in two parts",
+    "both directions at once",
+    "channels last, everything on",
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, case in CASES.items()],
+)
 def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
     case: Case, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

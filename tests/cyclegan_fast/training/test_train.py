@@ -110,6 +110,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root, root / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "4"])
 def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(
     undisturbed: tuple[Path, Path], workers: str
@@ -666,6 +667,7 @@ def test_images_of_many_shapes_train_without_a_crop(tmp_path: Path) -> None:
     assert "testA" in json.loads((tmp_path / "x" / "results.json").read_text())["notes"][0]
 
 
+@pytest.mark.slow
 def test_the_embedded_run_improves_on_the_untranslated_image(tmp_path: Path) -> None:
     flags = ["--amp", "--ngf", "16", "--max-steps", "150", "--runs", str(tmp_path), "--name", "x", "--ema", "0.9"]
     assert train.main(flags) == 0

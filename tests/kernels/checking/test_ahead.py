@@ -7,6 +7,7 @@ from kernels.triton_language import INTERPRETED
 from tests.kernels.test_aot import run
 
 
+@pytest.mark.slow
 def test_launches_find_what_was_compiled_ahead() -> None:
     result = run("tests.kernels.compile_twice")
     assert result.returncode == 0, result.stdout + result.stderr
