@@ -41,15 +41,15 @@ class Check:
 
 
 def _tests(folder: str, *quick: str) -> Check:
-    files = tuple(f"{folder}/test_{name}.py" for name in quick)
+    files = tuple(f"{folder}/{name}.py" for name in quick)
     summary = re.compile(r"^=* ?((?:\d+ \w+, )*\d+ \w+) in [\d.]+s", re.MULTILINE)
     return Check(folder, ("-m", "pytest", folder), ("-m", "pytest", *files), summary)
 
 
 COMPILE = ("-m", "kernels.aot")
 CHECKS = (
-    _tests("tests/kernels", "operators", "compile", "aot"),
-    _tests("tests/cyclegan_fast", "step", "networks"),
+    _tests("tests/kernels", "test_operators", "test_compile", "checking/test_aot"),
+    _tests("tests/cyclegan_fast", "training/test_step", "networks/test_networks"),
     Check(
         "kernels.aot", (*COMPILE, "--all"), COMPILE, re.compile(r"^(\d+ variants) compiled in \d+ s(, \d+ .*)$", re.M)
     ),

@@ -11,9 +11,9 @@ from typing import Annotated, get_args
 import tyro
 
 from cyclegan_fast.config.options import Config, Generator, MethodName
-from cyclegan_fast.config.original_options import TRAIN, refuse_original_options
 from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
 from cyclegan_fast.config.values import load
+from cyclegan_fast.original_options import TRAIN, refuse_original_options
 from cyclegan_fast.system.command_line import print_version_if_asked
 from cyclegan_fast.system.errors import UserError
 

@@ -4,8 +4,6 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
-
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
@@ -79,11 +77,16 @@ def differences(one: Config, other: Config) -> list[str]:
 
 
 def save(config: Config, path: Path) -> None:
+    """Write a configuration as YAML, whole or not at all."""
+    import yaml  # here, because benchmarks run where it is not installed
+
     write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 
 def load(path: Path) -> Config:
     """Read a configuration that `save` wrote, or part of one."""
+    import yaml  # here, because benchmarks run where it is not installed
+
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from cyclegan_fast.config.original_options import TEST, refuse_original_options
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.images.levels import ValueRange, range_of_run
 from cyclegan_fast.images.unreadable import of_any_size
+from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable

@@ -396,7 +396,7 @@ import sys
 for name in ("torch", "PIL", "tyro", "onnx", "onnxruntime", "openvino", "tqdm", "scipy", "yaml"):
     sys.modules[name] = None  # whatever imports it fails
 from export.runtime import Engine
-from cyclegan_fast.errors import UserError
+from cyclegan_fast.system.errors import UserError
 try:
     Engine(sys.argv[1])
 except (UserError, AttributeError) as error:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from kernels import aot, dispatch
+from kernels.checking.specialisations import recorded
 from kernels.gpus import GPUS, planning_for
 from kernels.launching import Grid, launching_with
 
@@ -41,7 +42,7 @@ def recorded_by_networks(dtype: torch.dtype, batch: int) -> set[aot.Specialisati
     found: set[aot.Specialisation] = set()
 
     def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
-        found.add(aot.recorded(90, kernel, arguments, options))
+        found.add(recorded(90, kernel, arguments, options))
 
     image = torch.zeros(batch, 3, 256, 256, dtype=dtype).contiguous(memory_format=torch.channels_last)
     networks = ResnetGenerator(blocks=2, impl="triton"), PatchDiscriminator(impl="triton")

@@ -88,7 +88,7 @@ def test_offsets_of_64_bits_give_the_same_bits(
     inputs = [values(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
     with launch.forcing(plan):
         narrow = results_of(operator, inputs)
-        for file in ("norm_forward", "norm_backward", "reflection_pad", "conv2d"):
+        for file in ("norm.forward", "norm.backward", "reflection_pad", "conv2d"):
             monkeypatch.setattr(importlib.import_module(f"kernels.{file}"), "needs_wide_offsets", lambda *_: True)
         wide = results_of(operator, inputs)
     for a, b in zip(narrow, wide, strict=True):

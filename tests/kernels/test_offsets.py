@@ -9,7 +9,7 @@ from kernels import conv2d_reflect, instance_norm, reflection_pad
 from kernels.layout import needs_wide_offsets
 from tests.kernels.conftest import DEVICE
 
-USERS = ("norm_forward", "norm_backward", "reflection_pad", "conv2d")
+USERS = ("norm.forward", "norm.backward", "reflection_pad", "conv2d")
 
 
 def test_an_image_of_2_to_the_31_elements_needs_wide_offsets_and_a_batch_of_small_ones_does_not() -> None:

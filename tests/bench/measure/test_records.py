@@ -65,7 +65,7 @@ def test_a_recorder_keeps_earlier_runs(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bench.records import Recorder
+from bench.measure.records import Recorder
 from tests.bench.result_samples import CPU, LIMITS, comparison, stamp
 recorder = Recorder(Path(sys.argv[1]), stamp(), LIMITS[CPU])
 for ms in (5.0, 6.0):

@@ -11,7 +11,7 @@ import pytest
 from cyclegan_fast import train, translate
 from cyclegan_fast.config import command as settings
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.config.original_options import TEST, TRAIN, Option, markdown, refuse_original_options
+from cyclegan_fast.original_options import TEST, TRAIN, Option, markdown, refuse_original_options
 from cyclegan_fast.system.errors import UserError
 from tests.cyclegan_fast.conftest import TINY
 

@@ -329,7 +329,7 @@ def test_a_second_process_waits_and_maps_what_the_first_wrote(photos: Path, cach
 PROCESS = """
 import hashlib, sys
 from pathlib import Path
-from cyclegan_fast.image_folder import ImageFolder
+from cyclegan_fast.data.image_folder import ImageFolder
 
 class Unchanged:
     def __repr__(self): return "unchanged"

@@ -353,8 +353,8 @@ import sys
 from pathlib import Path
 from PIL import Image
 Image.MAX_IMAGE_PIXELS = 1200
-from cyclegan_fast.decoding import decode
-from cyclegan_fast.errors import run_command
+from cyclegan_fast.images.decoding import decode
+from cyclegan_fast.system.errors import run_command
 sys.exit(run_command(lambda: [print(decode(Path(name)).pixels.shape) for name in sys.argv[1:]] and 0))
 """
 

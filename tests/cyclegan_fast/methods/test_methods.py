@@ -531,11 +531,11 @@ def test_a_run_of_the_feature_loss_says_its_network_and_goes_on_with_no_other(
         raise UserError("what stops a run before its first step")
 
     with monkeypatch.context() as patch:  # after the network was trained: the same command goes on
-        patch.setattr("cyclegan_fast.train.Training.train", broken)
+        patch.setattr("cyclegan_fast.training.loop.Training.train", broken)
         assert train.main(arguments) == 2
     written = kept.stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr("cyclegan_fast.train.Training.conclude", broken)
+        patch.setattr("cyclegan_fast.training.loop.Training.conclude", broken)
         assert train.main(arguments) == 2
     assert kept.stat().st_mtime_ns == written
     assert "note: relu4_2 of a small VGG of 16-32-64-128 channels" in capfd.readouterr().out

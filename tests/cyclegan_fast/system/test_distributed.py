@@ -20,6 +20,7 @@ from torch import Tensor
 from cyclegan_fast import sample_photos, train
 from cyclegan_fast.checkpoint.files import load
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig
+from cyclegan_fast.data.training_images import open_data
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.distributed import ALONE, Ranks, joined
 from cyclegan_fast.system.errors import ReportedElsewhere, UserError
@@ -152,7 +153,7 @@ def test_other_ranks_draw_other_pool_decisions_than_the_first() -> None:
 
 
 def test_ranks_that_read_other_images_than_the_first_are_refused(folder: Path) -> None:
-    data = train.open_data(DataConfig(data=folder, crop_size=32, load_size=36), 0)
+    data = open_data(DataConfig(data=folder, crop_size=32, load_size=36), 0)
 
     @dataclass
     class Second(Ranks):
@@ -261,7 +262,7 @@ from pathlib import Path
 
 import torch
 
-from cyclegan_fast.distributed import joined
+from cyclegan_fast.system.distributed import joined
 
 
 def threads():

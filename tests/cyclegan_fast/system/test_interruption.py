@@ -22,8 +22,8 @@ STOPPING = "stopping after this step; Ctrl-C again stops now"
 
 COMMANDS = """
 import hashlib, sys, time
-from cyclegan_fast.errors import run_command
-from cyclegan_fast.interruption import Interruption
+from cyclegan_fast.system.errors import run_command
+from cyclegan_fast.system.interruption import Interruption
 
 def in_steps():
     with Interruption(after="this step") as interruption:
@@ -44,7 +44,7 @@ sys.exit(run_command({"steps": in_steps, "at once": at_once}[sys.argv[1]]))
 
 SLOW_ANSWER = """
 import sys, time
-from cyclegan_fast.interruption import Interruption
+from cyclegan_fast.system.interruption import Interruption
 
 class Busy:
     def find_spec(self, name, path=None, target=None):
@@ -61,8 +61,9 @@ sys.exit(interruption.request.status)
 
 SLOW_TRAINING = """
 import sys, time
-from cyclegan_fast import evaluator, train
-from cyclegan_fast.image_folder import ImageFolder
+from cyclegan_fast.training import validation as evaluator
+from cyclegan_fast import train
+from cyclegan_fast.data.image_folder import ImageFolder
 
 def slowly(owner, name, seconds):
     function = getattr(owner, name)

@@ -86,8 +86,8 @@ def test_what_the_encoding_of_standard_output_lacks_is_printed_as_an_escape(monk
 
 BARS = """
 import sys, time
-from cyclegan_fast import progress
-from cyclegan_fast.progress import progress_bar, waiting
+from cyclegan_fast.system import progress
+from cyclegan_fast.system.progress import progress_bar, waiting
 
 progress.FIRST_LINE_S = float(sys.argv[1])
 for _ in progress_bar(range(30), desc="reading", unit=" images"):

@@ -93,9 +93,9 @@ PEAKS = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from cyclegan_fast.networks import ResnetGenerator
-from cyclegan_fast.tiled import TiledTranslator
-from cyclegan_fast.translator import TorchTranslator
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.translation.tiled import TiledTranslator
+from cyclegan_fast.translation.translator import TorchTranslator
 
 torch.set_num_threads(1)
 network, device = ResnetGenerator(width=8, blocks=1), torch.device("cpu")
@@ -226,7 +226,7 @@ def test_the_file_has_no_name_while_it_is_used_and_is_closed_with_the_translatio
 
 KILLED = """
 import sys, time
-from cyclegan_fast import scratch_file
+from cyclegan_fast.translation import scratch_file
 from cyclegan_fast.translate import main
 
 write = scratch_file.ScratchFile.write

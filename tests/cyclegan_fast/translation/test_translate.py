@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from cyclegan_fast import translate
 from cyclegan_fast.checkpoint.files import CONTENT, save
 from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.config import values
@@ -36,7 +35,7 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.runs import newest_run
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
-from cyclegan_fast.translation import contact_sheet
+from cyclegan_fast.translation import batches, contact_sheet
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
 from cyclegan_fast.translation.translator import TorchTranslator
@@ -166,7 +165,7 @@ def test_one_image_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         time.sleep(0.05)  # for threads that would read ahead
         return 255 - pixels
 
-    monkeypatch.setattr(translate, "decode", read)
+    monkeypatch.setattr(batches, "decode", read)
     options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", batch_size=4, no_contact_sheet=True)
     translate_images(negative, plan(options), options, None, one_at_a_time=True)
     assert happened == [line for index in range(3) for line in (f"read {index}", f"translate 1, {index} written")]
@@ -795,9 +794,10 @@ def test_images_too_large_for_the_memory(
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from cyclegan_fast.errors import run_command
-from cyclegan_fast.translate import translate_images
-from cyclegan_fast.translation_plan import ImageOptions, plan
+from cyclegan_fast.system.errors import run_command
+from cyclegan_fast.translation.batches import translate_images
+from cyclegan_fast.translation import batches
+from cyclegan_fast.translation.plan import ImageOptions, plan
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 for format in ("png", "jpeg", "webp"):
@@ -830,9 +830,10 @@ def test_a_full_disk_gives_one_line_and_no_partial_file_without_torch(tmp_path: 
 NEGATIVE = """
 import sys
 from pathlib import Path
-from cyclegan_fast.errors import run_command
-from cyclegan_fast.translate import report, translate_images
-from cyclegan_fast.translation_plan import ImageOptions, plan
+from cyclegan_fast.system.errors import run_command
+from cyclegan_fast.translation.batches import report, translate_images
+from cyclegan_fast.translation import batches
+from cyclegan_fast.translation.plan import ImageOptions, plan
 
 def translate():
     options = ImageOptions((sys.argv[1],), Path(sys.argv[2]))
