@@ -48,7 +48,7 @@ def _tests(folder: str, *quick: str) -> Check:
 
 COMPILE = ("-m", "kernels.aot")
 CHECKS = (
-    _tests("tests/kernels", "test_operators", "test_compile", "checking/test_aot"),
+    _tests("tests/kernels", "test_operators", "test_compile", "test_aot"),
     _tests("tests/cyclegan_fast", "training/test_step", "networks/test_networks"),
     Check(
         "kernels.aot", (*COMPILE, "--all"), COMPILE, re.compile(r"^(\d+ variants) compiled in \d+ s(, \d+ .*)$", re.M)
