@@ -44,7 +44,7 @@ if not torch.cuda.is_available():
 
 
 class FileOfABareImage(pytest.Module):
-    """A test file that is left out where a package that it imports isn't installed.
+    """Collects a test file, which is left out where a package that it imports isn't installed.
 
     A rented GPU's image has PyTorch and little else, and no test of the kernels is to wait for a package that only the
     tests of data sets need.
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """With `-m gpu` alone, because elsewhere a missing package is a mistake."""
+    """Leave files out with `-m gpu` alone, because elsewhere a missing package is a mistake."""
     if parent.config.getoption("markexpr") != "gpu":
         return None
     module: pytest.Module = FileOfABareImage.from_parent(parent, path=module_path)

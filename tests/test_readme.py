@@ -1,4 +1,4 @@
-"""What the README tells people to type works."""
+"""README.md tells people to type what works."""
 
 import importlib
 import re
@@ -55,7 +55,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     commands = [shlex.split(line) for line in COMMANDS[2:] if line.startswith("python -m cyclegan_fast.")]
 
     def kind(command: list[str]) -> str:
-        """Such as "train", or "evaluate fcn" with its action."""
+        """Return the kind of a command: "train", or "evaluate fcn" with its action."""
         module = command[2].rpartition(".")[2]
         return f"{module} {command[3]}" if f"{module} {command[3]}" in small else module
 

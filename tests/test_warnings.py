@@ -1,4 +1,4 @@
-"""The commands raise nothing where warnings are errors, and print none."""
+"""Commands raise nothing where warnings are errors, and print none."""
 
 import subprocess
 import sys

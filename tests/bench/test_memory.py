@@ -82,7 +82,7 @@ def test_memory_counts_once_from_the_operator_that_makes_it_until_nobody_holds_i
 
 @NEEDS_INTERPRETER
 def test_buffers_inside_a_fused_operator_count() -> None:
-    """Two phases exchange statistics of splits in a buffer that the operator does not return."""
+    """Expects the buffer in which two phases exchange statistics of splits, and which the operator does not return."""
     x = torch.empty(1, 64, 256, 256, device="meta", memory_format=torch.channels_last)
     statistics_bytes = 3 * 64 * 4
     with live_memory("meta") as memory:

@@ -75,7 +75,7 @@ class FakeMachine:
             _installed(packages, "numpy", "2.5.5")
 
     def installs(self) -> list[list[str]]:
-        """What pip was asked for each time, without the options that all have."""
+        """Return what pip was asked for each time, without the options that all have."""
         common = ("--quiet", "--disable-pip-version-check")
         return [[word for word in command[4:] if word not in common] for command in self.commands if "pip" in command]
 
@@ -96,7 +96,7 @@ def every_python_is_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few() -> list[str]:
-    """One pair under one Python."""
+    """Selects one pair of releases under one Python."""
     return ["--pythons", "3.13", "--pairs", "2.14.1/3.8.0", "--jobs", "2"]
 
 

@@ -1,3 +1,5 @@
+"""Gives tests of the training stack small images and options, and a cache of their own."""
+
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two small domains of different size with a few test images."""
+    """Writes two small domains of different size with a few test images."""
     root = tmp_path / "dots2dashes"
     for name, count in (("trainA", 6), ("trainB", 4), ("testA", 2), ("testB", 2)):
         (root / name).mkdir(parents=True)
@@ -26,6 +28,6 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where decoded images go that do not fit in memory: not into the cache of whoever runs the tests."""
+    """Sends decoded images that do not fit in memory elsewhere than into the cache of whoever runs the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     return tmp_path / "caches" / "cyclegan-fast"

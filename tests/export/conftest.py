@@ -82,7 +82,7 @@ def graph(random_generator: ResnetGenerator) -> "ModelProto":
 
 @pytest.fixture
 def weights(tmp_path: Path, random_generator: ResnetGenerator) -> Path:
-    """A generator of the original implementation."""
+    """Writes a generator of the original implementation."""
     from cyclegan_fast.checkpoint.original import to_original  # likewise
 
     path = tmp_path / "latest_net_G.pth"

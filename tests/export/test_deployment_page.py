@@ -1,4 +1,4 @@
-"""What the README's deployment page shows works: its commands are understood, its examples run."""
+"""Commands of the README's deployment page are understood, and its examples run."""
 
 import re
 import shlex

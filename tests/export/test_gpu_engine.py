@@ -1,4 +1,4 @@
-"""A real engine on an NVIDIA GPU: what it computes, from threads, and that it takes no more memory as time goes on."""
+"""Runs a real engine on an NVIDIA GPU: what it computes, from threads, and that it takes no more memory with time."""
 
 import hashlib
 import time

@@ -56,7 +56,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pytorch(tmp_path: Path, photos: Path, network: ResnetGenerator) -> Callable[..., dict[str, Pixels]]:
-    """What PyTorch makes of the photos, by the names of the files."""
+    """Translates the photos with PyTorch, by the names of the files."""
 
     def translate(size: int | None) -> dict[str, Pixels]:
         options = ImageOptions((str(photos),), tmp_path / "pytorch", keep_size=size is None, no_contact_sheet=True)
@@ -88,7 +88,7 @@ def largest_difference(actual: dict[str, Pixels], expected: dict[str, Pixels]) -
 def test_translations_equal_pytorchs(
     tmp_path: Path, photos: Path, graphs: dict[str, Path], pytorch: Any, backend: str, size: int | None, batch_size: int
 ) -> None:
-    """At one size in a batch, or with sides of 45x37 pixels, no multiples of 4; through both kinds of graph."""
+    """Translates at one size in a batch, or 45x37 pixels, no multiples of 4; through both kinds of graph."""
     flags = ["--keep-size"] if size is None else ["--size", str(size)]
     flags += ["--backend", backend, "--batch-size", str(batch_size), "--no-contact-sheet"]
     for name in ("float32", "float32-uint8"):
@@ -254,7 +254,7 @@ def test_cuda_that_does_not_start_is_no_silent_cpu(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """An ONNX Runtime that has CUDA on its list and cannot load it makes a session on the CPU all the same."""
+    """Imitates an ONNX Runtime that lists CUDA, cannot load it, and makes a session on the CPU all the same."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession

@@ -282,7 +282,7 @@ def test_without_a_run_there_is_one_sentence(
 
 
 def of_norm(norm: Norm) -> ResnetGenerator:
-    """A generator of two blocks with random weights, scales and shifts, and running statistics of three batches."""
+    """Return a generator of two blocks with random weights, scales, shifts, and running statistics of three batches."""
     torch.manual_seed(0)
     network = ResnetGenerator(width=4, blocks=2, norm=norm)
     for parameter in network.parameters():

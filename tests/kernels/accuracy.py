@@ -49,7 +49,7 @@ class Signs(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One result, or one gradient, of an operator."""
+    """Holds the error of one result, or of one gradient, of an operator."""
 
     dtype: torch.dtype
     is_gradient: bool
@@ -65,7 +65,7 @@ COMPARISONS: list[Comparison] = []
 
 
 def as_numbers() -> list[tuple[str, bool, float, float]]:
-    """All comparisons of this process, fit to be sent to another."""
+    """Return all comparisons of this process, fit to be sent to another."""
     return [(str(c.dtype), c.is_gradient, c.error, c.native_error) for c in COMPARISONS]
 
 
@@ -75,7 +75,7 @@ def add_numbers(numbers: list[tuple[str, bool, float, float]]) -> None:
 
 
 def summary() -> list[str]:
-    """What all comparisons of this run come to, for people; nothing where there were none."""
+    """Return lines that say what all comparisons of this run come to; none where there were none."""
     if not COMPARISONS:
         return []
     lines = [f"accuracy against float64, {len(COMPARISONS)} comparisons; allowed is {MARGIN} x PyTorch's own error"]
@@ -95,7 +95,7 @@ def _listed(numbers: dict[torch.dtype, float]) -> str:
 
 
 def assert_accurate(name: str, found: Tensor, native: Tensor, exact: Tensor, *, is_gradient: bool) -> None:
-    """At most MARGIN times the larger of PyTorch's own error and the floor."""
+    """Hold the error to at most MARGIN times the larger of PyTorch's own error and the floor."""
     assert found.shape == exact.shape, f"{name} is {tuple(found.shape)}, not {tuple(exact.shape)}"
     assert found.dtype == native.dtype, f"{name} is {found.dtype}, not {native.dtype}"
     assert found.isfinite().all(), f"{name} has {int((~found.isfinite()).sum())} elements that are not finite"
@@ -147,5 +147,5 @@ def _run(
 
 
 def _bytes_of(x: Tensor) -> Tensor:
-    """The whole storage behind x, also what lies between its elements."""
+    """Return the whole storage behind x, also what lies between its elements."""
     return torch.empty(0, dtype=torch.uint8, device=x.device).set_(x.untyped_storage())

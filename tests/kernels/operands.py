@@ -107,7 +107,7 @@ def on_chip(block_pixels: int, block_channels: int, images_per_launch: int = 8) 
 
 
 def norm(activation: Activation = "relu", pad: int = 1, *, slope: float = 0.3, eps: float = 1e-5) -> Operator:
-    """The operator of x and perhaps of a residual."""
+    """Return the operator as a function of x and perhaps of a residual."""
 
     def operator(impl: Impl, x: Tensor, residual: Tensor | None = None) -> Tensor:
         return instance_norm(

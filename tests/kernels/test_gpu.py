@@ -1,4 +1,4 @@
-"""What only hardware can show: large tensors, programs that wait for one another, races, graphs."""
+"""Hardware alone shows large tensors, programs that wait for one another, races and graphs."""
 
 import shutil
 import subprocess

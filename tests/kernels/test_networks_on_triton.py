@@ -1,4 +1,4 @@
-"""The networks and the training step on the Triton operators, against the same in float64 and on plain operators."""
+"""Networks and training steps on the Triton operators err as little from float64 as those on plain operators."""
 
 import io
 import random
@@ -45,7 +45,7 @@ def build(name: str, impl: Impl, dtype: torch.dtype = torch.float32, *, seed: in
 
 
 def results(network: Network, image: Tensor, memory_format: torch.memory_format) -> dict[str, Tensor]:
-    """The output, the gradient of the image, and of each layer its weight's and bias's gradients in a row."""
+    """Return the output, the gradient of the image, and of each layer its weight's and bias's gradients in a row."""
     network = network.to(memory_format=memory_format)  # type: ignore[call-overload]  # absent from torch's stubs
     image = image.detach().contiguous(memory_format=memory_format).requires_grad_(True)
     trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -116,7 +116,7 @@ def test_a_network_errs_at_most_twice_as_much_from_float64_as_on_plain_operators
 
 
 def test_the_plain_generator_has_one_gradient_in_every_memory_format() -> None:
-    """At batch 1, where PyTorch's instance norm has not: it is what trains on a CPU, and what kernels are held to."""
+    """Covers batch 1, where PyTorch's instance norm differs: it trains on a CPU, and kernels are held to it."""
     image = sample(1, 3, 16, 20)
     expected = plain_results(build("generator", "reference"), image)
     found = results(build("generator", "reference"), image, torch.channels_last)
@@ -125,7 +125,7 @@ def test_the_plain_generator_has_one_gradient_in_every_memory_format() -> None:
 
 
 def test_planes_in_pieces_give_a_generator_the_results_of_planes_on_chip() -> None:
-    """The large sites run in two phases over pieces of a plane; here every site does, and image by image.
+    """Runs every site in two phases over pieces of a plane, as large sites do, and image by image.
 
     Planes of 16 channels and their multiples are held on chip, narrower ones are not.
     """
@@ -146,7 +146,7 @@ crosses zero by rounding, on whichever side, makes it several times as large, so
 
 
 def small_step(impl: Impl, dtype: torch.dtype) -> TrainingStep:
-    """Two blocks instead of six, which Triton's interpreter has the patience for."""
+    """Return a step of two blocks instead of six, for which Triton's interpreter has the patience."""
     config = Config(networks=NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl=impl), loss=LossConfig(pool_size=2))
     torch.manual_seed(0)
     model = Model(config)

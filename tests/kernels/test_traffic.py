@@ -1,4 +1,4 @@
-"""What `kernels.traffic` counts is what can be computed by hand."""
+"""`kernels.traffic` counts what can be computed by hand."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ BF16 = torch.bfloat16
 
 
 def bytes_by_hand(direction: Direction, site: NormSite, dtype: torch.dtype) -> int:
-    """What the kernels' loads and stores add up to for one image, from the plan alone."""
+    """Return what the kernels' loads and stores add up to for one image, from the plan alone."""
     pixels, channels, size = site.side**2, site.channels, dtype.itemsize
     padded = (site.side + 2 * site.pad) ** 2
     x, y = pixels * channels * size, padded * channels * size

@@ -262,7 +262,7 @@ def test_a_rehearsal_measures_every_subject_on_tiny_networks() -> None:
 
 @pytest.mark.slow
 def test_all_that_the_tuner_tries_is_compiled_ahead_and_steps_come_first() -> None:
-    """In a process of its own: Triton's interpreter does not know what a compiler would specialise."""
+    """Runs in a process of its own, since Triton's interpreter does not know what a compiler would specialise."""
     compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.bench.record_later_launches"]
     ended = subprocess.run(command, cwd=ROOT, env=compiling, capture_output=True, text=True, check=False)
@@ -270,7 +270,7 @@ def test_all_that_the_tuner_tries_is_compiled_ahead_and_steps_come_first() -> No
 
 
 def test_the_tuner_goes_through_all_keys_of_a_small_step_in_its_time() -> None:
-    """By what a candidate and a key are taken to need: nobody has measured it yet."""
+    """Takes assumed seconds for a candidate and a key, which nobody has measured yet."""
     trials = list(trials_in_order(PAPER_EXTENT, torch.bfloat16, PAPER_EXTENT.visits[:1], GPUS[90]))
     of_a_small_step = [task_.key for task_, plan in trials if task_.batch in (1, 2)]
     keys = len(set(of_a_small_step))

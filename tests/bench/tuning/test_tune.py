@@ -1,4 +1,4 @@
-"""The tuner takes the fastest plan that is right, and loses nothing that it had found. Times are made up."""
+"""`bench.tune` takes the fastest plan that is right, and loses nothing that it had found. Times are made up."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def made_up_times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where tables are, empty."""
+    """Gives an empty folder, in which the tuned tables are looked for."""
     monkeypatch.setattr(launch, "TUNED", tmp_path)
     launch.forget_tuned()
     yield tmp_path

@@ -21,7 +21,7 @@ from tests.cyclegan_fast.pictures import photo
 
 @pytest.fixture
 def cityscapes(tmp_path: Path) -> Path:
-    """Two views for training and two for testing, as the archives unpack, with the files that are not to be read."""
+    """Writes two views for training and two for testing as the archives unpack, with files that are not to be read."""
     root = tmp_path / "cityscapes"
     random = np.random.default_rng(2)
     for split, city in (("train", "aachen"), ("val", "lindau")):

@@ -32,7 +32,7 @@ opened = partial(epochs.opened, paired=True)
 
 
 def images_of(data: Data, epoch: int, first_step: int = 0) -> Batches:
-    """The batches of A and B as the step gets them, uint8 [N, H, W, 3]."""
+    """Return the batches of A and B as the step gets them, uint8 [N, H, W, 3]."""
     batches = (batch.to(torch.device("cpu")) for batch in data.training.epoch(epoch, first_step))
     return [(to_pixels(real_A), to_pixels(real_B)) for real_A, real_B in batches]
 
@@ -61,7 +61,7 @@ def pairs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def both(tmp_path: Path) -> tuple[Path, Path]:
-    """One data set in two layouts: in two folders for each split, and side by side."""
+    """Writes one data set in two layouts: in two folders for each split, and side by side."""
     folders, side_by_side = tmp_path / "folders", tmp_path / "side_by_side"
     for split, count in (("train", 4), ("test", 2)):
         (side_by_side / split).mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_partners_have_one_window_that_is_mirrored_or_not(pairs: Path, preproces
 
 @pytest.mark.parametrize("preprocess", ["resize_and_crop", "crop", "none"])
 def test_an_epoch_of_pairs_is_what_plain_numpy_makes_of_them(pairs: Path, preprocess: str) -> None:
-    """Which random numbers are drawn for what is fixed for good: a saved run must go on with the images that it would
+    """Fixes for good which random numbers are drawn for what: a saved run must go on with the images that it would
     have had."""
     expected = []
     for index in np.random.default_rng([5, 3, 0]).permutation(PAIRS):

@@ -1,3 +1,5 @@
+"""Epochs of unpaired images: what is read, cut, mirrored and drawn, and what is said of files that cannot be read."""
+
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ from tests.cyclegan_fast.pictures import photo
 
 
 def images_of(data: Data, epoch: int, first_step: int = 0) -> Batches:
-    """The batches of A and B, [N, 3, H, W], as the step gets them."""
+    """Return the batches of A and B, [N, 3, H, W], as the step gets them."""
     batches = (batch.to(torch.device("cpu")) for batch in data.training.epoch(epoch, first_step))
     return [(real_A.numpy(), real_B.numpy()) for real_A, real_B in batches]
 
@@ -35,8 +37,11 @@ def cut_out(cut: Cut) -> np.ndarray:
 
 
 def plain_epoch(data: Data, seed: int, epoch: int) -> Batches:
-    """An epoch of single images in plain NumPy: which random numbers are drawn for what is fixed for good, since a run
-    that was saved before must go on with the images that it would have had."""
+    """Return an epoch of single images, computed in plain NumPy.
+
+    Which random numbers are drawn for what is fixed for good, since a run that was saved before must go on with the
+    images that it would have had.
+    """
     training = data.training
     A, B, config = training.images_A, training.images_B, training.config
 
@@ -228,7 +233,7 @@ def test_preprocessing_modes_give_their_shapes(folder: Path, preprocess: str, sh
 
 
 def originals_size(preprocess: str, width: int, height: int, load: int, crop: int) -> tuple[int, int]:
-    """What the original's transforms make of an image before the crop, in its own floating-point arithmetic."""
+    """Return what the original's transforms make of an image before the crop, in its own floating-point arithmetic."""
     if preprocess == "resize_and_crop":
         return load, load
     if preprocess in ("scale_width", "scale_width_and_crop"):
@@ -246,7 +251,7 @@ SOURCE_SIZES = [(width, height) for width in range(256, 640, 23) for height in r
 def test_every_mode_gives_the_originals_size_of_hundreds_of_sources(
     preprocess: Preprocess, load: int, crop: int
 ) -> None:
-    """Where that is no multiple of 4 with scale_width, on which its networks fail, the nearest one."""
+    """Takes the nearest multiple of 4 where scale_width gives none, on which the original's networks fail."""
     prepare, exact, truncated = Preparation(preprocess, load, crop), 0, 0
     for width, height in SOURCE_SIZES:
         expected = originals_size(preprocess, width, height, load, crop)
@@ -263,7 +268,7 @@ def test_every_mode_gives_the_originals_size_of_hundreds_of_sources(
 
 @pytest.mark.parametrize("preprocess", get_args(Preprocess))
 def test_every_mode_gives_the_originals_pixels(preprocess: Preprocess) -> None:
-    """One bicubic resize of Pillow's from the source to the size, and none where it has that size."""
+    """Expects one bicubic resize of Pillow's from the source to the size, and none where it has that size."""
     for width, height in ((100, 77), (91, 140), (64, 64), (72, 60), (61, 97)):
         source = photo(160, width).resize((width, height))
         size = originals_size(preprocess, width, height, 64, 48)

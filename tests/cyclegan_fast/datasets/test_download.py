@@ -45,7 +45,7 @@ FILES = {f"{folder}/{index}.png": index for folder in ("trainA", "trainB", "test
 
 @dataclass
 class Server:
-    """What the handler sends, and what it was asked for."""
+    """Holds what the handler sends, and what it was asked for."""
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)
@@ -154,7 +154,7 @@ def zipped(members: dict[str | zipfile.ZipInfo, bytes], compression: int = zipfi
 
 
 def data_set(extra: dict[str | zipfile.ZipInfo, bytes] | None = None, name: str = "horse2zebra") -> bytes:
-    """An archive as the authors lay it out, with members beside."""
+    """Return an archive as the authors lay it out, with members beside."""
     return zipped({f"{name}/": b"", **{f"{name}/{path}": content for path, content in IMAGES.items()}, **(extra or {})})
 
 
@@ -171,7 +171,7 @@ def run(server: Server, *arguments: str) -> int:
 
 
 def refused(server: Server, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a command ends on, after its notes."""
+    """Return the one line that a command ends on, after its notes."""
     capsys.readouterr()
     assert run(server, *arguments) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -494,7 +494,7 @@ def patched(content: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def encrypted(content: bytes) -> bytes:
-    """With the flag set in the central directory's entry of the first file."""
+    """Return the archive with the flag of encryption set in the central directory's entry of its first file."""
     place = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 1) + 8
     return content[:place] + b"\x01" + content[place + 1 :]
 
@@ -725,7 +725,7 @@ def test_values_that_make_no_sense_are_refused(capsys: pytest.CaptureFixture[str
 
 
 def test_the_addresses_and_names_are_those_of_the_original(capsys: pytest.CaptureFixture[str]) -> None:
-    """As its scripts download_cyclegan_dataset.sh and download_cyclegan_model.sh have them."""
+    """Compares with the names in the original's scripts download_cyclegan_dataset.sh and download_cyclegan_model.sh."""
     data_sets = (
         "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo vangogh2photo maps "
         "cityscapes facades iphone2dslr_flower"

@@ -1,4 +1,4 @@
-"""Which files are images: one rule whatever programs, links and formats leave in a folder; and names of any length."""
+"""Images are found by one rule whatever programs, links and formats leave in a folder, with names of any length."""
 
 import os
 from pathlib import Path

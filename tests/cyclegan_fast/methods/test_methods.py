@@ -1,4 +1,4 @@
-"""The methods of the paper's comparison: their losses against the papers' equations, and what gradients reach."""
+"""Methods of the paper's comparison have the papers' losses, and gradients reach what they should."""
 
 import io
 import random
@@ -64,7 +64,7 @@ def features() -> nn.Module:
 
 
 def step_of(config: Config, dtype: torch.dtype = torch.float64) -> TrainingStep:
-    """A new one, the same each time."""
+    """Return a new step, the same each time."""
     torch.manual_seed(0)
     step = TrainingStep(Model(config).to(dtype), config, dtype, random.Random(0))
     if isinstance(step.method, FeatureLoss):
@@ -419,7 +419,7 @@ def test_a_gradient_penalty_is_added_to_what_each_discriminator_judges(case: str
 
 
 def test_without_its_penalty_wgan_gp_is_what_the_originals_cyclegan_has() -> None:
-    """The means of scores alone, on whichever operators and in any shapes; nothing is drawn for it."""
+    """Gives the means of scores alone, on whichever operators and in any shapes; nothing is drawn for it."""
     config = without(BASE, gan_loss="wgan-gp", lambda_penalty=0.0)
     A, B = images()
     step, plain = step_of(config), step_of(config)

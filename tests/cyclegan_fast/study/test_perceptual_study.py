@@ -1,3 +1,5 @@
+"""`python -m cyclegan_fast.perceptual_study`: a study is made, taken in a browser, and analysed."""
+
 import json
 import re
 import time
@@ -40,7 +42,7 @@ def folders(tmp_path: Path) -> Path:
 
 
 def status(arguments: list[str]) -> object:
-    """Of a command, whether it returns or, as for values that make no sense, ends by itself."""
+    """Return a command's exit status, whether it returns or, as for values that make no sense, ends by itself."""
     try:
         return main(arguments)
     except SystemExit as ended:
@@ -200,7 +202,7 @@ STUDY = Study(
 
 
 def answers(participant: int, rate: float, method: str = "ours", study: Study = STUDY) -> dict[str, Any]:
-    """A session of somebody whom each picture fools with a probability; practice always does."""
+    """Return a session of somebody whom each picture fools with a probability; practice always does."""
     random = np.random.default_rng([participant, round(1e6 * rate)])
     trials = []
     for place in range(study.settings.practice + study.settings.trials):
@@ -234,7 +236,7 @@ def answers(participant: int, rate: float, method: str = "ours", study: Study = 
 
 
 class Results:
-    """A folder of results beside its study, and what the analysis says of them."""
+    """Holds a folder of results beside its study, and what the analysis says of them."""
 
     def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.root, self.results, self.capsys = root, root / "results", capsys
@@ -476,7 +478,7 @@ class Participant:
         self.feedback: list[str] = []
 
     def answer(self) -> None:
-        """One pair, from its pictures to the answer: by click, arrow and letter in turn."""
+        """Answer one pair, from its pictures to the answer: by click, arrow and letter in turn."""
         self.browser.wait_for(f"{PHASE} === 'answer'")
         assert self.browser.evaluate("document.images.length") == 0
         left, right = sorted(self.browser.evaluate("seen.slice(-2)"), key=lambda picture: picture["side"])

@@ -1,4 +1,4 @@
-"""Two gloo ranks on the CPU, started by torchrun as a user would."""
+"""Trains with two gloo ranks on the CPU, started by torchrun as a user would."""
 
 import json
 import os
@@ -157,7 +157,7 @@ def test_ranks_that_read_other_images_than_the_first_are_refused(folder: Path) -
 
     @dataclass
     class Second(Ranks):
-        """One of two ranks that hears from the first what it is told here."""
+        """Stands in for one of two ranks, which hears from the first what it is told here."""
 
         first: Any = None
         others_differ: bool = False
@@ -189,7 +189,7 @@ def test_ranks_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of images and a run of two ranks that nothing interrupted."""
+    """Writes a folder of images and a run of two ranks that nothing interrupted."""
     root = tmp_path_factory.mktemp("ranks")
     sample_photos.main([str(root / "data"), "--side", "36", "--count", "7"])
     subprocess.run(torchrun(*training(root, "whole")), check=True, timeout=300)
@@ -201,7 +201,7 @@ def training(root: Path, name: str) -> list[str]:
 
 
 def workers_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The training processes, the first rank's first."""
+    """Return the training processes, the first rank's first."""
     children = psutil.Process(launcher.pid).children(recursive=True)
     ranks = [child for child in children if "cyclegan_fast.train" in child.cmdline()]
     return sorted(ranks, key=lambda child: int(child.environ()["RANK"]))

@@ -1,4 +1,4 @@
-"""The learning rates of all policies against torch's schedulers, and that a run continues with them to the bit."""
+"""Learning rates of all policies are those of torch's schedulers, and a run continues with them to the bit."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_the_linear_rate_of_every_epoch_is_the_contracts_formula() -> None:
 
 
 def losses_of(value: float) -> dict[str, Tensor]:
-    """Two losses whose sum is the value, and one of a discriminator, which nobody watches."""
+    """Return two losses whose sum is the value, and one of a discriminator, which nobody watches."""
     return {"G_A": torch.tensor(value - 1), "cycle_A": torch.tensor(1.0), "D_A": torch.tensor(100 * value)}
 
 
@@ -87,7 +87,7 @@ def test_plateau_falls_where_torchs_scheduler_falls_from_the_means_of_epochs() -
 def test_a_run_that_is_interrupted_continues_with_the_same_rates_and_bits(
     policy: Policy, folder: Path, tmp_path: Path
 ) -> None:
-    """Two epochs and a half of three steps; stopped in the middle of one and at the end of one."""
+    """Trains two epochs and a half of three steps, stopped in the middle of one and at the end of one."""
     flags = ["--data", str(folder), *TINY, "--batch-size", "2", "--learning-rate-policy", policy, "--epochs", "2"]
     flags += ["--decay-epochs", "1", "--report-every", "1", "--checkpoint-every", "1", "--cuda-graph", "off"]
     flags += ["--step-epochs", "1"] if policy == "step" else []

@@ -1,3 +1,5 @@
+"""`python -m cyclegan_fast.train`: runs end, stop, go on to the same bits, and say what is wrong."""
+
 import gc
 import json
 import os
@@ -56,7 +58,7 @@ def final_state(run: Path) -> dict[str, Any]:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what a clock decides."""
+    """Return the lines of metrics.jsonl without what a clock decides."""
     clocks = ("elapsed_s", "step_ms", "images_per_s", "peak_gib")
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
@@ -103,7 +105,7 @@ def kill_after_a_moment(process: subprocess.Popen[str], run: Path, moment_s: flo
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of images and a run that nothing interrupted."""
+    """Writes a folder of images and a run that nothing interrupted."""
     root = tmp_path_factory.mktemp("train")
     sample_photos.main([str(root / "data"), "--side", "36", "--count", "7"])
     assert train.main(command(root / "data", root, "whole", "--workers", "0")) == 0
@@ -162,7 +164,7 @@ def test_a_finished_run_is_not_overwritten(undisturbed: tuple[Path, Path], capfd
 def test_ranks_that_torchrun_starts_again_after_the_last_step_have_nothing_left_to_do(
     undisturbed: tuple[Path, Path],
 ) -> None:
-    """One of them may die on its way out; that the run is finished is no error then."""
+    """Finds the run finished, which is no error where a rank died on its way out."""
     _, whole = undisturbed
     config = values.load(whole / "config.yaml")
     with pytest.raises(FinishedRun):
@@ -244,7 +246,7 @@ def test_a_file_that_holds_something_else_does_not_hide_the_checkpoint_before_it
 def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint(
     keep_as: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """The process ends, without any cleaning up, just before its n-th fsync, rename or removal, for every n."""
+    """Ends the process, without any cleaning up, just before its n-th fsync, rename or removal, for every n."""
     content = dict.fromkeys(checkpoint.CONTENT, 0)
     before, after = {**content, "step": 1}, {**content, "step": 2}
     outcomes = []
@@ -266,7 +268,7 @@ def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint
 
 
 def save_in_a_process_that_dies(run: Path, content: dict[str, Any], keep_as: tuple[str, ...], fatal_call: int) -> int:
-    """The exit status of a process that saves: 9 where it got as far as its `fatal_call`-th call, 0 otherwise."""
+    """Return the exit status of a process that saves: 9 where it got as far as its `fatal_call`-th call, else 0."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -515,7 +517,7 @@ def test_images_that_changed_since_the_checkpoint_are_noticed(
 
 @pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with uncompressed images, `data`, and a run `x` that was interrupted after its first report."""
+    """Writes a folder with uncompressed images, `data`, and a run `x` that was interrupted after its first report."""
     sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "3"])
     for path in (tmp_path / "data").rglob("*.png"):
         Image.open(path).save(path.with_suffix(".bmp"))

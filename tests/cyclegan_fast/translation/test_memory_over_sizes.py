@@ -25,7 +25,7 @@ needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reaso
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One generator as a file of weights and as a graph, by their endings."""
+    """Writes one generator as a file of weights and as a graph, by their endings."""
     folder, network = tmp_path_factory.mktemp("generator"), make_generator(0)
     paths = {"pth": folder / "latest_net_G.pth", "onnx": folder / "graph.onnx"}
     torch.save(to_original(network.state_dict()), paths["pth"])

@@ -52,7 +52,7 @@ def test_nine_blocks_and_two_images(tmp_path: Path) -> None:
 
 
 def test_parts_translated_one_by_one_would_show(tmp_path: Path) -> None:
-    """That the tests above can fail: statistics of a part instead of the whole differ by far more than 1e-4."""
+    """Shows that the tests above can fail: statistics of a part instead of the whole differ by far more than 1e-4."""
     network, image = make_generator(0, blocks=2), picture(64, 64)
     parts = np.concatenate([at_once(network, half) for half in (image[:32], image[32:])], 1)
     assert np.abs(parts - at_once(network, image)).mean() > 0.05
@@ -73,7 +73,7 @@ def test_bfloat16_is_rounded_where_the_network_rounds(tmp_path: Path, rows: int)
 
 
 def test_statistics_of_strips_are_those_of_the_whole() -> None:
-    """At a mean of 300 standard deviations, where E[x^2] - E[x]^2 in float32 has no correct digit."""
+    """Takes a mean of 300 standard deviations, where E[x^2] - E[x]^2 in float32 has no correct digit."""
     whole = torch.randn((1, 3, 50, 40), generator=torch.Generator().manual_seed(0)) * 2 + 600
     statistics = Statistics()
     for strip in torch.split(whole, [1, 30, 7, 12], dim=2):
@@ -111,7 +111,7 @@ for translator in (
 
 
 def peaks_mib(height: int, scratch: Path) -> list[float]:
-    """Of a process that translates an image of 512 columns in strips, and then at once."""
+    """Return the peaks of a process that translates an image of 512 columns in strips, and then at once."""
     command = [sys.executable, "-c", PEAKS, str(height), str(scratch)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     return [int(line.split()[1]) / 1024 for line in ended.stdout.splitlines() if line.startswith("peak")]
@@ -130,7 +130,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
 
 @pytest.fixture
 def peaks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of every scratch file when it was closed; it never shrinks."""
+    """Gives the size of every scratch file when it was closed; it never shrinks."""
     seen: list[int] = []
     leave = ScratchFile.__exit__
 
@@ -196,7 +196,7 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path: Path, weights: Path, scratch: Path) -> None:
-    """A limit on the size of files stands in for the disk, as in test_translate.py; the image needs 29 kB."""
+    """Limits the size of files in the place of a disk, as in test_translate.py; the image needs 29 kB."""
     source = draw(tmp_path / "image.png", 64, 56)
     flags = ["--checkpoint", weights, "--out", tmp_path / "out", "--tile", "--scratch", scratch, "--device", "cpu"]
     ended = subprocess.run(

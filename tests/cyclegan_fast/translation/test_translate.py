@@ -49,7 +49,7 @@ ROOT = Path(__file__).parents[3]
 
 @torch.no_grad()
 def directly(network: ResnetGenerator, path: Path, size: int) -> Pixels:
-    """The same translation by the shortest route: one image, training's own preparation and conversions."""
+    """Translate by the shortest route: one image, training's own preparation and conversions."""
     pixels = np.asarray(held_out_preparation(size)(read_image(path)))
     result: Pixels = to_pixels(network(to_signed(torch.tensor(pixels)[None])))[0]
     return result
@@ -65,7 +65,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def run(tmp_path: Path, weights: Path) -> Run:
-    """The command at 32x32 into tmp_path/out with `weights`; a flag that is given again replaces these."""
+    """Runs the command at 32x32 into tmp_path/out with `weights`; a flag that is given again replaces these."""
 
     def command(*arguments: object, size: bool = True, sheet: bool = False, checkpoint: Path | None = None) -> int:
         flags = [*(["--size", "32"] if size else []), *([] if sheet else ["--no-contact-sheet"])]
@@ -210,7 +210,7 @@ def test_by_default_a_batch_has_half_a_megapixel(tmp_path: Path) -> None:
 def test_images_of_one_colour_are_named_in_one_note(
     tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of them a norm makes rounding noise; see README.md."""
+    """Translates flat images, of which a norm makes rounding noise; see README.md."""
     for index, colour in enumerate(("navy", "white", "#808080", "black")):
         Image.new("RGB", (40, 33), colour).save(photos / f"plain{index}.png")
     assert run(photos, size=False) == 0
@@ -229,7 +229,7 @@ def test_images_of_one_colour_are_named_in_one_note(
 
 @torch.no_grad()
 def test_an_image_of_one_colour_has_no_defined_result(photos: Path, network: ResnetGenerator) -> None:
-    """In float64 too: what differs in the last bit comes out as another picture, and of a photograph as the same."""
+    """Holds in float64 too: a difference in the last bit gives another picture, and of a photograph the same."""
     exact = copy.deepcopy(network).double()
     photo = to_signed(torch.tensor(pixels_of(photos / "one.png"))[None]).double()
     for image, defined in ((photo, True), (torch.full_like(photo, 0.3), False)):
@@ -409,7 +409,7 @@ def test_a_plan_asks_for_each_folder_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def side_by_side(tmp_path: Path) -> Path:
-    """A data set of pairs in one file each, beside photographs of two shapes."""
+    """Writes a data set of pairs in one file each, beside photographs of two shapes."""
     for split in ("train", "test"):
         draw(tmp_path / "pairs" / split / "0.png", 60, 40)
     draw(tmp_path / "elsewhere" / "wide.png", 80, 40)
@@ -809,7 +809,7 @@ assert "torch" not in sys.modules, "engines run where there is no PyTorch"
 
 
 def test_a_full_disk_gives_one_line_and_no_partial_file_without_torch(tmp_path: Path, photos: Path) -> None:
-    """A limit on the size of files stands in for the disk: the kernel refuses a write half-way, as it does there."""
+    """Limits the size of files in the place of a disk: the kernel refuses a write half-way, as it does there."""
     ended = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(photos), str(tmp_path / "out")],
         cwd=ROOT,

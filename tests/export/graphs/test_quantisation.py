@@ -190,7 +190,7 @@ def test_as_many_layers_are_kept_as_the_bar_asks_for() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A domain as a folder of images."""
+    """Writes a domain as a folder of images."""
     (tmp_path / "domain").mkdir()
     for number, pixels in enumerate(photographs(13, 40, 36)):
         Image.fromarray(pixels).save(tmp_path / "domain" / f"{number:02}.png")

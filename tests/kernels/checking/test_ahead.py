@@ -1,4 +1,4 @@
-"""What is compiled ahead is found by the launches that follow."""
+"""Launches find what was compiled ahead of them."""
 
 import pytest
 
