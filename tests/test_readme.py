@@ -12,6 +12,7 @@ import pytest
 
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from tests.cyclegan_fast.conftest import TINY
+from tests.slow import slow_but
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -78,18 +79,21 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "train",
-        "translate",
-        "evaluate",
-        "download",
-        "perceptual_study",
-        "street_scenes",
-        "sample_photos",
-        "baselines.gatys",
-        "experiments",
-        "experiments tables",
-    ],
+    slow_but(
+        ["train", "translate"],
+        [
+            "train",
+            "translate",
+            "evaluate",
+            "download",
+            "perceptual_study",
+            "street_scenes",
+            "sample_photos",
+            "baselines.gatys",
+            "experiments",
+            "experiments tables",
+        ],
+    ),
 )
 def test_every_command_explains_itself(module: str) -> None:
     command = [sys.executable, "-m", *f"cyclegan_fast.{module}".split(), "--help"]

@@ -124,6 +124,7 @@ def test_the_plain_generator_has_one_gradient_in_every_memory_format() -> None:
         assert relative_error(found[key], value) < 1e-5, key
 
 
+@pytest.mark.slow
 def test_planes_in_pieces_give_a_generator_the_results_of_planes_on_chip() -> None:
     """Runs every site in two phases over pieces of a plane, as large sites do, and image by image.
 

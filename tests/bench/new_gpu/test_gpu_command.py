@@ -35,6 +35,7 @@ from kernels import plans as launch
 from kernels.checking.specialisations import Specialisation
 from kernels.gpus import GPUS
 from kernels.triton_language import INTERPRETED
+from tests.slow import slow_but
 
 CPU = torch.device("cpu")
 ASSUMED_SECONDS_OF_A_KEY, ASSUMED_SECONDS_OF_A_CANDIDATE = 0.8, 0.25
@@ -43,7 +44,9 @@ NOT_DISTRIBUTIONS = ("PIL", "yaml", "skimage", "onnx", "onnxruntime", "openvino"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--only", "step"]], ids=["all", "quick", "one phase"])
+@pytest.mark.parametrize(
+    "arguments", slow_but(["all"], {"all": [], "quick": ["--quick"], "one phase": ["--only", "step"]})
+)
 def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path / "out"), *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

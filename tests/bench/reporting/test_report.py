@@ -316,6 +316,7 @@ def test_a_plot_is_stale_after_a_change_of_any_of_its_rows_or_limits_and_of_noth
     assert digests(device=GPU).items().isdisjoint(known.items())
 
 
+@pytest.mark.slow
 def test_every_plot_is_drawn_small_and_shows_the_device_it_is_of(place: Place) -> None:
     store(place.results, gpu_run(), cpu_run())
     assert place.run() == 0

@@ -27,6 +27,7 @@ from cyclegan_fast.system.errors import ReportedElsewhere, UserError
 from cyclegan_fast.training import session
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.training.test_train import assert_same_state, command, final_state, metrics
+from tests.slow import slow_but
 
 ROOT = Path(__file__).parents[3]
 NETWORKS = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -117,9 +118,7 @@ def finish(step: TrainingStep) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in {**step.model.state_dict(), **named}.items()}
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "scripted pool" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.parametrize("name", slow_but(["scripted pool"], CASES.keys()))
 def test_two_ranks_take_the_steps_of_one_rank_with_twice_the_batch(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     alone = step_of(case, ALONE)

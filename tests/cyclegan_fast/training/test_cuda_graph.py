@@ -34,6 +34,7 @@ from cyclegan_fast.training.cuda_graph import (
 from cyclegan_fast.training.engine import Engine
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.operator_recorder import OperatorRecorder
+from tests.slow import slow_but
 
 SIDE = 24
 NETWORKS = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -107,7 +108,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+QUICK = (
+    "float32",
+    "float16, scaled",
+    "two parts, blocks computed again",
+    "bigan",
+    "cogan, gradient penalty",
+    "batch norm, copies, moving average",
+    "cycle alone",
+)
+
+
+@pytest.mark.parametrize("case", slow_but(QUICK, CASES))
 def test_replayed_steps_have_the_bits_of_steps_as_they_are(case: tuple[Config, torch.dtype]) -> None:
     """Trains with pools that overflow within a batch, rates and averages that change, and short batches in between."""
     config, dtype = case

@@ -29,6 +29,7 @@ from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.training.schedule import linear_factor
 from cyclegan_fast.training.step import LARGEST_SIDE_IN_THREADS, TrainingStep
+from tests.slow import slow_but
 
 LEARNING_RATE = 2e-4
 TINY = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -162,10 +163,7 @@ QUICK = (
 )
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, case in CASES.items()],
-)
+@pytest.mark.parametrize("case", slow_but(QUICK, CASES))
 def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
     case: Case, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

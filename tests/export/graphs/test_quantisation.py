@@ -26,6 +26,7 @@ from export.sensitivity import by_layer, to_keep
 from export.source import load_sources
 from export.to_onnx import as_asked
 from tests.export.test_to_onnx import PAPER
+from tests.slow import slow_but
 
 PRECISIONS: tuple[EightBits, ...] = ("int8", "fp8")
 STORED = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
@@ -133,7 +134,7 @@ def test_ranges_are_read_back_from_a_graph(graph: ModelProto, ranges: dict[str, 
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", slow_but(["int8"], PRECISIONS))
 def test_a_trained_network_keeps_its_parity_in_8_bits(trained_run: Path, precision: EightBits) -> None:
     for source in load_sources(trained_run, "both", []):
         options = ExportOptions(precision=precision)
@@ -165,6 +166,7 @@ def test_what_is_kept_in_float16_costs_nothing(graph: ModelProto, random_generat
 # --- layer by layer --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_layer_whose_range_is_wrong_is_named_first(graph: ModelProto, random_generator: ResnetGenerator) -> None:
     pixels = photographs(2, 32, 32)
     ranges = activation_ranges(graph, pixels, "int8")
