@@ -15,7 +15,7 @@ from cyclegan_fast.original_options import TEST, TRAIN, Option, markdown, refuse
 from cyclegan_fast.system.errors import UserError
 from tests.cyclegan_fast.conftest import TINY
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 SMALL = [*TINY, "--max-steps", "1"]
 
 EXAMPLES: dict[str, tuple[str, str, Any]] = {
