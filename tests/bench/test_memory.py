@@ -47,6 +47,7 @@ def test_a_step_without_memory_is_counted_as_one_with_it(
     assert without.peak > without.between_steps
 
 
+@pytest.mark.slow
 @NEEDS_INTERPRETER
 def test_what_keeps_fewer_activations_needs_less_and_a_larger_crop_more() -> None:
     peaks = [step_memory(config("triton"), side, torch.float32).peak for side in (64, 128, 256)]

@@ -316,6 +316,7 @@ def test_other_norms_are_exported_as_they_translate(norm: Norm, running: bool, t
     source.check_layers(loaded.network, convolutions[:-1])
 
 
+@pytest.mark.slow
 def test_running_statistics_have_a_file_of_their_own_and_verify_knows_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,7 +61,10 @@ def test_an_engine_is_built_for_three_generations_without_a_gpu(
     assert len(engine.content) > len(onnx) / 2  # it holds the weights
 
 
-@pytest.mark.parametrize(("precision", "targets"), [("int8", ("sm86", "sm89", "sm120")), ("fp8", ("sm89", "sm120"))])
+@pytest.mark.parametrize(
+    ("precision", "targets"),
+    [("int8", ("sm86", "sm89", "sm120")), pytest.param("fp8", ("sm89", "sm120"), marks=pytest.mark.slow)],
+)
 def test_an_engine_of_8_bits_is_built_from_calibrated_graphs(
     rtx: Library, random_generator: ResnetGenerator, content: bytes, precision: EightBits, targets: tuple[str, ...]
 ) -> None:

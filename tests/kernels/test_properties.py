@@ -140,6 +140,7 @@ def test_a_normalised_plane_has_mean_0_and_variance_1_but_for_eps(
     assert ((y.square().mean((2, 3)) - variance / (variance + 1e-5)).abs() <= 2 * rounding + 1e-6).all()
 
 
+@pytest.mark.slow
 @examples(30)
 @given(data=st.data(), shape=shapes(), shift=st.integers(-1000, 1000), seed=st.integers(0, 99))
 def test_a_shift_of_all_pixels_changes_nothing_but_rounding(

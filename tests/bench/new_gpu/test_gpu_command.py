@@ -56,6 +56,7 @@ def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(arguments: list[s
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_it_needs_nothing_but_pytorch_triton_numpy_and_pytest() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     others = [*declared["dependencies"], *declared["optional-dependencies"]["dev"], *NOT_DISTRIBUTIONS]

@@ -454,6 +454,7 @@ def test_the_embedded_images_depend_on_their_seed_only() -> None:
     assert (one.photographs != other.photographs).any()
 
 
+@pytest.mark.slow
 def test_the_drawing_does_what_no_colour_lookup_can() -> None:
     test = sample_photos.make_test(64)
     lookup = ColourLookup()

@@ -101,6 +101,7 @@ def test_nothing_is_done_twice_and_the_report_has_the_same_bytes(place: Path) ->
     assert {path: path.read_bytes() for path in out.glob("report.*")} == reports
 
 
+@pytest.mark.slow
 def test_a_plan_that_was_killed_in_its_second_run_ends_with_the_same_scores(place: Path) -> None:
     out = place / "killed"
     process = subprocess.Popen(

@@ -232,7 +232,7 @@ def test_a_signal_while_images_are_read_stops_at_once(data: Path, tmp_path: Path
     assert process.output.count("stopped") == 1
 
 
-@pytest.mark.parametrize("every", [0, 3])
+@pytest.mark.parametrize("every", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_signal_during_an_evaluation_leaves_that_to_the_next_start(
     every: int, data: Path, tmp_path: Path, start: type[Process]
 ) -> None:

@@ -329,6 +329,7 @@ def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TrainingStep, "draw", interrupted)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(
     undisturbed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +413,7 @@ def test_an_image_that_vanishes_from_a_diverged_run_is_still_named(
     assert error.endswith("the checkpoint of step 5 is kept")
 
 
+@pytest.mark.slow
 def test_checkpoints_of_whole_epochs_are_kept_and_are_the_last_resort(undisturbed: tuple[Path, Path]) -> None:
     root, whole = undisturbed
     arguments = command(root / "data", root, "kept", "--keep-every-epochs", "2")

@@ -199,6 +199,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "domain"
 
 
+@pytest.mark.slow
 def test_a_file_is_written_with_ranges_of_a_folder_and_verified_on_it(
     weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
