@@ -17,26 +17,33 @@ OURS = ("bench", "cyclegan_fast", "export", "kernels", "tests")
 NOT_INSTALLED = pytest.StashKey[set[str]]()
 
 LONGEST_FIRST = (
-    "kernels/test_aot.py",
-    "export/test_trt.py",
     "cyclegan_fast/system/test_distributed.py",
+    "kernels/test_aot.py",
     "cyclegan_fast/training/test_train.py",
-    "cyclegan_fast/training/test_step.py",
     "bench/test_pytest_bench.py",
-    "test_bare_image.py",
+    "export/test_trt.py",
     "export/test_to_onnx.py",
-    "test_readme.py",
+    "cyclegan_fast/translation/test_memory_over_sizes.py",
+    "cyclegan_fast/methods/test_methods.py",
+    "cyclegan_fast/training/test_cuda_graph.py",
+    "bench/tuning/test_tune.py",
+    "cyclegan_fast/training/test_step.py",
     "kernels/test_networks_on_triton.py",
     "kernels/test_properties.py",
-    "bench/test_step.py",
-    "kernels/checking/test_ahead.py",
-    "cyclegan_fast/methods/test_methods.py",
     "bench/new_gpu/test_parallel_tests.py",
-    "cyclegan_fast/training/test_cuda_graph.py",
-    "kernels/test_offsets.py",
+    "bench/new_gpu/test_gpu_command.py",
+    "cyclegan_fast/system/test_interruption.py",
+    "test_bare_image.py",
+    "test_readme.py",
+    "kernels/checking/test_ahead.py",
+    "kernels/test_accuracy.py",
+    "cyclegan_fast/datasets/test_street_scenes.py",
+    "cyclegan_fast/study/test_perceptual_study.py",
     "export/graphs/test_quantisation.py",
+    "bench/test_step.py",
 )
-"""Files that take a minute or more: begun at the end, one would leave the other process of two without work."""
+"""Files whose tests take longest, the slow ones too: begun at the end, one would leave the other process of two without
+work."""
 
 # Without a GPU the Triton kernels run in Triton's interpreter, which decides when a kernel is decorated.
 if not torch.cuda.is_available():

@@ -19,6 +19,7 @@ from cyclegan_fast.system.distributed import ALONE
 from cyclegan_fast.training import loop, session
 from cyclegan_fast.training.schedule import Schedule, linear_factor
 from tests.cyclegan_fast.conftest import TINY
+from tests.slow import slow_but
 
 RATE, EPOCHS, DECAY = 2e-4, 7, 6
 
@@ -83,7 +84,7 @@ def test_plateau_falls_where_torchs_scheduler_falls_from_the_means_of_epochs() -
     assert len({*seen}) == 4
 
 
-@pytest.mark.parametrize("policy", [*DEFINITIONS, "plateau"])
+@pytest.mark.parametrize("policy", slow_but(["linear", "plateau"], [*DEFINITIONS, "plateau"]))
 def test_a_run_that_is_interrupted_continues_with_the_same_rates_and_bits(
     policy: Policy, folder: Path, tmp_path: Path
 ) -> None:
