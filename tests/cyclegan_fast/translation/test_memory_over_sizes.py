@@ -55,7 +55,7 @@ def test_memory_after_300_sizes_is_that_after_100(files: dict[str, Path], kind: 
             "-m",
             "tests.cyclegan_fast.memory_over_sizes",
             files[kind],
-            "8-96",
+            sides,
             str(SIZES),
             *flags.split(),
         ],
