@@ -83,6 +83,7 @@ def test_rows_of_half_a_sector_move_twice_as_much_as_they_hold() -> None:
     assert half.sectors * 32 == 2 * half.total_bytes - statistics  # 8 channels in float32 are a whole sector
 
 
+@pytest.mark.slow
 def test_no_norm_takes_more_than_two_launches() -> None:
     for site in SITES:
         assert forward_traffic(site, 1, BF16).fused.launches <= 2
@@ -123,6 +124,7 @@ def test_counting_ends_with_its_context() -> None:
     assert (counted.launches, counted.total_bytes) == (0, 0)
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_tables() -> None:
     command = [sys.executable, "-m", "kernels.traffic", "--network", "discriminator", "--width", "8", "--side", "32"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -203,7 +203,7 @@ def test_a_command_without_steps_stops_at_once_and_says_so_once(number: int, sta
 # --- a training ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "status"), SIGNALS)
+@pytest.mark.parametrize(("number", "status"), [SIGNALS[0], pytest.param(*SIGNALS[1], marks=pytest.mark.slow)])
 def test_a_training_saves_and_does_not_score(
     number: int, status: int, data: Path, tmp_path: Path, start: type[Process]
 ) -> None:
