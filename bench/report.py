@@ -1,7 +1,7 @@
 """`python -m bench.report`: tables and plots of what is recorded in `bench/results/*.json`.
 
-For each device the newest comparison of each task is shown; older ones stay in the file. The README gets the lowest
-precision measured, between two markers; `bench/results/<device>.md` gets everything.
+For each device the newest comparison of each task is shown; older ones stay in the file. `docs/benchmarks.md` gets the
+lowest precision measured, between two markers; `bench/results/<device>.md` gets everything.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from cyclegan_fast.system.files import write_atomically
 
 BEGIN, END = "<!-- bench.report: begin -->", "<!-- bench.report: end -->"
 COMMAND = "python -m bench.report"
+PAGE = ROOT / "docs" / "benchmarks.md"
 NOTHING = "Nothing is recorded yet; `pytest bench/ --benchmark-only --bench-record` does it.\n"
 READING = f"""\
 Written by `{COMMAND}`. Contenders take turns, after their results were compared: times are medians of a
@@ -63,12 +64,12 @@ def report(readme: Path, results: Path) -> Report:
 
 
 def readme_block(found: Sequence[Device], results: Path, base: Path) -> str:
-    """What stands between the markers of a README in the folder `base`."""
+    """Return what stands between the markers of a page in the folder `base`."""
     if not found:
         return NOTHING
     parts = [READING]
     for device in found:
-        heading, provenance, *tables = section(device, 4, for_readme)
+        heading, provenance, *tables = section(device, 3, for_readme)
         path = path_for(device.name, results)
         parts += [heading, provenance, *_pictures(device, results, base), *tables]
         parts.append(f"Everything measured there: [{path.stem}]({_link(path.with_suffix('.md'), base)}).\n")
@@ -91,7 +92,7 @@ def _link(path: Path, base: Path) -> str:
 
 
 def spliced(readme: Path, block: str) -> str:
-    """The README with `block` between its markers; nothing else is changed.
+    """Return the page with `block` between its markers; nothing else is changed.
 
     Raises UserError unless each marker is there once, in their order.
     """
@@ -117,13 +118,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=COMMAND,
         description="Write tables and plots of the results recorded by `pytest bench/ --benchmark-only "
-        "--bench-record`: for each device the newest comparison of each task. The README's tables go between the "
+        "--bench-record`: for each device the newest comparison of each task. The page's tables go between the "
         f"lines {BEGIN} and {END}; all precisions and batches go to <device>.md beside the results, plots to plots/ "
         "there. What is up to date is left as it is. Plots need matplotlib, --check does not.",
         epilog="Exit status: 0 done or up to date; 1 --check found a file out of date; 2 an error, said in one line.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where anything is out of date")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="PATH", help="default: %(default)s")
+    parser.add_argument("--readme", type=Path, default=PAGE, metavar="PATH", help="the page; default: %(default)s")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: %(default)s")
     options = parser.parse_args(arguments)
     return run_command(lambda: run(options))

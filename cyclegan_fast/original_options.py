@@ -1,7 +1,7 @@
 """The options of the original implementation's train.py and test.py, and what takes their place here.
 
-One table answers a command line in the original's spelling, makes the table "Coming from the original" of README.md,
-and is what the tests try.
+One table answers a command line in the original's spelling, makes the table of `docs/from-the-original.md`, and is what
+the tests try.
 """
 
 import re
@@ -53,7 +53,7 @@ TRAIN: tuple[Option, ...] = (
         ("gpu_ids",),
         "IDS",
         values={"-1": "--device cpu", "0": "--device cuda:0", "1": "--device cuda:1"},
-        note="several GPUs are trained on with torchrun, see [Use](#use)",
+        note="several GPUs are trained on with torchrun, see [Several GPUs](several-gpus.md)",
     ),
     Option(
         ("model",),
@@ -144,7 +144,7 @@ TRAIN: tuple[Option, ...] = (
     Option(("lambda_B",), "X", "--lambda-cycle-b {}", note="`--lambda-cycle` is both"),
     _same("lambda_identity", "X", "identity"),
     Option(("lambda_L1",), "X", "--lambda-paired {}", note="with `--method pix2pix`"),
-    Option(("verbose",), note="the networks are described in [the contract](#the-contract)"),
+    Option(("verbose",), note="the networks are described in [the contract](contract.md)"),
     Option(("suffix",), "SUFFIX", note="say it in `--name`"),
     Option(("use_wandb",), note="losses go to metrics.jsonl and TensorBoard"),
     Option(("wandb_project_name",), "NAME", note="losses go to metrics.jsonl and TensorBoard"),
@@ -232,7 +232,7 @@ def refuse_original_options(arguments: Sequence[str], options: Iterable[Option],
             continue
         here = option.here(value)
         translated.extend([here] if here else [])
-        note = re.sub(r"\[(.*?)\]\(.*?\)", r"\1 in README.md", option.note)  # a link there
+        note = re.sub(r"\[(.*?)\]\((.*?)\)", r"\1 in docs/\2", option.note)  # a link there
         if here:
             answers.append(f"{' '.join(given)} is {here}{f' ({note})' if note else ''}")
         else:
@@ -245,7 +245,7 @@ def refuse_original_options(arguments: Sequence[str], options: Iterable[Option],
 
 
 def markdown(options: Iterable[Option]) -> str:
-    """The table of README.md."""
+    """Return the table of docs/from-the-original.md."""
     lines = ["| the original | here | |", "| --- | --- | --- |"]
     for option in options:
         name, *older = option.names

@@ -1,8 +1,10 @@
-"""Translators from an ONNX file, on OpenVINO or ONNX Runtime; each library is imported where it is used."""
+"""Makes translators from an ONNX file, on OpenVINO or ONNX Runtime; each library is imported where it is used.
+
+`runtime` runs TensorRT engines.
+"""
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,53 +15,26 @@ import numpy as np
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.translator import SignedTranslator, Translator
+from export.graphs.interface import INPUT, OUTPUT, GraphTensor, has_pixel_io
 
 Backend = Literal["auto", "openvino", "onnxruntime"]
-Device = Literal["auto", "cpu", "cuda"]
+OnnxDevice = Literal["auto", "cpu", "cuda"]
 
 CUDA = "CUDAExecutionProvider"
-INPUT, OUTPUT = "image", "translated"
 CACHED_OPERATIONS = 64
-"""Compiled operations that OpenVINO keeps. Of the 5000 that it keeps by itself each new size of images adds 0.7 MiB:
-149 MiB from the 100th to the 300th size, 1.5 MiB with 64. Translating 1 to 5 sizes in turn took as long with either."""
+"""number of compiled operations that OpenVINO keeps. It keeps 5000 by itself, to which each new size of images adds
+0.7 MiB: 149 MiB from the 100th to the 300th size, 1.5 MiB with 64. Translating 1 to 5 sizes in turn took as long with
+either."""
 INSTALL = {
     "openvino": "`pip install openvino`",
     "onnxruntime": "`pip install onnxruntime` (onnxruntime-gpu for --device cuda)",
 }
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output of a graph: its name, type, and sides, None where any is taken."""
-
-    name: str
-    dtype: str
-    sides: tuple[int | None, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.dtype} [{', '.join('any' if side is None else str(side) for side in self.sides)}]"
-
-
-LAYOUTS = {("float32", (None, 3, None, None)): False, ("uint8", (None, None, None, 3)): True}
-"""What graphs of this project take and give, and whether it is pixels."""
-
-
-def has_pixel_io(path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    """Whether a graph takes and gives uint8 pixels. Raises UserError where it is none that export/to_onnx.py wrote."""
-    if [tensor.name for tensor in (*inputs, *outputs)] == [INPUT, OUTPUT]:
-        takes, gives = ((tensor.dtype, tensor.sides) for tensor in (*inputs, *outputs))
-        if takes == gives and takes in LAYOUTS:
-            return LAYOUTS[takes]
-    raise UserError(
-        f"{path} is no generator that export/to_onnx.py wrote: it takes {', '.join(map(str, inputs))} and gives "
-        f"{', '.join(map(str, outputs))}"
-    )
-
-
 def load_translator(
-    path: Path, backend: Backend, device: Device, *, amp: bool, threads: int | None = None
+    path: Path, backend: Backend, device: OnnxDevice, *, amp: bool, threads: int | None = None
 ) -> tuple[Translator, str]:
-    """A translator from an ONNX file, and what it computes with in words.
+    """Make a translator from an ONNX file; return it, and a phrase that says what it computes with.
 
     Args:
         path: written by export/to_onnx.py.
@@ -68,11 +43,11 @@ def load_translator(
         amp: compute in bfloat16 on a CPU that has it; OpenVINO only.
         threads: how many compute on a CPU; None for one on each of its cores.
 
-    Raises UserError where the file is no such file, and where the library or the device is missing; a device that was
-    asked for is used or refused.
+    Raises UserError where the file is not one of those, and where the library or the device is missing. A device that
+    was asked for is used or refused, never replaced.
     """
     content = _read(path)
-    backend, device = choose(
+    backend, device = choose_backend(
         backend, device, {name for name in INSTALL if find_spec(name) is not None}, offers_cuda=_offers_cuda
     )
     if backend == "onnxruntime":
@@ -84,10 +59,19 @@ def load_translator(
     return translator, f"OpenVINO on the CPU in {translator.precision}"
 
 
-def choose(
-    backend: Backend, device: Device, installed: set[str], offers_cuda: Callable[[], bool]
+def choose_backend(
+    backend: Backend, device: OnnxDevice, installed: set[str], offers_cuda: Callable[[], bool]
 ) -> tuple[Literal["openvino", "onnxruntime"], Literal["cpu", "cuda"]]:
-    """The library and the device to use. `offers_cuda` is asked only where it matters, as it loads ONNX Runtime."""
+    """Return the library and the device to use.
+
+    Args:
+        backend: the library that was asked for, or "auto".
+        device: the device that was asked for, or "auto".
+        installed: the names of the libraries that are installed.
+        offers_cuda: says whether ONNX Runtime has CUDA; it is called only where that matters, as it loads the library.
+
+    Raises UserError where what was asked for is missing.
+    """
     if backend == "openvino" and device == "cuda":
         raise UserError("OpenVINO has no CUDA: leave out --backend or --device")
     if backend != "openvino" and "onnxruntime" in installed and device != "cpu":
@@ -122,14 +106,18 @@ def _read(path: Path) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"no ONNX file {path}: python export/to_onnx.py writes one") from None
-    # The first field of every ONNX file. OpenVINO tries all the formats that it knows on others, aloud.
+    # Every ONNX file begins with this field. On others OpenVINO tries all the formats that it knows, and prints about
+    # it.
     if not content.startswith(b"\x08"):
         raise UserError(f"{path} is no ONNX file")
     return content
 
 
 class OnnxRuntimeTranslator:
-    """An ONNX file through ONNX Runtime, on "cpu" or "cuda". Raises UserError where it cannot be used there."""
+    """Translates through ONNX Runtime, on "cpu" or "cuda".
+
+    Raises UserError where the file cannot be used there, and where memory runs out.
+    """
 
     def __init__(self, path: Path, content: bytes, device: Literal["cpu", "cuda"], threads: int | None = None) -> None:
         runtime = _load("onnxruntime")
@@ -147,7 +135,7 @@ class OnnxRuntimeTranslator:
             ) from error
         except (errors.InvalidProtobuf, errors.InvalidGraph, *self._failures) as error:
             raise UserError(f"{path} is damaged, or not for this ONNX Runtime: {_reason(error)}") from error
-        # Without its libraries of CUDA it computes on the CPU and says so only in its log.
+        # Where its CUDA libraries are missing, it would compute on the CPU and say so only in its log.
         self._session.disable_fallback()
         if provider not in self._session.get_providers():
             raise UserError(
@@ -155,7 +143,10 @@ class OnnxRuntimeTranslator:
                 "that it was built with, and an NVIDIA GPU: mend that, or give --device cpu"
             )
         tensors = [
-            [Tensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape)) for value in values]
+            [
+                GraphTensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape))
+                for value in values
+            ]
             for values in (self._session.get_inputs(), self._session.get_outputs())
         ]
         self._translate = _translator(self._run, has_pixel_io(path, *tensors))
@@ -171,9 +162,11 @@ class OnnxRuntimeTranslator:
 
 
 class OpenVinoTranslator:
-    """An ONNX file through OpenVINO on the CPU, called by one thread at a time.
+    """Translates through OpenVINO on the CPU; one thread at a time may call it.
 
-    `precision` is what convolutions are computed in: float32, or with `amp` bfloat16 where the CPU has it.
+    `precision` says in words what convolutions are computed in: float32, or with `amp` bfloat16 where the CPU has it.
+
+    Raises UserError where the file cannot be used, and where memory runs out.
     """
 
     def __init__(self, path: Path, content: bytes, *, amp: bool, threads: int | None = None) -> None:
@@ -182,13 +175,13 @@ class OpenVinoTranslator:
         self.precision = "bfloat16" if amp and has_bfloat16 else "float32"
         if amp and not has_bfloat16:
             self.precision += ", as it has no bfloat16"
-        # Said in either case: left alone, OpenVINO takes bfloat16 on processors that are fast at it.
+        # The hint is given in either case: without it OpenVINO takes bfloat16 on processors that are fast at it.
         hint = "bf16" if self.precision == "bfloat16" else "f32"
         try:
             model = core.read_model(content)
             tensors = [
                 [
-                    Tensor(
+                    GraphTensor(
                         value.get_any_name(),
                         str(np.dtype(value.element_type.to_dtype())),
                         tuple(None if side.is_dynamic else side.get_length() for side in value.partial_shape),
@@ -217,7 +210,7 @@ class OpenVinoTranslator:
 
     def _run(self, images: Any) -> Any:
         try:
-            # A copy: the library writes the next result into the same memory.
+            # The result is copied: the library writes the next one into the same memory.
             return np.array(self._model({INPUT: images})[0])
         except RuntimeError as error:
             raise _too_much("OpenVINO", images, error) from error
@@ -227,7 +220,7 @@ def _session_options(runtime: Any, threads: int | None) -> Any:
     options = runtime.SessionOptions()
     # Waiting threads sleep at once, see `process.set_up_process`.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A plan of all buffers is kept for each size of images, for good.
+    # Else a plan of all buffers would be kept for each size of images, for good.
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -236,11 +229,11 @@ def _session_options(runtime: Any, threads: int | None) -> Any:
 
 @cache
 def _openvino_core() -> Any:
-    """One for the whole process.
+    """Return OpenVINO's Core, one for the whole process.
 
     Each Core puts the main thread's signals on a stack of its own and puts the stack before it back when it goes
-    (OpenVINO 2026.4, on CPUs with AVX-512). Of two that go in the order in which they came, the second puts back the
-    first one's, which is no longer there: the next Ctrl-C is a segmentation fault.
+    (OpenVINO 2026.4, on CPUs with AVX-512). Of two Cores that go in the order in which they came, the second puts back
+    the stack of the first, which is no longer there: the next Ctrl-C is a segmentation fault.
     """
     return _load("openvino").Core()
 
@@ -259,7 +252,7 @@ def _side(side: object) -> int | None:
 
 
 def _reason(error: Exception) -> str:
-    """The last thing that an error of several lines says, which is the innermost, in one line."""
+    """Return the last line of an error, which tells the innermost reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 

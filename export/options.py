@@ -1,11 +1,11 @@
-"""What both exporting commands are told: which generator, in which precision, to where."""
+"""Defines the options that both exporting commands take: which generator, in which precision, into which folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cyclegan_fast.conventions import SIDES, SMALLEST
-from export.source import Directions, Source
+from export.source import Directions, GeneratorSource
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -15,11 +15,12 @@ EightBits = Literal["int8", "fp8"]
 
 
 def is_eight_bits(precision: str) -> "TypeIs[EightBits]":
+    """Return whether a precision is one of 8 bits."""
     return precision in ("int8", "fp8")
 
 
 def wrong_side(flag: str, side: int | None) -> str | None:
-    """What to say where no generator takes images of that side; None is no side, and fine."""
+    """Return a message where no generator takes images of that side, else None; a side of None is right."""
     if side is None or (side >= SMALLEST and side % SIDES == 0):
         return None
     return f"{flag} must be a multiple of {SIDES}, at least {SMALLEST}, got {side}"
@@ -27,7 +28,7 @@ def wrong_side(flag: str, side: int | None) -> str | None:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Which generator is exported, and how its graph computes."""
+    """Says which generator is exported, and how its graph computes."""
 
     checkpoint: Path | None = None
     """a run's folder or .pt file, latest_net_G.pth of the original, or .safetensors; by default the newest of runs/"""
@@ -57,7 +58,7 @@ class ExportOptions:
             if given and not is_eight_bits(self.precision):
                 raise ValueError(f"--{name} is for --precision int8 and fp8")
 
-    def name_of(self, source: Source) -> str:
-        """What a generator's files are called, without the ending."""
+    def name_of(self, source: GeneratorSource) -> str:
+        """Return the name of a generator's files, without the ending."""
         statistics = "-running-statistics" if self.running_statistics else ""
         return f"{source.name}{statistics}-{self.precision}{'-uint8' if self.uint8_io else ''}"

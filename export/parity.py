@@ -1,4 +1,4 @@
-"""How far translations are from those of PyTorch in float32, in the levels of an 8-bit image."""
+"""Measures how far translations are from those of PyTorch in float32, in the levels of an 8-bit image."""
 
 import math
 from collections.abc import Iterator
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from export.pictures import Pictures
 
 Levels = npt.NDArray[np.float64]
-"""[N, H, W, 3] from 0 to 255, not rounded."""
+"""[N, H, W, 3] from 0 to 255, not rounded"""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences between two translations of the same images, in levels of 255.
+    """Holds the differences between two translations of the same images, in levels of 255.
 
-    `largest` is that of any value, `mean` of their sizes, `psnr_db` 10 log10(255^2 / mean square).
+    `largest` is the largest absolute difference of any value, `mean` the mean absolute difference, `psnr_db` is
+    10 log10(255^2 / mean square difference).
     """
 
     largest: float
@@ -33,6 +34,7 @@ class Parity:
 
     @classmethod
     def between(cls, found: Levels, expected: Levels) -> "Parity":
+        """Measure the differences between two translations."""
         difference = np.abs(found - expected)
         square = float((difference**2).mean())
         psnr_db = math.inf if square == 0 else 10 * math.log10(255**2 / square)
@@ -44,14 +46,14 @@ class Parity:
 
 @dataclass(frozen=True)
 class Bar:
-    """What a precision has to reach; `math.inf` and 0 are no demand."""
+    """Holds the figures that a precision has to reach; `math.inf` and 0 demand nothing."""
 
     largest: float = math.inf
     mean: float = math.inf
     psnr_db: float = 0.0
 
     def failure(self, parity: Parity) -> str | None:
-        """What falls short, or None where all is reached. A figure that is NaN falls short."""
+        """Return a phrase for the first figure that falls short, or None. A figure that is NaN falls short."""
         if not parity.largest <= self.largest:
             return f"differs by up to {parity.largest:.2f} levels, allowed are {self.largest:g}"
         if not parity.mean <= self.mean:
@@ -71,34 +73,37 @@ BARS = {
 
 
 def in_pytorch(network: "ResnetGenerator", pixels: Pixels) -> Levels:
-    """The reference: a generator in float32 on the CPU, image by image."""
+    """Translate by PyTorch in float32 on the CPU, image by image: the reference."""
     import torch
 
     with torch.inference_mode():
         images = [network(torch.from_numpy(to_signed_array(one[None]))).numpy() for one in pixels]
-    return to_levels(np.concatenate(images))
+    return levels_of(np.concatenate(images))
 
 
-def to_levels(images: npt.NDArray[np.float32]) -> Levels:
-    """float32 [N, 3, H, W] in [-1, 1] -> levels."""
+def levels_of(images: npt.NDArray[np.float32]) -> Levels:
+    """Return float32 images [N, 3, H, W] in [-1, 1] as levels."""
     return (images.transpose(0, 2, 3, 1).astype(np.float64) + 1) * 127.5
 
 
 def in_onnxruntime(model: bytes, pixels: Pixels) -> Levels:
-    """The same through an ONNX file's content on the CPU, with the file's own conversions where it takes uint8."""
+    """Translate by an ONNX file's content on the CPU, with the file's own conversions where it takes uint8."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; it warns of every Cast that a processor without float16 needs
+    options.log_severity_level = 3  # errors only: it warns of every Cast that a processor without float16 needs
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
     takes_pixels = image.type == "tensor(uint8)"
     (result,) = session.run(None, {image.name: pixels if takes_pixels else to_signed_array(pixels)})
-    return result.astype(np.float64) if takes_pixels else to_levels(result)
+    return result.astype(np.float64) if takes_pixels else levels_of(result)
 
 
 def shapes(size: int) -> Iterator[tuple[int, int, int]]:
-    """(batch, height, width) that are compared: none is the exporter's, one is no square, one is a batch."""
+    """Yield the shapes (batch, height, width) that are compared.
+
+    None is the shape that the graph was traced with, one is no square, and one is a batch.
+    """
     longer = (size * 5 // 4) // 4 * 4
     yield from ((1, size, size), (1, size, longer), (3, size, size))
 
@@ -109,12 +114,19 @@ def worst_parity(
     compared: list[tuple[int, int, int]],
     pictures: "Pictures",
 ) -> dict[str, Any]:
-    """The parity of `run` on pictures of each shape, and the worst figures of them all, under "worst"."""
+    """Return the parity of `run` by shape, and the worst figures of them all under "worst".
+
+    Args:
+        network: the generator that is the reference.
+        run: translates uint8 [N, H, W, 3] to levels.
+        compared: the shapes, as (batch, height, width).
+        pictures: returns the images of a shape.
+    """
     by_shape = {}
     for batch, height, width in compared:
         pixels = pictures(batch, height, width)
         by_shape[f"{batch} of {width}x{height}"] = Parity.between(run(pixels), in_pytorch(network, pixels))
     figures = np.array([astuple(parity) for parity in by_shape.values()])
-    # Not Python's max and min, which may pass over a NaN.
+    # Python's max and min are not used: they may pass over a NaN.
     worst = Parity(float(figures[:, 0].max()), float(figures[:, 1].max()), float(figures[:, 2].min()))
     return {**by_shape, "worst": worst}

@@ -1,4 +1,4 @@
-"""Pictures of a generator's domain: some that the ranges of 8-bit types are measured on, others that are compared."""
+"""Chooses pictures of a generator's domain: some to measure the ranges of 8-bit types on, others to compare on."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,38 +18,43 @@ from cyclegan_fast.system.words import counted
 from export.options import ExportOptions, is_eight_bits
 
 if TYPE_CHECKING:
-    from export.source import Source
+    from export.source import GeneratorSource
 
 Pictures = Callable[[int, int, int], Pixels]
-"""Pictures of that batch, height and width: uint8 [batch, height, width, 3], always the same for one shape."""
+"""returns pictures by batch, height and width: uint8 [batch, height, width, 3], always the same for one shape"""
 
 CALIBRATED = 64  # ranges change little with more
-COMPARED = 3  # the largest batch of `export.parity.shapes`
-FEWEST = 4 * COMPARED
+MOST_COMPARED = 3  # the largest batch of `export.parity.shapes`
+FEWEST = 4 * MOST_COMPARED
 
 
 def photographs(batch: int, height: int, width: int) -> Pixels:
-    """Crops of the embedded photographs that no training of them has seen."""
+    """Return crops of those embedded photographs that no training sees, uint8 [batch, height, width, 3]."""
     return _corner(sample_photos.make_test(max(height, width), batch).photographs, height, width)
 
 
-def pictures_for(options: ExportOptions, source: "Source") -> tuple[Pictures | None, Pictures]:
-    """(to calibrate with where the precision needs it, to compare with). Raises UserError as `of_domain` does."""
+def pictures_for(options: ExportOptions, source: "GeneratorSource") -> tuple[Pictures | None, Pictures]:
+    """Return the pictures to calibrate with, or None where the precision needs none, and those to compare with.
+
+    Raises UserError as `of_domain` does.
+    """
     if is_eight_bits(options.precision):
         return of_domain(options.calibration, source)
     return None, photographs
 
 
-def of_domain(folder: Path | None, source: "Source", flag: str = "--calibration") -> tuple[Pictures, Pictures]:
-    """(to calibrate with, to compare with): none is in both.
+def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--calibration") -> tuple[Pictures, Pictures]:
+    """Return the pictures to calibrate with, and those to compare with; none is in both.
 
     Args:
-        folder: images like those that will be translated; every fourth is compared. None: what the run was trained
-            with in the domain that is translated, compared with its test images where there are enough.
+        folder: images like those that will be translated, of which every fourth is compared. None for the images
+            that the run was trained with in the domain that is translated; its test images are then compared, where
+            there are enough.
         source: the generator.
-        flag: how the command calls the folder.
+        flag: the command's flag for the folder, for messages.
 
-    Raises UserError where there are too few, for one that cannot be read, and where there is neither folder nor run.
+    Raises UserError where there are too few images, for one that cannot be read, and where there is neither folder nor
+    run.
     """
     if folder is not None:
         return _parted(folder)
@@ -66,7 +71,7 @@ def of_domain(folder: Path | None, source: "Source", flag: str = "--calibration"
     if not (root / f"train{domain}").is_dir():
         raise UserError(f"the images that it was trained on are no longer in {root}: give others as {flag} FOLDER")
     held_out = find_images(root / f"test{domain}")
-    if len(held_out) < COMPARED:
+    if len(held_out) < MOST_COMPARED:
         return _parted(root / f"train{domain}", value_range)
     return _of_files(_found(root / f"train{domain}", 1), value_range), _of_files(held_out, value_range)
 
@@ -80,8 +85,8 @@ def _embedded(domain: str, make: Callable[[int, int], sample_photos.SamplePhotos
 
 
 def of_folder(folder: Path) -> Pictures:
-    """All images of a folder. Raises UserError where there are too few to compare."""
-    return _of_files(_found(folder, COMPARED))
+    """Return pictures from all images of a folder. Raises UserError where there are too few to compare."""
+    return _of_files(_found(folder, MOST_COMPARED))
 
 
 def _parted(folder: Path, value_range: ValueRange | None = None) -> tuple[Pictures, Pictures]:
@@ -100,9 +105,10 @@ def _found(folder: Path, fewest: int) -> list[Path]:
 
 
 def _of_files(files: Sequence[Path], value_range: ValueRange | None = None) -> Pictures:
-    """Images from all over a list, resized as the training's test images are; fewer than asked where there are.
+    """Return pictures from files all over a list, resized as the training's test images are.
 
-    `value_range` is that of `decode`.
+    They are fewer than asked for where the list is shorter. `value_range` is that of
+    `cyclegan_fast.images.decoding.decode`.
     """
 
     def pictures(batch: int, height: int, width: int) -> Pixels:

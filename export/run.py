@@ -1,7 +1,7 @@
-"""`python export/run.py`: an exported generator over image files, without PyTorch.
+"""`python export/run.py`: translate image files with an exported generator, without PyTorch.
 
-Reading, batching and writing are those of `cyclegan_fast.translate`; what computes is an engine on its GPU, or an ONNX
-file on OpenVINO or ONNX Runtime.
+Reading, batching and writing are those of `cyclegan_fast.translation`; an engine computes on its GPU (`runtime`), or an
+ONNX file on OpenVINO or ONNX Runtime (`onnx_translators`).
 """
 
 if __name__ == "__main__":
@@ -28,11 +28,11 @@ from cyclegan_fast.translation.command import size_in_words
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
 from cyclegan_fast.translation.translator import SignedTranslator, Translator
 from export.engines.engine_card import EngineCard, Profile
-from export.onnx_translators import Backend, Device, load_translator
+from export.onnx_translators import Backend, OnnxDevice, load_translator
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class RunCommand:
     """Translate images with an exported generator, without PyTorch.
 
     Give either --engine, which runs on the GPUs that it was built for, or --onnx, which runs on any CPU. Every image
@@ -51,7 +51,7 @@ class CommandLine:
     """written by export/to_onnx.py or export/trt.py"""
     backend: Backend = "auto"
     """with --onnx: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise"""
-    device: Device = "auto"
+    device: OnnxDevice = "auto"
     """with --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
     amp: bool = False
     """with --onnx on OpenVINO: compute in bfloat16 where the CPU has it"""
@@ -59,8 +59,8 @@ class CommandLine:
     """with --onnx: threads that compute on a CPU; by default one for each processor"""
 
     def check(self) -> None:
-        """Raises UserError for flags that contradict each other."""
-        # Not in __post_init__: of the outermost class tyro itself reports what that raises, as a box of several lines.
+        """Raise UserError for flags that contradict each other."""
+        # Not in __post_init__: what the outermost class raises there tyro reports itself, in a box of several lines.
         if (self.engine is None) == (self.onnx is None):
             raise UserError("give either --engine FILE or --onnx FILE")
         if self.engine is not None and (self.backend, self.device, self.amp) != ("auto", "auto", False):
@@ -71,10 +71,11 @@ class CommandLine:
 
 
 def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions, int | None, list[str]]:
-    """What an engine of that profile can do of what was asked for: the options, the size, and notes on what changed.
+    """Fit the options to the images that an engine takes; return them, the size, and notes on what was changed.
 
-    The size is the side of the square that images are resized to, None for their own. Raises UserError for a --size
-    that it does not take, and where it takes one size only, which is no square, and --keep-size is not given.
+    The size is the side of the square that images are resized to, or None where they keep their own. Raises UserError
+    for a --size that the engine does not take, and where it takes one size only, which is no square, without
+    --keep-size.
     """
     notes: list[str] = []
     most = profile.largest[0]
@@ -96,10 +97,10 @@ def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions
 
 @contextmanager
 def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Translator, str, Profile]]:
-    """An engine as a translator, what it computes with in words, and what it takes."""
+    """Open an engine; yield a translator, a phrase that says what it computes with, and the shapes that it takes."""
     from export.runtime import Engine
 
-    # Images of many sizes would compile and record for each what is then used once.
+    # With images of many sizes a graph would be recorded for each, and kernels compiled, and used once.
     one_size = options.size is not None or EngineCard.beside(path).profile.takes_one_size
     with Engine(path, cuda_graph=one_size) as engine:
         card = engine.card
@@ -107,8 +108,8 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Trans
         yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
 
 
-def run(command: CommandLine) -> int:
-    """Plan, load, translate, and say what happened; returns the exit status."""
+def translate_exported(command: RunCommand) -> int:
+    """Plan, load, translate, say what happened, and return the exit status."""
     command.check()
     options = command.options
     notes: list[str] = []
@@ -138,7 +139,7 @@ def run(command: CommandLine) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: run(parse_command(CommandLine, "python export/run.py", arguments)))
+    return run_command(lambda: translate_exported(parse_command(RunCommand, "python export/run.py", arguments)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Runs an engine: numpy in, numpy out, without PyTorch.
+"""Runs a TensorRT engine on NumPy arrays, without PyTorch.
 
     with Engine(Path("engines/x-float16-uint8.engine")) as engine:
         translated = engine(pixels)
 
-Needs numpy, PyCUDA, the library that built the engine, and this repository's folders cyclegan_fast/, export/ and
-kernels/. What is decided without a GPU is in `engine_card`, `image_layout`, `replay` and `buffers`, and tested; no call
-of CUDA has run on a GPU yet.
+It needs numpy, PyCUDA, the library that built the engine, and this repository's folders cyclegan_fast/, export/ and
+kernels/. All that is decided without a GPU is in `engine_card`, `image_layout`, `replay` and `buffers`, and tested; no
+call of CUDA has run on a GPU yet.
 """
 
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from cyclegan_fast.system.errors import UserError
 from export.device.primary_context import open_gpu
-from export.device.runtime_cache import RuntimeCache, places
+from export.device.runtime_cache import RuntimeCache, cache_paths
 from export.device.worker import Worker
 from export.engines.engine_card import EngineCard
 from export.engines.image_layout import Array, ImageLayout
@@ -25,17 +25,17 @@ from export.engines.library_messages import make_messages
 
 
 class Engine:
-    """An engine file on a GPU; call it from any thread, as often as you like.
+    """Runs an engine file on a GPU; call it from any thread, as often as you like.
 
     Threads that call it at once get a worker each, with a stream, buffers and an execution context; workers are made on
-    demand, kept, and freed with the engine. `worker()` gives one to keep, such as one for each size of images: a CUDA
-    graph serves only the shape of its worker's call before.
+    demand, kept, and freed with the engine. `worker()` returns one to keep, for example one for each size of images: a
+    worker's CUDA graph serves only the shape of its last call.
 
     Args:
         path: the .engine file, with the .json file that was written beside it.
-        device: which GPU, counted from 0.
-        cuda_graph: replay the work of a shape that is given again and again as one graph. TensorRT for RTX then
-            compiles kernels for a shape at its first call, which takes seconds, instead of beside the calls after it.
+        device: the index of the GPU, counted from 0.
+        cuda_graph: whether to replay the work of a shape that is given again and again as one graph. TensorRT for RTX
+            then compiles kernels for a shape at its first call, which takes seconds, instead of beside the calls after.
 
     Raises UserError, before the library sees the file, where it is missing, damaged or foreign, was built by another
     library or for another GPU, or where PyCUDA, the library or a GPU is missing; later where memory runs out.
@@ -80,10 +80,10 @@ class Engine:
                 # A graph would hold on to the slower kernels that stand in for a shape's own until those are compiled.
                 strategies = library.DynamicShapesKernelSpecializationStrategy
                 self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-            self._cache = RuntimeCache(self._config, places(self.path, self.card.engine_sha256))
+            self._cache = RuntimeCache(self._config, cache_paths(self.path, self.card.engine_sha256))
 
     def _check_tensors(self, library: Any) -> None:
-        """Raises UserError where the engine has other inputs and outputs than its card says."""
+        """Raise UserError where the engine has other inputs and outputs than its card says."""
         card = self.card
         modes, types = library.TensorIOMode, library.DataType
         pixels = types.UINT8 if card.uint8_io else types.FLOAT
@@ -99,12 +99,12 @@ class Engine:
     def __call__(self, images: Array) -> Array:
         """Translate a batch: uint8 [N, H, W, 3] -> the same, or float32 [N, 3, H, W] in [-1, 1] -> the same.
 
-        Which of the two says `card.uint8_io`. Raises UserError for an array that the engine does not take.
+        `card.uint8_io` says which of the two it takes. Raises UserError for an array that the engine does not take.
         """
         shape = self._layout.check(images)
         with self._lock:
             self._require_open()
-            # The one that has this shape's graph, or else the one used last, whose memory is warm.
+            # Take the worker that has this shape's graph, or else the one used last, whose memory is warm.
             worker = next((worker for worker in self._idle if worker.shape == shape), None) or next(
                 reversed(self._idle), None
             )
@@ -118,7 +118,9 @@ class Engine:
                 self._idle.append(worker)
 
     def worker(self) -> Worker:
-        """A worker that this engine's own calls leave alone, for one thread; freed with the engine, or closed before.
+        """Make a worker for one thread, which this engine's own calls do not use.
+
+        It is freed with the engine, unless it is closed before.
 
         Raises UserError where the GPU's memory does not hold another.
         """
@@ -131,7 +133,7 @@ class Engine:
         return worker
 
     def _make_context(self) -> Any:
-        # Not create_execution_context(None): the two libraries take different things there.
+        # None cannot be passed: the two libraries take different arguments there.
         return self._engine.create_execution_context(*([self._config] if self._config is not None else []))
 
     def _require_open(self) -> None:
@@ -144,7 +146,7 @@ class Engine:
             if self._is_closed:
                 return
             self._is_closed = True
-        # Last to first, whatever fails on the way; the library's objects are freed by letting go of them.
+        # All is freed, last to first, whatever fails on the way; the library's objects are freed by letting go of them.
         with self._gpu.current(), ExitStack() as release:
             for name in ("_runtime", "_engine", "_config", "_cache"):
                 release.callback(setattr, self, name, None)

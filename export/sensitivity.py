@@ -1,4 +1,4 @@
-"""Which layers of an 8-bit graph cost how much of its parity, and which to keep in float16."""
+"""Measures how much of an 8-bit graph's parity each layer costs, and says which to keep in float16."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def by_layer(network: "ResnetGenerator", model: ModelProto, precision: EightBits, pixels: Pixels) -> dict[str, Parity]:
-    """The parity with one layer alone in 8 bits, all others in float16, for each that `model` has in 8 bits.
+    """Return, for each layer that `model` has in 8 bits, the parity with all other layers in float16.
 
-    The costliest stand first. It takes as many translations of `pixels` as there are layers.
+    The costliest layers stand first. This takes as many translations of `pixels` as there are layers.
     """
     ranges, graph = ranges_of(model, precision), float32_graph(network)
     layers = {node.name for node in graph.graph.node if node.op_type in CONVOLUTIONS}
@@ -34,7 +34,7 @@ def by_layer(network: "ResnetGenerator", model: ModelProto, precision: EightBits
 
 
 def to_keep(parities: Mapping[str, Parity], whole: Parity, precision: EightBits) -> list[str]:
-    """The costliest layers without which the rest should reach the bar.
+    """Return the costliest layers without which the rest should reach the bar.
 
     Errors of layers are taken to be independent: their mean squares add up. Where they do not, `whole`, the parity of
     all layers together, says by how much.
@@ -48,10 +48,10 @@ def to_keep(parities: Mapping[str, Parity], whole: Parity, precision: EightBits)
     return keep
 
 
-def report(
+def sensitivity_report(
     network: "ResnetGenerator", model: ModelProto, precision: EightBits, pixels: Pixels, whole: Parity
 ) -> Iterator[str]:
-    """Lines for the user of a graph that falls short: layer by layer, and what to keep."""
+    """Yield lines for the user of a graph that falls short: the parity layer by layer, and which layers to keep."""
     parities = by_layer(network, model, precision, pixels)
     yield f"each layer alone in {precision}, the costliest first:"
     width = max(map(len, parities))

@@ -1,4 +1,4 @@
-"""What is exported: trained generators, checked before any work begins."""
+"""Loads the trained generators that are exported, and checks them before any work begins."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ Directions = Literal["both", "a2b", "b2a"]
 
 
 @dataclass(frozen=True)
-class Source:
-    """A generator and where it comes from.
+class GeneratorSource:
+    """Holds a generator and says where it comes from.
 
-    `name` is what its files are called, `size` the side in pixels of the squares that it was trained with, `sha256`
-    that of the checkpoint file, `config` the run's configuration, empty for bare weights.
+    Its files are called `name`. `size` is the side in pixels of the squares that it was trained with, `sha256` the hash
+    of the checkpoint file, `config` the run's configuration, empty for bare weights.
     """
 
     network: "ResnetGenerator"
@@ -40,24 +40,24 @@ def load_sources(
     name: str | None = None,
     *,
     running_statistics: bool = False,
-) -> list[Source]:
-    """The generators of a run in each direction asked for, or the one of a bare weights file.
+) -> list[GeneratorSource]:
+    """Load the generators of a run in each direction asked for, or the one of a bare weights file.
 
     Args:
         checkpoint: as for `cyclegan_fast.translation.trained.load_generators`; None is the newest run under runs/.
         directions: bare weights have only one, and "both" means that one.
-        warnings: damaged checkpoints that were passed over are appended.
-        name: see `load_generators`.
-        running_statistics: see `cyclegan_fast.networks.norms.use_running_statistics`.
+        warnings: a line is appended for each damaged checkpoint that is passed over.
+        name: the generator's name among several, as for `load_generators`.
+        running_statistics: whether batch norms use them, by `cyclegan_fast.networks.norms.use_running_statistics`.
 
-    Raises UserError where there is none, where it is no ResNet generator, and for weights that are not finite.
+    Raises UserError where there is no generator, where it is no ResNet generator, and for weights that are not finite.
     """
     from cyclegan_fast.networks.norms import use_running_statistics
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.trained import load_generators
 
     path = checkpoint or newest_run(RUNS)
-    sources: list[Source] = []
+    sources: list[GeneratorSource] = []
     ways: tuple[Direction, ...] = ("a2b", "b2a") if directions == "both" else (directions,)
     for network, config, file, direction in load_generators(path, ways, warnings, name):
         if not isinstance(network, ResnetGenerator):
@@ -77,12 +77,12 @@ def load_sources(
             assert direction is not None
             way, called = direction, f"{run}-{direction}"
         size = trained_size(config, path)
-        sources.append(Source(network.eval(), file, called, way, size, sha256_of(file), config))
+        sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config))
     return sources
 
 
 def check_layers(network: "ResnetGenerator", keep: Collection[str]) -> None:
-    """Raises UserError for a name to keep in float16 that is no layer's, and where no other layer would be left."""
+    """Raise UserError for a name in `keep` that is no layer's, and where no layer would be left in 8 bits."""
     from torch import nn
 
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]

@@ -1,4 +1,4 @@
-"""`python export/to_onnx.py`: a trained generator as an ONNX file, checked and reproducible.
+"""`python export/to_onnx.py`: write a trained generator as an ONNX file, checked and reproducible.
 
 The graph is the paper's: Conv, ConvTranspose, InstanceNormalization, Relu, Pad (reflect), Add and Tanh, of any batch,
 height and width, with a Cast where a type changes. The same checkpoint gives the same bytes, wherever it is exported.
@@ -25,6 +25,7 @@ from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import waiting
+from export.graphs.interface import INPUT, OUTPUT
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -35,30 +36,29 @@ if TYPE_CHECKING:
     from cyclegan_fast.images.pixels import Pixels
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
-    from export.source import Source
+    from export.source import GeneratorSource
 
 OPSET = 20
-INPUT, OUTPUT = "image", "translated"
 
 
 def to_onnx(
-    source: "Source",
+    source: "GeneratorSource",
     precision: Precision,
     *,
     uint8_io: bool = False,
     calibration: "Pixels | None" = None,
     keep_float16: Sequence[str] = (),
 ) -> "ModelProto":
-    """A trained generator as an ONNX model, checked, with every tensor's type and shape.
+    """Return a trained generator as an ONNX model, checked, with every tensor's type and shape.
 
     Input `image` and output `translated` are float32 [batch, 3, height, width] in [-1, 1], or with `uint8_io` uint8
     [batch, height, width, 3]; sides are multiples of 4, at least 8. The model's properties say what it was made from.
 
     Args:
-        source: from `export.source.load_sources`.
-        precision: of convolutions.
-        uint8_io: take and give pixels.
-        calibration: for int8 and fp8, uint8 [N, H, W, 3] that ranges are measured on.
+        source: the generator, from `export.source.load_sources`.
+        precision: the precision of convolutions.
+        uint8_io: whether the graph takes and gives pixels.
+        calibration: for int8 and fp8, images uint8 [N, H, W, 3] that ranges are measured on.
         keep_float16: for int8 and fp8, names of layers that stay in float16.
 
     Raises UserError where a weight does not fit the precision, and for a name that is no layer's.
@@ -92,8 +92,8 @@ def to_onnx(
     return model
 
 
-def as_asked(source: "Source", options: ExportOptions, calibration: "Pictures | None") -> "ModelProto":
-    """The model that the options ask for; `calibration` is from `export.pictures.pictures_for`."""
+def as_asked(source: "GeneratorSource", options: ExportOptions, calibration: "Pictures | None") -> "ModelProto":
+    """Return the model that the options ask for; `calibration` is from `export.pictures.pictures_for`."""
     from export.pictures import CALIBRATED
 
     return to_onnx(
@@ -106,24 +106,25 @@ def as_asked(source: "Source", options: ExportOptions, calibration: "Pictures | 
 
 
 def float32_graph(network: "ResnetGenerator") -> "ModelProto":
-    """A generator in float32, opset 20.
+    """Return the graph of a generator in float32, opset 20.
 
-    Nodes and tensors are called by the layers that they come from, such as `blocks.3.conv1` and `blocks.3.conv1.norm`.
+    Nodes and tensors are named after the layers that they come from, such as `blocks.3.conv1` and
+    `blocks.3.conv1.norm`.
     """
     from cyclegan_fast.networks.norms import uses_running_statistics
-    from export.graphs.folding import folded
+    from export.graphs.folding import fold_norms
     from export.graphs.graph import with_weights
 
     is_folded = uses_running_statistics(network)
     if is_folded:
-        network = folded(network)
+        network = fold_norms(network)
     traced = _traced(network.stem.out_channels, len(network.blocks), network.norm, is_folded)
     return with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
 
 
 @lru_cache(maxsize=1)  # both directions of a run have one graph, and tracing takes longer than all the rest
 def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelProto":
-    """The graph of a generator of that width, depth and norm, with weights of no meaning."""
+    """Trace a generator of that width, depth and norm; the graph's weights have no meaning."""
     import torch
 
     from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -135,11 +136,11 @@ def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelPro
         without_norms(width, blocks) if is_folded else ResnetGenerator(width=width, blocks=blocks, norm=norm).eval()
     )
     for parameter in network.parameters():
-        torch.nn.init.normal_(parameter)  # the exporter leaves out a bias that is zero, and joins what is alike
+        torch.nn.init.normal_(parameter)  # the exporter leaves out a bias that is zero, and merges equal weights
     with _quiet_exporter():
         program = torch.onnx.export(
             network,
-            # Two images of unequal sides: an export takes a side of one, or two equal ones, for fixed.
+            # There are two images of unequal sides: an export takes a side of one, or two equal sides, for fixed.
             (torch.zeros(2, 3, 32, 24),),
             dynamo=True,
             opset_version=OPSET,
@@ -154,7 +155,7 @@ def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelPro
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's remarks on itself: that torchvision is not installed, and that PyTorch calls old names."""
+    """Silence the exporter's remarks on itself: that torchvision is not installed, and that PyTorch calls old names."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -171,7 +172,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class ToOnnxCommand:
     """Export trained generators as ONNX files.
 
     Examples:
@@ -183,8 +184,8 @@ class CommandLine:
     options: Annotated[ExportOptions, tyro.conf.arg(name="")]
 
 
-def export(options: ExportOptions) -> int:
-    """Write one file for each direction; returns the exit status."""
+def export_graphs(options: ExportOptions) -> int:
+    """Write one file for each direction, and return the exit status."""
     from export.graphs.graph import serialised
     from export.pictures import pictures_for
 
@@ -213,7 +214,7 @@ def export(options: ExportOptions) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(
-        lambda: export(parse_command(CommandLine, "python export/to_onnx.py", arguments).options),
+        lambda: export_graphs(parse_command(ToOnnxCommand, "python export/to_onnx.py", arguments).options),
         next_time="begins again",
     )
 

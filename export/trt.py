@@ -1,4 +1,4 @@
-"""`python export/trt.py`: trained generators as TensorRT engines, verified."""
+"""`python export/trt.py`: write trained generators as ONNX files and TensorRT engines, and verify them."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -8,7 +8,7 @@ if __name__ == "__main__":
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, run_command
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.version import __version__
+from export.engine_table import EngineRow, engine_table
 from export.engines.builder import BuiltEngine, build, check_targets, default_targets
 from export.engines.engine_card import EngineCard, Profile
 from export.engines.libraries import Library, Runtime, choose_library
@@ -27,12 +28,12 @@ from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
     from export.pictures import Pictures
-    from export.source import Source
+    from export.source import GeneratorSource
 
 
 @dataclass(frozen=True)
 class ShapeOptions:
-    """The images that an engine takes."""
+    """Says which images an engine takes."""
 
     size: int | None = None
     """side of the square images that the engine is fastest at; by default what the network was trained with"""
@@ -51,7 +52,7 @@ class ShapeOptions:
             raise ValueError(f"--max-batch must be positive, got {self.max_batch}")
 
     def profile(self, trained_size: int) -> Profile:
-        """The shapes of the engine for a network of that training size."""
+        """Return the shapes of the engine for a network that was trained at `trained_size` pixels."""
         size = self.size or trained_size
         smallest, largest = self.min_size or size, self.max_size or size
         if not smallest <= size <= largest:
@@ -62,7 +63,7 @@ class ShapeOptions:
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class TrtCommand:
     """Export trained generators as ONNX files and TensorRT engines.
 
     Each generator becomes NAME.onnx, NAME.engine and NAME.json, which says what the engine is and what it takes. The
@@ -89,32 +90,9 @@ class CommandLine:
     """file that keeps the library's measurements for the next build; by default one beside the engines"""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One exported generator in the table."""
-
-    name: str
-    engine: str
-    onnx_mb: float
-    engine_mb: float
-    seconds: float
-    parity: str
-    failure: str | None
-    engine_parity: str = "not run"
-    engine_failure: str | None = None
-    not_run: str | None = None
-
-    def failures(self) -> Iterator[tuple[str, str]]:
-        """(which file, what falls short of it)."""
-        if self.failure:
-            yield "onnx", self.failure
-        if self.engine_failure:
-            yield "engine", self.engine_failure
-
-
-def export(command: CommandLine) -> int:
-    """Write every file and print the table; returns the exit status, 1 where a parity falls short."""
-    # Whatever can be refused is, before PyTorch is imported and before anything is written.
+def export_engines(command: TrtCommand) -> int:
+    """Write every file, print the table, and return the exit status, 1 where a parity falls short."""
+    # What can be refused is refused before PyTorch is imported and before anything is written.
     library = choose_library(command.runtime)
     precision = command.options.precision
     targets = tuple(command.target.split(",")) if command.target else default_targets(library, precision)
@@ -141,7 +119,7 @@ def export(command: CommandLine) -> int:
         _export(source, command, library, targets, profile, *of_domain)
         for source, profile, of_domain in zip(sources, profiles, pictures, strict=True)
     ]
-    print(table(rows))
+    print(engine_table(rows))
     for reason in dict.fromkeys(row.not_run for row in rows if row.not_run):
         print(f"note: the engines were not compared: {reason}")
     failures = [(f"{row.name}.{kind}", failure) for row in rows for kind, failure in row.failures()]
@@ -151,14 +129,14 @@ def export(command: CommandLine) -> int:
 
 
 def _export(
-    source: "Source",
-    command: CommandLine,
+    source: "GeneratorSource",
+    command: TrtCommand,
     library: Library,
     targets: Sequence[str],
     profile: Profile,
     calibration: "Pictures | None",
     compared: "Pictures",
-) -> Row:
+) -> EngineRow:
     from export.graphs.graph import serialised
     from export.parity import BARS
     from export.to_onnx import as_asked
@@ -174,10 +152,10 @@ def _export(
     parity = onnx_parity(source.network, model, profile.usual[1], compared)
     failure = BARS[options.precision].failure(parity["worst"])
     if failure and is_eight_bits(options.precision):
-        from export.sensitivity import report
+        from export.sensitivity import sensitivity_report
 
         pixels = compared(2, *profile.usual[1:])
-        for line in report(source.network, model, options.precision, pixels, parity["worst"]):
+        for line in sensitivity_report(source.network, model, options.precision, pixels, parity["worst"]):
             print(line, flush=True)
     print(f"{path.stem}: building", flush=True)
     cache = command.timing_cache or options.out / f"timings-{library.name}-{library.version}.cache"
@@ -191,13 +169,13 @@ def _export(
     )
     card = _card(source, options, library, targets, profile, onnx, engine, parity)
     options.out.mkdir(parents=True, exist_ok=True)
-    # The card last: an engine without one is refused, and a card goes with no other engine.
+    # The card is written last: an engine without one is refused, and a card goes with no other engine.
     write_atomically(path.with_suffix(".onnx"), onnx)
     write_atomically(path, engine.content)
     card.write(path.with_suffix(".json"))
     if engine.timings:
         write_atomically(cache, engine.timings)
-    row = Row(
+    row = EngineRow(
         name=path.stem,
         engine=f"{library.name}, {' '.join(card.targets)}",
         onnx_mb=len(onnx) / 1e6,
@@ -210,8 +188,8 @@ def _export(
     return row if row.not_run else _run(source, path, card, compared, row)
 
 
-def _run(source: "Source", path: Path, card: EngineCard, compared: "Pictures", row: Row) -> Row:
-    """Compares an engine that was written, and says so in its card and row."""
+def _run(source: "GeneratorSource", path: Path, card: EngineCard, compared: "Pictures", row: EngineRow) -> EngineRow:
+    """Compare an engine that was written with PyTorch, note that in its card, and return its row."""
     from export.parity import BARS
     from export.verify import engine_parity
 
@@ -220,13 +198,13 @@ def _run(source: "Source", path: Path, card: EngineCard, compared: "Pictures", r
         parity = engine_parity(source.network, path, compared)
     except UserError as error:
         return replace(row, engine_failure=f"cannot be run: {error}")
-    replace(card, parity={**card.parity, "engine": as_json(parity)}).write(path.with_suffix(".json"))
+    replace(card, parity={**card.parity, "engine": _as_json(parity)}).write(path.with_suffix(".json"))
     failure = BARS[card.precision].failure(parity["worst"])
     return replace(row, engine_parity=str(parity["worst"]), engine_failure=failure)
 
 
 def _card(
-    source: "Source",
+    source: "GeneratorSource",
     options: ExportOptions,
     library: Library,
     targets: Sequence[str],
@@ -250,14 +228,14 @@ def _card(
         engine_sha256=hashlib.sha256(engine.content).hexdigest(),
         project_version=__version__,
         parity={
-            "onnx": as_json(parity),
+            "onnx": _as_json(parity),
             "engine": "not run",
         },
     )
 
 
-def as_json(parity: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Figures by shape, as a card has them."""
+def _as_json(parity: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return figures by shape, as a card has them."""
     return {shape: asdict(figures) for shape, figures in parity.items()}
 
 
@@ -267,30 +245,9 @@ def _this_gpu() -> str:
     return "sm{}{}".format(*torch.cuda.get_device_capability())
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Text in columns: what was written, how large, how long it took, how near to PyTorch."""
-    cells = [("generator", "engine for", "ONNX", "engine", "took", "ONNX against PyTorch float32", "engine against it")]
-    cells += [
-        (
-            row.name,
-            row.engine,
-            f"{row.onnx_mb:.1f} MB",
-            f"{row.engine_mb:.1f} MB",
-            f"{row.seconds:.1f} s",
-            row.parity + (" FAILED" if row.failure else ""),
-            row.engine_parity + (" FAILED" if row.engine_failure else ""),
-        )
-        for row in rows
-    ]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(
-        lambda: export(parse_command(CommandLine, "python export/trt.py", arguments)), next_time="begins again"
+        lambda: export_engines(parse_command(TrtCommand, "python export/trt.py", arguments)), next_time="begins again"
     )
 
 

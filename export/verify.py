@@ -1,4 +1,4 @@
-"""`python export/verify.py`: an exported ONNX file or engine against the checkpoint that it came from."""
+"""`python export/verify.py`: compare an exported ONNX file or engine with the checkpoint that it came from."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class VerifyCommand:
     """Compare an ONNX file or an engine with PyTorch in float32, on photographs; the status is 1 where it falls short.
 
     An ONNX file is computed on the CPU, an engine on the GPU that it was built for.
@@ -56,7 +56,7 @@ class CommandLine:
     measured on the domain that is translated, the run's own test images"""
 
     def check(self) -> None:
-        """Raises UserError for flags that contradict each other."""
+        """Raise UserError for flags that contradict each other."""
         if (self.engine is None) == (self.onnx is None):
             raise UserError("give either --onnx FILE or --engine FILE")
         if self.engine is not None and self.size is not None:
@@ -67,7 +67,7 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class Exported:
-    """What a file says of itself; `model` is None for an engine."""
+    """Holds what an exported file says of itself; `model` is None for an engine."""
 
     precision: str
     direction: str
@@ -76,9 +76,10 @@ class Exported:
 
 
 def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pictures: "Pictures") -> dict[str, Any]:
-    """`export.parity.worst_parity` of a graph in ONNX Runtime on the CPU.
+    """Return `export.parity.worst_parity` of a graph in ONNX Runtime on the CPU.
 
-    What it has no bfloat16 convolution for is computed in float32 and rounded to bfloat16 where the graph stores that.
+    A graph in bfloat16, for which ONNX Runtime has no convolution there, is computed in float32 and rounded to bfloat16
+    where the graph stores that.
     """
     from export.graphs.graph import serialised
     from export.graphs.precision import BFLOAT16, emulated
@@ -91,26 +92,26 @@ def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pict
 
 
 def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") -> dict[str, Any]:
-    """`export.parity.worst_parity` of an engine, on its GPU, at shapes all over its profile.
+    """Return `export.parity.worst_parity` of an engine, on its GPU, at shapes all over its profile.
 
     Raises UserError as `export.runtime.Engine` does.
     """
     from cyclegan_fast.images.pixels import to_signed_array
-    from export.parity import to_levels, worst_parity
+    from export.parity import levels_of, worst_parity
     from export.runtime import Engine
 
     with Engine(path) as engine:
         is_pixels = engine.card.uint8_io
         return worst_parity(
             network,
-            lambda pixels: engine(pixels).astype(float) if is_pixels else to_levels(engine(to_signed_array(pixels))),
+            lambda pixels: engine(pixels).astype(float) if is_pixels else levels_of(engine(to_signed_array(pixels))),
             shapes_within(engine.card.profile),
             pictures,
         )
 
 
 def why_not_here(card: EngineCard) -> str | None:
-    """Why the engine of that card cannot run on this machine, or None where it can."""
+    """Return why the engine of that card cannot run on this machine, or None where it can."""
     from export.device.primary_context import open_gpu
     from export.engines.libraries import gpu_count
 
@@ -124,19 +125,22 @@ def why_not_here(card: EngineCard) -> str | None:
 
 
 def shapes_within(profile: Profile) -> list[tuple[int, int, int]]:
-    """What an engine is compared at: its smallest, usual and largest images, and what of an ONNX file's it takes."""
+    """Return the shapes that an engine is compared at.
+
+    They are its smallest, usual and largest images, and of the shapes for an ONNX file those that it takes.
+    """
     from export.parity import shapes
-    from export.pictures import COMPARED
+    from export.pictures import MOST_COMPARED
 
     most, height, width = profile.largest
     one, usual_height, usual_width = profile.usual
-    several = (min(most, COMPARED), usual_height, usual_width)
+    several = (min(most, MOST_COMPARED), usual_height, usual_width)
     wanted = (profile.smallest, profile.usual, several, (one, height, width), *shapes(usual_height))
     return list(dict.fromkeys(shape for shape in wanted if profile.takes(shape)))
 
 
-def exported(command: CommandLine) -> Exported:
-    """Reads the file, or the one beside an engine. Raises UserError where it is none of this project's."""
+def exported(command: VerifyCommand) -> Exported:
+    """Read what the file, or the card beside an engine, says. Raises UserError where it is none of this project's."""
     if command.engine is not None:
         card = EngineCard.beside(command.engine)
         return Exported(card.precision, card.direction, card.checkpoint_sha256, None)
@@ -152,13 +156,13 @@ def exported(command: CommandLine) -> Exported:
     except (KeyError, ValueError, OSError) as error:
         raise UserError(f"{path} is no file of export/to_onnx.py") from error
     except Exception as error:
-        if type(error).__name__ != "DecodeError":  # protobuf's, of no importable public place
+        if type(error).__name__ != "DecodeError":  # protobuf's, which no public module offers
             raise
         raise UserError(f"{path} is no ONNX file: {error}") from error
 
 
-def verify(command: CommandLine) -> int:
-    """Print the parity at each shape; returns the exit status."""
+def verify(command: VerifyCommand) -> int:
+    """Print the parity at each shape, and return the exit status."""
     command.check()
     file = command.engine or command.onnx
     found = exported(command)
@@ -188,9 +192,11 @@ def verify(command: CommandLine) -> int:
         print(f"{shape:>16}  {figures}")
     failure = BARS[found.precision].failure(parity["worst"])
     if failure and is_eight_bits(found.precision) and found.model is not None:
-        from export.sensitivity import report
+        from export.sensitivity import sensitivity_report
 
-        for line in report(source.network, found.model, found.precision, pictures(2, size, size), parity["worst"]):
+        for line in sensitivity_report(
+            source.network, found.model, found.precision, pictures(2, size, size), parity["worst"]
+        ):
             print(line)
     if failure:
         print(f"error: {file} {failure}", file=sys.stderr)
@@ -199,7 +205,7 @@ def verify(command: CommandLine) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(
-        lambda: verify(parse_command(CommandLine, "python export/verify.py", arguments)), next_time="begins again"
+        lambda: verify(parse_command(VerifyCommand, "python export/verify.py", arguments)), next_time="begins again"
     )
 
 

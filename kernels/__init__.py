@@ -1,4 +1,11 @@
-"""Operators that CycleGAN's networks are made of; see `kernels.dispatch` for how an implementation is chosen."""
+"""Provides the operators that CycleGAN's networks are made of: this package's public functions and types.
+
+Each operator has a file of its own: `instance_norm`, `reflection_pad`, `conv2d` and `residual_block` hold the reference
+in plain PyTorch, the Triton operator with its gradient, and the public function, in that order. Other files serve them:
+`dispatch` chooses an implementation, `registration` makes PyTorch operators, `plans` decides tile shapes and grids,
+`launching` launches, `layout` and `tiles` address memory, `norm/` holds the kernels of the instance norm. The commands
+`check`, `aot` and `traffic` test the kernels; `checking/` holds what they share.
+"""
 
 from kernels.conv2d import conv2d_reflect
 from kernels.dispatch import Activation, Impl

@@ -22,36 +22,38 @@ from pathlib import Path
 import torch
 
 from kernels import triton_language
-from kernels.checking.specialisations import DTYPES, Specialisation, specialisations
+from kernels.checking.specialisations import Specialisation, specialisations
+from kernels.dispatch import TRITON_DTYPES
 from kernels.gpus import GPUS
 
-# Shared memory that one program may use, from the CUDA C++ programming guide, table of compute capabilities.
+# This is the shared memory that one program may use, from the CUDA C++ programming guide's table of compute
+# capabilities.
 SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 TENSOR_CORES = {80: "mma.sync", 86: "mma.sync", 89: "mma.sync", 90: "wgmma", 100: "tcgen05", 120: "mma.sync"}
 
 
 @dataclass(frozen=True)
-class Report:
-    """What the compiler made of a kernel."""
+class CompilerReport:
+    """Holds what the compiler made of one variant of a kernel: registers, memory, widths of accesses."""
 
     specialisation: Specialisation
     registers: int
-    """per thread"""
+    """registers per thread"""
     spilled_bytes: int
-    """of stack and local memory per thread"""
+    """bytes of stack and local memory per thread"""
     shared_bytes: int
-    """per program"""
+    """bytes of shared memory per program"""
     load_bits: int
-    """widest global load"""
+    """width of the widest global load"""
     store_bits: int
-    """widest global store"""
+    """width of the widest global store"""
     wide_loads: int
-    """how many global loads of 128 bits the code holds"""
+    """number of global loads of 128 bits in the code"""
     tensor_core: str
-    """its instruction, "" for none"""
+    """the tensor-core instruction that it uses; empty for none"""
 
     def broken_limits(self) -> list[str]:
-        """What kernels of this project must hold and this one does not."""
+        """Return a phrase for each limit that kernels of this project must hold and this one does not."""
         broken = []
         if self.spilled_bytes:
             broken.append(f"{self.spilled_bytes} bytes spilled")
@@ -72,8 +74,8 @@ class Report:
         return broken
 
 
-def compiled(specialisation: Specialisation) -> Report:
-    """Compile for the architecture, to machine code, and read the compiler's output."""
+def compile_variant(specialisation: Specialisation) -> CompilerReport:
+    """Compile a variant for its architecture, to machine code, and read the compiler's output."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -90,7 +92,7 @@ def compiled(specialisation: Specialisation) -> Report:
     registers, spilled = _resource_usage(binary.asm["cubin"])
     ptx = binary.asm["ptx"]
     tensor_core = re.search(r"\b(wgmma\.mma_async|tcgen05\.mma|mma\.sync)[\w.:]*", ptx)
-    return Report(
+    return CompilerReport(
         specialisation,
         registers,
         spilled,
@@ -103,7 +105,7 @@ def compiled(specialisation: Specialisation) -> Report:
 
 
 def _resource_usage(cubin: bytes) -> tuple[int, int]:
-    """Registers per thread, and bytes of stack and local memory, from cuobjdump."""
+    """Return registers per thread, and bytes of stack and local memory, which cuobjdump reads."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -116,28 +118,28 @@ def _resource_usage(cubin: bytes) -> tuple[int, int]:
 
 
 def _widest(ptx: str, what: str) -> int:
-    """Bits of the widest global access of PTX; a convolution loads by copies from global to shared memory."""
+    """Return the bits of the widest global access in PTX; a convolution copies from global to shared memory."""
     if what == "ld" and (copies := re.findall(r"\bcp\.async\.c[ag]\.shared\.global[^;]*?, (0x[0-9a-f]+|\d+)[,;]", ptx)):
         return 8 * max(int(size, 0) for size in copies)
     widths = re.findall(rf"\b{what}\.global(?:\.\w+(?:::\w+)*)*?(?:\.v(\d))?\.[bfsu](\d+)", ptx)
     return max((int(lanes or 1) * int(bits) for lanes, bits in widths), default=0)
 
 
-def worst(reports: list[Report]) -> dict[tuple[str, int], list[Report]]:
-    """Reports of one kernel on one architecture together, in the order in which they came."""
-    groups: dict[tuple[str, int], list[Report]] = {}
+def _by_kernel(reports: list[CompilerReport]) -> dict[tuple[str, int], list[CompilerReport]]:
+    """Group reports by kernel and architecture, in the order in which they came."""
+    groups: dict[tuple[str, int], list[CompilerReport]] = {}
     for report in reports:
         groups.setdefault((report.specialisation.name, report.specialisation.capability), []).append(report)
     return groups
 
 
-def table(reports: list[Report]) -> str:
-    """A Markdown table, one row for each kernel on each architecture: the worst of its variants."""
+def _table(reports: list[CompilerReport]) -> str:
+    """Return a Markdown table, a row for each kernel on each architecture, with the worst figures of its variants."""
     lines = [
         "| kernel | sm | variants | registers | spilled bytes | shared bytes | load bits | store bits | tensor cores |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for (name, capability), group in worst(reports).items():
+    for (name, capability), group in _by_kernel(reports).items():
         vectorised = [report for report in group if report.specialisation.has_wide_rows] or group
         instructions = sorted({report.tensor_core.split(".sync")[0] for report in group if report.tensor_core})
         cells = [
@@ -155,10 +157,10 @@ def table(reports: list[Report]) -> str:
     return "\n".join(lines)
 
 
-def compile_all(wanted: list[Specialisation], processes: int) -> Iterator[Report]:
-    """Compile in parallel; reports come in the order of `wanted`."""
+def compile_all(wanted: list[Specialisation], processes: int) -> Iterator[CompilerReport]:
+    """Compile in parallel and yield reports in the order of `wanted`."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(compiled, wanted, chunksize=2)
+        yield from pool.map(compile_variant, wanted, chunksize=2)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -174,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
     if triton_language.INTERPRETED:
         print("kernels.aot compiles, which Triton's interpreter does not: unset TRITON_INTERPRET", file=sys.stderr)
         return 2
-    dtypes, batches = (DTYPES, (1, 2, 16)) if options.all else ((torch.bfloat16,), (1,))
+    dtypes, batches = (TRITON_DTYPES, (1, 2, 16)) if options.all else ((torch.bfloat16,), (1,))
     wanted = [found for capability in options.sm for found in specialisations(capability, dtypes, batches)]
     start = time.perf_counter()
     reports = []
@@ -183,20 +185,20 @@ def main(arguments: list[str] | None = None) -> int:
         if sys.stderr.isatty():
             print(f"\rcompiled {len(reports)} of {len(wanted)}", end="", file=sys.stderr)
         if options.verbose:
-            print(describe(report), flush=True)
+            print(_described(report), flush=True)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(table(reports))
+    print(_table(reports))
     broken = [report for report in reports if report.broken_limits()]
     for report in broken:
-        print(f"{describe(report)}: {'; '.join(report.broken_limits())}", file=sys.stderr)
+        print(f"{_described(report)}: {'; '.join(report.broken_limits())}", file=sys.stderr)
     seconds = time.perf_counter() - start
     print(f"{len(reports)} variants compiled in {seconds:.0f} s, {len(broken)} break a limit")
     return 1 if broken else 0
 
 
-def describe(report: Report) -> str:
-    """One variant in one line."""
+def _described(report: CompilerReport) -> str:
+    """Describe one variant in one line."""
     what = report.specialisation
     return (
         f"sm_{what.capability} {what.name} {what.dtype} {what.flags}: {report.registers} registers, "

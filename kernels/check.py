@@ -8,7 +8,6 @@ times would mean nothing.
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,51 +20,47 @@ from torch import Tensor
 
 from kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
 from kernels.checking.ahead import compile_ahead
-from kernels.checking.cases import SMALL, Case, Size, cases
-from kernels.checking.specialisations import DTYPES, network_launches
+from kernels.checking.cases import SMALL, NetworkSize, OperatorCase, kernel_cases
+from kernels.checking.specialisations import network_launches
+from kernels.checking.timing import copy_gbps, recorded_graph, seconds_of
+from kernels.dispatch import TRITON_DTYPES
 from kernels.gpus import gpu_of
 from kernels.launching import Grid, launch_kernel, launching_with, run_in_interpreter
 from kernels.triton_language import INTERPRETED
 
-BATCHES = (1, 2)
-"""A batch of N, and of 2N: a generator sees images of both domains at once, a discriminator real and generated ones"""
-SECONDS = 60.0
-COPIED_BYTES = 1 << 30
-SHORTEST_S = 3e-4
-"""of what is timed at once"""
-TURNS = 7
-PAUSE_CYCLES = 1_000_000
-"""of the GPU's clock, half a millisecond, in which a graph's launch is done with"""
-SHARE_OF_COMPILING = 0.6
-"""of the time: cases compile what is left, one after the other"""
+_BATCHES = (1, 2)
+"""batches of N and of 2N images: a generator sees both domains at once, a discriminator real and generated images"""
+_SECONDS = 60.0
+_SHARE_OF_COMPILING = 0.6
+"""the share of the time in which kernels are compiled ahead; cases compile the rest, one after the other"""
 
 
 @dataclass(frozen=True)
-class Result:
-    """What one case came to; times are of a GPU only."""
+class CaseResult:
+    """Holds the figures of one case; times are measured on a GPU only."""
 
     operator: str
     place: str
     dtype: str
     batch: int
     error: float
-    """the largest among its results, relative to the exact one's size"""
+    """the largest error among its results, relative to the size of the exact result"""
     share_of_allowed: float
-    """that error over what is allowed there"""
+    """that error over the error that is allowed for it"""
     launches: int
-    """of kernels of this project"""
+    """number of kernels of this project that it launches"""
     microseconds: float | None
     gbps: float | None
-    """10^9 bytes a second that must move: each input read once, each result written once"""
+    """bandwidth in 10^9 bytes a second, of the bytes that must move: each input read once, each result written once"""
     failure: str = ""
-    """a sentence where it is wrong"""
+    """a sentence that says what is wrong; empty where nothing is"""
 
 
 # --- one case --------------------------------------------------------------------------------------------------------
 
 
-def checked(case: Case, device: torch.device) -> Result:
-    """Run one case; raises what running it without a graph raises."""
+def run_case(case: OperatorCase, device: torch.device) -> CaseResult:
+    """Run one case and return its figures; raises what running it without a graph raises."""
     torch.manual_seed(0)
     seconds = None
     with _without_tf32():
@@ -84,7 +79,7 @@ def checked(case: Case, device: torch.device) -> Result:
             in_graph, seconds = _in_a_graph(prepared.run, found)
             failure = failure or in_graph
     moved = sum(t.numel() * t.element_size() for t in (*prepared.inputs, *found))
-    return Result(
+    return CaseResult(
         case.operator,
         case.place,
         _name(case.dtype),
@@ -99,22 +94,22 @@ def checked(case: Case, device: torch.device) -> Result:
 
 
 def _in_a_graph(run: Callable[[], list[Tensor]], found: list[Tensor]) -> tuple[str, float | None]:
-    """What is wrong with a graph of the run, if anything, and the seconds of a run in one."""
+    """Run from a CUDA graph; return what is wrong with it, or an empty text, and the seconds of one run."""
     current = torch.cuda.current_stream()
     try:
-        # The library's deterministic algorithms, as for `found`: others may give other bits each time.
+        # This chooses the library's deterministic algorithms, as for `found`: others may give other bits each time.
         with unwritten_is_nan():
-            graph, recorded = _recorded(run, 1)
+            graph, recorded = recorded_graph(run, 1)
         graph.replay()
         if not all(map(torch.equal, found, recorded)):
             return "gives other bits from a CUDA graph than without one", None
-        return "", None if INTERPRETED else _seconds(run)
+        return "", None if INTERPRETED else seconds_of(run)
     except RuntimeError as error:
-        torch.cuda.set_stream(current)  # a recording that breaks off leaves its own
+        torch.cuda.set_stream(current)  # a recording that breaks off leaves its own stream current
         return f"cannot be recorded or replayed: {_first_line(error)}", None
 
 
-def _described(case: Case) -> str:
+def _described(case: OperatorCase) -> str:
     return f"{case.operator}, {case.place}, {_name(case.dtype)}, batch {case.batch},"
 
 
@@ -124,7 +119,7 @@ def _name(dtype: torch.dtype) -> str:
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Let float32 convolutions be float32, ours and the library's."""
+    """Compute float32 convolutions in float32, this package's and the library's, and not in TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -145,55 +140,12 @@ def _counted() -> Iterator[list[str]]:
         yield launches
 
 
-def _recorded(run: Callable[[], list[Tensor]], repeats: int) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
-    """A CUDA graph of so many runs, and the results of the last."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # libraries set themselves up for a stream at its first use
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        for _ in range(repeats):
-            results = run()
-    return graph, results
-
-
-def _seconds(run: Callable[[], list[Tensor]]) -> float:
-    """The median time of one run, launched by a CUDA graph that holds several."""
-    graph, _ = _recorded(run, 1)
-    graph.replay()
-    repeats = max(1, min(50, int(SHORTEST_S / max(_replayed(graph), 1e-6))))
-    graph, _ = _recorded(run, repeats)
-    graph.replay()
-    return statistics.median(_replayed(graph) for _ in range(TURNS)) / repeats
-
-
-def _replayed(graph: torch.cuda.CUDAGraph) -> float:
-    """Seconds of the device: its launch is over when the pause is."""
-    torch.cuda.synchronize()
-    torch.cuda._sleep(PAUSE_CYCLES)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    began.record()
-    graph.replay()
-    ended.record()
-    ended.synchronize()
-    return float(began.elapsed_time(ended)) / 1e3
-
-
-def copy_gbps(device: torch.device) -> float:
-    """Return what the device's own copy moves, 10^9 bytes read and written a second, of a tensor beyond any cache."""
-    source = torch.empty(COPIED_BYTES // 4, device=device).normal_()
-    target = torch.empty_like(source)
-    return 2 * COPIED_BYTES / _seconds(lambda: [target.copy_(source)]) / 1e9
-
-
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def run_all(chosen: Sequence[Case], device: torch.device, until_s: float) -> tuple[list[Result], list[str]]:
+def run_all(chosen: Sequence[OperatorCase], device: torch.device, until_s: float) -> tuple[list[CaseResult], list[str]]:
     """Run case after case until `time.monotonic()` is `until_s`; returns results, and a sentence for each failure."""
-    results: list[Result] = []
+    results: list[CaseResult] = []
     failures: list[str] = []
     for number, case in enumerate(chosen):
         if time.monotonic() > until_s:
@@ -201,7 +153,7 @@ def run_all(chosen: Sequence[Case], device: torch.device, until_s: float) -> tup
             break
         _progress("checked", number, len(chosen), _described(case))
         try:
-            results.append(checked(case, device))
+            results.append(run_case(case, device))
         except Exception as error:  # whatever a compiler, a launch or the GPU raises is this command's finding
             failures.append(f"{_described(case)} does not run: {_first_line(error)}")
             if not _is_usable(device):
@@ -225,17 +177,17 @@ def _first_line(error: Exception) -> str:
 
 
 def _progress(what: str, done: int, total: int, now: str) -> None:
-    """A bar on a terminal that the next one overwrites; nothing elsewhere."""
+    """Draw a progress bar that the next one overwrites; does nothing where standard error is no terminal."""
     if sys.stderr.isatty():
         filled = 30 * done // max(1, total)
         bar = f"[{'#' * filled}{'.' * (30 - filled)}] {what} {done} of {total} {now}"
         print(f"\r{bar[:110]:<110}\r", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def compiled_ahead(device: torch.device, until_s: float) -> list[str]:
-    """Compile in all cores; returns a sentence for each variant that does not compile or load."""
+def _compile_for_networks(device: torch.device, until_s: float) -> list[str]:
+    """Compile the networks' kernels in all cores; return a sentence for each variant that does not compile or load."""
     with _without_tf32():
-        wanted = network_launches(gpu_of(torch.empty(0, device=device)), DTYPES, BATCHES)
+        wanted = network_launches(gpu_of(torch.empty(0, device=device)), TRITON_DTYPES, _BATCHES)
     began, through = time.monotonic(), 0
 
     def done(number: int, total: int) -> None:
@@ -248,9 +200,9 @@ def compiled_ahead(device: torch.device, until_s: float) -> list[str]:
     return [f"{one.name} {one.dtype} {one.flags} does not compile: {why}" for one, why in failures.items()]
 
 
-def table(results: Sequence[Result], copy: float | None) -> str:
+def _table(results: Sequence[CaseResult], copy: float | None) -> str:
     """Return a Markdown table, a row for each operator, place and dtype; numbers of N and of 2N images."""
-    rows: dict[tuple[str, str, str], list[Result]] = {}
+    rows: dict[tuple[str, str, str], list[CaseResult]] = {}
     for result in results:
         rows.setdefault((result.operator, result.place, result.dtype), []).append(result)
     lines = [
@@ -281,31 +233,31 @@ def _listed(cells: list[str]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if torch.cuda.is_available():
-        return check(torch.device("cuda", torch.cuda.current_device()), options)
+        return check_kernels(torch.device("cuda", torch.cuda.current_device()), options)
     statuses: list[int] = []
     status = run_in_interpreter(
-        "kernels.check", arguments, lambda: statuses.append(check(torch.device("cpu"), options))
+        "kernels.check", arguments, lambda: statuses.append(check_kernels(torch.device("cpu"), options))
     )
     return max([status, *statuses])
 
 
-def check(device: torch.device, options: argparse.Namespace) -> int:
+def check_kernels(device: torch.device, options: argparse.Namespace) -> int:
     """Check the kernels on `device`; returns the exit status."""
-    until_s = time.monotonic() + (options.seconds or (SECONDS if device.type == "cuda" else float("inf")))
+    until_s = time.monotonic() + (options.seconds or (_SECONDS if device.type == "cuda" else float("inf")))
     failures: list[str] = []
     copy = None
     print(_headline(device), flush=True)
-    if options.out:  # what cannot be written is seen before the work
+    if options.out:  # a folder that cannot be written is noticed before the work
         options.out.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda" and not INTERPRETED:
         now = time.monotonic()
-        failures += compiled_ahead(device, now + SHARE_OF_COMPILING * (until_s - now))
+        failures += _compile_for_networks(device, now + _SHARE_OF_COMPILING * (until_s - now))
         copy = copy_gbps(device)
         print(f"the device's own copy moves {copy:.0f} GB/s", flush=True)
-    size = SMALL if INTERPRETED else Size()
-    results, wrong = run_all(list(cases(size, DTYPES, BATCHES)), device, until_s)
+    size = SMALL if INTERPRETED else NetworkSize()
+    results, wrong = run_all(list(kernel_cases(size, TRITON_DTYPES, _BATCHES)), device, until_s)
     failures += wrong
-    text = f"{table(results, copy)}\n\n{_closing(results, failures)}"
+    text = f"{_table(results, copy)}\n\n{_closing(results, failures)}"
     print(f"\n{text}")
     for failure in failures:
         print(failure, file=sys.stderr)
@@ -324,7 +276,7 @@ def _headline(device: torch.device) -> str:
     return f"{where}, PyTorch {torch.__version__}{small}"
 
 
-def _closing(results: Sequence[Result], failures: Sequence[str]) -> str:
+def _closing(results: Sequence[CaseResult], failures: Sequence[str]) -> str:
     worst = max((r.share_of_allowed for r in results), default=0.0)
     return (
         f"{len(results)} cases, each of one image and of two (listed apart where they differ); the largest error is "
@@ -343,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds",
         type=float,
-        help=f"no case begins after so long; default: {SECONDS:.0f} on a GPU, no limit elsewhere",
+        help=f"no case begins after so long; default: {_SECONDS:.0f} on a GPU, no limit elsewhere",
     )
     return parser
 

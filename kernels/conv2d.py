@@ -1,4 +1,7 @@
-"""Reflection-padded 3x3 convolution that also gathers the statistics of its result."""
+"""Computes the reflection-padded 3x3 convolution, and the statistics of its result for the norm behind it.
+
+The gradients are the library's (cuDNN's); only the forward pass has a kernel here.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,20 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
 from kernels.gpus import gpu_of
 from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
 from kernels.norm.statistics import store_partial
-from kernels.reflection_pad import BACKWARD as PAD_BACKWARD, FORWARD as PAD_FORWARD, reflection_pad_reference
+from kernels.reflection_pad import REFLECTION_PAD, REFLECTION_PAD_BACKWARD, reflection_pad_reference
 from kernels.registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 from kernels.tiles import image_pointer, reflected, tile_offsets, widened
 from kernels.triton_language import tl, triton
 
 
 def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Pad by 1, convolve, and describe each image of the result by one tile."""
+    """Pad by 1 and convolve in plain PyTorch; the partials [N, 1, 3, C_out] describe each image by one tile."""
     y = F.conv2d(reflection_pad_reference(x, 1), weight)
     with torch.no_grad():
         wide = y.double() if y.dtype == torch.float64 else y.float()
@@ -34,17 +37,17 @@ def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
 # --- kernel ----------------------------------------------------------------------------------------------------------
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def conv2d_3x3(
     x_ptr,  # [N, H, W, C] or [N, H + 2, W + 2, C], channels last
     weight_ptr,  # [C_out, 3, 3, C]
     y_ptr,  # [N, H, W, C_out]: written
     partial_ptr,  # [N, tiles, 3, C_out] count, mean, M2 of each tile of y, float32: written
-    height,  # of y
+    height,  # that of y
     width,
     channels,
     outputs,
-    splits,  # tiles of an image
+    splits,  # number of tiles of an image
     x_image_stride,
     x_row_stride,
     REFLECT: tl.constexpr,  # whether x is unpadded and its indices reflect; else it is padded by 1 already
@@ -54,7 +57,15 @@ def conv2d_3x3(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Implicit GEMM: M pixels of y by C_out, K = 9 C; nothing is unfolded or padded in memory."""
+    """Write y = conv2d(reflect_pad(x, 1), weight), and count, mean and M2 of each tile of y.
+
+        y[n, h, w, o] = sum over i, j, c of x[n, reflect(h + i - 1), reflect(w + j - 1), c] * weight[o, i, j, c]
+
+    with i and j in 0..2; without REFLECT x is padded by 1 and read at [n, h + i, w + j, c]. This is an implicit GEMM: M
+    = pixels of an image, N = C_out, K = 9 C; nothing is unfolded or padded in memory. The grid is (tiles of
+    BLOCK_PIXELS pixels, blocks of BLOCK_OUTPUTS channels of y, images). A program steps through the nine taps and for
+    each through C, BLOCK_CHANNELS at a time, and sums in float32.
+    """
     tile, output_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels, outputs = widened(channels, WIDE), widened(outputs, WIDE)
     x_row_stride = widened(x_row_stride, WIDE)
@@ -95,7 +106,10 @@ def conv2d_3x3(
 
 
 def _tf32_is_allowed() -> bool:
-    """PyTorch has two switches for the same thing, and refuses to read the older one when the newer was set."""
+    """Return whether PyTorch allows TF32 in convolutions.
+
+    There are two switches for it, and PyTorch refuses to read the older one when the newer was set.
+    """
     try:
         return torch.backends.cudnn.allow_tf32
     except RuntimeError:
@@ -104,17 +118,17 @@ def _tf32_is_allowed() -> bool:
 
 
 def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, Tensor]:
-    """Launch the convolution: y [N, C_out, H, W], channels last, and its partials.
+    """Launch the convolution; return y [N, C_out, H, W], channels last, and its partials [N, tiles, 3, C_out].
 
-    x [N, C, H, W] where `reflect`, else padded by 1 already. An x or weight in another layout than channels last is
-    copied to it: the matrix instructions read 16 bytes of channels at a time.
+    x is [N, C, H, W] where `reflect`, else it is padded by 1 already. An x or weight in another layout than channels
+    last is copied to it: the matrix instructions read 16 bytes of channels at a time.
     """
     batch, channels, height, width = x.shape
     if not reflect:
         height, width = height - 2, width - 2
     outputs = weight.size(0)
-    plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
-    tiles = launch.ceil_div(height * width, plan.block_pixels)
+    plan = plans.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
+    tiles = plans.ceil_div(height * width, plan.block_pixels)
     y = empty_channels_last((batch, outputs, height, width), like=x)
     partials = torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
     if y.numel() == 0:
@@ -139,7 +153,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
         "BLOCK_OUTPUTS": plan.block_outputs,
         "BLOCK_CHANNELS": plan.block_channels,
     }
-    grid = (tiles, launch.ceil_div(outputs, plan.block_outputs), batch)
+    grid = (tiles, plans.ceil_div(outputs, plan.block_outputs), batch)
     run_kernel(conv2d_3x3, grid, arguments, **plan.options)
     return y, partials
 
@@ -155,25 +169,25 @@ def _fake_forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     batch, channels, height, width = x.shape
     outputs = weight.size(0)
     if all(isinstance(size, int) for size in (*x.shape, outputs)):
-        plan = launch.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
+        plan = plans.conv_plan((batch, channels, height, width), outputs, x.dtype, gpu_of(x))
         tiles: int | torch.SymInt = -(-height * width // plan.block_pixels)
-    else:  # plans are looked up by shape
+    else:  # a plan is looked up by shape, which is not known here
         tiles = torch.library.get_ctx().new_dynamic_size(min=1)
     y = empty_channels_last((batch, outputs, height, width), like=x)
     return y, torch.empty((batch, tiles, 3, outputs), dtype=torch.float32, device=x.device)
 
 
-FORWARD = define(
+_FORWARD = define(
     "conv2d_reflect(Tensor x, Tensor weight) -> (Tensor y, Tensor partials)", _launch_forward, _fake_forward
 )
-cast_under_autocast(FORWARD)
+cast_under_autocast(_FORWARD)
 
 
-class _Conv2dReflect(torch.autograd.Function):
+class _Conv2dReflectFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         with below_autograd():
-            y, partials = FORWARD(x, weight)
+            y, partials = _FORWARD(x, weight)
         ctx.save_for_backward(x, weight)
         ctx.mark_non_differentiable(partials)
         ctx.set_materialize_grads(False)
@@ -185,20 +199,27 @@ class _Conv2dReflect(torch.autograd.Function):
         if dy is None:
             return None, None
         x, weight = ctx.saved_tensors
-        dx, d_weight = conv_gradients(dy, PAD_FORWARD(x, 1), weight, ctx.needs_input_grad)
-        return None if dx is None else PAD_BACKWARD(dx, 1), d_weight
+        dx, d_weight = conv_gradients(dy, REFLECTION_PAD(x, 1), weight, ctx.needs_input_grad)
+        return None if dx is None else REFLECTION_PAD_BACKWARD(dx, 1), d_weight
 
 
-differentiate(FORWARD, _Conv2dReflect)
+differentiate(_FORWARD, _Conv2dReflectFunction)
 
 
 def conv_gradients(
     dy: Tensor, padded: Tensor, weight: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The library's gradients of conv2d(padded, weight), without padding, for the input and the weight as wanted."""
+    """Compute the gradients of conv2d(padded, weight), which has no padding of its own, by the library.
+
+    Args:
+        dy: [N, C_out, H, W].
+        padded: the convolution's input, [N, C, H + 2, W + 2].
+        weight: [C_out, C, 3, 3].
+        wanted: whether the gradients of the input and of the weight are wanted; what is not is None.
+    """
     if not any(wanted):
         return None, None
-    if dy.numel() == 0:  # fake and real convolutions disagree about the layout of nothing
+    if dy.numel() == 0:  # fake and real convolutions disagree about the layout of empty tensors
         return torch.zeros_like(padded) if wanted[0] else None, torch.zeros_like(weight) if wanted[1] else None
     mask = [*wanted, False]
     one, zero = [1, 1], [0, 0]
@@ -208,16 +229,16 @@ def conv_gradients(
     return dx, d_weight
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+_IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "reference": conv2d_reflect_reference,
-    "triton": FORWARD,
+    "triton": _FORWARD,
 }
 
 
 def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
-    """3x3 convolution, stride 1, reflection padding 1, no bias.
+    """Convolve x with 3x3 weights: stride 1, reflection padding 1, no bias.
 
-    x [N, C, H, W] unpadded, weight [C_out, C, 3, 3] of x's dtype. Returns y [N, C_out, H, W] and partials
+    x is [N, C, H, W] and not padded, weight [C_out, C, 3, 3] of x's dtype. Returns y [N, C_out, H, W] and partials
     [N, tiles, 3, C_out] (at least float32, not differentiable): count, mean and M2, the sum of squared deviations, of
     each tile of y, for `instance_norm`. A tile never crosses two images; the number of tiles is the implementation's.
 
@@ -231,12 +252,12 @@ def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[T
     check_weight("weight", weight, x)
     if min(x.shape[2:]) < 2:
         raise ValueError(f"x must be at least 2x2 to be padded by reflection, got {x.size(2)}x{x.size(3)}")
-    implementation = IMPLEMENTATIONS[choose("conv2d_reflect", impl, x)]
+    implementation = _IMPLEMENTATIONS[choose("conv2d_reflect", impl, x)]
     return implementation(x, weight)
 
 
 def check_weight(name: str, weight: Tensor, x: Tensor) -> None:
-    """Refuse what is not a 3x3 weight for x's channels and dtype."""
+    """Raise ValueError or TypeError where `weight` is not [C_out, C, 3, 3] for x's channels, dtype and device."""
     if weight.dim() != 4 or weight.shape[1:] != (x.size(1), 3, 3):
         raise ValueError(f"{name} must be [C_out, {x.size(1)}, 3, 3], got {tuple(weight.shape)}")
     if weight.dtype != x.dtype or weight.device != x.device:

@@ -1,4 +1,4 @@
-"""The one place where an implementation of an operator is chosen."""
+"""Chooses the implementation of an operator, and refuses operands that no implementation takes."""
 
 import os
 import warnings
@@ -37,7 +37,7 @@ def choose(operator: str, impl: Impl, x: Tensor) -> Literal["triton", "reference
 
 
 def is_exporting() -> bool:
-    """Whether torch.export or either of the ONNX exporters is tracing.
+    """Return whether torch.export or either of the ONNX exporters is tracing.
 
     The flag is read, and not `torch.compiler.is_exporting()`: torch.compile of torch 2.11 takes that call for True.
     """
@@ -72,7 +72,7 @@ def _require_triton(operator: str, x: Tensor) -> None:
 
 
 def check_image_batch(name: str, x: Tensor) -> None:
-    """Refuse what is not a floating-point [N, C, H, W] tensor."""
+    """Raise ValueError or TypeError where x is not a floating-point [N, C, H, W] tensor."""
     if x.dim() != 4:
         raise ValueError(f"{name} must be [N, C, H, W], got {x.dim()} dimensions: {tuple(x.shape)}")
     if not x.is_floating_point():
@@ -80,10 +80,10 @@ def check_image_batch(name: str, x: Tensor) -> None:
 
 
 def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """All tensors in autocast's dtype where it is on for x's device, as for the operands of a convolution."""
+    """Cast all tensors to autocast's dtype where it is on for x's device, as PyTorch does for a convolution."""
     tensors = (x, *others)
     device = x.device.type
-    # By name: torch.compile of torch 2.11 cannot trace `torch.amp.is_autocast_available`.
+    # The devices are compared by name: torch.compile of torch 2.11 cannot trace `torch.amp.is_autocast_available`.
     if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
@@ -91,5 +91,5 @@ def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
 
 def is_cast_by_autocast(x: Tensor) -> bool:
-    """As for the operands of a convolution: float64 stays."""
+    """Return whether autocast casts x as an operand of a convolution: floating-point tensors other than float64."""
     return x.is_floating_point() and x.dtype != torch.float64

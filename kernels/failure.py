@@ -1,10 +1,11 @@
-"""What is raised where Triton does not compile, load or launch a kernel: one exception for its many."""
+"""Defines the one exception that is raised where Triton does not compile, load or launch a kernel, and its advice."""
 
 import subprocess
 
 import torch
 
-# What an earlier kernel did, and what is asked of the device first tells of; and what is not the kernel's failure.
+# These errors tell of the device or of an earlier kernel: CUDA reports them at whatever is asked of it next, and they
+# say nothing about the kernel that is launched.
 OF_THE_DEVICE = (
     "illegal memory access",
     "misaligned address",
@@ -30,7 +31,7 @@ CACHE = "Triton writes what it compiles to ~/.triton; TRITON_CACHE_DIR names ano
 ADVICE = {
     "C compiler": COMPILER,
     "Python.h": COMPILER,
-    "'-shared'": COMPILER,  # in the command of the compiler that failed
+    "'-shared'": COMPILER,  # it stands in the command of the compiler that failed
     "driver version is insufficient": NEWER_DRIVER,
     "unsupported toolchain": NEWER_DRIVER,
     "kernel image": NEWER_DRIVER,
@@ -43,19 +44,19 @@ ADVICE = {
     "Read-only file system": CACHE,
     "No space left": CACHE,
 }
-"""What to do, by what the error says."""
+"""Advice to the user, by a part of the error's text"""
 
-LONGEST = 240  # characters of a reason
+LONGEST = 240  # characters of a reason, at most
 
 
 class KernelFailure(RuntimeError):
-    """A fused kernel that this machine does not compile, load or launch; `impl="reference"` runs without it.
+    """Says that this machine does not compile, load or launch a fused kernel; `impl="reference"` runs without it.
 
     Args:
-        kernel: its name.
-        gpu: what it was to run on, and with which version of Triton.
-        reason: what Triton says, in a line.
-        advice: what to do about it; empty where that is not known.
+        kernel: the kernel's name.
+        gpu: the device that it was to run on, and the version of Triton.
+        reason: Triton's message in one line.
+        advice: a sentence on what to do; empty where none is known.
     """
 
     def __init__(self, kernel: str, gpu: str, reason: str, advice: str = "") -> None:
@@ -67,19 +68,19 @@ class KernelFailure(RuntimeError):
 
     @staticmethod
     def of(kernel: str, device: torch.device, triton_version: str, error: Exception) -> "KernelFailure":
-        """What `error` of Triton's says about a kernel on a device."""
+        """Make the exception from `error`, which Triton raised for a kernel on a device."""
         said = f"{error}"
         advice = next((what for needle, what in ADVICE.items() if needle in said), "")
         if isinstance(error, FileNotFoundError) and not advice:
             advice = COMPILER
-        return KernelFailure(kernel, f"{_described(device)} with Triton {triton_version}", reason_of(error), advice)
+        return KernelFailure(kernel, f"{_described(device)} with Triton {triton_version}", _reason_of(error), advice)
 
 
 def is_of_the_kernel(error: Exception) -> bool:
-    """Whether what a launch raised says that this kernel cannot run.
+    """Return whether an error that a launch raised means that this kernel cannot run.
 
-    It does not where memory was lacking, where an earlier kernel broke the device, or where Triton's interpreter ran
-    into an error of the kernel's own, whose traceback counts.
+    It does not mean that where memory ran out, where an earlier kernel broke the device, or where Triton's interpreter
+    met a mistake in the kernel's own code, whose traceback is needed.
     """
     if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
         return False
@@ -87,15 +88,15 @@ def is_of_the_kernel(error: Exception) -> bool:
     return type(error).__name__ != "InterpreterError" and not any(part in said for part in OF_THE_DEVICE + OF_MEMORY)
 
 
-def reason_of(error: Exception) -> str:
-    """The line of an error that says the most, with the error's type where that is not said by whom it comes from."""
+def _reason_of(error: Exception) -> str:
+    """Return the line of an error's text that says the most, after the error's type unless that is RuntimeError."""
     if isinstance(error, subprocess.CalledProcessError):
         return f"{error.cmd[0] if isinstance(error.cmd, list) else error.cmd} ended with status {error.returncode}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     of_assembler = [line for line in lines if "ptxas" in line and ("fatal" in line or "error  " in line)]
     if of_assembler:
         chosen = of_assembler[0]
-    elif type(error).__name__.startswith("Compil"):  # Triton's: where in the source, then what
+    elif type(error).__name__.startswith("Compil"):  # Triton's error says first where in the source, then what is wrong
         chosen = lines[-1]
     else:
         chosen = lines[0]

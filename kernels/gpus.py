@@ -1,4 +1,4 @@
-"""The GPUs that kernels are planned and compiled for, and which one a tensor is on."""
+"""Describes the GPUs that kernels are planned and compiled for, and finds the one that a tensor is on."""
 
 import functools
 import re
@@ -11,13 +11,13 @@ from torch import Tensor
 
 MIB = 1 << 20
 REGISTERS_OF_A_MULTIPROCESSOR = 1 << 16
-MOST_REGISTERS = 255  # of a thread
-SECTOR_BYTES = 32  # what an NVIDIA GPU moves between its caches and memory at the least
+MOST_REGISTERS = 255  # for one thread
+SECTOR_BYTES = 32  # the least that an NVIDIA GPU moves between its caches and memory
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a plan depends on."""
+    """Holds the properties of a GPU that a plan depends on."""
 
     name: str
     capability: int
@@ -25,10 +25,10 @@ class Gpu:
     multiprocessors: int
     l2_bytes: int
     memory_gbps: float
-    """what its memory moves, 10^9 bytes a second"""
+    """bandwidth of its memory, 10^9 bytes a second"""
 
 
-# One GPU of each architecture that kernels are compiled for, from NVIDIA's data sheets.
+# This has one GPU of each architecture that kernels are compiled for, with figures from NVIDIA's data sheets.
 GPUS = {
     gpu.capability: gpu
     for gpu in (
@@ -44,18 +44,18 @@ _planned_for = [GPUS[90]]
 
 
 def file_name(device: str) -> str:
-    """What a device is called in the name of a file."""
+    """Return a device's name as it stands in the name of a file, such as "nvidia_h200"."""
     return re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
 
 
 def gpu_of(x: Tensor) -> Gpu:
-    """The GPU that x is on; for a tensor elsewhere, as in the interpreter, an H200 or what `planning_for` says."""
+    """Return the GPU that x is on; for a tensor on no GPU an H200, or the GPU that `planning_for` names."""
     return _gpu(x.device.index) if x.is_cuda else _planned_for[-1]
 
 
 @contextmanager
 def planning_for(gpu: Gpu) -> Iterator[None]:
-    """Plan for `gpu` what is not on any GPU."""
+    """Make plans for tensors that are on no GPU as if they were on `gpu`."""
     _planned_for.append(gpu)
     try:
         yield

@@ -1,4 +1,7 @@
-"""Instance norm (Ulyanov et al. 2016, arXiv 1607.08022) with activation, residual sum and reflection padding."""
+"""Computes instance norm (Ulyanov et al. 2016, arXiv 1607.08022) with activation, residual sum and reflection padding.
+
+The Triton kernels and their launches are in `norm/`.
+"""
 
 from collections.abc import Callable
 from typing import Any, get_args
@@ -26,7 +29,11 @@ def instance_norm_reference(
     eps: float,
     partials: Tensor | None = None,
 ) -> Tensor:
-    """y = reflect_pad(act((x - mean) * rstd) + residual), mean and biased variance over H, W of each (n, c)."""
+    """Return y = reflect_pad(act((x - mean) * rstd) + residual), in plain PyTorch.
+
+    rstd = 1 / sqrt(variance + eps); mean and biased variance are those over H, W of each (n, c). `partials` are not
+    used.
+    """
     y = _normalise(x, eps) if x.numel() else x
     if activation == "relu":
         y = F.relu(y)
@@ -42,7 +49,7 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
         return F.instance_norm(x, eps=eps)
     is_wide = x.dtype in (torch.float32, torch.float64)
     if torch.compiler.is_compiling() and not is_wide:
-        # Written out: what the compiler makes of a norm with float32 weights is slower than no compiler at all.
+        # The norm is written out: the compiler's code for a norm with float32 weights is slower than no compiler.
         wide = x.float()
         variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
         return ((wide - mean) * (variance + eps).rsqrt()).to(x.dtype)
@@ -52,14 +59,14 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
     zeros = None if is_wide else torch.zeros(x.size(1), device=x.device)
     if x.size(0) > 1 and not x.is_contiguous(memory_format=torch.channels_last):
         return F.instance_norm(x, weight=ones, bias=zeros, eps=eps)
-    # A batch of one is a batch norm. PyTorch's instance norm views its result, and the batch norm behind it then takes
-    # a gradient that is channels last for one that is not (torch 2.13): off by its own size. Of several images that are
-    # channels last it would copy all to the other format and back.
+    # The instance norm of one image is a batch norm. PyTorch's instance norm returns a view, and the gradient of the
+    # batch norm inside it takes a channels-last gradient for one that is not (torch 2.13): the result is off by its own
+    # size. Several channels-last images it would copy to the other format and back.
     images = [F.batch_norm(image, None, None, ones, zeros, training=True, eps=eps) for image in torch.split(x, 1)]
     return images[0] if len(images) == 1 else torch.cat(images)
 
 
-# --- the Triton operator; its kernels stand in norm_forward.py and norm_backward.py ----------------------------------
+# --- the Triton operator; its kernels stand in norm/forward.py and norm/backward.py ----------------------------------
 
 
 def _launch_forward(
@@ -96,7 +103,7 @@ def _fake_forward(
     return y, torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
 
 
-FORWARD = define(
+_FORWARD = define(
     "instance_norm(Tensor x, Tensor? residual, Tensor? partials, str activation, float negative_slope, int pad, "
     "float eps) -> (Tensor y, Tensor statistics)",
     _launch_forward,
@@ -142,7 +149,7 @@ def _fake_backward(
     return dx, torch.empty_like(dx) if wants_residual else x.new_empty(0)
 
 
-BACKWARD = define(
+_BACKWARD = define(
     "instance_norm_backward(Tensor dy, Tensor? skip, Tensor x, Tensor statistics, str activation, "
     "float negative_slope, int pad, bool wants_residual) -> (Tensor dx, Tensor d_residual)",
     _launch_backward,
@@ -150,7 +157,9 @@ BACKWARD = define(
 )
 
 
-class InstanceNorm(torch.autograd.Function):
+class InstanceNormFunction(torch.autograd.Function):
+    """Differentiates the operator; it keeps x and the statistics for the backward pass, and neither xhat nor y."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -163,7 +172,7 @@ class InstanceNorm(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor]:
         with below_autograd():
-            y, statistics = FORWARD(x, residual, partials, activation, negative_slope, pad, eps)
+            y, statistics = _FORWARD(x, residual, partials, activation, negative_slope, pad, eps)
         ctx.save_for_backward(x, statistics)
         ctx.mark_non_differentiable(statistics)
         ctx.set_materialize_grads(False)
@@ -178,13 +187,13 @@ class InstanceNorm(torch.autograd.Function):
         x, statistics = ctx.saved_tensors
         dy, skip = split_gradient(dy, ctx.pad)
         wants_residual = ctx.needs_input_grad[1]
-        # Without a pad, dy is the residual's gradient as it is.
+        # Without a pad, dy itself is the residual's gradient.
         separate = wants_residual and ctx.pad > 0
-        dx, d_residual = BACKWARD(dy, skip, x, statistics, ctx.activation, ctx.negative_slope, ctx.pad, separate)
+        dx, d_residual = _BACKWARD(dy, skip, x, statistics, ctx.activation, ctx.negative_slope, ctx.pad, separate)
         return dx, (d_residual if separate else dy) if wants_residual else None, None, None, None, None, None
 
 
-differentiate(FORWARD, InstanceNorm)
+differentiate(_FORWARD, InstanceNormFunction)
 
 
 def instance_norm_triton(
@@ -197,12 +206,12 @@ def instance_norm_triton(
     eps: float,
     partials: Tensor | None,
 ) -> Tensor:
-    """The same through the operator `cyclegan_fast::instance_norm`."""
-    y: Tensor = FORWARD(x, residual, partials, activation, negative_slope, pad, eps)[0]
+    """Return what `instance_norm_reference` does, through the operator `cyclegan_fast::instance_norm`."""
+    y: Tensor = _FORWARD(x, residual, partials, activation, negative_slope, pad, eps)[0]
     return y
 
 
-IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+_IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "reference": instance_norm_reference,
     "triton": instance_norm_triton,
 }
@@ -223,7 +232,8 @@ def instance_norm(
 
     Args:
         x: [N, C, H, W], H*W at least 2, any floating dtype.
-        activation: "none", "relu" or "leaky_relu"; the last uses `negative_slope`.
+        activation: "none", "relu" or "leaky_relu".
+        negative_slope: the leaky ReLU's slope below zero.
         residual: [N, C, H, W] of x's dtype and device; may be strided, such as the interior of a padded buffer.
         pad: reflection padding of the result, smaller than H and W.
         eps: added to the biased variance.
@@ -244,7 +254,7 @@ def instance_norm(
         _check_residual(x, residual)
     if partials is not None:
         _check_partials(x, partials)
-    implementation = IMPLEMENTATIONS[choose("instance_norm", impl, x)]
+    implementation = _IMPLEMENTATIONS[choose("instance_norm", impl, x)]
     return implementation(
         x,
         activation=activation,

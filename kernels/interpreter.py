@@ -1,4 +1,4 @@
-"""Makes Triton's interpreter compute what a GPU computes, and three times as fast.
+"""Mends Triton's interpreter so that it computes what a GPU computes, and three times as fast.
 
 Seen in Triton 3.6 and 3.7: it cuts a float32 off where hardware rounds it to the nearest bfloat16, which doubles the
 error of everything stored; `tl.dot` multiplies bfloat16 operands by their bits, taken as integers (triton-lang/triton
@@ -16,7 +16,7 @@ import torch
 
 
 def mend() -> None:
-    """Replace these five parts of the interpreter."""
+    """Replace the five parts of the interpreter that the module's docstring describes."""
     from triton.runtime import interpreter
 
     interpreter._convert_float = _rounding(interpreter._convert_float)
@@ -59,7 +59,7 @@ def _patch_language_once(interpreter: Any) -> None:
     error = interpreter.InterpreterError
 
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        # A launch has patched what our kernels call `tl`; functions of Triton's own know it under other names.
+        # A launch patches the name `tl` of this package's kernels; Triton's own functions use other names for it.
         module = self.fn.__module__
         if module not in patched and not module.startswith("kernels."):
             interpreter._patch_lang(self.fn)

@@ -1,4 +1,4 @@
-"""Launches Triton's kernels: the one place from which they are launched."""
+"""Launches Triton's kernels; nothing else in this package does. `plans` decides how large a launch is."""
 
 import os
 import subprocess
@@ -18,9 +18,15 @@ Launcher = Callable[[Any, Grid, dict[str, Any], dict[str, Any]], None]
 
 
 def run_kernel(kernel: Any, grid: Grid, arguments: Mapping[str, Any], **options: Any) -> None:
-    """Launch on the current stream of the device that `x_ptr` is on.
+    """Launch a kernel on the current stream of the device that `x_ptr` is on.
 
-    `arguments` may serve several kernels: each takes those it names. `options` are Triton's, such as num_warps.
+    Args:
+        kernel: a function under `triton.jit`.
+        grid: the number of programs along each axis.
+        arguments: by name; they may serve several kernels, and each takes those that it names.
+        options: Triton's launch options, such as num_warps.
+
+    Raises ValueError where the grid is larger than CUDA allows, and what `launch_kernel` raises.
     """
     if max(grid[1:]) > 65535:
         raise ValueError(f"a launch takes at most 65535 images and blocks of channels, got a grid of {grid}: split x")
@@ -44,13 +50,13 @@ def launching_with(launcher: Launcher) -> Iterator[None]:
 
 
 def launch_kernel(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
-    """What `run_kernel` does unless told otherwise.
+    """Launch a kernel as `run_kernel` does unless `launching_with` says otherwise.
 
     Raises KernelFailure where Triton does not compile, load or launch the kernel.
     """
     try:
         kernel[grid](**arguments, **options)
-    except Exception as error:  # of Triton, whose errors have no type in common
+    except Exception as error:  # Triton's errors have no type in common
         if not is_of_the_kernel(error):
             raise
         raise KernelFailure.of(kernel.__name__, arguments["x_ptr"].device, triton.__version__, error) from error
@@ -60,10 +66,10 @@ _launchers: list[Launcher] = [launch_kernel]
 
 
 def run_in_interpreter(module: str, arguments: Sequence[str] | None, main: Callable[[], None]) -> int:
-    """The exit status of `main`, a command whose kernels need Triton's interpreter.
+    """Run `main`, a command whose kernels need Triton's interpreter, and return the exit status.
 
-    Where that is off, `python -m module` runs again with it on: `arguments`, or where they are None this process's own,
-    are handed over. Without Triton it says so and gives status 2.
+    Where the interpreter is off, `python -m module` runs again in a new process with it on and gets `arguments`, or
+    where they are None this process's own. Where Triton is not installed, a message says so and the status is 2.
     """
     if not INSTALLED:
         print(f"{module} needs the triton package, which has Linux wheels only", file=sys.stderr)

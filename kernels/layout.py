@@ -1,4 +1,4 @@
-"""How kernels address a tensor, and the layout that results are written in."""
+"""Describes tensors by the strides that kernels address them with, and makes the channels-last tensors they write."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Addressed:
-    """A tensor [N, C, H, W] whose elements the kernels can find; see `kernels.tiles` for the formula.
+    """Holds a tensor [N, C, H, W] and the strides by which kernels find its elements; `kernels.tiles` has the formula.
 
     Strides are in pixels where channels come last and in elements where they do not.
     """
@@ -21,7 +21,7 @@ class Addressed:
     channel_stride: int
 
     def arguments(self, name: str, images: slice) -> dict[str, Any]:
-        """What a kernel calls `name`_ptr, `name`_image_stride and so on, for some of the images."""
+        """Return the kernel arguments `name`_ptr, `name`_image_stride and so on, for some of the images."""
         return {
             f"{name}_ptr": part(self.tensor, images),
             f"{name}_image_stride": self.image_stride,
@@ -32,11 +32,11 @@ class Addressed:
 
 
 def addressable(x: Tensor, *, adjacent_rows: bool = False) -> Addressed:
-    """Describe x as it lies where its channels come last or its columns are adjacent, else a copy of it.
+    """Describe x where it lies if its channels come last or its columns are adjacent, else a copy of it.
 
-    Both take in slices of rows and columns, such as the interior of a padded buffer; `adjacent_rows` asks for a tensor
-    without gaps between rows. What is copied, to channels last, is anything else: transposed or expanded tensors,
-    slices of channels, and with `adjacent_rows` slices of rows and columns.
+    Slices of rows and columns, such as the interior of a padded buffer, are described where they lie, unless
+    `adjacent_rows` asks for a tensor without gaps between rows. Anything else is copied to channels last: transposed or
+    expanded tensors, slices of channels, and with `adjacent_rows` slices of rows and columns.
     """
     height, width = x.shape[2:]
     for channels_last in (True, False):
@@ -70,17 +70,17 @@ def _describe(x: Tensor, channels_last: bool) -> Addressed | None:
 
 
 def part(x: Tensor, images: slice) -> Tensor:
-    """Some images of a batch; x itself where that is all of them, because slicing costs as much as a small launch."""
+    """Return some images of a batch, or x itself for all of them, because slicing costs as much as a small launch."""
     return x if images.stop - images.start == x.size(0) else x[images]
 
 
 def empty_channels_last(shape: tuple[int, int, int, int], *, like: Tensor) -> Tensor:
-    """An uninitialised [N, C, H, W] in memory order N, H, W, C."""
+    """Return an uninitialised tensor [N, C, H, W] that lies in the order N, H, W, C."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def needs_wide_offsets(*tensors: Tensor) -> bool:
-    """Whether one of these has images in which an element lies 2^31 elements or more behind the first."""
+    """Return whether an image of one of the tensors has an element 2^31 elements or more behind its first."""
     for x in tensors:
         _, channels, height, width = x.shape
         _, channel, row, column = x.stride()

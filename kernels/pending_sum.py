@@ -1,8 +1,8 @@
-"""A gradient that is still two tensors, because its consumer adds them while it reads.
+"""Defines a gradient that is still two tensors, because its consumer adds them while it reads.
 
 The input of a residual block gets one gradient through the convolutions, of the padded buffer, and one around them, of
-the buffer's interior. The norm in front of the block can read both at once; any other consumer sees their sum, computed
-when it is first looked at.
+the buffer's interior. The norm in front of the block can read both at once; any other consumer sees their sum, which is
+computed at its first use.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_map_only
 
 
 class PendingSum(Tensor):
-    """buffer + pad_with_zeros(interior, 1), not added yet.
+    """Stands for the tensor buffer + pad_with_zeros(interior, 1), which is not added yet.
 
     Args:
-        buffer: [N, C, H + 2, W + 2]; owned by the sum, which is formed in it.
+        buffer: [N, C, H + 2, W + 2]; owned by this object, which writes the sum into it.
         interior: [N, C, H, W].
     """
 
@@ -33,12 +33,12 @@ class PendingSum(Tensor):
         return self
 
     def parts(self) -> tuple[Tensor, Tensor | None]:
-        """The buffer, and the interior unless it was added to the buffer already."""
+        """Return the buffer, and the interior or None if it was added to the buffer already."""
         self._keep_for_the_current_stream()
         return self._buffer, self._interior
 
     def added(self) -> Tensor:
-        """The sum; what was one tensor stays one, so that writing to it is seen by everyone."""
+        """Return the sum, always in the same memory, so that all holders of it see what one of them writes."""
         self._keep_for_the_current_stream()
         if self._interior is not None:
             self._buffer[:, :, 1:-1, 1:-1] += self._interior
@@ -47,8 +47,8 @@ class PendingSum(Tensor):
 
     def _keep_for_the_current_stream(self) -> None:
         # Between nodes that ran on different streams autograd waits, and tells the allocator which stream reads a
-        # gradient; but it sees this wrapper, which has no memory. Neither have the stand-ins that torch.compile traces
-        # with: they say that they are on a GPU, and what is recorded for them would end up in the graph.
+        # gradient; but it sees this wrapper, which has no memory. The fake tensors of torch.compile have none either:
+        # they say that they are on a GPU, and a call of record_stream on them would end up in the graph.
         for part in (self._buffer, self._interior):
             if type(part) is Tensor and part.is_cuda:
                 part.record_stream(torch.cuda.current_stream(part.device))
@@ -79,9 +79,10 @@ def _add(arguments: Any) -> Any:
 
 
 def split_gradient(dy: Tensor, pad: int) -> tuple[Tensor, Tensor | None]:
-    """The parts of a gradient as the backward kernel of a result padded by `pad` takes them: dy, and a second one.
+    """Split a gradient into dy and the second gradient, or None, that a backward kernel reads.
 
-    The interior of a sum leaves out one pixel on each side, whatever its producer padded by.
+    `pad` is the padding of the result that the gradient belongs to. A pending sum stays in two parts only for a pad of
+    1: its interior leaves out one pixel on each side, whatever its producer padded by.
     """
     if isinstance(dy, PendingSum):
         return dy.parts() if pad == 1 else (dy.added(), None)

@@ -1,9 +1,9 @@
-"""Which variant, tile shape and grid a kernel runs with: a pure function of shape, dtype and GPU.
+"""Decides with which variant, tile shape and grid a kernel runs: a pure function of shape, dtype and GPU.
 
-Nothing is autotuned at run time. What was measured on a GPU stands in `kernels/tuned/<gpu>.json` and overrides the
-rules below, which follow from byte counts and from what fits into registers. Image sides are run-time arguments of
-every kernel: a new size compiles nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over
-what runs at once there.
+Nothing is autotuned at run time, and nothing is launched here (see `launching`). Plans that were measured on a GPU
+stand in `kernels/tuned/<gpu>.json`, written by `bench.tune`, and override the rules below, which follow from byte
+counts and from what fits into registers. Image sides are run-time arguments of every kernel: a new size compiles
+nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once there.
 """
 
 import functools
@@ -20,12 +20,13 @@ import torch
 from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, SECTOR_BYTES, Gpu, file_name
 
 Variant = Literal["two_phase", "on_chip", "cooperative"]
-Direction = Literal["forward", "backward"]
+NormPass = Literal["forward", "backward"]
+"""the pass of the network that a norm runs in; this is not the direction of a translation"""
 Shape = tuple[int, int, int, int]
 
 TUNED = Path(__file__).parent / "tuned"
 
-# Arguments that change with image and batch size. Triton would compile again where their divisibility by 16 changes.
+# These arguments change with image and batch size. Triton would compile again where their divisibility by 16 changes.
 RUN_TIME_SIZES = [
     "height",
     "width",
@@ -47,21 +48,27 @@ RUN_TIME_SIZES = [
 
 
 def ceil_div(dividend: int, divisor: int) -> int:
+    """Return the quotient, rounded up."""
     return -(-dividend // divisor)
 
 
 @dataclass(frozen=True)
 class NormPlan:
-    """How the fused norm runs on one shape."""
+    """Says how the fused norm runs on one shape: the variant, the tile of a program, and how the work is divided.
+
+    "on_chip" launches one program for each block of channels of each image, which reads the plane once and keeps it in
+    registers. "cooperative" divides the plane among programs that run at the same time and exchange their statistics.
+    "two_phase" launches two kernels, of which the second reads x again; it works for every shape.
+    """
 
     variant: Variant
     block_pixels: int
     block_channels: int
     num_warps: int
     pixels_per_program: int
-    """in each phase of "two_phase"; a multiple of block_pixels"""
+    """pixels of a program in each phase of "two_phase"; a multiple of block_pixels"""
     images_per_launch: int
-    """both phases run over so many images before the next ones follow, so that the second read comes from L2"""
+    """number of images that both phases run over before the next ones follow, so that the second read comes from L2"""
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
@@ -80,51 +87,52 @@ class NormPlan:
 
     @functools.cached_property
     def options(self) -> dict[str, int]:
-        """Launch options. Told how many registers there are, the assembler does not spill to have fewer."""
+        """Triton's launch options. The assembler is told how many registers there are, else it spills to have fewer."""
         programs = PROGRAMS_PER_MULTIPROCESSOR if self.variant == "two_phase" else 1
         registers = REGISTERS_OF_A_MULTIPROCESSOR // (programs * 32 * self.num_warps)
         return {"num_warps": self.num_warps, "maxnreg": min(MOST_REGISTERS, registers)}
 
     def programs(self, pixels: int) -> int:
-        """How many programs share a plane."""
+        """Return how many programs share a plane of `pixels`."""
         return ceil_div(pixels, self.pixels_per_program if self.variant == "two_phase" else self.block_pixels)
 
     def chunks(self, batch: int) -> Iterator[slice]:
+        """Yield the slices of a batch that are launched one after the other."""
         for start in range(0, batch, self.images_per_launch):
             yield slice(start, min(start + self.images_per_launch, batch))
 
 
 @dataclass(frozen=True)
 class OnChip:
-    """A tile that holds a plane, or a program's share of it, in registers."""
+    """Describes a tile that holds a plane, or a program's share of it, in registers: [pixels, channels]."""
 
     pixels: int
     channels: int
     num_warps: int
 
 
-# By direction and bytes of an element, smallest first: what compiles without spills for every architecture.
-ON_CHIP: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
+# These tiles compile without spills for every architecture, by pass and bytes of an element, smallest first.
+ON_CHIP: Mapping[tuple[NormPass, int], tuple[OnChip, ...]] = {
     ("forward", 2): (OnChip(1024, 16, 8), OnChip(4096, 8, 16)),
     ("forward", 4): (OnChip(1024, 16, 8), OnChip(4096, 4, 16)),
     ("backward", 2): (OnChip(1024, 16, 16),),
     ("backward", 4): (OnChip(1024, 16, 16),),
 }
-# The same for programs that share a plane; forward, 2048 pixels with a pad spill 176 bytes on sm_90, which only a
-# measurement can weigh. Backward in float32 has no tile of 16 bytes a row that compiles without.
-COOPERATIVE: Mapping[tuple[Direction, int], tuple[OnChip, ...]] = {
+# These are the tiles of programs that share a plane. Forward, the tile of 2048 pixels spills 176 bytes with a pad on
+# sm_90, which only a measurement can weigh. Backward in float32, no tile with rows of 16 bytes compiles without spills.
+COOPERATIVE: Mapping[tuple[NormPass, int], tuple[OnChip, ...]] = {
     ("forward", 2): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
     ("forward", 4): (OnChip(1024, 16, 16), OnChip(2048, 16, 16)),
     ("backward", 2): (OnChip(512, 16, 8),),
     ("backward", 4): (),
 }
 TWO_PHASE_WARPS = 8
-PROGRAMS_PER_MULTIPROCESSOR = 2  # of 8 warps, hence at most 128 registers a thread
-MOST_IMAGES = 65535  # of one launch: the third dimension of CUDA's grid
-MOST_SPLITS = 32  # aimed at: every program of phase 2 reads all splits again
-TENSORS_IN_FLIGHT: Mapping[Direction, int] = {"forward": 3, "backward": 4}
-TENSORS_READ_AGAIN: Mapping[Direction, int] = {"forward": 1, "backward": 2}
-CHUNK_PAYS_US = 6.0  # what two more launches take to fill and drain a GPU, with a margin; not measured yet
+PROGRAMS_PER_MULTIPROCESSOR = 2  # with 8 warps each, hence at most 128 registers a thread
+MOST_IMAGES = 65535  # in one launch: the bound on the third dimension of CUDA's grid
+MOST_SPLITS = 32  # the rule aims at fewer: every program of phase 2 reads the partials of all splits
+TENSORS_IN_FLIGHT: Mapping[NormPass, int] = {"forward": 3, "backward": 4}
+TENSORS_READ_AGAIN: Mapping[NormPass, int] = {"forward": 1, "backward": 2}
+CHUNK_PAYS_US = 6.0  # time that two more launches take to fill and drain a GPU, with a margin; not measured yet
 
 
 _forced: list["NormPlan | ConvPlan"] = []
@@ -133,7 +141,7 @@ _Kind = TypeVar("_Kind", NormPlan, "ConvPlan")
 
 @contextmanager
 def forcing(plan: "NormPlan | ConvPlan") -> Iterator[None]:
-    """Run every norm, or every convolution of ours, by `plan`, for tests and tuning.
+    """Run every fused norm, or every convolution of this package, by `plan`, for tests and tuning.
 
     A plane that a norm's tile cannot hold raises AssertionError.
     """
@@ -145,102 +153,108 @@ def forcing(plan: "NormPlan | ConvPlan") -> Iterator[None]:
 
 
 def forced(kind: type[_Kind]) -> _Kind | None:
-    """The innermost plan of that kind that is forced, if any."""
+    """Return the plan of that kind that the innermost `forcing` asks for, or None."""
     return next((plan for plan in reversed(_forced) if isinstance(plan, kind)), None)
 
 
 def norm_plan(
-    direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, *, channels_last: bool = True
+    which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, *, channels_last: bool = True
 ) -> NormPlan:
-    """The plan for x of `shape` [N, C, H, W] and a result padded by `pad`: the GPU's tuned one, else by rule.
+    """Return the plan for x of `shape` [N, C, H, W] and a result padded by `pad`: the GPU's tuned one, else by rule.
 
-    Tables and rules are for `channels_last`. Where the elements of a pixel lie apart, two phases run: nothing is gained
-    by keeping a plane on chip that was read element by element.
+    Tuned tables and `norm_rule` are for tensors that are channels last. Others run in two phases: nothing is gained by
+    keeping a plane on chip that was read element by element.
     """
-    return forced(NormPlan) or _norm_plan(direction, shape, pad, dtype, gpu, channels_last)
+    return forced(NormPlan) or _norm_plan(which_pass, shape, pad, dtype, gpu, channels_last)
 
 
 @functools.lru_cache(maxsize=4096)
 def _norm_plan(
-    direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, channels_last: bool
+    which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu, channels_last: bool
 ) -> NormPlan:
     if not channels_last:
-        return two_phase_rule(direction, shape, pad, dtype, gpu)
-    tuned = tuned_table(gpu.name).get(norm_key(direction, shape, pad, dtype))
-    return NormPlan(**tuned) if tuned else norm_rule(direction, shape, pad, dtype, gpu)
+        return two_phase_rule(which_pass, shape, pad, dtype, gpu)
+    tuned = tuned_table(gpu.name).get(norm_key(which_pass, shape, pad, dtype))
+    return NormPlan(**tuned) if tuned else norm_rule(which_pass, shape, pad, dtype, gpu)
 
 
-def norm_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
-    """On chip where a program can hold a plane, because it reads x once; else two phases.
+def norm_rule(which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+    """Plan by rule: on chip where a program can hold a plane, because it reads x once; else in two phases.
 
-    Channels that are no multiple of 16 are read element by element, which takes more registers than a plane leaves.
-    A tile whose rows are half a sector moves each sector twice, more than two phases do: it pays only while it saves a
-    launch, that is where all programs run at once.
+    A number of channels that is no multiple of 16 is read element by element, which takes more registers than a plane
+    leaves. A tile whose rows are half a sector moves each sector twice, more than two phases do: it pays only while it
+    saves a launch, that is where all programs run at once.
     """
     batch, channels, height, width = shape
-    for tile in () if channels % 16 else ON_CHIP[direction, dtype.itemsize]:
+    for tile in () if channels % 16 else ON_CHIP[which_pass, dtype.itemsize]:
         whole_sectors = tile.channels * dtype.itemsize >= SECTOR_BYTES
         programs = batch * ceil_div(channels, tile.channels)
         if height * width <= tile.pixels and (whole_sectors or programs <= gpu.multiprocessors):
             images = min(max(1, batch), MOST_IMAGES)
             return NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, images)
-    return two_phase_rule(direction, shape, pad, dtype, gpu)
+    return two_phase_rule(which_pass, shape, pad, dtype, gpu)
 
 
-def two_phase_rule(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
-    """The plan that works for every shape, and where the statistics are there already."""
+def two_phase_rule(which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> NormPlan:
+    """Plan two phases by rule: for every shape, and for an x whose statistics were gathered already."""
     _, channels, height, width = shape
     pixels = height * width
-    images = _images_per_launch(direction, shape, dtype, gpu)
+    images = _images_per_launch(which_pass, shape, dtype, gpu)
     programs_wanted = PROGRAMS_PER_MULTIPROCESSOR * gpu.multiprocessors
-    # Wide blocks read long rows; narrow ones, down to a memory sector of 32 bytes, need fewer splits of a plane.
+    # Wide blocks read long rows; narrow blocks, down to a memory sector of 32 bytes, need fewer splits of a plane.
     for block_channels in (64, 32, 16):
         splits = ceil_div(programs_wanted, images * ceil_div(channels, block_channels))
         if splits <= MOST_SPLITS:
             break
-    block_pixels = _two_phase_tile(direction, pad) // block_channels
+    block_pixels = _two_phase_tile(which_pass, pad) // block_channels
     pixels_per_program = block_pixels * ceil_div(pixels, splits * block_pixels)
     return NormPlan("two_phase", block_pixels, block_channels, TWO_PHASE_WARPS, pixels_per_program, images)
 
 
-def cooperative_plan(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> NormPlan | None:
-    """Programs that share a plane and keep x on chip, or None where they would not all be resident at once.
+def cooperative_plan(which_pass: NormPass, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> NormPlan | None:
+    """Plan programs that share a plane and keep x on chip, or return None where they would not all be resident at once.
 
-    Only a tuned table asks for it. One program fills a multiprocessor's registers.
+    No rule asks for this plan, only a tuned table. One program fills a multiprocessor's registers.
     """
     _, channels, height, width = shape
-    for tile in COOPERATIVE[direction, dtype.itemsize]:
+    for tile in COOPERATIVE[which_pass, dtype.itemsize]:
         plan = NormPlan("cooperative", tile.pixels, tile.channels, tile.num_warps, tile.pixels, 1)
         if plan.programs(height * width) * ceil_div(channels, tile.channels) <= gpu.multiprocessors:
             return plan
     return None
 
 
-def _images_per_launch(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:
-    """As many images as the L2 cache holds, where reading them again from memory would take longer than launching."""
+def _images_per_launch(which_pass: NormPass, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> int:
+    """Return how many images fit into the L2 cache, where reading them again from memory takes longer than a launch.
+
+    Elsewhere return the whole batch, as far as a launch takes it.
+    """
     batch = shape[0]
     tensor_bytes = math.prod(shape[1:]) * dtype.itemsize
-    fitting = gpu.l2_bytes // max(1, tensor_bytes * TENSORS_IN_FLIGHT[direction])
+    fitting = gpu.l2_bytes // max(1, tensor_bytes * TENSORS_IN_FLIGHT[which_pass])
     if 0 < fitting < batch:
         images = ceil_div(batch, ceil_div(batch, min(fitting, MOST_IMAGES)))
-        if images * tensor_bytes * TENSORS_READ_AGAIN[direction] >= CHUNK_PAYS_US * 1e3 * gpu.memory_gbps:
+        if images * tensor_bytes * TENSORS_READ_AGAIN[which_pass] >= CHUNK_PAYS_US * 1e3 * gpu.memory_gbps:
             return images
     return min(max(1, batch), MOST_IMAGES)
 
 
-def _two_phase_tile(direction: Direction, pad: int) -> int:
-    """Elements of a tile: 32 a thread forward, 16 backward, 8 where backward folds a pad, which takes 3 to 9 loads."""
-    return 8192 if direction == "forward" else 2048 if pad else 4096
+def _two_phase_tile(which_pass: NormPass, pad: int) -> int:
+    """Return the elements of a tile.
+
+    A thread has 32 forward, 16 backward, and 8 where backward folds a pad, which takes 3 to 9 loads for each.
+    """
+    return 8192 if which_pass == "forward" else 2048 if pad else 4096
 
 
-def norm_key(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype) -> str:
-    """How a tuned table names a site: "forward 1x256x64x64 pad 1 bfloat16"."""
-    return f"{direction} {'x'.join(map(str, shape))} pad {pad} {str(dtype).removeprefix('torch.')}"
+def norm_key(which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype) -> str:
+    """Return a site's key in a tuned table, such as "forward 1x256x64x64 pad 1 bfloat16"."""
+    return f"{which_pass} {'x'.join(map(str, shape))} pad {pad} {str(dtype).removeprefix('torch.')}"
 
 
 @dataclass(frozen=True)
 class ConvPlan:
-    """Tile of the implicit GEMM: pixels of y, channels of y, and channels of x a step."""
+    """Describes the tile of the implicit GEMM: pixels of y, channels of y, and channels of x in each step."""
 
     block_pixels: int
     block_outputs: int
@@ -254,7 +268,7 @@ class ConvPlan:
 
 
 def conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
-    """The plan for y [N, outputs, H, W] = conv(x of `shape`)."""
+    """Return the plan for y [N, outputs, H, W] = conv(x), x [N, C, H, W] of `shape`: the tuned one, else by rule."""
     return forced(ConvPlan) or _conv_plan(shape, outputs, dtype, gpu)
 
 
@@ -267,7 +281,7 @@ def _conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> Conv
 
 
 def conv_rule(dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
-    """The plan where nothing was measured."""
+    """Return the plan for a GPU on which nothing was measured."""
     if dtype == torch.float32:
         return ConvPlan(64, 64, 16, 4, 2)
     # A stage takes (pixels + outputs) * channels * 2 bytes of shared memory; the gaming GPUs have 99 KiB of it.
@@ -277,28 +291,31 @@ def conv_rule(dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
 
 
 def conv_beats_library(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
-    """Whether convolution and norm together were measured to be faster with our convolution than with the library's."""
+    """Return whether this package's convolution was measured to be faster than the library's, each with its norm."""
     return bool(tuned_table(gpu.name).get(conv_key(shape, outputs, dtype), {}).get("beats_library", False))
 
 
 def conv_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
-    """How a tuned table names a convolution: "conv2d_reflect 1x256x64x64 256 bfloat16"."""
+    """Return a convolution's key in a tuned table, such as "conv2d_reflect 1x256x64x64 256 bfloat16"."""
     return f"conv2d_reflect {'x'.join(map(str, shape))} {outputs} {str(dtype).removeprefix('torch.')}"
 
 
 @functools.cache
 def tuned_table(gpu_name: str) -> dict[str, dict[str, Any]]:
-    """What was measured on this GPU model; empty where nothing was."""
+    """Return the plans that were measured on this GPU model, by key; empty where nothing was measured."""
     return read_tuned(tuned_path(gpu_name))
 
 
 def tuned_path(gpu_name: str, folder: Path | None = None) -> Path:
-    """The file of a GPU model's plans, in `kernels/tuned` unless told otherwise."""
+    """Return the path of a GPU model's plans, in `kernels/tuned` unless `folder` is given."""
     return (folder or TUNED) / f"{file_name(gpu_name)}.json"
 
 
 def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
-    """The plans in a file by `norm_key` and `conv_key`; none where there is no file. Raises ValueError naming it."""
+    """Read the plans in a file by `norm_key` and `conv_key`; none where there is no file.
+
+    Raises ValueError that names the file where it is not JSON, or holds no object.
+    """
     if not path.exists():
         return {}
     try:
@@ -311,14 +328,14 @@ def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def forget_tuned() -> None:
-    """Have tables read, and plans made, anew: a file was written in this process."""
+    """Forget all tables and plans, so that files that this process wrote are read."""
     for cache in (tuned_table, _norm_plan, _conv_plan):
         cache.cache_clear()
 
 
 @dataclass(frozen=True)
 class PadPlan:
-    """Tile of the padding alone."""
+    """Describes the tile of the padding operator."""
 
     block_pixels: int
     block_channels: int
@@ -326,6 +343,9 @@ class PadPlan:
 
 
 def pad_plan(channels: int) -> PadPlan:
-    """Few wide tiles: the 3-channel image is small, and its rows of 3 elements cannot be read 16 bytes at a time."""
+    """Return the plan of the padding operator: few wide tiles.
+
+    The 3-channel image is small, and its rows of 3 elements cannot be read 16 bytes at a time.
+    """
     block_channels = min(64, 1 << (channels - 1).bit_length())
     return PadPlan(max(32, 512 // block_channels), block_channels, 4)

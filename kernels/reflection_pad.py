@@ -1,4 +1,7 @@
-"""Reflection padding alone, for the 3-channel image in front of a generator's stem."""
+"""Pads by reflection, and nothing else: for the 3-channel image in front of a generator's stem.
+
+Elsewhere in the networks the norm in front pads its own result (`instance_norm`).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.dispatch import Impl, check_image_batch, choose
 from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
@@ -17,7 +20,10 @@ from kernels.triton_language import tl, triton
 
 
 def reflection_pad_reference(x: Tensor, pad: int) -> Tensor:
-    """Mirror without repeating the edge: y[..., i, j] = x[..., |i - pad|, |j - pad|] on the near sides."""
+    """Pad by reflection in plain PyTorch: y[..., i, j] = x[..., |i - pad|, |j - pad|] on the near sides.
+
+    The edge itself is not repeated.
+    """
     if pad == 0:
         return x
     if x.is_cuda and torch.are_deterministic_algorithms_enabled():
@@ -34,7 +40,7 @@ def _pad_by_slices(x: Tensor, pad: int, dim: int) -> Tensor:
 
 
 def check_pad(pad: int, height: int, width: int) -> None:
-    """Refuse a pad that reflection is not defined for: it must be smaller than both sides."""
+    """Raise ValueError for a pad that reflection is not defined for: it must be smaller than both sides."""
     if not 0 <= pad < max(1, min(height, width)):
         raise ValueError(f"pad must be at least 0 and smaller than both sides of {height}x{width}, got {pad}")
 
@@ -42,7 +48,7 @@ def check_pad(pad: int, height: int, width: int) -> None:
 # --- kernels ---------------------------------------------------------------------------------------------------------
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def reflection_pad_forward(
     x_ptr,  # [N, H, W, C] or [N, C, H, W]
     y_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]: written
@@ -58,7 +64,11 @@ def reflection_pad_forward(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Each pixel of y is written once, gathered from where it is mirrored."""
+    """Write y[n, i, j, c] = x[n, reflect(i - PAD), reflect(j - PAD), c].
+
+    The grid is (tiles of BLOCK_PIXELS pixels of y, blocks of BLOCK_CHANNELS channels, images). Each pixel of y is
+    written once, gathered from where it is mirrored.
+    """
     tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -78,11 +88,11 @@ def reflection_pad_forward(
     tl.store(y_ptr + tile_offsets(padded_pixel, channel, channels, 0, True), x, mask=mask)
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def reflection_pad_backward(
     x_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] or [N, C, ...]: the gradient of the padded tensor
     dx_ptr,  # [N, H, W, C]: written
-    height,  # of dx
+    height,  # that of dx
     width,
     channels,
     x_image_stride,
@@ -94,7 +104,11 @@ def reflection_pad_backward(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Each pixel of dx gathers its gradients in one order, without atomics: the same bits every time."""
+    """Write dx = fold(dY), the adjoint of the padding (see `tiles.folded`); `x_ptr` holds dY.
+
+    The grid is (tiles of BLOCK_PIXELS pixels of dx, blocks of BLOCK_CHANNELS channels, images). Each pixel of dx
+    gathers its gradients in one order, without atomics: the bits are the same every time.
+    """
     tile, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -116,7 +130,7 @@ def reflection_pad_backward(
 
 
 def pad_forward(x: Tensor, pad: int) -> Tensor:
-    """Launch the padding: [N, C, H, W] -> [N, C, H + 2*pad, W + 2*pad], channels last."""
+    """Launch the padding of x [N, C, H, W]; return [N, C, H + 2*pad, W + 2*pad], channels last."""
     batch, channels, height, width = x.shape
     y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
     _launch(reflection_pad_forward, x, pad, (height, width), y_ptr=y)
@@ -124,7 +138,7 @@ def pad_forward(x: Tensor, pad: int) -> Tensor:
 
 
 def pad_backward(dy: Tensor, pad: int) -> Tensor:
-    """Launch its adjoint: [N, C, H + 2*pad, W + 2*pad] -> [N, C, H, W], channels last."""
+    """Launch the adjoint on dy [N, C, H + 2*pad, W + 2*pad]; return dx [N, C, H, W], channels last."""
     batch, channels, height, width = dy.shape
     dx = empty_channels_last((batch, channels, height - 2 * pad, width - 2 * pad), like=dy)
     _launch(reflection_pad_backward, dy, pad, (dx.size(2), dx.size(3)), dx_ptr=dx)
@@ -136,7 +150,7 @@ def _launch(kernel: Any, x: Tensor, pad: int, sides: tuple[int, int], **written:
     if result.numel() == 0:
         return
     batch, channels = x.shape[:2]
-    plan = launch.pad_plan(channels)
+    plan = plans.pad_plan(channels)
     pixels = result.size(2) * result.size(3)
     x_at = addressable(x)
     arguments = {
@@ -150,7 +164,7 @@ def _launch(kernel: Any, x: Tensor, pad: int, sides: tuple[int, int], **written:
         "BLOCK_PIXELS": plan.block_pixels,
         "BLOCK_CHANNELS": plan.block_channels,
     }
-    grid = (launch.ceil_div(pixels, plan.block_pixels), launch.ceil_div(channels, plan.block_channels), batch)
+    grid = (plans.ceil_div(pixels, plan.block_pixels), plans.ceil_div(channels, plan.block_channels), batch)
     run_kernel(kernel, grid, arguments, num_warps=plan.num_warps)
 
 
@@ -165,28 +179,32 @@ def _fake_backward(dy: Tensor, pad: int) -> Tensor:
     return _fake_forward(dy, -pad)
 
 
-FORWARD = define("reflection_pad(Tensor x, int pad) -> Tensor", pad_forward, _fake_forward)
-BACKWARD = define("reflection_pad_backward(Tensor dy, int pad) -> Tensor", pad_backward, _fake_backward)
+# The gradient of conv2d calls these two as well.
+REFLECTION_PAD = define("reflection_pad(Tensor x, int pad) -> Tensor", pad_forward, _fake_forward)
+REFLECTION_PAD_BACKWARD = define("reflection_pad_backward(Tensor dy, int pad) -> Tensor", pad_backward, _fake_backward)
 
 
-class _ReflectionPad(torch.autograd.Function):
+class _ReflectionPadFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pad: int) -> Tensor:
         ctx.pad = pad
         with below_autograd():
-            y: Tensor = FORWARD(x, pad)
+            y: Tensor = REFLECTION_PAD(x, pad)
         return y
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        return BACKWARD(dy, ctx.pad), None
+        return REFLECTION_PAD_BACKWARD(dy, ctx.pad), None
 
 
-differentiate(FORWARD, _ReflectionPad)
+differentiate(REFLECTION_PAD, _ReflectionPadFunction)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"reference": reflection_pad_reference, "triton": FORWARD}
+_IMPLEMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "reference": reflection_pad_reference,
+    "triton": REFLECTION_PAD,
+}
 
 
 def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
@@ -198,5 +216,5 @@ def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
     """
     check_image_batch("x", x)
     check_pad(pad, x.size(2), x.size(3))
-    implementation = IMPLEMENTATIONS[choose("reflection_pad", impl, x)]
+    implementation = _IMPLEMENTATIONS[choose("reflection_pad", impl, x)]
     return implementation(x, pad)

@@ -1,6 +1,7 @@
-"""How Triton implementations become operators of PyTorch: opaque to torch.compile, with shapes, gradients and autocast.
+"""Registers Triton implementations as operators of PyTorch, with shapes, gradients and autocast.
 
-The lower half of torch.library is used, not `custom_op`, whose Python layers cost twice as much a call
+torch.compile does not look into such an operator. The lower half of torch.library is used, not `custom_op`, whose
+Python layers cost twice as much a call
 (bench/results/LOG.md, 2026-11-23).
 """
 
@@ -17,7 +18,7 @@ NAMESPACE = "cyclegan_fast"
 
 _library = torch.library.Library(NAMESPACE, "DEF")
 
-# A context in which an operator called by its own autograd function reaches its kernel instead of itself.
+# Inside this context an operator that its own autograd function calls reaches its kernel instead of itself.
 below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd
 
 
@@ -38,12 +39,12 @@ def define(schema: str, launch: Callable[..., Any], fake: Callable[..., Any]) ->
 
 
 def differentiate(operator: Any, function: type[torch.autograd.Function]) -> None:
-    """Let `function`, whose forward calls `operator` under `below_autograd`, be its derivative."""
+    """Register `function`, whose forward calls `operator` under `below_autograd`, as its derivative."""
     _library.impl(operator._schema.name.partition("::")[2], function.apply, "Autograd")
 
 
 class _Refusal(torch.autograd.Function):
-    """Passes gradients on, depending on what they were computed from, and cannot be differentiated."""
+    """Passes gradients on, makes them depend on what they were computed from, and refuses to be differentiated."""
 
     @staticmethod
     def forward(ctx: Any, number: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -55,7 +56,12 @@ class _Refusal(torch.autograd.Function):
 
 
 def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """In the place of PyTorch's `once_differentiable`, whose refusal autograd.grad passes by: nothing leads there."""
+    """Decorate the backward of an autograd function so that differentiating it again raises RuntimeError.
+
+    PyTorch's `once_differentiable` does not do: its refusal hangs on an edge that autograd.grad never follows, and a
+    second derivative would silently be incomplete. Here the gradients depend on everything that they were computed
+    from, through a node that refuses.
+    """
 
     @functools.wraps(backward)
     def once(ctx: Any, *gradients: Any) -> Any:

@@ -1,4 +1,7 @@
-"""The residual block of the generator as one operator that reads and writes reflection-padded buffers."""
+"""Computes the generator's residual block as one operator that reads and writes reflection-padded buffers.
+
+It launches the kernels of `conv2d` and `norm/` and the library's convolutions, and has no kernel of its own.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.conv2d import check_weight, conv_forward, conv_gradients
 from kernels.dispatch import Impl, autocast, check_image_batch, choose
 from kernels.gpus import gpu_of
-from kernels.instance_norm import InstanceNorm, instance_norm_reference
+from kernels.instance_norm import InstanceNormFunction, instance_norm_reference
 from kernels.layout import empty_channels_last
 from kernels.norm.backward import norm_backward
 from kernels.norm.forward import norm_forward
@@ -20,7 +23,10 @@ from kernels.registration import below_autograd, cast_under_autocast, define, di
 
 
 def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
-    """y = x + norm(conv(pad(relu(norm(conv(x)))))), no activation after the sum (Johnson et al. 2016)."""
+    """Return y = x + norm(conv(pad(relu(norm(conv(x)))))), in plain PyTorch.
+
+    There is no activation after the sum (Johnson et al. 2016). x is padded already; y is padded by `pad_out`.
+    """
     middle = F.conv2d(x, weight1)
     middle = instance_norm_reference(middle, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=eps)
     return instance_norm_reference(
@@ -57,10 +63,14 @@ def _launch_forward(
 
 
 def _convolve(padded: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A valid 3x3 convolution by whichever is faster together with the norm behind it, and partials if it has them."""
+    """Convolve [N, C, H + 2, W + 2] without further padding; return the result, and its partials or None.
+
+    Of the library's convolution, which has no partials, and this package's, the one runs that is faster together with
+    the norm behind it.
+    """
     batch, channels, height, width = padded.shape
     shape = (batch, channels, height - 2, width - 2)
-    if padded.numel() and launch.conv_beats_library(shape, weight.size(0), padded.dtype, gpu_of(padded)):
+    if padded.numel() and plans.conv_beats_library(shape, weight.size(0), padded.dtype, gpu_of(padded)):
         return conv_forward(padded, weight, reflect=False)
     return F.conv2d(padded, weight), None
 
@@ -78,17 +88,17 @@ def _fake_forward(
 
 
 def _middle_like(x: Tensor) -> Tensor:
-    """The padded middle activation, uninitialised: of x's shape, channels last."""
+    """Return the padded middle activation, uninitialised: of x's shape, channels last."""
     return empty_channels_last((x.size(0), x.size(1), x.size(2), x.size(3)), like=x)
 
 
-FORWARD = define(
+_FORWARD = define(
     "residual_block(Tensor x, Tensor weight1, Tensor weight2, int pad_out, float eps) "
     "-> (Tensor y, Tensor first, Tensor statistics1, Tensor second, Tensor statistics2)",
     _launch_forward,
     _fake_forward,
 )
-cast_under_autocast(FORWARD)
+cast_under_autocast(_FORWARD)
 
 
 def _launch_backward(
@@ -117,8 +127,8 @@ def _launch_backward(
         skip=skip,
         wants_residual=wants_around,
     )
-    # The gradient of the weight waits until norm 1, which reads `first` in any case, has remade the middle activation.
-    # convolution_backward looks at the shape of its input only, while it computes the gradient of that input.
+    # The gradient of weight2 is computed after norm 1, which reads `first` in any case, has remade the middle
+    # activation. For the gradient of its input convolution_backward needs only that input's shape.
     shape_of_middle = x
     d_middle, _ = conv_gradients(norm2.dx, shape_of_middle, weight2, (True, False))
     assert d_middle is not None
@@ -136,7 +146,10 @@ def _launch_backward(
 def _without_none(
     results: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None], x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """An operator returns tensors, each its own: an empty one for what was not asked for."""
+    """Replace None by an empty tensor for each result.
+
+    An operator returns tensors only, and no two of them may be the same one.
+    """
     a, b, c, d = (x.new_empty(0) if result is None else result for result in results)
     return a, b, c, d
 
@@ -165,7 +178,7 @@ def _fake_backward(
     return _without_none(results, x)
 
 
-BACKWARD = define(
+_BACKWARD = define(
     "residual_block_backward(Tensor dy, Tensor? skip, Tensor x, Tensor weight1, Tensor weight2, Tensor first, "
     "Tensor statistics1, Tensor second, Tensor statistics2, int pad_out, bool wants_around, bool wants_x, "
     "bool wants_weight1, bool wants_weight2) -> (Tensor dx, Tensor around, Tensor d_weight1, Tensor d_weight2)",
@@ -174,20 +187,24 @@ BACKWARD = define(
 )
 
 
-class ResidualBlock(torch.autograd.Function):
-    """Keeps the block's input, the two convolution results and their statistics; not the middle activation."""
+class _ResidualBlockFunction(torch.autograd.Function):
+    """Differentiates the operator.
+
+    It keeps the block's input, the results of both convolutions and their statistics for the backward pass, and remakes
+    the middle activation.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         with below_autograd():
-            outputs = FORWARD(x, weight1, weight2, pad_out, eps)
+            outputs = _FORWARD(x, weight1, weight2, pad_out, eps)
         ctx.save_for_backward(x, weight1, weight2, *outputs[1:])
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.set_materialize_grads(False)
         ctx.pad_out = pad_out
-        ctx.producer_adds = type(x.grad_fn).__name__ in ADDING_NODES
+        ctx.producer_adds = type(x.grad_fn).__name__ in _ADDING_NODES
         return outputs  # type: ignore[no-any-return]  # torch.ops is untyped
 
     @staticmethod
@@ -197,10 +214,10 @@ class ResidualBlock(torch.autograd.Function):
             return (None,) * 5
         dy, skip = split_gradient(dy, ctx.pad_out)
         wants_x, wants_weight1, wants_weight2 = ctx.needs_input_grad[:3]
-        # Without a pad, dy goes around the block as it is, unless the sum is put off: dy is the caller's, who may write
+        # Without a pad, dy itself goes around the block, unless the sum is put off: dy is the caller's, who may write
         # to it before the sum is formed.
         separate = wants_x and (ctx.pad_out > 0 or ctx.producer_adds)
-        dx, around, d_weight1, d_weight2 = BACKWARD(
+        dx, around, d_weight1, d_weight2 = _BACKWARD(
             dy, skip, *ctx.saved_tensors, ctx.pad_out, separate, wants_x, wants_weight1, wants_weight2
         )
         if wants_x:
@@ -215,19 +232,19 @@ class ResidualBlock(torch.autograd.Function):
         )
 
 
-differentiate(FORWARD, ResidualBlock)
+differentiate(_FORWARD, _ResidualBlockFunction)
 
-# Whose backward kernels read a gradient in two parts.
-ADDING_NODES = {f"{function.__name__}Backward" for function in (InstanceNorm, ResidualBlock)}
+# The names of the autograd nodes whose backward kernels read a gradient in two parts (see `pending_sum`).
+_ADDING_NODES = {f"{function.__name__}Backward" for function in (InstanceNormFunction, _ResidualBlockFunction)}
 
 
 def residual_block_triton(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
-    """The same through the operator `cyclegan_fast::residual_block`."""
-    y: Tensor = FORWARD(x, weight1, weight2, pad_out, eps)[0]
+    """Return what `residual_block_reference` does, through the operator `cyclegan_fast::residual_block`."""
+    y: Tensor = _FORWARD(x, weight1, weight2, pad_out, eps)[0]
     return y
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
+_IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
     "reference": residual_block_reference,
     "triton": residual_block_triton,
 }
@@ -236,7 +253,7 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor
 def residual_block(
     x: Tensor, weight1: Tensor, weight2: Tensor, *, pad_out: int = 1, eps: float = 1e-5, impl: Impl = "auto"
 ) -> Tensor:
-    """Two 3x3 convolutions with instance norm around a skip connection.
+    """Apply a residual block: two 3x3 convolutions with instance norm, and a skip connection around them.
 
     x [N, C, H + 2, W + 2] is already padded by 1; weight1 and weight2 are [C, C, 3, 3] of x's dtype. Returns
     [N, C, H + 2*pad_out, W + 2*pad_out]: pad_out 1 for the next block to read, 0 after the last one. The convolutions
@@ -255,5 +272,5 @@ def residual_block(
             raise ValueError(f"{name} must keep x's {x.size(1)} channels, got {weight.size(0)}")
     if pad_out not in (0, 1):
         raise ValueError(f"pad_out must be 0 or 1, got {pad_out}")
-    implementation = IMPLEMENTATIONS[choose("residual_block", impl, x)]
+    implementation = _IMPLEMENTATIONS[choose("residual_block", impl, x)]
     return implementation(x, weight1, weight2, pad_out, eps)

@@ -1,4 +1,4 @@
-"""Where CycleGAN's networks run the fused norm: shapes and flags of every site, and how to launch one by itself."""
+"""Lists where CycleGAN's networks run the fused norm, with shapes and flags, and launches any of them by itself."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from kernels.norm.forward import norm_forward
 
 @dataclass(frozen=True)
 class NormSite:
-    """One norm between two convolutions."""
+    """Describes one norm between two convolutions: a site."""
 
     name: str
     channels: int
@@ -31,7 +31,7 @@ class NormSite:
         return batch, self.channels, self.side, self.side
 
     def operands(self, batch: int, dtype: torch.dtype, device: str) -> "Operands":
-        """Random tensors, channels last, the residual as the interior of a padded buffer."""
+        """Make random operands, channels last; a residual is the interior of a padded buffer, as in the network."""
         shape, padded = self.shape(batch), self.side + 2 * self.pad
         x = _random(shape, dtype, device)
         return Operands(
@@ -46,6 +46,8 @@ class NormSite:
 
 @dataclass(frozen=True)
 class Operands:
+    """Holds what a site's kernels read: x, and as the site has them a residual, dY and a second gradient of y."""
+
     x: Tensor
     residual: Tensor | None
     dy: Tensor
@@ -57,10 +59,10 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
 
 
 def _kept_from_the_mean(x: Tensor) -> Tensor:
-    """x, its values within a thousandth of their plane's mean moved off.
+    """Move those values of x that lie within a thousandth of their plane's mean away from it.
 
-    An activation's kink is there: rounding would decide on which side they lie, and a single gradient of the other side
-    outweighs the rounding of a million others.
+    The activation's kink is at the mean: rounding would decide on which side such a value lies, and one gradient of the
+    other side outweighs the rounding of a million others.
     """
     wide = x.float()
     mean = wide.mean((2, 3), keepdim=True)
@@ -68,7 +70,7 @@ def _kept_from_the_mean(x: Tensor) -> Tensor:
 
 
 def run_forward(site: NormSite, operands: Operands) -> tuple[Tensor, Tensor]:
-    """y and statistics, as the network's forward pass launches them."""
+    """Launch the site's forward kernels as the network does, and return y and the statistics."""
     return norm_forward(
         operands.x,
         activation=site.activation,
@@ -80,7 +82,7 @@ def run_forward(site: NormSite, operands: Operands) -> tuple[Tensor, Tensor]:
 
 
 def run_backward(site: NormSite, operands: Operands, statistics: Tensor) -> NormGradients:
-    """The gradients, as the network's backward pass launches them."""
+    """Launch the site's backward kernels as the network does, and return the gradients."""
     return norm_backward(
         operands.dy,
         operands.x,
@@ -95,7 +97,7 @@ def run_backward(site: NormSite, operands: Operands, statistics: Tensor) -> Norm
 
 
 def generator_sites(*, width: int = 64, blocks: int = 9, side: int = 256) -> list[NormSite]:
-    """The norms of `ResnetGenerator` in the order in which they run, at `side` x `side` pixels."""
+    """Return the norms of `ResnetGenerator` in the order in which they run, at `side` x `side` pixels."""
     half, quarter = side // 2, side // 4
     return [
         NormSite("after the stem", width, side, "relu"),
@@ -112,7 +114,7 @@ def generator_sites(*, width: int = 64, blocks: int = 9, side: int = 256) -> lis
 
 
 def discriminator_sites(*, width: int = 64, side: int = 256) -> list[NormSite]:
-    """The norms of `PatchDiscriminator`."""
+    """Return the norms of `PatchDiscriminator` in the order in which they run, at `side` x `side` pixels."""
     return [
         NormSite("discriminator 2", 2 * width, side // 4, "leaky_relu"),
         NormSite("discriminator 3", 4 * width, side // 8, "leaky_relu"),

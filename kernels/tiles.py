@@ -1,20 +1,23 @@
-"""What the kernels share: addresses of a tile, reflection and its adjoint, activations.
+"""Holds the device functions that all kernels share: addresses of a tile, reflection and its adjoint, activations.
 
-A tile is [pixels, channels] of one image. A tensor is described by an image stride, a row stride, both in pixels, and
-`CHANNELS_LAST`: element (n, h, w, c) lies at (n * image_stride + h * row_stride + w) * C + c where channels come last,
-and at n * image_stride + h * row_stride + w + c * channel_stride where they do not. Images are found with 64 bits, a
-batch of activations passes 2^31 elements long before it fills a GPU; inside an image 32 bits do, and save registers,
-until the image itself has 2^31 elements and `WIDE` widens them too.
+No kernel is launched from here; `norm/`, `reflection_pad` and `conv2d` have the kernels.
+
+A tile is [pixels, channels] of one image, [P, C]. A tensor is described by an image stride, a row stride, both in
+pixels, and `CHANNELS_LAST`: element (n, h, w, c) lies at (n * image_stride + h * row_stride + w) * C + c where channels
+come last, and at n * image_stride + h * row_stride + w + c * channel_stride where they do not. An image's offset has 64
+bits, because a batch of activations passes 2^31 elements long before it fills a GPU. Inside an image 32 bits are
+enough, and save registers, until the image itself has 2^31 elements: `WIDE` then widens these offsets too.
 """
 
 from kernels.triton_language import tl, triton
 
-# A return that depends on a compile-time flag needs its `else`: Triton reads on behind a return, and wants one type.
+# A return that depends on a compile-time flag needs its `else`: Triton compiles what follows a return too, and wants
+# one type.
 
 
 @triton.jit
 def image_pointer(ptr, image, image_stride, channels, CHANNELS_LAST: tl.constexpr):
-    """Where an image begins."""
+    """Return the pointer to the first element of an image."""
     offset = image.to(tl.int64) * image_stride
     if CHANNELS_LAST:
         offset = offset * channels
@@ -23,7 +26,7 @@ def image_pointer(ptr, image, image_stride, channels, CHANNELS_LAST: tl.constexp
 
 @triton.jit
 def widened(size, WIDE: tl.constexpr):
-    """A size that offsets are computed with, in 64 bits where an image needs them."""
+    """Return a size that offsets are computed with, in 64 bits where an image needs them."""
     if WIDE:
         return tl.cast(size, tl.int64)
     else:
@@ -38,7 +41,7 @@ def tile_offsets(
     channel_stride,
     CHANNELS_LAST: tl.constexpr,
 ):
-    """Element offsets [P, C] of a tile inside its image."""
+    """Return the element offsets [P, C] of a tile inside its image."""
     if CHANNELS_LAST:
         return pixel[:, None] * channels + channel[None, :]
     else:
@@ -47,17 +50,17 @@ def tile_offsets(
 
 @triton.jit
 def reflected(position, side):
-    """Where a position outside of 0..side-1 is mirrored from; the edge itself is not repeated."""
+    """Return the position in 0..side-1 that reflection copies to `position`; the edge itself is not repeated."""
     position = tl.abs(position)
     return tl.where(position >= side, 2 * (side - 1) - position, position)
 
 
 @triton.jit
 def mirror_images(position, side, PAD: tl.constexpr, COPY: tl.constexpr):
-    """The place in the padded side where `position` is written for the COPY-th time, and whether it is.
+    """Return the place in the padded side where copy number COPY of `position` lies, and whether there is one.
 
-    Copy 0 is its own place, 1 its mirror image before the first element, 2 the one behind the last. Short sides
-    (3 <= side <= 2 * PAD + 1) have positions with all three.
+    Copy 0 is the position itself, copy 1 its mirror image before the first element, copy 2 the one behind the last.
+    Short sides (3 <= side <= 2 * PAD + 1) have positions with all three.
     """
     if COPY == 0:
         return position + PAD, position >= 0
@@ -97,12 +100,12 @@ def _folded_row(
 
 @triton.jit
 def folded(
-    y_ptr,  # gradient of the padded tensor, at its image
+    y_ptr,  # the gradient of the padded tensor, from the first element of its image on
     row,  # [P] interior rows
     column,  # [P]
     channel,  # [C]
     mask,  # [P, C]
-    near_edge,  # scalar: whether a row of this tile has a mirror image in the pad
+    near_edge,  # scalar, whether a row of this tile has a mirror image in the pad
     height,
     width,
     channels,
@@ -111,9 +114,10 @@ def folded(
     PAD: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
 ):
-    """The adjoint of reflection padding, gathered: float32 [P, C], summed in one fixed order.
+    """Return fold(dY) on a tile, float32 [P, C]: the adjoint of reflection padding.
 
-    Up to 4 gradients meet in a pixel, up to 9 on short sides.
+    fold(dY)[h, w] is the sum of dY over all places of the padded tensor to which reflection copies (h, w): up to 4, and
+    up to 9 on short sides. They are gathered and added in one fixed order, without atomics.
     """
     if PAD == 0:
         offsets = tile_offsets(row * row_stride + column, channel, channels, channel_stride, CHANNELS_LAST)
@@ -135,7 +139,7 @@ def folded(
 
 @triton.jit
 def rows_near_edge(first_pixel, last_pixel, height, width, PAD: tl.constexpr):
-    """Whether the rows of a range of pixels reach the ones that reflection copies."""
+    """Return whether a range of pixels reaches the rows that reflection copies; False where there is no pad."""
     if PAD == 0:
         return False
     else:
@@ -182,7 +186,8 @@ def store_padded(
 ):
     """Write a tile of the interior to every place where reflection padding puts it.
 
-    `near_edge` says whether rows are mirrored; neither they nor columns are where `mirror_interior` does it.
+    Rows are mirrored where `near_edge`, columns where MIRROR_COLUMNS. A kernel that calls `mirror_interior` afterwards
+    asks for neither.
     """
     value = value.to(y_ptr.dtype.element_ty)
     COLUMN_COPIES: tl.constexpr = 3 if PAD > 0 and MIRROR_COLUMNS else 1
@@ -204,9 +209,12 @@ def mirror_interior(
     PAD: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
-    """Fill the frame around the interior: a few copies, where a store of every pixel to nine places masks off most."""
+    """Fill the frame around the interior with copies from it.
+
+    The frame is few pixels; storing every pixel of the interior to nine places would mask off most of the stores.
+    """
     padded_width = width + 2 * PAD
-    in_rows = 2 * PAD * padded_width  # pixels of the rows above and below; the rest lies left and right
+    in_rows = 2 * PAD * padded_width  # pixels of the rows above and below; the others lie left and right
     in_frame = in_rows + 2 * PAD * height
     for start in range(0, in_frame, BLOCK_PIXELS):
         pixel = start + tl.arange(0, BLOCK_PIXELS)
@@ -224,9 +232,9 @@ def mirror_interior(
 
 @triton.jit
 def activated(x, slope, ACTIVATION: tl.constexpr):
-    """relu and leaky relu of a float32 tile."""
+    """Return act(x) of a float32 tile: ReLU, leaky ReLU with `slope`, or x itself."""
     if ACTIVATION == "relu":
-        # Not maximum(x, 0): a NaN must stay one.
+        # This is not maximum(x, 0): a NaN must stay one.
         return tl.where(x < 0, 0.0, x)
     elif ACTIVATION == "leaky_relu":
         return tl.where(x < 0, x * slope, x)
@@ -240,8 +248,11 @@ TIE = tl.constexpr(2.0**-22)
 
 @triton.jit
 def activation_gradient(g, xhat, slope, ACTIVATION: tl.constexpr):
-    """g * act'(xhat). An xhat of at most TIE counts as 0, where the derivative is that of the negative side, as in
-    PyTorch: which side a tie falls on is then not for rounding to say."""
+    """Return g * act'(xhat), float32.
+
+    An xhat of at most TIE counts as 0, where the derivative is that of the negative side, as in PyTorch: rounding must
+    not decide on which side a tie falls.
+    """
     if ACTIVATION == "relu":
         return tl.where(xhat > TIE, g, 0.0)
     elif ACTIVATION == "leaky_relu":

@@ -1,11 +1,11 @@
-"""`python -m kernels.traffic`: launches and bytes at every norm of a network, counted.
+"""`python -m kernels.traffic`: count launches and bytes at every norm of a network.
 
-The floor (each operand of the fused operator read once, each result written once), the fused kernels, and plain
-PyTorch. The kernels run in Triton's interpreter, where every load and store is counted with its mask; caches do not
-exist there, so that what a GPU finds in its caches counts as well. A GPU moves whole sectors of 32 bytes: the column
-beside counts those that each load or store of a tile touches, twice the bytes where a program reads 16 of every 32.
-Plain PyTorch runs on tensors without storage; every operator that is not a view counts as one launch that reads its
-operands and writes its results once, which flatters it: its batch norm, for one, reads twice.
+Three are counted: the floor (each operand of the fused operator read once, each result written once), the fused
+kernels, and plain PyTorch. The kernels run in Triton's interpreter, where every load and store is counted with its
+mask; caches do not exist there, so that what a GPU finds in its caches counts as well. A GPU moves whole sectors of 32
+bytes: the column beside counts those that each load or store of a tile touches, twice the bytes where a program reads
+16 of every 32. Plain PyTorch runs on tensors without storage; every operator that is not a view counts as one launch
+that reads its operands and writes its results once, which flatters it: its batch norm, for one, reads twice.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from kernels.sites import NormSite, Operands, discriminator_sites, generator_sit
 
 @dataclass
 class Traffic:
-    """What moved."""
+    """Counts launches and the bytes that move between memory and the processor."""
 
     launches: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
     sectors: int = 0
-    """of 32 bytes, counted for kernels only; one that two loads touch counts twice"""
+    """sectors of 32 bytes, counted for kernels only; one that two loads touch counts twice"""
 
     @property
     def total_bytes(self) -> int:
@@ -76,7 +76,7 @@ def counting_kernels() -> Iterator[Traffic]:
 
 
 class CountingOperators(TorchDispatchMode):
-    """Count PyTorch's operators, each as one launch that moves its operands and results once."""
+    """Counts PyTorch's operators, each as one launch that moves its operands and results once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def _bytes(tensors: Any) -> int:
 
 @dataclass(frozen=True)
 class SiteTraffic:
-    """One site, one direction."""
+    """Holds the traffic of one site in one pass: the floor, the fused kernels, and plain PyTorch."""
 
     site: NormSite
     floor: Traffic
@@ -108,7 +108,7 @@ class SiteTraffic:
 
     @property
     def ratio(self) -> float:
-        """Bytes of the fused kernels over the floor."""
+        """Return the bytes of the fused kernels over those of the floor."""
         return self.fused.total_bytes / self.floor.total_bytes
 
 
@@ -131,7 +131,7 @@ def backward_traffic(site: NormSite, batch: int, dtype: torch.dtype) -> SiteTraf
     _, statistics = run_forward(site, operands)
     with counting_kernels() as fused:
         gradients = run_backward(site, operands, statistics)
-    # Without a pad the gradient of the sum is the residual's as it is: its copy is not in the floor.
+    # Without a pad dY itself is the residual's gradient: a copy of it is not in the floor.
     d_residual = gradients.d_residual if site.pad else None
     floor = Traffic(
         1,
@@ -150,7 +150,7 @@ def backward_traffic(site: NormSite, batch: int, dtype: torch.dtype) -> SiteTraf
 
 
 def plain_forward(site: NormSite, operands: Operands) -> tuple[Tensor, Tensor]:
-    """The site in PyTorch's operators as the original implementation writes it: y, and y padded for its reader."""
+    """Run the site by PyTorch's operators as the original implementation writes it; return y, and y padded."""
     y = F.instance_norm(operands.x)
     if site.activation == "relu":
         y = F.relu(y)
@@ -162,7 +162,7 @@ def plain_forward(site: NormSite, operands: Operands) -> tuple[Tensor, Tensor]:
 
 
 def total(rows: list[SiteTraffic]) -> SiteTraffic:
-    """All sites together, each as often as it stands in the network."""
+    """Add up all sites, each as often as it stands in the network."""
 
     def added(of: Callable[[SiteTraffic], Traffic]) -> Traffic:
         return Traffic(
@@ -178,12 +178,15 @@ def total(rows: list[SiteTraffic]) -> SiteTraffic:
     )
 
 
-def megabytes(count: int) -> str:
+def _megabytes(count: int) -> str:
     return f"{count / 1e6:.2f}"
 
 
-def table(title: str, rows: list[SiteTraffic]) -> str:
-    """A Markdown table; bytes of one site, launches of one site, `times` how often it stands in the network."""
+def _table(title: str, rows: list[SiteTraffic]) -> str:
+    """Return a Markdown table, a row for each site.
+
+    Bytes and launches are those of one site; "times" says how often it stands in the network.
+    """
     lines = [
         f"| {title} | times | launches fused | launches eager | MB floor | MB fused | in sectors | MB eager "
         "| fused / floor |",
@@ -197,10 +200,10 @@ def table(title: str, rows: list[SiteTraffic]) -> str:
             site.times,
             row.fused.launches,
             row.eager.launches,
-            megabytes(row.floor.total_bytes),
-            megabytes(row.fused.total_bytes),
-            megabytes(row.fused.sectors * SECTOR_BYTES),
-            megabytes(row.eager.total_bytes),
+            _megabytes(row.floor.total_bytes),
+            _megabytes(row.fused.total_bytes),
+            _megabytes(row.fused.sectors * SECTOR_BYTES),
+            _megabytes(row.eager.total_bytes),
             f"{row.ratio:.3f}",
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -218,10 +221,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="bfloat16")
     parser.add_argument("--sm", type=int, default=90, choices=sorted(GPUS), help="architecture whose plans are counted")
     options = parser.parse_args(arguments)
-    return run_in_interpreter("kernels.traffic", arguments, lambda: print_tables(options))
+    return run_in_interpreter("kernels.traffic", arguments, lambda: _print_tables(options))
 
 
-def print_tables(options: argparse.Namespace) -> None:
+def _print_tables(options: argparse.Namespace) -> None:
     sites = {"generator": generator_sites, "discriminator": discriminator_sites}[options.network]
     dtype = getattr(torch, options.dtype)
     gpu = GPUS[options.sm]
@@ -235,7 +238,7 @@ def print_tables(options: argparse.Namespace) -> None:
                 rows.append(count(site, options.batch, dtype))
             if sys.stderr.isatty():
                 print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
-            print(f"\n{table(title, rows)}")
+            print(f"\n{_table(title, rows)}")
 
 
 if __name__ == "__main__":

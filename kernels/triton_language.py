@@ -1,4 +1,4 @@
-"""Imports Triton, or what stands in for it; `kernels.launching` launches its kernels.
+"""Imports Triton, or stand-ins for it where it is not installed; `kernels.launching` launches the kernels.
 
 Triton has Linux wheels only, and the reference operators must work without it: where it is missing, stand-ins let the
 kernels' files be imported, and nothing can be launched.
@@ -34,7 +34,7 @@ else:
         triton = tl = _StandIn()
         INSTALLED = False
 
-# Triton decides when a kernel is decorated, hence at import: the variable comes too late afterwards.
+# Triton reads the variable when a kernel is decorated, hence at import: setting it later has no effect.
 INTERPRETED = INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
 if INTERPRETED:
     interpreter.mend()

@@ -34,7 +34,7 @@ LONGEST_FIRST = (
     "bench/new_gpu/test_gpu_command.py",
     "cyclegan_fast/system/test_interruption.py",
     "test_bare_image.py",
-    "test_readme.py",
+    "test_documentation.py",
     "kernels/checking/test_ahead.py",
     "kernels/test_accuracy.py",
     "cyclegan_fast/datasets/test_street_scenes.py",

@@ -16,7 +16,7 @@ from bench.measure.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.system.device import name_of
 from kernels import Impl, instance_norm, reflection_pad
 from kernels.dispatch import choose
-from kernels.plans import Direction
+from kernels.plans import NormPass as Direction
 from kernels.sites import NormSite, Operands, run_backward, run_forward
 from kernels.traffic import plain_forward
 

@@ -24,7 +24,7 @@ from cyclegan_fast.translation.translator import SignedTranslator, TorchTranslat
 PLAIN = "plain PyTorch"
 ALLOWED, ALLOWED_IN_INT8 = 0.1, 0.4
 """Of the image in [-1, 1], relative to its size: with random weights INT8 is off by up to 0.2, and its PSNR for trained
-ones stands in the README. Without its last block the generator is off by 0.37."""
+ones stands in docs/deployment.md. Without its last block the generator is off by 0.37."""
 
 Translate = Callable[[Pixels], Pixels]
 
@@ -100,7 +100,7 @@ def _plain(
 def _exported(
     network: ResnetGenerator, dtype: torch.dtype, side: int, device: torch.device
 ) -> Iterator[tuple[str, Translate]]:
-    """The files that export writes, run by what people run them with. Ours is what the README says to deploy there."""
+    """The files that export writes, run by what people run them with. Ours is what docs/deployment.md advises."""
     from export.graphs.graph import serialised
     from export.graphs.quantisation import activation_ranges, quantised
     from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator

@@ -108,7 +108,8 @@ def commit() -> str:
     try:
         short = _git("rev-parse", "--short", "HEAD")
         # Results of earlier measurements change with every run, and are not what is measured.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results", ":!README.md")
+        pages = (":!bench/results", ":!docs/benchmarks.md")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *pages)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return short + ("+" if changed else "")

@@ -9,7 +9,7 @@ from bench.reporting.device_results import Device
 from bench.reporting.views import by_time, contenders_of, figure, growths, in_lowest_precision, is_ours
 
 README_ROWS = 24
-"""of one subject; where the lowest precision alone has more, the README shows the smallest batch"""
+"""of one subject; where the lowest precision alone has more, docs/benchmarks.md shows the smallest batch"""
 TITLES = {
     "step": "Training step",
     "operators": "Operators: the fused norms",

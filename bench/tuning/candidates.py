@@ -14,7 +14,7 @@ import torch
 from kernels import plans as launch
 from kernels.aot import SHARED_BYTES
 from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, Gpu
-from kernels.plans import ConvPlan, Direction, NormPlan, Shape, ceil_div
+from kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape, ceil_div
 
 AnyPlan = TypeVar("AnyPlan", bound=NormPlan | ConvPlan)
 

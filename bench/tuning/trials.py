@@ -21,7 +21,7 @@ from kernels.checking.cases import plain_results
 from kernels.conv2d import conv_forward
 from kernels.gpus import Gpu
 from kernels.norm.forward import norm_forward
-from kernels.plans import ConvPlan, Direction, NormPlan, Shape
+from kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape
 from kernels.sites import NormSite, Operands, run_backward, run_forward
 from kernels.traffic import plain_forward
 

@@ -14,7 +14,7 @@ from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.words import counted
 
-# Sources and licences of the photographs stand in README.md.
+# Sources and licences of the photographs stand in docs/getting-started.md.
 PHOTOGRAPHS_A = ("astronaut.png", "chelsea.png")
 PHOTOGRAPHS_B = ("camera.png", "rocket.jpg", "coins.png")
 PHOTOGRAPHS_TEST = ("coffee.png", "motorcycle_left.png")

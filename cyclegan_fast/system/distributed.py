@@ -175,7 +175,8 @@ def _store_of_this_start() -> Store | None:
 
     torchrun keeps one store for all its starts, in which ranks that it started again find the addresses of the dead
     ones (pytorch/pytorch issue 135712; seen with 2.13: "Gloo connectFullMesh failed", connection refused). On one
-    machine the count of restarts tells them apart. Machines count for themselves; README.md says what to do there.
+    machine the count of restarts tells them apart. Machines count for themselves; docs/several-gpus.md says
+    what to do there.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or int(os.environ["GROUP_WORLD_SIZE"]) > 1:
         return None

@@ -1,4 +1,4 @@
-"""One update of generators and discriminators (Zhu et al. 2017, section 3.3; the contract in README.md).
+"""One update of generators and discriminators (Zhu et al. 2017, section 3.3; docs/contract.md).
 
 What is computed is the method's to say, see method.py; how, is said here, alike for all of them. The generators' loss
 is a sum of two, one for each direction: G_A(A) with all that is computed from it, and G_B(B). The directions are

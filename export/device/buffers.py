@@ -1,11 +1,11 @@
-"""Memory that a call fills and empties: grown when it is too small, and kept otherwise."""
+"""Holds the memory that a call fills and empties: it is grown when it is too small, and kept otherwise."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from export.device.primary_context import Gpu
+from export.device.primary_context import CudaDevice
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -13,7 +13,7 @@ BLOCK = 2 << 20  # bytes; CUDA hands out memory in pieces of this size
 
 
 def grown(capacity: int, needed: int) -> int:
-    """How large a buffer of `capacity` bytes must be to hold `needed`: as it is, or the next whole block.
+    """Return the capacity that a buffer of `capacity` bytes must have to hold `needed`: the same, or whole blocks.
 
     Not twice as large: one batch of large images is a good part of a small GPU's memory.
     """
@@ -21,12 +21,12 @@ def grown(capacity: int, needed: int) -> int:
 
 
 class Buffer:
-    """Memory on the GPU, and as much on the host, pinned, since only to that are copies asynchronous.
+    """Holds memory on the GPU and as much on the host, which is pinned: only then are copies asynchronous.
 
     Every method needs the GPU's context to be current; `grow_to` and `free` need what uses the memory to have ended.
     """
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: CudaDevice) -> None:
         self._driver = gpu.driver
         self.capacity = 0
         self._host: Any = None
@@ -34,7 +34,7 @@ class Buffer:
 
     @property
     def address(self) -> int:
-        """Where it is on the GPU: the same until it grows."""
+        """Return the memory's address on the GPU, which changes only when it grows."""
         return int(self._device)
 
     def grow_to(self, needed: int) -> None:
@@ -42,7 +42,7 @@ class Buffer:
         capacity = grown(self.capacity, needed)
         if capacity == self.capacity:
             return
-        self.free()  # first, so that both are never there at once
+        self.free()  # the old memory is freed first, so that both never exist at once
         try:
             self._device = self._driver.mem_alloc(capacity)
             self._host = self._driver.pagelocked_empty(capacity, np.uint8)
@@ -52,7 +52,7 @@ class Buffer:
         self.capacity = capacity
 
     def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The beginning of the host's side as an array; not to be kept."""
+        """Return the beginning of the host's memory as an array, which is valid until the buffer grows or is freed."""
         wanted = np.dtype(dtype)
         flat: Bytes = self._host[: int(np.prod(shape)) * wanted.itemsize]
         return flat.view(wanted).reshape(shape)

@@ -1,4 +1,7 @@
-"""A GPU through PyCUDA, in the context that TensorRT and PyTorch use as well. No line has run on a GPU yet."""
+"""Opens a GPU through PyCUDA, in the context that TensorRT and PyTorch use as well.
+
+No line of this has run on a GPU yet.
+"""
 
 import atexit
 import importlib
@@ -9,43 +12,43 @@ from typing import Any
 
 from cyclegan_fast.system.errors import UserError
 
-NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, on which PyTorch works
-GIB = 1 << 30
-WITHOUT = "Without it, ONNX files run on the CPU or through ONNX Runtime's CUDA: python export/run.py --onnx FILE"
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: such a stream does not wait for the default one, on which PyTorch works
+_GIB = 1 << 30
+_WITHOUT = "Without it, ONNX files run on the CPU or through ONNX Runtime's CUDA: python export/run.py --onnx FILE"
 
 
 def load_pycuda() -> Any:
-    """`pycuda.driver`, initialised. Raises UserError where it is not installed, or there is no CUDA driver."""
+    """Return `pycuda.driver`, initialised. Raises UserError where it is not installed, or there is no CUDA driver."""
     try:
         driver = importlib.import_module("pycuda.driver")
     except ImportError as error:
         if "libcuda.so" in str(error):
             raise UserError(
-                f"engines need an NVIDIA GPU, and there is no CUDA driver here ({error}). {WITHOUT}"
+                f"engines need an NVIDIA GPU, and there is no CUDA driver here ({error}). {_WITHOUT}"
             ) from error
         if not isinstance(error, ModuleNotFoundError):
             raise UserError(
                 f"PyCUDA is installed and does not load ({error}): it needs the libraries of the CUDA toolkit that it "
-                f"was compiled with, and a driver of that version or later. {WITHOUT}"
+                f"was compiled with, and a driver of that version or later. {_WITHOUT}"
             ) from error
         raise UserError(
             f"engines run through PyCUDA, which cannot be imported ({error}): `pip install pycuda`, which is compiled "
-            f"on the spot and needs a CUDA toolkit (nvcc on the PATH, cuda.h, curand.h). {WITHOUT}"
+            f"on the spot and needs a CUDA toolkit (nvcc on the PATH, cuda.h, curand.h). {_WITHOUT}"
         ) from error
     try:
         driver.init()
     except driver.Error as error:
         raise UserError(
-            f"engines need an NVIDIA GPU, and the CUDA driver finds none here ({error}). {WITHOUT}"
+            f"engines need an NVIDIA GPU, and the CUDA driver finds none here ({error}). {_WITHOUT}"
         ) from error
     return driver
 
 
-class Gpu:
-    """One GPU and its primary context, which is current only inside `with gpu.current():`, on whatever thread.
+class CudaDevice:
+    """Holds one GPU and its primary context, which is current only inside `with gpu.current():`, on whatever thread.
 
-    PyCUDA's own kind of context would be another one than that of TensorRT and PyTorch, and their memory and streams
-    are of no use to each other.
+    PyCUDA's own kind of context would be another one than that of TensorRT and PyTorch, and what is allocated in one
+    context is of no use in another.
     """
 
     def __init__(self, driver: Any, index: int) -> None:
@@ -57,6 +60,7 @@ class Gpu:
 
     @contextmanager
     def current(self) -> Iterator[None]:
+        """Make the context current on this thread."""
         self._context.push()
         try:
             yield
@@ -64,35 +68,35 @@ class Gpu:
             self.driver.Context.pop()
 
     def release(self) -> None:
-        """Let go of the context; to be called on the thread that opened the GPU, as PyCUDA does nothing on another."""
+        """Let go of the context. The thread that opened the GPU must call this: PyCUDA does nothing on another."""
         # Without it PyCUDA's destructor takes the context for one of its own kind, and complains that it is none.
         self._context.detach()
 
     def free_bytes(self) -> int:
-        """Memory that nobody has yet; the context must be current."""
+        """Return the bytes of memory that are free; the context must be current."""
         free: int = self.driver.mem_get_info()[0]
         return free
 
     @contextmanager
     def explaining_exhaustion(self, wanted: str) -> Iterator[None]:
-        """PyCUDA's MemoryError becomes a UserError that says what was wanted; the context must be current."""
+        """Turn PyCUDA's MemoryError into a UserError that says what was wanted; the context must be current."""
         try:
             yield
         except self.driver.MemoryError as error:
             raise UserError(
-                f"{wanted} does not fit the memory of the {self.name}, of which {self.free_bytes() / GIB:.2f} GiB are "
+                f"{wanted} does not fit the memory of the {self.name}, of which {self.free_bytes() / _GIB:.2f} GiB are "
                 "free: translate fewer or smaller images at once, or end what else computes there"
             ) from error
 
 
-_OPEN: dict[int, Gpu] = {}
+_OPEN: dict[int, CudaDevice] = {}
 _LOCK = Lock()
 
 
-def open_gpu(index: int) -> Gpu:
-    """The GPU of that index. Raises UserError where there is none.
+def open_gpu(index: int) -> CudaDevice:
+    """Return the GPU of that index, counted from 0. Raises UserError where there is none.
 
-    Each is opened once and held until the process ends. PyCUDA lets go of a primary context only on the thread that
+    Each GPU is opened once and held until the process ends. PyCUDA lets go of a primary context only on the thread that
     took it, and leaves it there as the current one; nor would the memory come back, as TensorRT holds the same context.
     """
     with _LOCK:
@@ -100,14 +104,14 @@ def open_gpu(index: int) -> Gpu:
             driver = load_pycuda()
             count = driver.Device.count()
             if not 0 <= index < count:
-                raise UserError(f"there is no GPU {index} here: {count} found, counted from 0. {WITHOUT}")
-            _OPEN[index] = Gpu(driver, index)
+                raise UserError(f"there is no GPU {index} here: {count} found, counted from 0. {_WITHOUT}")
+            _OPEN[index] = CudaDevice(driver, index)
         return _OPEN[index]
 
 
 @atexit.register  # before Python takes its modules apart, while CUDA is still there
 def release_all() -> None:
-    """Let go of every GPU; what was not closed is beyond use afterwards."""
+    """Let go of every GPU; what was not closed before cannot be used afterwards."""
     with _LOCK:
         while _OPEN:
             _OPEN.popitem()[1].release()

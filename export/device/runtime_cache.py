@@ -1,4 +1,7 @@
-"""The kernels that TensorRT for RTX compiles on the user's GPU, kept on disk; no line has run on a GPU yet."""
+"""Keeps the kernels that TensorRT for RTX compiles on the user's GPU on disk.
+
+No line of this has run on a GPU yet.
+"""
 
 import logging
 import os
@@ -8,11 +11,11 @@ from typing import Any
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside, write_atomically
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
-def places(engine: Path, sha256: str) -> list[Path]:
-    """Where an engine's kernels may be kept, best first: beside it, and in the user's folder of caches."""
+def cache_paths(engine: Path, sha256: str) -> list[Path]:
+    """Return the files that may keep an engine's kernels, best first: beside it, and in the user's folder of caches."""
     near = beside(engine, "", ".cache")
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
@@ -22,10 +25,10 @@ def places(engine: Path, sha256: str) -> list[Path]:
 
 
 class RuntimeCache:
-    """The compiled kernels of one engine: read when it is opened, written when it is closed.
+    """Reads the compiled kernels of one engine when it is opened, and writes them when it is closed.
 
-    What cannot be read or written costs only the time to compile, and a line in the log. The library itself refuses
-    kernels of another version or GPU. The GPU's context must be current in every call.
+    A file that cannot be read or written costs only the time to compile, and a line in the log. The library itself
+    refuses kernels of another version or GPU. The GPU's context must be current in every call.
     """
 
     def __init__(self, config: Any, candidates: list[Path]) -> None:
@@ -43,16 +46,18 @@ class RuntimeCache:
         except FileNotFoundError:
             return False
         except OSError as error:
-            LOG.warning("cannot read the kernels compiled before, %s: %s", path, error.strerror)
+            _LOG.warning("cannot read the kernels compiled before, %s: %s", path, error.strerror)
             return False
         if not self._cache.deserialize(content):
-            LOG.warning("%s has kernels of another GPU, driver or version, or is damaged: they are compiled anew", path)
+            _LOG.warning(
+                "%s has kernels of another GPU, driver or version, or is damaged: they are compiled anew", path
+            )
             return False
         self._saved = content
         return True
 
     def save(self) -> None:
-        """Write what was compiled since to the first place that takes it."""
+        """Write what was compiled since to the first file that can be written."""
         memory = self._cache.serialize()
         content = bytes(memory) if memory is not None else b""
         if not content or content == self._saved:
@@ -67,4 +72,4 @@ class RuntimeCache:
             else:
                 self._saved = content
                 return
-        LOG.warning("the kernels compiled here are not kept, and compiled again next time: %s", reason)
+        _LOG.warning("the kernels compiled here are not kept, and compiled again next time: %s", reason)

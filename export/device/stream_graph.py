@@ -1,4 +1,4 @@
-"""CUDA graphs of what one stream is given, recorded and launched through the driver itself.
+"""Records what one stream is given as a CUDA graph and launches it, through the driver itself.
 
 PyCUDA (2026.1) has no graphs, so libcuda is called directly. No line of this has run on a GPU yet.
 """
@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-THIS_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile is their own affair
+THIS_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may use CUDA meanwhile as they like
 
 _SIGNATURES = {
     "cuStreamBeginCapture_v2": [ctypes.c_void_p, ctypes.c_int],
@@ -23,16 +23,19 @@ _SIGNATURES = {
 
 
 class GraphError(RuntimeError):
-    """The driver could not record or launch; the message has its function and its error's name."""
+    """Says that the driver could not record or launch, with the names of its function and its error."""
 
 
 @cache
 def driver_library() -> Any:
-    """libcuda with the signatures of what is called here. Raises GraphError where it is too old for graphs."""
+    """Return libcuda with the signatures of the functions that are called here.
+
+    Raises GraphError where it is missing, or too old for graphs.
+    """
     try:
         library = ctypes.CDLL("libcuda.so.1")
         for name, arguments in _SIGNATURES.items():
-            # Without their types ctypes would cut handles to 32 bits.
+            # Without the arguments' types ctypes would cut handles to 32 bits.
             getattr(library, name).argtypes = arguments
     except (OSError, AttributeError) as error:
         raise GraphError(f"this driver has no CUDA graphs: {error}") from error
@@ -49,11 +52,11 @@ def _call(name: str, *arguments: Any) -> None:
 
 
 class StreamGraph:
-    """What `enqueue` gives to a stream, recorded without running; `launch` then runs it.
+    """Holds a recording of what `enqueue` gives to a stream, which does not run then; `launch` runs it.
 
     Args:
-        stream: the handle of a stream that is not the default one, of the context that is current.
-        enqueue: gives work to that stream only, and waits for nothing.
+        stream: the handle of a stream that is not the default one, in the context that is current.
+        enqueue: a function that gives work to that stream only, and waits for nothing.
 
     Raises GraphError where it cannot be recorded, and whatever `enqueue` raises; the stream can be used on after both.
     """
@@ -82,7 +85,7 @@ class StreamGraph:
         _call("cuGraphLaunch", self._executable, self._stream)
 
     def destroy(self) -> None:
-        """Free it; it must not be running. Does nothing the second time."""
+        """Free the graph, which must not be running. Does nothing the second time."""
         executable, self._executable = self._executable, ctypes.c_void_p()
         if executable:
             _call("cuGraphExecDestroy", executable)

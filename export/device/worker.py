@@ -1,4 +1,7 @@
-"""One caller's share of an engine: an execution context, a stream and buffers. No line has run on a GPU yet."""
+"""Runs an engine for one caller, on an execution context, a stream and buffers of its own.
+
+`export.runtime` opens the engine and makes the workers. No line of this has run on a GPU yet.
+"""
 
 import logging
 from collections.abc import Callable
@@ -10,31 +13,31 @@ import numpy as np
 
 from cyclegan_fast.system.errors import UserError
 from export.device.buffers import Buffer
-from export.device.primary_context import NON_BLOCKING, Gpu
+from export.device.primary_context import NON_BLOCKING, CudaDevice
 from export.device.replay import Replay, Way
 from export.device.stream_graph import GraphError, StreamGraph
-from export.engines.engine_card import EngineCard, Shape
+from export.engines.engine_card import EngineCard, ImageShape
 from export.engines.image_layout import Array, ImageLayout
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 class Worker:
     """Runs an engine on a stream of its own: workers of one engine compute beside each other, in a thread each.
 
-    Called by two threads at once, one waits. Closed with its engine, or before.
+    Where two threads call it at once, one waits. It is closed with its engine, or before.
 
     Args:
-        gpu: where the engine is.
-        card: what the engine takes.
-        make_context: makes an execution context of the engine; None is a failure.
-        last_message: what the library said last, for errors.
+        gpu: the GPU that holds the engine.
+        card: the engine's card, which says what images it takes.
+        make_context: makes an execution context of the engine, or returns None where that fails.
+        last_message: returns what the library said last, for errors.
         cuda_graph: replay the work of a shape that is given again and again as one graph.
     """
 
     def __init__(
         self,
-        gpu: Gpu,
+        gpu: CudaDevice,
         card: EngineCard,
         make_context: Callable[[], Any],
         last_message: Callable[[], str],
@@ -64,8 +67,8 @@ class Worker:
             raise
 
     @property
-    def shape(self) -> Shape | None:
-        """Batch, height and width of what it is fastest at: the images of its last call."""
+    def shape(self) -> ImageShape | None:
+        """Return the shape of images that it is fastest at, that of its last call, or None."""
         return self._replay.shape
 
     def __call__(self, images: Array) -> Array:
@@ -81,10 +84,10 @@ class Worker:
                 try:
                     return self._run(images, shape)
                 except BaseException:
-                    self._forget()  # how far it came is unknown
+                    self._forget()  # how far the call came is unknown
                     raise
 
-    def _run(self, images: Array, shape: Shape) -> Array:
+    def _run(self, images: Array, shape: ImageShape) -> Array:
         way = self._replay.way(shape)
         if way is Way.SET_UP:
             self._set_up(shape)
@@ -101,7 +104,7 @@ class Worker:
         self._stream.synchronize()
         return self._output.view(array_shape, self._layout.dtype).copy()
 
-    def _set_up(self, shape: Shape) -> None:
+    def _set_up(self, shape: ImageShape) -> None:
         """Make room, and tell the execution context where that is."""
         self._forget()
         batch, height, width = shape
@@ -126,26 +129,27 @@ class Worker:
             raise self._failure("could not run")
 
     def _record(self) -> None:
-        """Make the graph, or find once and for all that there can be none."""
+        """Record the graph, or note for good that this engine has none."""
         try:
             if not self._is_capturable():
                 raise GraphError("this engine's work cannot be recorded on a stream")
             self._graph = StreamGraph(self._stream.handle, self._enqueue)
         except (GraphError, UserError) as error:
             self._replay.enabled = False
-            # As text: what keeps the log would keep the error, and with its traceback the context.
-            LOG.warning("without a CUDA graph, every call enqueues its kernels one by one: %s", str(error))
+            # The error is logged as text: a handler that keeps the record would keep the error, its traceback and the
+            # context.
+            _LOG.warning("without a CUDA graph, every call enqueues its kernels one by one: %s", str(error))
         else:
             self._replay.is_recorded = True
 
     def _is_capturable(self) -> bool:
-        # TensorRT for RTX alone can tell; where it compiles or allocates in between, it says no.
+        # Only TensorRT for RTX can tell; it says no where it compiles or allocates in between.
         if not hasattr(self._context, "is_stream_capturable"):
             return True
         return bool(self._context.is_stream_capturable(self._stream.handle))
 
     def _forget(self) -> None:
-        """Drop the graph, and what the context is set to."""
+        """Destroy the graph, and forget the shape that the context is set to."""
         self._replay.set_to(None)
         if self._stream is not None:
             # Nothing is freed or moved that is still in use. After an error on the GPU even waiting fails.
@@ -156,7 +160,7 @@ class Worker:
             graph.destroy()
 
     def _choose_profile(self) -> None:
-        # The first context of an engine is at its first profile from the start, others may be at none.
+        # An engine's first context has the first profile from the start; later contexts may have none.
         if self._context.active_optimization_profile != 0:
             if not self._context.set_optimization_profile_async(0, self._stream.handle):
                 raise self._failure("refused its profile")
@@ -171,7 +175,8 @@ class Worker:
             if self._is_closed:
                 return
             self._is_closed = True
-            # All of it, last to first, whatever fails; objects of PyCUDA and TensorRT are freed by letting go of them.
+            # All is freed, last to first, whatever fails; objects of PyCUDA and TensorRT are freed by letting go of
+            # them.
             with self._gpu.current(), ExitStack() as release:
                 release.callback(setattr, self, "_stream", None)
                 release.callback(self._input.free)

@@ -1,4 +1,7 @@
-"""An ONNX graph becomes an engine, by TensorRT 10 or 11 or by TensorRT for RTX, whose Python interface is the same."""
+"""Builds an engine from an ONNX graph, by TensorRT 10 or 11 or by TensorRT for RTX.
+
+Their Python interface is the same; `libraries` chooses between them.
+"""
 
 import re
 from collections.abc import Sequence
@@ -8,36 +11,41 @@ from typing import Any
 
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
-from export.engines.engine_card import Profile, Shape
+from export.engines.engine_card import Profile, ImageShape
 from export.engines.libraries import Library
 from export.engines.library_messages import make_messages
 
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
-SINCE = {"fp8": 89, "bfloat16": 80}  # Ada, Ampere: the library builds neither for what came before
+SINCE = {"fp8": 89, "bfloat16": 80}  # Ada and Ampere: the library builds neither for older GPUs
 
 
 @dataclass(frozen=True)
-class Interface:
-    """An engine's input or output, as the library read it from the graph."""
+class EngineTensor:
+    """Describes an engine's input or output, as the library read it from the graph."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    """-1 where it may vary"""
+    """its sides; -1 for a side that may vary"""
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
+    """Holds an engine's bytes, and what the library says of it."""
+
     content: bytes
-    input: Interface
-    output: Interface
+    input: EngineTensor
+    output: EngineTensor
     timings: bytes | None
     """the library's timing cache after the build, for the next one; None where it keeps none"""
 
 
 def default_targets(library: Library, precision: str) -> tuple[str, ...]:
-    """The compute capabilities that an engine is for where nothing is said; TensorRT builds for the GPU at hand."""
+    """Return the compute capabilities that an engine is built for where the user names none.
+
+    There are none for TensorRT, which builds for the GPU at hand.
+    """
     if not library.is_rtx:
         return ()
     return tuple(target for target in DEFAULT_TARGETS if _has(target, precision))
@@ -48,7 +56,7 @@ def _has(target: str, precision: str) -> bool:
 
 
 def check_targets(library: Library, targets: Sequence[str], precision: str) -> None:
-    """Raises UserError for a compute capability that the library does not build for, or not in that precision."""
+    """Raise UserError for a compute capability that the library does not build for, or not in that precision."""
     if not library.is_rtx:
         if targets:
             raise UserError("--target is for --runtime rtx: TensorRT builds for the GPU that it runs on")
@@ -80,12 +88,12 @@ def build(
 
     Args:
         library: from `export.engines.libraries`.
-        onnx: a file's content, as `export.to_onnx` makes it.
-        profile: shapes that the engine takes.
-        targets: compute capabilities, for TensorRT for RTX.
-        refittable: whether its weights may be replaced later.
-        timings: a timing cache of an earlier build.
-        progress: show a bar on standard error, where that is a terminal.
+        onnx: the content of a file, as `export.to_onnx` makes it.
+        profile: the shapes that the engine takes.
+        targets: compute capabilities such as "sm89"; for TensorRT for RTX only.
+        refittable: whether the engine's weights may be replaced later.
+        timings: the timing cache of an earlier build, or None.
+        progress: whether to show a bar on standard error, where that is a terminal.
 
     Raises UserError with the library's own words where it refuses the graph or fails.
     """
@@ -106,7 +114,7 @@ def build(
         if index == 0:
             config.num_compute_capabilities = len(targets)
         config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
-    keeps_timings = not library.is_rtx and config.set_timing_cache(  # which measures nothing: it needs no GPU to build
+    keeps_timings = not library.is_rtx and config.set_timing_cache(  # RTX measures nothing, as it builds without a GPU
         config.create_timing_cache(timings or b""), ignore_mismatch=False
     )
     bar = _progress_bar(trt) if progress else None
@@ -128,17 +136,17 @@ def build(
 
 
 def _strongly_typed(trt: Any) -> int:
-    """The flag where the library has it; one that has no weak typing any more may not."""
+    """Return the flag that asks for strong typing, or 0 for a library that no longer has weak typing, nor the flag."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def _set_flags(trt: Any, config: Any, *, refittable: bool) -> None:
     flags = trt.BuilderFlag
-    config.clear_flag(flags.TF32)  # or float32 would be computed with 10 bits of mantissa
+    config.clear_flag(flags.TF32)  # with it float32 would be computed with 10 bits of mantissa
     if hasattr(
         flags, "REQUIRE_USER_ALLOCATION"
-    ):  # TensorRT for RTX from 1.2 on, whose engines else refuse a CUDA graph
+    ):  # TensorRT for RTX has it from 1.2 on; its engines refuse a CUDA graph without it
         config.set_flag(flags.REQUIRE_USER_ALLOCATION)
     if refittable:
         config.set_flag(flags.REFIT)
@@ -147,7 +155,7 @@ def _set_flags(trt: Any, config: Any, *, refittable: bool) -> None:
 def _optimization_profile(builder: Any, image: Any, profile: Profile) -> Any:
     channels_last = tuple(image.shape)[-1] == 3
 
-    def shape(of: Shape) -> tuple[int, int, int, int]:
+    def shape(of: ImageShape) -> tuple[int, int, int, int]:
         batch, height, width = of
         return (batch, height, width, 3) if channels_last else (batch, 3, height, width)
 
@@ -156,19 +164,19 @@ def _optimization_profile(builder: Any, image: Any, profile: Profile) -> Any:
     return result
 
 
-def _interface(tensor: Any) -> Interface:
-    return Interface(tensor.name, tensor.dtype.name.lower(), tuple(tensor.shape))
+def _interface(tensor: Any) -> EngineTensor:
+    return EngineTensor(tensor.name, tensor.dtype.name.lower(), tuple(tensor.shape))
 
 
 @cache
 def messages_of(library: Library) -> Any:
-    """One for each library and process: its builders take no second one."""
+    """Return the library's message logger, one for the process: its builders take no second one."""
     return make_messages(library.module)
 
 
 def _progress_bar(trt: Any) -> Any:
     class ProgressBar(trt.IProgressMonitor):  # type: ignore[misc]  # a base class known at run time only
-        """The outermost phase's steps; what it is busy with stands behind them. Ctrl-C ends the build."""
+        """Shows the steps of the outermost phase, and behind them the phase inside it. Ctrl-C ends the build."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -1,7 +1,7 @@
-"""The JSON file beside an engine: what it is, what it runs on and takes; needs nothing but Python.
+"""Reads and writes the JSON file beside an engine, which says what the engine is, what it runs on and takes.
 
-An engine itself is opaque, and a library that reads a foreign one says little or crashes: what can be known beforehand
-is compared before the library sees a byte.
+It needs nothing but Python. An engine itself is opaque, and a library that reads a foreign one says little or crashes:
+what can be known beforehand is compared before the library sees a byte.
 """
 
 import dataclasses
@@ -11,34 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from cyclegan_fast.conventions import SIDES
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.words import counted
 
-SIDES = 4  # a generator's images have sides that are multiples of this
-
-Shape = tuple[int, int, int]
-"""Batch, height and width in pixels."""
+ImageShape = tuple[int, int, int]
+"""batch, height and width in pixels"""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The shapes that an engine takes: from `smallest` to `largest`, fastest at `usual`."""
+    """Holds the shapes that an engine takes: from `smallest` to `largest`; it is fastest at `usual`."""
 
-    smallest: Shape
-    usual: Shape
-    largest: Shape
+    smallest: ImageShape
+    usual: ImageShape
+    largest: ImageShape
 
     @property
     def takes_one_size(self) -> bool:
         return self.smallest[1:] == self.largest[1:]
 
-    def takes(self, shape: Shape) -> bool:
-        """Whether images of that shape, whose sides are multiples of 4, fit."""
+    def takes(self, shape: ImageShape) -> bool:
+        """Return whether the engine takes images of `shape`, whose sides must be multiples of 4."""
         return all(low <= side <= high for low, side, high in zip(self.smallest, shape, self.largest, strict=True))
 
-    def check(self, shape: Shape) -> None:
-        """Raises UserError where an engine of this profile does not take images of that shape."""
+    def check(self, shape: ImageShape) -> None:
+        """Raise UserError where an engine of this profile does not take images of `shape`."""
         batch, height, width = shape
         if height % SIDES or width % SIDES:
             raise UserError(f"image sides must be multiples of {SIDES}, got {width}x{height} pixels")
@@ -58,11 +57,11 @@ class Profile:
 
 @dataclass(frozen=True)
 class EngineCard:
-    """What is known of an engine without its library.
+    """Holds what is known of an engine without its library.
 
-    `library` is the module that built it and alone can run it, `version` of that exactly. `targets` are compute
-    capabilities such as "sm89". `parity` has the figures of `export.verify` by what was compared with PyTorch; what
-    could not be run where the engine was built has a sentence instead.
+    Only the module `library` in exactly this `version`, which built the engine, can run it. `targets` are compute
+    capabilities such as "sm89". `parity` has the figures of `export.verify` for the ONNX file and for the engine, or a
+    sentence where the engine could not be run on the machine that built it.
     """
 
     library: str
@@ -90,7 +89,7 @@ class EngineCard:
 
     @classmethod
     def beside(cls, engine: Path) -> Self:
-        """The card of an engine file. Raises UserError where there is none, or none of this project's."""
+        """Read the card of an engine file. Raises UserError where there is none, or none of this project's."""
         path = engine.with_suffix(".json")
         try:
             content = json.loads(path.read_text())
@@ -105,12 +104,12 @@ class EngineCard:
             raise UserError(f"{path} does not describe an engine of this version: build it anew ({error})") from error
 
     def check_content(self, engine: bytes, path: Path) -> None:
-        """Raises UserError where the engine's bytes are not those that were written with this card."""
+        """Raise UserError where the engine's bytes are not those that were written with this card."""
         if hashlib.sha256(engine).hexdigest() != self.engine_sha256:
             raise UserError(f"{path} is damaged, or another engine than its {path.with_suffix('.json').name} describes")
 
     def check_runs_on(self, library: str, version: str, capability: tuple[int, int]) -> None:
-        """Raises UserError where this library, or a GPU of this compute capability, does not run the engine."""
+        """Raise UserError where this library, or a GPU of this compute capability, does not run the engine."""
         if (library, version) != (self.library, self.version):
             raise UserError(
                 f"the engine was built by {self.library} {self.version} and runs with exactly that, not with "

@@ -1,4 +1,4 @@
-"""What arrays an engine takes and gives; needs nothing but numpy."""
+"""Describes the arrays that an engine takes and gives; needs nothing but numpy."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.system.errors import UserError
-from export.engines.engine_card import EngineCard, Profile, Shape
+from export.engines.engine_card import EngineCard, Profile, ImageShape
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """uint8 [N, H, W, 3] where `uint8_io`, else float32 [N, 3, H, W] in [-1, 1]; both ways, of the profile's shapes."""
+    """Describes an engine's arrays, the same for input and output, of the profile's shapes.
+
+    They are uint8 [N, H, W, 3] where `uint8_io`, else float32 [N, 3, H, W] in [-1, 1].
+    """
 
     uint8_io: bool
     profile: Profile
@@ -30,17 +33,17 @@ class ImageLayout:
     def __str__(self) -> str:
         return "uint8 [N, H, W, 3]" if self.uint8_io else "float32 [N, 3, H, W] in [-1, 1]"
 
-    def array_shape(self, shape: Shape) -> tuple[int, int, int, int]:
+    def array_shape(self, shape: ImageShape) -> tuple[int, int, int, int]:
         batch, height, width = shape
         return (batch, height, width, 3) if self.uint8_io else (batch, 3, height, width)
 
-    def size(self, shape: Shape) -> int:
-        """Bytes of that many images."""
+    def size(self, shape: ImageShape) -> int:
+        """Return the bytes of an array of images of `shape`."""
         batch, height, width = shape
         return batch * 3 * height * width * np.dtype(self.dtype).itemsize
 
-    def check(self, images: object) -> Shape:
-        """Batch, height and width of an array that the engine takes. Raises UserError that says what was given.
+    def check(self, images: object) -> ImageShape:
+        """Return batch, height and width of an array. Raises UserError where the engine does not take it.
 
         Strides are free: the array is copied in any case.
         """

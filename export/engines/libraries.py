@@ -1,4 +1,7 @@
-"""Which TensorRT there is: `tensorrt`, or TensorRT for RTX, which has the same interface and builds without a GPU."""
+"""Finds the TensorRT that is installed: `tensorrt`, or TensorRT for RTX.
+
+The latter has the same interface and builds without a GPU.
+"""
 
 import ctypes
 import importlib
@@ -15,12 +18,12 @@ _INSTALL = {
     "tensorrt": "`pip install 'cyclegan-fast[tensorrt]'` (fetched from NVIDIA's own index, needs an NVIDIA GPU)",
     "rtx": "`pip install 'cyclegan-fast[rtx]'` (builds without a GPU)",
 }
-WITHOUT = "ONNX files need neither: python export/to_onnx.py, python export/run.py --onnx FILE"
+_WITHOUT = "ONNX files need neither: python export/to_onnx.py, python export/run.py --onnx FILE"
 
 
 @dataclass(frozen=True)
 class Library:
-    """An installed TensorRT; `module` is typed Any, as the two have no stubs in common."""
+    """Holds an installed TensorRT; `module` is typed Any, as the two have no stubs in common."""
 
     module: Any
     name: str
@@ -32,7 +35,7 @@ class Library:
 
 
 def choose_library(runtime: Runtime) -> Library:
-    """The library to build with: by name, or where "auto" tensorrt if it is installed beside a GPU, else tensorrt_rtx.
+    """Return the library to build with: for "auto" tensorrt if it is installed beside a GPU, else tensorrt_rtx.
 
     Raises UserError saying what to install where it is missing or cannot be used.
     """
@@ -47,12 +50,12 @@ def choose_library(runtime: Runtime) -> Library:
 
 
 def load_library(name: str) -> Library:
-    """The library of that module's name. Raises UserError where it cannot be imported."""
+    """Import the library of that module's name. Raises UserError where it cannot be imported or is incomplete."""
     (runtime,) = (key for key, module in MODULES.items() if module == name)
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"{name} cannot be imported ({error}): {_INSTALL[runtime]}. {WITHOUT}") from error
+        raise UserError(f"{name} cannot be imported ({error}): {_INSTALL[runtime]}. {_WITHOUT}") from error
     _require_builder(module, name, runtime)
     return Library(module, name, module.__version__)
 
@@ -60,7 +63,7 @@ def load_library(name: str) -> Library:
 def _require_builder(module: ModuleType, name: str, runtime: str) -> None:
     # The package of that name on PyPI is empty until its libraries were fetched.
     if not hasattr(module, "Builder"):
-        raise UserError(f"{name} is installed without its libraries: {_INSTALL[runtime]}. {WITHOUT}")
+        raise UserError(f"{name} is installed without its libraries: {_INSTALL[runtime]}. {_WITHOUT}")
 
 
 def _is_installed(runtime: str) -> bool:
@@ -71,7 +74,7 @@ def _is_installed(runtime: str) -> bool:
 
 
 def gpu_count() -> int:
-    """CUDA devices that the driver sees; 0 without a driver. Asks the driver itself: PyTorch may not be there."""
+    """Return the number of CUDA devices by the driver itself, as PyTorch may not be there; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

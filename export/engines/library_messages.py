@@ -1,12 +1,12 @@
-"""What a TensorRT library says, into Python's log, and the last of it into errors."""
+"""Passes what a TensorRT library says to Python's log, and keeps the last message for errors."""
 
 import logging
 from typing import Any
 
-LOG = logging.getLogger("tensorrt")
-LOG.addHandler(logging.NullHandler())  # an error that matters is part of a UserError; who wants the rest asks for it
+_LOG = logging.getLogger("tensorrt")
+_LOG.addHandler(logging.NullHandler())  # errors that matter are in a UserError; the rest is for those who ask
 
-LEVELS = {
+_LEVELS = {
     "INTERNAL_ERROR": logging.ERROR,
     "ERROR": logging.ERROR,
     "WARNING": logging.WARNING,
@@ -16,9 +16,9 @@ LEVELS = {
 
 
 def make_messages(library: Any) -> Any:
-    """A logger for that library's Runtime or Builder, which must outlive it.
+    """Make a logger for the library's Runtime or Builder; it must outlive them.
 
-    `last` is the last error, or else warning, in a line, since the last call of `forget()`.
+    Its `last` is the last error in one line, or else the last warning, since the last call of its `forget()`.
 
     The class is made here because its base is part of the library.
     """
@@ -33,10 +33,10 @@ def make_messages(library: Any) -> Any:
             self._is_error = False
 
         def log(self, severity: Any, message: str) -> None:
-            level = LEVELS.get(severity.name, logging.DEBUG)
+            level = _LEVELS.get(severity.name, logging.DEBUG)
             line = " ".join(message.split())
             if level >= logging.ERROR or (level == logging.WARNING and not self._is_error):
                 self.last, self._is_error = line, level >= logging.ERROR
-            LOG.log(level, "%s", line)
+            _LOG.log(level, "%s", line)
 
     return Messages()

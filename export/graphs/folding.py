@@ -1,4 +1,4 @@
-"""Batch norms with running statistics are affine: for an export they become part of the convolutions before them."""
+"""Folds batch norms with running statistics, which are affine, into the convolutions in front of them."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -22,10 +22,12 @@ def without_norms(width: int, blocks: int) -> "ResnetGenerator":
     return network
 
 
-def folded(network: "ResnetGenerator") -> "ResnetGenerator":
-    """Return what computes the same as a generator with batch norm does by its running statistics, without norms.
+def fold_norms(network: "ResnetGenerator") -> "ResnetGenerator":
+    """Return a generator without norms that computes what `network` does by its batch norms' running statistics.
 
-    (w * x - mean) * s + shift = (s w) * x + (shift - s mean), where s = scale / sqrt(variance + eps); in float64.
+        (w * x - mean) * s + shift = (s w) * x + (shift - s mean),    s = scale / sqrt(variance + eps)
+
+    The new weights are computed in float64 and stored in float32.
     """
     import torch
 
@@ -47,7 +49,7 @@ def folded(network: "ResnetGenerator") -> "ResnetGenerator":
 
 
 def _pairs(blocks: int) -> Iterator[tuple[str, str]]:
-    """(a convolution, the norm behind it)."""
+    """Yield the names of each convolution and of the norm behind it."""
     yield "stem", "stem_norm"
     for level in (0, 1):
         yield f"down.{level}", f"down_norms.{level}"

@@ -1,4 +1,7 @@
-"""ONNX graphs as bytes that depend on nothing but the network: names, order and what is left out."""
+"""Makes ONNX graphs whose bytes depend on nothing but the network: names, order, weights, serialisation.
+
+`precision`, `quantisation` and `pixel_io` change such graphs.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,9 +16,10 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def tidy(exported: ModelProto, dimensions: tuple[str | int, ...]) -> ModelProto:
-    """The exporter's graph with the layers' names, the input's and output's `dimensions`, and no traces of its making.
+    """Return the exporter's graph with the layers' names and no traces of how it was made.
 
-    The exporter writes the paths and lines of source files into every node, and numbers names as it pleases.
+    The exporter writes the paths and lines of source files into every node, and numbers names as it pleases. Input and
+    output get `dimensions`.
     """
     nodes = list(exported.graph.node)
     names = dict(_names(nodes))
@@ -53,9 +57,9 @@ def _bare(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def _names(nodes: list[NodeProto]) -> Iterator[tuple[str, str]]:
-    """(tensor, what it and its node are called): by the convolution that it enters or leaves.
+    """Yield (tensor, new name of it and its node), after the convolution that it enters or leaves.
 
-    A convolution is called by its weight, `blocks.0.conv1`; what stands before it is its `.pad`, what follows its
+    A convolution is named after its weight, `blocks.0.conv1`. The node before it is its `.pad`, those behind it are its
     `.norm`, `.relu` and, for the sum around a residual block, `.sum`.
     """
     readers = readers_of(nodes)
@@ -82,13 +86,13 @@ def _layer(convolution: NodeProto) -> str:
 
 
 def finished(graph: onnx.GraphProto, opset: int, metadata: dict[str, str] | None = None) -> ModelProto:
-    """A model of that graph, checked, with inferred shapes and types. Raises onnx's errors where it is not valid."""
+    """Return a checked model of a graph, with inferred shapes and types. Raises onnx's errors where it is not valid."""
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", opset)],
         producer_name="cyclegan-fast",
         producer_version=__version__,
-        ir_version=10,  # what opset 20 to 22 goes with; readers refuse files newer than themselves
+        ir_version=10,  # the version of opsets 20 to 22; readers refuse files newer than themselves
     )
     helper.set_model_props(model, metadata or {})
     del model.graph.value_info[:]
@@ -97,9 +101,10 @@ def finished(graph: onnx.GraphProto, opset: int, metadata: dict[str, str] | None
 
 
 def with_weights(model: ModelProto, weights: dict[str, npt.NDArray[Any]]) -> ModelProto:
-    """A copy of a model whose weights are those of that name; constants that are no weights stay.
+    """Return a copy of a model with `weights` by their names; constants that are no weights stay.
 
-    Of `weights` only biases in front of a norm, which has none there, and running statistics may be missing there.
+    The model may lack, of all weights, only biases in front of a norm and running statistics. Raises AssertionError
+    where it lacks another.
     """
     result = ModelProto()
     result.CopyFrom(model)
@@ -114,12 +119,13 @@ def with_weights(model: ModelProto, weights: dict[str, npt.NDArray[Any]]) -> Mod
 
 
 def serialised(model: ModelProto) -> bytes:
+    """Return the bytes of a model, which are the same each time."""
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
 def readers_of(nodes: Iterable[NodeProto]) -> dict[str, list[NodeProto]]:
-    """The nodes that read each tensor."""
+    """Return the nodes that read each tensor."""
     readers: dict[str, list[NodeProto]] = {}
     for node in nodes:
         for tensor in node.input:

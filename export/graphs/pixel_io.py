@@ -7,12 +7,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.graphs.graph import finished
 
-Step = tuple[str, list[str], dict[str, Any]]
-"""An operator, its constant inputs and its attributes."""
+_Step = tuple[str, list[str], dict[str, Any]]
+"""an operator, its constant inputs and its attributes"""
 
 
 def with_pixel_io(model: ModelProto) -> ModelProto:
-    """The same network with input and output uint8 [batch, height, width, 3] under the same names.
+    """Return a graph that takes and gives uint8 [batch, height, width, 3] under the same names.
 
     The values are those of `to_signed_array` and `to_pixels_array`, operation by operation. TensorRT takes uint8 only
     directly in front of a Cast and behind one; the transpositions stand on the inner side of both.
@@ -25,16 +25,16 @@ def with_pixel_io(model: ModelProto) -> ModelProto:
             for place, tensor in enumerate(names_of):
                 names_of[place] = names.get(tensor, tensor)
     constants = {"pixels.half": 127.5, "pixels.one": 1.0, "pixels.lowest": 0.0, "pixels.highest": 255.0}
-    before: list[Step] = [
+    before: list[_Step] = [
         ("Cast", [], {"to": TensorProto.FLOAT}),
         ("Transpose", [], {"perm": [0, 3, 1, 2]}),
         ("Div", ["pixels.half"], {}),
         ("Sub", ["pixels.one"], {}),
     ]
-    after: list[Step] = [
+    after: list[_Step] = [
         ("Add", ["pixels.one"], {}),
         ("Mul", ["pixels.half"], {}),
-        ("Round", [], {}),  # half to even, as numpy's rint
+        ("Round", [], {}),  # this rounds half to even, as NumPy's rint does
         ("Clip", ["pixels.lowest", "pixels.highest"], {}),
         ("Transpose", [], {"perm": [0, 2, 3, 1]}),
         ("Cast", [], {"to": TensorProto.UINT8}),
@@ -58,8 +58,8 @@ def with_pixel_io(model: ModelProto) -> ModelProto:
     return finished(typed, model.opset_import[0].version)
 
 
-def _chain(steps: list[Step], first: str, last: str) -> list[NodeProto]:
-    """One node after another from the tensor `first` to the tensor `last`."""
+def _chain(steps: list[_Step], first: str, last: str) -> list[NodeProto]:
+    """Return nodes that compute the tensor `last` from the tensor `first`, one step after the other."""
     tensors = [first, *(f"{first}.{operator.lower()}" for operator, *_ in steps[:-1]), last]
     return [
         helper.make_node(operator, [before, *constants], [after], name=after, **attributes)

@@ -1,8 +1,9 @@
-"""Low precision by types: a strongly typed graph says itself what is computed in which.
+"""Lowers the precision of a graph by its types: a strongly typed graph says itself what is computed in which.
 
 TensorRT 11 knows no other way, and 10 and TensorRT-RTX are built the same. Convolutions and the pads in front of them
 are in float16 or bfloat16; instance norms with their statistics, activations, residual sums and tanh are in float32,
-because float16 statistics overflow (the usual cause of black images). What goes from one to the next is rounded once.
+because float16 statistics overflow (the usual cause of black images). A value that goes from one to the next is rounded
+once. `quantisation` has the 8-bit types.
 """
 
 from typing import Literal
@@ -21,7 +22,7 @@ OPSETS = {"float16": 20, "bfloat16": 22}  # ONNX has a Conv of bfloat16 since op
 
 
 def in_precision(model: ModelProto, precision: LowPrecision) -> ModelProto:
-    """A float32 graph with its convolutions in `precision`, and a Cast wherever a type changes.
+    """Return a float32 graph with its convolutions in `precision`, and a Cast wherever a type changes.
 
     In bfloat16 the two transposed convolutions are in float16: TensorRT-RTX 1.7 has none in bfloat16.
     Raises UserError where a weight does not fit the type.
@@ -53,14 +54,14 @@ def _type_of(node: NodeProto, precision: LowPrecision) -> int:
 
 
 class _Flow:
-    """The typed nodes so far, and under which name and type each tensor of the float32 graph is stored."""
+    """Collects the typed nodes, and under which name and type each tensor of the float32 graph is stored."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.stored: dict[str, tuple[str, int]] = {}
 
     def store(self, tensor: str, made_in: int, read_in: set[int]) -> None:
-        """A tensor is stored as it is made, or rounded where a convolution reads it, for all its readers alike."""
+        """Store a tensor as it is made, or for all its readers in the type of the convolution that reads it."""
         self.stored[tensor] = tensor, made_in
         lower = read_in - {FLOAT32}
         if made_in == FLOAT32 and lower:
@@ -68,7 +69,7 @@ class _Flow:
             self.stored[tensor] = self.read(tensor, to), to
 
     def read(self, tensor: str, wanted: int) -> str:
-        """The name of `tensor` in the type `wanted`, cast from what is stored where that is another."""
+        """Return the name of `tensor` in the type `wanted`, after a Cast where it is stored in another."""
         name, type = self.stored[tensor]
         if type == wanted:
             return name
@@ -79,11 +80,12 @@ class _Flow:
 
 
 def cast(tensor: str, result: str, to: int) -> NodeProto:
+    """Return a node that casts a tensor to the ONNX type `to`."""
     return helper.make_node("Cast", [tensor], [result], name=result, to=to)
 
 
 def cast_weight(weight: TensorProto, to: int) -> TensorProto:
-    """A constant tensor rounded to another type; raises UserError where that makes it infinite."""
+    """Return a constant tensor rounded to another type. Raises UserError where that makes a value infinite."""
     values = numpy_helper.to_array(weight)
     with np.errstate(over="ignore"):
         rounded = values.astype(helper.tensor_dtype_to_np_dtype(to))
@@ -96,10 +98,10 @@ def cast_weight(weight: TensorProto, to: int) -> TensorProto:
 
 
 def emulated(model: ModelProto) -> ModelProto:
-    """The same graph for a runtime without bfloat16: computed in float32, rounded to bfloat16 where that is stored.
+    """Return a graph that computes in float32 what `model` does, and rounds to bfloat16 where that is stored.
 
-    The results are those of a bfloat16 convolution that sums in float32, which is what GPUs do. For ONNX Runtime, whose
-    CPU provider has no convolution in bfloat16.
+    The results are those of a bfloat16 convolution that sums in float32, as GPUs do. It serves ONNX Runtime, whose CPU
+    provider has no convolution in bfloat16.
     """
     graph = model.graph
     low = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == BFLOAT16}

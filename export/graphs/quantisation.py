@@ -1,4 +1,4 @@
-"""INT8 and FP8: explicit Q/DQ nodes around convolutions, with ranges measured on images.
+"""Quantises a graph to INT8 or FP8 by explicit Q/DQ nodes around convolutions, with ranges measured on images.
 
 A convolution between two of them is computed in 8 bits and summed in 32; everything else stays as in float16 (see
 `export.graphs.precision`): instance norms, their statistics, sums and tanh in float32. TensorRT 11 has no other INT8.
@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from export.graphs.graph import CONVOLUTIONS, finished, serialised
+from export.graphs.interface import INPUT
 from export.graphs.precision import in_precision
 from export.options import EightBits
 
@@ -23,23 +24,23 @@ _SCALE = ".input.scale"
 
 
 @dataclass(frozen=True)
-class Format:
-    """An 8-bit type: its ONNX type and the largest value that is used of it."""
+class EightBitFormat:
+    """Describes an 8-bit type: its ONNX type, and the largest value of it that is used."""
 
     onnx: int
     largest: float
 
     def rounded(self, values: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Values as they are after quantisation and back."""
+        """Return values as they are after quantisation and dequantisation."""
         scaled = np.clip(values / scale, -self.largest, self.largest)
         if self.onnx == TensorProto.INT8:
             return np.rint(scaled) * scale
         return scaled.astype(helper.tensor_dtype_to_np_dtype(self.onnx)).astype(np.float64) * scale
 
 
-FORMATS: dict[EightBits, Format] = {
-    "int8": Format(TensorProto.INT8, 127.0),
-    "fp8": Format(TensorProto.FLOAT8E4M3FN, 448.0),
+FORMATS: dict[EightBits, EightBitFormat] = {
+    "int8": EightBitFormat(TensorProto.INT8, 127.0),
+    "fp8": EightBitFormat(TensorProto.FLOAT8E4M3FN, 448.0),
 }
 
 
@@ -47,11 +48,10 @@ FORMATS: dict[EightBits, Format] = {
 
 
 def activation_ranges(model: ModelProto, images: Pixels, precision: EightBits) -> dict[str, float]:
-    """For each convolution of a float32 graph by name, the size of its input that the largest 8-bit value stands for.
+    """Return, for each convolution of a float32 graph, the input value that the largest 8-bit value stands for.
 
-    It is the one with the smallest mean square error over `images`, uint8 [N, H, W, 3]: a few outliers are cut off
-    where that leaves finer steps for all other values. The largest is taken in 8-bit floating point, whose steps are
-    relative.
+    For int8 it has the smallest mean square error over `images`, uint8 [N, H, W, 3]: a few outliers are cut off where
+    that leaves finer steps for all other values. For fp8, whose steps are relative, it is the largest value.
     """
     format = FORMATS[precision]
     largest = largest_activations(model, images)
@@ -64,7 +64,7 @@ def activation_ranges(model: ModelProto, images: Pixels, precision: EightBits) -
 
 
 def largest_activations(model: ModelProto, images: Pixels) -> dict[str, float]:
-    """For each convolution by name, the largest size of its input's values over the images."""
+    """Return, for each convolution by name, the largest absolute value of its input over the images."""
     largest: dict[str, float] = {}
     for layer, values in _inputs(model, images):
         largest[layer] = max(largest.get(layer, 0.0), float(np.abs(values).max()))
@@ -72,7 +72,7 @@ def largest_activations(model: ModelProto, images: Pixels) -> dict[str, float]:
 
 
 def _inputs(model: ModelProto, images: Pixels) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """(a convolution's name, what it gets), image by image, in ONNX Runtime."""
+    """Yield (a convolution's name, its input), image by image, from ONNX Runtime."""
     import onnxruntime
 
     readers = {node.input[0]: node.name for node in model.graph.node if node.op_type in CONVOLUTIONS}
@@ -83,11 +83,11 @@ def _inputs(model: ModelProto, images: Pixels) -> Iterator[tuple[str, npt.NDArra
     observed.graph.output.extend(known[tensor] for tensor in readers)
     session = onnxruntime.InferenceSession(serialised(observed), providers=["CPUExecutionProvider"])
     for image in images:
-        inputs = session.run(list(readers), {"image": to_signed_array(image[None])})
+        inputs = session.run(list(readers), {INPUT: to_signed_array(image[None])})
         yield from zip(readers.values(), inputs, strict=True)
 
 
-def _least_error(histogram: npt.NDArray[np.int64], largest: float, format: Format) -> float:
+def _least_error(histogram: npt.NDArray[np.int64], largest: float, format: EightBitFormat) -> float:
     centres = ((np.arange(BINS) + 0.5) * (largest / BINS)).astype(np.float64)
     candidates = largest * np.arange(20, 101) / 100
 
@@ -104,7 +104,7 @@ def _least_error(histogram: npt.NDArray[np.int64], largest: float, format: Forma
 def quantised(
     model: ModelProto, precision: EightBits, ranges: Mapping[str, float], keep: Collection[str] = ()
 ) -> ModelProto:
-    """A float32 graph with its convolutions in 8 bits, but those of the names `keep`, which are in float16.
+    """Return a float32 graph with its convolutions in 8 bits, and those named in `keep` in float16.
 
     `ranges` is from `activation_ranges`. Raises UserError for a weight beyond the range of float16.
     """
@@ -144,7 +144,7 @@ def quantised(
 
 
 def ranges_of(model: ModelProto, precision: EightBits) -> dict[str, float]:
-    """For each layer of a quantised graph by name, the range of its input, read back from the graph."""
+    """Return, for each layer of a quantised graph by name, the range of its input, read back from the graph."""
     return {
         tensor.name.removesuffix(_SCALE): float(numpy_helper.to_array(tensor)) * FORMATS[precision].largest
         for tensor in model.graph.initializer
@@ -160,8 +160,8 @@ def _quantise_and_back(tensor: str, name: str, constants: list[str]) -> list[Nod
     ]
 
 
-def _quantised_weight(weight: TensorProto, axis: int, format: Format) -> list[TensorProto]:
-    """The 8-bit weight, its scales by output channel, and its zeros."""
+def _quantised_weight(weight: TensorProto, axis: int, format: EightBitFormat) -> list[TensorProto]:
+    """Return the 8-bit weight, its scales by output channel, and its zero points."""
     values = numpy_helper.to_array(weight).astype(np.float64)
     others = tuple(place for place in range(values.ndim) if place != axis)
     scales = _scale(np.abs(values).max(axis=others), format)
@@ -173,12 +173,12 @@ def _quantised_weight(weight: TensorProto, axis: int, format: Format) -> list[Te
     ]
 
 
-def _scale(largest: npt.NDArray[np.float64], format: Format) -> npt.NDArray[np.float16]:
-    """Float16, the type of the convolution; positive, as a tensor of zeros needs one too."""
+def _scale(largest: npt.NDArray[np.float64], format: EightBitFormat) -> npt.NDArray[np.float16]:
+    """Return the scale in float16, the type of the convolution; it is positive even for a tensor of zeros."""
     return np.maximum(largest / format.largest, 2.0**-20).astype(np.float16)
 
 
-def _eight_bits(scaled: npt.NDArray[np.float64], format: Format, name: str) -> TensorProto:
+def _eight_bits(scaled: npt.NDArray[np.float64], format: EightBitFormat, name: str) -> TensorProto:
     values = np.clip(scaled, -format.largest, format.largest)
     if format.onnx == TensorProto.INT8:
         values = np.rint(values)

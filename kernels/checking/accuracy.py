@@ -1,4 +1,4 @@
-"""How far an operator's results may be off, and what shows an element that no kernel wrote."""
+"""Bounds the error of an operator's results, and makes visible an element that no kernel wrote."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 FLOORS = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
-"""An error up to this is one of rounding, by the dtype that is stored"""
+"""the largest relative error that rounding alone explains, by the dtype that is stored"""
 MARGIN = 1.25
-"""A result may be off by so many times the larger of PyTorch's own error and its dtype's floor"""
+"""the allowed error over the larger of PyTorch's own error and its dtype's floor"""
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Compiling in all cores what will be launched, so that nothing waits for a compiler later.
+"""Compiles in all cores what will be launched, so that nothing waits for a compiler later.
 
 Triton compiles a kernel at its first launch, one after the other, and keeps what it made on disk. Here launches are
 recorded on tensors without storage, and other processes then compile them through the same call that a launch makes:
@@ -20,7 +20,7 @@ from kernels.triton_language import INTERPRETED
 
 DTYPE_OF = {name: dtype for dtype, name in TYPE_NAMES.items()}
 NOT_SPECIAL = {"i32": 3, "i64": 2**31 + 1, "fp32": 0.5}
-"""Values that Triton compiles nothing particular for, by their type in a signature"""
+"""values that Triton does not specialise a kernel for, by their type in a signature"""
 MOST_PROCESSES = 16
 
 
@@ -31,9 +31,9 @@ def compile_ahead(
 
     Args:
         wanted: from `recorded_launches`, planned for this GPU; the first ones are compiled first.
-        processes: how many compile at a time; all cores where None. Each has a CUDA context of its own.
-        done: is told how many of how many are through.
-        until_s: by `time.monotonic()`; what is not under way then is left to its first launch.
+        processes: how many compile at a time; None for all cores. Each has a CUDA context of its own.
+        done: is called with the number of variants that are through, and the number of all.
+        until_s: the time by `time.monotonic()` after which no variant is begun; the rest compiles at its first launch.
 
     Raises RuntimeError in Triton's interpreter, which compiles nothing.
     """
@@ -55,7 +55,7 @@ def compile_ahead(
             done(number, len(everything))
     except TimeoutError:
         pass
-    except BrokenProcessPool:  # a compiler took its process with it: at its launch the variant is told by itself
+    except BrokenProcessPool:  # a compiler crashed its process: the variant's own launch will tell
         print(
             "a process that compiles ahead died; what it and others had left compiles at first launch", file=sys.stderr
         )
@@ -70,14 +70,14 @@ def compile_as_launched(specialisation: Specialisation) -> str:
     arguments = [_argument(specialisation, name) for name in kernel.arg_names]
     try:
         compiled = kernel.warmup(*arguments, grid=(1, 1, 1), **dict(specialisation.options))
-        _ = compiled.run  # loads it, and builds what calls it from Python
-    except Exception as error:  # whatever a compiler raises: it is reported, and the next variant follows
+        _ = compiled.run  # this loads it, and builds its launcher
+    except Exception as error:  # whatever a compiler raises is reported, and the next variant follows
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return ""
 
 
 def _argument(specialisation: Specialisation, name: str) -> Any:
-    """A value that makes Triton compile this variant: a dtype stands for a tensor of it."""
+    """Return a value that makes Triton compile this variant; a dtype stands for a tensor of it."""
     constants = dict(specialisation.constants)
     if name in constants:
         return constants[name]

@@ -1,4 +1,7 @@
-"""What `kernels.check` runs: every operator at every place where the networks run it, and what it is compared with."""
+"""Lists the cases of `kernels.check`: every operator at every place where the networks run it, and its definition.
+
+`kernels.check` runs them; `accuracy` says how far a result may be off.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,58 +14,59 @@ from kernels import instance_norm, reflection_pad, residual_block
 from kernels.checking.accuracy import MARGIN
 from kernels.conv2d import conv2d_reflect
 from kernels.dispatch import Impl
-from kernels.plans import Direction
+from kernels.plans import NormPass
 from kernels.reflection_pad import pad_backward
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 from kernels.traffic import plain_forward
 
-Run = Callable[[], list[Tensor]]
+_Run = Callable[[], list[Tensor]]
 BEHIND_A_CONVOLUTION = 1.5
-"""The margin where the library's convolutions, which choose their own order of sums, lie between input and result"""
+"""the margin where the library's convolutions, which choose their own order of sums, lie between input and result"""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Operands in memory, ready to run.
+class PreparedCase:
+    """Holds a case whose operands are in memory.
 
-    run: ours, as the networks launch it.
-    plain: PyTorch's operators on the same operands in the dtype that it is given.
-    inputs: what must be read once.
+    Args:
+        run: launches the operator as the networks do, and returns its results.
+        plain: computes the same from the same operands, in the dtype that it is given, by PyTorch's operators.
+        inputs: the tensors that must be read once.
     """
 
-    run: Run
+    run: _Run
     plain: Callable[[torch.dtype], list[Tensor]]
     inputs: Sequence[Tensor]
 
 
 @dataclass(frozen=True)
-class Case:
-    """One operator at one place in a network, in one dtype and at one batch size."""
+class OperatorCase:
+    """Describes one operator at one place in a network, in one dtype and at one batch size."""
 
     operator: str
     place: str
     dtype: torch.dtype
     batch: int
-    prepare: Callable[[torch.device], Prepared]
+    prepare: Callable[[torch.device], PreparedCase]
     margin: float = MARGIN
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large the networks are."""
+class NetworkSize:
+    """Says how large the networks are."""
 
     side: int = 256
-    """of the images, pixels"""
+    """side of the images in pixels"""
     width: int = 64
-    """channels behind a network's first convolution"""
+    """number of channels behind a network's first convolution"""
 
 
-SMALL = Size(side=32, width=16)
-"""What Triton's interpreter, which is some ten thousand times slower than a GPU, runs in a minute"""
+SMALL = NetworkSize(side=32, width=16)
+"""networks that Triton's interpreter, some ten thousand times slower than a GPU, runs in a minute"""
 
 
-def cases(size: Size, dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> Iterator[Case]:
-    """Every operator that the networks launch, forward and backward."""
+def kernel_cases(size: NetworkSize, dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> Iterator[OperatorCase]:
+    """Yield every operator that the networks launch, forward and backward, at every place, dtype and batch size."""
     sites = [
         *generator_sites(width=size.width, side=size.side),
         *discriminator_sites(width=size.width, side=size.side),
@@ -70,24 +74,32 @@ def cases(size: Size, dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> 
     for dtype in dtypes:
         for batch in batches:
             for site in sites:
-                yield Case("instance_norm", site.name, dtype, batch, _norm(site, batch, dtype, "forward"))
-                yield Case("instance_norm backward", site.name, dtype, batch, _norm(site, batch, dtype, "backward"))
+                yield OperatorCase("instance_norm", site.name, dtype, batch, _norm(site, batch, dtype, "forward"))
+                yield OperatorCase(
+                    "instance_norm backward", site.name, dtype, batch, _norm(site, batch, dtype, "backward")
+                )
             image = (batch, 3, size.side, size.side)
-            yield Case("reflection_pad", "in front of the stem", dtype, batch, _pad(image, dtype))
-            yield Case("reflection_pad backward", "in front of the stem", dtype, batch, _pad_backward(image, dtype))
+            yield OperatorCase("reflection_pad", "in front of the stem", dtype, batch, _pad(image, dtype))
+            yield OperatorCase(
+                "reflection_pad backward", "in front of the stem", dtype, batch, _pad_backward(image, dtype)
+            )
             inner = (batch, 4 * size.width, size.side // 4, size.side // 4)
             margin = BEHIND_A_CONVOLUTION
-            yield Case("residual_block", "behind a norm, with gradients", dtype, batch, _block(inner, dtype), margin)
-            yield Case("conv2d_reflect", "and its norm", dtype, batch, _convolution(inner, dtype), margin)
+            yield OperatorCase(
+                "residual_block", "behind a norm, with gradients", dtype, batch, _block(inner, dtype), margin
+            )
+            yield OperatorCase("conv2d_reflect", "and its norm", dtype, batch, _convolution(inner, dtype), margin)
 
 
-def _norm(site: NormSite, batch: int, dtype: torch.dtype, direction: Direction) -> Callable[[torch.device], Prepared]:
-    def prepare(device: torch.device) -> Prepared:
+def _norm(
+    site: NormSite, batch: int, dtype: torch.dtype, which_pass: NormPass
+) -> Callable[[torch.device], PreparedCase]:
+    def prepare(device: torch.device) -> PreparedCase:
         operands = site.operands(batch, dtype, str(device))
         tensors = [t for t in (operands.x, operands.residual, operands.dy, operands.skip) if t is not None]
-        if direction == "forward":
+        if which_pass == "forward":
             read = tensors[:2] if site.residual else tensors[:1]
-            return Prepared(
+            return PreparedCase(
                 lambda: [run_forward(site, operands)[0]],
                 lambda d: plain_results("forward", site, _to(operands, d)),
                 read,
@@ -99,20 +111,20 @@ def _norm(site: NormSite, batch: int, dtype: torch.dtype, direction: Direction) 
             return [t for t in (found.dx, found.d_residual, found.remade) if t is not None]
 
         read = [t for t in tensors if t is not operands.residual]
-        return Prepared(run, lambda d: plain_results("backward", site, _to(operands, d)), read)
+        return PreparedCase(run, lambda d: plain_results("backward", site, _to(operands, d)), read)
 
     return prepare
 
 
 def _to(operands: Operands, dtype: torch.dtype) -> Operands:
-    """The operands in another dtype, channels first: PyTorch's gradients are wrong in some other layouts."""
+    """Return the operands in another dtype, channels first: PyTorch's gradients are wrong in some other layouts."""
     residual, skip = (None if t is None else t.to(dtype).contiguous() for t in (operands.residual, operands.skip))
     return Operands(operands.x.to(dtype).contiguous(), residual, operands.dy.to(dtype).contiguous(), skip)
 
 
-def plain_results(direction: Direction, site: NormSite, operands: Operands) -> list[Tensor]:
-    """Return y, or dx and what else backward writes at this site, by PyTorch's operators."""
-    if direction == "forward":
+def plain_results(which_pass: NormPass, site: NormSite, operands: Operands) -> list[Tensor]:
+    """Return what the site's kernels write in one pass, by PyTorch's operators: y, or dx and the other gradients."""
+    if which_pass == "forward":
         return [plain_forward(site, operands)[1]]
     leaves = [t.detach().requires_grad_() for t in (operands.x, operands.residual) if t is not None]
     operands = replace(operands, x=leaves[0], residual=leaves[1] if site.residual else None)
@@ -124,18 +136,18 @@ def plain_results(direction: Direction, site: NormSite, operands: Operands) -> l
     return [*found, padded.detach()] if site.remade else found
 
 
-def _pad(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
-    def prepare(device: torch.device) -> Prepared:
+def _pad(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+    def prepare(device: torch.device) -> PreparedCase:
         x = torch.randn(shape, dtype=dtype, device=device)
-        return Prepared(
+        return PreparedCase(
             lambda: [reflection_pad(x, 3, impl="triton")], lambda d: [F.pad(x.to(d), (3,) * 4, mode="reflect")], [x]
         )
 
     return prepare
 
 
-def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
-    def prepare(device: torch.device) -> Prepared:
+def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+    def prepare(device: torch.device) -> PreparedCase:
         batch, channels, height, width = shape
         dy = torch.randn((batch, channels, height + 6, width + 6), dtype=dtype, device=device)
 
@@ -143,19 +155,19 @@ def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch
             x = torch.zeros(shape, dtype=d, device=device, requires_grad=True)
             return list(torch.autograd.grad(F.pad(x, (3,) * 4, mode="reflect"), x, dy.to(d)))
 
-        return Prepared(lambda: [pad_backward(dy, 3)], plain, [dy])
+        return PreparedCase(lambda: [pad_backward(dy, 3)], plain, [dy])
 
     return prepare
 
 
-def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
-    """A block behind a norm, forward and backward.
+def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+    """Prepare a residual block behind a norm, forward and backward.
 
     What the block's ReLU sees keeps away from zero, where rounding would decide on a gradient: x lies in [0.5, 1.5] or
     its negative, and the first convolution changes little of it.
     """
 
-    def prepare(device: torch.device) -> Prepared:
+    def prepare(device: torch.device) -> PreparedCase:
         batch, channels, height, width = shape
         sign = torch.randint(0, 2, shape, device=device) * 2 - 1
         x = (sign * (0.5 + torch.rand(shape, device=device))).to(dtype).contiguous(memory_format=torch.channels_last)
@@ -169,7 +181,7 @@ def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[to
             return [y.detach(), *torch.autograd.grad(y, leaves, dy.to(y.dtype))]
 
         operands = [x, weight1, weight2]
-        return Prepared(
+        return PreparedCase(
             lambda: passes("triton", operands),
             lambda d: passes("reference", [t.to(d).contiguous() for t in operands]),
             [*operands, dy],
@@ -178,8 +190,8 @@ def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[to
     return prepare
 
 
-def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Prepared]:
-    def prepare(device: torch.device) -> Prepared:
+def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+    def prepare(device: torch.device) -> PreparedCase:
         x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
         weight = _weight(shape[1], dtype, device)
 
@@ -187,7 +199,7 @@ def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callab
             y, partials = conv2d_reflect(x, weight, impl=impl)
             return [y, instance_norm(y, activation="relu", pad=1, partials=partials, impl=impl)]
 
-        return Prepared(
+        return PreparedCase(
             lambda: pass_("triton", x, weight),
             lambda d: pass_("reference", x.to(d).contiguous(), weight.to(d).contiguous()),
             [x, weight],
@@ -197,6 +209,6 @@ def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callab
 
 
 def _weight(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[C, C, 3, 3], of a size that keeps the input's."""
+    """Return a random weight [C, C, 3, 3] by which a convolution keeps the size of its input's values."""
     weight: Tensor = torch.randn((channels, channels, 3, 3), dtype=dtype, device=device) * (9 * channels) ** -0.5
     return weight.contiguous(memory_format=torch.channels_last)

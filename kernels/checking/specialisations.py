@@ -1,4 +1,4 @@
-"""Which variants of the kernels Triton compiles: what a call makes of a kernel, and what the networks call.
+"""Lists the variants of the kernels that Triton compiles for a call, and all that the networks call.
 
 Launches are recorded instead of made, on tensors without storage. `kernels.aot` compiles what is recorded for every
 architecture, `kernels.checking.ahead` for the GPU at hand.
@@ -8,31 +8,33 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.conv2d import conv_forward
+from kernels.dispatch import TRITON_DTYPES
 from kernels.gpus import GPUS, Gpu, gpu_of, planning_for
 from kernels.launching import Grid, launching_with
 from kernels.norm.forward import norm_forward
 from kernels.reflection_pad import pad_backward, pad_forward
 from kernels.sites import NormSite, all_sites, generator_sites, run_backward, run_forward
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-DIRECTIONS: tuple[launch.Direction, ...] = ("forward", "backward")
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
 
 
 @dataclass(frozen=True)
 class Specialisation:
-    """A kernel as one call compiles it. Hashable, and small enough to send to another process."""
+    """Describes the variant of a kernel that one call compiles.
+
+    It is hashable, and small enough to send to another process.
+    """
 
     capability: int
     kernel: str
-    """module:name"""
+    """the module and the name, as module:name"""
     signature: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, Any], ...]
     divisible: tuple[str, ...]
@@ -45,7 +47,7 @@ class Specialisation:
 
     @property
     def jit(self) -> Any:
-        """The kernel as Triton's JIT knows it."""
+        """Return the kernel, a function under `triton.jit`."""
         module, _, name = self.kernel.partition(":")
         return getattr(importlib.import_module(module), name)
 
@@ -59,19 +61,19 @@ class Specialisation:
 
     @property
     def stores_sums_only(self) -> bool:
-        """Whether no tensor is written, only a few sums a channel."""
+        """Return whether the variant writes no tensor, only a few sums for each channel."""
         constants = dict(self.constants)
         first_phase = self.name in ("instance_norm_statistics", "instance_norm_backward_sums")
         return first_phase and not constants.get("STORE_H", False)
 
     @property
     def has_wide_rows(self) -> bool:
-        """False for the 3-channel image: nothing in rows of 3 elements is 16 bytes wide."""
+        """Return False for the 3-channel image, whose rows of 3 elements have nothing that is 16 bytes wide."""
         return int(dict(self.constants)["BLOCK_CHANNELS"]) >= 8
 
     @property
     def wide_loads_needed(self) -> int:
-        """Loads of 128 bits in a norm's code when every operand of a tile is read that way."""
+        """Return how many loads of 128 bits a norm's code holds if every operand of a tile is read that way."""
         constants = dict(self.constants)
         if not self.name.startswith("instance_norm"):
             return 0
@@ -79,13 +81,13 @@ class Specialisation:
         of_an_operand = tile_bytes // (16 * 32 * dict(self.options)["num_warps"])
         operands = 1 + constants.get("HAS_RESIDUAL", False)
         if "backward" in self.name:
-            # Folding a pad looks at nine places of dY.
+            # Folding a pad reads nine places of dY.
             operands = 1 + (9 if constants["PAD"] else 1) + constants["HAS_SKIP"]
         return int(of_an_operand * operands)
 
     @property
     def flags(self) -> str:
-        """The constants that tell this variant from others, for people."""
+        """Describe the constants that tell this variant from others, such as "1024x16 relu, pad 1"."""
         constants = dict(self.constants)
         tile = "x".join(str(constants[n]) for n in constants if n.startswith("BLOCK_"))
         shown = [str(constants["ACTIVATION"])] if "ACTIVATION" in constants else []
@@ -96,7 +98,7 @@ class Specialisation:
 
 
 def recorded(capability: int, kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Specialisation:
-    """What Triton would compile for this call, decided as its JIT decides."""
+    """Return the variant that Triton would compile for this call, decided as its JIT decides."""
     signature, constants, divisible = {}, {}, []
     for parameter in kernel.params:
         name, value = parameter.name, arguments[parameter.name]
@@ -127,7 +129,7 @@ def recorded_launches(run: Callable[[], object], gpu: Gpu) -> list[Specialisatio
 
     Args:
         run: calls operators on tensors of the device "meta".
-        gpu: that plans are made for.
+        gpu: the GPU that plans are made for.
     """
     found: dict[Specialisation, None] = {}
 
@@ -151,9 +153,9 @@ def network_launches(gpu: Gpu, dtypes: Iterable[torch.dtype], batches: Iterable[
 
 
 def specialisations(
-    capability: int, dtypes: Iterable[torch.dtype] = DTYPES, batches: Iterable[int] = (1, 2, 16)
+    capability: int, dtypes: Iterable[torch.dtype] = TRITON_DTYPES, batches: Iterable[int] = (1, 2, 16)
 ) -> list[Specialisation]:
-    """Return the same for the GPU that stands for an architecture, 90 for Hopper."""
+    """Return `network_launches` on the GPU that stands for an architecture, such as 90 for Hopper."""
     return network_launches(GPUS[capability], dtypes, batches)
 
 
@@ -166,11 +168,11 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
         if site.feeds_block:  # compiled graphs add the two gradients themselves
             _run_site(dataclasses.replace(site, feeds_block=False), batch, dtype)
     site = generator_sites()[3]
-    for direction in DIRECTIONS:
-        plan = launch.cooperative_plan(direction, site.shape(1), dtype, gpu_of(image))
+    for which_pass in get_args(plans.NormPass):
+        plan = plans.cooperative_plan(which_pass, site.shape(1), dtype, gpu_of(image))
         if plan is not None:  # a GPU of few multiprocessors cannot hold the programs of this site at once
-            with launch.forcing(plan):
-                _run_site(site, batch, dtype, direction)
+            with plans.forcing(plan):
+                _run_site(site, batch, dtype, which_pass)
     _run_site(NormSite("an image of 2^31 elements", 64, 5800, "relu", pad=1), 1, dtype)
     x = torch.empty((batch, 256, 64, 64), dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
     weight = torch.empty((256, 256, 3, 3), dtype=dtype, device="meta")

@@ -1,13 +1,14 @@
-"""Backward kernels of the fused instance norm, and the function that launches them.
+"""Holds the backward kernels of the fused instance norm, and `norm_backward`, which launches them.
 
-From dY, the gradient of y = reflect_pad(act(xhat) + residual):
+They compute dx from dY, the gradient of y = reflect_pad(act(xhat) + residual):
 
     h  = fold(dY) + skip                    fold: the adjoint of the padding; h is also the residual's gradient
     g  = h * act'(xhat)                     xhat = (x - mean) * rstd, recomputed from x
     dx = rstd * (g - mean_hw(g) - xhat * mean_hw(g * xhat))
 
 `skip` is a second gradient of y's interior. A residual block reads its input twice, through its convolutions and around
-them; both gradients come here and are added on load.
+them; both gradients come here and are added on load. x, dY and `skip` lie in the strides that `layout.addressable`
+describes; all results are written channels last. All sums are float32.
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.dispatch import Activation
 from kernels.gpus import gpu_of
 from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
 from kernels.norm.cooperation import arrive_and_wait, cooperate
-from kernels.norm.statistics import load_statistics, normalised
+from kernels.norm.statistics import load_statistics, normalised_tile
 from kernels.tiles import (
     activated,
     activation_gradient,
@@ -57,7 +58,7 @@ def gradient_after_sum(
     SKIP_CHANNELS_LAST: tl.constexpr,
     PAD: tl.constexpr,
 ):
-    """h = fold(dY) + skip, float32 [P, C]."""
+    """Return h = fold(dY) + skip on a tile, float32 [P, C]."""
     h = folded(
         dy_ptr, row, column, channel, mask, near_edge, height, width, channels,
         dy_row_stride, dy_channel_stride, PAD, DY_CHANNELS_LAST,
@@ -72,7 +73,7 @@ def gradient_after_sum(
 
 @triton.jit
 def combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, BLOCK_SPLITS: tl.constexpr):
-    """Sums of g and of g * xhat over a plane, each [1, C], from partials [N, splits, 2, C] in a fixed order."""
+    """Return a plane's sums of g and of g * xhat, each [1, C], from partials [N, splits, 2, C] in a fixed order."""
     first_split = image.to(tl.int64) * splits
     sum_g = tl.zeros([1, channel.shape[0]], tl.float32)
     sum_gx = tl.zeros([1, channel.shape[0]], tl.float32)
@@ -87,13 +88,13 @@ def combined_sums(partial_ptr, image, channel, channel_mask, splits, channels, B
 
 @triton.jit
 def store_sums(partial_ptr, sum_g, sum_gx, image, split, splits, channel, channel_mask, channels):
-    """One split's row of partials [N, splits, 2, C]."""
+    """Write one split's sums of g and of g * xhat, each [1, C], to partials [N, splits, 2, C]."""
     offsets = ((image.to(tl.int64) * splits + split) * 2 * channels + channel)[None, :]
     tl.store(partial_ptr + offsets, sum_g, mask=channel_mask[None, :])
     tl.store(partial_ptr + offsets + channels, sum_gx, mask=channel_mask[None, :])
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_backward_sums(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     statistics_ptr,  # [N, 3, C]
@@ -126,7 +127,11 @@ def instance_norm_backward_sums(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Phase 1: the two sums of each split, and h where the residual wants its gradient."""
+    """Phase 1 of two: write the sums of g and of g * xhat of each split, and h where the residual wants its gradient.
+
+    The grid is (splits, blocks of channels, images). A program reads `pixels_per_program` pixels of BLOCK_CHANNELS
+    channels of x, dY and `skip` of one image, BLOCK_PIXELS at a time.
+    """
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -162,7 +167,7 @@ def instance_norm_backward_sums(
             offsets = tile_offsets(pixel, channel, channels, 0, True)
             tl.store(d_residual_ptr + offsets, stored, mask=mask)
             h = stored.to(tl.float32)  # phase 2 reads it back, and both phases must see the same values
-        xhat = normalised(x, high, low, rstd)
+        xhat = normalised_tile(x, high, low, rstd)
         g = activation_gradient(h, xhat, slope, ACTIVATION)
         sum_g += g
         sum_gx += g * xhat
@@ -172,7 +177,7 @@ def instance_norm_backward_sums(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_backward_apply(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     statistics_ptr,  # [N, 3, C]
@@ -201,13 +206,17 @@ def instance_norm_backward_apply(
     HAS_SKIP: tl.constexpr,
     REMAKE: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    PAD: tl.constexpr,  # of dY as it comes here: 0 where it was folded by phase 1
+    PAD: tl.constexpr,  # that of dY as it is read here: 0 where phase 1 has folded it
     REMADE_PAD: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Phase 2: dx, and the forward result once more where the caller did not keep it."""
+    """Phase 2 of two: write dx = rstd * (g - mean_hw(g) - xhat * mean_hw(g * xhat)).
+
+    With REMAKE also write the forward result reflect_pad(act(xhat)) once more, for a caller that did not keep it. The
+    grid and the pixels of a program are those of phase 1. Every program adds up the sums of all splits of its planes.
+    """
     program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -242,7 +251,7 @@ def instance_norm_backward_apply(
             dy_row_stride, dy_channel_stride, skip_row_stride, skip_channel_stride,
             HAS_SKIP, DY_CHANNELS_LAST, SKIP_CHANNELS_LAST, PAD,
         )  # fmt: skip
-        xhat = normalised(x, high, low, rstd)
+        xhat = normalised_tile(x, high, low, rstd)
         g = activation_gradient(h, xhat, slope, ACTIVATION)
         dx = rstd * (g - mean_g - xhat * mean_gx)
         offsets = tile_offsets(pixel, channel, channels, 0, True)
@@ -255,7 +264,7 @@ def instance_norm_backward_apply(
             )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_backward_on_chip(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     statistics_ptr,  # [N, 3, C]
@@ -292,7 +301,12 @@ def instance_norm_backward_on_chip(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """One phase that reads x and dY once and keeps xhat and g in registers."""
+    """Write dx, and as asked for h and the forward result, in one phase that reads x and dY once.
+
+    The grid is (splits, blocks of channels, images). Without COOPERATIVE one program holds xhat and g of all pixels of
+    BLOCK_CHANNELS planes in registers. With it `splits` programs of BLOCK_PIXELS pixels each share them: they exchange
+    their sums through `partial_ptr` and wait for each other.
+    """
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -315,7 +329,7 @@ def instance_norm_backward_on_chip(
     mask = (pixel < pixels)[:, None] & channel_mask[None, :]
     offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    xhat = normalised(x, high, low, rstd)
+    xhat = normalised_tile(x, high, low, rstd)
     if REMAKE:
         store_padded(
             remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask, PAD > 0,
@@ -344,7 +358,10 @@ def instance_norm_backward_on_chip(
 
 @dataclass(frozen=True)
 class NormGradients:
-    """dx [N, C, H, W]; d_residual of the same shape; remade, the forward result without its residual; as asked for."""
+    """Holds dx [N, C, H, W], and where asked for the residual's gradient and the forward result.
+
+    `d_residual` is [N, C, H, W]. `remade` is reflect_pad(act(xhat)), [N, C, H + 2*pad, W + 2*pad], without a residual.
+    """
 
     dx: Tensor
     d_residual: Tensor | None
@@ -363,11 +380,15 @@ def norm_backward(
     wants_residual: bool = False,
     remake: bool = False,
 ) -> NormGradients:
-    """Launch the backward kernels; all results are channels last.
+    """Launch the backward kernels and return the gradients, all channels last.
 
     Args:
-        dy: [N, C, H + 2*pad, W + 2*pad].
-        x, statistics: [N, C, H, W] and [N, 3, C] as `norm_forward` read and wrote them.
+        dy: [N, C, H + 2*pad, W + 2*pad], the gradient of `norm_forward`'s result.
+        x: [N, C, H, W] as `norm_forward` read it.
+        statistics: [N, 3, C] as `norm_forward` wrote them.
+        activation: that of the forward pass, as are `negative_slope` and `pad`.
+        negative_slope: the leaky ReLU's slope below zero.
+        pad: reflection padding of the forward result.
         skip: [N, C, H, W], a second gradient of y's interior.
         wants_residual: whether d_residual = fold(dy) + skip is returned.
         remake: whether reflect_pad(act(xhat)) is written once more, for a caller that did not keep it.
@@ -380,7 +401,7 @@ def norm_backward(
     if x.numel() == 0:
         return NormGradients(dx, d_residual, remade)
     x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)
-    plan = launch.norm_plan("backward", shape, pad, x.dtype, gpu_of(x), channels_last=x_at.channels_last)
+    plan = plans.norm_plan("backward", shape, pad, x.dtype, gpu_of(x), channels_last=x_at.channels_last)
     skip_at = x_at if skip is None else addressable(skip)
     for images in plan.chunks(batch):
         arguments = {
@@ -412,7 +433,7 @@ def norm_backward(
     return NormGradients(dx, d_residual, remade)
 
 
-def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+def _two_phases(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
     x = arguments["x_ptr"]
     batch, channels, height, width = x.shape
     splits = plan.programs(height * width)
@@ -421,7 +442,7 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
         "splits": splits,
         "pixels_per_program": plan.pixels_per_program,
     }
-    grid = (splits, launch.ceil_div(channels, plan.block_channels), batch)
+    grid = (splits, plans.ceil_div(channels, plan.block_channels), batch)
     run_kernel(instance_norm_backward_sums, grid, arguments, **plan.options)
     if arguments["STORE_H"]:
         # Phase 1 left fold(dY) + skip in the residual's gradient: one tensor to read instead of two.
@@ -430,8 +451,8 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
     run_kernel(instance_norm_backward_apply, grid, arguments, **plan.options)
 
 
-def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+def _on_chip(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
     cooperation, options = cooperate(plan, arguments["x_ptr"], 2)
-    grid = (cooperation["splits"], launch.ceil_div(channels, plan.block_channels), batch)
+    grid = (cooperation["splits"], plans.ceil_div(channels, plan.block_channels), batch)
     run_kernel(instance_norm_backward_on_chip, grid, arguments | cooperation, **plan.options, **options)

@@ -1,4 +1,4 @@
-"""Programs that share a plane in one launch: each holds its part on chip and waits for the statistics of the others."""
+"""Lets programs share a plane in one launch: each holds its part on chip and waits for the others' statistics."""
 
 from typing import Any
 
@@ -12,21 +12,27 @@ from kernels.triton_language import INTERPRETED, tl, triton
 
 @triton.jit
 def arrive_and_wait(arrivals_ptr, group, splits):
-    """Meet the other programs of this plane; all of them are resident, which a cooperative launch guarantees."""
+    """Wait until all `splits` programs of this plane have arrived here.
+
+    `arrivals_ptr` + `group` counts them, int32 from 0. A cooperative launch guarantees that all programs are resident
+    at once, without which this would wait forever.
+    """
     tl.debug_barrier()  # every thread's partials are written before the one arrival below publishes them
     tl.atomic_add(arrivals_ptr + group, 1, sem="release")
     while tl.atomic_add(arrivals_ptr + group, 0, sem="acquire") < splits:
         pass
-    # The loop's own lowering has a barrier behind each look at the counter, which orders as much. This one keeps the
-    # protocol whole if a compiler finds another way to tell all threads; beside the wait it costs nothing.
+    # The loop's own lowering has a barrier behind each look at the counter, which orders as much. This barrier keeps
+    # the protocol right if a compiler finds another way to tell all threads; compared with the wait it costs nothing.
     tl.debug_barrier()
 
 
 def cooperate(plan: NormPlan, x: Tensor, values: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments and launch options that an on-chip kernel needs beside its operands.
+    """Return the arguments and launch options that an on-chip kernel needs beside its operands.
 
-    Nothing but names where one program holds a plane; else room for partials [N, splits, values, C] and for the count
-    of arrivals, one for each block of channels of each image.
+    Where one program holds a plane, the arguments are placeholders. Else they have memory for partials
+    [N, splits, values, C] and for a counter of arrivals for each block of channels of each image.
+
+    Raises RuntimeError in Triton's interpreter, and ValueError where the programs do not all fit the GPU at once.
     """
     batch, channels, height, width = x.shape
     splits = plan.programs(height * width)

@@ -1,22 +1,32 @@
-"""Forward kernels of the fused instance norm, and the function that launches them."""
+"""Holds the forward kernels of the fused instance norm, and `norm_forward`, which launches them.
+
+For each plane (image n, channel c) of x:
+
+    xhat = (x - mean) * rstd                rstd = 1 / sqrt(variance + eps), biased variance over H, W
+    y    = reflect_pad(act(xhat) + residual)
+
+x lies channels last or first without gaps between rows, a residual in any strides that `layout.addressable` describes;
+y is written channels last. Tensors are float32, float16 or bfloat16; all sums are float32. `plans.NormPlan` says which
+of the variants runs.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels import plans as launch
+from kernels import plans
 from kernels.dispatch import Activation
 from kernels.gpus import gpu_of
 from kernels.launching import run_kernel
 from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
 from kernels.norm.cooperation import arrive_and_wait, cooperate
-from kernels.norm.statistics import combined_statistics, load_pivot, normalised, store_partial, store_statistics
+from kernels.norm.statistics import combined_statistics, load_pivot, normalised_tile, store_partial, store_statistics
 from kernels.tiles import activated, image_pointer, mirror_interior, reflected, store_padded, tile_offsets, widened
 from kernels.triton_language import tl, triton
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_statistics(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     partial_ptr,  # [N, splits, 3, C] count, mean about the pivot, M2; float32
@@ -32,7 +42,11 @@ def instance_norm_statistics(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Phase 1: the statistics of each split of each plane."""
+    """Phase 1 of two: write count, mean about the pivot and M2 of each split of each plane.
+
+    The grid is (splits, blocks of channels, images). A program reads `pixels_per_program` pixels of BLOCK_CHANNELS
+    channels of one image, BLOCK_PIXELS at a time.
+    """
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -43,7 +57,7 @@ def instance_norm_statistics(
 
     first = split * pixels_per_program
     last = tl.minimum(first + pixels_per_program, height * width)
-    # Each slot of the tile follows its own pixels (Welford 1962); slots meet once, at the end.
+    # Each slot of the tile follows its own pixels (Welford 1962); the slots are combined once, at the end.
     mean = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
     m2 = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
     seen = 0.0
@@ -68,7 +82,7 @@ def instance_norm_statistics(
     store_partial(partial_ptr, split_count, split_mean, split_m2, image, split, splits, channel, channel_mask, channels)
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_apply(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     partial_ptr,  # [N, splits, 3, C]
@@ -79,7 +93,7 @@ def instance_norm_apply(
     width,
     channels,
     splits,
-    pixels_per_program,  # of the padded result
+    pixels_per_program,  # counted in the padded result
     x_image_stride,
     x_channel_stride,
     residual_image_stride,
@@ -97,7 +111,13 @@ def instance_norm_apply(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Phase 2: combine the splits, then write each pixel of the padded result once, gathered by reflection."""
+    """Phase 2 of two: write y = reflect_pad(act(xhat) + residual), and the statistics for the backward pass.
+
+    The grid is (programs, blocks of channels, images). Every program combines the partials of all splits of its planes,
+    then writes `pixels_per_program` pixels of the padded y once each, gathering x by reflection. The first program
+    writes the statistics. The partials are those of phase 1, or of `conv2d_3x3`, whose means are not relative to a
+    pivot.
+    """
     program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -142,7 +162,7 @@ def instance_norm_apply(
             pixel = padded_pixel
         offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
         x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        y = activated(normalised(x, high, low, rstd), slope, ACTIVATION)
+        y = activated(normalised_tile(x, high, low, rstd), slope, ACTIVATION)
         if HAS_RESIDUAL:
             pixel = row * residual_row_stride + column
             offsets = tile_offsets(pixel, channel, channels, residual_channel_stride, RESIDUAL_CHANNELS_LAST)
@@ -156,7 +176,7 @@ def _loaded_half(
     x_ptr, first, pixels, channel, channel_mask, channels, x_channel_stride,
     X_CHANNELS_LAST: tl.constexpr, HALF_PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """Half of a program's pixels: where they are, which of them exist, and x there, float32 with zeros elsewhere."""
+    """Load x at half of a program's pixels: return their places, which exist, and x, float32 with zeros elsewhere."""
     pixel = first + tl.arange(0, HALF_PIXELS)
     in_image = (pixel < pixels)[:, None]
     offsets = tile_offsets(pixel, channel, channels, x_channel_stride, X_CHANNELS_LAST)
@@ -182,7 +202,10 @@ def _write_half(
     RESIDUAL_CHANNELS_LAST: tl.constexpr,
     PAD: tl.constexpr,
 ):
-    """Add the residual, and store: into the interior, and where programs share a plane into the frame as well."""
+    """Add the residual to half of a program's pixels and store them in the interior of y.
+
+    Where programs share a plane the frame is written here as well; else `mirror_interior` fills it afterwards.
+    """
     row, column = pixel // width, pixel % width
     if HAS_RESIDUAL:
         offsets = tile_offsets(
@@ -198,7 +221,7 @@ def _write_half(
         )
 
 
-@triton.jit(do_not_specialize=launch.RUN_TIME_SIZES)
+@triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)
 def instance_norm_on_chip(
     x_ptr,  # [N, H * W, C] or [N, C, H * W]
     partial_ptr,  # [N, splits, 3, C], used where COOPERATIVE
@@ -227,7 +250,13 @@ def instance_norm_on_chip(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """One phase that reads x once and keeps it in registers: a plane in one program, or in `splits` that cooperate."""
+    """Write y and the statistics in one phase that reads x once and keeps it in registers.
+
+    The grid is (splits, blocks of channels, images). Without COOPERATIVE one program holds all pixels of BLOCK_CHANNELS
+    planes. With it `splits` programs of BLOCK_PIXELS pixels each share them: they exchange count, mean and M2 through
+    `partial_ptr` and wait for each other, and store each pixel with its mirror images; one program alone fills the
+    frame from the interior at the end.
+    """
     split, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
     x_channel_stride = widened(x_channel_stride, WIDE)
@@ -241,7 +270,8 @@ def instance_norm_on_chip(
     pixels = height * width
     first = split * BLOCK_PIXELS
     count = tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.float32)
-    # In halves: the second's residual is read when the first is stored, and needs no registers before.
+    # The tile is worked on in halves: the second half's residual is read when the first half is stored, and needs no
+    # registers before.
     HALF_PIXELS: tl.constexpr = BLOCK_PIXELS // 2
     pixel0, there0, x0 = _loaded_half(
         x_ptr, first, pixels, channel, channel_mask, channels, x_channel_stride, X_CHANNELS_LAST, HALF_PIXELS
@@ -281,7 +311,7 @@ def instance_norm_on_chip(
             eps,
             max(16, 1024 // BLOCK_CHANNELS),
         )
-        xhat0, xhat1 = normalised(x0, high, low, rstd), normalised(x1, high, low, rstd)
+        xhat0, xhat1 = normalised_tile(x0, high, low, rstd), normalised_tile(x1, high, low, rstd)
     else:
         rstd = tl.div_rn(1.0, tl.sqrt_rn(m2 / count + eps))
         xhat0, xhat1 = deviation0 * rstd, deviation1 * rstd
@@ -312,9 +342,18 @@ def norm_forward(
     eps: float,
     partials: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Launch the forward kernels: y [N, C, H + 2*pad, W + 2*pad], channels last, and statistics [N, 3, C].
+    """Launch the forward kernels; return y [N, C, H + 2*pad, W + 2*pad], channels last, and statistics [N, 3, C].
 
     The rows of the statistics are the mean's high and low parts and 1 / sqrt(variance + eps), float32.
+
+    Args:
+        x: [N, C, H, W].
+        activation: "none", "relu" or "leaky_relu"; the last uses `negative_slope`.
+        negative_slope: the leaky ReLU's slope below zero.
+        residual: [N, C, H, W], in any strides.
+        pad: reflection padding of y.
+        eps: added to the biased variance.
+        partials: [N, tiles, 3, C] count, mean and M2 of each tile of x, from a convolution; phase 1 is then left out.
     """
     batch, channels, height, width = x.shape
     y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
@@ -327,9 +366,9 @@ def norm_forward(
     shape = (batch, channels, height, width)
     gpu = gpu_of(x)
     if partials is None:
-        plan = launch.norm_plan("forward", shape, pad, x.dtype, gpu, channels_last=x_at.channels_last)
+        plan = plans.norm_plan("forward", shape, pad, x.dtype, gpu, channels_last=x_at.channels_last)
     else:  # the first phase is done already
-        plan = launch.two_phase_rule("forward", shape, pad, x.dtype, gpu)
+        plan = plans.two_phase_rule("forward", shape, pad, x.dtype, gpu)
     residual_at = x_at if residual is None else addressable(residual)
     for images in plan.chunks(batch):
         arguments = {
@@ -356,10 +395,10 @@ def norm_forward(
     return y, statistics
 
 
-def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tensor | None) -> None:
+def _two_phases(plan: plans.NormPlan, arguments: dict[str, Any], partials: Tensor | None) -> None:
     x, y = arguments["x_ptr"], arguments["y_ptr"]
     batch, channels, height, width = x.shape
-    blocks = launch.ceil_div(channels, plan.block_channels)
+    blocks = plans.ceil_div(channels, plan.block_channels)
     arguments["PIVOTED"] = partials is None
     if partials is None:
         splits = plan.programs(height * width)
@@ -375,9 +414,9 @@ def _two_phases(plan: launch.NormPlan, arguments: dict[str, Any], partials: Tens
     run_kernel(instance_norm_apply, grid, arguments, **plan.options)
 
 
-def _on_chip(plan: launch.NormPlan, arguments: dict[str, Any]) -> None:
+def _on_chip(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
-    blocks = launch.ceil_div(channels, plan.block_channels)
+    blocks = plans.ceil_div(channels, plan.block_channels)
     cooperation, options = cooperate(plan, arguments["x_ptr"], 3)
     grid = (cooperation["splits"], blocks, batch)
     run_kernel(instance_norm_on_chip, grid, arguments | cooperation, **plan.options, **options)

@@ -1,8 +1,8 @@
-"""Statistics of a plane as the norm's kernels keep, exchange and combine them.
+"""Holds the device functions by which the norm's kernels keep, exchange and combine the statistics of a plane.
 
 The mean of a plane is kept as a pair: (high, low) is its unevaluated sum of two float32, so that (x - high) - low is
 exact to float32 rounding of the *deviation*, however large the mean is. Splits of a plane take their statistics about
-a pivot, the median of three of its pixels.
+a pivot, the median of three of its pixels. M2 is the sum of squared deviations from the mean.
 """
 
 from kernels.tiles import tile_offsets
@@ -22,10 +22,13 @@ def combined_statistics(
     eps,
     BLOCK_SPLITS: tl.constexpr,
 ):
-    """Mean as (high, low) and 1 / sqrt(variance + eps) of a plane, each [1, C], from its splits in a fixed order.
+    """Combine the splits of a plane in a fixed order: return its mean as (high, low) and its rstd, each [1, C].
 
-    Chan et al. 1979, for many parts at once and for two: M2 about a common mean is the sum of the parts' M2 and of
-    n * (mean of the part - common mean)^2. The mean is followed in two float32.
+        rstd = 1 / sqrt(M2 / pixels + eps)
+        M2   = sum over splits of (M2 of the split + count * (mean of the split - mean)^2)
+
+    This is the combination of Chan et al. 1979, for the splits of a block at once and then for two parts: the blocks
+    before and this one. The mean is followed in two float32.
     """
     first_split = image.to(tl.int64) * splits
     seen = tl.zeros([1, channel.shape[0]], tl.float32)
@@ -39,14 +42,14 @@ def combined_statistics(
         count = tl.load(partial_ptr + offsets, mask=mask, other=0.0)
         part_mean = tl.load(partial_ptr + offsets + channels, mask=mask, other=0.0)
         part_m2 = tl.load(partial_ptr + offsets + 2 * channels, mask=mask, other=0.0)
-        # These splits together; a second sum recovers what rounding took from their common mean.
+        # Combine the splits of this block; a second sum recovers what rounding took from their common mean.
         block_count = tl.sum(count, axis=0, keep_dims=True)
         share = count / tl.maximum(block_count, 1.0)
         block_mean = tl.sum(share * part_mean, axis=0, keep_dims=True)
         deviation = part_mean - block_mean
         block_lost = tl.sum(share * deviation, axis=0, keep_dims=True)
         block_m2 = tl.sum(part_m2 + count * deviation * deviation, axis=0, keep_dims=True)
-        # And with the splits before them.
+        # Combine them with the splits of the blocks before.
         weight = block_count / tl.maximum(seen + block_count, 1.0)
         step, step_low = block_mean - mean, block_lost - mean_low
         mean, rounding = two_sum(mean, step * weight)
@@ -61,21 +64,21 @@ def combined_statistics(
 
 @triton.jit
 def two_sum(a, b):
-    """a + b as a rounded sum and its exact error (Knuth)."""
+    """Return a + b as the rounded sum and its exact error (Knuth)."""
     total = a + b
     from_b = total - a
     return total, (a - (total - from_b)) + (b - from_b)
 
 
 @triton.jit
-def normalised(x, high, low, rstd):
-    """xhat; forward and backward round it alike, so that they agree on its sign."""
+def normalised_tile(x, high, low, rstd):
+    """Return xhat = (x - mean) * rstd. Forward and backward round it alike, so that they agree on its sign."""
     return ((x - high) - low) * rstd
 
 
 @triton.jit
 def load_statistics(statistics_ptr, image, channel, channel_mask, channels):
-    """high, low, rstd, each [1, C], of statistics [N, 3, C]."""
+    """Return an image's high, low and rstd, each [1, C], from statistics [N, 3, C]."""
     offsets = (image.to(tl.int64) * 3 * channels + channel)[None, :]
     mask = channel_mask[None, :]
     high = tl.load(statistics_ptr + offsets, mask=mask, other=0.0)
@@ -86,6 +89,7 @@ def load_statistics(statistics_ptr, image, channel, channel_mask, channels):
 
 @triton.jit
 def store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_mask, channels):
+    """Write an image's high, low and rstd, each [1, C], to statistics [N, 3, C]."""
     offsets = (image.to(tl.int64) * 3 * channels + channel)[None, :]
     mask = channel_mask[None, :]
     tl.store(statistics_ptr + offsets, high, mask=mask)
@@ -95,7 +99,7 @@ def store_statistics(statistics_ptr, high, low, rstd, image, channel, channel_ma
 
 @triton.jit
 def store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, channel_mask, channels):
-    """One split's row of partials [N, splits, 3, C]; mean and m2 are [1, C]."""
+    """Write one split's count, mean and M2 to partials [N, splits, 3, C]; mean and m2 are [1, C]."""
     offsets = ((image.to(tl.int64) * splits + split) * 3 * channels + channel)[None, :]
     mask = channel_mask[None, :]
     tl.store(partial_ptr + offsets, tl.zeros_like(mean) + count, mask=mask)
@@ -105,7 +109,7 @@ def store_partial(partial_ptr, count, mean, m2, image, split, splits, channel, c
 
 @triton.jit
 def load_pivot(x_ptr, pixels, channel, channel_mask, channels, channel_stride, CHANNELS_LAST: tl.constexpr):
-    """The median of three pixels of each plane, [1, C] float32: one outlier does not become the pivot."""
+    """Return the median of three pixels of each plane, [1, C] float32, which one outlier cannot be."""
     pixel = tl.zeros([1], tl.int32)
     mask = channel_mask[None, :]
     offsets = tile_offsets(pixel, channel, channels, channel_stride, CHANNELS_LAST)

@@ -15,7 +15,7 @@ from cyclegan_fast.original_options import TEST, TRAIN, Option, markdown, refuse
 from cyclegan_fast.system.errors import UserError
 from tests.cyclegan_fast.conftest import TINY
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "from-the-original.md").read_text()
 SMALL = [*TINY, "--max-steps", "1"]
 
 EXAMPLES: dict[str, tuple[str, str, Any]] = {
@@ -155,11 +155,11 @@ def test_flags_of_ours_are_not_taken_for_the_originals() -> None:
     refuse_original_options(["--data", "x", "--epochs", "3", "--lambda-cycle", "3", "--batch_size", "2"], TRAIN, "x")
 
 
-# --- the tables of the README ----------------------------------------------------------------------------------------
+# --- the tables of the page ------------------------------------------------------------------------------------------
 
 
-def test_the_tables_of_the_readme_are_those_of_the_code() -> None:
-    section = README.split("### Coming from the original")[1]
+def test_the_tables_of_the_page_are_those_of_the_code() -> None:
+    section = PAGE.split("## Coming from the original")[1]
     assert markdown(TRAIN) in section
     assert markdown(TEST) in section
 
@@ -179,7 +179,7 @@ def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_command_of_the_table_of_differences_runs(run: Path) -> None:
-    found = commands(README.split("### Differences from the original")[1].split("\n### ")[0])
+    found = commands(PAGE.split("## Differences from the original")[1].split("\n## ")[0])
     assert len(found) > 7
     for number, (command, *flags) in enumerate(map(shlex.split, found)):
         if command == "train":

@@ -41,7 +41,7 @@ def in_strips(
 
 
 def joined(translator: TiledTranslator, image: Pixels) -> npt.NDArray[np.float32]:
-    """[3, H, W] in [-1, 1]"""
+    """Return the strips of a translation as one image, [3, H, W] in [-1, 1]."""
     result: npt.NDArray[np.float32] = torch.cat([strip.float().cpu() for strip in translator.strips(image)], 2)[
         0
     ].numpy()

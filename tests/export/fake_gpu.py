@@ -1,4 +1,4 @@
-"""Imitates a GPU, PyCUDA and TensorRT in plain Python, and is stricter: what they leave undefined raises here
+"""Imitates a GPU, PyCUDA and TensorRT in plain Python, and is stricter: what they leave undefined raises here.
 
 Work given to a stream is done when the stream is waited for and not before; every call needs the context to be current
 on its thread; memory is freed once, while nothing uses it. What a destructor finds wrong stands in `violations`.

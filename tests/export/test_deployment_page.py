@@ -1,4 +1,4 @@
-"""Commands of the README's deployment page are understood, and its examples run."""
+"""Commands of the deployment page are understood, and its examples run."""
 
 import re
 import shlex
@@ -18,10 +18,15 @@ from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 
-PAGE = (Path(__file__).parents[2] / "README.md").read_text().split("\n## Deployment\n")[1].split("\n## ")[0]
+PAGE = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
 COMMANDS = re.findall(r"python (export/\w+\.py[^&\n]*)", "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)))
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-PROGRAMS: dict[str, Any] = {"trt": trt, "to_onnx": to_onnx, "run": run, "verify": verify}
+PROGRAMS: dict[str, Any] = {
+    "trt": trt.TrtCommand,
+    "to_onnx": to_onnx.ToOnnxCommand,
+    "run": run.RunCommand,
+    "verify": verify.VerifyCommand,
+}
 
 
 def test_commands_are_understood() -> None:
@@ -29,7 +34,7 @@ def test_commands_are_understood() -> None:
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
         name = Path(program).stem
-        parse_command(PROGRAMS[name].CommandLine, program, arguments)
+        parse_command(PROGRAMS[name], program, arguments)
         seen.add(name)
     assert seen == {"trt", "to_onnx", "run"}
 

@@ -22,7 +22,7 @@ from export.engines.engine_card import Profile
 from export.graphs.graph import serialised
 from export.graphs.pixel_io import with_pixel_io
 from export.graphs.precision import in_precision
-from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator, choose, load_translator
+from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator, choose_backend, load_translator
 from export.parity import BARS, Parity
 from export.run import fit_to_engine, main
 from export.to_onnx import float32_graph
@@ -238,7 +238,7 @@ def test_threads_are_as_many_as_asked_for(graphs: dict[str, Path], uint8: str) -
 )
 def test_choice_of_library(backend: Any, device: Any, installed: str, cuda: bool, expected: Any) -> None:
     def decide() -> Any:
-        return choose(backend, device, set(installed.split()), lambda: cuda)
+        return choose_backend(backend, device, set(installed.split()), lambda: cuda)
 
     if isinstance(expected, tuple):
         assert decide() == expected

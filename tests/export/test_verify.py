@@ -8,7 +8,7 @@ import pytest
 from cyclegan_fast.system.files import sha256_of
 from export import parity, trt, verify
 from export.engines import libraries
-from export.engines.builder import BuiltEngine, Interface
+from export.engines.builder import BuiltEngine, EngineTensor
 from export.engines.engine_card import EngineCard, Profile
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD, upside_down
@@ -79,7 +79,7 @@ def test_shapes_are_those_that_the_engine_takes() -> None:
 def build(machine: Machine, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Arguments of `trt.main` on a machine with a GPU of sm89 whose library builds its engine from any graph."""
     machine(uint8_io=False)
-    interface = Interface("x", "float", (-1, 3, -1, -1))
+    interface = EngineTensor("x", "float", (-1, 3, -1, -1))
     built = BuiltEngine(GOOD, replace(interface, name="image"), replace(interface, name="translated"), None)
     monkeypatch.setattr(trt, "build", lambda *_, **__: built)
     monkeypatch.setattr(libraries, "gpu_count", lambda: 1)

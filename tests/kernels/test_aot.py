@@ -50,7 +50,7 @@ def test_what_the_networks_launch_is_in_the_list_that_is_compiled() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def report(**changes: object) -> aot.Report:
+def report(**changes: object) -> aot.CompilerReport:
     what = aot.Specialisation(
         90, "kernels.conv2d:conv2d_3x3", (("x_ptr", "*bf16"),), (("BLOCK_CHANNELS", 64),), (), (("num_warps", 8),)
     )
@@ -64,7 +64,7 @@ def report(**changes: object) -> aot.Report:
         "wide_loads": 0,
         "tensor_core": "wgmma.mma_async.sync",
     }
-    return aot.Report(**(values | changes))  # type: ignore[arg-type]
+    return aot.CompilerReport(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_each_limit_is_reported_when_it_is_broken() -> None:

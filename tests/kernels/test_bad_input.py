@@ -136,7 +136,7 @@ def test_a_plan_that_cannot_run_is_refused_naming_the_field(field: str, value: o
 
 @pytest.mark.usefixtures("no_launches")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_a_tile_that_cannot_hold_the_plane_is_refused(direction: launch.Direction) -> None:
+def test_a_tile_that_cannot_hold_the_plane_is_refused(direction: launch.NormPass) -> None:
     with (
         launch.forcing(on_chip(16, 4)),
         pytest.raises(AssertionError, match="a tile of 16 pixels cannot hold a plane of 4x5"),
@@ -148,7 +148,7 @@ def test_a_tile_that_cannot_hold_the_plane_is_refused(direction: launch.Directio
 @pytest.mark.usefixtures("no_launches")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_the_cooperative_variant_is_refused_in_the_interpreter_where_it_would_wait_for_ever(
-    direction: launch.Direction,
+    direction: launch.NormPass,
 ) -> None:
     with (
         launch.forcing(launch.NormPlan("cooperative", 16, 4, 2, 16, 1)),
@@ -157,7 +157,7 @@ def test_the_cooperative_variant_is_refused_in_the_interpreter_where_it_would_wa
         run_norm(direction)
 
 
-def run_norm(direction: launch.Direction) -> None:
+def run_norm(direction: launch.NormPass) -> None:
     if direction == "forward":
         norm_forward(X, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5)
     else:

@@ -9,20 +9,20 @@ import torch
 
 from kernels import check
 from kernels.checking import cases as check_cases
-from kernels.checking.cases import SMALL, Case, Prepared, cases
+from kernels.checking.cases import SMALL, OperatorCase, PreparedCase, kernel_cases
 from kernels.sites import generator_sites
 from tests.kernels.conftest import DEVICE
 
-FEW = list(cases(SMALL, [torch.float32], [1]))
+FEW = list(kernel_cases(SMALL, [torch.float32], [1]))
 
 
-def one(operator: str, place: str = "") -> Case:
+def one(operator: str, place: str = "") -> OperatorCase:
     return next(case for case in FEW if case.operator == operator and place in case.place)
 
 
 @pytest.mark.parametrize("operator", sorted({case.operator for case in FEW}))
 def test_every_operator_is_right_and_its_launches_are_counted(operator: str) -> None:
-    result = check.checked(one(operator), torch.device(DEVICE))
+    result = check.run_case(one(operator), torch.device(DEVICE))
     assert result.failure == ""
     assert 0 <= result.share_of_allowed < 1
     launches = {"residual_block": 6, "conv2d_reflect": 2}
@@ -30,23 +30,23 @@ def test_every_operator_is_right_and_its_launches_are_counted(operator: str) -> 
 
 
 def test_every_site_of_both_networks_is_run_both_ways_in_every_dtype_and_batch() -> None:
-    everything = list(cases(SMALL, [torch.float32, torch.bfloat16], [1, 2]))
+    everything = list(kernel_cases(SMALL, [torch.float32, torch.bfloat16], [1, 2]))
     assert len(everything) == 4 * (2 * 11 + 4)
     assert len({(c.operator, c.place, c.dtype, c.batch) for c in everything}) == len(everything)
 
 
-def wrong(case: Case, by: float) -> Case:
+def wrong(case: OperatorCase, by: float) -> OperatorCase:
     """Return the case with a result that is off by so much of its size."""
 
-    def prepare(device: torch.device) -> Prepared:
+    def prepare(device: torch.device) -> PreparedCase:
         prepared = case.prepare(device)
         return replace(prepared, run=lambda: [t * (1 + by) for t in prepared.run()])
 
     return replace(case, prepare=prepare)
 
 
-def broken(case: Case) -> Case:
-    def prepare(device: torch.device) -> Prepared:
+def broken(case: OperatorCase) -> OperatorCase:
+    def prepare(device: torch.device) -> PreparedCase:
         def run() -> list[torch.Tensor]:
             raise RuntimeError("ptxas refused\nand said more")
 
@@ -69,12 +69,12 @@ def test_what_is_wrong_or_does_not_run_is_a_sentence_and_the_others_go_on() -> N
 def test_an_element_that_nobody_writes_is_wrong() -> None:
     case = one("reflection_pad")
 
-    def prepare(device: torch.device) -> Prepared:
+    def prepare(device: torch.device) -> PreparedCase:
         prepared = case.prepare(device)
         (shape,) = {t.shape for t in prepared.run()}
         return replace(prepared, run=lambda: [torch.empty(shape, device=device)])
 
-    result = check.checked(replace(case, prepare=prepare), torch.device(DEVICE))
+    result = check.run_case(replace(case, prepare=prepare), torch.device(DEVICE))
     assert result.error == float("inf")
     assert "is off by inf" in result.failure
 
@@ -90,9 +90,9 @@ def test_the_table_has_a_row_for_both_batches_and_its_files_are_written(
 ) -> None:
     sites = generator_sites(width=16, side=32)[2:4]
     monkeypatch.setattr(check_cases, "generator_sites", lambda **sizes: sites)
-    monkeypatch.setattr(check, "DTYPES", (torch.float32,))
+    monkeypatch.setattr(check, "TRITON_DTYPES", (torch.float32,))
     monkeypatch.setattr(check_cases, "discriminator_sites", lambda **sizes: [])
-    status = check.check(torch.device(DEVICE), check._parser().parse_args(["--out", str(tmp_path / "new")]))
+    status = check.check_kernels(torch.device(DEVICE), check._parser().parse_args(["--out", str(tmp_path / "new")]))
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "new" / "check.json").read_text())
     assert status == 0, found["failures"]

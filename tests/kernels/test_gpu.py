@@ -65,7 +65,7 @@ def test_an_image_of_more_than_2_to_the_31_elements_is_normalised_and_padded_to_
     assert gradients.dx.isfinite().all()
 
 
-def cooperative(direction: launch.Direction, x: Tensor) -> NormPlan:
+def cooperative(direction: launch.NormPass, x: Tensor) -> NormPlan:
     n, c, h, w = x.shape
     plan = launch.cooperative_plan(direction, (n, c, h, w), x.dtype, gpu_of(x))
     if plan is None:
@@ -119,7 +119,7 @@ def assert_agreement(together: list[Tensor], apart: list[Tensor]) -> None:
 
 @pytest.mark.parametrize(("direction", "run"), [("forward", run_forward), ("backward", run_backward)])
 def test_a_thousand_cooperative_launches_give_the_same_bits(
-    direction: launch.Direction, run: Callable[[NormPlan, Tensor, int], list[Tensor]]
+    direction: launch.NormPass, run: Callable[[NormPlan, Tensor, int], list[Tensor]]
 ) -> None:
     x = activations(1, 256, 64, 64)
     plan = cooperative(direction, x)

@@ -102,7 +102,10 @@ def assert_same_values_and_gradients(found: Tensor, expected: Tensor, inputs: li
 def test_instance_norm_is_its_formula_in_values_and_gradients(
     shape: tuple[int, int, int, int], pad: int, activation: Activation, residual: str
 ) -> None:
-    """y = pad(act((x - mean) / std) + residual); dx = rstd (g - mean(g) - xhat mean(g xhat)), g = fold(dy) act'."""
+    """Compares with y = pad(act((x - mean) / std) + residual) and dx = rstd (g - mean(g) - xhat mean(g xhat)).
+
+    Here g = fold(dy) act'(xhat).
+    """
     n, c, h, w = shape
     x = tensor(*shape, scale=2.0)
     buffer = tensor(n, c, h + 2, w + 2, seed=1)  # the interior of a padded buffer is strided

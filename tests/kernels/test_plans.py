@@ -17,12 +17,12 @@ from kernels.norm.backward import (
     instance_norm_backward_sums,
 )
 from kernels.norm.forward import instance_norm_apply, instance_norm_on_chip, instance_norm_statistics
-from kernels.plans import Direction, norm_rule, two_phase_rule
+from kernels.plans import NormPass, norm_rule, two_phase_rule
 from kernels.reflection_pad import reflection_pad_backward, reflection_pad_forward
 from kernels.sites import all_sites
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
+PASSES: tuple[NormPass, ...] = ("forward", "backward")
 H200 = GPUS[90]
 SHAPES = [
     (1, 64, 256, 256),
@@ -34,12 +34,12 @@ SHAPES = [
     (1, 64, 1080, 1920),
     (70, 3, 90, 50),
 ]
-CASES = list(itertools.product(DIRECTIONS, SHAPES, (0, 1, 3), DTYPES, GPUS.values()))
+CASES = list(itertools.product(PASSES, SHAPES, (0, 1, 3), DTYPES, GPUS.values()))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_plan_covers_every_pixel_of_every_image_once(
-    case: tuple[Direction, tuple[int, int, int, int], int, torch.dtype, Gpu],
+    case: tuple[NormPass, tuple[int, int, int, int], int, torch.dtype, Gpu],
 ) -> None:
     direction, shape, pad, dtype, gpu = case
     batch, _, height, width = shape
@@ -54,9 +54,9 @@ def test_a_plan_covers_every_pixel_of_every_image_once(
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=lambda gpu: gpu.name)
-@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("direction", PASSES)
 def test_a_batch_is_divided_only_into_chunks_that_fit_in_the_l2_cache_and_are_worth_two_launches(
-    direction: Direction, gpu: Gpu
+    direction: NormPass, gpu: Gpu
 ) -> None:
     in_flight, read_again = {"forward": (3, 1), "backward": (4, 2)}[direction]
     for site, dtype in itertools.product(all_sites(), DTYPES):
@@ -151,7 +151,7 @@ def test_our_convolution_runs_only_where_a_table_says_that_it_beats_the_library(
 
 
 def test_launch_options_leave_the_registers_that_the_programs_of_a_multiprocessor_share() -> None:
-    for direction, site, dtype in itertools.product(DIRECTIONS, all_sites(), DTYPES):
+    for direction, site, dtype in itertools.product(PASSES, all_sites(), DTYPES):
         plan = norm_rule(direction, site.shape(1), site.pad, dtype, H200)
         programs = 2 if plan.variant == "two_phase" else 1
         assert plan.options["maxnreg"] * 32 * plan.num_warps * programs <= 65536

@@ -8,7 +8,7 @@ import torch
 
 from kernels import plans as launch, triton_language
 from kernels.gpus import GPUS
-from kernels.plans import Direction
+from kernels.plans import NormPass
 from kernels.sites import NormSite, generator_sites
 from kernels.traffic import SiteTraffic, backward_traffic, counting_kernels, forward_traffic, plain_forward, total
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not triton_language.INTERPRETED, reason="bytes a
 BF16 = torch.bfloat16
 
 
-def bytes_by_hand(direction: Direction, site: NormSite, dtype: torch.dtype) -> int:
+def bytes_by_hand(direction: NormPass, site: NormSite, dtype: torch.dtype) -> int:
     """Return what the kernels' loads and stores add up to for one image, from the plan alone."""
     pixels, channels, size = site.side**2, site.channels, dtype.itemsize
     padded = (site.side + 2 * site.pad) ** 2
@@ -60,7 +60,7 @@ def test_counted_bytes_are_those_that_follow_from_the_plan(site: NormSite, dtype
 
 
 @pytest.mark.parametrize(("direction", "limit"), [("forward", 1.45), ("backward", 1.7)])
-def test_the_norms_of_the_256x256_generator_move_little_more_than_they_must(direction: Direction, limit: float) -> None:
+def test_the_norms_of_the_256x256_generator_move_little_more_than_they_must(direction: NormPass, limit: float) -> None:
     moved = floor = 0
     for site in generator_sites():
         tensors = site.operands(1, BF16, "meta")

@@ -24,7 +24,7 @@ from kernels import plans as launch
 from kernels.aot import SHARED_BYTES
 from kernels.gpus import GPUS, Gpu
 from kernels.launching import launching_with
-from kernels.plans import ConvPlan, Direction, NormPlan
+from kernels.plans import ConvPlan, NormPass, NormPlan
 from kernels.sites import NormSite, all_sites, discriminator_sites, generator_sites
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -32,8 +32,8 @@ CONV_FAST, CONV_SLOW = ConvPlan(16, 16, 16, 4, 2), ConvPlan(32, 16, 16, 4, 2)
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=lambda gpu: gpu.name)
-@pytest.mark.parametrize("direction", get_args(Direction))
-def test_norm_candidates_can_run_and_hold_the_built_in_plan_first(direction: Direction, gpu: Gpu) -> None:
+@pytest.mark.parametrize("direction", get_args(NormPass))
+def test_norm_candidates_can_run_and_hold_the_built_in_plan_first(direction: NormPass, gpu: Gpu) -> None:
     for site, dtype, batch in itertools.product(all_sites(), DTYPES, (1, 16)):
         shape, pixels = site.shape(batch), site.side**2
         plans = norm_candidates(direction, shape, site.pad, dtype, gpu)
@@ -120,7 +120,7 @@ def test_a_step_launches_every_norm_twice_for_its_batch_and_twice_for_double_of_
     planned: Counter[tuple[str, launch.Shape, int]] = Counter()
     plan = launch.norm_plan
 
-    def norm_plan(direction: Direction, shape: launch.Shape, pad: int, *rest: Any, **options: Any) -> NormPlan:
+    def norm_plan(direction: NormPass, shape: launch.Shape, pad: int, *rest: Any, **options: Any) -> NormPlan:
         planned[direction, shape, pad] += 1
         return plan(direction, shape, pad, *rest, **options)
 
@@ -135,7 +135,7 @@ def test_a_step_launches_every_norm_twice_for_its_batch_and_twice_for_double_of_
     expected: Counter[tuple[str, launch.Shape, int]] = Counter()
     for batch in batches_of_a_step(3):
         for site in [*generator_sites(width=4, blocks=6, side=32), *discriminator_sites(width=4, side=32)]:
-            for direction in get_args(Direction):
+            for direction in get_args(NormPass):
                 expected[direction, site.shape(batch), site.pad] += 2 * site.times
     assert planned == expected
 

@@ -42,7 +42,7 @@ def scores(seed: int) -> Tensor:
 
 
 def mean_by_hand(formula: Callable[[float], tuple[float, float]], x: Tensor, weight: float) -> tuple[float, Tensor]:
-    """weight * mean formula(x), and its gradient."""
+    """Return weight * mean formula(x), and its gradient."""
     pairs = [formula(value) for value in x.flatten().tolist()]
     value = weight * sum(value for value, _ in pairs) / len(pairs)
     gradient = torch.tensor([weight * slope / len(pairs) for _, slope in pairs], dtype=torch.float64)

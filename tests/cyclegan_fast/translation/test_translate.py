@@ -210,7 +210,7 @@ def test_by_default_a_batch_has_half_a_megapixel(tmp_path: Path) -> None:
 def test_images_of_one_colour_are_named_in_one_note(
     tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Translates flat images, of which a norm makes rounding noise; see README.md."""
+    """Translates flat images, of which a norm makes rounding noise; see docs/your-own-images.md."""
     for index, colour in enumerate(("navy", "white", "#808080", "black")):
         Image.new("RGB", (40, 33), colour).save(photos / f"plain{index}.png")
     assert run(photos, size=False) == 0

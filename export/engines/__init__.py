@@ -1,0 +1,1 @@
+"""TensorRT engines: the libraries that build them, and the card that describes each."""

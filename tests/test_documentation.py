@@ -1,0 +1,370 @@
+"""Test what README.md and the pages of docs/ say: commands run, examples work, and links and paths lead somewhere."""
+
+import ast
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from PIL import Image
+
+from cyclegan_fast import train
+from cyclegan_fast.config.command import parse
+from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
+from cyclegan_fast.version import __version__
+from tests.cyclegan_fast.conftest import TINY
+from tests.export.test_deployment_page import PAGE as DEPLOYMENT, PROGRAMS
+from tests.slow import slow_but
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+"""The pages that show commands, in the order in which people read them."""
+LINKED = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / ".github").rglob("*.md"))]
+
+
+def commands_of(page: Path) -> list[str]:
+    """Return the commands in the shell blocks of a page, one to a line; a line that ends in a backslash goes on."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands_of(page)))
+
+FEW = ["--methods", "gan-alone", "--seeds", "0", "--test-images", "2", "--segmentation-epochs", "1"]
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_the_quick_start_is_two_lines_that_set_up_and_run() -> None:
+    first, second = commands_of(ROOT / "README.md")[:2]
+    setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt -e "
+    assert first == f"{setup}. && python -m cyclegan_fast.train --amp"
+    assert second == f"{setup}'.[dev]' && python -m pytest -n 2 --dist loadfile --max-worker-restart 0"
+
+
+@pytest.mark.slow
+def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"FOLDER": "photos", "PHOTOS": "photos/testA", "OUT": "photos", "data/horse2zebra": "photos"}
+    names |= {"REAL": "photos/testA", "cyclegan=FAKE": "cyclegan=translated"}
+    # Weights of VGG cannot be had: the command's other kind of network takes their place.
+    features = "runs/photos-feature-loss-paper256/features.pt"
+    names |= {"STYLE": "photos/testB/0000.png", "--weights": "--features", "vgg19-dcbb9e9d.pth": features}
+    monkeypatch.setattr(
+        "cyclegan_fast.methods.feature_loss.network.RotationTraining", partial(RotationTraining, steps=2)
+    )
+    small = {
+        "sample_photos": ["--side", "36", "--count", "3"],
+        "street_scenes": ["--size", "32", "--count", "2", "--test-count", "2"],
+        "download": ["--list"],  # there is no network
+        "train": [*TINY, "--max-steps", "2"],
+        "translate": [],
+        "gatys": ["--size", "32", "--steps", "2"],
+        "experiments tables": [*FEW, "--size", "32", "--load-size", "32", "--ngf", "2", "--ndf", "2", "--steps", "2"],
+        "evaluate": [],
+        "evaluate fcn": ["--segmentation-epochs", "1"],
+        "perceptual_study make": ["--practice", "2", "--trials", "4"],
+        "perceptual_study analyse": [],
+    }
+    commands = [shlex.split(line) for line in COMMANDS if line.startswith("python -m cyclegan_fast.")]
+
+    def kind(command: list[str]) -> str:
+        """Return the command's name, such as "train", or "evaluate fcn" with its action."""
+        module = command[2].rpartition(".")[2]
+        return f"{module} {command[3]}" if f"{module} {command[3]}" in small else module
+
+    assert {kind(command) for command in commands} == set(small)
+    # Data sets are written first, then trained on, then translated.
+    for command in sorted(commands, key=lambda command: list(small).index(kind(command))):
+        arguments = [names.get(word, word) for word in command[3:]]
+        if kind(command) == "train" and command[3:] == ["--data", "FOLDER", "--amp"]:
+            arguments += ["--name", "sample-photos-demo"]
+        elif kind(command) == "train" and not {"--name", "--method", "--task"} & {*arguments}:
+            arguments += ["--name", "run" + "-".join(command[5:])]
+        if kind(command) == "perceptual_study analyse":
+            continue  # people come in between; tests/cyclegan_fast/study/test_perceptual_study.py has them
+        package = ".__main__" if kind(command) == "experiments tables" else ""
+        assert importlib.import_module(command[2] + package).main([*arguments, *small[kind(command)]]) == 0, command
+    assert len(list(Path("translated").glob("*.png"))) == 48
+    for file in ("runs/sample-photos-demo/index.html", "runs/streets/evaluation/fcn.json", "study/index.html"):
+        assert Path(file).exists(), file
+
+
+def single_commands() -> Iterator[list[str]]:
+    """Give each command by itself, without the variables of its environment."""
+    for line in COMMANDS:
+        for part in line.split(" && "):
+            words = shlex.split(part, comments=True)
+            while words and re.match(r"\w+=", words[0]):
+                words = words[1:]
+            if words:
+                yield words
+
+
+def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above runs the commands of cyclegan_fast; of all others at least the command line is read."""
+    extras = ast.literal_eval(re.search(r"\ndev = (\[.*?\n\])", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1])  # type: ignore[index]
+    assert extras[0] == "cyclegan-fast[export,rtx,docs]"
+    seen = set()
+    for words in single_commands():
+        match words:
+            case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"] | ["pip", "install", *_]:
+                for extra in re.findall(r"\.\[(.*?)\]", " ".join(words)):
+                    assert {*extra.split(",")} <= {"dev", "docs", "export", "rtx", "tensorrt"}, words
+            case ["python", "-m", "pytest", *_] | ["pytest", *_]:
+                assert all((ROOT / word).exists() for word in words if word.startswith(("tests", "bench"))), words
+            case ["python", "-m", module, *_] if module.startswith("cyclegan_fast."):
+                pass
+            case ["python", "-m", module, *arguments] if module.startswith(("kernels.", "bench.")):
+                found = importlib.import_module(module)
+                parser = getattr(found, "parser", None) or getattr(found, "_parser", None)
+                assert parser or not arguments, words
+                if parser:
+                    parser().parse_args(arguments)
+            case ["python", program, *arguments] if program.startswith("export/"):
+                door = PROGRAMS[Path(program).stem]
+                importlib.import_module("cyclegan_fast.system.command_line").parse_command(
+                    door.CommandLine, program, arguments
+                )
+            case ["torchrun", *arguments]:
+                place = arguments.index("cyclegan_fast.train")
+                assert arguments[place - 1] == "-m"
+                parse(arguments[place + 1 :])
+            case ["sphinx-build", *arguments]:
+                assert f"sphinx-build {' '.join(arguments)}".replace("--keep-going", "--keep-going -q") in RUN
+            case ["bash", ".ci/run"] | ["pre-commit", *_]:
+                pass
+            case _:
+                pytest.fail(f"no test knows how to try: {shlex.join(words)}")
+        seen.add(words[0] if words[0] != "python" else words[1])
+    assert seen >= {"python3", "pip", "-m", "torchrun", "export/trt.py", "export/run.py", "export/to_onnx.py"}
+
+
+RUN = (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize(
+    "module",
+    slow_but(
+        ["train", "translate"],
+        [
+            "train",
+            "translate",
+            "evaluate",
+            "download",
+            "perceptual_study",
+            "street_scenes",
+            "sample_photos",
+            "baselines.gatys",
+            "experiments",
+            "experiments tables",
+        ],
+    ),
+)
+def test_every_command_explains_itself(module: str) -> None:
+    command = [sys.executable, "-m", *f"cyclegan_fast.{module}".split(), "--help"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert finished.stdout.startswith(f"usage: python -m cyclegan_fast.{module}")
+    assert "Traceback" not in finished.stderr
+
+
+# --- examples in Python ----------------------------------------------------------------------------------------------
+
+
+def examples_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_example_of_the_readme_translates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = examples_of(ROOT / "README.md")
+    monkeypatch.chdir(tmp_path)
+    assert train.main([*TINY, "--max-steps", "1", "--name", "sample-photos-demo"]) == 0
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 52, 3), np.uint8)).save("photo.jpg")
+    exec(example.replace("256", "64"), {})
+    with Image.open("translated.png") as translated:
+        assert translated.size == (64, 64)
+        assert len(np.unique(np.asarray(translated))) > 8
+
+
+def test_the_example_of_the_kernels_computes_what_it_says() -> None:
+    (example,) = examples_of(ROOT / "docs" / "kernels.md")
+    names: dict[str, object] = {}
+    exec(example, names)
+    for name, shape in re.findall(r"^(\w) = \w+\(.*# (\[[\d, ]+\])", example, re.MULTILINE):
+        assert list(names[name].shape) == ast.literal_eval(shape), name  # type: ignore[attr-defined]
+    assert names["x"].grad is not None  # type: ignore[attr-defined]
+
+
+def test_no_other_page_has_an_example() -> None:
+    """The examples of the deployment page are tested in tests/export/test_deployment_page.py."""
+    found = {page.name for page in PAGES if examples_of(page)}
+    assert found == {"README.md", "kernels.md", "deployment.md"}
+    assert "```python" in DEPLOYMENT
+
+
+# --- links and paths -------------------------------------------------------------------------------------------------
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place).resolve() if place else page
+        if place.startswith("https://") or place.startswith("api/"):
+            continue  # there is no network; the reference is made when the site is built, which checks it
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    assert not wrong
+
+
+def test_links_to_the_web_are_these() -> None:
+    """They are not fetched here; a new one is opened by hand once, and entered."""
+    found = {link for page in LINKED for link in re.findall(r"\]\((https?://[^)\s]+)\)", prose(page))}
+    assert found == {
+        "https://arxiv.org/abs/1703.10593",
+        "https://keepachangelog.com/en/1.1.0/",
+        "https://semver.org/",
+        "https://github.com/pytorch/pytorch/issues/135712",
+        "https://pytorch.org/get-started/locally/",
+    }
+
+
+TOP = ("cyclegan_fast", "kernels", "export", "bench", "tests", "docs", ".ci", ".github")
+MADE = ("kernels/tuned", "bench/results/<device>", "docs/api", "export,")
+"""What a command writes, and what only looks like a path."""
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_paths_and_names_of_code_exist(page: Path) -> None:
+    wrong = []
+    text = page.read_text()
+    inline = re.findall(r"`([^`\n]+)`", prose(page))
+    for span in [*inline, *re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)]:
+        for path in re.findall(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, TOP))})/[\w./-]*", span):
+            if not path.startswith(MADE) and not (ROOT / path.rstrip(".")).exists():
+                wrong.append(path)
+        for name in re.findall(r"(?<![\w./-])(?:cyclegan_fast|kernels|export|bench)(?:\.\w+)+", span):
+            if not resolves(name):
+                wrong.append(name)
+    assert not wrong
+
+
+def resolves(name: str) -> bool:
+    """Tell whether a dotted name is that of a module, or of something in one."""
+    if name.endswith((".py", ".md", ".toml")):
+        return True  # the name of a file by itself
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+def folders_of_code() -> set[str]:
+    kept = subprocess.run(["git", "ls-files", "*.py"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    folders = {str(Path(line).parent) for line in kept.splitlines()}
+    return {folder for folder in folders if folder.partition("/")[0] in ("cyclegan_fast", "kernels", "export", "bench")}
+
+
+def test_the_tree_names_every_folder_of_code() -> None:
+    tree = (ROOT / "docs" / "design.md").read_text().split("## Folders")[1].split("```")[1]
+    named = {line.split()[0].rstrip("/") for line in tree.strip().splitlines()}
+    assert {folder for folder in named if not (ROOT / folder).is_dir()} == set()
+    assert folders_of_code() - named == set()
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    """Without an __init__.py that git keeps, a folder is left out of wheels and of the reference."""
+    command = ["git", "ls-files", "*/__init__.py"]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    assert {folder for folder in folders_of_code() if f"{folder}/__init__.py" not in kept} == set()
+
+
+def test_the_picture_of_the_floors_names_every_package_of_the_training_stack() -> None:
+    picture = (ROOT / "docs" / "static" / "floors.svg").read_text()
+    named = {text.rstrip("/") for text in re.findall(r">(\w+/)<", picture)}
+    packages = {folder.split("/")[1] for folder in folders_of_code() if folder.startswith("cyclegan_fast/")}
+    assert packages - named == set()
+    assert {name for name in named if not any((ROOT / place / name).is_dir() for place in ("", *TOP))} == set()
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def sentences_of_the_code() -> str:
+    """Return all strings of the code, with a mark where a value is put in."""
+    found = []
+    for folder in ("cyclegan_fast", "kernels", "export"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    found.append("".join(p.value if isinstance(p, ast.Constant) else "\0" for p in node.values))  # type: ignore[misc]
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return "\n".join(found)
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+    sentences = sentences_of_the_code()
+    messages = re.findall(r"^### `(.*)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(messages) > 20
+    wrong = [part for message in messages for part in message.split("...") if part.strip() not in sentences]
+    assert not wrong
+
+
+# --- habits ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_hooks_run_what_ci_runs() -> None:
+    hooks = {
+        hook["entry"] for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    }
+    tests = commands_of(ROOT / "README.md")[1].rpartition(" && ")[2].replace("python", ".venv/bin/python", 1)
+    assert hooks == {*re.findall(r"^run (\S.*)$", RUN, re.MULTILINE), tests}
+
+
+def test_the_workflow_pins_what_the_project_allows() -> None:
+    matrix = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["run"]["strategy"][
+        "matrix"
+    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = {Requirement(each).name: Requirement(each).specifier for each in project["dependencies"]}
+    for pair in matrix["torch"]:
+        assert all(bounds[name].contains(version) for name, version in pair.items()), pair
+    pinned = dict(re.findall(r"^(\w+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert pinned in matrix["torch"]
+    assert matrix["python"] == [
+        v for v in ("3.10", "3.11", "3.12", "3.13", "3.14") if v in SpecifierSet(project["requires-python"])
+    ]
+
+
+def test_the_version_that_is_cited_is_the_packages() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
