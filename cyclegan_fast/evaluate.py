@@ -1,4 +1,7 @@
-"""`python -m cyclegan_fast.evaluate`: what a trained run is worth, in one table, one JSON file and pictures."""
+"""`python -m cyclegan_fast.evaluate` measures a trained run on test images; `evaluate fcn` gives the paper's FCN score.
+
+evaluation/command.py and evaluation/fcn/command.py hold the two commands.
+"""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -8,18 +11,27 @@ if __name__ == "__main__":
 import sys
 from collections.abc import Sequence
 
-from cyclegan_fast.evaluation.command import FCN, PROGRAM, CommandLine, evaluate
+from cyclegan_fast.evaluation.command import EVALUATE_PROGRAM, EvaluateCommand, evaluate_run
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 
+FCN = "fcn"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments, by default the process's own, ask for; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [FCN]:
-        from cyclegan_fast.evaluation.fcn.command import FcnCommandLine, evaluate_fcn
+        return run_command(lambda: _fcn(given[1:]))
+    return run_command(
+        lambda: evaluate_run(parse_command(EvaluateCommand, EVALUATE_PROGRAM, given)), next_time="begins again"
+    )
 
-        return run_command(lambda: evaluate_fcn(parse_command(FcnCommandLine, f"{PROGRAM} {FCN}", given[1:])))
-    return run_command(lambda: evaluate(parse_command(CommandLine, PROGRAM, given)), next_time="begins again")
+
+def _fcn(arguments: Sequence[str]) -> int:
+    from cyclegan_fast.evaluation.fcn.command import EvaluateFcnCommand, evaluate_fcn
+
+    return evaluate_fcn(parse_command(EvaluateFcnCommand, f"{EVALUATE_PROGRAM} {FCN}", arguments))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""`python -m cyclegan_fast.translate`: a trained generator over image files.
-
-Owns reading, batching and writing for any `Translator`: PyTorch's, and the engines of export/run.py, which need no
-PyTorch. That is why torch is imported only where it is used; it also keeps --help quick.
-"""
+"""`python -m cyclegan_fast.translate` translates image files with a trained generator; see translation/command.py."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -13,12 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from cyclegan_fast.system.errors import run_command
-from cyclegan_fast.translation.command import parse, translate
+from cyclegan_fast.translation.command import parse_translate, translate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Translate as the arguments, by default the process's own, ask; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    return run_command(lambda: translate(parse(given)))
+    return run_command(lambda: translate(parse_translate(given)))
 
 
 if __name__ == "__main__":

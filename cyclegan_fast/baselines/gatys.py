@@ -1,6 +1,6 @@
-"""`python -m cyclegan_fast.baselines.gatys`: neural style transfer, with which the paper compares (section 5.2).
+"""`python -m cyclegan_fast.baselines.gatys` transfers styles as Gatys et al. 2016, with whom the paper compares itself.
 
-Zhu et al. 2017 give it one style image, another one, and the average Gram matrix of the whole target domain.
+Zhu et al. 2017, section 5.2, give it one style image, another one, and the average Gram matrix of the target domain.
 """
 
 if __name__ == "__main__":
@@ -28,7 +28,8 @@ from cyclegan_fast.system.errors import UserError, printable, run_command
 from cyclegan_fast.system.files import sha256_of
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.plan import CONTACT_SHEET, ImageOptions, plan
+from cyclegan_fast.translation.inputs import CONTACT_SHEET
+from cyclegan_fast.translation.plan import ImageOptions, plan
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
     from cyclegan_fast.baselines.neural_style import Style, Styled
     from cyclegan_fast.methods.feature_loss.vgg import Vgg
 
-PROGRAM = "python -m cyclegan_fast.baselines.gatys"
+_PROGRAM = "python -m cyclegan_fast.baselines.gatys"
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class GatysCommand:
     """Give images the style of others by optimising their pixels (Gatys et al. 2016).
 
     Writes a PNG for each image, losses.json, and contact_sheet.jpg with contents, styles and results. The same command
@@ -97,7 +98,7 @@ class CommandLine:
 
     @property
     def network_file(self) -> Path:
-        """Raises UserError where neither is given."""
+        """Return the file of the network; raises UserError where neither option names one."""
         file = self.weights or self.features
         if file is None:
             from cyclegan_fast.methods.feature_loss.vgg import FILES, URL
@@ -109,7 +110,7 @@ class CommandLine:
         return file
 
     def styles(self) -> list[Path]:
-        """The files of the style; raises UserError where one is not there."""
+        """Return the files of the style; raises UserError where one is not there."""
         if self.style_folder is not None:
             if not self.style_folder.is_dir():
                 raise UserError(f"--style-folder {self.style_folder}: no such folder")
@@ -123,15 +124,15 @@ class CommandLine:
         return [*self.style]
 
     def origin(self, network: Path, styles: Sequence[Path]) -> str:
-        """A digest of all that results depend on beside the content image."""
+        """Return a digest of all that results depend on beside the content image."""
         names = ("size", "steps", "content_weight", "style_weight", "pooling", "start", "seed")
         settings = {name: getattr(self, name) for name in names}
         files = [sha256_of(path) for path in [network, *styles]]
         return hashlib.sha256(json.dumps([settings, files]).encode()).hexdigest()[:16]
 
 
-def load_network(command: CommandLine, device: "torch.device") -> tuple["Vgg", str]:
-    """The network, frozen, and a sentence on it. Raises UserError."""
+def load_network(command: GatysCommand, device: "torch.device") -> tuple["Vgg", str]:
+    """Load the network, frozen, and return it with a sentence on it; raises UserError."""
     from cyclegan_fast.methods.feature_loss.rotation import load_features
     from cyclegan_fast.methods.feature_loss.vgg import load_vgg
 
@@ -150,7 +151,10 @@ def load_network(command: CommandLine, device: "torch.device") -> tuple["Vgg", s
 
 
 def read_signed(path: Path, size: int, network: "Vgg", device: "torch.device") -> "Tensor":
-    """[1, 3, H, W] in [-1, 1] with the longer side `size`. Raises UnreadableImage; UserError for a very long one."""
+    """Read an image with the longer side `size` as [1, 3, H, W] in [-1, 1].
+
+    Raises UnreadableImage, and UserError for an image that becomes too narrow for the network.
+    """
     import torch
 
     from cyclegan_fast.baselines.neural_style import smallest_side
@@ -168,7 +172,7 @@ def read_signed(path: Path, size: int, network: "Vgg", device: "torch.device") -
 def read_styles(
     paths: Sequence[Path], size: int, network: "Vgg", device: "torch.device", skipped: list[str]
 ) -> Iterator["Tensor"]:
-    """The style images that can be read; in `skipped` what was wrong with the others."""
+    """Yield the style images that can be read; what was wrong with the others is appended to `skipped`."""
     for path in progress_bar(paths, desc="reading styles", unit=" images", leave=len(paths) > 1):
         try:
             yield read_signed(path, size, network, device)
@@ -176,8 +180,8 @@ def read_styles(
             skipped.append(str(error))
 
 
-def styled(command: CommandLine, content: "Tensor", style: "Style", network: "Vgg", name: str) -> "Styled":
-    """One image, with a bar of its steps."""
+def styled(command: GatysCommand, content: "Tensor", style: "Style", network: "Vgg", name: str) -> "Styled":
+    """Give one image the style, with a bar of its steps."""
     from cyclegan_fast.baselines.neural_style import Objective, minimise, noise_like
 
     objective = Objective(network, content, style, command.content_weight, command.style_weight)
@@ -193,7 +197,7 @@ def styled(command: CommandLine, content: "Tensor", style: "Style", network: "Vg
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def gatys(command: CommandLine) -> int:
+def gatys(command: GatysCommand) -> int:
     """Plan, load, optimise, and say what happened; returns the exit status."""
     network_file, styles = command.network_file, command.styles()
     notes: list[str] = []
@@ -246,7 +250,7 @@ def gatys(command: CommandLine) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(lambda: gatys(parse_command(CommandLine, PROGRAM, arguments)))
+    return run_command(lambda: gatys(parse_command(GatysCommand, _PROGRAM, arguments)))
 
 
 if __name__ == "__main__":

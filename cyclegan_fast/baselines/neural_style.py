@@ -1,4 +1,4 @@
-"""Neural style transfer (Gatys, Ecker & Bethge 2016, "Image style transfer using convolutional neural networks").
+"""Transfers style (Gatys, Ecker & Bethge 2016, "Image style transfer using convolutional neural networks").
 
 F_l, P_l and S_l are activations [1, N_l, H_l, W_l] of layer l for the picture that is made, the content image and a
 style image, and M_l = H_l W_l. Losses are summed over the picture, as the equations have them.
@@ -20,46 +20,48 @@ from torch import Tensor
 from cyclegan_fast.methods.feature_loss.vgg import Vgg
 from cyclegan_fast.system.errors import UserError
 
-CONTENT = "relu4_2"
-SMALLEST_SCALE = 0.1  # of the root mean square of its layer
-HISTORY = 20  # of L-BFGS: pairs of steps and changes of the gradient
+CONTENT_LAYER = "relu4_2"
+SMALLEST_SCALE = 0.1  # of its layer's root mean square: a filter is divided by no less
+HISTORY = 20  # pairs of steps and changes of the gradient that L-BFGS keeps
 
 
 def style_layers(network: Vgg) -> list[str]:
-    """The first activation of each stage, relu1_1 to relu5_1 in VGG-19 (Gatys et al. 2016, figure 1)."""
+    """Return the first activation of each stage, relu1_1 to relu5_1 in VGG-19 (Gatys et al. 2016, figure 1)."""
     return [name for name in network.activations if name.endswith("_1")]
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """G_ij = sum_k F_ik F_jk (Gatys et al. 2016, eq. 3): [N, C, H, W] -> [N, C, C]."""
+    """Compute G_ij = sum_k F_ik F_jk (Gatys et al. 2016, eq. 3): [N, C, H, W] -> [N, C, C]."""
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2)
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """1/2 sum (F - P)^2 (Gatys et al. 2016, eq. 1); both [1, C, H, W], returns a scalar."""
+    """Compute 1/2 sum (F - P)^2 (Gatys et al. 2016, eq. 1), a scalar; both are [1, C, H, W]."""
     return 0.5 * (features - target).square().sum()
 
 
 def style_layer_loss(features: Tensor, target: Tensor) -> Tensor:
-    """E_l = sum (G - A)^2 / (4 N^2 M^2) (Gatys et al. 2016, eq. 4), a scalar.
+    """Compute E_l = sum (G - A)^2 / (4 N^2 M^2) (Gatys et al. 2016, eq. 4), a scalar.
 
-    features: [1, C, H, W]. target: A / M, [1, C, C], each style image's Gram matrix by its own number of positions, so
-    that it may be of another size than the picture.
+    Args:
+        features: [1, C, H, W].
+        target: A / M, [1, C, C]: each style image's Gram matrix divided by its own number of positions, so that the
+            image may be of another size than the picture.
     """
     channels, positions = features.size(1), features.size(2) * features.size(3)
     return (gram_matrix(features) / positions - target).square().sum() / (4 * channels**2)
 
 
 def style_loss(features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-    """sum w_l E_l with equal weights w_l (Gatys et al. 2016, eq. 5), over the layers of `targets`."""
+    """Compute sum w_l E_l with equal weights w_l (Gatys et al. 2016, eq. 5), over the layers of `targets`."""
     losses = [style_layer_loss(features[layer], target) for layer, target in targets.items()]
     return torch.stack(losses).sum() / len(losses)
 
 
 @dataclass(frozen=True)
 class Style:
-    """Averages over one or more style images: of Gram matrices by positions [1, C, C], and of squares [C]."""
+    """Holds averages over one or more style images: of Gram matrices by positions [1, C, C], and of squares [C]."""
 
     grams: dict[str, Tensor]
     squares: dict[str, Tensor]
@@ -67,7 +69,7 @@ class Style:
 
 @torch.no_grad()
 def average_style(network: Vgg, images: Iterable[Tensor]) -> Style:
-    """The style of images [1, 3, H, W] of any sizes, together: their mean Gram matrices (Zhu et al. 2017, section 5.2).
+    """Average the style of images [1, 3, H, W] of any sizes: their mean Gram matrices (Zhu et al. 2017, section 5.2).
 
     Raises ValueError where there are none.
     """
@@ -76,7 +78,7 @@ def average_style(network: Vgg, images: Iterable[Tensor]) -> Style:
     squares: dict[str, Tensor] = {}
     count = 0
     for count, image in enumerate(images, 1):  # noqa: B007  # counted
-        for layer, features in network(image, [*layers, CONTENT]).items():
+        for layer, features in network(image, [*layers, CONTENT_LAYER]).items():
             square = mean_square(features)
             squares[layer] = squares.get(layer, torch.zeros_like(square)) + square
             if layer in layers:
@@ -91,19 +93,19 @@ def average_style(network: Vgg, images: Iterable[Tensor]) -> Style:
 
 
 def mean_square(features: Tensor) -> Tensor:
-    """Of each channel: [1, C, H, W] -> [C]."""
+    """Return the mean square of each channel: [1, C, H, W] -> [C]."""
     return features.square().mean(dim=(0, 2, 3))
 
 
 def scale(squares: Tensor) -> Tensor:
-    """What the activations of a layer are multiplied by, [C], given the mean squares of its channels [C]."""
+    """Return the factors [C] of a layer's activations, given the mean squares of its channels [C]."""
     smallest = SMALLEST_SCALE * squares.mean().sqrt()
     return 1 / torch.maximum(squares.sqrt(), smallest.clamp_min(1e-12))
 
 
 @dataclass(frozen=True)
-class Losses:
-    """L_content and L_style of eq. 7 before they are weighed."""
+class StyleTransferLosses:
+    """Holds L_content and L_style of eq. 7 before they are weighed."""
 
     content: float
     style: float
@@ -111,15 +113,15 @@ class Losses:
 
 @dataclass(frozen=True)
 class Styled:
-    """A picture [1, 3, H, W] in [-1, 1], and its losses before the first step and after the last."""
+    """Holds a picture [1, 3, H, W] in [-1, 1], and its losses before the first step and after the last."""
 
     picture: Tensor
-    first: Losses
-    last: Losses
+    first: StyleTransferLosses
+    last: StyleTransferLosses
 
 
 class Objective:
-    """The total loss of one content image and one style (Gatys et al. 2016, eq. 7).
+    """Computes the total loss of one content image and one style (Gatys et al. 2016, eq. 7).
 
     Args:
         content: [1, 3, H, W] in [-1, 1].
@@ -129,38 +131,42 @@ class Objective:
 
     def __init__(self, network: Vgg, content: Tensor, style: Style, content_weight: float, style_weight: float) -> None:
         self.network = network
-        self.layers = [*style.grams, *({CONTENT} - style.grams.keys())]
+        self.layers = [*style.grams, *({CONTENT_LAYER} - style.grams.keys())]
         with torch.no_grad():
             found = network(content, self.layers)
             self.scales = {layer: scale((mean_square(found[layer]) + style.squares[layer]) / 2) for layer in found}
-            self.content = found[CONTENT] * self.scales[CONTENT][:, None, None]
+            self.content = found[CONTENT_LAYER] * self.scales[CONTENT_LAYER][:, None, None]
             self.alpha, self.beta = content_weight / self.content.numel(), style_weight
             self.grams = {
                 layer: gram * self.scales[layer] * self.scales[layer][:, None] for layer, gram in style.grams.items()
             }
 
     def terms(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """L_content and L_style of a picture [1, 3, H, W], differentiable."""
+        """Compute L_content and L_style of a picture [1, 3, H, W], both differentiable."""
         found = self.network(picture, self.layers)
         features = {layer: found[layer] * self.scales[layer][:, None, None] for layer in found}
-        return content_loss(features[CONTENT], self.content), style_loss(features, self.grams)
+        return content_loss(features[CONTENT_LAYER], self.content), style_loss(features, self.grams)
 
     def total(self, picture: Tensor) -> Tensor:
+        """Compute the weighed sum of both losses of a picture [1, 3, H, W], differentiable."""
         content, style = self.terms(picture)
         total: Tensor = self.alpha * content + self.beta * style
         return total
 
     @torch.no_grad()
-    def losses(self, picture: Tensor) -> Losses:
+    def losses(self, picture: Tensor) -> StyleTransferLosses:
+        """Return both losses of a picture [1, 3, H, W] as numbers."""
         content, style = self.terms(picture)
-        return Losses(float(content), float(style))
+        return StyleTransferLosses(float(content), float(style))
 
 
 def minimise(objective: Objective, start: Tensor, steps: int, tell: Callable[[int], None] = lambda _: None) -> Styled:
-    """`steps` iterations of L-BFGS over the pixels, each with a line search, from `start` [1, 3, H, W].
+    """Minimise by `steps` iterations of L-BFGS over the pixels, each with a line search, from `start` [1, 3, H, W].
 
-    tell: called with the iterations that are done, once for every gradient. Raises UserError where the loss is not
-    finite.
+    Args:
+        tell: called with the number of iterations that are done, once for every gradient.
+
+    Raises UserError where the loss is not finite.
     """
     picture = start.detach().clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
@@ -189,12 +195,12 @@ def minimise(objective: Objective, start: Tensor, steps: int, tell: Callable[[in
 
 
 def noise_like(content: Tensor, seed: int) -> Tensor:
-    """White noise to begin with, of the content's shape and device; the global generator is not touched."""
+    """Draw white noise to begin with, of the content's shape and device; the global generator is not touched."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(content.shape, generator=generator).mul(0.5).to(content)
 
 
 def smallest_side(network: Vgg) -> int:
-    """Of images that leave a pixel in the last stage."""
+    """Return the smallest side of images that leave a pixel in the last stage."""
     side: int = 2 ** (len(style_layers(network)) - 1)
     return side

@@ -1,4 +1,4 @@
-"""What `python -m cyclegan_fast.baselines.gatys` leaves: a record of the results, and an overview of them."""
+"""Writes what `python -m cyclegan_fast.baselines.gatys` leaves: a record of the results, and an overview of them."""
 
 import json
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from cyclegan_fast.baselines.neural_style import Styled
 
 LOSSES = "losses.json"
-MOST_COLUMNS = 12  # of the contact sheet
-MOST_STYLES = 3  # of its rows
-THUMBNAIL = 192  # pixels
+MOST_COLUMNS = 12  # images on the contact sheet
+MOST_STYLES = 3  # rows of styles on it
+_THUMBNAIL = 192  # pixels
 
 
 class Record:
-    """losses.json in the folder of the results: what each was made from, and its losses."""
+    """Keeps losses.json in the folder of the results: what each was made from, and its losses."""
 
     def __init__(self, folder: Path, network: str, settings: dict[str, Any]) -> None:
         self.folder, self.path = folder, folder / LOSSES
@@ -42,7 +42,7 @@ class Record:
                 ) from error
 
     def is_done(self, job: Job, origin: str) -> bool:
-        """Whether the result is there and from this. Raises UserError for a file that this command did not write."""
+        """Say whether the result is there and of this origin; raises UserError for a file of somebody else."""
         if not job.target.exists():
             return False
         entry = self.results.get(self._name(job))
@@ -51,7 +51,7 @@ class Record:
         return bool(entry["made_from"] == origin)
 
     def add(self, job: Job, origin: str, result: "Styled", elapsed_s: float) -> None:
-        """Enter a result, before its picture is written; one from before goes, so that it is not taken for this one."""
+        """Enter a result before its picture is written; an earlier picture is removed, lest it pass for the new one."""
         job.target.unlink(missing_ok=True)
         self.results[self._name(job)] = {
             "content": str(job.source),
@@ -68,7 +68,7 @@ class Record:
 
 
 def contact_sheet(jobs: Sequence[Job], styles: Sequence[Path], network: str) -> Pixels:
-    """A column for each image: its content, the styles, and the result. Of many, some that spread evenly over all."""
+    """Draw a column for each image: its content, the styles, and the result; of many, some that spread over all."""
     from cyclegan_fast.images.sheets import sheet
 
     shown_styles, shown_jobs = spread(styles, MOST_STYLES), spread(jobs, MOST_COLUMNS)
@@ -80,8 +80,8 @@ def contact_sheet(jobs: Sequence[Job], styles: Sequence[Path], network: str) -> 
 
 
 def thumbnail(path: Path) -> Pixels:
-    """[THUMBNAIL, THUMBNAIL, 3], grey where a file cannot be read."""
-    box = (THUMBNAIL, THUMBNAIL)
+    """Read an image as [_THUMBNAIL, _THUMBNAIL, 3]; a file that cannot be read becomes grey."""
+    box = (_THUMBNAIL, _THUMBNAIL)
     try:
         return np.asarray(ImageOps.pad(read_image(path), box, Image.Resampling.BICUBIC))
     except UnreadableImage:

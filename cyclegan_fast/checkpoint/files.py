@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.checkpoint.original import StateDict
 from cyclegan_fast.networks.norms import missing_statistics
 from cyclegan_fast.system.errors import UserError
@@ -25,7 +26,7 @@ LAST = "last.pt"
 PREVIOUS = "previous.pt"
 INCOMING = "incoming.pt"
 BEST = "best.pt"
-CONTENT = {"config", "data", "dtype", "model", "step", "log", "ranks", "finished"}
+CONTENT = RunCheckpoint.__required_keys__
 
 
 class DamagedCheckpoint(UserError):
@@ -36,7 +37,7 @@ class MissingCheckpoint(UserError):
     """There is no file of that name, or no longer."""
 
 
-def save(run: Path, checkpoint: dict[str, Any], *, keep_as: Sequence[str] = ()) -> None:
+def save(run: Path, checkpoint: Mapping[str, Any], *, keep_as: Sequence[str] = ()) -> None:
     """Write the newest checkpoint of a run; the one before it stays as `previous.pt`.
 
     keep_as: further names to keep this one under for good, such as "epoch_0100.pt".
@@ -52,7 +53,7 @@ def save(run: Path, checkpoint: dict[str, Any], *, keep_as: Sequence[str] = ()) 
     (folder / INCOMING).replace(folder / LAST)
 
 
-def to_bytes(content: dict[str, Any]) -> bytes:
+def to_bytes(content: Mapping[str, Any]) -> bytes:
     """What `load` reads back."""
     buffer = io.BytesIO()
     torch.save(content, buffer)

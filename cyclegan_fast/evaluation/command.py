@@ -1,18 +1,17 @@
-"""Evaluates as a command line asks: prints one table, and writes one JSON file and pictures; imports torch late."""
+"""Holds the command `evaluate`, which prints a table and writes a JSON file and pictures; imports PyTorch late."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from cyclegan_fast.config.options import MetricName, Pairs
-from cyclegan_fast.evaluation.subject import Subject, What
+from cyclegan_fast.evaluation.subject import EvaluationOptions, Subject
 from cyclegan_fast.system.errors import UserError
 
-PROGRAM = "python -m cyclegan_fast.evaluate"
-FCN = "fcn"
+EVALUATE_PROGRAM = "python -m cyclegan_fast.evaluate"
 
 
 @dataclass(frozen=True)
-class CommandLine(What):
+class EvaluateCommand(EvaluationOptions):
     """Measure a trained run on test images: one table, one JSON file, and the worst and best images of each
     direction. Any number of metrics share one pass over the images:
 
@@ -46,17 +45,17 @@ class CommandLine(What):
             raise ValueError("--metrics needs one metric at least")
 
 
-def evaluate(command: CommandLine) -> int:
-    """Load, measure, print, and write evaluation.json and the contact sheets; returns the exit status."""
+def evaluate_run(command: EvaluateCommand) -> int:
+    """Load, measure, print, and write evaluation.json and the contact sheets; return the exit status."""
     from cyclegan_fast.system.trouble import told_of_translation
 
     with told_of_translation(command.device):
-        return _evaluate(Subject(command, command.pairs), command)
+        return _evaluate_run(Subject(command, command.pairs), command)
 
 
-def _evaluate(subject: Subject, command: CommandLine) -> int:
-    from cyclegan_fast.evaluation import passes as evaluation
+def _evaluate_run(subject: Subject, command: EvaluateCommand) -> int:
     from cyclegan_fast.evaluation.metrics import MetricMaker
+    from cyclegan_fast.evaluation.passes import evaluate
     from cyclegan_fast.evaluation.score_table import table
     from cyclegan_fast.evaluation.worst_and_best import write_sheets
 
@@ -70,7 +69,7 @@ def _evaluate(subject: Subject, command: CommandLine) -> int:
         segmentation_file=command.segmentation,
     )
     print(subject)
-    found = evaluation.evaluate(
+    found = evaluate(
         subject.generators,
         subject.tests,
         make_metrics(),

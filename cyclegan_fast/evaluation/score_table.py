@@ -1,4 +1,7 @@
-"""Scores of a generator: named values, what they are called, and the table that people read. Needs no PyTorch."""
+"""Holds the scores of a generator: named values, what they are called, and the table that people read.
+
+It needs no PyTorch.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +10,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Metric:
-    """How a value is called and written; `better` is "higher" or "lower"."""
+class ScoreColumn:
+    """Says how a value is called and written; `better` is "higher" or "lower"."""
 
     title: str
     better: str
@@ -16,52 +19,53 @@ class Metric:
 
 
 METRICS = {
-    "psnr_db": Metric("PSNR, dB", "higher", ".2f"),
-    "ssim": Metric("SSIM", "higher", ".3f"),
-    "l1": Metric("L1", "lower", ".4f"),
-    "lpips": Metric("LPIPS", "lower", ".3f"),
-    "fid": Metric("FID", "lower", "#.4g"),
-    "kid": Metric("KID", "lower", ".3g"),
-    "kid_std": Metric("KID std", "lower", ".2g"),
-    "per_pixel": Metric("per-pixel acc.", "higher", ".3f"),
-    "per_class": Metric("per-class acc.", "higher", ".3f"),
-    "class_iou": Metric("class IoU", "higher", ".3f"),
+    "psnr_db": ScoreColumn("PSNR, dB", "higher", ".2f"),
+    "ssim": ScoreColumn("SSIM", "higher", ".3f"),
+    "l1": ScoreColumn("L1", "lower", ".4f"),
+    "lpips": ScoreColumn("LPIPS", "lower", ".3f"),
+    "fid": ScoreColumn("FID", "lower", "#.4g"),
+    "kid": ScoreColumn("KID", "lower", ".3g"),
+    "kid_std": ScoreColumn("KID std", "lower", ".2g"),
+    "per_pixel": ScoreColumn("per-pixel acc.", "higher", ".3f"),
+    "per_class": ScoreColumn("per-class acc.", "higher", ".3f"),
+    "class_iou": ScoreColumn("class IoU", "higher", ".3f"),
 }
 """Every value that a score may hold. L1 is in [0, 1] of full scale, accuracies are shares."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One row: what was compared with what, and the values that this gave."""
+    """Holds one row of the table: what was compared with what, and the values that this gave."""
 
     name: str
-    """for programs, such as "a2b.truth": direction and metric"""
+    """direction and metric, for programs, such as "a2b.truth" """
     label: str
-    """for people, such as "G_A(A) against the truth" """
+    """what people read, such as "G_A(A) against the truth" """
     values: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON takes it."""
         return {"name": self.name, "label": self.label, **or_null(self.values)}
 
 
 def or_null(values: dict[str, float]) -> dict[str, float | None]:
-    """For JSON, which has no word for what is not finite."""
+    """Replace what is not finite by None, since JSON has no word for it."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def scalars(scores: Sequence[Score]) -> dict[str, float]:
-    """All finite values by one name each, such as "a2b.truth.ssim": what a log and a choice of the best go by."""
+    """Return all finite values by one name each, such as "a2b.truth.ssim", for a log and the choice of the best."""
     named = {f"{score.name}.{key}": value for score in scores for key, value in score.values.items()}
     return {name: value for name, value in named.items() if math.isfinite(value)}
 
 
 def is_better(name: str, value: float, than: float) -> bool:
-    """Whether `value` of a scalar such as "a2b.truth.ssim" is better than another of that name."""
+    """Say whether `value` of a scalar such as "a2b.truth.ssim" is better than another of that name."""
     return value > than if METRICS[name.rpartition(".")[2]].better == "higher" else value < than
 
 
 def table(scores: Sequence[Score]) -> str:
-    """The scores as aligned text, a row each; columns that no row has are left out, and a dash is no value."""
+    """Write the scores as aligned text, a row each; columns that no row has are left out, a dash is no value."""
     columns = [key for key in METRICS if any(key in score.values for score in scores)]
     width = max((len(score.label) for score in scores), default=0)
     widths = {key: max(8, len(METRICS[key].title)) for key in columns}

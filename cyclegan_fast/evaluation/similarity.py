@@ -1,4 +1,7 @@
-"""PSNR, SSIM and L1 of images against others, image by image; and what a colour lookup alone could reach."""
+"""Compares images one by one by PSNR, SSIM and L1: the metrics `reconstruction` and `truth`.
+
+colour_lookup.py has the metric `lookup`, which is measured by the same three values.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,28 +11,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cyclegan_fast.conventions import FORMULAS
+from cyclegan_fast.conventions import Direction
+from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch, with_formulas
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.view import Quiet, View, label
-from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor
 
-LOOKUP_BYTES = 2 << 30
+ValuePerImage = npt.NDArray[np.float64]
 
-
-Values = npt.NDArray[np.float64]
-
-AT_ONCE = 1  # images
+SIMILARITY_VALUES = ("psnr_db", "ssim", "l1")
+"""the fields of `Similarity`, which are keys of score_table.METRICS"""
+IMAGES_AT_ONCE = 1
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike images are, [N] each: PSNR in dB and L1 in [0, 1], both of 8-bit levels."""
+    """Holds how alike images are, one number [N] for each: PSNR in dB and L1 in [0, 1], both of 8-bit levels."""
 
-    psnr_db: Values
-    ssim: Values
-    l1: Values
+    psnr_db: ValuePerImage
+    ssim: ValuePerImage
+    l1: ValuePerImage
 
     def means(self) -> dict[str, float]:
+        """Return the mean of each value over the images."""
         return {name: float(values.mean()) for name, values in vars(self).items()}
 
 
@@ -40,9 +42,8 @@ def similarity(images: Tensor, truth: Tensor) -> Similarity:
     continued by reflection (scikit-image leaves out a border of 5 pixels). Identical images have 100 dB.
     """
     # In parts: the filters of SSIM keep fifteen float64 planes of each image.
-    return concatenated(
-        [_similarity(*part) for part in zip(torch.split(images, AT_ONCE), torch.split(truth, AT_ONCE), strict=True)]
-    )
+    parts = zip(torch.split(images, IMAGES_AT_ONCE), torch.split(truth, IMAGES_AT_ONCE), strict=True)
+    return concatenated([_similarity(*part) for part in parts])
 
 
 def _similarity(images: Tensor, truth: Tensor) -> Similarity:
@@ -60,113 +61,63 @@ def _similarity(images: Tensor, truth: Tensor) -> Similarity:
 
 
 def concatenated(parts: list[Similarity]) -> Similarity:
-    return Similarity(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("psnr_db", "ssim", "l1")))
+    """Join the similarities of consecutive batches."""
+    return Similarity(*(np.concatenate([getattr(part, name) for part in parts]) for name in SIMILARITY_VALUES))
 
 
-class ColourLookup:
-    """Maps each colour to the mean of what it should become: the best that a table of that size can do.
+class _ComparedImages(Metric):
+    """Compares images with others by PSNR, SSIM and L1, for each direction and each kind of comparison."""
 
-    An oracle: it is fitted with the truth itself. A table of 32 levels a channel, the usual size of a 3D lookup table,
-    here without interpolation, cannot see where in the picture a pixel stands.
-    """
-
-    def __init__(self, levels: int = 32) -> None:
-        self.levels = levels
-        self.count = np.zeros(levels**3)
-        self.total = np.zeros((3, levels**3))
-
-    def add(self, images: Pixels, truth: Pixels) -> None:
-        """Learn from [N, H, W, 3] and as many true images."""
-        colour = self._bins(images)
-        self.count += np.bincount(colour, minlength=self.levels**3)
-        for channel in range(3):
-            self.total[channel] += np.bincount(colour, truth[..., channel].ravel(), minlength=self.levels**3)
-
-    def __call__(self, images: Pixels) -> Pixels:
-        """[N, H, W, 3] through the table; of colours that were never seen, black."""
-        mean = np.rint(self.total / np.maximum(self.count, 1)).astype(np.uint8)  # [3, levels^3]
-        mapped: Pixels = np.ascontiguousarray(mean.T)[self._bins(images)].reshape(images.shape)
-        return mapped
-
-    def _bins(self, images: Pixels) -> npt.NDArray[np.int32]:
-        level = images.reshape(-1, 3).astype(np.int32) * self.levels // 256
-        bins: npt.NDArray[np.int32] = (level[:, 0] * self.levels + level[:, 1]) * self.levels + level[:, 2]
-        return bins
-
-
-class Comparison(Quiet):
-    """PSNR, SSIM and L1 of images with others, by direction and kind, one image after another."""
-
-    TEXTS: ClassVar[dict[str, str]]
-    """what people read of each kind"""
+    LABELS: ClassVar[dict[str, str]]
+    """what people read of each kind, with formulas in braces"""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[Similarity]] = {}
 
-    def compare(self, key: str, images: Tensor, others: Tensor) -> None:
-        self.parts.setdefault(key, []).append(similarity(images, others))
+    def _compare(self, direction: Direction, kind: str, images: Tensor, others: Tensor) -> None:
+        self.parts.setdefault(f"{direction}.{kind}", []).append(similarity(images, others))
 
-    def of(self, key: str) -> Similarity | None:
-        return concatenated(self.parts[key]) if key in self.parts else None
+    def of_every_image(self, direction: Direction, kind: str) -> Similarity | None:
+        """Return the similarities of a direction's images, in their order; None where nothing was compared."""
+        parts = self.parts.get(f"{direction}.{kind}")
+        return concatenated(parts) if parts else None
 
     def scores(self) -> list[Score]:
         return [
-            Score(key, label(key, self.TEXTS[key.partition(".")[2]]), concatenated(parts).means())
+            Score(key, with_formulas(key, self.LABELS[key.partition(".")[2]]), concatenated(parts).means())
             for key, parts in self.parts.items()
         ]
 
+    def _all_values(self) -> list[str]:
+        return [f"{kind}.{value}" for kind in self.LABELS for value in SIMILARITY_VALUES]
 
-class Reconstruction(Comparison):
+
+class Reconstruction(_ComparedImages):
+    """Compares images that went through both generators with themselves: G_B(G_A(A)) with A, G_A(G_B(B)) with B."""
+
     sees_reconstructions = True
-    TEXTS: ClassVar = {"reconstruction": "reconstructed, {reconstruction} against {source}"}
+    LABELS: ClassVar = {"reconstruction": "reconstructed, {reconstruction} against {source}"}
 
-    def add(self, view: View) -> None:
-        if view.reconstruction is not None:
-            self.compare(f"{view.direction}.reconstruction", view.reconstruction, view.source)
+    def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
+        return self._all_values()
+
+    def add(self, batch: TranslatedBatch) -> None:
+        if batch.reconstruction is not None:
+            self._compare(batch.direction, "reconstruction", batch.reconstruction, batch.source)
 
 
-class Truth(Comparison):
-    TEXTS: ClassVar = {
+class Truth(_ComparedImages):
+    """Compares translations, and beside them the untranslated images, with true translations where they are known."""
+
+    LABELS: ClassVar = {
         "truth": "translated, {translation} against the truth",
         "untranslated": "untranslated, {source} against the truth",
     }
 
-    def add(self, view: View) -> None:
-        if view.truth is not None:
-            self.compare(f"{view.direction}.truth", view.translation, view.truth)
-            self.compare(f"{view.direction}.untranslated", view.source, view.truth)
+    def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
+        return self._all_values() if truth_is_known else []
 
-
-class Lookup(Quiet):
-    """What a colour lookup reaches that was fitted with the truth: a translation must beat it to have seen more."""
-
-    def __init__(self) -> None:
-        self.pairs: dict[str, list[tuple[Pixels, Pixels]]] = {}
-        self.lookups: dict[str, ColourLookup] = {}
-        self.nbytes: dict[str, int] = {}
-        self.cut: set[str] = set()
-
-    def add(self, view: View) -> None:
-        if view.truth is None:
-            return
-        way, used = view.direction, self.nbytes.get(view.direction, 0)
-        if used > LOOKUP_BYTES:
-            self.cut.add(way)
-            return
-        source, truth = as_pixels(view.source), as_pixels(view.truth)
-        self.nbytes[way] = used + source.nbytes + truth.nbytes
-        self.pairs.setdefault(way, []).append((source, truth))
-        self.lookups.setdefault(way, ColourLookup()).add(source, truth)
-
-    def scores(self) -> list[Score]:
-        found = []
-        for way, pairs in self.pairs.items():
-            parts = [similarity(as_tensor(self.lookups[way](source)), as_tensor(truth)) for source, truth in pairs]
-            text = f"best colour lookup of {FORMULAS[way]['source']} (32 levels), fitted with the truth"
-            found.append(Score(f"{way}.lookup", text, concatenated(parts).means()))
-        return found
-
-    def notes(self) -> list[str]:
-        return [
-            f"{way}: the colour lookup is fitted to the first {LOOKUP_BYTES >> 30} GiB of images" for way in self.cut
-        ]
+    def add(self, batch: TranslatedBatch) -> None:
+        if batch.truth is not None:
+            self._compare(batch.direction, "truth", batch.translation, batch.truth)
+            self._compare(batch.direction, "untranslated", batch.source, batch.truth)

@@ -1,4 +1,4 @@
-"""Loads what an evaluation judges: generators, test images and a device."""
+"""Loads what an evaluation judges, generators and test images, onto a device; and writes what it found."""
 
 import json
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from cyclegan_fast.system.progress import waiting
 
 
 @dataclass(frozen=True)
-class What:
-    """Which generators are judged, on which images, and where the result goes."""
+class EvaluationOptions:
+    """Says which generators are judged, on which images, and where the result goes: the options of both commands."""
 
     checkpoint: Path | None = None
     """a run's folder, a .pt file of one (such as checkpoints/best.pt), or bare weights of one generator; by default the
@@ -56,47 +56,46 @@ class What:
 
 
 class Subject:
-    """The generators, the images and the device of one evaluation, loaded."""
+    """Loads and holds the generators, the test images and the device of one evaluation."""
 
-    def __init__(self, what: What, pairs: Pairs | None = None) -> None:
-        import torch
+    def __init__(self, options: EvaluationOptions, pairs: Pairs | None = None) -> None:
         from torch import nn
 
         from cyclegan_fast.data.domains import open_test_sets
         from cyclegan_fast.networks.norms import use_running_statistics
         from cyclegan_fast.system.device import choose_device, use_threads, working_dtype
+        from cyclegan_fast.translation.on_device import prepare_network
         from cyclegan_fast.translation.trained import load_translators
 
-        self.what = what
+        self.options = options
         self.notes: list[str] = []
-        self.path = what.checkpoint or newest_run(RUNS)
-        use_threads(what.threads)
-        self.device = choose_device(what.device)
-        self.dtype, remark = working_dtype(self.device, what.amp, "auto")
+        self.path = options.checkpoint or newest_run(RUNS)
+        use_threads(options.threads)
+        self.device = choose_device(options.device)
+        self.dtype, remark = working_dtype(self.device, options.amp, "auto")
         self.notes += [remark] if remark else []
         directions: tuple[Direction, ...] = ("a2b", "b2a")
         with waiting(f"loading {self.path}"):
-            loaded = load_translators(self.path, directions, self.notes, what.network)
+            loaded = load_translators(self.path, directions, self.notes, options.network)
         _, self.config, self.file, _ = loaded[0]
         self.generators: dict[Direction, nn.Module] = {}
         for network, _, _, direction in loaded:
-            if what.running_statistics:
+            if options.running_statistics:
                 use_running_statistics(network, str(self.path))
-            placed = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
             # Of one generator's bare weights only the user knows what they translate.
-            self.generators[direction or what.direction] = placed.eval().requires_grad_(False)
+            self.generators[direction or options.direction] = prepare_network(network, self.device, self.dtype)
         multiple = loaded[0].network.multiple
         assert isinstance(multiple, int)
-        self.size = checked_size(what.size, self.config, self.path, multiple)
-        self.data = what.data or self._trained_on()
+        self.size = checked_size(options.size, self.config, self.path, multiple)
+        self.data = options.data or self._trained_on()
         trained = self.config.get("data", {})
-        pairs = pairs or (trained.get("pairs", "auto") if what.data is None else "auto")
+        pairs = pairs or (trained.get("pairs", "auto") if options.data is None else "auto")
         settings = DataConfig(data=self.data, load_size=self.size, crop_size=self.size, pairs=pairs)
         self.tests, warnings = open_test_sets(settings)
         self.notes += warnings
 
     def _trained_on(self) -> Path | None:
-        """The data of the run; None for the embedded photographs. Raises UserError where it is not known or gone."""
+        """Return the data of the run, None for the embedded photographs; raises UserError where it is not there."""
         if not self.config:
             raise UserError(f"{self.path} does not say what it was trained on: give --data FOLDER")
         named = self.config.get("data", {}).get("data")
@@ -106,8 +105,9 @@ class Subject:
 
     @property
     def out(self) -> Path:
-        if self.what.out is not None:
-            return self.what.out
+        """Return the folder for the results."""
+        if self.options.out is not None:
+            return self.options.out
         run = self.path if self.path.is_dir() else self.path.parent
         return (run.parent if run.name == "checkpoints" else run) / "evaluation"
 
@@ -118,7 +118,7 @@ class Subject:
         return f"{self.file} on {data} at {self.size}x{self.size}; {describe(self.device)}, {name_of(self.dtype)}"
 
     def publish(self, name: str, result: dict[str, Any], notes: Sequence[str]) -> Path:
-        """Print the notes, and write a JSON file of what was found and what it is of; returns the file."""
+        """Print the notes, and write a JSON file of what was found and what it is of; return the file."""
         import torch
 
         from cyclegan_fast.system.device import describe, name_of

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the images that came out worst and best, with what became of them."""
+"""Draws the contact sheets of an evaluation: the images that came out worst and best, and what became of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from torch import nn
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, Direction
 from cyclegan_fast.data.image_folder import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
-from cyclegan_fast.evaluation.passes import Evaluation, views
-from cyclegan_fast.evaluation.view import View
+from cyclegan_fast.evaluation.base_metric import TranslatedBatch
+from cyclegan_fast.evaluation.passes import Evaluation, translated_batches
 from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import sheet
 
-SHOWN = 6
+_SHOWN = 6
 
 
 def write_sheets(
@@ -26,20 +26,20 @@ def write_sheets(
     tests: TestSets,
     device: torch.device,
 ) -> list[Path]:
-    """Write `a2b.jpg` and `b2a.jpg`, for each direction that has a score of each image; returns the files."""
+    """Write `a2b.jpg` and `b2a.jpg`, for each direction that has a score of each image; return the files."""
     written = []
     for direction, held in zip(DIRECTIONS, (tests.A, tests.B), strict=True):
         quality = evaluation.quality(direction)
         path = folder / f"{direction}.jpg"
         if held is None or direction not in generators or quality is None:
-            path.unlink(missing_ok=True)  # of an evaluation before: not to be taken for this one's
+            path.unlink(missing_ok=True)  # an earlier evaluation's sheet must not pass for this one's
             continue
         what, values = quality
         order = np.argsort(values, kind="stable").tolist()
-        many = len(order) > 2 * SHOWN
-        places = [*order[:SHOWN], *order[-SHOWN:]] if many else order
-        title = f"{len(order)} images by {what}, " + (f"{SHOWN} worst and {SHOWN} best" if many else "worst first")
-        rows = row_labels(direction, held)
+        many = len(order) > 2 * _SHOWN
+        places = [*order[:_SHOWN], *order[-_SHOWN:]] if many else order
+        title = f"{len(order)} images by {what}, " + (f"{_SHOWN} worst and {_SHOWN} best" if many else "worst first")
+        rows = _row_labels(direction, held)
         captions = [f"{caption(held.images, place)}  {values[place]:.3f}" for place in places]
         columns = list(zip(captions, pictures(direction, held, places, generators, device), strict=True))
         write_image(sheet(title, rows, columns), path, quality=92)
@@ -47,13 +47,14 @@ def write_sheets(
     return written
 
 
-def row_labels(direction: Direction, held: HeldOut) -> list[str]:
+def _row_labels(direction: Direction, held: HeldOut) -> list[str]:
     names = FORMULAS[direction]
     labels = [f"real {names['source']}", names["translation"], names["reconstruction"]]
     return [*labels, "truth"] if held.truth is not None else labels
 
 
 def caption(images: Images, place: int) -> str:
+    """Return the file name of an image, to stand below it."""
     name = images.names[place]  # a file's ends in its size
     return Path(name.rpartition(" ")[0] or name).name
 
@@ -66,16 +67,16 @@ def pictures(
     generators: Mapping[Direction, nn.Module],
     device: torch.device,
 ) -> list[list[Pixels]]:
-    """Of each of the images what `row_labels` names."""
+    """Return, for each of the images, the pictures that `_row_labels` names."""
     some = HeldOut(Selected(held.images, places), Selected(held.truth, places) if held.truth is not None else None)
     found: list[list[Pixels]] = []
-    for view in views(direction, some, generators, device, 0, None):
-        found += [of_view(view, index) for index in range(len(view.source))]
+    for batch in translated_batches(direction, some, generators, device, 0, None):
+        found += [_pictures_of(batch, index) for index in range(len(batch.source))]
     return found
 
 
-def of_view(view: View, index: int) -> list[Pixels]:
-    parts = [view.source, view.translation, view.reconstruction, view.truth]
-    blank = torch.full_like(view.source[index], 60)  # no generator for the way back
-    images = [part[index] if part is not None else blank for part in (parts if view.truth is not None else parts[:3])]
+def _pictures_of(batch: TranslatedBatch, index: int) -> list[Pixels]:
+    parts = [batch.source, batch.translation, batch.reconstruction, batch.truth]
+    blank = torch.full_like(batch.source[index], 60)  # no generator for the way back
+    images = [part[index] if part is not None else blank for part in (parts if batch.truth is not None else parts[:3])]
     return [image.permute(1, 2, 0).cpu().numpy() for image in images]

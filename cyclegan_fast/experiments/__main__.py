@@ -1,4 +1,4 @@
-"""`python -m cyclegan_fast.experiments`: which experiments there are, and their commands."""
+"""`python -m cyclegan_fast.experiments` says which experiments there are, and runs the one that is asked for."""
 
 if __name__ == "__main__":
     from cyclegan_fast.system.process import set_up_process
@@ -8,25 +8,26 @@ if __name__ == "__main__":
 import sys
 from collections.abc import Sequence
 
-from cyclegan_fast.experiments.plan import PROGRAM, parse
+from cyclegan_fast.experiments.plan import EXPERIMENTS_PROGRAM, parse_tables
 from cyclegan_fast.system.command_line import print_version_if_asked
 from cyclegan_fast.system.errors import run_command
 
 TABLES = "tables"
-HELP = f"""usage: {PROGRAM} {TABLES} --data DATA --out OUT [OPTIONS]
+HELP = f"""usage: {EXPERIMENTS_PROGRAM} {TABLES} --data DATA --out OUT [OPTIONS]
 
 The paper's experiments, run anew:
 
   {TABLES}    the comparisons of Zhu et al. 2017, tables 2 to 5: trains every method and every variant of the loss,
             scores them, and writes a report
 
-`{PROGRAM} {TABLES} --help` tells of its options."""
+`{EXPERIMENTS_PROGRAM} {TABLES} --help` tells of its options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment that the arguments, by default the process's own, begin with; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [TABLES]:
-        return run_command(lambda: tables(given[1:]))
+        return run_command(lambda: _tables(given[1:]))
     print_version_if_asked(given)
     if given in ([], ["-h"], ["--help"]):
         print(HELP)
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def tables(arguments: Sequence[str]) -> int:
-    plan = parse(arguments)
+def _tables(arguments: Sequence[str]) -> int:
+    plan = parse_tables(arguments)
     from cyclegan_fast.experiments.tables import run_tables
 
     return run_tables(plan)

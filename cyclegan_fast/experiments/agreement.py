@@ -1,4 +1,4 @@
-"""Whether scores stand in the order that the paper's have."""
+"""Compares the order of scores with the order that the paper's have."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,17 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, ROWS, Figures, RowName
+from cyclegan_fast.evaluation.fcn.scores import MEASURES
+from cyclegan_fast.experiments.paper_tables import GROUPS, ROWS, Figures, RowName
 
-OURS: RowName = "cyclegan"
-Values = Mapping[RowName, Mapping[int, dict[str, float]]]
-"""By row and seed the three measures in one direction."""
+_OURS: RowName = "cyclegan"
+RowScores = Mapping[RowName, Mapping[int, dict[str, float]]]
+"""The three measures in one direction, by row and seed."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How the rows of a table stand to each other by one measure, and in the paper."""
+    """Compares how the rows of a table stand to each other by one measure, here and in the paper."""
 
     measure: str
     same: int
@@ -29,7 +30,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Lead:
-    """In how many seeds CycleGAN is ahead of a row by one measure, and whether it is in the paper."""
+    """Counts in how many seeds CycleGAN is ahead of a row by one measure, and says whether it is in the paper."""
 
     over: RowName
     measure: str
@@ -40,17 +41,18 @@ class Lead:
 
     @property
     def agrees(self) -> bool:
-        """Whether most of the seeds say what the paper says; half of them do not."""
+        """Say whether more than half of the seeds say what the paper says."""
         said = self.ahead if self.paper else self.seeds - self.ahead
         return 2 * said > self.seeds
 
 
 def mean(values: Mapping[int, dict[str, float]], measure: str) -> float:
+    """Return the mean of a measure over the seeds of a row."""
     return float(np.mean([seed[measure] for seed in values.values()]))
 
 
-def order(values: Values, paper: Mapping[RowName, Figures], measure: str) -> Order:
-    """Of the rows that have values here and figures in the paper."""
+def order(values: RowScores, paper: Mapping[RowName, Figures], measure: str) -> Order:
+    """Compare the order of the rows that have values here and figures in the paper."""
     rows = [row for row in values if row in paper]
     here = [mean(values[row], measure) for row in rows]
     there = [paper[row][MEASURES.index(measure)] for row in rows]
@@ -64,26 +66,26 @@ def order(values: Values, paper: Mapping[RowName, Figures], measure: str) -> Ord
     return Order(measure, same, len(differences), round(correlation, 4) if np.isfinite(correlation) else None)
 
 
-def leads(values: Values, paper: Mapping[RowName, Figures], measure: str) -> list[Lead]:
-    """CycleGAN against every other row of the table, seed by seed."""
+def leads(values: RowScores, paper: Mapping[RowName, Figures], measure: str) -> list[Lead]:
+    """Compare CycleGAN with every other row of the table, seed by seed."""
     found = []
     for row in values:
-        if OURS not in values or row == OURS or row not in paper:
+        if _OURS not in values or row == _OURS or row not in paper:
             continue
-        seeds = sorted(values[row].keys() & values[OURS].keys())
-        ahead = sum(values[OURS][seed][measure] > values[row][seed][measure] for seed in seeds)
+        seeds = sorted(values[row].keys() & values[_OURS].keys())
+        ahead = sum(values[_OURS][seed][measure] > values[row][seed][measure] for seed in seeds)
         place = MEASURES.index(measure)
         if seeds:
-            found.append(Lead(row, measure, ahead, len(seeds), paper[OURS][place] > paper[row][place]))
+            found.append(Lead(row, measure, ahead, len(seeds), paper[_OURS][place] > paper[row][place]))
     return found
 
 
 def papers_figures(group: str, direction: str) -> dict[RowName, Figures]:
-    """The paper's figures of one table, by row."""
+    """Return the paper's figures of one table, by row."""
     return {row: ROWS[row].paper[direction] for row in GROUPS[group] if direction in ROWS[row].paper}
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean, and of several values the smallest and the largest."""
+def mean_and_range(values: Sequence[float]) -> str:
+    """Write the mean, and of several values the smallest and the largest."""
     text = f"{np.mean(values):.3f}"
     return text if len(values) == 1 else f"{text} ({min(values):.3f} to {max(values):.3f})"

@@ -1,4 +1,4 @@
-"""What the experiments are to be: the command line, and from it the configuration of each run."""
+"""Plans the experiments: the command line, and from it the configuration of each run."""
 
 import argparse
 import sys
@@ -24,14 +24,14 @@ from cyclegan_fast.conventions import SMALLEST_SIDE
 from cyclegan_fast.experiments.paper_tables import DEFAULT, ROWS, RowName
 from cyclegan_fast.system.command_line import parse_command
 
-PROGRAM = "python -m cyclegan_fast.experiments"
+EXPERIMENTS_PROGRAM = "python -m cyclegan_fast.experiments"
 PAPERS_EPOCHS = 200
-Preset = Literal["quick", "paper128", "paper256"]
+PlanPreset = Literal["quick", "paper128", "paper256"]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all runs have in common; no row is tuned alone. The flags replace what the preset has."""
+class PlanSettings:
+    """Holds what all runs have in common; no row is tuned alone. The flags replace what the preset has."""
 
     size: int = 64
     """side in pixels of the square that is trained on and scored, a multiple of 4"""
@@ -79,7 +79,7 @@ class Settings:
             raise ValueError(f"--steps must be positive, got {self.steps}")
 
 
-_PAPER128 = Settings(
+_PAPER128 = PlanSettings(
     size=128,
     load_size=143,
     ngf=64,
@@ -91,8 +91,8 @@ _PAPER128 = Settings(
     segmentation_epochs=60,
     segmentation_width=32,
 )
-PRESETS: dict[Preset, Settings] = {
-    "quick": Settings(),
+PLAN_PRESETS: dict[PlanPreset, PlanSettings] = {
+    "quick": PlanSettings(),
     "paper128": _PAPER128,
     "paper256": replace(_PAPER128, size=256, load_size=286, generator="resnet_9"),
 }
@@ -122,8 +122,8 @@ class Tables:
     """folder with labelled photographs, as street_scenes writes it, or Cityscapes as its archives unpack"""
     out: Path
     """folder of the report, and of everything that it is made from"""
-    settings: Annotated[Settings, tyro.conf.arg(name="")]
-    preset: Preset = "quick"
+    settings: Annotated[PlanSettings, tyro.conf.arg(name="")]
+    preset: PlanPreset = "quick"
     """settings to start from: quick (64x64, small networks), paper128 (128x128 and 6 blocks, as the paper's tables), or
     paper256 (256x256 and 9 blocks); both of the paper for 200 epochs"""
     methods: tuple[RowName, ...] = DEFAULT
@@ -148,26 +148,27 @@ class Tables:
 
     @property
     def runs(self) -> list[tuple[RowName, int]]:
-        """All runs: first every row with the first seed, so that an early report is of all rows."""
+        """Return all runs: first every row with the first seed, so that an early report is of all rows."""
         return [(method, seed) for seed in self.seeds for method in self.methods]
 
 
-def parse(arguments: Sequence[str] | None = None) -> Tables:
-    """The plan that the command line behind `tables` asks for; see `parse_command`."""
+def parse_tables(arguments: Sequence[str] | None = None) -> Tables:
+    """Parse the command line behind `tables`; see `parse_command`."""
     given = list(sys.argv[2:] if arguments is None else arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=get_args(Preset), default="quick")
-    preset: Preset = first.parse_known_args(given)[0].preset
-    start = Tables(data=tyro.MISSING, out=tyro.MISSING, settings=PRESETS[preset], preset=preset)
-    return parse_command(Tables, f"{PROGRAM} tables", given, default=start)
+    first.add_argument("--preset", choices=get_args(PlanPreset), default="quick")
+    preset: PlanPreset = first.parse_known_args(given)[0].preset
+    start = Tables(data=tyro.MISSING, out=tyro.MISSING, settings=PLAN_PRESETS[preset], preset=preset)
+    return parse_command(Tables, f"{EXPERIMENTS_PROGRAM} tables", given, default=start)
 
 
 def run_name(method: RowName, seed: int) -> str:
+    """Return the name of a run: of its folder, and of the files with its scores."""
     return f"{method}-seed{seed}"
 
 
 def schedule(steps: int | None, steps_per_epoch: int) -> tuple[int, int, int]:
-    """Epochs at the full rate, epochs of decay, and steps.
+    """Return how many epochs a run has at the full rate, how many of decay, and how many steps.
 
     The rate changes between epochs only. The epochs that the steps reach into are halved, the middle one of an odd
     number being at the full rate; the last epoch is cut where the steps end.
@@ -178,7 +179,7 @@ def schedule(steps: int | None, steps_per_epoch: int) -> tuple[int, int, int]:
 
 
 def config_of(plan: Tables, method: RowName, seed: int, steps_per_epoch: int) -> Config:
-    """The configuration of a run: what the plan has for all, and by which the row differs."""
+    """Return the configuration of a run: what the plan has for all, changed by what the row differs in."""
     settings, row = plan.settings, ROWS[method]
     epochs, decay_epochs, steps = schedule(settings.steps, steps_per_epoch)
     common = Config(
@@ -187,7 +188,7 @@ def config_of(plan: Tables, method: RowName, seed: int, steps_per_epoch: int) ->
             load_size=settings.load_size,
             crop_size=settings.size,
             batch_size=settings.batch_size,
-            pairs="yes",  # of the test images
+            pairs="yes",  # test images with their label maps
             strict=True,  # the number of images decides the schedule
         ),
         networks=NetworkConfig(generator=settings.generator, ngf=settings.ngf, ndf=settings.ndf),

@@ -1,4 +1,4 @@
-"""report.md, report.json and report.jpg, from what OUT holds alone: the same bytes every time."""
+"""Writes report.md, report.json and report.jpg from what OUT holds alone: the same bytes every time."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,11 @@ from typing import Any
 
 from PIL import Image
 
+from cyclegan_fast.evaluation.fcn.scores import MEASURES
 from cyclegan_fast.evaluation.score_table import METRICS, or_null
-from cyclegan_fast.experiments.agreement import Lead, Values, leads, order, papers_figures, spread
-from cyclegan_fast.experiments.paper_tables import GROUPS, MEASURES, NUMBERS, ROWS, WAYS, RowName
-from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json, read_json
+from cyclegan_fast.experiments.agreement import Lead, RowScores, leads, mean_and_range, order, papers_figures
+from cyclegan_fast.experiments.paper_tables import GROUPS, NUMBERS, ROWS, WAYS, RowName
+from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, as_json_file, read_json
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import Column, sheet
 from cyclegan_fast.system.files import write_atomically
@@ -43,19 +44,19 @@ NOTES = """\
 
 
 def write_report(store: Store) -> list[Path]:
-    """Write the three files; returns them. Nothing but what OUT holds goes into them."""
+    """Write the three files and return them; nothing but what OUT holds goes into them."""
     reference, runs = store.load(REFERENCE), store.all_runs()
     assert reference is not None
     plan = read_json(store.out / "plan.json")
     # Values before words before pictures: each is made from what is there, and may be replaced at any time.
-    write_atomically(store.out / "report.json", as_json(as_dict(plan, reference, runs)))
-    write_atomically(store.out / "report.md", markdown(plan, reference, runs).encode())
+    write_atomically(store.out / "report.json", as_json_file(as_dict(plan, reference, runs)))
+    write_atomically(store.out / "report.md", _markdown(plan, reference, runs).encode())
     write_atomically(store.out / "report.jpg", compressed(picture(reference, runs)))
     return [store.out / f"report.{ending}" for ending in ("md", "json", "jpg")]
 
 
-def values_of(runs: Runs, group: str, direction: str) -> Values:
-    """The three measures of a table's rows, in its order, as far as there are runs."""
+def values_of(runs: Runs, group: str, direction: str) -> RowScores:
+    """Return the three measures of a table's rows, in its order, as far as there are runs."""
     return {
         row: {seed: scored.means(direction) for seed, scored in runs[row].items()}
         for row in GROUPS[group]
@@ -67,6 +68,7 @@ def values_of(runs: Runs, group: str, direction: str) -> Values:
 
 
 def as_dict(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> dict[str, Any]:
+    """Return the whole report as JSON takes it."""
     tables = {}
     for (group, direction), number in NUMBERS.items():
         values, paper = values_of(runs, group, direction), papers_figures(group, direction)
@@ -100,7 +102,7 @@ def as_dict(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> dict[str,
 
 
 def portable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a run, without the places that it had on one machine."""
+    """Return what is known of a run, without the places that it had on one machine."""
     config = {name: dict(section) for name, section in facts["config"].items()}
     config["data"]["data"] = Path(config["data"]["data"] or "").name
     for section, name in (("data", "cache_dir"), ("run", "runs"), ("loss", "feature_network")):
@@ -113,13 +115,14 @@ def _lists(scored: Scored) -> dict[str, Any]:
 
 
 def total_s(runs: Runs) -> float:
+    """Return the time that all runs were trained for, in seconds."""
     return round(sum(float(scored.facts["training_s"]) for seeds in runs.values() for scored in seeds.values()), 1)
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
-def markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
+def _markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
     facts = [scored.facts for seeds in runs.values() for scored in seeds.values()]
     parts = [
         "# The paper's comparisons, run anew",
@@ -142,7 +145,7 @@ def markdown(plan: Mapping[str, Any], reference: Scored, runs: Runs) -> str:
 
 
 def table_section(group: str, direction: str, reference: Scored, runs: Runs) -> list[str]:
-    """Heading, scores beside the paper's, and what agrees with it."""
+    """Write a table's heading, its scores beside the paper's, and what agrees with it."""
     values, paper = values_of(runs, group, direction), papers_figures(group, direction)
     titles = [METRICS[measure].title for measure in MEASURES]
     rows = []
@@ -150,18 +153,19 @@ def table_section(group: str, direction: str, reference: Scored, runs: Runs) -> 
         figures = [f"{figure:.2f}" for figure in paper[row]] if row in paper else ["-"] * 3
         if direction in ROWS[row].confirmed:
             figures = [f"{figure} *" for figure in figures]
-        cells = [spread([means[measure] for means in seeds.values()]) for measure in MEASURES]
+        cells = [mean_and_range([means[measure] for means in seeds.values()]) for measure in MEASURES]
         rows.append([ROWS[row].title, str(len(seeds)), *cells, *figures])
     for kind, title in REFERENCES.items():
         if kind.startswith(direction) and kind in reference.matrices:
             means = reference.means(kind)
-            rows.append([title, "", *(spread([means[measure]]) for measure in MEASURES), "", "", ""])
+            rows.append([title, "", *(mean_and_range([means[measure]]) for measure in MEASURES), "", "", ""])
     heading = f"## {WAYS[direction].capitalize()}, {group} (the paper's {NUMBERS[group, direction]})"
     columns = ["", "seeds", *titles, *(f"paper: {title}" for title in titles)]
     return [heading, _table(columns, rows), *agreement_section(values, direction, group)]
 
 
-def agreement_section(values: Values, direction: str, group: str) -> list[str]:
+def agreement_section(values: RowScores, direction: str, group: str) -> list[str]:
+    """Write how far the order of a table's rows, and CycleGAN's lead, agree with the paper."""
     paper = papers_figures(group, direction)
     sentences = []
     for measure in MEASURES:
@@ -177,18 +181,19 @@ def agreement_section(values: Values, direction: str, group: str) -> list[str]:
             by_row.setdefault(lead.over, []).append(lead)
     if not by_row:
         return []
-    rows = [[ROWS[row].title, *map(in_words, found)] for row, found in by_row.items()]
+    rows = [[ROWS[row].title, *map(_in_words, found)] for row, found in by_row.items()]
     columns = ["CycleGAN ahead of", *(METRICS[measure].title for measure in MEASURES)]
     return [f"Order: {'; '.join(sentences)}.", _table(columns, rows)]
 
 
-def in_words(lead: Lead) -> str:
-    """Such as "2 of 2 seeds; paper: yes, agrees"."""
+def _in_words(lead: Lead) -> str:
+    """Write a lead in words, such as "2 of 2 seeds; paper: yes, agrees"."""
     paper = "yes" if lead.paper else "no"
     return f"{lead.ahead} of {lead.seeds} seeds; paper: {paper}, {'agrees' if lead.agrees else 'differs'}"
 
 
 def times(runs: Runs) -> str:
+    """Write the table of training times."""
     rows = [
         [
             ROWS[row].title,
@@ -211,7 +216,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture(reference: Scored, runs: Runs) -> Pixels:
-    """The same test views through the first seed of every row: columns of both directions, labels -> photo first."""
+    """Draw the same test views through the first seed of every row, labels -> photo first, then photo -> labels."""
     first = {row: next(iter(seeds.values())) for row, seeds in runs.items()}
     titles = ["input", *(ROWS[row].title for row in first), "truth"]
     columns: list[Column] = []
@@ -225,7 +230,7 @@ def picture(reference: Scored, runs: Runs) -> Pixels:
 
 
 def compressed(pixels: Pixels) -> bytes:
-    """As a JPEG of the best quality that keeps within PICTURE_BYTES."""
+    """Encode as a JPEG of the best quality that keeps within PICTURE_BYTES."""
     for quality in (92, 85, 75, 65, 50, 35):
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, format="JPEG", quality=quality)

@@ -1,4 +1,4 @@
-"""How a run is scored: its generators translate the test images; a network and the nearest colour read the results."""
+"""Scores a run: its generators translate the test images, and a network and the nearest colour read the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from cyclegan_fast.config.options import Config, DataConfig
-from cyclegan_fast.conventions import DIRECTIONS, OPPOSITE, Direction
+from cyclegan_fast.conventions import DIRECTIONS, OPPOSITE
 from cyclegan_fast.data.domains import open_test_sets
 from cyclegan_fast.data.layouts import find_training_labels
 from cyclegan_fast.data.test_sets import TestSets, label_maps
-from cyclegan_fast.evaluation import passes as evaluation
+from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.fcn.judge import judge
-from cyclegan_fast.evaluation.fcn.scores import Counts, FcnScore, RealPhotographs, confusion_matrix
+from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
+from cyclegan_fast.evaluation.fcn.scores import Counts, confusion_matrix
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
+from cyclegan_fast.evaluation.passes import evaluate, translated_batches
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.view import Quiet, View
 from cyclegan_fast.experiments.plan import Tables
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, facts_of, read_json
 from cyclegan_fast.images.labels import VOID, Labels
@@ -27,23 +27,24 @@ from cyclegan_fast.images.sheets import spread
 from cyclegan_fast.runs import RESULTS
 from cyclegan_fast.system.device import describe, name_of, working_dtype
 from cyclegan_fast.system.files import sha256_of
+from cyclegan_fast.translation.on_device import prepare_network
 from cyclegan_fast.translation.trained import load_translators
 from cyclegan_fast.version import __version__
 
-SHOWN = 4
-"""Test views that are shown in the picture, from all over the test set."""
+_SHOWN = 4
+"""How many test views the picture shows, from all over the test set."""
 
 
-class Kept(Quiet):
+class KeptTranslations(Metric):
     """Keeps a few translations for the report's picture."""
 
     def __init__(self, places: list[int]) -> None:
         self.places = places
         self.images: dict[str, list[Pixels]] = {}
 
-    def add(self, view: View) -> None:
-        here = [place - view.first for place in self.places if 0 <= place - view.first < len(view.source)]
-        self.images.setdefault(view.direction, []).extend(as_pixels(view.translation[here]))
+    def add(self, batch: TranslatedBatch) -> None:
+        here = [place - batch.first for place in self.places if 0 <= place - batch.first < len(batch.source)]
+        self.images.setdefault(batch.direction, []).extend(as_pixels(batch.translation[here]))
 
     def scores(self) -> list[Score]:
         return []
@@ -51,37 +52,38 @@ class Kept(Quiet):
 
 @dataclass(frozen=True)
 class Examination:
-    """The test images with their labels, and who reads translations of them; the same for all runs."""
+    """Holds the test images, their labels and the network that reads translations of them; the same for all runs."""
 
     tests: TestSets
     labels: dict[str, Labels]
     network: SegmentationNetwork
     judge: str
-    """the digest of the network's file"""
+    """digest of the network's file"""
     count: int
     """test images that are used, the first ones"""
     device: torch.device
 
     @property
     def places(self) -> list[int]:
-        return spread(range(self.count), SHOWN)
+        """Return the places of the test views that the report shows."""
+        return spread(range(self.count), _SHOWN)
 
     def reference(self) -> Scored:
-        """What is read in images that nobody translated, under "DIRECTION.KIND".
+        """Return what is read in images that nobody translated, under "DIRECTION.KIND".
 
         real: photographs, against their own labels; shuffled: photographs or label maps, against the labels of other
         views; untranslated: an image of the one domain, taken for one of the other.
         """
         untranslated = FcnScore(self.network, self.labels)
         real = RealPhotographs(self.network, self.labels["A"][: self.count])
-        sources = Kept(self.places)
+        sources = KeptTranslations(self.places)
         for direction, held in (("a2b", self.tests.A), ("b2a", self.tests.B)):
             assert held is not None
             # Without a generator an image is its own translation.
-            for view in evaluation.views(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
-                untranslated.add(view)
-                sources.add(view)
-                real.add_real(OPPOSITE[view.direction], view.source)
+            for batch in translated_batches(direction, held, {}, self.device, self.count, None):  # type: ignore[arg-type]
+                untranslated.add(batch)
+                sources.add(batch)
+                real.add_real(OPPOSITE[batch.direction], batch.source)
         matrices = {f"b2a.{kind}": matrix for kind, matrix in real.matrices.items()}
         matrices |= {f"{direction}.untranslated": matrix for direction, matrix in untranslated.matrices.items()}
         if self.count > 1:
@@ -89,16 +91,16 @@ class Examination:
         return Scored(matrices, _stacked(sources), {"judge": self.judge, "images": self.count, **self._origin()})
 
     def score(self, config: Config) -> Scored:
-        """Translate with a finished run's generators, and read."""
+        """Translate with a finished run's generators, and read the results."""
         assert config.run.name is not None
         folder = config.run.runs / config.run.name
         dtype, _ = working_dtype(self.device, config.run.amp, "auto")
-        fcn, kept, notes = FcnScore(self.network, self.labels), Kept(self.places), list[str]()
-        generators: dict[Direction, nn.Module] = {}
-        for direction, (network, *_) in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True):
-            placed = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from stubs
-            generators[direction] = placed.eval().requires_grad_(False)
-        evaluation.evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count)
+        fcn, kept, notes = FcnScore(self.network, self.labels), KeptTranslations(self.places), list[str]()
+        generators = {
+            direction: prepare_network(loaded.network, self.device, dtype)
+            for direction, loaded in zip(DIRECTIONS, load_translators(folder, DIRECTIONS, notes), strict=True)
+        }
+        evaluate(generators, self.tests, [fcn, kept], device=self.device, count=self.count)
         results = read_json(folder / RESULTS)
         facts = facts_of(
             config,
@@ -122,7 +124,10 @@ class Examination:
 
 
 def test_images(plan: Tables) -> tuple[TestSets, dict[str, Labels]]:
-    """The test images and their labels; raises UserError where the data lacks them, or those of the training images."""
+    """Open the test images and read their labels.
+
+    Raises UserError where the data lacks them, or labels of the training images.
+    """
     size = plan.settings.size
     tests, _ = open_test_sets(
         DataConfig(data=plan.data.resolve(), load_size=size, crop_size=size, pairs="yes", strict=True)
@@ -133,7 +138,7 @@ def test_images(plan: Tables) -> tuple[TestSets, dict[str, Labels]]:
     return tests, labels
 
 
-def prepare(
+def prepare_examination(
     plan: Tables,
     store: Store,
     tests: TestSets,
@@ -165,12 +170,12 @@ def prepare(
     return examination
 
 
-def _stacked(kept: Kept) -> dict[str, Pixels]:
+def _stacked(kept: KeptTranslations) -> dict[str, Pixels]:
     return {direction: np.stack(kept.images[direction]) for direction in DIRECTIONS}
 
 
 def _of_other_views(labels: Labels) -> Counts:
-    """The labels of each view against those of the one before it, pixels that are void in either left out."""
+    """Compare the labels of each view with those of the one before it; pixels that are void in either are left out."""
     others = np.roll(labels, 1, axis=0)
     known = others != VOID
     return confusion_matrix(labels[known], others[known])

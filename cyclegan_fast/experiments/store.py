@@ -1,4 +1,4 @@
-"""What OUT holds: the plan that everything in it follows, and of each run what was read in its translations."""
+"""Keeps what OUT holds: the plan that everything in it follows, and what was read in each run's translations."""
 
 import json
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class Scored:
-    """A confusion matrix for each kind of image that was read, pictures, and what else is to be told of them.
+    """Holds a confusion matrix for each kind of image that was read, pictures, and facts on them.
 
-    Of a run the kinds are the directions, "b2a" and "a2b".
+    The kinds of a run are the directions, "b2a" and "a2b".
     """
 
     matrices: Mapping[str, Counts]
@@ -36,12 +36,13 @@ class Scored:
     facts: Mapping[str, Any]
 
     def means(self, kind: str) -> dict[str, float]:
+        """Return the three measures of a kind of image."""
         return SegmentationScores(self.matrices[kind]).means()
 
 
 @dataclass(frozen=True)
 class Store:
-    """The folder OUT. Files appear whole or not at all, so that a kill leaves nothing to mend."""
+    """Keeps the folder OUT, whose files appear whole or not at all, so that a kill leaves nothing to mend."""
 
     out: Path
 
@@ -61,7 +62,7 @@ class Store:
             if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
                 raise UserError(f"{self.out} is there already and holds no experiments: give another --out")
             self.out.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, as_json(wanted))
+            write_atomically(path, as_json_file(wanted))
         found = read_json(path)
         changed = [
             f"{name}: {found.get(name)} -> {wanted.get(name)}"
@@ -76,15 +77,16 @@ class Store:
         self.scores.mkdir(exist_ok=True)
 
     def save(self, name: str, scored: Scored) -> None:
+        """Write the pictures and then the numbers of a run, or of the reference."""
         strips = [np.concatenate(list(images), axis=1) for images in scored.pictures.values()]
         write_image(np.concatenate(strips), self.scores / f"{name}.png")
         confusion = {kind: matrix.tolist() for kind, matrix in scored.matrices.items()}
         content = {**scored.facts, "confusion": confusion, "pictures": list(scored.pictures)}
         # Last: what has this file is scored.
-        write_atomically(self.scores / f"{name}.json", as_json(content))
+        write_atomically(self.scores / f"{name}.json", as_json_file(content))
 
     def load(self, name: str) -> Scored | None:
-        """What `save` wrote; None where there is none yet."""
+        """Return what `save` wrote; None where there is none yet."""
         path = self.scores / f"{name}.json"
         if not path.exists():
             return None
@@ -103,10 +105,11 @@ class Store:
         return Scored(matrices, pictures, facts)
 
     def load_run(self, method: RowName, seed: int) -> Scored | None:
+        """Return the scores of a run; None where it has none yet."""
         return self.load(run_name(method, seed))
 
     def check(self, config: Config, scored: Scored, judge: str) -> None:
-        """Raises UserError where a run was scored that was trained otherwise, or that another network read."""
+        """Raise UserError where a run was scored that was trained otherwise, or that another network read."""
         path = self.scores / f"{config.run.name}.json"
         saved = from_dict(scored.facts["config"], str(path))
         changed = [
@@ -122,7 +125,7 @@ class Store:
             )
 
     def all_runs(self) -> dict[RowName, dict[int, Scored]]:
-        """By method and seed every run that has been scored, in the order of ROWS."""
+        """Return every run that has been scored, by method and seed, in the order of ROWS."""
         found: dict[RowName, dict[int, Scored]] = {}
         for method in ROWS:
             names = {path.stem.removeprefix(f"{method}-seed") for path in self.scores.glob(f"{method}-seed*.json")}
@@ -134,14 +137,17 @@ class Store:
 
 
 def facts_of(config: Config, judge: str, **others: Any) -> dict[str, Any]:
+    """Collect the facts on a run's scores; `judge` is the digest of the network that read."""
     return {"config": to_dict(config), "judge": judge, **others}
 
 
-def as_json(content: Mapping[str, Any]) -> bytes:
+def as_json_file(content: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a JSON file, the same for the same content."""
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of OUT; raises UserError where it is damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -1,14 +1,15 @@
-"""Every run of the plan, one after another: train, score, report. What is there already is not done again."""
+"""Trains, scores and reports every run of the plan, one after another; what is there already is not done again."""
 
 from tqdm import tqdm
 
 from cyclegan_fast.config.options import Config, DataConfig
 from cyclegan_fast.data.layouts import check_partners, training_places
 from cyclegan_fast.data.training_images import check_data
-from cyclegan_fast.experiments.paper_tables import MEASURES, ROWS, WAYS, RowName
+from cyclegan_fast.evaluation.fcn.scores import MEASURES
+from cyclegan_fast.experiments.paper_tables import ROWS, WAYS, RowName
 from cyclegan_fast.experiments.plan import Tables, config_of, run_name
 from cyclegan_fast.experiments.report import write_report
-from cyclegan_fast.experiments.scoring import Examination, prepare, test_images
+from cyclegan_fast.experiments.scoring import Examination, prepare_examination, test_images
 from cyclegan_fast.experiments.store import Scored, Store
 from cyclegan_fast.experiments.training import Diverged, train_run
 from cyclegan_fast.methods.registry import METHODS
@@ -19,7 +20,7 @@ from cyclegan_fast.system.progress import progress_bar
 
 
 def run_tables(plan: Tables) -> int:
-    """Run the plan and write its report; returns the exit status.
+    """Run the plan and write its report; return the exit status.
 
     Raises UserError before anything is trained where the data lacks images, labels or pairs, or OUT is of another plan;
     and at the end where runs diverged, of which the report has nothing.
@@ -32,7 +33,7 @@ def run_tables(plan: Tables) -> int:
     store.claim(plan)
     scored = {run: store.load_run(*run) for run in configs}
     known_runs = [(configs[run], known) for run, known in scored.items() if known is not None]
-    examination = prepare(plan, store, tests, labels, device, known_runs)
+    examination = prepare_examination(plan, store, tests, labels, device, known_runs)
     diverged: list[str] = []
     stopped: Stopped | None = None
     with Progress(configs, [run for run, known in scored.items() if known is not None]) as progress:
@@ -57,7 +58,10 @@ def run_tables(plan: Tables) -> int:
 
 
 def configs_of(plan: Tables) -> dict[tuple[RowName, int], Config]:
-    """See `config_of`; raises UserError for settings that make no sense together, and for pairs that are not there."""
+    """Return the configuration of every run; see `config_of`.
+
+    Raises UserError for settings that make no sense together, and for pairs that are not there.
+    """
     needs_pairs = {method: METHODS[ROWS[method].method].needs_pairs for method in plan.methods}
     steps_per_epoch = {paired: count_steps(plan, paired=paired) for paired in {*needs_pairs.values()}}
     try:
@@ -67,7 +71,7 @@ def configs_of(plan: Tables) -> dict[tuple[RowName, int], Config]:
 
 
 def count_steps(plan: Tables, *, paired: bool) -> int:
-    """In an epoch. Raises UserError where there are no images, or no pairs that must be there."""
+    """Return the steps of an epoch; raises UserError where there are no images, or no pairs that must be there."""
     A, B = training_places(plan.data.resolve(), paired=paired)
     if paired:
         check_partners(A, B)
@@ -91,7 +95,7 @@ def complete(
 
 
 class Progress:
-    """One bar over the steps of all runs, and a line for each that is finished."""
+    """Shows one bar over the steps of all runs, and prints a line for each that is finished."""
 
     def __init__(self, configs: dict[tuple[RowName, int], Config], done: list[tuple[RowName, int]]) -> None:
         self.steps = {run: config.run.max_steps or 0 for run, config in configs.items()}
@@ -113,15 +117,17 @@ class Progress:
         self.bar.close()
 
     def begin(self, run: tuple[RowName, int]) -> None:
+        """Show that a run begins, or continues."""
         self.bar.set_description(f"{run[0]}, seed {run[1]} (run {self.places[run]} of {len(self.places)})")
         self.began, self.resuming = self.bar.n, True
         self.say("training")
 
     def say(self, text: str) -> None:
+        """Show what is being done."""
         self.bar.set_postfix_str(text)
 
     def advance(self, steps: int) -> None:
-        """Steps of the run that were done; first those of an earlier start, which took no time now."""
+        """Count steps of the run that were done; first those of an earlier start, which took no time now."""
         if self.resuming:
             self.bar.initial += steps
             self.resuming = False
@@ -132,6 +138,7 @@ class Progress:
         self.advance(self.steps[run] - int(self.bar.n - self.began))
 
     def finish(self, run: tuple[RowName, int], scored: Scored) -> None:
+        """Print what a finished run took, and its scores."""
         values = [
             f"{way} " + " ".join(f"{scored.means(direction)[measure]:.3f}" for measure in MEASURES)
             for direction, way in WAYS.items()

@@ -1,4 +1,4 @@
-"""One run of the experiments: an ordinary training whose steps are counted by the progress bar of all."""
+"""Trains one run of the experiments, as usual but for its steps, which the progress bar of all runs counts."""
 
 import contextlib
 import re
@@ -9,38 +9,22 @@ from typing import IO
 import torch
 
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.data.training_images import Data, check_data
-from cyclegan_fast.system.distributed import ALONE, Ranks
+from cyclegan_fast.data.training_images import check_data
+from cyclegan_fast.system.distributed import ALONE
 from cyclegan_fast.system.errors import NonFiniteLoss, UserError
-from cyclegan_fast.system.interruption import Interruption
-from cyclegan_fast.training.loop import Training
-from cyclegan_fast.training.run_folder import FinishedRun, RunFolder, open_run
+from cyclegan_fast.training.run_folder import FinishedRun, open_run
 from cyclegan_fast.training.session import check_device, needs_pairs, train_in
 
 
 class Diverged(UserError):
-    """A run whose losses are not finite any more; the others have nothing to do with it."""
-
-
-class CountedTraining(Training):
-    """Tells of every step, and first of the steps that an earlier start did."""
-
-    tell: Callable[[int], None]
-
-    def train(self, interruption: Interruption) -> bool:
-        self.tell(self.log.step)
-        return super().train(interruption)
-
-    def keep_records(self, epoch: int, learning_rate: float) -> None:
-        super().keep_records(epoch, learning_rate)
-        self.tell(1)
+    """Says that the losses of a run are not finite any more; the other runs go on."""
 
 
 def train_run(config: Config, device: torch.device, console: Path, tell: Callable[[int], None]) -> None:
     """Train or continue a run; raises Stopped after Ctrl-C or SIGTERM, with everything saved.
 
     Args:
-        console: what the run says goes to the end of this file.
+        console: the file to whose end goes what the run prints.
         tell: called with the number of steps that were done since the last call.
 
     Raises Diverged, and UserError for what stops all runs.
@@ -53,23 +37,15 @@ def train_run(config: Config, device: torch.device, console: Path, tell: Callabl
         assert config.run.max_steps is not None
         tell(config.run.max_steps)
         return
-    made: list[CountedTraining] = []
-
-    def make(config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> CountedTraining:
-        training = CountedTraining(config, data, run, device, ranks)
-        training.tell = tell
-        made.append(training)
-        return training
-
     with run, _quietly(console):
         try:
-            train_in(run, config, device, ALONE, make)
+            ending = train_in(run, config, device, ALONE, tell)
         except UserError as error:
             if isinstance(error.__cause__, NonFiniteLoss):
                 raise Diverged(f"{run.path.name} diverged: {error.__cause__}") from error
             raise
-    if made[0].interruption.request:
-        raise made[0].interruption.request
+    if ending.request:
+        raise ending.request
 
 
 @contextlib.contextmanager
@@ -85,7 +61,7 @@ def _quietly(console: Path) -> Iterator[None]:
 
 
 class _WithoutBars:
-    """The part of a text file that standard error needs; what moves the cursor is left out."""
+    """Stands for standard error, and writes what is no progress bar to a text file."""
 
     def __init__(self, file: IO[str]) -> None:
         self.file = file

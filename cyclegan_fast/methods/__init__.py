@@ -1,1 +1,1 @@
-"""The ways to train two translators: CycleGAN and its ablations, and the baselines that it was compared with."""
+"""Holds the methods that train two translators: CycleGAN with its ablations, and the baselines of the paper."""

@@ -1,6 +1,6 @@
-"""What tells one way of training two translators from another: its networks, its losses, and who judges what.
+"""Defines what a method of training two translators consists of: networks, losses, and what discriminators judge.
 
-`step.TrainingStep` does the rest, alike for all: precision, gradients, pools, optimisers, averages, ranks, graphs.
+`training/step.py` does the rest, alike for all methods: precision, gradients, pools, optimisers, averages, ranks.
 
 Names follow the original implementation: G_A maps A to B, G_B maps B to A, D_A judges B, D_B judges A.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.conventions import GENERATOR_OF, Direction as Way
+from cyclegan_fast.conventions import GENERATOR_OF, Direction
 from cyclegan_fast.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import UnetGenerator
@@ -25,14 +25,14 @@ from kernels import Impl
 if TYPE_CHECKING:
     from cyclegan_fast.data.image_folder import Images
 
-Network = Callable[[Tensor], Tensor]
-Forward = Mapping[str, Network]
-Losses = dict[str, Tensor]
+NetworkFunction = Callable[[Tensor], Tensor]
+NetworkFunctions = Mapping[str, NetworkFunction]
+LossesByName = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Direction:
-    """One of the two translations: the networks that take part in it, and the suffix of its losses."""
+class DirectionNetworks:
+    """Names the networks that take part in one of the two translations, and the suffix of its losses."""
 
     there: str
     back: str
@@ -40,15 +40,17 @@ class Direction:
     suffix: str
 
 
-DIRECTIONS = (Direction("G_A", "G_B", "D_A", "A"), Direction("G_B", "G_A", "D_B", "B"))
+DIRECTION_NETWORKS = (DirectionNetworks("G_A", "G_B", "D_A", "A"), DirectionNetworks("G_B", "G_A", "D_B", "B"))
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a direction is given of a batch: real images of both domains, [N, 3, H, W] in [-1, 1].
+class DirectionBatch:
+    """Holds what a direction is given of a batch: real images of both domains, [N, 3, H, W] in [-1, 1].
 
-    dtype: what the networks compute in; images are as they came, and losses compare with them so.
-    latent: drawn on the host where the method has one, [N, C].
+    images: real images of the domain that is translated.
+    targets: real images of the domain that they are translated to.
+    dtype: the precision that the networks compute in; losses compare with the images as they came.
+    latent: the latent codes that the host drew, [N, C]; None where the method has none.
     """
 
     images: Tensor
@@ -58,16 +60,16 @@ class Source:
 
     @property
     def low(self) -> Tensor:
-        """The images in the networks' precision."""
+        """Return the images in the networks' precision."""
         return self.images.to(self.dtype)
 
 
 @dataclass(frozen=True)
 class Translated:
-    """Holds what a direction made of its images, [N, C, H, W] each.
+    """Holds what the generators made of a direction's images, [N, C, H, W] each.
 
-    shown: what the discriminator of the direction is shown, the translation or more than that.
-    identity: the generator's images of its target domain, where the identity loss wants them.
+    shown: what the direction's discriminator sees: the translation, or the translation with its source image.
+    identity: what the generator made of images of its own target domain; None without the identity loss.
     """
 
     translation: Tensor
@@ -77,7 +79,10 @@ class Translated:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a discriminator has to tell apart. `name` is also its loss's; both [N, C, H, W]."""
+    """Holds real and generated images, both [N, C, H, W], that a discriminator has to tell apart.
+
+    name: the name of the judgement and of its loss.
+    """
 
     name: str
     real: Tensor
@@ -86,47 +91,47 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a method is trained, and on what."""
+    """Holds what a method may need to prepare its losses: the training images, the run's folder and the device."""
 
     images: "tuple[Images, Images]"
     """all training images of A and of B"""
     folder: Path
-    """of the run"""
+    """the run's folder"""
     device: torch.device
     dtype: torch.dtype
     ranks: Ranks
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What a method got ready."""
+class PreparedMethod:
+    """Describes what a method prepared for its losses."""
 
     description: str
-    """for people"""
+    """a phrase that the user reads"""
     digest: str
-    """of what its losses depend on besides the networks that are trained: a run goes on with the same only"""
+    """a digest of what the losses depend on besides the trained networks: a run continues with the same only"""
 
 
 class Method(ABC):
-    """Networks and losses of a way to train G_A and G_B, or what takes their place.
+    """Defines the networks and losses that train G_A and G_B, or what takes their place.
 
     Args:
         config: widths, weights and the adversarial loss are read from it.
     """
 
     generators: ClassVar[tuple[str, ...]] = ("G_A", "G_B")
-    """Networks that one optimiser owns, each with a moving average where there are any."""
+    """The networks of the generators' optimiser, each with a moving average where averages are kept."""
     discriminators: ClassVar[tuple[str, ...]] = ("D_A", "D_B")
-    """Networks that the other one owns."""
+    """The networks of the discriminators' optimiser."""
     discriminators_first: ClassVar[bool] = False
-    """Whether a step trains the discriminators before the generators, which then meet the new ones; otherwise the
-    generators are first, and meet those of the step before."""
+    """Whether a step trains the discriminators before the generators, which then meet the new ones. Otherwise the
+    generators are trained first, against the discriminators of the step before."""
     needs_pairs: ClassVar[bool] = False
     """Whether A and B of a batch must show the same views."""
     searches: ClassVar[bool] = False
-    """Whether a translation is the end of a search, and takes that long."""
+    """Whether a translation is found by a search, which takes long."""
     latent_channels: ClassVar[int] = 0
-    """Random numbers that the host draws for each image of a step."""
+    """The length of the latent code that the host draws for each image of a step; 0 without."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -134,11 +139,12 @@ class Method(ABC):
     # --- networks ---
 
     def networks(self) -> dict[str, nn.Module]:
-        """New networks by name, generators before discriminators; seeded by torch's generator, in this order."""
+        """Make new networks by name, generators first; PyTorch's generator draws their weights in this order."""
         made: dict[str, nn.Module] = {name: self.new_generator() for name in self.generators}
         return made | {name: self.new_discriminator() for name in self.discriminators}
 
     def new_generator(self) -> nn.Module:
+        """Make a ResNet or U-Net generator as configured."""
         networks = self.config.networks
         if networks.blocks:
             return ResnetGenerator(
@@ -158,6 +164,7 @@ class Method(ABC):
         )
 
     def new_discriminator(self, channels: int = 3) -> nn.Module:
+        """Make a PatchGAN or pixel discriminator of images with so many channels, as configured."""
         networks, impl = self.config.networks, self.discriminator_impl
         if networks.discriminator == "pixel":
             return PixelDiscriminator(width=networks.ndf, channels=channels, norm=networks.norm, impl=impl)
@@ -167,59 +174,64 @@ class Method(ABC):
 
     @property
     def discriminator_impl(self) -> Impl:
-        """The gradient penalty needs second derivatives, which only the plain operators have."""
+        """Return how discriminators compute: only the reference has the second derivatives of a gradient penalty."""
         return "reference" if self.config.loss.has_penalty else self.config.networks.impl
 
-    def translator(self, networks: Mapping[str, nn.Module], way: Way) -> nn.Module:
-        """What translates images, made of trained networks by their names."""
-        return networks[GENERATOR_OF[way]]
+    def translator(self, networks: Mapping[str, nn.Module], direction: Direction) -> nn.Module:
+        """Return the module that translates images in a direction, made of trained networks by their names."""
+        return networks[GENERATOR_OF[direction]]
 
-    def prepare(self, around: Surroundings) -> Prepared | None:
-        """Get ready what the losses need besides the networks, once before training, on every rank."""
+    def prepare(self, around: Surroundings) -> PreparedMethod | None:
+        """Prepare, once before training and on every rank, what the losses need besides the networks, if anything."""
         return None
 
     # --- losses ---
 
     @property
     def judged(self) -> tuple[str, ...]:
-        """The judgements of a step, by name."""
+        """Return the names of a step's judgements."""
         return ("D_A", "D_B")
 
     @property
     @abstractmethod
     def losses(self) -> tuple[str, ...]:
-        """The names of all losses, in the order in which they are reported."""
+        """Return the names of all losses, in the order in which they are reported."""
 
-    def reached(self, direction: Direction) -> tuple[str, ...]:
-        """The generators that the losses of a direction are differentiated by."""
+    def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:
+        """Return the names of the generators that the losses of a direction train."""
         return (direction.there,)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
         """Translate the images of a direction."""
-        translation = forward[direction.there](source.low)
+        translation = forward[direction.there](batch.low)
         return Translated(translation, translation)
 
     @abstractmethod
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
-        """Return what the generators minimise of what `translate` made; discriminators are frozen meanwhile."""
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
+        """Return the generators' losses on what `translate` made; the discriminators are frozen meanwhile."""
 
     def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
-        """What discriminators are to tell apart, in the order of `judged`.
+        """Return the images that discriminators have to tell apart, in the order of `judged`.
 
-        real_A, real_B: the images of the batch, in the precision of what is shown.
-        shown_A, shown_B: what `translate` shows of domain A (by G_B) and of B (by G_A), or images of earlier steps.
+        Args:
+            real_A: the batch's images of A, in the networks' precision.
+            real_B: the batch's images of B, likewise.
+            shown_A: what `translate` shows of domain A (by G_B), or showed in an earlier step.
+            shown_B: what `translate` shows of domain B (by G_A), or showed in an earlier step.
         """
         return [Judgement("D_A", real_B, shown_B), Judgement("D_B", real_A, shown_A)]
 
-    def judge(self, forward: Forward, name: str) -> Network:
-        """What gives the scores of a judgement."""
+    def judge(self, forward: NetworkFunctions, name: str) -> NetworkFunction:
+        """Return the function that gives the scores of a judgement."""
         return forward[name]
 
-    def judges(self, name: str) -> tuple[str, ...]:
-        """The discriminators that a judgement's loss is differentiated by."""
+    def trained_discriminators(self, name: str) -> tuple[str, ...]:
+        """Return the names of the discriminators that a judgement's loss trains."""
         return (name,)
 
 
 def weighted(weight: float, loss: Tensor) -> Tensor:
-    """weight * loss, and no operation for a weight of 1."""
+    """Return weight * loss, without an operation where the weight is 1."""
     return loss if weight == 1 else weight * loss

@@ -1,4 +1,4 @@
-"""BiGAN / ALI with images for latents (Donahue et al. 2017, eq. 3; Dumoulin et al. 2017, eq. 2).
+"""Defines BiGAN / ALI with images for latents (Donahue et al. 2017, eq. 3; Dumoulin et al. 2017, eq. 2).
 
 Zhu et al. 2017, section 5.1.2: G_A: A -> B and G_B: B -> A, and one discriminator that tells the pairs (a, G_A(a)) from
 the pairs (G_B(b), b). Nothing else binds a translation to its image.
@@ -7,12 +7,20 @@ the pairs (G_B(b), b). Nothing else binds a translation to its image.
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.methods.base import Direction, Forward, Judgement, Losses, Method, Source, Translated
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    Judgement,
+    LossesByName,
+    Method,
+    NetworkFunctions,
+    Translated,
+)
 from cyclegan_fast.methods.losses import Taken, generator_loss
 
 
 class BiGan(Method):
-    """Pairs with a real image of A count as real, those with a real image of B as generated, as the authors had it."""
+    """Takes pairs with a real image of A for real and those with a real image of B for generated, as the authors do."""
 
     discriminators = ("D",)
 
@@ -27,13 +35,15 @@ class BiGan(Method):
     def new_discriminator(self, channels: int = 6) -> nn.Module:
         return super().new_discriminator(channels)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
-        image = source.low
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
+        image = batch.low
         fake = forward[direction.there](image)
         in_order = [image, fake] if direction.suffix == "A" else [fake, image]
         return Translated(fake, torch.cat(in_order, dim=1))  # [N, 6, H, W]: A, then B
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         taken: Taken = "fake" if direction.suffix == "A" else "real"
         loss = generator_loss(forward["D"](made.shown), self.config.loss.gan_loss, to_be_taken_for=taken)
         return {f"G_{direction.suffix}": loss}

@@ -1,4 +1,4 @@
-"""CoGAN: two generators of one latent code that share their first layers (Liu & Tuzel 2016).
+"""Defines CoGAN: two generators of one latent code that share their first layers (Liu & Tuzel 2016).
 
 Zhu et al. 2017, section 5.1.2: an image of A is translated by finding the code that renders it in A, and rendering that
 code in B. It is the one method with networks of its own, here a generator in the manner of DCGAN (Radford et al. 2016),
@@ -12,36 +12,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import NetworkConfig
-from cyclegan_fast.conventions import GENERATOR_OF, Direction as Way
-from cyclegan_fast.methods.base import Direction, Forward, Losses, Method, Network, Source, Translated
+from cyclegan_fast.conventions import GENERATOR_OF, OPPOSITE, Direction
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    LossesByName,
+    Method,
+    NetworkFunction,
+    NetworkFunctions,
+    Translated,
+)
 from cyclegan_fast.methods.losses import generator_loss
 from cyclegan_fast.networks.layers import NormalisedConv2d, NormalisedConvTranspose2d, initialise
 from cyclegan_fast.system.errors import UserError
 from kernels import Impl, instance_norm
 
 LATENT = 128
-SMALLEST, WIDEST = 8, 8
-"""Pixels of side below which a generator's first map is not halved any more; and its most channels, in widths."""
+_SMALLEST, _WIDEST = 8, 8
+"""The side in pixels below which a generator's first map is not halved any more; and its most channels, in widths."""
 DRAWS_AT_ONCE = 8
 OWN_LAYERS = 2
-"""A generator's last, and a discriminator's first, that each domain has of its own."""
+"""The number of a generator's last, and of a discriminator's first layers that each domain has for itself."""
 
 
 def stages(side: int) -> int:
-    """How often a generator doubles its first map to make images of `side` pixels."""
+    """Return how often a generator doubles its first map to make images of `side` pixels."""
     count = 0
-    while side % 2 == 0 and side >= SMALLEST:
+    while side % 2 == 0 and side >= _SMALLEST:
         side, count = side // 2, count + 1
     return count
 
 
 def width_at(stage: int, width: int) -> int:
-    """Channels of a map that is still to be doubled `stage` times."""
-    return width * min(WIDEST, 1 << max(0, stage - 1))
+    """Return the channels of a map that is still to be doubled `stage` times."""
+    return width * min(_WIDEST, 1 << max(0, stage - 1))
 
 
 class SharedTrunk(nn.Module):
-    """[N, LATENT] -> [N, C, h, w]: the layers that decide what is seen, before either domain decides how."""
+    """Turns codes [N, LATENT] into maps [N, C, h, w]: what is seen, before either domain decides how it looks."""
 
     def __init__(self, side: int, width: int, impl: Impl) -> None:
         super().__init__()
@@ -68,7 +76,7 @@ class SharedTrunk(nn.Module):
 
 
 class DomainHead(nn.Module):
-    """The trunk's map -> [N, 3, H, W] in [-1, 1], in the manner of one domain."""
+    """Turns the trunk's map into images [N, 3, H, W] in [-1, 1] of one domain."""
 
     def __init__(self, side: int, width: int, impl: Impl) -> None:
         super().__init__()
@@ -87,7 +95,7 @@ class DomainHead(nn.Module):
 
 
 class DomainStem(nn.Module):
-    """A PatchGAN's first two layers, which one domain has of its own: [N, 3, H, W] -> [N, 2 * width, H/4, W/4]."""
+    """Computes a PatchGAN's first two layers for one domain: [N, 3, H, W] -> [N, 2 * width, H/4, W/4]."""
 
     def __init__(self, width: int, impl: Impl) -> None:
         super().__init__()
@@ -102,7 +110,7 @@ class DomainStem(nn.Module):
 
 
 class SharedJudge(nn.Module):
-    """A PatchGAN's last three layers, which judge both domains: [N, 2 * width, h, w] -> scores."""
+    """Computes a PatchGAN's last three layers, which judge both domains: [N, 2 * width, h, w] -> scores."""
 
     def __init__(self, width: int, impl: Impl) -> None:
         super().__init__()
@@ -120,7 +128,10 @@ class SharedJudge(nn.Module):
 
 
 class CoGan(Method):
-    """G_A renders a code in domain B and G_B in domain A, from what G_shared made of it; D_A judges B, D_B judges A."""
+    """Renders a code in both domains: G_shared turns it into a map, G_A renders that in B and G_B in A.
+
+    D_A judges B, D_B judges A; both end in D_shared.
+    """
 
     generators = ("G_shared", "G_A", "G_B")
     discriminators = ("D_A", "D_B", "D_shared")
@@ -143,46 +154,48 @@ class CoGan(Method):
             "D_shared": SharedJudge(options.ndf, self.discriminator_impl),
         }
 
-    def translator(self, networks: Mapping[str, nn.Module], way: Way) -> "LatentSearch":
-        source: Way = "b2a" if way == "a2b" else "a2b"
+    def translator(self, networks: Mapping[str, nn.Module], direction: Direction) -> "LatentSearch":
+        opposite = OPPOSITE[direction]
         # The generator that renders the source's domain is the one of the opposite translation.
-        return LatentSearch(networks["G_shared"], networks[GENERATOR_OF[source]], networks[GENERATOR_OF[way]])
+        return LatentSearch(networks["G_shared"], networks[GENERATOR_OF[opposite]], networks[GENERATOR_OF[direction]])
 
-    def reached(self, direction: Direction) -> tuple[str, ...]:
+    def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:
         return ("G_shared", direction.there)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
-        assert source.latent is not None
-        fake = forward[direction.there](forward["G_shared"](source.latent.to(source.dtype)))
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
+        assert batch.latent is not None
+        fake = forward[direction.there](forward["G_shared"](batch.latent.to(batch.dtype)))
         return Translated(fake, fake)
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         score = self.judge(forward, direction.judge)(made.translation)
         return {f"G_{direction.suffix}": generator_loss(score, self.config.loss.gan_loss)}
 
-    def judge(self, forward: Forward, name: str) -> Network:
+    def judge(self, forward: NetworkFunctions, name: str) -> NetworkFunction:
         return lambda images: forward["D_shared"](forward[name](images))
 
-    def judges(self, name: str) -> tuple[str, ...]:
+    def trained_discriminators(self, name: str) -> tuple[str, ...]:
         return (name, "D_shared")
 
 
 class LatentSearch(nn.Module):
     """Translates an image by the code that renders it best: Adam on the rendering's L1, from the best of some draws.
 
-    Of all codes on the way the best one counts.
+    The code with the lowest error of all steps counts.
 
     Args:
-        trunk: makes of a code what both heads render.
+        trunk: turns a code into the map that both heads render.
         source: renders the domain that images come from.
         target: renders the domain that they go to.
-        steps: of Adam, for all images of a batch at once.
-        draws: codes that are tried for the first, the same ones for every image.
-        learning_rate: of Adam.
+        steps: Adam's steps, for all images of a batch at once.
+        draws: the number of codes that are tried first, the same ones for every image.
+        learning_rate: Adam's step size.
     """
 
     multiple = 4
-    """What the sides of images are multiples of."""
+    """The sides of images must be multiples of this."""
 
     def __init__(
         self,
@@ -199,13 +212,13 @@ class LatentSearch(nn.Module):
         self.steps, self.draws, self.learning_rate = steps, draws, learning_rate
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> the same; H and W those of the images that the networks render."""
+        """Translate images [N, 3, H, W] in [-1, 1]; H and W must be those of the images that the networks render."""
         latent = self.search(images)
         translation: Tensor = self.target(self.trunk(latent))
         return translation
 
     def search(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] -> codes [N, LATENT]; the same for the same image, whichever others share its batch."""
+        """Find the codes [N, LATENT] of images [N, 3, H, W]; an image's code does not depend on its batch."""
         with torch.inference_mode(False), torch.no_grad():
             images = images.clone()  # one that was made in inference mode could take no part in a gradient
             codes = torch.randn(self.draws, LATENT, generator=torch.Generator().manual_seed(0)).to(images)
@@ -229,7 +242,7 @@ class LatentSearch(nn.Module):
         return best.to(images.dtype)
 
     def _errors_of(self, images: Tensor, codes: Tensor) -> Tensor:
-        """L1 of each image [N, 3, H, W] with what each code renders: [N, codes]."""
+        """Return the mean absolute error of what each code renders against each image [N, 3, H, W]: [N, codes]."""
         rendered = self.source(self.trunk(codes))
         if rendered.shape[1:] != images.shape[1:]:
             raise UserError(

@@ -1,17 +1,26 @@
-"""The objective of CycleGAN and the paper's ablations of it (Zhu et al. 2017, eq. 3; sections 5.1.4 and 5.2)."""
+"""Defines the objective of CycleGAN and the paper's ablations (Zhu et al. 2017, eq. 3; sections 5.1.4 and 5.2)."""
 
 import torch
 from torch import Tensor
 
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.methods.base import Direction, Forward, Losses, Method, Network, Source, Translated, weighted
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    LossesByName,
+    Method,
+    NetworkFunction,
+    NetworkFunctions,
+    Translated,
+    weighted,
+)
 from cyclegan_fast.methods.losses import cycle_loss, generator_loss, identity_loss
 
 
 def translate_with_identity(
-    generator: Network, source: Tensor, target: Tensor | None, *, together: bool = True
+    generator: NetworkFunction, source: Tensor, target: Tensor | None, *, together: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """G(source) and, where `target` is given, G(target).
+    """Return G(source) and, where `target` is given, G(target).
 
     Instance norm couples nothing across samples, so that images of one size go through in one batch; the results differ
     from two passes by rounding only. Batch norm does: images of two domains must not go `together` then.
@@ -25,7 +34,7 @@ def translate_with_identity(
 
 
 class CycleGan(Method):
-    """Adversarial losses, cycle consistency and identity, each with its weight.
+    """Sums adversarial, cycle and identity losses, each with its weight.
 
     A weight of 0 leaves a term out, with the passes that only it needs; `cycle_from` leaves one of the two cycles out.
     Without adversarial losses the discriminators stay as they were made.
@@ -46,32 +55,35 @@ class CycleGan(Method):
         return (*(["G_A", "G_B"] if self.judged else []), *cycles, *identities, *self.judged)
 
     def has_cycle(self, suffix: str) -> bool:
+        """Tell whether images of the domain "A" or "B" have a cycle loss."""
         return self.options.cycle_weight(suffix) > 0 and self.options.cycle_from in ("both", suffix)
 
     def identity_weight(self, suffix: str) -> float:
         """Return the weight of G_A's identity loss for "A", in units of the cycle of B, its images'."""
         return self.options.lambda_identity * self.options.cycle_weight("B" if suffix == "A" else "A")
 
-    def reached(self, direction: Direction) -> tuple[str, ...]:
+    def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:
         return self.generators if self.has_cycle(direction.suffix) else (direction.there,)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
-        targets = source.targets.to(source.dtype) if self.identity_weight(direction.suffix) else None
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
+        targets = batch.targets.to(batch.dtype) if self.identity_weight(direction.suffix) else None
         fake, identity = translate_with_identity(
-            forward[direction.there], source.low, targets, together=self.config.networks.norm != "batch"
+            forward[direction.there], batch.low, targets, together=self.config.networks.norm != "batch"
         )
         return Translated(fake, fake, identity)
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         options, suffix = self.options, direction.suffix
-        losses: Losses = {}
+        losses: LossesByName = {}
         reconstructed = forward[direction.back](made.translation) if self.has_cycle(suffix) else None
         if self.judged:
             score = forward[direction.judge](made.translation)
             losses[f"G_{suffix}"] = weighted(options.lambda_gan, generator_loss(score, options.gan_loss))
         if reconstructed is not None:
             # Against the images as they came, not as the working precision rounds them.
-            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * cycle_loss(reconstructed, source.images)
+            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * cycle_loss(reconstructed, batch.images)
         if made.identity is not None:
-            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * identity_loss(made.identity, source.targets)
+            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * identity_loss(made.identity, batch.targets)
         return losses

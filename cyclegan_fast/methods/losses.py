@@ -1,4 +1,4 @@
-"""The objective of Zhu et al. 2017 (section 3) and the other adversarial losses in use, as pure functions.
+"""Computes the losses of Zhu et al. 2017 (section 3) and other adversarial losses in use, as pure functions.
 
 Scores are a discriminator's output [N, 1, h, w]; images are [N, 3, H, W] in [-1, 1]. Every loss is a scalar, computed
 in float32 from low-precision inputs and in float64 from float64 ones.
@@ -18,11 +18,11 @@ Taken = Literal["real", "fake"]
 
 
 def generator_loss(fake_score: Tensor, gan_loss: GanLoss, *, to_be_taken_for: Taken = "real") -> Tensor:
-    """What a generator minimises so that its images are taken for real ones.
+    """Return the loss that a generator minimises so that its images are taken for real ones.
 
     "lsgan" is mean (D(fake) - 1)^2 (Mao et al. 2017; Zhu et al. 2017, section 4), "vanilla" the non-saturating cross
-    entropy (Goodfellow et al. 2014, section 3), "hinge" and "wgan-gp" are -mean D(fake). Of two generators that one
-    discriminator tells apart, one wants its images "to_be_taken_for" the other's, that is for "fake" ones: then the
+    entropy (Goodfellow et al. 2014, section 3), "hinge" and "wgan-gp" are -mean D(fake). Where one discriminator tells
+    two generators apart, one of them wants its images `to_be_taken_for` the other's, that is for "fake" ones: then the
     least squares are those of D(fake) - 0, and the other losses change the score's sign.
     """
     score = wide(fake_score)
@@ -38,7 +38,7 @@ def generator_loss(fake_score: Tensor, gan_loss: GanLoss, *, to_be_taken_for: Ta
 
 
 def discriminator_loss(real_score: Tensor, fake_score: Tensor, gan_loss: GanLoss) -> Tensor:
-    """What a discriminator minimises: half of its loss on real images plus its loss on generated ones.
+    """Return the loss that a discriminator minimises: half the sum of its losses on real and on generated images.
 
     The half slows the discriminator against the generator (Zhu et al. 2017, section 7.1). "lsgan": mean (D(real) - 1)^2
     and mean D(fake)^2; "vanilla": cross entropy; "hinge": Lim and Ye 2017, eq. 9; "wgan-gp": Gulrajani et al. 2017,
@@ -59,7 +59,7 @@ def discriminator_loss(real_score: Tensor, fake_score: Tensor, gan_loss: GanLoss
 def gradient_penalty(
     discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor, weight: float = 10.0
 ) -> Tensor:
-    """Half of weight * mean (|grad D(x)| - 1)^2 at x = mix*real + (1 - mix)*fake (Gulrajani et al. 2017, eq. 3).
+    """Return half of weight * mean (|grad D(x)| - 1)^2 at x = mix*real + (1 - mix)*fake (Gulrajani et al. 2017, eq. 3).
 
     mix [N, 1, 1, 1], uniform in [0, 1]. Differentiable, so `discriminator` must have second derivatives.
     """
@@ -71,22 +71,22 @@ def gradient_penalty(
 
 
 def cycle_loss(reconstructed: Tensor, original: Tensor) -> Tensor:
-    """Mean absolute error of G_B(G_A(x)) against x (Zhu et al. 2017, eq. 2)."""
+    """Return the mean absolute error of G_B(G_A(x)) against x (Zhu et al. 2017, eq. 2)."""
     return _mean_absolute_error(reconstructed, original)
 
 
 def identity_loss(identity: Tensor, original: Tensor) -> Tensor:
-    """Mean absolute error of G_A(y) against y, an image of G_A's target domain (Zhu et al. 2017, section 5.2)."""
+    """Return the mean absolute error of G_A(y) against y, an image of G_A's target domain (Zhu et al. 2017, 5.2)."""
     return _mean_absolute_error(identity, original)
 
 
 def pixel_loss(translation: Tensor, original: Tensor) -> Tensor:
-    """Mean absolute error of G_A(x) against x (Shrivastava et al. 2017, eq. 3; Zhu et al. 2017, section 5.1.2)."""
+    """Return the mean absolute error of G_A(x) against x (Shrivastava et al. 2017, eq. 3; Zhu et al. 2017, 5.1.2)."""
     return _mean_absolute_error(translation, original)
 
 
 def paired_loss(translation: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute error of G_A(x) against x's true translation (Isola et al. 2017, eq. 3)."""
+    """Return the mean absolute error of G_A(x) against x's true translation (Isola et al. 2017, eq. 3)."""
     return _mean_absolute_error(translation, truth)
 
 

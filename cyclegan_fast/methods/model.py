@@ -1,4 +1,4 @@
-"""The networks that a run trains: of CycleGAN, G_A, G_B, D_A and D_B (Zhu et al. 2017, section 3).
+"""Holds the networks that a run trains; CycleGAN's are G_A, G_B, D_A and D_B (Zhu et al. 2017, section 3).
 
 Names follow the original implementation: G_A maps A to B, G_B maps B to A, D_A judges B, D_B judges A.
 """
@@ -15,12 +15,12 @@ from cyclegan_fast.networks.layers import initialise
 
 
 def average_of(name: str) -> str:
-    """What the moving average of a generator is called."""
+    """Return the name of a generator's moving average."""
     return f"{name}_ema"
 
 
 class Model(nn.Module):
-    """The networks of a method, and moving averages of its generators where `config.optimizer.ema` asks for them."""
+    """Holds a method's networks, and moving averages of its generators where `config.optimizer.ema` asks for them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -37,11 +37,11 @@ class Model(nn.Module):
                 self.add_module(average_of(name), average)
 
     def trainable(self, names: Iterable[str]) -> list[nn.Parameter]:
-        """The parameters that an optimiser of these networks owns, in a fixed order."""
+        """Return the parameters that an optimiser of these networks owns, in a fixed order."""
         return [p for name in names for p in self.get_submodule(name).parameters() if p.requires_grad]
 
     def translator(self, direction: Direction) -> nn.Module:
-        """What translates in a direction, of the generators' moving averages where there are any."""
+        """Return the module that translates in a direction, made of moving averages where there are any."""
         names = self.method.generators
         generators = {name: getattr(self, average_of(name), None) or self.get_submodule(name) for name in names}
         return self.method.translator(generators, direction)

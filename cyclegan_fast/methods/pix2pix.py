@@ -1,17 +1,25 @@
-"""pix2pix: translation learnt from pairs (Isola et al. 2017, eqs. 1 to 4), in both directions at once.
+"""Defines pix2pix: translation learnt from pairs (Isola et al. 2017, eqs. 1 to 4), in both directions at once.
 
-Zhu et al. 2017, section 5.1.2, have it as the upper bound of what can be learnt without pairs.
+Zhu et al. 2017, section 5.1.2, take it as the upper bound of what can be learnt without pairs.
 """
 
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.methods.base import Direction, Forward, Judgement, Losses, Method, Source, Translated
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    Judgement,
+    LossesByName,
+    Method,
+    NetworkFunctions,
+    Translated,
+)
 from cyclegan_fast.methods.losses import generator_loss, paired_loss
 
 
 class Pix2Pix(Method):
-    """Discriminators see an image and its translation, channel by channel; the L1 is with the true translation.
+    """Shows discriminators an image and its translation, channel by channel; takes the L1 with the true translation.
 
     As in the authors' code, a step trains the discriminators first.
     """
@@ -26,16 +34,18 @@ class Pix2Pix(Method):
     def new_discriminator(self, channels: int = 6) -> nn.Module:
         return super().new_discriminator(channels)
 
-    def translate(self, forward: Forward, direction: Direction, source: Source) -> Translated:
-        image = source.low
+    def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
+        image = batch.low
         fake = forward[direction.there](image)
         return Translated(fake, torch.cat([image, fake], dim=1))  # [N, 6, H, W]: condition, then translation
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         options, suffix = self.config.loss, direction.suffix
         return {
             f"G_{suffix}": generator_loss(forward[direction.judge](made.shown), options.gan_loss),
-            f"paired_{suffix}": options.lambda_paired * paired_loss(made.translation, source.targets),
+            f"paired_{suffix}": options.lambda_paired * paired_loss(made.translation, batch.targets),
         }
 
     def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:

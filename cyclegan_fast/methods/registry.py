@@ -1,4 +1,4 @@
-"""All methods by the names that the command line has for them."""
+"""Lists all methods by their names on the command line."""
 
 from cyclegan_fast.config.options import Config, MethodName
 from cyclegan_fast.methods.base import Method
@@ -20,4 +20,5 @@ METHODS: dict[MethodName, type[Method]] = {
 
 
 def method_of(config: Config) -> Method:
+    """Make the method that a configuration names."""
     return METHODS[config.loss.method](config)

@@ -1,19 +1,28 @@
-"""Pixel loss + GAN: SimGAN's objective (Shrivastava et al. 2017, eqs. 1 to 3; Zhu et al. 2017, section 5.1.2)."""
+"""Defines SimGAN, "pixel loss + GAN" (Shrivastava et al. 2017, eqs. 1 to 3; Zhu et al. 2017, section 5.1.2)."""
 
-from cyclegan_fast.methods.base import Direction, Forward, Losses, Method, Source, Translated
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    LossesByName,
+    Method,
+    NetworkFunctions,
+    Translated,
+)
 from cyclegan_fast.methods.losses import generator_loss, pixel_loss
 
 
 class SimGan(Method):
-    """Each generator by itself: its images are to be taken for real ones, and to stay near what they were made of."""
+    """Trains each generator by itself: its images shall be taken for real ones and stay near their source images."""
 
     @property
     def losses(self) -> tuple[str, ...]:
         return ("G_A", "G_B", "pixel_A", "pixel_B", *self.judged)
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         options, suffix, fake = self.config.loss, direction.suffix, made.translation
         return {
             f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
-            f"pixel_{suffix}": options.lambda_pixel * pixel_loss(fake, source.images),
+            f"pixel_{suffix}": options.lambda_pixel * pixel_loss(fake, batch.images),
         }

@@ -1,7 +1,7 @@
-"""What a perceptual study found: how often each method's images were taken for real ones, and how sure that is.
+"""Holds the command `analyse`: how often each method's images were taken for real ones, and how sure that is.
 
-A result is the file that `perceptual_study.html` saves at the end of a session. Results come from strangers' machines:
-each is checked, and what is none of the study is left out by name. Needs no PyTorch.
+A result is the file that the page saves at the end of a session. Results come from strangers' machines: sessions.py
+checks each, and what is none of the study is left out by name. Needs no PyTorch.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from cyclegan_fast.study.format import Floats, Study, read_study
-from cyclegan_fast.study.plot import Row, draw
+from cyclegan_fast.study.format import FloatArray, Study, read_study
+from cyclegan_fast.study.plot import MethodRow, draw
 from cyclegan_fast.study.sessions import TOLERANCE_MS, Session, read_sessions
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically
@@ -24,18 +24,12 @@ from cyclegan_fast.system.words import counted
 LEVEL = 0.95
 DRAWS = 10_000  # the ends of the interval vary by about 0.1 percentage points from seed to seed
 
-# --- what a study is ------------------------------------------------------------------------------------------------
-
-
-# --- results --------------------------------------------------------------------------------------------------------
-
-
 # --- statistics -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the sessions of one method say; rates are shares in [0, 1]."""
+    """Holds what the sessions of one method say; rates are shares in [0, 1]."""
 
     method: str
     participants: int
@@ -44,7 +38,7 @@ class Finding:
     low: float
     high: float
     standard_error: float
-    """of the fooling rate, over participants"""
+    """standard error of the fooling rate, over participants"""
     over: str
     """what the interval generalises to: other participants, or other trials of one"""
     median_response_ms: float
@@ -53,11 +47,11 @@ class Finding:
     seen_again: int
     """trials whose pair had been seen before, because the page was closed over it"""
     rates: tuple[float, ...]
-    """of each participant"""
+    """the fooling rate of each participant"""
 
 
 def finding(method: str, sessions: Sequence[Session]) -> Finding:
-    """The fooling rate of one method: the share of trials whose generated image was labelled real."""
+    """Compute the fooling rate of one method: the share of trials whose generated image was labelled real."""
     rates = np.array([session.rate for session in sessions])
     fooled, shown, views = (
         np.concatenate([getattr(session, name) for session in sessions]) for name in ("fooled", "shown_ms", "views")
@@ -81,8 +75,8 @@ def finding(method: str, sessions: Sequence[Session]) -> Finding:
     )
 
 
-def bootstrap(values: Floats, seed: int = 0) -> tuple[float, float, float]:
-    """A bootstrap interval of LEVEL for the mean of values [n], and the standard error of the mean.
+def bootstrap(values: FloatArray, seed: int = 0) -> tuple[float, float, float]:
+    """Compute a bootstrap interval of LEVEL for the mean of values [n], and the standard error of the mean.
 
     The values are the rates of participants, and whole participants are resampled: answers of one person resemble each
     other, and an interval over the trials of all would take them for independent and be too narrow. The trials within a
@@ -139,7 +133,7 @@ class Analyse:
 
 
 def analyse(command: Analyse) -> int:
-    """Read, count, report; returns the exit status."""
+    """Read, count, report; return the exit status."""
     study = read_study(command.study.expanduser()) if command.study else None
     if command.out.exists() and not command.out.is_dir():
         raise UserError(f"--out {command.out} is a file; give a folder")
@@ -151,14 +145,14 @@ def analyse(command: Analyse) -> int:
     by_method = {method: [session for session in sessions if session.method == method] for method in order}
     findings = [finding(method, found) for method, found in by_method.items() if found]
     notes = remarks(findings, sessions, study)
-    write(command.out, identity, findings, left_out, notes)
+    _write(command.out, identity, findings, left_out, notes)
     print(f"study {identity}: {counted(len(sessions), 'session')}, {counted(len(left_out), 'file')} left out\n")
-    print("\n".join([*table(findings), "", *(f"note: {note}" for note in notes), f"written to {command.out}"]))
+    print("\n".join([*_table(findings), "", *(f"note: {note}" for note in notes), f"written to {command.out}"]))
     return 0
 
 
 def the_study(sessions: Sequence[Session], left_out: Sequence[str]) -> str:
-    """The id of the one study that the sessions belong to; raises UserError where there are several or none."""
+    """Return the id of the one study that the sessions belong to; raises UserError where there are several or none."""
     if not sessions:
         why = f"; {counted(len(left_out), 'file')} left out, as said above" if left_out else ": no .json files there"
         raise UserError(f"no result to analyse{why}")
@@ -172,7 +166,7 @@ def the_study(sessions: Sequence[Session], left_out: Sequence[str]) -> str:
 
 
 def remarks(findings: Sequence[Finding], sessions: Sequence[Session], study: Study | None) -> list[str]:
-    """What a reader of the table should know."""
+    """Write what a reader of the table should know."""
     notes = []
     show_ms, found = sessions[0].settings.show_ms, {each.method for each in findings}
     for each in findings:
@@ -193,8 +187,8 @@ def remarks(findings: Sequence[Finding], sessions: Sequence[Session], study: Stu
     return notes
 
 
-def table(findings: Sequence[Finding]) -> list[str]:
-    """Aligned lines, numbers to the right."""
+def _table(findings: Sequence[Finding]) -> list[str]:
+    """Write the findings as aligned lines, with the numbers to the right."""
     rows = [("method", "participants", "trials", "labelled real", f"{LEVEL:.0%} interval", "median answer")]
     rows += [
         (
@@ -214,7 +208,7 @@ def table(findings: Sequence[Finding]) -> list[str]:
     ]
 
 
-def write(out: Path, study: str, findings: Sequence[Finding], left_out: Sequence[str], notes: Sequence[str]) -> None:
+def _write(out: Path, study: str, findings: Sequence[Finding], left_out: Sequence[str], notes: Sequence[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     report = {
         "kind": "perceptual study analysis",
@@ -225,5 +219,5 @@ def write(out: Path, study: str, findings: Sequence[Finding], left_out: Sequence
         "notes": list(notes),
     }
     write_atomically(out / "analysis.json", (json.dumps(report, indent=1) + "\n").encode())
-    rows = [Row(each.method, each.fooling_rate, each.low, each.high, each.rates) for each in findings]
+    rows = [MethodRow(each.method, each.fooling_rate, each.low, each.high, each.rates) for each in findings]
     write_atomically(out / "analysis.svg", draw(rows).encode("utf-8", errors="replace"))

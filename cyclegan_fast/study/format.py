@@ -1,4 +1,4 @@
-"""Describes the file of a study: its settings, its trials, and which image is real."""
+"""Describes the data in a study's page: its settings, its real images and those of each method."""
 
 import json
 import re
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from cyclegan_fast.system.errors import UserError
 
 Value = TypeVar("Value", str, int, float, bool, dict[str, Any], list[Any])
-Floats = npt.NDArray[np.float64]
-FORMAT = 1  # of the study's data and of results; the page and the analysis must agree on it
+FloatArray = npt.NDArray[np.float64]
+STUDY_FORMAT = 1  # version of the study's data and of results, on which page and analysis must agree
 OUTPUTS = ("analysis.json", "analysis.svg")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a session runs."""
+class SessionSettings:
+    """Says how a session runs."""
 
     practice: int
     trials: int
@@ -36,30 +36,30 @@ class Settings:
 
 @dataclass(frozen=True)
 class Study:
-    """The data in a study's page; images are (name, number of the scene)."""
+    """Holds the data in a study's page; an image is (name, number of its scene)."""
 
     id: str
     version: str
-    settings: Settings
+    settings: SessionSettings
     real: tuple[tuple[str, int], ...]
     methods: dict[str, tuple[tuple[str, int], ...]]
 
     def as_json(self) -> str:
-        """For a script element, in which nothing but "<" can end the data."""
-        text = json.dumps({"format": FORMAT} | asdict(self), separators=(",", ":"), allow_nan=False)
+        """Return the data as JSON for a script element, in which nothing but "<" can end it."""
+        text = json.dumps({"format": STUDY_FORMAT} | asdict(self), separators=(",", ":"), allow_nan=False)
         return text.replace("<", "\\u003c")
 
 
 def read_study(folder: Path) -> Study:
-    """The study whose page lies in a folder; raises UserError where there is none."""
+    """Read the study whose page lies in a folder; raises UserError where there is none."""
     try:
         text = (folder / "index.html").read_text(encoding="utf-8")
         data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])
-        if data["format"] != FORMAT:
-            raise UserError(f"{folder} is of format {data['format']}, this version reads {FORMAT}: make it again")
+        if data["format"] != STUDY_FORMAT:
+            raise UserError(f"{folder} is of format {data['format']}, this version reads {STUDY_FORMAT}: make it again")
         methods = {str(name): tuple(map(tuple, images)) for name, images in data["methods"].items()}
         return Study(
-            data["id"], data["version"], Settings(**data["settings"]), tuple(map(tuple, data["real"])), methods
+            data["id"], data["version"], SessionSettings(**data["settings"]), tuple(map(tuple, data["real"])), methods
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} holds no study: give the folder that `make --out` wrote") from error

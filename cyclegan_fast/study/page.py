@@ -1,4 +1,4 @@
-"""Makes a perceptual study: plans its trials, and writes its page and pictures."""
+"""Holds the command `make`, which chooses the images of a study and writes its page and pictures."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ from cyclegan_fast.data.pairs import pair_key
 from cyclegan_fast.images.files import read_image, write_image
 from cyclegan_fast.images.folders import search
 from cyclegan_fast.images.unreadable import UnreadableImage
-from cyclegan_fast.study.format import FORMAT, Settings, Study
+from cyclegan_fast.study.format import STUDY_FORMAT, SessionSettings, Study
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.plan import CONTACT_SHEET
+from cyclegan_fast.translation.inputs import CONTACT_SHEET
 from cyclegan_fast.version import __version__
 
-SIDE = 256  # pixels; the size at which the paper showed its images
+SHOWN_SIDE = 256  # pixels; the size at which the paper showed its images
 PRACTICE, SESSION = 10, 50  # pairs with feedback, and all pairs of a session, as in the paper
-PROGRAM = "python -m cyclegan_fast.perceptual_study"
+STUDY_PROGRAM = "python -m cyclegan_fast.perceptual_study"
 SOURCES = "sources.json"
 REAL = "real"
 
@@ -73,19 +73,19 @@ class Make:
             raise ValueError("no generated images given: use --fake FOLDER")
         self.settings(SESSION)
 
-    def settings(self, images: int) -> Settings:
+    def settings(self, images: int) -> SessionSettings:
         """Return a session for folders of so many images; `--practice` and `--trials` are kept as given."""
         practice, trials = self.practice, self.trials
         if practice is None:
             practice = PRACTICE if images >= SESSION else images // 5
         if trials is None:
             trials = min(SESSION - PRACTICE, max(1, images - practice))
-        return Settings(practice, trials, self.show_ms, self.pause_ms, self.paired)
+        return SessionSettings(practice, trials, self.show_ms, self.pause_ms, self.paired)
 
 
 @dataclass(frozen=True)
-class Source:
-    """An image of the study: where it comes from, and the name under which it is shown."""
+class SourceImage:
+    """Says where an image of the study comes from, and under which name it is shown."""
 
     role: str
     """REAL, or the name of a method"""
@@ -93,25 +93,25 @@ class Source:
     key: str
     """what images of the same scene share"""
     digest: str
-    """of the file's bytes"""
+    """digest of the file's bytes"""
     name: str = ""
 
 
 def make(command: Make) -> int:
-    """Write the study, its page last; returns the exit status."""
+    """Write the study, its page last; return the exit status."""
     sources, study = plan_study(command)
     claim(command.out, study, sources)
     resized = dict.fromkeys((REAL, *study.methods), 0)
     by_name = sorted(sources, key=lambda source: source.name)  # so that the files' times say nothing either
     for source in progress_bar(by_name, desc="writing", unit=" images", leave=False):
         resized[source.role] += write_shown(source, command.out / "images")
-    write_atomically(command.out / "index.html", page(study).encode("utf-8"))
-    report(command, study, resized)
+    write_atomically(command.out / "index.html", _page(study).encode("utf-8"))
+    _report(command, study, resized)
     return 0
 
 
-def plan_study(command: Make) -> tuple[list[Source], Study]:
-    """The images under their new names, and the study of them; a function of the files and the settings.
+def plan_study(command: Make) -> tuple[list[SourceImage], Study]:
+    """Give the images new names and make a study of them; both depend on the files and the settings alone.
 
     Raises UserError where a folder has too few images, or one image would be both real and generated.
     """
@@ -119,10 +119,10 @@ def plan_study(command: Make) -> tuple[list[Source], Study]:
     found = [source for role, folder in folders.items() for source in find_sources(role, folder)]
     refuse_shared(found)
     settings = command.settings(fewest_usable(found, folders, paired=command.paired))
-    identity = digest_of(FORMAT, asdict(settings), [(s.role, s.key, s.path.name, s.digest) for s in found])[:12]
+    identity = digest_of(STUDY_FORMAT, asdict(settings), [(s.role, s.key, s.path.name, s.digest) for s in found])[:12]
     # A letter first: a name of digits alone would be a number to some.
     names = ["p" + digest_of(identity, s.role, s.key, s.path.name)[:10] for s in found]
-    sources = [Source(s.role, s.path, s.key, s.digest, name) for s, name in zip(found, names, strict=True)]
+    sources = [SourceImage(s.role, s.path, s.key, s.digest, name) for s, name in zip(found, names, strict=True)]
     scenes = {key: scene for scene, key in enumerate(sorted({source.key for source in sources}))}
     images = {
         role: tuple(sorted((source.name, scenes[source.key]) for source in sources if source.role == role))
@@ -133,7 +133,7 @@ def plan_study(command: Make) -> tuple[list[Source], Study]:
     return sources, study
 
 
-def fewest_usable(sources: Sequence[Source], folders: dict[str, Path], *, paired: bool) -> int:
+def fewest_usable(sources: Sequence[SourceImage], folders: dict[str, Path], *, paired: bool) -> int:
     """Count the images of the folder with the fewest; with `paired` those with a real image of the same name."""
     keys = {role: [source.key for source in sources if source.role == role] for role in folders}
     real = set(keys[REAL])
@@ -141,7 +141,7 @@ def fewest_usable(sources: Sequence[Source], folders: dict[str, Path], *, paired
 
 
 def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
-    """The folder of each method, by its name."""
+    """Return the folder of each method, by the method's name."""
     found: dict[str, Path] = {}
     for argument in arguments:
         name, separator, folder = argument.partition("=")
@@ -155,29 +155,31 @@ def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def find_sources(role: str, folder: Path) -> list[Source]:
+def find_sources(role: str, folder: Path) -> list[SourceImage]:
+    """Find the images of one role; raises UserError where there is no such folder."""
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}, which should hold {describe(role)}; check the path")
+        raise UserError(f"no folder {folder}, which should hold {_describe(role)}; check the path")
     found = search(folder)
     for line in found.told(strict=False):
         print(f"note: {printable(line)}", file=sys.stderr)
     paths = [path for path in found.images if path.name != CONTACT_SHEET]
     return [
-        Source(role, path, pair_key(str(path.relative_to(folder))), hashlib.sha256(path.read_bytes()).hexdigest())
+        SourceImage(role, path, pair_key(str(path.relative_to(folder))), hashlib.sha256(path.read_bytes()).hexdigest())
         for path in paths
     ]
 
 
-def describe(role: str) -> str:
+def _describe(role: str) -> str:
     return "real images" if role == REAL else f"the images generated by {role}"
 
 
 def digest_of(*values: object) -> str:
+    """Return a digest of values that JSON takes."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def refuse_shared(sources: Sequence[Source]) -> None:
-    """Raises UserError where a file stands on both sides: whoever sees it could not be right."""
+def refuse_shared(sources: Sequence[SourceImage]) -> None:
+    """Raise UserError where a file stands on both sides: whoever sees it could not be right."""
     real = {source.digest: source.path for source in sources if source.role == REAL}
     for source in sources:
         if source.role != REAL and source.digest in real:
@@ -188,7 +190,7 @@ def refuse_shared(sources: Sequence[Source]) -> None:
 
 
 def refuse_too_few(study: Study, folders: dict[str, Path]) -> None:
-    """Raises UserError where a session could not show every image once only."""
+    """Raise UserError where a session could not show every image once only."""
     settings, partners = study.settings, {scene for _, scene in study.real}
     needed = settings.practice + settings.trials
     for role, images in {REAL: study.real, **study.methods}.items():
@@ -203,7 +205,7 @@ def refuse_too_few(study: Study, folders: dict[str, Path]) -> None:
             )
 
 
-def claim(out: Path, study: Study, sources: Sequence[Source]) -> None:
+def claim(out: Path, study: Study, sources: Sequence[SourceImage]) -> None:
     """Make `out` the folder of this study; raises UserError where it is anything else."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
@@ -217,33 +219,33 @@ def claim(out: Path, study: Study, sources: Sequence[Source]) -> None:
 
 
 def study_in(folder: Path) -> str:
-    """The id of the study that a folder holds, whole or interrupted; empty where it holds none."""
+    """Return the id of the study that a folder holds, whole or interrupted; empty where it holds none."""
     try:
         return str(json.loads((folder / SOURCES).read_bytes())["study"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def write_shown(source: Source, folder: Path) -> bool:
-    """Store an image as it is shown, all of them alike; returns whether it had to be resized."""
+def write_shown(source: SourceImage, folder: Path) -> bool:
+    """Store an image as it is shown, all of them alike; return whether it had to be resized."""
     try:
         image = read_image(source.path)
     except UnreadableImage as error:
         raise UserError(f"{error}; mend or remove it, then make the study again") from error
-    resized = image.size != (SIDE, SIDE)
+    resized = image.size != (SHOWN_SIDE, SHOWN_SIDE)
     if resized:  # to a square, as training and translation do
-        image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        image = image.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC)
     # PNG, since JPEG would smooth over the fine patterns by which a generator gives itself away.
     write_image(np.asarray(image), folder / f"{source.name}.png")
     return resized
 
 
-def page(study: Study) -> str:
+def _page(study: Study) -> str:
     template = files("cyclegan_fast.study").joinpath("page.html").read_text(encoding="utf-8")
     return template.replace("{{data}}", study.as_json())
 
 
-def report(command: Make, study: Study, resized: dict[str, int]) -> None:
+def _report(command: Make, study: Study, resized: dict[str, int]) -> None:
     counts = {REAL: len(study.real)} | {name: len(images) for name, images in study.methods.items()}
     of_methods = [f"{counted(len(images), 'image')} of {name}" for name, images in study.methods.items()]
     print(f"study {study.id}: {', '.join([counted(len(study.real), 'real image'), *of_methods])}")
@@ -255,9 +257,9 @@ def report(command: Make, study: Study, resized: dict[str, int]) -> None:
     if max(shares.values()) - min(shares.values()) > 0.1:
         listed = ", ".join(f"{resized[role]} of {counts[role]} {role}" for role in counts)
         print(
-            f"note: resized to {SIDE}x{SIDE}: {listed}. Resizing changes how sharp an image looks, which may tell real "
-            f"from generated; give both at {SIDE}x{SIDE}",
+            f"note: resized to {SHOWN_SIDE}x{SHOWN_SIDE}: {listed}. Resizing changes how sharp an image looks, which "
+            f"may tell real from generated; give both at {SHOWN_SIDE}x{SHOWN_SIDE}",
             file=sys.stderr,
         )
     print(printable(f"participants open {command.out / 'index.html'}, or the folder on a web server"))
-    print(f"then: {PROGRAM} analyse RESULTS --study {command.out}")
+    print(f"then: {STUDY_PROGRAM} analyse RESULTS --study {command.out}")

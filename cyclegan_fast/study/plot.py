@@ -1,4 +1,4 @@
-"""The plot of a perceptual study as an SVG file: a dot with its interval for each method, and who answered how."""
+"""Draws the plot of a perceptual study as SVG: a dot with its interval for each method, and a dot for each person."""
 
 import html
 from collections import Counter
@@ -28,8 +28,8 @@ STYLE = """
 
 
 @dataclass(frozen=True)
-class Row:
-    """A method: the share of trials that it fooled people in, its interval, and that share for each participant."""
+class MethodRow:
+    """Holds the share of trials in which a method fooled people, its interval, and that share for each participant."""
 
     name: str
     rate: float
@@ -38,8 +38,8 @@ class Row:
     people: tuple[float, ...]
 
 
-def draw(rows: Sequence[Row]) -> str:
-    """The SVG's text; the axis ends at 60 %, or at 100 % where something lies beyond."""
+def draw(rows: Sequence[MethodRow]) -> str:
+    """Return the text of the SVG; the axis ends at 60 %, or at 100 % where something lies beyond."""
     end = 0.6 if max(max(row.high, *row.people) for row in rows) <= 0.6 else 1.0
     height, bottom = TOP + ROW * len(rows) + BOTTOM, TOP + ROW * len(rows)
 
@@ -59,17 +59,19 @@ def draw(rows: Sequence[Row]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def description(rows: Sequence[Row]) -> str:
+def description(rows: Sequence[MethodRow]) -> str:
+    """Say what the plot shows, to those who cannot see it."""
     each = (f"{row.name} {100 * row.rate:.1f} % ({100 * row.low:.1f} to {100 * row.high:.1f})" for row in rows)
     return "Share of generated images taken for real: " + ", ".join(each)
 
 
 def text(x: float, y: float, words: str, attributes: str) -> str:
+    """Write words at a place, in pixels."""
     return f"<text x='{x}' y='{y}' {attributes}>{html.escape(words)}</text>"
 
 
 def axis(x: Scale, end: float, bottom: float) -> list[str]:
-    """Lines at every 10 or 20 %, and the one at which nobody can tell."""
+    """Draw lines at every 10 or 20 %, and the one at which nobody can tell."""
     step = 10 if end < 1 else 20
     parts = []
     for percent in range(0, round(100 * end) + 1, step):
@@ -83,7 +85,8 @@ def axis(x: Scale, end: float, bottom: float) -> list[str]:
     return parts
 
 
-def method(row: Row, x: Scale, middle: float) -> list[str]:
+def method(row: MethodRow, x: Scale, middle: float) -> list[str]:
+    """Draw the row of a method around the height `middle`, in pixels."""
     name = row.name if len(row.name) <= NAME_LENGTH else row.name[: NAME_LENGTH - 1] + "…"
     low, high, rate = x(row.low), x(row.high), x(row.rate)
     ends = f"M{low} {middle - 6}v12M{low} {middle}H{high}M{high} {middle - 6}v12"
@@ -98,7 +101,7 @@ def method(row: Row, x: Scale, middle: float) -> list[str]:
 
 
 def swarm(people: Sequence[float]) -> list[tuple[float, float]]:
-    """(share, distance from the row's middle): people of one rate side by side, above and below, within the row."""
+    """Return (share, distance from the row's middle) of each person; those of one rate stand side by side."""
     most = max(Counter(people).values())
     pitch = min(2 * DOT + 0.5, (ROW / 2 - DOT) / (most // 2 + 1.5))
     seen: Counter[float] = Counter()

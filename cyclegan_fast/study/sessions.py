@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclegan_fast.study.format import FORMAT, OUTPUTS, Floats, Settings, Study, Value
+from cyclegan_fast.study.format import OUTPUTS, STUDY_FORMAT, FloatArray, SessionSettings, Study, Value
 from cyclegan_fast.system.errors import UserError
 
 RESULT = "perceptual study result"
@@ -17,32 +17,33 @@ TOLERANCE_MS = 250  # a quarter of the paper's second; a frame of a screen is 7 
 
 
 class Refused(Exception):
-    """Why a file is left out."""
+    """Says why a file is left out."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One participant's counting trials, each [trials]."""
+    """Holds the trials of one participant that count; arrays are [trials]."""
 
     study: str
     method: str
     participant: str
     started: str
-    settings: Settings
+    settings: SessionSettings
     fooled: npt.NDArray[np.bool_]
     """whether the generated image was taken for the real one"""
-    shown_ms: Floats
-    response_ms: Floats
+    shown_ms: FloatArray
+    response_ms: FloatArray
     views: npt.NDArray[np.int64]
     """how often the pair was shown: more than once after a page was closed over it"""
 
     @property
     def rate(self) -> float:
+        """Return the share of trials whose generated image was taken for the real one."""
         return float(self.fooled.mean())
 
 
 def read_session(path: Path, study: Study | None) -> Session:
-    """A whole session of the study, or of any study where none is given; raises Refused with the reason."""
+    """Read a whole session of the study, or of any study where none is given; raises Refused with the reason."""
     result = _parsed(path)
     settings, trials = _settings(result), _of(result, "trials", list)
     method, identity = _of(result, "method", str), _of(result, "study", str)
@@ -56,7 +57,7 @@ def read_session(path: Path, study: Study | None) -> Session:
     _refuse_wrong_images(trials, method, study)
     fooled = [_fooled(trial) for trial in trials][settings.practice :]
 
-    def column(name: str) -> Floats:
+    def column(name: str) -> FloatArray:
         values = np.array([_of(trial, name, float, f"trial {_of(trial, 'number', int)}: ") for trial in counting])
         if not (np.isfinite(values) & (values >= 0)).all():
             raise Refused(f"{name} holds a value that is no time or number of times")
@@ -82,8 +83,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise Refused("cannot be read as JSON; perhaps it was cut off on its way") from error
     if not isinstance(result, dict) or result.get("kind") != RESULT:
         raise Refused("is no result of a perceptual study")
-    if result.get("format") != FORMAT:
-        raise Refused(f"is of format {result.get('format')!r:.40}, and this version reads {FORMAT}")
+    if result.get("format") != STUDY_FORMAT:
+        raise Refused(f"is of format {result.get('format')!r:.40}, and this version reads {STUDY_FORMAT}")
     return result
 
 
@@ -96,18 +97,18 @@ def _of(values: Any, name: str, kind: type[Value], where: str = "") -> Value:
     return value
 
 
-def _settings(result: dict[str, Any]) -> Settings:
+def _settings(result: dict[str, Any]) -> SessionSettings:
     values = _of(result, "settings", dict)
     practice, trials, show_ms, pause_ms = (
         _of(values, name, int, "settings: ") for name in ("practice", "trials", "show_ms", "pause_ms")
     )
     try:
-        return Settings(practice, trials, show_ms, pause_ms, _of(values, "paired", bool, "settings: "))
+        return SessionSettings(practice, trials, show_ms, pause_ms, _of(values, "paired", bool, "settings: "))
     except ValueError as error:
         raise Refused(f"settings: {error}") from error
 
 
-def _refuse_strange(identity: str, settings: Settings, method: str, study: Study) -> None:
+def _refuse_strange(identity: str, settings: SessionSettings, method: str, study: Study) -> None:
     if identity != study.id:
         raise Refused(f"belongs to another study ({identity:.40}), not to {study.id}")
     if settings != study.settings:
@@ -116,8 +117,8 @@ def _refuse_strange(identity: str, settings: Settings, method: str, study: Study
         raise Refused(f"the study has no method {method!r:.60}")
 
 
-def _practice(trial: Any, number: int, settings: Settings) -> bool:
-    """Whether a trial is practice, which its place says and its mark must repeat."""
+def _practice(trial: Any, number: int, settings: SessionSettings) -> bool:
+    """Say whether a trial is practice, by its place, which its mark must repeat."""
     where = f"trial {number}: "
     practice = number <= settings.practice
     if _of(trial, "number", int, where) != number or _of(trial, "practice", bool, where) != practice:
@@ -137,7 +138,7 @@ def _refuse_wrong_images(trials: list[dict[str, Any]], method: str, study: Study
 
 
 def _fooled(trial: dict[str, Any]) -> bool:
-    """Whether the answer is the generated image's side, worked out anew."""
+    """Say whether the answer is the generated image's side, worked out anew."""
     where = f"trial {trial['number']}: "
     real_side, answer = _of(trial, "real_side", str, where), _of(trial, "answer", str, where)
     if not {real_side, answer} <= {"left", "right"}:
@@ -148,7 +149,7 @@ def _fooled(trial: dict[str, Any]) -> bool:
 
 
 def find_results(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files named, and the .json files below the folders named."""
+    """Yield the files that are named, and the .json files below the folders that are named."""
     for path in (path.expanduser() for path in paths):
         if path.is_dir():
             yield from sorted(p for p in path.rglob("*.json") if p.name not in OUTPUTS and p.name[0] != ".")
@@ -159,7 +160,7 @@ def find_results(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def read_sessions(paths: Sequence[Path], study: Study | None) -> tuple[list[Session], list[str]]:
-    """The sessions that count, one for each participant, and a line for each file that is left out."""
+    """Return the sessions that count, one for each participant, and a line for each file that is left out."""
     kept: dict[tuple[str, str], tuple[Path, Session]] = {}
     left_out = []
     for path in find_results(paths):

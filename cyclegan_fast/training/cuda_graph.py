@@ -1,4 +1,4 @@
-"""Whole training steps as CUDA graphs: recorded once for each shape of the inputs, then replayed.
+"""Records whole training steps as CUDA graphs, once for each shape of the inputs, and replays them.
 
 A step launches some thousand kernels, most of which take less time than their launch. A graph launches them all at once
 and the host has nothing to do but to hand over the next images.
@@ -14,8 +14,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cyclegan_fast.config.options import CROPPING, Config
-from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import first_line
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.rehearsal import Rehearsal, rehearsal_of_outputs
@@ -25,20 +23,20 @@ Outputs = dict[str, Tensor]
 Shapes = tuple[tuple[str, torch.Size], ...]
 
 WARM_UP = 3
-"""Steps of one shape before it is recorded: cuDNN times its algorithms in them, kernels and networks are compiled."""
+"""The steps of one shape before it is recorded: cuDNN times its algorithms in them, kernels and networks compile."""
 
 MOST_SHAPES = 4
-"""An epoch has two, its last batch may be a short one; each further one would hold buffers of its own."""
+"""The most shapes that are recorded: an epoch has two, its last batch may be short; each holds buffers of its own."""
 
 
-class Recorder(Protocol):
+class GraphRecorder(Protocol):
     """Records the work of a function on a device."""
 
     def warm_up(self, function: Callable[[], Outputs]) -> Outputs:
-        """Run it once so that a recording may follow."""
+        """Run the function once so that a recording may follow."""
 
     def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
-        """Record it without running it: what runs it, and the tensors that then hold its results."""
+        """Record the function without running it; returns what replays it, and the tensors that hold its results."""
 
 
 class CudaRecorder:
@@ -50,6 +48,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, function: Callable[[], Outputs]) -> Outputs:
+        """Run the function once, on the stream of the recordings."""
         # On another stream than the default one, as a recording is: libraries keep their workspaces by stream.
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
@@ -59,6 +58,7 @@ class CudaRecorder:
         return outputs
 
     def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        """Record the function as a CUDA graph; raises RuntimeError, and UserError where no recording can end."""
         graph = torch.cuda.CUDAGraph()
         gc.collect()
         current = torch.cuda.current_stream(self.device)
@@ -89,7 +89,7 @@ class CudaRecorder:
 
 @dataclass(frozen=True)
 class Recording:
-    """One graph: inputs are copied into place, then `replay` leaves the results in `outputs`."""
+    """Holds one graph: inputs are copied into place, then `replay` leaves the results in `outputs`."""
 
     inputs: Inputs
     replay: Callable[[], None]
@@ -109,8 +109,8 @@ class GraphedFunction:
 
     Args:
         function: computes on the device only, from its inputs and from tensors that stay where they are; it reads
-            nothing of the host that changes between calls.
-        recorder: how to record on the device.
+            nothing on the host that changes between calls.
+        recorder: records on the device.
         give_up: told why a recording failed, before the function is called as it is, now and for good; may raise.
         prepare: makes a context around each recording.
         rehearse: makes a context around the comparison, behind which everything is as it was before.
@@ -121,7 +121,7 @@ class GraphedFunction:
     def __init__(
         self,
         function: Callable[[Inputs], Outputs],
-        recorder: Recorder,
+        recorder: GraphRecorder,
         device: torch.device,
         give_up: Callable[[str], None],
         prepare: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -140,7 +140,7 @@ class GraphedFunction:
         self._is_given_up = False
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """The function's results; those of a replay are overwritten by the next one. Inputs may be on the host."""
+        """Return the function's results; the next replay overwrites those of a replay. Inputs may be on the host."""
         shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
         if shapes in self.recordings:
             return self.recordings[shapes](inputs)
@@ -162,7 +162,7 @@ class GraphedFunction:
         return recording(inputs)
 
     def _rehearsed(self, rehearsal: Rehearsal, inputs: Inputs, on_device: Inputs) -> tuple[Recording | None, str]:
-        """A recording that did what the function does; or None, and why there is none."""
+        """Return a recording that did what the function does; or None, and why there is none."""
         rehearsal.take_back(self.recorder.warm_up(lambda: self.function(on_device)))
         # Not the values that follow: a recording that holds on to those of its own time would look right with them.
         places = {name: torch.zeros_like(tensor) for name, tensor in on_device.items()}
@@ -176,7 +176,7 @@ class GraphedFunction:
         return recording, ""
 
     def _try_to_record(self, places: Inputs) -> tuple[Recording | None, str]:
-        """A recording that takes its inputs from `places`; or None, and why there is none."""
+        """Return a recording that takes its inputs from `places`; or None, and why there is none."""
         try:
             with self.prepare():
                 replay, outputs = self.recorder.record(lambda: self.function(places))
@@ -192,16 +192,3 @@ class GraphedFunction:
         self.give_up(reason)
         self._is_given_up = True
         return self.function(inputs)
-
-
-def reason_against_a_graph(config: Config, device: torch.device) -> str | None:
-    """Why the steps of this configuration cannot be recorded on this device; None where they can."""
-    if device.type != "cuda":
-        return f"there are no CUDA graphs on a {device.type}"
-    if config.data.preprocess not in CROPPING:
-        return f"--preprocess {config.data.preprocess} gives each image a shape of its own"
-    if METHODS[config.loss.method].discriminators_first and config.networks.dropout and config.optimizer.accumulate > 1:
-        return "--accumulate makes translations twice, and a graph cannot drop the same activations again"
-    if config.run.profile:
-        return "--profile tells apart the phases of a step, which a graph runs as one"
-    return None

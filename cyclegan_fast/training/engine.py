@@ -5,23 +5,25 @@ from contextlib import contextmanager
 
 import torch
 
-from cyclegan_fast.config.options import Config
+from cyclegan_fast.config.options import CROPPING, Config
 from cyclegan_fast.data.batch import Batch, augmented
-from cyclegan_fast.methods.base import Losses
+from cyclegan_fast.methods.base import LossesByName
+from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import ready_to_copy
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, Inputs, Recorder, reason_against_a_graph
+from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, GraphRecorder, Inputs
 from cyclegan_fast.training.rehearsal import Rehearsal
-from cyclegan_fast.training.step import Decisions, TrainingStep
+from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.decisions import Decisions
 
 
 class Engine:
     """Updates the networks once a call.
 
     Args:
-        step: what a step computes.
-        config: whether graphs are wanted, `config.run.cuda_graph`.
-        announce: told once where steps are not recorded that might have been.
+        step: computes a step.
+        config: says whether graphs are wanted, `config.run.cuda_graph`.
+        announce: is told once why steps are not recorded on a device that can record them.
         recorder: records on the step's device; by default a CUDA graph where `reason_against_a_graph` has no reason.
     """
 
@@ -30,7 +32,7 @@ class Engine:
         step: TrainingStep,
         config: Config,
         announce: Callable[[str], None],
-        recorder: Recorder | None = None,
+        recorder: GraphRecorder | None = None,
     ) -> None:
         self.step = step
         self.config = config
@@ -46,8 +48,8 @@ class Engine:
                 self._update, recorder, step.device, self._give_up, step.capturable, self._rehearsal, step.ranks.any
             )
 
-    def __call__(self, batch: Batch) -> Losses:
-        """One update. The losses of a graph are overwritten by the next call."""
+    def __call__(self, batch: Batch) -> LossesByName:
+        """Update the networks by one batch; returns the losses, which the next call of a graph overwrites."""
         if self._graphed is None:
             return self.step(*batch.to(self.step.device))
         decisions = self.step.draw(len(batch.pixels_A))
@@ -65,7 +67,7 @@ class Engine:
         if self._graphed:
             self._graphed.forget_recordings()
 
-    def _update(self, inputs: Inputs) -> Losses:
+    def _update(self, inputs: Inputs) -> LossesByName:
         side = self.config.data.crop_size
         return self.step.update(
             augmented(inputs["pixels_A"], inputs["crops_A"], side, side),
@@ -92,3 +94,16 @@ def check_cuda_graph(config: Config, device: torch.device) -> None:
     reason = reason_against_a_graph(config, device)
     if config.run.cuda_graph == "on" and reason:
         raise UserError(f"--cuda-graph on: {reason}")
+
+
+def reason_against_a_graph(config: Config, device: torch.device) -> str | None:
+    """Say why the steps of this configuration cannot be recorded on this device; returns None where they can."""
+    if device.type != "cuda":
+        return f"there are no CUDA graphs on a {device.type}"
+    if config.data.preprocess not in CROPPING:
+        return f"--preprocess {config.data.preprocess} gives each image a shape of its own"
+    if METHODS[config.loss.method].discriminators_first and config.networks.dropout and config.optimizer.accumulate > 1:
+        return "--accumulate makes translations twice, and a graph cannot drop the same activations again"
+    if config.run.profile:
+        return "--profile tells apart the phases of a step, which a graph runs as one"
+    return None

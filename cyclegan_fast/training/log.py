@@ -1,4 +1,4 @@
-"""One record of a run's progress: to the console, to metrics.jsonl and to TensorBoard."""
+"""Reports a run's progress to the console, to metrics.jsonl and to TensorBoard."""
 
 import json
 import math
@@ -23,8 +23,8 @@ from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.loss_sums import LossSums
 
 PERSISTENT = 20
-"""Steps one after another whose loss is not finite before a run that scales its losses ends: a scaler that starts at
-2^16 comes down to 1 in 16 steps, and whatever overflows then overflows by itself."""
+"""A run that scales its losses ends after so many steps in a row whose loss is not finite: a scaler that starts at 2^16
+comes down to 1 in 16 steps, and whatever overflows then overflows by itself."""
 
 
 class RunLog:
@@ -32,10 +32,10 @@ class RunLog:
 
     Args:
         run: the run's folder.
-        total_steps: for the progress bar.
-        state: `state_dict()` of the run's checkpoint; what was written after it is cut off.
+        total_steps: the steps of the whole run, for the progress bar.
+        state: the `state_dict()` in the run's checkpoint, None for a new run; what was written after it is cut off.
         scaled: whether a loss scaler leaves out updates that overflow, so that a loss may be infinite now and then.
-        ranks: means are over all of them; the first one writes.
+        ranks: the processes whose losses are averaged; the first one writes.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RunLog:
 
     @property
     def elapsed_s(self) -> float:
-        """Training time so far, without samples, checkpoints, and the time between a stop and a resume."""
+        """Return the training time so far, without samples, checkpoints, and the time between a stop and a resume."""
         return self._elapsed_before_s + time.perf_counter() - self._started - self._paused_s
 
     @property
@@ -91,7 +91,7 @@ class RunLog:
             self._paused_s += time.perf_counter() - began
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Count one step. Sums stay on the device: nothing waits for it before the next report."""
+        """Count one step and its losses. Sums stay on the device: nothing waits for it before the next report."""
         values = torch.stack(list(losses.values()))
         if self._losses is None or self._losses.sums.device != values.device:
             self._losses = LossSums.of(self._losses, list(losses), values.device)
@@ -153,7 +153,7 @@ class RunLog:
         self._count, self._since_s = 0, elapsed_s
 
     def evaluated(self, values: dict[str, float], is_best: bool) -> None:
-        """Write what an evaluation after this step gave, and whether no earlier one was better."""
+        """Write the values of an evaluation after this step, and whether no earlier one was better."""
         with open(self.run / EVALUATIONS, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step, "best": is_best, "values": values}) + "\n")
             file.flush()
@@ -167,6 +167,7 @@ class RunLog:
         os.fsync(self._file.fileno())
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the step, the training time, and the losses since the last report."""
         return {
             "step": self.step,
             "elapsed_s": self.elapsed_s,
@@ -176,6 +177,7 @@ class RunLog:
         }
 
     def close(self) -> None:
+        """Close the files and the progress bar."""
         self._bar.close()
         # Every report was flushed when it was written, and a write that failed was raised there.
         with suppress(OSError):
@@ -187,7 +189,7 @@ class RunLog:
 
 
 def _utf8_path(folder: Path, links: ExitStack) -> str:
-    """A path of a folder for TensorBoard, which takes UTF-8 only; elsewhere through a link, which `links` ends."""
+    """Return a folder's path in UTF-8, as TensorBoard needs it, or else that of a link to it, which `links` removes."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:
@@ -199,7 +201,7 @@ def _utf8_path(folder: Path, links: ExitStack) -> str:
 
 
 def in_brief(losses: dict[str, float]) -> str:
-    """The adversarial losses and the first other kind, such as "G_A 0.31, G_B 0.40, D_A 0.22, ..., cycle_B 1.87"."""
+    """Return the adversarial losses and the first other kind: "G_A 0.31, G_B 0.40, D_A 0.22, ..., cycle_B 1.87"."""
     kinds: dict[str, list[str]] = {"G": [], "D": []}
     for name, value in losses.items():
         kinds.setdefault(name.partition("_")[0], []).append(f"{name} {value:.2f}")

@@ -11,10 +11,12 @@ from cyclegan_fast.system.distributed import Ranks
 
 @dataclass
 class LossSums:
-    """What there is to say of the losses since the last report; all but the names are vectors, one number a loss.
+    """Sums the losses since the last report; all fields but the names are vectors with one number for each loss.
 
-    sums: of finite values, float64. finite, lost: how many values were finite, and were not. in_a_row: for how many
-    steps up to now, those before the last report included, a value was not finite.
+    sums: the sums of finite values, float64.
+    finite: how many values were finite.
+    lost: how many values were not finite.
+    in_a_row: for how many steps up to now a value was not finite; steps before the last report count as well.
     """
 
     names: list[str]
@@ -25,7 +27,7 @@ class LossSums:
 
     @staticmethod
     def of(before: "LossSums | None", names: list[str], device: torch.device) -> "LossSums":
-        """Nothing yet, or `before` brought to another device, where it comes from a checkpoint."""
+        """Begin without losses, or with `before`, which is moved to the device: it may come from a checkpoint."""
         if before:
             fields = (before.sums, before.finite, before.lost, before.in_a_row)
             return LossSums(before.names, *(field.to(device) for field in fields))
@@ -41,23 +43,24 @@ class LossSums:
         self.in_a_row = torch.where(is_finite, 0, self.in_a_row + 1)
 
     def over(self, ranks: Ranks) -> "LossSums":
-        """The same on the host; with ranks, means of sums and of counts over them, and the most steps in a row.
+        """Return the same on the host: means over ranks of sums and counts, and the largest number of steps in a row.
 
-        Every rank then has the same, so that the means of the next call are these.
+        Every rank gets the same numbers, so that another call changes nothing.
         """
         sums, finite, lost = (ranks.sum(field.double()) / ranks.count for field in (self.sums, self.finite, self.lost))
         return LossSums(self.names, sums, finite, lost, ranks.maximum(self.in_a_row))
 
     def means(self) -> dict[str, float]:
-        """Of the finite values of each loss; NaN where there was none."""
+        """Return the mean of each loss's finite values; NaN where there was none."""
         return dict(zip(self.names, (self.sums / self.finite).tolist(), strict=True))
 
     def restart(self) -> None:
-        """Begin the next report."""
+        """Forget the sums, for the next report."""
         for field in (self.sums, self.finite, self.lost):
             field.zero_()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the fields by name, on the host."""
         return {
             "names": self.names,
             "sums": self.sums.cpu(),

@@ -1,4 +1,4 @@
-"""Compares a recorded step with the same step as it is, once, before the recording is relied on.
+"""Compares a recorded step once with the same step run eagerly, before the recording is relied on.
 
 A recording repeats what the device was told. What the host decided or computed meanwhile stays as it was, memory that
 is not the recording's own may have gone to others, and no error tells of either: losses and weights do.
@@ -14,12 +14,12 @@ from torch import Tensor
 from cyclegan_fast.system.device import random_state, set_random_state
 
 State = Mapping[str, Sequence[Tensor]]
-"""The tensors that a step writes and a later one reads, in groups, by what they are called for people."""
+"""Groups of tensors that a step writes and a later one reads, by names that a message can use."""
 
 FARTHEST = 0.25
-"""How far apart the ends of two steps may lie, in lengths of the step. One that is left out is 1 away, and so is one at
-twice the learning rate. The same kernels leave 0; sums that have no fixed order change a gradient by rounding, which
-Adam enlarges where the gradient itself is that small: in few places, since it is not small everywhere."""
+"""How far apart the ends of two steps may lie, in lengths of the step. A step that was left out is 1 away, and so is
+one at twice the learning rate. The same kernels leave 0. Sums without a fixed order change a gradient by rounding,
+which Adam enlarges where the gradient itself is that small: in few places, since it is not small everywhere."""
 
 LOSS_TOLERANCE = 0.01
 """How far apart two losses may be, relative to the larger one, or to `SMALL_LOSS` where both are below. Only the order
@@ -29,13 +29,13 @@ SMALL_LOSS = 0.01
 
 
 class Rehearsal:
-    """One step as it is, taken back afterwards, and what its recording is compared with.
+    """Takes back one eager step, and compares a recording that starts from the same state with it.
 
     Everything is kept on the host: beside a recording, the memory of a device may not suffice for a second state.
 
     Args:
-        state: what the step writes; in the same tensors each time.
-        device: whose random numbers it draws.
+        state: the tensors that the step writes, the same ones each time.
+        device: the device whose random numbers the step draws.
     """
 
     def __init__(self, state: State, device: torch.device) -> None:
@@ -44,7 +44,7 @@ class Rehearsal:
         self._before, self._random = _on_host(state), random_state(device)
 
     def take_back(self, outputs: Mapping[str, Tensor]) -> None:
-        """Remember what the step gave and left, and put everything back to where it began."""
+        """Remember the step's outputs and the state that it left, and put everything back to where it began."""
         self._outputs = outputs
         self._after = _on_host(self.state)
         self.put_back()
@@ -82,7 +82,7 @@ def _on_host(state: State) -> dict[str, list[Tensor]]:
 
 
 def _is_same_loss(one: Tensor, other: Tensor) -> bool:
-    """A loss that is not finite, as a scaler allows now and then, must not be finite in both."""
+    """Tell whether two losses agree; one that is not finite, as a scaler allows, must not be finite in the other."""
     if not (one.isfinite().all() and other.isfinite().all()):
         return torch.equal(one.isfinite(), other.isfinite())
     allowed = LOSS_TOLERANCE * torch.maximum(one.abs(), other.abs()).clamp(min=SMALL_LOSS)
@@ -90,7 +90,7 @@ def _is_same_loss(one: Tensor, other: Tensor) -> bool:
 
 
 def _distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """Euclidean, over all tensors of a group; what is not finite counts as 0."""
+    """Return the Euclidean distance over all tensors of a group; values that are not finite count as 0."""
     squares = 0.0
     for a, b in zip(one, other, strict=True):
         difference = _finite(a) - _finite(b)

@@ -1,4 +1,4 @@
-"""A run's folder: claimed by one process, continued where it was interrupted, never overwritten."""
+"""Opens a run's folder: one process claims it, continues where it was interrupted, and never overwrites it."""
 
 import fcntl
 import hashlib
@@ -7,9 +7,10 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self, cast
 
 from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
@@ -21,7 +22,7 @@ from cyclegan_fast.training.gallery import write_index
 
 ANOTHER = "give --name NEW for another run"
 UNSAVED = frozenset({CONFIG, METRICS, ".lock", "tensorboard", "samples", "index.html"})
-"""What a run's folder may hold while nothing in it is worth keeping."""
+"""The names that a run's folder may hold while nothing in it is worth keeping."""
 
 # Fields that change no file of a run, and its results by rounding at the most.
 FREE_TO_CHANGE = (
@@ -42,13 +43,16 @@ FREE_TO_CHANGE = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An open run: `checkpoint` is what to continue from, None at the start; `lock` is held until the context ends.
+    """Holds an open run until the context ends.
 
-    Of the ranks of a run the first one holds the lock.
+    path: the run's folder.
+    checkpoint: the state to continue from; None for a new run.
+    warnings: what the user should know of the folder, such as checkpoints that were passed over.
+    lock: the file whose lock keeps other processes out; only the first rank of a run has it.
     """
 
     path: Path
-    checkpoint: dict[str, Any] | None
+    checkpoint: RunCheckpoint | None
     warnings: list[str]
     lock: IO[str] | None
 
@@ -61,6 +65,7 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
+        """Let other processes have the folder."""
         if self.lock:
             self.lock.close()
 
@@ -72,12 +77,13 @@ class RunFolder:
 
     @property
     def step(self) -> int:
+        """Return the step of the checkpoint; 0 for a new run."""
         return int(self.checkpoint["log"]["step"]) if self.checkpoint else 0
 
     def begin(self, config: Config) -> None:
-        """Write the configuration of a new run, and take out samples that were drawn after the checkpoint.
+        """Write the configuration of a new run, and remove samples that were drawn after the checkpoint.
 
-        Of a run whose data moved it gets the new place.
+        Where the data of a run moved, its new place is written.
         """
         path = self.path / CONFIG
         if not path.exists():
@@ -90,14 +96,14 @@ class RunFolder:
 
 
 def completed(config: Config, origin: str) -> Config:
-    """The configuration with its data's whole path, and a name made from data and preset where it has none."""
+    """Return the configuration with its data's whole path, and a name made from data and `origin` where it has none."""
     data = config.data.data.resolve() if config.data.data else None
     name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
     return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
 
 
 def plain_name(text: str) -> str:
-    """A folder's name of `text` that every terminal shows: of what it cannot show the bytes, as "%0A"."""
+    """Return `text` as a folder's name that every terminal shows; other characters become their bytes, as "%0A"."""
     shown = "".join(
         character if character.isprintable() and character not in "/\\" else _percent(os.fsencode(character))
         for character in text
@@ -112,19 +118,19 @@ def _percent(content: bytes) -> str:
 
 
 class FinishedRun(UserError):
-    """There is nothing left to train."""
+    """Says that nothing is left to train in a run."""
 
 
 def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
-    """`open_run` on the first rank; the others get its checkpoint, each with its own part of it.
+    """Open the run on the first rank, as `open_run` does, and give its checkpoint to the others.
 
-    None where torchrun started the ranks again and the run is finished: one of them died after the last step.
+    Returns None where torchrun started the ranks again and the run is finished: one of them died after the last step.
 
     Raises UserError on all of them, also where the checkpoint is of another number of ranks.
     """
     opened: list[RunFolder] = []
 
-    def open_first() -> tuple[Path, dict[str, Any] | None] | None:
+    def open_first() -> tuple[Path, RunCheckpoint | None] | None:
         try:
             run = open_run(config)
         except FinishedRun:
@@ -183,7 +189,7 @@ def _claim(path: Path) -> IO[str]:
     return lock
 
 
-def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> dict[str, Any] | None:
+def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:
     if (path / CONFIG).exists():
         saved = values.load(path / CONFIG)
         changed = _changes(saved, config)
@@ -191,7 +197,7 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
             raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
         if changed:  # its checkpoint tells whether they are the same images
             warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
-    found = checkpoint.load_newest(path, warnings)
+    found = cast(RunCheckpoint | None, checkpoint.load_newest(path, warnings))
     if found is None and _reported_step(path) > config.run.checkpoint_every:
         raise UserError(
             f"{path} has metrics up to step {_reported_step(path)} and no checkpoint: bring checkpoints/ back, "
@@ -206,7 +212,7 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
 
 
 def _scored_step(path: Path) -> int | None:
-    """The step of the final table; None where there is none, as after a kill between the last step and its table."""
+    """Return the step of the final table; None without one, as after a kill between the last step and its table."""
     try:
         return int(json.loads((path / RESULTS).read_text())["step"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -214,7 +220,7 @@ def _scored_step(path: Path) -> int | None:
 
 
 def _reported_step(path: Path) -> int:
-    """The step of the last whole line of metrics; 0 where there is none."""
+    """Return the step of the last whole line of metrics; 0 where there is none."""
     try:
         *_, last = (line for line in (path / METRICS).read_text().splitlines() if line.endswith("}"))
         return int(json.loads(last)["step"])
@@ -223,7 +229,7 @@ def _reported_step(path: Path) -> int:
 
 
 def _only_moved(saved: Config, given: Config) -> bool:
-    """Whether two configurations differ in nothing but the place of their data."""
+    """Tell whether two configurations differ in nothing but the place of their data."""
     if saved.data.data is None or given.data.data is None:
         return False
     return not _changes(replace(saved, data=replace(saved.data, data=given.data.data)), given)

@@ -1,42 +1,32 @@
-"""A few held-out images under both generators: the sample grids of a training."""
+"""Draws the sample grids of a training: a few held-out images, translated by both generators."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, PngImagePlugin
-from torch import nn
 
 from cyclegan_fast.data.image_folder import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.data.training_images import Data
-from cyclegan_fast.evaluation import passes as evaluation
 from cyclegan_fast.images.files import write_image
-from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor, images_at_once
+from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import sample_grid
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.translation.on_device import translate_pixels
 
-SAMPLES = 8
-
-
-@torch.no_grad()
-def translated(generator: nn.Module, pixels: Pixels) -> Pixels:
-    """uint8 [N, H, W, 3] -> the same through a generator, in the precision of its weights."""
-    device = next(generator.parameters()).device
-    batches = torch.split(as_tensor(pixels, device), images_at_once(*pixels.shape[1:3]))
-    return as_pixels(torch.cat([evaluation.translated(generator, batch) for batch in batches]))
+SAMPLE_COUNT = 8
 
 
 def some_of(images: Images, side: int) -> Pixels:
-    """A few images from all over a list, always the same ones for one length, as squares of that side."""
-    chosen = np.random.default_rng(0).permutation(len(images))[:SAMPLES]
+    """Return a few images from all over a list as squares of that side; the list's length alone decides which."""
+    chosen = np.random.default_rng(0).permutation(len(images))[:SAMPLE_COUNT]
     return np.stack([np.asarray(resize(Image.fromarray(images[i]), side, side)) for i in sorted(chosen.tolist())])
 
 
 @dataclass(frozen=True)
-class Samples:
-    """The images that every grid of a run shows, [N, side, side, 3]: held out where there are any."""
+class SampleImages:
+    """Holds the images that every grid of a run shows, uint8 [N, side, side, 3]."""
 
     pixels_A: Pixels
     pixels_B: Pixels
@@ -44,9 +34,10 @@ class Samples:
     truth_B: Pixels | None
 
     @staticmethod
-    def of(data: Data, side: int) -> "Samples":
+    def of(data: Data, side: int) -> "SampleImages":
+        """Choose test images, or training images of a domain that has no others."""
         A, B = data.tests.A, data.tests.B
-        return Samples(
+        return SampleImages(
             pixels_A=some_of(A.images if A else data.training.images_A, side),
             pixels_B=some_of(B.images if B else data.training.images_B, side),
             truth_A=some_of(A.truth, side) if A and A.truth else None,
@@ -54,9 +45,9 @@ class Samples:
         )
 
     def grids(self, model: Model) -> dict[str, dict[str, Pixels]]:
-        """Rows of pictures by label, for each domain."""
+        """Return rows of pictures by their labels, for each domain."""
         G_A, G_B = model.translator("a2b"), model.translator("b2a")
-        fake_B, fake_A = translated(G_A, self.pixels_A), translated(G_B, self.pixels_B)
+        fake_B, fake_A = translate_pixels(G_A, self.pixels_A), translate_pixels(G_B, self.pixels_B)
         rows_A = {"real A": self.pixels_A, "fake B = G_A(A)": fake_B}
         if self.truth_A is not None:
             rows_A["truth"] = self.truth_A
@@ -65,12 +56,12 @@ class Samples:
             rows_B["truth"] = self.truth_B
         if not model.method.searches:
             rows_A |= {
-                "reconstruction G_B(G_A(A))": translated(G_B, fake_B),
-                "identity G_B(A)": translated(G_B, self.pixels_A),
+                "reconstruction G_B(G_A(A))": translate_pixels(G_B, fake_B),
+                "identity G_B(A)": translate_pixels(G_B, self.pixels_A),
             }
             rows_B |= {
-                "reconstruction G_A(G_B(B))": translated(G_A, fake_A),
-                "identity G_A(B)": translated(G_A, self.pixels_B),
+                "reconstruction G_A(G_B(B))": translate_pixels(G_A, fake_A),
+                "identity G_A(B)": translate_pixels(G_A, self.pixels_B),
             }
         return {"A": rows_A, "B": rows_B}
 
@@ -80,8 +71,8 @@ def write_samples(run: Path, step: int, rows: dict[str, dict[str, Pixels]]) -> N
 
     Args:
         run: the run's folder.
-        step: training steps behind these pictures.
-        rows: for "A" and "B", label -> uint8 [N, H, W, 3].
+        step: the number of training steps before these pictures.
+        rows: for "A" and "B", pictures uint8 [N, H, W, 3] by their labels.
     """
     folder = run / "samples"
     folder.mkdir(parents=True, exist_ok=True)

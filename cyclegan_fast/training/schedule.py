@@ -1,6 +1,6 @@
-"""The learning rate of each epoch, by the policies of the original implementation; epochs count from 1.
+"""Computes the learning rate of each epoch by the policies of the original implementation; epochs count from 1.
 
-What torch.optim.lr_scheduler steps through is written out here as functions of the epoch, so that a run that continues
+The schedules that torch.optim.lr_scheduler steps through are functions of the epoch here, so that a run that continues
 has nothing to restore; only policy plateau depends on what happened before.
 """
 
@@ -19,26 +19,26 @@ STEP_FACTOR = 0.1
 
 
 def linear_factor(epoch: int, epochs: int, decay_epochs: int) -> float:
-    """Share of the initial learning rate: constant for `epochs`, then linear towards zero."""
+    """Return the share of the initial learning rate: 1 for `epochs`, then linear towards zero."""
     return 1.0 - max(0, epoch - epochs) / (decay_epochs + 1)
 
 
 def step_factor(epoch: int, step_epochs: int) -> float:
-    """Share of the initial learning rate: a tenth of it after every `step_epochs`."""
+    """Return the share of the initial learning rate: it falls to a tenth after every `step_epochs`."""
     return float(STEP_FACTOR ** ((epoch - 1) // step_epochs))
 
 
 def cosine_factor(epoch: int, epochs: int) -> float:
-    """Share of the initial learning rate: half a cosine down to zero, which epoch `epochs` + 1 has, and up again."""
+    """Return the share of the initial learning rate: half a cosine down to zero at epoch `epochs` + 1, and up again."""
     return (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
 
 
 class Schedule:
-    """Says the learning rate of an epoch, and hears the losses of each step where that depends on them.
+    """Gives the learning rate of an epoch, and counts the losses of each step where the rate depends on them.
 
     Args:
         options: the policy and its numbers.
-        watched: the losses that policy plateau watches: the mean of their sum over an epoch.
+        watched: the names of the losses whose sum policy plateau watches, as a mean over an epoch.
     """
 
     def __init__(self, options: OptimizerConfig, watched: list[str]) -> None:
@@ -48,7 +48,7 @@ class Schedule:
         self._losses: LossSums | None = None
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch; with policy plateau of the current one, whichever `epoch` says."""
+        """Return the learning rate of an epoch; policy plateau knows that of the current one only."""
         options = self.options
         if self._plateau:
             return self._plateau.rate
@@ -66,19 +66,20 @@ class Schedule:
             self._losses.add(values)
 
     def end_epoch(self, ranks: Ranks) -> None:
-        """Decide about the next epoch's rate, alike on all ranks."""
+        """Decide about the next epoch's learning rate, alike on all ranks."""
         if self._plateau and self._losses:
             self._plateau.watch(sum(self._losses.over(ranks).means().values()))
             self._losses = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What the rates of later epochs depend on, plain values and tensors; each rank has losses of its own."""
+        """Return what later learning rates depend on, plain values and tensors; each rank has losses of its own."""
         return {
             "plateau": self._plateau.state_dict() if self._plateau else None,
             "losses": self._losses.state_dict() if self._losses else None,
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continue from what `state_dict` returned, with losses on `device`."""
         if self._plateau:
             self._plateau.load_state_dict(state["plateau"])
         saved = state["losses"]
@@ -86,9 +87,9 @@ class Schedule:
 
 
 class Plateau:
-    """Falls to a fifth where a loss has not fallen by a hundredth for more than 5 epochs, as the original sets it.
+    """Divides the learning rate by 5, as the original, where a loss has not fallen by a hundredth for over 5 epochs.
 
-    PyTorch decides, over an optimiser that stands for the real one, whose rate is a tensor on the device.
+    PyTorch decides, with an optimiser in place of the real one, whose learning rate is a tensor on the device.
     """
 
     def __init__(self, learning_rate: float) -> None:
@@ -97,15 +98,18 @@ class Plateau:
 
     @property
     def rate(self) -> float:
+        """Return the current learning rate."""
         return float(self._optimizer.param_groups[0]["lr"])
 
     def watch(self, loss: float) -> None:
-        """Take in the loss of one epoch."""
+        """Count the loss of one epoch."""
         self._scheduler.step(loss)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the scheduler's state and the learning rate."""
         return {"scheduler": self._scheduler.state_dict(), "rate": self.rate}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
         self._scheduler.load_state_dict(state["scheduler"])
         self._optimizer.param_groups[0]["lr"] = state["rate"]

@@ -1,26 +1,37 @@
-"""Opens what a training needs, trains to the end, and turns what goes wrong into errors that say what is kept."""
+"""Opens what a training works with, trains to the end, and turns what goes wrong into errors that say what is kept."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from tqdm import tqdm
 
-from cyclegan_fast.config.options import Config
+from cyclegan_fast.config.options import CROPPING, Config
 from cyclegan_fast.data.training_images import Data, check_data, open_data
 from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.methods.base import Surroundings
+from cyclegan_fast.methods.model import Model
 from cyclegan_fast.methods.registry import METHODS
-from cyclegan_fast.system.device import use_threads
+from cyclegan_fast.system.device import describe, name_of, remark_on_choice, set_determinism, use_threads, working_dtype
 from cyclegan_fast.system.distributed import Ranks, joined
-from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserError
+from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserError, printable
 from cyclegan_fast.system.interruption import Interruption, Stopped
-from cyclegan_fast.training.engine import check_cuda_graph
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.engine import Engine, check_cuda_graph
+from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
-from cyclegan_fast.training.run_folder import RunFolder, completed, open_shared_run
-from cyclegan_fast.training.trouble import kept, told_of_training
+from cyclegan_fast.training.records import Records
+from cyclegan_fast.training.run_folder import ANOTHER, RunFolder, completed, open_shared_run
+from cyclegan_fast.training.samples import SampleImages
+from cyclegan_fast.training.state import TrainingState
+from cyclegan_fast.training.step_profile import StepProfile
+from cyclegan_fast.training.trouble import told_of_training, what_is_kept
+from cyclegan_fast.training.validation import Evaluator
 from kernels.dispatch import choose
 
 
 def check_device(config: Config, device: torch.device) -> None:
-    """Refuse what this device cannot do, an implementation of the operators for one, before anything is written."""
+    """Raise UserError where this device cannot do what is asked of it; call it before anything is written."""
     check_cuda_graph(config, device)
     try:
         for operator in ("reflection_pad", "instance_norm", "residual_block"):
@@ -30,7 +41,11 @@ def check_device(config: Config, device: torch.device) -> None:
 
 
 def train(config: Config, origin: str) -> int:
-    """Train the run that `config` describes to its end; returns the exit status."""
+    """Train the run that `config` describes to its end; returns the exit status.
+
+    Args:
+        origin: the preset or file that `config` comes from, for the name of a run that has none.
+    """
     use_threads(config.run.threads)
     with joined(config.run.device) as (ranks, device):
         check_device(config, device)
@@ -40,7 +55,16 @@ def train(config: Config, origin: str) -> int:
         if opened is None:
             return 0
         with opened as run:
-            return train_in(run, config, device, ranks)
+            ending = train_in(run, config, device, ranks)
+    # torchrun takes any other status for a death, and would start again what was asked to stop.
+    return ending.request.status if ending.request and not ending.finished and ranks.count == 1 else 0
+
+
+class Ending(NamedTuple):
+    """Says how a training ended: whether the run is finished, and what asked it to stop, if anything did."""
+
+    finished: bool
+    request: Stopped | None
 
 
 def train_in(
@@ -48,12 +72,12 @@ def train_in(
     config: Config,
     device: torch.device,
     ranks: Ranks,
-    make: Callable[[Config, Data, RunFolder, torch.device, Ranks], Training] = Training,
-) -> int:
+    count_steps: Callable[[int], None] = lambda steps: None,
+) -> Ending:
     """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept.
 
     Args:
-        make: gives what trains.
+        count_steps: called with the number of steps that earlier starts did, then with 1 after each step.
     """
     data = open_data(
         config.data,
@@ -70,19 +94,112 @@ def train_in(
         return begun[0].saved_step if begun else run.step
 
     with told_of_training(config, device, saved_step):
-        begun.append(make(config, data, run, device, ranks))
+        begun.append(open_training(config, data, run, device, ranks))
+        begun[0].count_steps = count_steps
         return train_to_the_end(begun[0])
 
 
-def train_to_the_end(training: Training) -> int:
-    """Train, save, and score the run; returns the exit status."""
-    ranks = training.ranks
+def open_training(config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> Training:
+    """Make or restore all that a training works with, and print what there is to say before its first step.
+
+    Raises UserError where the run cannot go on with these images, on this device, or with what the method prepared.
+    """
+    dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
+    set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
+    state = TrainingState(config, data.training, device, dtype, ranks)
+    everything = config.total_epochs * data.training.steps_per_epoch
+    total_steps = min(everything, config.run.max_steps or everything)
+    samples = SampleImages.of(data, config.data.crop_size)
+    saved = run.checkpoint
+    evaluator = Evaluator(config, data, device, saved.get("best") if saved else None) if ranks.is_first else None
+    if saved:
+        state.restore(saved, run.path)
+    if ranks.is_first:
+        run.begin(config)
+    chosen = remark_on_choice(config.run.device, device)
+    prepared, description = prepare_method(state, run)
+    remarks = [*run.warnings, *data.warnings, *(text for text in (chosen, remark, description) if text)]
+    remarks += remarks_on_networks(config, state.model, ranks)
+    if ranks.is_first:
+        announce(state, run, total_steps, remarks)
+
+    def tell(text: str) -> None:
+        """Print beside the progress bar, once for all ranks."""
+        if ranks.is_first:
+            tqdm.write(text)
+
+    engine = Engine(state.step, config, tell)
+    log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
+    measured = config.run.profile if ranks.is_first else 0
+    profile = StepProfile(measured, device, run.path, state.step.threads, tell)
+    state.step.phase = profile.phase
+    return Training(
+        config=config,
+        images=data.training,
+        state=state,
+        engine=engine,
+        log=log,
+        records=Records(config, run, state, log, samples, evaluator, tell),
+        profile=profile,
+        total_steps=total_steps,
+        prepared=prepared,
+        saved_step=log.step if saved else None,
+    )
+
+
+def prepare_method(state: TrainingState, run: RunFolder) -> tuple[str | None, str | None]:
+    """Let the method get ready what its losses need of the data; returns its digest and what to tell the user of it.
+
+    Raises UserError where a run had something else before.
+    """
+    images = state.images.images_A, state.images.images_B
+    prepared = state.model.method.prepare(Surroundings(images, run.path, state.device, state.dtype, state.ranks))
+    digest = prepared.digest if prepared else None
+    before = run.checkpoint.get("prepared") if run.checkpoint else None
+    if before not in (None, digest):
+        raise UserError(
+            f"the loss of {run.path} had another network than there is now ({prepared}): bring that one "
+            f"back, or {ANOTHER}"
+        )
+    return digest, prepared.description if prepared else None
+
+
+def remarks_on_networks(config: Config, model: Model, ranks: Ranks) -> list[str]:
+    """Return what a user should know of norms and penalties: whose statistics they are, and which are slow."""
+    norm, remarks = config.networks.norm, []
+    if ranks.count > 1 and norm == "batch":
+        remarks.append(
+            "batch norm takes its statistics from each process's own images; the running ones that are kept are "
+            "those of the first process"
+        )
+    if norm != "instance" and config.loss.method != "cogan":
+        remarks.append(f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's")
+    if config.loss.has_penalty and model.method.judged:
+        remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
+    return remarks
+
+
+def announce(state: TrainingState, run: RunFolder, total_steps: int, remarks: list[str]) -> None:
+    """Print what is trained on what, and the remarks."""
+    images, ranks = state.images, state.ranks.count
+    print(
+        f"{counted(len(images.images_A), 'image')} A, {counted(len(images.images_B), 'image')} B; "
+        f"{f'{ranks} times ' if ranks > 1 else ''}{describe(state.device)}; {name_of(state.dtype)}"
+    )
+    print(printable(f"run: {run.path}, steps {run.step} to {total_steps}"))
+    for remark in remarks:
+        print(f"note: {printable(remark)}")
+
+
+def train_to_the_end(training: Training) -> Ending:
+    """Train, save, and score the run."""
+    ranks = training.state.ranks
     with Interruption(after="this step", is_rank=ranks.count > 1, silent=not ranks.is_first) as interruption:
         try:
             finished = training.train(interruption)
             training.log.close()
             if ranks.is_first and finished:
-                finished = score(training)
+                finished = score(training, interruption)
             if ranks.is_first and not finished:
                 print(f"interrupted after step {training.log.step}; the same command {what_is_left(training)}")
         except UnreadableImage as error:
@@ -90,39 +207,40 @@ def train_to_the_end(training: Training) -> int:
                 try:
                     training.save()
                 except NonFiniteLoss as unsaved:
-                    raise UserError(f"{error}; {unsaved}; {kept(training.saved_step)}") from error
+                    raise UserError(f"{error}; {unsaved}; {what_is_kept(training.saved_step)}") from error
             raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
         except (NonFiniteLoss, OSError) as error:
             diverged = isinstance(error, NonFiniteLoss)
             advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
-            raise UserError(f"{error}; {kept(training.saved_step)}{advice}") from error
+            raise UserError(f"{error}; {what_is_kept(training.saved_step)}{advice}") from error
         finally:
             training.log.close()
             training.engine.close()
-    # torchrun takes any other status for a death, and would start again what was asked to stop.
-    return interruption.request.status if interruption.request and not finished and ranks.count == 1 else 0
+    return Ending(finished, interruption.request)
 
 
-def score(training: Training) -> bool:
-    """Score a run whose steps are all done and saved, and print the table; False where it was asked to stop."""
+def score(training: Training, interruption: Interruption) -> bool:
+    """Score a run whose steps are all done and saved, and print the table; returns False where it was asked to stop."""
     try:
-        print(training.conclude())
+        print(training.records.conclude(interruption))
     except Stopped:
         return False
-    print(f"gallery: {training.run.path / 'index.html'}")
+    print(f"gallery: {training.records.run.path / 'index.html'}")
     return True
 
 
 def what_is_left(training: Training) -> str:
+    """Say what the same command does next time."""
     return "continues" if training.log.step < training.total_steps else "scores the run, whose steps are all done"
 
 
 def needs_pairs(config: Config) -> bool:
+    """Tell whether the method learns from pairs of A and B."""
     return METHODS[config.loss.method].needs_pairs
 
 
 def check_same_images(data: Data, ranks: Ranks) -> None:
-    """Raises UserError on every rank where one has other images than the first: they would drift apart unseen."""
+    """Raise UserError on every rank where one has other images than the first: they would drift apart unseen."""
     expected = ranks.from_first(lambda: data.training.fingerprint)
     differs = data.training.fingerprint != expected
     if ranks.any(differs):

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, phase by phase."""
+"""Measures how long each phase of a step takes, and writes a trace."""
 
 import threading
 import time
@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
+from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.system.words import counted
 
-FIRST = 5
-"""Steps before those that are measured: memory is taken and libraries choose their algorithms in them."""
+UNMEASURED = 5
+"""The steps before those that are measured: in them memory is taken and libraries choose their algorithms."""
 
 TRACE = "profile/trace.json"
 
-REST = "between phases"
+_REST = "between phases"
 
 
 class StepProfile:
@@ -25,11 +26,11 @@ class StepProfile:
     Phases are measured on the device: a GPU's by events in its stream, so that the host need not wait in between.
 
     Args:
-        steps: how many; 0 measures nothing.
-        device: that computes them.
-        run: the run's folder, for the trace.
+        steps: how many steps to measure; 0 measures nothing.
+        device: the device that computes them.
+        run: the run's folder, which gets the trace.
         threads: how many threads compute at once where phases are entered outside of this one.
-        tell: given the table when it is complete.
+        tell: is called with the table when it is complete.
     """
 
     def __init__(self, steps: int, device: torch.device, run: Path, threads: int, tell: Callable[[str], None]) -> None:
@@ -46,8 +47,8 @@ class StepProfile:
         self._profiler: torch.profiler.profile | None = None
 
     def begin_step(self) -> None:
-        """Before its images are waited for; a second call for one step, as between epochs, changes nothing."""
-        if self.steps and self._ended == FIRST and not self._from:
+        """Begin a step, before its images are waited for; a second call for one step changes nothing."""
+        if self.steps and self._ended == UNMEASURED and not self._from:
             activities = [ProfilerActivity.CPU]
             if self.device.type == "cuda":
                 activities.append(ProfilerActivity.CUDA)
@@ -55,13 +56,24 @@ class StepProfile:
             self._profiler.start()
             self._from = _Mark(self.device)
 
+    def waiting_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the same batches; the wait for each begins a step, and is its phase "data"."""
+        while True:
+            self.begin_step()
+            with self.phase("data"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
     def end_step(self) -> None:
+        """End a step; the last one that is measured writes the results."""
         self._ended += 1
-        if self._ended == FIRST + self.steps:
+        if self._ended == UNMEASURED + self.steps:
             self.finish()
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """A context around part of a step."""
+        """Make a context around part of a step."""
         return self._measured(name) if self._profiler else nullcontext()
 
     @contextmanager
@@ -79,7 +91,7 @@ class StepProfile:
             return
         until = _Mark(self.device)
         self._profiler.stop()
-        steps = self._ended - FIRST
+        steps = self._ended - UNMEASURED
         if not steps:
             self._profiler = None
             return
@@ -91,14 +103,14 @@ class StepProfile:
         phases_ms: dict[str, float] = {}
         for name, share, began, ended in self._marks:
             phases_ms[name] = phases_ms.get(name, 0.0) + share * began.ms_to(ended)
-        phases_ms[REST] = total_ms - sum(phases_ms.values())
+        phases_ms[_REST] = total_ms - sum(phases_ms.values())
         rows = [f"  {name:14} {ms / steps:9.2f} ms {ms / total_ms:6.1%}" for name, ms in phases_ms.items()]
         title = f"{counted(steps, 'step')} took {total_ms / steps:.2f} ms each; of that, on {self.device}:"
         self.tell("\n".join([title, *rows, f"trace: {trace}"]))
 
 
 class _Mark:
-    """A moment of the device's work."""
+    """Marks a moment of the device's work."""
 
     def __init__(self, device: torch.device) -> None:
         self.event: torch.cuda.Event | None = None
@@ -108,6 +120,7 @@ class _Mark:
         self.host_s = time.perf_counter()
 
     def ms_to(self, later: "_Mark") -> float:
+        """Return the milliseconds from this moment to a later one, on the device where it is a GPU."""
         if self.event and later.event:
             later.event.synchronize()
             return float(self.event.elapsed_time(later.event))

@@ -1,4 +1,4 @@
-"""What a command says when a device fails it: what happened, what is kept, and which flags go on without it."""
+"""Turns a device's failures into messages: what happened, what is kept, and which flags avoid it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from cyclegan_fast.conventions import SMALLEST_SIDE
 from cyclegan_fast.system.device import is_out_of_memory, working_dtype
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.trouble import device_failure
-from cyclegan_fast.training.cuda_graph import reason_against_a_graph
+from cyclegan_fast.training.engine import reason_against_a_graph
 
 BY_FLAG = "--impl reference"
 
@@ -20,7 +20,7 @@ def told_of_training(config: Config, device: torch.device, saved_step: Callable[
     """Turn what a device raises in a training into a UserError that names a way to go on.
 
     Args:
-        saved_step: the step of the last checkpoint; None where nothing was saved.
+        saved_step: returns the step of the last checkpoint; None where nothing was saved.
     """
     try:
         yield
@@ -28,10 +28,10 @@ def told_of_training(config: Config, device: torch.device, saved_step: Callable[
         said = _lack_of_memory(error, config, device) or device_failure(error, device, BY_FLAG)
         if said is None:
             raise
-        raise UserError(f"{said}; {kept(saved_step())}") from error
+        raise UserError(f"{said}; {what_is_kept(saved_step())}") from error
 
 
-def kept(saved_step: int | None) -> str:
+def what_is_kept(saved_step: int | None) -> str:
     """Say which checkpoint there is."""
     return f"the checkpoint of step {saved_step} is kept" if saved_step else "nothing was saved"
 
@@ -48,7 +48,7 @@ def _lack_of_memory(error: RuntimeError, config: Config, device: torch.device) -
 
 
 def _flags_for_the_same_run(config: Config, device: torch.device) -> list[str]:
-    """What lowers the memory of a step, changes results by rounding at the most, and is not given yet."""
+    """Return the flags that lower a step's memory, change results by rounding at the most, and are not given yet."""
     networks, flags = config.networks, []
     if networks.blocks and not networks.checkpoint_blocks and networks.norm != "batch" and not networks.dropout:
         flags.append("--checkpoint-blocks")
@@ -62,7 +62,7 @@ def _flags_for_the_same_run(config: Config, device: torch.device) -> list[str]:
 
 
 def _flags_for_another_run(config: Config, device: torch.device) -> list[str]:
-    """What lowers the memory of a step, changes what is trained, and is not given yet."""
+    """Return the flags that lower a step's memory, change what is trained, and are not given yet."""
     data, flags = config.data, []
     if not config.run.amp and working_dtype(device, amp=True, amp_dtype="auto")[0] != torch.float32:
         flags.append("--amp")

@@ -1,4 +1,4 @@
-"""A run's evaluations while it trains and at its end: what is measured, and which of its checkpoints was the best."""
+"""Evaluates a run while it trains and at its end, and remembers which step was the best."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class Evaluator:
     Raises UserError where a metric lacks what it needs, before anything is trained.
 
     Args:
-        best: `state_dict()` of the run's checkpoint.
+        best: the best evaluation so far, from the run's checkpoint; None where there is none.
     """
 
     def __init__(self, config: Config, data: Data, device: torch.device, best: dict[str, Any] | None) -> None:
@@ -39,10 +39,10 @@ class Evaluator:
             raise UserError("--evaluate-every needs images in testA or testB of --data: there are none")
         self.best_by = deciding(self.make_metrics.names_of_values(), self.options.best_by)
         self.best: dict[str, Any] | None = best
-        self.last: tuple[int, Evaluation] | None = None  # the newest, and its step
+        self.last: tuple[int, Evaluation] | None = None  # the step and the newest evaluation
 
     def evaluate(self, model: Model, step: int) -> Evaluation:
-        """Of the generators that draw the samples: the moving averages where there are any. Once for each step."""
+        """Measure the generators, or their moving averages where there are any; a step is measured only once."""
         if self.last is not None and self.last[0] == step:
             return self.last[1]
         generators: dict[Any, nn.Module] = {direction: model.translator(direction) for direction in DIRECTIONS}
@@ -52,7 +52,7 @@ class Evaluator:
         return found
 
     def is_best(self, step: int, evaluation: Evaluation) -> bool:
-        """Whether no earlier step was better; remembers this one if so. A value that is not finite is not the best."""
+        """Tell whether no earlier step was better, and remember this one if so; NaN and infinity are never the best."""
         if self.best_by is None:
             return False
         value = scalars(evaluation.scores).get(self.best_by)

@@ -1,1 +1,5 @@
-"""Translates image files with trained generators: plan, batches, networks, and images too large for the memory."""
+"""Translates image files with trained generators.
+
+plan.py says which files (inputs.py finds them), batches.py decodes and writes them; translator.py, on_device.py and
+tiled.py run a network, trained.py loads one. command.py is the command line.
+"""

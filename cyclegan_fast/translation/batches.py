@@ -35,16 +35,16 @@ BICUBIC = Image.Resampling.BICUBIC
 
 
 def pad_sides(pixels: Pixels, multiple: int = SIDES) -> Pixels:
-    """[H, W, 3] continued to the right and below by reflection, up to sides that a generator takes."""
+    """Continue [H, W, 3] to the right and below by reflection, up to sides that a generator takes."""
     missing = [max(SMALLEST, math.ceil(side / multiple) * multiple) - side for side in pixels.shape[:2]]
     return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A decoded image, ready for the network: uint8 [H, W, 3], of which the first `height` x `width` are the image.
+class PreparedImage:
+    """Holds a decoded image, ready for the network: uint8 [H, W, 3], whose first `height` x `width` are the image.
 
-    `pages` is how many its file has, of which it is the first; `extent` is that of `Decoded`.
+    `pages` counts the pages of its file, of which it is the first; `extent` is that of `Decoded`.
     """
 
     job: Job
@@ -55,7 +55,9 @@ class Prepared:
     extent: Extent | None = None
 
 
-def prepare(job: Job, size: int | None, multiple: int = SIDES, value_range: ValueRange | None = None) -> Prepared:
+def prepare_image(
+    job: Job, size: int | None, multiple: int = SIDES, value_range: ValueRange | None = None
+) -> PreparedImage:
     """Decode an image, and resize it to a square as test images are, or with None pad it.
 
     `value_range` is that of `decode`. Raises UnreadableImage.
@@ -70,10 +72,10 @@ def prepare(job: Job, size: int | None, multiple: int = SIDES, value_range: Valu
         pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     pages = page_count(job.source)
-    return Prepared(job, pad_sides(pixels, multiple), height, width, pages, decoded.extent)
+    return PreparedImage(job, pad_sides(pixels, multiple), height, width, pages, decoded.extent)
 
 
-def finish(prepared: Prepared, translated: Pixels) -> None:
+def finish(prepared: PreparedImage, translated: Pixels) -> None:
     """Write one translation, [H, W, 3]. Raises UserError where the system refuses the file."""
     pixels = translated[: prepared.height, : prepared.width]
     _write(
@@ -93,7 +95,7 @@ def _write(pixels: Pixels, path: Path, advice: str) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the images.
+    """Says what became of the images.
 
     `unreadable` has a line for each input that could not be read; `remarks` say what else a user should know.
     """
@@ -161,7 +163,7 @@ def translate_images(
     ):
         for batch in same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size):
             if shape != (shape := batch[0].pixels.shape):
-                release_free_memory()  # of images of other sizes
+                release_free_memory()  # what images of other sizes took
             try:
                 translated = translator(_stack(batch))
             except NotFinite as error:
@@ -201,12 +203,12 @@ def translate_images(
 
 
 def is_of_one_colour(pixels: Pixels) -> bool:
-    """Whether all pixels of [H, W, 3] are the same."""
+    """Say whether all pixels of [H, W, 3] are the same."""
     return bool((pixels == pixels[0, 0]).all())
 
 
 def on_one_colour(paths: Sequence[Path]) -> str:
-    """What there is to say of images of one colour: a norm divides their rounding noise by sqrt(eps)."""
+    """Write the remark on images of one colour, whose rounding noise a norm divides by sqrt(eps)."""
     some = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
     subject = "1 image is" if len(paths) == 1 else f"{len(paths)} images are"
     return (
@@ -215,13 +217,13 @@ def on_one_colour(paths: Sequence[Path]) -> str:
     )
 
 
-def _stack(batch: Sequence[Prepared]) -> Pixels:
-    """[N, H, W, 3]; one image, which may be very large, is not copied."""
+def _stack(batch: Sequence[PreparedImage]) -> Pixels:
+    """Stack images to [N, H, W, 3]; a single one, which may be very large, is not copied."""
     return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
 
 
 def _values_notes(extents: Mapping[Path, Extent], value_range: ValueRange | None) -> list[str]:
-    """What there is to say of the images of more than 8 bits, of all of them together."""
+    """Write the remark on the images of more than 8 bits: one for all of them together."""
     if not extents:
         return []
     folder = os.path.commonpath([path.absolute().parent for path in extents])
@@ -231,19 +233,19 @@ def _values_notes(extents: Mapping[Path, Extent], value_range: ValueRange | None
 
 def _try_to_prepare(
     job: Job, size: int | None, multiple: int, value_range: ValueRange | None
-) -> Prepared | UnreadableImage:
+) -> PreparedImage | UnreadableImage:
     try:
-        return prepare(job, size, multiple, value_range)
+        return prepare_image(job, size, multiple, value_range)
     except UnreadableImage as error:
         return error
 
 
 def _readable(
-    images: Iterable[Prepared | UnreadableImage], unreadable: list[str], pages: dict[str, int], strict: bool
-) -> Iterator[Prepared]:
-    """The images that could be decoded; the others' messages are appended to `unreadable`.
+    images: Iterable[PreparedImage | UnreadableImage], unreadable: list[str], pages: dict[str, int], strict: bool
+) -> Iterator[PreparedImage]:
+    """Yield the images that could be decoded; the others' messages are appended to `unreadable`.
 
-    `pages` gets the files of several, with their number. Raises UserError with `strict` for either.
+    `pages` receives the files of several pages, with their number. Raises UserError with `strict` for either.
     """
     for image in images:
         if isinstance(image, UnreadableImage):
@@ -258,9 +260,9 @@ def _readable(
         yield image
 
 
-def same_shaped(images: Iterable[Prepared], most: int | None) -> Iterator[list[Prepared]]:
-    """Consecutive images of one shape in groups of at most `most`, or of `images_at_once`, in order."""
-    group: list[Prepared] = []
+def same_shaped(images: Iterable[PreparedImage], most: int | None) -> Iterator[list[PreparedImage]]:
+    """Group consecutive images of one shape, in order: at most `most` of them, or as many as `images_at_once` says."""
+    group: list[PreparedImage] = []
     for image in images:
         if group and image.pixels.shape != group[0].pixels.shape:
             yield group
@@ -274,6 +276,7 @@ def same_shaped(images: Iterable[Prepared], most: int | None) -> Iterator[list[P
 
 
 def report(summary: Summary, out: Path) -> None:
+    """Print the summary, and what was skipped and remarked on standard error."""
     for line in summary.unreadable:
         print(f"skipped {printable(line)}", file=sys.stderr)
     for line in summary.remarks:

@@ -1,11 +1,14 @@
-"""Translates images as a command line asks: options become a plan, a network and a device; imports torch late."""
+"""Holds the command `translate`: its options, and how they become a plan, a network and a device.
+
+PyTorch is imported late, so that --help and mistakes are answered at once.
+"""
 
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -21,11 +24,16 @@ from cyclegan_fast.translation.batches import report, translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
 from cyclegan_fast.translation.translator import TorchTranslator, Translator
 
-PROGRAM = "python -m cyclegan_fast.translate"
+if TYPE_CHECKING:
+    import torch
+
+    from cyclegan_fast.networks.unet import AnyGenerator
+
+_PROGRAM = "python -m cyclegan_fast.translate"
 
 
 @dataclass(frozen=True)
-class CommandLine:
+class TranslateCommand:
     """Translate images with a trained generator, each at its own size.
 
     The same command continues a translation that was interrupted. Where a folder is searched, the contact sheet of an
@@ -60,14 +68,14 @@ class CommandLine:
     each image's own, as it does without"""
 
     def value_range(self, config: dict[str, Any]) -> ValueRange | None:
-        """The values that become black and white: those asked for, or else the run's of the domain it translates."""
+        """Return the values that become black and white: those asked for, or else those of the run's training."""
         if self.options.range:
             return self.options.range[0], self.options.range[1]
         return range_of_run(config, "B" if self.direction == "b2a" else "A")
 
 
-def translate(command: CommandLine) -> int:
-    """Plan, load, translate, and say what happened; returns the exit status."""
+def translate(command: TranslateCommand) -> int:
+    """Plan, load, translate, and say what happened; return the exit status."""
     options = command.options
     if command.scratch is not None and not command.tile:
         raise UserError("--scratch is for the scratch files of --tile: give both or neither")
@@ -96,23 +104,7 @@ def translate(command: CommandLine) -> int:
     )
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {printable(line)}")
-    translator: Translator
-    if command.tile:
-        from cyclegan_fast.networks.resnet import ResnetGenerator
-        from cyclegan_fast.translation.tiled import TiledTranslator
-
-        if not isinstance(network, ResnetGenerator):
-            raise UserError(
-                f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out"
-            )
-        if network.norm != "instance":
-            raise UserError(
-                f"--tile goes through generators with instance norm only, and {checkpoint} has "
-                f"{'no' if network.norm == 'none' else network.norm} norm: leave --tile out"
-            )
-        translator = TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
-    else:
-        translator = TorchTranslator(network, device, dtype)
+    translator = _translator(command, checkpoint, network, device, dtype)
     with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
         summary = translate_images(
             translator,
@@ -127,11 +119,31 @@ def translate(command: CommandLine) -> int:
     return 0
 
 
+def _translator(
+    command: TranslateCommand, checkpoint: Path, network: "AnyGenerator", device: "torch.device", dtype: "torch.dtype"
+) -> Translator:
+    """Return what runs the network; raises UserError where --tile is asked of a network that cannot go in strips."""
+    if not command.tile:
+        return TorchTranslator(network, device, dtype)
+    from cyclegan_fast.networks.resnet import ResnetGenerator
+    from cyclegan_fast.translation.tiled import TiledTranslator
+
+    if not isinstance(network, ResnetGenerator):
+        raise UserError(f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out")
+    if network.norm != "instance":
+        raise UserError(
+            f"--tile goes through generators with instance norm only, and {checkpoint} has "
+            f"{'no' if network.norm == 'none' else network.norm} norm: leave --tile out"
+        )
+    return TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
+
+
 def size_in_words(size: int | None, images: int) -> str:
+    """Say at which size images are translated; `size` is None where each keeps its own."""
     return f"{size}x{size}" if size else "its own size" if images == 1 else "their own sizes"
 
 
-def parse(arguments: Sequence[str]) -> CommandLine:
-    """What a command line asks for, see `parse_command`; refuses options in the original's spelling."""
-    refuse_original_options(arguments, TEST, PROGRAM)
-    return parse_command(CommandLine, PROGRAM, arguments)
+def parse_translate(arguments: Sequence[str]) -> TranslateCommand:
+    """Parse a command line, see `parse_command`; options in the original's spelling are refused with what to write."""
+    refuse_original_options(arguments, TEST, _PROGRAM)
+    return parse_command(TranslateCommand, _PROGRAM, arguments)

@@ -1,4 +1,4 @@
-"""An overview of translated images: inputs beside translations, captioned."""
+"""Draws the contact sheet, an overview of a translation: inputs beside translations, with their names."""
 
 import math
 import os
@@ -19,8 +19,8 @@ from cyclegan_fast.translation.plan import Job
 
 MOST_PAIRS = 64
 COLUMNS = 4
-THUMBNAIL = 192  # pixels; at 64 pairs the sheet is about 1600 x 3600
-GAP = 8
+THUMBNAIL_SIDE = 192  # pixels; at 64 pairs the sheet is about 1600 x 3600
+SHEET_GAP = 8
 LINE = 22
 
 
@@ -29,43 +29,43 @@ def draw_contact_sheet(
 ) -> Pixels | None:
     """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
 
-    Of many pairs, 64 are shown that spread evenly over all. The pair of a file that cannot be read, such as a
-    translation from before that was damaged since, is left empty and named in `remarks`. Inputs of more than 8 bits
+    Of more than 64 pairs, 64 are shown that spread evenly over all. Where a file cannot be read, such as an earlier
+    translation that was damaged since, the pair's place stays empty and `remarks` names it. Inputs of more than 8 bits
     are shown by the `value_range` of `decode`.
     """
     shown = spread(jobs, MOST_PAIRS)
     if not shown:
         return None
     columns = min(COLUMNS, len(shown))
-    pair_width, pair_height = 2 * THUMBNAIL, THUMBNAIL + LINE
-    width = columns * (pair_width + 2 * GAP)
-    height = LINE + 2 * GAP + math.ceil(len(shown) / columns) * (pair_height + GAP)
+    pair_width, pair_height = 2 * THUMBNAIL_SIDE, THUMBNAIL_SIDE + LINE
+    width = columns * (pair_width + 2 * SHEET_GAP)
+    height = LINE + 2 * SHEET_GAP + math.ceil(len(shown) / columns) * (pair_height + SHEET_GAP)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
     title = "input | translation" + (f", {len(shown)} of {len(jobs)} images" if len(shown) < len(jobs) else "")
-    draw.text((GAP, GAP), title, "black", font)
+    draw.text((SHEET_GAP, SHEET_GAP), title, "black", font)
     common = Path(os.path.commonpath([job.target.parent for job in shown]))
     thumbnails = pool.map(lambda job: _thumbnails(job, value_range), shown)
     for index, (job, pair) in enumerate(zip(shown, thumbnails, strict=True)):
-        left = GAP + index % columns * (pair_width + 2 * GAP)
-        top = LINE + GAP + index // columns * (pair_height + GAP)
+        left = SHEET_GAP + index % columns * (pair_width + 2 * SHEET_GAP)
+        top = LINE + SHEET_GAP + index // columns * (pair_height + SHEET_GAP)
         if isinstance(pair, UnreadableImage):
             remarks.append(f"not on the contact sheet: {pair}")
             continue
         for half, thumbnail in enumerate(pair):
-            sheet.paste(thumbnail, (left + half * THUMBNAIL, top + (THUMBNAIL - thumbnail.height) // 2))
+            sheet.paste(thumbnail, (left + half * THUMBNAIL_SIDE, top + (THUMBNAIL_SIDE - thumbnail.height) // 2))
         caption = shortened(printable(job.target.relative_to(common).as_posix()), font, pair_width)
-        draw.text((left, top + THUMBNAIL + 2), caption, "black", font)
+        draw.text((left, top + THUMBNAIL_SIDE + 2), caption, "black", font)
     return np.asarray(sheet)
 
 
 def _thumbnails(job: Job, value_range: ValueRange | None) -> tuple[Image.Image, Image.Image] | UnreadableImage:
-    """An input and its translation, both in the translation's shape."""
+    """Read an input and its translation, both in the translation's shape."""
     try:
         source, translation = read_image(job.source, job.half, value_range), read_image(job.target)
     except UnreadableImage as error:
         return error
     source = source.resize(translation.size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    box = (THUMBNAIL, THUMBNAIL)
+    box = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     return ImageOps.contain(source, box), ImageOps.contain(translation, box)

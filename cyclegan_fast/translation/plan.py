@@ -1,12 +1,14 @@
-"""Which images are translated, and the files that their translations go to; needs no PyTorch."""
+"""Plans a translation: which images are translated, and to which files their translations go; needs no PyTorch.
 
-import glob
+inputs.py finds the images.
+"""
+
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from PIL import Image
@@ -14,33 +16,23 @@ from PIL import Image
 from cyclegan_fast.conventions import SIDES, SMALLEST, Direction
 from cyclegan_fast.data.layouts import HALVES, is_side_by_side
 from cyclegan_fast.images.files import Half
-from cyclegan_fast.images.folders import (
-    EXTENSIONS,
-    OTHER_EXTENSIONS,
-    Found,
-    ending_of,
-    is_service,
-    lines_on_unread,
-    search,
-)
 from cyclegan_fast.images.levels import check_range
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_NAME
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, is_below
 
-Item = TypeVar("Item")
-Format = Literal["same", "png", "jpeg", "webp"]
+_Item = TypeVar("_Item")
+ImageFormat = Literal["same", "png", "jpeg", "webp"]
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 WRITABLE = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-CONTACT_SHEET = "contact_sheet.jpg"
-WILDCARDS = frozenset("*?[")
 FEW = 10  # images of a folder that tell what the others are like
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Which images are translated, how they are prepared, and where the translations go."""
+    """Says which images are translated, how they are prepared, and where the translations go."""
 
     images: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGES...", help_behavior_hint="(required)")
@@ -48,7 +40,7 @@ class ImageOptions:
     """files, folders (with their subfolders) or quoted globs such as "photos/**/*.jpg"; folder structure is kept"""
     out: Path
     """folder for the translations, each with its image's name; what it holds already is kept, see --overwrite"""
-    format: Format = "same"
+    format: ImageFormat = "same"
     """format to write; "same" follows each image where it is PNG, JPEG or WebP, and is PNG elsewhere"""
     size: int | None = None
     """side of the square that images are resized to, a multiple of 4; by default every image keeps its own size"""
@@ -88,7 +80,7 @@ class ImageOptions:
             raise ValueError(f"--contact-sheet must end in {', '.join(sorted(WRITABLE))}, got {self.contact_sheet}")
 
     def square(self, only: int | None = None) -> int | None:
-        """The side of the square that images are resized to; None where each keeps its own size, as by default.
+        """Return the side of the square that images are resized to; None where each keeps its own, as by default.
 
         `only` is the one side that the translator takes, where it takes one only.
         """
@@ -96,27 +88,21 @@ class ImageOptions:
 
     @property
     def sheet(self) -> Path | None:
+        """Return the file of the contact sheet; None where none is wanted."""
         return None if self.no_contact_sheet else self.contact_sheet or self.out / CONTACT_SHEET
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to translate: the file that is read, or one half of it, and the file that is written."""
+    """Names one image to translate: the file that is read, or one half of it, and the file that is written."""
 
     source: Path
     target: Path
     half: Half | None = None
 
 
-class Input(NamedTuple):
-    """An image file, and its name below the output folder."""
-
-    source: Path
-    name: Path
-
-
 def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
-    """What is to be translated, in a fixed order; lines on files that are left out are appended to `notes`.
+    """Return what is to be translated, in a fixed order; lines on files that are left out are appended to `notes`.
 
     Raises UserError where an argument gives no image, with `options.strict` where a file is left out that may have been
     meant, and where one file would be written twice, over an input, or under a name that no file system takes.
@@ -141,13 +127,13 @@ def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
     return list(jobs.values())
 
 
-def _with_bar(items: Iterable[Item]) -> Iterator[Item]:
-    """The same, with a bar where they take long to come."""
+def _with_bar(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield the items, with a progress bar where they take long to come."""
     yield from progress_bar(items, desc="planning", unit=" images", leave=False)
 
 
 def _jobs(inputs: Mapping[str, Input], options: ImageOptions) -> dict[Path, Job]:
-    """A job for each input, by its target. Raises UserError where two have the same one."""
+    """Return a job for each input, by its target; raises UserError where two have the same one."""
     targets = {key: options.out / name.with_suffix(_suffix(name, options.format)) for key, (_, name) in inputs.items()}
     times = Counter(targets.values())
     jobs: dict[Path, Job] = {}
@@ -164,97 +150,10 @@ def _jobs(inputs: Mapping[str, Input], options: ImageOptions) -> dict[Path, Job]
     return jobs
 
 
-def _suffix(name: Path, format: Format) -> str:
+def _suffix(name: Path, format: ImageFormat) -> str:
     if format != "same":
         return SUFFIXES[format]
     return name.suffix if name.suffix.lower() in WRITABLE else ".png"
-
-
-class Resolver:
-    """Tells which file a path leads to, whatever links are on the way; asks the system once for each folder."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
-
-    def __call__(self, path: Path) -> str:
-        folder, name = os.path.split(path)  # strings, which are a tenth of a Path's cost for very many files
-        if os.path.islink(path) or name in ("", "..", "."):  # noqa: PTH114
-            return os.path.realpath(path)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        return os.path.join(self._folders[folder], name)
-
-
-def find_inputs(
-    arguments: Sequence[str], out: Path, resolve: Resolver, strict: bool, notes: list[str]
-) -> Iterator[Input]:
-    """Every image that the arguments stand for.
-
-    What an earlier translation left in `out` is not an input; `resolve`, `strict` and `notes` are those of `plan`.
-    Raises UserError for an argument without any image.
-    """
-    for argument in arguments:
-        path = Path(argument).expanduser()
-        if path.is_file():
-            yield Input(path, Path(path.name))
-            continue
-        if path.is_dir():
-            root, found = path, search(path)
-        elif set(argument) & WILDCARDS:
-            root, found = _expand(path, resolve)
-        else:
-            raise UserError(f"no file or folder {argument}")
-        written = os.path.realpath(out)
-        if found.images and _is_below(os.path.realpath(root), written):
-            raise UserError(f"{argument} lies in the output folder {out}: give another --out")
-        images = [
-            image for image in found.images if image.name != CONTACT_SHEET and not _is_below(resolve(image), written)
-        ]
-        if not images:
-            nothing = f"no images in {argument} or below" if path.is_dir() else f"no image matches {argument}"
-            raise UserError("; ".join([nothing, *found.missing]))
-        notes.extend(found.told(strict=strict))
-        prefix = len(root.parts)
-        yield from (Input(image, Path(*image.parts[prefix:])) for image in images)
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _expand(pattern: Path, resolve: Resolver) -> tuple[Path, Found]:
-    """The folder in front of a glob's first wildcard, and the images that match, or lie in a folder that matches."""
-    first = _first_wildcard(pattern)
-    root = Path(*pattern.parts[:first])
-    escaped = Path(glob.escape(str(root)), *pattern.parts[first:])
-    # Not Path.glob: it refuses "**" as part of a name, and matches hidden files, neither of which a shell does.
-    matches = [Path(match) for match in glob.glob(str(escaped), recursive=True)]  # noqa: PTH207  # see above
-    wanted = {*pattern.parts}
-    images: dict[str, Path] = {}
-    unread: list[str] = []
-    notes: list[str] = []
-    missing: list[str] = []
-    for match in sorted(matches, key=lambda match: (len(match.parts), match)):
-        if any(is_service(part) and part not in wanted for part in match.parts[first:]):
-            continue
-        if match.is_dir():
-            below = search(match)
-            notes, missing = notes + below.notes, missing + below.missing
-        else:
-            below = Found([match] if ending_of(match.name) in EXTENSIONS else [], [], [])
-            unread += [str(match)] if ending_of(match.name) in OTHER_EXTENSIONS else []
-        for image in below.images:
-            images.setdefault(resolve(image), image)  # "**" follows links round and round: the shortest path counts
-    missing += lines_on_unread(unread, f"that {pattern} matches")
-    return root, Found(sorted(images.values()), list(dict.fromkeys(notes)), list(dict.fromkeys(missing)))
-
-
-def _first_wildcard(pattern: Path) -> int:
-    """The place of the first part with a wildcard; a folder that has such a character in its name is not meant so."""
-    for index, part in enumerate(pattern.parts):
-        if set(part) & WILDCARDS and not Path(*pattern.parts[: index + 1]).exists():
-            return index
-    raise AssertionError(f"{pattern} exists")
 
 
 # --- pairs side by side --------------------------------------------------------------------------------------------
@@ -263,16 +162,16 @@ def _first_wildcard(pattern: Path) -> int:
 def halved(
     jobs: Sequence[Job], options: ImageOptions, config: Mapping[str, Any], direction: Direction, notes: list[str]
 ) -> list[Job]:
-    """The same jobs, with the half that is translated of images that show a pair side by side.
+    """Return the jobs, with the half that is translated of images that show a pair side by side.
 
-    Such are those of a data set that a run learned from in that layout, and others that are twice as wide as high, as
-    most of its kind are; `options.half` decides otherwise. A line on them is appended to `notes`.
+    An image shows a pair where it belongs to a data set in that layout that the run learned from, or where it is twice
+    as wide as high, as most of these are; `options.half` decides otherwise. A line on them is appended to `notes`.
 
     Args:
         config: of the run, empty for bare weights.
         direction: "a2b" takes left halves, where A is.
 
-    Raises UserError where it cannot be known any more.
+    Raises UserError where the data set is gone and an image may be a pair.
     """
     if options.half in ("left", "right"):
         return [replace(job, half=options.half) for job in jobs]
@@ -295,7 +194,7 @@ def halved(
     half = HALVES["A" if direction == "a2b" else "B"]
     resolve, own = Resolver(), os.path.realpath(root)
     new = [
-        replace(job, half=half) if _is_below(resolve(job.source), own) or is_twice_as_wide(job.source) else job
+        replace(job, half=half) if is_below(resolve(job.source), own) or is_twice_as_wide(job.source) else job
         for job in _with_bar(jobs)
     ]
     count = sum(job.half is not None for job in new)
@@ -308,7 +207,7 @@ def halved(
 
 
 def is_twice_as_wide(path: Path) -> bool:
-    """Whether an image is as wide as two squares of its height; not where it cannot be read, which is said later."""
+    """Say whether an image is twice as wide as high; False where it cannot be read, which is reported later."""
     try:
         with Image.open(path) as image:
             return image.width == 2 * image.height

@@ -1,4 +1,4 @@
-"""Rows of activations on the disk instead of in memory: a file without a name, and activations that live in it."""
+"""Keeps rows of activations on the disk instead of in memory: in a file without a name."""
 
 import heapq
 import os
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from cyclegan_fast.system.errors import UserError
 
-Row = npt.NDArray[np.uint8]
+_Row = npt.NDArray[np.uint8]
 
 
 class ScratchFile:
-    """Rows of equal size in one file, each in a slot, which it leaves to the next row when nobody needs it any more.
+    """Keeps rows of equal size in one file, each in a slot, which the next row takes when nobody needs it any more.
 
     The file has no name from the beginning: whatever ends the process, kill -9 included, nothing remains of it. It is
     read and written and not mapped, so that its pages are the system's cache and not this process's memory.
@@ -45,11 +45,11 @@ class ScratchFile:
 
     @property
     def peak_bytes(self) -> int:
-        """The file's size, which is the most it ever held: it grows only where no slot is free."""
+        """Return the size of the file, which is the most that it ever held: it grows only where no slot is free."""
         return os.fstat(self._file.fileno()).st_size
 
-    def write(self, row: Row) -> int:
-        """Keep `row_bytes` contiguous bytes; returns their slot. Raises UserError, such as for a full disk."""
+    def write(self, row: _Row) -> int:
+        """Keep `row_bytes` contiguous bytes and return their slot; raises UserError, for example for a full disk."""
         slot = heapq.heappop(self._free) if self._free else self._slots
         self._slots = max(self._slots, slot + 1)
         rest, offset = row.reshape(-1).data, slot * self.row_bytes
@@ -61,7 +61,7 @@ class ScratchFile:
             raise self._refused(error) from error
         return slot
 
-    def read(self, slot: int, row: Row) -> None:
+    def read(self, slot: int, row: _Row) -> None:
         """Fill `row` with what a slot holds."""
         rest, offset = row.reshape(-1).data, slot * self.row_bytes
         while rest:
@@ -71,6 +71,7 @@ class ScratchFile:
             rest, offset = rest[read:], offset + read
 
     def free(self, slot: int) -> None:
+        """Leave a slot to the next row that is written."""
         heapq.heappush(self._free, slot)
 
     def _refused(self, error: OSError) -> UserError:
@@ -78,12 +79,12 @@ class ScratchFile:
 
 
 class StoredActivation:
-    """An activation [1, C, H, W] in a scratch file, a row [W, C] a slot; written and read from top to bottom."""
+    """Keeps an activation [1, C, H, W] in a scratch file, a row [W, C] a slot; written and read from top to bottom."""
 
     def __init__(self, scratch: ScratchFile) -> None:
         self._scratch = scratch
         self._slots: list[int] = []
-        self._row = torch.empty(0)  # of the shape, dtype and device of what is kept
+        self._row = torch.empty(0)  # has the shape, dtype and device of the rows that are kept
 
     def append(self, strip: Tensor) -> None:
         """Keep [1, C, rows, W] below what is there already."""
@@ -92,28 +93,28 @@ class StoredActivation:
         self._slots.extend(map(self._scratch.write, _as_bytes(rows.contiguous().cpu())))
 
     def read(self, first: int, last: int) -> Tensor:
-        """Rows `first` to `last`, [1, C, rows, W], in a buffer of the caller's own."""
+        """Return rows `first` to `last`, [1, C, rows, W], in a buffer of the caller's own."""
         strip = torch.empty((last - first, *self._row.shape), dtype=self._row.dtype)
         for slot, row in zip(self._slots[first:last], _as_bytes(strip), strict=True):
             self._scratch.read(slot, row)
         return strip.permute(2, 0, 1)[None].to(self._row.device)
 
     def take(self, first: int, last: int) -> Tensor:
-        """The same for the last time: the rows leave the file."""
+        """Return the rows as `read` does, for the last time: they leave the file."""
         strip = self.read(first, last)
         for slot in self._slots[first:last]:
             self._scratch.free(slot)
         return strip
 
 
-def _as_bytes(rows: Tensor) -> Row:
-    """The memory of [rows, W, C] on the host, whose dtype NumPy may not know."""
-    array: Row = rows.view(torch.uint8).numpy()
+def _as_bytes(rows: Tensor) -> _Row:
+    """Return the memory of [rows, W, C] on the host as bytes, since NumPy may not know the dtype."""
+    array: _Row = rows.view(torch.uint8).numpy()
     return array
 
 
 def check_free_space(folder: Path, needed_bytes: int, purpose: str) -> str:
-    """A sentence on what is needed and what is free. Raises UserError where it does not suffice."""
+    """Return a sentence on what is needed and what is free; raises UserError where it does not suffice."""
     try:
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:

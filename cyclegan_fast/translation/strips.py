@@ -1,4 +1,4 @@
-"""A network's layers as streams of rows: whoever asks for the next rows of a layer makes it ask for those above it.
+"""Computes a network's layers as streams of rows: a layer that is asked for rows asks the layer above for its own.
 
 A stream is a function from (first, last) to the rows [1, C, last - first, W] of an activation. It is asked from top to
 bottom, for each row once, and what it returns is the caller's own, who may write to it. Activations are channels last,
@@ -18,11 +18,11 @@ from cyclegan_fast.translation.scratch_file import StoredActivation
 Rows = Callable[[int, int], Tensor]
 Edges = Literal["reflect", "constant"]  # F.pad's names; the constant is zero
 
-EPS = 1e-5  # of `kernels.instance_norm`
+EPS = 1e-5  # as in `kernels.instance_norm`
 
 
 class Statistics:
-    """Count, mean and M2 (sum of squared deviations) of each channel, of strip after strip.
+    """Gathers count, mean and M2 (sum of squared deviations) of each channel, strip after strip.
 
     Strips are combined by Chan et al. 1979 ("Updating formulae and a pairwise algorithm for computing sample
     variances", eq. 2.1) in float64: the sums of a large image are too long for float32.
@@ -34,7 +34,7 @@ class Statistics:
         self.m2 = torch.zeros((), dtype=torch.float64)
 
     def add(self, strip: Tensor) -> None:
-        """[1, C, rows, W], which is left as it is."""
+        """Count a strip [1, C, rows, W], which is left as it is."""
         wide = strip.float()
         mean = wide.mean((0, 2, 3), keepdim=True)
         # Not torch.var_mean: it takes seven times as long on a CPU (torch 2.13).
@@ -47,18 +47,19 @@ class Statistics:
         self.count = total
 
     def scale(self) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / sqrt(biased variance + eps), float32 [1, C, 1, 1]."""
+        """Return the mean and 1 / sqrt(biased variance + eps), float32 [1, C, 1, 1] each."""
         return self.mean.float(), (self.m2 / self.count + EPS).rsqrt().float()
 
     def is_finite(self) -> bool:
+        """Say whether neither NaN nor infinities were among the numbers."""
         return bool((self.mean.isfinite() & self.m2.isfinite()).all())
 
 
 class Window:
-    """The rows that a convolution looks at as it moves down: each is asked for once.
+    """Holds the rows that a convolution looks at as it moves down, so that each is asked for once.
 
-    The last `overlap` are held until the next look, which begins no higher. It may look beyond the edges, by rows and
-    by `pad` columns, which are there by reflection, or zero.
+    The last `overlap` rows are held until the next look, which begins no higher. A look may reach beyond the edges, by
+    rows and by `pad` columns, which are there by reflection, or zero.
     """
 
     def __init__(self, rows: Rows, height: int, *, overlap: int, pad: int, edges: Edges) -> None:
@@ -71,7 +72,7 @@ class Window:
         self._end = 0
 
     def __call__(self, first: int, last: int) -> Tensor:
-        """Rows `first` to `last`, [1, C, last - first, W + 2*pad]; neither is ever less than in the call before."""
+        """Return rows `first` to `last`, [1, C, last - first, W + 2*pad]; neither is ever less than before."""
         above, below = max(-first, 0), max(last - self._height, 0)
         inside = self._move(first + above, last - below)
         # A copy: a view would hold all of the strip while the next one is made.
@@ -89,8 +90,8 @@ class Window:
 # --- the streams of a generator ------------------------------------------------------------------------------------
 
 
-def of_image(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
-    """uint8 [H, W, 3] in [-1, 1]; only the rows asked for are ever converted."""
+def image_rows(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
+    """Stream uint8 [H, W, 3] in [-1, 1]; only the rows asked for are ever converted."""
 
     def rows(first: int, last: int) -> Tensor:
         strip = to_signed(torch.tensor(pixels[first:last], device=device)[None]).to(dtype)
@@ -99,8 +100,8 @@ def of_image(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
     return rows
 
 
-def normalised(rows: Rows, statistics: Statistics, *, residual: Rows | None = None) -> Rows:
-    """Instance norm, then ReLU, or the sum with `residual`; rounded to the dtype of `rows` as plain PyTorch does."""
+def normalised_rows(rows: Rows, statistics: Statistics, *, residual: Rows | None = None) -> Rows:
+    """Stream instance norm, then ReLU or the sum with `residual`, rounded to the dtype of `rows` as PyTorch does."""
     mean, scale = statistics.scale()
 
     def normalise(first: int, last: int) -> Tensor:
@@ -111,8 +112,8 @@ def normalised(rows: Rows, statistics: Statistics, *, residual: Rows | None = No
     return normalise
 
 
-def gathered(rows: Rows, statistics: Statistics) -> Rows:
-    """`rows`, which are added to `statistics` as they pass."""
+def measured_rows(rows: Rows, statistics: Statistics) -> Rows:
+    """Stream `rows`, and add them to `statistics` as they pass."""
 
     def gather(first: int, last: int) -> Tensor:
         strip = rows(first, last)
@@ -122,8 +123,8 @@ def gathered(rows: Rows, statistics: Statistics) -> Rows:
     return gather
 
 
-def kept(rows: Rows, activation: StoredActivation) -> Rows:
-    """`rows`, which are appended to `activation` as they pass."""
+def stored_rows(rows: Rows, activation: StoredActivation) -> Rows:
+    """Stream `rows`, and append them to `activation` as they pass."""
 
     def keep(first: int, last: int) -> Tensor:
         strip = rows(first, last)
@@ -133,10 +134,10 @@ def kept(rows: Rows, activation: StoredActivation) -> Rows:
     return keep
 
 
-def convolved(
+def convolved_rows(
     rows: Rows, height: int, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, edges: Edges = "reflect"
 ) -> Rows:
-    """A convolution of an activation of `height` rows, padded so that its sides stay, or are halved by a stride of 2.
+    """Stream a convolution of an activation of `height` rows, padded to keep its sides, or halve them by a stride of 2.
 
     `weight` [C_out, C_in, K, K], K odd.
     """
@@ -150,8 +151,8 @@ def convolved(
     return convolve
 
 
-def doubled(rows: Rows, height: int, weight: Tensor) -> Rows:
-    """The transposed convolution of `NormalisedConvTranspose2d`, which doubles both sides.
+def doubled_rows(rows: Rows, height: int, weight: Tensor) -> Rows:
+    """Stream the transposed convolution of `NormalisedConvTranspose2d`, which doubles both sides.
 
     Its row 2i is made from row i, its row 2i + 1 from rows i and i + 1.
     """

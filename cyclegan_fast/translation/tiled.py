@@ -1,4 +1,4 @@
-"""A generator over images that are too large for the memory, exactly: layer by layer, in strips of rows.
+"""Translates images that are too large for the memory, exactly: layer by layer, in strips of rows.
 
 Instance norm's statistics are those of the whole image, so that tiles translated one by one would differ from it and
 from each other, and show seams. Here each layer passes over the whole image before the next begins: the results of a
@@ -32,7 +32,16 @@ from cyclegan_fast.system.device import is_out_of_memory
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
-from cyclegan_fast.translation.strips import Rows, Statistics, convolved, doubled, gathered, kept, normalised, of_image
+from cyclegan_fast.translation.strips import (
+    Rows,
+    Statistics,
+    convolved_rows,
+    doubled_rows,
+    image_rows,
+    measured_rows,
+    normalised_rows,
+    stored_rows,
+)
 from cyclegan_fast.translation.translator import NotFinite
 
 BUDGET_BYTES = 128 * 2**20
@@ -43,13 +52,13 @@ COPIES = 6
 
 
 class TiledTranslator:
-    """A `Translator` in bounded memory: `TorchTranslator` but for the order in which numbers are added up.
+    """Translates in bounded memory, as `TorchTranslator` does but for the order in which numbers are added up.
 
     Args:
-        network: taken to `device` and `dtype`.
+        network: the generator, which is taken to `device` and `dtype`.
         scratch: folder for the file that activations are kept in.
-        budget_bytes: what the buffers of a strip may take. A strip has at least one row, and a convolution the rows
-            around it, whatever the budget.
+        budget_bytes: the memory that the buffers of a strip may take. A strip has at least one row, and a convolution
+            the rows around it, whatever the budget.
     """
 
     def __init__(
@@ -68,7 +77,7 @@ class TiledTranslator:
         self._announced = ""
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """Raises NotFinite, and UserError where the disk or the memory does not suffice."""
+        """Translate uint8 [N, H, W, 3]; raises NotFinite, and UserError where disk or memory do not suffice."""
         _, height, width, _ = pixels.shape
         needed_bytes = self.scratch_bytes(height, width)
         self._announce(check_free_space(self.scratch, needed_bytes, f"translating {width}x{height} in strips"))
@@ -92,7 +101,7 @@ class TiledTranslator:
 
     @torch.inference_mode()
     def strips(self, image: Pixels, index: int = 0) -> Generator[Tensor]:
-        """The translation of uint8 [H, W, 3] from top to bottom, [1, 3, rows, W] in [-1, 1], in the working dtype.
+        """Yield the translation of uint8 [H, W, 3] from top to bottom: [1, 3, rows, W] in [-1, 1], in `dtype`.
 
         Raises NotFinite(index).
         """
@@ -103,18 +112,18 @@ class TiledTranslator:
             progress_bar(total=total, desc=f"{width}x{height}", unit=" rows", leave=False) as progress,
         ):
             passes = Passes(self.network, scratch, self.strip_rows(width), progress, index)
-            yield from passes.translate(of_image(image, self.device, self.dtype), height)
+            yield from passes.translate(image_rows(image, self.device, self.dtype), height)
 
     def scratch_bytes(self, height: int, width: int) -> int:
-        """The most that the scratch file of one image ever holds."""
+        """Return the most that the scratch file of one image ever holds."""
         return height // 2 * self._row_bytes(width, self.dtype)
 
     def strip_rows(self, width: int) -> int:
-        """Rows of a strip of an image of that width, from the budget."""
+        """Return how many rows a strip of an image of that width has by the budget."""
         return max(1, self.budget_bytes // (COPIES * self._row_bytes(width, torch.float32)))
 
     def _row_bytes(self, width: int, dtype: torch.dtype) -> int:
-        """A row of any activation between two convolutions: channels double where its width is halved."""
+        """Return the size of a row of any activation between two convolutions: channels double where widths halve."""
         return width * self.network.stem.out_channels * dtype.itemsize
 
     def _announce(self, sentence: str) -> None:
@@ -124,14 +133,14 @@ class TiledTranslator:
 
 
 def rows_of_all_passes(height: int, blocks: int) -> int:
-    """Rows that the passes over an image of that height make together."""
+    """Return how many rows the passes over an image of that height make together."""
     full, half, quarter = 3, 2, 1 + 2 * blocks
     return full * height + half * (height // 2) + quarter * (height // 4)
 
 
 @dataclass
 class Passes:
-    """A generator's passes over image number `index` of its batch, in strips of `strip_rows` rows."""
+    """Makes a generator's passes over image number `index` of its batch, in strips of `strip_rows` rows."""
 
     network: ResnetGenerator
     scratch: ScratchFile
@@ -140,58 +149,58 @@ class Passes:
     index: int
 
     def translate(self, image: Rows, height: int) -> Iterator[Tensor]:
-        """`ResnetGenerator.forward` of one image [1, 3, H, W], strip by strip."""
+        """Yield what `ResnetGenerator.forward` gives for one image [1, 3, H, W], strip by strip."""
         network, half, quarter = self.network, height // 2, height // 4
 
         def stem() -> Rows:
-            return convolved(image, height, network.stem.weight)
+            return convolved_rows(image, height, network.stem.weight)
 
-        x = normalised(stem(), self._statistics(stem(), height))
+        x = normalised_rows(stem(), self._statistics(stem(), height))
         x = self._halve(x, height, _weight(network.down[0]))
         x = self._halve(x, half, _weight(network.down[1]))
         for block in network.blocks:
             x = self._residual_block(x, quarter, block)
-        up, statistics = self._store(doubled(x, quarter, _weight(network.up[0])), half)
+        up, statistics = self._store(doubled_rows(x, quarter, _weight(network.up[0])), half)
 
         def last_doubling(rows: Rows) -> Rows:
-            return doubled(normalised(rows, statistics), half, _weight(network.up[1]))
+            return doubled_rows(normalised_rows(rows, statistics), half, _weight(network.up[1]))
 
-        x = normalised(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
-        x = convolved(x, height, network.head.weight, network.head.bias)
+        x = normalised_rows(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
+        x = convolved_rows(x, height, network.head.weight, network.head.bias)
         for first, last in self._strips(height):
             yield self._finite(x(first, last).tanh_())
 
     def _halve(self, rows: Rows, height: int, weight: Tensor) -> Rows:
-        """A stride-2 convolution with its norm and ReLU."""
-        convolution = convolved(rows, height, weight, stride=2, edges="constant")
+        """Stream a stride-2 convolution with its norm and ReLU."""
+        convolution = convolved_rows(rows, height, weight, stride=2, edges="constant")
         stored, statistics = self._store(convolution, height // 2, self.strip_rows // 2)
-        return normalised(stored.take, statistics)
+        return normalised_rows(stored.take, statistics)
 
     def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
-        """What goes around the block is kept while its first convolution reads it."""
+        """Stream a residual block; what goes around it is kept while its first convolution reads it."""
         assert isinstance(block, ResidualBlock)  # torch types a ModuleList by nn.Module
         around = StoredActivation(self.scratch)
-        first, statistics = self._store(convolved(kept(rows, around), height, block.conv1.weight), height)
-        middle = normalised(first.take, statistics)
-        second, statistics = self._store(convolved(middle, height, block.conv2.weight), height)
-        return normalised(second.take, statistics, residual=around.take)
+        first, statistics = self._store(convolved_rows(stored_rows(rows, around), height, block.conv1.weight), height)
+        middle = normalised_rows(first.take, statistics)
+        second, statistics = self._store(convolved_rows(middle, height, block.conv2.weight), height)
+        return normalised_rows(second.take, statistics, residual=around.take)
 
     def _store(self, rows: Rows, height: int, strip_rows: int | None = None) -> tuple[StoredActivation, Statistics]:
         stored = StoredActivation(self.scratch)
-        return stored, self._statistics(kept(rows, stored), height, strip_rows)
+        return stored, self._statistics(stored_rows(rows, stored), height, strip_rows)
 
     def _statistics(self, rows: Rows, height: int, strip_rows: int | None = None) -> Statistics:
-        """One pass: everything from the last stored activation on is computed here, and let go."""
+        """Make one pass, in which everything from the last stored activation on is computed, and let go."""
         statistics = Statistics()
-        gathering = gathered(rows, statistics)
+        gathering = measured_rows(rows, statistics)
         for first, last in self._strips(height, strip_rows):
             gathering(first, last)
-        if not statistics.is_finite():  # nor will the translation be, hours from now
+        if not statistics.is_finite():  # the translation would not be finite either, hours from now
             raise NotFinite(self.index)
         return statistics
 
     def _strips(self, height: int, strip_rows: int | None = None) -> Iterator[tuple[int, int]]:
-        """The first row of each strip and that of the next."""
+        """Yield the first row of each strip and that of the next."""
         step = max(1, self.strip_rows if strip_rows is None else strip_rows)
         for first in range(0, height, step):
             last = min(first + step, height)

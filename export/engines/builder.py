@@ -11,7 +11,7 @@ from typing import Any
 
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
-from export.engines.engine_card import Profile, ImageShape
+from export.engines.engine_card import ImageShape, Profile
 from export.engines.libraries import Library
 from export.engines.library_messages import make_messages
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.system.errors import UserError
-from export.engines.engine_card import EngineCard, Profile, ImageShape
+from export.engines.engine_card import EngineCard, ImageShape, Profile
 
 Array = npt.NDArray[Any]
 

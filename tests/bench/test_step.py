@@ -7,7 +7,7 @@ import torch
 
 from bench.measure.limits import dtypes
 from bench.step import PLAIN, Steps
-from cyclegan_fast.training.descent import Descent
+from cyclegan_fast.training.update.descent import Descent
 from tests.slow import slow_but
 
 CPU = torch.device("cpu")

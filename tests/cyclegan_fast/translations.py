@@ -8,8 +8,8 @@ import torch
 
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.translation.on_device import prepare_network, translate_signed
 from cyclegan_fast.translation.tiled import COPIES, TiledTranslator
-from cyclegan_fast.translation.translator import TorchTranslator
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,9 @@ def joined(translator: TiledTranslator, image: Pixels) -> npt.NDArray[np.float32
 def at_once(
     network: ResnetGenerator, image: Pixels, dtype: torch.dtype = torch.float32, device: torch.device = CPU
 ) -> npt.NDArray[np.float32]:
-    result: npt.NDArray[np.float32] = TorchTranslator(network, device, dtype).translate(to_signed_array(image[None]))[0]
+    with torch.inference_mode():
+        images = torch.from_numpy(to_signed_array(image[None]))
+        result: npt.NDArray[np.float32] = translate_signed(prepare_network(network, device, dtype), images)[0].numpy()
     return result
 
 

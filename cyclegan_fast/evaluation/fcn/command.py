@@ -1,7 +1,7 @@
-"""`python -m cyclegan_fast.evaluate fcn`: the paper's scores for photographs (A) and label maps (B).
+"""Holds the command `evaluate fcn`, which gives the paper's scores for photographs (A) and label maps (B).
 
-Zhu et al. 2017, section 5.1.1: how well a network that was trained on real photographs reads the labels out of
-photographs that were made from label maps; and how well label maps that were made from photographs are.
+They say how well a network that was trained on real photographs reads the labels out of photographs that were made from
+label maps, and how good the label maps are that were made from photographs (Zhu et al. 2017, section 5.1.1).
 """
 
 from dataclasses import dataclass
@@ -11,25 +11,27 @@ from typing import Any, ClassVar
 import torch
 
 from cyclegan_fast.data.test_sets import label_maps
-from cyclegan_fast.evaluation import passes as evaluation
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.judge import judge
-from cyclegan_fast.evaluation.fcn.scores import FcnScore, RealPhotographs, SegmentationScores
+from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
+from cyclegan_fast.evaluation.fcn.scores import SegmentationScores
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
+from cyclegan_fast.evaluation.passes import evaluate, stack_images
 from cyclegan_fast.evaluation.score_table import Score, or_null, table
-from cyclegan_fast.evaluation.subject import Subject, What
+from cyclegan_fast.evaluation.subject import EvaluationOptions, Subject
 from cyclegan_fast.evaluation.worst_and_best import caption
 from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.labels import CLASSES, colours_of, nearest_labels
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor
 from cyclegan_fast.images.sheets import sheet, spread
 from cyclegan_fast.system.trouble import told_of_translation
+from cyclegan_fast.translation.on_device import translate_batch
 
-SHOWN = 8
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class FcnCommandLine(What):
+class EvaluateFcnCommand(EvaluationOptions):
     """Score translations between street photographs (domain A) and label maps (domain B) as the paper's tables 2 and 3
     do: per-pixel accuracy, per-class accuracy and class IoU as Cityscapes defines them.
 
@@ -57,6 +59,7 @@ class FcnCommandLine(What):
 
     @property
     def training(self) -> SegmentationTraining:
+        """Return how the network is trained; raises ValueError for values that make no sense."""
         return SegmentationTraining(
             epochs=self.segmentation_epochs, width=self.segmentation_width, seed=self.segmentation_seed
         )
@@ -66,13 +69,13 @@ class FcnCommandLine(What):
         self.training  # noqa: B018  # refuses values that make no sense
 
 
-def evaluate_fcn(command: FcnCommandLine) -> int:
-    """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; returns the exit status."""
+def evaluate_fcn(command: EvaluateFcnCommand) -> int:
+    """Train the network where there is none, measure, print, write fcn.json and fcn.jpg; return the exit status."""
     with told_of_translation(command.device):
         return _evaluate_fcn(Subject(command, pairs="yes"), command)
 
 
-def _evaluate_fcn(subject: Subject, command: FcnCommandLine) -> int:
+def _evaluate_fcn(subject: Subject, command: EvaluateFcnCommand) -> int:
     labels = label_maps(subject.tests, subject.size)
     print(subject)
     network, file = judge(
@@ -85,7 +88,7 @@ def _evaluate_fcn(subject: Subject, command: FcnCommandLine) -> int:
     )
     used = command.images or len(labels["A"])
     generated, real = FcnScore(network, labels), RealPhotographs(network, labels["A"][:used])
-    passed = evaluation.evaluate(
+    passed = evaluate(
         subject.generators,
         subject.tests,
         [generated, real],
@@ -102,15 +105,12 @@ def _evaluate_fcn(subject: Subject, command: FcnCommandLine) -> int:
     return 0
 
 
-# --- the judge -----------------------------------------------------------------------------------------------------
-
-
 # --- what was found ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Confusion matrices by what was read: "generated", "real", "shuffled" photographs, and generated label "maps"."""
+    """Holds confusion matrices by what was read: "generated", "real" or "shuffled" photographs, or label "maps"."""
 
     scores: dict[str, SegmentationScores]
 
@@ -123,7 +123,7 @@ class Findings:
 
     @staticmethod
     def of(generated: FcnScore, real: RealPhotographs) -> "Findings":
-        """What a pass over the test images gave these two."""
+        """Collect what these two saw in a pass over the test images."""
         names = {"b2a": "generated", "a2b": "maps"}
         matrices = real.matrices | {names[direction]: matrix for direction, matrix in generated.matrices.items()}
         return Findings({key: SegmentationScores(matrices[key]) for key in Findings.LABELS if key in matrices})
@@ -133,7 +133,7 @@ class Findings:
         return f"{table(rows)}\n\n{self.by_class()}"
 
     def by_class(self) -> str:
-        """Accuracy and IoU of every class that is there, a row each, most frequent first."""
+        """Write a row of accuracies and IoUs for every class that is there, the most frequent first."""
         shares = self.scores["real"].by_class()
         names = sorted(shares, key=lambda name: -shares[name]["share"])
         titles = {"generated": "generated photographs", "real": "real photographs", "maps": "generated label maps"}
@@ -147,6 +147,7 @@ class Findings:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON takes it."""
         return {
             "rows": [
                 {
@@ -165,19 +166,19 @@ class Findings:
 
 @torch.no_grad()
 def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
-    """Some test views: label maps, the photographs made of them, what is read in these; and the other way round."""
+    """Draw some test views: label maps, photographs made of them, what is read in these; and the other way round."""
     A = subject.tests.A
     assert A is not None  # the test set is one of pairs
     assert A.truth is not None
-    places = spread(range(len(A.images)), SHOWN)
-    photographs, maps = (evaluation.stacked(images, places, subject.device) for images in (A.images, A.truth))
+    places = spread(range(len(A.images)), _SHOWN)
+    photographs, maps = (stack_images(images, places, subject.device) for images in (A.images, A.truth))
     rows = {"label map B": maps}
     if "b2a" in subject.generators:
-        generated = evaluation.translated(subject.generators["b2a"], maps)
+        generated = translate_batch(subject.generators["b2a"], maps)
         rows |= {"G_B(B)": generated, "read in G_B(B)": drawn(segmentation.read_out(network, generated))}
     rows |= {"photograph A": photographs, "read in A": drawn(segmentation.read_out(network, photographs))}
     if "a2b" in subject.generators:
-        made = evaluation.translated(subject.generators["a2b"], photographs)
+        made = translate_batch(subject.generators["a2b"], photographs)
         nearest = torch.from_numpy(nearest_labels(as_pixels(made)))
         rows |= {"G_A(A)": made, "nearest colours": drawn(nearest)}
     pictures = [as_pixels(images) for images in rows.values()]
@@ -186,5 +187,5 @@ def fcn_sheet(subject: Subject, network: SegmentationNetwork) -> Pixels:
 
 
 def drawn(labels: torch.Tensor) -> torch.Tensor:
-    """Train ids [N, H, W] in their colours, uint8 [N, 3, H, W]."""
+    """Draw train ids [N, H, W] in their colours, uint8 [N, 3, H, W]."""
     return as_tensor(colours_of(labels.cpu().numpy()))

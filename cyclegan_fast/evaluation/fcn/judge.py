@@ -16,7 +16,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
 
-FOLDER = Path("runs/segmentation")
+_FOLDER = Path("runs/segmentation")
 
 
 def judge(
@@ -28,12 +28,12 @@ def judge(
     file: Path | None = None,
     labels: Path | None = None,
 ) -> tuple[SegmentationNetwork, Path]:
-    """The segmentation network, trained on the real photographs where no file holds one yet, and its file.
+    """Return the segmentation network and its file; it is trained on the real photographs where there is none yet.
 
     Args:
         data: the data set; the embedded photographs, None, have no labels.
         size: side of the square that photographs are resized to.
-        training: how it is trained where it must be.
+        training: how the network is trained where it must be.
         file: where it is, or goes; by default a name in runs/segmentation/ that is made from all of this.
         labels: see `find_training_labels`.
 
@@ -43,7 +43,7 @@ def judge(
         if data is None:
             raise UserError("the embedded photographs have no label maps: give --data FOLDER, as of street_scenes")
         examples = read_examples(data, size, labels)
-        file = file or FOLDER / (
+        file = file or _FOLDER / (
             f"{data.name}-{size}-{examples.fingerprint[:8]}-{training.width}x{training.epochs}-{training.seed}.pt"
         )
         if not file.exists():
@@ -60,7 +60,7 @@ def judge(
 
 
 def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
-    """The labelled training photographs of a data set at size x size; raises UserError where there are none."""
+    """Read the labelled training photographs of a data set at size x size; raises UserError where there are none."""
     prepare = held_out_preparation(size)
     photographs: list[Pixels] = []
     labels: list[Labels] = []

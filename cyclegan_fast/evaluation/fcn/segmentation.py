@@ -1,4 +1,4 @@
-"""A segmentation network that reads labels out of photographs: the judge of the FCN score.
+"""Defines and trains a segmentation network that reads labels out of photographs: the judge of the FCN score.
 
 The paper judges generated photographs by an FCN-8s (Long et al. 2015) with a VGG-16 underneath, trained on Cityscapes
 (Zhu et al. 2017, section 5.1.1, after Isola et al. 2017). Weights of a VGG-16 cannot be assumed here, so this is a
@@ -27,12 +27,12 @@ from cyclegan_fast.system.files import beside, write_atomically
 from cyclegan_fast.system.progress import progress_bar
 
 SCALES = 5  # the coarsest features have a sixteenth of the side
-SIDES = 2 ** (SCALES - 1)
-PIXELS_AT_ONCE = 16 * 256 * 256
+_SIDES = 2 ** (SCALES - 1)
+_PIXELS_AT_ONCE = 16 * 256 * 256
 
 
 class ConvNormReLU(nn.Sequential):
-    """3x3 convolution, batch norm, ReLU. Not instance norm, which would hide how bright and how red a thing is."""
+    """Applies a 3x3 convolution, batch norm and ReLU; instance norm would hide how bright and how red a thing is."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__(
@@ -41,7 +41,7 @@ class ConvNormReLU(nn.Sequential):
 
 
 class SegmentationNetwork(nn.Module):
-    """Photographs [N, 3, H, W], uint8 -> scores [N, 19, H, W] of the classes by train id.
+    """Scores the classes of every pixel: photographs uint8 [N, 3, H, W] -> [N, 19, H, W] by train id.
 
     Sides that no four halvings divide are continued by their last pixels, and cut off again.
     """
@@ -58,7 +58,7 @@ class SegmentationNetwork(nn.Module):
         self.score = nn.Conv2d(width, len(CLASSES), 1)
 
     def features(self, photographs: Tensor) -> list[Tensor]:
-        """The activations of every scale, finest first."""
+        """Return the activations of every scale, finest first."""
         x = ((photographs.float() - 127.5) / 64).contiguous(memory_format=torch.channels_last)
         found: list[Tensor] = []
         for scale, stage in enumerate(self.down):
@@ -68,7 +68,7 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, photographs: Tensor) -> Tensor:
         height, width = photographs.shape[2:]
-        below, right = -height % SIDES, -width % SIDES
+        below, right = -height % _SIDES, -width % _SIDES
         if below or right:
             photographs = F.pad(photographs.float(), (0, right, 0, below), mode="replicate")
         *finer, x = self.features(photographs)
@@ -80,7 +80,7 @@ class SegmentationNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class SegmentationTraining:
-    """How a segmentation network is trained; everything that its weights depend on beside the images."""
+    """Says how a segmentation network is trained: everything that its weights depend on beside the images."""
 
     width: int = 16
     """channels at full size; the coarsest scales have eight times as many"""
@@ -103,19 +103,20 @@ class SegmentationTraining:
 
 @dataclass(frozen=True)
 class Examples:
-    """Photographs [N, H, W, 3] and their labels [N, H, W] of train ids, VOID where unknown."""
+    """Holds photographs [N, H, W, 3] and their labels, train ids [N, H, W], VOID where they are unknown."""
 
     photographs: Pixels
     labels: Labels
 
     @property
     def fingerprint(self) -> str:
+        """Return a digest of the photographs and the labels."""
         digest = hashlib.sha256(self.photographs.tobytes())
         digest.update(self.labels.tobytes())
         return digest.hexdigest()[:16]
 
     def batches(self, training: SegmentationTraining, epoch: int) -> Iterator[tuple[Pixels, Labels, Tensor, Tensor]]:
-        """Batches of an epoch in random order, mirrored at random, each with gains and shifts of its colours.
+        """Yield the batches of an epoch in random order, mirrored at random, with gains and shifts of their colours.
 
         Every random decision is a function of (seed, epoch), so that an epoch can be entered anew after a crash.
         """
@@ -127,7 +128,7 @@ class Examples:
             mirrored = random.random(len(chosen)) < 0.5
             photographs[mirrored], labels[mirrored] = photographs[mirrored, :, ::-1], labels[mirrored, :, ::-1]
             gain = torch.from_numpy(random.uniform(0.8, 1.25, (len(chosen), 1, 1, 1))).float()
-            shift = torch.from_numpy(random.uniform(-13, 13, (len(chosen), 3, 1, 1))).float()  # of 8-bit levels
+            shift = torch.from_numpy(random.uniform(-13, 13, (len(chosen), 3, 1, 1))).float()  # in 8-bit levels
             yield photographs, labels, gain, shift
 
 
@@ -191,7 +192,7 @@ class Trainer:
         return self.network
 
     def step(self, photographs: Pixels, labels: Labels, gain: Tensor, shift: Tensor) -> Tensor:
-        """One update; returns the cross-entropy over the pixels that are not VOID."""
+        """Make one update; return the cross-entropy over the pixels that are not VOID."""
         varied = as_tensor(photographs, self.device).float() * gain.to(self.device) + shift.to(self.device)
         truth = torch.from_numpy(labels).to(self.device).long()
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype != torch.float32):
@@ -215,12 +216,12 @@ class Trainer:
         write_atomically(path, checkpoint.to_bytes(state))
 
     def _restored(self) -> int:
-        """Take over what an interrupted training of the same kind left; the number of epochs that it had done."""
+        """Take over what an interrupted training of the same kind left; return the epochs that it had done."""
         if not self.unfinished.exists():
             return 0
         state = read_state(self.unfinished)
         if state["origin"] != self.origin:
-            return 0  # of other images or settings: written over at the end of the first epoch
+            return 0  # it has other images or settings, and is written over at the end of the first epoch
         self.network.load_state_dict(state["segmentation"])
         self.adam.load_state_dict(state["adam"])
         self.schedule.load_state_dict(state["schedule"])
@@ -228,6 +229,7 @@ class Trainer:
 
 
 def read_state(path: Path) -> dict[str, Any]:
+    """Read the file of a segmentation network; raises UserError for any other file."""
     state = checkpoint.load(path)
     if not {"segmentation", "origin", "epoch"} <= state.keys():
         raise UserError(f"{path} holds no segmentation network: give one that `evaluate fcn` trained")
@@ -235,7 +237,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def load_segmentation(path: Path) -> tuple[SegmentationNetwork, dict[str, Any]]:
-    """A network that `Trainer` wrote, ready to predict, and what it was trained from. Raises UserError."""
+    """Load a network that `Trainer` wrote, ready to predict, and what it was trained from; raises UserError."""
     state = read_state(path)
     network = SegmentationNetwork(int(state["origin"]["training"]["width"]))
     checkpoint.load_weights(network, state["segmentation"], str(path))
@@ -244,6 +246,6 @@ def load_segmentation(path: Path) -> tuple[SegmentationNetwork, dict[str, Any]]:
 
 @torch.inference_mode()
 def read_out(network: SegmentationNetwork, photographs: Tensor) -> Tensor:
-    """The most probable class of every pixel: uint8 [N, 3, H, W] -> train ids, uint8 [N, H, W], on the same device."""
-    at_once = max(1, PIXELS_AT_ONCE // (photographs.size(2) * photographs.size(3)))
+    """Return the most probable class of every pixel: uint8 [N, 3, H, W] -> train ids uint8 [N, H, W], on the device."""
+    at_once = max(1, _PIXELS_AT_ONCE // (photographs.size(2) * photographs.size(3)))
     return torch.cat([network(part).argmax(1).byte() for part in torch.split(photographs, at_once)])

@@ -1,7 +1,7 @@
-"""The network of the "feature loss + GAN" baseline (Zhu et al. 2017, section 5.1.2), and that loss.
+"""Gives the network of the "feature loss + GAN" baseline (Zhu et al. 2017, section 5.1.2), and computes that loss.
 
 The paper compares images in relu4_2 of a VGG-16 that was trained on ImageNet. Where its weights are not at hand, a
-small network of the same kind is trained on the images themselves, see rotation_network.py.
+small network of the same kind is trained on the images themselves, see rotation.py.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ from cyclegan_fast.methods.feature_loss.rotation import (
     train_on_rotations,
     write_features,
 )
-from cyclegan_fast.methods.feature_loss.vgg import Activation, Vgg, load_vgg
+from cyclegan_fast.methods.feature_loss.vgg import Vgg, VggActivation, load_vgg
 from cyclegan_fast.networks.layers import wide
 
 ACTIVATION = "relu4_2"
 
 
 class FeatureNetwork(NamedTuple):
-    """A frozen function of images [N, 3, h, w] in [-1, 1] to features [N, C, h / 8, w / 8], and what to say of it."""
+    """Holds a frozen network from images [N, 3, h, w] in [-1, 1] to features [N, C, h / 8, w / 8]."""
 
     network: nn.Module
     description: str
-    """for people"""
+    """a phrase that the user reads"""
     digest: str
-    """SHA-256 of its weights"""
+    """the SHA-256 of its weights"""
 
 
 def feature_network(
@@ -49,7 +49,7 @@ def feature_network(
     progress: bool = True,
     training: RotationTraining | None = None,
 ) -> FeatureNetwork:
-    """relu4_2 of a VGG-16, or of a network trained on the images to tell their rotations apart.
+    """Return relu4_2 of a VGG-16, or of a network trained on the images to tell their rotations apart.
 
     The network is in eval mode, its parameters are frozen, and it is differentiable with respect to its input. It has
     no statistics of a batch.
@@ -58,12 +58,12 @@ def feature_network(
         file: torchvision's vgg16-397923af.pth, or a network that was trained here, from whatever images. With None one
             is trained, and read from `keep_as` the next time.
         images: both domains, of any sizes.
-        size: side of the square that images are resized to for training, pixels.
+        size: the side of the square that images are resized to for training, pixels.
         seed: fixes that training; on a CPU to the bit.
-        dtype: what it computes in; it is trained in float32.
-        keep_as: where a trained network is kept.
+        dtype: the precision that the network computes in; it is trained in float32.
+        keep_as: the file that a trained network is kept in.
         progress: whether a bar shows the training.
-        training: how; by default as is usual.
+        training: the settings of that training; by default the usual ones.
 
     Raises UserError where `file` is no such file, where `keep_as` was trained from other images or settings, and where
     a domain has too few images.
@@ -83,12 +83,12 @@ def feature_network(
     digest = hashlib.sha256()
     for weight in network.state_dict().values():
         digest.update(weight.cpu().contiguous().numpy().data)
-    frozen = Activation(network, ACTIVATION).to(device, dtype).eval().requires_grad_(False)
+    frozen = VggActivation(network, ACTIVATION).to(device, dtype).eval().requires_grad_(False)
     return FeatureNetwork(frozen, f"{ACTIVATION} of {description}", digest.hexdigest())
 
 
 def feature_loss(network: Callable[[Tensor], Tensor], image: Tensor, translation: Tensor) -> Tensor:
-    """L1 between the features of an image and of its translation, as a share of the image's: |f(y) - f(x)| / |f(x)|.
+    """Return the L1 between features of an image and its translation, relative to the image's: |f(y) - f(x)| / |f(x)|.
 
     The term that takes the cycle's place in the baseline of Zhu et al. 2017, section 5.1.2, which has |f(y) - f(x)|: as
     a share its weight means the same whatever the scale of a network's activations. Images [N, 3, H, W] in [-1, 1]; a

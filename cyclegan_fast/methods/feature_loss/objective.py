@@ -1,4 +1,4 @@
-"""Feature loss + GAN: SimGAN with its L1 taken between deep features (Zhu et al. 2017, section 5.1.2).
+"""Defines feature loss + GAN: SimGAN with its L1 taken between deep features (Zhu et al. 2017, section 5.1.2).
 
 The paper's features are those of VGG-16 at relu4_2, after Johnson et al. 2016 and Taigman et al. 2017.
 """
@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.methods.base import Direction, Forward, Losses, Method, Prepared, Source, Surroundings, Translated
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    LossesByName,
+    Method,
+    NetworkFunctions,
+    PreparedMethod,
+    Surroundings,
+    Translated,
+)
 from cyclegan_fast.methods.losses import generator_loss
 
 if TYPE_CHECKING:
@@ -17,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class FeatureLoss(Method):
-    """Like `SimGan`, in the features of a network that stays as it is.
+    """Trains like `SimGan`, but compares images in the features of a frozen network.
 
     Args:
-        features: [N, 3, H, W] in [-1, 1] -> one activation, in the precision and on the device of training; by default
-            what `prepare` reads or trains.
+        features: a network from images [N, 3, H, W] in [-1, 1] to one activation, in the precision and on the device of
+            training; by default the one that `prepare` reads or trains.
     """
 
     FILE = "features.pt"
@@ -30,7 +39,7 @@ class FeatureLoss(Method):
         super().__init__(config)
         self.features = features
 
-    def prepare(self, around: Surroundings) -> Prepared:
+    def prepare(self, around: Surroundings) -> PreparedMethod:
         """Read the network, or train it on the images, by the first rank alone."""
         # Here, for what reads images and weights needs more than PyTorch, and every training imports this file.
         from cyclegan_fast.methods.feature_loss.network import feature_network
@@ -49,13 +58,15 @@ class FeatureLoss(Method):
 
         found = around.ranks.from_first(on_the_first)
         self.features = found.network.to(around.device, around.dtype)
-        return Prepared(found.description, found.digest)
+        return PreparedMethod(found.description, found.digest)
 
     @property
     def losses(self) -> tuple[str, ...]:
         return ("G_A", "G_B", "feature_A", "feature_B", *self.judged)
 
-    def generator_losses(self, forward: Forward, direction: Direction, source: Source, made: Translated) -> Losses:
+    def generator_losses(
+        self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
+    ) -> LossesByName:
         from cyclegan_fast.methods.feature_loss.network import feature_loss
 
         options, suffix, fake = self.config.loss, direction.suffix, made.translation
@@ -63,5 +74,5 @@ class FeatureLoss(Method):
             raise RuntimeError("the network of the feature loss was not set")
         return {
             f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
-            f"feature_{suffix}": options.lambda_feature * feature_loss(self.features, source.images, fake),
+            f"feature_{suffix}": options.lambda_feature * feature_loss(self.features, batch.images, fake),
         }

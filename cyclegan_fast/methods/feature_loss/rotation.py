@@ -1,4 +1,4 @@
-"""A small network like VGG that learns from images without labels, by telling how they are rotated.
+"""Trains a small network like VGG on images without labels, to tell how they are rotated.
 
 It takes the place of a VGG-16 of ImageNet where none is at hand: what tells an upright scene from a turned one is what
 is in it and where, not its colours (Gidaris, Singh & Komodakis 2018, arXiv 1803.07728).
@@ -36,18 +36,18 @@ Domains = tuple[Images, Images]
 
 @dataclass(frozen=True)
 class RotationTraining:
-    """How a network is trained; everything that its weights depend on beside the images."""
+    """Holds the settings of a training: everything that the network's weights depend on beside the images."""
 
     stages: tuple[int, ...] = (2, 2, 2, 2)
-    """convolutions of each stage"""
+    """the number of convolutions of each stage"""
     widths: tuple[int, ...] = (16, 32, 64, 128)
-    """channels of each stage"""
+    """the channels of each stage"""
     steps: int = 500
-    """updates"""
+    """the number of updates"""
     images_per_step: int = 8
-    """images in one step, half of each domain; each is shown in all four rotations"""
+    """the number of images in one step, half of each domain; each is shown in all four rotations"""
     learning_rate: float = 2e-3
-    """AdamW's largest step size, of a one-cycle schedule (Smith & Topin 2018)"""
+    """AdamW's largest step size in a one-cycle schedule (Smith & Topin 2018)"""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -59,9 +59,9 @@ class RotationTraining:
 
 
 class RotationNetwork(nn.Module):
-    """Images [N, 3, H, W] in [-1, 1] -> scores [N, 4] of how many quarter turns they were rotated by.
+    """Scores by how many quarter turns images were rotated: [N, 3, H, W] in [-1, 1] -> [N, 4].
 
-    No normalisation layers: an activation depends on its image alone, in training and in use, and is what `Vgg` says.
+    It has no normalisation layers: an activation, as `Vgg` names it, depends on its image alone, in training and use.
     Eight layers with the initialisation of He et al. (2015) learn well without.
     """
 
@@ -77,7 +77,7 @@ class RotationNetwork(nn.Module):
         return scores
 
     def initialise(self, seed: int) -> None:
-        """Weights as He et al. (2015) draw them for ReLU; the global generator is not touched."""
+        """Draw the weights as He et al. (2015) do for ReLU; the global generator is not touched."""
         generator = torch.Generator().manual_seed(seed)
         for parameter in self.parameters():
             if parameter.dim() > 1:
@@ -87,18 +87,18 @@ class RotationNetwork(nn.Module):
 
 
 class TrainedFeatures(NamedTuple):
-    """The convolutions of a trained network, in eval mode, and one sentence on where they come from."""
+    """Holds the convolutions of a trained network, in eval mode, and a phrase on where they come from."""
 
     network: Vgg
     description: str
 
 
 class Crops:
-    """Random square crops, mirrored at random, of the images of two domains, a tenth of which are held out.
+    """Draws random square crops, mirrored at random, of the images of two domains; a tenth of them are held out.
 
     Args:
-        size: side of the square that images are resized to before they are cropped.
-        multiple: of which the crop's side is one, so that no pooling cuts anything off.
+        size: the side of the square that images are resized to before they are cropped.
+        multiple: the crop's side is a multiple of this, so that no pooling cuts anything off.
 
     Raises UserError where a domain has no two images.
     """
@@ -120,7 +120,7 @@ class Crops:
             self.training.append(order[held:])
 
     def batch(self, step: int, count: int, seed: int) -> Tensor:
-        """Training images of one step, half of each domain: [count, 3, side, side] in [-1, 1]."""
+        """Return the training images of one step, half of each domain: [count, 3, side, side] in [-1, 1]."""
         random = np.random.default_rng([seed, step])
         crops = [
             self._crop(images[int(random.choice(places))], random)
@@ -134,7 +134,7 @@ class Crops:
         )
 
     def held_out_of(self, domain: int, seed: int) -> Tensor:
-        """A crop of each held-out image of domain 0 or 1: [n, 3, side, side] in [-1, 1]."""
+        """Return a crop of each held-out image of domain 0 or 1: [n, 3, side, side] in [-1, 1]."""
         random = np.random.default_rng([seed, 0, domain])
         images = self.images[domain]
         crops = [self._crop(images[place], random) for place in self.held_out[domain][:MOST_HELD_OUT]]
@@ -149,7 +149,7 @@ class Crops:
 
 
 def rotated(images: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, C, S, S] by 0, 1, 2 and 3 quarter turns, [4N, C, S, S], and the turns [4N]."""
+    """Return images [N, C, S, S] rotated by 0, 1, 2 and 3 quarter turns, [4N, C, S, S], and the turns [4N]."""
     turned = torch.cat([torch.rot90(images, turns, (2, 3)) for turns in range(ROTATIONS)])
     return turned, torch.arange(ROTATIONS, device=images.device).repeat_interleave(len(images))
 
@@ -157,9 +157,10 @@ def rotated(images: Tensor) -> tuple[Tensor, Tensor]:
 def train_on_rotations(
     images: Domains, size: int, training: RotationTraining, seed: int, device: torch.device, progress: bool = True
 ) -> tuple[RotationNetwork, list[float]]:
-    """A network trained in float32, and the share of right answers on held-out images of A and of B; chance is 0.25.
+    """Train a network in float32; returns it with the shares of right answers on held-out images of A and of B.
 
-    The same for the same seed on a CPU. Raises UserError where a domain has no two images, or where it diverges.
+    Chance gives a share of 0.25. On a CPU the same seed gives the same bits. Raises UserError where a domain has no two
+    images, or where the training diverges.
     """
     crops = Crops(images, size, 2 ** (len(training.stages) - 1), seed)
     network = blank(RotationNetwork, training.stages, training.widths)
@@ -189,7 +190,7 @@ def train_on_rotations(
 
 @torch.no_grad()
 def accuracy(network: RotationNetwork, images: Tensor) -> float:
-    """The share of right answers over all rotations of images [N, 3, S, S]."""
+    """Return the share of right answers over all rotations of images [N, 3, S, S]."""
     right = 0
     for part in torch.split(images, 16):
         turned, turns = rotated(part)
@@ -201,7 +202,7 @@ def accuracy(network: RotationNetwork, images: Tensor) -> float:
 
 
 def origin_of(images: Domains, size: int, training: RotationTraining, seed: int) -> dict[str, Any]:
-    """Everything that a network's weights depend on, as plain values; the images by a digest of all their pixels."""
+    """Return all that a network's weights depend on, as plain values; images are a digest of all their pixels."""
     digest = hashlib.sha256()
     for domain in images:
         for index in range(len(domain)):
@@ -220,7 +221,7 @@ def origin_of(images: Domains, size: int, training: RotationTraining, seed: int)
 
 
 def write_features(path: Path, network: RotationNetwork, origin: dict[str, Any], accuracies: Sequence[float]) -> None:
-    """Write what `load_features` reads, whole or not at all."""
+    """Write the file that `load_features` reads, whole or not at all."""
     state = {key: value.cpu() for key, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"rotation_network": state, "origin": origin, "accuracy": list(accuracies)}
@@ -228,15 +229,17 @@ def write_features(path: Path, network: RotationNetwork, origin: dict[str, Any],
 
 
 def is_trained_here(path: Path) -> bool:
-    """Whether a file is one of `write_features`, and not weights from elsewhere. Raises UserError for a damaged one."""
+    """Tell whether `write_features` wrote a file; raises UserError for a damaged one."""
     return "rotation_network" in checkpoint.load(path)
 
 
 def load_features(path: Path, origin: dict[str, Any] | None = None) -> TrainedFeatures:
     """Read a trained network.
 
-    origin: what it must have been trained from; with None anything. Raises UserError where it was not, or where the
-    file is missing, damaged or something else.
+    Args:
+        origin: what it must have been trained from; with None it may be anything.
+
+    Raises UserError where it was trained from something else, or where the file is missing, damaged or no such file.
     """
     content = checkpoint.load(path)
     if not {"rotation_network", "origin", "accuracy"} <= content.keys():

@@ -1,6 +1,6 @@
-"""The convolutions of VGG-16 and VGG-19 (Simonyan & Zisserman 2015), whose activations compare what images show.
+"""Computes activations of VGG-16 and VGG-19 (Simonyan & Zisserman 2015), which compare what images show.
 
-torchvision's files of their ImageNet weights are read; torchvision itself is not needed.
+It reads torchvision's files of their ImageNet weights, without torchvision.
 """
 
 import itertools
@@ -18,28 +18,28 @@ from cyclegan_fast.system.errors import UserError
 
 Depth = Literal[16, 19]
 Pooling = Literal["max", "average"]
-Network = TypeVar("Network", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 STAGES: dict[Depth, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""How many convolutions each stage has (Simonyan & Zisserman 2015, table 1, columns D and E)."""
+"""The number of convolutions of each stage (Simonyan & Zisserman 2015, table 1, columns D and E)."""
 WIDTHS = (64, 128, 256, 512, 512)
 FILES: dict[Depth, str] = {16: "vgg16-397923af.pth", 19: "vgg19-dcbb9e9d.pth"}
-DIMENSIONS = {"weight": 4, "bias": 1}  # of what a convolution has
+DIMENSIONS = {"weight": 4, "bias": 1}  # the numbers of dimensions of a convolution's tensors
 URL = "https://download.pytorch.org/models/"
 
-# Of images in [0, 1]: what torchvision's weights were trained with.
+# The statistics of images in [0, 1] that torchvision's weights were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class Vgg(nn.Module):
-    """Stages of 3x3 convolutions, each with a ReLU, and a pooling that halves the sides between stages.
+    """Computes stages of 3x3 convolutions, each with a ReLU, and a pooling that halves the sides between stages.
 
     Args:
-        stages: how many convolutions each stage has.
-        widths: channels of each stage.
-        pooling: "max" is the published network's; "average" gives smoother pictures where these are optimised through
-            it (Gatys et al. 2016, section 2).
+        stages: the number of convolutions of each stage.
+        widths: the channels of each stage.
+        pooling: "max" is the published network's; "average" gives smoother pictures where pictures are optimised
+            through the network (Gatys et al. 2016, section 2).
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Vgg(nn.Module):
         self.convolutions = nn.ModuleDict(
             {
                 place: nn.Conv2d(before, after, 3, padding=1)
-                for place, (before, after) in zip(places(stages), itertools.pairwise(channels), strict=True)
+                for place, (before, after) in zip(_places(stages), itertools.pairwise(channels), strict=True)
             }
         )
 
     @property
     def activations(self) -> list[str]:
-        """The names of all activations by depth: "relu2_1" is that of the first convolution of the second stage."""
+        """Return the names of all activations by depth: "relu2_1" follows the first convolution of the second stage."""
         return [f"relu{place}" for place in self.convolutions]
 
     def forward(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """The activations of these names; nothing deeper than the last of them is computed.
+        """Return the activations of these names; nothing deeper than the last of them is computed.
 
         images: [N, 3, H, W] in [-1, 1]. Returns [N, C, H / 2^(stage - 1), W / 2^(stage - 1)], sides rounded down, in
         the weights' dtype. Raises ValueError for a name that this network does not have.
@@ -70,7 +70,7 @@ class Vgg(nn.Module):
         if not wanted <= {*self.activations}:
             unknown = ", ".join(sorted(wanted.difference(self.activations)))
             raise ValueError(f"no activation {unknown}: this network has {', '.join(self.activations)}")
-        x = normalised(images).to(next(self.parameters()).dtype)
+        x = _normalised(images).to(next(self.parameters()).dtype)
         found: dict[str, Tensor] = {}
         for place, convolution in self.convolutions.items():
             if len(found) == len(wanted):
@@ -83,23 +83,23 @@ class Vgg(nn.Module):
         return found
 
 
-def places(stages: Sequence[int]) -> list[str]:
-    """Where each convolution stands: "1_1", "1_2", "2_1" and on."""
+def _places(stages: Sequence[int]) -> list[str]:
+    """Return the place of each convolution: "1_1", "1_2", "2_1" and on."""
     return [f"{stage}_{index}" for stage, count in enumerate(stages, 1) for index in range(1, count + 1)]
 
 
-def normalised(images: Tensor) -> Tensor:
-    """[N, 3, H, W] in [-1, 1] -> each channel less ImageNet's mean, by its deviation; float32, float64 from float64.
+def _normalised(images: Tensor) -> Tensor:
+    """Subtract ImageNet's mean from images [N, 3, H, W] in [-1, 1] and divide by its deviation, channel by channel.
 
-    The constants are no tensors: these would be rounded where a network is cast to low precision, and copied to the
-    device within a recorded CUDA graph.
+    Returns float32, or float64 from float64. The constants are no tensors: tensors would be rounded where a network is
+    cast to low precision, and copied to the device within a recorded CUDA graph.
     """
     channels = zip(wide(images).unbind(1), IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)
     return torch.stack([(channel / 2 + (0.5 - mean)) / deviation for channel, mean, deviation in channels], 1)
 
 
-class Activation(nn.Module):
-    """One activation of a network for good: [N, 3, H, W] in [-1, 1] -> [N, C, h, w]."""
+class VggActivation(nn.Module):
+    """Computes always the same activation of a network: [N, 3, H, W] in [-1, 1] -> [N, C, h, w]."""
 
     def __init__(self, network: Vgg, name: str) -> None:
         super().__init__()
@@ -111,9 +111,9 @@ class Activation(nn.Module):
 
 
 def load_vgg(path: Path, depth: Depth, pooling: Pooling = "max") -> Vgg:
-    """A VGG with weights of torchvision's file, in eval mode; its classifier is not read.
+    """Read a VGG in eval mode from torchvision's file of weights; its classifier is not read.
 
-    Channels are as many as the file has. Raises UserError where it is missing or damaged, or is of another network.
+    The file decides about the channels. Raises UserError where it is missing, damaged, or another network's.
     """
     if not path.is_file():
         raise UserError(f"no file {path}: the weights of VGG-{depth} are {URL}{FILES[depth]}; fetch them, and name it")
@@ -123,7 +123,7 @@ def load_vgg(path: Path, depth: Depth, pooling: Pooling = "max") -> Vgg:
     if found != f"a VGG-{depth}":
         raise UserError(f"{path} holds {found}, not the VGG-{depth} of torchvision: give {FILES[depth]} ({URL})")
     indices = _places_in_file(STAGES[depth])
-    ours = dict(zip(indices, places(STAGES[depth]), strict=True))
+    ours = dict(zip(indices, _places(STAGES[depth]), strict=True))
     named = {}
     for key, value in weights.items():
         _, index, kind = key.split(".")
@@ -135,7 +135,7 @@ def load_vgg(path: Path, depth: Depth, pooling: Pooling = "max") -> Vgg:
 
 
 def _places_in_file(stages: Sequence[int]) -> Iterator[str]:
-    """Where torchvision's `features` have their convolutions, with a ReLU after each and a pooling after each stage."""
+    """Yield the indices of convolutions in torchvision's `features`, which count ReLUs and poolings as well."""
     index = 0
     for count in stages:
         for _ in range(count):
@@ -155,8 +155,8 @@ def _what_it_is(weights: dict[str, Any]) -> str:
     return "another network"
 
 
-def blank(make: type[Network], *arguments: Any) -> Network:
-    """A network whose weights are not set yet; unlike a constructor it draws nothing from the global generator."""
+def blank(make: type[_Network], *arguments: Any) -> _Network:
+    """Make a network whose weights are not set yet; it draws nothing from the global generator, as constructors do."""
     with torch.device("meta"):
         network = make(*arguments)
     return network.to_empty(device="cpu")

@@ -15,7 +15,8 @@ from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.batch import Cut
 from cyclegan_fast.data.preparation import Preparation
 from cyclegan_fast.data.training_images import Data, open_data
-from cyclegan_fast.evaluation.similarity import ColourLookup, similarity
+from cyclegan_fast.evaluation.colour_lookup import ColourLookup
+from cyclegan_fast.evaluation.similarity import similarity
 from cyclegan_fast.images.files import read_image, write_image
 from cyclegan_fast.images.pixels import as_tensor, to_pixels, to_signed
 from cyclegan_fast.images.unreadable import UnreadableImage

@@ -1,7 +1,7 @@
 """Metrics against independent computations, and what each sees of one pass over a test set."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,20 +10,25 @@ from scipy.linalg import sqrtm
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
+from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.data.image_folder import ImageArray
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
-from cyclegan_fast.evaluation import distances as features
-from cyclegan_fast.evaluation.distances import FeatureDistance, Lpips, distances
-from cyclegan_fast.evaluation.fcn.scores import FcnScore, RealPhotographs, SegmentationScores
+from cyclegan_fast.evaluation.base_metric import Metric
+from cyclegan_fast.evaluation.colour_lookup import Lookup
+from cyclegan_fast.evaluation.distance_networks import INCEPTION_WEIGHTS, distance_network
+from cyclegan_fast.evaluation.distances import FeatureDistance, distances
+from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
+from cyclegan_fast.evaluation.fcn.scores import SegmentationScores
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork
-from cyclegan_fast.evaluation.metrics import MetricMaker
-from cyclegan_fast.evaluation.passes import Evaluation, deciding, evaluate, translated
+from cyclegan_fast.evaluation.lpips import Lpips
+from cyclegan_fast.evaluation.metrics import METRIC_CLASSES, MetricMaker
+from cyclegan_fast.evaluation.passes import Evaluation, deciding, evaluate
 from cyclegan_fast.evaluation.score_table import scalars
-from cyclegan_fast.evaluation.similarity import Lookup, Reconstruction, Truth
-from cyclegan_fast.evaluation.view import Metric
+from cyclegan_fast.evaluation.similarity import Reconstruction, Truth
 from cyclegan_fast.images.labels import VOID, Labels, colours_of
 from cyclegan_fast.images.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.translation.on_device import translate_batch
 
 CPU = torch.device("cpu")
 
@@ -129,10 +134,10 @@ def test_translations_are_rounded_as_files_are() -> None:
     pixels = torch.from_numpy(images(2, 3))
     network = Darker(0.37)
     expected = to_pixels(network(to_signed(pixels)))
-    found = translated(network, pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    found = translate_batch(network, pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     np.testing.assert_array_equal(found.numpy(), expected)
     with pytest.raises(UserError, match="not finite"):
-        translated(Darker(float("nan")), pixels.permute(0, 3, 1, 2))
+        translate_batch(Darker(float("nan")), pixels.permute(0, 3, 1, 2))
 
 
 def test_the_first_images_alone_can_be_used() -> None:
@@ -159,7 +164,7 @@ def test_features_of_translations_meet_those_of_the_domain_they_should_look_like
     found = passed([FeatureDistance(Means(), "means", ["fid", "kid"])], batch_size=2)
     values = scalars(found.scores)
     halved, doubled = (
-        translated(GENERATORS[way], torch.from_numpy(x).permute(0, 3, 1, 2)) for way, x in (("a2b", A), ("b2a", B))
+        translate_batch(GENERATORS[way], torch.from_numpy(x).permute(0, 3, 1, 2)) for way, x in (("a2b", A), ("b2a", B))
     )
     real = {"A": torch.from_numpy(A).permute(0, 3, 1, 2), "B": torch.from_numpy(B).permute(0, 3, 1, 2)}
     for way, fake, domain in (("a2b", halved, "B"), ("b2a", doubled, "A")):
@@ -227,6 +232,27 @@ def test_what_a_pass_gives_is_known_before_it() -> None:
     assert {*maker.names_of_values()} == scalars(passed(maker()).scores).keys()
 
 
+def test_what_a_metric_gives_is_known_before_it() -> None:
+    """For those whose networks the maker loads, and that may be prepared without it."""
+    maps: Labels = np.zeros((5, 16, 16), np.uint8)
+    for metric in (
+        FeatureDistance(Means(), "means", ["fid", "kid"]),
+        Lpips(SquaredDistance()),
+        FcnScore(ReadsColours(), {"B": maps}),
+    ):
+        expected = {
+            f"{direction}.{name}"
+            for direction, held in (("a2b", SETS.A), ("b2a", SETS.B))
+            for name in metric.value_names(direction, truth_is_known=held is not None and held.truth is not None)
+        }
+        given = {name for name in scalars(passed([metric]).scores) if not name.endswith("kid_std")}
+        assert expected == given
+
+
+def test_every_name_that_a_command_line_takes_is_a_metric() -> None:
+    assert METRIC_CLASSES.keys() == {*get_args(MetricName)}
+
+
 # --- what may be missing -------------------------------------------------------------------------------------------
 
 
@@ -244,7 +270,7 @@ def test_without_a_library_or_weights_a_sentence_says_what_to_do(monkeypatch: py
         raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
     monkeypatch.setattr(fid, "NoTrainInceptionV3", without_network)
-    with pytest.raises(UserError, match=rf"put https://.*{features.INCEPTION_WEIGHTS} into .*checkpoints, or give"):
+    with pytest.raises(UserError, match=rf"put https://.*{INCEPTION_WEIGHTS} into .*checkpoints, or give"):
         MetricMaker(["kid"], CPU, SETS, size=16)
 
 
@@ -252,7 +278,7 @@ def test_weights_that_lie_where_they_should_are_used(monkeypatch: pytest.MonkeyP
     import torchmetrics.image.fid as fid
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    weights = tmp_path / "hub" / "checkpoints" / features.INCEPTION_WEIGHTS
+    weights = tmp_path / "hub" / "checkpoints" / INCEPTION_WEIGHTS
     weights.parent.mkdir(parents=True)
     weights.touch()
     asked: dict[str, Any] = {}
@@ -262,7 +288,7 @@ def test_weights_that_lie_where_they_should_are_used(monkeypatch: pytest.MonkeyP
         return Means()
 
     monkeypatch.setattr(fid, "NoTrainInceptionV3", build)
-    assert isinstance(features.distance_network("inception", CPU), Means)
+    assert isinstance(distance_network("inception", CPU), Means)
     assert asked["feature_extractor_weights_path"] == str(weights)
 
 
@@ -296,7 +322,7 @@ class SquaredDistance:
 
 def test_lpips_is_the_mean_over_images_of_every_batch() -> None:
     values = scalars(passed([Lpips(SquaredDistance())], batch_size=2).scores)
-    halved = translated(GENERATORS["a2b"], torch.from_numpy(A).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    halved = translate_batch(GENERATORS["a2b"], torch.from_numpy(A).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     expected = np.square((halved.astype(float) - TRUE_B) / 127.5).mean()
     assert values["a2b.truth.lpips"] == pytest.approx(expected, rel=1e-5)
     assert values.keys() == {"a2b.truth.lpips", "b2a.reconstruction.lpips"}
@@ -309,7 +335,7 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
         dynamic_shapes={"images": {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}},
     )
     torch.export.save(program, tmp_path / "means.pt2")
-    network = features.distance_network(str(tmp_path / "means.pt2"), CPU)
+    network = distance_network(str(tmp_path / "means.pt2"), CPU)
     pixels = torch.from_numpy(A).permute(0, 3, 1, 2)
     torch.testing.assert_close(network(pixels), Means()(pixels))
     distance = FeatureDistance(network, "means", ["kid"])
@@ -317,14 +343,14 @@ def test_other_feature_networks_come_from_files(tmp_path: Path) -> None:
     fixed = torch.export.export(Means(), (torch.zeros(2, 3, 8, 8, dtype=torch.uint8),))
     torch.export.save(fixed, tmp_path / "fixed.pt2")
     with pytest.raises(UserError, match=r"fixed does not take \[5, 3, 16, 16\] uint8 images"):
-        passed([FeatureDistance(features.distance_network(str(tmp_path / "fixed.pt2"), CPU), "fixed", ["fid"])])
+        passed([FeatureDistance(distance_network(str(tmp_path / "fixed.pt2"), CPU), "fixed", ["fid"])])
     with pytest.raises(UserError, match=r"gives \[5, 3, 16, 16\] for .* instead of features"):
         passed([FeatureDistance(nn.Identity(), "identity", ["fid"])])
     (tmp_path / "broken.pt2").write_bytes(b"no archive")
     with pytest.raises(UserError, match="not a program of"):
-        features.distance_network(str(tmp_path / "broken.pt2"), CPU)
+        distance_network(str(tmp_path / "broken.pt2"), CPU)
     with pytest.raises(UserError, match=r"--features nowhere\.pt: no such file"):
-        features.distance_network("nowhere.pt", CPU)
+        distance_network("nowhere.pt", CPU)
 
 
 def test_too_few_test_images_are_refused_before_anything_is_translated(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cyclegan_fast.data import sample_photos
+from cyclegan_fast.evaluation.colour_lookup import ColourLookup
 from cyclegan_fast.evaluation.score_table import METRICS, Score, is_better, scalars, table
-from cyclegan_fast.evaluation.similarity import ColourLookup, similarity
+from cyclegan_fast.evaluation.similarity import similarity
 from cyclegan_fast.images.pixels import Pixels, as_tensor
 
 TEST = sample_photos.make_test(64, count=3)

@@ -21,7 +21,7 @@ from cyclegan_fast.evaluation.fcn.scores import Counts, SegmentationScores
 from cyclegan_fast.experiments.__main__ import main
 from cyclegan_fast.experiments.agreement import leads, order
 from cyclegan_fast.experiments.paper_tables import DEFAULT, GROUPS, ROWS, RowName
-from cyclegan_fast.experiments.plan import PRESETS, Tables, config_of, schedule
+from cyclegan_fast.experiments.plan import PLAN_PRESETS, Tables, config_of, schedule
 from cyclegan_fast.experiments.report import REFERENCES, write_report
 from cyclegan_fast.experiments.store import REFERENCE, Scored, Store, facts_of
 from cyclegan_fast.experiments.tables import Progress
@@ -213,7 +213,7 @@ def test_the_schedule_halves_the_epochs_and_ends_at_the_step_asked_for() -> None
 
 
 def test_rows_differ_in_their_losses_alone() -> None:
-    plan = Tables(Path("data"), Path("out"), PRESETS["quick"])
+    plan = Tables(Path("data"), Path("out"), PLAN_PRESETS["quick"])
     configs = {row: config_of(plan, row, 3, 500) for row in ROWS}
     for config in configs.values():
         assert isinstance(config, Config)
@@ -245,7 +245,7 @@ def matrix(right: int, wrong: int) -> Counts:
 def write_store(out: Path, shares: dict[RowName, tuple[int, ...]]) -> Store:
     """Return a store in which a row's generators have so many right pixels of 100 in the first class, by seed."""
     store = Store(out)
-    plan = Tables(Path("streets"), out, PRESETS["quick"])
+    plan = Tables(Path("streets"), out, PLAN_PRESETS["quick"])
     store.claim(plan)
     pictures = {way: np.zeros((2, 8, 8, 3), np.uint8) for way in ("a2b", "b2a")}
     for row, rights in shares.items():

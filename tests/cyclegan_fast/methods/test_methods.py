@@ -18,7 +18,7 @@ from cyclegan_fast import evaluate, train
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, MethodName, NetworkConfig, OptimizerConfig
 from cyclegan_fast.config.presets import of_method
-from cyclegan_fast.methods.base import DIRECTIONS, Source
+from cyclegan_fast.methods.base import DIRECTION_NETWORKS, DirectionBatch
 from cyclegan_fast.methods.cogan import LATENT, CoGan, LatentSearch
 from cyclegan_fast.methods.feature_loss.objective import FeatureLoss
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
@@ -407,12 +407,12 @@ def test_a_gradient_penalty_is_added_to_what_each_discriminator_judges(case: str
 
     shown: dict[str, Tensor] = {}
     with torch.no_grad():
-        for direction in DIRECTIONS:
+        for direction in DIRECTION_NETWORKS:
             source, target = (A, B) if direction.suffix == "A" else (B, A)
-            made = Source(source, target, torch.float64, decisions.latents)
-            shown[direction.suffix] = plain.method.translate(plain.forward, direction, made).shown
+            made = DirectionBatch(source, target, torch.float64, decisions.latents)
+            shown[direction.suffix] = plain.method.translate(plain.passes.forward, direction, made).shown
     for judgement, mix in zip(plain.method.judgements(A, B, shown["B"], shown["A"]), decisions.mixes, strict=True):
-        network = plain.method.judge(plain.forward, judgement.name)
+        network = plain.method.judge(plain.passes.forward, judgement.name)
         mixed = (mix * judgement.real + (1 - mix) * judgement.fake).requires_grad_()
         (slope,) = torch.autograd.grad(network(mixed).sum(), mixed, create_graph=True)
         penalty = 10 * ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean() / 2
@@ -430,8 +430,8 @@ def test_without_its_penalty_wgan_gp_is_what_the_originals_cyclegan_has() -> Non
     decisions = step.draw(2)
     assert decisions.mixes is None
     losses = step.update(A, B, decisions)
-    for name, real, fake in (("D_A", B, plain.forward["G_A"](A)), ("D_B", A, plain.forward["G_B"](B))):
-        expected = 0.5 * (plain.forward[name](fake).mean() - plain.forward[name](real).mean())
+    for name, real, fake in (("D_A", B, plain.passes.forward["G_A"](A)), ("D_B", A, plain.passes.forward["G_B"](B))):
+        expected = 0.5 * (plain.passes.forward[name](fake).mean() - plain.passes.forward[name](real).mean())
         torch.testing.assert_close(losses[name], expected.detach(), rtol=1e-9, atol=1e-12)
     assert step.method.discriminator_impl == config.networks.impl
     replace(config, data=DataConfig(preprocess="none"))
@@ -539,7 +539,7 @@ def test_a_run_of_the_feature_loss_says_its_network_and_goes_on_with_no_other(
         assert train.main(arguments) == 2
     written = kept.stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr("cyclegan_fast.training.loop.Training.conclude", broken)
+        patch.setattr("cyclegan_fast.training.records.Records.conclude", broken)
         assert train.main(arguments) == 2
     assert kept.stat().st_mtime_ns == written
     assert "note: relu4_2 of a small VGG of 16-32-64-128 channels" in capfd.readouterr().out

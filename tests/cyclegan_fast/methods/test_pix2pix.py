@@ -133,8 +133,8 @@ def test_translations_are_made_again_where_the_parts_of_a_batch_wait(monkeypatch
     made: dict[str, list[Tensor]] = {"G_A": [], "G_B": []}
     for index in range(2):
         for name, images in (("G_A", A), ("G_B", B)):
-            made[name].append(whole.networks[name](images[index : index + 1]))
-    whole._forward_of_parts = {
+            made[name].append(whole.networks.by_name[name](images[index : index + 1]))
+    whole.passes.forward_of_parts = {
         "G_A": lambda images: torch.cat(made["G_A"]),
         "G_B": lambda images: torch.cat(made["G_B"]),
     }

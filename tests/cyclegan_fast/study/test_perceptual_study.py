@@ -17,8 +17,8 @@ from PIL import Image
 from cyclegan_fast.perceptual_study import main
 from cyclegan_fast.study import analysis
 from cyclegan_fast.study.analysis import bootstrap
-from cyclegan_fast.study.format import FORMAT, Settings, Study, read_study
-from cyclegan_fast.study.page import SIDE, Make
+from cyclegan_fast.study.format import STUDY_FORMAT, SessionSettings, Study, read_study
+from cyclegan_fast.study.page import SHOWN_SIDE, Make
 from tests.cyclegan_fast.browser import needs_browser, opened_browser, wait_for
 from tests.cyclegan_fast.pictures import photo
 
@@ -86,7 +86,7 @@ def test_a_session_is_the_papers_or_as_long_as_the_images_suffice(
 def test_a_study_is_made_of_few_images_without_flags(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--real", str(folders / "photos"), "--fake", str(folders / "ours"), "--out", str(folders / "study")]
     assert status(["make", *flags]) == 0
-    assert read_study(folders / "study").settings == Settings(2, 8, 1000, 500, paired=False)
+    assert read_study(folders / "study").settings == SessionSettings(2, 8, 1000, 500, paired=False)
     printed = capsys.readouterr().out
     assert "12 real images, 10 images of ours" in printed
     assert "a session is 2 pairs for practice and 8 that count" in printed
@@ -96,7 +96,7 @@ def test_a_study_is_its_page_and_alike_images_under_names_that_say_nothing(folde
     assert make(folders) == 0
     study = read_study(folders / "study")
     assert list(study.methods) == ["ours", HOSTILE]
-    assert study.settings == Settings(practice=2, trials=6, show_ms=60, pause_ms=30, paired=False)
+    assert study.settings == SessionSettings(practice=2, trials=6, show_ms=60, pause_ms=30, paired=False)
     roles = {"real": study.real, **study.methods}
     assert {role: len(images) for role, images in roles.items()} == {"real": 12, "ours": 10, HOSTILE: 10}
     role_of = {name: role for role, images in roles.items() for name, _ in images}
@@ -105,7 +105,7 @@ def test_a_study_is_its_page_and_alike_images_under_names_that_say_nothing(folde
     assert all(re.fullmatch(r"p[0-9a-f]{10}\.png", path.name) for path in stored)
     for path in stored:
         with Image.open(path) as image:
-            assert (image.format, image.size, image.mode, image.info) == ("PNG", (SIDE, SIDE), "RGB", {})
+            assert (image.format, image.size, image.mode, image.info) == ("PNG", (SHOWN_SIDE, SHOWN_SIDE), "RGB", {})
     # Neither in the order of their names nor in that of their times do images of one role stand together.
     for order in (stored, sorted(stored, key=lambda path: path.stat().st_mtime_ns)):
         changes = sum(role_of[a.stem] != role_of[b.stem] for a, b in pairwise(order))
@@ -114,11 +114,11 @@ def test_a_study_is_its_page_and_alike_images_under_names_that_say_nothing(folde
     for name, role in role_of.items():
         assert sources[name]["shown as"] == role
         with Image.open(sources[name]["file"]) as original, Image.open(folders / f"study/images/{name}.png") as shown:
-            np.testing.assert_array_equal(shown, original.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+            np.testing.assert_array_equal(shown, original.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC))
 
 
 def test_images_of_the_right_size_keep_their_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures(tmp_path / "photos", 2, 0, side=SIDE)
+    pictures(tmp_path / "photos", 2, 0, side=SHOWN_SIDE)
     pictures(tmp_path / "ours", 2, 50, side=100)
     flags = ["--practice", "0", "--trials", "2", "--out", str(tmp_path / "study")]
     assert main(["make", "--real", str(tmp_path / "photos"), "--fake", str(tmp_path / "ours"), *flags]) == 0
@@ -198,7 +198,7 @@ def test_too_few_real_images_and_damaged_ones_are_named(folders: Path, capsys: p
 STUDY = Study(
     id="0123456789ab",
     version="0",
-    settings=Settings(practice=10, trials=40, show_ms=1000, pause_ms=500, paired=False),
+    settings=SessionSettings(practice=10, trials=40, show_ms=1000, pause_ms=500, paired=False),
     real=tuple((f"r{number}", number) for number in range(60)),
     methods={name: tuple((f"{name}{number}", number) for number in range(55)) for name in ("ours", "theirs")},
 )
@@ -227,7 +227,7 @@ def answers(participant: int, rate: float, method: str = "ours", study: Study = 
         )
     return {
         "kind": "perceptual study result",
-        "format": FORMAT,
+        "format": STUDY_FORMAT,
         "study": study.id,
         "settings": asdict(study.settings),
         "method": method,

@@ -16,11 +16,11 @@ from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.original import from_original, to_original
 from cyclegan_fast.config.options import Config, Discriminator, LossConfig, NetworkConfig, Norm, OptimizerConfig
 from cyclegan_fast.config.presets import of_method
-from cyclegan_fast.evaluation.passes import translated
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.networks.norms import BatchNorm, batch_norms
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.translate import main
+from cyclegan_fast.translation.on_device import translate_batch
 from tests.cyclegan_fast import original_networks as original
 from tests.cyclegan_fast.conftest import TINY
 
@@ -192,7 +192,7 @@ def test_a_checkpoint_continues_with_its_statistics_and_evaluation_leaves_them(t
     step = TrainingStep(model, config, torch.float32, random.Random(0))
     step(*(image.float() for image in images(0)))
     before = statistics(model)
-    translated(model.translator("a2b"), torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8))
+    translate_batch(model.translator("a2b"), torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8))
     assert all(torch.equal(value, before[key]) for key, value in statistics(model).items())
     torch.save(dict(model.state_dict()), buffer := io.BytesIO())
     buffer.seek(0)

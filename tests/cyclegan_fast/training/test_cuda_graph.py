@@ -29,9 +29,8 @@ from cyclegan_fast.training.cuda_graph import (
     GraphedFunction,
     Inputs,
     Outputs,
-    reason_against_a_graph,
 )
-from cyclegan_fast.training.engine import Engine
+from cyclegan_fast.training.engine import Engine, reason_against_a_graph
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.operator_recorder import OperatorRecorder
 from tests.slow import slow_but

@@ -16,7 +16,8 @@ from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config, DataConfig, OptimizerConfig
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import BACKGROUND, GAP, enlarge, sample_grid
-from cyclegan_fast.training.gallery import downsample, smooth, write_index
+from cyclegan_fast.training.gallery import write_index
+from cyclegan_fast.training.gallery_charts import downsample, smooth
 from cyclegan_fast.training.samples import write_samples
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script> \"'& {{data}}"

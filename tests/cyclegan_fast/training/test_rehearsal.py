@@ -83,7 +83,7 @@ def in_memory_of_others(step: TrainingStep, replay: Replay, outputs: Outputs) ->
 
     def wrong() -> None:
         replay()
-        for weight in step.originals["G_B"]:
+        for weight in step.networks.originals["G_B"]:
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)), alpha=1e-3)
 
     return wrong
@@ -214,7 +214,7 @@ def nearly_the_same(step: TrainingStep, replay: Replay, outputs: Outputs) -> Rep
     """Sums in another order: each weight moves by up to 10 % more or less, each loss is off in its fourth digit."""
 
     def other() -> None:
-        weights = [weight for of_network in step.originals.values() for weight in of_network]
+        weights = [weight for of_network in step.networks.originals.values() for weight in of_network]
         before = [weight.clone() for weight in weights]
         replay()
         generator = torch.Generator().manual_seed(0)

@@ -99,8 +99,8 @@ def test_a_run_that_is_interrupted_continues_with_the_same_rates_and_bits(
         for stop in stops:
             keep = loop.Training.keep_records
 
-            def interrupted(self: loop.Training, epoch: int, rate: float, stop: int = stop, keep: Any = keep) -> None:
-                keep(self, epoch, rate)
+            def interrupted(self: loop.Training, *due: Any, stop: int = stop, keep: Any = keep) -> None:
+                keep(self, *due)
                 if self.log.step == stop:
                     raise KeyboardInterrupt
 

@@ -28,7 +28,8 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.training.schedule import linear_factor
-from cyclegan_fast.training.step import LARGEST_SIDE_IN_THREADS, TrainingStep
+from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.direction_threads import LARGEST_SIDE_IN_THREADS
 from tests.slow import slow_but
 
 LEARNING_RATE = 2e-4

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cyclegan_fast import train
-from cyclegan_fast.training.step_profile import FIRST, TRACE, StepProfile
+from cyclegan_fast.training.step_profile import TRACE, UNMEASURED, StepProfile
 from tests.cyclegan_fast.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -24,10 +24,10 @@ def table(text: str) -> dict[str, float]:
 def test_phases_are_timed_after_the_first_steps_and_what_is_between_them_is_the_rest(tmp_path: Path) -> None:
     told: list[str] = []
     profile = StepProfile(3, CPU, tmp_path, 1, told.append)
-    for number in range(FIRST + 5):
+    for number in range(UNMEASURED + 5):
         profile.begin_step()
         with profile.phase("short"):
-            time.sleep(0.02 if FIRST <= number < FIRST + 3 else 0.3)
+            time.sleep(0.02 if UNMEASURED <= number < UNMEASURED + 3 else 0.3)
         time.sleep(0.01)
         profile.end_step()
     (text,) = told
@@ -48,7 +48,7 @@ def test_phases_that_threads_enter_at_once_count_by_their_share(tmp_path: Path) 
         with profile.phase("both"):
             time.sleep(0.05)
 
-    for _ in range(FIRST + 2):
+    for _ in range(UNMEASURED + 2):
         profile.begin_step()
         threads = [threading.Thread(target=work) for _ in range(2)]
         for thread in threads:
@@ -62,7 +62,7 @@ def test_phases_that_threads_enter_at_once_count_by_their_share(tmp_path: Path) 
 def test_a_run_that_ends_before_all_steps_were_measured_tells_of_those_that_were(tmp_path: Path) -> None:
     told: list[str] = []
     profile = StepProfile(100, CPU, tmp_path, 1, told.append)
-    for _ in range(FIRST + 3):
+    for _ in range(UNMEASURED + 3):
         profile.begin_step()
         profile.begin_step()  # as where an epoch ends
         profile.end_step()
@@ -75,7 +75,7 @@ def test_a_run_that_ends_before_all_steps_were_measured_tells_of_those_that_were
 
 def test_a_run_that_ends_before_the_first_measured_step_tells_nothing(tmp_path: Path) -> None:
     profile = StepProfile(3, CPU, tmp_path, 1, pytest.fail)
-    for _ in range(FIRST):
+    for _ in range(UNMEASURED):
         profile.begin_step()
         profile.end_step()
     profile.begin_step()
@@ -85,7 +85,7 @@ def test_a_run_that_ends_before_the_first_measured_step_tells_nothing(tmp_path: 
 
 def test_without_steps_to_measure_there_is_no_trace(tmp_path: Path) -> None:
     profile = StepProfile(0, CPU, tmp_path, 1, pytest.fail)
-    for _ in range(FIRST + 3):
+    for _ in range(UNMEASURED + 3):
         profile.begin_step()
         with profile.phase("x"):
             pass

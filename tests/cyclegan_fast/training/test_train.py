@@ -19,14 +19,17 @@ from PIL import Image
 
 from cyclegan_fast import sample_photos, train
 from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.content import RankState, RunCheckpoint
 from cyclegan_fast.config import options as configuration, values
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training import loop
 from cyclegan_fast.training.log import RunLog
+from cyclegan_fast.training.records import Records
 from cyclegan_fast.training.run_folder import FinishedRun, open_shared_run, plain_name
-from cyclegan_fast.training.step import Decisions, TrainingStep
+from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.translation import trained
 from kernels import triton_language
 from tests.cyclegan_fast.conftest import TINY
@@ -177,6 +180,12 @@ def test_a_saved_configuration_can_be_given_back(undisturbed: tuple[Path, Path])
     saved = str(whole / "config.yaml")
     assert train.main(["--config", saved, "--name", "again"]) == 0
     assert_same_state(final_state(root / "again"), final_state(whole))
+
+
+def test_a_checkpoint_holds_the_entries_that_are_listed(undisturbed: tuple[Path, Path]) -> None:
+    state = final_state(undisturbed[1])
+    assert list(state) == list(RunCheckpoint.__annotations__)
+    assert list(state["ranks"][0]) == list(RankState.__annotations__)
 
 
 def test_the_run_folder_holds_what_the_readme_says(undisturbed: tuple[Path, Path]) -> None:
@@ -578,7 +587,7 @@ def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path, monkeypatch: pytes
         raise UserError("does not fit")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Training, "draw_samples", refuse)  # after the log was opened
+        patch.setattr(Records, "draw_samples", refuse)  # after the log was opened
         assert train.main(command(tmp_path / "data", runs, "x")) == 2
     assert list(runs.iterdir()) == []
     with monkeypatch.context() as patch:

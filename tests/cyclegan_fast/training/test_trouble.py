@@ -14,9 +14,9 @@ from cyclegan_fast import evaluate, train, translate
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, OptimizerConfig, RunConfig
 from cyclegan_fast.system.device import choose_device, ready_to_copy, remark_on_choice, set_determinism
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.training import loop
-from cyclegan_fast.training.step import Decisions, TrainingStep
+from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.trouble import told_of_training
+from cyclegan_fast.training.update.decisions import Decisions
 from kernels import launching, triton_language
 from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.training.test_train import interrupt_at
@@ -199,7 +199,7 @@ def test_memory_that_lacks_before_the_first_step_is_told_as_well(
     def too_large(*arguments: Any, **options: Any) -> TrainingStep:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 200.00 GiB")
 
-    monkeypatch.setattr(loop, "TrainingStep", too_large)
+    monkeypatch.setattr("cyclegan_fast.training.state.TrainingStep", too_large)
     assert train.main(flags_of(folder, tmp_path, "--max-steps", "1")) == 2
     assert "the memory of cpu does not suffice: " in capfd.readouterr().err
 

@@ -37,8 +37,8 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation import batches, contact_sheet
 from cyclegan_fast.translation.batches import translate_images
+from cyclegan_fast.translation.on_device import prepare_network, translate_signed
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
-from cyclegan_fast.translation.translator import TorchTranslator
 from tests.cyclegan_fast.pictures import draw, draw_all, names, pixels_of
 from tests.cyclegan_fast.translations import make_generator
 
@@ -769,9 +769,11 @@ def test_amp_stays_near_float32(tmp_path: Path, photos: Path, run: Run, network:
 
 
 def test_bfloat16_is_computed_and_is_not_float32(photos: Path, network: ResnetGenerator) -> None:
-    images = to_signed_array(pixels_of(photos / "one.png")[None])
-    wide = TorchTranslator(make_generator(0), torch.device("cpu"), torch.float32).translate(images)
-    narrow = TorchTranslator(make_generator(0), torch.device("cpu"), torch.bfloat16).translate(images)
+    images = torch.from_numpy(to_signed_array(pixels_of(photos / "one.png")[None]))
+    wide, narrow = (
+        translate_signed(prepare_network(make_generator(0), torch.device("cpu"), dtype), images).numpy()
+        for dtype in (torch.float32, torch.bfloat16)
+    )
     assert narrow.dtype == np.float32
     assert 0 < np.abs(wide - narrow).mean() < 0.02
     assert np.array_equal(narrow, torch.from_numpy(narrow).bfloat16().float().numpy())
@@ -885,7 +887,8 @@ def test_contact_sheet_shows_inputs_beside_translations(
     sheet_path = tmp_path / "sheets" / "sheet.png"
     assert run(photos / "one.png", "--contact-sheet", sheet_path, sheet=True) == 0
     sheet = pixels_of(sheet_path).astype(int)
-    side, left, top = contact_sheet.THUMBNAIL, contact_sheet.GAP, contact_sheet.LINE + contact_sheet.GAP
+    side, left = contact_sheet.THUMBNAIL_SIDE, contact_sheet.SHEET_GAP
+    top = contact_sheet.LINE + contact_sheet.SHEET_GAP
     translation = Image.fromarray(directly(network, photos / "one.png", 32)).resize(
         (side, side), Image.Resampling.BICUBIC
     )
@@ -927,7 +930,7 @@ def test_contact_sheets_of_earlier_translations_are_no_inputs(tmp_path: Path, ph
     assert run(photos, sheet=True) == 0
     assert names(tmp_path / "out") == {"one.png", "deep/er/two.jpg", "deep/three.png", "contact_sheet.jpg"}
     assert pixels_of(tmp_path / "out" / "contact_sheet.jpg").shape[1] == 3 * (
-        2 * contact_sheet.THUMBNAIL + 2 * contact_sheet.GAP
+        2 * contact_sheet.THUMBNAIL_SIDE + 2 * contact_sheet.SHEET_GAP
     )
 
 

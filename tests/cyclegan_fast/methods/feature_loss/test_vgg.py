@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.methods.feature_loss.vgg import Activation, Depth, Vgg, blank, load_vgg
+from cyclegan_fast.methods.feature_loss.vgg import Depth, Vgg, VggActivation, blank, load_vgg
 from cyclegan_fast.system.errors import UserError
 
 WIDTHS = (2, 3, 4, 5, 6)
@@ -60,7 +60,7 @@ def test_activations_are_those_of_the_published_network(tmp_path: Path, depth: D
     reference.double()
     for name, index in KNOWN[depth].items():
         torch.testing.assert_close(found[name], reference[: index + 1](as_imagenet(images)), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(Activation(network, name)(images), found[name], rtol=0, atol=0)
+        torch.testing.assert_close(VggActivation(network, name)(images), found[name], rtol=0, atol=0)
 
 
 def test_nothing_deeper_than_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

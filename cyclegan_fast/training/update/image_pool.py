@@ -1,7 +1,7 @@
-"""The history of generated images that the discriminators are trained on (Shrivastava et al. 2017, section 2.3).
+"""Keeps the history of generated images that discriminators are trained on (Shrivastava et al. 2017, section 2.3).
 
-What happens to an image is decided on the host, from random numbers, before anything is computed; the device only
-gathers and scatters by the indices that it is handed. So a CUDA graph can hold the exchange.
+The host decides by random numbers what happens to each image, before anything is computed; the device only gathers and
+scatters by the indices that it is given. So a CUDA graph can hold the exchange.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class RandomSource(Protocol):
-    """The two draws that the pool makes; `random.Random` has both."""
+    """Makes the two kinds of draws that the pool needs; `random.Random` makes both."""
 
     def random(self) -> float: ...
 
@@ -23,8 +23,8 @@ class ImagePool:
     """Holds up to `size` generated images of any shapes and hands out old ones half of the time.
 
     Args:
-        size: images kept, 50 in the paper; 0 switches the pool off.
-        random_source: where decisions are drawn from, on the host.
+        size: the number of images that are kept, 50 in the paper; 0 switches the pool off.
+        random_source: draws the decisions, on the host.
     """
 
     def __init__(self, size: int, random_source: RandomSource) -> None:
@@ -37,11 +37,11 @@ class ImagePool:
 
     @property
     def images(self) -> list[Tensor]:
-        """What is kept, each [C, H, W], in the order of the slots."""
+        """Return the images that are kept, each [C, H, W], in the order of the slots."""
         return self._images
 
     def query(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] newest images -> as many to train on, detached.
+        """Exchange the newest images [N, C, H, W] for as many to train on, detached.
 
         While the pool fills, an image is stored and returned and no random number is drawn. Then, image by image, with
         probability 0.5 it takes the place of a uniformly drawn one, which is returned; otherwise it is returned itself
@@ -53,7 +53,7 @@ class ImagePool:
         """Draw what happens to the next `count` images: int64 [2, count] on the host.
 
         The first row says what each is exchanged for: slot s as s, image i of the same batch as size + i. The second
-        row is the slot that each image is in when all are through, or `size` for those that are in none.
+        row is the slot that each image is in at the end, or `size` for images that are in none.
         """
         content = {slot: slot for slot in range(self.filled)}  # in terms of the first row
         sources, writes = [], [self.size] * count
@@ -95,11 +95,12 @@ class ImagePool:
         return self._images
 
     def state_dict(self) -> dict[str, Any]:
-        """The images in order, on the host; the random source belongs to whoever made it."""
+        """Return the images in order, on the host; the random source belongs to its maker."""
         # Each a copy: a view would be saved, and sent to the first rank, with the whole stack that it looks at.
         return {"images": [image.cpu().clone() for image in self.images]}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take over the images that `state_dict` returned; raises ValueError where they do not fit."""
         images: Sequence[Tensor] = state["images"]
         if len(images) > self.size:
             raise ValueError(f"{len(images)} saved images do not fit a pool of {self.size}")
@@ -111,7 +112,7 @@ class ImagePool:
 
 
 class StackedImagePool(ImagePool):
-    """The pool for images of one shape, in one tensor: its exchange never waits for the host, nor the host for it."""
+    """Keeps images of one shape in one tensor: its exchange never waits for the host, nor the host for it."""
 
     def __init__(self, size: int, random_source: RandomSource) -> None:
         super().__init__(size, random_source)

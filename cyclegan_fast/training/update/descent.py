@@ -1,4 +1,4 @@
-"""One side's descent: gradients summed over parts of a step and averaged over ranks, a loss scaler, and Adam."""
+"""Updates the networks of one side: sums and averages gradients, scales losses, and runs Adam."""
 
 import itertools
 import math
@@ -12,29 +12,29 @@ from torch import Tensor, nn
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss
 
-ALIGNMENT = 32  # numbers: each parameter's part of the gradients' buffer begins where vector loads may
+ALIGNMENT = 32  # numbers; each parameter's gradient begins at a multiple of this in the buffer, for vector loads
 
 SMALLEST_LOSS_SCALE = 2.0**-10
-"""A scaler that comes down here from 2^16 met 26 overflows more than it grew again: they will not end."""
+"""A scaler that falls from 2^16 to this met 26 overflows more than it grew again: they will not end."""
 
 CALM_LOSS_SCALE = 16.0
-"""No gradient overflows here that is smaller than 4000."""
+"""At this loss scale no gradient overflows in float16 that is smaller than 4000."""
 
 
 class Descent:
-    """Adam over the parameters of some networks, the gradients that it goes by, and their loss scaler.
+    """Updates the parameters of some networks by Adam; holds their gradients and their loss scaler.
 
     Parameters that are computed with as they are, on one rank, take the gradients that autograd made. Otherwise there
     is one buffer in the parameters' own precision and layout: sums of low-precision gradients are wide there, and ranks
     average it in one call.
 
     Args:
-        parameters: of each network by its name.
+        parameters: each network's parameters, by its name.
         learning_rate: a scalar tensor on the device, which may be filled anew between steps.
         beta1: Adam's decay rate of the first moment.
         copied: whether the networks that are differentiated are copies in low precision.
         scaled: whether gradients are those of a scaled loss, as float16 needs.
-        ranks: who else computes gradients of the same parameters.
+        ranks: the processes that compute gradients of the same parameters.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Descent:
         return flat
 
     def forget_gradients(self) -> None:
-        """Begin a step: those of the step before make room for its activations, where there is no buffer to reuse."""
+        """Begin a step: without a buffer, the last step's gradients make room for its activations."""
         self._gathered.clear()
         if self._flat is None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -85,12 +85,12 @@ class Descent:
         (torch._foreach_copy_ if is_first else torch._foreach_add_)(sums, list(gradients))
 
     def begin_average(self) -> None:
-        """All of this rank's are in: start to average them over the ranks, while the device computes on."""
+        """Start to average gradients, which must be complete, over the ranks; the device computes on meanwhile."""
         if self._flat is not None:
             self._finish = self.ranks.begin_average(self._flat)
 
     def update(self) -> None:
-        """One step of Adam; the scaler leaves it out, on the device, where a gradient overflowed."""
+        """Take one step of Adam; where a gradient overflowed, the scaler leaves it out, on the device."""
         if self._finish:
             self._finish()
         self._finish = None
@@ -120,7 +120,7 @@ class Descent:
             scale.copy_(value)
 
     def written(self) -> dict[str, list[Tensor]]:
-        """Return what `update` writes besides the parameters, by what it is; there is nothing before the first one."""
+        """Return the tensors that `update` writes besides the parameters, in named groups; empty before it."""
         states = self.optimizer.state.values()
         found = {
             what: [of_parameter[key] for of_parameter in states]
@@ -129,7 +129,7 @@ class Descent:
         return {**found, "loss scales": self._scales()}
 
     def _scales(self) -> list[Tensor]:
-        """The loss scale and for how many steps it held; nothing where losses are not scaled, or were not yet."""
+        """Return the loss scale and the number of steps that it held; nothing where no loss was scaled yet."""
         if not self.scaler.is_enabled():
             return []
         scales = (self.scaler._scale, self.scaler._growth_tracker)
@@ -154,9 +154,11 @@ class Descent:
             )
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the states of Adam and of the loss scaler."""
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         for group in self.optimizer.param_groups:
@@ -168,7 +170,7 @@ class Descent:
 
 
 def laid_out_like(parameter: Tensor, values: Tensor) -> Tensor:
-    """`values` with the strides of `parameter`: fused Adam walks through its operands' memory side by side."""
+    """Return `values` with the strides of `parameter`: fused Adam walks through its operands' memory side by side."""
     if values.stride() == parameter.stride():
         return values
     return torch.empty_like(parameter, dtype=values.dtype).copy_(values)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast.training.image_pool import ImagePool, StackedImagePool
+from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
 
 
 class Script:

@@ -1,0 +1,128 @@
+"""Writes what people read of a run: reports of losses, sample grids, evaluations, the gallery, and the final table."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+
+from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.evaluation.score_table import scalars, table
+from cyclegan_fast.runs import RESULTS
+from cyclegan_fast.system.device import describe, peak_gib
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.interruption import Interruption, Stopped
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.gallery import write_index
+from cyclegan_fast.training.log import RunLog
+from cyclegan_fast.training.run_folder import RunFolder
+from cyclegan_fast.training.samples import SampleImages, write_samples
+from cyclegan_fast.training.state import TrainingState
+from cyclegan_fast.training.validation import Evaluator
+
+GALLERY_EVERY_S = 10.0
+
+
+class Records:
+    """Writes the records of a run into its folder, on the first rank; the others only take part where they must.
+
+    Args:
+        samples: the images that every grid shows.
+        evaluator: measures the generators; None on all ranks but the first.
+        tell: prints a line beside the progress bar.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        state: TrainingState,
+        log: RunLog,
+        samples: SampleImages,
+        evaluator: Evaluator | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.config, self.run, self.state, self.log = config, run, state, log
+        self.samples, self.evaluator, self.tell = samples, evaluator, tell
+        self.ranks, self.device = state.ranks, state.device
+        self._gallery_written_s = -math.inf
+
+    def report(self, epoch: int, learning_rate: float) -> None:
+        """Write the mean losses since the last report; raises NonFiniteLoss where one is not finite any more."""
+        self.state.step.check_loss_scales()
+        self.log.report(
+            epoch=epoch,
+            learning_rate=learning_rate,
+            batch_size=self.config.data.batch_size * self.ranks.count,
+            peak_gib=peak_gib(self.device),
+        )
+        self.refresh_gallery()
+
+    def draw_samples(self) -> None:
+        """Write the sample grids of this step."""
+        if not self.ranks.is_first:
+            return
+        with self.log.paused():
+            write_samples(self.run.path, self.log.step, self.samples.grids(self.state.model))
+        self.refresh_gallery(at_once=True)
+
+    def evaluate(self, interruption: Interruption) -> bool:
+        """Measure the generators, once for all ranks; returns whether they are the best so far."""
+        return self.ranks.any(self._evaluate(interruption) if self.ranks.is_first else False)
+
+    def _evaluate(self, interruption: Interruption) -> bool:
+        assert self.evaluator is not None  # the first rank's
+        if self.log.is_evaluated:
+            return False
+        step = self.log.step
+        with self.log.paused():
+            try:
+                with interruption.at_once():
+                    found = self.evaluator.evaluate(self.state.model, step)
+            except Stopped:  # the next start makes up for it
+                return False
+            except UserError as error:  # the training itself lacks nothing, and goes on
+                self.tell(f"note: step {step} was not evaluated: {error}")
+                return False
+            is_best = self.evaluator.is_best(step, found)
+            self.log.evaluated(scalars(found.scores), is_best)
+        self.refresh_gallery(at_once=True)
+        return is_best
+
+    def refresh_gallery(self, *, at_once: bool = False) -> None:
+        """Rewrite index.html, at most every few seconds unless something new must be seen `at_once`."""
+        is_due = at_once or time.monotonic() - self._gallery_written_s > GALLERY_EVERY_S
+        if self.ranks.is_first and is_due:
+            with self.log.paused():
+                write_index(self.run.path)
+            self._gallery_written_s = time.monotonic()
+
+    def conclude(self, interruption: Interruption) -> str:
+        """Score the run, write results.json and the gallery, and return the table; raises Stopped."""
+        training_s, peak = self.log.elapsed_s, peak_gib(self.device)
+        assert self.evaluator is not None  # the first rank's
+        best = self.evaluator.best
+        with interruption.at_once():
+            found = self.evaluator.evaluate(self.state.model, self.log.step)
+        notes = list(found.notes)
+        if best:
+            value = f"{best['name']} was {best['value']:.4g}, at step {best['step']}"
+            notes.append(f"the best {value}; checkpoints/{checkpoint.BEST} is the checkpoint of that step")
+        results = {
+            "step": self.log.step,
+            "images": sum(found.counts.values()),
+            "training_s": round(training_s, 1),
+            "peak_gib": round(peak, 2),
+            "device": describe(self.device),
+            "rows": [score.to_dict() for score in found.scores],
+            "notes": notes,
+        }
+        # The results last: a run that has them is finished.
+        self.draw_samples()
+        write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
+        self.refresh_gallery(at_once=True)
+        took = f"took {training_s:.0f} s and {peak:.2f} GiB of memory at most"
+        lines = [f"{counted(self.log.step, 'step')} {took}"]
+        lines += ["means over the test images:", table(found.scores)] if found.scores else []
+        return "\n".join([*lines, *(f"note: {note}" for note in notes)])

@@ -1,0 +1,122 @@
+"""Holds what the next step of a training depends on, writes it into checkpoints and continues from them.
+
+`checkpoint/content.py` lists every entry of a checkpoint; `checkpoint/files.py` brings it to the disk.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.content import RandomStates, RankState, RunCheckpoint
+from cyclegan_fast.config import values
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.data.training_images import TrainingImages
+from cyclegan_fast.methods.model import Model
+from cyclegan_fast.system.device import name_of
+from cyclegan_fast.system.distributed import Ranks
+from cyclegan_fast.system.errors import NonFiniteLoss, UserError
+from cyclegan_fast.training.log import RunLog
+from cyclegan_fast.training.run_folder import ANOTHER
+from cyclegan_fast.training.schedule import Schedule
+from cyclegan_fast.training.step import TrainingStep
+
+
+class TrainingState:
+    """Holds the networks of a run, their optimisers with the image pools, and the schedule of the learning rate.
+
+    Makes them anew, from the configured seed; `restore` then brings back what a checkpoint kept.
+
+    Args:
+        images: what the run trains on; a checkpoint continues on the same images only.
+        dtype: the precision that convolutions compute in.
+        ranks: the processes that train together; each saves a part of its own.
+    """
+
+    def __init__(
+        self, config: Config, images: TrainingImages, device: torch.device, dtype: torch.dtype, ranks: Ranks
+    ) -> None:
+        self.config, self.images, self.device, self.dtype, self.ranks = config, images, device, dtype, ranks
+        torch.manual_seed(config.run.seed)
+        self.model = Model(config).to(device)
+        if not ranks.is_first:
+            torch.manual_seed(config.run.seed + ranks.index)  # each rank of a U-Net drops activations of its own
+        self.step = TrainingStep(self.model, config, dtype, ranks=ranks)
+        method = self.model.method
+        self.schedule = Schedule(config.optimizer, [name for name in method.losses if name not in method.judged])
+
+    def restore(self, saved: RunCheckpoint, run: Path) -> None:
+        """Continue from a checkpoint of `run`; raises UserError where images, precision or networks are others."""
+        images = saved["data"], saved.get("content", self.images.content)
+        if images != (self.images.fingerprint, self.images.content):
+            raise UserError(f"the images changed since {run} was saved: bring them back, or {ANOTHER}")
+        if saved["dtype"] != name_of(self.dtype):
+            raise UserError(
+                f"{run} was trained in {saved['dtype']} and this device gives {name_of(self.dtype)} for the "
+                f"same flags: continue it where it began, or {ANOTHER}"
+            )
+        checkpoint.load_weights(self.model, saved["model"], str(run))
+        self.step.load_state_dict(saved["step"])
+        own = saved["ranks"][self.ranks.index]
+        self.step.load_rank_state_dict(own["step"])
+        if "schedule" in own:
+            self.schedule.load_state_dict(own["schedule"], self.device)
+        torch.set_rng_state(own["random"]["cpu"])
+        if self.device.type == "cuda" and own["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
+
+    def save(
+        self,
+        run: Path,
+        log: RunLog,
+        *,
+        prepared: str | None,
+        best: dict[str, Any] | None,
+        finished: bool,
+        keep_as: Sequence[str] = (),
+    ) -> None:
+        """Write a checkpoint of `run`, unless something in it is not finite: the last good one then stays.
+
+        All ranks must call it; the first one writes.
+
+        Args:
+            prepared: the digest of what the method prepared before training.
+            best: the best evaluation so far.
+            finished: whether this is the run's last step.
+            keep_as: further names to keep the file under for good.
+
+        Raises NonFiniteLoss naming what is not finite.
+        """
+        log.check_finite()
+        for name, value in self.model.named_parameters():
+            if not torch.isfinite(value).all():
+                raise NonFiniteLoss(f"weights {name} are not finite at step {log.step}")
+        with log.paused():
+            of_ranks = self.ranks.gather(self._of_this_rank())
+            if not self.ranks.is_first:
+                return
+            content: RunCheckpoint = {
+                "config": values.to_dict(self.config),
+                "data": self.images.fingerprint,
+                "content": self.images.content,
+                "dtype": name_of(self.dtype),
+                "model": dict(self.model.state_dict()),
+                "step": self.step.state_dict(),
+                "log": log.state_dict(),
+                "ranks": of_ranks,
+                "prepared": prepared,
+                "finished": finished,
+                "best": best,
+            }
+            log.sync()
+            checkpoint.save(run, content, keep_as=keep_as)
+
+    def _of_this_rank(self) -> RankState:
+        on_cuda = self.device.type == "cuda"
+        random: RandomStates = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
+        }
+        return {"step": self.step.rank_state_dict(), "schedule": self.schedule.state_dict(), "random": random}

@@ -1,0 +1,64 @@
+"""Keeps exponential moving averages of the generators, which draw better images than the newest weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from cyclegan_fast.methods.model import Model, average_of
+from cyclegan_fast.training.update.working_networks import running_statistics
+
+
+class MovingAverages:
+    """Moves the averages of a model's generators towards their newest weights, once a step.
+
+    Args:
+        decay: the share of the average that a step keeps; 0 keeps no averages.
+    """
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.model = model
+        self.decay = decay
+        parameter = next(model.parameters())
+        self._weight = torch.zeros((), device=parameter.device, dtype=parameter.dtype)  # of the newest weights
+
+    def begin_step(self, step: int) -> None:
+        """Decide how far the averages move in this step, counted from 1."""
+        if self.decay:
+            # A short history is averaged over its own length, so that the random initial weights do not linger.
+            self._weight.fill_(1 - min(self.decay, (1 + step) / (10 + step)))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages; the device does it alone, so that a CUDA graph can hold it."""
+        if not self.decay:
+            return
+        for name in self.model.method.generators:
+            average, network = self.model.get_submodule(average_of(name)), self.model.get_submodule(name)
+            averages: list[Tensor] = list(average.parameters())
+            newest: list[Tensor] = list(network.parameters())
+            torch._foreach_lerp_(averages, newest, [self._weight] * len(newest))
+            # Running statistics are averages already; PyTorch's AveragedModel keeps the newest ones, too.
+            for kept, statistics in zip(average.buffers(), network.buffers(), strict=True):
+                kept.copy_(statistics)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Surround a recording of `update`: one that took the weight of this moment would move nothing."""
+        weight = self._weight.clone()
+        try:
+            self._weight.zero_()
+            yield
+        finally:
+            self._weight.copy_(weight)
+
+    def written(self) -> dict[str, list[Tensor]]:
+        """Return the averages that `update` writes, by a description of each group."""
+        found: dict[str, list[Tensor]] = {}
+        if self.decay:
+            for name in self.model.method.generators:
+                average = self.model.get_submodule(average_of(name))
+                found[f"averages of {name}"] = list(average.parameters())
+                found |= running_statistics(average_of(name), average)
+        return found

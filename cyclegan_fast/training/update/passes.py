@@ -1,0 +1,125 @@
+"""Computes the forward and backward passes of a step: for one direction or judgement, and part of a batch, at a time.
+
+`step.py` calls them in the order of the method and updates the networks.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.methods.base import (
+    DirectionBatch,
+    DirectionNetworks,
+    Judgement,
+    LossesByName,
+    Method,
+    NetworkFunction,
+    Translated,
+)
+from cyclegan_fast.methods.losses import discriminator_loss, gradient_penalty
+from cyclegan_fast.training.update.working_networks import WorkingNetworks
+
+StepPhase = Callable[[str], AbstractContextManager[Any]]
+"""Makes a context around the phase of that name, such as "G forward"."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Describes what is to be translated: part of a batch, in one direction, and which share of the batch it is."""
+
+    direction: DirectionNetworks
+    batch: DirectionBatch
+    share: float
+
+
+PartOfBatch = tuple[Translation, Translation]
+"""Part of a batch, which is in memory by itself, in both directions."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Holds what one backward pass leaves: its losses, and gradients by the network's name."""
+
+    losses: LossesByName
+    gradients: dict[str, list[Tensor]]
+
+
+class StepPasses:
+    """Computes what the networks give and the gradients of their losses.
+
+    Args:
+        method: says what is computed.
+        networks: the networks that are differentiated.
+    """
+
+    def __init__(self, config: Config, method: Method, networks: WorkingNetworks) -> None:
+        self.config, self.method, self.networks = config, method, networks
+        self.phase: StepPhase = lambda name: nullcontext()
+        self.forward: dict[str, NetworkFunction] = {
+            name: torch.compile(network, dynamic=False) if config.run.compile else network
+            for name, network in networks.by_name.items()
+        }
+        # Where the translations of all parts wait for the discriminators, only their inputs do: each is made once more
+        # in its backward pass (Chen et al. 2016, arXiv 1604.06174).
+        waits = method.discriminators_first and config.optimizer.accumulate > 1
+        self.forward_of_parts: dict[str, NetworkFunction] = (
+            {
+                name: partial(checkpoint, network, use_reentrant=False, preserve_rng_state=config.networks.dropout)
+                for name, network in self.forward.items()
+            }
+            if waits
+            else self.forward
+        )
+
+    def translate(self, part: Translation) -> Translated:
+        """Translate part of a batch in one direction."""
+        with self.phase("G forward"):
+            return self.method.translate(self.forward_of_parts, part.direction, part.batch)
+
+    def learn(self, part: Translation, made: Translated, scaler: torch.amp.GradScaler) -> Learned:
+        """Differentiate the generators' losses on what they made of part of a batch in one direction."""
+        with self.phase("G forward"):
+            losses = self.method.generator_losses(self.forward, part.direction, part.batch, made)
+        with self.phase("G backward"):
+            return self._differentiate(losses, part.share, self.method.trained_generators(part.direction), scaler)
+
+    def judge(self, judgement: Judgement, mix: Tensor | None, share: float, scaler: torch.amp.GradScaler) -> Learned:
+        """Differentiate a discriminator's loss on part of a batch of real and pooled images.
+
+        Args:
+            mix: shares of the real images in those that the gradient penalty is taken at, [N, 1, 1, 1]; None without.
+            share: which part of the batch it is.
+        """
+        name, real, fake = judgement.name, judgement.real, judgement.fake
+        network, gan_loss = self.method.judge(self.forward, name), self.config.loss.gan_loss
+        with self.phase("D"):
+            # Real and generated images have statistics of their own in a batch norm.
+            if real.shape[1:] == fake.shape[1:] and self.config.networks.norm != "batch":
+                scores = network(torch.cat([real, fake]))
+                real_score, fake_score = scores[: len(real)], scores[len(real) :]
+            elif self.method.discriminators_first:  # the authors' order: running statistics weigh the last one most
+                fake_score, real_score = network(fake), network(real)
+            else:
+                real_score, fake_score = network(real), network(fake)
+            loss = discriminator_loss(real_score, fake_score, gan_loss)
+            if mix is not None:
+                loss = loss + gradient_penalty(network, real, fake, mix.to(real), self.config.loss.lambda_penalty)
+            return self._differentiate({name: loss}, share, self.method.trained_discriminators(name), scaler)
+
+    def _differentiate(
+        self, losses: LossesByName, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler
+    ) -> Learned:
+        """Differentiate the losses' sum, weighted by the part's share of the step, by the leaves of these networks."""
+        weighted = losses if share == 1 else {name: share * loss for name, loss in losses.items()}
+        total = scaler.scale(torch.stack(list(weighted.values())).sum())
+        leaves = self.networks.leaves
+        found = iter(torch.autograd.grad(total, [leaf for name in names for leaf in leaves[name]]))
+        gradients = {name: [next(found) for _ in leaves[name]] for name in names}
+        return Learned({name: loss.detach() for name, loss in weighted.items()}, gradients)

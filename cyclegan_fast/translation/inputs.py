@@ -1,0 +1,119 @@
+"""Finds the images that a command line names, by files, folders and globs; needs no PyTorch.
+
+images/folders.py searches a single folder, plan.py says where the translations go.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cyclegan_fast.images.folders import (
+    EXTENSIONS,
+    OTHER_EXTENSIONS,
+    Found,
+    ending_of,
+    is_service,
+    lines_on_unread,
+    search,
+)
+from cyclegan_fast.system.errors import UserError
+
+CONTACT_SHEET = "contact_sheet.jpg"
+WILDCARDS = frozenset("*?[")
+
+
+class Input(NamedTuple):
+    """Names an image file, and what it is called below the output folder."""
+
+    source: Path
+    name: Path
+
+
+class Resolver:
+    """Tells which file a path leads to, whatever links are on the way; asks the system once for each folder."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        folder, name = os.path.split(path)  # strings, which are a tenth of a Path's cost for very many files
+        if os.path.islink(path) or name in ("", "..", "."):  # noqa: PTH114
+            return os.path.realpath(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
+
+
+def find_inputs(
+    arguments: Sequence[str], out: Path, resolve: Resolver, strict: bool, notes: list[str]
+) -> Iterator[Input]:
+    """Yield every image that the arguments stand for.
+
+    What an earlier translation left in `out` is not an input; `resolve`, `strict` and `notes` are those of `plan`.
+    Raises UserError for an argument without any image.
+    """
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        if path.is_file():
+            yield Input(path, Path(path.name))
+            continue
+        if path.is_dir():
+            root, found = path, search(path)
+        elif set(argument) & WILDCARDS:
+            root, found = _expand(path, resolve)
+        else:
+            raise UserError(f"no file or folder {argument}")
+        written = os.path.realpath(out)
+        if found.images and is_below(os.path.realpath(root), written):
+            raise UserError(f"{argument} lies in the output folder {out}: give another --out")
+        images = [
+            image for image in found.images if image.name != CONTACT_SHEET and not is_below(resolve(image), written)
+        ]
+        if not images:
+            nothing = f"no images in {argument} or below" if path.is_dir() else f"no image matches {argument}"
+            raise UserError("; ".join([nothing, *found.missing]))
+        notes.extend(found.told(strict=strict))
+        prefix = len(root.parts)
+        yield from (Input(image, Path(*image.parts[prefix:])) for image in images)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Say whether a resolved path is a folder, or lies in it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _expand(pattern: Path, resolve: Resolver) -> tuple[Path, Found]:
+    """Return the folder in front of a glob's first wildcard, and the images that match or lie in a matching folder."""
+    first = _first_wildcard(pattern)
+    root = Path(*pattern.parts[:first])
+    escaped = Path(glob.escape(str(root)), *pattern.parts[first:])
+    # Not Path.glob: it refuses "**" as part of a name, and matches hidden files, neither of which a shell does.
+    matches = [Path(match) for match in glob.glob(str(escaped), recursive=True)]  # noqa: PTH207  # see above
+    wanted = {*pattern.parts}
+    images: dict[str, Path] = {}
+    unread: list[str] = []
+    notes: list[str] = []
+    missing: list[str] = []
+    for match in sorted(matches, key=lambda match: (len(match.parts), match)):
+        if any(is_service(part) and part not in wanted for part in match.parts[first:]):
+            continue
+        if match.is_dir():
+            below = search(match)
+            notes, missing = notes + below.notes, missing + below.missing
+        else:
+            below = Found([match] if ending_of(match.name) in EXTENSIONS else [], [], [])
+            unread += [str(match)] if ending_of(match.name) in OTHER_EXTENSIONS else []
+        for image in below.images:
+            images.setdefault(resolve(image), image)  # "**" follows links round and round: the shortest path counts
+    missing += lines_on_unread(unread, f"that {pattern} matches")
+    return root, Found(sorted(images.values()), list(dict.fromkeys(notes)), list(dict.fromkeys(missing)))
+
+
+def _first_wildcard(pattern: Path) -> int:
+    """Return the place of the first part with a wildcard; a folder with such a character in its name is none."""
+    for index, part in enumerate(pattern.parts):
+        if set(part) & WILDCARDS and not Path(*pattern.parts[: index + 1]).exists():
+            return index
+    raise AssertionError(f"{pattern} exists")
