@@ -113,7 +113,7 @@ def single_commands() -> Iterator[list[str]]:
 
 
 def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test above runs the commands of cyclegan_fast; of all others at least the command line is read."""
+    """Reads the command line of every command; the test above runs those of cyclegan_fast."""
     extras = ast.literal_eval(re.search(r"\ndev = (\[.*?\n\])", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1])  # type: ignore[index]
     assert extras[0] == "cyclegan-fast[export,rtx,docs]"
     seen = set()
@@ -207,7 +207,7 @@ def test_the_example_of_the_kernels_computes_what_it_says() -> None:
 
 
 def test_no_other_page_has_an_example() -> None:
-    """The examples of the deployment page are tested in tests/export/test_deployment_page.py."""
+    """Leaves the examples of the deployment page to tests/export/test_deployment_page.py."""
     found = {page.name for page in PAGES if examples_of(page)}
     assert found == {"README.md", "kernels.md", "deployment.md"}
     assert "```python" in DEPLOYMENT
@@ -302,7 +302,7 @@ def test_the_tree_names_every_folder_of_code() -> None:
 
 
 def test_every_folder_of_code_is_a_package() -> None:
-    """Without an __init__.py that git keeps, a folder is left out of wheels and of the reference."""
+    """Expects an __init__.py that git keeps, without which a folder is left out of wheels and of the reference."""
     command = ["git", "ls-files", "*/__init__.py"]
     kept = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
     assert {folder for folder in folders_of_code() if f"{folder}/__init__.py" not in kept} == set()

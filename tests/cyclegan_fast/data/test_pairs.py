@@ -99,9 +99,9 @@ def test_partners_have_one_window_that_is_mirrored_or_not(pairs: Path, preproces
 
 @pytest.mark.parametrize("preprocess", ["resize_and_crop", "crop", "none"])
 def test_an_epoch_of_pairs_is_what_plain_numpy_makes_of_them(pairs: Path, preprocess: str) -> None:
-    """A saved run must go on with the images that it would have had.
+    """Fixes for good which random numbers are drawn for what.
 
-    Which random numbers are drawn for what is therefore fixed for good.
+    Saved runs must go on with the images that they would have had.
     """
     expected = []
     for index in np.random.default_rng([5, 3, 0]).permutation(PAIRS):
