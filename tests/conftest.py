@@ -1,5 +1,9 @@
+"""Orders the tests, sums up what the kernels' tests measured, and shares among processes what takes long to make."""
+
+import fcntl
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +17,33 @@ OURS = ("bench", "cyclegan_fast", "export", "kernels", "tests")
 NOT_INSTALLED = pytest.StashKey[set[str]]()
 
 LONGEST_FIRST = (
-    "kernels/checking/test_aot.py",
-    "export/test_trt.py",
     "cyclegan_fast/system/test_distributed.py",
+    "kernels/test_aot.py",
     "cyclegan_fast/training/test_train.py",
-    "cyclegan_fast/training/test_step.py",
     "bench/test_pytest_bench.py",
-    "test_bare_image.py",
+    "export/test_trt.py",
     "export/test_to_onnx.py",
-    "test_readme.py",
+    "cyclegan_fast/translation/test_memory_over_sizes.py",
+    "cyclegan_fast/methods/test_methods.py",
+    "cyclegan_fast/training/test_cuda_graph.py",
+    "bench/tuning/test_tune.py",
+    "cyclegan_fast/training/test_step.py",
     "kernels/test_networks_on_triton.py",
     "kernels/test_properties.py",
-    "bench/test_step.py",
-    "kernels/checking/test_ahead.py",
-    "cyclegan_fast/methods/test_baselines.py",
     "bench/new_gpu/test_parallel_tests.py",
-    "cyclegan_fast/training/test_cuda_graph.py",
-    "kernels/test_offsets.py",
+    "bench/new_gpu/test_gpu_command.py",
+    "cyclegan_fast/system/test_interruption.py",
+    "test_bare_image.py",
+    "test_documentation.py",
+    "kernels/checking/test_ahead.py",
+    "kernels/test_accuracy.py",
+    "cyclegan_fast/datasets/test_street_scenes.py",
+    "cyclegan_fast/study/test_perceptual_study.py",
     "export/graphs/test_quantisation.py",
+    "bench/test_step.py",
 )
-"""Files that take a minute or more: begun at the end, one would leave the other process of two without work."""
+"""Files whose tests take longest, the slow ones too: begun at the end, one would leave the other process of two without
+work."""
 
 # Without a GPU the Triton kernels run in Triton's interpreter, which decides when a kernel is decorated.
 if not torch.cuda.is_available():
@@ -40,7 +51,7 @@ if not torch.cuda.is_available():
 
 
 class FileOfABareImage(pytest.Module):
-    """A test file that is left out where a package that it imports isn't installed.
+    """Collects a test file, which is left out where a package that it imports isn't installed.
 
     A rented GPU's image has PyTorch and little else, and no test of the kernels is to wait for a package that only the
     tests of data sets need.
@@ -71,7 +82,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """With `-m gpu` alone, because elsewhere a missing package is a mistake."""
+    """Leave files out with `-m gpu` alone, because elsewhere a missing package is a mistake."""
     if parent.config.getoption("markexpr") != "gpu":
         return None
     module: pytest.Module = FileOfABareImage.from_parent(parent, path=module_path)
@@ -102,3 +113,36 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"files that import {', '.join(sorted(missing))} were left out; pip install -e '.[dev]' brings them"
         )
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Computes on one thread: small networks only wait for further ones, for seconds where the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+"""Makes a folder of that name by calling the function with it, where no test of this run has made it; returns it"""
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Makes folders that all tests may read and none may write to, once in all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait for the process that makes it
+            folder, is_whole = base / name, base / f"{name}.whole"
+            if not is_whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                make(folder)
+                is_whole.touch()
+        return folder
+
+    return made

@@ -63,7 +63,7 @@ def tiff(values: np.ndarray, **options: Any) -> bytes:
 
 
 def deep_png(channels: int) -> bytes:
-    """A 16-bit PNG of 2, 3 or 4 channels, which Pillow does not write."""
+    """Return a 16-bit PNG of 2, 3 or 4 channels, which Pillow does not write."""
     import zlib
 
     rows = b"".join(b"\0" + row.tobytes() for row in photo(channels, "uint16").astype(">u2"))
@@ -79,7 +79,7 @@ def deep_png(channels: int) -> bytes:
 
 
 def whole_files() -> dict[str, bytes]:
-    """A file of every format and layout that is read, by name; its ending follows the last dot."""
+    """Return files of every format and layout that is read, by name; the ending follows the last dot."""
     image = Image.fromarray(photo())
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010F: "maker", 0x011A: 72.0, 0x9003: "2026:01:01 00:00:00"})
@@ -160,7 +160,7 @@ def random_start(content: bytes, random: Random) -> bytes:
 
 
 def extreme_number(content: bytes, random: Random) -> bytes:
-    """A number at an edge of its type: lengths of chunks, sizes, counts and offsets become it."""
+    """Write a number at an edge of its type: lengths of chunks, sizes, counts and offsets become it."""
     number = int(random.choice([0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF]))
     order, width = random.choice(["little", "big"]), int(random.choice([2, 4]))
     # Headers stand in front, or in TIFF behind.
@@ -170,7 +170,7 @@ def extreme_number(content: bytes, random: Random) -> bytes:
 
 
 def moved(content: bytes, random: Random) -> bytes:
-    """A piece taken out, or put in twice."""
+    """Take a piece out, or put it in twice."""
     first, last = sorted(random.integers(0, len(content), 2).tolist())
     return content[:first] + content[last:] if random.random() < 0.5 else content[:last] + content[first:]
 
@@ -181,7 +181,7 @@ def zeroed(content: bytes, random: Random) -> bytes:
 
 
 def strange_exif(content: bytes, random: Random) -> bytes:
-    """The file with a directory of random entries as its EXIF, where it is a JPEG; else flipped bits."""
+    """Return the file with a directory of random entries as its EXIF, where it is a JPEG; else flipped bits."""
     if not content.startswith(b"\xff\xd8"):
         return flipped(content, random)
     tags = [0x0112, 0x011A, 0x0100, 0x8769, 0x8825, 0x010F, 0x0201, int(random.integers(65536))]
@@ -217,7 +217,7 @@ def damaged_files(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
 
 
 def cause_of(path: Path) -> str | None:
-    """The exception of a decoder that ended as UnreadableImage; None where the file is read."""
+    """Return the exception of a decoder that ended as UnreadableImage; None where the file is read."""
     try:
         decode(path)
     except UnreadableImage as error:
@@ -226,7 +226,7 @@ def cause_of(path: Path) -> str | None:
 
 
 def through_the_data_path(folder: Path, cache: Path) -> set[str]:
-    """The names of the files that training would use."""
+    """Return the names of the files that training would use."""
     images = ImageFolder(
         folder, Preparation("resize_and_crop", 36, 32), cache_bytes=2**30, cache_dir=cache, workers=2, strict=False
     )
@@ -235,7 +235,7 @@ def through_the_data_path(folder: Path, cache: Path) -> set[str]:
 
 
 def through_translate(folder: Path, out: Path) -> set[str]:
-    """The names of the files that are translated, into their negatives."""
+    """Return the names of the files that are translated, into their negatives."""
 
     def negative(pixels: Pixels) -> Pixels:
         return 255 - pixels

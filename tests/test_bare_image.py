@@ -30,6 +30,7 @@ def collected(missing: str, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "found"),
     [(OF_COMMANDS_AND_TESTS, KERNELS + STEPS), (OF_DATA_TOO, KERNELS)],

@@ -24,6 +24,7 @@ from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.version import __version__
 from tests.cyclegan_fast.conftest import TINY
 from tests.export.test_deployment_page import PAGE as DEPLOYMENT, PROGRAMS
+from tests.slow import slow_but
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,6 +53,7 @@ def test_the_quick_start_is_two_lines_that_set_up_and_run() -> None:
     assert second == f"{setup}'.[dev]' && python -m pytest -n 2 --dist loadfile --max-worker-restart 0"
 
 
+@pytest.mark.slow
 def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"FOLDER": "photos", "PHOTOS": "photos/testA", "OUT": "photos", "data/horse2zebra": "photos"}
@@ -111,7 +113,7 @@ def single_commands() -> Iterator[list[str]]:
 
 
 def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test above runs the commands of cyclegan_fast; of all others at least the command line is read."""
+    """Reads the command line of every command; the test above runs those of cyclegan_fast."""
     extras = ast.literal_eval(re.search(r"\ndev = (\[.*?\n\])", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1])  # type: ignore[index]
     assert extras[0] == "cyclegan-fast[export,rtx,docs]"
     seen = set()
@@ -126,7 +128,7 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
                 pass
             case ["python", "-m", module, *arguments] if module.startswith(("kernels.", "bench.")):
                 found = importlib.import_module(module)
-                parser = getattr(found, "parser", None) or getattr(found, "_parser", None)
+                parser = getattr(found, "argument_parser", None) or getattr(found, "_parser", None)
                 assert parser or not arguments, words
                 if parser:
                     parser().parse_args(arguments)
@@ -152,18 +154,21 @@ RUN = (ROOT / ".ci" / "run").read_text()
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "train",
-        "translate",
-        "evaluate",
-        "download",
-        "perceptual_study",
-        "street_scenes",
-        "sample_photos",
-        "baselines.gatys",
-        "experiments",
-        "experiments tables",
-    ],
+    slow_but(
+        ["train", "translate"],
+        [
+            "train",
+            "translate",
+            "evaluate",
+            "download",
+            "perceptual_study",
+            "street_scenes",
+            "sample_photos",
+            "baselines.gatys",
+            "experiments",
+            "experiments tables",
+        ],
+    ),
 )
 def test_every_command_explains_itself(module: str) -> None:
     command = [sys.executable, "-m", *f"cyclegan_fast.{module}".split(), "--help"]
@@ -200,7 +205,7 @@ def test_the_example_of_the_kernels_computes_what_it_says() -> None:
 
 
 def test_no_other_page_has_an_example() -> None:
-    """The examples of the deployment page are tested in tests/export/test_deployment_page.py."""
+    """Leaves the examples of the deployment page to tests/export/test_deployment_page.py."""
     found = {page.name for page in PAGES if examples_of(page)}
     assert found == {"README.md", "kernels.md", "deployment.md"}
     assert "```python" in DEPLOYMENT
@@ -295,7 +300,7 @@ def test_the_tree_names_every_folder_of_code() -> None:
 
 
 def test_every_folder_of_code_is_a_package() -> None:
-    """Without an __init__.py that git keeps, a folder is left out of wheels and of the reference."""
+    """Expects an __init__.py that git keeps, without which a folder is left out of wheels and of the reference."""
     command = ["git", "ls-files", "*/__init__.py"]
     kept = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
     assert {folder for folder in folders_of_code() if f"{folder}/__init__.py" not in kept} == set()
@@ -341,7 +346,8 @@ def test_the_hooks_run_what_ci_runs() -> None:
         hook["entry"] for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     }
     tests = commands_of(ROOT / "README.md")[1].rpartition(" && ")[2].replace("python", ".venv/bin/python", 1)
-    assert hooks == {*re.findall(r"^run (\S.*)$", RUN, re.MULTILINE), tests}
+    run = RUN.replace("$pytest_options", tests.partition(" -m pytest ")[2]).replace(" --durations 25", "")
+    assert hooks == {*re.findall(r"^run (\S.*)$", run, re.MULTILINE), tests}
 
 
 def test_the_workflow_pins_what_the_project_allows() -> None:

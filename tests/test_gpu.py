@@ -1,4 +1,4 @@
-"""The training command on an NVIDIA GPU."""
+"""Trains by the command on an NVIDIA GPU."""
 
 import itertools
 from pathlib import Path

@@ -1,8 +1,10 @@
-"""The commands raise nothing where warnings are errors, and print none."""
+"""Commands raise nothing where warnings are errors, and print none."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = """
@@ -25,6 +27,7 @@ assert translate.main([photo, *of_x, "--out", f"{runs}/strips", "--tile", "--scr
 """
 
 
+@pytest.mark.slow
 def test_commands_raise_and_print_no_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", COMMANDS, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""A plugin of pytest's: packages that seem not to be installed, named in the environment variable WITHOUT_PACKAGES."""
+"""Makes packages seem not to be installed that the environment variable WITHOUT_PACKAGES names, as a pytest plugin."""
 
 import os
 import sys

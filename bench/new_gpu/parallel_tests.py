@@ -46,6 +46,7 @@ MOST_RESTARTS = 16
 OPTIONS = (
     *("-p", "bench.new_gpu.tests_worker", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"),
     *("--tb=short", "--continue-on-collection-errors"),
+    *("-m", ""),  # the slow ones too, which the project's own options leave out
 )
 ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # by itself each process starts as many as there are cores
 

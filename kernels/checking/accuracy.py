@@ -14,9 +14,16 @@ MARGIN = 1.25
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
-    """Return the root mean square of found - exact over that of `exact`; infinite where `found` holds a NaN."""
+    """Return the root mean square of the difference over that of `exact`, computed in float64.
+
+    It is infinite for another shape and where `found` is not finite; where `exact` is 0 throughout, it is the root mean
+    square of the difference itself.
+    """
+    if found.shape != exact.shape:
+        return float("inf")
+    exact = exact.detach().double()
     size = float(exact.square().mean().sqrt()) or 1.0
-    error = float((found.double() - exact).square().mean().sqrt()) / size
+    error = float((found.detach().to(exact.device).double() - exact).square().mean().sqrt()) / size
     return error if error == error else float("inf")
 
 

@@ -38,12 +38,12 @@ def stamp(device: str = CPU, date: str = "2026-11-27T10:00:00+00:00", commit: st
 
 
 def spread(median: float) -> Spread:
-    """Two percent wide on both sides."""
+    """Return a spread of two percent to both sides of the median."""
     return Spread(median, 0.98 * median, 1.02 * median)
 
 
 def comparison(times_ms: Mapping[str, float], ours: str = "ours", **fields: object) -> Comparison:
-    """One with those medians, the first contender being plain; `fields` replace what a small comparison has."""
+    """Return a comparison with those medians, the first contender being plain; `fields` replace what it has."""
     made = Comparison(
         subject="operators",
         case="after up 1, forward",
@@ -195,7 +195,7 @@ def other_subjects() -> list[Comparison]:
 
 
 def gpu_run() -> RecordedRun:
-    """Everything, as a GPU gives it."""
+    """Return a run with everything that a GPU gives."""
     growth = {"ours --amp": (0.85, 0.93), "stock autocast, bfloat16": (0.7, 0.9), "plain PyTorch, float32": (0.95, 1.0)}
     comparisons = [
         *operators(GPU, ("float32", "float16", "bfloat16"), (1, 16)),

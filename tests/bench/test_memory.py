@@ -47,6 +47,7 @@ def test_a_step_without_memory_is_counted_as_one_with_it(
     assert without.peak > without.between_steps
 
 
+@pytest.mark.slow
 @NEEDS_INTERPRETER
 def test_what_keeps_fewer_activations_needs_less_and_a_larger_crop_more() -> None:
     peaks = [step_memory(config("triton"), side, torch.float32).peak for side in (64, 128, 256)]
@@ -82,7 +83,7 @@ def test_memory_counts_once_from_the_operator_that_makes_it_until_nobody_holds_i
 
 @NEEDS_INTERPRETER
 def test_buffers_inside_a_fused_operator_count() -> None:
-    """Two phases exchange statistics of splits in a buffer that the operator does not return."""
+    """Expects the buffer in which two phases exchange statistics of splits, and which the operator does not return."""
     x = torch.empty(1, 64, 256, 256, device="meta", memory_format=torch.channels_last)
     statistics_bytes = 3 * 64 * 4
     with live_memory("meta") as memory:

@@ -11,7 +11,10 @@ import torch
 from bench.measure.machine import ROOT, device_name
 from bench.measure.records import path_for, read
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the default is the full set")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the default is the full set"),
+]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ from bench.cases.plain_cyclegan import PLAIN_FLOAT32
 from bench.cases.training_step import Steps
 from bench.measure.limits import dtypes
 from cyclegan_fast.training.update.descent import Descent
+from tests.slow import slow_but
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -18,7 +19,7 @@ def nobody(name: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("dtype", dtypes(CPU), ids=str)
+@pytest.mark.parametrize("dtype", slow_but(["torch.float32"], {str(dtype): dtype for dtype in dtypes(CPU)}))
 def test_plain_pytorch_and_ours_go_the_same_way(dtype: torch.dtype) -> None:
     contest = Steps(SIDE, 1, CPU, dtype, nobody).contest()
     assert set(contest.contenders) == {PLAIN_FLOAT32, "ours" if dtype == torch.float32 else "ours --amp"}
@@ -34,6 +35,7 @@ def test_a_step_that_does_not_descend_is_found() -> None:
         steps.contest()
 
 
+@pytest.mark.slow
 def test_an_opponent_that_does_not_descend_is_named_without_a_time() -> None:
     steps = Steps(SIDE, 1, CPU, torch.float32, lambda name: "checkpoint" in name)
     whole = steps.ours

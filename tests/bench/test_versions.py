@@ -75,7 +75,7 @@ class FakeMachine:
             _installed(packages, "numpy", "2.5.5")
 
     def installs(self) -> list[list[str]]:
-        """What pip was asked for each time, without the options that all have."""
+        """Return what pip was asked for each time, without the options that all have."""
         common = ("--quiet", "--disable-pip-version-check")
         return [[word for word in command[4:] if word not in common] for command in self.commands if "pip" in command]
 
@@ -96,7 +96,7 @@ def every_python_is_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few() -> list[str]:
-    """One pair under one Python."""
+    """Selects one pair of releases under one Python."""
     return ["--pythons", "3.13", "--pairs", "2.14.1/3.8.0", "--jobs", "2"]
 
 
@@ -178,7 +178,7 @@ def test_every_check_runs_in_the_environment_quickly_or_in_full(tmp_path: Path, 
     main(["--environments", str(tmp_path), *few, "--quick"], quick)
     python = str(Environment(tmp_path, "3.13", Pair("2.14.1", "3.8.0")).executable)
     assert {command[0] for command in quick.commands} == {python}
-    xdist = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"]
+    xdist = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "0", "-m", ""]
     assert machine.checks() == [
         ["-m", "pytest", "tests/kernels", *xdist],
         ["-m", "pytest", "tests/cyclegan_fast", *xdist],

@@ -1,4 +1,4 @@
-"""A process that translates images of many sizes with a command, and says what memory that takes.
+"""Translates images of many sizes with a command, in a process of its own, and prints what memory that takes.
 
     python -m tests.cyclegan_fast.memory_over_sizes CHECKPOINT_OR_ONNX SIDES COUNT [FLAG ...]
 

@@ -1,4 +1,4 @@
-"""What a CUDA graph does, on any device: the operators of a function, recorded with the memory that they work in."""
+"""Records the operators of a function with the memory that they work in, as a CUDA graph does, on any device."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The original implementation's networks in plain PyTorch, their modules at the places that give its keys.
+"""Builds the original implementation's networks in plain PyTorch, their modules at the places that give its keys.
 
 They share no code with `cyclegan_fast`.
 """
@@ -128,7 +128,7 @@ def pixel(width: int, norm: str, *, channels: int = 3) -> Row:
 
 
 def trained(network: nn.Module, seed: int = 0, side: int = 64, channels: int = 3) -> nn.Module:
-    """In float64, no two tensors alike, with running statistics of two batches where there are batch norms."""
+    """Return the network in float64, no two tensors alike, its batch norms with running statistics of two batches."""
     torch.manual_seed(seed)
     network.double()
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""Small networks and pictures, and their translations at once and in strips."""
+"""Makes small networks and pictures, and translates them at once and in strips."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def in_strips(
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
 ) -> TiledTranslator:
-    """A translator whose budget gives strips of `rows` rows of an image of that width."""
+    """Return a translator whose budget gives strips of `rows` rows of an image of that width."""
     budget_bytes = rows * COPIES * width * network.stem.out_channels * 4
     translator = TiledTranslator(network, device, dtype, scratch, budget_bytes)
     assert translator.strip_rows(width) == rows

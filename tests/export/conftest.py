@@ -1,17 +1,23 @@
+"""Gives tests of the export a world without a GPU, a trained run, small networks, their weights and a graph."""
+
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from export.device import primary_context, stream_graph
+from tests.conftest import MadeOnce
 from tests.export.fake_gpu import FakeGpu
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 @pytest.fixture
@@ -38,14 +44,24 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the embedded photographs, stopped when its pictures are those of a trained network, not noise."""
-    from cyclegan_fast import train  # a GPU's image may lack what training imports
+def trained_run(made_once: MadeOnce) -> Path:
+    """Trains on the embedded photographs until pictures are those of a trained network, not noise; read only."""
 
-    runs = tmp_path_factory.mktemp("runs")
-    arguments = ["--max-steps", "30", "--ngf", "16", "--ndf", "8", "--device", "cpu", "--runs", str(runs)]
-    assert train.main([*arguments, "--name", "demo"]) == 0
-    return runs / "demo"
+    def trained(runs: Path) -> None:
+        from cyclegan_fast import train  # a GPU's image may lack what training imports
+
+        arguments = ["--max-steps", "30", "--ngf", "16", "--ndf", "8", "--device", "cpu", "--runs", str(runs)]
+        assert train.main([*arguments, "--name", "demo"]) == 0
+
+    return made_once("trained", trained) / "demo"
+
+
+@pytest.fixture(scope="session")
+def network() -> ResnetGenerator:
+    """Makes a narrow generator, whose translations show their input."""
+    from tests.cyclegan_fast.translations import make_generator  # a GPU's image may lack what translating imports
+
+    return make_generator(0)
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +72,17 @@ def random_generator() -> ResnetGenerator:
     return network
 
 
+@pytest.fixture(scope="session")
+def graph(random_generator: ResnetGenerator) -> "ModelProto":
+    """Exports the random generator in float32; tests that change the graph copy it."""
+    from export.to_onnx import float32_graph  # a GPU's image may lack what exporting imports
+
+    return float32_graph(random_generator)
+
+
 @pytest.fixture
 def weights(tmp_path: Path, random_generator: ResnetGenerator) -> Path:
-    """A generator of the original implementation."""
+    """Writes a generator of the original implementation."""
     from cyclegan_fast.checkpoint.original import to_original  # likewise
 
     path = tmp_path / "latest_net_G.pth"

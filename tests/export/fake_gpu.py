@@ -1,4 +1,4 @@
-"""A GPU, PyCUDA and TensorRT in plain Python, stricter than the real ones: what they leave undefined raises here.
+"""Imitates a GPU, PyCUDA and TensorRT in plain Python, and is stricter: what they leave undefined raises here.
 
 Work given to a stream is done when the stream is waited for and not before; every call needs the context to be current
 on its thread; memory is freed once, while nothing uses it. What a destructor finds wrong stands in `violations`.
@@ -17,11 +17,11 @@ INVALIDATED = 901  # CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
 
 
 class Rule(AssertionError):
-    """Something that no program may do on a GPU."""
+    """Raised by what no program may do on a GPU."""
 
 
 class Memory:
-    """An allocation of the device, or with `is_host` the base of a pinned array."""
+    """Holds an allocation of the device, or with `is_host` the base of a pinned array."""
 
     def __init__(self, gpu: "FakeGpu", size: int, *, is_host: bool) -> None:
         self.gpu, self.is_host, self.address = gpu, is_host, gpu.next_address
@@ -123,7 +123,7 @@ class FakeGpu:
             self.violations.append(f"{what} destroyed after what it belongs to")
 
     def at(self, address: int, size: int) -> Any:
-        """The bytes at an address that the device can reach."""
+        """Return the bytes at an address that the device can reach."""
         memory = self.memory.get(address)
         if memory is None or memory.is_host:
             raise Rule(f"used memory that is not there, at {address}")
@@ -230,7 +230,7 @@ class FakeGpu:
 
 
 class FakeLibcuda:
-    """The graph functions of the driver, with arguments as ctypes hands them over."""
+    """Offers the graph functions of the driver, with arguments as ctypes hands them over."""
 
     def __init__(self, gpu: FakeGpu) -> None:
         self.gpu = gpu

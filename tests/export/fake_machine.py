@@ -1,4 +1,4 @@
-"""A machine with a GPU, a library and an engine file, all imitated."""
+"""Imitates a machine with a GPU, a library and an engine file."""
 
 import hashlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Machine = Callable[..., "World"]
 
 
 class World:
-    """A GPU, a library and an engine file."""
+    """Holds a GPU, a library and an engine file."""
 
     def __init__(self, folder: Path, gpu: FakeGpu, *, rtx: bool, uint8_io: bool, content: bytes = GOOD) -> None:
         self.gpu = gpu

@@ -13,7 +13,7 @@ GOOD = b"an engine"
 
 
 class FakeTensorRT:
-    """The module, as far as engines are run; `rtx` says which of the two.
+    """Stands in for the module, as far as engines are run; `rtx` says which of the two.
 
     Args of tests: `enqueue_fails`, `context_fails`, `is_capturable`, `refuses_shape` make the next call of that kind
     return a failure.
@@ -224,5 +224,5 @@ class FakeCache:
 
 
 def upside_down(images: Any) -> Any:
-    """What the engine computes, either way round: [N, H, W, 3] or [N, 3, H, W]."""
+    """Return what the engine computes, either way round: [N, H, W, 3] or [N, 3, H, W]."""
     return 255 - images[:, ::-1] if images.dtype == np.uint8 else -images[:, :, ::-1]

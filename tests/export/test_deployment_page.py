@@ -1,4 +1,4 @@
-"""Test what the deployment page shows: its commands are understood, its examples run."""
+"""Commands of the deployment page are understood, and its examples run."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from cyclegan_fast.system.command_line import parse_command
 from export import run, to_onnx, trt, verify
 from export.graphs.graph import serialised
 from export.to_onnx import float32_graph
-from tests.cyclegan_fast.translation.test_translate import draw, pixels_of
+from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 

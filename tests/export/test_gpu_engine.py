@@ -1,4 +1,4 @@
-"""A real engine on an NVIDIA GPU: what it computes, from threads, and that it takes no more memory as time goes on."""
+"""Runs a real engine on an NVIDIA GPU: what it computes, from threads, and that it takes no more memory with time."""
 
 import hashlib
 import time
@@ -20,7 +20,6 @@ from export.graphs.graph import serialised
 from export.graphs.pixel_io import with_pixel_io
 from export.runtime import Engine
 from export.to_onnx import float32_graph
-from tests.cyclegan_fast.translations import make_generator
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,11 +27,6 @@ pytestmark = [
 ]
 
 PROFILE = Profile((1, 32, 32), (1, 64, 64), (4, 128, 128))
-
-
-@pytest.fixture(scope="module")
-def network() -> ResnetGenerator:
-    return make_generator(0)
 
 
 @pytest.fixture(scope="module", params=["tensorrt", "tensorrt_rtx"])

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,12 @@ from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator, c
 from export.parity import BARS, Parity
 from export.run import fit_to_engine, main
 from export.to_onnx import float32_graph
-from tests.cyclegan_fast.translation.test_translate import draw, names, pixels_of
-from tests.cyclegan_fast.translations import make_generator
+from tests.cyclegan_fast.pictures import draw_all, names, pixels_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = ["openvino", "onnxruntime"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def network() -> ResnetGenerator:
-    return make_generator(0)
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +50,13 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, network: ResnetGenerator) -
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    draw(folder / "one.png", seed=1)
-    draw(folder / "deep" / "two.png", 45, 37, seed=2)
-    draw(folder / "deep" / "three.bmp", 45, 37, seed=3)
-    return folder
+    sizes = {"one.png": (48, 40), "deep/two.png": (45, 37), "deep/three.bmp": (45, 37)}
+    return draw_all(tmp_path / "photos", sizes)
 
 
 @pytest.fixture
 def pytorch(tmp_path: Path, photos: Path, network: ResnetGenerator) -> Callable[..., dict[str, Pixels]]:
-    """What PyTorch makes of the photos, by the names of the files."""
+    """Translates the photos with PyTorch, by the names of the files."""
 
     def translate(size: int | None) -> dict[str, Pixels]:
         options = ImageOptions((str(photos),), tmp_path / "pytorch", keep_size=size is None, no_contact_sheet=True)
@@ -103,7 +88,7 @@ def largest_difference(actual: dict[str, Pixels], expected: dict[str, Pixels]) -
 def test_translations_equal_pytorchs(
     tmp_path: Path, photos: Path, graphs: dict[str, Path], pytorch: Any, backend: str, size: int | None, batch_size: int
 ) -> None:
-    """At one size in a batch, or with sides of 45x37 pixels, no multiples of 4; through both kinds of graph."""
+    """Translates at one size in a batch, or 45x37 pixels, no multiples of 4; through both kinds of graph."""
     flags = ["--keep-size"] if size is None else ["--size", str(size)]
     flags += ["--backend", backend, "--batch-size", str(batch_size), "--no-contact-sheet"]
     for name in ("float32", "float32-uint8"):
@@ -269,7 +254,7 @@ def test_cuda_that_does_not_start_is_no_silent_cpu(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """An ONNX Runtime that has CUDA on its list and cannot load it makes a session on the CPU all the same."""
+    """Imitates an ONNX Runtime that lists CUDA, cannot load it, and makes a session on the CPU all the same."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession

@@ -17,7 +17,7 @@ from export.device.buffers import BLOCK, grown
 from export.device.replay import Replay, Way
 from export.device.stream_graph import GraphError, StreamGraph
 from export.run import main
-from tests.cyclegan_fast.translation.test_translate import draw, pixels_of
+from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 
@@ -89,7 +89,7 @@ def test_a_thousand_runs_allocate_nothing_after_the_first(machine: Machine, cuda
 
 
 def test_buffers_grow_and_are_kept(machine: Machine) -> None:
-    """A shape that needs more moves the buffers, which the graph and the context have to follow; a smaller one not."""
+    """Moves the buffers for a shape that needs more, which graph and context have to follow; not for a smaller one."""
     world = machine()
     with world.engine() as engine:
         small, large = world.images(1, 16, 16), world.images(2, 1024, 1024)
@@ -287,7 +287,7 @@ def test_an_enqueue_that_raises_ends_the_recording(machine: Machine) -> None:
 
 
 def test_handles_are_not_cut_to_32_bits() -> None:
-    """What ctypes makes of the arguments, with a C library in place of the driver's."""
+    """Reads what ctypes makes of the arguments, with a C library in place of the driver's."""
     library = ctypes.CDLL(None)
     for name, arguments in stream_graph._SIGNATURES.items():
         assert arguments[0] is not ctypes.c_uint, name

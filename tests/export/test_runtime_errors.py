@@ -90,7 +90,7 @@ def test_out_of_memory_says_what_does_not_fit_and_smaller_images_still_do(machin
 
 
 def refused(world: World, message: str, **options: Any) -> None:
-    """The engine is refused with `message`, before the library sees it."""
+    """Expects the engine to be refused with `message`, before the library sees it."""
     with pytest.raises(UserError, match=message) as error:
         world.engine(**options)
     assert "\n" not in str(error.value)
@@ -178,7 +178,7 @@ def test_an_exception_half_way_frees_everything(machine: Machine, monkeypatch: p
     """`machine` checks at the end that nothing is left."""
 
     class Interrupt:
-        """No function, which would be given the engine, and its frame in the traceback would keep it."""
+        """Raises when called; a function would be given the engine, which its frame in the traceback would keep."""
 
         def __call__(self, *_: Any) -> Any:
             raise KeyboardInterrupt

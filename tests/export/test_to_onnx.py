@@ -33,11 +33,6 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
 PAPER = {"Conv": 22, "ConvTranspose": 2, "InstanceNormalization": 23, "Relu": 14, "Pad": 20, "Add": 9, "Tanh": 1}
 
 
-@pytest.fixture(scope="module")
-def graph(random_generator: ResnetGenerator) -> ModelProto:
-    return float32_graph(random_generator)
-
-
 def typed(graph: ModelProto, precision: Precision) -> ModelProto:
     return graph if precision == "float32" else in_precision(graph, precision)
 
@@ -201,6 +196,7 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_same_checkpoint_gives_the_same_bytes_from_any_folder_and_says_nothing_of_it(
     tmp_path: Path, weights: Path
 ) -> None:
@@ -286,7 +282,7 @@ def test_without_a_run_there_is_one_sentence(
 
 
 def of_norm(norm: Norm) -> ResnetGenerator:
-    """A generator of two blocks with random weights, scales and shifts, and running statistics of three batches."""
+    """Return a generator of two blocks with random weights, scales, shifts, and running statistics of three batches."""
     torch.manual_seed(0)
     network = ResnetGenerator(width=4, blocks=2, norm=norm)
     for parameter in network.parameters():
@@ -320,6 +316,7 @@ def test_other_norms_are_exported_as_they_translate(norm: Norm, running: bool, t
     source.check_layers(loaded.network, convolutions[:-1])
 
 
+@pytest.mark.slow
 def test_running_statistics_have_a_file_of_their_own_and_verify_knows_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

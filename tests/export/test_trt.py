@@ -61,7 +61,10 @@ def test_an_engine_is_built_for_three_generations_without_a_gpu(
     assert len(engine.content) > len(onnx) / 2  # it holds the weights
 
 
-@pytest.mark.parametrize(("precision", "targets"), [("int8", ("sm86", "sm89", "sm120")), ("fp8", ("sm89", "sm120"))])
+@pytest.mark.parametrize(
+    ("precision", "targets"),
+    [("int8", ("sm86", "sm89", "sm120")), pytest.param("fp8", ("sm89", "sm120"), marks=pytest.mark.slow)],
+)
 def test_an_engine_of_8_bits_is_built_from_calibrated_graphs(
     rtx: Library, random_generator: ResnetGenerator, content: bytes, precision: EightBits, targets: tuple[str, ...]
 ) -> None:
@@ -87,7 +90,7 @@ def test_fp8_is_for_gpus_that_have_it(rtx: Library) -> None:
 def test_as_far_as_a_machine_without_a_gpu_reads_it_the_engine_is_whole(
     rtx: Library, random_generator: ResnetGenerator, precision: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a device deserialising fails for all; what the library says tells a whole engine from a damaged one."""
+    """Fails for all without a device; what the library says tells a whole engine from a damaged one."""
     if libraries.gpu_count():
         pytest.skip("tests/export/test_gpu_engine.py runs engines where there is a GPU")
     graph = float32_graph(random_generator)
@@ -216,10 +219,11 @@ def test_help_is_there_in_a_second_without_pytorch() -> None:
     assert min(seconds) < 3  # 0.8 s on a machine that does little else
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_leaves_no_partial_file(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit on the size of files stands in for the disk: the ONNX file fits, the engine does not."""
+    """Limits the size of files in the place of a disk: the ONNX file fits, the engine does not."""
     out = tmp_path / "out"
     script = f"""
 import resource, sys

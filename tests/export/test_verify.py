@@ -21,7 +21,7 @@ def faithful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of_checkpoint(world: World, weights: Path) -> list[str]:
-    """The world's engine is one of these weights; flags that say so."""
+    """Makes the world's engine one of these weights, and returns flags that say so."""
     profile = Profile((1, 8, 8), (1, 16, 16), (4, 64, 32))
     replace(world.card, checkpoint_sha256=sha256_of(weights), profile=profile).write(world.path.with_suffix(".json"))
     return ["--engine", str(world.path), "--checkpoint", str(weights)]
@@ -92,6 +92,7 @@ def engine_parity_in_the_card(arguments: list[str]) -> object:
     return EngineCard.beside(card.with_suffix(".engine")).parity["engine"]
 
 
+@pytest.mark.slow
 def test_an_engine_is_run_where_it_was_built(
     build: list[str], faithful: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

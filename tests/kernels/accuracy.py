@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kernels import Impl
-from kernels.checking.accuracy import MARGIN, allowed_error
+from kernels.checking.accuracy import MARGIN, allowed_error, relative_error
 from tests.kernels.operands import DTYPES, Operator, values
 
 
@@ -49,7 +49,7 @@ class Signs(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One result, or one gradient, of an operator."""
+    """Holds the error of one result, or of one gradient, of an operator."""
 
     dtype: torch.dtype
     is_gradient: bool
@@ -65,7 +65,7 @@ COMPARISONS: list[Comparison] = []
 
 
 def as_numbers() -> list[tuple[str, bool, float, float]]:
-    """All comparisons of this process, fit to be sent to another."""
+    """Return all comparisons of this process, fit to be sent to another."""
     return [(str(c.dtype), c.is_gradient, c.error, c.native_error) for c in COMPARISONS]
 
 
@@ -75,7 +75,7 @@ def add_numbers(numbers: list[tuple[str, bool, float, float]]) -> None:
 
 
 def summary() -> list[str]:
-    """What all comparisons of this run come to, for people; nothing where there were none."""
+    """Return lines that say what all comparisons of this run come to; none where there were none."""
     if not COMPARISONS:
         return []
     lines = [f"accuracy against float64, {len(COMPARISONS)} comparisons; allowed is {MARGIN} x PyTorch's own error"]
@@ -94,18 +94,13 @@ def _listed(numbers: dict[torch.dtype, float]) -> str:
     return ", ".join(f"{str(dtype).removeprefix('torch.')} {number:.2f}" for dtype, number in numbers.items())
 
 
-def relative_error(found: Tensor, exact: Tensor) -> float:
-    """Root mean square of the error over that of the exact result; NaN where found is not finite."""
-    size = exact.square().mean().sqrt()
-    assert size > 0, "the exact result vanishes, so that nothing is relative to it"
-    return float((found.double() - exact).square().mean().sqrt() / size)
-
-
 def assert_accurate(name: str, found: Tensor, native: Tensor, exact: Tensor, *, is_gradient: bool) -> None:
-    """At most MARGIN times the larger of PyTorch's own error and the floor."""
+    """Hold the error to at most MARGIN times the larger of PyTorch's own error and the floor."""
     assert found.shape == exact.shape, f"{name} is {tuple(found.shape)}, not {tuple(exact.shape)}"
     assert found.dtype == native.dtype, f"{name} is {found.dtype}, not {native.dtype}"
     assert found.isfinite().all(), f"{name} has {int((~found.isfinite()).sum())} elements that are not finite"
+    assert native.isfinite().all(), f"PyTorch's {name} is not finite, so that it is no yardstick"
+    assert exact.count_nonzero() > 0, f"{name} vanishes, so that nothing is relative to it"
     result = Comparison(found.dtype, is_gradient, relative_error(found, exact), relative_error(native, exact))
     COMPARISONS.append(result)
     assert result.error <= result.allowed, (
@@ -152,5 +147,5 @@ def _run(
 
 
 def _bytes_of(x: Tensor) -> Tensor:
-    """The whole storage behind x, also what lies between its elements."""
+    """Return the whole storage behind x, also what lies between its elements."""
     return torch.empty(0, dtype=torch.uint8, device=x.device).set_(x.untyped_storage())

@@ -1,4 +1,4 @@
-"""Where the operators are tried, on which terms with cuDNN, and unwritten memory that shows."""
+"""Chooses the device of the operators, makes cuDNN exact and repeatable, and shows unwritten memory."""
 
 from collections.abc import Iterator
 

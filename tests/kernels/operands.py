@@ -1,4 +1,4 @@
-"""What the tests try operators on: values, layouts, partials, and plans that divide the work of small tensors."""
+"""Gives tests of operators their inputs: values, layouts, partials, and plans that divide the work of small tensors."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,31 @@ Operator = Callable[..., Tensor]
 def values(
     *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0, scale: float = 1, offset: float = 0
 ) -> Tensor:
-    """The same normally distributed numbers on every device."""
+    """Return normally distributed numbers, the same for a seed on every device."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale + offset).to(dtype).to(DEVICE)
+
+
+def sample(
+    *shape: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = True,
+    requires_grad: bool = True,
+) -> Tensor:
+    """Return `values` in this memory format, as a leaf whose gradient is asked for."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    x = values(*shape, dtype=dtype, seed=seed)
+    return x.contiguous(memory_format=memory_format).requires_grad_(requires_grad)
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return the same numbers in float64, as a leaf in NCHW.
+
+    NCHW, because PyTorch's instance norm on the CPU (torch 2.13) has a gradient that is off by its own size where the
+    batch is 1 and the gradient of its result is channels last.
+    """
+    return x.detach().double().contiguous().requires_grad_(x.requires_grad)
 
 
 # Each returns the same values (an expanded tensor its first ones), lying otherwise, with NaN in every gap.
@@ -85,7 +107,7 @@ def on_chip(block_pixels: int, block_channels: int, images_per_launch: int = 8) 
 
 
 def norm(activation: Activation = "relu", pad: int = 1, *, slope: float = 0.3, eps: float = 1e-5) -> Operator:
-    """The operator of x and perhaps of a residual."""
+    """Return the operator as a function of x and perhaps of a residual."""
 
     def operator(impl: Impl, x: Tensor, residual: Tensor | None = None) -> Tensor:
         return instance_norm(

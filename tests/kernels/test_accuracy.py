@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from kernels import Activation, Impl, conv2d_reflect, instance_norm, plans as launch, reflection_pad, residual_block
-from kernels.checking.accuracy import FLOORS, MARGIN
+from kernels.checking.accuracy import FLOORS, MARGIN, relative_error
 from kernels.gpus import GPUS, Gpu
 from kernels.norm.forward import norm_forward
 from kernels.plans import ConvPlan, NormPlan, Shape
 from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
-from tests.kernels.accuracy import assert_accurate, assert_as_accurate_as_pytorch, relative_error
+from tests.kernels.accuracy import assert_accurate, assert_as_accurate_as_pytorch
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import ACTIVATIONS, DTYPES, LAYOUTS, Operator, norm, on_chip, partials_of, two_phase, values
 
@@ -119,7 +119,7 @@ class Results:
 
 
 def by_autograd(site: NormSite, operands: Operands, dtype: torch.dtype) -> Results:
-    """The reference and its gradients, computed in `dtype`."""
+    """Return the reference's result and its gradients, computed in `dtype`."""
     dense = [t.to(dtype).contiguous() for t in (operands.x, operands.residual) if t is not None]
     leaves = [t.detach().requires_grad_() for t in dense]
     y = norm(site.activation, site.pad, slope=0.2)("reference", *leaves)
@@ -170,7 +170,7 @@ def test_as_many_splits_as_are_combined_at_once_and_one_more(shape: Shape) -> No
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_the_rules_for_two_phases_hold_where_a_plane_does_not_fit_on_chip(direction: launch.NormPass) -> None:
-    """A GPU with one multiprocessor and a small cache: few splits, and launches of fewer images than there are."""
+    """Plans for a GPU of one multiprocessor and a small cache: few splits, and several launches for the images."""
     shape = (3, 3, 9, 8)
     plan = launch.two_phase_rule(direction, shape, 1, torch.float32, Gpu("small", 90, 1, 6000, 1e-4))
     assert plan.images_per_launch < 3
@@ -192,7 +192,7 @@ def test_a_plane_that_no_tile_holds_is_planned_by_rule() -> None:
 @pytest.mark.parametrize("offset", [0.5, 100.0], ids=["centred", "far from zero"])
 @pytest.mark.parametrize("pixels_per_tile", [99, 16, 4, 1])
 def test_a_norm_that_is_given_partials(pixels_per_tile: int, offset: float, dtype: torch.dtype) -> None:
-    """One tile, seven with a partial one, 25, and as many as pixels, in a loop that combines 64 at a time."""
+    """Gives one tile, seven with a partial one, 25, and as many as pixels, in a loop that combines 64 at a time."""
     x, residual = values(2, 5, 9, 11, dtype=dtype, offset=offset), values(2, 5, 9, 11, dtype=dtype, seed=1)
     partials = partials_of(x, pixels_per_tile)
 
@@ -334,7 +334,7 @@ def test_a_pixel_that_equals_its_planes_mean_has_the_derivative_at_zero(
 @each_dtype
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_small_and_large_values(scale: float, dtype: torch.dtype, plan: NormPlan) -> None:
-    """At a deviation of 1e-3 eps is ten times the variance."""
+    """Takes a deviation of 1e-3, at which eps is ten times the variance."""
     x = values(1, 5, 6, 5, dtype=dtype, scale=scale)
     with launch.forcing(plan):
         assert_as_accurate_as_pytorch(norm("relu", 1), x)
@@ -549,7 +549,7 @@ def test_residual_block(convolution: str, pad_out: int, dtype: torch.dtype, monk
 @each_dtype
 @pytest.mark.parametrize("plan", [two_phase(128, 8), on_chip(64, 8)], ids=VARIANTS)
 def test_a_norm_and_the_blocks_that_read_it(plan: NormPlan, dtype: torch.dtype) -> None:
-    """The gradients through a block and around it reach the norm or block in front of it as two tensors."""
+    """Passes the gradients through a block and around it to the norm or block in front of it as two tensors."""
 
     def operator(impl: Impl, x: Tensor, *weights: Tensor) -> Tensor:
         y = instance_norm(x, activation="relu", pad=1, impl=impl)

@@ -1,4 +1,4 @@
-"""What Triton's operators, their plans and the tuned tables refuse, before anything is launched."""
+"""Triton's operators, their plans and the tuned tables refuse bad input before anything is launched."""
 
 import dataclasses
 import json
@@ -180,7 +180,7 @@ KEY = "forward 1x64x32x32 pad 1 bfloat16"
 
 @pytest.fixture
 def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the table of `GPU` is looked for."""
+    """Return the path at which the table of `GPU` is looked for."""
     monkeypatch.setattr(launch, "TUNED", tmp_path)
     launch.forget_tuned()
     yield tmp_path / "nvidia_test_1_5_gb.json"

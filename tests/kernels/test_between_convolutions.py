@@ -1,4 +1,4 @@
-"""Between two convolutions of the networks run our kernels and nothing else: every launch and every aten call, seen."""
+"""Our kernels and nothing else run between two convolutions: every launch and every aten call is seen."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,8 +17,8 @@ from kernels.launching import Grid, launching_with
 from kernels.plans import NormPlan
 from kernels.reflection_pad import pad_backward, pad_forward
 from kernels.residual_block import _launch_backward as block_backward, _launch_forward as block_forward
-from tests.kernels.comparison import sample
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample
 
 BLOCKS = 3
 CONVOLUTION = "convolution"
@@ -80,7 +80,7 @@ def recording() -> Iterator[list[str]]:
 
 
 def between_convolutions(ran: list[str]) -> list[list[str]]:
-    """What ran before the first convolution, between each two, and after the last."""
+    """Return what ran before the first convolution, between each two, and after the last."""
     parts: list[list[str]] = [[]]
     for name in ran:
         if name == CONVOLUTION:

@@ -1,4 +1,4 @@
-"""The Triton operators inside torch.compile: one graph, no break, the results and gradients of eager code."""
+"""Triton operators inside torch.compile give one graph without a break, and the results and gradients of eager code."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,10 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from kernels import conv2d_reflect, instance_norm, reflection_pad, residual_block
+from kernels.checking.accuracy import relative_error
 from kernels.dispatch import autocast, is_exporting
 from kernels.pending_sum import PendingSum
-from tests.kernels.comparison import relative_error, sample
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample
 
 # The same kernels run in both; only the two parts of a block's gradient are added elsewhere.
 FLOAT32_ERROR = 1e-6
@@ -172,7 +173,7 @@ def test_an_implementation_that_cannot_run_is_refused_under_compilation_too() ->
 
 
 def test_a_gradient_in_two_parts_asks_nothing_of_a_gpu_while_it_is_traced() -> None:
-    """A tracer's stand-ins say that they are on a GPU, and have no memory that a stream could hold on to."""
+    """Traces with stand-ins that say that they are on a GPU, and have no memory that a stream could hold on to."""
     with FakeTensorMode():
         pending = PendingSum(torch.empty(1, 4, 6, 7, device="cuda"), torch.empty(1, 4, 4, 5, device="cuda"))
         assert [part.shape for part in pending.parts() if part is not None] == [(1, 4, 6, 7), (1, 4, 4, 5)]

@@ -1,4 +1,4 @@
-"""The same bits every time, and results that depend on how the work was divided by no more than one rounding."""
+"""Operators give the same bits every time; how the work was divided changes results by one rounding at most."""
 
 import importlib
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def test_results_and_gradients_have_the_same_bits_twice(
 
 
 def results_of(operator: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """What it returns, and its gradients."""
+    """Return the operator's result, and its gradients."""
     y = operator(*inputs)
     return [y.detach(), *torch.autograd.grad(y, inputs, values(*y.shape, dtype=y.dtype, seed=9))]
 
@@ -70,7 +70,7 @@ def results_of(operator: Callable[..., Tensor], inputs: list[Tensor]) -> list[Te
 def test_backward_makes_the_result_once_more_with_the_same_bits(
     activation: Activation, pad: int, plan: NormPlan, dtype: torch.dtype
 ) -> None:
-    """A residual block keeps its middle activation as little as this."""
+    """Keeps as little of a residual block's middle activation as the block does."""
     x, dy = values(1, 5, 7, 6, dtype=dtype), values(1, 5, 7 + 2 * pad, 6 + 2 * pad, dtype=dtype, seed=1)
     flags: dict[str, Any] = {"activation": activation, "negative_slope": 0.2, "pad": pad}
     with launch.forcing(plan):
@@ -115,7 +115,7 @@ def test_offsets_need_64_bits_where_an_image_has_more_than_2_to_the_31_elements(
 
 
 def norm_results(images: slice, dtype: torch.dtype) -> list[Tensor]:
-    """Everything the norm's kernels write for some images of a batch of three."""
+    """Return everything that the norm's kernels write for some images of a batch of three."""
     x, residual, skip = (values(3, 5, 7, 6, dtype=dtype, seed=seed, offset=1)[images] for seed in range(3))
     dy = values(3, 5, 9, 8, dtype=dtype, seed=3)[images]
     y, statistics = norm_forward(x, activation="leaky_relu", negative_slope=0.2, residual=residual, pad=1, eps=1e-5)
@@ -175,7 +175,7 @@ def test_a_batch_is_padded_and_convolved_as_its_images_are_one_by_one(
 
 
 def spacing(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """From each |x| to the next larger number of `dtype`, in float64."""
+    """Return the distance from each |x| to the next larger number of `dtype`, in float64."""
     _, exponent = torch.frexp(x.double())
     step = torch.ldexp(torch.full_like(x, torch.finfo(dtype).eps / 2, dtype=torch.float64), exponent)
     return step.clamp(min=torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)

@@ -1,4 +1,4 @@
-"""How an implementation of an operator is chosen, and what is said when it cannot run."""
+"""Operators choose their implementation, and say why one cannot run."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def on_gpu() -> Iterator[Tensor]:
-    """A tensor that says it is on a GPU; no GPU is needed to choose."""
+    """Stands in for a tensor on a GPU; no GPU is needed to choose."""
     with FakeTensorMode():
         yield torch.empty(1, 2, 3, 4, device="cuda")
 

@@ -1,4 +1,4 @@
-"""What only hardware can show: large tensors, programs that wait for one another, races, graphs."""
+"""Hardware alone shows large tensors, programs that wait for one another, races and graphs."""
 
 import shutil
 import subprocess
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels import instance_norm, plans as launch, reflection_pad, residual_block
+from kernels.checking.accuracy import relative_error
 from kernels.gpus import gpu_of
 from kernels.norm.backward import norm_backward
 from kernels.norm.forward import norm_forward
@@ -34,10 +35,6 @@ def activations(*shape: int, seed: int = 0, dtype: torch.dtype = BF16) -> Tensor
     generator = torch.Generator("cuda").manual_seed(seed)
     x = torch.empty(shape, device="cuda", dtype=dtype).to(memory_format=torch.channels_last)
     return x.normal_(generator=generator)
-
-
-def relative_error(y: Tensor, exact: Tensor) -> float:
-    return float((y.double() - exact).norm() / exact.norm())
 
 
 def test_a_batch_of_more_than_2_to_the_31_elements_equals_its_images_one_by_one() -> None:

@@ -1,10 +1,10 @@
-"""The networks and the training step on the Triton operators, against the same in float64 and on plain operators."""
+"""Networks and training steps on the Triton operators err as little from float64 as those on plain operators."""
 
 import io
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
@@ -20,9 +20,9 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.training.step import TrainingStep
 from kernels import Impl, plans as launch
-from kernels.checking.accuracy import FLOORS
-from tests.kernels.comparison import relative_error, sample
+from kernels.checking.accuracy import FLOORS, relative_error, unwritten_is_nan
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample
 
 Network = ResnetGenerator | UnetGenerator | PatchDiscriminator
 
@@ -45,7 +45,7 @@ def build(name: str, impl: Impl, dtype: torch.dtype = torch.float32, *, seed: in
 
 
 def results(network: Network, image: Tensor, memory_format: torch.memory_format) -> dict[str, Tensor]:
-    """The output, the gradient of the image, and of each layer its weight's and bias's gradients in a row."""
+    """Return the output, the gradient of the image, and of each layer its weight's and bias's gradients in a row."""
     network = network.to(memory_format=memory_format)  # type: ignore[call-overload]  # absent from torch's stubs
     image = image.detach().contiguous(memory_format=memory_format).requires_grad_(True)
     trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -59,7 +59,7 @@ def results(network: Network, image: Tensor, memory_format: torch.memory_format)
 
 
 def plain_results(network: Network, image: Tensor) -> dict[str, Tensor]:
-    # PyTorch's own instance norm has wrong gradients channels last at batch 1 on the CPU, see `comparison.wide`.
+    # PyTorch's own instance norm has wrong gradients channels last at batch 1 on the CPU, see `operands.wide`.
     return results(network, image, torch.contiguous_format)
 
 
@@ -107,6 +107,7 @@ def test_a_network_errs_at_most_twice_as_much_from_float64_as_on_plain_operators
         found, rounded = results(fused, image, torch.channels_last), plain_results(plain, image)
         for key, value in plain_results(exact, image.double()).items():
             assert found[key].dtype == dtype
+            assert rounded[key].isfinite().all()
             errors[key].append((relative_error(found[key], value), relative_error(rounded[key], value)))
     for key, pairs in errors.items():
         ours, theirs = zip(*pairs, strict=True)
@@ -115,7 +116,7 @@ def test_a_network_errs_at_most_twice_as_much_from_float64_as_on_plain_operators
 
 
 def test_the_plain_generator_has_one_gradient_in_every_memory_format() -> None:
-    """At batch 1, where PyTorch's instance norm has not: it is what trains on a CPU, and what kernels are held to."""
+    """Covers batch 1, where PyTorch's instance norm differs: it trains on a CPU, and kernels are held to it."""
     image = sample(1, 3, 16, 20)
     expected = plain_results(build("generator", "reference"), image)
     found = results(build("generator", "reference"), image, torch.channels_last)
@@ -123,8 +124,9 @@ def test_the_plain_generator_has_one_gradient_in_every_memory_format() -> None:
         assert relative_error(found[key], value) < 1e-5, key
 
 
+@pytest.mark.slow
 def test_planes_in_pieces_give_a_generator_the_results_of_planes_on_chip() -> None:
-    """The large sites run in two phases over pieces of a plane; here every site does, and image by image.
+    """Runs every site in two phases over pieces of a plane, as large sites do, and image by image.
 
     Planes of 16 channels and their multiples are held on chip, narrower ones are not.
     """
@@ -145,7 +147,7 @@ crosses zero by rounding, on whichever side, makes it several times as large, so
 
 
 def small_step(impl: Impl, dtype: torch.dtype) -> TrainingStep:
-    """Two blocks instead of six, which Triton's interpreter has the patience for."""
+    """Return a step of two blocks instead of six, for which Triton's interpreter has the patience."""
     config = Config(networks=NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl=impl), loss=LossConfig(pool_size=2))
     torch.manual_seed(0)
     model = Model(config)
@@ -153,6 +155,7 @@ def small_step(impl: Impl, dtype: torch.dtype) -> TrainingStep:
     return TrainingStep(model.to(DEVICE, dtype), config, dtype, random.Random(0))
 
 
+@pytest.mark.slow
 def test_steps_of_training_each_err_at_most_twice_as_much_as_on_plain_operators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -189,6 +192,7 @@ def test_steps_of_training_each_err_at_most_twice_as_much_as_on_plain_operators(
             assert gradient is not None
             assert found is not None
             assert rounded is not None
+            assert rounded.isfinite().all()
             kind = re.sub(r"blocks\.\d", "blocks", f"{name[0]}{name[3:]}")  # "G.head.bias" of G_A and G_B alike
             errors[kind].append((relative_error(found, gradient), relative_error(rounded, gradient)))
     ratios: dict[str, dict[str, float]] = defaultdict(dict)  # by network, or of losses; then by weight
@@ -220,24 +224,13 @@ def test_a_file_of_weights_serves_both_implementations(name: str, saved_by: Impl
         assert relative_error(other(image), network(image)) < 1e-5
 
 
-@pytest.fixture
-def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-
-
-@pytest.mark.usefixtures("unwritten_memory_is_nan")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_result_holds_memory_that_nobody_wrote(name: str) -> None:
-    assert torch.empty(3, device=DEVICE).isnan().all()
     image = sample(2, 3, 32, 32) if name == "u-net" else sample(2, 3, 28, 24)
-    found = results(build(name, "triton"), image, torch.channels_last)
+    with unwritten_is_nan():
+        assert torch.empty(3, device=DEVICE).isnan().all()
+        found = results(build(name, "triton"), image, torch.channels_last)
     for key, value in found.items():
         assert value.isfinite().all(), key
-    torch.use_deterministic_algorithms(False)
     for key, value in results(build(name, "triton"), image, torch.channels_last).items():
         assert torch.equal(found[key], value), key

@@ -1,4 +1,4 @@
-"""The reference operators against definitions written out by hand, and their refusals.
+"""Reference operators equal definitions written out by hand, and refuse bad input.
 
 What the reference computes is what every kernel is later held to, so here it is held to formulas alone: means and
 variances as sums, reflection as a list of indices, convolution as a sum over taps, backward as in the derivation.
@@ -37,7 +37,7 @@ def tensor(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 
 def reflected(size: int, pad: int) -> list[int]:
-    """Which of `size` pixels each of size + 2*pad shows: ... 2 1 | 0 1 2 ... size-1 | size-2 size-3 ..."""
+    """Return which of `size` pixels each of size + 2*pad shows: ... 2 1 | 0 1 2 ... size-1 | size-2 size-3 ..."""
     period = list(range(size)) + list(range(size - 2, 0, -1))
     return [period[i % len(period)] for i in range(-pad, size + pad)]
 
@@ -48,7 +48,7 @@ def pad_by_hand(x: Tensor, pad: int) -> Tensor:
 
 
 def fold_by_hand(gradient: Tensor, pad: int) -> Tensor:
-    """The adjoint of `pad_by_hand`: every pixel gathers the gradients of all places that show it."""
+    """Return the adjoint of `pad_by_hand`: every pixel gathers the gradients of all places that show it."""
     rows = reflected(gradient.size(2) - 2 * pad, pad)
     columns = reflected(gradient.size(3) - 2 * pad, pad)
     folded = gradient.new_zeros(*gradient.shape[:2], len(rows) - 2 * pad, len(columns) - 2 * pad)
@@ -66,7 +66,7 @@ def norm_by_hand(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def slope_by_hand(x: Tensor, activation: Activation, negative_slope: float) -> Tensor:
-    """The activation's derivative: its value is slope * x."""
+    """Return the activation's derivative: its value is slope * x."""
     below = {"none": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]
     return torch.where(x > 0, torch.ones_like(x), torch.full_like(x, below))
 

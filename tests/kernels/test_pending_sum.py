@@ -1,4 +1,4 @@
-"""The gradient of a padded buffer between two blocks is the whole gradient, however it is looked at."""
+"""Gradients of a padded buffer between two blocks are whole, however they are looked at."""
 
 import copy
 import io
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from kernels import Impl, instance_norm, reflection_pad, residual_block
+from kernels.checking.accuracy import relative_error
 from kernels.pending_sum import PendingSum
 from tests.kernels.accuracy import Signs
-from tests.kernels.comparison import relative_error, sample, wide
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample, wide
 
 # Against float64; leaving out the gradient around the block is off by a third and more.
 FLOAT32_ERROR = 1e-5
@@ -36,7 +37,7 @@ class Chain:
     cotangent: Tensor
 
     def gradients(self, *of: Tensor) -> list[Tensor]:
-        """Of the operands unless told otherwise; the graph stays."""
+        """Return gradients of the operands unless told otherwise; the graph stays."""
         wanted = of or self.operands
         return list(torch.autograd.grad(self.result, wanted, self.cotangent, retain_graph=True))
 
@@ -60,7 +61,7 @@ chain = cache(new_chain)
 
 @cache
 def exact_gradients(pad_out: int = 0) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Of the two buffers, and of the operands, in float64."""
+    """Return the gradients of the two buffers, and of the operands, in float64."""
     exact = chain("reference", pad_out)
     return dict(zip(BUFFERS, exact.gradients(*exact.buffers.values()), strict=True)), exact.gradients()
 
@@ -248,7 +249,7 @@ PRODUCERS: dict[str, Callable[[Tensor, tuple[Tensor, ...], Impl], Tensor]] = {
 def test_whatever_a_block_reads_its_gradient_is_whole(
     produce: Callable[[Tensor, tuple[Tensor, ...], Impl], Tensor],
 ) -> None:
-    """A block reads any buffer of at least 4x4; whether its outermost pixels are a pad is the caller's affair."""
+    """Gives a block any buffer of at least 4x4; whether its outermost pixels are a pad is the caller's affair."""
 
     def gradients(impl: Impl) -> list[Tensor]:
         operands = [sample(1, 3, 7, 8), *(sample(3, 3, 3, 3, seed=seed) for seed in range(1, 5))]
@@ -326,7 +327,7 @@ def leaf_with(gradient: Tensor) -> Tensor:
 
 @cache
 def parts() -> tuple[Tensor, Tensor]:
-    """What autograd hands on between two blocks, not added yet."""
+    """Return what autograd hands on between two blocks, not added yet."""
     chained = chain(pad_out=1)
     (gradient,) = chained.gradients(chained.buffers["behind a block"])
     assert isinstance(gradient, PendingSum)
@@ -336,14 +337,14 @@ def parts() -> tuple[Tensor, Tensor]:
 
 
 def pending() -> PendingSum:
-    """A gradient that nobody has looked at yet."""
+    """Return a gradient that nobody has looked at yet."""
     buffer, interior = parts()
     return PendingSum(buffer.clone(), interior.clone())
 
 
 @cache
 def whole() -> Tensor:
-    """What every look must find, to the bit: the parts added by hand."""
+    """Return what every look must find, to the bit: the parts added by hand."""
     total, interior = parts()[0].clone(), parts()[1]
     total[:, :, 1:-1, 1:-1] += interior
     assert_same([total], [exact_gradients(1)[0]["behind a block"]])
@@ -411,7 +412,7 @@ def test_its_properties_are_those_of_a_tensor() -> None:
 
 @pytest.mark.parametrize("pad_out", [0, 1])
 def test_a_cotangent_that_is_reused_afterwards_does_not_change_the_gradient(pad_out: int) -> None:
-    """As a caller does who keeps one buffer for the gradients of many steps."""
+    """Keeps one buffer for the gradients of many steps, as a caller may."""
     chained = chain(pad_out=pad_out)
     cotangent = chained.cotangent.clone()
     found = torch.autograd.grad(chained.result, list(chained.buffers.values()), cotangent, retain_graph=True)
@@ -450,7 +451,7 @@ def test_anomaly_detection_reads_it_without_harm() -> None:
 
 def test_in_bfloat16_a_buffers_gradient_errs_at_most_twice_as_much_as_plain_pytorchs() -> None:
     def gradients(impl: Impl, dtype: torch.dtype) -> list[Tensor]:
-        operands = [sample(2, 4, 6, 5, seed=94), *(sample(4, 4, 3, 3, seed=seed) for seed in range(1, 5))]
+        operands = [sample(2, 4, 6, 5, seed=116), *(sample(4, 4, 3, 3, seed=seed) for seed in range(1, 5))]
         rounded = [operand.detach().to(torch.bfloat16) for operand in operands]
         x, *weights = (operand.to(dtype).contiguous().requires_grad_(True) for operand in rounded)
         buffer = residual_block(instance_norm(x, pad=1, impl=impl), weights[0], weights[1], impl=impl)
@@ -464,6 +465,7 @@ def test_in_bfloat16_a_buffers_gradient_errs_at_most_twice_as_much_as_plain_pyto
     signs.assert_clear(torch.bfloat16)
     for found, rounded, exact in zip(ours, plain, truth, strict=True):
         assert found.dtype == torch.bfloat16
+        assert rounded.isfinite().all()
         assert relative_error(found, exact) <= 2 * relative_error(rounded, exact)
 
 

@@ -1,4 +1,4 @@
-"""What holds for every shape, layout, dtype, range of values and plan, tried where hypothesis aims."""
+"""Operators keep these properties for every shape, layout, dtype, range of values and plan that hypothesis tries."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
 
 
 def examples(count: int) -> settings:
-    """The same examples in every run, and as long as the interpreter takes for each."""
+    """Return settings with the same examples in every run, and as long as the interpreter takes for each."""
     return settings(
         max_examples=count,
         deadline=None,
@@ -140,6 +140,7 @@ def test_a_normalised_plane_has_mean_0_and_variance_1_but_for_eps(
     assert ((y.square().mean((2, 3)) - variance / (variance + 1e-5)).abs() <= 2 * rounding + 1e-6).all()
 
 
+@pytest.mark.slow
 @examples(30)
 @given(data=st.data(), shape=shapes(), shift=st.integers(-1000, 1000), seed=st.integers(0, 99))
 def test_a_shift_of_all_pixels_changes_nothing_but_rounding(
@@ -230,7 +231,7 @@ def test_conv2d_reflect_is_as_accurate_as_pytorch(operands: tuple[Tensor, Tensor
 @examples(25)
 @given(operands=convolutions())
 def test_partials_of_conv2d_reflect_combine_to_the_statistics_of_y(operands: tuple[Tensor, Tensor, ConvPlan]) -> None:
-    """Of y as it is stored, rounded: that is what the norm behind it reads."""
+    """Combines the statistics of y as it is stored, rounded: that is what the norm behind it reads."""
     x, weight, plan = operands
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "conv_plan", lambda *_: plan)

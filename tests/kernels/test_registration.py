@@ -1,4 +1,4 @@
-"""The Triton operators as operators of PyTorch: what torch.library promises in their name, kept."""
+"""Triton operators keep, as operators of PyTorch, what torch.library promises in their name."""
 
 import copy
 import io
@@ -17,9 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from kernels import Impl, conv2d_reflect, dispatch, instance_norm, launching, reflection_pad, residual_block
+from kernels.checking.accuracy import relative_error
 from kernels.launching import Grid, launching_with
-from tests.kernels.comparison import relative_error, sample, wide
 from tests.kernels.conftest import DEVICE
+from tests.kernels.operands import sample, wide
 
 OPERATORS = torch.ops.cyclegan_fast
 EPS = 1e-5
@@ -31,7 +32,7 @@ Call = Callable[[], tuple[Any, Arguments]]
 
 
 def detached(*arguments: Any) -> Arguments:
-    """For the backward operators, which have no derivative of their own."""
+    """Detach operands for the backward operators, which have no derivative of their own."""
     return tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments)
 
 
@@ -405,7 +406,7 @@ DIFFERENTIABLE: dict[str, Callable[[Tensor, Impl], Tensor]] = {
 def test_a_second_derivative_is_right_or_refused_and_never_left_out_of_a_sum(
     operator: Callable[[Tensor, Impl], Tensor], loss: Callable[[Tensor], Tensor]
 ) -> None:
-    """A gradient penalty beside another loss: without the penalty's part the gradient would be wrong in silence."""
+    """Puts a gradient penalty beside another loss: without its part the gradient would be wrong in silence."""
 
     def gradient_of_penalised_loss(x: Tensor, impl: Impl) -> Tensor:
         (slope,) = torch.autograd.grad(loss(operator(x, impl)), x, create_graph=True)
@@ -488,7 +489,7 @@ def test_a_residual_block_gives_the_gradients_that_are_wanted_and_no_others(
 
 @pytest.mark.parametrize("frozen", ["first", "second", "both"])
 def test_frozen_blocks_in_a_row_pass_the_gradient_through_and_collect_none(frozen: str) -> None:
-    """As a frozen network does, whose gradient is wanted for its image only."""
+    """Freezes weights, as of a network whose gradient is wanted for its image only."""
     x, first, second = sample(1, 3, 6, 7), sample(3, 3, 3, 3, seed=1), sample(3, 3, 3, 3, seed=2)
     first.requires_grad_(frozen == "second")
     second.requires_grad_(frozen == "first")

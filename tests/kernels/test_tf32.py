@@ -21,7 +21,7 @@ def _switches_as_they_were() -> Iterator[None]:
 
 
 def precision(dtype: torch.dtype = torch.float32) -> str:
-    """What the kernel is told of how to multiply."""
+    """Return how the kernel is told to multiply."""
     told: list[str] = []
 
     def launch(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:

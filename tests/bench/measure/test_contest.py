@@ -1,4 +1,4 @@
-"""No time is reported of what computes something else."""
+"""Contests report no time of a contender that computes something else."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The clock against calls of known duration; who takes turns when."""
+"""Clocks measure calls of known duration, and contenders take turns."""
 
 import time
 from functools import partial
@@ -13,7 +13,7 @@ SLEEP_S = 0.02
 
 
 class Clock:
-    """A clock that calls move on, in the place of the host's: a busy machine does not change what it says."""
+    """Stands in for the host's clock and is moved on by calls, so that a busy machine does not change what it says."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -120,7 +120,7 @@ def test_quartiles() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no NVIDIA GPU here")
 @pytest.mark.parametrize("graph", [False, True])
 def test_a_pause_of_so_many_cycles_takes_so_long_on_the_device(graph: bool) -> None:
-    """Two pauses, one ten times as long: their difference is free of what a launch takes."""
+    """Compares two pauses, one ten times as long: their difference is free of what a launch takes."""
     device = torch.device("cuda")
     contenders = {
         name: Contender([partial(torch.cuda._sleep, cycles)], graph=graph)

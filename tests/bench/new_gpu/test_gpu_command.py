@@ -35,6 +35,7 @@ from kernels import plans as launch
 from kernels.checking.specialisations import Specialisation
 from kernels.gpus import GPUS
 from kernels.triton_language import INTERPRETED
+from tests.slow import slow_but
 
 CPU = torch.device("cpu")
 ASSUMED_SECONDS_OF_A_KEY, ASSUMED_SECONDS_OF_A_CANDIDATE = 0.8, 0.25
@@ -43,7 +44,9 @@ NOT_DISTRIBUTIONS = ("PIL", "yaml", "skimage", "onnx", "onnxruntime", "openvino"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--only", "step"]], ids=["all", "quick", "one phase"])
+@pytest.mark.parametrize(
+    "arguments", slow_but(["all"], {"all": [], "quick": ["--quick"], "one phase": ["--only", "step"]})
+)
 def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path / "out"), *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -53,6 +56,7 @@ def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(arguments: list[s
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_it_needs_nothing_but_pytorch_triton_numpy_and_pytest() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     others = [*declared["dependencies"], *declared["optional-dependencies"]["dev"], *NOT_DISTRIBUTIONS]
@@ -267,8 +271,9 @@ def test_a_rehearsal_measures_every_subject_on_tiny_networks() -> None:
     assert translated.shape == "1x32x32x3"
 
 
+@pytest.mark.slow
 def test_all_that_the_tuner_tries_is_compiled_ahead_and_steps_come_first() -> None:
-    """In a process of its own: Triton's interpreter does not know what a compiler would specialise."""
+    """Runs in a process of its own, since Triton's interpreter does not know what a compiler would specialise."""
     compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.bench.record_later_launches"]
     ended = subprocess.run(command, cwd=ROOT, env=compiling, capture_output=True, text=True, check=False)
@@ -276,7 +281,7 @@ def test_all_that_the_tuner_tries_is_compiled_ahead_and_steps_come_first() -> No
 
 
 def test_the_tuner_goes_through_all_keys_of_a_small_step_in_its_time() -> None:
-    """By what a candidate and a key are taken to need: nobody has measured it yet."""
+    """Takes assumed seconds for a candidate and a key, which nobody has measured yet."""
     trials = list(trials_in_order(PAPER_EXTENT, torch.bfloat16, PAPER_EXTENT.visits[:1], GPUS[90]))
     of_a_small_step = [task_.key for task_, plan in trials if task_.batch in (1, 2)]
     keys = len(set(of_a_small_step))

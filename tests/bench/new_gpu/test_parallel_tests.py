@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from bench.measure.machine import ROOT
 from bench.new_gpu import parallel_tests
 from bench.new_gpu.parallel_tests import FAILURES, Results, read_results, run_tests
@@ -43,6 +45,7 @@ def results_of(
     return Results(short, {name.rpartition("::")[2]: r for name, r in results.remarks.items()}, results.total)
 
 
+@pytest.mark.slow
 def test_every_test_runs_once_and_one_that_kills_its_process_costs_itself_only(tmp_path: Path) -> None:
     results = results_of(tmp_path, TESTS, workers=2)
     assert results.total == 11
@@ -68,6 +71,7 @@ def test_every_test_runs_once_and_one_that_kills_its_process_costs_itself_only(t
     assert set(begun[:2]) <= {"first", "wrong", "dies"}
 
 
+@pytest.mark.slow
 def test_when_the_time_is_over_no_test_begins_and_one_under_way_is_ended(tmp_path: Path) -> None:
     content = "import time\ndef test_slow(): time.sleep(60)\ndef test_never(): pass\n"
     began = time.monotonic()
@@ -78,6 +82,7 @@ def test_when_the_time_is_over_no_test_begins_and_one_under_way_is_ended(tmp_pat
     assert results.described() == "0 passed, 1 without an end, 1 not begun"
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_imported_costs_the_others_nothing(tmp_path: Path) -> None:
     """It is an error, or left out where a package is not installed."""
     (tmp_path / "test_broken.py").write_text("from bench.measure.machine import no_such_name\n")
@@ -96,6 +101,7 @@ def test_a_file_that_cannot_be_imported_costs_the_others_nothing(tmp_path: Path)
     assert results.remarks[results.of("left out")[0]] == "imports no_such_package, which is not installed"
 
 
+@pytest.mark.slow
 def test_of_some_files_only_what_needs_a_gpu_runs(tmp_path: Path) -> None:
     run_tests(parallel_tests.TIMED_ALONE, tmp_path, time.monotonic() + SOON, 1)
     results = read_results(tmp_path)

@@ -1,4 +1,4 @@
-"""The phases of `bench.gpu`: what they are told, what they leave over, and what one that fails costs the others."""
+"""Phases of `bench.gpu` are told what they need, leave the rest over, and one that fails costs the others nothing."""
 
 import re
 import subprocess

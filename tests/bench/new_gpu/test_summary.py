@@ -1,4 +1,4 @@
-"""What `bench.gpu` says in the end, and how training curves and kernels are summed up."""
+"""`bench.gpu` ends on a summary, in which training curves and kernels are summed up."""
 
 import json
 from pathlib import Path

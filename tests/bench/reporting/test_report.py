@@ -1,4 +1,4 @@
-"""The report says what is in the results, the same bytes for the same results, and notices when it is out of date."""
+"""Reports say what is in the results, the same bytes for the same results, and notice when they are out of date."""
 
 import json
 import random
@@ -38,7 +38,7 @@ BEFORE, AFTER = "# Title\r\n\r\nTime | grows.\n\n", "\n\nWhat follows, no newlin
 
 
 class Place:
-    """A README with markers beside a folder of results."""
+    """Writes a README with markers beside a folder of results."""
 
     def __init__(self, root: Path) -> None:
         self.readme, self.results = root / "README.md", root / "bench" / "results"
@@ -52,7 +52,7 @@ class Place:
         return path_for(device, self.results).with_suffix(".md")
 
     def texts(self) -> dict[str, str]:
-        """What the report would say, by file name."""
+        """Return what the report would say, by file name."""
         return {path.name: text for path, text in make_report(self.readme, self.results).texts.items()}
 
     def files(self) -> dict[str, bytes]:
@@ -65,19 +65,19 @@ def place(tmp_path: Path) -> Place:
 
 
 def small_run(device: str = CPU, date: str = "2026-11-27T10:00:00+00:00", ours_ms: float = 2.0) -> RecordedRun:
-    """A comparison that has a table and a plot."""
+    """Gives each comparison that has a table and a plot."""
     made = comparison({"plain PyTorch": 3.0, "torch.compile default": 2.5, "ours": ours_ms})
     return RecordedRun(stamp(device, date), LIMITS[device], [made])
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every table row, headings too."""
+    """Return the cells of every table row, headings too."""
     lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| --- ")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def shuffled(value: Any, random_: random.Random) -> Any:
-    """The same JSON with the members of every object in another order."""
+    """Return the same JSON with the members of every object in another order."""
     if isinstance(value, dict):
         items = list(value.items())
         random_.shuffle(items)
@@ -316,6 +316,7 @@ def test_a_plot_is_stale_after_a_change_of_any_of_its_rows_or_limits_and_of_noth
     assert digests(device=GPU).items().isdisjoint(known.items())
 
 
+@pytest.mark.slow
 def test_every_plot_is_drawn_small_and_shows_the_device_it_is_of(place: Place) -> None:
     store(place.results, gpu_run(), cpu_run())
     assert place.run() == 0

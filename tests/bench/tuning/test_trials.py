@@ -1,4 +1,4 @@
-"""Which plans are tried, for which keys, in which order: what a step really launches, the most important first."""
+"""Tuning tries plans for the keys that a step really launches, the most important first."""
 
 import itertools
 from collections import Counter

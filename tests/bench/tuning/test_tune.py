@@ -1,4 +1,4 @@
-"""The tuner takes the fastest plan that is right, and loses nothing that it had found. Times are made up."""
+"""`bench.tune` takes the fastest plan that is right, and loses nothing that it had found. Times are made up."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def made_up_times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where tables are, empty."""
+    """Gives an empty folder, in which the tuned tables are looked for."""
     monkeypatch.setattr(launch, "TUNED", tmp_path)
     launch.forget_tuned()
     yield tmp_path
@@ -180,6 +180,7 @@ def failing(error: Exception) -> Callable[[Tensor], Tensor]:
     return fail
 
 
+@pytest.mark.slow
 @NEEDS_INTERPRETER
 def test_a_plan_that_does_not_run_is_reported_and_left_out(
     out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
@@ -305,6 +306,7 @@ def test_time_that_is_up_ends_with_the_key_that_was_begun(out: Path, made_up_tim
 FURTHER = [NormPlan("two_phase", 8, 16, warps, 16, 8) for warps in (4, 8, 16)]
 
 
+@pytest.mark.slow
 @NEEDS_INTERPRETER
 def test_keys_are_visited_with_few_candidates_first_then_with_all(
     out: Path, made_up_times: dict[str, float], monkeypatch: pytest.MonkeyPatch
@@ -414,6 +416,7 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(
     assert not list(out.iterdir())
 
 
+@pytest.mark.slow
 @NEEDS_INTERPRETER
 def test_the_whole_command_runs_in_the_interpreter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

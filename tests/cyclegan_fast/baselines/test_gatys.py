@@ -28,8 +28,8 @@ from cyclegan_fast.images.pixels import to_signed
 from cyclegan_fast.methods.feature_loss.rotation import RotationNetwork, RotationTraining, origin_of, write_features
 from cyclegan_fast.methods.feature_loss.vgg import STAGES, Vgg, blank
 from cyclegan_fast.system.errors import UserError
-from tests.cyclegan_fast.conftest import photo
-from tests.cyclegan_fast.methods.test_feature_network import DOMAINS
+from tests.cyclegan_fast.methods.feature_loss.test_network import DOMAINS
+from tests.cyclegan_fast.pictures import draw_all, photo
 
 Array = npt.NDArray[np.float64]
 TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 0}
@@ -171,13 +171,8 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    (tmp_path / "photos" / "deep").mkdir(parents=True)
-    photo(48, 1).save(tmp_path / "photos" / "one.png")
-    photo(48, 2).crop((0, 0, 48, 30)).save(tmp_path / "photos" / "deep" / "two.jpg")
-    for seed in (3, 4):
-        (tmp_path / "styles").mkdir(exist_ok=True)
-        photo(40, seed).save(tmp_path / "styles" / f"{seed}.png")
-    return tmp_path / "photos"
+    draw_all(tmp_path / "styles", {"3.png": (40, 40), "4.png": (40, 40)})
+    return draw_all(tmp_path / "photos", {"one.png": (48, 48), "deep/two.jpg": (48, 30)})
 
 
 @pytest.fixture

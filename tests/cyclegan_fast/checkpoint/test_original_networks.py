@@ -73,7 +73,7 @@ def image_for(network: nn.Module, count: int = 2) -> Tensor:
 
 
 def pair(kind: str, norm: Norm) -> tuple[nn.Module, nn.Module, bool]:
-    """The original's network, ours with its weights, and whether its file's names are those of dropout."""
+    """Gives the original's network, ours with its weights, and whether its file's names are those of dropout."""
     make_original, make_ours, dropout = KINDS[kind]
     ours = make_ours(norm).double()
     plain = original.trained(make_original(norm), side=image_for(ours).size(2), channels=channels_of(ours))
@@ -125,7 +125,7 @@ def assert_same_file(found: dict[str, Tensor], expected: dict[str, Tensor]) -> N
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "GAN" not in kind])
 def test_in_evaluation_mode_a_batch_norm_takes_each_image_or_what_it_gathered(kind: str) -> None:
-    """As the original's test.py does, one image at a time: without --eval, and with it (there is no dropout then)."""
+    """Translates as the original's test.py, one image at a time: without --eval, and with it (without dropout then)."""
     plain, ours, _ = pair(kind, "batch")
     image = image_for(ours)
     for module in plain.modules():
@@ -206,7 +206,7 @@ def without(state: dict[str, Tensor], *endings: str) -> dict[str, Tensor]:
 
 
 def test_files_of_batch_norms_without_statistics_get_those_of_a_new_network() -> None:
-    """Those before PyTorch 0.4.1 do not count batches, and some were trained without running statistics."""
+    """Reads files from before PyTorch 0.4.1, which count no batches, and of training without running statistics."""
     state = original.trained(original.resnet(1, 1, "batch")).state_dict()
     kept = from_original(without(state, "num_batches_tracked"))
     assert torch.equal(kept["stem_norm.running_var"], state["model.2.running_var"])

@@ -48,7 +48,7 @@ def averaged_model(network: nn.Module) -> dict[str, Any]:
 
 
 def wrappings(state: StateDict) -> dict[str, dict[str, Any]]:
-    """One generator, in ways that were seen."""
+    """Return files of one generator, wrapped in ways that were seen."""
     inner = {f"model.module.{key.removeprefix('model.')}": value for key, value in state.items()}
     return {
         "DataParallel": under("module.", state),

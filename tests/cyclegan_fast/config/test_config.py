@@ -1,3 +1,5 @@
+"""Configurations are read from presets, files and command lines, and wrong ones are refused with a sentence."""
+
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Batches are cut, mirrored and scaled to [-1, 1] on the device as NumPy does it."""
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,7 @@ def test_host_tensors_are_the_arguments_of_augmented() -> None:
 
 
 def test_no_value_is_asked_for_on_the_host() -> None:
-    """A meta tensor has no values: asking for one raises, as it would break the capture of a CUDA graph."""
+    """Runs on meta tensors: asking them for a value raises, as it would break the capture of a CUDA graph."""
     pixels = torch.empty(2, 9, 9, 3, dtype=torch.uint8, device="meta")
     crops = torch.empty(2, 3, dtype=torch.int64, device="meta")
     with pytest.raises(RuntimeError):

@@ -1,3 +1,5 @@
+"""Decoded images are kept in memory or in a file, and every damage of that file is noticed."""
+
 import hashlib
 import os
 import re
@@ -16,7 +18,7 @@ from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache, default_cache_dir
 from cyclegan_fast.data.preparation import Preparation
 from cyclegan_fast.system.errors import UserError
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.pictures import draw_all, photo
 
 KEPT_AS_THEY_ARE = Preparation("crop", load_size=24, crop_size=24)
 COUNT = 6
@@ -24,12 +26,9 @@ COUNT = 6
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of images, each of its own size."""
-    root = tmp_path / "photos"
-    (root / "more").mkdir(parents=True)
-    for index in range(COUNT):
-        photo(64, index).resize((30 + index, 40 - index)).save(root / ("more" if index % 2 else "") / f"{index}.png")
-    return root
+    """Writes a folder of images, each of its own size."""
+    sizes = {f"{'more/' if index % 2 else ''}{index}.png": (30 + index, 40 - index) for index in range(COUNT)}
+    return draw_all(tmp_path / "photos", sizes)
 
 
 def pixels_in(folder: Path) -> list[np.ndarray]:
@@ -108,7 +107,7 @@ def shorten_to_nothing(path: Path) -> None:
 
 
 def cut_pixels(path: Path) -> None:
-    """As if a part of the file had been lost in its middle."""
+    """Damage the file as if a part had been lost in its middle."""
     path.write_bytes(path.read_bytes()[100:])
 
 
@@ -126,7 +125,7 @@ def break_the_index(path: Path) -> None:
 
 
 def take_another_folders(path: Path) -> None:
-    """A whole file with the images of another folder."""
+    """Write a whole file with the images of another folder."""
     other = path.parent.parent / "others"
     other.mkdir()
     for index in range(COUNT):
@@ -288,7 +287,7 @@ def test_unreadable_images_are_named_and_refused_at_later_starts_too(photos: Pat
 
 
 def test_an_image_that_can_be_read_again_is_taken(photos: Path, cache_dir: Path) -> None:
-    """Such as one on a network folder that was away: neither its size nor its time is another."""
+    """Covers a file on a network folder that was away: neither its size nor its time is another."""
     before = (photos / "2.png").read_bytes()
     times = (photos / "2.png").stat()
     (photos / "2.png").write_bytes(bytes(len(before)))

@@ -36,6 +36,7 @@ from cyclegan_fast.datasets.authors import DownloadCommand
 from cyclegan_fast.download import main
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.trained import load_generator
+from tests.cyclegan_fast.conftest import contents
 
 ZIP = "/datasets/horse2zebra.zip"
 PTH = "/pretrained_models/horse2zebra.pth"
@@ -44,7 +45,7 @@ FILES = {f"{folder}/{index}.png": index for folder in ("trainA", "trainB", "test
 
 @dataclass
 class Server:
-    """What the handler sends, and what it was asked for."""
+    """Holds what the handler sends, and what it was asked for."""
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)
@@ -153,7 +154,7 @@ def zipped(members: dict[str | zipfile.ZipInfo, bytes], compression: int = zipfi
 
 
 def data_set(extra: dict[str | zipfile.ZipInfo, bytes] | None = None, name: str = "horse2zebra") -> bytes:
-    """An archive as the authors lay it out, with members beside."""
+    """Return an archive as the authors lay it out, with members beside."""
     return zipped({f"{name}/": b"", **{f"{name}/{path}": content for path, content in IMAGES.items()}, **(extra or {})})
 
 
@@ -165,17 +166,12 @@ def generator_file(*, old: bool = False, seed: int = 0) -> tuple[bytes, ResnetGe
     return buffer.getvalue(), network
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file below, hidden ones too."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 def run(server: Server, *arguments: str) -> int:
     return main([*arguments, "--from", server.address])
 
 
 def refused(server: Server, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a command ends on, after its notes."""
+    """Return the one line that a command ends on, after its notes."""
     capsys.readouterr()
     assert run(server, *arguments) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -498,7 +494,7 @@ def patched(content: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def encrypted(content: bytes) -> bytes:
-    """With the flag set in the central directory's entry of the first file."""
+    """Return the archive with the flag of encryption set in the central directory's entry of its first file."""
     place = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 1) + 8
     return content[:place] + b"\x01" + content[place + 1 :]
 
@@ -729,7 +725,7 @@ def test_values_that_make_no_sense_are_refused(capsys: pytest.CaptureFixture[str
 
 
 def test_the_addresses_and_names_are_those_of_the_original(capsys: pytest.CaptureFixture[str]) -> None:
-    """As its scripts download_cyclegan_dataset.sh and download_cyclegan_model.sh have them."""
+    """Compares with the names in the original's scripts download_cyclegan_dataset.sh and download_cyclegan_model.sh."""
     data_sets = (
         "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo vangogh2photo maps "
         "cityscapes facades iphone2dslr_flower"

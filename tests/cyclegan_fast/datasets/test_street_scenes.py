@@ -1,3 +1,5 @@
+"""Streets are drawn from their seeds alone, and their labels are those of Cityscapes."""
+
 import hashlib
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from cyclegan_fast.datasets.streets.road import Road
 from cyclegan_fast.datasets.streets.textures import TEXTURES
 from cyclegan_fast.images.labels import TRAIN_ID, Labels, colours_of
 from cyclegan_fast.street_scenes import main
+from tests.cyclegan_fast.conftest import contents
 
 MAIN = ("road", "sidewalk", "building", "vegetation", "sky", "car", "person", "pole")
 SMALL = ["--size", "32", "--count", "3", "--test-count", "2"]
@@ -99,7 +102,7 @@ def test_any_size_shows_the_same_street(size: int) -> None:
 
 
 def steps_at_borders(photograph: npt.NDArray[np.uint8], labels: Labels) -> tuple[float, float]:
-    """The mean difference in colour of neighbouring pixels of two classes, and of pixels of one class."""
+    """Return the mean difference in colour of neighbouring pixels of two classes, and of pixels of one class."""
     difference = np.abs(np.diff(photograph.astype(float), axis=1)).mean(axis=2)
     border = np.diff(labels.astype(int), axis=1) != 0
     return difference[border].mean(), difference[~border].mean()
@@ -118,7 +121,7 @@ def test_photograph_and_labels_show_the_same_things() -> None:
 
 
 def test_classes_look_different() -> None:
-    """In the mean over streets: grass is green, the sky is brighter than the road, the sidewalk is lighter than it."""
+    """Holds in the mean over streets: grass is green, the sky is brighter than the road, and the sidewalk lighter."""
     pixels: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in (*MAIN, "terrain")}
     for index in range(20):
         street = make_street(seed_of(2, "test", index), 48)
@@ -161,10 +164,6 @@ def test_places_along_a_bend_are_found_again() -> None:
 def test_every_texture_names_its_licence() -> None:
     for texture in TEXTURES:
         assert texture.licence.startswith(("CC0", "public domain"))
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def test_the_command_writes_unpaired_training_and_paired_test_folders(

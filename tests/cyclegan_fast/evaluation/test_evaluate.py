@@ -37,7 +37,7 @@ RUN = [
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small streets and a run of a few steps on them."""
+    """Writes a folder with small streets and a run of a few steps on them."""
     root = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -48,7 +48,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def status_of(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """The exit status, also where tyro itself refuses a value."""
+    """Return the exit status, also where tyro itself refuses a value."""
     try:
         return command(arguments)
     except SystemExit as ended:
@@ -56,7 +56,7 @@ def status_of(command: Callable[[Sequence[str]], int], arguments: Sequence[str])
 
 
 def words(text: str) -> str:
-    """Without the line breaks of a box."""
+    """Return the text without the line breaks of a box."""
     return " ".join(text.split())
 
 
@@ -88,7 +88,7 @@ def test_a_run_gets_a_table_a_file_and_pictures(place: Path, capsys: pytest.Capt
 
 
 def test_training_ends_with_the_same_figures(place: Path) -> None:
-    """The scores in results.json are those that the command gives for the last checkpoint."""
+    """Scores in results.json are those that the command gives for the last checkpoint."""
     assert main(["--metrics", "truth", "reconstruction", "--out", "again"]) == 0
     rows = json.loads(Path("again/evaluation.json").read_text())["rows"]
     final = {row["name"]: row for row in json.loads((place / "runs/tiny/results.json").read_text())["rows"]}

@@ -39,7 +39,7 @@ def gaussian(count: int, mean: list[float], deviations: list[float], seed: int) 
 
 
 def test_fid_of_gaussians_is_the_closed_form() -> None:
-    """With diagonal covariances it is |m1 - m2|^2 + sum (s1 - s2)^2 (Dowson & Landau 1982)."""
+    """Expects |m1 - m2|^2 + sum (s1 - s2)^2 for diagonal covariances (Dowson & Landau 1982)."""
     one, other = ([0.0, 1.0, -2.0], [1.0, 2.0, 0.5]), ([0.5, 1.0, 0.0], [1.5, 1.0, 0.5])
     expected = 0.5**2 + 2.0**2 + 0.5**2 + 1.0**2
     real, fake = gaussian(200_000, *one, seed=0), gaussian(200_000, *other, seed=1)
@@ -86,7 +86,7 @@ def test_a_distance_of_one_image_is_refused() -> None:
 
 
 class Darker(nn.Module):
-    """A generator that is known: it halves the light."""
+    """Stands in for a generator and does what is known: it halves the light."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The paper's tables run anew: a whole plan on tiny networks, killed and continued, and reports of hand-made scores."""
+"""Plans of the paper's tables run on tiny networks, killed and continued, and reports show hand-made scores."""
 
 import json
 import os
@@ -37,7 +37,7 @@ CLOCKS = ("training_s", "step_ms", "peak_gib", "judge", "config")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small streets, and tables of two rows that nothing interrupted."""
+    """Writes a folder with small streets, and tables of two rows that nothing interrupted."""
     root = tmp_path_factory.mktemp("experiments")
     assert street_scenes.main([str(root / "streets"), "--size", "32", "--count", "4", "--test-count", "3"]) == 0
     assert main(command(root, "whole")) == 0
@@ -49,7 +49,7 @@ def command(root: Path, out: str, *flags: str) -> list[str]:
 
 
 def stamps(out: Path) -> dict[str, int]:
-    """When each file was written, but for the report and what lies ready for the next reader."""
+    """Return when each file was written, but for the report and what lies ready for the next reader."""
     return {
         str(path.relative_to(out)): path.stat().st_mtime_ns
         for path in sorted(out.rglob("*"))
@@ -101,6 +101,7 @@ def test_nothing_is_done_twice_and_the_report_has_the_same_bytes(place: Path) ->
     assert {path: path.read_bytes() for path in out.glob("report.*")} == reports
 
 
+@pytest.mark.slow
 def test_a_plan_that_was_killed_in_its_second_run_ends_with_the_same_scores(place: Path) -> None:
     out = place / "killed"
     process = subprocess.Popen(
@@ -142,7 +143,7 @@ def test_a_signal_stops_a_plan_after_the_step(
 
 
 def assert_continued(place: Path, out: Path) -> None:
-    """The same command goes on after the first run, and ends as if nothing had happened."""
+    """Continues after the first run by the same command, and ends as if nothing had happened."""
     first = stamps(out / "scores")
     assert "cyclegan-seed0.json" in first
     assert main(command(place, out.name)) == 0
@@ -235,14 +236,14 @@ def test_rows_differ_in_their_losses_alone() -> None:
 
 
 def matrix(right: int, wrong: int) -> Counts:
-    """Of two classes of equal size `right` pixels are read rightly, and of the first `wrong` as the second."""
+    """Return scores of two equal classes: `right` pixels are read rightly, and `wrong` of the first as the second."""
     counts = np.zeros((19, 19), np.int64)
     counts[0, 0], counts[1, 1], counts[0, 1] = right, right + wrong, wrong
     return counts
 
 
 def write_store(out: Path, shares: dict[RowName, tuple[int, ...]]) -> Store:
-    """A store in which a row's generators have so many right pixels of 100 in the first class, by seed."""
+    """Return a store in which a row's generators have so many right pixels of 100 in the first class, by seed."""
     store = Store(out)
     plan = Tables(Path("streets"), out, PLAN_PRESETS["quick"])
     store.claim(plan)

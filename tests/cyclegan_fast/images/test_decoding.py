@@ -1,4 +1,4 @@
-"""What image files hold becomes the 8-bit RGB that they mean, or UnreadableImage, and nothing else leaves them."""
+"""Image files become the 8-bit RGB that they mean, or raise UnreadableImage and nothing else."""
 
 import io
 import re
@@ -25,15 +25,10 @@ from cyclegan_fast.images.levels import Extent, check_range, note_on, range_of_d
 from cyclegan_fast.images.unreadable import UnreadableImage, of_any_size, reading
 from cyclegan_fast.system.errors import run_command
 from tests import fuzz_images
+from tests.cyclegan_fast.images.levels import read
 
 ROOT = Path(__file__).parents[3]
 H, W = 12, 20
-
-
-def read(path: Path, **options: Any) -> np.ndarray:
-    image = read_image(path, **options)
-    assert image.mode == "RGB"
-    return np.asarray(image).astype(float)
 
 
 def noise(channels: int, bits: int = 16) -> np.ndarray:
@@ -48,7 +43,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def write_png(path: Path, values: np.ndarray, bits: int, *, transparent: list[int] | None = None) -> None:
-    """A PNG by the letter of its specification: Pillow writes none of 2 or 4 bits, nor colours of 16."""
+    """Write a PNG by the letter of its specification: Pillow writes none of 2 or 4 bits, nor colours of 16."""
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2]]
     in_bits = (values.astype(np.int64).reshape(len(values), -1, 1) >> np.arange(bits - 1, -1, -1)) & 1
     rows = np.packbits(in_bits.reshape(len(values), -1).astype(np.uint8), axis=1)
@@ -117,7 +112,7 @@ def test_levels_of_every_kind_of_number_are_the_definition() -> None:
 
 
 def scans(folder: Path, high: int = 4095) -> Path:
-    """A data set whose A is of 12 bits in files of 16, and whose B is of 8."""
+    """Writes a data set whose A is of 12 bits in files of 16, and whose B is of 8."""
     random = np.random.default_rng(0)
     for name in ("trainA", "trainB", "testA", "testB"):
         (folder / name).mkdir(parents=True)

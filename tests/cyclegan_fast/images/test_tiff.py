@@ -14,6 +14,7 @@ from tifffile import COMPRESSION
 from cyclegan_fast.images.files import read_image, read_indices
 from cyclegan_fast.images.tiff import read_tiff
 from cyclegan_fast.images.unreadable import UnreadableImage
+from tests.cyclegan_fast.images.levels import read
 
 HEIGHT, WIDTH = 37, 53  # no multiples of a tile's 16, of a byte's 8 bits, or of the rows of a strip
 SHAPES: dict[str, dict[str, Any]] = {
@@ -34,7 +35,7 @@ def noise(dtype: str, channels: int = 1, *, seed: int = 0) -> np.ndarray:
 
 
 def expected(values: np.ndarray) -> np.ndarray:
-    """The definition: the least value of the type becomes 0, the greatest 255, what lies between is rounded."""
+    """Return the levels as defined: the type's least value becomes 0, the greatest 255, others are rounded."""
     limits = np.iinfo(values.dtype)
     levels = np.rint(255 * (values.astype(np.float64) - limits.min) / (limits.max - limits.min))
     return np.broadcast_to(levels, (*values.shape[:2], 3)) if values.shape[2] == 1 else levels
@@ -43,12 +44,6 @@ def expected(values: np.ndarray) -> np.ndarray:
 def over_white(levels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     share = alpha / np.iinfo(alpha.dtype).max
     return levels * share + 255 * (1 - share)
-
-
-def read(path: Path, **options: Any) -> np.ndarray:
-    image = read_image(path, **options)
-    assert image.mode == "RGB"
-    return np.asarray(image).astype(float)
 
 
 @pytest.mark.parametrize("planes", ["contig", "separate"])
@@ -131,7 +126,7 @@ def test_grey_of_any_number_of_bits_fills_the_levels(tmp_path: Path, bits: int, 
 def write_packed(
     path: Path, values: np.ndarray, bits: int, *, photometric: int, colormap: np.ndarray | None = None
 ) -> None:
-    """A TIFF by the letter of its specification, as no library here writes: one strip of rows that begin on a byte."""
+    """Return a TIFF as no library here writes it: one strip of rows that begin on a byte, by the specification."""
     in_bits = (values[..., None].astype(np.int64) >> np.arange(bits - 1, -1, -1)) & 1
     packed = np.packbits(in_bits.reshape(len(values), -1).astype(np.uint8), axis=1).tobytes()
     fields = {256: values.shape[1], 257: len(values), 258: bits, 259: 1, 262: photometric, 277: 1, 278: len(values)}
@@ -296,7 +291,7 @@ def test_labels_are_the_numbers_in_the_file(tmp_path: Path) -> None:
 
 
 def test_a_large_tiff_is_decoded_strip_by_strip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No samples of more than one strip are ever there beside the levels."""
+    """Watches memory: no samples of more than one strip are ever there beside the levels."""
     values = noise("uint16", 3)
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", rowsperstrip=4, compression="zlib")
     sizes: list[int] = []

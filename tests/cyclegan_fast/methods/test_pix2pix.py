@@ -32,7 +32,7 @@ CONFIG = Config(
 
 
 class OneDirection:
-    """The authors' pix2pix, line by line: one generator, one conditional discriminator, an optimiser for each."""
+    """Trains as the authors' pix2pix, line by line: a generator, a conditional discriminator, an optimiser for each."""
 
     def __init__(self) -> None:
         self.G = Original(WIDTH, HALVINGS, "batch", dropout=True).double()
@@ -114,7 +114,7 @@ def test_twenty_steps_in_float64_are_those_of_the_authors_code() -> None:
 
 
 def test_translations_are_made_again_where_the_parts_of_a_batch_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With dropout, whose draws the second time are those of the first: gradients are those of what was judged."""
+    """Draws the same dropout the second time as the first: gradients are those of what was judged."""
     networks = replace(CONFIG.networks, norm="instance")
     parts = replace(
         CONFIG, networks=networks, data=replace(CONFIG.data, batch_size=2), optimizer=OptimizerConfig(accumulate=2)

@@ -1,4 +1,4 @@
-"""The convolution to an image by columns, against PyTorch's."""
+"""Convolutions to an image by columns are PyTorch's."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
 def results(function: Callable[..., Tensor], operands: list[Tensor]) -> list[Tensor]:
-    """What it returns and every gradient, for a gradient that is the same whatever the function."""
+    """Return the result and every gradient, for a gradient of the result that is the same whatever the function."""
     leaves = [x.clone().requires_grad_(True) for x in operands]
     y = function(*leaves)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(9), dtype=y.dtype)

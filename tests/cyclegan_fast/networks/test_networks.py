@@ -1,4 +1,4 @@
-"""The networks against the plain transcription, and against the figures that the paper and the contract state."""
+"""Networks equal the plain transcription, and have the figures that the paper and the contract state."""
 
 import math
 from collections import Counter
@@ -31,7 +31,7 @@ def with_random_biases(network: nn.Module) -> nn.Module:
 
 
 def assert_same_function(ours: Network, plain: nn.Module, image: Tensor) -> None:
-    """The same output, and the same gradients of the image and of every parameter that is trained."""
+    """Compares the output, and the gradients of the image and of every parameter that is trained."""
     ours.load_state_dict(from_original(plain.state_dict()))
     image.requires_grad_(True)
     outputs = ours(image), plain(image)
@@ -179,7 +179,7 @@ def test_weights_start_normal_with_deviation_0_02_and_biases_at_zero(make: type[
 
 @pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
 def test_an_exported_generator_is_the_paper_s_layers_and_nothing_else(strict: bool) -> None:
-    """No slices of padded buffers; any batch and any sides that are multiples of 4, also one that was not traced."""
+    """Finds no slices of padded buffers, and takes any batch and sides that are multiples of 4, traced or not."""
     torch.manual_seed(0)
     generator = ResnetGenerator(width=4, blocks=9)
     height, width = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))

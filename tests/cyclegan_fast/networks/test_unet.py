@@ -1,4 +1,4 @@
-"""The U-Net against a transcription of the original's nested blocks, in values, gradients and files."""
+"""U-Nets equal a transcription of the original's nested blocks in values, gradients and files."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.trained import generator_from, load_generator
 from export import to_onnx
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.pictures import photo
 
 StateDict = dict[str, Tensor]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -26,7 +26,7 @@ NORMS: tuple[Norm, ...] = ("instance", "batch")
 
 
 class Block(nn.Module):
-    """One level with all that lies inside it, its modules where the original's Sequential has them."""
+    """Holds one level with all that lies inside it, its modules where the original's Sequential has them."""
 
     def __init__(
         self, outer: int, middle: int, inside: "Block | None", norm: Norm, *, kind: str, dropout: bool = False
@@ -53,7 +53,7 @@ class Block(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """In place: what is concatenated is what the leaky ReLU made of x."""
+        """Computes in place: what is concatenated is what the leaky ReLU made of x."""
         result: Tensor = self.model(x)
         return result if self.is_outermost else torch.cat([x, result], 1)
 
@@ -74,7 +74,7 @@ class Original(nn.Module):
 
 
 def original(halvings: int, norm: Norm, *, width: int = 2, dropout: bool = False, seed: int = 0) -> Original:
-    """In float64, every parameter random: the initial ones would hide where biases, scales and shifts are."""
+    """Return both networks in float64, every parameter random: initial ones would hide misplaced biases and scales."""
     torch.manual_seed(seed)
     network = Original(width, halvings, norm, dropout=dropout).double()
     for parameter in network.parameters():
@@ -103,7 +103,7 @@ def images(*shape: int, seed: int = 1) -> Tensor:
 @pytest.mark.parametrize("halvings", [5, 6, 7])
 @pytest.mark.parametrize("norm", NORMS)
 def test_values_and_gradients_are_those_of_the_transcription(norm: Norm, halvings: int, dropout: bool) -> None:
-    """In training mode; with dropout the same seed drops the same activations, in the same blocks."""
+    """Runs in training mode; with dropout the same seed drops the same activations, in the same blocks."""
     plain = original(halvings, norm, dropout=dropout)
     ours = ours_from(plain, halvings, norm, dropout=dropout)
     side = 2**halvings
@@ -157,7 +157,7 @@ def test_a_translation_depends_on_its_own_image_only(norm: Norm) -> None:
 
 
 def test_narrow_batch_norms_have_wide_statistics() -> None:
-    """A mean of 17 deviations, which statistics in bfloat16 would blur: the error is that of one rounding."""
+    """Has a mean of 17 deviations, which statistics in bfloat16 would blur: the error is that of one rounding."""
     torch.manual_seed(0)
     x = (torch.randn(2, 3, 16, 16) + 17).bfloat16()
     norm = BatchNorm(3)
@@ -230,7 +230,7 @@ def test_a_conditional_discriminator_judges_six_channels() -> None:
 
 
 def plain_discriminator(width: int, channels: int) -> nn.Sequential:
-    """The original's conditional discriminator with batch norm: its modules in its order."""
+    """Return the original's conditional discriminator with batch norm: its modules in its order."""
     modules: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
     for inputs, outputs, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
         convolution = nn.Conv2d(width * inputs, width * outputs, 4, stride, 1, bias=False)
@@ -289,7 +289,7 @@ def test_files_of_the_original_go_there_and_back(norm: Norm, halvings: int) -> N
 
 
 def test_keys_are_written_out_once() -> None:
-    """The table against keys by hand, where test and table could share a mistake about nesting."""
+    """Holds the table against keys by hand, where test and table could share a mistake about nesting."""
     inner = "model.model.1.model.3.model.3.model"
     found = from_original(Original(1, 5, "batch").state_dict())
     state = to_original(found)

@@ -1,3 +1,5 @@
+"""`python -m cyclegan_fast.perceptual_study`: a study is made, taken in a browser, and analysed."""
+
 import json
 import re
 import time
@@ -5,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,8 +19,11 @@ from cyclegan_fast.study import analysis
 from cyclegan_fast.study.analysis import bootstrap
 from cyclegan_fast.study.format import STUDY_FORMAT, SessionSettings, Study, read_study
 from cyclegan_fast.study.page import SHOWN_SIDE, Make
-from tests.cyclegan_fast.browser import Browser, needs_browser
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.browser import needs_browser, opened_browser, wait_for
+from tests.cyclegan_fast.pictures import photo
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 HOSTILE = "</script><script>alert(1)</script>&lt;"
 FLAGS = ["--practice", "2", "--trials", "6", "--show-ms", "60", "--pause-ms", "30"]
@@ -40,7 +45,7 @@ def folders(tmp_path: Path) -> Path:
 
 
 def status(arguments: list[str]) -> object:
-    """Of a command, whether it returns or, as for values that make no sense, ends by itself."""
+    """Return a command's exit status, whether it returns or, as for values that make no sense, ends by itself."""
     try:
         return main(arguments)
     except SystemExit as ended:
@@ -200,7 +205,7 @@ STUDY = Study(
 
 
 def answers(participant: int, rate: float, method: str = "ours", study: Study = STUDY) -> dict[str, Any]:
-    """A session of somebody whom each picture fools with a probability; practice always does."""
+    """Return a session of somebody whom each picture fools with a probability; practice always does."""
     random = np.random.default_rng([participant, round(1e6 * rate)])
     trials = []
     for place in range(study.settings.practice + study.settings.trials):
@@ -234,7 +239,7 @@ def answers(participant: int, rate: float, method: str = "ours", study: Study = 
 
 
 class Results:
-    """A folder of results beside its study, and what the analysis says of them."""
+    """Holds a folder of results beside its study, and what the analysis says of them."""
 
     def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.root, self.results, self.capsys = root, root / "results", capsys
@@ -469,72 +474,77 @@ addEventListener("DOMContentLoaded", () => {
 class Participant:
     """Somebody with known answers at a page: the real picture in all but every third pair."""
 
-    def __init__(self, browser: Browser, study: Study) -> None:
-        self.browser, self.real = browser, {name for name, _ in study.real}
+    def __init__(self, page: "Page", study: Study) -> None:
+        self.page, self.real = page, {name for name, _ in study.real}
         self.seen: list[dict[str, Any]] = []
         self.answered: list[str] = []
         self.feedback: list[str] = []
 
     def answer(self) -> None:
-        """One pair, from its pictures to the answer: by click, arrow and letter in turn."""
-        self.browser.wait_for(f"{PHASE} === 'answer'")
-        assert self.browser.evaluate("document.images.length") == 0
-        left, right = sorted(self.browser.evaluate("seen.slice(-2)"), key=lambda picture: picture["side"])
+        """Answer one pair, from its pictures to the answer: by click, arrow and letter in turn."""
+        wait_for(self.page, f"{PHASE} === 'answer'")
+        assert self.page.evaluate("document.images.length") == 0
+        left, right = sorted(self.page.evaluate("seen.slice(-2)"), key=lambda picture: picture["side"])
         self.seen += [left, right]
         number = len(self.answered)
         real_is_left = Path(left["src"]).stem in self.real
         side = "left" if real_is_left == bool(number % 3) else "right"
         self.answered.append(side)
         if number % 3 == 0:
-            self.browser.click_on(f"#{side}")
+            self.page.click(f"#{side}")
         else:
             arrow, letter = {"left": ("ArrowLeft", "f"), "right": ("ArrowRight", "j")}[side]
-            self.browser.key(arrow if number % 3 == 1 else letter)
-        self.browser.wait_for(f"{PHASE} !== 'answer'")
-        if self.browser.evaluate(PHASE) == "feedback":
-            self.feedback.append(self.browser.evaluate("document.getElementById('prompt').textContent"))
+            self.page.keyboard.press(arrow if number % 3 == 1 else letter)
+        wait_for(self.page, f"{PHASE} !== 'answer'")
+        if self.page.evaluate(PHASE) == "feedback":
+            self.feedback.append(self.page.evaluate("document.getElementById('prompt').textContent"))
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser() as found:
-        (tmp_path / "downloads").mkdir()
-        found.download_to(tmp_path / "downloads")
-        found.run_before_pages(WATCH)
-        yield found
-        assert found.errors == []
+def browser(tmp_path: Path) -> Iterator["tuple[Page, list[str]]"]:
+    """Opens a browser that stores downloads in tmp_path, and holds a page to have no errors."""
+    with opened_browser() as (page, errors):
+        page.on("download", lambda download: download.save_as(tmp_path / "downloads" / download.suggested_filename))
+        page.add_init_script(WATCH)
+        yield page, errors
+        assert errors == []
 
 
-def downloaded(folder: Path) -> Path:
+@pytest.fixture
+def page(browser: "tuple[Page, list[str]]") -> "Page":
+    return browser[0]
+
+
+def downloaded(page: "Page", folder: Path) -> Path:
     deadline = time.monotonic() + 20
     while not (found := list(folder.glob("*.json"))):
         assert time.monotonic() < deadline, "no file arrived"
-        time.sleep(0.02)
+        page.wait_for_timeout(20)  # in which Playwright stores the file
     return found[0]
 
 
 @needs_browser
 def test_a_session_from_the_first_screen_to_the_analysis(
-    folders: Path, browser: Browser, capsys: pytest.CaptureFixture[str]
+    folders: Path, page: "Page", capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(folders)
     study = read_study(folders / "study")
-    browser.open((folders / "study" / "index.html").as_uri() + "?method=ours")
-    assert browser.evaluate(PHASE) == "start"
-    participant = Participant(browser, study)
-    browser.key(" ")
+    page.goto((folders / "study" / "index.html").as_uri() + "?method=ours")
+    assert page.evaluate(PHASE) == "start"
+    participant = Participant(page, study)
+    page.keyboard.press(" ")
     for number in range(8):
         if number == 5:  # in the middle, with a pair on the screen
-            browser.wait_for(f"{PHASE} === 'answer'")
-            interrupted = [picture["src"] for picture in browser.evaluate("seen.slice(-2)")]
-            browser.reload()
-            assert "5 of 8 pairs" in browser.evaluate("document.getElementById('resume').textContent")
-            browser.click_on("#go")
+            wait_for(page, f"{PHASE} === 'answer'")
+            interrupted = [picture["src"] for picture in page.evaluate("seen.slice(-2)")]
+            page.reload()
+            assert "5 of 8 pairs" in page.evaluate("document.getElementById('resume').textContent")
+            page.click("#go")
         participant.answer()
-    browser.wait_for(f"{PHASE} === 'end'")
-    path = downloaded(folders / "downloads")
+    wait_for(page, f"{PHASE} === 'end'")
+    path = downloaded(page, folders / "downloads")
     result = json.loads(path.read_text())
-    assert path.read_text() == browser.evaluate("document.getElementById('text').value")
+    assert path.read_text() == page.evaluate("document.getElementById('text').value")
     assert path.name == f"perceptual-study-{study.id}-{result['participant']}.json"
     assert (result["study"], result["method"], result["settings"]) == (study.id, "ours", asdict(study.settings))
     assert re.fullmatch(r"[0-9a-f]{16}", result["participant"])
@@ -571,18 +581,18 @@ def test_a_session_from_the_first_screen_to_the_analysis(
     (ours,) = json.loads((out / "analysis.json").read_text())["methods"]
     assert ours["fooling_rate"] == pytest.approx(2 / 6)
     # Whoever comes back finds the end, not a second session.
-    browser.reload()
-    assert browser.evaluate(PHASE) == "end"
-    browser.click_on("#another")
-    assert browser.evaluate("document.getElementById('go').textContent") == "Start"
+    page.reload()
+    assert page.evaluate(PHASE) == "end"
+    page.click("#another")
+    assert page.evaluate("document.getElementById('go').textContent") == "Start"
 
 
 @needs_browser
-def test_a_seed_decides_a_session_and_others_differ(folders: Path, browser: Browser) -> None:
+def test_a_seed_decides_a_session_and_others_differ(folders: Path, page: "Page") -> None:
     make(folders)
-    browser.open((folders / "study" / "index.html").as_uri())
-    plans = browser.evaluate("Array.from({length: 300}, (_, seed) => plan({seed, method: drawMethod(seed)}))")
-    assert plans == browser.evaluate("Array.from({length: 300}, (_, seed) => plan({seed, method: drawMethod(seed)}))")
+    page.goto((folders / "study" / "index.html").as_uri())
+    plans = page.evaluate("Array.from({length: 300}, (_, seed) => plan({seed, method: drawMethod(seed)}))")
+    assert plans == page.evaluate("Array.from({length: 300}, (_, seed) => plan({seed, method: drawMethod(seed)}))")
     study = read_study(folders / "study")
     ours = {name for name, _ in study.methods["ours"]}
     scene = dict([*study.real, *(image for images in study.methods.values() for image in images)])
@@ -599,66 +609,69 @@ def test_a_seed_decides_a_session_and_others_differ(folders: Path, browser: Brow
 
 
 @needs_browser
-def test_paired_sessions_show_a_scene_twice(folders: Path, browser: Browser) -> None:
+def test_paired_sessions_show_a_scene_twice(folders: Path, page: "Page") -> None:
     make(folders, "--paired")
     study = read_study(folders / "study")
     scene = dict([*study.real, *study.methods["ours"]])
-    browser.open((folders / "study" / "index.html").as_uri())
-    for trials in browser.evaluate("Array.from({length: 20}, (_, seed) => plan({seed, method: 'ours'}))"):
+    page.goto((folders / "study" / "index.html").as_uri())
+    for trials in page.evaluate("Array.from({length: 20}, (_, seed) => plan({seed, method: 'ours'}))"):
         assert all(scene[trial["real"]] == scene[trial["fake"]] for trial in trials)
         assert len({trial["real"] for trial in trials}) == 8
 
 
 @needs_browser
-def test_a_wrong_address_is_said_and_a_small_window_too(folders: Path, browser: Browser) -> None:
+def test_a_wrong_address_is_said_and_a_small_window_too(folders: Path, page: "Page") -> None:
     make(folders)
-    page = (folders / "study" / "index.html").as_uri()
+    address = (folders / "study" / "index.html").as_uri()
     for query, message in (
         ("method=magic", "no method"),
         ("seed=-1", "no whole number"),
         ("seed=4294967296", "no whole"),
     ):
-        browser.open(f"{page}?{query}")
-        assert message in browser.evaluate("document.getElementById('problem').innerText")
-        browser.key(" ")
-        assert browser.evaluate(PHASE) == "start"
-    browser.open(page)
+        page.goto(f"{address}?{query}")
+        assert message in page.evaluate("document.getElementById('problem').innerText")
+        page.keyboard.press(" ")
+        assert page.evaluate(PHASE) == "start"
+    page.goto(address)
     for width, height, fits in ((560, 330, True), (559, 800, False), (800, 329, False)):
-        browser.resize(width, height)
-        assert browser.evaluate("getComputedStyle(document.getElementById('small')).display === 'none'") == fits
-    browser.evaluate("document.getElementById('go').click()")
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("getComputedStyle(document.getElementById('small')).display === 'none'") == fits
+    page.evaluate("document.getElementById('go').click()")
     time.sleep(0.3)
-    assert browser.evaluate("seen.length") == 0  # nothing is shown where it does not fit
-    browser.resize(560, 330)
-    browser.wait_for(f"{PHASE} === 'answer'")
-    box = browser.evaluate("document.getElementById('stage').getBoundingClientRect().toJSON()")
+    assert page.evaluate("seen.length") == 0  # nothing is shown where it does not fit
+    page.set_viewport_size({"width": 560, "height": 330})
+    wait_for(page, f"{PHASE} === 'answer'")
+    box = page.evaluate("document.getElementById('stage').getBoundingClientRect().toJSON()")
     assert box["left"] >= 0
     assert box["right"] <= 560
     assert box["bottom"] <= 330
-    assert browser.evaluate("document.documentElement.scrollWidth") <= 560
+    assert page.evaluate("document.documentElement.scrollWidth") <= 560
 
 
 @needs_browser
-def test_a_study_works_without_storage_and_says_which_picture_is_missing(folders: Path, browser: Browser) -> None:
+def test_a_study_works_without_storage_and_says_which_picture_is_missing(
+    folders: Path, browser: "tuple[Page, list[str]]"
+) -> None:
+    page, errors = browser
     make(folders)
-    browser.run_before_pages(
+    page.add_init_script(
         "for (const name of ['localStorage', 'sessionStorage'])"
         "  Object.defineProperty(window, name, {get() { throw new DOMException('denied', 'SecurityError'); }});"
     )
-    participant = Participant(browser, read_study(folders / "study"))
-    browser.open((folders / "study" / "index.html").as_uri())
-    browser.key(" ")
+    participant = Participant(page, read_study(folders / "study"))
+    page.goto((folders / "study" / "index.html").as_uri())
+    page.keyboard.press(" ")
     participant.answer()
     for path in (folders / "study" / "images").iterdir():
         path.rename(path.with_suffix(".away"))
     participant.answer()  # this pair had been loaded
-    browser.wait_for(f"{PHASE} === 'start'")
-    assert "could not be loaded" in browser.evaluate("document.getElementById('problem').innerText")
-    browser.errors.clear()  # the missing files
+    wait_for(page, f"{PHASE} === 'start'")
+    assert "could not be loaded" in page.evaluate("document.getElementById('problem').innerText")
+    errors.clear()  # the missing files
     for path in (folders / "study" / "images").iterdir():
         path.rename(path.with_suffix(".png"))
-    browser.click_on("#go")
+    page.click("#go")
     for _ in range(6):
         participant.answer()
-    browser.wait_for(f"{PHASE} === 'end'")
-    assert len(json.loads(downloaded(folders / "downloads").read_text())["trials"]) == 8
+    wait_for(page, f"{PHASE} === 'end'")
+    assert len(json.loads(downloaded(page, folders / "downloads").read_text())["trials"]) == 8

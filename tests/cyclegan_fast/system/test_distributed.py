@@ -1,4 +1,4 @@
-"""Two gloo ranks on the CPU, started by torchrun as a user would."""
+"""Trains with two gloo ranks on the CPU, started by torchrun as a user would."""
 
 import json
 import os
@@ -27,6 +27,7 @@ from cyclegan_fast.system.errors import ReportedElsewhere, UserError
 from cyclegan_fast.training import session
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.training.test_train import assert_same_state, command, final_state, metrics
+from tests.slow import slow_but
 
 ROOT = Path(__file__).parents[3]
 NETWORKS = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -117,7 +118,7 @@ def finish(step: TrainingStep) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in {**step.model.state_dict(), **named}.items()}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(["scripted pool"], CASES.keys()))
 def test_two_ranks_take_the_steps_of_one_rank_with_twice_the_batch(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     alone = step_of(case, ALONE)
@@ -155,7 +156,7 @@ def test_ranks_that_read_other_images_than_the_first_are_refused(folder: Path) -
 
     @dataclass
     class Second(Ranks):
-        """One of two ranks that hears from the first what it is told here."""
+        """Stands in for one of two ranks, which hears from the first what it is told here."""
 
         first: Any = None
         others_differ: bool = False
@@ -187,7 +188,7 @@ def test_ranks_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of images and a run of two ranks that nothing interrupted."""
+    """Writes a folder of images and a run of two ranks that nothing interrupted."""
     root = tmp_path_factory.mktemp("ranks")
     sample_photos.main([str(root / "data"), "--side", "36", "--count", "7"])
     subprocess.run(torchrun(*training(root, "whole")), check=True, timeout=300)
@@ -199,7 +200,7 @@ def training(root: Path, name: str) -> list[str]:
 
 
 def workers_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The training processes, the first rank's first."""
+    """Return the training processes, the first rank's first."""
     children = psutil.Process(launcher.pid).children(recursive=True)
     ranks = [child for child in children if "cyclegan_fast.train" in child.cmdline()]
     return sorted(ranks, key=lambda child: int(child.environ()["RANK"]))
@@ -215,6 +216,7 @@ def wait_for_step(run: Path, step: int, launcher: subprocess.Popen[str]) -> None
     raise AssertionError(f"no step {step} in {run}: {launcher.communicate()[0] if launcher.poll() is not None else ''}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_after_a_rank_is_killed_torchrun_starts_all_again_and_the_run_ends_as_the_undisturbed_one(
     undisturbed: tuple[Path, Path], rank: int
@@ -237,6 +239,7 @@ def test_after_a_rank_is_killed_torchrun_starts_all_again_and_the_run_ends_as_th
     assert metrics(run) == metrics(whole)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_is_not_continued_by_one(
     undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,6 +277,7 @@ print("ended", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_ranks_that_part_leave_no_thread_that_could_abort_them_at_their_end(tmp_path: Path) -> None:
     (tmp_path / "threads.py").write_text(THREADS)
     launcher = [*torchrun()[:-1], str(tmp_path / "threads.py")]
@@ -283,6 +287,7 @@ def test_ranks_that_part_leave_no_thread_that_could_abort_them_at_their_end(tmp_
     assert (ended.returncode, ended.stdout.count("ended")) == (0, 2), ended.stderr
 
 
+@pytest.mark.slow
 def test_what_the_first_rank_refuses_is_said_once_and_ends_all_ranks(undisturbed: tuple[Path, Path]) -> None:
     root, _ = undisturbed
     result = subprocess.run(
@@ -292,6 +297,7 @@ def test_what_the_first_rank_refuses_is_said_once_and_ends_all_ranks(undisturbed
     assert result.stderr.count("is finished after 48 steps") == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_torchrun_saves_and_continues(undisturbed: tuple[Path, Path]) -> None:
     root, whole = undisturbed
     launcher = subprocess.Popen(
@@ -307,6 +313,7 @@ def test_an_interrupted_torchrun_saves_and_continues(undisturbed: tuple[Path, Pa
     assert metrics(root / "stopped") == metrics(whole)
 
 
+@pytest.mark.slow
 def test_the_first_rank_evaluates_for_all_and_no_weight_changes(undisturbed: tuple[Path, Path]) -> None:
     root, whole = undisturbed
     flags = ["--evaluate-every", "16", "--metrics", "reconstruction"]
@@ -322,6 +329,7 @@ def test_the_first_rank_evaluates_for_all_and_no_weight_changes(undisturbed: tup
     assert best["log"]["step"] == watched["best"]["step"]
 
 
+@pytest.mark.slow
 def test_what_only_the_first_rank_misses_ends_all_ranks_with_one_sentence(undisturbed: tuple[Path, Path]) -> None:
     root, _ = undisturbed
     flags = ["--metrics", "fid", "--features", "nowhere.pt2"]

@@ -84,7 +84,7 @@ sys.exit(train.main(sys.argv[2:]))
 
 
 class Process:
-    """A process that says on which line it is, as soon as it has written it."""
+    """Runs a process and knows on which line it is, as soon as it has written it."""
 
     def __init__(self, *arguments: object) -> None:
         self.process = subprocess.Popen(
@@ -120,7 +120,7 @@ class Process:
         os.killpg(self.process.pid, number)
 
     def end(self, timeout_s: float = 120.0) -> int:
-        """The exit status."""
+        """Wait for the end, and return the exit status."""
         status = self.process.wait(timeout_s)
         self.reader.join(10)
         return status
@@ -203,7 +203,7 @@ def test_a_command_without_steps_stops_at_once_and_says_so_once(number: int, sta
 # --- a training ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "status"), SIGNALS)
+@pytest.mark.parametrize(("number", "status"), [SIGNALS[0], pytest.param(*SIGNALS[1], marks=pytest.mark.slow)])
 def test_a_training_saves_and_does_not_score(
     number: int, status: int, data: Path, tmp_path: Path, start: type[Process]
 ) -> None:
@@ -232,11 +232,11 @@ def test_a_signal_while_images_are_read_stops_at_once(data: Path, tmp_path: Path
     assert process.output.count("stopped") == 1
 
 
-@pytest.mark.parametrize("every", [0, 3])
+@pytest.mark.parametrize("every", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_signal_during_an_evaluation_leaves_that_to_the_next_start(
     every: int, data: Path, tmp_path: Path, start: type[Process]
 ) -> None:
-    """At the end of the run, and with --evaluate-every after a step: nothing of the result differs."""
+    """Interrupts at the end of the run, and with --evaluate-every after a step: nothing of the result differs."""
     arguments = [*command(data, tmp_path, "x", "--max-steps", "6"), "--evaluate-every", str(every)]
     process = start("-c", SLOW_TRAINING, "scoring", *arguments)
     process.wait_for("in evaluate")
@@ -255,7 +255,7 @@ def test_a_signal_during_an_evaluation_leaves_that_to_the_next_start(
 
 
 def results(run: Path) -> tuple[object, list[str]]:
-    """The rows of the final table, and the lines of evaluations.jsonl."""
+    """Return the rows of the final table, and the lines of evaluations.jsonl."""
     rows = json.loads((run / "results.json").read_text())["rows"]
     evaluations = run / "evaluations.jsonl"
     return rows, evaluations.read_text().splitlines() if evaluations.exists() else []
@@ -264,7 +264,7 @@ def results(run: Path) -> tuple[object, list[str]]:
 def test_ctrl_c_on_torchrun_saves_on_all_ranks_and_is_said_once(
     data: Path, tmp_path: Path, start: type[Process]
 ) -> None:
-    """The terminal sends the signal to launcher and ranks, and the launcher sends it to the ranks once more."""
+    """Signals launcher and ranks as a terminal does; the launcher sends the signal to the ranks once more."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = command(data, tmp_path, "x", "--max-steps", "100000", "--epochs", "100000", "--device", "cpu")
     process = start(*launcher, "-m", "cyclegan_fast.train", *arguments)

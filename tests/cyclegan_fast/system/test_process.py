@@ -1,4 +1,4 @@
-"""What commands set before PyTorch is imported, and what importing the package leaves alone."""
+"""Commands set up their process before PyTorch is imported, and importing the package leaves it alone."""
 
 import ast
 import json
@@ -35,7 +35,7 @@ COMMANDS = [
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """One in which the user has set nothing, put back after the test."""
+    """Gives an environment in which the user has set nothing; it is put back after the test."""
     for name in (*SET, *WAITING, "DNNL_PRIMITIVE_CACHE_CAPACITY"):
         monkeypatch.setenv(name, "")  # so that what is set below is undone, too
         monkeypatch.delenv(name)
@@ -70,7 +70,7 @@ def test_commands_set_it_before_they_import_anything_else(path: Path) -> None:
 
 
 def test_torch_finds_it_set(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A module in PyTorch's place says what it finds, and ends the command."""
+    """Puts a module in PyTorch's place, which says what it finds, and ends the command."""
     (tmp_path / "torch.py").write_text(f"import os\nprint(*map(os.environ.get, {SET!r}))\nraise SystemExit(0)\n")
     found = subprocess.run(
         [sys.executable, "-m", "cyclegan_fast.train"],

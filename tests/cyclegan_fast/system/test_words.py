@@ -103,27 +103,33 @@ bar.close()
 """
 
 
-def lines_of(first_line_s: float, **environment: str) -> list[str]:
-    ended = subprocess.run(
+def started(first_line_s: float, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-c", BARS, str(first_line_s)],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    assert not ended.stdout
-    assert "\r" not in ended.stderr
-    return ended.stderr.splitlines()
+
+
+def lines_of(process: subprocess.Popen[str]) -> list[str]:
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert not output
+    assert "\r" not in errors
+    return errors.splitlines()
 
 
 def test_bars_are_lines_in_a_log_file_and_only_of_what_takes_long() -> None:
-    lines = lines_of(0.15)
+    of_a_slow_command, of_a_quick_one, of_another_rank = started(0.15), started(60.0), started(0.15, RANK="1")
+    lines = lines_of(of_a_slow_command)
     assert lines[0].startswith("reading:")
     assert " images/s" in lines[0]
     assert len([line for line in lines if line.startswith("reading:")]) <= 4
     assert [line for line in lines if line.startswith("loading: 00:0")]
     assert "steps/s, losses: G_A 0.31]" in lines[-1]
     assert lines[-1].startswith("training:   3%")
-    assert lines_of(60.0) == []
-    assert lines_of(0.15, RANK="1") == [], "of several processes the first one speaks"
+    assert lines_of(of_a_quick_one) == []
+    assert lines_of(of_another_rank) == [], "of several processes the first one speaks"

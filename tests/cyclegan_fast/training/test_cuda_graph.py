@@ -33,6 +33,7 @@ from cyclegan_fast.training.cuda_graph import (
 from cyclegan_fast.training.engine import TrainingEngine, reason_against_a_graph
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.operator_recorder import OperatorRecorder
+from tests.slow import slow_but
 
 SIDE = 24
 NETWORKS = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -53,13 +54,13 @@ def batch(count: int, seed: int) -> Batch:
 
 
 def step_of(config: Config, dtype: torch.dtype, device: torch.device = CPU) -> TrainingStep:
-    """A new one, the same each time."""
+    """Return a new step, the same each time."""
     torch.manual_seed(0)
     return TrainingStep(Model(config).to(device), config, dtype, random.Random(3))
 
 
 def state_of(step: TrainingStep) -> list[Tensor]:
-    """Everything that a step changes in place."""
+    """Return everything that a step changes in place."""
     moments = [
         tensor
         for descent in (step.generators, step.discriminators)
@@ -106,9 +107,20 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+QUICK = (
+    "float32",
+    "float16, scaled",
+    "two parts, blocks computed again",
+    "bigan",
+    "cogan, gradient penalty",
+    "batch norm, copies, moving average",
+    "cycle alone",
+)
+
+
+@pytest.mark.parametrize("case", slow_but(QUICK, CASES))
 def test_replayed_steps_have_the_bits_of_steps_as_they_are(case: tuple[Config, torch.dtype]) -> None:
-    """With pools that overflow within a batch, rates and averages that change, and short batches in between."""
+    """Trains with pools that overflow within a batch, rates and averages that change, and short batches in between."""
     config, dtype = case
     config = replace(
         config,
@@ -254,7 +266,7 @@ def test_under_on_a_failed_recording_ends_the_run() -> None:
 
 
 def test_what_takes_a_value_from_the_host_cannot_be_recorded() -> None:
-    """The recorder that the tests above trust refuses what CUDA would."""
+    """Makes the recorder that the tests above trust refuse what CUDA would."""
     x = torch.ones(2)
     for function in (lambda: {"y": x * x.sum().item()}, lambda: {"y": x + torch.tensor([1.0, 2.0])}):
         with pytest.raises(RuntimeError, match="cannot be recorded"):

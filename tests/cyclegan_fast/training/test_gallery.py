@@ -1,3 +1,5 @@
+"""Galleries show a run's curves, samples and scores, and take no text of the run for markup."""
+
 import json
 import math
 import re
@@ -53,7 +55,7 @@ def lines(reports: list[dict[str, Any]]) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of 300 steps with two sample grids and, as it is not finished, no results."""
+    """Writes a run of 300 steps with two sample grids and, as it is not finished, no results."""
     path = tmp_path / "summer2winter"
     path.mkdir()
     optimizer = OptimizerConfig(epochs=5, decay_epochs=3, ema=0.995)
@@ -65,7 +67,7 @@ def run(tmp_path: Path) -> Path:
 
 
 class Page(HTMLParser):
-    """A page as a browser reads it: elements with their attributes, and the text that is shown."""
+    """Reads a page as a browser does: elements with their attributes, and the text that is shown."""
 
     def __init__(self, run: Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a run's log makes of losses that are not finite, and of several ranks."""
+"""Run logs average losses between reports, and end the run where losses are not finite."""
 
 import json
 from pathlib import Path

@@ -54,7 +54,7 @@ def unchanged(tensors: list[Tensor]) -> Iterator[None]:
 
 
 def leaves_out(write: str) -> Fault:
-    """What is written in the end stays as it was: a part of the step was not recorded."""
+    """Return a fault that leaves what is written in the end as it was: a part of the step was not recorded."""
 
     def fault(step: TrainingStep, replay: Replay, outputs: Outputs) -> Replay:
         def wrong() -> None:
@@ -67,7 +67,7 @@ def leaves_out(write: str) -> Fault:
 
 
 def with_values_of_its_own_time(step: TrainingStep, replay: Replay, outputs: Outputs) -> Replay:
-    """What changes between steps was taken from the host when it was recorded."""
+    """Return a replay with the learning rate that the host had when the step was recorded."""
     rate = float(step.learning_rate)  # as it was then
     return lambda: with_rate(step, rate, replay)
 
@@ -79,7 +79,7 @@ def with_rate(step: TrainingStep, rate: float, replay: Replay) -> None:
 
 
 def in_memory_of_others(step: TrainingStep, replay: Replay, outputs: Outputs) -> Replay:
-    """An activation lay where something else is written meanwhile."""
+    """Return a replay in which an activation lies where something else is written meanwhile."""
 
     def wrong() -> None:
         replay()
@@ -98,7 +98,7 @@ def without_a_loss(step: TrainingStep, replay: Replay, outputs: Outputs) -> Repl
 
 
 def of_other_images(step: TrainingStep, replay: Replay, outputs: Outputs) -> Replay:
-    """A loss that was computed from the inputs of the recording: off by little, as losses of other images are."""
+    """Return a replay with a loss of the recording's inputs: off by little, as losses of other images are."""
 
     def wrong() -> None:
         replay()
@@ -146,7 +146,7 @@ def test_a_wrong_recording_is_noticed_and_training_goes_on_as_if_nothing_had_bee
 
 
 def test_a_missing_update_is_noticed_in_a_step_that_a_loss_scaler_would_leave_out() -> None:
-    """As it does with most first steps in float16: nothing moves in them."""
+    """Overflows as most first steps in float16 do: nothing moves in them."""
     check(leaves_out("weights of D_B"), "the weights of D_B end ", torch.float16)
 
 
@@ -165,7 +165,7 @@ def test_a_learning_rate_that_the_recording_took_from_the_host_is_noticed() -> N
 
 
 def test_a_learning_rate_that_is_no_tensor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number of the host's goes into the recording for good."""
+    """Sets the rate as a number, which goes into the recording for good."""
 
     def as_a_number(step: TrainingStep, learning_rate: float) -> None:
         for descent in (step.generators, step.discriminators):
@@ -238,7 +238,7 @@ def test_what_rounding_does_is_no_difference(dtype: torch.dtype) -> None:
 
 
 def test_a_replayed_step_drops_what_the_step_as_it_is_drops() -> None:
-    """A U-Net's dropout draws random numbers, which the comparison must not use up; its batch norm has weights."""
+    """Draws dropout in a U-Net, whose numbers the comparison must not use up; its batch norm has weights."""
     config = of_method(replace(CONFIG, networks=NetworkConfig(ngf=2, ndf=2, impl="reference")), "pix2pix")
     config = replace(
         config,

@@ -1,4 +1,4 @@
-"""The learning rates of all policies against torch's schedulers, and that a run continues with them to the bit."""
+"""Learning rates of all policies are those of torch's schedulers, and a run continues with them to the bit."""
 
 import json
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from cyclegan_fast.system.distributed import ALONE
 from cyclegan_fast.training import loop, session
 from cyclegan_fast.training.schedule import Schedule, linear_factor
 from tests.cyclegan_fast.conftest import TINY
+from tests.slow import slow_but
 
 RATE, EPOCHS, DECAY = 2e-4, 7, 6
 
@@ -60,7 +61,7 @@ def test_the_linear_rate_of_every_epoch_is_the_contracts_formula() -> None:
 
 
 def losses_of(value: float) -> dict[str, Tensor]:
-    """Two losses whose sum is the value, and one of a discriminator, which nobody watches."""
+    """Return two losses whose sum is the value, and one of a discriminator, which nobody watches."""
     return {"G_A": torch.tensor(value - 1), "cycle_A": torch.tensor(1.0), "D_A": torch.tensor(100 * value)}
 
 
@@ -83,11 +84,11 @@ def test_plateau_falls_where_torchs_scheduler_falls_from_the_means_of_epochs() -
     assert len({*seen}) == 4
 
 
-@pytest.mark.parametrize("policy", [*DEFINITIONS, "plateau"])
+@pytest.mark.parametrize("policy", slow_but(["linear", "plateau"], [*DEFINITIONS, "plateau"]))
 def test_a_run_that_is_interrupted_continues_with_the_same_rates_and_bits(
     policy: Policy, folder: Path, tmp_path: Path
 ) -> None:
-    """Two epochs and a half of three steps; stopped in the middle of one and at the end of one."""
+    """Trains two epochs and a half of three steps, stopped in the middle of one and at the end of one."""
     flags = ["--data", str(folder), *TINY, "--batch-size", "2", "--learning-rate-policy", policy, "--epochs", "2"]
     flags += ["--decay-epochs", "1", "--report-every", "1", "--checkpoint-every", "1", "--cuda-graph", "off"]
     flags += ["--step-epochs", "1"] if policy == "step" else []

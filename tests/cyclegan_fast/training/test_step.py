@@ -1,4 +1,4 @@
-"""One update, and twenty, against `bench.cases.plain_cyclegan`, which shares no code with what is tested."""
+"""Holds one update, and twenty, against `bench.cases.plain_cyclegan`, which shares no code with what is tested."""
 
 import io
 import random
@@ -30,6 +30,7 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.training.schedule import linear_factor
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.direction_threads import LARGEST_SIDE_IN_THREADS
+from tests.slow import slow_but
 
 LEARNING_RATE = 2e-4
 TINY = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -41,7 +42,7 @@ Shape = tuple[int, int, int]  # N, H, W
 
 
 def images(shapes: tuple[Shape, Shape], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One batch of each domain, float32 numbers in [-1, 1], so that every precision sees the same images."""
+    """Return a batch of each domain, float32 numbers in [-1, 1], so that every precision sees the same images."""
     real_A, real_B = (torch.rand(n, 3, h, w, generator=generator) * 2 - 1 for n, h, w in shapes)
     return real_A, real_B
 
@@ -79,7 +80,7 @@ def build(plain: PlainCycleGAN, config: Config, dtype: torch.dtype, source: rand
 
 
 def widened(plain: PlainCycleGAN) -> PlainCycleGAN:
-    """The same weights in float64, without a step taken."""
+    """Return the same weights in float64, without a step taken."""
     exact = PlainCycleGAN(ngf=TINY.ngf, ndf=TINY.ndf, blocks=TINY.blocks, dtype=torch.float64)
     for name, network in plain.networks().items():
         exact.networks()[name].load_state_dict(network.state_dict())
@@ -150,7 +151,20 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+QUICK = (
+    "batch of 1, pool of 2",
+    "batch of 2, pool of 50",
+    "no pool",
+    "every image of its own size",
+    "no identity loss",
+    "learning rate that decays",
+    "batch of 4 in two parts",
+    "both directions at once",
+    "channels last, everything on",
+)
+
+
+@pytest.mark.parametrize("case", slow_but(QUICK, CASES))
 def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
     case: Case, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -269,7 +283,7 @@ def test_one_step_errs_at_most_twice_as_much_from_float64_as_plain_pytorch(dtype
 
 
 def float16_step(generator_scale: float, discriminator_scale: float) -> tuple[TrainingStep, PlainCycleGAN]:
-    """A step whose scalers start at the given scales, and the same weights in float64."""
+    """Return a step whose scalers start at the given scales, and the same weights in float64."""
     torch.manual_seed(0)
     plain = PlainCycleGAN(ngf=TINY.ngf, ndf=TINY.ndf, blocks=TINY.blocks)
     step = build(plain, Config(networks=TINY), torch.float16, random.Random(0))
@@ -328,7 +342,7 @@ def direct_penalty(network: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) 
 def direct_losses(
     plain: PlainCycleGAN, gan_loss: GanLoss, real_A: Tensor, real_B: Tensor, mixes: list[Tensor]
 ) -> dict[str, Tensor]:
-    """All losses of a first step, whose pools return the new images, from their definitions."""
+    """Return all losses of a first step, whose pools return the new images, from their definitions."""
 
     def wants_real(score: Tensor) -> Tensor:
         if gan_loss == "vanilla":
@@ -469,7 +483,7 @@ def test_a_saved_step_continues_bit_for_bit(gan_loss: GanLoss, dtype: torch.dtyp
 
 
 def saved_bytes(generator: ResnetGenerator, image: Tensor) -> int:
-    """What autograd keeps of one forward pass, each memory counted once."""
+    """Return what autograd keeps of one forward pass, each memory counted once."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -494,7 +508,7 @@ def test_checkpointed_blocks_keep_their_inputs_only() -> None:
 
 
 def test_checkpointed_blocks_compute_with_the_working_weights_and_give_the_same_bits() -> None:
-    """In bfloat16 the module's own weights are wide: computing a block again with them would give other gradients."""
+    """Keeps weights wide beside bfloat16: computing a block again with them would give other gradients."""
     results = []
     for checkpointed in (False, True):
         torch.manual_seed(0)

@@ -1,3 +1,5 @@
+"""`python -m cyclegan_fast.train`: runs end, stop, go on to the same bits, and say what is wrong."""
+
 import gc
 import json
 import os
@@ -30,7 +32,8 @@ from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.translation import trained
 from kernels import triton_language
-from tests.cyclegan_fast.conftest import TINY, photo
+from tests.cyclegan_fast.conftest import TINY
+from tests.cyclegan_fast.pictures import photo
 
 STEPS = 48
 RUN = [*TINY, "--report-every", "3", "--checkpoint-every", "5", "--sample-every", "20", "--max-steps", str(STEPS)]
@@ -58,7 +61,7 @@ def final_state(run: Path) -> dict[str, Any]:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what a clock decides."""
+    """Return the lines of metrics.jsonl without what a clock decides."""
     clocks = ("elapsed_s", "step_ms", "images_per_s", "peak_gib")
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
@@ -105,13 +108,14 @@ def kill_after_a_moment(process: subprocess.Popen[str], run: Path, moment_s: flo
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of images and a run that nothing interrupted."""
+    """Writes a folder of images and a run that nothing interrupted."""
     root = tmp_path_factory.mktemp("train")
     sample_photos.main([str(root / "data"), "--side", "36", "--count", "7"])
     assert train.main(command(root / "data", root, "whole", "--workers", "0")) == 0
     return root, root / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "4"])
 def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(
     undisturbed: tuple[Path, Path], workers: str
@@ -163,7 +167,7 @@ def test_a_finished_run_is_not_overwritten(undisturbed: tuple[Path, Path], capfd
 def test_ranks_that_torchrun_starts_again_after_the_last_step_have_nothing_left_to_do(
     undisturbed: tuple[Path, Path],
 ) -> None:
-    """One of them may die on its way out; that the run is finished is no error then."""
+    """Finds the run finished, which is no error where a rank died on its way out."""
     _, whole = undisturbed
     config = values.load_config(whole / "config.yaml")
     with pytest.raises(FinishedRun):
@@ -251,7 +255,7 @@ def test_a_file_that_holds_something_else_does_not_hide_the_checkpoint_before_it
 def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint(
     keep_as: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """The process ends, without any cleaning up, just before its n-th fsync, rename or removal, for every n."""
+    """Ends the process, without any cleaning up, just before its n-th fsync, rename or removal, for every n."""
     content = dict.fromkeys(checkpoint.CHECKPOINT_KEYS, 0)
     before, after = {**content, "step": 1}, {**content, "step": 2}
     outcomes = []
@@ -273,7 +277,7 @@ def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint
 
 
 def save_in_a_process_that_dies(run: Path, content: dict[str, Any], keep_as: tuple[str, ...], fatal_call: int) -> int:
-    """The exit status of a process that saves: 9 where it got as far as its `fatal_call`-th call, 0 otherwise."""
+    """Return the exit status of a process that saves: 9 where it got as far as its `fatal_call`-th call, else 0."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -334,6 +338,7 @@ def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TrainingStep, "draw", interrupted)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(
     undisturbed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,6 +422,7 @@ def test_an_image_that_vanishes_from_a_diverged_run_is_still_named(
     assert error.endswith("the checkpoint of step 5 is kept")
 
 
+@pytest.mark.slow
 def test_checkpoints_of_whole_epochs_are_kept_and_are_the_last_resort(undisturbed: tuple[Path, Path]) -> None:
     root, whole = undisturbed
     arguments = command(root / "data", root, "kept", "--keep-every-epochs", "2")
@@ -522,7 +528,7 @@ def test_images_that_changed_since_the_checkpoint_are_noticed(
 
 @pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with uncompressed images, `data`, and a run `x` that was interrupted after its first report."""
+    """Writes a folder with uncompressed images, `data`, and a run `x` that was interrupted after its first report."""
     sample_photos.main([str(tmp_path / "data"), "--side", "36", "--count", "3"])
     for path in (tmp_path / "data").rglob("*.png"):
         Image.open(path).save(path.with_suffix(".bmp"))
@@ -674,6 +680,7 @@ def test_images_of_many_shapes_train_without_a_crop(tmp_path: Path) -> None:
     assert "testA" in json.loads((tmp_path / "x" / "results.json").read_text())["notes"][0]
 
 
+@pytest.mark.slow
 def test_the_embedded_run_improves_on_the_untranslated_image(tmp_path: Path) -> None:
     flags = ["--amp", "--ngf", "16", "--max-steps", "150", "--runs", str(tmp_path), "--name", "x", "--ema", "0.9"]
     assert train.main(flags) == 0

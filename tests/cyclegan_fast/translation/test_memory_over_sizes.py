@@ -25,7 +25,7 @@ needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reaso
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One generator as a file of weights and as a graph, by their endings."""
+    """Writes one generator as a file of weights and as a graph, by their endings."""
     folder, network = tmp_path_factory.mktemp("generator"), make_generator(0)
     paths = {"pth": folder / "latest_net_G.pth", "onnx": folder / "graph.onnx"}
     torch.save(to_original(network.state_dict()), paths["pth"])
@@ -33,6 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell a process's memory so")
 @pytest.mark.parametrize(
     ("kind", "sides", "flags"),
@@ -54,7 +55,7 @@ def test_memory_after_300_sizes_is_that_after_100(files: dict[str, Path], kind: 
             "-m",
             "tests.cyclegan_fast.memory_over_sizes",
             files[kind],
-            "8-96",
+            sides,
             str(SIZES),
             *flags.split(),
         ],

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,27 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.scratch_file import ScratchFile
 from cyclegan_fast.translation.strips import Statistics
 from cyclegan_fast.translation.tiled import TiledTranslator
 from cyclegan_fast.translation.translator import NotFinite, TorchTranslator
-from tests.cyclegan_fast.translation.test_translate import draw, names, pixels_of
+from tests.cyclegan_fast.pictures import draw, names, pixels_of
 from tests.cyclegan_fast.translations import at_once, in_strips, joined, make_generator, picture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 ALL = 10**6  # more rows than any image here has
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- the same numbers ----------------------------------------------------------------------------------------------
@@ -60,7 +52,7 @@ def test_nine_blocks_and_two_images(tmp_path: Path) -> None:
 
 
 def test_parts_translated_one_by_one_would_show(tmp_path: Path) -> None:
-    """That the tests above can fail: statistics of a part instead of the whole differ by far more than 1e-4."""
+    """Shows that the tests above can fail: statistics of a part instead of the whole differ by far more than 1e-4."""
     network, image = make_generator(0, blocks=2), picture(64, 64)
     parts = np.concatenate([at_once(network, half) for half in (image[:32], image[32:])], 1)
     assert np.abs(parts - at_once(network, image)).mean() > 0.05
@@ -81,7 +73,7 @@ def test_bfloat16_is_rounded_where_the_network_rounds(tmp_path: Path, rows: int)
 
 
 def test_statistics_of_strips_are_those_of_the_whole() -> None:
-    """At a mean of 300 standard deviations, where E[x^2] - E[x]^2 in float32 has no correct digit."""
+    """Takes a mean of 300 standard deviations, where E[x^2] - E[x]^2 in float32 has no correct digit."""
     whole = torch.randn((1, 3, 50, 40), generator=torch.Generator().manual_seed(0)) * 2 + 600
     statistics = Statistics()
     for strip in torch.split(whole, [1, 30, 7, 12], dim=2):
@@ -119,7 +111,7 @@ for translator in (
 
 
 def peaks_mib(height: int, scratch: Path) -> list[float]:
-    """Of a process that translates an image of 512 columns in strips, and then at once."""
+    """Return the peaks of a process that translates an image of 512 columns in strips, and then at once."""
     command = [sys.executable, "-c", PEAKS, str(height), str(scratch)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     return [int(line.split()[1]) / 1024 for line in ended.stdout.splitlines() if line.startswith("peak")]
@@ -138,7 +130,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
 
 @pytest.fixture
 def peaks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of every scratch file when it was closed; it never shrinks."""
+    """Gives the size of every scratch file when it was closed; it never shrinks."""
     seen: list[int] = []
     leave = ScratchFile.__exit__
 
@@ -198,19 +190,13 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    torch.save(to_original(make_generator(0).state_dict()), path := tmp_path / "latest_net_G.pth")
-    return path
-
-
-@pytest.fixture
 def scratch(tmp_path: Path) -> Path:
     (folder := tmp_path / "scratch").mkdir()
     return folder
 
 
 def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path: Path, weights: Path, scratch: Path) -> None:
-    """A limit on the size of files stands in for the disk, as in test_translate.py; the image needs 29 kB."""
+    """Limits the size of files in the place of a disk, as in test_translate.py; the image needs 29 kB."""
     source = draw(tmp_path / "image.png", 64, 56)
     flags = ["--checkpoint", weights, "--out", tmp_path / "out", "--tile", "--scratch", scratch, "--device", "cpu"]
     ended = subprocess.run(

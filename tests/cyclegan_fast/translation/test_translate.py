@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,64 +39,25 @@ from cyclegan_fast.translation import batches, contact_sheet
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from tests.cyclegan_fast.pictures import draw, draw_all, names, pixels_of
 from tests.cyclegan_fast.translations import make_generator
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[3]
 
 
-def draw(path: Path, width: int = 48, height: int = 40, seed: int = 0) -> Path:
-    """A smooth picture, so that JPEG changes little and resizing is seen."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
-    return path
-
-
 @torch.no_grad()
 def directly(network: ResnetGenerator, path: Path, size: int) -> Pixels:
-    """The same translation by the shortest route: one image, training's own preparation and conversions."""
+    """Translate by the shortest route: one image, training's own preparation and conversions."""
     pixels = np.asarray(held_out_preparation(size)(read_image(path)))
     result: Pixels = to_pixels(network(to_signed(torch.tensor(pixels)[None])))[0]
     return result
 
 
-def pixels_of(path: Path) -> Pixels:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Networks this small only wait for each other's threads, for seconds where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def network() -> ResnetGenerator:
-    return make_generator(0)
-
-
-@pytest.fixture
-def weights(tmp_path: Path, network: ResnetGenerator) -> Path:
-    path = tmp_path / "latest_net_G.pth"
-    torch.save(to_original(network.state_dict()), path)
-    return path
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    draw(folder / "one.png", seed=1)
-    draw(folder / "deep" / "er" / "two.jpg", seed=2)
-    draw(folder / "deep" / "three.bmp", seed=3)
-    return folder
+    return draw_all(tmp_path / "photos", dict.fromkeys(["one.png", "deep/er/two.jpg", "deep/three.bmp"], (48, 40)))
 
 
 Run = Callable[..., int]
@@ -104,7 +65,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def run(tmp_path: Path, weights: Path) -> Run:
-    """The command at 32x32 into tmp_path/out with `weights`; a flag that is given again replaces these."""
+    """Runs the command at 32x32 into tmp_path/out with `weights`; a flag that is given again replaces these."""
 
     def command(*arguments: object, size: bool = True, sheet: bool = False, checkpoint: Path | None = None) -> int:
         flags = [*(["--size", "32"] if size else []), *([] if sheet else ["--no-contact-sheet"])]
@@ -249,7 +210,7 @@ def test_by_default_a_batch_has_half_a_megapixel(tmp_path: Path) -> None:
 def test_images_of_one_colour_are_named_in_one_note(
     tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of them a norm makes rounding noise; see docs/your-own-images.md."""
+    """Translates flat images, of which a norm makes rounding noise; see docs/your-own-images.md."""
     for index, colour in enumerate(("navy", "white", "#808080", "black")):
         Image.new("RGB", (40, 33), colour).save(photos / f"plain{index}.png")
     assert run(photos, size=False) == 0
@@ -268,7 +229,7 @@ def test_images_of_one_colour_are_named_in_one_note(
 
 @torch.no_grad()
 def test_an_image_of_one_colour_has_no_defined_result(photos: Path, network: ResnetGenerator) -> None:
-    """In float64 too: what differs in the last bit comes out as another picture, and of a photograph as the same."""
+    """Holds in float64 too: a difference in the last bit gives another picture, and of a photograph the same."""
     exact = copy.deepcopy(network).double()
     photo = to_signed(torch.tensor(pixels_of(photos / "one.png"))[None]).double()
     for image, defined in ((photo, True), (torch.full_like(photo, 0.3), False)):
@@ -448,7 +409,7 @@ def test_a_plan_asks_for_each_folder_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def side_by_side(tmp_path: Path) -> Path:
-    """A data set of pairs in one file each, beside photographs of two shapes."""
+    """Writes a data set of pairs in one file each, beside photographs of two shapes."""
     for split in ("train", "test"):
         draw(tmp_path / "pairs" / split / "0.png", 60, 40)
     draw(tmp_path / "elsewhere" / "wide.png", 80, 40)
@@ -850,7 +811,7 @@ assert "torch" not in sys.modules, "engines run where there is no PyTorch"
 
 
 def test_a_full_disk_gives_one_line_and_no_partial_file_without_torch(tmp_path: Path, photos: Path) -> None:
-    """A limit on the size of files stands in for the disk: the kernel refuses a write half-way, as it does there."""
+    """Limits the size of files in the place of a disk: the kernel refuses a write half-way, as it does there."""
     ended = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(photos), str(tmp_path / "out")],
         cwd=ROOT,

@@ -24,16 +24,12 @@ from export.parity import BARS, Bar, Parity, in_onnxruntime, in_pytorch
 from export.pictures import CALIBRATED, of_domain, photographs, pictures_for
 from export.sensitivity import by_layer, to_keep
 from export.source import load_sources
-from export.to_onnx import as_asked, float32_graph
+from export.to_onnx import as_asked
 from tests.export.test_to_onnx import PAPER
+from tests.slow import slow_but
 
 PRECISIONS: tuple[EightBits, ...] = ("int8", "fp8")
 STORED = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
-
-
-@pytest.fixture(scope="module")
-def graph(random_generator: ResnetGenerator) -> ModelProto:
-    return float32_graph(random_generator)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +134,7 @@ def test_ranges_are_read_back_from_a_graph(graph: ModelProto, ranges: dict[str, 
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", slow_but(["int8"], PRECISIONS))
 def test_a_trained_network_keeps_its_parity_in_8_bits(trained_run: Path, precision: EightBits) -> None:
     for source in load_sources(trained_run, "both", []):
         options = ExportOptions(precision=precision)
@@ -170,6 +166,7 @@ def test_what_is_kept_in_float16_costs_nothing(graph: ModelProto, random_generat
 # --- layer by layer --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_layer_whose_range_is_wrong_is_named_first(graph: ModelProto, random_generator: ResnetGenerator) -> None:
     pixels = photographs(2, 32, 32)
     ranges = activation_ranges(graph, pixels, "int8")
@@ -195,13 +192,14 @@ def test_as_many_layers_are_kept_as_the_bar_asks_for() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A domain as a folder of images."""
+    """Writes a domain as a folder of images."""
     (tmp_path / "domain").mkdir()
     for number, pixels in enumerate(photographs(13, 40, 36)):
         Image.fromarray(pixels).save(tmp_path / "domain" / f"{number:02}.png")
     return tmp_path / "domain"
 
 
+@pytest.mark.slow
 def test_a_file_is_written_with_ranges_of_a_folder_and_verified_on_it(
     weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,13 @@
-"""What is compiled ahead is found by the launches that follow."""
+"""Launches find what was compiled ahead of them."""
 
 import pytest
 
 from kernels.checking import ahead
 from kernels.triton_language import INTERPRETED
-from tests.kernels.checking.test_aot import run
+from tests.kernels.test_aot import run
 
 
+@pytest.mark.slow
 def test_launches_find_what_was_compiled_ahead() -> None:
     result = run("tests.kernels.compile_twice")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,4 +1,4 @@
-"""The image pool against its definition in the contract, decision by decision."""
+"""Image pools follow their definition in the contract, decision by decision."""
 
 import io
 import pickle
@@ -83,7 +83,7 @@ def test_a_pool_of_size_0_returns_its_input_and_draws_nothing(pool_type: type[Im
 
 
 def naive_pool(size: int, sizes_of_batches: list[int], source: random.Random) -> list[list[int]]:
-    """The contract's sentence on plain numbers."""
+    """Applies the contract's sentence to plain numbers."""
     stored: list[int] = []
     handed_out = []
     number = 0
@@ -213,7 +213,7 @@ def test_both_pools_hand_out_and_keep_the_same_bits_under_the_same_decisions() -
 
 
 def test_decisions_drawn_ahead_are_carried_out_later_as_they_were_drawn() -> None:
-    """The host runs ahead of a device: three batches are decided before the first is exchanged."""
+    """Lets the host run ahead of a device: three batches are decided before the first is exchanged."""
     counts = (2, 8, 3)
     source, ahead_source = random.Random(4), random.Random(4)
     pool, ahead = StackedImagePool(2, source), StackedImagePool(2, ahead_source)

@@ -1,3 +1,5 @@
+"""Measures of similarity are scikit-image's, and the best lookup of colours is found."""
+
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity

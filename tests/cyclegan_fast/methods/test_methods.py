@@ -1,4 +1,4 @@
-"""The methods of the paper's comparison: their losses against the papers' equations, and what gradients reach."""
+"""Methods of the paper's comparison have the papers' losses, and gradients reach what they should."""
 
 import io
 import random
@@ -27,6 +27,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.translation import trained
 from tests.cyclegan_fast.conftest import TINY
+from tests.slow import slow_but
 
 SIDE = 32
 BASE = Config(
@@ -64,7 +65,7 @@ def features() -> nn.Module:
 
 
 def step_of(config: Config, dtype: torch.dtype = torch.float64) -> TrainingStep:
-    """A new one, the same each time."""
+    """Return a new step, the same each time."""
     torch.manual_seed(0)
     step = TrainingStep(Model(config).to(dtype), config, dtype, random.Random(0))
     if isinstance(step.method, FeatureLoss):
@@ -263,7 +264,9 @@ def test_parts_of_a_batch_add_up_to_the_whole(case: str) -> None:
         torch.testing.assert_close(parts.model.state_dict()[name], weight, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("case", list(CASES)[:-2])
+@pytest.mark.parametrize(
+    "case", slow_but(["simgan", "bigan", "cogan", "pix2pix", "feature-loss", "cycle alone"], list(CASES)[:-2])
+)
 def test_each_side_lowers_its_objective_while_the_other_rests(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CASES[case], optimizer=OptimizerConfig(learning_rate=2e-3))
     A, B = images()
@@ -281,6 +284,7 @@ def test_each_side_lowers_its_objective_while_the_other_rests(case: str, monkeyp
         assert totals[-1] < 0.9 * totals[0], (moves, totals[0], totals[-1])
 
 
+@pytest.mark.slow
 def test_pix2pix_learns_four_pairs_by_heart() -> None:
     """Photographs of two colours, and maps that show where the brighter one is: no generator can guess them."""
     config = of_method(
@@ -419,7 +423,7 @@ def test_a_gradient_penalty_is_added_to_what_each_discriminator_judges(case: str
 
 
 def test_without_its_penalty_wgan_gp_is_what_the_originals_cyclegan_has() -> None:
-    """The means of scores alone, on whichever operators and in any shapes; nothing is drawn for it."""
+    """Gives the means of scores alone, on whichever operators and in any shapes; nothing is drawn for it."""
     config = without(BASE, gan_loss="wgan-gp", lambda_penalty=0.0)
     A, B = images()
     step, plain = step_of(config), step_of(config)
@@ -550,6 +554,7 @@ def test_a_run_of_the_feature_loss_says_its_network_and_goes_on_with_no_other(
     assert "had another network than there is now" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_cogan_is_evaluated_by_its_search_and_nothing_else_translates_with_it(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The segmentation network learns, resumes where it was cut short, and is read back as it was."""
+"""Segmentation networks learn, resume where they were cut short, and are read back as they were."""
 
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def test_what_was_left_of_other_photographs_is_not_continued(tmp_path: Path) -> 
 
 
 def test_void_pixels_teach_nothing(tmp_path: Path) -> None:
-    """With half of the pixels void the weights do not depend on what is written in the photograph's labels there."""
+    """Leaves half of the pixels void: the weights do not depend on what the photograph's labels are there."""
     examples = halves(4)
     examples.labels[:, :, 16:] = VOID
     trainer = Trainer(examples, SHORT, tmp_path / "n.pt", CPU, torch.float32)

@@ -23,7 +23,7 @@ KNOWN: dict[Depth, dict[str, int]] = {
 
 
 def plain(depth: Depth, pooling: nn.Module | None = None) -> nn.Sequential:
-    """The network as torchvision builds it, random."""
+    """Return the network as torchvision builds it, random."""
     torch.manual_seed(depth)
     layers: list[nn.Module] = []
     channels = 3
@@ -43,7 +43,7 @@ def write(network: nn.Sequential, path: Path) -> Path:
 
 
 def as_imagenet(images: Tensor) -> Tensor:
-    """What torchvision's transforms give for [-1, 1]."""
+    """Return what torchvision's transforms give for [-1, 1]."""
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=images.dtype)[:, None, None]
     deviation = torch.tensor([0.229, 0.224, 0.225], dtype=images.dtype)[:, None, None]
     return ((images + 1) / 2 - mean) / deviation
@@ -75,7 +75,7 @@ def test_nothing_deeper_than_asked_for_is_computed(monkeypatch: pytest.MonkeyPat
 
 
 def test_low_precision_computes_the_input_in_full() -> None:
-    """The mean is subtracted before rounding: what differs from float32 is of the size of bfloat16's rounding."""
+    """Subtracts the mean before rounding: what differs from float32 is of the size of bfloat16's rounding."""
     torch.manual_seed(0)
     network = Vgg((1,), (4,))
     images = torch.rand(1, 3, 16, 16) * 2 - 1

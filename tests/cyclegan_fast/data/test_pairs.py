@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_fast.config.options import DataConfig, Preprocess
+from cyclegan_fast.config.options import Preprocess
 from cyclegan_fast.data.domains import open_test_sets
 from cyclegan_fast.data.layouts import find_training_labels
 from cyclegan_fast.data.test_sets import label_maps
@@ -22,29 +23,18 @@ from cyclegan_fast.images.labels import VOID, colours_of
 from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.data import epochs
+from tests.cyclegan_fast.data.epochs import CONFIG, Batches, assert_same, no_image
+from tests.cyclegan_fast.pictures import photo
 
-CONFIG = DataConfig(load_size=36, crop_size=32, workers=0)
 PAIRS = 6
-Batches = list[tuple[np.ndarray, np.ndarray]]
-
-
-def opened(root: Path, seed: int = 0, paired: bool = True, ranks: int = 1, rank: int = 0, **changes: object) -> Data:
-    config = replace(CONFIG, data=root, **changes)  # type: ignore[arg-type]
-    return open_data(config, seed, paired=paired, rank=rank, ranks=ranks)
+opened = partial(epochs.opened, paired=True)
 
 
 def images_of(data: Data, epoch: int, first_step: int = 0) -> Batches:
-    """The batches of A and B as the step gets them, uint8 [N, H, W, 3]."""
+    """Return the batches of A and B as the step gets them, uint8 [N, H, W, 3]."""
     batches = (batch.to(torch.device("cpu")) for batch in data.training.epoch(epoch, first_step))
     return [(to_pixels(real_A), to_pixels(real_B)) for real_A, real_B in batches]
-
-
-def assert_same(one: Batches, other: Batches) -> None:
-    assert len(one) == len(other)
-    for sides in zip(one, other, strict=True):
-        for pixels, others in zip(*sides, strict=True):
-            np.testing.assert_array_equal(pixels, others)
 
 
 def coordinates(width: int, height: int, blue: int) -> Image.Image:
@@ -71,7 +61,7 @@ def pairs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def both(tmp_path: Path) -> tuple[Path, Path]:
-    """One data set in two layouts: in two folders for each split, and side by side."""
+    """Writes one data set in two layouts: in two folders for each split, and side by side."""
     folders, side_by_side = tmp_path / "folders", tmp_path / "side_by_side"
     for split, count in (("train", 4), ("test", 2)):
         (side_by_side / split).mkdir(parents=True)
@@ -85,10 +75,6 @@ def both(tmp_path: Path) -> tuple[Path, Path]:
                 whole.paste(half, (50 * place, 0))
             whole.save(side_by_side / split / f"{index}.png")
     return folders, side_by_side
-
-
-def no_image(path: Path) -> None:
-    path.write_text("not an image at all")
 
 
 # --- what an epoch of pairs is -------------------------------------------------------------------------------------
@@ -113,9 +99,9 @@ def test_partners_have_one_window_that_is_mirrored_or_not(pairs: Path, preproces
 
 @pytest.mark.parametrize("preprocess", ["resize_and_crop", "crop", "none"])
 def test_an_epoch_of_pairs_is_what_plain_numpy_makes_of_them(pairs: Path, preprocess: str) -> None:
-    """A saved run must go on with the images that it would have had.
+    """Fixes for good which random numbers are drawn for what.
 
-    Which random numbers are drawn for what is therefore fixed for good.
+    Saved runs must go on with the images that they would have had.
     """
     expected = []
     for index in np.random.default_rng([5, 3, 0]).permutation(PAIRS):

@@ -1,4 +1,4 @@
-"""What `kernels.traffic` counts is what can be computed by hand."""
+"""`kernels.traffic` counts what can be computed by hand."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ BF16 = torch.bfloat16
 
 
 def bytes_by_hand(direction: NormPass, site: NormSite, dtype: torch.dtype) -> int:
-    """What the kernels' loads and stores add up to for one image, from the plan alone."""
+    """Return what the kernels' loads and stores add up to for one image, from the plan alone."""
     pixels, channels, size = site.side**2, site.channels, dtype.itemsize
     padded = (site.side + 2 * site.pad) ** 2
     x, y = pixels * channels * size, padded * channels * size
@@ -83,6 +83,7 @@ def test_rows_of_half_a_sector_move_twice_as_much_as_they_hold() -> None:
     assert half.sectors * 32 == 2 * half.total_bytes - statistics  # 8 channels in float32 are a whole sector
 
 
+@pytest.mark.slow
 def test_no_norm_takes_more_than_two_launches() -> None:
     for site in SITES:
         assert forward_traffic(site, 1, BF16).fused.launches <= 2
@@ -123,6 +124,7 @@ def test_counting_ends_with_its_context() -> None:
     assert (counted.launches, counted.total_bytes) == (0, 0)
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_tables() -> None:
     command = [sys.executable, "-m", "kernels.traffic", "--network", "discriminator", "--width", "8", "--side", "32"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

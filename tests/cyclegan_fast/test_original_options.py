@@ -15,7 +15,7 @@ from cyclegan_fast.original_options import TEST, TRAIN, Option, markdown, refuse
 from cyclegan_fast.system.errors import UserError
 from tests.cyclegan_fast.conftest import TINY
 
-PAGE = (Path(__file__).parents[3] / "docs" / "from-the-original.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "from-the-original.md").read_text()
 SMALL = [*TINY, "--max-steps", "1"]
 
 EXAMPLES: dict[str, tuple[str, str, Any]] = {
@@ -81,7 +81,7 @@ def value_of(config: Config, field: str) -> Any:
 
 
 def answered(arguments: list[str], options: tuple[Option, ...], program: str) -> list[str]:
-    """The command that the answer names, without the program; the same arguments where they need no answer."""
+    """Return the command that the answer names, without the program; the same arguments where they need no answer."""
     try:
         refuse_original_options(arguments, options, program)
     except UserError as error:
@@ -165,14 +165,14 @@ def test_the_tables_of_the_page_are_those_of_the_code() -> None:
 
 
 def commands(section: str) -> list[str]:
-    """What stands in a table as `train ...` or `translate ...`."""
+    """Return what stands in a table as `train ...` or `translate ...`."""
     rows = [line for line in section.splitlines() if line.startswith("|")]
     return [found for line in rows for found in re.findall(r"`((?:train|translate) .*?)`", line)]
 
 
 @pytest.fixture
 def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of one step, to translate with."""
+    """Trains a run of one step, to translate with."""
     monkeypatch.chdir(tmp_path)
     assert train.main(["--data", str(folder), "--name", "x", *SMALL, "--norm", "batch"]) == 0
     return folder

@@ -1,4 +1,4 @@
-"""Which files are images: one rule whatever programs, links and formats leave in a folder; and names of any length."""
+"""Images are found by one rule whatever programs, links and formats leave in a folder, with names of any length."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from cyclegan_fast.images.folders import EXTENSIONS, find_images, has_images, pa
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import LONGEST_NAME, beside, temporary_beside, write_atomically
-from tests.cyclegan_fast.conftest import photo
+from tests.cyclegan_fast.pictures import photo
 
 
 def put(path: Path, seed: int = 0) -> Path:

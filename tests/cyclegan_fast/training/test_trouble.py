@@ -1,4 +1,4 @@
-"""What a training does on a GPU without one at hand: copies, cuDNN's timing, and what is said when something fails."""
+"""Training copies, chooses and explains on a GPU as it should: a GPU is imitated where none is at hand."""
 
 import re
 from collections.abc import Iterator
@@ -113,7 +113,7 @@ def flags_of(folder: Path, tmp_path: Path, *more: str) -> list[str]:
 
 
 class Refusing:
-    """A kernel that raises where it is launched."""
+    """Raises where a kernel is launched."""
 
     def __init__(self, kernel: Any, error: Exception) -> None:
         self.__name__ = kernel.__name__
@@ -194,7 +194,7 @@ def test_any_other_error_keeps_its_traceback() -> None:
 def test_memory_that_lacks_before_the_first_step_is_told_as_well(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of weights that do not fit, for one."""
+    """Happens, for one, where the weights do not fit."""
 
     def too_large(*arguments: Any, **options: Any) -> TrainingStep:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 200.00 GiB")
@@ -252,7 +252,7 @@ def test_where_memory_lacks_only_flags_are_named_that_are_not_given(name: str, m
 
 
 def test_a_pytorch_without_code_for_the_gpu_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference operators would not run either."""
+    """Does not advise the reference operators, which would not run either."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce GTX 1080")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90"])

@@ -1,4 +1,4 @@
-"""The table and the trace of --profile."""
+"""--profile prints a table and writes a trace."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The measures of section 5.1.1 on a 4x4 map that was counted by hand."""
+"""Scores of section 5.1.1 are those of a 4x4 map that was counted by hand."""
 
 import math
 

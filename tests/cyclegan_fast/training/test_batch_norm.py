@@ -63,7 +63,7 @@ def plain_networks(config: Config) -> Networks:
 
 
 def plain_steps(nets: Networks, config: Config, steps: int) -> None:
-    """The original's `optimize_parameters`, line by line, without pools."""
+    """Updates as the original's `optimize_parameters` does, line by line, without pools."""
     G_A, G_B, D_A, D_B = nets.values()
     generators = torch.optim.Adam([*G_A.parameters(), *G_B.parameters()], lr=2e-4, betas=(0.5, 0.999))
     discriminators = torch.optim.Adam([*D_A.parameters(), *D_B.parameters()], lr=2e-4, betas=(0.5, 0.999))
@@ -120,7 +120,7 @@ CHOICES: list[tuple[Norm, DiscriminatorName, int]] = [
 def test_three_steps_leave_the_originals_weights_and_statistics(
     norm: Norm, discriminator: DiscriminatorName, n_layers: int, identity: float
 ) -> None:
-    """With an identity loss G_A takes its three batches in another order, which its statistics alone show."""
+    """Has an identity loss, for which G_A takes its three batches in another order; its statistics alone show it."""
     config = config_of(norm, discriminator, n_layers, lambda_identity=identity)
     nets = plain_networks(config)
     model = model_with(nets, config)
@@ -242,7 +242,7 @@ def test_every_method_trains_with_batch_norm_and_other_discriminators() -> None:
 def test_a_run_with_batch_norm_translates_by_either_statistics(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What --running-statistics gives is what the original computes in evaluation mode from the run's own weights."""
+    """Compares --running-statistics with what the original computes in evaluation mode from the run's own weights."""
     import numpy as np
     from PIL import Image
 

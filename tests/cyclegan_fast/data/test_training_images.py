@@ -1,6 +1,7 @@
+"""Epochs of unpaired images: what is read, cut, mirrored and drawn, and what is said of files that cannot be read."""
+
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -21,27 +22,14 @@ from cyclegan_fast.images.pixels import as_tensor, to_pixels, to_signed
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.sample_photos import main as write_sample_photos
 from cyclegan_fast.system.errors import UserError
-from tests.cyclegan_fast.conftest import photo
-
-CONFIG = DataConfig(load_size=36, crop_size=32, workers=0)
-
-
-def opened(folder: Path, seed: int = 0, ranks: int = 1, rank: int = 0, **changes: object) -> Data:
-    config = replace(CONFIG, data=folder, **changes)  # type: ignore[arg-type]
-    return open_data(config, seed, rank=rank, ranks=ranks)
+from tests.cyclegan_fast.data.epochs import Batches, assert_same, no_image, opened
+from tests.cyclegan_fast.pictures import photo
 
 
-def images_of(data: Data, epoch: int, first_step: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The batches of A and B, [N, 3, H, W], as the step gets them."""
+def images_of(data: Data, epoch: int, first_step: int = 0) -> Batches:
+    """Return the batches of A and B, [N, 3, H, W], as the step gets them."""
     batches = (batch.to(torch.device("cpu")) for batch in data.training.epoch(epoch, first_step))
     return [(real_A.numpy(), real_B.numpy()) for real_A, real_B in batches]
-
-
-def assert_same(one: list[tuple[np.ndarray, np.ndarray]], other: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    assert len(one) == len(other)
-    for (one_A, one_B), (other_A, other_B) in zip(one, other, strict=True):
-        np.testing.assert_array_equal(one_A, other_A)
-        np.testing.assert_array_equal(one_B, other_B)
 
 
 def cut_out(cut: Cut) -> np.ndarray:
@@ -49,11 +37,11 @@ def cut_out(cut: Cut) -> np.ndarray:
     return window[:, ::-1] if cut.mirrored else window
 
 
-def plain_epoch(data: Data, seed: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Make an epoch of single images in plain NumPy.
+def plain_epoch(data: Data, seed: int, epoch: int) -> Batches:
+    """Return an epoch of single images, computed in plain NumPy.
 
-    Which random numbers are drawn for what is fixed for good: a run that was saved before must go on with the images
-    that it would have had.
+    Which random numbers are drawn for what is fixed for good, since a run that was saved before must go on with the
+    images that it would have had.
     """
     training = data.training
     A, B, config = training.images_A, training.images_B, training.config
@@ -216,7 +204,7 @@ def test_the_first_images_of_an_epoch_fill_up_a_last_step_that_ranks_cannot_shar
     order = images_of(opened(folder), 2)
     steps = opened(folder, batch_size=batch_size, ranks=ranks).training.steps_per_epoch
     assert steps == -(-6 // (ranks * batch_size))
-    seen: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(steps)]
+    seen: list[Batches] = [[] for _ in range(steps)]
     for rank in range(ranks):
         batches = images_of(opened(folder, batch_size=batch_size, ranks=ranks, rank=rank), 2)
         for step, (real_A, real_B) in enumerate(batches):
@@ -246,7 +234,7 @@ def test_preprocessing_modes_give_their_shapes(folder: Path, preprocess: str, sh
 
 
 def originals_size(preprocess: str, width: int, height: int, load: int, crop: int) -> tuple[int, int]:
-    """What the original's transforms make of an image before the crop, in its own floating-point arithmetic."""
+    """Return what the original's transforms make of an image before the crop, in its own floating-point arithmetic."""
     if preprocess == "resize_and_crop":
         return load, load
     if preprocess in ("scale_width", "scale_width_and_crop"):
@@ -264,7 +252,7 @@ SOURCE_SIZES = [(width, height) for width in range(256, 640, 23) for height in r
 def test_every_mode_gives_the_originals_size_of_hundreds_of_sources(
     preprocess: Preprocess, load: int, crop: int
 ) -> None:
-    """Where that is no multiple of 4 with scale_width, on which its networks fail, the nearest one."""
+    """Takes the nearest multiple of 4 where scale_width gives none, on which the original's networks fail."""
     prepare, exact, truncated = Preparation(preprocess, load, crop), 0, 0
     for width, height in SOURCE_SIZES:
         expected = originals_size(preprocess, width, height, load, crop)
@@ -281,7 +269,7 @@ def test_every_mode_gives_the_originals_size_of_hundreds_of_sources(
 
 @pytest.mark.parametrize("preprocess", get_args(Preprocess))
 def test_every_mode_gives_the_originals_pixels(preprocess: Preprocess) -> None:
-    """One bicubic resize of Pillow's from the source to the size, and none where it has that size."""
+    """Expects one bicubic resize of Pillow's from the source to the size, and none where it has that size."""
     for width, height in ((100, 77), (91, 140), (64, 64), (72, 60), (61, 97)):
         source = photo(160, width).resize((width, height))
         size = originals_size(preprocess, width, height, 64, 48)
@@ -384,10 +372,6 @@ def truncated(path: Path) -> None:
     path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
 
 
-def no_image(path: Path) -> None:
-    path.write_text("not an image at all")
-
-
 def empty(path: Path) -> None:
     path.touch()
 
@@ -471,6 +455,7 @@ def test_the_embedded_images_depend_on_their_seed_only() -> None:
     assert (one.photographs != other.photographs).any()
 
 
+@pytest.mark.slow
 def test_the_drawing_does_what_no_colour_lookup_can() -> None:
     test = sample_photos.make_test(64)
     lookup = ColourLookup()

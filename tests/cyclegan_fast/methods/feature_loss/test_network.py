@@ -1,4 +1,4 @@
-"""The feature network learns from rotations, comes back as it was, and its loss teaches the translation only."""
+"""Feature networks learn from rotations and come back as they were, and their loss teaches the translation only."""
 
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def test_low_precision_features_give_a_loss_in_float32(tmp_path: Path) -> None:
 
 
 def read_from(file: Path, images: Domains, seed: int) -> FeatureNetwork:
-    """The network of a file that is given, whatever the images."""
+    """Takes the network of a file that is given, whatever the images."""
     unused = file.with_name("unused.pt")
     return feature_network(file, images=images, size=32, seed=seed, device=CPU, dtype=torch.float32, keep_as=unused)
 
@@ -227,7 +227,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_module_of_the_loss_knows_no_state() -> None:
-    """Any function of images will do as the network."""
+    """Uses any function of images as the network."""
     image, translation = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.75, requires_grad=True)
     loss = feature_loss(nn.Identity(), image, translation)
     assert loss.item() == 0.5

@@ -111,7 +111,7 @@ def shallow_unet_state() -> StateDict:
 
 
 def batch_norm_state() -> StateDict:
-    """A generator trained with batch norm: scale and shift of every norm, and no biases in front of them."""
+    """Return a generator trained with batch norm: scale and shift of every norm, and no biases in front of them."""
     state = dict(PlainGenerator(width=2, blocks=6).state_dict())
     return {name: v for name, v in state.items() if name != "model.1.bias"} | {"model.2.weight": torch.ones(2)}
 

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from kernels import aot
 from kernels.gpus import GPUS
 
@@ -26,6 +28,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *command], env=COMPILING, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_kernel_compiles_for_every_architecture_without_spills_and_within_the_limits() -> None:
     result = run("kernels.aot")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -41,6 +44,7 @@ def test_every_kernel_compiles_for_every_architecture_without_spills_and_within_
         assert (kernel == "conv2d_3x3") == bool(tensor_cores), (kernel, sm)
 
 
+@pytest.mark.slow
 def test_what_the_networks_launch_is_in_the_list_that_is_compiled() -> None:
     result = run("tests.kernels.record_networks")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -36,7 +36,7 @@ def test_every_site_of_both_networks_is_run_both_ways_in_every_dtype_and_batch()
 
 
 def wrong(case: OperatorCase, by: float) -> OperatorCase:
-    """The same with a result that is off by so much of its size."""
+    """Return the case with a result that is off by so much of its size."""
 
     def prepare(device: torch.device) -> PreparedCase:
         prepared = case.prepare(device)
