@@ -1,1 +1,3 @@
+"""Says the version; pyproject.toml reads it from here."""
+
 __version__ = "0.1.0"

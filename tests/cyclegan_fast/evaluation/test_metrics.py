@@ -233,7 +233,7 @@ def test_what_a_pass_gives_is_known_before_it() -> None:
 
 
 def test_what_a_metric_gives_is_known_before_it() -> None:
-    """For those whose networks the maker loads, and that may be prepared without it."""
+    """Asks the metrics whose networks the maker loads, which can be made without it here."""
     maps: Labels = np.zeros((5, 16, 16), np.uint8)
     for metric in (
         FeatureDistance(Means(), "means", ["fid", "kid"]),
