@@ -19,7 +19,8 @@ from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.images.pixels import FloatImages, Pixels
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.device import name_of
-from cyclegan_fast.translation.translator import SignedTranslator, TorchTranslator
+from cyclegan_fast.translation.on_device import TorchTranslator
+from cyclegan_fast.translation.translator import SignedTranslator
 
 _ALLOWED, _ALLOWED_IN_INT8 = 0.1, 0.4
 """The largest error of the image in [-1, 1], relative to its size: with random weights INT8 is off by up to 0.2, and

@@ -22,7 +22,7 @@ from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import report, translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
-from cyclegan_fast.translation.translator import TorchTranslator, Translator
+from cyclegan_fast.translation.translator import Translator
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +124,8 @@ def _translator(
 ) -> Translator:
     """Return what runs the network; raises UserError where --tile is asked of a network that cannot go in strips."""
     if not command.tile:
+        from cyclegan_fast.translation.on_device import TorchTranslator
+
         return TorchTranslator(network, device, dtype)
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.tiled import TiledTranslator

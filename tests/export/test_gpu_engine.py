@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from cyclegan_fast.translation.translator import TorchTranslator
+from cyclegan_fast.translation.on_device import TorchTranslator
 from export.engines.builder import build
 from export.engines.engine_card import EngineCard, Profile
 from export.engines.libraries import load_library

@@ -15,8 +15,9 @@ from onnx import ModelProto, TensorProto, helper
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.batches import translate_images
+from cyclegan_fast.translation.on_device import TorchTranslator
 from cyclegan_fast.translation.plan import ImageOptions, plan
-from cyclegan_fast.translation.translator import TorchTranslator, Translator
+from cyclegan_fast.translation.translator import Translator
 from export import onnx_translators
 from export.engines.engine_card import Profile
 from export.graphs.graph import serialised

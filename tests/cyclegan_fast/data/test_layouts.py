@@ -10,11 +10,7 @@ from cyclegan_fast.config.options import DataConfig
 from cyclegan_fast.data.layouts import find_training_labels, is_cityscapes
 from cyclegan_fast.data.test_sets import label_maps
 from cyclegan_fast.data.training_images import open_data
-from cyclegan_fast.images.labels import (
-    CLASSES,
-    VOID,
-    colours_of,
-)
+from cyclegan_fast.images.labels import CLASSES, VOID, colours_of
 from cyclegan_fast.system.errors import UserError
 from tests.cyclegan_fast.pictures import photo
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
+from cyclegan_fast.translation.on_device import TorchTranslator
 from cyclegan_fast.translation.scratch_file import ScratchFile
 from cyclegan_fast.translation.strips import Statistics
 from cyclegan_fast.translation.tiled import TiledTranslator
-from cyclegan_fast.translation.translator import NotFinite, TorchTranslator
+from cyclegan_fast.translation.translator import NotFinite
 from tests.cyclegan_fast.pictures import draw, names, pixels_of
 from tests.cyclegan_fast.translations import at_once, in_strips, joined, make_generator, picture
 
@@ -95,7 +96,7 @@ from pathlib import Path
 import numpy as np, torch
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.tiled import TiledTranslator
-from cyclegan_fast.translation.translator import TorchTranslator
+from cyclegan_fast.translation.on_device import TorchTranslator
 
 torch.set_num_threads(1)
 network, device = ResnetGenerator(width=8, blocks=1), torch.device("cpu")
