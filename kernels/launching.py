@@ -1,4 +1,4 @@
-"""Launches Triton's kernels; nothing else in this package does. `plans` decides how large a launch is."""
+"""Launches Triton's kernels: every launch goes through `run_kernel`. `plans` decides how large a launch is."""
 
 import os
 import subprocess

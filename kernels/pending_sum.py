@@ -1,4 +1,4 @@
-"""Defines a gradient that is still two tensors, because its consumer adds them while it reads.
+"""Keeps a gradient as two tensors whose sum is still pending: its consumer adds them while it reads.
 
 The input of a residual block gets one gradient through the convolutions, of the padded buffer, and one around them, of
 the buffer's interior. The norm in front of the block can read both at once; any other consumer sees their sum, which is

@@ -1,6 +1,6 @@
 """Computes the generator's residual block as one operator that reads and writes reflection-padded buffers.
 
-It launches the kernels of `conv2d` and `norm/` and the library's convolutions, and has no kernel of its own.
+It runs the kernels of `conv2d` and `norm/` and the library's convolutions, and has no kernel of its own.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Lists where CycleGAN's networks run the fused norm, with shapes and flags, and launches any of them by itself."""
+"""Lists the sites of the fused norm, which are its places in CycleGAN's networks, and launches any one alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

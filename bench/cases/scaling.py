@@ -1,4 +1,4 @@
-"""Follows time and memory over batches and over the sides of images."""
+"""Measures how time and memory grow with the batch and with the side of the images."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial

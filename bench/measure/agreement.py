@@ -1,4 +1,4 @@
-"""Holds every contender's result against an exact one: times are compared only of what computes the same."""
+"""Compares every contender's result with an exact one: times are compared only of what computes the same."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Defines what a list of images of one domain is, and lists in memory and selections; image_folder.py reads files."""
+"""Defines `Images`, a list of one domain's images, in memory or selected from another; image_folder.py reads files."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -2,7 +2,7 @@
 
 metric          compares                                             values
 reconstruction  G_B(G_A(A)) with A, and G_A(G_B(B)) with B           PSNR, SSIM, L1
-truth           a translation with the true one, where it is known   PSNR, SSIM, L1; and what no translation gives
+truth           a translation with the true one, where it is known   PSNR, SSIM, L1; the same of untranslated images
 lookup          the best 3D colour table's result with the truth     PSNR, SSIM, L1
 fid, kid        all translations with all real images of the domain  one distance for each direction
 lpips           a translation with the truth, else a reconstruction  LPIPS

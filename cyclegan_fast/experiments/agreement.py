@@ -1,4 +1,4 @@
-"""Compares the order of scores with the order that the paper's have."""
+"""Tells whether our methods rank as the paper's do: which scores more than which, by each measure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Writes report.md, report.json and report.jpg from what OUT holds alone: the same bytes every time."""
+"""Writes report.md, report.json and report.jpg from the output folder's files; the same files give the same bytes."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Keeps what OUT holds: the plan that everything in it follows, and what was read in each run's translations."""
+"""Reads and writes the experiments' output folder: the plan, and what was read in each run's translations."""
 
 import json
 from collections.abc import Mapping

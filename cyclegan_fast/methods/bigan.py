@@ -1,4 +1,4 @@
-"""Defines BiGAN / ALI with images for latents (Donahue et al. 2017, eq. 3; Dumoulin et al. 2017, eq. 2).
+"""Defines BiGAN / ALI, whose latent codes are images here (Donahue et al. 2017, eq. 3; Dumoulin et al. 2017, eq. 2).
 
 Zhu et al. 2017, section 5.1.2: G_A: A -> B and G_B: B -> A, and one discriminator that tells the pairs (a, G_A(a)) from
 the pairs (G_B(b), b). Nothing else binds a translation to its image.

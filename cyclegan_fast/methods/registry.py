@@ -1,4 +1,4 @@
-"""Lists all methods by their names on the command line."""
+"""Registers every method under its name on the command line, which `config.options.MethodName` lists as well."""
 
 from cyclegan_fast.config.options import Config, MethodName
 from cyclegan_fast.methods.base import Method

@@ -1,4 +1,4 @@
-"""Computes the generator's last convolution, from many channels to the three of an image, by columns.
+"""Computes the generator's last convolution, from many channels to the three of an image, column by column.
 
 Vector units and tensor cores take channels by the 8 or 16, and three leave most of their lanes idle. Here the columns
 of the kernel become channels as well: a KxK convolution to 3 channels is a Kx1 convolution to 3K, and a sum. It has

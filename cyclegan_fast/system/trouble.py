@@ -1,4 +1,4 @@
-"""Says what happened when a device failed a command, and which flags go on; training/trouble.py adds training's."""
+"""Explains a device's errors (out of memory, a kernel that cannot run) in one sentence that says what to do next."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

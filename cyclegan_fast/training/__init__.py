@@ -1,1 +1,1 @@
-"""Training: the session, its loop, what a checkpoint holds, one step, and the records that a run leaves."""
+"""Trains: the session, its loop, what a checkpoint holds, one step, and the records that a run leaves."""

@@ -1,4 +1,4 @@
-"""Carries out training steps from batches on the host: eagerly, or as CUDA graphs."""
+"""Runs training steps on batches from the host, eagerly or as CUDA graphs, and decides which of the two."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Losses summed on the device between two reports."""
+"""Sums losses on the device between two reports."""
 
 from dataclasses import dataclass
 from typing import Any

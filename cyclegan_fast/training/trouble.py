@@ -1,4 +1,4 @@
-"""Turns a device's failures into messages: what happened, what is kept, and which flags avoid it."""
+"""Explains a device's errors in a training: adds what is kept, and which flags need less memory or no kernel."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

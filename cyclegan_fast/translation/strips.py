@@ -1,4 +1,4 @@
-"""Computes a network's layers as streams of rows: a layer that is asked for rows asks the layer above for its own.
+"""Computes a network's layers as streams of rows: a layer that is asked for rows asks the one before it.
 
 A stream is a function from (first, last) to the rows [1, C, last - first, W] of an activation. It is asked from top to
 bottom, for each row once, and what it returns is the caller's own, who may write to it. Activations are channels last,

@@ -1,1 +1,1 @@
-"""TensorRT engines: the libraries that build them, and the card that describes each."""
+"""Builds TensorRT engines: the libraries that do it, and the card that describes each engine."""

@@ -1,1 +1,1 @@
-"""Proves and prepares the kernels: bounds on errors, cases, variants, compiling ahead. No operator imports it."""
+"""Checks the kernels and compiles them ahead: bounds on errors, cases, variants. No operator imports it."""

@@ -1,4 +1,4 @@
-"""Lists the variants of the kernels that Triton compiles for a call, and all that the networks call.
+"""Lists the variants that Triton compiles for a call of an operator, and for all calls of the networks.
 
 Launches are recorded instead of made, on tensors without storage. `kernels.aot` compiles what is recorded for every
 architecture, `kernels.checking.ahead` for the GPU at hand.

@@ -1,4 +1,4 @@
-"""Holds the backward kernels of the fused instance norm, and `norm_backward`, which launches them.
+"""Holds the backward kernels of the fused instance norm, and `norm_backward`, which plans their launches.
 
 They compute dx from dY, the gradient of y = reflect_pad(act(xhat) + residual):
 

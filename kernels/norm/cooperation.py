@@ -1,4 +1,4 @@
-"""Lets programs share a plane in one launch: each holds its part on chip and waits for the others' statistics."""
+"""Lets the programs of a launch that share a plane wait for one another: each holds its part of it on chip."""
 
 from typing import Any
 

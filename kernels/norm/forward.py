@@ -1,4 +1,4 @@
-"""Holds the forward kernels of the fused instance norm, and `norm_forward`, which launches them.
+"""Holds the forward kernels of the fused instance norm, and `norm_forward`, which plans their launches.
 
 For each plane (image n, channel c) of x:
 

@@ -1,4 +1,4 @@
-"""Holds the random decisions of one step, which the host draws before anything is computed."""
+"""Holds what is drawn at random for one step: by the image pools, and for the gradient penalty."""
 
 from dataclasses import dataclass, fields
 

@@ -1,4 +1,4 @@
-"""Computes the forward and backward passes of a step: for one direction or judgement, and part of a batch, at a time.
+"""Computes a step's forward and backward passes, each of one direction or one discriminator, on part of a batch.
 
 `step.py` calls them in the order of the method and updates the networks.
 """
