@@ -3,7 +3,8 @@
 Nothing is autotuned at run time, and nothing is launched here (see `launching`). Plans that were measured on a GPU
 stand in `kernels/tuned/<gpu>.json`, which `bench.tune` writes (there is none yet), and override the rules below, which
 follow from byte counts and from what fits into registers. Image sides are run-time arguments of every kernel: a new
-size compiles nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once there.
+size compiles nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once
+there.
 """
 
 import functools

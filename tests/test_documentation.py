@@ -245,6 +245,8 @@ def test_links_to_the_web_are_these() -> None:
         "https://arxiv.org/abs/1703.10593",
         "https://keepachangelog.com/en/1.1.0/",
         "https://semver.org/",
+        "https://github.com/jolibrain/joliGEN",
+        "https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix",
         "https://github.com/pytorch/pytorch/issues/135712",
         "https://pytorch.org/get-started/locally/",
     }
