@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def make_generator(seed: int, blocks: int = 6) -> ResnetGenerator:
-    """Narrow, with weights that are large enough for a picture that shows its input."""
+    """Make a narrow generator whose weights are so large that the picture still shows its input."""
     torch.manual_seed(seed)
     network = ResnetGenerator(width=4, blocks=blocks)
     with torch.no_grad():
