@@ -18,6 +18,7 @@ from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_SHOWN
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
 
 ANOTHER = "give --name NEW for another run"
@@ -36,6 +37,7 @@ FREE_TO_CHANGE = (
     "accumulate",
     "cuda_graph",
     "profile",
+    "extend_from_here",
     "cache_gib",
     "cache_dir",
 )
@@ -83,13 +85,14 @@ class RunFolder:
     def begin(self, config: Config) -> None:
         """Write the configuration of a new run, and remove samples that were drawn after the checkpoint.
 
-        Where the data of a run moved, its new place is written.
+        Where the data of a run moved, or its end did, the new place or end is written.
         """
         path = self.path / CONFIG
         if not path.exists():
-            values.save_config(config, path)
-        elif (saved := values.load_config(path)).data.data != config.data.data:
-            values.save_config(replace(saved, data=replace(saved.data, data=config.data.data)), path)
+            # Consent is given on the command line: a run that begins with this file does not inherit it.
+            values.save_config(replace(config, run=replace(config.run, extend_from_here=False)), path)
+        elif (now := _moved_to(saved := values.load_config(path), config)) != saved:
+            values.save_config(now, path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
                 sample.unlink()
@@ -190,25 +193,37 @@ def _claim(path: Path) -> IO[str]:
 
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:
-    if (path / CONFIG).exists():
-        saved = values.load_config(path / CONFIG)
-        changed = _changes(saved, config)
-        if changed and not (_only_moved(saved, config) and checkpoint.exists(path)):
-            raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
-        if changed:  # its checkpoint tells whether they are the same images
-            warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
+    saved = values.load_config(path / CONFIG) if (path / CONFIG).exists() else config
+    changed, has_moved = ", ".join(_changes(saved, config)), saved.data.data != config.data.data
+    if _changes(_moved_to(saved, config), config) or (has_moved and not checkpoint.exists(path)):
+        raise UserError(f"{path} was made with another configuration ({changed}); {ANOTHER}")
+    if has_moved:  # its checkpoint tells whether they are the same images
+        warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
     found = cast(RunCheckpoint | None, checkpoint.load_newest(path, warnings))
+    if not ends_no_earlier(config, saved):
+        done = counted(found["log"]["step"] if found else 0, "step")
+        raise UserError(
+            f"{path} can become longer, not shorter ({changed}), and has taken {done}: give at least what it had, or "
+            f"{ANOTHER}"
+        )
     if found is None and _reported_step(path) > config.run.checkpoint_every:
         raise UserError(
             f"{path} has metrics up to step {_reported_step(path)} and no checkpoint: bring checkpoints/ back, "
             f"or {ANOTHER}"
         )
-    if found and found["finished"] and _scored_step(path) == found["log"]["step"]:
+    # Where the end of the run changed, how many steps that makes is known when its images are.
+    if found and not changed and ends_alike(config, found):
+        check_unfinished(path, found)
+    return found
+
+
+def check_unfinished(path: Path, saved: RunCheckpoint) -> None:
+    """Raise FinishedRun where a run that no step is left of is scored as well, after the step of its checkpoint."""
+    if saved["finished"] and _scored_step(path) == saved["log"]["step"]:
         write_index(path)  # a kill may have come between the scores and their page
         raise FinishedRun(
-            f"{path} is finished after {counted(found['log']['step'], 'step')}, see its index.html; {ANOTHER}"
+            f"{path} is finished after {counted(saved['log']['step'], 'step')}, see its index.html; {ANOTHER}"
         )
-    return found
 
 
 def _scored_step(path: Path) -> int | None:
@@ -228,11 +243,10 @@ def _reported_step(path: Path) -> int:
         return 0
 
 
-def _only_moved(saved: Config, given: Config) -> bool:
-    """Tell whether two configurations differ in nothing but the place of their data."""
-    if saved.data.data is None or given.data.data is None:
-        return False
-    return not _changes(replace(saved, data=replace(saved.data, data=given.data.data)), given)
+def _moved_to(saved: Config, given: Config) -> Config:
+    """Return a run's configuration with what may change in it as `given`: the place of its data, and its end."""
+    place = given.data.data if saved.data.data and given.data.data else saved.data.data
+    return with_end_of(replace(saved, data=replace(saved.data, data=place)), given)
 
 
 def _changes(saved: Config, given: Config) -> list[str]:

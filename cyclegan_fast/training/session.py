@@ -18,10 +18,11 @@ from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserEr
 from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
+from cyclegan_fast.training.extension import check_past
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
-from cyclegan_fast.training.run_folder import ANOTHER, RunFolder, completed, open_shared_run
+from cyclegan_fast.training.run_folder import ANOTHER, RunFolder, check_unfinished, completed, open_shared_run
 from cyclegan_fast.training.samples import SampleImages
 from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.step_profile import StepProfile
@@ -112,13 +113,17 @@ def open_training(config: Config, data: Data, run: RunFolder, device: torch.devi
     samples = SampleImages.of(data, config.data.crop_size)
     saved = run.checkpoint
     evaluator = Evaluator(config, data, device, saved.get("best") if saved else None) if ranks.is_first else None
+    extended = None
     if saved:
         state.restore(saved, run.path)
+        if run.step >= total_steps:
+            check_unfinished(run.path, saved)
+        extended = check_past(config, saved, data.training.steps_per_epoch, run.path)
     if ranks.is_first:
         run.begin(config)
     chosen = remark_on_choice(config.run.device, device)
     prepared, description = prepare_method(state, run)
-    remarks = [*run.warnings, *data.warnings, *(text for text in (chosen, remark, description) if text)]
+    remarks = [*run.warnings, *data.warnings, *(text for text in (extended, chosen, remark, description) if text)]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:
         announce(state, run, total_steps, remarks)
