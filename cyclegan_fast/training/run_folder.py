@@ -14,7 +14,7 @@ from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
-from cyclegan_fast.system.distributed import Ranks
+from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_SHOWN
 from cyclegan_fast.system.words import counted
@@ -121,25 +121,21 @@ def _percent(content: bytes) -> str:
 
 
 class FinishedRun(UserError):
-    """Says that nothing is left to train in a run."""
+    """Says that nothing is left to train in a run, and where it is; the training's command ends well with that."""
 
 
-def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
+def open_shared_run(config: Config, ranks: Ranks) -> RunFolder:
     """Open the run on the first rank, as `open_run` does, and give its checkpoint to the others.
 
-    Returns None where torchrun started the ranks again and the run is finished: one of them died after the last step.
-
-    Raises UserError on all of them, also where the checkpoint is of another number of ranks.
+    Raises FinishedRun and UserError on all of them, also where the checkpoint is of another number of ranks.
     """
     opened: list[RunFolder] = []
 
-    def open_first() -> tuple[Path, RunCheckpoint | None] | None:
+    def open_first() -> tuple[Path, RunCheckpoint | None] | str:
         try:
             run = open_run(config)
-        except FinishedRun:
-            if not ranks.restarts:
-                raise
-            return None
+        except FinishedRun as finished:
+            return str(finished)
         opened.append(run)
         saved = len(run.checkpoint["ranks"]) if run.checkpoint else ranks.count
         if saved != ranks.count:
@@ -151,8 +147,8 @@ def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
         return run.path, run.checkpoint
 
     found = ranks.from_first(open_first)
-    if found is None:
-        return None
+    if isinstance(found, str):
+        raise FinishedRun(found)
     path, checkpoint = found
     return opened[0] if opened else RunFolder(path, checkpoint, [], None)
 
@@ -160,7 +156,8 @@ def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
 def open_run(config: Config) -> RunFolder:
     """Claim the run's folder and find what to continue from; writes nothing but a lock.
 
-    Raises UserError where the folder is in use, holds a finished run or one with another configuration, or is no run.
+    Raises FinishedRun where no step is left, and UserError where the folder is in use, holds a run with another
+    configuration, or is no run.
     """
     assert config.run.name is not None
     path = config.run.runs / config.run.name
@@ -213,16 +210,23 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
         )
     # Where the end of the run changed, how many steps that makes is known when its images are.
     if found and not changed and ends_alike(config, found):
-        check_unfinished(path, found)
+        raise_if_finished(path, found)
     return found
 
 
-def check_unfinished(path: Path, saved: RunCheckpoint) -> None:
-    """Raise FinishedRun where a run that no step is left of is scored as well, after the step of its checkpoint."""
-    if saved["finished"] and _scored_step(path) == saved["log"]["step"]:
+def raise_if_finished(path: Path, saved: RunCheckpoint, ranks: Ranks = ALONE) -> None:
+    """Raise FinishedRun, on every rank, where a run that no step is left of is scored at the step of its checkpoint."""
+
+    def is_finished() -> bool:
+        if not saved["finished"] or _scored_step(path) != saved["log"]["step"]:
+            return False
         write_index(path)  # a kill may have come between the scores and their page
+        return True
+
+    if ranks.from_first(is_finished):
         raise FinishedRun(
-            f"{path} is finished after {counted(saved['log']['step'], 'step')}, see its index.html; {ANOTHER}"
+            f"{path} is finished after {counted(saved['log']['step'], 'step')}, see its index.html; more --epochs or "
+            f"--max-steps go on with it, or {ANOTHER}"
         )
 
 

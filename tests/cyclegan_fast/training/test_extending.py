@@ -113,6 +113,15 @@ def test_where_the_decay_had_begun_a_run_needs_consent_to_go_on(root: Path, capf
     assert (saved.optimizer.epochs, saved.run.extend_from_here) == (3, False)
 
 
+def test_more_steps_than_there_are_epochs_leave_a_finished_run_finished(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for most in ("10", "20"):
+        assert run(root, "epochs", "--epochs", "1", "--decay-epochs", "0", "--max-steps", most) == 0
+    assert f"{root / 'epochs'} is finished after 3 steps, see its index.html; more" in capfd.readouterr().out
+    assert values.load_config(root / "epochs" / "config.yaml").run.max_steps == 10
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
