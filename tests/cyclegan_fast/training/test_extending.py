@@ -1,10 +1,12 @@
 """Runs become longer: to the same bits where their past would have been the same, and else with the user's consent."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cyclegan_fast import sample_photos, train
 from cyclegan_fast.config import values
@@ -33,10 +35,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(root: Path, name: str, *flags: str) -> int:
+def run(root: Path, name: str, *flags: str, data: str = "data") -> int:
     """Train with dropout, whose masks depend on the state of PyTorch's random numbers, and score one image."""
     quick = ("--workers", "0", "--metrics", "reconstruction", "--evaluate-images", "1")
-    return train.main(command(root / "data", root, name, "--dropout", *quick, *flags))
+    return train.main(command(root / data, root, name, "--dropout", *quick, *flags))
 
 
 def reports(folder: Path) -> list[dict[str, Any]]:
@@ -159,6 +161,7 @@ def test_a_kill_before_the_first_new_checkpoint_loses_nothing(root: Path, monkey
     assert_same_run(root / "killed", root / "at-once")
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_yet_takes_a_later_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
@@ -200,3 +203,48 @@ def test_the_past_differs_where_a_step_of_it_had_another_rate(
         check_past(configs[1], saved, EPOCH, Path("x"))
     agreed = Config(optimizer=configs[1].optimizer, run=RunConfig(extend_from_here=True))
     assert "goes on with" in (check_past(agreed, saved, EPOCH, Path("x")) or "")
+
+
+# --- the data moved --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def moved(root: Path) -> Path:
+    """Trains `before` for 4 steps, and copies its images to `elsewhere`, and to `altered` but for one photograph."""
+    assert run(root, "before", "--max-steps", "4") == 0
+    for name in ("elsewhere", "altered"):
+        shutil.copytree(root / "data", root / name)
+    path = root / "altered" / "trainA" / "0001.png"
+    with Image.open(path) as image:
+        image.rotate(90).save(path)
+    return root
+
+
+def test_a_finished_run_goes_on_with_the_same_images_from_another_place(
+    moved: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(moved / "before", moved / "follows")
+    assert run(moved, "follows", "--max-steps", "4", data="elsewhere") == 0
+    assert f"{moved / 'follows'} is finished after 4 steps" in capfd.readouterr().out
+    assert run(moved, "follows", "--max-steps", "6", data="elsewhere") == 0
+    output = capfd.readouterr().out
+    assert f"the data moved from {moved / 'data'} to {moved / 'elsewhere'}" in output
+    assert "steps 4 to 6" in output
+    saved = values.load_config(moved / "follows" / "config.yaml")
+    assert (saved.data.data, saved.run.max_steps) == (moved / "elsewhere", 6)
+    assert run(moved, "stays", "--max-steps", "6") == 0
+    states = [final_state(moved / name) for name in ("follows", "stays")]
+    assert states[0]["config"]["data"].pop("data") != states[1]["config"]["data"].pop("data")
+    assert_same_state(*states)
+    assert run(moved, "follows", "--max-steps", "6", data="elsewhere") == 0
+    assert "is finished after 6 steps" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("steps", ["4", "6"])
+def test_a_finished_run_is_not_taken_for_one_of_other_images(
+    moved: Path, steps: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(moved / "before")
+    assert run(moved, "before", "--max-steps", steps, data="altered") == 2
+    assert "the images changed since" in capfd.readouterr().err
+    assert contents(moved / "before") == before
