@@ -80,7 +80,11 @@ class RunConfig:
     deterministic: bool = False
     """the same bits for the same seed on a GPU too, at some cost in speed"""
     max_steps: int | None = None
-    """stop after this many steps where the epochs have not ended before"""
+    """stop after this many steps where the epochs have not ended before; the same command with more of either goes on
+    with a run, finished or not"""
+    extend_from_here: bool = False
+    """where more epochs would have changed the learning rate of steps that a run has taken: keep these steps, and give
+    each epoch from here on the rate of the new settings (policy linear: the full one up to epoch `epochs`)"""
     report_every: int = 50
     """steps between two lines of metrics.jsonl and of TensorBoard, each with mean losses"""
     sample_every: int = 1000

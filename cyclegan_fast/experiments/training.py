@@ -32,18 +32,16 @@ def train_run(config: Config, device: torch.device, console: Path, tell: Callabl
     check_device(config, device)
     check_data(config.data, paired=needs_pairs(config))
     try:
-        run = open_run(config)
+        with open_run(config) as run, _quietly(console):
+            ending = train_in(run, config, device, ALONE, tell)
     except FinishedRun:
         assert config.run.max_steps is not None
         tell(config.run.max_steps)
         return
-    with run, _quietly(console):
-        try:
-            ending = train_in(run, config, device, ALONE, tell)
-        except UserError as error:
-            if isinstance(error.__cause__, NonFiniteLoss):
-                raise Diverged(f"{run.path.name} diverged: {error.__cause__}") from error
-            raise
+    except UserError as error:
+        if isinstance(error.__cause__, NonFiniteLoss):
+            raise Diverged(f"{config.run.name} diverged: {error.__cause__}") from error
+        raise
     if ending.request:
         raise ending.request
 

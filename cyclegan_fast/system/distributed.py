@@ -35,13 +35,11 @@ class Ranks:
         index, count: the number of this rank, from 0, and the number of ranks.
         control: carries what hosts tell one another, on the CPU also where gradients travel between GPUs; None is the
             default group.
-        restarts: the number of times that torchrun has started all of them again.
     """
 
     index: int = 0
     count: int = 1
     control: dist.ProcessGroup | None = None
-    restarts: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -154,7 +152,7 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     # A module that is imported while there is a group (making an Adam imports this one, in the end) keeps that group
     # for good, as the default argument of its functions.
     importlib.import_module("torch.distributed.nn")
-    ranks = Ranks(int(os.environ["RANK"]), count, restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    ranks = Ranks(int(os.environ["RANK"]), count)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=_store_of_this_start(),

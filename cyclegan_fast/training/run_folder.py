@@ -14,10 +14,11 @@ from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
-from cyclegan_fast.system.distributed import Ranks
+from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_SHOWN
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
 
 ANOTHER = "give --name NEW for another run"
@@ -36,6 +37,7 @@ FREE_TO_CHANGE = (
     "accumulate",
     "cuda_graph",
     "profile",
+    "extend_from_here",
     "cache_gib",
     "cache_dir",
 )
@@ -83,13 +85,14 @@ class RunFolder:
     def begin(self, config: Config) -> None:
         """Write the configuration of a new run, and remove samples that were drawn after the checkpoint.
 
-        Where the data of a run moved, its new place is written.
+        Where the data of a run moved, or its end did, the new place or end is written.
         """
         path = self.path / CONFIG
         if not path.exists():
-            values.save_config(config, path)
-        elif (saved := values.load_config(path)).data.data != config.data.data:
-            values.save_config(replace(saved, data=replace(saved.data, data=config.data.data)), path)
+            # Consent is given on the command line: a run that begins with this file does not inherit it.
+            values.save_config(replace(config, run=replace(config.run, extend_from_here=False)), path)
+        elif (now := _moved_to(saved := values.load_config(path), config)) != saved:
+            values.save_config(now, path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
                 sample.unlink()
@@ -118,25 +121,21 @@ def _percent(content: bytes) -> str:
 
 
 class FinishedRun(UserError):
-    """Says that nothing is left to train in a run."""
+    """Says that nothing is left to train in a run, and where it is; the training's command ends well with that."""
 
 
-def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
+def open_shared_run(config: Config, ranks: Ranks) -> RunFolder:
     """Open the run on the first rank, as `open_run` does, and give its checkpoint to the others.
 
-    Returns None where torchrun started the ranks again and the run is finished: one of them died after the last step.
-
-    Raises UserError on all of them, also where the checkpoint is of another number of ranks.
+    Raises FinishedRun and UserError on all of them, also where the checkpoint is of another number of ranks.
     """
     opened: list[RunFolder] = []
 
-    def open_first() -> tuple[Path, RunCheckpoint | None] | None:
+    def open_first() -> tuple[Path, RunCheckpoint | None] | str:
         try:
             run = open_run(config)
-        except FinishedRun:
-            if not ranks.restarts:
-                raise
-            return None
+        except FinishedRun as finished:
+            return str(finished)
         opened.append(run)
         saved = len(run.checkpoint["ranks"]) if run.checkpoint else ranks.count
         if saved != ranks.count:
@@ -148,8 +147,8 @@ def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
         return run.path, run.checkpoint
 
     found = ranks.from_first(open_first)
-    if found is None:
-        return None
+    if isinstance(found, str):
+        raise FinishedRun(found)
     path, checkpoint = found
     return opened[0] if opened else RunFolder(path, checkpoint, [], None)
 
@@ -157,7 +156,8 @@ def open_shared_run(config: Config, ranks: Ranks) -> RunFolder | None:
 def open_run(config: Config) -> RunFolder:
     """Claim the run's folder and find what to continue from; writes nothing but a lock.
 
-    Raises UserError where the folder is in use, holds a finished run or one with another configuration, or is no run.
+    Raises FinishedRun where no step is left, and UserError where the folder is in use, holds a run with another
+    configuration, or is no run.
     """
     assert config.run.name is not None
     path = config.run.runs / config.run.name
@@ -190,25 +190,44 @@ def _claim(path: Path) -> IO[str]:
 
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:
-    if (path / CONFIG).exists():
-        saved = values.load_config(path / CONFIG)
-        changed = _changes(saved, config)
-        if changed and not (_only_moved(saved, config) and checkpoint.exists(path)):
-            raise UserError(f"{path} was made with another configuration ({', '.join(changed)}); {ANOTHER}")
-        if changed:  # its checkpoint tells whether they are the same images
-            warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
+    saved = values.load_config(path / CONFIG) if (path / CONFIG).exists() else config
+    changed, has_moved = ", ".join(_changes(saved, config)), saved.data.data != config.data.data
+    if _changes(_moved_to(saved, config), config) or (has_moved and not checkpoint.exists(path)):
+        raise UserError(f"{path} was made with another configuration ({changed}); {ANOTHER}")
+    if has_moved:  # its checkpoint tells whether they are the same images
+        warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
     found = cast(RunCheckpoint | None, checkpoint.load_newest(path, warnings))
+    if not ends_no_earlier(config, saved):
+        done = counted(found["log"]["step"] if found else 0, "step")
+        raise UserError(
+            f"{path} can become longer, not shorter ({changed}), and has taken {done}: give at least what it had, or "
+            f"{ANOTHER}"
+        )
     if found is None and _reported_step(path) > config.run.checkpoint_every:
         raise UserError(
             f"{path} has metrics up to step {_reported_step(path)} and no checkpoint: bring checkpoints/ back, "
             f"or {ANOTHER}"
         )
-    if found and found["finished"] and _scored_step(path) == found["log"]["step"]:
-        write_index(path)  # a kill may have come between the scores and their page
-        raise FinishedRun(
-            f"{path} is finished after {counted(found['log']['step'], 'step')}, see its index.html; {ANOTHER}"
-        )
+    # Where the end of the run changed, how many steps that makes is known when its images are.
+    if found and not changed and ends_alike(config, found):
+        raise_if_finished(path, found)
     return found
+
+
+def raise_if_finished(path: Path, saved: RunCheckpoint, ranks: Ranks = ALONE) -> None:
+    """Raise FinishedRun, on every rank, where a run that no step is left of is scored at the step of its checkpoint."""
+
+    def is_finished() -> bool:
+        if not saved["finished"] or _scored_step(path) != saved["log"]["step"]:
+            return False
+        write_index(path)  # a kill may have come between the scores and their page
+        return True
+
+    if ranks.from_first(is_finished):
+        raise FinishedRun(
+            f"{path} is finished after {counted(saved['log']['step'], 'step')}, see its index.html; more --epochs or "
+            f"--max-steps go on with it, or {ANOTHER}"
+        )
 
 
 def _scored_step(path: Path) -> int | None:
@@ -228,11 +247,10 @@ def _reported_step(path: Path) -> int:
         return 0
 
 
-def _only_moved(saved: Config, given: Config) -> bool:
-    """Tell whether two configurations differ in nothing but the place of their data."""
-    if saved.data.data is None or given.data.data is None:
-        return False
-    return not _changes(replace(saved, data=replace(saved.data, data=given.data.data)), given)
+def _moved_to(saved: Config, given: Config) -> Config:
+    """Return a run's configuration with what may change in it as `given`: the place of its data, and its end."""
+    place = given.data.data if saved.data.data and given.data.data else saved.data.data
+    return with_end_of(replace(saved, data=replace(saved.data, data=place)), given)
 
 
 def _changes(saved: Config, given: Config) -> list[str]:

@@ -33,6 +33,17 @@ def cosine_factor(epoch: int, epochs: int) -> float:
     return (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
 
 
+def rate_of_epoch(options: OptimizerConfig, epoch: int) -> float:
+    """Return the learning rate that the settings give an epoch: the initial one with policy plateau, before losses."""
+    if options.learning_rate_policy == "plateau":
+        return options.learning_rate
+    if options.learning_rate_policy == "step":
+        return options.learning_rate * step_factor(epoch, options.step_epochs)
+    if options.learning_rate_policy == "cosine":
+        return options.learning_rate * cosine_factor(epoch, options.epochs)
+    return options.learning_rate * linear_factor(epoch, options.epochs, options.decay_epochs)
+
+
 class Schedule:
     """Gives the learning rate of an epoch, and counts the losses of each step where the rate depends on them.
 
@@ -49,14 +60,7 @@ class Schedule:
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch; policy plateau knows that of the current one only."""
-        options = self.options
-        if self._plateau:
-            return self._plateau.rate
-        if options.learning_rate_policy == "step":
-            return options.learning_rate * step_factor(epoch, options.step_epochs)
-        if options.learning_rate_policy == "cosine":
-            return options.learning_rate * cosine_factor(epoch, options.epochs)
-        return options.learning_rate * linear_factor(epoch, options.epochs, options.decay_epochs)
+        return self._plateau.rate if self._plateau else rate_of_epoch(self.options, epoch)
 
     def hear(self, losses: dict[str, Tensor]) -> None:
         """Count the losses of one step; nothing waits for the device."""

@@ -18,10 +18,18 @@ from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserEr
 from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
+from cyclegan_fast.training.extension import check_past
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
-from cyclegan_fast.training.run_folder import ANOTHER, RunFolder, completed, open_shared_run
+from cyclegan_fast.training.run_folder import (
+    ANOTHER,
+    FinishedRun,
+    RunFolder,
+    completed,
+    open_shared_run,
+    raise_if_finished,
+)
 from cyclegan_fast.training.samples import SampleImages
 from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.step_profile import StepProfile
@@ -41,7 +49,7 @@ def check_device(config: Config, device: torch.device) -> None:
 
 
 def train(config: Config, origin: str) -> int:
-    """Train the run that `config` describes to its end; returns the exit status.
+    """Train the run that `config` describes to its end; returns the exit status, 0 also where it was finished before.
 
     Args:
         origin: the preset or file that `config` comes from, for the name of a run that has none.
@@ -51,11 +59,13 @@ def train(config: Config, origin: str) -> int:
         check_device(config, device)
         check_data(config.data, paired=needs_pairs(config))
         config = completed(config, origin)
-        opened = open_shared_run(config, ranks)
-        if opened is None:
+        try:
+            with open_shared_run(config, ranks) as run:
+                ending = train_in(run, config, device, ranks)
+        except FinishedRun as finished:
+            if ranks.is_first:
+                print(printable(str(finished)))
             return 0
-        with opened as run:
-            ending = train_in(run, config, device, ranks)
     # torchrun takes any other status for a death, and would start again what was asked to stop.
     return ending.request.status if ending.request and not ending.finished and ranks.count == 1 else 0
 
@@ -112,13 +122,17 @@ def open_training(config: Config, data: Data, run: RunFolder, device: torch.devi
     samples = SampleImages.of(data, config.data.crop_size)
     saved = run.checkpoint
     evaluator = Evaluator(config, data, device, saved.get("best") if saved else None) if ranks.is_first else None
+    extended = None
     if saved:
         state.restore(saved, run.path)
+        if run.step >= total_steps:
+            raise_if_finished(run.path, saved, ranks)
+        extended = check_past(config, saved, data.training.steps_per_epoch, run.path)
     if ranks.is_first:
         run.begin(config)
     chosen = remark_on_choice(config.run.device, device)
     prepared, description = prepare_method(state, run)
-    remarks = [*run.warnings, *data.warnings, *(text for text in (chosen, remark, description) if text)]
+    remarks = [*run.warnings, *data.warnings, *(text for text in (extended, chosen, remark, description) if text)]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:
         announce(state, run, total_steps, remarks)

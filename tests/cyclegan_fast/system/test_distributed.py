@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,10 +292,27 @@ def test_ranks_that_part_leave_no_thread_that_could_abort_them_at_their_end(tmp_
 def test_what_the_first_rank_refuses_is_said_once_and_ends_all_ranks(undisturbed: tuple[Path, Path]) -> None:
     root, _ = undisturbed
     result = subprocess.run(
-        torchrun(*training(root, "whole")), capture_output=True, text=True, timeout=300, check=False
+        torchrun(*training(root, "whole"), "--seed", "7"), capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode != 0
-    assert result.stderr.count("is finished after 48 steps") == 1
+    assert result.stderr.count("was made with another configuration (seed: 0 -> 7)") == 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_ends_all_ranks_well_and_a_later_end_goes_on_with_it(undisturbed: tuple[Path, Path]) -> None:
+    root, whole = undisturbed
+    shutil.copytree(whole, root / "finished")
+    for flags, said in (
+        ([], "is finished after 48 steps"),
+        (["--epochs", "110"], "is finished after 48 steps"),  # --max-steps ends it before
+        (["--max-steps", "50"], "steps 48 to 50"),
+    ):
+        result = subprocess.run(
+            torchrun(*training(root, "finished"), *flags), capture_output=True, text=True, timeout=300, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count(said) == 1
+    assert final_state(root / "finished")["log"]["step"] == 50
 
 
 @pytest.mark.slow

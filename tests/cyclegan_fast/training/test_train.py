@@ -155,8 +155,10 @@ def test_a_run_interrupted_by_ctrl_c_saves_and_continues(
 def test_a_finished_run_is_not_overwritten(undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
     root, whole = undisturbed
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    assert train.main(command(root / "data", root, "whole", "--workers", "0")) == 2
-    assert "is finished after 48 steps" in capfd.readouterr().err
+    assert train.main(command(root / "data", root, "whole", "--workers", "0")) == 0
+    output = capfd.readouterr()
+    assert f"{whole} is finished after 48 steps, see its index.html" in output.out
+    assert "error" not in output.err
     assert train.main(command(root / "data", root, "whole", "--learning-rate", "0.001")) == 2
     error = capfd.readouterr().err
     assert "learning_rate: 0.0002 -> 0.001" in error
@@ -164,15 +166,19 @@ def test_a_finished_run_is_not_overwritten(undisturbed: tuple[Path, Path], capfd
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
-def test_ranks_that_torchrun_starts_again_after_the_last_step_have_nothing_left_to_do(
-    undisturbed: tuple[Path, Path],
-) -> None:
-    """Finds the run finished, which is no error where a rank died on its way out."""
+def test_ranks_learn_from_the_first_that_a_run_is_finished(undisturbed: tuple[Path, Path]) -> None:
+    """Finds the run finished, which is no error where a rank died on its way out, and torchrun starts all again."""
     _, whole = undisturbed
     config = values.load_config(whole / "config.yaml")
-    with pytest.raises(FinishedRun):
+    with pytest.raises(FinishedRun, match="is finished after 48 steps"):
         open_shared_run(config, Ranks())
-    assert open_shared_run(config, Ranks(restarts=1)) is None
+
+    class Second(Ranks):
+        def from_first(self, function: Any) -> Any:
+            return "said by the first"
+
+    with pytest.raises(FinishedRun, match="said by the first"):
+        open_shared_run(config, Second(index=1, count=2))
 
 
 def test_a_saved_configuration_can_be_given_back(undisturbed: tuple[Path, Path]) -> None:
@@ -629,8 +635,8 @@ def test_a_folder_whose_name_is_no_utf8_is_trained_on(tmp_path: Path, capfd: pyt
     assert any((run / "tensorboard").iterdir())
     assert "%C2%ED2-paper256" in (run / "index.html").read_text()
     assert values.load_config(run / "config.yaml").data.data == data
-    assert train.main(arguments) == 2
-    assert "is finished after 3 steps" in capfd.readouterr().err
+    assert train.main(arguments) == 0
+    assert "is finished after 3 steps" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
