@@ -133,15 +133,12 @@ def evaluate(checkpoint: str | os.PathLike[str] | None = None, **flags: Any) -> 
 
         evaluate("runs/x", metrics=["truth", "fid"])["a2b.truth.ssim"]
 
-    It prints the table, and writes evaluation.json and the contact sheets, as the command does.
+    The scores are every finite value by its direction, metric and name, such as "a2b.truth.ssim". It prints the table, and writes evaluation.json and the contact sheets, as the command does.
 
     Args:
         checkpoint: a run's folder, a .pt file of one, or bare weights of one generator; by default the newest of runs/.
         flags: the command's other flags with underscores, such as `batch_size=4` for --batch-size 4. `python -m
             cyclegan_fast.evaluate --help` explains them. Paths may be strings, and lists may be lists or tuples.
-
-    Returns:
-        Every finite value by its direction, metric and name, such as "a2b.truth.ssim".
 
     Raises UserError, as the command ends with a line.
     """

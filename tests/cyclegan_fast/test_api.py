@@ -172,6 +172,28 @@ def test_tensors_keep_their_type_and_shape_and_round_to_what_arrays_give(
             assert torch.equal(translated, make_generator(0)(batch))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("amp", [False, True])
+def test_another_process_translates_to_the_bits_of_the_commands_process(
+    tmp_path: Path, weights: Path, amp: bool
+) -> None:
+    """Starts both as users do: with their own threads, and with what the command sets in front of PyTorch."""
+    images = drawn(tmp_path / "in", [(256, 256), (256, 256), (201, 303), (64, 48)])
+    command = ["-m", "cyclegan_fast.translate", *map(str, images), "--checkpoint", str(weights), "--out", "theirs"]
+    code = (
+        "import sys, cyclegan_fast as cf\n"
+        f"for path, picture in zip(sys.argv[2:], cf.load(sys.argv[1], amp={amp})(sys.argv[2:])):\n"
+        "    picture.save('ours/' + path.rpartition('/')[2])\n"
+    )
+    (tmp_path / "ours").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment["PYTHONPATH"] = str(ROOT)
+    for arguments in ([*command, *(["--amp"] if amp else [])], ["-c", code, str(weights), *map(str, images)]):
+        subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, check=True)
+    for path in images:
+        assert np.array_equal(*(pixels_of(tmp_path / folder / path.name) for folder in ("ours", "theirs"))), path
+
+
 def test_nothing_in_a_batch_gives_nothing(weights: Path) -> None:
     translator = cf.load(weights, device="cpu")
     assert translator(np.empty((0, 9, 8, 3), np.uint8)).shape == (0, 9, 8, 3)
