@@ -133,7 +133,8 @@ def evaluate(checkpoint: str | os.PathLike[str] | None = None, **flags: Any) -> 
 
         evaluate("runs/x", metrics=["truth", "fid"])["a2b.truth.ssim"]
 
-    The scores are every finite value by its direction, metric and name, such as "a2b.truth.ssim". It prints the table, and writes evaluation.json and the contact sheets, as the command does.
+    The scores are every finite value by its direction, metric and name, such as "a2b.truth.ssim". It prints the table,
+    and writes evaluation.json and the contact sheets, as the command does.
 
     Args:
         checkpoint: a run's folder, a .pt file of one, or bare weights of one generator; by default the newest of runs/.
