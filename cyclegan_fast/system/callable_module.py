@@ -18,5 +18,6 @@ def let_be_called(name: str, function: Callable[..., Any]) -> None:
     def call(_: ModuleType, *arguments: Any, **flags: Any) -> Any:
         return function(*arguments, **flags)
 
+    call.__doc__ = function.__doc__
     module.__class__ = type("CallableModule", (ModuleType,), {"__call__": call})
     module.__dict__["__signature__"] = inspect.signature(function)
