@@ -11,7 +11,9 @@ if __name__ == "__main__":
 import sys
 from collections.abc import Sequence
 
+from cyclegan_fast import api
 from cyclegan_fast.evaluation.command import EVALUATE_PROGRAM, EvaluateCommand, evaluate_run
+from cyclegan_fast.system.callable_module import let_be_called
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 
@@ -33,6 +35,8 @@ def _fcn(arguments: Sequence[str]) -> int:
 
     return evaluate_fcn(parse_command(EvaluateFcnCommand, f"{EVALUATE_PROGRAM} {FCN}", arguments))
 
+
+let_be_called(__name__, api.evaluate)  # `cyclegan_fast.evaluate(...)` from Python
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,9 @@ if __name__ == "__main__":
 import sys
 from collections.abc import Sequence
 
+from cyclegan_fast import api
 from cyclegan_fast.config.command import parse_training
+from cyclegan_fast.system.callable_module import let_be_called
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.training.session import train
 
@@ -17,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run_command(lambda: train(*parse_training(arguments)))
 
+
+let_be_called(__name__, api.train)  # `cyclegan_fast.train(...)` from Python
 
 if __name__ == "__main__":
     sys.exit(main())

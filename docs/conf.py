@@ -87,6 +87,8 @@ def _literal_or_escaped(found: re.Match[str]) -> str:
 def _laid_out(paragraph: list[str]) -> list[str]:
     if paragraph[0].strip() == "Args:":
         return _arguments(paragraph[1:])
+    if paragraph[0].startswith("- "):
+        return paragraph  # a list, whose items go on in deeper lines
     if paragraph[0].startswith("    ") or any(re.search(r"\S {3,}\S", line) for line in paragraph):
         return ["| " + line.replace("   ", "\u2003") for line in paragraph]
     if sum(bool(re.match(r"[\w, ]{1,40}: ", line)) for line in paragraph) > 1:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.pixels import FloatImages, Pixels
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.translation.translator import SignedTranslator, Translator
+from cyclegan_fast.translation.translator import SignedTranslator
 from export.graphs.interface import INPUT, OUTPUT, GraphTensor, has_pixel_io
 
 Backend = Literal["auto", "openvino", "onnxruntime"]
@@ -33,7 +33,7 @@ INSTALL = {
 
 def load_translator(
     path: Path, backend: Backend, device: OnnxDevice, *, amp: bool, threads: int | None = None
-) -> tuple[Translator, str]:
+) -> "tuple[OnnxRuntimeTranslator | OpenVinoTranslator, str]":
     """Make a translator from an ONNX file; return it, and a phrase that says what it computes with.
 
     Args:
@@ -114,7 +114,7 @@ def _read(path: Path) -> bytes:
 
 
 class OnnxRuntimeTranslator:
-    """Translates through ONNX Runtime, on "cpu" or "cuda".
+    """Translates through ONNX Runtime, on "cpu" or "cuda"; `signed` does so without 8 bits, None where it cannot.
 
     Raises UserError where the file cannot be used there, and where memory runs out.
     """
@@ -149,7 +149,7 @@ class OnnxRuntimeTranslator:
             ]
             for values in (self._session.get_inputs(), self._session.get_outputs())
         ]
-        self._translate = _translator(self._run, has_pixel_io(path, *tensors))
+        self._translate, self.signed = _translators(self._run, has_pixel_io(path, *tensors))
 
     def __call__(self, pixels: Pixels) -> Pixels:
         return self._translate(pixels)
@@ -164,7 +164,8 @@ class OnnxRuntimeTranslator:
 class OpenVinoTranslator:
     """Translates through OpenVINO on the CPU; one thread at a time may call it.
 
-    `precision` says in words what convolutions are computed in: float32, or with `amp` bfloat16 where the CPU has it.
+    `signed` does so without 8 bits; it is None where the file takes them. `precision` says in words what convolutions
+    are computed in: float32, or with `amp` bfloat16 where the CPU has it.
 
     Raises UserError where the file cannot be used, and where memory runs out.
     """
@@ -203,7 +204,7 @@ class OpenVinoTranslator:
             )
         except RuntimeError as error:
             raise UserError(f"{path} is damaged, or not for this OpenVINO: {_reason(error)}") from error
-        self._translate = _translator(self._run, has_pixels)
+        self._translate, self.signed = _translators(self._run, has_pixels)
 
     def __call__(self, pixels: Pixels) -> Pixels:
         return self._translate(pixels)
@@ -238,8 +239,14 @@ def _openvino_core() -> Any:
     return _load("openvino").Core()
 
 
-def _translator(run: Callable[[Any], Any], has_pixels: bool) -> Callable[[Pixels], Pixels]:
-    return run if has_pixels else SignedTranslator(run)
+def _translators(
+    run: Callable[[Any], Any], has_pixels: bool
+) -> tuple[Callable[[Pixels], Pixels], Callable[[FloatImages], FloatImages] | None]:
+    """Return what translates 8-bit pixels, and what translates numbers in [-1, 1], which a graph of pixels cannot."""
+    if has_pixels:
+        return run, None
+    translator = SignedTranslator(run)
+    return translator, translator.signed
 
 
 def _type_name(onnxruntime_type: str) -> str:

@@ -23,6 +23,7 @@ from cyclegan_fast.config.command import parse_training
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.version import __version__
 from tests.cyclegan_fast.conftest import TINY
+from tests.cyclegan_fast.pictures import draw, draw_all
 from tests.export.test_deployment_page import PAGE as DEPLOYMENT, PROGRAMS
 from tests.slow import slow_but
 
@@ -189,10 +190,30 @@ def test_the_example_of_the_readme_translates(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     assert train.main([*TINY, "--max-steps", "1", "--name", "sample-photos-demo"]) == 0
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 52, 3), np.uint8)).save("photo.jpg")
-    exec(example.replace("256", "64"), {})
+    exec(example, {})
     with Image.open("translated.png") as translated:
-        assert translated.size == (64, 64)
+        assert translated.size == (52, 40)
         assert len(np.unique(np.asarray(translated))) > 8
+
+
+def test_the_examples_of_the_page_on_python_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("FOLDER/trainA", "FOLDER/trainB", "FOLDER/testA", "FOLDER/testB"):
+        draw_all(Path(name), {"one.png": (40, 40), "two.png": (48, 40)})
+    draw(Path("photo.jpg"), 52, 41)
+    tiny = [*TINY, "--max-steps", "1"]
+    assert train.main([*tiny, "--data", "FOLDER", "--name", "sample-photos-demo"]) == 0
+    small = {flag[2:].replace("-", "_"): value for flag, value in zip(tiny[::2], tiny[1::2], strict=True)}
+    names: dict[str, object] = {"small": {flag: int(v) if v.isdigit() else v for flag, v in small.items()}}
+    for example in examples_of(ROOT / "docs" / "python.md"):
+        exec(example.replace('preset="paper256"', "**small"), names)
+    assert names["folder"] == Path("runs/FOLDER-paper256")
+    assert capsys.readouterr().out.splitlines()[-1] == str(names["scores"]["a2b.reconstruction.ssim"])  # type: ignore[index]
+    for file in ("photo.jpg", "back.png"):
+        with Image.open(file) as image:
+            assert image.size == (52, 41)
 
 
 def test_the_example_of_the_kernels_computes_what_it_says() -> None:
@@ -207,7 +228,7 @@ def test_the_example_of_the_kernels_computes_what_it_says() -> None:
 def test_no_other_page_has_an_example() -> None:
     """Leaves the examples of the deployment page to tests/export/test_deployment_page.py."""
     found = {page.name for page in PAGES if examples_of(page)}
-    assert found == {"README.md", "kernels.md", "deployment.md"}
+    assert found == {"README.md", "kernels.md", "deployment.md", "python.md"}
     assert "```python" in DEPLOYMENT
 
 

@@ -3,10 +3,10 @@
 import argparse
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 
@@ -31,6 +31,39 @@ class _CommandLine:
     """start from this YAML file instead, such as the config.yaml of a run; flags given beside it replace its values"""
 
 
+START_FLAGS = ("preset", "task", "config")
+"""The flags that say what to start from, beside those of a configuration."""
+
+
+def starting_point(given: Mapping[str, Any]) -> tuple[Config, str, Preset]:
+    """Return the configuration to start from, its name, and the preset that it is, or would be by default.
+
+    Args:
+        given: flags and their values; only those are read that say what to start from: the flags above, `data`,
+            `method`, `generator` and the sides.
+
+    Raises UserError for flags that contradict each other, and ValueError for a method and sizes that do not fit.
+    """
+    starts = [flag for flag in ("config", "preset", "task") if given.get(flag)]
+    if len(starts) > 1:
+        raise UserError(f"{' and '.join(f'--{flag}' for flag in starts)} all say what to start from: give one of them")
+    file, task, data, method = (given.get(name) for name in ("config", "task", "data", "method"))
+    if task and not data:
+        raise UserError(
+            f"--task {task} needs --data FOLDER with images of that task: `python -m cyclegan_fast.download "
+            "--list` names the authors' data sets"
+        )
+    preset: Preset = given.get("preset") or ("paper256" if data else "demo")
+    start = load_config(file) if file else TASKS[task] if task else PRESETS[preset]
+    origin = file.stem if file else task or preset
+    if method and method != start.loss.method:
+        # The sides that are asked for decide which U-Net fits.
+        sides = {side: size for side in ("crop_size", "load_size") if (size := given.get(side)) is not None}
+        start = replace(start, data=replace(start.data, **sides))
+        start, origin = as_published(start, method, given.get("generator")), f"{method}-{origin}"
+    return start, origin, preset
+
+
 def parse_training(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
     """Return the configuration that a command line asks for, and the name of the preset, task or file it started from.
 
@@ -50,23 +83,8 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Config, str]
     first.add_argument("--config", type=Path)
     first.add_argument("--data")
     chosen, _ = first.parse_known_args(arguments)
-    starts = [flag for flag in ("config", "preset", "task") if getattr(chosen, flag)]
-    if len(starts) > 1:
-        raise UserError(f"{' and '.join(f'--{flag}' for flag in starts)} all say what to start from: give one of them")
-    if chosen.task and not chosen.data:
-        raise UserError(
-            f"--task {chosen.task} needs --data FOLDER with images of that task: `python -m cyclegan_fast.download "
-            "--list` names the authors' data sets"
-        )
-    preset: Preset = chosen.preset or ("paper256" if chosen.data else "demo")
-    start = load_config(chosen.config) if chosen.config else TASKS[chosen.task] if chosen.task else PRESETS[preset]
-    origin = chosen.config.stem if chosen.config else chosen.task or preset
     try:
-        if chosen.method and chosen.method != start.loss.method:
-            # The sides that are asked for decide which U-Net fits.
-            sides = {side: size for side in ("crop_size", "load_size") if (size := getattr(chosen, side)) is not None}
-            start = replace(start, data=replace(start.data, **sides))
-            start, origin = as_published(start, chosen.method, chosen.generator), f"{chosen.method}-{origin}"
+        start, origin, preset = starting_point(vars(chosen))
         command_line = tyro.cli(
             _CommandLine,
             prog=_PROGRAM,

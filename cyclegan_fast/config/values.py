@@ -29,12 +29,21 @@ def from_dict(values: dict[str, Any], origin: str) -> Config:
 
     Raises UserError, which names the file `origin`, for unknown fields and values that make no sense.
     """
-    config = _fill(Config(), values, origin)
+    config = with_values(Config(), values, origin)
     assert isinstance(config, Config)
     return config
 
 
-def _fill(section: Any, values: Any, origin: str) -> Any:
+def with_values(section: Any, values: Any, origin: str) -> Any:
+    """Return a section of a configuration, or the whole, with some of its values replaced, and checked.
+
+    Args:
+        section: a frozen dataclass, whose fields may be such sections.
+        values: plain values by the names of fields, nested as the sections are.
+        origin: what errors name.
+
+    Raises UserError as `from_dict` does.
+    """
     if not isinstance(values, dict):
         raise UserError(f"{origin}: {type(section).__name__} must be a mapping of names to values, got {values!r}")
     known = {f.name for f in fields(section)}
@@ -46,7 +55,7 @@ def _fill(section: Any, values: Any, origin: str) -> Any:
     for name, value in values.items():
         current = getattr(section, name)
         changes[name] = (
-            _fill(current, value, origin) if is_dataclass(current) else _typed(value, hints[name], name, origin)
+            with_values(current, value, origin) if is_dataclass(current) else _typed(value, hints[name], name, origin)
         )
     try:
         return replace(section, **changes)

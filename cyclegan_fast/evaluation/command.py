@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclegan_fast.config.options import MetricName, Pairs
+from cyclegan_fast.evaluation.score_table import Score, table
 from cyclegan_fast.evaluation.subject import EvaluationOptions, Subject
 from cyclegan_fast.system.errors import UserError
 
@@ -47,16 +48,21 @@ class EvaluateCommand(EvaluationOptions):
 
 def evaluate_run(command: EvaluateCommand) -> int:
     """Load, measure, print, and write evaluation.json and the contact sheets; return the exit status."""
+    scores_of_run(command)
+    return 0
+
+
+def scores_of_run(command: EvaluateCommand) -> list[Score]:
+    """Do what the command does, see `evaluate_run`; return the scores. Raises UserError where nothing can be scored."""
     from cyclegan_fast.system.trouble import told_of_translation
 
     with told_of_translation(command.device):
-        return _evaluate_run(Subject(command, command.pairs), command)
+        return _scores_of(Subject(command, command.pairs), command)
 
 
-def _evaluate_run(subject: Subject, command: EvaluateCommand) -> int:
+def _scores_of(subject: Subject, command: EvaluateCommand) -> list[Score]:
     from cyclegan_fast.evaluation.metrics import MetricMaker
     from cyclegan_fast.evaluation.passes import evaluate
-    from cyclegan_fast.evaluation.score_table import table
     from cyclegan_fast.evaluation.worst_and_best import write_sheets
 
     make_metrics = MetricMaker(
@@ -87,4 +93,4 @@ def _evaluate_run(subject: Subject, command: EvaluateCommand) -> int:
         print("note: there are no contact sheets: they need the metric truth or reconstruction")
     written += sheets
     print(f"written: {', '.join(map(str, written))}")
-    return 0
+    return found.scores

@@ -68,6 +68,17 @@ def decode(path: Path, value_range: ValueRange | None = None) -> Decoded:
         return _with_pillow(file, value_range)
 
 
+def decode_opened(image: Image.Image, value_range: ValueRange | None = None) -> Decoded:
+    """Convert an image that Pillow has opened or made to upright RGB, as `decode` does with a file.
+
+    What Pillow has left out is lost: the lower 8 bits of colours of 16. Raises ValueError for floating-point values
+    without `value_range`.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        return _of_samples(image, np.asarray(image)[..., None], None, value_range)
+    return Decoded(_upright(image, to_rgb(image)))
+
+
 def decode_indices(path: Path) -> SampleArray:
     """Return the values of a file as they are stored, [H, W] where it has one channel. Raises UnreadableImage."""
     with reading(path), BoundedFile(path) as file:
@@ -97,7 +108,7 @@ def _with_pillow(file: BinaryIO, value_range: ValueRange | None) -> Decoded:
         image.load()
         if layout in FEW_BITS and "transparency" in image.info:
             image.info["transparency"] *= FEW_BITS[layout]  # Pillow leaves the value as it is in the file
-        return Decoded(_upright(image, to_rgb(image)))
+        return decode_opened(image, value_range)
 
 
 def _opened(file: BinaryIO) -> ImageFile.ImageFile:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -37,6 +38,16 @@ def pad_sides(pixels: Pixels, multiple: int = SIDE_MULTIPLE) -> Pixels:
     """Continue [H, W, 3] to the right and below by reflection, up to sides that a generator takes."""
     missing = [padded_side(side, multiple) - side for side in pixels.shape[:2]]
     return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
+
+
+class HasPixels(Protocol):
+    """Has the pixels of an image, uint8 [H, W, 3]."""
+
+    @property
+    def pixels(self) -> Pixels: ...
+
+
+_Image = TypeVar("_Image", bound=HasPixels)
 
 
 @dataclass(frozen=True)
@@ -259,9 +270,9 @@ def _readable(
         yield image
 
 
-def same_shaped(images: Iterable[PreparedImage], most: int | None) -> Iterator[list[PreparedImage]]:
+def same_shaped(images: Iterable[_Image], most: int | None) -> Iterator[list[_Image]]:
     """Group consecutive images of one shape, in order: at most `most` of them, or as many as `images_at_once` says."""
-    group: list[PreparedImage] = []
+    group: list[_Image] = []
     for image in images:
         if group and image.pixels.shape != group[0].pixels.shape:
             yield group

@@ -4,6 +4,9 @@ Whoever translates a batch calls `translate_batch`: `TorchTranslator` for image 
 the samples of a training. tiled.py translates one large image in strips, and `export/` runs exported files.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -63,38 +66,40 @@ class TorchTranslator:
     """Translates by a generator in PyTorch, which is taken to `device` and computes in `dtype`."""
 
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        pass
-
         self.network = prepare_network(network, device, dtype)
         self.device = device
 
     def __call__(self, pixels: Pixels) -> Pixels:
         """Translate uint8 [N, H, W, 3]; raises NotFinite, and UserError where the memory does not suffice."""
-        pass
+        count, height, width, _ = pixels.shape
+        with self._memory_for(count, height, width), torch.inference_mode():
+            images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())  # a decoded image is not writable
+            return as_pixels(translate_batch(self.network, images))
 
-        self._check_memory(pixels)
+    def translate_tensor(self, images: Tensor) -> Tensor:
+        """Translate [N, 3, H, W] in [-1, 1] to the same type on the same device, without rounding; see `__call__`."""
+        count, _, height, width = images.shape
+        # Not in inference mode: the translation may become an input of what somebody trains.
+        with self._memory_for(count, height, width), torch.no_grad():
+            return translate_signed(self.network, images.contiguous()).to(images.dtype)
+
+    @contextmanager
+    def _memory_for(self, count: int, height: int, width: int) -> Iterator[None]:
+        """Raise UserError where the memory does not hold what so many images of a size need."""
+        what = f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
+        too_large = f"{what} the memory of {self.device}"
+        # A CPU's memory is asked first: where it does not suffice, the system would end the process.
+        if self.device.type == "cpu" and isinstance(self.network, ResnetGenerator):
+            needed = BYTES_PER_CHANNEL * self.network.stem.out_channels * count * height * width
+            free = available_bytes()
+            if needed > free:
+                raise UserError(
+                    f"{too_large}: about {needed / 2**30:.1f} GiB are needed, and {free / 2**30:.1f} GiB are free; "
+                    f"{LESS_MEMORY}"
+                )
         try:
-            with torch.inference_mode():
-                images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())  # a decoded image is not writable
-                return as_pixels(translate_batch(self.network, images))
+            yield
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"{self._too_large(pixels)}; {LESS_MEMORY}") from error
-
-    def _check_memory(self, pixels: Pixels) -> None:
-        """Raise UserError where a CPU's memory cannot hold the activations: the system would end the process."""
-        if self.device.type != "cpu" or not isinstance(self.network, ResnetGenerator):
-            return
-        count, height, width, _ = pixels.shape
-        needed, free = BYTES_PER_CHANNEL * self.network.stem.out_channels * count * height * width, available_bytes()
-        if needed > free:
-            raise UserError(
-                f"{self._too_large(pixels)}: about {needed / 2**30:.1f} GiB are needed, and {free / 2**30:.1f} GiB are "
-                f"free; {LESS_MEMORY}"
-            )
-
-    def _too_large(self, pixels: Pixels) -> str:
-        count, height, width, _ = pixels.shape
-        what = f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
-        return f"{what} the memory of {self.device}"
+            raise UserError(f"{too_large}; {LESS_MEMORY}") from error

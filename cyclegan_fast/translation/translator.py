@@ -39,8 +39,12 @@ class SignedTranslator:
         self.function = function
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        translated = self.function(to_signed_array(pixels))
+        return to_pixels_array(self.signed(to_signed_array(pixels)))
+
+    def signed(self, images: FloatImages) -> FloatImages:
+        """Translate float32 [N, 3, H, W] in [-1, 1] without rounding to 8 bits. Raises NotFinite."""
+        translated = self.function(images)
         for index, image in enumerate(translated):
             if not np.isfinite(image).all():
                 raise NotFinite(index)
-        return to_pixels_array(translated)
+        return translated

@@ -52,6 +52,19 @@ def test_the_example_without_this_project(
     assert pixels_of(Path("translated.png")).shape == (64, 64, 3)
 
 
+def test_the_example_with_any_exported_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_generator: ResnetGenerator
+) -> None:
+    (example,) = (text for text in EXAMPLES if "export.load" in text)
+    monkeypatch.chdir(tmp_path)
+    (path,) = re.findall(r'"(engines/.*\.onnx)"', example)
+    Path(path).parent.mkdir()
+    Path(path).write_bytes(serialised(float32_graph(random_generator)))
+    draw(Path("photo.jpg"), 41, 30)
+    exec(example, {})
+    assert pixels_of(Path("translated.png")).shape == (30, 41, 3)
+
+
 def test_the_example_with_an_engine(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = (text for text in EXAMPLES if "export.runtime" in text)
     assert len(example.splitlines()) <= 15

@@ -244,7 +244,7 @@ def test_what_does_not_fit_a_cpus_memory_is_refused_before_the_system_ends_the_p
 ) -> None:
     bytes_needed = 14 * 4 * 48 * 40  # of four channels
     for free, status in ((bytes_needed, 0), (bytes_needed - 1, 2)):
-        monkeypatch.setattr("cyclegan_fast.data.pixel_cache.available_bytes", lambda free=free: free)
+        monkeypatch.setattr("cyclegan_fast.translation.on_device.available_bytes", lambda free=free: free)
         assert run(photos / "one.png", "--overwrite", size=False) == status
     error = capsys.readouterr().err
     assert error.startswith("error: 1 image of 48x40 does not fit the memory of cpu: about 0.0 GiB are needed, and ")

@@ -1,0 +1,150 @@
+"""Does from Python what the commands do: `load` a translator, `train` a run, `evaluate` it.
+
+    import cyclegan_fast as cf
+
+`cyclegan_fast` has these functions under their names. Their keyword arguments are the flags of the commands in Python's
+spelling; each imports PyTorch when it is called.
+"""
+
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclegan_fast.conventions import DIRECTIONS, Direction
+from cyclegan_fast.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cyclegan_fast.translation.any_image import ImageTranslator
+
+_EXPORTED = (".onnx", ".engine")
+_HUB = "hub:"
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    direction: Direction = "a2b",
+    *,
+    network: str | None = None,
+    device: "str | torch.device" = "auto",
+    amp: bool = False,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    running_statistics: bool = False,
+) -> "ImageTranslator":
+    """Load a trained generator to translate with, as `python -m cyclegan_fast.translate` does, to the same bits.
+
+    Images that the command translates at once must be given at once for that, in a list or an array: in a batch,
+    convolutions may add up in another order than one by one (--batch-size 1).
+
+    ONNX files and engines are loaded by `export.load`, which returns the same kind of translator: this package does not
+    know the libraries that run them.
+
+    Args:
+        path: a run's folder, a checkpoint of one, or a generator of the original implementation, as .pth or
+            .safetensors; by default the newest of runs/.
+        direction: "a2b" makes images like those of trainA into those of trainB, "b2a" the reverse; bare weights of one
+            generator know one way only.
+        network: of weights that hold several generators, the name of the one to use, such as "netG_A2B".
+        device: "auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1".
+        amp: compute in low precision where that is faster: bfloat16, or float16 on a GPU without it.
+        batch_size: images translated at once, at most; by default as many as make half a megapixel.
+        threads: how many compute on a CPU, for all that PyTorch does in this process; by default that is left alone.
+        running_statistics: normalise by the running statistics of batch norms, as the original's test.py with --eval.
+
+    Raises UserError for what is no such file, and for a device that is not there. What a user should know of the choice
+    (a damaged checkpoint that was passed over, a precision that is not there) is a UserWarning.
+    """
+    if isinstance(path, str) and path.startswith(_HUB):
+        raise UserError(f"{path}: weights of a hub are not loaded yet: download the file, and give its path")
+    if direction not in DIRECTIONS:
+        raise UserError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+    if path is not None and Path(path).suffix.lower() in _EXPORTED:
+        raise UserError(
+            f"{path} is an exported file, and cyclegan_fast does not know the libraries that run it: `import export`, "
+            "and export.load(...) gives the same kind of translator"
+        )
+    from cyclegan_fast.images.levels import range_of_run
+    from cyclegan_fast.networks.norms import use_running_statistics
+    from cyclegan_fast.runs import RUNS, newest_run
+    from cyclegan_fast.system.device import choose_device, describe, name_of, use_threads, working_dtype
+    from cyclegan_fast.system.trouble import told_of_translation
+    from cyclegan_fast.translation.any_image import ImageTranslator
+    from cyclegan_fast.translation.on_device import TorchTranslator
+    from cyclegan_fast.translation.trained import load_generator
+
+    notes: list[str] = []
+    checkpoint = newest_run(RUNS) if path is None else Path(path)
+    use_threads(threads)
+    place = choose_device(str(device))
+    dtype, remark = working_dtype(place, amp, "auto")
+    loaded = load_generator(checkpoint, direction, notes, network)
+    if running_statistics:
+        use_running_statistics(loaded.network, str(checkpoint))
+    for note in [*notes, *([remark] if remark else [])]:
+        warnings.warn(note, UserWarning, stacklevel=2)
+    translator = TorchTranslator(loaded.network, place, dtype)
+    return ImageTranslator(
+        translator,
+        tensors=translator.translate_tensor,
+        direction=loaded.direction,
+        description=f"{checkpoint}, {loaded.direction or 'bare weights'}, {describe(place)}, {name_of(dtype)}",
+        multiple=loaded.network.multiple,
+        batch_size=batch_size,
+        value_range=range_of_run(loaded.config, "B" if direction == "b2a" else "A"),
+        explained=partial(told_of_translation, str(device)),
+    )
+
+
+def train(**flags: Any) -> Path:
+    """Train a run, or continue it, as `python -m cyclegan_fast.train` does; return its folder.
+
+        train(data="folder", preset="paper256", amp=True)
+
+    It prints what the command prints. Ctrl-C asks it to stop after the step that it is at, which is saved; it then
+    raises Stopped, a KeyboardInterrupt.
+
+    Args:
+        flags: the command's flags with underscores, such as `max_steps=1000` for --max-steps 1000. `python -m
+            cyclegan_fast.train --help` explains them. Paths may be strings.
+
+    Raises UserError, as the command ends with a line, for unknown flags and values that make no sense, and where the
+    training cannot go on.
+    """
+    from cyclegan_fast.config.keywords import training_settings
+    from cyclegan_fast.system.interruption import Stopped
+    from cyclegan_fast.training import session
+    from cyclegan_fast.training.run_folder import completed
+
+    config, origin = training_settings(flags)
+    config = completed(config, origin)
+    status = session.train(config, origin)
+    if status:
+        raise Stopped(status - Stopped(0).status)
+    assert config.run.name is not None
+    return config.run.runs / config.run.name
+
+
+def evaluate(checkpoint: str | os.PathLike[str] | None = None, **flags: Any) -> dict[str, float]:
+    """Measure a trained run on test images, as `python -m cyclegan_fast.evaluate` does; return the scores.
+
+        evaluate("runs/x", metrics=["truth", "fid"])["a2b.truth.ssim"]
+
+    The scores are every finite value by its direction, metric and name, such as "a2b.truth.ssim". It prints the table,
+    and writes evaluation.json and the contact sheets, as the command does.
+
+    Args:
+        checkpoint: a run's folder, a .pt file of one, or bare weights of one generator; by default the newest of runs/.
+        flags: the command's other flags with underscores, such as `batch_size=4` for --batch-size 4. `python -m
+            cyclegan_fast.evaluate --help` explains them. Paths may be strings, and lists may be lists or tuples.
+
+    Raises UserError, as the command ends with a line.
+    """
+    from cyclegan_fast.config.keywords import given_flags
+    from cyclegan_fast.evaluation.command import EvaluateCommand, scores_of_run
+    from cyclegan_fast.evaluation.score_table import scalars
+
+    return scalars(scores_of_run(given_flags(EvaluateCommand(), {"checkpoint": checkpoint, **flags}, "evaluate")))
