@@ -120,7 +120,7 @@ def write_reference(app: Sphinx) -> None:
             first = _docstring(folder / "__init__.py")
             rows.append(f"| [**`{place}/`**]({name}.md) | {_first_paragraph(first)} |")
             page = [f"# `{place}/`", "", _automodule(name)]
-            for file in sorted(folder.glob("[!_]*.py")):
+            for file in sorted({*folder.glob("*.py")} - {folder / "__init__.py"}):
                 rows.append(
                     f"| [`{file.name}`]({name}.md#{_anchor(file.name)}) | {_first_paragraph(_docstring(file))} |"
                 )

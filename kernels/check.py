@@ -248,7 +248,11 @@ def check_kernels(device: torch.device, options: argparse.Namespace) -> int:
     copy = None
     print(_headline(device), flush=True)
     if options.out:  # a folder that cannot be written is noticed before the work
-        options.out.mkdir(parents=True, exist_ok=True)
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"error: --out {options.out} cannot be a folder: {error.strerror}; give another", file=sys.stderr)
+            return 2
     if device.type == "cuda" and not INTERPRETED:
         now = time.monotonic()
         failures += _compile_for_networks(device, now + _SHARE_OF_COMPILING * (until_s - now))

@@ -23,7 +23,7 @@ LONGEST_FIRST = (
     "bench/test_pytest_bench.py",
     "export/test_trt.py",
     "export/test_to_onnx.py",
-    "cyclegan_fast/translation/test_memory_over_sizes.py",
+    "export/test_memory_over_sizes.py",
     "cyclegan_fast/methods/test_methods.py",
     "cyclegan_fast/training/test_cuda_graph.py",
     "bench/tuning/test_tune.py",

@@ -67,6 +67,8 @@ class Subject:
         from cyclegan_fast.translation.on_device import prepare_network
         from cyclegan_fast.translation.trained import load_translators
 
+        if options.out is not None and options.out.exists() and not options.out.is_dir():
+            raise UserError(f"--out {options.out} is a file: give a folder for the results")
         self.options = options
         self.notes: list[str] = []
         self.path = options.checkpoint or newest_run(RUNS)

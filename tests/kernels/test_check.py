@@ -106,3 +106,11 @@ def test_operands_of_a_site_keep_away_from_the_kink_of_its_activation() -> None:
     site = replace(generator_sites()[0], channels=2, side=512)
     x = site.operands(1, torch.float32, "cpu").x.double()
     assert (x - x.mean((2, 3), keepdim=True)).abs().min() > 9e-4
+
+
+def test_a_file_in_the_place_of_the_folder_for_results_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").touch()
+    assert check.main(["--out", str(tmp_path / "taken")]) == 2
+    assert f"--out {tmp_path / 'taken'} cannot be a folder: File exists; give another" in capsys.readouterr().err

@@ -157,6 +157,7 @@ def test_fcn_trains_a_judge_once_and_prints_the_papers_measures(
         (["--metrics", "fcn"], "give --segmentation FILE"),
         (["--images", "-1"], "--images must not be negative"),
         (["--size", "30"], "--size must be a multiple of 4"),
+        (["--out", "runs/tiny/config.yaml"], "--out runs/tiny/config.yaml is a file: give a folder for the results"),
         (["fcn", "--segmentation-epochs", "0"], "epochs must be positive"),
         (["--metrics", "fid", "--images", "1", "--features", "x.pt2"], "--features x.pt2: no such file"),
     ],

@@ -1,6 +1,6 @@
 """Translates images of many sizes with a command, in a process of its own, and prints what memory that takes.
 
-    python -m tests.cyclegan_fast.memory_over_sizes CHECKPOINT_OR_ONNX SIDES COUNT [FLAG ...]
+    python -m tests.export.memory_over_sizes CHECKPOINT_OR_ONNX SIDES COUNT [FLAG ...]
 
 Prints the resident memory in MiB after 100 sizes and after the last. SIDES are the smallest and the largest, such as
 40-160, of which COUNT pairs are drawn.

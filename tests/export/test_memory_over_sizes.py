@@ -15,7 +15,7 @@ from export.graphs.graph import serialised
 from export.to_onnx import float32_graph
 from tests.cyclegan_fast.translations import make_generator
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SET_BY_COMMANDS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
 MOST_MIB = 40
 SIZES = 300
@@ -53,7 +53,7 @@ def test_memory_after_300_sizes_is_that_after_100(files: dict[str, Path], kind: 
         [
             sys.executable,
             "-m",
-            "tests.cyclegan_fast.memory_over_sizes",
+            "tests.export.memory_over_sizes",
             files[kind],
             sides,
             str(SIZES),
