@@ -11,10 +11,11 @@ from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.layouts import STREETS_MARK, TRAINING_LABELS, Place, is_cityscapes, place_of, training_places
 from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
-from cyclegan_fast.data.pixel_cache import available_bytes, default_cache_dir
+from cyclegan_fast.data.pixel_cache import default_cache_dir
 from cyclegan_fast.data.preparation import Preparation, held_out_preparation
 from cyclegan_fast.data.test_sets import HeldOut, TestSets, embedded_test_sets
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.words import counted
 
 

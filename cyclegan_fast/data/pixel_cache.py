@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-import psutil
 
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
@@ -156,13 +155,3 @@ class PixelCache:
 
 def _digest(values: list[object]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-def available_bytes() -> int:
-    """Return the bytes of memory that are free now, on the machine and in its container (control groups v2)."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-    except OSError:
-        return free  # there is no such limit here
-    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))

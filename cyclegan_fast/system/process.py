@@ -1,4 +1,4 @@
-"""Sets up the process of a command: the environment that libraries read, its threads, and memory that is freed.
+"""Sets up the process of a command, its environment and threads; says how much memory is free, and frees some.
 
 Importing it needs no PyTorch, whose libraries read the environment as they are loaded.
 """
@@ -6,6 +6,7 @@ Importing it needs no PyTorch, whose libraries read the environment as they are 
 import ctypes
 import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from cyclegan_fast.system.errors import UserError
@@ -64,3 +65,15 @@ def release_free_memory() -> None:
 @cache
 def _malloc_trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def available_bytes() -> int:
+    """Return the bytes of memory that are free now, on the machine and in its container (control groups v2)."""
+    import psutil  # here, because benchmarks run where it is not installed
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return free  # there is no such limit here
+    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.data.pixel_cache import available_bytes
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor, images_at_once, levels, signed
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.device import is_out_of_memory
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.translator import NotFinite
 

@@ -15,13 +15,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training import loop
 from cyclegan_fast.training.extension import check_past
 from tests.cyclegan_fast.conftest import contents
-from tests.cyclegan_fast.training.test_train import (
-    assert_same_state,
-    command,
-    final_state,
-    interrupt_at,
-    metrics,
-)
+from tests.cyclegan_fast.training.test_train import assert_same_state, command, final_state, interrupt_at, metrics
 
 EPOCH = 3
 """Steps of an epoch of `data`."""
