@@ -275,7 +275,7 @@ def test_links_to_the_web_are_these() -> None:
 
 TOP = ("cyclegan_fast", "kernels", "export", "bench", "tests", "docs", ".ci", ".github")
 MADE = ("kernels/tuned", "bench/results/<device>", "docs/api", "export,")
-"""What a command writes, and what only looks like a path."""
+"""Paths that a command writes, and words that only look like one."""
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)

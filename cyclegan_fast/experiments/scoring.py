@@ -32,7 +32,7 @@ from cyclegan_fast.translation.trained import load_translators
 from cyclegan_fast.version import __version__
 
 _SHOWN = 4
-"""How many test views the picture shows, from all over the test set."""
+"""The number of test views that the picture shows, from all over the test set."""
 
 
 class KeptTranslations(Metric):

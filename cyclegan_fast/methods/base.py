@@ -124,12 +124,12 @@ class Method(ABC):
     discriminators: ClassVar[tuple[str, ...]] = ("D_A", "D_B")
     """The networks of the discriminators' optimiser."""
     discriminators_first: ClassVar[bool] = False
-    """Whether a step trains the discriminators before the generators, which then meet the new ones. Otherwise the
+    """True where a step trains the discriminators before the generators, which then meet the new ones. Otherwise the
     generators are trained first, against the discriminators of the step before."""
     needs_pairs: ClassVar[bool] = False
-    """Whether A and B of a batch must show the same views."""
+    """True where A and B of a batch must show the same views."""
     searches: ClassVar[bool] = False
-    """Whether a translation is found by a search, which takes long."""
+    """True where a translation is found by a search, which takes long."""
     latent_channels: ClassVar[int] = 0
     """The length of the latent code that the host draws for each image of a step; 0 without."""
 

@@ -17,13 +17,14 @@ State = Mapping[str, Sequence[Tensor]]
 """Groups of tensors that a step writes and a later one reads, by names that a message can use."""
 
 FARTHEST = 0.25
-"""How far apart the ends of two steps may lie, in lengths of the step. A step that was left out is 1 away, and so is
-one at twice the learning rate. The same kernels leave 0. Sums without a fixed order change a gradient by rounding,
-which Adam enlarges where the gradient itself is that small: in few places, since it is not small everywhere."""
+"""The largest distance between the ends of two steps, in lengths of the step. A step that was left out is 1 away, and
+so is one at twice the learning rate. The same kernels leave 0. Sums without a fixed order change a gradient by
+rounding, which Adam enlarges where the gradient itself is that small: in few places, since it is not small
+everywhere."""
 
 LOSS_TOLERANCE = 0.01
-"""How far apart two losses may be, relative to the larger one, or to `SMALL_LOSS` where both are below. Only the order
-of sums in the forward pass can tell them apart."""
+"""The largest difference of two losses, relative to the larger one, or to `SMALL_LOSS` where both are below. Only the
+order of sums in the forward pass can tell them apart."""
 
 SMALL_LOSS = 0.01
 

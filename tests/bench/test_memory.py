@@ -18,7 +18,7 @@ NEEDS_INTERPRETER = pytest.mark.skipif(
 )
 
 HOST_BYTES = 16 * ALLOCATION_UNIT
-"""What a step makes on the host and hands to the device; on the CPU that is one memory and counts."""
+"""Tensors that a step makes on the host and hands to the device; on the CPU that is one memory and counts."""
 
 
 def config(impl: Impl, *, checkpoint_blocks: bool = False, accumulate: int = 1) -> Config:

@@ -28,7 +28,7 @@ DEFINITIONS: dict[str, Callable[[torch.optim.Optimizer], lr_scheduler.LRSchedule
     "step": lambda o: lr_scheduler.StepLR(o, step_size=3, gamma=0.1),
     "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=EPOCHS, eta_min=0),
 }
-"""As the original makes them; one step at the end of each epoch."""
+"""The original makes them so, and steps at the end of each epoch."""
 
 
 def options(policy: Policy, **changes: Any) -> OptimizerConfig:
