@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench.measure.agreement import Disagreement, relative_rms_error
+from bench.measure.agreement import Disagreement
 from bench.measure.contest import Case, Contest
 from bench.measure.limits import UNBOUNDED
 from bench.measure.timing import Contender
@@ -25,6 +25,7 @@ from cyclegan_fast.config.options import DataConfig
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.training_images import Data, open_data
 from cyclegan_fast.images.files import write_image
+from kernels.checking.accuracy import relative_error
 
 _IMAGES = 32  # of each domain
 LOAD_SIZE, CROP_SIZE = 286, 256
@@ -104,7 +105,7 @@ def check_preparation(data: Data, folder: Path) -> None:
     found = batch.to(torch.device("cpu"))[0][0]
     top, left, mirrored = batch.crops_A[0].tolist()
     files = sorted((folder / "trainA").iterdir())
-    nearest = min(relative_rms_error(found, as_the_original(file, top, left, bool(mirrored))) for file in files)
+    nearest = min(relative_error(found, as_the_original(file, top, left, bool(mirrored))) for file in files)
     if nearest > 1e-5:
         raise Disagreement(f"our batch is off by {nearest:.2g} of its size from every file of {folder / 'trainA'}")
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from kernels.checking.accuracy import relative_error
+
 ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2.5e-2}
 """The largest root mean square of an error, relative to that of the exact result, by the precision that is computed in:
 about four times what PyTorch's own operators lose in one site. It finds what is wrong, not what is inexact; accuracy is
@@ -15,19 +17,6 @@ held by tests/kernels/accuracy.py."""
 
 class Disagreement(Exception):
     """Says that ours, or the plain computation that it is compared with, is wrong: no time is reported then."""
-
-
-def relative_rms_error(found: Tensor, exact: Tensor) -> float:
-    """Return the root mean square of the difference over that of `exact`.
-
-    It is infinite where the shapes differ or a value isn't finite.
-    """
-    if found.shape != exact.shape:
-        return float("inf")
-    wide = exact.detach().double()
-    size = float(wide.square().mean().sqrt())
-    error = float((found.detach().to(wide.device).double() - wide).square().mean().sqrt()) / (size or 1.0)
-    return error if error == error else float("inf")
 
 
 def tensors_of(result: Any) -> list[Tensor]:
@@ -43,7 +32,7 @@ def errors(results: Mapping[str, Any], exact: Sequence[Tensor]) -> dict[str, flo
         if len(tensors) != len(exact):
             found[name] = float("inf")
         else:
-            found[name] = max(relative_rms_error(one, other) for one, other in zip(tensors, exact, strict=True))
+            found[name] = max(relative_error(one, other) for one, other in zip(tensors, exact, strict=True))
     return found
 
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from bench.measure import limits
-from bench.measure.agreement import Disagreement, relative_rms_error
+from bench.measure.agreement import Disagreement
 from bench.measure.contest import error_line, why_not_run
 from bench.measure.timing import Contender, Race, Spread
 from bench.tuning.candidates import most_promising, plan_text, tile_of
 from bench.tuning.trials import ConvTask, Plan, Trial, TuningTask
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
-from kernels.checking.accuracy import allowed_error, unwritten_is_nan
+from kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
 from kernels.gpus import gpu_of
 from kernels.plans import ConvPlan, NormPlan
 
@@ -259,7 +259,7 @@ def _wrong(trial: Trial, plan: Plan, allowed: Sequence[float]) -> str | None:
 
 
 def _errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
-    return [relative_rms_error(one, other) for one, other in zip(found, exact, strict=True)]
+    return [relative_error(one, other) for one, other in zip(found, exact, strict=True)]
 
 
 def show_status(text: str) -> None:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from bench.cases import networks, operators
-from bench.measure.agreement import ALLOWED, Disagreement, errors, relative_rms_error
+from bench.measure.agreement import ALLOWED, Disagreement, errors
 from bench.measure.contest import Case, Contest, measure_case
 from bench.measure.limits import Limits
 from bench.measure.timing import Contender, Race
 from bench.reporting.terminal import comparison_text
+from kernels.checking.accuracy import relative_error
 from kernels.sites import NormSite, all_sites
 from kernels.triton_language import INTERPRETED
 
@@ -59,7 +60,7 @@ def test_nothing_is_reported_where_ours_or_plain_pytorch_is_wrong(name: str) -> 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_wrong(value: float) -> None:
-    assert relative_rms_error(torch.full((3,), value), torch.ones(3)) == math.inf
+    assert relative_error(torch.full((3,), value), torch.ones(3)) == math.inf
 
 
 def test_every_tensor_counts_and_none_may_be_missing() -> None:
