@@ -18,9 +18,9 @@ from bench.tuning import tuner
 from bench.tuning.candidates import plan_text
 from bench.tuning.trials import tasks
 from bench.tuning.tuner import BUILT_IN, EVERYTHING, PAYS, Tell, Tuned, Tuner, Visit
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.sites import NormSite
 from cyclegan_fast.system.files import write_atomically
-from kernels import plans as launch
-from kernels.sites import NormSite
 
 
 def tuning(
