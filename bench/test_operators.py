@@ -9,7 +9,7 @@ from bench.cases.operators import operator_cases
 from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.measure.contest import Case
 from bench.measure.limits import dtypes
-from cyclegan_fast.kernels.sites import all_sites
+from cyclegan_fast.kernels.checking.sites import all_sites
 from cyclegan_fast.system.device import name_of
 
 SIDE = 256

@@ -23,9 +23,12 @@ def share_modules(name: str) -> None:
     Nothing is done where that is not this folder: a copy of the folder by itself needs nothing else of the project.
     """
     if _is_this_folder(OUR_NAME):
-        package = importlib.import_module(OUR_NAME)
+        importlib.import_module(OUR_NAME)
         sys.meta_path.insert(0, _SameModules(name))
-        sys.modules[name] = package
+        # Those that are there already: an import would set the package's attribute `instance_norm`, a function, to the
+        # module of that name.
+        for module in [OUR_NAME, *(found for found in sys.modules if found.startswith(f"{OUR_NAME}."))]:
+            sys.modules[name + module.removeprefix(OUR_NAME)] = sys.modules[module]
 
 
 def _is_this_folder(name: str) -> bool:

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .checking.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 from .gpus import GPUS, SECTOR_BYTES, planning_for
 from .launching import Grid, launch_kernel, launching_with, run_in_interpreter
-from .sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 
 
 @dataclass

@@ -18,11 +18,11 @@ from bench.measure.timing import Call
 from bench.tuning.candidates import conv_candidates, norm_candidates
 from cyclegan_fast.kernels import plans as launch
 from cyclegan_fast.kernels.checking.cases import plain_results
+from cyclegan_fast.kernels.checking.sites import NormSite, Operands, run_backward, run_forward
 from cyclegan_fast.kernels.conv2d import conv_forward
 from cyclegan_fast.kernels.gpus import Gpu
 from cyclegan_fast.kernels.norm.forward import norm_forward
 from cyclegan_fast.kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape
-from cyclegan_fast.kernels.sites import NormSite, Operands, run_backward, run_forward
 from cyclegan_fast.kernels.traffic import plain_forward
 
 TUNED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)

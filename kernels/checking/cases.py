@@ -15,9 +15,9 @@ from ..conv2d import conv2d_reflect
 from ..dispatch import Impl
 from ..plans import NormPass
 from ..reflection_pad import pad_backward
-from ..sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 from ..traffic import plain_forward
 from .accuracy import MARGIN
+from .sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 
 _Run = Callable[[], list[Tensor]]
 BEHIND_A_CONVOLUTION = 1.5

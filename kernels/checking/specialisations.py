@@ -20,7 +20,7 @@ from ..gpus import GPUS, Gpu, gpu_of, planning_for
 from ..launching import Grid, launching_with
 from ..norm.forward import norm_forward
 from ..reflection_pad import pad_backward, pad_forward
-from ..sites import NormSite, all_sites, generator_sites, run_backward, run_forward
+from .sites import NormSite, all_sites, generator_sites, run_backward, run_forward
 
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
 

@@ -20,10 +20,7 @@ from cyclegan_fast.kernels import (
     residual_block,
 )
 from cyclegan_fast.kernels.checking.accuracy import FLOORS, MARGIN, relative_error
-from cyclegan_fast.kernels.gpus import GPUS, Gpu
-from cyclegan_fast.kernels.norm.forward import norm_forward
-from cyclegan_fast.kernels.plans import ConvPlan, NormPlan, Shape
-from cyclegan_fast.kernels.sites import (
+from cyclegan_fast.kernels.checking.sites import (
     NormSite,
     Operands,
     discriminator_sites,
@@ -31,6 +28,9 @@ from cyclegan_fast.kernels.sites import (
     run_backward,
     run_forward,
 )
+from cyclegan_fast.kernels.gpus import GPUS, Gpu
+from cyclegan_fast.kernels.norm.forward import norm_forward
+from cyclegan_fast.kernels.plans import ConvPlan, NormPlan, Shape
 from tests.kernels.accuracy import assert_accurate, assert_as_accurate_as_pytorch
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import ACTIVATIONS, DTYPES, LAYOUTS, Operator, norm, on_chip, partials_of, two_phase, values

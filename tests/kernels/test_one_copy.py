@@ -1,4 +1,4 @@
-"""The operators are imported once, whatever they are called, beside a foreign package named `kernels`."""
+"""Tests that the operators are imported once under both of their names, beside a foreign package named `kernels`."""
 
 import shutil
 import subprocess
@@ -26,6 +26,9 @@ import kernels.norm.forward as ours, cyclegan_fast.kernels.norm.forward as their
 from kernels.plans import NormPlan
 assert kernels is cyclegan_fast.kernels and ours is theirs
 assert NormPlan is cyclegan_fast.kernels.plans.NormPlan and kernels.plans is cyclegan_fast.kernels.plans
+import kernels.instance_norm, kernels.checking.sites
+assert callable(kernels.instance_norm) and callable(cyclegan_fast.kernels.instance_norm)
+assert kernels.checking.sites is sys.modules["cyclegan_fast.kernels.checking.sites"]
 print(theirs.__spec__.name, theirs.__name__, NormPlan.__module__)
 """
     name = "cyclegan_fast.kernels.norm.forward"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.sites import all_sites
 from cyclegan_fast.kernels.conv2d import conv2d_3x3
 from cyclegan_fast.kernels.gpus import GPUS, Gpu
 from cyclegan_fast.kernels.norm.backward import (
@@ -19,7 +20,6 @@ from cyclegan_fast.kernels.norm.backward import (
 from cyclegan_fast.kernels.norm.forward import instance_norm_apply, instance_norm_on_chip, instance_norm_statistics
 from cyclegan_fast.kernels.plans import NormPass, norm_rule, two_phase_rule
 from cyclegan_fast.kernels.reflection_pad import reflection_pad_backward, reflection_pad_forward
-from cyclegan_fast.kernels.sites import all_sites
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PASSES: tuple[NormPass, ...] = ("forward", "backward")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cyclegan_fast.kernels import plans as launch, triton_language
+from cyclegan_fast.kernels.checking.sites import NormSite, generator_sites
 from cyclegan_fast.kernels.gpus import GPUS
 from cyclegan_fast.kernels.plans import NormPass
-from cyclegan_fast.kernels.sites import NormSite, generator_sites
 from cyclegan_fast.kernels.traffic import (
     SiteTraffic,
     backward_traffic,

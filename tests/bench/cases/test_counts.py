@@ -6,7 +6,7 @@ import torch
 from bench.cases import counts
 from bench.cases.plain_cyclegan import PlainDiscriminator, PlainGenerator
 from bench.measure.limits import Workload
-from cyclegan_fast.kernels.sites import NormSite, generator_sites
+from cyclegan_fast.kernels.checking.sites import NormSite, generator_sites
 from cyclegan_fast.kernels.traffic import backward_traffic, forward_traffic
 from cyclegan_fast.kernels.triton_language import INTERPRETED
 

@@ -14,7 +14,7 @@ from bench.measure.limits import Limits
 from bench.measure.timing import Contender, Race
 from bench.reporting.terminal import comparison_text
 from cyclegan_fast.kernels.checking.accuracy import relative_error
-from cyclegan_fast.kernels.sites import NormSite, all_sites
+from cyclegan_fast.kernels.checking.sites import NormSite, all_sites
 from cyclegan_fast.kernels.triton_language import INTERPRETED
 
 CPU = torch.device("cpu")

@@ -20,9 +20,9 @@ from bench.tuning.candidates import plan_text
 from bench.tuning.trials import exact_results
 from bench.tuning.tuner import EVERYTHING, Tuned, Visit
 from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.sites import NormSite, Operands, generator_sites
 from cyclegan_fast.kernels.gpus import Gpu, planning_for
 from cyclegan_fast.kernels.plans import ConvPlan, NormPlan
-from cyclegan_fast.kernels.sites import NormSite, Operands, generator_sites
 from cyclegan_fast.kernels.triton_language import INTERPRETED
 
 CPU = torch.device("cpu")
