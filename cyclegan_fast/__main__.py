@@ -48,7 +48,7 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def complete_for(shells: list[str]) -> int:
-    """Print the completion for a shell, without the flags of commands that need what is not installed; return the status."""
+    """Print the completion for a shell; flags of a command that needs what is not installed are left out."""
     options = {}
     for name, command in COMMANDS.items():
         try:
