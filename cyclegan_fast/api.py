@@ -9,8 +9,9 @@ spelling; each imports PyTorch when it is called.
 import os
 import warnings
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cyclegan_fast.conventions import DIRECTIONS, Direction
 from cyclegan_fast.system.errors import UserError
@@ -40,14 +41,13 @@ def load(
     Images that the command translates at once must be given at once for that, in a list or an array: in a batch,
     convolutions may add up in another order than one by one (--batch-size 1).
 
-    ONNX files and engines are loaded by `export.load`, which returns the same kind of translator: this package does not
-    know the libraries that run them.
+    ONNX files and engines are loaded by `export.load`, which has options of its own for them.
 
     Args:
         path: a run's folder, a checkpoint of one, or a generator of the original implementation, as .pth or
-            .safetensors; by default the newest of runs/.
+            .safetensors; by default the newest of runs/. Or an ONNX file, or an engine with the file beside it.
         direction: "a2b" makes images like those of trainA into those of trainB, "b2a" the reverse; bare weights of one
-            generator know one way only.
+            generator and exported files know one way only.
         network: of weights that hold several generators, the name of the one to use, such as "netG_A2B".
         device: "auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1".
         amp: compute in low precision where that is faster: bfloat16, or float16 on a GPU without it.
@@ -63,10 +63,12 @@ def load(
     if direction not in DIRECTIONS:
         raise UserError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
     if path is not None and Path(path).suffix.lower() in _EXPORTED:
-        raise UserError(
-            f"{path} is an exported file, and cyclegan_fast does not know the libraries that run it: `import export`, "
-            "and export.load(...) gives the same kind of translator"
-        )
+        if network is not None or running_statistics:
+            raise UserError(f"{path} is an exported file: network and running_statistics are for what PyTorch runs")
+        options = _options_of_exported(str(device), amp, threads, is_engine=Path(path).suffix.lower() == ".engine")
+        # By its name, since this floor does not import that one, whose libraries may be missing.
+        exported = import_module("export.loading").load(path, batch_size=batch_size, **options)
+        return cast("ImageTranslator", exported)
     from cyclegan_fast.images.levels import range_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
     from cyclegan_fast.runs import RUNS, newest_run
@@ -97,6 +99,17 @@ def load(
         value_range=range_of_run(loaded.config, "B" if direction == "b2a" else "A"),
         explained=partial(told_of_translation, str(device)),
     )
+
+
+def _options_of_exported(device: str, amp: bool, threads: int | None, *, is_engine: bool) -> dict[str, Any]:
+    """Return the options of `export.load` that say the same; raises UserError for a device that is not theirs."""
+    if is_engine:
+        if device not in ("auto", "cuda"):
+            raise UserError(f"an engine runs on the CUDA device that it was built for, got device {device!r}")
+        return {"amp": amp, "threads": threads}
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device of an ONNX file must be auto, cpu or cuda, got {device!r}")
+    return {"device": device, "amp": amp, "threads": threads}
 
 
 def train(**flags: Any) -> Path:

@@ -338,8 +338,13 @@ def test_what_is_no_image_is_refused(weights: Path, images: Any, message: str) -
     ("arguments", "message"),
     [
         ({"path": "hub:someone/zebra"}, "hub:someone/zebra: .* not loaded yet: download the file"),
-        ({"path": "engines/x.onnx"}, r"exported file, .* export.load\(...\)"),
-        ({"path": Path("engines/x.ENGINE")}, r"exported file, .* export.load\(...\)"),
+        ({"path": "engines/x.onnx"}, "no ONNX file engines/x.onnx"),
+        ({"path": "engines/x.onnx", "device": "cuda:1"}, "device of an ONNX file must be auto, cpu or cuda"),
+        ({"path": "engines/x.onnx", "network": "netG_A"}, "network and running_statistics are for what PyTorch runs"),
+        (
+            {"path": Path("engines/x.ENGINE")},
+            "an engine runs on the CUDA device that it was built for, got device 'cpu'",
+        ),
         ({"path": "nowhere"}, "nowhere"),
         ({"direction": "A2B"}, "direction must be one of a2b, b2a, got 'A2B'"),
         ({"device": "tpu"}, "--device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
