@@ -10,6 +10,7 @@ from cyclegan_fast.checkpoint.files import FOLDER, find_newest, load
 from cyclegan_fast.checkpoint.names import find_weights
 from cyclegan_fast.checkpoint.original import StateDict
 from cyclegan_fast.checkpoint.wrapped_weights import networks_in
+from cyclegan_fast.config.options import MethodName
 from cyclegan_fast.system.errors import UserError
 
 
@@ -52,11 +53,11 @@ class WeightsFile:
         return all(isinstance(value, Tensor) for value in model.values()) and "" not in networks_in(model)
 
     @property
-    def method_name(self) -> str:
+    def method_name(self) -> MethodName:
         """Return the name of a run's method: CycleGAN where its configuration is older than the other methods."""
         loss = self.content["config"].get("loss")
-        name = loss.get("method") if isinstance(loss, dict) else None
-        return str(name or "cyclegan")
+        name: MethodName | None = loss.get("method") if isinstance(loss, dict) else None
+        return name or "cyclegan"
 
     def generator_state(self, name: str) -> StateDict:
         """Return the weights of a run's generator: its moving average where there is one."""

@@ -234,6 +234,8 @@ def test_every_flag_of_the_table_of_translations_runs(run: Path, tmp_path: Path)
     theirs += [
         "--gpu_ids",
         "-1",
+        "--epoch",
+        "latest",
         "--load_size",
         "32",
         "--batch_size",

@@ -1,4 +1,4 @@
-"""A checkpoint that a run keeps is a name (RUN@120) for every command that takes weights, and for Python."""
+"""Test that every command that takes weights, and Python, take a checkpoint that a run keeps by its name, RUN@120."""
 
 import hashlib
 import json

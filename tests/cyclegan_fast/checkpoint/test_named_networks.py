@@ -1,4 +1,4 @@
-"""All networks of a file of weights, by the names that a run has for them."""
+"""Test that all networks of a file of weights are found, by the names that a run has for them."""
 
 from pathlib import Path
 

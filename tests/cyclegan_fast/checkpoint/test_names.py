@@ -1,4 +1,4 @@
-"""Names of trained weights: which file each of them stands for, and what is said where there is none."""
+"""Test names of trained weights: which file each of them stands for, and what is said where there is none."""
 
 from pathlib import Path
 
