@@ -1,4 +1,4 @@
-"""Test runs whose images change: refused without the flag, and with it the epochs are counted as they are said to be."""
+"""Test runs whose images change: refused without the flag, and with it the epochs are counted as is said."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Test runs that begin with trained weights: to the bit, with the networks' settings, and without their source later."""
+"""Test runs that begin with trained weights: to the bit, with its networks, and without it later."""
 
 import shutil
 import signal
