@@ -92,7 +92,7 @@ class RunConfig:
     checkpoint_every: int = 1000
     """steps between two checkpoints"""
     keep_every_epochs: int = 0
-    """keep a checkpoint of every this many epochs for good; 0 keeps the two newest only"""
+    """keep a checkpoint of every this many epochs for good, called RUN@120 by commands; 0 keeps the two newest only"""
     profile: int = 0
     """measure this many steps after the first few: prints where their time goes, and writes profile/trace.json, which
     chrome://tracing and ui.perfetto.dev open"""

@@ -11,6 +11,7 @@ from typing import IO, Self, cast
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RunCheckpoint
+from cyclegan_fast.checkpoint.names import HUB
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
@@ -38,6 +39,7 @@ FREE_TO_CHANGE = (
     "cuda_graph",
     "profile",
     "extend_from_here",
+    "data_may_change",
     "cache_gib",
     "cache_dir",
 )
@@ -90,7 +92,8 @@ class RunFolder:
         path = self.path / CONFIG
         if not path.exists():
             # Consent is given on the command line: a run that begins with this file does not inherit it.
-            values.save_config(replace(config, run=replace(config.run, extend_from_here=False)), path)
+            run, data = replace(config.run, extend_from_here=False), replace(config.data, data_may_change=False)
+            values.save_config(replace(config, run=run, data=data), path)
         elif (now := _moved_to(saved := values.load_config(path), config)) != saved:
             values.save_config(now, path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
@@ -99,10 +102,21 @@ class RunFolder:
 
 
 def completed(config: Config, origin: str) -> Config:
-    """Return the configuration with its data's whole path, and a name made from data and `origin` where it has none."""
+    """Return the configuration with the whole paths of data and first weights, and a name.
+
+    Where it has none, the name is made from data and `origin`.
+    """
     data = config.data.data.resolve() if config.data.data else None
+    source = config.networks.init_from
+    if source and not str(source).startswith(HUB):
+        source = source.resolve()
     name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
-    return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
+    return replace(
+        config,
+        data=replace(config.data, data=data),
+        networks=replace(config.networks, init_from=source),
+        run=replace(config.run, name=name),
+    )
 
 
 def plain_name(text: str) -> str:

@@ -20,6 +20,7 @@ from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
 from cyclegan_fast.training.extension import check_past
+from cyclegan_fast.training.history.initial_weights import InitialWeights
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
@@ -117,22 +118,29 @@ def open_training(config: Config, data: Data, run: RunFolder, device: torch.devi
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
     state = TrainingState(config, data.training, device, dtype, ranks)
-    everything = config.total_epochs * data.training.steps_per_epoch
-    total_steps = min(everything, config.run.max_steps or everything)
     samples = SampleImages.of(data, config.data.crop_size)
     saved = run.checkpoint
     evaluator = Evaluator(config, data, device, saved.get("best") if saved else None) if ranks.is_first else None
-    extended = None
+    extended = changed = begun = None
     if saved:
-        state.restore(saved, run.path)
+        changed = state.restore(saved, run.path)
+    everything = state.epochs.end_of(config.total_epochs)
+    total_steps = min(everything, config.run.max_steps or everything)
+    if saved:
         if run.step >= total_steps:
             raise_if_finished(run.path, saved, ranks)
-        extended = check_past(config, saved, data.training.steps_per_epoch, run.path)
+        extended = check_past(config, saved, state.epochs, run.path)
+    elif config.networks.init_from:
+        begun = state.begin_with(InitialWeights.shared(config.networks.init_from, ranks))
     if ranks.is_first:
         run.begin(config)
     chosen = remark_on_choice(config.run.device, device)
     prepared, description = prepare_method(state, run)
-    remarks = [*run.warnings, *data.warnings, *(text for text in (extended, chosen, remark, description) if text)]
+    remarks = [
+        *run.warnings,
+        *data.warnings,
+        *(text for text in (begun, changed, extended, chosen, remark, description) if text),
+    ]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:
         announce(state, run, total_steps, remarks)

@@ -301,6 +301,16 @@ def test_scores_are_printed_as_far_as_they_are_there(run: Path) -> None:
     assert "the truth is known" in page.texts
 
 
+def test_the_checkpoints_that_are_kept_are_named(run: Path) -> None:
+    assert not [text for text in Page(run).texts if "checkpoints kept" in text]
+    (run / "checkpoints").mkdir()
+    for name in ("last", "epoch_0020", "epoch_0100", "best"):
+        (run / "checkpoints" / f"{name}.pt").touch()
+    page = Page(run)
+    place = page.texts.index("checkpoints kept:")
+    assert page.texts[place + 1 : place + 3] == [f"--checkpoint …/{run.name}", "with @latest, @best, @20, @100"]
+
+
 def test_a_run_has_ended_when_its_newest_step_is_scored(run: Path) -> None:
     assert not Page(run).data["status"]["ended"]
     (run / "results.json").write_text('{"step": 300, "rows": []}')
