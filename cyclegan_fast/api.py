@@ -8,6 +8,7 @@ spelling; each imports PyTorch when it is called.
 
 import os
 import warnings
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from cyclegan_fast.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from cyclegan_fast.training.callbacks.callback import Callback
     from cyclegan_fast.translation.any_image import ImageTranslator
 
 _EXPORTED = (".onnx", ".engine")
@@ -99,7 +101,7 @@ def load(
     )
 
 
-def train(**flags: Any) -> Path:
+def train(*, callbacks: "Iterable[Callback]" = (), **flags: Any) -> Path:
     """Train a run, or continue it, as `python -m cyclegan_fast.train` does; return its folder.
 
         train(data="folder", preset="paper256", amp=True)
@@ -108,6 +110,8 @@ def train(**flags: Any) -> Path:
     raises Stopped, a KeyboardInterrupt.
 
     Args:
+        callbacks: objects of subclasses of `Callback` that are told of reports, scores, samples and checkpoints, and
+            may end the training early.
         flags: the command's flags with underscores, such as `max_steps=1000` for --max-steps 1000. `python -m
             cyclegan_fast.train --help` explains them. Paths may be strings.
 
@@ -117,11 +121,13 @@ def train(**flags: Any) -> Path:
     from cyclegan_fast.config.keywords import training_settings
     from cyclegan_fast.system.interruption import Stopped
     from cyclegan_fast.training import session
+    from cyclegan_fast.training.callbacks.dispatch import checked_callbacks
     from cyclegan_fast.training.run_folder import completed
 
+    watching = checked_callbacks(callbacks)
     config, origin = training_settings(flags)
     config = completed(config, origin)
-    status = session.train(config, origin)
+    status = session.train(config, origin, watching)
     if status:
         raise Stopped(status - Stopped(0).status)
     assert config.run.name is not None

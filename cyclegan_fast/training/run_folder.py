@@ -13,7 +13,7 @@ from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
+from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_SHOWN
@@ -22,7 +22,7 @@ from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_e
 from cyclegan_fast.training.gallery import write_index
 
 ANOTHER = "give --name NEW for another run"
-UNSAVED = frozenset({CONFIG, METRICS, ".lock", "tensorboard", "samples", "index.html"})
+UNSAVED = frozenset({CONFIG, METRICS, TRACKED, ".lock", "tensorboard", "wandb", "samples", "index.html"})
 """The names that a run's folder may hold while nothing in it is worth keeping."""
 
 # Fields that change no file of a run, and its results by rounding at the most.
@@ -36,6 +36,7 @@ FREE_TO_CHANGE = (
     "checkpoint_blocks",
     "accumulate",
     "cuda_graph",
+    "track",
     "profile",
     "extend_from_here",
     "cache_gib",

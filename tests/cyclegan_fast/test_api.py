@@ -417,7 +417,7 @@ def test_training_of_flags_that_make_no_sense_is_refused(
 
 
 def test_a_training_that_was_asked_to_stop_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "train", lambda config, origin: 143)
+    monkeypatch.setattr(session, "train", lambda config, origin, callbacks: 143)
     with pytest.raises(KeyboardInterrupt) as caught:
         cf.train(runs=tmp_path)
     assert isinstance(caught.value, Stopped)
