@@ -1,8 +1,8 @@
 """Lets a tracker watch a training: turns what is told into its scalars and pictures, and its errors into one note."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from cyclegan_fast.runs import TRACKED
@@ -46,29 +46,24 @@ class Tracking(Callback):
     def on_report(self, report: Report) -> None:
         values = {f"loss/{name}": value for name, value in report.losses.items()}
         values |= {"learning_rate": report.learning_rate, "images_per_s": report.images_per_s}
-        with self._tolerated():
-            self.tracker.scalars(report.step, values)
+        self._tolerate(lambda: self.tracker.scalars(report.step, values))
 
     def on_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
-        with self._tolerated():
-            self.tracker.scalars(step, {f"evaluation/{name}": value for name, value in scores.items()})
+        values = {f"evaluation/{name}": value for name, value in scores.items()}
+        self._tolerate(lambda: self.tracker.scalars(step, values))
 
     def on_samples(self, step: int, pictures: Mapping[str, Path]) -> None:
-        with self._tolerated():
-            for domain, picture in pictures.items():
-                self.tracker.images(step, f"samples/{domain}", picture)
+        for domain, picture in pictures.items():
+            self._tolerate(partial(self.tracker.images, step, f"samples/{domain}", picture))
 
     def on_end(self, finished: bool) -> None:
-        with self._tolerated():
-            self.tracker.finish(finished)
+        self._tolerate(lambda: self.tracker.finish(finished))
 
-    @contextmanager
-    def _tolerated(self) -> Iterator[None]:
-        """Do what is inside, or skip what fails and everything after it."""
+    def _tolerate(self, tell: Callable[[], None]) -> None:
         if self.is_lost:
             return
         try:
-            yield
+            tell()
         except Exception as error:  # a library with a network behind it: anything
             self._lose(error)
 
