@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import sqlite3
+import subprocess
 import sys
+from contextlib import closing
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -20,6 +24,7 @@ from cyclegan_fast.training.trackers import choice
 from cyclegan_fast.training.trackers.on_wandb import OnWandb
 from tests.cyclegan_fast.conftest import TINY
 
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FLAGS = [*TINY, "--device", "cpu", "--name", "x", "--report-every", "2", "--checkpoint-every", "2"]
@@ -288,12 +293,17 @@ def test_mlflow_takes_a_run_into_a_database(folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_trackio_takes_a_run_into_its_database(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(folder.parent / "trackio"))
-    trackio = pytest.importorskip("trackio")
-    monkeypatch.setattr("trackio.utils.TRACKIO_DIR", folder.parent / "trackio", raising=False)
-    monkeypatch.setenv("TRACKIO_PROJECT", folder.parent.name)
+def test_trackio_takes_a_run_into_its_database(folder: Path) -> None:
+    pytest.importorskip("trackio")
+    # Trackio reads where it keeps its database when it is imported.
+    environment = os.environ | {"TRACKIO_DIR": str(folder.parent / "trackio"), "TRACKIO_PROJECT": "dots"}
+    command = [sys.executable, "-m", "cyclegan_fast.train", *FLAGS, "--track", "trackio", "--data", str(folder)]
+    command += ["--runs", str(folder.parent / "runs"), "--max-steps"]
     for steps in ("2", "4"):
-        assert train(folder, "--max-steps", steps, "--track", "trackio") == 0
-    (run,) = trackio.Api().runs(folder.parent.name)
-    assert run.name == "x"
+        subprocess.run([*command, steps], env=environment, cwd=ROOT, check=True, capture_output=True)
+    with closing(sqlite3.connect(folder.parent / "trackio" / "dots.db")) as database:
+        lines = database.execute("select run_name, step, metrics from metrics order by id").fetchall()
+    assert {name for name, _, _ in lines} == {"x"}
+    tracked = {step: json.loads(metrics) for _, step, metrics in lines if b"loss/cycle_A" in metrics}
+    assert tracked == reports(folder)
+    assert sum(b"samples/A" in metrics for _, _, metrics in lines) == 3
