@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cyclegan_fast.translation.any_image import ImageTranslator
 
 _EXPORTED = (".onnx", ".engine")
-_HUB = "hub:"
 
 
 def load(
@@ -46,8 +45,8 @@ def load(
     know the libraries that run them.
 
     Args:
-        path: a run's folder, a checkpoint of one, or a generator of the original implementation, as .pth or
-            .safetensors; by default the newest of runs/.
+        path: a run's folder, a checkpoint that it keeps ("RUN@120" of epoch 120, "RUN@best", or its file), or a
+            generator of the original implementation, as .pth or .safetensors; by default the newest of runs/.
         direction: "a2b" makes images like those of trainA into those of trainB, "b2a" the reverse; bare weights of one
             generator know one way only.
         network: of weights that hold several generators, the name of the one to use, such as "netG_A2B".
@@ -60,8 +59,6 @@ def load(
     Raises UserError for what is no such file, and for a device that is not there. What a user should know of the choice
     (a damaged checkpoint that was passed over, a precision that is not there) is a UserWarning.
     """
-    if isinstance(path, str) and path.startswith(_HUB):
-        raise UserError(f"{path}: weights of a hub are not loaded yet: download the file, and give its path")
     if direction not in DIRECTIONS:
         raise UserError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
     if path is not None and Path(path).suffix.lower() in _EXPORTED:
@@ -122,10 +119,11 @@ def train(*, callbacks: "Iterable[Callback]" = (), **flags: Any) -> Path:
     from cyclegan_fast.system.interruption import Stopped
     from cyclegan_fast.training import session
     from cyclegan_fast.training.callbacks.dispatch import checked_callbacks
+    from cyclegan_fast.training.history.initial_weights import settings_to_begin_with
     from cyclegan_fast.training.run_folder import completed
 
     watching = checked_callbacks(callbacks)
-    config, origin = training_settings(flags)
+    config, origin = training_settings(flags, settings_to_begin_with)
     config = completed(config, origin)
     status = session.train(config, origin, watching)
     if status:
@@ -143,7 +141,8 @@ def evaluate(checkpoint: str | os.PathLike[str] | None = None, **flags: Any) -> 
     and writes evaluation.json and the contact sheets, as the command does.
 
     Args:
-        checkpoint: a run's folder, a .pt file of one, or bare weights of one generator; by default the newest of runs/.
+        checkpoint: a run's folder, a checkpoint that it keeps ("RUN@120", "RUN@best", or its file), or bare weights of
+            one generator; by default the newest of runs/.
         flags: the command's other flags with underscores, such as `batch_size=4` for --batch-size 4. `python -m
             cyclegan_fast.evaluate --help` explains them. Paths may be strings, and lists may be lists or tuples.
 

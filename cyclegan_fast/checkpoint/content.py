@@ -43,6 +43,8 @@ class RunCheckpoint(TypedDict):
     """one entry for each process that trained, in the order of ranks"""
     prepared: NotRequired[str | None]
     """the digest of what the method's losses need besides the networks; older checkpoints have none"""
+    begun_with: NotRequired[list[str]]
+    """the networks that began with weights of others; older checkpoints have none"""
     finished: bool
     """whether this is the run's last step"""
     best: NotRequired[dict[str, Any] | None]

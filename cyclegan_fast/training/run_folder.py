@@ -11,6 +11,7 @@ from typing import IO, Self, cast
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RunCheckpoint
+from cyclegan_fast.checkpoint.names import HUB
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
@@ -100,10 +101,21 @@ class RunFolder:
 
 
 def completed(config: Config, origin: str) -> Config:
-    """Return the configuration with its data's whole path, and a name made from data and `origin` where it has none."""
+    """Return the configuration with the whole paths of data and first weights, and a name.
+
+    Where it has none, the name is made from data and `origin`.
+    """
     data = config.data.data.resolve() if config.data.data else None
+    source = config.networks.init_from
+    if source and not str(source).startswith(HUB):
+        source = source.resolve()
     name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
-    return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
+    return replace(
+        config,
+        data=replace(config.data, data=data),
+        networks=replace(config.networks, init_from=source),
+        run=replace(config.run, name=name),
+    )
 
 
 def plain_name(text: str) -> str:

@@ -22,6 +22,7 @@ from cyclegan_fast.training.callbacks.callback import Callback, TrainingStart
 from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
 from cyclegan_fast.training.extension import check_past
+from cyclegan_fast.training.history.initial_weights import InitialWeights
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
@@ -147,11 +148,14 @@ def open_training(
         if run.step >= total_steps:
             raise_if_finished(run.path, saved, ranks)
         extended = check_past(config, saved, data.training.steps_per_epoch, run.path)
+    begun = None
+    if config.networks.init_from and not saved:
+        begun = state.begin_with(InitialWeights.shared(config.networks.init_from, ranks))
     if ranks.is_first:
         run.begin(config)
     chosen = remark_on_choice(config.run.device, device)
     prepared, description = prepare_method(state, run)
-    remarks = [*run.warnings, *data.warnings, *(text for text in (extended, chosen, remark, description) if text)]
+    remarks = [*run.warnings, *data.warnings, *(text for text in (begun, extended, chosen, remark, description) if text)]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:
         announce(state, run, total_steps, remarks)

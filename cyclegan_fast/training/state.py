@@ -18,6 +18,7 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss, UserError
+from cyclegan_fast.training.history.initial_weights import InitialWeights, begin_with
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import ANOTHER
 from cyclegan_fast.training.schedule import Schedule
@@ -44,8 +45,16 @@ class TrainingState:
         if not ranks.is_first:
             torch.manual_seed(config.run.seed + ranks.index)  # each rank of a U-Net drops activations of its own
         self.step = TrainingStep(self.model, config, dtype, ranks=ranks)
+        self.begun_with: list[str] = []
+        """names of the networks that began with trained weights"""
         method = self.model.method
         self.schedule = Schedule(config.optimizer, [name for name in method.losses if name not in method.judged])
+
+    def begin_with(self, weights: InitialWeights) -> str:
+        """Begin a new run with trained weights; returns what to tell the user. Raises UserError as `begin_with`."""
+        self.begun_with, description = begin_with(weights, self.model, self.config)
+        self.step.averages.begin_trained(self.begun_with)
+        return description
 
     def restore(self, saved: RunCheckpoint, run: Path) -> None:
         """Continue from a checkpoint of `run`; raises UserError where images, precision or networks are others."""
@@ -58,6 +67,8 @@ class TrainingState:
                 f"same flags: continue it where it began, or {ANOTHER}"
             )
         checkpoint.load_weights(self.model, saved["model"], str(run))
+        self.begun_with = saved.get("begun_with", [])
+        self.step.averages.begin_trained(self.begun_with)
         self.step.load_state_dict(saved["step"])
         own = saved["ranks"][self.ranks.index]
         self.step.load_rank_state_dict(own["step"])
@@ -107,6 +118,7 @@ class TrainingState:
                 "log": log.state_dict(),
                 "ranks": of_ranks,
                 "prepared": prepared,
+                "begun_with": self.begun_with,
                 "finished": finished,
                 "best": best,
             }
