@@ -45,8 +45,9 @@ def load(
     know the libraries that run them.
 
     Args:
-        path: a run's folder, a checkpoint that it keeps ("RUN@120" of epoch 120, "RUN@best", or its file), or a
-            generator of the original implementation, as .pth or .safetensors; by default the newest of runs/.
+        path: a run's folder, a checkpoint that it keeps ("RUN@120" of epoch 120, "RUN@best", or its file), a generator
+            of the original implementation, as .pth or .safetensors, or either on a hub: "hub:owner/name",
+            "hub:owner/name@revision", "hub:owner/name/latest_net_G.pth"; by default the newest of runs/.
         direction: "a2b" makes images like those of trainA into those of trainB, "b2a" the reverse; bare weights of one
             generator know one way only.
         network: of weights that hold several generators, the name of the one to use, such as "netG_A2B".
@@ -68,6 +69,8 @@ def load(
         )
     from cyclegan_fast.images.levels import range_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
+    from cyclegan_fast.publishing.push import push, save
+    from cyclegan_fast.publishing.release import LoadedFrom
     from cyclegan_fast.runs import RUNS, newest_run
     from cyclegan_fast.system.device import choose_device, describe, name_of, use_threads, working_dtype
     from cyclegan_fast.system.trouble import told_of_translation
@@ -86,6 +89,7 @@ def load(
     for note in [*notes, *([remark] if remark else [])]:
         warnings.warn(note, UserWarning, stacklevel=2)
     translator = TorchTranslator(loaded.network, place, dtype)
+    origin = LoadedFrom.now(loaded.file, direction, network)
     return ImageTranslator(
         translator,
         tensors=translator.translate_tensor,
@@ -95,6 +99,8 @@ def load(
         batch_size=batch_size,
         value_range=range_of_run(loaded.config, "B" if direction == "b2a" else "A"),
         explained=partial(told_of_translation, str(device)),
+        save=partial(save, origin),
+        push=partial(push, origin),
     )
 
 

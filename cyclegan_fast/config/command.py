@@ -87,9 +87,7 @@ def _taking_over(start: Config, given: Mapping[str, Any], taken_over: TakenOver,
     return replace(start, networks=replace(start.networks, **taken_over(start, origin)))
 
 
-def parse_training(
-    arguments: Sequence[str] | None = None, taken_over: TakenOver | None = None
-) -> tuple[Config, str]:
+def parse_training(arguments: Sequence[str] | None = None, taken_over: TakenOver | None = None) -> tuple[Config, str]:
     """Return the configuration that a command line asks for, and the name of the preset, task or file it started from.
 
     `taken_over` is that of `starting_point`.

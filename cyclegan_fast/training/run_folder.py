@@ -11,7 +11,7 @@ from typing import IO, Self, cast
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RunCheckpoint
-from cyclegan_fast.checkpoint.names import HUB
+from cyclegan_fast.checkpoint.hub import is_hub_name
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
@@ -107,7 +107,7 @@ def completed(config: Config, origin: str) -> Config:
     """
     data = config.data.data.resolve() if config.data.data else None
     source = config.networks.init_from
-    if source and not str(source).startswith(HUB):
+    if source and not is_hub_name(source):
         source = source.resolve()
     name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
     return replace(

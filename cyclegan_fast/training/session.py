@@ -155,7 +155,11 @@ def open_training(
         run.begin(config)
     chosen = remark_on_choice(config.run.device, device)
     prepared, description = prepare_method(state, run)
-    remarks = [*run.warnings, *data.warnings, *(text for text in (begun, extended, chosen, remark, description) if text)]
+    remarks = [
+        *run.warnings,
+        *data.warnings,
+        *(text for text in (begun, extended, chosen, remark, description) if text),
+    ]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:
         announce(state, run, total_steps, remarks)

@@ -58,7 +58,6 @@ class InitialWeights:
         step = weights.content.get("log", {}).get("step")
         return cls(path, networks, settings, weights.method_name, step, notes)
 
-
     @classmethod
     def shared(cls, path: Path, ranks: Ranks) -> "InitialWeights":
         """Read the weights on the first rank, which may be the only one that has the file, for all."""
