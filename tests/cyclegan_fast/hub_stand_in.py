@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
 import yaml
+from huggingface_hub import constants
 
 LARGE = (".safetensors", ".pth", ".png")
 TOKEN = "hf_of_the_owner"
@@ -80,6 +83,21 @@ class HubStandIn:
             finally:
                 server.shutdown()
                 thread.join()
+
+
+@contextmanager
+def hub_of_this_process(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
+    """Serve an empty hub, to which the client in this process speaks with the owner's token and a cache of its own."""
+    hub = HubStandIn()
+    with hub.serving() as address:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        # Another protocol than HTTP, for which there is no stand-in.
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
 
 
 def _digest(content: bytes) -> str:
@@ -183,13 +201,14 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(401, message="Invalid username or password.")
         if name in self.stored.repositories:
             known = {"error": "You already created this model repo", "url": f"{self.stored.address}/{name}"}
-            return self._send(json.dumps(known).encode(), status=409)
+            self._send(json.dumps(known).encode(), status=409)
+            return
         private = asked.get("private") or asked.get("visibility") == "private"
         self.stored.repository(name, private=bool(private))
         self._json({"url": f"{self.stored.address}/{name}", "name": name})
 
     def validate(self, body: bytes) -> None:
-        """Find fault with a card whose metadata are no mapping, or whose scores are not laid out as the hub reads them."""
+        """Find fault with metadata that are no mapping, and with scores that are not laid out as the hub reads them."""
         match = re.match(r"---\n(.*?)\n---\n", json.loads(body)["content"], re.DOTALL)
         metadata = yaml.safe_load(match[1]) if match else None
         errors = [] if isinstance(metadata, dict) else [{"message": "metadata must be a mapping"}]
