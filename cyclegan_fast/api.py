@@ -69,7 +69,7 @@ def load(
         )
     from cyclegan_fast.images.levels import range_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
-    from cyclegan_fast.publishing.push import push, save
+    from cyclegan_fast.publishing.push import push_release, save_release
     from cyclegan_fast.publishing.release import LoadedFrom
     from cyclegan_fast.runs import RUNS, newest_run
     from cyclegan_fast.system.device import choose_device, describe, name_of, use_threads, working_dtype
@@ -99,8 +99,8 @@ def load(
         batch_size=batch_size,
         value_range=range_of_run(loaded.config, "B" if direction == "b2a" else "A"),
         explained=partial(told_of_translation, str(device)),
-        save=partial(save, origin),
-        push=partial(push, origin),
+        save=partial(save_release, origin),
+        push=partial(push_release, origin),
     )
 
 

@@ -70,7 +70,7 @@ def is_hub_name(name: object) -> bool:
 
 
 def local_copy(text: str) -> Path:
-    """Fetch what a name on the hub stands for, where it is not here yet, and return it: a folder as `push` wrote it.
+    """Fetch what a name on the hub stands for, where it is not here yet; return the folder, as `push_to_hub` wrote it.
 
     Of a name with a file, that file is returned. Whatever loads weights takes both.
 

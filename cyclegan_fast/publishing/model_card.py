@@ -10,9 +10,9 @@ from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS
 from cyclegan_fast.publishing.release import Release
 from cyclegan_fast.version import __version__
 
-BEGIN = "<!-- cyclegan-fast: what stands from here to the end mark is written anew with every push -->"
-END = "<!-- cyclegan-fast: end -->"
-LIBRARY = "cyclegan-fast"
+_BEGIN_MARK = "<!-- cyclegan-fast: what stands from here to the end mark is written anew with every push -->"
+_END_MARK = "<!-- cyclegan-fast: end -->"
+_LIBRARY = "cyclegan-fast"
 _TAGS = ("cyclegan", "image-to-image", "gan")
 
 _COMPARED_WITH = ("untranslated", "lookup")
@@ -35,13 +35,13 @@ def model_card(release: Release, repository: str, existing: str | None = None) -
         existing: the card that is there already. Its metadata stay where this one has none of the name, and so does
             what stands outside the two marks. A card without the marks is somebody's own, and keeps its text.
     """
-    metadata, text = _metadata(release, repository), f"{BEGIN}\n\n{_text(release, repository)}\n{END}\n"
+    metadata, text = _metadata(release, repository), f"{_BEGIN_MARK}\n\n{_text(release, repository)}\n{_END_MARK}\n"
     if existing is not None:
         theirs, before = _parts(existing)
         tags = theirs.get("tags")
         metadata["tags"] = list(dict.fromkeys([*(tags if isinstance(tags, list) else []), *metadata["tags"]]))
         metadata = {**theirs, **metadata}
-        marked = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}\n?", re.DOTALL)
+        marked = re.compile(f"{re.escape(_BEGIN_MARK)}.*?{re.escape(_END_MARK)}\n?", re.DOTALL)
         text = marked.sub(lambda _: text, before, count=1) if before.strip() else text
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n{text.lstrip()}"
@@ -62,7 +62,7 @@ def _parts(card: str) -> tuple[dict[str, Any], str]:
 def _metadata(release: Release, repository: str) -> dict[str, Any]:
     method = _method(release)
     metadata: dict[str, Any] = {
-        "library_name": LIBRARY,
+        "library_name": _LIBRARY,
         "pipeline_tag": "image-to-image",
         "tags": list(dict.fromkeys([*_TAGS, *([method] if method else [])])),
     }
@@ -108,10 +108,10 @@ def _text(release: Release, repository: str) -> str:
 def _introduction(release: Release) -> str:
     if not release.config:
         return (
-            f"A generator that translates images of one kind into another, for the package `{LIBRARY}` {__version__}."
+            f"A generator that translates images of one kind into another, for the package `{_LIBRARY}` {__version__}."
         )
     return (
-        f"Trained with the package `{LIBRARY}` {__version__} by the method {_method(release)}, to translate images of "
+        f"Trained with the package `{_LIBRARY}` {__version__} by the method {_method(release)}, to translate images of "
         "one kind, domain A, into another, domain B, and back."
     )
 

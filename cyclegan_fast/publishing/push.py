@@ -15,8 +15,8 @@ from cyclegan_fast.system.errors import UserError, printable
 CARD = "README.md"
 
 
-def save(origin: LoadedFrom, folder: Path, *, samples: bool = True) -> None:
-    """Write into a new folder what `push` brings to a hub; `load` takes the folder as it does a run.
+def save_release(origin: LoadedFrom, folder: Path, *, samples: bool = True) -> None:
+    """Write into a new folder what `push_release` brings to a hub; `load` takes the folder as it does a run.
 
     Args:
         origin: what the weights were loaded from.
@@ -34,7 +34,7 @@ def save(origin: LoadedFrom, folder: Path, *, samples: bool = True) -> None:
         raise UserError(f"could not write {folder}: {error.strerror}") from error
 
 
-def push(
+def push_release(
     origin: LoadedFrom,
     repository: str,
     *,
