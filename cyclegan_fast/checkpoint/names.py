@@ -35,8 +35,8 @@ def find_weights(name: Path) -> Path:
     found = kept.get(str(int(which)) if which.isdecimal() else which)
     if found is None:
         raise UserError(
-            f"{run} keeps no checkpoint @{which}, but {_listed([f'@{one}' for one in kept])}; of later epochs, "
-            "--keep-every-epochs N keeps more"
+            f"{run} keeps no checkpoint @{which}, but {kept_in_words(Path(run))}; --keep-every-epochs N of the "
+            "training keeps more"
         )
     return found
 
@@ -61,8 +61,9 @@ def kept_under(file: Path) -> str:
     return epochs.get(file.name, "best" if file.name == BEST else "")
 
 
-def _listed(words: list[str], most: int = 20) -> str:
-    """Return words in a row, the middle ones left out where there are many."""
+def kept_in_words(run: Path, most: int = 20) -> str:
+    """Return what may stand behind "RUN", such as "@latest, @best, @50, @100"; of many, the middle is left out."""
+    words = [f"@{which}" for which in kept_checkpoints(run)]
     if len(words) > most:
         words = [*words[: most // 2], "...", *words[-most // 2 :]]
     return ", ".join(words)

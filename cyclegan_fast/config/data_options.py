@@ -50,6 +50,10 @@ class DataConfig:
     """whether images of testA and testB with the same name show the same view, so that translations are scored against
     the truth; "auto" where the data set says so, names that end in _A and _B, or halves of one image"""
 
+    data_may_change: bool = False
+    """go on with a run whose training images changed, such as by more of them: the epoch that had begun begins anew
+    with those of now. Without this flag that is refused"""
+
     def __post_init__(self) -> None:
         require_choice("preprocess", self.preprocess, Preprocess)
         require_choice("pairs", self.pairs, Pairs)

@@ -42,8 +42,9 @@ class NetworkConfig:
     init_gain: float = 0.02
     """standard deviation of normal, gain of xavier and orthogonal; of no effect on kaiming"""
     init_from: Path | None = None
-    """begin a new run with trained weights: a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or
-    a .pt file), or latest_net_G_A.pth with the networks beside it; the settings above are theirs, unless they are given"""
+    """begin a new run with trained weights: a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best,
+    or a .pt file), or latest_net_G_A.pth with the networks beside it. The settings of networks are theirs then, unless
+    flags say otherwise"""
     impl: Impl = "auto"
     """implementation of the fused operators"""
     checkpoint_blocks: bool = False

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from cyclegan_fast.checkpoint.names import kept_in_words
 from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.training.gallery_charts import (
@@ -110,6 +111,7 @@ def index_page(run: Path) -> str:
         "run": html.escape(run.resolve().name),
         "samples": sample_figures(samples, labels),
         "results": results_table(results),
+        "kept": kept_names(run),
         "config": config_tables(config),
         # Inside a script element nothing but "<" can end the data.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
@@ -167,6 +169,12 @@ def results_table(results: dict[str, Any]) -> str:
     else:
         table = f'<p class="empty">{"Nothing was scored." if results else "Scores are written when training ends."}</p>'
     return f'<p class="facts">{" · ".join(facts)}</p><div class="wide">{table}</div><ul>{notes}</ul>'
+
+
+def kept_names(run: Path) -> str:
+    """Return the HTML that says which checkpoints are kept, by the names that commands take; "" where there is none."""
+    kept, name = kept_in_words(run), html.escape(run.resolve().name)
+    return f'<p class="facts">checkpoints kept: <code>--checkpoint …/{name}</code> with {kept}</p>' if kept else ""
 
 
 def config_tables(config: dict[Any, Any]) -> str:

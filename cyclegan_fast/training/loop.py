@@ -45,14 +45,14 @@ class Training:
         self._begin(interruption)
         stopping = ranks.any(interruption.requested or self.callbacks.wants_stop)
         while log.step < self.total_steps and not stopping:
-            epoch, first_step = divmod(log.step, images.steps_per_epoch)
+            epoch, first_step = state.epochs.at(log.step)
             learning_rate = state.schedule.rate(epoch + 1)
             state.step.set_learning_rate(learning_rate)
             for batch in self.profile.waiting_for(images.epoch(epoch + 1, first_step)):
                 losses = self.engine(batch)  # updates generators and discriminators once
                 log.add(losses)
                 state.schedule.hear(losses)
-                if log.step % images.steps_per_epoch == 0:
+                if state.epochs.at(log.step)[1] == 0:
                     state.schedule.end_epoch(ranks)
                 with self.profile.phase("report"):
                     self.keep_records(epoch + 1, learning_rate, interruption)
@@ -93,9 +93,9 @@ class Training:
 
     def names_to_keep(self, step: int) -> list[str]:
         """Return the name to keep this step's checkpoint under for good, after every `keep_every_epochs`-th epoch."""
-        epoch, rest = divmod(step, self.images.steps_per_epoch)
+        epoch, rest = self.state.epochs.at(step)
         every = self.config.run.keep_every_epochs
-        return [f"epoch_{epoch:04d}.pt"] if every and not rest and epoch % every == 0 else []
+        return [checkpoint.kept_as(epoch)] if every and not rest and epoch % every == 0 else []
 
     def is_evaluation_due(self, step: int) -> bool:
         """Tell whether the generators are measured after this step."""
@@ -114,5 +114,7 @@ class Training:
             keep_as=keep_as,
         )
         self.saved_step = self.log.step
+        for name in keep_as:
+            self.records.say_kept(name)
         with self.log.paused():
             self.callbacks.on_checkpoint(self.log.step, run / checkpoint.FOLDER / checkpoint.LAST)

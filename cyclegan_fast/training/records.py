@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 
 from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.names import kept_under
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.evaluation.score_table import scalars, table
 from cyclegan_fast.runs import RESULTS
 from cyclegan_fast.system.device import describe, peak_gib
-from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
@@ -98,6 +99,11 @@ class Records:
         self.refresh_gallery(at_once=True)
         return is_best
 
+    def say_kept(self, name: str) -> None:
+        """Say under which name the commands take a checkpoint that was just kept."""
+        path = self.run.path
+        self.tell(printable(f"kept: --checkpoint {path}@{kept_under(path / checkpoint.FOLDER / name)}"))
+
     def refresh_gallery(self, *, at_once: bool = False) -> None:
         """Rewrite index.html, at most every few seconds unless something new must be seen `at_once`."""
         is_due = at_once or time.monotonic() - self._gallery_written_s > GALLERY_EVERY_S
@@ -118,7 +124,7 @@ class Records:
         notes = list(found.notes)
         if best:
             value = f"{best['name']} was {best['value']:.4g}, at step {best['step']}"
-            notes.append(f"the best {value}; checkpoints/{checkpoint.BEST} is the checkpoint of that step")
+            notes.append(f"the best {value}; checkpoints/{checkpoint.BEST}, RUN@best, is the checkpoint of that step")
         results = {
             "step": self.log.step,
             "images": sum(found.counts.values()),

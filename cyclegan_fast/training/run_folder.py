@@ -40,6 +40,7 @@ FREE_TO_CHANGE = (
     "track",
     "profile",
     "extend_from_here",
+    "data_may_change",
     "cache_gib",
     "cache_dir",
 )
@@ -92,7 +93,8 @@ class RunFolder:
         path = self.path / CONFIG
         if not path.exists():
             # Consent is given on the command line: a run that begins with this file does not inherit it.
-            values.save_config(replace(config, run=replace(config.run, extend_from_here=False)), path)
+            run, data = replace(config.run, extend_from_here=False), replace(config.data, data_may_change=False)
+            values.save_config(replace(config, run=run, data=data), path)
         elif (now := _moved_to(saved := values.load_config(path), config)) != saved:
             values.save_config(now, path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):

@@ -137,19 +137,19 @@ def open_training(
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
     state = TrainingState(config, data.training, device, dtype, ranks)
-    everything = config.total_epochs * data.training.steps_per_epoch
-    total_steps = min(everything, config.run.max_steps or everything)
     samples = SampleImages.of(data, config.data.crop_size)
     saved = run.checkpoint
     evaluator = Evaluator(config, data, device, saved.get("best") if saved else None) if ranks.is_first else None
-    extended = None
+    extended = changed = begun = None
     if saved:
-        state.restore(saved, run.path)
+        changed = state.restore(saved, run.path)
+    everything = state.epochs.end_of(config.total_epochs)
+    total_steps = min(everything, config.run.max_steps or everything)
+    if saved:
         if run.step >= total_steps:
             raise_if_finished(run.path, saved, ranks)
-        extended = check_past(config, saved, data.training.steps_per_epoch, run.path)
-    begun = None
-    if config.networks.init_from and not saved:
+        extended = check_past(config, saved, state.epochs, run.path)
+    elif config.networks.init_from:
         begun = state.begin_with(InitialWeights.shared(config.networks.init_from, ranks))
     if ranks.is_first:
         run.begin(config)
@@ -158,7 +158,7 @@ def open_training(
     remarks = [
         *run.warnings,
         *data.warnings,
-        *(text for text in (begun, extended, chosen, remark, description) if text),
+        *(text for text in (begun, changed, extended, chosen, remark, description) if text),
     ]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:

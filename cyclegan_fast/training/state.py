@@ -18,6 +18,7 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss, UserError
+from cyclegan_fast.training.history.epochs import Epochs, epochs_after
 from cyclegan_fast.training.history.initial_weights import InitialWeights, begin_with
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import ANOTHER
@@ -31,7 +32,8 @@ class TrainingState:
     Makes them anew, from the configured seed; `restore` then brings back what a checkpoint kept.
 
     Args:
-        images: what the run trains on; a checkpoint continues on the same images only.
+        images: what the run trains on; a checkpoint continues on the same images, unless the configuration says that
+            they may change.
         dtype: the precision that convolutions compute in.
         ranks: the processes that train together; each saves a part of its own.
     """
@@ -45,6 +47,7 @@ class TrainingState:
         if not ranks.is_first:
             torch.manual_seed(config.run.seed + ranks.index)  # each rank of a U-Net drops activations of its own
         self.step = TrainingStep(self.model, config, dtype, ranks=ranks)
+        self.epochs = Epochs.of(images)
         self.begun_with: list[str] = []
         """names of the networks that began with trained weights"""
         method = self.model.method
@@ -56,11 +59,13 @@ class TrainingState:
         self.step.averages.begin_trained(self.begun_with)
         return description
 
-    def restore(self, saved: RunCheckpoint, run: Path) -> None:
-        """Continue from a checkpoint of `run`; raises UserError where images, precision or networks are others."""
-        images = saved["data"], saved.get("content", self.images.content)
-        if images != (self.images.fingerprint, self.images.content):
-            raise UserError(f"the images changed since {run} was saved: bring them back, or {ANOTHER}")
+    def restore(self, saved: RunCheckpoint, run: Path) -> str | None:
+        """Continue from a checkpoint of `run`; returns what to tell the user where its images changed.
+
+        Raises UserError where images (unless they may), precision or networks are others.
+        """
+        may_change = self.config.data.data_may_change
+        self.epochs, changed = epochs_after(saved, self.images, run, may_change=may_change)
         if saved["dtype"] != name_of(self.dtype):
             raise UserError(
                 f"{run} was trained in {saved['dtype']} and this device gives {name_of(self.dtype)} for the "
@@ -77,6 +82,7 @@ class TrainingState:
         torch.set_rng_state(own["random"]["cpu"])
         if self.device.type == "cuda" and own["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
+        return changed
 
     def save(
         self,
@@ -118,6 +124,7 @@ class TrainingState:
                 "log": log.state_dict(),
                 "ranks": of_ranks,
                 "prepared": prepared,
+                "epochs": self.epochs.state_dict(),
                 "begun_with": self.begun_with,
                 "finished": finished,
                 "best": best,

@@ -107,7 +107,12 @@ def begin_with(found: InitialWeights, model: Model, config: Config) -> tuple[lis
 
 def _description(found: InitialWeights, model: Model, kept: list[str]) -> str:
     step = "" if found.step is None else f" (step {found.step})"
-    settings = ", ".join(f"{name} {value}" for name, value in found.settings.items() if name != "dropout" or value)
+    plain = _plain(found.settings)
+    if plain.get("discriminator") != "n_layers":
+        plain.pop("n_layers", None)
+    settings = ", ".join(
+        f"{name} {plain[name]}" for name in _SETTINGS if name in plain and (name != "dropout" or plain[name])
+    )
     new = [name for name, _ in model.named_children() if name not in kept and not name.endswith("_ema")]
     unused = [name for name in found.networks if name not in kept]
     lines = [f"begins with {', '.join(kept)} of {found.origin}{step}: {settings}"]
