@@ -173,7 +173,7 @@ def _client(needed_by: str, token: str | None = None) -> "HfApi":
 @contextmanager
 def _told(name: HubName) -> Iterator[None]:
     """Turn what the client raises into a UserError of one line."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     # The root of the errors of the library beneath the client, of which there were three so far.
     transport: type[Exception] = errors.HfHubHTTPError.__bases__[0]
@@ -190,10 +190,10 @@ def _told(name: HubName) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{name.repository} has no revision {name.revision} on the hub") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise UserError(
-            f"{name} is not on this machine, and the hub cannot be asked: {_reason(error)}; try again with a network "
-            "(HF_HUB_OFFLINE=1 forbids to ask)"
-        ) from error
+        why = (
+            "HF_HUB_OFFLINE=1 forbids it" if constants.HF_HUB_OFFLINE else f"{_reason(error)}; try again with a network"
+        )
+        raise UserError(f"{name} is not on this machine, and the hub cannot be asked: {why}") from error
     except errors.EntryNotFoundError as error:
         raise UserError(f"{name} has no file {name.file} on the hub") from error
     except errors.HfHubHTTPError as error:

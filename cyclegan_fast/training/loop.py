@@ -86,7 +86,7 @@ class Training:
             names.append(checkpoint.BEST)
         if step % options.checkpoint_every == 0 or names:
             self.save(names)
-        if step % self.images.steps_per_epoch == 0:
+        if not self.state.epochs.at(step)[1]:
             with self.log.paused():
                 self.callbacks.on_epoch_end(epoch)
         self.count_steps(1)

@@ -28,8 +28,7 @@ def open_trackers(names: Sequence[TrackerName], tell: Callable[[str], None]) -> 
 
 def _tracker(name: str) -> Tracker:
     module, class_name = _PLACES[name]
-    found = getattr(importlib.import_module(f"{__package__}.{module}"), class_name)
-    assert issubclass(found, Tracker)
+    found: type[Tracker] = getattr(importlib.import_module(f"{__package__}.{module}"), class_name)
     spec = importlib.util.find_spec(found.package)
     # A folder of that name, such as the wandb/ of earlier runs, is importable and has no file of its own.
     if spec is None or spec.origin is None:
