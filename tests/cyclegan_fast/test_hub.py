@@ -310,7 +310,7 @@ def test_the_cache_serves_where_the_hub_cannot_be_reached(
         assert np.array_equal(cf.load("hub:someone/dots", device="cpu")(image()), expected)
         assert stand_in.asked == []
         forget(tmp_path)
-        with pytest.raises(UserError, match="someone/dots is not on this machine, and .*: HF_HUB_OFFLINE=1 forb"):
+        with pytest.raises(UserError, match=r"someone/dots is not on this machine, and .*: HF_HUB_OFFLINE=1 forb"):
             cf.load("hub:someone/dots", device="cpu")
     finally:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
