@@ -337,7 +337,7 @@ def test_what_is_no_image_is_refused(weights: Path, images: Any, message: str) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"path": "hub:someone/zebra"}, "hub:someone/zebra: .* not loaded yet: download the file"),
+        ({"path": "hub:zebra"}, "hub:zebra is no name on the hub: it reads hub:owner/name"),
         ({"path": "engines/x.onnx"}, r"exported file, .* export.load\(...\)"),
         ({"path": Path("engines/x.ENGINE")}, r"exported file, .* export.load\(...\)"),
         ({"path": "nowhere"}, "nowhere"),
