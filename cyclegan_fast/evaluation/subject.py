@@ -18,8 +18,8 @@ class EvaluationOptions:
     """Says which generators are judged, on which images, and where the result goes: the options of both commands."""
 
     checkpoint: Path | None = None
-    """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or its file), or bare weights of one
-    generator; by default the newest of runs/"""
+    """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or its file), bare weights of one
+    generator, or hub:owner/name; by default the newest of runs/"""
     data: Path | None = None
     """folder with testA and testB, or with train/ and test/ (or val/) side by side, or Cityscapes as its archives
     unpack; by default what the run was trained on"""

@@ -179,6 +179,20 @@ def test_commands_take_names_on_a_hub(
     assert evaluate_main(flags) == 2, "the data of the run are not there"
 
 
+def test_a_run_begins_with_weights_from_a_hub(
+    tmp_path: Path, trained: Path, run: Path, stand_in: HubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cf.load(run, device="cpu").push_to_hub("someone/dots")
+    monkeypatch.chdir(tmp_path)
+    flags = {"learning_rate": 1e-30, "ema": 0.0, "max_steps": 1, "metrics": ["reconstruction"], "device": "cpu"}
+    begun = cf.train(
+        init_from="hub:someone/dots", data=trained / "dots", name="fine", crop_size=32, load_size=36, **flags
+    )
+    ours = torch.load(begun / "checkpoints" / "last.pt")["model"]
+    for name, value in safetensors.torch.load_file(local_copy("hub:someone/dots") / "model.safetensors").items():
+        assert torch.allclose(ours[name], value), name
+
+
 # --- nothing private -------------------------------------------------------------------------------------------------
 
 
