@@ -6,8 +6,9 @@ from cyclegan_fast.version import __version__
 
 if TYPE_CHECKING:
     from cyclegan_fast.api import evaluate, load, train
+    from cyclegan_fast.training.callbacks.callback import Callback, StopTraining
 
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["Callback", "StopTraining", "__version__", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("cyclegan_fast.api").load
     if name in ("evaluate", "train"):
         return importlib.import_module(f"cyclegan_fast.{name}")
+    if name in ("Callback", "StopTraining"):
+        return getattr(importlib.import_module("cyclegan_fast.training.callbacks.callback"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ spelling; each imports PyTorch when it is called.
 
 import os
 import warnings
+from collections.abc import Iterable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from cyclegan_fast.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from cyclegan_fast.training.callbacks.callback import Callback
     from cyclegan_fast.translation.any_image import ImageTranslator
 
 _EXPORTED = (".onnx", ".engine")
@@ -43,9 +45,10 @@ def load(
     ONNX files and engines are loaded by `export.load`, which has options of its own for them.
 
     Args:
-        path: a run's folder, a checkpoint that it keeps ("RUN@120" of epoch 120, "RUN@best", or its file), or a
-            generator of the original implementation, as .pth or .safetensors; by default the newest of runs/. Or an
-            ONNX file, or an engine with the file beside it.
+        path: a run's folder, a checkpoint that it keeps ("RUN@120" of epoch 120, "RUN@best", or its file), a generator
+            of the original implementation, as .pth or .safetensors, or either on a hub: "hub:owner/name",
+            "hub:owner/name@revision", "hub:owner/name/latest_net_G.pth"; by default the newest of runs/. Or an ONNX
+            file, or an engine with the file beside it.
         direction: "a2b" makes images like those of trainA into those of trainB, "b2a" the reverse; bare weights of one
             generator and exported files know one way only.
         network: of weights that hold several generators, the name of the one to use, such as "netG_A2B".
@@ -69,6 +72,8 @@ def load(
         return cast("ImageTranslator", exported)
     from cyclegan_fast.images.levels import range_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
+    from cyclegan_fast.publishing.push import push_release, save_release
+    from cyclegan_fast.publishing.release import LoadedFrom
     from cyclegan_fast.runs import RUNS, newest_run
     from cyclegan_fast.system.device import choose_device, describe, name_of, use_threads, working_dtype
     from cyclegan_fast.system.trouble import told_of_translation
@@ -87,6 +92,7 @@ def load(
     for note in [*notes, *([remark] if remark else [])]:
         warnings.warn(note, UserWarning, stacklevel=2)
     translator = TorchTranslator(loaded.network, place, dtype)
+    origin = LoadedFrom.now(loaded.file, direction, network)
     return ImageTranslator(
         translator,
         tensors=translator.translate_tensor,
@@ -96,6 +102,8 @@ def load(
         batch_size=batch_size,
         value_range=range_of_run(loaded.config, "B" if direction == "b2a" else "A"),
         explained=partial(told_of_translation, str(device)),
+        save=partial(save_release, origin),
+        push=partial(push_release, origin),
     )
 
 
@@ -110,7 +118,7 @@ def _options_of_exported(device: str, amp: bool, threads: int | None, *, is_engi
     return {"device": device, "amp": amp, "threads": threads}
 
 
-def train(**flags: Any) -> Path:
+def train(*, callbacks: "Iterable[Callback]" = (), **flags: Any) -> Path:
     """Train a run, or continue it, as `python -m cyclegan_fast.train` does; return its folder.
 
         train(data="folder", preset="paper256", amp=True)
@@ -119,6 +127,8 @@ def train(**flags: Any) -> Path:
     raises Stopped, a KeyboardInterrupt.
 
     Args:
+        callbacks: objects of subclasses of `Callback` that are told of reports, scores, samples and checkpoints, and
+            may end the training early.
         flags: the command's flags with underscores, such as `max_steps=1000` for --max-steps 1000. `python -m
             cyclegan_fast.train --help` explains them. Paths may be strings.
 
@@ -128,12 +138,14 @@ def train(**flags: Any) -> Path:
     from cyclegan_fast.config.keywords import training_settings
     from cyclegan_fast.system.interruption import Stopped
     from cyclegan_fast.training import session
+    from cyclegan_fast.training.callbacks.dispatch import checked_callbacks
     from cyclegan_fast.training.history.initial_weights import settings_to_begin_with
     from cyclegan_fast.training.run_folder import completed
 
+    watching = checked_callbacks(callbacks)
     config, origin = training_settings(flags, settings_to_begin_with)
     config = completed(config, origin)
-    status = session.train(config, origin)
+    status = session.train(config, origin, watching)
     if status:
         raise Stopped(status - Stopped(0).status)
     assert config.run.name is not None

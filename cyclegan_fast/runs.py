@@ -10,6 +10,7 @@ METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 CONFIG = "config.yaml"
 RESULTS = "results.json"
+TRACKED = "trackers.json"
 BARE_WEIGHTS_SIZE = 256
 RUNS = Path("runs")
 

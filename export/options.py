@@ -24,7 +24,7 @@ class ExportOptions:
 
     checkpoint: Path | None = None
     """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or a .pt file), latest_net_G.pth of
-    the original, or .safetensors; by default the newest of runs/"""
+    the original, .safetensors, or hub:owner/name; by default the newest of runs/"""
     direction: Directions = "both"
     """a2b makes images like those of trainA into those of trainB, b2a the reverse; bare weights know one way only"""
     network: str | None = None

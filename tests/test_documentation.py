@@ -24,6 +24,7 @@ from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.system.command_line import SHELLS
 from cyclegan_fast.version import __version__
 from tests.cyclegan_fast.conftest import TINY
+from tests.cyclegan_fast.hub_stand_in import hub_of_this_process
 from tests.cyclegan_fast.pictures import draw, draw_all
 from tests.export.test_deployment_page import PAGE as DEPLOYMENT, PROGRAMS
 from tests.slow import slow_but
@@ -117,13 +118,13 @@ def single_commands() -> Iterator[list[str]]:
 def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads the command line of every command; the test above runs those of cyclegan_fast."""
     extras = ast.literal_eval(re.search(r"\ndev = (\[.*?\n\])", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1])  # type: ignore[index]
-    assert extras[0] == "cyclegan-fast[export,rtx,docs]"
+    assert extras[0] == "cyclegan-fast[export,hub,rtx,docs]"
     seen = set()
     for words in single_commands():
         match words:
             case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"] | ["pip", "install", *_]:
                 for extra in re.findall(r"\.\[(.*?)\]", " ".join(words)):
-                    assert {*extra.split(",")} <= {"dev", "docs", "export", "rtx", "tensorrt"}, words
+                    assert {*extra.split(",")} <= {"dev", "docs", "export", "hub", "rtx", "tensorrt"}, words
             case ["python", "-m", "pytest", *_] | ["pytest", *_]:
                 assert all((ROOT / word).exists() for word in words if word.startswith(("tests", "bench"))), words
             case ["python", "-m", module, *_] if module.startswith("cyclegan_fast."):
@@ -209,11 +210,16 @@ def test_the_examples_of_the_page_on_python_run_one_after_another(
     tiny = [*TINY, "--max-steps", "1"]
     assert train.main([*tiny, "--data", "FOLDER", "--name", "sample-photos-demo"]) == 0
     small = {flag[2:].replace("-", "_"): value for flag, value in zip(tiny[::2], tiny[1::2], strict=True)}
+    small["report_every"] = "1"
     names: dict[str, object] = {"small": {flag: int(v) if v.isdigit() else v for flag, v in small.items()}}
-    for example in examples_of(ROOT / "docs" / "python.md"):
-        exec(example.replace('preset="paper256"', "**small"), names)
+    with hub_of_this_process(tmp_path / "hub_cache", monkeypatch) as hub:
+        for example in examples_of(ROOT / "docs" / "python.md"):
+            exec(example.replace('preset="paper256"', "**small"), names)
     assert names["folder"] == Path("runs/FOLDER-paper256")
-    assert capsys.readouterr().out.splitlines()[-1] == str(names["scores"]["a2b.reconstruction.ssim"])  # type: ignore[index]
+    printed = capsys.readouterr().out.splitlines()
+    assert str(names["scores"]["a2b.reconstruction.ssim"]) in printed  # type: ignore[index]
+    assert [line for line in printed if line.startswith("1 ")], "the callback printed its report"
+    assert hub.repositories["owner/name"].private
     for file in ("photo.jpg", "back.png"):
         with Image.open(file) as image:
             assert image.size == (52, 41)

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from cyclegan_fast.checkpoint.files import BEST, FOLDER, exists, kept_epochs
+from cyclegan_fast.checkpoint.hub import is_hub_name, local_copy
 from cyclegan_fast.system.errors import UserError
 
-HUB = "hub:"
 LATEST = "latest"
 _KEPT = re.compile(r"\d+|latest|best")
 
@@ -16,13 +16,14 @@ def find_weights(name: Path) -> Path:
 
     Args:
         name: a run's folder or a file, which are returned as they are, also where they have an "@" in their names; or a
-            checkpoint that a run keeps: "RUN@120" after its epoch 120, "RUN@best", "RUN@latest".
+            checkpoint that a run keeps: "RUN@120" after its epoch 120, "RUN@best", "RUN@latest"; or a name on a hub,
+            whose files are fetched, see `local_copy`.
 
     Raises UserError for a checkpoint that the run does not keep, which lists those that it keeps.
     """
     text = str(name)
-    if text.startswith(HUB):
-        raise UserError(f"{text}: weights of a hub are not loaded yet: download the file, and give its path")
+    if is_hub_name(name):
+        return local_copy(text)
     run, at, which = text.rpartition("@")
     if not at or name.exists():
         return name

@@ -9,6 +9,7 @@ from torch import Tensor
 from cyclegan_fast.checkpoint.files import FOLDER, find_newest, load
 from cyclegan_fast.checkpoint.names import find_weights
 from cyclegan_fast.checkpoint.original import StateDict
+from cyclegan_fast.checkpoint.published import is_published, read_published
 from cyclegan_fast.checkpoint.wrapped_weights import networks_in
 from cyclegan_fast.config.options import MethodName
 from cyclegan_fast.system.errors import UserError
@@ -39,6 +40,8 @@ class WeightsFile:
         place = find_weights(given)
         if not place.is_dir():
             return cls(given, place, load(place))
+        if is_published(place):
+            return cls(given, *read_published(place))
         found = find_newest(place, warnings)
         if found is None:
             raise UserError(f"no checkpoint in {place / FOLDER}: give a run's folder, a .pt or a .pth file")

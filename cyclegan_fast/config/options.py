@@ -28,6 +28,7 @@ from cyclegan_fast.config.run_options import (
     OptimizerConfig,
     Policy,
     RunConfig,
+    TrackerName,
 )
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
 
@@ -54,6 +55,7 @@ __all__ = [
     "Policy",
     "Preprocess",
     "RunConfig",
+    "TrackerName",
 ]
 
 

@@ -9,6 +9,7 @@ from cyclegan_fast.config.checks import require, require_choice
 Policy = Literal["linear", "step", "plateau", "cosine"]
 CudaGraph = Literal["auto", "on", "off"]
 AmpDtype = Literal["auto", "bfloat16", "float16"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio", "none"]
 MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips", "fcn"]
 
 
@@ -93,6 +94,9 @@ class RunConfig:
     """steps between two checkpoints"""
     keep_every_epochs: int = 0
     """keep a checkpoint of every this many epochs for good, called RUN@120 by commands; 0 keeps the two newest only"""
+    track: tuple[TrackerName, ...] = ("tensorboard",)
+    """where reports, scores and samples go besides the run's own files, one or more; "none" for nowhere. One that fails
+    in the middle, such as without a network, is left out from there on"""
     profile: int = 0
     """measure this many steps after the first few: prints where their time goes, and writes profile/trace.json, which
     chrome://tracing and ui.perfetto.dev open"""
@@ -106,6 +110,11 @@ class RunConfig:
             require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
         require_choice("cuda_graph", self.cuda_graph, CudaGraph)
         require(self.threads is None or self.threads >= 1, f"threads must be positive, got {self.threads}")
+        for tracker in self.track:
+            require_choice("track", tracker, TrackerName)
+        require(bool(self.track), "track needs one tracker at least: none for none")
+        require(len({*self.track}) == len(self.track), f"track has one twice: {', '.join(self.track)}")
+        require("none" not in self.track or len(self.track) == 1, "track none stands by itself")
         require(self.profile >= 0, f"profile must not be negative, got {self.profile}")
         require(self.keep_every_epochs >= 0, f"keep_every_epochs must not be negative, got {self.keep_every_epochs}")
         require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be positive, got {self.max_steps}")

@@ -18,8 +18,8 @@ class EvaluationOptions:
     """Says which generators are judged, on which images, and where the result goes: the options of both commands."""
 
     checkpoint: Path | None = None
-    """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or its file), or bare weights of one
-    generator; by default the newest of runs/"""
+    """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or its file), bare weights of one
+    generator, or hub:owner/name; by default the newest of runs/"""
     data: Path | None = None
     """folder with testA and testB, or with train/ and test/ (or val/) side by side, or Cityscapes as its archives
     unpack; by default what the run was trained on"""
@@ -44,8 +44,8 @@ class EvaluationOptions:
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
     each image's own, as it does without"""
     out: Path | None = None
-    """folder for the results; by default evaluation/ in the run's folder (evaluation/120 for RUN@120), or beside the
-    weights"""
+    """folder for the results; by default evaluation/ in the run's folder (evaluation/120 for RUN@120), beside the
+    weights, or, of weights from a hub, evaluation/NAME here"""
 
     def __post_init__(self) -> None:
         if self.images < 0:
@@ -111,8 +111,11 @@ class Subject:
         """Return the folder for the results."""
         if self.options.out is not None:
             return self.options.out
+        from cyclegan_fast.checkpoint.hub import HubName, is_hub_name
         from cyclegan_fast.checkpoint.names import kept_under
 
+        if is_hub_name(self.path):  # what lies in the hub's cache is not ours to write to
+            return Path("evaluation") / HubName.parse(str(self.path)).short
         folder = self.file.parent
         return (folder.parent if folder.name == "checkpoints" else folder) / "evaluation" / kept_under(self.file)
 

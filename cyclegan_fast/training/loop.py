@@ -11,6 +11,7 @@ from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.training_images import TrainingImages
 from cyclegan_fast.system.interruption import Interruption
+from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.records import Records
@@ -29,6 +30,7 @@ class Training:
     log: RunLog
     records: Records
     profile: StepProfile
+    callbacks: Callbacks
     total_steps: int
     prepared: str | None
     """the digest of what the method prepared before training"""
@@ -41,7 +43,7 @@ class Training:
         """Run the steps that are left; returns False where it was asked to stop. The last state is saved either way."""
         images, log, state, ranks = self.images, self.log, self.state, self.state.ranks
         self._begin(interruption)
-        stopping = ranks.any(interruption.requested)
+        stopping = ranks.any(interruption.requested or self.callbacks.wants_stop)
         while log.step < self.total_steps and not stopping:
             epoch, first_step = state.epochs.at(log.step)
             learning_rate = state.schedule.rate(epoch + 1)
@@ -56,7 +58,7 @@ class Training:
                     self.keep_records(epoch + 1, learning_rate, interruption)
                 self.profile.end_step()
                 # Ranks end after the same step, whichever of them was told.
-                stopping = ranks.any(interruption.requested)
+                stopping = ranks.any(interruption.requested or self.callbacks.wants_stop)
                 if stopping or log.step == self.total_steps:
                     break
         if self.saved_step != log.step:
@@ -84,6 +86,9 @@ class Training:
             names.append(checkpoint.BEST)
         if step % options.checkpoint_every == 0 or names:
             self.save(names)
+        if not self.state.epochs.at(step)[1]:
+            with self.log.paused():
+                self.callbacks.on_epoch_end(epoch)
         self.count_steps(1)
 
     def names_to_keep(self, step: int) -> list[str]:
@@ -99,9 +104,9 @@ class Training:
 
     def save(self, keep_as: Sequence[str] = ()) -> None:
         """Write a checkpoint; raises NonFiniteLoss, and writes nothing, where something in it is not finite."""
-        evaluator = self.records.evaluator
+        evaluator, run = self.records.evaluator, self.records.run.path
         self.state.save(
-            self.records.run.path,
+            run,
             self.log,
             prepared=self.prepared,
             best=evaluator.best if evaluator else None,
@@ -111,3 +116,5 @@ class Training:
         self.saved_step = self.log.step
         for name in keep_as:
             self.records.say_kept(name)
+        with self.log.paused():
+            self.callbacks.on_checkpoint(self.log.step, run / checkpoint.FOLDER / checkpoint.LAST)

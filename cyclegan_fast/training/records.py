@@ -15,6 +15,7 @@ from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.gallery import write_index
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import RunFolder
@@ -32,6 +33,7 @@ class Records:
         samples: the images that every grid shows.
         evaluator: measures the generators; None on all ranks but the first.
         tell: prints a line beside the progress bar.
+        callbacks: are told what was written.
     """
 
     def __init__(
@@ -43,21 +45,25 @@ class Records:
         samples: SampleImages,
         evaluator: Evaluator | None,
         tell: Callable[[str], None],
+        callbacks: Callbacks,
     ) -> None:
         self.config, self.run, self.state, self.log = config, run, state, log
-        self.samples, self.evaluator, self.tell = samples, evaluator, tell
+        self.samples, self.evaluator, self.tell, self.callbacks = samples, evaluator, tell, callbacks
         self.ranks, self.device = state.ranks, state.device
         self._gallery_written_s = -math.inf
 
     def report(self, epoch: int, learning_rate: float) -> None:
         """Write the mean losses since the last report; raises NonFiniteLoss where one is not finite any more."""
         self.state.step.check_loss_scales()
-        self.log.report(
+        report = self.log.report(
             epoch=epoch,
             learning_rate=learning_rate,
             batch_size=self.config.data.batch_size * self.ranks.count,
             peak_gib=peak_gib(self.device),
         )
+        if report:
+            with self.log.paused():
+                self.callbacks.on_report(report)
         self.refresh_gallery()
 
     def draw_samples(self) -> None:
@@ -65,7 +71,8 @@ class Records:
         if not self.ranks.is_first:
             return
         with self.log.paused():
-            write_samples(self.run.path, self.log.step, self.samples.grids(self.state.model))
+            pictures = write_samples(self.run.path, self.log.step, self.samples.grids(self.state.model))
+            self.callbacks.on_samples(self.log.step, pictures)
         self.refresh_gallery(at_once=True)
 
     def evaluate(self, interruption: Interruption) -> bool:
@@ -88,6 +95,7 @@ class Records:
                 return False
             is_best = self.evaluator.is_best(step, found)
             self.log.evaluated(scalars(found.scores), is_best)
+            self.callbacks.on_evaluation(step, scalars(found.scores))
         self.refresh_gallery(at_once=True)
         return is_best
 
@@ -111,6 +119,8 @@ class Records:
         best = self.evaluator.best
         with interruption.at_once():
             found = self.evaluator.evaluate(self.state.model, self.log.step)
+        if not self.log.is_evaluated:  # else they were told of it
+            self.callbacks.on_evaluation(self.log.step, scalars(found.scores))
         notes = list(found.notes)
         if best:
             value = f"{best['name']} was {best['value']:.4g}, at step {best['step']}"

@@ -11,10 +11,10 @@ from typing import IO, Self, cast
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RunCheckpoint
-from cyclegan_fast.checkpoint.names import HUB
+from cyclegan_fast.checkpoint.hub import is_hub_name
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
+from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_SHOWN
@@ -23,7 +23,7 @@ from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_e
 from cyclegan_fast.training.gallery import write_index
 
 ANOTHER = "give --name NEW for another run"
-UNSAVED = frozenset({CONFIG, METRICS, ".lock", "tensorboard", "samples", "index.html"})
+UNSAVED = frozenset({CONFIG, METRICS, TRACKED, ".lock", "tensorboard", "wandb", "samples", "index.html"})
 """The names that a run's folder may hold while nothing in it is worth keeping."""
 
 # Fields that change no file of a run, and its results by rounding at the most.
@@ -37,6 +37,7 @@ FREE_TO_CHANGE = (
     "checkpoint_blocks",
     "accumulate",
     "cuda_graph",
+    "track",
     "profile",
     "extend_from_here",
     "data_may_change",
@@ -108,7 +109,7 @@ def completed(config: Config, origin: str) -> Config:
     """
     data = config.data.data.resolve() if config.data.data else None
     source = config.networks.init_from
-    if source and not str(source).startswith(HUB):
+    if source and not is_hub_name(source):
         source = source.resolve()
     name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
     return replace(

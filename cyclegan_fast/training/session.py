@@ -1,6 +1,6 @@
 """Opens what a training works with, trains to the end, and turns what goes wrong into errors that say what is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,8 @@ from cyclegan_fast.system.distributed import Ranks, joined
 from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserError, printable
 from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.callbacks.callback import Callback, TrainingStart
+from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
 from cyclegan_fast.training.extension import check_past
 from cyclegan_fast.training.history.initial_weights import InitialWeights
@@ -35,6 +37,7 @@ from cyclegan_fast.training.run_folder import (
 from cyclegan_fast.training.samples import SampleImages
 from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.step_profile import StepProfile
+from cyclegan_fast.training.trackers.choice import open_trackers
 from cyclegan_fast.training.trouble import told_of_training, what_is_kept
 from cyclegan_fast.training.validation import Evaluator
 
@@ -49,20 +52,22 @@ def check_device(config: Config, device: torch.device) -> None:
         raise UserError(str(error)) from error
 
 
-def train(config: Config, origin: str) -> int:
+def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> int:
     """Train the run that `config` describes to its end; returns the exit status, 0 also where it was finished before.
 
     Args:
         origin: the preset or file that `config` comes from, for the name of a run that has none.
+        callbacks: watch the training, on the first rank.
     """
     use_threads(config.run.threads)
     with joined(config.run.device) as (ranks, device):
         check_device(config, device)
         check_data(config.data, paired=needs_pairs(config))
         config = completed(config, origin)
+        watching = watching_callbacks(config, ranks, callbacks)
         try:
             with open_shared_run(config, ranks) as run:
-                ending = train_in(run, config, device, ranks)
+                ending = train_in(run, config, device, ranks, watching)
         except FinishedRun as finished:
             if ranks.is_first:
                 print(printable(str(finished)))
@@ -83,11 +88,13 @@ def train_in(
     config: Config,
     device: torch.device,
     ranks: Ranks,
+    callbacks: Callbacks,
     count_steps: Callable[[int], None] = lambda steps: None,
 ) -> Ending:
     """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept.
 
     Args:
+        callbacks: watch the training, see `watching_callbacks`.
         count_steps: called with the number of steps that earlier starts did, then with 1 after each step.
     """
     data = open_data(
@@ -105,12 +112,24 @@ def train_in(
         return begun[0].saved_step if begun else run.step
 
     with told_of_training(config, device, saved_step):
-        begun.append(open_training(config, data, run, device, ranks))
+        begun.append(open_training(config, data, run, device, ranks, callbacks))
         begun[0].count_steps = count_steps
         return train_to_the_end(begun[0])
 
 
-def open_training(config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> Training:
+def watching_callbacks(config: Config, ranks: Ranks, callbacks: Sequence[Callback] = ()) -> Callbacks:
+    """Return what watches a training, the trackers of --track before `callbacks`; nothing on all ranks but the first.
+
+    Raises UserError where the package of a tracker is missing; call it before anything is written.
+    """
+    watching: list[Callback] = []
+    ranks.from_first(lambda: watching.extend([*open_trackers(config.run.track, tell=tqdm.write), *callbacks]))
+    return Callbacks(watching)
+
+
+def open_training(
+    config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks, callbacks: Callbacks
+) -> Training:
     """Make or restore all that a training works with, and print what there is to say before its first step.
 
     Raises UserError where the run cannot go on with these images, on this device, or with what the method prepared.
@@ -161,8 +180,9 @@ def open_training(config: Config, data: Data, run: RunFolder, device: torch.devi
         state=state,
         engine=engine,
         log=log,
-        records=Records(config, run, state, log, samples, evaluator, tell),
+        records=Records(config, run, state, log, samples, evaluator, tell, callbacks),
         profile=profile,
+        callbacks=callbacks,
         total_steps=total_steps,
         prepared=prepared,
         saved_step=log.step if saved else None,
@@ -215,15 +235,17 @@ def announce(state: TrainingState, run: RunFolder, total_steps: int, remarks: li
 
 def train_to_the_end(training: Training) -> Ending:
     """Train, save, and score the run."""
-    ranks = training.state.ranks
+    ranks, callbacks, finished = training.state.ranks, training.callbacks, False
+    start = TrainingStart(training.records.run.path, training.config, training.log.step, training.total_steps)
+    ranks.from_first(lambda: callbacks.on_start(start))
     with Interruption(after="this step", is_rank=ranks.count > 1, silent=not ranks.is_first) as interruption:
         try:
-            finished = training.train(interruption)
+            is_trained = training.train(interruption)
             training.log.close()
-            if ranks.is_first and finished:
-                finished = score(training, interruption)
+            finished = score(training, interruption) if ranks.is_first and is_trained else is_trained
             if ranks.is_first and not finished:
-                print(f"interrupted after step {training.log.step}; the same command {what_is_left(training)}")
+                reason = f" by a callback ({callbacks.reason})" if callbacks.reason else ""
+                print(f"interrupted{reason} after step {training.log.step}; the same command {what_is_left(training)}")
         except UnreadableImage as error:
             if ranks.count == 1:  # others are in the middle of a step, and cannot save with this one
                 try:
@@ -238,6 +260,8 @@ def train_to_the_end(training: Training) -> Ending:
         finally:
             training.log.close()
             training.engine.close()
+            callbacks.on_end(finished)
+    callbacks.raise_error()
     return Ending(finished, interruption.request)
 
 

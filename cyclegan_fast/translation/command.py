@@ -48,7 +48,7 @@ class TranslateCommand:
     options: Annotated[ImageOptions, tyro.conf.arg(name="")]
     checkpoint: Path | None = None
     """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or a .pt file), latest_net_G.pth of
-    the original, or .safetensors; by default the newest of runs/"""
+    the original, .safetensors, or hub:owner/name; by default the newest of runs/"""
     direction: Direction = "a2b"
     """a2b makes images like those of trainA into those of trainB, b2a the reverse; bare weights know one way only"""
     device: str = "auto"

@@ -337,7 +337,7 @@ def test_what_is_no_image_is_refused(weights: Path, images: Any, message: str) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"path": "hub:someone/zebra"}, "hub:someone/zebra: .* not loaded yet: download the file"),
+        ({"path": "hub:zebra"}, "hub:zebra is no name on the hub: it reads hub:owner/name"),
         ({"path": "engines/x.onnx"}, "no ONNX file engines/x.onnx"),
         ({"path": "engines/x.onnx", "device": "cuda:1"}, "device of an ONNX file must be auto, cpu or cuda"),
         ({"path": "engines/x.onnx", "network": "netG_A"}, "network and running_statistics are for what PyTorch runs"),
@@ -422,7 +422,7 @@ def test_training_of_flags_that_make_no_sense_is_refused(
 
 
 def test_a_training_that_was_asked_to_stop_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "train", lambda config, origin: 143)
+    monkeypatch.setattr(session, "train", lambda config, origin, callbacks: 143)
     with pytest.raises(KeyboardInterrupt) as caught:
         cf.train(runs=tmp_path)
     assert isinstance(caught.value, Stopped)

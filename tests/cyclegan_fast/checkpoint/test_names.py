@@ -58,8 +58,8 @@ def test_an_epoch_that_is_not_kept_is_answered_with_those_that_are(run: Path) ->
     for nowhere in (f"{run.parent}/y@7", f"{run.parent}/y@best"):
         with pytest.raises(UserError, match="y is no run with a checkpoint"):
             find_weights(Path(nowhere))
-    with pytest.raises(UserError, match="hub:a/b@120: weights of a hub are not loaded yet"):
-        find_weights(Path("hub:a/b@120"))
+    with pytest.raises(UserError, match="hub:b@120 is no name on the hub"):
+        find_weights(Path("hub:b@120"))
 
 
 def test_of_many_kept_checkpoints_the_middle_is_left_out(run: Path) -> None:

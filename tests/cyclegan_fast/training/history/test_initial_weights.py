@@ -151,7 +151,7 @@ def test_from_python_a_run_begins_with_the_originals_files(root: Path, tmp_path:
         (["--method", "cogan"], "those of cogan are others"),
         (["--init-from", "runs/source@3"], "source keeps no checkpoint @3, but @latest, @2, @4"),
         (["--init-from", "nowhere.pth"], "no checkpoint at"),
-        (["--init-from", "hub:a/b"], "hub:a/b: weights of a hub are not loaded yet"),
+        (["--init-from", "hub:b"], "hub:b is no name on the hub"),
     ],
 )
 def test_weights_that_do_not_fit_are_one_line_and_leave_nothing(
