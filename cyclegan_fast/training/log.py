@@ -77,9 +77,13 @@ class RunLog:
     @property
     def is_evaluated(self) -> bool:
         """Tell whether an evaluation after this step is written already."""
+        return self.step in self.evaluated_steps()[-1:]
+
+    def evaluated_steps(self) -> list[int]:
+        """Return the steps after which there are evaluations, in order."""
         path = self.run / EVALUATIONS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return bool(lines) and json.loads(lines[-1])["step"] == self.step
+        return [int(json.loads(line)["step"]) for line in lines]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -118,16 +122,17 @@ class RunLog:
                     f"loss {name} became infinite or NaN within the {counted(self._count, 'step')} up to {self.step}"
                 )
 
-    def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> None:
+    def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> dict[str, float] | None:
         """Write the mean of every loss since the last report; raises NonFiniteLoss instead of writing such a line.
 
-        Where a scaler left out every step since then, the next report is due for them.
+        Returns the means, which all ranks have alike. Where a scaler left out every step since then, the next report
+        is due for them: then nothing is written, and None returned.
         """
         self.check_finite()
         assert self._losses is not None
         losses = self._losses.means()
         if not all(math.isfinite(loss) for loss in losses.values()):
-            return
+            return None
         elapsed_s = self.elapsed_s
         step_s = (elapsed_s - self._since_s) / self._count
         record = {
@@ -151,6 +156,7 @@ class RunLog:
         self._bar.set_postfix_str(f"epoch {epoch}, losses: {in_brief(losses)}", refresh=False)
         self._losses.restart()
         self._count, self._since_s = 0, elapsed_s
+        return losses
 
     def evaluated(self, values: dict[str, float], is_best: bool) -> None:
         """Write the values of an evaluation after this step, and whether no earlier one was better."""

@@ -20,6 +20,7 @@ from cyclegan_fast.system.files import LONGEST_SHOWN
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
+from cyclegan_fast.training.health.rollback import finish_going_back
 
 ANOTHER = "give --name NEW for another run"
 UNSAVED = frozenset({CONFIG, METRICS, ".lock", "tensorboard", "samples", "index.html"})
@@ -38,6 +39,7 @@ FREE_TO_CHANGE = (
     "cuda_graph",
     "profile",
     "extend_from_here",
+    "rollback",
     "cache_gib",
     "cache_dir",
 )
@@ -169,6 +171,7 @@ def open_run(config: Config) -> RunFolder:
     warnings: list[str] = []
     lock = _claim(path)
     try:
+        finish_going_back(path)
         return RunFolder(path, _checkpoint_to_continue(path, config, warnings), warnings, lock)
     except BaseException:
         # Not left to the garbage collector: errors and their tracebacks can hold one another, and the lock.

@@ -18,6 +18,7 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss, UserError
+from cyclegan_fast.training.health.rollback import with_fresh_randomness
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import ANOTHER
 from cyclegan_fast.training.schedule import Schedule
@@ -47,8 +48,11 @@ class TrainingState:
         method = self.model.method
         self.schedule = Schedule(config.optimizer, [name for name in method.losses if name not in method.judged])
 
-    def restore(self, saved: RunCheckpoint, run: Path) -> None:
-        """Continue from a checkpoint of `run`; raises UserError where images, precision or networks are others."""
+    def restore(self, saved: RunCheckpoint, run: Path, *, behind: int = 0) -> None:
+        """Continue from a checkpoint of `run`; raises UserError where images, precision or networks are others.
+
+        Where it is `behind` by some attempts, the random numbers go on from this state's seed instead.
+        """
         images = saved["data"], saved.get("content", self.images.content)
         if images != (self.images.fingerprint, self.images.content):
             raise UserError(f"the images changed since {run} was saved: bring them back, or {ANOTHER}")
@@ -58,11 +62,14 @@ class TrainingState:
                 f"same flags: continue it where it began, or {ANOTHER}"
             )
         checkpoint.load_weights(self.model, saved["model"], str(run))
-        self.step.load_state_dict(saved["step"])
         own = saved["ranks"][self.ranks.index]
+        if behind:
+            own = with_fresh_randomness(own, self._of_this_rank())
+        self.step.load_state_dict(saved["step"])
         self.step.load_rank_state_dict(own["step"])
         if "schedule" in own:
             self.schedule.load_state_dict(own["schedule"], self.device)
+            self.schedule.lower(0.5**behind)
         torch.set_rng_state(own["random"]["cpu"])
         if self.device.type == "cuda" and own["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
@@ -75,6 +82,7 @@ class TrainingState:
         prepared: str | None,
         best: dict[str, Any] | None,
         finished: bool,
+        rollbacks: int = 0,
         keep_as: Sequence[str] = (),
     ) -> None:
         """Write a checkpoint of `run`, unless something in it is not finite: the last good one then stays.
@@ -85,6 +93,7 @@ class TrainingState:
             prepared: the digest of what the method prepared before training.
             best: the best evaluation so far.
             finished: whether this is the run's last step.
+            rollbacks: how often the run has gone back.
             keep_as: further names to keep the file under for good.
 
         Raises NonFiniteLoss naming what is not finite.
@@ -109,6 +118,7 @@ class TrainingState:
                 "prepared": prepared,
                 "finished": finished,
                 "best": best,
+                "rollbacks": rollbacks,
             }
             log.sync()
             checkpoint.save(run, content, keep_as=keep_as)
