@@ -117,6 +117,7 @@ def train_in(
                 way_back = partial(go_back, run.path, back.trouble, begun.pop().records.best, back.alarms)
             # Outside of `except`, which keeps the networks of this attempt in memory.
             run = replace(run, checkpoint=ranks.from_first(way_back), warnings=[])
+            data = replace(data, warnings=[])
 
 
 def open_training(config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> Training:

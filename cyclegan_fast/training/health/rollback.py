@@ -137,12 +137,14 @@ def go_back(run: Path, trouble: Trouble, best: dict[str, Any] | None, alarms: Se
     if len(going_back(alarms)) >= MOST_ATTEMPTS:
         kept = f"{path}, of step {step}, is from before that" if path else "nothing was saved before that"
         raise UserError(
-            f"{trouble.text}, and the run went back {MOST_ATTEMPTS} times already: {kept}; train with other settings "
-            "and --name NEW (docs/troubleshooting.md says which)"
+            f"{trouble.text}, and the run went back {MOST_ATTEMPTS} times already: {kept}; train with other "
+            "settings and --name NEW"
         )
     if path and not _GOOD.fullmatch(path.name):
         write_atomically(path.with_name(f"good_{step:08d}.pt"), path.read_bytes())
-    write_alarms(run, [*alarms, Alarm.of(trouble).going_back(step, best)])
+    # A run that had gone on told of the same trouble before.
+    before = [alarm for alarm in alarms if alarm.back_to is not None or alarm.step != trouble.step]
+    write_alarms(run, [*before, Alarm.of(trouble).going_back(step, best)])
     finish_going_back(run)
     return cast(RunCheckpoint | None, checkpoint.load_newest(run, []))
 

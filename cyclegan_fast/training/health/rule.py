@@ -76,7 +76,8 @@ class Trouble:
     """Says what is wrong with a training.
 
     step: the step after which it was noticed.
-    since: the last step before all that it was noticed by; checkpoints up to there are good.
+    since: the last step before all that it was noticed by: checkpoints up to there are good. 0 where the first steps
+        that count were bad already, so that none is known to be good.
     text: a sentence for the user, without its full stop.
     """
 
@@ -121,6 +122,7 @@ class HealthRule:
         self._blocks: deque[_Block] = deque(maxlen=self.windows.blocks)
         self._lowest: dict[str, float] = {}
         self._calm_blocks = 0
+        self._is_first = True
 
     def see(self, step: int, losses: Mapping[str, float]) -> Trouble | None:
         """Take in the report after `step`; returns trouble that begins with it, None otherwise."""
@@ -143,7 +145,9 @@ class HealthRule:
             for name in self._weights:
                 self._lowest[name] = min(leaving[name], self._lowest.get(name, leaving[name]))
         self._blocks.append(block)
-        found = self._found() if len(self._blocks) == self._blocks.maxlen else None
+        if len(self._blocks) < self.windows.blocks:
+            return None
+        found, is_first, self._is_first = self._found(), self._is_first, False
         if found is None:
             self._calm_blocks += 1
             if self._calm_blocks >= self.windows.blocks:
@@ -152,11 +156,11 @@ class HealthRule:
         self._calm_blocks = 0
         if self.standing:
             return None
-        self.standing = Trouble(found[0], block.end, self._blocks[0].begin, f"{found[1]} {self._when()}")
+        kind, text = found
+        since = self._blocks[0].begin
+        text = f"{text} from step {since + 1} to {block.end}"
+        self.standing = Trouble(kind, block.end, 0 if is_first else since, text)
         return self.standing
-
-    def _when(self) -> str:
-        return f"from step {self._blocks[0].begin + 1} to {self._blocks[-1].end}"
 
     def _found(self) -> tuple[TroubleKind, str] | None:
         """Return what is wrong in all of the last blocks."""

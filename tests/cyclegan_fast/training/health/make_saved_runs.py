@@ -77,9 +77,7 @@ RUNS = {
     "rate of 0.05 hinge": _sick("--learning-rate", "0.05", "--gan-loss", "hinge"),
     "rate of 0.05 wgan-gp": _sick("--learning-rate", "0.05", "--gan-loss", "wgan-gp"),
     "rate of 0.05 simgan": _sick("--learning-rate", "0.05", "--method", "simgan"),
-    "rate of 0.05 pix2pix": _sick(
-        *PAIRS, "--method", "pix2pix", "--generator", "resnet_6", "--learning-rate", "0.05"
-    ),
+    "rate of 0.05 pix2pix": _sick(*PAIRS, "--method", "pix2pix", "--generator", "resnet_6", "--learning-rate", "0.05"),
     "D wins": _sick(*STRONG_D, "--lambda-gan", "0.001"),
     "D wins vanilla": _sick(*STRONG_D, "--lambda-gan", "0.001", "--gan-loss", "vanilla"),
     "D wins hinge": _sick(*STRONG_D, "--lambda-gan", "0.001", "--gan-loss", "hinge"),
