@@ -95,8 +95,8 @@ class RunConfig:
     """keep a checkpoint of every this many epochs for good; 0 keeps the two newest only"""
     rollback: bool = False
     """where the losses show that the training has gone wrong, go back to the newest checkpoint from before that, with
-    another seed and half the learning rate; three times at most, then the run ends. Two more checkpoints are kept for
-    it"""
+    another seed and half the learning rate; three times at most, then the run ends. A few more checkpoints are kept
+    for it"""
     profile: int = 0
     """measure this many steps after the first few: prints where their time goes, and writes profile/trace.json, which
     chrome://tracing and ui.perfetto.dev open"""

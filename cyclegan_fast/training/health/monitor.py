@@ -86,7 +86,9 @@ class HealthMonitor:
     def not_finite(self, step: int, text: str) -> None:
         """Raise GoingBack for losses or weights that are not finite any more, where --rollback was given."""
         # Counted back from the last report, and not from when it was seen, which a stop may bring forward.
-        since = max(0, self.rule.last_step - self.rule.windows.longest(self.config.run.report_every))
+        windows = self.rule.windows
+        window = windows.covered(windows.short_steps, self.config.run.report_every)
+        since = max(0, self.rule.last_step - window)
         self.go_back_from(Trouble("not finite", step, since, text))
 
     def go_back_from(self, trouble: Trouble) -> None:
@@ -102,7 +104,7 @@ class HealthMonitor:
     def saved(self) -> None:
         """Remove the checkpoints that are not needed to go back to any more, after one was saved."""
         if self.is_first and self.config.run.rollback:
-            forget_older(self.run)
+            forget_older(self.run, self.config)
 
     def notes(self) -> list[str]:
         """Return what happened, for the end of a run."""

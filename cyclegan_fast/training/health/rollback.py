@@ -99,12 +99,10 @@ def with_fresh_randomness(own: RankState, fresh: RankState) -> RankState:
 def good_name(config: Config, step: int) -> str | None:
     """Return the name under which the checkpoint of a step is kept to go back to; None where it is not.
 
-    An alarm looks back over less than the steps between two of them, so that the older of the newest two is always from
-    before the trouble. They are decided by the step alone, and not by when a run was stopped.
+    The step alone decides, and not when a run was stopped. There are at least a short window and a block between two.
     """
-    every, windows = config.run.checkpoint_every, rule.WINDOWS
-    furthest = windows.longest(config.run.report_every) + windows.length(config.run.report_every)
-    apart = -(-furthest // every) * every
+    every, windows, reports = config.run.checkpoint_every, rule.WINDOWS, config.run.report_every
+    apart = -(-(windows.covered(windows.short_steps, reports) + windows.length(reports)) // every) * every
     return f"good_{step:08d}.pt" if config.run.rollback and step % apart == 0 else None
 
 
@@ -114,10 +112,15 @@ def good_checkpoints(run: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
-def forget_older(run: Path) -> None:
-    """Remove all but the newest two of the checkpoints that are kept to go back to."""
-    for path in list(good_checkpoints(run).values())[:-2]:
-        path.unlink(missing_ok=True)
+def forget_older(run: Path, config: Config) -> None:
+    """Remove the checkpoints that no alarm can need any more: all before the newest one that any of them can."""
+    good, windows, reports = good_checkpoints(run), rule.WINDOWS, config.run.report_every
+    newest = max(good, default=0)
+    furthest = newest - windows.covered(windows.long_steps, reports) - windows.length(reports)
+    needed = max((step for step in good if step <= furthest), default=0)
+    for step, path in good.items():
+        if step < needed:
+            path.unlink(missing_ok=True)
 
 
 # --- going back -----------------------------------------------------------------------------------------------------

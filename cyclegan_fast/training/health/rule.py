@@ -1,11 +1,11 @@
 """Defines when a training is in trouble: a rule on the mean losses that metrics.jsonl has, and on nothing else.
 
 So a run that continues from the same lines hears the same alarms. Reports are gathered into blocks; what holds in each
-of the last few blocks is trouble. The page docs/your-own-images.md states the rule with the figures that it was tested
+block of a window is trouble. The page docs/your-own-images.md states the rule with the figures that it was tested
 by; `tests/cyclegan_fast/training/health/saved_runs.jsonl` holds the runs.
 """
 
-from collections import deque
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,20 +23,25 @@ class Windows:
 
     skipped_steps: the steps at a run's beginning that never count: losses are noisy there.
     block_steps: how many steps the reports of a block cover, at least.
-    blocks: in how many blocks in a row something must hold, to begin or to end trouble.
+    blocks: how many blocks a window has, at least.
+    short_steps: how many steps the window of losses that explode or are lost covers, at least.
+    long_steps: the same for discriminators that have won: they may be ahead for a while in a healthy run.
     """
 
     skipped_steps: int = 100
     block_steps: int = 50
     blocks: int = 4
+    short_steps: int = 200
+    long_steps: int = 1000
 
     def length(self, report_every: int) -> int:
         """Return how many steps a block of whole reports has."""
         return -(-self.block_steps // report_every) * report_every
 
-    def longest(self, report_every: int) -> int:
-        """Return how many steps an alarm looks back."""
-        return self.blocks * self.length(report_every)
+    def covered(self, least: int, report_every: int) -> int:
+        """Return how many steps a window covers that covers `least` at least."""
+        length = self.length(report_every)
+        return max(self.blocks, -(-least // length)) * length
 
 
 WINDOWS = Windows()
@@ -46,23 +51,26 @@ WINDOWS = Windows()
 class AdversarialLevels:
     """Holds the levels of an adversarial loss between which a game is open.
 
-    exploded: a discriminator's loss above it is four times that of one that answers everything alike.
-    won: the largest loss of a discriminator that is never wrong ...
-    lost: ... and the smallest one of the generators against it.
+    chance: the loss of a discriminator that answers everything alike, as well as that can be done.
+    lost: the loss of generators whose translations the discriminator knows: a score that is 0.05 away from what it
+        should be for lsgan, a probability of 5 % to be taken for real for vanilla, the margin for hinge.
     """
 
-    exploded: float
-    won: float
+    chance: float
     lost: float
 
 
 LEVELS: dict[GanLoss, AdversarialLevels] = {
-    "lsgan": AdversarialLevels(exploded=1.0, won=0.01, lost=0.9),
-    "vanilla": AdversarialLevels(exploded=2.8, won=0.03, lost=3.5),
-    "hinge": AdversarialLevels(exploded=4.0, won=0.04, lost=1.0),
+    "lsgan": AdversarialLevels(chance=0.25, lost=0.9),
+    "vanilla": AdversarialLevels(chance=math.log(2), lost=3.0),
+    "hinge": AdversarialLevels(chance=1.0, lost=1.0),
 }
 """The losses that are watched. That of wgan-gp has no scale: a critic's scores may drift by any amount."""
 
+EXPLODED_FACTOR = 4.0
+"""A discriminator's loss that is so many times the one by chance has exploded ..."""
+WON_FACTOR = 0.2
+"""... and one with so little of it has won, where its generators have lost."""
 LOST_FACTOR = 3.0
 """A loss between images that is so many times its lowest block is lost: see `HealthRule`."""
 LOST_ERROR = 0.2
@@ -97,38 +105,38 @@ class _Block:
 class HealthRule:
     """Decides after each report whether a training is in trouble.
 
-    In each of the last blocks one of these holds, of some loss:
+    In each block of a window one of these holds, of some loss:
 
     - "exploded": a discriminator's loss is above four times that of one that answers everything alike;
     - "lost": a loss between images (cycle, identity, pixels, pairs) is at least three times the lowest block that it
       had before and above 0.2, or above 0.75, as mean absolute errors of images in [-1, 1]; a loss between features,
       which has no such scale, is at least three times its lowest block;
-    - "won": a discriminator's loss is almost 0, and those of all generators against it are as of translations that it
-      always knows. Adversarial losses count before their weight.
+    - "won", over a longer window: a discriminator's loss is below a fifth of that of one that answers everything alike,
+      and those of all generators against it are as of translations that it knows.
 
-    Trouble lasts until as many blocks in a row have passed without any.
+    All losses count before their weights. Trouble lasts until a short window has passed without any.
     """
 
     def __init__(self, config: Config, windows: Windows | None = None) -> None:
         self.windows = windows or WINDOWS
         self.standing: Trouble | None = None
+        self.last_step = 0
         self._levels = LEVELS.get(config.loss.gan_loss)
         self._generators_of = _generators_of_judges(config)
         self._gan_weight = config.loss.lambda_gan if config.loss.method == "cyclegan" else 1.0
         self._weights = _image_losses(config)
         self._sums: dict[str, float] = {}
-        self.last_step = 0
         self._begin = 0
-        self._blocks: deque[_Block] = deque(maxlen=self.windows.blocks)
+        self._blocks: list[_Block] = []
         self._lowest: dict[str, float] = {}
-        self._calm_blocks = 0
-        self._is_first = True
+        self._first_step = 0
+        self._troubled_at = 0
 
     def see(self, step: int, losses: Mapping[str, float]) -> Trouble | None:
         """Take in the report after `step`; returns trouble that begins with it, None otherwise."""
         begin, self.last_step = self.last_step, step
         if begin < self.windows.skipped_steps:
-            self._begin = step
+            self._begin = self._first_step = step
             return None
         for name, mean in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + mean * (step - begin)
@@ -136,63 +144,78 @@ class HealthRule:
         if steps < self.windows.block_steps:
             return None
         means = {name: total / steps for name, total in self._sums.items()}
-        block, self._sums, self._begin = _Block(self._begin, step, means), {}, step
-        return self._judge(block)
+        self._blocks.append(_Block(self._begin, step, means))
+        self._sums, self._begin = {}, step
+        return self._judge()
 
-    def _judge(self, block: _Block) -> Trouble | None:
-        if len(self._blocks) == self._blocks.maxlen:
-            leaving = self._blocks[0].means
-            for name in self._weights:
-                self._lowest[name] = min(leaving[name], self._lowest.get(name, leaving[name]))
-        self._blocks.append(block)
-        if len(self._blocks) < self.windows.blocks:
-            return None
-        found, is_first, self._is_first = self._found(), self._is_first, False
+    def _judge(self) -> Trouble | None:
+        short, long = (self._window(least) for least in (self.windows.short_steps, self.windows.long_steps))
+        if short:
+            self._take_leave(short[0].begin, long[0].begin if long else 0)
+        found = self._found(short, long)
         if found is None:
-            self._calm_blocks += 1
-            if self._calm_blocks >= self.windows.blocks:
+            if self.last_step - self._troubled_at >= self.windows.short_steps:
                 self.standing = None
             return None
-        self._calm_blocks = 0
+        self._troubled_at = self.last_step
         if self.standing:
             return None
-        kind, text = found
-        since = self._blocks[0].begin
-        text = f"{text} from step {since + 1} to {block.end}"
-        self.standing = Trouble(kind, block.end, 0 if is_first else since, text)
+        kind, text, window = found
+        since = window[0].begin
+        text = f"{text} from step {since + 1} to {self.last_step}"
+        self.standing = Trouble(kind, self.last_step, since if since > self._first_step else 0, text)
         return self.standing
 
-    def _found(self) -> tuple[TroubleKind, str] | None:
-        """Return what is wrong in all of the last blocks."""
+    def _window(self, least_steps: int) -> list[_Block]:
+        """Return the newest blocks, the fewest that are a window of that many steps; none where there are too few."""
+        for count in range(self.windows.blocks, len(self._blocks) + 1):
+            if self.last_step - self._blocks[-count].begin >= least_steps:
+                return self._blocks[-count:]
+        return []
+
+    def _take_leave(self, short_begin: int, long_begin: int) -> None:
+        """Learn the lowest losses from blocks before the short window, and forget those before the long one."""
+        for block in self._blocks:
+            if block.end <= short_begin:
+                for name in self._weights:
+                    self._lowest[name] = min(block.means[name], self._lowest.get(name, math.inf))
+        self._blocks = [block for block in self._blocks if block.end > long_begin]
+
+    def _found(self, short: list[_Block], long: list[_Block]) -> tuple[TroubleKind, str, list[_Block]] | None:
+        """Return what is wrong in all of a window, and the window."""
+        if not short:
+            return None
         for name in self._generators_of:
-            least = self._least(name)
-            if self._levels and least > self._levels.exploded:
-                return "exploded", f"the loss {name} has exploded: it was {_shown(least)} and more"
+            least = _least(short, name)
+            if self._levels and least > EXPLODED_FACTOR * self._levels.chance:
+                return "exploded", f"the loss {name} has exploded: it was {_shown(least)} and more", short
         for name in self._weights:
-            least = self._least(name)
+            least = _least(short, name)
             if least > self._limit(name):
-                early = f"; it had been {_shown(self._lowest[name])}" if name in self._lowest else ""
-                return "lost", f"the loss {name} was {_shown(least)} and more{early},"
+                before = f"; it had been {_shown(self._lowest[name])}" if name in self._lowest else ""
+                return "lost", f"the loss {name} was {_shown(least)} and more{before},", short
         for name, generators in self._generators_of.items():
-            if self._levels and all(self._has_won(name, generator) for generator in generators):
-                return "won", f"the discriminator {name} has won: its loss was {_shown(self._most(name))} and less"
+            if long and self._has_won(long, name, generators):
+                most = _shown(max(block.means[name] for block in long))
+                return "won", f"the discriminator {name} has won: its loss was {most} and less", long
         return None
 
     def _limit(self, name: str) -> float:
         """Return the level above which a loss between images is lost."""
         weight = self._weights[name]
-        relative = LOST_FACTOR * self._lowest.get(name, float("inf"))
+        relative = LOST_FACTOR * self._lowest.get(name, math.inf)
         return relative if weight is None else min(max(relative, LOST_ERROR * weight), WORST_ERROR * weight)
 
-    def _has_won(self, judge: str, generator: str) -> bool:
-        assert self._levels is not None
-        return self._most(judge) < self._levels.won and self._least(generator) > self._levels.lost * self._gan_weight
+    def _has_won(self, window: list[_Block], judge: str, generators: list[str]) -> bool:
+        if self._levels is None:
+            return False
+        most = max(block.means[judge] for block in window)
+        least = min(_least(window, generator) for generator in generators) / self._gan_weight
+        return most < WON_FACTOR * self._levels.chance and least > self._levels.lost
 
-    def _least(self, name: str) -> float:
-        return min(block.means[name] for block in self._blocks)
 
-    def _most(self, name: str) -> float:
-        return max(block.means[name] for block in self._blocks)
+def _least(window: list[_Block], name: str) -> float:
+    return min(block.means[name] for block in window)
 
 
 def _generators_of_judges(config: Config) -> dict[str, list[str]]:

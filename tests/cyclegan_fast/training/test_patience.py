@@ -57,8 +57,7 @@ def test_a_run_ends_as_finished_when_its_best_score_has_stood(root: Path, capfd:
     said = capfd.readouterr()
     assert (
         "the run ends at step 10: the best a2b.reconstruction.ssim was 0.5 at step 4, and "
-        "3 evaluations since were no better (--patience 3)"
-        in said.out + said.err
+        "3 evaluations since were no better (--patience 3)" in said.out + said.err
     )
     assert steps_of(root / "patient") == (10, 10, True)
     page = (root / "patient/index.html").read_text()

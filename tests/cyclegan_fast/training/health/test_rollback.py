@@ -1,6 +1,7 @@
 """Runs whose losses explode on purpose: they say so, go back, go on, and end where they cannot be helped."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,14 @@ from cyclegan_fast.config.options import Config, OptimizerConfig, RunConfig
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.health import rollback
 from cyclegan_fast.training.health.alarms import Alarm, read_alarms, up_to, write_alarms
-from cyclegan_fast.training.health.rollback import Attempt, finish_going_back, good_name, newest_before
+from cyclegan_fast.training.health.rollback import (
+    Attempt,
+    finish_going_back,
+    forget_older,
+    good_checkpoints,
+    good_name,
+    newest_before,
+)
 from cyclegan_fast.training.schedule import Schedule
 from tests.cyclegan_fast.conftest import contents
 from tests.cyclegan_fast.training.health.sabotaged import (
@@ -70,6 +78,7 @@ def test_a_run_that_explodes_goes_back_and_goes_on_with_another_seed_and_half_th
     assert checkpoints(gone_back) == {
         "last.pt": 48,
         "previous.pt": 44,
+        "good_00000024.pt": 24,
         "good_00000036.pt": 36,
         "good_00000048.pt": 48,
     }
@@ -247,7 +256,7 @@ def test_a_kill_at_any_moment_of_going_back_is_made_up_for(about_to_go_back: Pat
     whole = tmp_path / "whole"
     shutil.copytree(about_to_go_back, whole)
     finish_going_back(whole)
-    assert checkpoints(whole) == {"last.pt": 36, "good_00000036.pt": 36}
+    assert checkpoints(whole) == {"last.pt": 36, "good_00000024.pt": 24, "good_00000036.pt": 36}
     assert metrics(whole)[-1]["step"] == 36
     assert read_alarms(whole) == [Alarm(48, "won", "D has won", back_to=36)]
     moments = 0
@@ -291,7 +300,8 @@ def test_checkpoints_up_to_the_trouble_are_gone_back_to_the_newest_first(about_t
 
     assert found(48) == (48, "good_00000048.pt")
     assert found(47) == (36, "good_00000036.pt")
-    assert found(35) is None
+    assert found(35) == (24, "good_00000024.pt")
+    assert found(23) is None
     for path in (about_to_go_back / "checkpoints").glob("good_*"):
         path.unlink()
     assert found(47) == (44, "previous.pt"), "without one that was kept for it, any other"
@@ -302,12 +312,23 @@ def test_checkpoints_up_to_the_trouble_are_gone_back_to_the_newest_first(about_t
 @pytest.mark.parametrize(
     ("report_every", "checkpoint_every", "apart"), [(50, 1000, 1000), (25, 250, 250), (50, 100, 300), (400, 1000, 2000)]
 )
-def test_the_older_of_two_kept_checkpoints_is_before_all_that_an_alarm_looks_at(
-    report_every: int, checkpoint_every: int, apart: int
+def test_a_kept_checkpoint_is_before_all_that_any_alarm_looks_at(
+    report_every: int, checkpoint_every: int, apart: int, tmp_path: Path
 ) -> None:
     config = Config(run=RunConfig(report_every=report_every, checkpoint_every=checkpoint_every, rollback=True))
-    kept = [step for step in range(checkpoint_every, 10_000, checkpoint_every) if good_name(config, step)]
-    assert kept == list(range(apart, 10_000, apart))
+    (tmp_path / "checkpoints").mkdir()
+    block = report_every * math.ceil(50 / report_every)
+    looked_at = max(1000, 4 * block)
+    for step in range(checkpoint_every, 30_000, checkpoint_every):
+        if name := good_name(config, step):
+            assert step % apart == 0
+            (tmp_path / "checkpoints" / name).touch()
+            forget_older(tmp_path, config)
+        kept = list(good_checkpoints(tmp_path))
+        assert len(kept) <= 7
+        # An alarm comes up to a block after that checkpoint's step, and before the next one is kept.
+        assert step < looked_at + apart or min(kept) <= step - looked_at
+        assert kept == [] or min(kept) > step - looked_at - 2 * apart - block
     without = Config(run=RunConfig(report_every=report_every, checkpoint_every=checkpoint_every))
     assert good_name(without, apart) is None
 
