@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from cyclegan_fast.training.health.rollback import (
 )
 from cyclegan_fast.training.schedule import Schedule
 from tests.cyclegan_fast.conftest import contents
+from tests.cyclegan_fast.system.test_distributed import torchrun
 from tests.cyclegan_fast.training.health.sabotaged import (
     ALARM_AT,
     BACK_TO,
@@ -235,6 +239,29 @@ def test_the_best_evaluation_stays_the_best_where_the_run_goes_back_before_it(
     lines = [json.loads(line) for line in (root / "best/evaluations.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [8, 16, 24, 32, 40, 48]
     assert not lines[3]["best"], "the one that is written is that of the attempt that went on"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_processes_that_die_go_back_to_the_same_bits(root: Path, ranks: int) -> None:
+    """Two ranks hear the same alarm, and go back together."""
+
+    def status(name: str, kill_at: str) -> int:
+        module = ["tests.cyclegan_fast.training.health.sabotaged", *flags_of(root / "data", root, name, "--rollback")]
+        launcher = torchrun(*module) if ranks == 2 else [sys.executable, "-m", *module]
+        environment = {**os.environ, "ATTEMPTS": "1", "KILL_AT": kill_at}
+        return subprocess.run(launcher, env=environment, capture_output=True, timeout=300, check=False).returncode
+
+    assert status(f"whole-{ranks}", "") == 0
+    for kill_at in ("0:36", "1:26", "1:45"):
+        assert status(f"dying-{ranks}", kill_at) != 0
+    assert status(f"dying-{ranks}", "") == 0
+    whole, dying = root / f"whole-{ranks}", root / f"dying-{ranks}"
+    assert [alarm.back_to for alarm in read_alarms(whole)] == [BACK_TO]
+    assert read_alarms(dying) == read_alarms(whole)
+    assert len(final_state(whole)["ranks"]) == ranks
+    assert_same_state(final_state(dying), final_state(whole))
+    assert metrics(dying) == metrics(whole)
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------
