@@ -1,8 +1,8 @@
 """Defines when a training is in trouble: a rule on the mean losses that metrics.jsonl has, and on nothing else.
 
-So a run that continues from the same lines hears the same alarms. Reports are gathered into blocks; what holds in each
-block of a window is trouble. The page docs/your-own-images.md states the rule with the figures that it was tested
-by; `tests/cyclegan_fast/training/health/saved_runs.jsonl` holds the runs.
+So a run that continues from the same lines hears the same alarms. Reports are gathered into blocks, and some blocks in
+a row are a window. The page docs/your-own-images.md states the rule with the figures that it was tested by;
+`tests/cyclegan_fast/training/health/saved_runs.jsonl` holds the runs.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cyclegan_fast.config.options import Config, GanLoss
+from cyclegan_fast.config.options import Config, GanLoss, MethodName
 from cyclegan_fast.methods.base import DIRECTION_NETWORKS
 from cyclegan_fast.methods.registry import method_of
 
@@ -67,10 +67,13 @@ LEVELS: dict[GanLoss, AdversarialLevels] = {
 }
 """The losses that are watched. That of wgan-gp has no scale: a critic's scores may drift by any amount."""
 
-EXPLODED_FACTOR = 4.0
+EXPLODED_FACTOR = 2.0
 """A discriminator's loss that is so many times the one by chance has exploded ..."""
 WON_FACTOR = 0.2
 """... and one with so little of it has won, where its generators have lost."""
+CAN_BE_WON: tuple[MethodName, ...] = ("cyclegan", "bigan", "cogan")
+"""The methods whose generators learn what to make from the discriminators alone. Those of the others have a loss on the
+translation itself besides, and a discriminator that is always right is common there."""
 LOST_FACTOR = 3.0
 """A loss between images that is so many times its lowest block is lost: see `HealthRule`."""
 LOST_ERROR = 0.2
@@ -105,14 +108,16 @@ class _Block:
 class HealthRule:
     """Decides after each report whether a training is in trouble.
 
-    In each block of a window one of these holds, of some loss:
+    One of these holds, of some loss:
 
-    - "exploded": a discriminator's loss is above four times that of one that answers everything alike;
-    - "lost": a loss between images (cycle, identity, pixels, pairs) is at least three times the lowest block that it
-      had before and above 0.2, or above 0.75, as mean absolute errors of images in [-1, 1]; a loss between features,
-      which has no such scale, is at least three times its lowest block;
-    - "won", over a longer window: a discriminator's loss is below a fifth of that of one that answers everything alike,
-      and those of all generators against it are as of translations that it knows.
+    - "exploded", in each block of a window: a discriminator's loss is above twice that of one that answers
+      everything alike;
+    - "lost", in each block: a loss between images (cycle, identity, pixels, pairs) is above three times the lowest
+      block that it had before and above 0.2, or above 0.75, as mean absolute errors of images in [-1, 1]; a loss
+      between features, which has no such scale, is above three times its lowest block;
+    - "won", as means over a longer window: a discriminator's loss is below a fifth of that of one that answers
+      everything alike, and those of all generators against it are as of translations that it knows (`CAN_BE_WON` has
+      the methods).
 
     All losses count before their weights. Trouble lasts until a short window has passed without any.
     """
@@ -123,6 +128,7 @@ class HealthRule:
         self.last_step = 0
         self._levels = LEVELS.get(config.loss.gan_loss)
         self._generators_of = _generators_of_judges(config)
+        self._can_be_won = config.loss.method in CAN_BE_WON
         self._gan_weight = config.loss.lambda_gan if config.loss.method == "cyclegan" else 1.0
         self._weights = _image_losses(config)
         self._sums: dict[str, float] = {}
@@ -182,7 +188,7 @@ class HealthRule:
         self._blocks = [block for block in self._blocks if block.end > long_begin]
 
     def _found(self, short: list[_Block], long: list[_Block]) -> tuple[TroubleKind, str, list[_Block]] | None:
-        """Return what is wrong in all of a window, and the window."""
+        """Return what is wrong in a window, and the window."""
         if not short:
             return None
         for name in self._generators_of:
@@ -196,8 +202,8 @@ class HealthRule:
                 return "lost", f"the loss {name} was {_shown(least)} and more{before},", short
         for name, generators in self._generators_of.items():
             if long and self._has_won(long, name, generators):
-                most = _shown(max(block.means[name] for block in long))
-                return "won", f"the discriminator {name} has won: its loss was {most} and less", long
+                mean = _shown(_mean(long, name))
+                return "won", f"the discriminator {name} has won: its loss was {mean} in the mean", long
         return None
 
     def _limit(self, name: str) -> float:
@@ -207,15 +213,19 @@ class HealthRule:
         return relative if weight is None else min(max(relative, LOST_ERROR * weight), WORST_ERROR * weight)
 
     def _has_won(self, window: list[_Block], judge: str, generators: list[str]) -> bool:
-        if self._levels is None:
+        if self._levels is None or not self._can_be_won:
             return False
-        most = max(block.means[judge] for block in window)
-        least = min(_least(window, generator) for generator in generators) / self._gan_weight
-        return most < WON_FACTOR * self._levels.chance and least > self._levels.lost
+        least = min(_mean(window, generator) for generator in generators) / self._gan_weight
+        return _mean(window, judge) < WON_FACTOR * self._levels.chance and least > self._levels.lost
 
 
 def _least(window: list[_Block], name: str) -> float:
     return min(block.means[name] for block in window)
+
+
+def _mean(window: list[_Block], name: str) -> float:
+    steps = window[-1].end - window[0].begin
+    return sum(block.means[name] * (block.end - block.begin) for block in window) / steps
 
 
 def _generators_of_judges(config: Config) -> dict[str, list[str]]:
