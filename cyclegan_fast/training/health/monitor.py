@@ -12,7 +12,7 @@ from cyclegan_fast.training.health.alarms import Alarm, read_alarms, up_to, writ
 from cyclegan_fast.training.health.rollback import Attempt, GoingBack, forget_older, good_name
 from cyclegan_fast.training.health.rule import HealthRule, Trouble, TroubleKind
 
-ADVICE: dict[TroubleKind, str] = {
+TROUBLE_ADVICE: dict[TroubleKind, str] = {
     "exploded": "a smaller --learning-rate or another --seed helps",
     "lost": "a smaller --learning-rate or another --seed helps",
     "won": "its generators learn nothing from it any more: look at the samples",
@@ -76,7 +76,7 @@ class HealthMonitor:
         self.alarms.append(Alarm.of(trouble))
         if self.is_first:
             write_alarms(self.run, self.alarms)
-            self.tell(f"warning: {trouble.text}: {ADVICE[trouble.kind]}; {way_on(trouble)}")
+            self.tell(f"warning: {trouble.text}: {TROUBLE_ADVICE[trouble.kind]}; {way_on(trouble)}")
 
     def begin(self) -> None:
         """Raise GoingBack where trouble stands at the step that the run continues after, and --rollback was given."""

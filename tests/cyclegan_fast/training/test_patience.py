@@ -84,7 +84,7 @@ def test_more_patience_goes_on_and_ends_with_the_bits_of_as_much_at_once(root: P
 
 @pytest.mark.parametrize("step", [7, 9, 10])
 def test_a_run_that_was_stopped_ends_at_the_same_step(root: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop in step 10 comes before its evaluation, which the next start makes up for."""
+    """Stops also in step 10, before its evaluation, which the next start makes up for."""
     name = f"stopped-{step}"
     with monkeypatch.context() as patch:
         interrupt_at(step, patch)

@@ -173,7 +173,7 @@ def test_a_run_gives_up_after_three_times_and_says_what_is_kept(
 def test_without_rollback_a_run_says_it_once_and_ends_with_status_0(
     root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """... and the same command with --rollback goes back later, also where it kept no checkpoint for that."""
+    """Goes back later with the same command and --rollback, though no checkpoint was kept for that."""
     sabotage(monkeypatch)
     arguments = flags_of(root / "data", root, "told", "--keep-every-epochs", "3")
     assert train.main([*arguments, "--max-steps", "44"]) == 0
@@ -193,7 +193,7 @@ def test_without_rollback_a_run_says_it_once_and_ends_with_status_0(
 def test_where_nothing_was_saved_before_the_trouble_a_run_begins_anew(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The networks are then those that the other seed draws."""
+    """Compares with a run that has the seed and the rate from its beginning: its networks are drawn anew."""
     sabotage(monkeypatch)
     rare = ("--checkpoint-every", "100", "--rollback")
     assert train.main(flags_of(root / "data", root, "anew", *rare)) == 0
@@ -244,7 +244,7 @@ def test_the_best_evaluation_stays_the_best_where_the_run_goes_back_before_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_processes_that_die_go_back_to_the_same_bits(root: Path, ranks: int) -> None:
-    """Two ranks hear the same alarm, and go back together."""
+    """Kills a run before, in and after going back; two ranks hear the same alarm, and go back together."""
 
     def status(name: str, kill_at: str) -> int:
         module = ["tests.cyclegan_fast.training.health.sabotaged", *flags_of(root / "data", root, name, "--rollback")]

@@ -1,4 +1,4 @@
-"""The rule that tells of trouble: silent on saved healthy runs, loud on sick ones, and a function of the reports."""
+"""Holds the rule of trouble to what it is for: silent on saved healthy runs, loud on sick ones, and a function of the reports."""
 
 import json
 import math
