@@ -250,4 +250,4 @@ def _image_losses(config: Config) -> dict[str, float | None]:
 
 
 def _shown(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

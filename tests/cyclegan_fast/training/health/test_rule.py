@@ -1,4 +1,4 @@
-"""Holds the rule of trouble to what it is for: silent on saved healthy runs, loud on sick ones, and a function of the reports."""
+"""Holds the rule of trouble to saved runs, silent on healthy ones and loud on sick ones, and to losses made by hand."""
 
 import json
 import math
