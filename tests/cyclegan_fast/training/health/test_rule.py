@@ -45,12 +45,10 @@ def alarms(config: Config, reports: Iterator[Report]) -> list[Trouble]:
 
 
 def test_what_is_saved_is_what_the_script_would_train() -> None:
-    assert [*SAVED] == [name for name in RUNS if name in SAVED]
+    assert [*SAVED] == [*RUNS]
     for name, run in SAVED.items():
         assert run["flags"] == [*RUNS[name].flags, *RUNS[name].then]
         assert run["sick_after"] == RUNS[name].sick_after
-    assert len(HEALTHY) >= 6
-    assert len(SICK) >= 4
     assert SAVED_RUNS.stat().st_size < 100_000
 
 
