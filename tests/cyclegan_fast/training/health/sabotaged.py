@@ -26,7 +26,7 @@ EXPLODES_AT, STEPS = 29, 48
 """The steps at which a discriminator explodes, and after which a run ends."""
 ALARM_AT, BACK_TO = 36, 24
 """The end of the second block of four steps that begins at the explosion, and the checkpoint before it."""
-WINDOWS = rule.Windows(skipped_steps=4, block_steps=4, blocks=2, short_steps=8, long_steps=16)
+WINDOWS = rule.Windows(skipped_steps=16, block_steps=4, blocks=2, short_steps=8, long_steps=16)
 FLAGS = [
     *TINY,
     *("--workers", "0", "--lambda-identity", "0", "--dropout", "--pool-size", "5", "--ema", "0.9"),
