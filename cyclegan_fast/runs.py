@@ -8,6 +8,7 @@ from cyclegan_fast.system.errors import UserError
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
+ALARMS = "alarms.jsonl"
 CONFIG = "config.yaml"
 RESULTS = "results.json"
 TRACKED = "trackers.json"

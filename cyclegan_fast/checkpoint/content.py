@@ -51,3 +51,5 @@ class RunCheckpoint(TypedDict):
     """whether this is the run's last step"""
     best: NotRequired[dict[str, Any] | None]
     """the best evaluation so far, by "step", "name" and "value"; older checkpoints have none"""
+    rollbacks: NotRequired[int]
+    """how often the run had gone back to an earlier checkpoint; older checkpoints have none"""

@@ -17,7 +17,7 @@ from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.history.epochs import Epochs
 from cyclegan_fast.training.schedule import rate_of_epoch
 
-_ENDS = {"epochs": "optimizer", "decay_epochs": "optimizer", "max_steps": "run"}
+_ENDS = {"epochs": "optimizer", "decay_epochs": "optimizer", "max_steps": "run", "patience": "evaluation"}
 """The fields that say where a run ends, with their sections of the configuration."""
 
 
@@ -27,6 +27,7 @@ def with_end_of(config: Config, other: Config) -> Config:
         config,
         optimizer=replace(config.optimizer, epochs=other.optimizer.epochs, decay_epochs=other.optimizer.decay_epochs),
         run=replace(config.run, max_steps=other.run.max_steps),
+        evaluation=replace(config.evaluation, patience=other.evaluation.patience),
     )
 
 
@@ -42,7 +43,8 @@ def ends_alike(config: Config, saved: RunCheckpoint) -> bool:
 
 
 def _end(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: config[section][name] for name, section in _ENDS.items()}
+    # Older checkpoints have no patience.
+    return {name: config[section].get(name, 0) for name, section in _ENDS.items()}
 
 
 def check_past(config: Config, saved: RunCheckpoint, epochs: Epochs, run: Path) -> str | None:

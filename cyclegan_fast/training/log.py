@@ -74,9 +74,13 @@ class RunLog:
     @property
     def is_evaluated(self) -> bool:
         """Tell whether an evaluation after this step is written already."""
+        return self.step in self.evaluated_steps()[-1:]
+
+    def evaluated_steps(self) -> list[int]:
+        """Return the steps after which there are evaluations, in order."""
         path = self.run / EVALUATIONS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return bool(lines) and json.loads(lines[-1])["step"] == self.step
+        return [int(json.loads(line)["step"]) for line in lines]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -118,7 +122,8 @@ class RunLog:
     def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> Report | None:
         """Write the mean of every loss since the last report; raises NonFiniteLoss instead of writing such a line.
 
-        Returns what was written; None where a scaler left out every step since then: the next report is due for them.
+        Returns what was written, whose losses all ranks have alike. Where a scaler left out every step since then, the
+        next report is due for them: then nothing is written, and None returned.
         """
         self.check_finite()
         assert self._losses is not None

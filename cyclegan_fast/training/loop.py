@@ -69,10 +69,14 @@ class Training:
     def _begin(self, interruption: Interruption) -> None:
         """Draw the first samples of a new run; of a run that was stopped, make up for its last evaluation."""
         self.count_steps(self.log.step)
+        self.records.health.begin()
         if self.log.step == 0:
             self.records.draw_samples()
-        elif self.is_evaluation_due(self.log.step) and self.records.evaluate(interruption):
-            self.save([checkpoint.BEST])
+            return
+        is_best = self.is_evaluation_due(self.log.step) and self.records.evaluate(interruption)
+        is_ended = self.end_where_patience_does()
+        if is_best or is_ended:
+            self.save([checkpoint.BEST] if is_best else [])
 
     def keep_records(self, epoch: int, learning_rate: float, interruption: Interruption) -> None:
         """Report, draw samples, evaluate, save: whatever is due after this step, which had this learning rate."""
@@ -82,8 +86,10 @@ class Training:
         if step % options.sample_every == 0:
             self.records.draw_samples()
         names = self.names_to_keep(step)
-        if self.is_evaluation_due(step) and self.records.evaluate(interruption):
-            names.append(checkpoint.BEST)
+        if self.is_evaluation_due(step):
+            if self.records.evaluate(interruption):
+                names.append(checkpoint.BEST)
+            self.end_where_patience_does()
         if step % options.checkpoint_every == 0 or names:
             self.save(names)
         if not self.state.epochs.at(step)[1]:
@@ -92,10 +98,21 @@ class Training:
         self.count_steps(1)
 
     def names_to_keep(self, step: int) -> list[str]:
-        """Return the name to keep this step's checkpoint under for good, after every `keep_every_epochs`-th epoch."""
+        """Return the names to keep this step's checkpoint under.
+
+        One is for good, after every `keep_every_epochs`-th epoch; one is to go back to, with --rollback.
+        """
         epoch, rest = self.state.epochs.at(step)
         every = self.config.run.keep_every_epochs
-        return [checkpoint.kept_as(epoch)] if every and not rest and epoch % every == 0 else []
+        of_epoch = [checkpoint.kept_as(epoch)] if every and not rest and epoch % every == 0 else []
+        return [*of_epoch, *self.records.health.names_to_keep(step)]
+
+    def end_where_patience_does(self) -> bool:
+        """Make this step the run's last one where its best score has stood for long enough; returns whether it did."""
+        if not self.records.ends_by_patience():
+            return False
+        self.total_steps = self.log.total_steps = self.log.step
+        return True
 
     def is_evaluation_due(self, step: int) -> bool:
         """Tell whether the generators are measured after this step."""
@@ -104,15 +121,17 @@ class Training:
 
     def save(self, keep_as: Sequence[str] = ()) -> None:
         """Write a checkpoint; raises NonFiniteLoss, and writes nothing, where something in it is not finite."""
-        evaluator, run = self.records.evaluator, self.records.run.path
+        run = self.records.run.path
         self.state.save(
             run,
             self.log,
             prepared=self.prepared,
-            best=evaluator.best if evaluator else None,
+            best=self.records.best,
             finished=self.log.step == self.total_steps,
+            rollbacks=self.records.health.attempt,
             keep_as=keep_as,
         )
+        self.records.health.saved()
         self.saved_step = self.log.step
         for name in keep_as:
             self.records.say_kept(name)

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.names import kept_under
@@ -17,6 +18,7 @@ from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.gallery import write_index
+from cyclegan_fast.training.health.monitor import HealthMonitor
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import RunFolder
 from cyclegan_fast.training.samples import SampleImages, write_samples
@@ -32,6 +34,7 @@ class Records:
     Args:
         samples: the images that every grid shows.
         evaluator: measures the generators; None on all ranks but the first.
+        health: watches what is reported.
         tell: prints a line beside the progress bar.
         callbacks: are told what was written.
     """
@@ -44,16 +47,26 @@ class Records:
         log: RunLog,
         samples: SampleImages,
         evaluator: Evaluator | None,
+        health: HealthMonitor,
         tell: Callable[[str], None],
         callbacks: Callbacks,
     ) -> None:
         self.config, self.run, self.state, self.log = config, run, state, log
-        self.samples, self.evaluator, self.tell, self.callbacks = samples, evaluator, tell, callbacks
+        self.samples, self.evaluator, self.health = samples, evaluator, health
+        self.tell, self.callbacks = tell, callbacks
         self.ranks, self.device = state.ranks, state.device
         self._gallery_written_s = -math.inf
 
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """Return the best evaluation so far, on the first rank; None on the others, and where there is none."""
+        return self.evaluator.best if self.evaluator else None
+
     def report(self, epoch: int, learning_rate: float) -> None:
-        """Write the mean losses since the last report; raises NonFiniteLoss where one is not finite any more."""
+        """Write the mean losses since the last report; raises NonFiniteLoss where one is not finite any more.
+
+        Raises GoingBack where they show that the training is in trouble, and the run is to go back then.
+        """
         self.state.step.check_loss_scales()
         report = self.log.report(
             epoch=epoch,
@@ -64,6 +77,7 @@ class Records:
         if report:
             with self.log.paused():
                 self.callbacks.on_report(report)
+            self.health.see(report.step, report.losses)
         self.refresh_gallery()
 
     def draw_samples(self) -> None:
@@ -100,9 +114,19 @@ class Records:
         return is_best
 
     def say_kept(self, name: str) -> None:
-        """Say under which name the commands take a checkpoint that was just kept."""
+        """Say under which name the commands take a checkpoint that was just kept, if they take it under one."""
         path = self.run.path
-        self.tell(printable(f"kept: --checkpoint {path}@{kept_under(path / checkpoint.FOLDER / name)}"))
+        if which := kept_under(path / checkpoint.FOLDER / name):
+            self.tell(printable(f"kept: --checkpoint {path}@{which}"))
+
+    def ends_by_patience(self) -> bool:
+        """Tell, alike on all ranks, whether the best score has stood for as long as it may; says so."""
+        if not self.config.evaluation.patience:
+            return False
+        ended = self.evaluator.why_it_ends(self.log.evaluated_steps()) if self.evaluator else None
+        if ended:
+            self.tell(f"the run ends at step {self.log.step}: {ended}")
+        return self.ranks.any(ended is not None)
 
     def refresh_gallery(self, *, at_once: bool = False) -> None:
         """Rewrite index.html, at most every few seconds unless something new must be seen `at_once`."""
@@ -121,12 +145,13 @@ class Records:
             found = self.evaluator.evaluate(self.state.model, self.log.step)
         if not self.log.is_evaluated:  # else they were told of it
             self.callbacks.on_evaluation(self.log.step, scalars(found.scores))
-        notes = list(found.notes)
+        notes = [*found.notes, *self.health.notes()]
         if best:
             value = f"{best['name']} was {best['value']:.4g}, at step {best['step']}"
             notes.append(f"the best {value}; checkpoints/{checkpoint.BEST}, RUN@best, is the checkpoint of that step")
         results = {
             "step": self.log.step,
+            "total_steps": self.log.total_steps,
             "images": sum(found.counts.values()),
             "training_s": round(training_s, 1),
             "peak_gib": round(peak, 2),

@@ -21,6 +21,7 @@ from cyclegan_fast.system.files import LONGEST_SHOWN
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
+from cyclegan_fast.training.health.rollback import finish_going_back
 
 ANOTHER = "give --name NEW for another run"
 UNSAVED = frozenset({CONFIG, METRICS, TRACKED, ".lock", "tensorboard", "wandb", "samples", "index.html"})
@@ -40,6 +41,7 @@ FREE_TO_CHANGE = (
     "track",
     "profile",
     "extend_from_here",
+    "rollback",
     "data_may_change",
     "cache_gib",
     "cache_dir",
@@ -184,6 +186,7 @@ def open_run(config: Config) -> RunFolder:
     warnings: list[str] = []
     lock = _claim(path)
     try:
+        finish_going_back(path)
         return RunFolder(path, _checkpoint_to_continue(path, config, warnings), warnings, lock)
     except BaseException:
         # Not left to the garbage collector: errors and their tracebacks can hold one another, and the lock.

@@ -1,6 +1,8 @@
 """Opens what a training works with, trains to the end, and turns what goes wrong into errors that say what is kept."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +24,8 @@ from cyclegan_fast.training.callbacks.callback import Callback, TrainingStart
 from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
 from cyclegan_fast.training.extension import check_past
+from cyclegan_fast.training.health.monitor import HealthMonitor, read_attempt
+from cyclegan_fast.training.health.rollback import GoingBack, go_back
 from cyclegan_fast.training.history.initial_weights import InitialWeights
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
@@ -112,9 +116,16 @@ def train_in(
         return begun[0].saved_step if begun else run.step
 
     with told_of_training(config, device, saved_step):
-        begun.append(open_training(config, data, run, device, ranks, callbacks))
-        begun[0].count_steps = count_steps
-        return train_to_the_end(begun[0])
+        while True:
+            begun.append(open_training(config, data, run, device, ranks, callbacks))
+            begun[0].count_steps = count_steps
+            try:
+                return train_to_the_end(begun[0])
+            except GoingBack as back:
+                way_back = partial(go_back, run.path, back.trouble, begun.pop().records.best, back.alarms)
+            # Outside of `except`, which keeps the networks of this attempt in memory.
+            run = replace(run, checkpoint=ranks.from_first(way_back), warnings=[])
+            data = replace(data, warnings=[])
 
 
 def watching_callbacks(config: Config, ranks: Ranks, callbacks: Sequence[Callback] = ()) -> Callbacks:
@@ -132,17 +143,21 @@ def open_training(
 ) -> Training:
     """Make or restore all that a training works with, and print what there is to say before its first step.
 
-    Raises UserError where the run cannot go on with these images, on this device, or with what the method prepared.
+    Where the run went back, seed and learning rate are those of its attempt. Raises UserError where the run cannot go
+    on with these images, on this device, or with what the method prepared.
     """
+    saved = run.checkpoint
+    attempt = read_attempt(run.path, saved, ranks)
+    config = attempt.settings(config)
+    data.training.seed = config.run.seed
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
     state = TrainingState(config, data.training, device, dtype, ranks)
     samples = SampleImages.of(data, config.data.crop_size)
-    saved = run.checkpoint
-    evaluator = Evaluator(config, data, device, saved.get("best") if saved else None) if ranks.is_first else None
+    evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None
     extended = changed = begun = None
     if saved:
-        changed = state.restore(saved, run.path)
+        changed = state.restore(saved, run.path, behind=attempt.behind(saved))
     everything = state.epochs.end_of(config.total_epochs)
     total_steps = min(everything, config.run.max_steps or everything)
     if saved:
@@ -155,11 +170,8 @@ def open_training(
         run.begin(config)
     chosen = remark_on_choice(config.run.device, device)
     prepared, description = prepare_method(state, run)
-    remarks = [
-        *run.warnings,
-        *data.warnings,
-        *(text for text in (begun, changed, extended, chosen, remark, description) if text),
-    ]
+    said = (attempt.description(config), begun, changed, extended, chosen, remark, description)
+    remarks = [*run.warnings, *data.warnings, *(text for text in said if text)]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:
         announce(state, run, total_steps, remarks)
@@ -169,6 +181,7 @@ def open_training(
         if ranks.is_first:
             tqdm.write(text)
 
+    health = HealthMonitor(config, run.path, attempt, ranks.is_first, tell)
     engine = TrainingEngine(state.step, config, tell)
     log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
     measured = config.run.profile if ranks.is_first else 0
@@ -180,7 +193,7 @@ def open_training(
         state=state,
         engine=engine,
         log=log,
-        records=Records(config, run, state, log, samples, evaluator, tell, callbacks),
+        records=Records(config, run, state, log, samples, evaluator, health, tell, callbacks),
         profile=profile,
         callbacks=callbacks,
         total_steps=total_steps,
@@ -255,6 +268,8 @@ def train_to_the_end(training: Training) -> Ending:
             raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
         except (NonFiniteLoss, OSError) as error:
             diverged = isinstance(error, NonFiniteLoss)
+            if diverged:
+                training.records.health.not_finite(training.log.step, str(error))
             advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
             raise UserError(f"{error}; {what_is_kept(training.saved_step)}{advice}") from error
         finally:

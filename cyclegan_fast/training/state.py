@@ -18,6 +18,7 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss, UserError
+from cyclegan_fast.training.health.rollback import with_fresh_randomness
 from cyclegan_fast.training.history.epochs import Epochs, epochs_after
 from cyclegan_fast.training.history.initial_weights import InitialWeights, begin_with
 from cyclegan_fast.training.log import RunLog
@@ -59,10 +60,11 @@ class TrainingState:
         self.step.averages.begin_trained(self.begun_with)
         return description
 
-    def restore(self, saved: RunCheckpoint, run: Path) -> str | None:
+    def restore(self, saved: RunCheckpoint, run: Path, *, behind: int = 0) -> str | None:
         """Continue from a checkpoint of `run`; returns what to tell the user where its images changed.
 
-        Raises UserError where images (unless they may), precision or networks are others.
+        Where it is `behind` by some attempts, the random numbers go on from this state's seed instead. Raises UserError
+        where images (unless they may), precision or networks are others.
         """
         may_change = self.config.data.data_may_change
         self.epochs, changed = epochs_after(saved, self.images, run, may_change=may_change)
@@ -74,11 +76,14 @@ class TrainingState:
         checkpoint.load_weights(self.model, saved["model"], str(run))
         self.begun_with = saved.get("begun_with", [])
         self.step.averages.begin_trained(self.begun_with)
-        self.step.load_state_dict(saved["step"])
         own = saved["ranks"][self.ranks.index]
+        if behind:
+            own = with_fresh_randomness(own, self._of_this_rank())
+        self.step.load_state_dict(saved["step"])
         self.step.load_rank_state_dict(own["step"])
         if "schedule" in own:
             self.schedule.load_state_dict(own["schedule"], self.device)
+            self.schedule.lower(0.5**behind)
         torch.set_rng_state(own["random"]["cpu"])
         if self.device.type == "cuda" and own["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
@@ -92,6 +97,7 @@ class TrainingState:
         prepared: str | None,
         best: dict[str, Any] | None,
         finished: bool,
+        rollbacks: int = 0,
         keep_as: Sequence[str] = (),
     ) -> None:
         """Write a checkpoint of `run`, unless something in it is not finite: the last good one then stays.
@@ -102,6 +108,7 @@ class TrainingState:
             prepared: the digest of what the method prepared before training.
             best: the best evaluation so far.
             finished: whether this is the run's last step.
+            rollbacks: how often the run has gone back.
             keep_as: further names to keep the file under for good.
 
         Raises NonFiniteLoss naming what is not finite.
@@ -128,6 +135,7 @@ class TrainingState:
                 "begun_with": self.begun_with,
                 "finished": finished,
                 "best": best,
+                "rollbacks": rollbacks,
             }
             log.sync()
             checkpoint.save(run, content, keep_as=keep_as)

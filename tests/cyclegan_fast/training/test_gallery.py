@@ -322,6 +322,26 @@ def test_a_run_has_ended_when_its_newest_step_is_scored(run: Path) -> None:
     assert status["updated_s"] == pytest.approx((run / "metrics.jsonl").stat().st_mtime)
 
 
+def test_alarms_are_listed_with_the_step_that_the_run_went_back_to(run: Path) -> None:
+    assert 'aria-label="alarms"' not in Page(run).source
+    alarms = [
+        {"step": 1200, "text": f"D has won {HOSTILE}", "back_to": None},
+        {"step": 1500, "text": "x", "back_to": 0},
+    ]
+    (run / "alarms.jsonl").write_text(lines(alarms))
+    page = Page(run)
+    assert f"Step 1,200: D has won {HOSTILE}" in page.texts
+    assert "Step 1,500: x; the run went back to step 0" in page.texts
+
+
+def test_a_run_that_ended_by_its_patience_has_the_steps_that_it_took(run: Path) -> None:
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(lines([report(325) | {"total_steps": 800}]))
+    for more, total in (({}, 800), ({"total_steps": 325}, 325)):
+        (run / "results.json").write_text(json.dumps({"step": 325, "rows": []} | more))
+        assert Page(run).data["status"]["total_steps"] == total
+
+
 def test_the_configuration_is_printed_as_the_file_says_it(run: Path) -> None:
     texts = Page(run).texts
     for name, value in (("load_size", "72"), ("generator", "resnet_9"), ("ema", "0.995"), ("flip", "true")):
@@ -404,7 +424,7 @@ def test_a_line_that_is_still_being_written_is_passed_over(run: Path) -> None:
 )
 def test_any_file_may_be_missing_or_damaged(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
-        for name in ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "results.json"):
+        for name in ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "alarms.jsonl", "results.json"):
             (tmp_path / name).write_bytes(content)
         (tmp_path / "samples").mkdir()
         (tmp_path / "samples" / "step_00000100_A.png").write_bytes(content)
