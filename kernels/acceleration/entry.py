@@ -1,0 +1,156 @@
+"""Holds the one function that somebody calls, `accelerate`."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..dispatch import Impl
+from .accelerated import Plan, compile_program, install, uninstall
+from .counting import count_launches
+from .report import Acceleration, Counted, Region
+from .rewriting import Rewriting, rewrite
+from .tracing import has_hooks, trace_all
+
+Network = TypeVar("Network", bound=nn.Module)
+FEWEST_NORMS = 2
+"""norms of a module inside another one that is rewritten: it may be called by itself, but with one there is no gain"""
+
+
+def accelerate(
+    network: Network,
+    *,
+    example: Tensor | Sequence[Tensor] | None = None,
+    device: torch.device | str | None = None,
+    impl: Impl = "auto",
+    verbose: bool = True,
+) -> Network:
+    """Let the instance norms of somebody's network run as fused operators, and return the same network.
+
+    The network is traced by torch.fx; where its own code cannot be, the modules inside it are. Instance norms without
+    parameters and running statistics take in the ReLU or leaky ReLU, the sum and the reflection padding around them.
+    Convolutions get weights that are channels last. Parameters, state dict, children, hooks, train() and eval() stay.
+    On a CPU, in float64, while a graph is being exported, and where a hook or another module came since, the network
+    runs as it was written. What is done, and what is not, is printed, and kept as `network.acceleration`.
+
+    Args:
+        network: it may be on its device already, or come there later; it may not be compiled.
+        example: arguments of `forward`, of which only shapes and dtypes count: launches and bytes are then counted.
+        device: where the network will run; by default where its parameters are. On a CPU nothing is changed.
+        impl: see `kernels.dispatch.choose`; an implementation asked for by name runs on a CPU as well.
+        verbose: whether the report is printed.
+
+    Raises ValueError for a network that is compiled already, TypeError for what is no module or a scripted one.
+    """
+    _check(network)
+    for module in network.modules():
+        uninstall(module)
+    acceleration = _accelerate(network, example, torch.device(device or _device_of(network)), impl)
+    vars(network)["acceleration"] = acceleration
+    if verbose:
+        print(acceleration)
+    return network
+
+
+def _check(network: nn.Module) -> None:
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"accelerate takes an nn.Module, got {type(network).__name__}")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise TypeError("accelerate takes a network in Python, got a scripted one: accelerate what it was made from")
+    if hasattr(network, "_orig_mod") or network._compiled_call_impl is not None:
+        raise ValueError("the network is compiled already: accelerate it first, then compile it")
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    tensors = (*network.parameters(), *network.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def _accelerate(
+    network: nn.Module, example: Tensor | Sequence[Tensor] | None, device: torch.device, impl: Impl
+) -> Acceleration:
+    kind = type(network).__name__
+    if impl == "auto" and device.type != "cuda":
+        note = f"on a {device.type.upper()} there is nothing to gain; device='cuda' prepares it for a GPU"
+        return Acceleration(kind, note=note)
+    traced = Traced(network)
+    untraced = tuple((path, reason) for path, reason in traced.reasons.items() if _has_norms(network, path))
+    rewritten = {path: traced.rewrite(path, impl) for path in traced.outer}
+    left = tuple((_joined(path, name), reason) for path, one in rewritten.items() for name, reason in one.left)
+    regions = tuple(_region(network, path, one) for path, one in rewritten.items() if one.records)
+    if not regions:
+        return Acceleration(kind, left=left, untraced=untraced)
+    counts: tuple[Counted, ...] = ()
+    if example is None:
+        traced.install(impl)
+    else:
+        before = count_launches(network, example)
+        traced.install("triton")
+        try:
+            after = count_launches(network, example)
+        finally:
+            traced.install(impl)
+        counts = tuple(Counted(what, before[what], after[what]) for what in before)
+    return Acceleration(kind, regions, left, untraced, counts)
+
+
+class Traced:
+    """Holds the graphs of a network's modules.
+
+    `outer` are the paths of modules that are no part of another one's graph: together they do what can be rewritten.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.graphs, self.reasons = trace_all(network)
+        self.outer = [path for path in reversed(self.graphs) if not self._is_inside(path)]
+
+    def _is_inside(self, path: str) -> bool:
+        while path and not has_hooks(self.network.get_submodule(path)):
+            path = path.rpartition(".")[0]
+            if path in self.graphs:
+                return True
+            if not isinstance(self.network.get_submodule(path), nn.ModuleList | nn.ModuleDict):
+                return False
+        return False
+
+    def rewrite(self, path: str, impl: Impl) -> Rewriting:
+        return rewrite(self.network.get_submodule(path), self.graphs[path], impl)
+
+    def install(self, impl: Impl) -> None:
+        """Give modules their rewritten `forward`, and their convolutions weights that are channels last.
+
+        Modules inside of others have one, too, since somebody may call them.
+        """
+        programs = {}
+        for path in self.graphs:
+            rewriting = self.rewrite(path, impl)
+            if len(rewriting.records) >= (1 if path in self.outer else FEWEST_NORMS):
+                programs[path] = compile_program(self.network.get_submodule(path), self.graphs[path], rewriting)
+        for path, program in programs.items():
+            module = self.network.get_submodule(path)
+            uninstall(module)
+            install(module, Plan(impl, program))
+            for part in module.modules():
+                _turn_weights(part)
+
+
+def _turn_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        for parameter in module.parameters(recurse=False):
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def _region(network: nn.Module, path: str, one: Rewriting) -> Region:
+    norms = tuple(one.records)
+    return Region(path, type(network.get_submodule(path)).__name__, norms, one.blocks, one.pads, one.biases)
+
+
+def _has_norms(network: nn.Module, path: str) -> bool:
+    return any(isinstance(module, nn.InstanceNorm2d) for module in network.get_submodule(path).modules())
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
