@@ -21,7 +21,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from ..dispatch import Impl, choose, is_exporting
 from .rewriting import Rewriting, rewrite
 from ..nn.functional import fused_block, fused_norm, interior
-from .tracing import Untraceable, has_hooks, trace_all
+from .tracing import Traced, has_hooks
+
+FEWEST_NORMS = 2
+"""norms that make up for a copy of the result back to NCHW"""
 
 _PLAN = "_acceleration_plan"
 
@@ -49,7 +52,7 @@ def compile_program(module: nn.Module, graph: fx.Graph, rewriting: Rewriting) ->
     absorbed = [(tuple(path.split(".")), type(module.get_submodule(path))) for path in _absorbed(graph, rewriting)]
     (result,) = (node for node in rewriting.graph.nodes if node.op == "output")
     gives_norm = any(node.target in (fused_norm, fused_block, interior) for node in result.all_input_nodes)
-    return Program(names["forward"], tuple(absorbed), gives_norm and len(rewriting.records) < 2)
+    return Program(names["forward"], tuple(absorbed), gives_norm and len(rewriting.records) < FEWEST_NORMS)
 
 
 def _absorbed(graph: fx.Graph, rewriting: Rewriting) -> list[str]:
@@ -66,7 +69,7 @@ def _absorbed(graph: fx.Graph, rewriting: Rewriting) -> list[str]:
 class Plan:
     """Says how a module is computed: by which implementation, and by which program.
 
-    Copies of a module share its plan. A pickled plan loses its program, which is made again when it is needed.
+    Copies of a module share its plan. A program that is not given is made when it is needed; so it is after pickle.
     """
 
     def __init__(self, impl: Impl, program: Program | None = None) -> None:
@@ -87,21 +90,27 @@ class Plan:
         x = next((leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Tensor)), None)
         if x is None or (self.impl == "auto" and choose("accelerate", "auto", x) == "reference"):
             return None
-        if self.program is None and self.can_be_made:
+        if self.program is None and self.can_be_made and not torch.compiler.is_compiling():
             self.can_be_made = False
-            self.program = _made_again(module, self.impl)
+            self.program = _made(module, self.impl)
         program = self.program
         if program is None or (program.wants_channels_last and not lies_channels_last(x)):
             return None
         return program if _is_as_it_was(module, program) else None
 
 
-def _made_again(module: nn.Module, impl: Impl) -> Program | None:
-    graphs, _ = trace_all(module)
-    if "" not in graphs:
+def is_worth_a_call(module: nn.Module) -> bool:
+    """Return whether a module that is called by itself may gain: one norm would be copied back to NCHW."""
+    is_code = not type(module).__module__.startswith("torch.nn") or isinstance(module, nn.Sequential)
+    return is_code and sum(isinstance(part, nn.InstanceNorm2d) for part in module.modules()) >= FEWEST_NORMS
+
+
+def _made(module: nn.Module, impl: Impl) -> Program | None:
+    traced = Traced(module)
+    if "" not in traced.graphs:
         return None
-    rewriting = rewrite(module, graphs[""], impl)
-    return compile_program(module, graphs[""], rewriting) if rewriting.norms else None
+    rewriting = rewrite(module, traced.graphs[""], impl)
+    return compile_program(module, traced.graphs[""], rewriting) if rewriting.records else None
 
 
 def _is_as_it_was(module: nn.Module, program: Program) -> bool:
@@ -203,5 +212,3 @@ def lying_as_given(results: Any, arguments: tuple[Any, ...], options: Mapping[st
 
     return laid(results) if isinstance(results, Tensor) else tree_map_only(Tensor, laid, results)
 
-
-__all__ = ["Plan", "Program", "Untraceable", "accelerated_class", "compile_program", "install", "uninstall"]

@@ -1,7 +1,9 @@
 """Counts what a network launches between its convolutions, on tensors without storage: nothing is computed.
 
 Our kernels' launches are recorded as planned for the GPU at hand, or an H200. Of them as of PyTorch's operators each
-counts as one launch that moves its operands and results once; `kernels.traffic` counts every load and store.
+counts as one launch that moves its operands and results once; `kernels.traffic` counts every load and store. A
+convolution itself is left out, but not its bias: PyTorch adds that by a launch of its own, and sums its gradient up by
+another (ATen's Convolution.cpp, for cuDNN).
 """
 
 from collections.abc import Sequence
@@ -16,11 +18,10 @@ from torch.utils._pytree import tree_leaves
 from ..launching import Grid, launching_with
 from ..registration import LAUNCHES
 from ..traffic import Traffic, moved_bytes, moves_data
+from .accelerated import lies_channels_last
 
-_CONVOLUTIONS = {
-    torch.ops.aten.convolution.default,
-    torch.ops.aten.convolution_backward.default,
-}
+_FORWARD_CONVOLUTIONS = {torch.ops.aten.convolution.default, torch.ops.aten.conv2d.default}
+_BACKWARD_CONVOLUTION = torch.ops.aten.convolution_backward.default
 
 
 def count_launches(network: nn.Module, example: Tensor | Sequence[Tensor]) -> dict[str, Traffic]:
@@ -56,13 +57,33 @@ class _Counter(TorchDispatchMode):
             with self, launching_with(self._record):
                 return LAUNCHES[operator](*arguments, **(options or {}))
         result = operator(*arguments, **(options or {}))
-        if operator not in _CONVOLUTIONS and moves_data(operator):
-            self.traffic.launches += 1
-            self.traffic.read_bytes += moved_bytes((arguments, options))
-            self.traffic.written_bytes += moved_bytes(result)
+        if operator in _FORWARD_CONVOLUTIONS:
+            x, weight, bias = (*arguments, None)[:3]
+            result = _lying_like(result, x, weight)
+            if bias is not None:
+                self._count([result, bias], result)
+        elif operator is _BACKWARD_CONVOLUTION:
+            dy, x, weight = arguments[:3]
+            result = (_lying_like(result[0], dy, x, weight), *result[1:])
+            if result[2] is not None:
+                self._count(dy, result[2])
+        elif moves_data(operator):
+            self._count((arguments, options), result)
         return result
+
+    def _count(self, read: Any, written: Any) -> None:
+        self.traffic.launches += 1
+        self.traffic.read_bytes += moved_bytes(read)
+        self.traffic.written_bytes += moved_bytes(written)
 
     def _record(self, kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
         tensors = {id(value): value for value in arguments.values() if isinstance(value, Tensor)}
         self.traffic.launches += 1
         self.traffic.read_bytes += moved_bytes(list(tensors.values()))
+
+
+def _lying_like(result: Tensor | None, *operands: Tensor) -> Tensor | None:
+    """Return a convolution's result as cuDNN lays it: channels last where an operand is."""
+    if result is None or not any(lies_channels_last(operand) for operand in operands):
+        return result
+    return torch.empty_like(result, memory_format=torch.channels_last)

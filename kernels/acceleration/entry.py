@@ -7,15 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ..dispatch import Impl
-from .accelerated import Plan, compile_program, install, uninstall
+from .accelerated import Plan, compile_program, install, is_worth_a_call, uninstall
 from .counting import count_launches
 from .report import Acceleration, Counted, Region
 from .rewriting import Rewriting, rewrite
-from .tracing import has_hooks, trace_all
+from .tracing import Traced
 
 Network = TypeVar("Network", bound=nn.Module)
-FEWEST_NORMS = 2
-"""norms of a module inside another one that is rewritten: it may be called by itself, but with one there is no gain"""
 
 
 def accelerate(
@@ -76,64 +74,44 @@ def _accelerate(
         return Acceleration(kind, note=note)
     traced = Traced(network)
     untraced = tuple((path, reason) for path, reason in traced.reasons.items() if _has_norms(network, path))
-    rewritten = {path: traced.rewrite(path, impl) for path in traced.outer}
+
+    def rewrite_all(impl: Impl) -> dict[str, Rewriting]:
+        return {path: rewrite(network.get_submodule(path), traced.graphs[path], impl) for path in traced.outer}
+
+    rewritten = rewrite_all(impl)
     left = tuple((_joined(path, name), reason) for path, one in rewritten.items() for name, reason in one.left)
-    regions = tuple(_region(network, path, one) for path, one in rewritten.items() if one.records)
-    if not regions:
+    rewritten = {path: one for path, one in rewritten.items() if one.records}
+    if not rewritten:
         return Acceleration(kind, left=left, untraced=untraced)
+    regions = tuple(_region(network, path, one) for path, one in rewritten.items())
     counts: tuple[Counted, ...] = ()
-    if example is None:
-        traced.install(impl)
-    else:
+    if example is not None:
         before = count_launches(network, example)
-        traced.install("triton")
+        _install(traced, {path: one for path, one in rewrite_all("triton").items() if one.records}, "triton")
         try:
             after = count_launches(network, example)
         finally:
-            traced.install(impl)
+            _install(traced, rewritten, impl)
         counts = tuple(Counted(what, before[what], after[what]) for what in before)
+    _install(traced, rewritten, impl)
     return Acceleration(kind, regions, left, untraced, counts)
 
 
-class Traced:
-    """Holds the graphs of a network's modules.
+def _install(traced: Traced, rewritten: dict[str, Rewriting], impl: Impl) -> None:
+    """Give modules their rewritten `forward`, and their convolutions weights that are channels last.
 
-    `outer` are the paths of modules that are no part of another one's graph: together they do what can be rewritten.
+    Modules inside of others have one, too, which is made when somebody calls them by themselves.
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.graphs, self.reasons = trace_all(network)
-        self.outer = [path for path in reversed(self.graphs) if not self._is_inside(path)]
-
-    def _is_inside(self, path: str) -> bool:
-        while path and not has_hooks(self.network.get_submodule(path)):
-            path = path.rpartition(".")[0]
-            if path in self.graphs:
-                return True
-            if not isinstance(self.network.get_submodule(path), nn.ModuleList | nn.ModuleDict):
-                return False
-        return False
-
-    def rewrite(self, path: str, impl: Impl) -> Rewriting:
-        return rewrite(self.network.get_submodule(path), self.graphs[path], impl)
-
-    def install(self, impl: Impl) -> None:
-        """Give modules their rewritten `forward`, and their convolutions weights that are channels last.
-
-        Modules inside of others have one, too, since somebody may call them.
-        """
-        programs = {}
-        for path in self.graphs:
-            rewriting = self.rewrite(path, impl)
-            if len(rewriting.records) >= (1 if path in self.outer else FEWEST_NORMS):
-                programs[path] = compile_program(self.network.get_submodule(path), self.graphs[path], rewriting)
-        for path, program in programs.items():
-            module = self.network.get_submodule(path)
+    for path, one in rewritten.items():
+        outer = traced.network.get_submodule(path)
+        program = compile_program(outer, traced.graphs[path], one)
+        for module in outer.modules():
             uninstall(module)
-            install(module, Plan(impl, program))
-            for part in module.modules():
-                _turn_weights(part)
+            if is_worth_a_call(module):
+                install(module, Plan(impl))
+            _turn_weights(module)
+        uninstall(outer)
+        install(outer, Plan(impl, program))
 
 
 def _turn_weights(module: nn.Module) -> None:

@@ -118,6 +118,8 @@ class Patterns:
         module = self.module(node)
         if module is not None:
             return type(module) in _LAYERS_READING_VIEWS and not getattr(module, "inplace", False)
+        if node.target is getattr:
+            return node.args[1] in ("shape", "dtype", "device", "ndim")
         return node.target in _READING_VIEWS and self.changed(node) is None
 
     def changed(self, node: fx.Node) -> fx.Node | None:

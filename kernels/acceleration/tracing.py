@@ -23,25 +23,65 @@ class Untraceable(Exception):
     """Says why a module cannot be traced, in words that follow its name."""
 
 
-def trace_all(network: nn.Module) -> tuple[dict[str, fx.Graph], dict[str, str]]:
-    """Trace every module that has code of its own; return the graphs, and the reasons of those without one, by path.
+class Traced:
+    """Holds the graphs of a network's modules, and the reasons of those that could not be traced, by path.
 
-    In the graph of a module others appear as calls where they are PyTorch's layers, cannot be traced or have hooks;
-    what the rest does is part of the graph.
+    The network itself comes first. Of a module that can be traced, those inside are part of its graph: they have no
+    graph of their own, unless they have hooks. Of a module that cannot, each one inside is tried, and then the module
+    once more, with calls of those that cannot be traced either. PyTorch's layers are calls in any case.
     """
-    graphs: dict[str, fx.Graph] = {}
-    reasons: dict[str, str] = {}
-    opaque: set[nn.Module] = set()
-    # Children come before their parents: a parent calls those that cannot be traced.
-    for path, module in reversed(list(network.named_modules())):
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.graphs: dict[str, fx.Graph] = {}
+        self.reasons: dict[str, str] = {}
+        self._opaque: set[nn.Module] = set()
+        self._seen: set[nn.Module] = set()
+        self._trace("", network)
+
+    @property
+    def outer(self) -> list[str]:
+        """Return the paths of modules that are no part of another one's graph, which together hold everything."""
+        return sorted(path for path in self.graphs if not self._is_inside(path))
+
+    def _trace(self, path: str, module: nn.Module) -> None:
+        if module in self._seen:
+            return
+        self._seen.add(module)
         if _is_layer(module):
-            continue
+            self._trace_children(path, module)
+            return
+        if self._has_graph(path, module):
+            for name, part in module.named_modules(prefix=path):
+                if part is not module and has_hooks(part) and not _is_layer(part):
+                    self._trace(name, part)
+            return
+        opaque_before = len(self._opaque)
+        self._trace_children(path, module)
+        if len(self._opaque) == opaque_before or not self._has_graph(path, module):
+            self._opaque.add(module)
+
+    def _trace_children(self, path: str, module: nn.Module) -> None:
+        for name, child in module.named_children():
+            self._trace(f"{path}.{name}" if path else name, child)
+
+    def _has_graph(self, path: str, module: nn.Module) -> bool:
         try:
-            graphs[path] = trace(module, opaque)
+            self.graphs[path] = trace(module, self._opaque)
         except Untraceable as reason:
-            opaque.add(module)
-            reasons[path] = str(reason)
-    return graphs, reasons
+            self.reasons[path] = str(reason)
+            return False
+        self.reasons.pop(path, None)
+        return True
+
+    def _is_inside(self, path: str) -> bool:
+        while path and not has_hooks(self.network.get_submodule(path)):
+            path = path.rpartition(".")[0]
+            if path in self.graphs:
+                return True
+            if not isinstance(self.network.get_submodule(path), nn.ModuleList | nn.ModuleDict):
+                return False
+        return False
 
 
 def trace(module: nn.Module, opaque: set[nn.Module]) -> fx.Graph:
@@ -92,9 +132,9 @@ def _trace_once(module: nn.Module, opaque: set[nn.Module], *, training: bool) ->
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
-    if isinstance(error, fx.proxy.TraceError) or "Proxy" in text:
-        return f"its forward has control flow that depends on tensors or arguments ({text})"
+    text = str(error).strip().partition("\n")[0].partition(". ")[0]
+    if isinstance(error, fx.proxy.TraceError) or "Proxy" in text or "symbolic" in text:
+        return f"its forward has control flow that depends on its arguments ({text})"
     return f"torch.fx: {type(error).__name__}: {text}"
 
 
