@@ -83,10 +83,13 @@ class Plan:
     def __reduce__(self) -> tuple[Any, ...]:
         return Plan, (self.impl,)
 
+    @staticmethod
+    def is_looked_at() -> bool:
+        """Return whether somebody makes a graph of the network, which is to be that of the network as written."""
+        return is_fx_symbolic_tracing() or torch.jit.is_tracing() or is_exporting()
+
     def program_for(self, module: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Program | None:
         """Return what computes `module` for these arguments, or None where its own `forward` has to."""
-        if is_fx_symbolic_tracing() or torch.jit.is_tracing() or is_exporting():
-            return None
         x = next((leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Tensor)), None)
         if x is None or (self.impl == "auto" and choose("accelerate", "auto", x) == "reference"):
             return None
@@ -163,10 +166,11 @@ def _make_class(base: type[nn.Module]) -> type[nn.Module]:
     @functools.wraps(base.forward)
     def forward(self: nn.Module, *arguments: Any, **options: Any) -> Any:
         plan: Plan | None = self.__dict__.get(_PLAN)
-        program = None if plan is None else plan.program_for(self, arguments, options)
-        if program is None:
+        if plan is None or plan.is_looked_at():
             return base.forward(self, *arguments, **options)
-        return lying_as_given(program.run(self, *arguments, **options), arguments, options)
+        program = plan.program_for(self, arguments, options)
+        run = base.forward if program is None else program.run
+        return lying_as_given(run(self, *arguments, **options), arguments, options)
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
         # The class has no name that pickle could import: the class that it was made from has.
@@ -201,8 +205,8 @@ def lying_as_given(results: Any, arguments: tuple[Any, ...], options: Mapping[st
 
     Somebody may ask for a `view` of them.
     """
-    x = next(leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Tensor))
-    is_last = lies_channels_last(x)
+    x = next((leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Tensor)), None)
+    is_last = x is not None and lies_channels_last(x)
 
     def laid(y: Tensor) -> Tensor:
         if y.dim() not in (3, 4):

@@ -119,7 +119,8 @@ def _fuse_norm(rewriting: Rewriting, norm: fx.Node, eps: float) -> None:
             behind = _only_reader(reader)
             if behind and rewriting.patterns.activation(behind):
                 rewriting.left.append((_name(behind), "activation behind the sum, which the operator has in front of it"))
-    options = {"activation": activation, "negative_slope": slope, "pad": 0, "eps": eps, "impl": rewriting.impl}
+    options: dict[str, Any] = {"activation": activation, "negative_slope": slope, "pad": 0, "eps": eps}
+    options |= {"impl": rewriting.impl, "is_function": norm.op == "call_function"}
     with rewriting.graph.inserting_after(span[-1]):
         fused = rewriting.graph.call_function(fused_norm, (_input(norm), residual), options)
     record = FusedNorm(_name(norm), activation, residual is not None)
@@ -270,8 +271,8 @@ def _fuse_block(
     graph = rewriting.graph
     with graph.inserting_before(second):
         modules = [_get_module(graph, node) for node in (convolution1, convolution2)]
-        options = {"pad_out": second.kwargs["pad"], "eps": second.kwargs["eps"], "impl": rewriting.impl}
-        block = graph.call_function(fused_block, (buffer, *modules), options)
+        options = {name: second.kwargs[name] for name in ("eps", "impl", "is_function")}
+        block = graph.call_function(fused_block, (buffer, *modules), {"pad_out": second.kwargs["pad"], **options})
     for node in (first, second):
         rewriting.norms.pop(node).in_block = True
     rewriting.biases += sum(_has_bias(rewriting, node) for node in (convolution1, convolution2))

@@ -25,25 +25,32 @@ def fused_norm(
     pad: int,
     eps: float,
     impl: Impl,
+    is_function: bool = False,
 ) -> Tensor:
-    """Compute `instance_norm` for x [N, C, H, W] or [C, H, W]; a residual may have another dtype, or be broadcast."""
-    if x.dim() == 3:
-        y = fused_norm(
-            x[None],
-            residual,
-            activation=activation,
-            negative_slope=negative_slope,
-            pad=pad,
-            eps=eps,
-            impl=impl,
+    """Compute `instance_norm` for x [N, C, H, W] or [C, H, W]; a residual may have another dtype, or be broadcast.
+
+    `is_function` stands for `F.instance_norm`, to which three dimensions are [N, C, L].
+    """
+    if x.dim() == 4 and (residual is None or _is_like(residual, x)):
+        return instance_norm(
+            x, activation=activation, negative_slope=negative_slope, residual=residual, pad=pad, eps=eps, impl=impl
         )
-        return y[0]
-    if residual is not None and not _is_like(residual, x):
-        y = instance_norm(x, activation=activation, negative_slope=negative_slope, eps=eps, impl=impl) + residual
-        return padded(y, pad, impl=impl) if pad else y
-    return instance_norm(
-        x, activation=activation, negative_slope=negative_slope, residual=residual, pad=pad, eps=eps, impl=impl
-    )
+    if x.dim() == 4:
+        y = instance_norm(x, activation=activation, negative_slope=negative_slope, eps=eps, impl=impl)
+    elif is_function or x.dim() != 3:
+        y = activated(F.instance_norm(x, eps=eps), activation, negative_slope)
+    else:
+        y = instance_norm(x[None], activation=activation, negative_slope=negative_slope, eps=eps, impl=impl)[0]
+    if residual is not None:
+        y = y + residual
+    return padded(y, pad, impl=impl) if pad else y
+
+
+def activated(x: Tensor, activation: Activation, negative_slope: float) -> Tensor:
+    """Return the activation of x, by PyTorch's operator."""
+    if activation == "relu":
+        return F.relu(x)
+    return F.leaky_relu(x, negative_slope) if activation == "leaky_relu" else x
 
 
 def _is_like(residual: Any, x: Tensor) -> bool:
@@ -88,14 +95,22 @@ def convolve(convolution: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, *, with_bia
 
 
 def fused_block(
-    x: Tensor, convolution1: nn.Conv2d, convolution2: nn.Conv2d, *, pad_out: int, eps: float, impl: Impl
+    x: Tensor,
+    convolution1: nn.Conv2d,
+    convolution2: nn.Conv2d,
+    *,
+    pad_out: int,
+    eps: float,
+    impl: Impl,
+    is_function: bool = False,
 ) -> Tensor:
-    """Compute `residual_block` for an x that is padded by 1, [N, C, H + 2, W + 2] or without N."""
-    if x.dim() == 3:
-        return fused_block(x[None], convolution1, convolution2, pad_out=pad_out, eps=eps, impl=impl)[0]
-    if _changes_under_autocast(x):
-        # Around the block x keeps its dtype, which the sum takes on; the operator would have all of it in one.
-        norm: dict[str, Any] = {"negative_slope": 0.0, "eps": eps, "impl": impl}
+    """Compute `residual_block` for an x that is padded by 1, [N, C, H + 2, W + 2] or without N.
+
+    `is_function` says of its norms what it says to `fused_norm`.
+    """
+    if x.dim() == 3 or _changes_under_autocast(x):
+        # Under autocast x keeps its dtype around the block, which the sum takes on; the operator has one for all.
+        norm: dict[str, Any] = {"negative_slope": 0.0, "eps": eps, "impl": impl, "is_function": is_function}
         middle = fused_norm(convolve(convolution1, x, with_bias=False), None, activation="relu", pad=1, **norm)
         second = convolve(convolution2, middle, with_bias=False)
         return fused_norm(second, interior(x, 1), activation="none", pad=pad_out, **norm)

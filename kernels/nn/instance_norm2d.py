@@ -5,11 +5,10 @@ import warnings
 from typing import Any, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..dispatch import Activation, Impl, choose
-from .functional import fused_norm, padded
+from .functional import activated, fused_norm, padded
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
@@ -74,11 +73,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     def _in_parts(self, x: Tensor, residual: Tensor | None) -> Tensor:
         if choose("instance_norm", self.impl, x) == "triton":
             warn_once("an instance norm with affine parameters or running statistics runs as PyTorch's, not fused")
-        y: Tensor = super().forward(x)
-        if self.activation == "relu":
-            y = F.relu(y)
-        elif self.activation == "leaky_relu":
-            y = F.leaky_relu(y, self.negative_slope)
+        y = activated(super().forward(x), self.activation, self.negative_slope)
         if residual is not None:
             y = y + residual
         return padded(y, self.pad, impl=self.impl) if self.pad else y
