@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from kernels import Impl, accelerate
-from kernels.acceleration import Acceleration
-from kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels import Impl, accelerate
+from cyclegan_fast.kernels.acceleration import Acceleration
+from cyclegan_fast.kernels.checking.accuracy import relative_error
 
 
 def accelerated_copy(network: nn.Module, impl: Impl = "reference", **options: Any) -> nn.Module:

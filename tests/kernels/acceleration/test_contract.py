@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.cases.plain_cyclegan import PlainGenerator, PlainResidualBlock
-from kernels import accelerate
+from cyclegan_fast.kernels import accelerate
 from tests.kernels.acceleration.comparison import accelerated_copy, assert_equal, report_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

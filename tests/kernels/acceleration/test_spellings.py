@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.acceleration.report import FusedNorm
+from cyclegan_fast.kernels.acceleration.report import FusedNorm
 from tests.kernels.acceleration.comparison import accelerated_copy, assert_equal, report_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
