@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class StyleNetwork(nn.Module):
     """Gives images a style; its norms have trained parameters, unless they are told not to."""
 
-    def __init__(self, width: int = 32, affine: bool = True) -> None:
+    def __init__(self, width: int = 32, affine: bool = True, *, blocks: int = 5) -> None:
         super().__init__()
         self.conv1 = PaddedConvolution(3, width, 9)
         self.in1 = nn.InstanceNorm2d(width, affine=affine)
@@ -15,7 +15,7 @@ class StyleNetwork(nn.Module):
         self.in2 = nn.InstanceNorm2d(width * 2, affine=affine)
         self.conv3 = PaddedConvolution(width * 2, width * 4, 3, stride=2)
         self.in3 = nn.InstanceNorm2d(width * 4, affine=affine)
-        self.blocks = nn.Sequential(*(StyleBlock(width * 4, affine) for _ in range(5)))
+        self.blocks = nn.Sequential(*(StyleBlock(width * 4, affine) for _ in range(blocks)))
         self.deconv1 = PaddedConvolution(width * 4, width * 2, 3, upsample=2)
         self.in4 = nn.InstanceNorm2d(width * 2, affine=affine)
         self.deconv2 = PaddedConvolution(width * 2, width, 3, upsample=2)
