@@ -66,7 +66,7 @@ def _absorbed(graph: fx.Graph, rewriting: Rewriting) -> list[str]:
     return sorted(parents | {path for path in before if after[path] < before[path]})
 
 
-class Plan:
+class ForwardPlan:
     """Says how a module is computed: by which implementation, and by which program.
 
     Copies of a module share its plan. A program that is not given is made when it is needed; so it is after pickle.
@@ -77,11 +77,11 @@ class Plan:
         self.program = program
         self.can_be_made = program is None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ForwardPlan":
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Plan, (self.impl,)
+        return ForwardPlan, (self.impl,)
 
     @staticmethod
     def is_looked_at() -> bool:
@@ -137,7 +137,7 @@ def _is_as_it_was(module: nn.Module, program: Program) -> bool:
     return True
 
 
-def install(module: nn.Module, plan: Plan) -> None:
+def install(module: nn.Module, plan: ForwardPlan) -> None:
     """Let a module compute by a plan."""
     module.__class__ = accelerated_class(type(module))
     vars(module)[_PLAN] = plan
@@ -165,7 +165,7 @@ def accelerated_class(base: type[nn.Module]) -> type[nn.Module]:
 def _make_class(base: type[nn.Module]) -> type[nn.Module]:
     @functools.wraps(base.forward)
     def forward(self: nn.Module, *arguments: Any, **options: Any) -> Any:
-        plan: Plan | None = self.__dict__.get(_PLAN)
+        plan: ForwardPlan | None = self.__dict__.get(_PLAN)
         if plan is None or plan.is_looked_at():
             return base.forward(self, *arguments, **options)
         program = plan.program_for(self, arguments, options)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..dispatch import Impl
-from .accelerated import Plan, compile_program, install, is_worth_a_call, uninstall
+from .accelerated import ForwardPlan, compile_program, install, is_worth_a_call, uninstall
 from .counting import count_launches
 from .report import Acceleration, Counted, Region
 from .rewriting import Rewriting, rewrite
@@ -108,10 +108,10 @@ def _install(traced: Traced, rewritten: dict[str, Rewriting], impl: Impl) -> Non
         for module in outer.modules():
             uninstall(module)
             if is_worth_a_call(module):
-                install(module, Plan(impl))
+                install(module, ForwardPlan(impl))
             _turn_weights(module)
         uninstall(outer)
-        install(outer, Plan(impl, program))
+        install(outer, ForwardPlan(impl, program))
 
 
 def _turn_weights(module: nn.Module) -> None:

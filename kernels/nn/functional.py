@@ -38,7 +38,7 @@ def fused_norm(
     if x.dim() == 4:
         y = instance_norm(x, activation=activation, negative_slope=negative_slope, eps=eps, impl=impl)
     elif is_function or x.dim() != 3:
-        y = activated(F.instance_norm(x, eps=eps), activation, negative_slope)
+        y = apply_activation(F.instance_norm(x, eps=eps), activation, negative_slope)
     else:
         y = instance_norm(x[None], activation=activation, negative_slope=negative_slope, eps=eps, impl=impl)[0]
     if residual is not None:
@@ -46,7 +46,7 @@ def fused_norm(
     return padded(y, pad, impl=impl) if pad else y
 
 
-def activated(x: Tensor, activation: Activation, negative_slope: float) -> Tensor:
+def apply_activation(x: Tensor, activation: Activation, negative_slope: float) -> Tensor:
     """Return the activation of x, by PyTorch's operator."""
     if activation == "relu":
         return F.relu(x)

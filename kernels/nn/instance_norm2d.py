@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..dispatch import Activation, Impl, choose
-from .functional import activated, fused_norm, padded
+from .functional import apply_activation, fused_norm, padded
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
@@ -73,7 +73,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     def _in_parts(self, x: Tensor, residual: Tensor | None) -> Tensor:
         if choose("instance_norm", self.impl, x) == "triton":
             warn_once("an instance norm with affine parameters or running statistics runs as PyTorch's, not fused")
-        y = activated(super().forward(x), self.activation, self.negative_slope)
+        y = apply_activation(super().forward(x), self.activation, self.negative_slope)
         if residual is not None:
             y = y + residual
         return padded(y, self.pad, impl=self.impl) if self.pad else y

@@ -12,7 +12,7 @@ from torch import nn
 from bench.cases.others.contrastive import ContrastiveGenerator
 from bench.cases.others.high_resolution import GlobalGenerator
 from bench.cases.others.segmentation import SegmentationUNet
-from bench.cases.others.skip_unet import PixelDiscriminator, SkipUNet
+from bench.cases.others.skip_unet import PixelwiseDiscriminator, SkipUNet
 from bench.cases.others.style import StyleNetwork
 from bench.cases.others.with_attention import AttentionGenerator
 from bench.cases.plain_cyclegan import PlainDiscriminator, PlainGenerator
@@ -35,7 +35,7 @@ OTHER_NETWORKS = (
     OtherNetwork("CycleGAN, ResNet of 9 blocks", lambda width: PlainGenerator(width=width), 64),
     OtherNetwork("CycleGAN, PatchGAN", lambda width: PlainDiscriminator(width=width), 64),
     OtherNetwork("pix2pix, U-Net", lambda width: SkipUNet(width), 64),
-    OtherNetwork("pix2pix, 1x1 discriminator", PixelDiscriminator, 64),
+    OtherNetwork("pix2pix, 1x1 discriminator", PixelwiseDiscriminator, 64),
     OtherNetwork("CUT, ResNet with blurred sampling", lambda width: ContrastiveGenerator(width), 64),
     OtherNetwork("pix2pixHD, global generator", lambda width: GlobalGenerator(width), 64, side=512),
     OtherNetwork("U-GAT-IT, generator with light attention", lambda width: AttentionGenerator(width), 64),

@@ -45,7 +45,7 @@ class _Level(nn.Module):
         return torch.cat([x, self.model(x)], 1)
 
 
-class PixelDiscriminator(nn.Module):
+class PixelwiseDiscriminator(nn.Module):
     """Scores each pixel by itself."""
 
     def __init__(self, width: int = 64) -> None:

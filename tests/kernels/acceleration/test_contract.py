@@ -1,4 +1,4 @@
-"""What people do with a network goes on working once it is accelerated."""
+"""Holds accelerated networks to what people do with a network: copies, hooks, optimizers, autocast, exports."""
 
 import copy
 import functools
@@ -8,12 +8,14 @@ import io
 import pickle
 import warnings
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from bench.cases.plain_cyclegan import PlainGenerator, PlainResidualBlock
 from cyclegan_fast.kernels import accelerate
@@ -300,3 +302,34 @@ def test_exports_are_those_of_the_network_as_written() -> None:
         warnings.simplefilter("ignore")
         graph = torch.fx.symbolic_trace(found)
     torch.testing.assert_close(graph(x), written(x), rtol=1e-4, atol=1e-5)
+
+
+def test_distributed_data_parallel_gets_a_gradient_for_each_parameter(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        written = network()
+        parallel = nn.parallel.DistributedDataParallel(accelerated_copy(written))
+        for _ in range(2):  # the second pass raises where the first has left a parameter without a gradient
+            assert_equal(parallel.module, written, [image()])
+            parallel(image()).sum().backward()
+        inside = accelerate(nn.parallel.DistributedDataParallel(network()), impl="reference", verbose=False)
+        torch.testing.assert_close(inside(image()), written(image()), rtol=1e-12, atol=1e-12)
+        assert [region.name for region in report_of(inside).regions] == ["module"]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_it_compiles_to_one_graph_with_the_operators_in_it() -> None:
+    torch._dynamo.reset()
+    found = accelerated_copy(network().float(), "triton")
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(found, backend=counter, fullgraph=True)
+    x = image(1, 3, 12, 12).float()
+    torch.testing.assert_close(compiled(x), found(x), rtol=1e-5, atol=1e-6)
+    assert counter.frame_count == 1
+    targets = {str(node.target) for graph in counter.graphs for node in graph.graph.nodes}
+    assert {"cyclegan_fast.instance_norm.default", "cyclegan_fast.residual_block.default"} <= targets
+    compiled(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in found.parameters())
+    torch._dynamo.reset()
