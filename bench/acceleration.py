@@ -15,7 +15,6 @@ from bench.reporting.markdown import markdown_table
 from cyclegan_fast.kernels import accelerate
 from cyclegan_fast.kernels.acceleration import Acceleration
 
-
 DESCRIPTION = "Count what `accelerate` does to networks of other projects, as a table; nothing is computed."
 
 
@@ -29,7 +28,9 @@ def acceleration_table(networks: Iterable[OtherNetwork] = OTHER_NETWORKS, batch:
         report = module.acceleration
         assert isinstance(report, Acceleration)
         norms = sum(isinstance(part, nn.InstanceNorm2d) for part in module.modules())
-        rows.append([f"{network.name}, {network.side} x {network.side}", f"{len(report.norms)} of {norms}", *_cells(report)])
+        rows.append(
+            [f"{network.name}, {network.side} x {network.side}", f"{len(report.norms)} of {norms}", *_cells(report)]
+        )
     columns = ["norms fused", "blocks", "biases left out", "launches forward", "MB", "launches backward", "MB"]
     return markdown_table(["network", *columns], rows)
 

@@ -14,7 +14,9 @@ from bench.measure.limits import dtypes
 
 PASSES: tuple[Pass, Pass] = ("forward", "forward and backward")
 ROUNDS = 5 if DEVICE.type == "cpu" else 20
-ON_A_CPU = list(acceleration_cases(OTHER_NETWORKS[3:4], PASSES[:1], dtypes(DEVICE)[:1], [1], DEVICE, with_compile=False))
+ON_A_CPU = list(
+    acceleration_cases(OTHER_NETWORKS[3:4], PASSES[:1], dtypes(DEVICE)[:1], [1], DEVICE, with_compile=False)
+)
 ALL = list(acceleration_cases(OTHER_NETWORKS, PASSES, dtypes(DEVICE)[-1:], [1, 16], DEVICE))
 CASES = [(case, True) for case in ON_A_CPU if DEVICE.type == "cpu"] + [(case, False) for case in ALL]
 

@@ -19,7 +19,7 @@ from bench.measure.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.kernels import Impl, accelerate
 
 OTHER_ROUNDING = 1.5
-"""How many times as far off as plain PyTorch a result may be that is rounded elsewhere, in a network that amplifies it"""
+"""How many times as far off as plain PyTorch a result may be that is rounded elsewhere: a network may amplify that."""
 
 
 def acceleration_cases(
@@ -72,7 +72,13 @@ class OtherEntrants:
     """Makes the contenders of one network: all have the same weights and images, which were rounded to `dtype`."""
 
     def __init__(
-        self, network: OtherNetwork, what: Pass, dtype: torch.dtype, batch: int, device: torch.device, impl: Impl = "auto"
+        self,
+        network: OtherNetwork,
+        what: Pass,
+        dtype: torch.dtype,
+        batch: int,
+        device: torch.device,
+        impl: Impl = "auto",
     ) -> None:
         torch.manual_seed(0)
         self.what, self.dtype, self.device, self.impl = what, dtype, device, impl

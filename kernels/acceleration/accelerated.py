@@ -19,8 +19,8 @@ from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..dispatch import Impl, choose, is_exporting
-from .rewriting import Rewriting, rewrite
 from ..nn.functional import fused_block, fused_norm, interior
+from .rewriting import Rewriting, rewrite
 from .tracing import Traced, has_hooks
 
 FEWEST_NORMS = 2
@@ -215,4 +215,3 @@ def lying_as_given(results: Any, arguments: tuple[Any, ...], options: Mapping[st
         return y.contiguous(memory_format=torch.channels_last if is_image_batch else torch.contiguous_format)
 
     return laid(results) if isinstance(results, Tensor) else tree_map_only(Tensor, laid, results)
-

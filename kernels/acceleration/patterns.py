@@ -132,7 +132,7 @@ class Patterns:
         if module is not None:
             is_in_place = bool(getattr(module, "inplace", False))
         elif node.op == "call_method":
-            is_in_place = str(target).endswith("_") and not str(target).endswith("__") or target == "__iadd__"
+            is_in_place = (str(target).endswith("_") and not str(target).endswith("__")) or target == "__iadd__"
         elif node.op == "call_function":
             is_named = getattr(target, "__name__", "").endswith("_") and not str(target).endswith("__")
             is_in_place = target in _IN_PLACE_OPERATORS or is_named or _is_told_in_place(node)

@@ -16,9 +16,9 @@ import torch
 from torch import fx, nn
 
 from ..dispatch import Activation, Impl
+from ..nn.functional import convolve, fused_block, fused_norm, interior, padded
 from .patterns import Patterns, sum_of
 from .report import FusedNorm
-from ..nn.functional import convolve, fused_block, fused_norm, interior, padded
 
 
 class Rewriting:
@@ -118,7 +118,9 @@ def _fuse_norm(rewriting: Rewriting, norm: fx.Node, eps: float) -> None:
             span.append(reader)
             behind = _only_reader(reader)
             if behind and rewriting.patterns.activation(behind):
-                rewriting.left.append((_name(behind), "activation behind the sum, which the operator has in front of it"))
+                rewriting.left.append(
+                    (_name(behind), "activation behind the sum, which the operator has in front of it")
+                )
     options: dict[str, Any] = {"activation": activation, "negative_slope": slope, "pad": 0, "eps": eps}
     options |= {"impl": rewriting.impl, "is_function": norm.op == "call_function"}
     with rewriting.graph.inserting_after(span[-1]):
@@ -254,7 +256,7 @@ def _block_that_ends_in(rewriting: Rewriting, second: fx.Node) -> tuple[fx.Node,
 
 
 def _block_convolution(rewriting: Rewriting, node: Any) -> tuple[fx.Node | None, Any]:
-    """Return the node of a 3x3 convolution that only one norm reads, and its input, which is padded; else None, None."""
+    """Return the node of a 3x3 convolution that one norm alone reads, and its padded input; else None, None."""
     module = _convolution(rewriting, node)
     if not isinstance(module, nn.Conv2d) or len(node.users) != 1:
         return None, None

@@ -230,5 +230,3 @@ def _has_content(value: Any, content: Any) -> bool:
 
 def _items(container: Any) -> list[Any]:
     return [*container.keys(), *container.values()] if isinstance(container, dict) else list(container)
-
-

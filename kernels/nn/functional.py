@@ -3,7 +3,6 @@
 What an operator does not take is computed in parts.
 """
 
-
 from typing import Any
 
 import torch
@@ -88,9 +87,7 @@ def convolve(convolution: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, *, with_bia
         )
     else:
         padding = 0 if convolution.padding_mode == "reflect" else convolution.padding
-        y = F.conv2d(
-            x, convolution.weight, bias, convolution.stride, padding, convolution.dilation, convolution.groups
-        )
+        y = F.conv2d(x, convolution.weight, bias, convolution.stride, padding, convolution.dilation, convolution.groups)
     return y if with_bias else _with_bias_in_graph(y, convolution.bias)
 
 

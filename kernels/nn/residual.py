@@ -54,5 +54,6 @@ class ResidualBlock(nn.Module):
         """
         buffer = x if is_padded else padded(x, 1, impl=self.impl)
         convolution1, convolution2 = self.conv_block[1], self.conv_block[5]
-        assert isinstance(convolution1, nn.Conv2d) and isinstance(convolution2, nn.Conv2d)
+        assert isinstance(convolution1, nn.Conv2d)
+        assert isinstance(convolution2, nn.Conv2d)
         return fused_block(buffer, convolution1, convolution2, pad_out=pad_out, eps=self.eps, impl=self.impl)

@@ -45,5 +45,4 @@ class GlobalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output for x [N, channels, H, W], in the same shape."""
-        out = x + self.conv_block(x)
-        return out  # type: ignore[no-any-return]  # a Sequential's result is untyped
+        return x + self.conv_block(x)  # type: ignore[no-any-return]  # a Sequential's result is untyped

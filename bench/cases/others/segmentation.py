@@ -1,4 +1,4 @@
-"""Transcribes a U-Net in two dimensions as nnU-Net plans it (Isensee et al. 2021): instance norms, leaky ReLUs of 0.01."""
+"""Transcribes a 2D U-Net as nnU-Net plans it (Isensee et al. 2021): instance norms, leaky ReLUs of 0.01."""
 
 import torch
 from torch import Tensor, nn

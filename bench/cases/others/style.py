@@ -66,5 +66,4 @@ class StyleBlock(nn.Module):
         residual = x
         out = self.relu(self.in1(self.conv1(x)))
         out = self.in2(self.conv2(out))
-        out = out + residual
-        return out  # type: ignore[no-any-return]  # as above
+        return out + residual  # type: ignore[no-any-return]  # as above

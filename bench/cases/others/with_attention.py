@@ -36,7 +36,9 @@ class AttentionGenerator(nn.Module):
         self.gamma = nn.Linear(wide, wide, bias=False)
         self.beta = nn.Linear(wide, wide, bias=False)
         self.UpBlock1 = nn.ModuleList(_DecoderBlock(wide) for _ in range(blocks))
-        self.UpBlock2 = nn.Sequential(*_doubling(wide), *_doubling(width * 2), nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7))
+        self.UpBlock2 = nn.Sequential(
+            *_doubling(wide), *_doubling(width * 2), nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7)
+        )
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return images [N, 3, H, W], logits [N, 2] and heat maps [N, 1, H/4, W/4] for images; H, W multiples of 4."""

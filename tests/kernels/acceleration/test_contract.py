@@ -57,7 +57,8 @@ def test_it_is_the_same_object_with_the_same_parameters() -> None:
     assert [id(parameter) for parameter in after.parameters()] == [id(parameter) for parameter in parameters]
     assert list(after.state_dict()) == keys
     assert [(name, id(module)) for name, module in after.named_modules()] == [(n, id(m)) for n, m in modules]
-    assert isinstance(after, PlainGenerator) and isinstance(after.model[10], PlainResidualBlock)
+    assert isinstance(after, PlainGenerator)
+    assert isinstance(after.model[10], PlainResidualBlock)
     assert repr(after) == text
     assert type(after).__name__ == "PlainGenerator"
     assert inspect.signature(after.forward) == inspect.signature(network().forward)
@@ -241,7 +242,7 @@ def test_calling_it_again_changes_nothing_more() -> None:
 def test_a_network_that_is_compiled_or_scripted_is_refused() -> None:
     with pytest.raises(ValueError, match="accelerate it first, then compile it"):
         accelerate(torch.compile(network()))  # type: ignore[type-var]  # torch types it as a function
-    with pytest.raises(TypeError, match="takes an nn.Module, got int"):
+    with pytest.raises(TypeError, match=r"takes an nn\.Module, got int"):
         accelerate(3)  # type: ignore[type-var]  # the mistake that is tested
 
 
@@ -258,7 +259,8 @@ def test_autocast_gives_the_dtypes_that_it_gave(dtype: torch.dtype) -> None:
     assert error <= 1.25 * native_error
     result.float().square().sum().backward()
     for parameter in found.parameters():
-        assert parameter.grad is not None and parameter.grad.dtype == torch.float32
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
 
 
 def test_under_autocast_a_block_keeps_what_goes_around_it_in_its_dtype() -> None:
@@ -294,7 +296,9 @@ def test_exports_are_those_of_the_network_as_written() -> None:
     found = accelerated_copy(written)
     x = image().float()
     programs = [torch.export.export(net, (x,)) for net in (written, found)]
-    operators = [[str(node.target) for node in program.graph.nodes if node.op == "call_function"] for program in programs]
+    operators = [
+        [str(node.target) for node in program.graph.nodes if node.op == "call_function"] for program in programs
+    ]
     assert operators[0] == operators[1]
     traced = torch.jit.trace(found, x)
     assert "cyclegan_fast" not in str(traced.inlined_graph)

@@ -41,6 +41,7 @@ def activated(name: str, pad: int = 0, residual: bool = False) -> tuple[str, int
 
 
 NORM = F.instance_norm
+BLOCK = [activated("relu", 1), activated("none", 0, True)]
 SPELLINGS: dict[str, tuple[Callable[[Written, Tensor], Tensor], list[tuple[str, int, bool]]]] = {
     "modules": (lambda m, x: m.second(m.pad(m.relu(m.norm(m.first(x))))), [activated("relu", 1)]),
     "in place": (lambda m, x: m.second(m.pad(m.relu_in_place(m.norm(m.first(x))))), [activated("relu", 1)]),
@@ -73,8 +74,7 @@ SPELLINGS: dict[str, tuple[Callable[[Written, Tensor], Tensor], list[tuple[str, 
     ),
     "two blocks": (
         lambda m, x: m.second(block(m, block(m, m.relu(m.norm(m.first(x)))))),
-        [activated("relu", 1), activated("relu", 1), activated("none", 1, True)] + [activated("relu", 1)]
-        + [activated("none", 0, True)],
+        [activated("relu", 1), *[activated("relu", 1), activated("none", 1, True)], *BLOCK],
     ),
     "+=": (lambda m, x: m.second(added_in_place(m.norm(m.third(y := m.first(x))), y)), [activated("none", 0, True)]),
     "torch.add": (lambda m, x: torch.add(y := m.first(x), m.norm(m.third(y))), [activated("none", 0, True)]),
@@ -110,7 +110,7 @@ SPELLINGS: dict[str, tuple[Callable[[Written, Tensor], Tensor], list[tuple[str, 
         [activated("none")],
     ),
     "read by a convolution as well": (
-        lambda m, x: m.second(m.pad(y := m.relu(m.norm(m.first(x)))))  + F.conv2d(y, m.third.weight, padding=1),
+        lambda m, x: m.second(m.pad(y := m.relu(m.norm(m.first(x))))) + F.conv2d(y, m.third.weight, padding=1),
         [activated("relu", 0)],
     ),
     "around the activation in place": (

@@ -68,7 +68,9 @@ def test_an_instance_norm_is_pytorchs(options: dict[str, Any], shape: tuple[int,
 
 @pytest.mark.parametrize("affine", [False, True])
 def test_activation_sum_and_padding_come_behind_the_norm(affine: bool) -> None:
-    ours = InstanceNorm2d(3, affine=affine, activation="leaky_relu", negative_slope=0.3, pad=2).to(DEVICE, torch.float64)
+    ours = InstanceNorm2d(3, affine=affine, activation="leaky_relu", negative_slope=0.3, pad=2).to(
+        DEVICE, torch.float64
+    )
 
     def theirs(x: Tensor, residual: Tensor) -> Tensor:
         return F.pad(F.leaky_relu(F.instance_norm(x), 0.3) + residual, (2, 2, 2, 2), mode="reflect")
@@ -155,4 +157,8 @@ def test_on_triton_a_module_is_what_it_is_by_plain_operators(make: Callable[[], 
 def test_the_gradient_of_one_image_does_not_depend_on_the_stride_of_its_batch() -> None:
     x = values(7, 6, 4).permute(2, 0, 1)[None]
     assert x.stride(0) != x.numel(), "as views of one image have it"
-    assert_same(lambda y: norm_of(y.permute(2, 0, 1)[None]), lambda y: F.instance_norm(y.permute(2, 0, 1).contiguous()[None]), values(7, 6, 4))
+    assert_same(
+        lambda y: norm_of(y.permute(2, 0, 1)[None]),
+        lambda y: F.instance_norm(y.permute(2, 0, 1).contiguous()[None]),
+        values(7, 6, 4),
+    )
