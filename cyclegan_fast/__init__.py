@@ -6,8 +6,9 @@ from cyclegan_fast.version import __version__
 
 if TYPE_CHECKING:
     from cyclegan_fast.api import evaluate, load, train
+    from cyclegan_fast.kernels import accelerate
 
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["__version__", "accelerate", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +18,8 @@ def __getattr__(name: str) -> Any:
     """
     import importlib
 
+    if name == "accelerate":
+        return importlib.import_module("cyclegan_fast.kernels").accelerate
     if name == "load":
         return importlib.import_module("cyclegan_fast.api").load
     if name in ("evaluate", "train"):
