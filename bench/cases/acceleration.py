@@ -1,8 +1,9 @@
 """Measures networks of other projects as they were written, and accelerated."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ class OtherEntrants:
         network = copy.deepcopy(self.network)
         return network.to(self.device, to, memory_format=layout)  # type: ignore[call-overload,no-any-return]  # absent from torch's stubs
 
-    def _call(self, network: nn.Module, function: nn.Module, layout: torch.memory_format) -> Call:
+    def _call(self, network: nn.Module, function: Callable[[Tensor], Any], layout: torch.memory_format) -> Call:
         """Return a pass that gives the results and, backward, the gradients of the image and of 4-D weights."""
         dtype = next(network.parameters()).dtype
         image = self.image.to(self.device, dtype).contiguous(memory_format=layout)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..dispatch import Impl, choose, is_exporting
@@ -86,7 +87,8 @@ class ForwardPlan:
     @staticmethod
     def is_looked_at() -> bool:
         """Return whether somebody makes a graph of the network, which is to be that of the network as written."""
-        return is_fx_symbolic_tracing() or torch.jit.is_tracing() or is_exporting()
+        is_traced = torch._C._get_tracing_state() is not None  # by torch.jit.trace
+        return is_traced or is_fx_symbolic_tracing() or is_exporting()
 
     def program_for(self, module: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Program | None:
         """Return what computes `module` for these arguments, or None where its own `forward` has to."""
@@ -118,7 +120,7 @@ def _made(module: nn.Module, impl: Impl) -> Program | None:
 
 def _is_as_it_was(module: nn.Module, program: Program) -> bool:
     """Return whether the modules that do not run by themselves still have their types, and no hooks."""
-    if torch.nn.modules.module._has_any_global_hook():
+    if _has_any_global_hook():  # type: ignore[no-untyped-call]  # untyped in torch
         return False
     for path, kind in program.absorbed:
         part: Any = module
@@ -174,7 +176,8 @@ def _make_class(base: type[nn.Module]) -> type[nn.Module]:
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
         # The class has no name that pickle could import: the class that it was made from has.
-        made, arguments, *state = base.__reduce_ex__(self, protocol)
+        reduced: Any = base.__reduce_ex__(self, protocol)
+        made, arguments, *state = reduced
         if arguments and arguments[0] is type(self):
             return _new, (base, made, arguments[1:]), *state
         return made, arguments, *state

@@ -55,7 +55,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map [N, C, H, W] or [C, H, W] to [..., C, H + 2*pad, W + 2*pad]; `residual` has x's shape."""
-        self._check_input_dim(x)  # type: ignore[no-untyped-call]  # untyped in torch
+        self._check_input_dim(x)
         if self.affine or self.track_running_stats:
             return self._in_parts(x, residual)
         if x.size(-3) != self.num_features:
@@ -89,7 +89,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
             further["pad"] = self.pad
         if self.impl != "auto":
             further["impl"] = self.impl
-        return ", ".join([super().extra_repr(), *(f"{name}={value!r}" for name, value in further.items())])
+        described = super().extra_repr()  # type: ignore[no-untyped-call]  # untyped in torch
+        return ", ".join([described, *(f"{name}={value!r}" for name, value in further.items())])
 
 
 def warn_once(text: str) -> None:

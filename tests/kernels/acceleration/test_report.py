@@ -44,9 +44,9 @@ def test_launches_and_bytes_are_those_of_the_operators() -> None:
     # After: one launch reads and writes; the last bias; the copy of the result to the layout of the input.
     assert forward.after.launches == 3
     assert forward.after.total_bytes == pytest.approx(2 * activation + 4 * small, rel=0.02)
-    # Backward: x and dY are read and dx is written, in one launch; a bias's sum; zeros for the other; a copy of dY.
-    assert backward.after.launches == 4
-    assert backward.after.total_bytes == pytest.approx(3 * activation + 3 * small, rel=0.02)
+    # Backward: x and dY are read and dx is written, in one launch; a bias's sum; zeros for the other.
+    assert backward.after.launches == 3
+    assert backward.after.total_bytes == pytest.approx(3 * activation + small, rel=0.02)
     assert isinstance(forward.before, Traffic)
 
 
