@@ -2,7 +2,8 @@
 
 `entry` has the public function, `accelerate`. It traces the network (`tracing`), finds the norms with their activation,
 sum and padding (`patterns`), rewrites the graphs (`rewriting`) so that they call `kernels.nn.functional`, and gives
-modules a `forward` that runs them (`accelerated`). `report` says what was done, `counting` what it saves.
+modules a `forward` that runs them (`accelerated`). `weights` lays weights channels last, `report` says what was
+done, `counting` what it saves.
 """
 
 from .entry import accelerate

@@ -12,6 +12,7 @@ from .counting import count_launches
 from .report import Acceleration, Counted, Region
 from .rewriting import Rewriting, rewrite
 from .tracing import Traced
+from .weights import turn_weights
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -109,16 +110,9 @@ def _install(traced: Traced, rewritten: dict[str, Rewriting], impl: Impl) -> Non
             uninstall(module)
             if is_worth_a_call(module):
                 install(module, ForwardPlan(impl))
-            _turn_weights(module)
         uninstall(outer)
         install(outer, ForwardPlan(impl, program))
-
-
-def _turn_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        for parameter in module.parameters(recurse=False):
-            if parameter.dim() == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        turn_weights(outer)
 
 
 def _region(network: nn.Module, path: str, one: Rewriting) -> Region:

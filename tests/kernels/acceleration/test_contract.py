@@ -82,10 +82,11 @@ def test_prepared_for_a_gpu_it_runs_on_a_cpu_as_it_was_written_to_the_bit() -> N
     torch.testing.assert_close(prepared(image()), written(image()), rtol=1e-12, atol=1e-12)
 
 
-def test_an_optimizer_made_before_goes_on() -> None:
+@pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
+def test_an_optimizer_made_before_goes_on(options: dict[str, Any]) -> None:
     written = network()
     found = copy.deepcopy(written)
-    optimizers = [torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9) for net in (written, found)]
+    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3, **options) for net in (written, found)]
 
     def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
@@ -100,7 +101,24 @@ def test_an_optimizer_made_before_goes_on() -> None:
         step(found, optimizers[1])
     for name, parameter in found.named_parameters():
         if parameter.dim() == 4:
-            torch.testing.assert_close(parameter, written.get_parameter(name), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(parameter, written.get_parameter(name), rtol=1e-6, atol=1e-8)
+
+
+def test_a_fused_optimizer_loads_moments_of_a_network_as_it_was_written() -> None:
+    written = network()
+    found = accelerated_copy(written)
+    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3, fused=True) for net in (written, found)]
+    written(image()).square().sum().backward()
+    optimizers[0].step()
+    found.load_state_dict(written.state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    for net, optimizer in zip((written, found), optimizers, strict=True):
+        optimizer.zero_grad()
+        net(image()).square().sum().backward()
+        optimizer.step()
+    for name, parameter in found.named_parameters():
+        if parameter.dim() == 4:
+            torch.testing.assert_close(parameter, written.get_parameter(name), rtol=1e-6, atol=1e-8)
 
 
 def test_state_dicts_load() -> None:
