@@ -36,9 +36,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
 }
 """a small network, the side of its images, and how many norms are fused"""
 GRADIENT_MARGIN = 2.0
-"""Which inputs of ReLUs round to the other side of 0 is chance, and one gradient of the other side outweighs the rounding
-of many others: pooled over the parameters of a network the ratio of two errors is between 0.3 and 1.8 here. Gradients of
-the operators by themselves are held to 1.25 by tests/kernels/test_accuracy.py, on inputs that are clear of 0."""
+"""Which inputs of ReLUs round to the other side of 0 is chance, and one gradient of the other side outweighs the
+rounding of many others: pooled over a network's parameters, the ratio of two errors is between 0.3 and 1.8 here.
+Gradients of the operators by themselves are held to 1.25 by tests/kernels/test_accuracy.py, on inputs clear of 0."""
 QUICK_ON_TRITON = ("1x1 discriminator",)
 
 
