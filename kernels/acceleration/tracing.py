@@ -7,6 +7,7 @@ it does not see; what could be forgotten is looked for here.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -93,6 +94,8 @@ def trace(module: nn.Module, opaque: set[nn.Module]) -> fx.Graph:
         raise Untraceable("its forward was replaced on the object")
     if module._compiled_call_impl is not None:
         raise Untraceable("it is compiled already; accelerate first, then compile")
+    if any(argument.kind is argument.VAR_POSITIONAL for argument in signature(module.forward).parameters.values()):
+        raise Untraceable("its forward takes any number of arguments, which torch.fx puts in another order")
     graphs = [_trace_once(module, opaque, training=training) for training in (True, False)]
     codes = {graph.python_code("self").src for graph in graphs}
     if len(codes) > 1:

@@ -105,6 +105,21 @@ class Forgotten(nn.Module):
         return self.inside(x)  # type: ignore[no-any-return]  # a module's result
 
 
+def test_arguments_that_torch_fx_puts_in_another_order_stay_as_they_are() -> None:
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = layers()
+
+        def forward(self, x: torch.Tensor, *more: float, factor: float = 1.0) -> torch.Tensor:
+            return self.inside(x) * factor  # type: ignore[no-any-return]  # a module's result
+
+    network = accelerate(Many(), impl="reference", verbose=False)
+    assert "any number of arguments" in str(report_of(network))
+    x = torch.randn(1, 3, 6, 6)
+    torch.testing.assert_close(network(x, 5.0, factor=2.0), 2 * network(x))
+
+
 @pytest.mark.parametrize("what", FORGOTTEN)
 def test_what_a_graph_would_forget_stays_code(what: str) -> None:
     network = Forgotten(what)
