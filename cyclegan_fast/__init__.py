@@ -6,9 +6,10 @@ from cyclegan_fast.version import __version__
 
 if TYPE_CHECKING:
     from cyclegan_fast.api import evaluate, load, train
+    from cyclegan_fast.kernels import accelerate
     from cyclegan_fast.training.callbacks.callback import Callback, StopTraining
 
-__all__ = ["Callback", "StopTraining", "__version__", "evaluate", "load", "train"]
+__all__ = ["Callback", "StopTraining", "__version__", "accelerate", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +19,8 @@ def __getattr__(name: str) -> Any:
     """
     import importlib
 
+    if name == "accelerate":
+        return importlib.import_module("cyclegan_fast.kernels").accelerate
     if name == "load":
         return importlib.import_module("cyclegan_fast.api").load
     if name in ("evaluate", "train"):

@@ -225,11 +225,13 @@ def test_the_examples_of_the_page_on_python_run_one_after_another(
             assert image.size == (52, 41)
 
 
-def test_the_example_of_the_kernels_computes_what_it_says() -> None:
-    (example,) = examples_of(ROOT / "docs" / "kernels.md")
+def test_the_examples_of_the_kernels_compute_what_they_say() -> None:
+    accelerated, modules, operators = examples_of(ROOT / "docs" / "kernels.md")
     names: dict[str, object] = {}
-    exec(example, names)
-    for name, shape in re.findall(r"^(\w) = \w+\(.*# (\[[\d, ]+\])", example, re.MULTILINE):
+    for example in (accelerated, modules, operators):
+        exec(example, names)
+    assert names["features"].shape == (1, 64, 16, 16)  # type: ignore[attr-defined]
+    for name, shape in re.findall(r"^(\w) = \w+\(.*# (\[[\d, ]+\])", operators, re.MULTILINE):
         assert list(names[name].shape) == ast.literal_eval(shape), name  # type: ignore[attr-defined]
     assert names["x"].grad is not None  # type: ignore[attr-defined]
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cyclegan_fast.images.pixels import Pixels, to_pixels
-from cyclegan_fast.networks.resnet import ResidualBlock, ResnetGenerator
+from cyclegan_fast.networks.resnet import GeneratorBlock, ResnetGenerator
 from cyclegan_fast.system.device import is_out_of_memory
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
@@ -178,7 +178,7 @@ class Passes:
 
     def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
         """Stream a residual block; what goes around it is kept while its first convolution reads it."""
-        assert isinstance(block, ResidualBlock)  # torch types a ModuleList by nn.Module
+        assert isinstance(block, GeneratorBlock)  # torch types a ModuleList by nn.Module
         around = StoredActivation(self.scratch)
         first, statistics = self._store(convolved_rows(stored_rows(rows, around), height, block.conv1.weight), height)
         middle = normalised_rows(first.take, statistics)
