@@ -13,6 +13,7 @@ COMMANDS = {
     "python -m cyclegan_fast.download": "fetch the authors' data sets and trained generators",
     "python -m cyclegan_fast.sample_photos": "write the embedded data set as folders of images",
     "python -m cyclegan_fast.street_scenes": "draw a data set of streets and their label maps",
+    "python -m cyclegan_fast.earth": "write photographs and maps of the Earth as a data set",
     "python -m cyclegan_fast.perceptual_study": "ask people which of two images is real, and analyse their answers",
     "python -m cyclegan_fast.experiments": "run the comparisons of the paper's tables",
     "python -m cyclegan_fast.baselines.gatys": "transfer a style by optimising pixels (Gatys et al. 2016)",

@@ -7,7 +7,7 @@ them from here. command.py turns the configuration into a command line, values.p
 from dataclasses import dataclass, field
 
 from cyclegan_fast.config.checks import require
-from cyclegan_fast.config.data_options import CROPPING, DataConfig, Pairs, Preprocess
+from cyclegan_fast.config.data_options import CROPPING, EARTH, DataConfig, Pairs, Preprocess
 from cyclegan_fast.config.model_options import (
     WEIGHTS_OF,
     CycleFrom,
@@ -33,6 +33,7 @@ from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
 
 __all__ = [
     "CROPPING",
+    "EARTH",
     "WEIGHTS_OF",
     "AmpDtype",
     "Config",

@@ -100,8 +100,11 @@ class RunFolder:
 
 def completed(config: Config, origin: str) -> Config:
     """Return the configuration with its data's whole path, and a name made from data and `origin` where it has none."""
-    data = config.data.data.resolve() if config.data.data else None
-    name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
+    data = config.data.data
+    if data is not None and not config.data.is_earth:
+        data = data.resolve()
+    images = data.name if data else "sample-photos"
+    name = config.run.name or plain_name(images if images == origin else f"{images}-{origin}")
     return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
 
 
