@@ -20,7 +20,7 @@ def check_built_in(config: DataConfig, *, paired: bool) -> None:
         raise UserError(f"the {name} come at one size: --preprocess {config.preprocess} needs --data FOLDER")
     if config.is_earth:
         earth.check_side(config.load_size)
-        earth.find_images()
+        earth.find_world()
 
 
 def built_in_training(config: DataConfig) -> tuple[ImageArray, ImageArray]:
@@ -28,7 +28,7 @@ def built_in_training(config: DataConfig) -> tuple[ImageArray, ImageArray]:
     first = slice(config.max_images)
     if config.is_earth:
         with waiting("cutting out photographs and maps of the Earth"):
-            made = earth.make_training(config.load_size)
+            made = earth.cut_training_images(config.load_size)
         return ImageArray(made.photographs[first], "A"), ImageArray(made.maps[first], "B")
     with waiting("drawing the embedded images"):
         photos = sample_photos.make_training(config.load_size)
@@ -41,7 +41,7 @@ def built_in_tests(config: DataConfig) -> TestSets:
     Drawings of the embedded photographs hold less than these do: nothing says what their translation should be.
     """
     if config.is_earth:
-        views = earth.make_test(config.crop_size)
+        views = earth.cut_test_images(config.crop_size)
         photographs, maps = ImageArray(views.photographs, "A"), ImageArray(views.maps, "B")
         return TestSets(HeldOut(photographs, truth=maps), HeldOut(maps, truth=photographs))
     held_out = sample_photos.make_test(config.crop_size)

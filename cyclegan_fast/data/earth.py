@@ -139,7 +139,7 @@ class EarthImages:
     maps: Pixels
 
 
-def find_images() -> tuple[Path, Path]:
+def find_world() -> tuple[Path, Path]:
     """Return the files of the photograph and of the map; raises UserError where their package is not installed."""
     try:
         package = distribution(PACKAGE)
@@ -152,7 +152,7 @@ def find_images() -> tuple[Path, Path]:
 
 def read_world() -> World:
     """Return both images of the whole Earth; raises UserError where they are not installed or cannot be read."""
-    photograph, relief = find_images()
+    photograph, relief = find_world()
     return World(_read(photograph), _read(relief))
 
 
@@ -216,7 +216,7 @@ def training_views(world: World, domain: str, side: int, count: int, seed: int) 
     return _with_land(world, drawn, count)
 
 
-def test_views(world: World, side: int, count: int, seed: int) -> list[View]:
+def held_out_views(world: World, side: int, count: int, seed: int) -> list[View]:
     """Draw views of the Americas, as many in equal areas, which have some land."""
     random = np.random.default_rng([seed, 2])
     (south, north), (west, east) = AMERICAS
@@ -238,7 +238,7 @@ def _with_land(world: World, draw: Callable[[], View | None], count: int) -> lis
     return found
 
 
-def make_training(side: int, count: int = 500, seed: int = 0) -> EarthImages:
+def cut_training_images(side: int, count: int = 500, seed: int = 0) -> EarthImages:
     """Make `count` photographs and `count` maps of other places, `side` x `side` pixels: there are no pairs.
 
     Raises UserError where the images of the Earth are not installed, or `side` does not fit into a cell.
@@ -250,10 +250,10 @@ def make_training(side: int, count: int = 500, seed: int = 0) -> EarthImages:
     )
 
 
-def make_test(side: int, count: int = 48, seed: int = 0) -> EarthImages:
-    """Make `count` photographs of the Americas, and their maps; raises UserError as `make_training` does."""
+def cut_test_images(side: int, count: int = 48, seed: int = 0) -> EarthImages:
+    """Make `count` photographs of the Americas, and their maps; raises UserError as `cut_training_images` does."""
     world = read_world()
-    views = test_views(world, side, count, seed)
+    views = held_out_views(world, side, count, seed)
     return EarthImages(
         np.stack([photograph_of(world, view) for view in views]), np.stack([map_of(world, view) for view in views])
     )
@@ -274,7 +274,7 @@ def write_earth(out: Path, side: int, count: int) -> int:
     for flag, value in {"--side": side, "--count": count}.items():
         if value < 1:
             raise UserError(f"{flag} must be positive, got {value}")
-    training, test, world = make_training(side, count), make_test(side), read_world()
+    training, test, world = cut_training_images(side, count), cut_test_images(side), read_world()
     for name, images in {
         "trainA": training.photographs,
         "trainB": training.maps,
