@@ -56,7 +56,7 @@ def test_a_generator_with_batch_norm_is_refused(
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "photos/one.png", 32, 32)
     torch.save(ResnetGenerator(width=4, blocks=6, norm="batch").state_dict(), "batch.pth")
-    assert main(["photos", "--checkpoint", "batch.pth", "--tile", "--out", "out"]) == 1
+    assert main(["photos", "--checkpoint", "batch.pth", "--tile", "--out", "out"]) == 2
     assert "and batch.pth has batch norm: leave --tile out" in capsys.readouterr().err
 
 
