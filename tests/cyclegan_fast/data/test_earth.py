@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from cyclegan_fast.config.options import DataConfig
-from cyclegan_fast.data import earth
+from cyclegan_fast.data import earth, earth_views
 from cyclegan_fast.data.domains import open_test_sets
-from cyclegan_fast.data.earth import View
+from cyclegan_fast.data.earth_views import Cell, View
 from cyclegan_fast.data.training_images import check_data, open_data
 from cyclegan_fast.earth import main
 from cyclegan_fast.images.pixels import Pixels
@@ -37,7 +37,7 @@ def tiny_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     photograph, relief = coordinates(), np.full((ROWS, COLUMNS, 3), (150, 160, 140), np.uint8)
     relief[:, ::7] = (120, 160, 200)  # narrow seas
-    for file, pixels in ((earth.PHOTOGRAPH, photograph), (earth.MAP, relief)):
+    for file, pixels in ((earth.PHOTOGRAPH, photograph), (earth.RELIEF, relief)):
         Image.fromarray(pixels).save(folder / Path(file).name, format="PNG")
     monkeypatch.setattr(earth, "distribution", lambda name: _Package(folder))
     monkeypatch.setattr(earth, "WORLD_SIZE", (COLUMNS, ROWS))
@@ -59,7 +59,7 @@ def great_circle_km(latitude: float, longitude: float, latitudes: npt.NDArray, l
 
 @pytest.mark.parametrize(("latitude", "longitude"), [(0.0, 0.0), (47.0, 179.0), (-33.0, 151.0), (72.0, -40.0)])
 def test_a_pixel_is_as_wide_as_high_at_any_latitude(latitude: float, longitude: float) -> None:
-    latitudes, longitudes = View(latitude, longitude, 65, 65).places()
+    latitudes, longitudes = View(latitude, longitude, 65, 65, km_per_pixel=25.0).places()
     assert latitudes[32, 32] == pytest.approx(latitude, abs=1e-9)
     distances = great_circle_km(latitude, longitude, latitudes, longitudes)
     for row, column in ((32, 42), (42, 32), (32, 22), (22, 32)):
@@ -96,47 +96,53 @@ def test_a_pixel_is_the_mean_of_its_samples() -> None:
     np.testing.assert_allclose(view.of(world), expected)
 
 
+def test_a_border_is_that_of_the_image() -> None:
+    view = View(50.0, 12.0, 7, 11)
+    for places, border in zip(view.places(), view.border(), strict=True):
+        edge = np.concatenate([places[0], places[-1], places[1:-1, 0], places[1:-1, -1]])
+        np.testing.assert_allclose(np.unique(border.round(9)), np.unique(edge.round(9)))
+
+
 def test_cells_cover_the_old_world_once_and_neighbours_in_a_row_are_of_two_domains() -> None:
-    found = earth.cells()
-    west, east = earth.OLD_WORLD
-    assert sum((cell.north - cell.south) * (cell.east - cell.west) for cell in found) == pytest.approx(
-        (earth.BANDS[0] - earth.BANDS[-1]) * (east - west)
-    )
-    for one in found:
-        for other in found:
-            if one is not other:
-                assert min(one.north, other.north) <= max(one.south, other.south) or min(one.east, other.east) <= max(
-                    one.west, other.west
-                )
-            if one.north == other.north and one.east == other.west:
+    found = [cell for domain in ("A", "B") for cell in earth_views.cells(domain)]
+    assert sum((cell.north - cell.south) * (cell.east - cell.west) for cell in found) == pytest.approx(120 * 205)
+    for place, one in enumerate(found):
+        for other in found[place + 1 :]:
+            assert not _overlap(one, other)
+            if one.north == other.north and (one.east == other.west or one.west == other.east):
                 assert one.domain != other.domain
-    for cell in found:
-        widest = max(abs(cell.south), abs(cell.north))
-        assert (cell.east - cell.west) * np.cos(np.radians(widest)) >= earth.NARROWEST_CELL
+
+
+def _overlap(one: Cell, other: Cell) -> bool:
+    return min(one.north, other.north) > max(one.south, other.south) and min(one.east, other.east) > max(
+        one.west, other.west
+    )
 
 
 @pytest.mark.usefixtures("tiny_world")
-def test_no_place_is_in_both_domains_and_the_americas_in_neither() -> None:
-    world, shown = earth.read_world(), {}
-    for domain in "AB":
+@pytest.mark.parametrize("side", [72, earth_views.LARGEST_SIDE])
+def test_no_place_is_in_both_domains_and_the_americas_in_neither(side: int) -> None:
+    shown = []
+    for views in earth.training_views(earth.read_world(), side, 40, 0):
         mask = np.zeros((ROWS, COLUMNS), bool)
-        for view in earth.training_views(world, domain, 72, 60, 0):
+        for view in views:
             latitudes, longitudes = view.places()
             mask[np.floor(90 - latitudes).astype(int), np.floor(longitudes + 180).astype(int)] = True
-        shown[domain] = mask
+        shown.append(mask)
     # One degree on either side of a border between cells is one pixel of the mask.
-    assert (shown["A"] & shown["B"]).sum() < 0.01 * shown["A"].sum()
-    assert min(mask.sum() for mask in shown.values()) > 4000  # of the 24,600 of the Old World
-    assert not (shown["A"] | shown["B"])[:, :154].any()
+    assert (shown[0] & shown[1]).sum() < 0.01 * shown[0].sum()
+    assert min(mask.sum() for mask in shown) > 5000  # of 24,600
+    assert not (shown[0] | shown[1])[:, :154].any()
 
 
 @pytest.mark.usefixtures("tiny_world")
-def test_views_without_land_are_left_out() -> None:
+def test_views_without_land_or_without_water_are_left_out() -> None:
     world = earth.read_world()
-    sea = np.array(world.map)
-    sea[:, 180:] = (120, 160, 200)  # all of the eastern half
+    sea = np.array(world.relief)
+    sea[:, 120:] = (120, 160, 200)  # all east of 60 degrees west
     views = earth.held_out_views(earth.World(world.photograph, sea), 64, 20, 0)
-    assert max(view.longitude for view in views) < 10  # the view reaches 7 degrees further west
+    assert max(view.longitude for view in views) < -45
+    assert all(0.15 <= earth.land_share(earth.World(world.photograph, sea), view) <= 0.95 for view in views)
     assert earth.land_share(earth.World(world.photograph, sea), View(0, 90, 16, 16)) == 0
     assert earth.land_share(world, View(0, 90, 40, 40, km_per_pixel=80)) == pytest.approx(6 / 7, abs=0.03)
 
@@ -228,7 +234,7 @@ def test_a_damaged_package_is_one_line(tiny_world: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"load_size": 286, "crop_size": 256}, "images of the Earth have up to 74 pixels each way"),
+        ({"load_size": 286, "crop_size": 256}, "images of the Earth have up to 100 pixels each way"),
         ({"load_size": 72, "crop_size": 64, "preprocess": "crop"}, "come at one size"),
     ],
 )
@@ -242,7 +248,7 @@ def test_what_the_earth_does_not_have_is_refused(changed: dict[str, object], mes
 @pytest.mark.slow
 def test_the_real_images_show_seas_and_deserts_where_they_are() -> None:
     world = earth.read_world()
-    assert world.photograph.shape == world.map.shape == (2700, 5400, 3)
+    assert world.photograph.shape == world.relief.shape == (2700, 5400, 3)
     sahara, pacific, amazon = (View(*place, 4, 4) for place in ((22.0, 5.0), (0.0, -140.0), (-5.0, -63.0)))
     assert [earth.land_share(world, view) for view in (sahara, pacific, amazon)] == [1, 0, 1]
     for image_of in (earth.photograph_of, earth.map_of):
