@@ -34,13 +34,13 @@ from bench.new_gpu.summary import CUT_SHORT, PROFILE_FILE, RUN_FILES, SUMMARY_FI
 from bench.reporting.terminal import comparison_text
 from bench.tuning.trials import batches_of_a_step
 from bench.tuning.tuned_table import tuned_markdown, tuning
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.ahead import compile_ahead
+from cyclegan_fast.kernels.gpus import gpu_of
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 from cyclegan_fast.system.device import set_determinism
 from cyclegan_fast.system.errors import print_whole_lines
 from cyclegan_fast.system.files import write_atomically
-from kernels import plans as launch
-from kernels.checking.ahead import compile_ahead
-from kernels.gpus import gpu_of
-from kernels.triton_language import INTERPRETED
 
 SECONDS_OF_A_RACE = 8.0
 SECONDS_OF_A_KEY = 4.0

@@ -20,9 +20,9 @@ from bench.measure.live_memory import BYTES_PER_GIB, live_memory
 from bench.reporting.markdown import markdown_table
 from cyclegan_fast.config.options import Config, NetworkConfig
 from cyclegan_fast.conventions import SIDE_MULTIPLE
+from cyclegan_fast.kernels.launching import run_in_interpreter
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.training.step import TrainingStep
-from kernels.launching import run_in_interpreter
 
 CROP_UNIT = 16  # pixels: crops are searched in these steps
 SMALLEST_CROP = 32  # pixels

@@ -9,8 +9,8 @@ from bench.cases.operators import operator_cases
 from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.measure.contest import Case
 from bench.measure.limits import dtypes
+from cyclegan_fast.kernels.checking.sites import all_sites
 from cyclegan_fast.system.device import name_of
-from kernels.sites import all_sites
 
 SIDE = 256
 BATCHES = (1, 16)

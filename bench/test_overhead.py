@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from bench.conftest import DEVICE, Compare
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Contender
-from kernels import instance_norm
-from kernels.launching import launching_with
-from kernels.triton_language import INSTALLED
+from cyclegan_fast.kernels import instance_norm
+from cyclegan_fast.kernels.launching import launching_with
+from cyclegan_fast.kernels.triton_language import INSTALLED
 
 ROUNDS = 15
 SIDE, PADDED = 4, 6

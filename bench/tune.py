@@ -20,13 +20,13 @@ from bench.tuning import tuner
 from bench.tuning.trials import TUNED_DTYPES, batches_of_a_step
 from bench.tuning.tuned_table import tuned_markdown, tuning
 from bench.tuning.tuner import EVERYTHING, DeviceLost, Tuned, show_status
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.sites import NormSite, all_sites, discriminator_sites, generator_sites
+from cyclegan_fast.kernels.gpus import GPUS, gpu_of, planning_for
+from cyclegan_fast.kernels.launching import run_in_interpreter
+from cyclegan_fast.kernels.triton_language import INSTALLED, INTERPRETED
 from cyclegan_fast.system.device import has_bfloat16, name_of, set_determinism
 from cyclegan_fast.system.errors import UserError, run_command
-from kernels import plans as launch
-from kernels.gpus import GPUS, gpu_of, planning_for
-from kernels.launching import run_in_interpreter
-from kernels.sites import NormSite, all_sites, discriminator_sites, generator_sites
-from kernels.triton_language import INSTALLED, INTERPRETED
 
 _SIDE = 256
 INTERPRETED_SIZE = {"width": 16, "side": 32}

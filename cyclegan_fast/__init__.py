@@ -22,21 +22,3 @@ def __getattr__(name: str) -> Any:
     if name in ("evaluate", "train"):
         return importlib.import_module(f"cyclegan_fast.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _require_our_kernels() -> None:
-    """Raise ImportError where `kernels` is not ours but another package of that import name, such as one on PyPI."""
-    import importlib.util
-    from pathlib import Path
-
-    spec = importlib.util.find_spec("kernels")
-    if spec is None or spec.origin is None:
-        raise ImportError("the folder kernels/ of cyclegan-fast is not importable; install it with `pip install -e .`")
-    if not (Path(spec.origin).parent / "residual_block.py").exists():
-        raise ImportError(
-            f"`kernels` resolves to {spec.origin}, another package of that name; "
-            "`pip uninstall kernels`, or run from the root of cyclegan-fast"
-        )
-
-
-_require_our_kernels()

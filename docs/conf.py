@@ -116,7 +116,7 @@ def write_reference(app: Sphinx) -> None:
     for package in PACKAGES:
         for folder in sorted({path.parent for path in (ROOT / package).rglob("__init__.py")}):
             place = folder.relative_to(ROOT)
-            name = ".".join(place.parts)
+            name = ".".join(place.parts if package != "kernels" else ("cyclegan_fast", *place.parts))
             first = _docstring(folder / "__init__.py")
             rows.append(f"| [**`{place}/`**]({name}.md) | {_first_paragraph(first)} |")
             page = [f"# `{place}/`", "", _automodule(name)]

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 
-from kernels import triton_language
-from kernels.checking.specialisations import Specialisation, specialisations
-from kernels.dispatch import TRITON_DTYPES
-from kernels.gpus import GPUS
+from . import triton_language
+from .checking.specialisations import Specialisation, specialisations
+from .dispatch import TRITON_DTYPES
+from .gpus import GPUS
 
 # This is the shared memory that one program may use, from the CUDA C++ programming guide's table of compute
 # capabilities.
@@ -164,7 +164,7 @@ def compile_all(wanted: list[Specialisation], processes: int) -> Iterator[Compil
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m kernels.aot", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.aot", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--all", action="store_true", help="every dtype and batch size; else bfloat16 at batch 1")
     parser.add_argument("--sm", type=int, nargs="+", default=sorted(GPUS), choices=sorted(GPUS), help="architectures")
     parser.add_argument("--verbose", action="store_true", help="a line for each variant")

@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
-from kernels.checking.ahead import compile_ahead
-from kernels.checking.cases import SMALL, NetworkSize, OperatorCase, kernel_cases
-from kernels.checking.specialisations import network_launches
-from kernels.checking.timing import copy_gbps, recorded_graph, seconds_of
-from kernels.dispatch import TRITON_DTYPES
-from kernels.gpus import gpu_of
-from kernels.launching import Grid, launch_kernel, launching_with, run_in_interpreter
-from kernels.triton_language import INTERPRETED
+from .checking.accuracy import allowed_error, relative_error, unwritten_is_nan
+from .checking.ahead import compile_ahead
+from .checking.cases import SMALL, NetworkSize, OperatorCase, kernel_cases
+from .checking.specialisations import network_launches
+from .checking.timing import copy_gbps, recorded_graph, seconds_of
+from .dispatch import TRITON_DTYPES
+from .gpus import gpu_of
+from .launching import Grid, launch_kernel, launching_with, run_in_interpreter
+from .triton_language import INTERPRETED
 
 _BATCHES = (1, 2)
 """batches of N and of 2N images: a generator sees both domains at once, a discriminator real and generated images"""
@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         return check_kernels(torch.device("cuda", torch.cuda.current_device()), options)
     statuses: list[int] = []
     status = run_in_interpreter(
-        "kernels.check", arguments, lambda: statuses.append(check_kernels(torch.device("cpu"), options))
+        f"{__package__}.check", arguments, lambda: statuses.append(check_kernels(torch.device("cpu"), options))
     )
     return max([status, *statuses])
 
@@ -291,7 +291,7 @@ def _closing(results: Sequence[CaseResult], failures: Sequence[str]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m kernels.check",
+        prog=f"python -m {__package__}.check",
         description=" ".join((__doc__ or "").partition("?\n\n")[2].split()),
         epilog="The status is 0, or 1 where a sentence on standard error says what is wrong, or 2 without Triton.",
     )

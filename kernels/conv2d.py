@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans
-from kernels.dispatch import Impl, autocast, check_image_batch, choose
-from kernels.gpus import gpu_of
-from kernels.launching import run_kernel
-from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
-from kernels.norm.statistics import store_partial
-from kernels.reflection_pad import REFLECTION_PAD, REFLECTION_PAD_BACKWARD, reflection_pad_reference
-from kernels.registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
-from kernels.tiles import image_pointer, reflected, tile_offsets, widened
-from kernels.triton_language import tl, triton
+from . import plans
+from .dispatch import Impl, autocast, check_image_batch, choose
+from .gpus import gpu_of
+from .launching import run_kernel
+from .layout import addressable, empty_channels_last, needs_wide_offsets
+from .norm.statistics import store_partial
+from .reflection_pad import REFLECTION_PAD, REFLECTION_PAD_BACKWARD, reflection_pad_reference
+from .registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
+from .tiles import image_pointer, reflected, tile_offsets, widened
+from .triton_language import tl, triton
 
 
 def conv2d_reflect_reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

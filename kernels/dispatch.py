@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from kernels import triton_language
+from . import triton_language
 
 Impl = Literal["auto", "triton", "reference"]
 Activation = Literal["none", "relu", "leaky_relu"]

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.dispatch import Activation, Impl, check_image_batch, choose, is_exporting
-from kernels.layout import empty_channels_last
-from kernels.norm.backward import norm_backward
-from kernels.norm.forward import norm_forward
-from kernels.pending_sum import split_gradient
-from kernels.reflection_pad import check_pad, reflection_pad_reference
-from kernels.registration import below_autograd, define, differentiable_once, differentiate
+from .dispatch import Activation, Impl, check_image_batch, choose, is_exporting
+from .layout import empty_channels_last
+from .norm.backward import norm_backward
+from .norm.forward import norm_forward
+from .pending_sum import split_gradient
+from .reflection_pad import check_pad, reflection_pad_reference
+from .registration import below_autograd, define, differentiable_once, differentiate
 
 
 def instance_norm_reference(

@@ -61,7 +61,7 @@ def _patch_language_once(interpreter: Any) -> None:
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
         # A launch patches the name `tl` of this package's kernels; Triton's own functions use other names for it.
         module = self.fn.__module__
-        if module not in patched and not module.startswith("kernels."):
+        if module not in patched and not module.startswith(f"{__package__}."):
             interpreter._patch_lang(self.fn)
             patched.add(module)
         try:

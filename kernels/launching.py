@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.failure import KernelFailure, is_of_the_kernel
-from kernels.triton_language import INSTALLED, INTERPRETED, triton
+from .failure import KernelFailure, is_of_the_kernel
+from .triton_language import INSTALLED, INTERPRETED, triton
 
 Grid = tuple[int, int, int]
 Launcher = Callable[[Any, Grid, dict[str, Any], dict[str, Any]], None]

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
-from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, SECTOR_BYTES, Gpu, file_name
+from .gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, SECTOR_BYTES, Gpu, file_name
 
 Variant = Literal["two_phase", "on_chip", "cooperative"]
 NormPass = Literal["forward", "backward"]

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans
-from kernels.dispatch import Impl, check_image_batch, choose
-from kernels.launching import run_kernel
-from kernels.layout import addressable, empty_channels_last, needs_wide_offsets
-from kernels.registration import below_autograd, define, differentiable_once, differentiate
-from kernels.tiles import folded, image_pointer, reflected, rows_near_edge, tile_offsets, widened
-from kernels.triton_language import tl, triton
+from . import plans
+from .dispatch import Impl, check_image_batch, choose
+from .launching import run_kernel
+from .layout import addressable, empty_channels_last, needs_wide_offsets
+from .registration import below_autograd, define, differentiable_once, differentiate
+from .tiles import folded, image_pointer, reflected, rows_near_edge, tile_offsets, widened
+from .triton_language import tl, triton
 
 
 def reflection_pad_reference(x: Tensor, pad: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.dispatch import is_cast_by_autocast
+from .dispatch import is_cast_by_autocast
 
 NAMESPACE = "cyclegan_fast"
 

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import plans
-from kernels.conv2d import check_weight, conv_forward, conv_gradients
-from kernels.dispatch import Impl, autocast, check_image_batch, choose
-from kernels.gpus import gpu_of
-from kernels.instance_norm import InstanceNormFunction, instance_norm_reference
-from kernels.layout import empty_channels_last
-from kernels.norm.backward import norm_backward
-from kernels.norm.forward import norm_forward
-from kernels.pending_sum import PendingSum, split_gradient
-from kernels.registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
+from . import plans
+from .conv2d import check_weight, conv_forward, conv_gradients
+from .dispatch import Impl, autocast, check_image_batch, choose
+from .gpus import gpu_of
+from .instance_norm import InstanceNormFunction, instance_norm_reference
+from .layout import empty_channels_last
+from .norm.backward import norm_backward
+from .norm.forward import norm_forward
+from .pending_sum import PendingSum, split_gradient
+from .registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 
 
 def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:

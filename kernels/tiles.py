@@ -9,7 +9,7 @@ bits, because a batch of activations passes 2^31 elements long before it fills a
 enough, and save registers, until the image itself has 2^31 elements: `WIDE` then widens these offsets too.
 """
 
-from kernels.triton_language import tl, triton
+from .triton_language import tl, triton
 
 # A return that depends on a compile-time flag needs its `else`: Triton compiles what follows a return too, and wants
 # one type.

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernels.gpus import GPUS, SECTOR_BYTES, planning_for
-from kernels.launching import Grid, launch_kernel, launching_with, run_in_interpreter
-from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
+from .checking.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
+from .gpus import GPUS, SECTOR_BYTES, planning_for
+from .launching import Grid, launch_kernel, launching_with, run_in_interpreter
 
 
 @dataclass
@@ -212,7 +212,7 @@ def _table(title: str, rows: list[SiteTraffic]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m kernels.traffic", description="Count launches and bytes at every norm of a network."
+        prog=f"python -m {__package__}.traffic", description="Count launches and bytes at every norm of a network."
     )
     parser.add_argument("--network", choices=["generator", "discriminator"], default="generator")
     parser.add_argument("--side", type=int, default=256, help="image side, a multiple of 8")
@@ -221,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="bfloat16")
     parser.add_argument("--sm", type=int, default=90, choices=sorted(GPUS), help="architecture whose plans are counted")
     options = parser.parse_args(arguments)
-    return run_in_interpreter("kernels.traffic", arguments, lambda: _print_tables(options))
+    return run_in_interpreter(f"{__package__}.traffic", arguments, lambda: _print_tables(options))
 
 
 def _print_tables(options: argparse.Namespace) -> None:

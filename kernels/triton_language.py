@@ -7,7 +7,7 @@ kernels' files be imported, and nothing can be launched.
 import os
 from typing import TYPE_CHECKING, Any
 
-from kernels import interpreter
+from . import interpreter
 
 if TYPE_CHECKING:
     import triton

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cases.plain_cyclegan import PAPER_SIZE, PlainDiscriminator, PlainGenerator, PlainNetworkSize
 from bench.measure.limits import Workload
-from kernels.sites import NormSite
+from cyclegan_fast.kernels.checking.sites import NormSite
 
 
 def norm_forward_workload(site: NormSite, batch: int, dtype: torch.dtype) -> Workload:

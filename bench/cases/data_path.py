@@ -25,7 +25,7 @@ from cyclegan_fast.config.options import DataConfig
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.training_images import Data, open_data
 from cyclegan_fast.images.files import write_image
-from kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.checking.accuracy import relative_error
 
 _IMAGES = 32  # of each domain
 LOAD_SIZE, CROP_SIZE = 286, 256

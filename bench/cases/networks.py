@@ -14,10 +14,10 @@ from bench.measure.compiled import compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.checkpoint.original import from_original
+from cyclegan_fast.kernels import Impl
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.device import memory_format
-from kernels import Impl
 
 Kind = Literal["generator", "discriminator"]
 Pass = Literal["forward", "forward and backward"]

@@ -14,12 +14,12 @@ from bench.measure.agreement import ALLOWED
 from bench.measure.compiled import backward_may_repeat, compiled_by_torch, forget_compiled, modes
 from bench.measure.contest import Case, Contest
 from bench.measure.timing import Call, Contender, on_recording_stream
+from cyclegan_fast.kernels import Impl, instance_norm, reflection_pad
+from cyclegan_fast.kernels.checking.sites import NormSite, Operands, run_backward, run_forward
+from cyclegan_fast.kernels.dispatch import choose
+from cyclegan_fast.kernels.plans import NormPass as Direction
+from cyclegan_fast.kernels.traffic import plain_forward
 from cyclegan_fast.system.device import name_of
-from kernels import Impl, instance_norm, reflection_pad
-from kernels.dispatch import choose
-from kernels.plans import NormPass as Direction
-from kernels.sites import NormSite, Operands, run_backward, run_forward
-from kernels.traffic import plain_forward
 
 CPU_CACHE_BYTES = 64 << 20  # an assumption about a CPU's last-level cache
 MOST_SETS = 8
@@ -42,7 +42,7 @@ def operator_cases(
     """Yield a case for each site, dtype, batch and direction.
 
     Args:
-        sites: Sites from `kernels.sites`, for images of `image_side` pixels.
+        sites: Sites from `kernels.checking.sites`, for images of `image_side` pixels.
         dtypes: The precisions that are computed in.
         batches: The numbers of images that the networks are given at once.
         device: The device that computes; contenders are recorded as CUDA graphs where it is a GPU.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.checking.accuracy import relative_error
 
 ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2.5e-2}
 """The largest root mean square of an error, relative to that of the exact result, by the precision that is computed in:

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernels.launching import launching_with
-from kernels.registration import NAMESPACE
+from cyclegan_fast.kernels.launching import launching_with
+from cyclegan_fast.kernels.registration import NAMESPACE
 
 BYTES_PER_GIB = 1 << 30
 ALLOCATION_UNIT = 512  # bytes: PyTorch's allocator on a GPU hands out whole units

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from cyclegan_fast.kernels.triton_language import INSTALLED
 from cyclegan_fast.system.device import has_bfloat16
 from cyclegan_fast.version import __version__
-from kernels.triton_language import INSTALLED
 
 ROOT = Path(__file__).parents[2]
 COMMIT_VARIABLE = "CYCLEGAN_FAST_COMMIT"

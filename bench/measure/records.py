@@ -14,8 +14,8 @@ from typing import Any
 from bench.measure.limits import Limits
 from bench.measure.machine import ROOT, Stamp
 from bench.measure.timing import Spread
+from cyclegan_fast.kernels.gpus import file_name
 from cyclegan_fast.system.files import write_atomically
-from kernels.gpus import file_name
 
 RESULTS_FOLDER = ROOT / "bench" / "results"
 _FORMAT = 1

@@ -9,7 +9,7 @@ from bench.cases.scaling import SCALING_BATCHES, SCALING_SIDES
 from bench.cases.training import Setting
 from bench.cases.training_step import AGREEMENT
 from bench.tuning.tuner import EVERYTHING, Visit
-from kernels.sites import NormSite, discriminator_sites, generator_sites
+from cyclegan_fast.kernels.checking.sites import NormSite, discriminator_sites, generator_sites
 
 
 @dataclass(frozen=True)

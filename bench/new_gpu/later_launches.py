@@ -8,10 +8,10 @@ import torch
 from bench.new_gpu.extent import RunExtent
 from bench.tuning.trials import Plan, TuningTask, batches_of_a_step, tasks
 from bench.tuning.tuner import Known, Tuner, Visit
-from kernels.checking.specialisations import Specialisation, recorded_launches
-from kernels.gpus import Gpu, planning_for
-from kernels.reflection_pad import pad_backward, pad_forward
-from kernels.sites import NormSite, run_backward, run_forward
+from cyclegan_fast.kernels.checking.sites import NormSite, run_backward, run_forward
+from cyclegan_fast.kernels.checking.specialisations import Specialisation, recorded_launches
+from cyclegan_fast.kernels.gpus import Gpu, planning_for
+from cyclegan_fast.kernels.reflection_pad import pad_backward, pad_forward
 
 META = torch.device("meta")
 IMAGE_PAD = 3  # in front of a generator's first convolution

@@ -19,9 +19,9 @@ from PIL.PngImagePlugin import PngInfo
 from bench.measure.limits import Limits
 from bench.measure.records import Comparison
 from bench.reporting.views import growths, in_lowest_precision
+from cyclegan_fast.kernels.gpus import file_name
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
-from kernels.gpus import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

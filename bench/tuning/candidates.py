@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import torch
 
-from kernels import plans as launch
-from kernels.aot import SHARED_BYTES
-from kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, Gpu
-from kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape, ceil_div
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.aot import SHARED_BYTES
+from cyclegan_fast.kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, Gpu
+from cyclegan_fast.kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape, ceil_div
 
 AnyPlan = TypeVar("AnyPlan", bound=NormPlan | ConvPlan)
 

@@ -16,14 +16,14 @@ from bench.cases.operators import WORKLOADS, operand_sets
 from bench.measure.agreement import ALLOWED
 from bench.measure.timing import Call
 from bench.tuning.candidates import conv_candidates, norm_candidates
-from kernels import plans as launch
-from kernels.checking.cases import plain_results
-from kernels.conv2d import conv_forward
-from kernels.gpus import Gpu
-from kernels.norm.forward import norm_forward
-from kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape
-from kernels.sites import NormSite, Operands, run_backward, run_forward
-from kernels.traffic import plain_forward
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.cases import plain_results
+from cyclegan_fast.kernels.checking.sites import NormSite, Operands, run_backward, run_forward
+from cyclegan_fast.kernels.conv2d import conv_forward
+from cyclegan_fast.kernels.gpus import Gpu
+from cyclegan_fast.kernels.norm.forward import norm_forward
+from cyclegan_fast.kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape
+from cyclegan_fast.kernels.traffic import plain_forward
 
 TUNED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 """The precisions that tables have plans for, the most important first."""

@@ -18,9 +18,9 @@ from bench.tuning import tuner
 from bench.tuning.candidates import plan_text
 from bench.tuning.trials import tasks
 from bench.tuning.tuner import BUILT_IN, EVERYTHING, PAYS, Tell, Tuned, Tuner, Visit
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.sites import NormSite
 from cyclegan_fast.system.files import write_atomically
-from kernels import plans as launch
-from kernels.sites import NormSite
 
 
 def tuning(
@@ -39,7 +39,7 @@ def tuning(
 
     Args:
         device: The GPU, or the CPU in Triton's interpreter.
-        sites: Sites from `kernels.sites`.
+        sites: Sites from `kernels.checking.sites`.
         dtypes: The precisions that plans are made for.
         batches: The batches that plans are made for, in groups, of which the first one comes first.
         until_s: The end by `time.monotonic()`; no key begins after it, and no further candidate of a key is tried.

@@ -20,11 +20,11 @@ from bench.measure.contest import error_line, why_not_run
 from bench.measure.timing import Contender, Race, Spread
 from bench.tuning.candidates import most_promising, plan_text, tile_of
 from bench.tuning.trials import ConvTask, Plan, Trial, TuningTask
+from cyclegan_fast.kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
+from cyclegan_fast.kernels.gpus import gpu_of
+from cyclegan_fast.kernels.plans import ConvPlan, NormPlan
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
-from kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
-from kernels.gpus import gpu_of
-from kernels.plans import ConvPlan, NormPlan
 
 PAYS = 1.02
 """The least ratio of the built-in plan's time to another's that has the other named in the table."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from cyclegan_fast.config.checks import require, require_choice
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
-from kernels import Impl
+from cyclegan_fast.kernels import Impl
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 GeneratorName = Literal["resnet_9", "resnet_6", "unet_256", "unet_128"]

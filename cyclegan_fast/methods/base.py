@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.conventions import GENERATOR_OF, Direction
+from cyclegan_fast.kernels import Impl
 from cyclegan_fast.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.system.distributed import Ranks
-from kernels import Impl
 
 if TYPE_CHECKING:
     from cyclegan_fast.data.image_lists import Images

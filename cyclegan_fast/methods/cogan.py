@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast.config.options import NetworkConfig
 from cyclegan_fast.conventions import GENERATOR_OF, OPPOSITE, Direction
+from cyclegan_fast.kernels import Impl, instance_norm
 from cyclegan_fast.methods.base import (
     DirectionBatch,
     DirectionNetworks,
@@ -25,7 +26,6 @@ from cyclegan_fast.methods.base import (
 from cyclegan_fast.methods.losses import generator_loss
 from cyclegan_fast.networks.layers import NormalisedConv2d, NormalisedConvTranspose2d, initialise
 from cyclegan_fast.system.errors import UserError
-from kernels import Impl, instance_norm
 
 LATENT = 128
 _SMALLEST, _WIDEST = 8, 8

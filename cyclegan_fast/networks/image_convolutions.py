@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import Impl
-from kernels.dispatch import choose, is_exporting
+from cyclegan_fast.kernels import Impl
+from cyclegan_fast.kernels.dispatch import choose, is_exporting
 
 
 def go_by_columns(image: Tensor, impl: Impl) -> bool:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Norm
+from cyclegan_fast.kernels import Impl, instance_norm, reflection_pad
+from cyclegan_fast.kernels.dispatch import Activation, is_exporting
 from cyclegan_fast.system.errors import UserError
-from kernels import Impl, instance_norm, reflection_pad
-from kernels.dispatch import Activation, is_exporting
 
 SLOPE = 0.2
 """The slope of a leaky ReLU below zero."""

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Norm
+from cyclegan_fast.kernels import Impl
 from cyclegan_fast.networks.layers import check_norm, convolution_before, initialise
 from cyclegan_fast.networks.norms import SLOPE, new_norm
-from kernels import Impl
 
 
 class Discriminator(nn.Module):

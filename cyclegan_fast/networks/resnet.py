@@ -12,11 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.config.options import Norm
 from cyclegan_fast.conventions import SIDE_MULTIPLE
+from cyclegan_fast.kernels import Impl, reflection_pad, residual_block
+from cyclegan_fast.kernels.dispatch import choose, is_exporting
 from cyclegan_fast.networks.image_convolutions import conv2d_to_image, go_by_columns
 from cyclegan_fast.networks.layers import check_norm, convolution_before, doubling_before, initialise
 from cyclegan_fast.networks.norms import new_norm
-from kernels import Impl, reflection_pad, residual_block
-from kernels.dispatch import choose, is_exporting
 
 
 class ResidualBlock(nn.Module):

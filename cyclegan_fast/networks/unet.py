@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Norm
+from cyclegan_fast.kernels import Impl
 from cyclegan_fast.networks.layers import check_norm, convolution_before, doubling_before, initialise
 from cyclegan_fast.networks.norms import SLOPE, new_norm
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from kernels import Impl
 
 LEAST_HALVINGS = 5
 """The least depth: innermost, three that change the number of channels, outermost; the original builds no fewer."""

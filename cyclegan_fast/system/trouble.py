@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import torch
 
+from cyclegan_fast.kernels.dispatch import ENVIRONMENT_VARIABLE
+from cyclegan_fast.kernels.failure import KernelFailure
 from cyclegan_fast.system.device import choose_device, describe, first_line, is_out_of_memory
 from cyclegan_fast.system.errors import UserError
-from kernels.dispatch import ENVIRONMENT_VARIABLE
-from kernels.failure import KernelFailure
 
 BY_ENVIRONMENT = f"{ENVIRONMENT_VARIABLE}=reference in its environment"
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from cyclegan_fast.config.options import CROPPING, Config
 from cyclegan_fast.data.training_images import Data, check_data, open_data
 from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.kernels.dispatch import choose
 from cyclegan_fast.methods.base import Surroundings
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.methods.registry import METHODS
@@ -35,7 +36,6 @@ from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.step_profile import StepProfile
 from cyclegan_fast.training.trouble import told_of_training, what_is_kept
 from cyclegan_fast.training.validation import Evaluator
-from kernels.dispatch import choose
 
 
 def check_device(config: Config, device: torch.device) -> None:

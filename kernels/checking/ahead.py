@@ -15,8 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
-from kernels.checking.specialisations import TYPE_NAMES, Specialisation
-from kernels.triton_language import INTERPRETED
+from ..triton_language import INTERPRETED
+from .specialisations import TYPE_NAMES, Specialisation
 
 DTYPE_OF = {name: dtype for dtype, name in TYPE_NAMES.items()}
 NOT_SPECIAL = {"i32": 3, "i64": 2**31 + 1, "fp32": 0.5}

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import instance_norm, reflection_pad, residual_block
-from kernels.checking.accuracy import MARGIN
-from kernels.conv2d import conv2d_reflect
-from kernels.dispatch import Impl
-from kernels.plans import NormPass
-from kernels.reflection_pad import pad_backward
-from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
-from kernels.traffic import plain_forward
+from .. import instance_norm, reflection_pad, residual_block
+from ..conv2d import conv2d_reflect
+from ..dispatch import Impl
+from ..plans import NormPass
+from ..reflection_pad import pad_backward
+from ..traffic import plain_forward
+from .accuracy import MARGIN
+from .sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 
 _Run = Callable[[], list[Tensor]]
 BEHIND_A_CONVOLUTION = 1.5

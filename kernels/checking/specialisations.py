@@ -13,14 +13,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from kernels import plans
-from kernels.conv2d import conv_forward
-from kernels.dispatch import TRITON_DTYPES
-from kernels.gpus import GPUS, Gpu, gpu_of, planning_for
-from kernels.launching import Grid, launching_with
-from kernels.norm.forward import norm_forward
-from kernels.reflection_pad import pad_backward, pad_forward
-from kernels.sites import NormSite, all_sites, generator_sites, run_backward, run_forward
+from .. import plans
+from ..conv2d import conv_forward
+from ..dispatch import TRITON_DTYPES
+from ..gpus import GPUS, Gpu, gpu_of, planning_for
+from ..launching import Grid, launching_with
+from ..norm.forward import norm_forward
+from ..reflection_pad import pad_backward, pad_forward
+from .sites import NormSite, all_sites, generator_sites, run_backward, run_forward
 
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
 

@@ -17,14 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import plans
-from kernels.dispatch import Activation
-from kernels.gpus import gpu_of
-from kernels.launching import run_kernel
-from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
-from kernels.norm.cooperation import arrive_and_wait, cooperate
-from kernels.norm.statistics import load_statistics, normalised_tile
-from kernels.tiles import (
+from .. import plans
+from ..dispatch import Activation
+from ..gpus import gpu_of
+from ..launching import run_kernel
+from ..layout import addressable, empty_channels_last, needs_wide_offsets, part
+from ..tiles import (
     activated,
     activation_gradient,
     folded,
@@ -34,7 +32,9 @@ from kernels.tiles import (
     tile_offsets,
     widened,
 )
-from kernels.triton_language import tl, triton
+from ..triton_language import tl, triton
+from .cooperation import arrive_and_wait, cooperate
+from .statistics import load_statistics, normalised_tile
 
 
 @triton.jit

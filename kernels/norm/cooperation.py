@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.gpus import REGISTERS_OF_A_MULTIPROCESSOR, gpu_of
-from kernels.plans import NormPlan, ceil_div
-from kernels.triton_language import INTERPRETED, tl, triton
+from ..gpus import REGISTERS_OF_A_MULTIPROCESSOR, gpu_of
+from ..plans import NormPlan, ceil_div
+from ..triton_language import INTERPRETED, tl, triton
 
 
 @triton.jit

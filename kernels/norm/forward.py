@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import plans
-from kernels.dispatch import Activation
-from kernels.gpus import gpu_of
-from kernels.launching import run_kernel
-from kernels.layout import addressable, empty_channels_last, needs_wide_offsets, part
-from kernels.norm.cooperation import arrive_and_wait, cooperate
-from kernels.norm.statistics import combined_statistics, load_pivot, normalised_tile, store_partial, store_statistics
-from kernels.tiles import activated, image_pointer, mirror_interior, reflected, store_padded, tile_offsets, widened
-from kernels.triton_language import tl, triton
+from .. import plans
+from ..dispatch import Activation
+from ..gpus import gpu_of
+from ..launching import run_kernel
+from ..layout import addressable, empty_channels_last, needs_wide_offsets, part
+from ..tiles import activated, image_pointer, mirror_interior, reflected, store_padded, tile_offsets, widened
+from ..triton_language import tl, triton
+from .cooperation import arrive_and_wait, cooperate
+from .statistics import combined_statistics, load_pivot, normalised_tile, store_partial, store_statistics
 
 
 @triton.jit(do_not_specialize=plans.RUN_TIME_SIZES)

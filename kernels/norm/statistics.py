@@ -5,8 +5,8 @@ exact to float32 rounding of the *deviation*, however large the mean is. Splits 
 a pivot, the median of three of its pixels. M2 is the sum of squared deviations from the mean.
 """
 
-from kernels.tiles import tile_offsets
-from kernels.triton_language import tl, triton
+from ..tiles import tile_offsets
+from ..triton_language import tl, triton
 
 
 @triton.jit

@@ -9,9 +9,9 @@ import torch
 from bench.new_gpu.extent import PAPER_EXTENT
 from bench.new_gpu.later_launches import META, later_launches, trials_in_order
 from bench.tuning.trials import batches_of_a_step
-from kernels.checking.specialisations import recorded_launches, specialisations
-from kernels.gpus import GPUS, planning_for
-from kernels.sites import run_backward, run_forward
+from cyclegan_fast.kernels.checking.sites import run_backward, run_forward
+from cyclegan_fast.kernels.checking.specialisations import recorded_launches, specialisations
+from cyclegan_fast.kernels.gpus import GPUS, planning_for
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GPU = GPUS[90]

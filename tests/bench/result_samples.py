@@ -11,7 +11,7 @@ from bench.measure.limits import Limits
 from bench.measure.machine import Stamp
 from bench.measure.records import Comparison, RecordedRun, Timing, path_for, written
 from bench.measure.timing import Spread
-from kernels.sites import NormSite, all_sites
+from cyclegan_fast.kernels.checking.sites import NormSite, all_sites
 
 GPU, CPU = "NVIDIA H100 80GB HBM3", "AMD EPYC, 2 threads, AVX512 bf16"
 LIMITS = {

@@ -10,8 +10,8 @@ import torch
 from bench.measure.live_memory import ALLOCATION_UNIT, live_memory
 from bench.memory import CROP_UNIT, SMALLEST_CROP, largest_crop, step_memory
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, OptimizerConfig
-from kernels import Impl, instance_norm
-from kernels.triton_language import INTERPRETED
+from cyclegan_fast.kernels import Impl, instance_norm
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 
 NEEDS_INTERPRETER = pytest.mark.skipif(
     not INTERPRETED, reason="only in Triton's interpreter do fused operators take tensors that are on no GPU"

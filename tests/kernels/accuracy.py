@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from kernels import Impl
-from kernels.checking.accuracy import MARGIN, allowed_error, relative_error
+from cyclegan_fast.kernels import Impl
+from cyclegan_fast.kernels.checking.accuracy import MARGIN, allowed_error, relative_error
 from tests.kernels.operands import DTYPES, Operator, values
 
 

@@ -16,11 +16,11 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from kernels.checking.ahead import compile_as_launched
-from kernels.checking.specialisations import recorded_launches
-from kernels.gpus import GPUS, planning_for
-from kernels.sites import discriminator_sites, generator_sites, run_backward, run_forward
-from kernels.triton_language import INTERPRETED
+from cyclegan_fast.kernels.checking.ahead import compile_as_launched
+from cyclegan_fast.kernels.checking.sites import discriminator_sites, generator_sites, run_backward, run_forward
+from cyclegan_fast.kernels.checking.specialisations import recorded_launches
+from cyclegan_fast.kernels.gpus import GPUS, planning_for
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 
 GPU = GPUS[90]
 SITES = [*generator_sites(blocks=2, side=16), *discriminator_sites(side=64)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from kernels.checking.accuracy import unwritten_is_nan
+from cyclegan_fast.kernels.checking.accuracy import unwritten_is_nan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kernels import Activation, Impl, instance_norm
-from kernels.plans import NormPlan
+from cyclegan_fast.kernels import Activation, Impl, instance_norm
+from cyclegan_fast.kernels.plans import NormPlan
 from tests.kernels.conftest import DEVICE
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

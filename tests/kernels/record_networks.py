@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from cyclegan_fast.kernels import aot, dispatch
+from cyclegan_fast.kernels.checking.specialisations import recorded
+from cyclegan_fast.kernels.gpus import GPUS, planning_for
+from cyclegan_fast.kernels.launching import Grid, launching_with
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from kernels import aot, dispatch
-from kernels.checking.specialisations import recorded
-from kernels.gpus import GPUS, planning_for
-from kernels.launching import Grid, launching_with
 
 
 class WithoutConvolutions(TorchDispatchMode):

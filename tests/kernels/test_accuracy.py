@@ -10,12 +10,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import Activation, Impl, conv2d_reflect, instance_norm, plans as launch, reflection_pad, residual_block
-from kernels.checking.accuracy import FLOORS, MARGIN, relative_error
-from kernels.gpus import GPUS, Gpu
-from kernels.norm.forward import norm_forward
-from kernels.plans import ConvPlan, NormPlan, Shape
-from kernels.sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
+from cyclegan_fast.kernels import (
+    Activation,
+    Impl,
+    conv2d_reflect,
+    instance_norm,
+    plans as launch,
+    reflection_pad,
+    residual_block,
+)
+from cyclegan_fast.kernels.checking.accuracy import FLOORS, MARGIN, relative_error
+from cyclegan_fast.kernels.checking.sites import (
+    NormSite,
+    Operands,
+    discriminator_sites,
+    generator_sites,
+    run_backward,
+    run_forward,
+)
+from cyclegan_fast.kernels.gpus import GPUS, Gpu
+from cyclegan_fast.kernels.norm.forward import norm_forward
+from cyclegan_fast.kernels.plans import ConvPlan, NormPlan, Shape
 from tests.kernels.accuracy import assert_accurate, assert_as_accurate_as_pytorch
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import ACTIVATIONS, DTYPES, LAYOUTS, Operator, norm, on_chip, partials_of, two_phase, values

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from kernels import aot
-from kernels.gpus import GPUS
+from cyclegan_fast.kernels import aot
+from cyclegan_fast.kernels.gpus import GPUS
 
 COMPILING = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
@@ -52,7 +52,12 @@ def test_what_the_networks_launch_is_in_the_list_that_is_compiled() -> None:
 
 def report(**changes: object) -> aot.CompilerReport:
     what = aot.Specialisation(
-        90, "kernels.conv2d:conv2d_3x3", (("x_ptr", "*bf16"),), (("BLOCK_CHANNELS", 64),), (), (("num_warps", 8),)
+        90,
+        "cyclegan_fast.kernels.conv2d:conv2d_3x3",
+        (("x_ptr", "*bf16"),),
+        (("BLOCK_CHANNELS", 64),),
+        (),
+        (("num_warps", 8),),
     )
     values: dict[str, object] = {
         "specialisation": what,

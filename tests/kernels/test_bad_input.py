@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kernels import (
+from cyclegan_fast.kernels import (
     conv2d_reflect,
     dispatch,
     instance_norm,
@@ -19,11 +19,11 @@ from kernels import (
     residual_block,
     triton_language,
 )
-from kernels.gpus import Gpu
-from kernels.launching import Grid, launching_with
-from kernels.norm.backward import norm_backward
-from kernels.norm.forward import norm_forward
-from kernels.plans import NormPlan
+from cyclegan_fast.kernels.gpus import Gpu
+from cyclegan_fast.kernels.launching import Grid, launching_with
+from cyclegan_fast.kernels.norm.backward import norm_backward
+from cyclegan_fast.kernels.norm.forward import norm_forward
+from cyclegan_fast.kernels.plans import NormPlan
 from tests.kernels import test_operators
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import on_chip

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cyclegan_fast.kernels import Impl, plans as launch
+from cyclegan_fast.kernels.instance_norm import _launch_backward as norm_backward, _launch_forward as norm_forward
+from cyclegan_fast.kernels.launching import Grid, launching_with
+from cyclegan_fast.kernels.plans import NormPlan
+from cyclegan_fast.kernels.reflection_pad import pad_backward, pad_forward
+from cyclegan_fast.kernels.residual_block import _launch_backward as block_backward, _launch_forward as block_forward
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from kernels import Impl, plans as launch
-from kernels.instance_norm import _launch_backward as norm_backward, _launch_forward as norm_forward
-from kernels.launching import Grid, launching_with
-from kernels.plans import NormPlan
-from kernels.reflection_pad import pad_backward, pad_forward
-from kernels.residual_block import _launch_backward as block_backward, _launch_forward as block_forward
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import sample
 

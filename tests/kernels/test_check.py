@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels import check
-from kernels.checking import cases as check_cases
-from kernels.checking.cases import SMALL, OperatorCase, PreparedCase, kernel_cases
-from kernels.sites import generator_sites
+from cyclegan_fast.kernels import check
+from cyclegan_fast.kernels.checking import cases as check_cases
+from cyclegan_fast.kernels.checking.cases import SMALL, OperatorCase, PreparedCase, kernel_cases
+from cyclegan_fast.kernels.checking.sites import generator_sites
 from tests.kernels.conftest import DEVICE
 
 FEW = list(kernel_cases(SMALL, [torch.float32], [1]))

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cyclegan_fast.kernels import conv2d_reflect, instance_norm, reflection_pad, residual_block
+from cyclegan_fast.kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.dispatch import autocast, is_exporting
+from cyclegan_fast.kernels.pending_sum import PendingSum
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from kernels import conv2d_reflect, instance_norm, reflection_pad, residual_block
-from kernels.checking.accuracy import relative_error
-from kernels.dispatch import autocast, is_exporting
-from kernels.pending_sum import PendingSum
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import sample
 

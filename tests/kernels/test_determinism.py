@@ -8,11 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import Activation, conv2d_reflect, instance_norm, plans as launch, reflection_pad, residual_block
-from kernels.layout import needs_wide_offsets
-from kernels.norm.backward import NormGradients, norm_backward
-from kernels.norm.forward import norm_forward
-from kernels.plans import ConvPlan, NormPlan, Shape
+from cyclegan_fast.kernels import (
+    Activation,
+    conv2d_reflect,
+    instance_norm,
+    plans as launch,
+    reflection_pad,
+    residual_block,
+)
+from cyclegan_fast.kernels.layout import needs_wide_offsets
+from cyclegan_fast.kernels.norm.backward import NormGradients, norm_backward
+from cyclegan_fast.kernels.norm.forward import norm_forward
+from cyclegan_fast.kernels.plans import ConvPlan, NormPlan, Shape
 from tests.kernels.operands import ACTIVATIONS, DTYPES, on_chip, two_phase, values
 
 pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
@@ -89,7 +96,9 @@ def test_offsets_of_64_bits_give_the_same_bits(
     with launch.forcing(plan):
         narrow = results_of(operator, inputs)
         for file in ("norm.forward", "norm.backward", "reflection_pad", "conv2d"):
-            monkeypatch.setattr(importlib.import_module(f"kernels.{file}"), "needs_wide_offsets", lambda *_: True)
+            monkeypatch.setattr(
+                importlib.import_module(f"cyclegan_fast.kernels.{file}"), "needs_wide_offsets", lambda *_: True
+            )
         wide = results_of(operator, inputs)
     for a, b in zip(narrow, wide, strict=True):
         assert torch.equal(a, b)

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kernels import Impl, conv2d_reflect, dispatch, instance_norm, reflection_pad, residual_block, triton_language
+from cyclegan_fast.kernels import (
+    Impl,
+    conv2d_reflect,
+    dispatch,
+    instance_norm,
+    reflection_pad,
+    residual_block,
+    triton_language,
+)
 
 X = torch.zeros(2, 3, 4, 5)
 W = torch.zeros(3, 3, 3, 3)
@@ -112,7 +120,7 @@ def test_the_operators_import_and_compute_where_triton_is_not_installed() -> Non
 import sys
 sys.modules["triton"] = None  # makes the import fail
 import torch
-import kernels
+from cyclegan_fast import kernels
 x = torch.randn(1, 2, 4, 4)
 assert kernels.instance_norm(x, pad=1).shape == (1, 2, 6, 6)
 try:

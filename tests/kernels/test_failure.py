@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from kernels import triton_language
-from kernels.failure import KernelFailure
-from kernels.launching import launch_kernel
+from cyclegan_fast.kernels import triton_language
+from cyclegan_fast.kernels.failure import KernelFailure
+from cyclegan_fast.kernels.launching import launch_kernel
 
 needs_triton = pytest.mark.skipif(not triton_language.INSTALLED, reason="Triton is not installed")
 

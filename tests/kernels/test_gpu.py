@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import instance_norm, plans as launch, reflection_pad, residual_block
-from kernels.checking.accuracy import relative_error
-from kernels.gpus import gpu_of
-from kernels.norm.backward import norm_backward
-from kernels.norm.forward import norm_forward
-from kernels.plans import NormPlan
+from cyclegan_fast.kernels import instance_norm, plans as launch, reflection_pad, residual_block
+from cyclegan_fast.kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.gpus import gpu_of
+from cyclegan_fast.kernels.norm.backward import norm_backward
+from cyclegan_fast.kernels.norm.forward import norm_forward
+from cyclegan_fast.kernels.plans import NormPlan
 
 pytestmark = [
     pytest.mark.gpu,
@@ -181,7 +181,7 @@ def test_the_sanitizer_finds_nothing(tool: str) -> None:
         pytest.skip("compute-sanitizer, of the CUDA toolkit, is not on the path")
     program = """
 import torch
-from kernels import instance_norm, reflection_pad, residual_block
+from cyclegan_fast.kernels import instance_norm, reflection_pad, residual_block
 x = torch.randn(1, 16, 70, 66, device="cuda").requires_grad_()
 w = [torch.randn(16, 16, 3, 3, device="cuda", requires_grad=True) for _ in range(2)]
 buffer = instance_norm(reflection_pad(x, 3, impl="triton"), activation="relu", pad=1, impl="triton")

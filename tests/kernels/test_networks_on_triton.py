@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.config.options import Config, LossConfig, NetworkConfig
+from cyclegan_fast.kernels import Impl, plans as launch
+from cyclegan_fast.kernels.checking.accuracy import FLOORS, relative_error, unwritten_is_nan
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.networks import resnet as networks
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.training.step import TrainingStep
-from kernels import Impl, plans as launch
-from kernels.checking.accuracy import FLOORS, relative_error, unwritten_is_nan
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import sample
 

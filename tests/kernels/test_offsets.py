@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from kernels import conv2d_reflect, instance_norm, reflection_pad
-from kernels.layout import needs_wide_offsets
+from cyclegan_fast.kernels import conv2d_reflect, instance_norm, reflection_pad
+from cyclegan_fast.kernels.layout import needs_wide_offsets
 from tests.kernels.conftest import DEVICE
 
 USERS = ("norm.forward", "norm.backward", "reflection_pad", "conv2d")
@@ -40,6 +40,6 @@ def test_wide_offsets_find_the_same_elements(channels_last: bool, monkeypatch: p
 
     narrow = everything()
     for user in USERS:
-        monkeypatch.setattr(sys.modules[f"kernels.{user}"], "needs_wide_offsets", lambda *tensors: True)
+        monkeypatch.setattr(sys.modules[f"cyclegan_fast.kernels.{user}"], "needs_wide_offsets", lambda *tensors: True)
     for one, other in zip(narrow, everything(), strict=True):
         assert torch.equal(one, other)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import Activation, conv2d_reflect, instance_norm, reflection_pad, residual_block
-from kernels.reflection_pad import _pad_by_slices
+from cyclegan_fast.kernels import Activation, conv2d_reflect, instance_norm, reflection_pad, residual_block
+from cyclegan_fast.kernels.reflection_pad import _pad_by_slices
 
 FLOAT64 = torch.float64
 ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "leaky_relu")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import Impl, instance_norm, reflection_pad, residual_block
-from kernels.checking.accuracy import relative_error
-from kernels.pending_sum import PendingSum
+from cyclegan_fast.kernels import Impl, instance_norm, reflection_pad, residual_block
+from cyclegan_fast.kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.pending_sum import PendingSum
 from tests.kernels.accuracy import Signs
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import sample, wide

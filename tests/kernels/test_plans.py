@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels import plans as launch
-from kernels.conv2d import conv2d_3x3
-from kernels.gpus import GPUS, Gpu
-from kernels.norm.backward import (
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.sites import all_sites
+from cyclegan_fast.kernels.conv2d import conv2d_3x3
+from cyclegan_fast.kernels.gpus import GPUS, Gpu
+from cyclegan_fast.kernels.norm.backward import (
     instance_norm_backward_apply,
     instance_norm_backward_on_chip,
     instance_norm_backward_sums,
 )
-from kernels.norm.forward import instance_norm_apply, instance_norm_on_chip, instance_norm_statistics
-from kernels.plans import NormPass, norm_rule, two_phase_rule
-from kernels.reflection_pad import reflection_pad_backward, reflection_pad_forward
-from kernels.sites import all_sites
+from cyclegan_fast.kernels.norm.forward import instance_norm_apply, instance_norm_on_chip, instance_norm_statistics
+from cyclegan_fast.kernels.plans import NormPass, norm_rule, two_phase_rule
+from cyclegan_fast.kernels.reflection_pad import reflection_pad_backward, reflection_pad_forward
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PASSES: tuple[NormPass, ...] = ("forward", "backward")

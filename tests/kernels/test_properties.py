@@ -8,9 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
-from kernels import Activation, Impl, conv2d_reflect, instance_norm, plans as launch, reflection_pad
-from kernels.plans import ConvPlan, NormPlan, Shape
-from kernels.reflection_pad import pad_backward
+from cyclegan_fast.kernels import Activation, Impl, conv2d_reflect, instance_norm, plans as launch, reflection_pad
+from cyclegan_fast.kernels.plans import ConvPlan, NormPlan, Shape
+from cyclegan_fast.kernels.reflection_pad import pad_backward
 from tests.kernels.accuracy import assert_as_accurate_as_pytorch
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import ACTIVATIONS, DTYPES, LAYOUTS, on_chip, partials_of, two_phase, values

@@ -15,10 +15,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from cyclegan_fast.kernels import (
+    Impl,
+    conv2d_reflect,
+    dispatch,
+    instance_norm,
+    launching,
+    reflection_pad,
+    residual_block,
+)
+from cyclegan_fast.kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.launching import Grid, launching_with
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from kernels import Impl, conv2d_reflect, dispatch, instance_norm, launching, reflection_pad, residual_block
-from kernels.checking.accuracy import relative_error
-from kernels.launching import Grid, launching_with
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import sample, wide
 

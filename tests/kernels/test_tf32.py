@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from kernels import conv2d_reflect
-from kernels.launching import Grid, launching_with
+from cyclegan_fast.kernels import conv2d_reflect
+from cyclegan_fast.kernels.launching import Grid, launching_with
 from tests.kernels.operands import values
 
 CONV = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # absent from torch's stubs

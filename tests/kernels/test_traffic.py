@@ -6,11 +6,18 @@ import sys
 import pytest
 import torch
 
-from kernels import plans as launch, triton_language
-from kernels.gpus import GPUS
-from kernels.plans import NormPass
-from kernels.sites import NormSite, generator_sites
-from kernels.traffic import SiteTraffic, backward_traffic, counting_kernels, forward_traffic, plain_forward, total
+from cyclegan_fast.kernels import plans as launch, triton_language
+from cyclegan_fast.kernels.checking.sites import NormSite, generator_sites
+from cyclegan_fast.kernels.gpus import GPUS
+from cyclegan_fast.kernels.plans import NormPass
+from cyclegan_fast.kernels.traffic import (
+    SiteTraffic,
+    backward_traffic,
+    counting_kernels,
+    forward_traffic,
+    plain_forward,
+    total,
+)
 
 pytestmark = pytest.mark.skipif(not triton_language.INTERPRETED, reason="bytes are counted in Triton's interpreter")
 

@@ -6,9 +6,9 @@ import torch
 from bench.cases import counts
 from bench.cases.plain_cyclegan import PlainDiscriminator, PlainGenerator
 from bench.measure.limits import Workload
-from kernels.sites import NormSite, generator_sites
-from kernels.traffic import backward_traffic, forward_traffic
-from kernels.triton_language import INTERPRETED
+from cyclegan_fast.kernels.checking.sites import NormSite, generator_sites
+from cyclegan_fast.kernels.traffic import backward_traffic, forward_traffic
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 
 BF16 = torch.bfloat16
 

@@ -13,9 +13,9 @@ from bench.measure.contest import Case, Contest, measure_case
 from bench.measure.limits import Limits
 from bench.measure.timing import Contender, Race
 from bench.reporting.terminal import comparison_text
-from kernels.checking.accuracy import relative_error
-from kernels.sites import NormSite, all_sites
-from kernels.triton_language import INTERPRETED
+from cyclegan_fast.kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.checking.sites import NormSite, all_sites
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 
 CPU = torch.device("cpu")
 LIMITS = Limits(copy_gbps=1.0, matrix_tflops={"float32": 1e-3, "bfloat16": 1e-3})

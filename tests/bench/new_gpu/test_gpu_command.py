@@ -29,12 +29,12 @@ from bench.new_gpu.later_launches import trials_in_order
 from bench.new_gpu.phases import PhaseTask
 from bench.new_gpu.summary import CUT_SHORT, summary
 from bench.reporting.device_results import devices
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.specialisations import Specialisation
+from cyclegan_fast.kernels.gpus import GPUS
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
-from kernels import plans as launch
-from kernels.checking.specialisations import Specialisation
-from kernels.gpus import GPUS
-from kernels.triton_language import INTERPRETED
 from tests.slow import slow_but
 
 CPU = torch.device("cpu")
@@ -78,7 +78,12 @@ def test_what_is_launched_later_is_compiled_until_the_time_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variant = Specialisation(
-        90, "kernels.conv2d:conv2d_3x3", (("x_ptr", "*bf16"),), (("BLOCK_CHANNELS", 64),), (), (("num_warps", 8),)
+        90,
+        "cyclegan_fast.kernels.conv2d:conv2d_3x3",
+        (("x_ptr", "*bf16"),),
+        (("BLOCK_CHANNELS", 64),),
+        (),
+        (("num_warps", 8),),
     )
 
     through = [1, 2]

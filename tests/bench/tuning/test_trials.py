@@ -18,14 +18,14 @@ from bench.tuning.candidates import (
 )
 from bench.tuning.trials import batches_of_a_step, tasks
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.aot import SHARED_BYTES
+from cyclegan_fast.kernels.checking.sites import NormSite, all_sites, discriminator_sites, generator_sites
+from cyclegan_fast.kernels.gpus import GPUS, Gpu
+from cyclegan_fast.kernels.launching import launching_with
+from cyclegan_fast.kernels.plans import ConvPlan, NormPass, NormPlan
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.training.step import TrainingStep
-from kernels import plans as launch
-from kernels.aot import SHARED_BYTES
-from kernels.gpus import GPUS, Gpu
-from kernels.launching import launching_with
-from kernels.plans import ConvPlan, NormPass, NormPlan
-from kernels.sites import NormSite, all_sites, discriminator_sites, generator_sites
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 CONV_FAST, CONV_SLOW = ConvPlan(16, 16, 16, 4, 2), ConvPlan(32, 16, 16, 4, 2)

@@ -19,11 +19,11 @@ from bench.tuning import candidates, trials, tuned_table, tuner
 from bench.tuning.candidates import plan_text
 from bench.tuning.trials import exact_results
 from bench.tuning.tuner import EVERYTHING, Tuned, Visit
-from kernels import plans as launch
-from kernels.gpus import Gpu, planning_for
-from kernels.plans import ConvPlan, NormPlan
-from kernels.sites import NormSite, Operands, generator_sites
-from kernels.triton_language import INTERPRETED
+from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels.checking.sites import NormSite, Operands, generator_sites
+from cyclegan_fast.kernels.gpus import Gpu, planning_for
+from cyclegan_fast.kernels.plans import ConvPlan, NormPlan
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 
 CPU = torch.device("cpu")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)

@@ -22,6 +22,7 @@ from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RankState, RunCheckpoint
 from cyclegan_fast.config import options as configuration, values
 from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.kernels import triton_language
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training import loop
@@ -31,7 +32,6 @@ from cyclegan_fast.training.run_folder import FinishedRun, open_shared_run, plai
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.translation import trained
-from kernels import triton_language
 from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.pictures import photo
 

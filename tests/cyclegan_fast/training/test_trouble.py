@@ -12,12 +12,12 @@ from torch import Tensor
 
 from cyclegan_fast import evaluate, train, translate
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, OptimizerConfig, RunConfig
+from cyclegan_fast.kernels import launching, triton_language
 from cyclegan_fast.system.device import choose_device, ready_to_copy, remark_on_choice, set_determinism
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.trouble import told_of_training
 from cyclegan_fast.training.update.decisions import Decisions
-from kernels import launching, triton_language
 from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.training.test_train import interrupt_at
 

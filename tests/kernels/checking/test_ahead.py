@@ -2,8 +2,8 @@
 
 import pytest
 
-from kernels.checking import ahead
-from kernels.triton_language import INTERPRETED
+from cyclegan_fast.kernels.checking import ahead
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 from tests.kernels.test_aot import run
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.dispatch import Activation
-from kernels.norm.backward import NormGradients, norm_backward
-from kernels.norm.forward import norm_forward
+from ..dispatch import Activation
+from ..norm.backward import NormGradients, norm_backward
+from ..norm.forward import norm_forward
 
 
 @dataclass(frozen=True)
