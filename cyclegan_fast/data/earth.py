@@ -29,13 +29,19 @@ AMERICAS = ((-50.0, 66.0), (-160.0, -40.0))
 """The latitudes and longitudes, in degrees, that centres of test images lie between."""
 LAND = (0.15, 0.95)
 """The least and the greatest part of an image that is land, so that each shows land and water."""
-LIGHTENED, SATURATED = 0.6, 1.8
+LIGHTENED = 0.45
+"""The gamma of the photographs: forests and the deep sea are else near black, and hard to tell apart."""
+STRONGER = np.array([[1.93, 0.12, 0.49], [-0.59, 1.45, -1.94], [-0.04, -0.18, 2.71], [-0.22, -0.32, -0.30]])
+"""What the relief's red, green, blue and 1 are multiplied by, [4, 3]: its pale colours become those of an atlas.
+
+Fitted by least squares to eight places. Their forests differ from the sea in blue alone, which makes the two easy to
+exchange: (121, 169, 148) is the Amazon and (120, 168, 205) the Pacific. They become (71, 151, 57) and (68, 139, 213).
+"""
 CONTINENTS = {
     "americas": View(8.0, -85.0, 412, 316),
     "old-world": View(22.0, 75.0, 372, 432),
 }
 """Views of whole continents, to translate with --tile."""
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
@@ -82,15 +88,13 @@ def _read(path: Path) -> Pixels:
 
 
 def photograph_of(world: World, view: View) -> Pixels:
-    """Return a photograph, uint8 [height, width, 3], lightened by a gamma of 0.6: forests would be near black."""
+    """Return a photograph, uint8 [height, width, 3], lightened."""
     return _to_bytes(view.of(world.photograph) ** LIGHTENED)
 
 
 def map_of(world: World, view: View) -> Pixels:
-    """Return a map, uint8 [height, width, 3]: the relief, whose pale colours are taken 1.8 times as far from grey."""
-    colours = view.of(world.relief)
-    grey = (colours @ _LUMINANCE)[..., None]
-    return _to_bytes(np.clip(grey + SATURATED * (colours - grey), 0, 1))
+    """Return a map, uint8 [height, width, 3]: the relief in stronger colours."""
+    return _to_bytes(np.clip(view.of(world.relief) @ STRONGER[:3] + STRONGER[3], 0, 1))
 
 
 def _to_bytes(colours: Colours) -> Pixels:
