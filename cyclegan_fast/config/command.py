@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from cyclegan_fast.config.options import Config, DataConfig, GeneratorName, MethodName
+from cyclegan_fast.config.options import Config, GeneratorName, MethodName, is_earth
 from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
 from cyclegan_fast.config.values import load_config
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
@@ -54,7 +54,7 @@ def starting_point(given: Mapping[str, Any]) -> tuple[Config, str, Preset]:
             f"--task {task} needs --data FOLDER with images of that task: `python -m cyclegan_fast.download "
             "--list` names the authors' data sets"
         )
-    preset: Preset = given.get("preset") or _preset_of(DataConfig(data=Path(data) if data else None))
+    preset: Preset = given.get("preset") or ("earth" if is_earth(data) else "paper256" if data else "demo")
     start = load_config(file) if file else TASKS[task] if task else PRESETS[preset]
     origin = file.stem if file else task or preset
     if method and method != start.loss.method:
@@ -63,10 +63,6 @@ def starting_point(given: Mapping[str, Any]) -> tuple[Config, str, Preset]:
         start = replace(start, data=replace(start.data, **sides))
         start, origin = as_published(start, method, given.get("generator")), f"{method}-{origin}"
     return start, origin, preset
-
-
-def _preset_of(config: DataConfig) -> Preset:
-    return "earth" if config.is_earth else "paper256" if config.data else "demo"
 
 
 def parse_training(arguments: Sequence[str] | None = None) -> tuple[Config, str]:

@@ -16,6 +16,11 @@ EARTH = Path("earth")
 CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
 
 
+def is_earth(data: object) -> bool:
+    """Tell whether a value of `data` means the data set Earth, not a folder of that name, or anything else."""
+    return isinstance(data, str | Path) and Path(data) == EARTH and not EARTH.is_dir()
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Choose the images and how they are prepared."""
@@ -88,7 +93,7 @@ class DataConfig:
     @property
     def is_earth(self) -> bool:
         """Tells whether the data set Earth is meant, not a folder of that name."""
-        return self.data == EARTH and not EARTH.is_dir()
+        return is_earth(self.data)
 
     def range_of(self, domain: Literal["A", "B"]) -> ValueRange | None:
         """Return the values of `range` that the images of a domain fill; None for all that a file can hold."""
