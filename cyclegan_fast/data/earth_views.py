@@ -7,8 +7,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cyclegan_fast.images.pixels import Pixels
-
 EARTH_RADIUS_KM = 6371.0
 KM_PER_PIXEL = 36.0
 OLD_WORLD = (-25.0, 180.0)
@@ -69,17 +67,18 @@ class View:
         turn = np.arctan2(x * sine, distance * np.cos(centre) * cosine - y * np.sin(centre) * sine)
         return np.degrees(np.arcsin(np.clip(height, -1, 1))), (np.degrees(turn) + self.longitude + 180) % 360 - 180
 
-    def of(self, world: Pixels, finer: int = _FINER) -> Colours:
-        """Return this part of an image of the whole Earth, [height, width, 3]; a pixel is a mean of finer^2 samples.
+    def of(self, world: npt.NDArray[np.generic], finer: int = _FINER) -> Colours:
+        """Return this part of an image of the whole Earth, [height, width, C]; a pixel is a mean of finer^2 samples.
 
         Args:
-            world: uint8 [H, W, 3], from the north pole to the south pole, and from 180 degrees west to 180 east.
+            world: [H, W, C], whose 255 becomes 1, from the north pole to the south pole and from 180 degrees west to
+                180 degrees east.
         """
         rows, columns = world.shape[:2]
         latitudes, longitudes = self.places(finer)
         row = np.clip(np.floor((90 - latitudes) / 180 * rows).astype(int), 0, rows - 1)
         column = np.floor((longitudes + 180) / 360 * columns).astype(int) % columns
-        samples = world[row, column].reshape(self.height, finer, self.width, finer, 3)
+        samples = world[row, column].reshape(self.height, finer, self.width, finer, -1)
         colours: Colours = samples.mean((1, 3)) / 255
         return colours
 

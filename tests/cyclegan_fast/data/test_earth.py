@@ -37,7 +37,9 @@ def tiny_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     photograph, relief = coordinates(), np.full((ROWS, COLUMNS, 3), (150, 160, 140), np.uint8)
     relief[:, ::7] = (120, 160, 200)  # narrow seas
-    for file, pixels in ((earth.PHOTOGRAPH, photograph), (earth.RELIEF, relief)):
+    sea_floor = np.full((ROWS, COLUMNS, 3), (20, 90, 220), np.uint8)
+    sea_floor[:40] = (100, 200, 90)  # land
+    for file, pixels in ((earth.PHOTOGRAPH, photograph), (earth.RELIEF, relief), (earth.SEA_FLOOR, sea_floor)):
         Image.fromarray(pixels).save(folder / Path(file).name, format="PNG")
     monkeypatch.setattr(earth, "distribution", lambda name: _Package(folder))
     monkeypatch.setattr(earth, "WORLD_SIZE", (COLUMNS, ROWS))
@@ -138,31 +140,44 @@ def test_no_place_is_in_both_domains_and_the_americas_in_neither(side: int) -> N
 @pytest.mark.usefixtures("tiny_world")
 def test_views_without_land_or_without_water_are_left_out() -> None:
     world = earth.read_world()
-    sea = np.array(world.relief)
-    sea[:, 120:] = (120, 160, 200)  # all east of 60 degrees west
-    views = earth.held_out_views(earth.World(world.photograph, sea), 64, 20, 0)
-    assert max(view.longitude for view in views) < -45
-    assert all(0.15 <= earth.land_share(earth.World(world.photograph, sea), view) <= 0.95 for view in views)
-    assert earth.land_share(earth.World(world.photograph, sea), View(0, 90, 16, 16)) == 0
     assert earth.land_share(world, View(0, 90, 40, 40, km_per_pixel=80)) == pytest.approx(6 / 7, abs=0.03)
+    world.water[:, 120:] = True  # all east of 60 degrees west
+    assert earth.land_share(world, View(0, 90, 16, 16)) == 0
+    views = earth.held_out_views(world, 64, 20, 0)
+    assert max(view.longitude for view in views) < -45
+    assert all(0.15 <= earth.land_share(world, view) <= 0.95 for view in views)
 
 
-def test_photographs_are_lightened_and_maps_have_stronger_colours() -> None:
+def test_photographs_are_lightened() -> None:
     flat = np.full((ROWS, COLUMNS, 3), (30, 60, 10), np.uint8)
-    photograph = earth.photograph_of(earth.World(flat, flat), View(0, 0, 2, 2))
+    world = earth.World(flat, flat, np.zeros((ROWS, COLUMNS), bool))
+    photograph = earth.photograph_of(world, View(0, 0, 2, 2))
     np.testing.assert_array_equal(photograph[0, 0], [round(255 * (v / 255) ** 0.45) for v in (30, 60, 10)])
-    places = {  # the relief's colours, and those of an atlas that they shall come close to
-        "the Pacific": ((120, 168, 205), (70, 140, 215)),
-        "a coast": ((190, 214, 235), (165, 205, 240)),
-        "the Amazon": ((121, 169, 148), (70, 150, 60)),
-        "the Sahara": ((201, 189, 172), (225, 195, 130)),
-        "the Rocky Mountains": ((203, 178, 160), (215, 165, 110)),
-        "Greenland": ((237, 240, 250), (250, 250, 250)),
-    }
-    for name, (pale, strong) in places.items():
-        relief = np.full((ROWS, COLUMNS, 3), pale, np.uint8)
-        shown = earth.map_of(earth.World(relief, relief), View(0, 0, 2, 2))[1, 1]
-        assert np.abs(shown.astype(int) - strong).max() <= 13, name
+
+
+@pytest.mark.parametrize(
+    ("pale", "strong"),
+    [
+        pytest.param((121, 169, 148), (70, 150, 60), id="the Amazon"),
+        pytest.param((201, 189, 172), (225, 195, 130), id="the Sahara"),
+        pytest.param((203, 178, 160), (215, 165, 110), id="the Rocky Mountains"),
+        pytest.param((237, 240, 250), (250, 250, 250), id="Greenland"),
+    ],
+)
+def test_land_has_the_colours_of_an_atlas(pale: tuple[int, ...], strong: tuple[int, ...]) -> None:
+    shown = earth.stronger(np.full((2, 3, 3), pale, np.uint8))
+    assert shown.shape == (2, 3, 3)
+    assert shown.dtype == np.uint8
+    assert np.abs(shown[1, 1].astype(int) - strong).max() <= 13
+
+
+@pytest.mark.usefixtures("tiny_world")
+def test_water_has_the_colours_of_the_sea_floor_except_where_that_shows_land() -> None:
+    world = earth.read_world()
+    assert world.water[0].tolist() == [column % 7 == 0 for column in range(COLUMNS)]
+    np.testing.assert_array_equal(world.map[100, 7], (20, 90, 220))
+    relief = np.array([[[120, 160, 200], [150, 160, 140]]], np.uint8)
+    np.testing.assert_array_equal(world.map[[10, 100], [7, 8]], earth.stronger(relief)[0])  # a lake, and land
 
 
 @pytest.mark.usefixtures("tiny_world")
@@ -254,7 +269,7 @@ def test_what_the_earth_does_not_have_is_refused(changed: dict[str, object], mes
 @pytest.mark.slow
 def test_the_real_images_show_seas_and_deserts_where_they_are() -> None:
     world = earth.read_world()
-    assert world.photograph.shape == world.relief.shape == (2700, 5400, 3)
+    assert world.photograph.shape == world.map.shape == (2700, 5400, 3)
     sahara, pacific, amazon = (View(*place, 4, 4) for place in ((22.0, 5.0), (0.0, -140.0), (-5.0, -63.0)))
     assert [earth.land_share(world, view) for view in (sahara, pacific, amazon)] == [1, 0, 1]
     for image_of in (earth.photograph_of, earth.map_of):
