@@ -68,6 +68,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     small = {
         "sample_photos": ["--side", "36", "--count", "3"],
         "street_scenes": ["--size", "32", "--count", "2", "--test-count", "2"],
+        "earth": ["--side", "36", "--count", "3"],
         "download": ["--list"],  # there is no network
         "train": [*TINY, "--max-steps", "2"],
         "translate": [],
@@ -91,6 +92,8 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         arguments = [names.get(word, word) for word in command[3:]]
         if kind(command) == "train" and command[3:] == ["--data", "FOLDER", "--amp"]:
             arguments += ["--name", "sample-photos-demo"]
+        elif kind(command) == "train" and command[3:] == ["--data", "earth"]:
+            arguments += ["--name", "earth"]
         elif kind(command) == "train" and not {"--name", "--method", "--task"} & {*arguments}:
             arguments += ["--name", "run" + "-".join(command[5:])]
         if kind(command) == "perceptual_study analyse":
@@ -165,6 +168,7 @@ RUN = (ROOT / ".ci" / "run").read_text()
             "perceptual_study",
             "street_scenes",
             "sample_photos",
+            "earth",
             "baselines.gatys",
             "experiments",
             "experiments tables",
