@@ -15,25 +15,29 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-import cyclegan_fast
 from bench.reporting.markdown import markdown_table
+from cyclegan_fast.config.keywords import training_settings
+from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.data.earth import CONTINENTS, map_of, photograph_of, read_world
+from cyclegan_fast.evaluation.command import EvaluateCommand, scores_of_run
+from cyclegan_fast.evaluation.score_table import scalars
 from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import BACKGROUND, CAPTION_COLOUR, GRID_GAP_PX, LINE_PX
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import run_command
+from cyclegan_fast.training.session import train
 from cyclegan_fast.translation.tiled import TiledTranslator
 from cyclegan_fast.translation.trained import load_translators
 
-METRICS = ("truth", "lookup")
+SCORED_BY: tuple[MetricName, ...] = ("truth", "lookup")
 SCORES = {
     "untranslated": "{way}.untranslated",
     "best lookup of colours": "{way}.lookup",
     "translated": "{way}.truth",
 }
-FONT_PX = 18
+CAPTION_PX = 18
 
 
 def translate_whole(run: Path, direction: Direction, pixels: Pixels) -> Pixels:
@@ -52,7 +56,7 @@ def side_by_side(columns: dict[str, Pixels]) -> Pixels:
     for index, (caption, pixels) in enumerate(columns.items()):
         left = index * (width + GRID_GAP_PX)
         place = (left + width // 2, LINE_PX // 2)
-        ImageDraw.Draw(whole).text(place, caption, CAPTION_COLOUR, ImageFont.load_default(FONT_PX), anchor="mm")
+        ImageDraw.Draw(whole).text(place, caption, CAPTION_COLOUR, ImageFont.load_default(CAPTION_PX), anchor="mm")
         whole.paste(Image.fromarray(pixels), (left, LINE_PX))
     return np.asarray(whole)
 
@@ -108,18 +112,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare_seeds(seeds: Sequence[int], runs: Path, out: Path) -> int:
-    """Do what the command does; return the exit status."""
-    trained = [
-        cyclegan_fast.train(data="earth", seed=seed, name=f"earth-{seed}", runs=runs, metrics=METRICS) for seed in seeds
-    ]
-    scores = {seed: cyclegan_fast.evaluate(run, metrics=METRICS) for seed, run in zip(seeds, trained, strict=True)}
-    print(
-        markdown_table(
-            ("direction", "compared with the truth", f"PSNR, SSIM of seeds {', '.join(map(str, seeds))}"),
-            score_rows(scores),
-        )
-    )
-    for path in write_pictures(trained[0], out):
+    """Do what the command does; return the exit status, that of a training which was interrupted where one was."""
+    found: dict[int, dict[str, float]] = {}
+    for seed in seeds:
+        flags = {"data": "earth", "seed": seed, "runs": runs, "name": f"earth-{seed}", "metrics": SCORED_BY}
+        if status := train(*training_settings(flags)):
+            return status
+        found[seed] = scalars(scores_of_run(EvaluateCommand(checkpoint=runs / f"earth-{seed}", metrics=SCORED_BY)))
+    titles = ("direction", "compared with the truth", f"PSNR, SSIM of seeds {', '.join(map(str, seeds))}")
+    print(markdown_table(titles, score_rows(found)))
+    for path in write_pictures(runs / f"earth-{seeds[0]}", out):
         print(path)
     return 0
 
