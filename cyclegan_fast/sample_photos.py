@@ -1,30 +1,42 @@
-"""Writes the embedded data set: photographs and cyanotype drawings, unpaired for training, paired to score with.
+"""Writes the embedded data set: `python -m cyclegan_fast.sample_photos OUT`; data/sample_photos.py says how."""
 
-Domain A is crops of real photographs that ship with scikit-image, domain B crops of *other* photographs under
-`cyanotype_drawing`, a known transformation. Test crops come from photographs in neither domain, and because the
-transformation is known, a translation of them can be scored against the truth. `python -m cyclegan_fast.sample_photos
-OUT` writes the data set as folders that `--data` reads.
-"""
-
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
 from cyclegan_fast.data.sample_photos import write_sample_photos
-from cyclegan_fast.system.command_line import print_version_if_asked
+from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 
 
+@dataclass(frozen=True)
+class SamplePhotosCommand:
+    """Write the embedded data set: photographs and cyanotype drawings, unpaired for training, paired to score with.
+
+    Domain A is crops of real photographs that ship with scikit-image, domain B crops of other photographs under a
+    known transformation. Test crops come from photographs in neither domain, and because the transformation is known,
+    a translation of them can be scored against the truth. `--data OUT` trains on the folders.
+    """
+
+    out: tyro.conf.Positional[Path]
+    """folder to make, with trainA, trainB, testA and testB; the last two hold pairs of one name"""
+    side: int = 72
+    """side of each image in pixels"""
+    count: int = 350
+    """training images of each domain"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m cyclegan_fast.sample_photos OUT`: write the data set as trainA, trainB, testA and testB."""
-    parser = argparse.ArgumentParser(prog="python -m cyclegan_fast.sample_photos", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder to make; its testA and testB hold pairs of one name")
-    parser.add_argument("--side", type=int, default=72, help="side of each image in pixels (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=350, help="training images of each domain (default: %(default)s)")
-    print_version_if_asked(arguments)
-    options = parser.parse_args(arguments)
-    return run_command(lambda: write_sample_photos(options.out, options.side, options.count))
+    """Run the command and return its exit status."""
+
+    def command() -> int:
+        given = parse_command(SamplePhotosCommand, "python -m cyclegan_fast.sample_photos", arguments)
+        return write_sample_photos(given.out, given.side, given.count)
+
+    return run_command(command)
 
 
 if __name__ == "__main__":

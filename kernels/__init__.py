@@ -7,15 +7,14 @@ in plain PyTorch, the Triton operator with its gradient, and the public function
 `check`, `aot` and `traffic` test the kernels; `checking/` holds what they share.
 """
 
-if __name__ == "kernels":  # in a checkout; installed, this is `cyclegan_fast.kernels`
-    from .one_copy import share_modules
+from .checkout_name import is_replaced
 
-    share_modules(__name__)
-
-from .conv2d import conv2d_reflect
-from .dispatch import Activation, Impl
-from .instance_norm import instance_norm
-from .reflection_pad import reflection_pad
-from .residual_block import residual_block
+# In a checkout, the name `kernels` may stand for another package, and leads to `cyclegan_fast.kernels` otherwise.
+if not is_replaced(__name__):
+    from .conv2d import conv2d_reflect
+    from .dispatch import Activation, Impl
+    from .instance_norm import instance_norm
+    from .reflection_pad import reflection_pad
+    from .residual_block import residual_block
 
 __all__ = ["Activation", "Impl", "conv2d_reflect", "instance_norm", "reflection_pad", "residual_block"]

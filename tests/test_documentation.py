@@ -21,6 +21,7 @@ from PIL import Image
 from cyclegan_fast import train
 from cyclegan_fast.config.command import parse_training
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
+from cyclegan_fast.system.command_line import SHELLS
 from cyclegan_fast.version import __version__
 from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.pictures import draw, draw_all
@@ -145,7 +146,9 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
                 parse_training(arguments[place + 1 :])
             case ["sphinx-build", *arguments]:
                 assert f"sphinx-build {' '.join(arguments)}".replace("--keep-going", "--keep-going -q") in RUN
-            case ["bash", ".ci/run"] | ["pre-commit", *_]:
+            case ["cyclegan-fast", "--tyro-print-completion", shell, ">", _]:
+                assert shell in SHELLS, words
+            case ["bash", ".ci/run"] | ["pre-commit", *_] | ["mkdir", "-p", _]:
                 pass
             case _:
                 pytest.fail(f"no test knows how to try: {shlex.join(words)}")

@@ -14,14 +14,16 @@ from cyclegan_fast.config.options import Config, GeneratorName, MethodName, is_e
 from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
 from cyclegan_fast.config.values import load_config
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
-from cyclegan_fast.system.command_line import print_version_if_asked
+from cyclegan_fast.system.command_line import print_version_if_asked, shown_program
 from cyclegan_fast.system.errors import UserError
 
 _PROGRAM = "python -m cyclegan_fast.train"
 
 
 @dataclass(frozen=True)
-class _CommandLine:
+class TrainingCommand:
+    """Holds a configuration, and the flags that say what it starts from."""
+
     settings: Annotated[Config, tyro.conf.arg(name="")]
     preset: Preset
     """settings to start from: demo (64x64, small networks; without --data), earth (the same size; with --data earth),
@@ -87,11 +89,11 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Config, str]
     try:
         start, origin, preset = starting_point(vars(chosen))
         command_line = tyro.cli(
-            _CommandLine,
-            prog=_PROGRAM,
+            TrainingCommand,
+            prog=shown_program(_PROGRAM),
             description=inspect.cleandoc(Config.__doc__ or ""),
             args=arguments,
-            default=_CommandLine(settings=start, preset=preset, task=chosen.task, config=chosen.config),
+            default=TrainingCommand(settings=start, preset=preset, task=chosen.task, config=chosen.config),
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
         )
     except ValueError as error:

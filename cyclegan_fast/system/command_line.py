@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import tyro
@@ -11,6 +11,24 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.version import __version__
 
 Command = TypeVar("Command")
+
+SHELLS = ("bash", "zsh", "tcsh")
+"""The shells for which tyro writes completions."""
+
+_shown: dict[str, str] = {}
+
+
+def show_program_as(usual: str, shown: str) -> None:
+    """Let help and usage of the command `usual`, such as "python -m cyclegan_fast.train", call it `shown`."""
+    _shown[usual] = shown
+
+
+def shown_program(program: str) -> str:
+    """Return what help and usage call a program, or a part of one, such as "python -m cyclegan_fast.evaluate fcn"."""
+    for usual, shown in _shown.items():
+        if program == usual or program.startswith(f"{usual} "):
+            return shown + program.removeprefix(usual)
+    return program
 
 
 def print_version_if_asked(arguments: Sequence[str] | None = None) -> None:
@@ -39,10 +57,30 @@ def parse_command(
         return tyro.cli(
             command,
             default=tyro.MISSING_NONPROP if default is None else default,
-            prog=program,
+            prog=shown_program(program),
             description=inspect.cleandoc(command.__doc__ or ""),
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def print_completion(commands: Mapping[str, type], program: str, shells: Sequence[str]) -> int:
+    """Print the script that completes a program with several commands in a shell; return 0.
+
+    Args:
+        commands: the class of each command's flags, by the command's name.
+        shells: the words after --tyro-print-completion, which must be one of bash, zsh and tcsh.
+
+    Raises UserError for another number of shells, or another shell.
+    """
+    if len(shells) != 1 or shells[0] not in SHELLS:
+        raise UserError(f"--tyro-print-completion takes one of {', '.join(SHELLS)}, got {' '.join(shells) or 'none'}")
+    tyro.extras.subcommand_cli_from_dict(
+        dict(commands),
+        prog=program,
+        args=["--tyro-print-completion", shells[0]],
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    return 0

@@ -2,13 +2,15 @@
 
 import importlib
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cyclegan_fast.__main__ import COMMANDS, main
+from cyclegan_fast.__main__ import main
+from cyclegan_fast.commands import COMMANDS
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.version import __version__
@@ -16,46 +18,84 @@ from cyclegan_fast.version import __version__
 ROOT = Path(__file__).parents[3]
 
 
-def commands_there_are() -> set[str]:
-    """Every file of the two packages that ends in a call of main, as a user calls it."""
+def modules_of_commands() -> set[str]:
+    """Return the name of every module of the two packages that ends in a call of main."""
     found = set()
     for path in [*(ROOT / "cyclegan_fast").rglob("*.py"), *(ROOT / "export").glob("*.py")]:
         if "__main__" in path.read_text().partition("if __name__ ==")[2]:
-            module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-            found.add(f"python export/{path.name}" if path.parts[-2] == "export" else f"python -m {module}")
-    return found - {"python -m cyclegan_fast"}
+            found.add(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    return found - {"cyclegan_fast.__main__"}
 
 
 def test_all_commands_are_listed_with_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(COMMANDS) == commands_there_are()
+    assert {command.module for command in COMMANDS.values()} == modules_of_commands()
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for command, purpose in COMMANDS.items():
-        assert sum(line.split() == [*command.split(), *purpose.split()] for line in lines) == 1
+    for name, command in COMMANDS.items():
+        words = ["python", "-m", "cyclegan_fast", name, *command.purpose.split()]
+        assert sum(line.split() == words for line in lines) == 1
     assert all(len(line) <= 120 for line in lines)
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_its_version(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    place = name.split()[-1]
-    module = place.removesuffix(".py").replace("/", ".")
-    module += ".__main__" if module.endswith("experiments") else ""
     try:
-        status = importlib.import_module(module).main(["--version"])
+        status = importlib.import_module(COMMANDS[name].module).main(["--version"])
     except SystemExit as ended:
         status = ended.code
     assert (status, capsys.readouterr().out) == (0, f"cyclegan-fast {__version__}\n")
 
 
-def test_a_command_in_the_place_of_its_module_is_answered_with_the_right_one(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["translate", "photos"]) == 2
-    assert "did you mean python -m cyclegan_fast.translate?" in capsys.readouterr().err
+def test_a_misspelt_command_is_answered_with_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, meant in {"trian": "train", "sample_photos": "sample-photos", "Evaluate": "evaluate"}.items():
+        assert main([typed, "photos"]) == 2
+        assert f"did you mean python -m cyclegan_fast {meant}?" in capsys.readouterr().err
     assert main(["nothing"]) == 2
     assert "python -m cyclegan_fast lists the commands" in capsys.readouterr().err
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"cyclegan-fast {__version__}\n"
+
+
+def called(*arguments: str, script: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command of all commands in a process, by its module or by an installed script."""
+    program = [str(script)] if script else [sys.executable, "-m", "cyclegan_fast"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([*program, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+def test_a_command_runs_by_its_name_and_calls_itself_so(tmp_path: Path) -> None:
+    script = tmp_path / "cyclegan-fast"  # as pip makes it
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom cyclegan_fast.__main__ import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    for program, given in {"cyclegan-fast": script, "python -m cyclegan_fast": None}.items():
+        asked = called("sample-photos", "--help", script=given)
+        assert (asked.returncode, asked.stdout.splitlines()[0]) == (
+            0,
+            f"usage: {program} sample-photos [-h] PATH [--side INT] [--count INT]",
+        )
+    wrote = called("sample-photos", str(tmp_path / "data"), "--side", "8", "--count", "2", script=script)
+    assert wrote.returncode == 0, wrote.stderr
+    assert len(list((tmp_path / "data" / "trainA").iterdir())) == 2
+    refused = called("sample-photos", str(tmp_path / "data"), "--side", "0", script=script)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_a_shell_completes_commands_and_flags(tmp_path: Path) -> None:
+    asked = called("--tyro-print-completion", "bash")
+    assert asked.returncode == 0, asked.stderr
+    (tmp_path / "completion").write_text(asked.stdout)
+    for words, expected in {"t": "to-onnx train translate", "train --am": "--amp --amp-dtype"}.items():
+        program = f"""source {tmp_path}/completion
+COMP_WORDS=(cyclegan-fast {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_LINE="${{COMP_WORDS[*]}}"
+$(complete -p cyclegan-fast | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo "${{COMPREPLY[@]}}" """
+        shell = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        found = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=os.environ | shell)
+        assert found.stdout.strip() == expected, found.stderr
+    wrong = called("--tyro-print-completion", "fish")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "error: --tyro-print-completion takes one of bash, zsh, tcsh, got fish\n",
+    )
 
 
 @pytest.mark.parametrize(

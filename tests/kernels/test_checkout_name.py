@@ -1,5 +1,6 @@
-"""Tests that the operators are imported once under both of their names, beside a foreign package named `kernels`."""
+"""Tests that the operators are imported once under both of their names, beside another package named `kernels`."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -35,21 +36,43 @@ print(theirs.__spec__.name, theirs.__name__, NormPlan.__module__)
     assert printed(program, ROOT, cwd=tmp_path) == f"{name} {name} cyclegan_fast.kernels.plans"
 
 
-@pytest.mark.parametrize("first", ["kernels", "cyclegan_fast.kernels"])
-def test_a_foreign_package_of_that_name_is_left_alone(first: str, tmp_path: Path) -> None:
-    foreign = tmp_path / "elsewhere" / "kernels"
-    foreign.mkdir(parents=True)
-    (foreign / "__init__.py").write_text("def get_kernel(name): return name\n")
-    installed = tmp_path / "site-packages"
-    shutil.copytree(ROOT / "cyclegan_fast", installed / "cyclegan_fast")  # follows the link, as a wheel does
-    program = f"""
-import torch, {first}
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Gives a folder with another package of the name `kernels`."""
+    package = tmp_path / "elsewhere" / "kernels"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from .loading import get_kernel\n")
+    (package / "loading.py").write_text("def get_kernel(name): return name\n")
+    return package.parent
+
+
+BOTH = """
 from kernels import get_kernel
 from cyclegan_fast.kernels import instance_norm
+from kernels.loading import get_kernel as again
+assert get_kernel is again
 print(get_kernel("theirs"), tuple(instance_norm(torch.ones(1, 2, 4, 4), pad=1).shape), instance_norm.__module__)
 """
+
+
+@pytest.mark.parametrize("place", ["wheel", "checkout"])
+@pytest.mark.parametrize("first", ["kernels", "cyclegan_fast.kernels"])
+def test_another_package_of_that_name_is_left_alone(first: str, place: str, foreign: Path, tmp_path: Path) -> None:
+    path = [ROOT, foreign]
+    if place == "wheel":
+        shutil.copytree(
+            ROOT / "cyclegan_fast", tmp_path / "wheel" / "cyclegan_fast"
+        )  # follows the link, as a wheel does
+        path = [foreign, tmp_path / "wheel"]
     expected = "theirs (1, 2, 6, 6) cyclegan_fast.kernels.instance_norm"
-    assert printed(program, foreign.parent, installed, cwd=tmp_path) == expected
+    assert printed(f"import torch, {first}\n{BOTH}", *path, cwd=tmp_path) == expected
+
+
+def test_the_commands_of_the_checkout_run_beside_another_package(foreign: Path) -> None:
+    command = [sys.executable, "-m", "kernels.traffic", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(foreign)}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    assert result.stdout.startswith("usage: python -m kernels.traffic")
 
 
 def test_a_copy_of_the_folder_needs_nothing_else_of_the_project(tmp_path: Path) -> None:
