@@ -70,6 +70,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     small = {
         "sample_photos": ["--side", "36", "--count", "3"],
         "street_scenes": ["--size", "32", "--count", "2", "--test-count", "2"],
+        "earth": ["--side", "36", "--count", "3"],
         "download": ["--list"],  # there is no network
         "train": [*TINY, "--max-steps", "2"],
         "translate": [],
@@ -93,6 +94,8 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         arguments = [names.get(word, word) for word in command[3:]]
         if kind(command) == "train" and command[3:] == ["--data", "FOLDER", "--amp"]:
             arguments += ["--name", "sample-photos-demo"]
+        elif kind(command) == "train" and command[3:] == ["--data", "earth"]:
+            arguments += ["--name", "earth"]
         elif kind(command) == "train" and not {"--name", "--method", "--task"} & {*arguments}:
             arguments += ["--name", "run" + "-".join(command[5:])]
         if kind(command) == "perceptual_study analyse":
@@ -118,13 +121,13 @@ def single_commands() -> Iterator[list[str]]:
 def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads the command line of every command; the test above runs those of cyclegan_fast."""
     extras = ast.literal_eval(re.search(r"\ndev = (\[.*?\n\])", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1])  # type: ignore[index]
-    assert extras[0] == "cyclegan-fast[export,hub,rtx,docs]"
+    assert extras[0] == "cyclegan-fast[earth,export,hub,rtx,docs]"
     seen = set()
     for words in single_commands():
         match words:
             case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"] | ["pip", "install", *_]:
                 for extra in re.findall(r"\.\[(.*?)\]", " ".join(words)):
-                    assert {*extra.split(",")} <= {"dev", "docs", "export", "hub", "rtx", "tensorrt"}, words
+                    assert {*extra.split(",")} <= {"dev", "docs", "earth", "export", "hub", "rtx", "tensorrt"}, words
             case ["python", "-m", "pytest", *_] | ["pytest", *_]:
                 assert all((ROOT / word).exists() for word in words if word.startswith(("tests", "bench"))), words
             case ["python", "-m", module, *_] if module.startswith("cyclegan_fast."):
@@ -169,6 +172,7 @@ RUN = (ROOT / ".ci" / "run").read_text()
             "perceptual_study",
             "street_scenes",
             "sample_photos",
+            "earth",
             "baselines.gatys",
             "experiments",
             "experiments tables",

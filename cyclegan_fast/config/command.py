@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from cyclegan_fast.config.options import Config, GeneratorName, MethodName
+from cyclegan_fast.config.options import Config, GeneratorName, MethodName, is_earth
 from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
 from cyclegan_fast.config.values import load_config, with_values
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
@@ -26,7 +26,8 @@ class TrainingCommand:
 
     settings: Annotated[Config, tyro.conf.arg(name="")]
     preset: Preset
-    """settings to start from: demo (64x64, small networks; without --data), paper128, paper256 (with --data)"""
+    """settings to start from: demo (64x64, small networks; without --data), earth (the same size; with --data earth),
+    paper128, paper256 (with --data)"""
     task: Task | None = None
     """start from what the paper set for an application instead: identity weight, sizes, epochs; needs --data"""
     config: Path | None = None
@@ -62,7 +63,7 @@ def starting_point(given: Mapping[str, Any], taken_over: TakenOver | None = None
             f"--task {task} needs --data FOLDER with images of that task: `python -m cyclegan_fast.download "
             "--list` names the authors' data sets"
         )
-    preset: Preset = given.get("preset") or ("paper256" if data else "demo")
+    preset: Preset = given.get("preset") or ("earth" if is_earth(data) else "paper256" if data else "demo")
     start = load_config(file) if file else TASKS[task] if task else PRESETS[preset]
     origin = file.stem if file else task or preset
     if method and method != start.loss.method:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cyclegan_fast.config.options import DataConfig, Pairs
+from cyclegan_fast.config.options import EARTH, DataConfig, Pairs
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, Direction, wrong_side
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.errors import UserError, printable
@@ -22,7 +22,7 @@ class EvaluationOptions:
     generator, or hub:owner/name; by default the newest of runs/"""
     data: Path | None = None
     """folder with testA and testB, or with train/ and test/ (or val/) side by side, or Cityscapes as its archives
-    unpack; by default what the run was trained on"""
+    unpack; or earth; by default what the run was trained on"""
     direction: Direction = "a2b"
     """what bare weights translate; a run has generators for both directions"""
     size: int | None = None
@@ -102,7 +102,7 @@ class Subject:
         if not self.config:
             raise UserError(f"{self.path} does not say what it was trained on: give --data FOLDER")
         named = self.config.get("data", {}).get("data")
-        if named is not None and not Path(named).is_dir():
+        if named is not None and not Path(named).is_dir() and Path(named) != EARTH:
             raise UserError(f"{self.path} was trained on {named}, which is not there any more: give --data FOLDER")
         return Path(named) if named is not None else None
 

@@ -109,11 +109,14 @@ def completed(config: Config, origin: str) -> Config:
 
     Where it has none, the name is made from data and `origin`.
     """
-    data = config.data.data.resolve() if config.data.data else None
+    data = config.data.data
+    if data is not None and not config.data.is_earth:
+        data = data.resolve()
     source = config.networks.init_from
     if source and not is_hub_name(source):
         source = source.resolve()
-    name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
+    images = data.name if data else "sample-photos"
+    name = config.run.name or plain_name(images if images == origin else f"{images}-{origin}")
     return replace(
         config,
         data=replace(config.data, data=data),

@@ -221,14 +221,17 @@ def prepare_method(state: TrainingState, run: RunFolder) -> tuple[str | None, st
 
 def remarks_on_networks(config: Config, model: Model, ranks: Ranks) -> list[str]:
     """Return what a user should know of norms and penalties: whose statistics they are, and which are slow."""
-    norm, remarks = config.networks.norm, []
-    if ranks.count > 1 and norm == "batch":
+    norms, remarks = {config.networks.norm, config.networks.norm_of_discriminators}, []
+    if ranks.count > 1 and "batch" in norms:
         remarks.append(
             "batch norm takes its statistics from each process's own images; the running ones that are kept are "
             "those of the first process"
         )
-    if norm != "instance" and config.loss.method != "cogan":
-        remarks.append(f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's")
+    if config.loss.method != "cogan":
+        remarks += [
+            f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's"
+            for norm in sorted(norms - {"instance"})
+        ]
     if config.loss.has_penalty and model.method.judged:
         remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
     return remarks

@@ -133,10 +133,10 @@ def _translator(
 
     if not isinstance(network, ResnetGenerator):
         raise UserError(f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out")
-    if network.norm != "instance":
+    if network.norm == "batch":
         raise UserError(
-            f"--tile goes through generators with instance norm only, and {checkpoint} has "
-            f"{'no' if network.norm == 'none' else network.norm} norm: leave --tile out"
+            f"--tile goes through generators with instance norm or none, and {checkpoint} has batch norm: "
+            "leave --tile out"
         )
     return TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
 

@@ -3,6 +3,7 @@
 Instance norm's statistics are those of the whole image, so that tiles translated one by one would differ from it and
 from each other, and show seams. Here each layer passes over the whole image before the next begins: the results of a
 convolution go to the disk while their statistics are gathered, and the next pass reads, normalises and convolves them.
+Without a norm the passes are the same, and the statistics change nothing.
 
 What stays in memory is the decoded image and its translation, 3 bytes a pixel each, and the working buffers of one
 strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and encodes them, but
@@ -33,6 +34,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.translation.strips import (
+    NoStatistics,
     Rows,
     Statistics,
     convolved_rows,
@@ -191,7 +193,7 @@ class Passes:
 
     def _statistics(self, rows: Rows, height: int, strip_rows: int | None = None) -> Statistics:
         """Make one pass, in which everything from the last stored activation on is computed, and let go."""
-        statistics = Statistics()
+        statistics = Statistics() if self.network.norm == "instance" else NoStatistics()
         gathering = measured_rows(rows, statistics)
         for first, last in self._strips(height, strip_rows):
             gathering(first, last)

@@ -404,7 +404,7 @@ def test_a_configurations_file_is_a_start(run: Path) -> None:
         ({"data": 5}, "train: data cannot be 5"),
         ({"config": 5}, "train: config cannot be 5"),
         ({"crop_size": "64", "method": "pix2pix"}, "train: crop_size cannot be '64'"),
-        ({"preset": "paper512"}, "train: preset must be one of demo, paper128, paper256, got 'paper512'"),
+        ({"preset": "paper512"}, "train: preset must be one of demo, earth, paper128, paper256, got 'paper512'"),
         ({"method": "gan"}, "train: method must be one of .*, got 'gan'"),
         ({"preset": "demo", "task": "style-transfer"}, "--preset and --task all say what to start from"),
         ({"task": "style-transfer"}, "--task style-transfer needs --data FOLDER"),
