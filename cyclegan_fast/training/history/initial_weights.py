@@ -60,7 +60,7 @@ class InitialWeights:
 
     @classmethod
     def shared(cls, path: Path, ranks: Ranks) -> "InitialWeights":
-        """Read the weights on the first rank, which may be the only one that has the file, for all."""
+        """Read the weights once, on the first rank, for all."""
         return ranks.from_first(lambda: cls.read(path))
 
 
