@@ -122,7 +122,7 @@ def train_in(
             try:
                 return train_to_the_end(begun[0])
             except GoingBack as back:
-                way_back = partial(go_back, run.path, back.trouble, begun.pop().records.best, back.alarms)
+                way_back = partial(go_back, run.path, config, back.trouble, begun.pop().records.best, back.alarms)
             # Outside of `except`, which keeps the networks of this attempt in memory.
             run = replace(run, checkpoint=ranks.from_first(way_back), warnings=[])
             data = replace(data, warnings=[])

@@ -28,6 +28,7 @@ from cyclegan_fast.training.health.rollback import (
     good_name,
     newest_before,
 )
+from cyclegan_fast.training.health.rule import Trouble
 from cyclegan_fast.training.schedule import Schedule
 from tests.cyclegan_fast.conftest import contents
 from tests.cyclegan_fast.system.test_distributed import torchrun
@@ -36,6 +37,7 @@ from tests.cyclegan_fast.training.health.sabotaged import (
     BACK_TO,
     EXPLODES_AT,
     STEPS,
+    WINDOWS,
     Killed,
     flags_of,
     sabotage,
@@ -285,6 +287,7 @@ def test_a_kill_at_any_moment_of_going_back_is_made_up_for(about_to_go_back: Pat
     finish_going_back(whole)
     assert checkpoints(whole) == {"last.pt": 36, "good_00000024.pt": 24, "good_00000036.pt": 36}
     assert metrics(whole)[-1]["step"] == 36
+    assert not (whole / "results.json").exists()
     assert read_alarms(whole) == [Alarm(48, "won", "D has won", back_to=36)]
     moments = 0
     for moment in range(100):
@@ -329,6 +332,8 @@ def test_checkpoints_up_to_the_trouble_are_gone_back_to_the_newest_first(about_t
     assert found(47) == (36, "good_00000036.pt")
     assert found(35) == (24, "good_00000024.pt")
     assert found(23) is None
+    (about_to_go_back / "checkpoints/good_00000036.pt").write_bytes(b"cut off")
+    assert found(47) == (24, "good_00000024.pt"), "a damaged one is passed over"
     for path in (about_to_go_back / "checkpoints").glob("good_*"):
         path.unlink()
     assert found(47) == (44, "previous.pt"), "without one that was kept for it, any other"
@@ -358,6 +363,19 @@ def test_a_kept_checkpoint_is_before_all_that_any_alarm_looks_at(
         assert kept == [] or min(kept) > step - looked_at - 2 * apart - block
     without = Config(run=RunConfig(report_every=report_every, checkpoint_every=checkpoint_every))
     assert good_name(without, apart) is None
+
+
+def test_a_long_run_without_a_checkpoint_from_before_its_trouble_is_left_as_it_is(
+    about_to_go_back: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollback.rule, "WINDOWS", WINDOWS)
+    for path in (about_to_go_back / "checkpoints").glob("good_*"):
+        path.unlink()
+    before, config = contents(about_to_go_back), Config(run=RunConfig(report_every=2, checkpoint_every=4))
+    apart = rollback.steps_apart(config)
+    with pytest.raises(UserError, match=rf"D won, and no whole checkpoint up to step {apart} is there to go back to"):
+        rollback.go_back(about_to_go_back, config, Trouble("won", apart + 40, apart, "D won"), None, [])
+    assert contents(about_to_go_back) == before
 
 
 def test_alarms_of_steps_that_are_trained_again_are_raised_again() -> None:
