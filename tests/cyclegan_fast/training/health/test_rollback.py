@@ -192,6 +192,43 @@ def test_without_rollback_a_run_says_it_once_and_ends_with_status_0(
     assert final_state(root / "told")["rollbacks"] == 1
 
 
+def test_a_run_that_ended_in_trouble_goes_back_by_the_same_command(
+    root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch)
+    arguments = flags_of(root / "data", root, "ended", "--keep-every-epochs", "3", "--max-steps", "38")
+    assert train.main(arguments) == 0
+    assert train.main(arguments) == 0
+    assert "is finished after 38 steps" in capfd.readouterr().out
+    assert train.main([*arguments, "--rollback"]) == 0
+    assert [alarm.back_to for alarm in read_alarms(root / "ended")] == [21]
+    assert final_state(root / "ended")["rollbacks"] == 1
+    capfd.readouterr()
+    assert train.main([*arguments, "--rollback"]) == 0
+    assert "is finished after 38 steps" in capfd.readouterr().out
+
+
+def test_a_run_goes_back_to_before_its_images_and_its_end_changed(
+    root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Needs no second consent to images and an end that it had gone on with."""
+    sabotage(monkeypatch)
+    data = tmp_path / "data"
+    shutil.copytree(root / "data", data)
+    arguments = [*flags_of(data, tmp_path, "changed", "--rollback"), "--epochs", "2"]
+    assert train.main([*arguments, "--decay-epochs", "2", "--max-steps", "26"]) == 0
+    first = min((data / "trainA").iterdir())
+    shutil.copy(first, first.with_stem("another"))
+    longer = [*arguments, "--decay-epochs", "10"]
+    assert train.main([*longer, "--max-steps", "27", "--data-may-change", "--extend-from-here"]) == 0
+    capfd.readouterr()
+    assert train.main([*longer, "--max-steps", "38"]) == 0
+    assert [alarm.back_to for alarm in read_alarms(tmp_path / "changed")] == [BACK_TO]
+    said = capfd.readouterr().out
+    assert "the images changed (7 A and 7 B then, 8 A and 7 B now): epoch 4 begins anew" in said
+    assert "the steps so far keep their learning rates" in said
+
+
 def test_where_nothing_was_saved_before_the_trouble_a_run_begins_anew(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
