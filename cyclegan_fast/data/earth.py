@@ -98,7 +98,8 @@ def depth_tints(sea_floor: Pixels, deep: npt.NDArray[np.bool_]) -> Pixels:
     smooth = partial(gaussian_filter, sigma=3, mode=("nearest", "wrap"))
     sums = np.stack([smooth(colours[..., channel] * weight) for channel in range(3)], axis=-1)
     means = sums / np.maximum(smooth(weight), 1e-6)[..., None]
-    return np.rint(np.clip(means, 0, 255)).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    tints: Pixels = np.rint(np.clip(means, 0, 255)).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    return tints
 
 
 def is_water(drawn: Pixels) -> npt.NDArray[np.bool_]:
