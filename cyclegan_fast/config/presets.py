@@ -35,7 +35,7 @@ PRESETS: dict[Preset, Config] = {
         networks=NetworkConfig(
             generator="resnet_6", ngf=16, ndf=32, discriminator="n_layers", n_layers=2, discriminator_norm="none"
         ),
-        optimizer=OptimizerConfig(learning_rate=5e-4, epochs=3, decay_epochs=4, ema=0.995),
+        optimizer=OptimizerConfig(learning_rate=5e-4, epochs=8, decay_epochs=8, ema=0.995),
         run=RunConfig(report_every=25, sample_every=200, checkpoint_every=200),
     ),
     "paper128": Config(data=DataConfig(load_size=143, crop_size=128), networks=NetworkConfig(generator="resnet_6")),

@@ -175,9 +175,32 @@ def test_land_has_the_colours_of_an_atlas(pale: tuple[int, ...], strong: tuple[i
 def test_water_has_the_colours_of_the_sea_floor_except_where_that_shows_land() -> None:
     world = earth.read_world()
     assert world.water[0].tolist() == [column % 7 == 0 for column in range(COLUMNS)]
-    np.testing.assert_array_equal(world.map[100, 7], (20, 90, 220))
+    np.testing.assert_allclose(world.map[100, 7], (20, 90, 220), atol=1)
     relief = np.array([[[120, 160, 200], [150, 160, 140]]], np.uint8)
     np.testing.assert_array_equal(world.map[[10, 100], [7, 8]], earth.stronger(relief)[0])  # a lake, and land
+
+
+def test_depth_tints_are_means_of_the_water_around_and_of_no_land() -> None:
+    random = np.random.default_rng(0)
+    deep = np.ones((60, 80), bool)
+    deep[:, 30:50] = False
+    sea_floor = np.where(deep[..., None], random.integers(90, 111, (60, 80, 3)), 255).astype(np.uint8)
+    shown = earth.depth_tints(sea_floor, deep)
+    assert shown.shape == sea_floor.shape
+    assert shown.dtype == np.uint8
+    tinted = shown[deep].astype(int)
+    assert tinted.min() >= 90
+    assert tinted.max() <= 110  # land, of 255, is in none
+    assert tinted.std() < 0.25 * sea_floor[deep].astype(int).std()
+    # One pixel of the half-sized image against the definition: deep water, weighted by a Gaussian of deviation 3.
+    row, column = 30, 12
+    y, x = np.ogrid[:30, :40]
+    weight = np.exp(-(((y - row // 2) ** 2 + (x - column // 2) ** 2) / 18)) * deep[::2, ::2]
+    weight[:, 30:] = 0  # further than four standard deviations, or around the Earth
+    around = np.exp(-(((y - row // 2) ** 2 + (x - 40 - column // 2) ** 2) / 18)) * deep[::2, ::2]
+    weight = weight + np.where(np.abs(x - 40 - column // 2) <= 12, around, 0)
+    mean = (sea_floor[::2, ::2] * weight[..., None]).sum((0, 1)) / weight.sum()
+    np.testing.assert_allclose(shown[row, column], mean, atol=1)
 
 
 @pytest.mark.usefixtures("tiny_world")
