@@ -21,6 +21,7 @@ from cyclegan_fast.system.files import LONGEST_SHOWN
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
+from cyclegan_fast.training.health.alarms import read_alarms
 from cyclegan_fast.training.health.rollback import finish_going_back
 
 ANOTHER = "give --name NEW for another run"
@@ -230,7 +231,7 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
             f"or {ANOTHER}"
         )
     # Where the end of the run changed, how many steps that makes is known when its images are.
-    if found and not changed and ends_alike(config, found):
+    if found and not changed and ends_alike(config, found) and not (config.run.rollback and _is_alarmed(path)):
         raise_if_finished(path, found)
     return found
 
@@ -257,6 +258,11 @@ def _scored_step(path: Path) -> int | None:
         return int(json.loads((path / RESULTS).read_text())["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_alarmed(path: Path) -> bool:
+    """Tell whether a run went on after its last alarm: it may be in trouble, which its losses tell later."""
+    return any(alarm.back_to is None for alarm in read_alarms(path)[-1:])
 
 
 def _reported_step(path: Path) -> int:

@@ -122,7 +122,7 @@ def train_in(
             try:
                 return train_to_the_end(begun[0])
             except GoingBack as back:
-                way_back = partial(go_back, run.path, back.trouble, begun.pop().records.best, back.alarms)
+                way_back = partial(go_back, run.path, config, back.trouble, begun.pop().records.best, back.alarms)
             # Outside of `except`, which keeps the networks of this attempt in memory.
             run = replace(run, checkpoint=ranks.from_first(way_back), warnings=[])
             data = replace(data, warnings=[])
@@ -146,9 +146,16 @@ def open_training(
     Where the run went back, seed and learning rate are those of its attempt. Raises UserError where the run cannot go
     on with these images, on this device, or with what the method prepared.
     """
+
+    def tell(text: str) -> None:
+        """Print beside the progress bar, once for all ranks."""
+        if ranks.is_first:
+            tqdm.write(text)
+
     saved = run.checkpoint
     attempt = read_attempt(run.path, saved, ranks)
     config = attempt.settings(config)
+    health = HealthMonitor(config, run.path, attempt, ranks.is_first, tell)
     data.training.seed = config.run.seed
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
@@ -161,9 +168,11 @@ def open_training(
     everything = state.epochs.end_of(config.total_epochs)
     total_steps = min(everything, config.run.max_steps or everything)
     if saved:
-        if run.step >= total_steps:
+        if run.step >= total_steps and not health.goes_back:
             raise_if_finished(run.path, saved, ranks)
-        extended = check_past(config, saved, state.epochs, run.path)
+        agreed = config.run.extend_from_here or attempt.behind(saved) > 0  # as to other images, see `restore`
+        asked = replace(config, run=replace(config.run, extend_from_here=agreed))
+        extended = check_past(asked, saved, state.epochs, run.path)
     elif config.networks.init_from:
         begun = state.begin_with(InitialWeights.shared(config.networks.init_from, ranks))
     if ranks.is_first:
@@ -176,12 +185,6 @@ def open_training(
     if ranks.is_first:
         announce(state, run, total_steps, remarks)
 
-    def tell(text: str) -> None:
-        """Print beside the progress bar, once for all ranks."""
-        if ranks.is_first:
-            tqdm.write(text)
-
-    health = HealthMonitor(config, run.path, attempt, ranks.is_first, tell)
     engine = TrainingEngine(state.step, config, tell)
     log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
     measured = config.run.profile if ranks.is_first else 0

@@ -66,7 +66,8 @@ class TrainingState:
         Where it is `behind` by some attempts, the random numbers go on from this state's seed instead. Raises UserError
         where images (unless they may), precision or networks are others.
         """
-        may_change = self.config.data.data_may_change
+        # A run that goes back to before its images changed was allowed to go on with those of now.
+        may_change = self.config.data.data_may_change or behind > 0
         self.epochs, changed = epochs_after(saved, self.images, run, may_change=may_change)
         if saved["dtype"] != name_of(self.dtype):
             raise UserError(

@@ -66,6 +66,9 @@ class Callback:
     A method that raises `StopTraining` ends the training after the step. One that raises another exception does so too,
     and once the step is saved, `train` raises that exception, with a note that says where it came from; the callbacks
     behind it are called as usual.
+
+    A run that goes back (--rollback) ends, and starts again from an earlier step: `on_end` and `on_start` are called
+    once an attempt.
     """
 
     def on_start(self, start: TrainingStart) -> None:

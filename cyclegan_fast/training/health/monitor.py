@@ -67,6 +67,11 @@ class HealthMonitor:
         if is_first:
             write_alarms(run, self.alarms)
 
+    @property
+    def goes_back(self) -> bool:
+        """Tell whether trouble stands, and --rollback was given: `begin` then raises GoingBack."""
+        return self.config.run.rollback and self.rule.standing is not None
+
     def see(self, step: int, losses: Mapping[str, float]) -> None:
         """Take in a report; raises GoingBack where it begins trouble and --rollback was given."""
         trouble = self.rule.see(step, losses)

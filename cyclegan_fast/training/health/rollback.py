@@ -14,7 +14,7 @@ from typing import Any, cast
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RankState, RunCheckpoint
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.runs import EVALUATIONS, METRICS
+from cyclegan_fast.runs import EVALUATIONS, METRICS, RESULTS
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.training.health import rule
@@ -99,11 +99,15 @@ def with_fresh_randomness(own: RankState, fresh: RankState) -> RankState:
 def good_name(config: Config, step: int) -> str | None:
     """Return the name under which the checkpoint of a step is kept to go back to; None where it is not.
 
-    The step alone decides, and not when a run was stopped. There are at least a short window and a block between two.
+    The step alone decides, and not when a run was stopped.
     """
+    return f"good_{step:08d}.pt" if config.run.rollback and step % steps_apart(config) == 0 else None
+
+
+def steps_apart(config: Config) -> int:
+    """Return how many steps are between two such checkpoints: at least a short window and a block."""
     every, windows, reports = config.run.checkpoint_every, rule.WINDOWS, config.run.report_every
-    apart = -(-(windows.covered(windows.short_steps, reports) + windows.length(reports)) // every) * every
-    return f"good_{step:08d}.pt" if config.run.rollback and step % apart == 0 else None
+    return -(-(windows.covered(windows.short_steps, reports) + windows.length(reports)) // every) * every
 
 
 def good_checkpoints(run: Path) -> dict[int, Path]:
@@ -126,14 +130,17 @@ def forget_older(run: Path, config: Config) -> None:
 # --- going back -----------------------------------------------------------------------------------------------------
 
 
-def go_back(run: Path, trouble: Trouble, best: dict[str, Any] | None, alarms: Sequence[Alarm]) -> RunCheckpoint | None:
+def go_back(
+    run: Path, config: Config, trouble: Trouble, best: dict[str, Any] | None, alarms: Sequence[Alarm]
+) -> RunCheckpoint | None:
     """Make the folder that of a run which was stopped before the trouble; returns its checkpoint, None at step 0.
 
     Args:
         best: the best evaluation so far.
         alarms: those before this one.
 
-    Raises UserError where the run went back as often as it may.
+    Raises UserError, and changes nothing, where the run went back as often as it may, and where a long run kept no
+    checkpoint from before its trouble: it would begin anew, and lose all.
     """
     found = newest_before(run, trouble.since)
     step, path = found or (0, None)
@@ -142,6 +149,11 @@ def go_back(run: Path, trouble: Trouble, best: dict[str, Any] | None, alarms: Se
         raise UserError(
             f"{trouble.text}, and the run went back {MOST_ATTEMPTS} times already: {kept}; train with other "
             "settings and --name NEW"
+        )
+    if path is None and trouble.since >= steps_apart(config):
+        raise UserError(
+            f"{trouble.text}, and no whole checkpoint up to step {trouble.since} is there to go back to, as --rollback "
+            "would have kept from the start: go on without --rollback, or train with other settings and --name NEW"
         )
     if path and not _GOOD.fullmatch(path.name):
         write_atomically(path.with_name(f"good_{step:08d}.pt"), path.read_bytes())
@@ -168,19 +180,22 @@ def finish_going_back(run: Path) -> None:
     else:
         (folder / checkpoint.LAST).unlink(missing_ok=True)
     (folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
+    (run / RESULTS).unlink(missing_ok=True)  # else a kill before the new table would leave this one as that of the run
     for name in (METRICS, EVALUATIONS):
         cut_off_after(run / name, step)
     write_alarms(run, [*alarms[:-1], replace(alarms[-1], unfinished=False)])
 
 
 def newest_before(run: Path, since: int) -> tuple[int, Path] | None:
-    """Return the step and the file of the newest checkpoint up to the step `since`; None where there is none.
+    """Return the step and the file of the newest whole checkpoint up to the step `since`; None where there is none.
 
     Those that are kept for it come first; the others are for a run that kept none.
     """
-    good = [(step, path) for step, path in good_checkpoints(run).items() if step <= since]
+    for step, path in reversed(good_checkpoints(run).items()):
+        if step <= since and _step_of(path) == step:
+            return step, path
     others = (run / checkpoint.FOLDER).glob("*.pt")
-    found = good or [(step, path) for path in sorted(others) if 0 < (step := _step_of(path) or 0) <= since]
+    found = [(step, path) for path in sorted(others) if 0 < (step := _step_of(path) or 0) <= since]
     return max(found, key=lambda one: one[0], default=None)
 
 

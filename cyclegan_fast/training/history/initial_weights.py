@@ -22,7 +22,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.run_folder import completed
 
 _OF_GENERATORS = ("generator", "ngf", "norm")
-_OF_DISCRIMINATORS = ("discriminator", "n_layers", "ndf")
+_OF_DISCRIMINATORS = ("discriminator", "n_layers", "ndf", "discriminator_norm")
 _SETTINGS = (*_OF_GENERATORS, *_OF_DISCRIMINATORS, "dropout")
 """The settings that a new run takes over; all but dropout show in the shapes of weights."""
 
@@ -60,7 +60,7 @@ class InitialWeights:
 
     @classmethod
     def shared(cls, path: Path, ranks: Ranks) -> "InitialWeights":
-        """Read the weights on the first rank, which may be the only one that has the file, for all."""
+        """Read the weights once, on the first rank, for all."""
         return ranks.from_first(lambda: cls.read(path))
 
 
@@ -110,6 +110,8 @@ def _description(found: InitialWeights, model: Model, kept: list[str]) -> str:
     plain = _plain(found.settings)
     if plain.get("discriminator") != "n_layers":
         plain.pop("n_layers", None)
+    if plain.get("discriminator_norm") == plain.get("norm"):
+        plain.pop("discriminator_norm", None)
     settings = ", ".join(
         f"{name} {plain[name]}" for name in _SETTINGS if name in plain and (name != "dropout" or plain[name])
     )
@@ -142,9 +144,15 @@ def _check(found: InitialWeights, config: Config) -> None:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with one name for one network: the usual PatchGAN is one of three layers."""
+    """Return settings with one name for one network.
+
+    The usual PatchGAN is one of three layers, and discriminators without a norm of their own have that of generators.
+    """
     is_usual = settings.get("discriminator") == "n_layers" and settings.get("n_layers") == NetworkConfig.n_layers
-    return settings | ({"discriminator": "patch"} if is_usual else {})
+    plain = settings | ({"discriminator": "patch"} if is_usual else {})
+    if "discriminator_norm" in plain:
+        plain["discriminator_norm"] = plain["discriminator_norm"] or plain["norm"]
+    return plain
 
 
 def _fits(one: StateDict, other: StateDict) -> bool:

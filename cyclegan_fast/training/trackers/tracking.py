@@ -15,8 +15,9 @@ from cyclegan_fast.training.trackers.tracker import Tracker
 class Tracking(Callback):
     """Tells a tracker of a training. One that fails is left out from then on, and the training goes on.
 
-    The run's folder keeps what continues each tracker's run, in trackers.json. A start before the first step of a run
-    is the exception: where that fails, a UserError says so before anything is trained.
+    The run's folder keeps what continues each tracker's run, in trackers.json. The first start, before the first step
+    of a run, is the exception: where that fails, a UserError says so before anything is trained. A run that goes back
+    starts it again.
 
     Args:
         name: the tracker's name, as --track has it.
@@ -27,18 +28,22 @@ class Tracking(Callback):
     def __init__(self, name: str, tracker: Tracker, tell: Callable[[str], None]) -> None:
         self.name, self.tracker, self.tell = name, tracker, tell
         self.is_lost = False
+        self._has_started = False
 
     def on_start(self, start: TrainingStart) -> None:
+        if self.is_lost:  # in an attempt before this one
+            return
         identities = _identities(start.path)
         try:
             identity = self.tracker.start(start, identities.get(self.name))
         except Exception as error:  # a library with a network behind it: anything
-            if start.step == 0:
+            if start.step == 0 and not self._has_started:
                 raise UserError(
                     f"--track {self.name} could not start: {_first_line(error)}; mend that, or leave it out"
                 ) from error
             self._lose(error)
             return
+        self._has_started = True
         if identity is not None and identity != identities.get(self.name):
             content = json.dumps({**identities, self.name: identity}, indent=2)
             write_atomically(start.path / TRACKED, content.encode())

@@ -16,10 +16,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cyclegan_fast as cf
-from cyclegan_fast.config.options import TrackerName
+from cyclegan_fast.config.options import Config, TrackerName
 from cyclegan_fast.runs import TRACKED
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.train import main
+from cyclegan_fast.training.callbacks.callback import TrainingStart
 from cyclegan_fast.training.trackers import choice
 from cyclegan_fast.training.trackers.on_wandb import OnWandb
 from tests.cyclegan_fast.conftest import TINY
@@ -247,6 +248,31 @@ def test_a_tracker_that_cannot_start_ends_a_new_run_and_not_one_that_is_continue
     assert train(folder, "--max-steps", "2", "--track", "none") == 0
     assert train(folder, "--max-steps", "4", "--track", "wandb") == 0
     assert "note: --track wandb failed and is left out" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_back_starts_a_tracker_again_unless_it_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: Calls
+) -> None:
+    """Does not end the run where a later start fails, also one from step 0."""
+    run = failing_run(calls, fails_from=2)
+    install(monkeypatch, "wandb", {"init": calls.function("init", run)})
+    said: list[str] = []
+    (tracking,) = choice.open_trackers(["wandb"], tell=said.append)
+    start = TrainingStart(tmp_path, Config(), step=0, total_steps=8)
+    for _ in range(2):
+        tracking.on_start(start)
+        tracking.on_evaluation(2, {})
+        tracking.on_end(False)
+    assert len(calls.of("finish")) == 1
+    assert len(said) == 1
+    tracking.on_start(start)
+    assert len(calls.of("init")) == 2, "one that is lost is left out from there on"
+
+    (tracking,) = choice.open_trackers(["wandb"], tell=said.append)
+    tracking.on_start(start)
+    monkeypatch.delattr(sys.modules["wandb"], "init")
+    tracking.on_start(start)
+    assert len(said) == 2
 
 
 def test_every_tracker_that_can_be_named_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from cyclegan_fast.training.health.rollback import (
     good_name,
     newest_before,
 )
+from cyclegan_fast.training.health.rule import Trouble
 from cyclegan_fast.training.schedule import Schedule
 from tests.cyclegan_fast.conftest import contents
 from tests.cyclegan_fast.system.test_distributed import torchrun
@@ -36,6 +37,7 @@ from tests.cyclegan_fast.training.health.sabotaged import (
     BACK_TO,
     EXPLODES_AT,
     STEPS,
+    WINDOWS,
     Killed,
     flags_of,
     sabotage,
@@ -190,6 +192,43 @@ def test_without_rollback_a_run_says_it_once_and_ends_with_status_0(
     assert final_state(root / "told")["rollbacks"] == 1
 
 
+def test_a_run_that_ended_in_trouble_goes_back_by_the_same_command(
+    root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch)
+    arguments = flags_of(root / "data", root, "ended", "--keep-every-epochs", "3", "--max-steps", "38")
+    assert train.main(arguments) == 0
+    assert train.main(arguments) == 0
+    assert "is finished after 38 steps" in capfd.readouterr().out
+    assert train.main([*arguments, "--rollback"]) == 0
+    assert [alarm.back_to for alarm in read_alarms(root / "ended")] == [21]
+    assert final_state(root / "ended")["rollbacks"] == 1
+    capfd.readouterr()
+    assert train.main([*arguments, "--rollback"]) == 0
+    assert "is finished after 38 steps" in capfd.readouterr().out
+
+
+def test_a_run_goes_back_to_before_its_images_and_its_end_changed(
+    root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Needs no second consent to images and an end that it had gone on with."""
+    sabotage(monkeypatch)
+    data = tmp_path / "data"
+    shutil.copytree(root / "data", data)
+    arguments = [*flags_of(data, tmp_path, "changed", "--rollback"), "--epochs", "2"]
+    assert train.main([*arguments, "--decay-epochs", "2", "--max-steps", "26"]) == 0
+    first = min((data / "trainA").iterdir())
+    shutil.copy(first, first.with_stem("another"))
+    longer = [*arguments, "--decay-epochs", "10"]
+    assert train.main([*longer, "--max-steps", "27", "--data-may-change", "--extend-from-here"]) == 0
+    capfd.readouterr()
+    assert train.main([*longer, "--max-steps", "38"]) == 0
+    assert [alarm.back_to for alarm in read_alarms(tmp_path / "changed")] == [BACK_TO]
+    said = capfd.readouterr().out
+    assert "the images changed (7 A and 7 B then, 8 A and 7 B now): epoch 4 begins anew" in said
+    assert "the steps so far keep their learning rates" in said
+
+
 def test_where_nothing_was_saved_before_the_trouble_a_run_begins_anew(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +324,7 @@ def test_a_kill_at_any_moment_of_going_back_is_made_up_for(about_to_go_back: Pat
     finish_going_back(whole)
     assert checkpoints(whole) == {"last.pt": 36, "good_00000024.pt": 24, "good_00000036.pt": 36}
     assert metrics(whole)[-1]["step"] == 36
+    assert not (whole / "results.json").exists()
     assert read_alarms(whole) == [Alarm(48, "won", "D has won", back_to=36)]
     moments = 0
     for moment in range(100):
@@ -329,6 +369,8 @@ def test_checkpoints_up_to_the_trouble_are_gone_back_to_the_newest_first(about_t
     assert found(47) == (36, "good_00000036.pt")
     assert found(35) == (24, "good_00000024.pt")
     assert found(23) is None
+    (about_to_go_back / "checkpoints/good_00000036.pt").write_bytes(b"cut off")
+    assert found(47) == (24, "good_00000024.pt"), "a damaged one is passed over"
     for path in (about_to_go_back / "checkpoints").glob("good_*"):
         path.unlink()
     assert found(47) == (44, "previous.pt"), "without one that was kept for it, any other"
@@ -358,6 +400,19 @@ def test_a_kept_checkpoint_is_before_all_that_any_alarm_looks_at(
         assert kept == [] or min(kept) > step - looked_at - 2 * apart - block
     without = Config(run=RunConfig(report_every=report_every, checkpoint_every=checkpoint_every))
     assert good_name(without, apart) is None
+
+
+def test_a_long_run_without_a_checkpoint_from_before_its_trouble_is_left_as_it_is(
+    about_to_go_back: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollback.rule, "WINDOWS", WINDOWS)
+    for path in (about_to_go_back / "checkpoints").glob("good_*"):
+        path.unlink()
+    before, config = contents(about_to_go_back), Config(run=RunConfig(report_every=2, checkpoint_every=4))
+    apart = rollback.steps_apart(config)
+    with pytest.raises(UserError, match=rf"D won, and no whole checkpoint up to step {apart} is there to go back to"):
+        rollback.go_back(about_to_go_back, config, Trouble("won", apart + 40, apart, "D won"), None, [])
+    assert contents(about_to_go_back) == before
 
 
 def test_alarms_of_steps_that_are_trained_again_are_raised_again() -> None:

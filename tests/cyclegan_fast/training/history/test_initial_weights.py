@@ -259,6 +259,22 @@ def test_a_patch_of_three_layers_is_the_usual_one(tmp_path: Path) -> None:
     assert len(begin_with(InitialWeights.read(tmp_path / "x.pt"), Model(config_of()), config_of())[0]) == 4
 
 
+def test_the_norm_of_discriminators_is_taken_over_and_held_against_the_flags(tmp_path: Path) -> None:
+    config = config_of(discriminator_norm="none")
+    state = written(config, tmp_path / "x.pt")
+    found = InitialWeights.read(tmp_path / "x.pt")
+    assert found.settings["discriminator_norm"] == "none"
+    model = Model(config)
+    _, said = begin_with(found, model, config)
+    assert_equal(model.state_dict(), state)
+    assert "norm instance, discriminator patch, ndf 4, discriminator_norm none" in said
+    with pytest.raises(UserError, match=r"discriminator_norm none and not instance: .* --discriminator-norm none"):
+        begin_with(found, Model(config_of()), config_of())
+    named = config_of(discriminator_norm="instance")
+    written(config_of(), tmp_path / "x.pt")
+    assert len(begin_with(InitialWeights.read(tmp_path / "x.pt"), Model(named), named)[0]) == 4
+
+
 def test_a_cogan_begins_with_a_cogan(tmp_path: Path) -> None:
     source = written(config_of("cogan"), tmp_path / "x.pt")
     model = Model(config_of("cogan"))
