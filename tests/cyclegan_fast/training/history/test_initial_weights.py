@@ -146,7 +146,7 @@ def test_from_python_a_run_begins_with_the_originals_files(root: Path, tmp_path:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--ngf", "8", "--norm", "batch"], "with ngf 4 and not 8, norm instance and not batch: leave these flags out"),
+        (["--ngf", "8", "--norm", "batch"], "discriminator_norm instance and not batch: leave these flags out"),
         (["--discriminator", "pixel"], "or give --discriminator patch"),
         (["--method", "cogan"], "those of cogan are others"),
         (["--init-from", "runs/source@3"], "source keeps no checkpoint @3, but @latest, @2, @4"),
