@@ -293,7 +293,8 @@ def test_layers_that_came_later_or_went_are_noticed(change: str, depth: str) -> 
 class Conditional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 3, 1), nn.InstanceNorm2d(3), nn.ReLU(), nn.InstanceNorm2d(3))
+        convolution = nn.Conv2d(3, 3, 3, padding=1)
+        self.layers = nn.Sequential(convolution, nn.InstanceNorm2d(3), nn.ReLU(), nn.InstanceNorm2d(3))
 
     def forward(self, x: Tensor, around: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
         if around is None:
