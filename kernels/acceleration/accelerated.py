@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from ..dispatch import Impl, choose, is_exporting
 from ..nn.functional import fused_block, fused_norm, interior
 from .rewriting import Rewriting, rewrite
-from .tracing import Traced, has_hooks
+from .tracing import Traced, arguments_left_out, has_hooks
 
 FEWEST_NORMS = 2
 """norms that make up for a copy of the result back to NCHW"""
@@ -36,13 +36,65 @@ class Program:
 
     Args:
         run: called with the module and the arguments of its `forward`.
-        absorbed: the modules that it does not call, although `forward` does, and their types.
+        absorbed: the modules that it does not call, although `forward` does, the module itself first.
+        left_out: positions and names of arguments that are None by default, and that it is not for.
         wants_channels_last: whether it gains nothing unless its input lies so: it would copy its result back.
     """
 
     run: Callable[..., Any]
-    absorbed: tuple[tuple[tuple[str, ...], type[nn.Module]], ...]
+    absorbed: "tuple[Absorbed, ...]"
+    left_out: tuple[tuple[int, str], ...]
     wants_channels_last: bool
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """Describes a module as it was when the graph was made: where it is, its `forward`, and what that depends on."""
+
+    path: tuple[str, ...]
+    forward: Callable[..., Any]
+    attributes: tuple[str, ...]
+    values: tuple[Any, ...]
+    children: tuple[str, ...] | None
+    """names of what is in a container, or None"""
+
+    @classmethod
+    def of(cls, root: nn.Module, path: str) -> "Absorbed":
+        module = root.get_submodule(path)
+        attributes = next((names for kind, names in _ATTRIBUTES.items() if isinstance(module, kind)), ())
+        values = tuple([getattr(module, name) for name in attributes])
+        children = tuple(module._modules) if isinstance(module, _CONTAINERS) else None
+        return cls(tuple(path.split(".")) if path else (), _written(module), attributes, values, children)
+
+    def is_now(self, root: nn.Module) -> bool:
+        """Return whether such a module is still there, or a copy of it, and without hooks."""
+        part: Any = root
+        for name in self.path:
+            part = part._modules.get(name)
+            if part is None:
+                return False
+        if _written(part) is not self.forward or (self.path and has_hooks(part)):
+            return False
+        if self.children is not None and tuple(part._modules) != self.children:
+            return False
+        return tuple([getattr(part, name) for name in self.attributes]) == self.values
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.InstanceNorm2d: ("eps", "affine", "track_running_stats"),
+    nn.LeakyReLU: ("negative_slope",),
+    nn.ReflectionPad2d: ("padding",),
+    nn.Conv2d: ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"),
+}
+"""Attributes of layers that a program was made for."""
+
+
+def _written(module: nn.Module) -> Callable[..., Any]:
+    """Return the `forward` that a module has in its code."""
+    kind = type(module)
+    forward: Callable[..., Any] = getattr(kind, "_accelerated_from", kind).forward
+    return forward
 
 
 def compile_program(module: nn.Module, graph: fx.Graph, rewriting: Rewriting) -> Program:
@@ -50,10 +102,11 @@ def compile_program(module: nn.Module, graph: fx.Graph, rewriting: Rewriting) ->
     code = rewriting.graph.python_code("self")
     names = dict(code.globals)
     exec(compile(code.src, f"<accelerated {type(module).__name__}>", "exec"), names)
-    absorbed = [(tuple(path.split(".")), type(module.get_submodule(path))) for path in _absorbed(graph, rewriting)]
+    absorbed = tuple([Absorbed.of(module, path) for path in ("", *_absorbed(graph, rewriting))])
+    left_out = tuple(arguments_left_out(module.forward))
     (result,) = (node for node in rewriting.graph.nodes if node.op == "output")
     gives_norm = any(node.target in (fused_norm, fused_block, interior) for node in result.all_input_nodes)
-    return Program(names["forward"], tuple(absorbed), gives_norm and len(rewriting.records) < FEWEST_NORMS)
+    return Program(names["forward"], absorbed, left_out, gives_norm and len(rewriting.records) < FEWEST_NORMS)
 
 
 def _absorbed(graph: fx.Graph, rewriting: Rewriting) -> list[str]:
@@ -101,7 +154,7 @@ class ForwardPlan:
         program = self.program
         if program is None or (program.wants_channels_last and not lies_channels_last(x)):
             return None
-        return program if _is_as_it_was(module, program) else None
+        return program if _is_as_it_was(module, program) and _is_for(program, module, arguments, options) else None
 
 
 def is_worth_a_call(module: nn.Module) -> bool:
@@ -119,24 +172,29 @@ def _made(module: nn.Module, impl: Impl) -> Program | None:
 
 
 def _is_as_it_was(module: nn.Module, program: Program) -> bool:
-    """Return whether the modules that do not run by themselves still have their types, and no hooks."""
+    """Return whether the modules that do not run by themselves are still what they were, and have no hooks."""
     if _has_any_global_hook():  # type: ignore[no-untyped-call]  # untyped in torch
         return False
-    for path, kind in program.absorbed:
-        part: Any = module
-        for name in path:
-            part = part._modules.get(name)
-            if part is None:
-                break
-        if not isinstance(part, kind) or has_hooks(part):
-            if not torch.compiler.is_compiling():
-                warnings.warn(
-                    f"{'.'.join(path)} has a hook, or was replaced, since accelerate was called: "
-                    f"{type(module).__name__} runs as it was written; call accelerate again",
-                    stacklevel=5,
-                )
+    for part in program.absorbed:
+        if not part.is_now(module):
+            name = ".".join(part.path) or type(module).__name__
+            _say(module, f"{name} has a hook, or was replaced, since accelerate was called", "; call accelerate again")
             return False
     return True
+
+
+def _is_for(program: Program, module: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> bool:
+    for position, name in program.left_out:
+        given = options.get(name) if position >= len(arguments) else arguments[position]
+        if given is not None:
+            _say(module, f"{name} was given, and accelerate takes it to be None, as by default")
+            return False
+    return True
+
+
+def _say(module: nn.Module, reason: str, advice: str = "") -> None:
+    if not torch.compiler.is_compiling():
+        warnings.warn(f"{reason}: {type(module).__name__} runs as it was written{advice}", stacklevel=6)
 
 
 def install(module: nn.Module, plan: ForwardPlan) -> None:

@@ -30,6 +30,14 @@ _READING_VIEWS: set[Any] = {
     *(torch.sigmoid, torch.tanh, F.relu, torch.relu, F.leaky_relu, F.elu, F.gelu, F.silu),
     *("add", "sub", "mul", "div", "relu", "sigmoid", "tanh", "mean", "sum", "size", "dim"),
 }
+_RESHAPING: set[Any] = {"view", "view_as", "reshape", "reshape_as", "flatten", torch.reshape, torch.flatten}
+_VIEWS: set[Any] = {
+    *(operator.getitem, torch.narrow, torch.select, torch.chunk, torch.split, torch.unbind, torch.detach),
+    *(torch.transpose, torch.permute, torch.movedim, torch.squeeze, torch.unsqueeze, torch.unflatten),
+    *("narrow", "select", "chunk", "split", "unbind", "detach", "transpose", "permute", "movedim", "squeeze"),
+    *("unsqueeze", "unflatten", "expand", "expand_as", "t"),
+    *_RESHAPING,
+}
 _LAYERS_READING_VIEWS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh)
 
 
@@ -139,6 +147,18 @@ class Patterns:
         else:
             is_in_place = False
         return first if is_in_place else None
+
+
+def may_be_view(node: fx.Node) -> bool:
+    """Return whether a node gives a view of the tensor that it reads, or may do so."""
+    if node.target is getattr:
+        return node.args[1] in ("data", "T", "mT")
+    return node.op in ("call_function", "call_method") and node.target in _VIEWS
+
+
+def may_be_reshaped(node: fx.Node) -> bool:
+    """Return whether a node gives a view of another shape, or a copy where the memory does not lie so."""
+    return node.op in ("call_function", "call_method") and node.target in _RESHAPING
 
 
 def sum_of(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from ..dispatch import Activation, Impl
 from ..nn.functional import convolve, fused_block, fused_norm, interior, padded
-from .patterns import Patterns, sum_of
+from .patterns import Patterns, may_be_reshaped, may_be_view, sum_of
 from .report import FusedNorm
 
 
@@ -43,6 +43,9 @@ def rewrite(module: nn.Module, graph: fx.Graph, impl: Impl) -> Rewriting:
     """Return the rewritten copy of a module's graph; without any norm in it that can be fused nothing is changed."""
     rewriting = Rewriting(module, graph, impl)
     _follow_in_place(rewriting)
+    if (reshaped := _reshaped_and_changed(rewriting)) is not None:
+        rewriting.left.append((reshaped.name, "a tensor that is changed by way of a view of another shape"))
+        return rewriting
     _fuse_norms(rewriting)
     if rewriting.norms:
         _spell_out_pads(rewriting)
@@ -84,7 +87,22 @@ def _changes_something(rewriting: Rewriting, node: fx.Node) -> bool:
 
 
 def _is_changed_by_a_reader(rewriting: Rewriting, node: fx.Node) -> bool:
-    return any(_changes_something(rewriting, reader) for reader in node.users)
+    """Return whether a reader changes a tensor, also by way of a view of it."""
+    return any(
+        _changes_something(rewriting, reader) or (may_be_view(reader) and _is_changed_by_a_reader(rewriting, reader))
+        for reader in node.users
+    )
+
+
+def _reshaped_and_changed(rewriting: Rewriting) -> fx.Node | None:
+    """Return a view that is changed, of a tensor that is read afterwards: channels last it may be a copy."""
+    order = _order(rewriting.graph)
+    for node in rewriting.graph.nodes:
+        if may_be_reshaped(node) and _is_changed_by_a_reader(rewriting, node):
+            base = node.all_input_nodes[0]
+            if any(order[reader] > order[node] for reader in base.users):
+                return node
+    return None
 
 
 # --- norms, with the activation and the sum behind them --------------------------------------------------------------
@@ -325,3 +343,5 @@ def _take_any_layout(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op == "call_method" and node.target == "view" and not isinstance(node.args[1], torch.dtype):
             node.target = "reshape"
+        elif node.op == "call_method" and node.target == "view_as":
+            node.target = "reshape_as"

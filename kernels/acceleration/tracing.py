@@ -5,7 +5,9 @@ and hooks, autocast, train() and eval() go on meaning what they mean. Its tracer
 it does not see; what could be forgotten is looked for here.
 """
 
-from collections.abc import Iterator
+import random
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any
@@ -96,10 +98,13 @@ def trace(module: nn.Module, opaque: set[nn.Module]) -> fx.Graph:
         raise Untraceable("it is compiled already; accelerate first, then compile")
     if any(argument.kind is argument.VAR_POSITIONAL for argument in signature(module.forward).parameters.values()):
         raise Untraceable("its forward takes any number of arguments, which torch.fx puts in another order")
-    graphs = [_trace_once(module, opaque, training=training) for training in (True, False)]
+    graphs = []
+    for training in (True, False):
+        with torch.set_grad_enabled(training):
+            graphs.append(_trace_once(module, opaque, training=training))
     codes = {graph.python_code("self").src for graph in graphs}
     if len(codes) > 1:
-        raise Untraceable("its forward is another one in train() than in eval(), or random")
+        raise Untraceable("its forward is another one in train() than in eval() without gradients")
     for node in graphs[0].nodes:
         if node.op == "call_method" and node.target in ABOUT_MEMORY:
             raise Untraceable(f"its forward asks how a tensor lies in memory ({node.target})")
@@ -120,7 +125,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 def _trace_once(module: nn.Module, opaque: set[nn.Module], *, training: bool) -> fx.Graph:
     with _training_mode(module, training):
-        before = _attributes(module)
+        before, randomness = _attributes(module), _randomness()
         try:
             graph = _Tracer(opaque).trace(module)
         except Untraceable:
@@ -131,6 +136,8 @@ def _trace_once(module: nn.Module, opaque: set[nn.Module], *, training: bool) ->
             written = _restore(before)
         if written:
             raise Untraceable(f"its forward writes attributes: {', '.join(sorted(written))}")
+        if _randomness() != randomness:
+            raise Untraceable("its forward decides, or computes, by random numbers that torch.fx does not see")
         return graph
 
 
@@ -139,6 +146,31 @@ def _first_line(error: Exception) -> str:
     if isinstance(error, fx.proxy.TraceError) or "Proxy" in text or "symbolic" in text:
         return f"its forward has control flow that depends on its arguments ({text})"
     return f"torch.fx: {type(error).__name__}: {text}"
+
+
+def arguments_left_out(forward: Callable[..., Any]) -> list[tuple[int, str]]:
+    """Return position and name of the arguments that are None by default, without which a graph is made.
+
+    `x is None` says nothing of a proxy: with one, the graph would be that of the argument given, always.
+    """
+    parameters = enumerate(signature(forward).parameters.values())
+    return [(position, parameter.name) for position, parameter in parameters if parameter.default is None]
+
+
+def _randomness() -> tuple[Any, ...]:
+    """Return the states of the generators that Python code draws from."""
+    numpy: Any = sys.modules.get("numpy")
+    of_numpy = () if numpy is None else (numpy.random.get_state()[1].tobytes(), *numpy.random.get_state()[2:])
+    return random.getstate(), torch.get_rng_state().tolist(), *of_numpy
+
+
+class _TensorToBe(fx.Proxy):
+    """Stands for a value while a network is traced; `isinstance` tells somebody's own code that it is a tensor."""
+
+    @property
+    def __class__(self) -> type:
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        return _TensorToBe if asking.partition(".")[0] == "torch" else Tensor
 
 
 class _Tracer(fx.Tracer):
@@ -154,6 +186,15 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return m in self.opaque or has_hooks(m) or _is_layer(m)
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _TensorToBe(node, self)
+
+    def create_args_for_root(self, root_fn: Any, *arguments: Any, **options: Any) -> tuple[Any, list[Any]]:
+        function, proxies = super().create_args_for_root(root_fn, *arguments, **options)
+        for position, _ in arguments_left_out(root_fn):
+            proxies[position] = None
+        return function, proxies
+
     def create_node(self, *arguments: Any, **options: Any) -> fx.Node:
         # A graph has no room for contexts: what ran under one would run without it.
         if _modes() != self.modes:
@@ -162,7 +203,7 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         # A tensor that is none of the network's was computed here and now: the graph would have it as a constant.
-        if isinstance(a, Tensor) and not self._is_of_the_network(a):
+        if isinstance(a, Tensor) and not isinstance(a, fx.Proxy) and not self._is_of_the_network(a):
             raise Untraceable("its forward computes with parameters or constants outside of what torch.fx sees")
         return super().create_arg(a)
 

@@ -33,6 +33,8 @@ def _watch_optimizers() -> None:
 def _turn_moments(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("fused") else ():
+            if parameter.dim() != 4:  # none of those that are turned
+                continue
             state = optimizer.state.get(parameter, {})
             for name, moment in state.items():
                 is_moment = isinstance(moment, Tensor) and moment.shape == parameter.shape

@@ -8,6 +8,7 @@ import io
 import pickle
 import warnings
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,73 @@ def test_a_layer_that_takes_another_ones_place_is_called() -> None:
     accelerate(found, impl="reference", verbose=False)
     assert_equal(found, written, [image()])
     assert runs_fused(found, image())
+
+
+def scaled(layer: nn.Module) -> nn.Module:
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, 3.0)
+    return layer.double()
+
+
+class Halved(nn.InstanceNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
+LAYERS: dict[str, Callable[[nn.Sequential], object]] = {
+    "affine": lambda layers: layers.__setitem__(2, scaled(nn.InstanceNorm2d(4, affine=True))),
+    "eps": lambda layers: layers.__setitem__(2, nn.InstanceNorm2d(4, eps=1.0)),
+    "subclass": lambda layers: layers.__setitem__(2, Halved(4)),
+    "slope": lambda layers: layers.__setitem__(3, nn.LeakyReLU(0.9)),
+    "wider pad": lambda layers: layers.__setitem__(4, nn.ReflectionPad2d(2)),
+    "appended": lambda layers: layers.append(nn.Sigmoid()),
+    "inserted": lambda layers: layers.insert(4, nn.Sigmoid()),
+    "removed": lambda layers: layers.__delitem__(3),
+}
+
+
+@pytest.mark.parametrize("change", LAYERS)
+@pytest.mark.parametrize("depth", ["itself", "inside"])
+def test_layers_that_came_later_or_went_are_noticed(change: str, depth: str) -> None:
+    written = nn.Sequential(
+        *(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.LeakyReLU(0.2)),
+        *(nn.ReflectionPad2d(1), nn.Conv2d(4, 4, 3), nn.InstanceNorm2d(4)),
+    ).double()
+    whole = nn.Sequential(written) if depth == "inside" else written
+    found = accelerated_copy(whole)
+    assert runs_fused(found, image())
+    for net in (whole, found):
+        layers: Any = net[0] if depth == "inside" else net
+        LAYERS[change](layers)
+    with pytest.warns(UserWarning, match="call accelerate again"):
+        torch.testing.assert_close(found(image()), whole(image()), rtol=1e-12, atol=1e-12)
+    accelerate(found, impl="reference", verbose=False)
+    assert_equal(found, whole, [image()])
+
+
+class Conditional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        convolution = nn.Conv2d(3, 3, 3, padding=1)
+        self.layers = nn.Sequential(convolution, nn.InstanceNorm2d(3), nn.ReLU(), nn.InstanceNorm2d(3))
+
+    def forward(self, x: Tensor, around: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        if around is None:
+            around = x
+        y: Tensor = self.layers(x) if mask is None else self.layers(x) * mask
+        return y + around
+
+
+def test_arguments_that_are_none_by_default_are_left_out_or_used() -> None:
+    written = Conditional().double()
+    found = accelerated_copy(written)
+    assert runs_fused(found, image())
+    assert_equal(found, written, [image()])
+    assert torch.equal(found(image(), None, mask=None), found(image()))
+    for arguments, options in (((2 * image(),), {}), ((), {"mask": image()}), ((), {"around": 2 * image()})):
+        with pytest.warns(UserWarning, match="was given, and accelerate takes it to be None"):
+            result = found(image(), *arguments, **options)
+        torch.testing.assert_close(result, written(image(), *arguments, **options), rtol=1e-12, atol=1e-12)
 
 
 def test_calling_it_again_changes_nothing_more() -> None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -71,6 +72,9 @@ FORGOTTEN = {
     "attribute": "writes attributes: kept",
     "list": "writes attributes: seen",
     "training": "another one in train",
+    "gradients": "without gradients",
+    "chance": "random numbers",
+    "chance of numpy": "random numbers",
     "constant": "constants outside",
     "strides": "how a tensor lies in memory",
     "replaced": "replaced on the object",
@@ -97,6 +101,13 @@ class Forgotten(nn.Module):
         if self.what == "list":
             self.seen.append(x)
         if self.what == "training" and self.training:
+            x = x + 1
+        if self.what == "gradients" and torch.is_grad_enabled():
+            x = x + 1
+        # Never so, as stochastic depth is often not while somebody traces it.
+        if self.what == "chance" and torch.rand(1) < -1:
+            x = x + 1
+        if self.what == "chance of numpy" and np.random.random() < -1:
             x = x + 1
         if self.what == "constant":
             x = x + torch.ones(3, 1, 1)

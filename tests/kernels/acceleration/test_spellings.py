@@ -117,6 +117,9 @@ SPELLINGS: dict[str, tuple[Callable[[Written, Tensor], Tensor], list[tuple[str, 
         lambda m, x: torch.cat([y := m.norm(m.first(x)), m.third(m.leaky(y))], 1),
         [activated("leaky_relu", 1)],
     ),
+    "padded, and changed by a view": (lambda m, x: padding_changed_by_a_view(m, x), [activated("none", 0)]),
+    "viewed as another": (lambda m, x: like_another(m, x), [activated("none")]),
+    "asked for its type": (lambda m, x: asked_for_its_type(m, x), [activated("relu", 1)]),
     "padded, and changed in place": (lambda m, x: changed_behind(m, x), [activated("relu", 0)]),
     "dropout in between": (lambda m, x: m.second(m.pad(m.dropout(m.relu(m.norm(m.first(x)))))), [activated("relu")]),
     "affine beside": (lambda m, x: m.affine(m.second(m.relu(m.norm(m.first(x))))), [activated("relu")]),
@@ -162,6 +165,33 @@ def changed_view(m: Written, x: Tensor) -> Tensor:
     part = y[:, :2]
     part.mul_(2)
     return m.third(y)
+
+
+def padding_changed_by_a_view(m: Written, x: Tensor) -> Tensor:
+    y = m.norm(m.first(x))
+    padded = m.pad(y)
+    part = padded[:, :2]
+    part.mul_(2)
+    return m.second(padded) + y
+
+
+def flat_view_changed(m: Written, x: Tensor) -> Tensor:
+    y = m.norm(m.first(x))
+    y.view(-1).mul_(2)
+    return m.third(y)
+
+
+def like_another(m: Written, x: Tensor) -> Tensor:
+    y = m.norm(m.first(x))
+    return y.view_as(y.flatten(-3))
+
+
+def asked_for_its_type(m: Written, x: Tensor) -> Tensor:
+    if isinstance(x, (list, tuple)):
+        x = torch.cat(list(x))
+    if isinstance(x, Tensor):
+        x = x * 2 + 1
+    return m.third(m.relu(m.norm(m.first(x)))) + x.mean()
 
 
 def input_changed(m: Written, x: Tensor) -> Tensor:
@@ -212,6 +242,13 @@ def test_blocks_are_one_operator_each() -> None:
 def test_what_is_left_is_said(spelling: str, reason: str) -> None:
     found = accelerated_copy(Written(SPELLINGS[spelling][0]))
     assert reason in str(report_of(found))
+
+
+def test_a_tensor_that_a_flat_view_of_it_changes_is_changed() -> None:
+    written = Written(flat_view_changed).double()
+    found = accelerated_copy(written)
+    assert "by way of a view" in str(report_of(found))
+    assert_equal(found, written, [torch.randn(2, 3, 7, 6, dtype=torch.float64)])
 
 
 def test_a_changed_input_is_changed_for_the_caller_as_well() -> None:
