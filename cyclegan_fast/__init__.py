@@ -28,3 +28,8 @@ def __getattr__(name: str) -> Any:
     if name in ("Callback", "StopTraining"):
         return getattr(importlib.import_module("cyclegan_fast.training.callbacks.callback"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return all names, those included that are imported when they are asked for."""
+    return sorted({*globals(), *__all__})
