@@ -9,7 +9,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import signature
+from inspect import signature, unwrap
 from typing import Any
 
 import torch
@@ -98,6 +98,8 @@ def trace(module: nn.Module, opaque: set[nn.Module]) -> fx.Graph:
         raise Untraceable("it is compiled already; accelerate first, then compile")
     if any(argument.kind is argument.VAR_POSITIONAL for argument in signature(module.forward).parameters.values()):
         raise Untraceable("its forward takes any number of arguments, which torch.fx puts in another order")
+    if "isinstance" in _names_used_by(module, opaque):
+        raise Untraceable("its forward asks for types, and what torch.fx passes on is no tensor yet")
     graphs = []
     for training in (True, False):
         with torch.set_grad_enabled(training):
@@ -141,6 +143,16 @@ def _trace_once(module: nn.Module, opaque: set[nn.Module], *, training: bool) ->
         return graph
 
 
+def _names_used_by(module: nn.Module, opaque: set[nn.Module]) -> set[str]:
+    """Return the global names and attributes in the code of a module's `forward` and of those that a graph takes in."""
+    names: set[str] = set()
+    for part in module.modules():
+        if part not in opaque and not _is_layer(part):
+            code = getattr(unwrap(type(part).forward), "__code__", None)
+            names.update(code.co_names if code else ())
+    return names
+
+
 def _first_line(error: Exception) -> str:
     text = str(error).strip().partition("\n")[0].partition(". ")[0]
     if isinstance(error, fx.proxy.TraceError) or "Proxy" in text or "symbolic" in text:
@@ -164,15 +176,6 @@ def _randomness() -> tuple[Any, ...]:
     return random.getstate(), torch.get_rng_state().tolist(), *of_numpy
 
 
-class _TensorToBe(fx.Proxy):
-    """Stands for a value while a network is traced; `isinstance` tells somebody's own code that it is a tensor."""
-
-    @property
-    def __class__(self) -> type:
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        return _TensorToBe if asking.partition(".")[0] == "torch" else Tensor
-
-
 class _Tracer(fx.Tracer):
     """Traces as torch.fx does, and raises Untraceable where it would leave something out in silence."""
 
@@ -185,9 +188,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return m in self.opaque or has_hooks(m) or _is_layer(m)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _TensorToBe(node, self)
 
     def create_args_for_root(self, root_fn: Any, *arguments: Any, **options: Any) -> tuple[Any, list[Any]]:
         function, proxies = super().create_args_for_root(root_fn, *arguments, **options)

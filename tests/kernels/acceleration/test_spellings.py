@@ -119,7 +119,6 @@ SPELLINGS: dict[str, tuple[Callable[[Written, Tensor], Tensor], list[tuple[str, 
     ),
     "padded, and changed by a view": (lambda m, x: padding_changed_by_a_view(m, x), [activated("none", 0)]),
     "viewed as another": (lambda m, x: like_another(m, x), [activated("none")]),
-    "asked for its type": (lambda m, x: asked_for_its_type(m, x), [activated("relu", 1)]),
     "padded, and changed in place": (lambda m, x: changed_behind(m, x), [activated("relu", 0)]),
     "dropout in between": (lambda m, x: m.second(m.pad(m.dropout(m.relu(m.norm(m.first(x)))))), [activated("relu")]),
     "affine beside": (lambda m, x: m.affine(m.second(m.relu(m.norm(m.first(x))))), [activated("relu")]),
@@ -186,14 +185,6 @@ def like_another(m: Written, x: Tensor) -> Tensor:
     return y.view_as(y.flatten(-3))
 
 
-def asked_for_its_type(m: Written, x: Tensor) -> Tensor:
-    if isinstance(x, (list, tuple)):
-        x = torch.cat(list(x))
-    if isinstance(x, Tensor):
-        x = x * 2 + 1
-    return m.third(m.relu(m.norm(m.first(x)))) + x.mean()
-
-
 def input_changed(m: Written, x: Tensor) -> Tensor:
     y = m.first(x) * 1
     z = m.norm(y)
@@ -242,6 +233,29 @@ def test_blocks_are_one_operator_each() -> None:
 def test_what_is_left_is_said(spelling: str, reason: str) -> None:
     found = accelerated_copy(Written(SPELLINGS[spelling][0]))
     assert reason in str(report_of(found))
+
+
+class AsksForTypes(nn.Module):
+    """Takes a tensor or several, and changes what is one already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, list | tuple):
+            x = torch.cat(list(x))
+        if isinstance(x, Tensor):
+            x = x * 2 + 1
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+def test_a_forward_that_asks_for_types_is_left_as_it_is_and_what_it_holds_is_not() -> None:
+    written = AsksForTypes().double()
+    found = accelerated_copy(written)
+    assert "asks for types" in str(report_of(found))
+    assert [taken_in(norm) for norm in report_of(found).norms] == [("relu", 0, False)]
+    assert_equal(found, written, [torch.randn(2, 3, 7, 6, dtype=torch.float64)])
 
 
 def test_a_tensor_that_a_flat_view_of_it_changes_is_changed() -> None:
