@@ -99,9 +99,10 @@ def _reshaped_and_changed(rewriting: Rewriting) -> fx.Node | None:
     order = _order(rewriting.graph)
     for node in rewriting.graph.nodes:
         if may_be_reshaped(node) and _is_changed_by_a_reader(rewriting, node):
-            base = node.all_input_nodes[0]
+            base: fx.Node = node.all_input_nodes[0]
             if any(order[reader] > order[node] for reader in base.users):
-                return node
+                view: fx.Node = node
+                return view
     return None
 
 

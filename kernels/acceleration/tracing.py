@@ -203,7 +203,7 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         # A tensor that is none of the network's was computed here and now: the graph would have it as a constant.
-        if isinstance(a, Tensor) and not isinstance(a, fx.Proxy) and not self._is_of_the_network(a):
+        if isinstance(a, Tensor) and not self._is_of_the_network(a):
             raise Untraceable("its forward computes with parameters or constants outside of what torch.fx sees")
         return super().create_arg(a)
 
