@@ -6,8 +6,10 @@ from cyclegan_fast.version import __version__
 
 if TYPE_CHECKING:
     from cyclegan_fast.api import evaluate, load, train
+    from cyclegan_fast.kernels import accelerate
+    from cyclegan_fast.training.callbacks.callback import Callback, StopTraining
 
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["Callback", "StopTraining", "__version__", "accelerate", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,8 +19,17 @@ def __getattr__(name: str) -> Any:
     """
     import importlib
 
+    if name == "accelerate":
+        return importlib.import_module("cyclegan_fast.kernels").accelerate
     if name == "load":
         return importlib.import_module("cyclegan_fast.api").load
     if name in ("evaluate", "train"):
         return importlib.import_module(f"cyclegan_fast.{name}")
+    if name in ("Callback", "StopTraining"):
+        return getattr(importlib.import_module("cyclegan_fast.training.callbacks.callback"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return all names, those included that are imported when they are asked for."""
+    return sorted({*globals(), *__all__})

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments begin with, or list all commands; return the exit status."""
     print_whole_lines()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given in ([], ["-h"], ["--help"]):
+    if given in ([], ["-h"], ["--help"], ["help"]):
         print(listing())
         return 0
     if given == ["--version"]:

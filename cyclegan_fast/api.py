@@ -8,9 +8,11 @@ spelling; each imports PyTorch when it is called.
 
 import os
 import warnings
+from collections.abc import Iterable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cyclegan_fast.conventions import DIRECTIONS, Direction
 from cyclegan_fast.system.errors import UserError
@@ -18,10 +20,10 @@ from cyclegan_fast.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from cyclegan_fast.training.callbacks.callback import Callback
     from cyclegan_fast.translation.any_image import ImageTranslator
 
 _EXPORTED = (".onnx", ".engine")
-_HUB = "hub:"
 
 
 def load(
@@ -40,14 +42,15 @@ def load(
     Images that the command translates at once must be given at once for that, in a list or an array: in a batch,
     convolutions may add up in another order than one by one (--batch-size 1).
 
-    ONNX files and engines are loaded by `export.load`, which returns the same kind of translator: this package does not
-    know the libraries that run them.
+    ONNX files and engines are loaded by `export.load`, which has options of its own for them.
 
     Args:
-        path: a run's folder, a checkpoint of one, or a generator of the original implementation, as .pth or
-            .safetensors; by default the newest of runs/.
+        path: a run's folder, a checkpoint that it keeps ("RUN@120" of epoch 120, "RUN@best", or its file), a generator
+            of the original implementation, as .pth or .safetensors, or either on a hub: "hub:owner/name",
+            "hub:owner/name@revision", "hub:owner/name/latest_net_G.pth"; by default the newest of runs/. Or an ONNX
+            file, or an engine with the file beside it.
         direction: "a2b" makes images like those of trainA into those of trainB, "b2a" the reverse; bare weights of one
-            generator know one way only.
+            generator and exported files know one way only.
         network: of weights that hold several generators, the name of the one to use, such as "netG_A2B".
         device: "auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1".
         amp: compute in low precision where that is faster: bfloat16, or float16 on a GPU without it.
@@ -58,17 +61,19 @@ def load(
     Raises UserError for what is no such file, and for a device that is not there. What a user should know of the choice
     (a damaged checkpoint that was passed over, a precision that is not there) is a UserWarning.
     """
-    if isinstance(path, str) and path.startswith(_HUB):
-        raise UserError(f"{path}: weights of a hub are not loaded yet: download the file, and give its path")
     if direction not in DIRECTIONS:
         raise UserError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
     if path is not None and Path(path).suffix.lower() in _EXPORTED:
-        raise UserError(
-            f"{path} is an exported file, and cyclegan_fast does not know the libraries that run it: `import export`, "
-            "and export.load(...) gives the same kind of translator"
-        )
+        if network is not None or running_statistics:
+            raise UserError(f"{path} is an exported file: network and running_statistics are for what PyTorch runs")
+        options = _options_of_exported(str(device), amp, threads, is_engine=Path(path).suffix.lower() == ".engine")
+        # By its name, since this floor does not import that one, whose libraries may be missing.
+        exported = import_module("export.loading").load(path, batch_size=batch_size, **options)
+        return cast("ImageTranslator", exported)
     from cyclegan_fast.images.levels import range_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
+    from cyclegan_fast.publishing.push import push_release, save_release
+    from cyclegan_fast.publishing.release import LoadedFrom
     from cyclegan_fast.runs import RUNS, newest_run
     from cyclegan_fast.system.device import choose_device, describe, name_of, use_threads, working_dtype
     from cyclegan_fast.system.trouble import told_of_translation
@@ -87,6 +92,7 @@ def load(
     for note in [*notes, *([remark] if remark else [])]:
         warnings.warn(note, UserWarning, stacklevel=2)
     translator = TorchTranslator(loaded.network, place, dtype)
+    origin = LoadedFrom.now(loaded.file, direction, network)
     return ImageTranslator(
         translator,
         tensors=translator.translate_tensor,
@@ -96,10 +102,23 @@ def load(
         batch_size=batch_size,
         value_range=range_of_run(loaded.config, "B" if direction == "b2a" else "A"),
         explained=partial(told_of_translation, str(device)),
+        save=partial(save_release, origin),
+        push=partial(push_release, origin),
     )
 
 
-def train(**flags: Any) -> Path:
+def _options_of_exported(device: str, amp: bool, threads: int | None, *, is_engine: bool) -> dict[str, Any]:
+    """Return the options of `export.load` that say the same; raises UserError for a device that is not theirs."""
+    if is_engine:
+        if device not in ("auto", "cuda"):
+            raise UserError(f"an engine runs on the CUDA device that it was built for, got device {device!r}")
+        return {"amp": amp, "threads": threads}
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device of an ONNX file must be auto, cpu or cuda, got {device!r}")
+    return {"device": device, "amp": amp, "threads": threads}
+
+
+def train(*, callbacks: "Iterable[Callback]" = (), **flags: Any) -> Path:
     """Train a run, or continue it, as `python -m cyclegan_fast.train` does; return its folder.
 
         train(data="folder", preset="paper256", amp=True)
@@ -108,6 +127,8 @@ def train(**flags: Any) -> Path:
     raises Stopped, a KeyboardInterrupt.
 
     Args:
+        callbacks: objects of subclasses of `Callback` that are told of reports, scores, samples and checkpoints, and
+            may end the training early.
         flags: the command's flags with underscores, such as `max_steps=1000` for --max-steps 1000. `python -m
             cyclegan_fast.train --help` explains them. Paths may be strings.
 
@@ -117,11 +138,14 @@ def train(**flags: Any) -> Path:
     from cyclegan_fast.config.keywords import training_settings
     from cyclegan_fast.system.interruption import Stopped
     from cyclegan_fast.training import session
+    from cyclegan_fast.training.callbacks.dispatch import checked_callbacks
+    from cyclegan_fast.training.history.initial_weights import settings_to_begin_with
     from cyclegan_fast.training.run_folder import completed
 
-    config, origin = training_settings(flags)
+    watching = checked_callbacks(callbacks)
+    config, origin = training_settings(flags, settings_to_begin_with)
     config = completed(config, origin)
-    status = session.train(config, origin)
+    status = session.train(config, origin, watching)
     if status:
         raise Stopped(status - Stopped(0).status)
     assert config.run.name is not None
@@ -137,7 +161,8 @@ def evaluate(checkpoint: str | os.PathLike[str] | None = None, **flags: Any) -> 
     and writes evaluation.json and the contact sheets, as the command does.
 
     Args:
-        checkpoint: a run's folder, a .pt file of one, or bare weights of one generator; by default the newest of runs/.
+        checkpoint: a run's folder, a checkpoint that it keeps ("RUN@120", "RUN@best", or its file), or bare weights of
+            one generator; by default the newest of runs/.
         flags: the command's other flags with underscores, such as `batch_size=4` for --batch-size 4. `python -m
             cyclegan_fast.evaluate --help` explains them. Paths may be strings, and lists may be lists or tuples.
 

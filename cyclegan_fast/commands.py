@@ -80,6 +80,11 @@ COMMANDS = {
         "cyclegan_fast.street_scenes:StreetScenesCommand",
         "draw a data set of streets and their label maps",
     ),
+    "earth": CommandEntry(
+        "cyclegan_fast.earth",
+        "cyclegan_fast.earth:EarthCommand",
+        "write photographs and maps of the Earth as a data set",
+    ),
     "perceptual-study": CommandEntry(
         "cyclegan_fast.perceptual_study",
         "cyclegan_fast.perceptual_study:StudyCommand",

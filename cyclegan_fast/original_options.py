@@ -23,6 +23,7 @@ class Option:
         values: our flags for single values, where they are not `ours`.
         note: a clause on what to know.
         is_ours: whether our flag has the same name and takes all values but `values`, so that it needs no answer.
+        behind: our flag to whose value this one is appended; "" for an option that stands by itself.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class Option:
     values: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     is_ours: bool = False
+    behind: str = ""
 
     def here(self, value: str) -> str:
         """Return our flags for a value; "" where none takes its place."""
@@ -113,11 +115,23 @@ TRAIN: tuple[Option, ...] = (
     Option(("no_html",), note="the gallery is always written"),
     Option(("print_freq",), "N", "--report-every {}", note="counts steps, where the original counts images"),
     Option(("save_latest_freq",), "N", "--checkpoint-every {}", note="counts steps, where the original counts images"),
-    Option(("save_epoch_freq",), "N", "--keep-every-epochs {}", note="by default only the two newest are kept"),
+    Option(
+        ("save_epoch_freq",),
+        "N",
+        "--keep-every-epochs {}",
+        note="`--checkpoint runs/NAME@EPOCH` takes what is kept; by default only the two newest are",
+    ),
     Option(("save_by_iter",), note="`--keep-every-epochs` keeps checkpoints for good"),
-    Option(("continue_train",), note="the same command continues a run"),
+    Option(
+        ("continue_train",),
+        note="the same command continues a run; `--init-from latest_net_G_A.pth` begins one with its networks",
+    ),
     Option(("epoch_count",), "N", note="a run knows its epoch"),
-    Option(("epoch", "which_epoch"), "EPOCH", note="a run continues from its newest checkpoint"),
+    Option(
+        ("epoch", "which_epoch"),
+        "EPOCH",
+        note="a run continues from its newest checkpoint; `--init-from runs/NAME@EPOCH` begins another with a kept one",
+    ),
     Option(("load_iter",), "N", note="a run continues from its newest checkpoint"),
     Option(("phase",), "PHASE", note="the folders train* are trained on, and test* scored"),
     Option(("n_epochs", "niter"), "N", "--epochs {}"),
@@ -175,8 +189,15 @@ TEST: tuple[Option, ...] = (
     Option(("crop_size", "fineSize"), "SIDE", note="images are not cropped"),
     _same("batch_size", "N", "batchSize"),
     Option(("eval",), "", "--running-statistics", note="for generators with batch norm; dropout is always off"),
-    Option(("epoch", "which_epoch"), "EPOCH", note="give the file: `--checkpoint runs/NAME/checkpoints/epoch_0100.pt`"),
-    Option(("load_iter",), "N", note="give the file to `--checkpoint`"),
+    Option(
+        ("epoch", "which_epoch"),
+        "EPOCH",
+        "@{}",
+        {"latest": ""},
+        "behind the run, `--checkpoint runs/NAME@EPOCH`; the newest is taken by default",
+        behind="--checkpoint",
+    ),
+    Option(("load_iter",), "N", note="epochs are kept, see `--epoch`"),
     Option(("num_test", "how_many", "ntest"), "N", note="all images that are given are translated"),
     Option(("aspect_ratio",), "X", note="the sides of a translation are those of its image"),
     *(
@@ -215,6 +236,7 @@ def refuse_original_options(arguments: Sequence[str], options: Iterable[Option],
     """
     by_name = {name: option for option in options for name in option.names}
     answers, translated = [], []
+    behind: dict[str, str] = {}
     waiting = list(arguments)
     while waiting:
         argument = waiting.pop(0)
@@ -232,12 +254,16 @@ def refuse_original_options(arguments: Sequence[str], options: Iterable[Option],
             translated.extend(map(shlex.quote, given))
             continue
         here = option.here(value)
-        translated.extend([here] if here else [])
+        if option.behind:
+            behind[option.behind] = here
+        else:
+            translated.extend([here] if here else [])
         note = re.sub(r"\[(.*?)\]\((.*?)\)", r"\1 in docs/\2", option.note)  # a link there
         if here:
             answers.append(f"{' '.join(given)} is {here}{f' ({note})' if note else ''}")
         else:
             answers.append(f"{flag} is not needed: {note}")
+    translated = [words + behind.get(words.partition(" ")[0], "") if " " in words else words for words in translated]
     if answers:
         raise UserError(
             f"options of the original implementation: {'; '.join(answers)}. "

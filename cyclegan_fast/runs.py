@@ -8,8 +8,10 @@ from cyclegan_fast.system.errors import UserError
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
+ALARMS = "alarms.jsonl"
 CONFIG = "config.yaml"
 RESULTS = "results.json"
+TRACKED = "trackers.json"
 BARE_WEIGHTS_SIZE = 256
 RUNS = Path("runs")
 

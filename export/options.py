@@ -23,7 +23,8 @@ class ExportOptions:
     """Says which generator is exported, and how its graph computes."""
 
     checkpoint: Path | None = None
-    """a run's folder or .pt file, latest_net_G.pth of the original, or .safetensors; by default the newest of runs/"""
+    """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or a .pt file), latest_net_G.pth of
+    the original, .safetensors, or hub:owner/name; by default the newest of runs/"""
     direction: Directions = "both"
     """a2b makes images like those of trainA into those of trainB, b2a the reverse; bare weights know one way only"""
     network: str | None = None

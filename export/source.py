@@ -52,6 +52,8 @@ def load_sources(
 
     Raises UserError where there is no generator, where it is no ResNet generator, and for weights that are not finite.
     """
+    from cyclegan_fast.checkpoint.hub import HubName, is_hub_name
+    from cyclegan_fast.checkpoint.names import kept_under
     from cyclegan_fast.networks.norms import use_running_statistics
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.trained import load_generators
@@ -67,15 +69,17 @@ def load_sources(
         for key, weight in network.state_dict().items():
             if not weight.isfinite().all():
                 raise UserError(f"{file}: {key} is not finite, the training has diverged: export an earlier checkpoint")
-        stem = path.resolve().name if path.is_dir() else path.stem
+        hub_name = HubName.parse(str(path)) if is_hub_name(path) else None
+        stem = hub_name.short if hub_name else path.resolve().name if path.is_dir() else path.stem
         if not config:
             way = direction or "one way"
             called = f"{stem}-{direction}" if direction else stem
         else:
             # A run's own files are all called last.pt: the run's folder tells them apart.
-            run = path.resolve().parents[1].name if path.is_file() and path.parent.name == "checkpoints" else stem
+            run = file.resolve().parents[1].name if file.parent.name == "checkpoints" else stem
+            kept = kept_under(file)
             assert direction is not None
-            way, called = direction, f"{run}-{direction}"
+            way, called = direction, f"{run}{f'@{kept}' if kept else ''}-{direction}"
         size = trained_size(config, path)
         sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config))
     return sources

@@ -39,9 +39,11 @@ def is_replaced(name: str) -> bool:
     importlib.import_module(OUR_NAME)
     sys.meta_path.insert(0, _SameModules(name))
     # Those that are there already: an import would set the package's attribute `instance_norm`, a function, to the
-    # module of that name.
+    # module of that name. A module that `python -m` runs must be found anew.
     for module in [OUR_NAME, *(found for found in sys.modules if found.startswith(f"{OUR_NAME}."))]:
-        sys.modules[name + module.removeprefix(OUR_NAME)] = sys.modules[module]
+        other = name + module.removeprefix(OUR_NAME)
+        if other not in sys.orig_argv:
+            sys.modules[other] = sys.modules[module]
     return True
 
 

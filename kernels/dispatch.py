@@ -64,7 +64,7 @@ def _require_triton(operator: str, x: Tensor) -> None:
         raise RuntimeError(f"impl='triton' for {operator} needs the triton package, which has Linux wheels only")
     if x.dtype not in TRITON_DTYPES:
         raise TypeError(f"impl='triton' for {operator} takes float32, float16 or bfloat16, got {x.dtype}")
-    if not x.is_cuda and not triton_language.INTERPRETED:
+    if not x.is_cuda and not x.is_meta and not triton_language.INTERPRETED:
         raise RuntimeError(
             f"impl='triton' for {operator} needs a CUDA tensor, got one on {x.device}; "
             "set TRITON_INTERPRET=1 before Python starts to run it in Triton's interpreter"

@@ -62,8 +62,22 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
     # The instance norm of one image is a batch norm. PyTorch's instance norm returns a view, and the gradient of the
     # batch norm inside it takes a channels-last gradient for one that is not (torch 2.13): the result is off by its own
     # size. Several channels-last images it would copy to the other format and back.
-    images = [F.batch_norm(image, None, None, ones, zeros, training=True, eps=eps) for image in torch.split(x, 1)]
+    images = [
+        F.batch_norm(_strides_renewed(image), None, None, ones, zeros, training=True, eps=eps)
+        for image in torch.split(x, 1)
+    ]
     return images[0] if len(images) == 1 else torch.cat(images)
+
+
+def _strides_renewed(image: Tensor) -> Tensor:
+    """Return a channels-last image with the stride that a whole image has, also where it was none of a batch.
+
+    The stride of a single image is arbitrary, and batch norm's gradient takes the memory format from it all the same.
+    """
+    _, channels, height, width = image.shape
+    if image.stride(0) == channels * height * width or not image.is_contiguous(memory_format=torch.channels_last):
+        return image
+    return image[0].permute(1, 2, 0).view(1, height, width, channels).permute(0, 3, 1, 2)
 
 
 # --- the Triton operator; its kernels stand in norm/forward.py and norm/backward.py ----------------------------------

@@ -18,6 +18,9 @@ NAMESPACE = "cyclegan_fast"
 
 _library = torch.library.Library(NAMESPACE, "DEF")
 
+LAUNCHES: dict[Any, Callable[..., Any]] = {}
+"""What runs each operator, by operator: to see the launches that are inside of it."""
+
 # Inside this context an operator that its own autograd function calls reaches its kernel instead of itself.
 below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd
 
@@ -35,7 +38,9 @@ def define(schema: str, launch: Callable[..., Any], fake: Callable[..., Any]) ->
     for key in ("CPU", "CUDA"):
         _library.impl(name, launch, key)
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
-    return getattr(getattr(torch.ops, NAMESPACE), name).default
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    LAUNCHES[operator] = launch
+    return operator
 
 
 def differentiate(operator: Any, function: type[torch.autograd.Function]) -> None:

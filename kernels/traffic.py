@@ -86,14 +86,20 @@ class CountingOperators(TorchDispatchMode):
         self, operator: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
     ) -> Any:
         result = operator(*arguments, **(options or {}))
-        if not (operator.is_view or "empty" in operator.__name__ or operator is torch.ops.aten.detach.default):
+        if moves_data(operator):
             self.traffic.launches += 1
-            self.traffic.read_bytes += _bytes((arguments, options))
-            self.traffic.written_bytes += _bytes(result)
+            self.traffic.read_bytes += moved_bytes((arguments, options))
+            self.traffic.written_bytes += moved_bytes(result)
         return result
 
 
-def _bytes(tensors: Any) -> int:
+def moves_data(operator: Any) -> bool:
+    """Return whether an operator of PyTorch does more than to allocate a tensor, or to describe one anew."""
+    return not (operator.is_view or "empty" in operator.__name__ or operator is torch.ops.aten.detach.default)
+
+
+def moved_bytes(tensors: Any) -> int:
+    """Return the bytes of all tensors in a structure, each read or written once."""
     return sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor))
 
 
@@ -117,7 +123,7 @@ def forward_traffic(site: NormSite, batch: int, dtype: torch.dtype) -> SiteTraff
     operands = site.operands(batch, dtype, "cpu")
     with counting_kernels() as fused:
         y, _ = run_forward(site, operands)
-    floor = Traffic(1, _bytes([operands.x, operands.residual]), _bytes(y))
+    floor = Traffic(1, moved_bytes([operands.x, operands.residual]), moved_bytes(y))
     plain = site.operands(batch, dtype, "meta")
     plain.x.requires_grad_()
     with CountingOperators() as eager:
@@ -135,8 +141,8 @@ def backward_traffic(site: NormSite, batch: int, dtype: torch.dtype) -> SiteTraf
     d_residual = gradients.d_residual if site.pad else None
     floor = Traffic(
         1,
-        _bytes([operands.x, operands.dy, operands.skip]),
-        _bytes([gradients.dx, d_residual, gradients.remade]),
+        moved_bytes([operands.x, operands.dy, operands.skip]),
+        moved_bytes([gradients.dx, d_residual, gradients.remade]),
     )
     plain = site.operands(batch, dtype, "meta")
     inputs = [tensor.requires_grad_() for tensor in (plain.x, plain.residual) if tensor is not None]

@@ -24,6 +24,7 @@ from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.system.command_line import SHELLS
 from cyclegan_fast.version import __version__
 from tests.cyclegan_fast.conftest import TINY
+from tests.cyclegan_fast.hub_stand_in import hub_of_this_process
 from tests.cyclegan_fast.pictures import draw, draw_all
 from tests.export.test_deployment_page import PAGE as DEPLOYMENT, PROGRAMS
 from tests.slow import slow_but
@@ -69,6 +70,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     small = {
         "sample_photos": ["--side", "36", "--count", "3"],
         "street_scenes": ["--size", "32", "--count", "2", "--test-count", "2"],
+        "earth": ["--side", "36", "--count", "3"],
         "download": ["--list"],  # there is no network
         "train": [*TINY, "--max-steps", "2"],
         "translate": [],
@@ -92,6 +94,8 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         arguments = [names.get(word, word) for word in command[3:]]
         if kind(command) == "train" and command[3:] == ["--data", "FOLDER", "--amp"]:
             arguments += ["--name", "sample-photos-demo"]
+        elif kind(command) == "train" and command[3:] == ["--data", "earth"]:
+            arguments += ["--name", "earth"]
         elif kind(command) == "train" and not {"--name", "--method", "--task"} & {*arguments}:
             arguments += ["--name", "run" + "-".join(command[5:])]
         if kind(command) == "perceptual_study analyse":
@@ -117,13 +121,13 @@ def single_commands() -> Iterator[list[str]]:
 def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads the command line of every command; the test above runs those of cyclegan_fast."""
     extras = ast.literal_eval(re.search(r"\ndev = (\[.*?\n\])", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1])  # type: ignore[index]
-    assert extras[0] == "cyclegan-fast[export,rtx,docs]"
+    assert extras[0] == "cyclegan-fast[earth,export,hub,rtx,docs]"
     seen = set()
     for words in single_commands():
         match words:
             case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"] | ["pip", "install", *_]:
                 for extra in re.findall(r"\.\[(.*?)\]", " ".join(words)):
-                    assert {*extra.split(",")} <= {"dev", "docs", "export", "rtx", "tensorrt"}, words
+                    assert {*extra.split(",")} <= {"dev", "docs", "earth", "export", "hub", "rtx", "tensorrt"}, words
             case ["python", "-m", "pytest", *_] | ["pytest", *_]:
                 assert all((ROOT / word).exists() for word in words if word.startswith(("tests", "bench"))), words
             case ["python", "-m", module, *_] if module.startswith("cyclegan_fast."):
@@ -168,6 +172,7 @@ RUN = (ROOT / ".ci" / "run").read_text()
             "perceptual_study",
             "street_scenes",
             "sample_photos",
+            "earth",
             "baselines.gatys",
             "experiments",
             "experiments tables",
@@ -209,21 +214,28 @@ def test_the_examples_of_the_page_on_python_run_one_after_another(
     tiny = [*TINY, "--max-steps", "1"]
     assert train.main([*tiny, "--data", "FOLDER", "--name", "sample-photos-demo"]) == 0
     small = {flag[2:].replace("-", "_"): value for flag, value in zip(tiny[::2], tiny[1::2], strict=True)}
+    small["report_every"] = "1"
     names: dict[str, object] = {"small": {flag: int(v) if v.isdigit() else v for flag, v in small.items()}}
-    for example in examples_of(ROOT / "docs" / "python.md"):
-        exec(example.replace('preset="paper256"', "**small"), names)
+    with hub_of_this_process(tmp_path / "hub_cache", monkeypatch) as hub:
+        for example in examples_of(ROOT / "docs" / "python.md"):
+            exec(example.replace('preset="paper256"', "**small"), names)
     assert names["folder"] == Path("runs/FOLDER-paper256")
-    assert capsys.readouterr().out.splitlines()[-1] == str(names["scores"]["a2b.reconstruction.ssim"])  # type: ignore[index]
+    printed = capsys.readouterr().out.splitlines()
+    assert str(names["scores"]["a2b.reconstruction.ssim"]) in printed  # type: ignore[index]
+    assert [line for line in printed if line.startswith("1 ")], "the callback printed its report"
+    assert hub.repositories["owner/name"].private
     for file in ("photo.jpg", "back.png"):
         with Image.open(file) as image:
             assert image.size == (52, 41)
 
 
-def test_the_example_of_the_kernels_computes_what_it_says() -> None:
-    (example,) = examples_of(ROOT / "docs" / "kernels.md")
+def test_the_examples_of_the_kernels_compute_what_they_say() -> None:
+    accelerated, modules, operators = examples_of(ROOT / "docs" / "kernels.md")
     names: dict[str, object] = {}
-    exec(example, names)
-    for name, shape in re.findall(r"^(\w) = \w+\(.*# (\[[\d, ]+\])", example, re.MULTILINE):
+    for example in (accelerated, modules, operators):
+        exec(example, names)
+    assert names["features"].shape == (1, 64, 16, 16)  # type: ignore[attr-defined]
+    for name, shape in re.findall(r"^(\w) = \w+\(.*# (\[[\d, ]+\])", operators, re.MULTILINE):
         assert list(names[name].shape) == ast.literal_eval(shape), name  # type: ignore[attr-defined]
     assert names["x"].grad is not None  # type: ignore[attr-defined]
 

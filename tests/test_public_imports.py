@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import cyclegan_fast
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PACKAGES = "cyclegan_fast|kernels|export"
@@ -55,6 +57,11 @@ def is_there(module: str, name: str) -> bool:
 def test_a_face_has_the_names_that_users_import(module: str, names: str) -> None:
     imported = importlib.import_module(module)
     assert [name for name in names.split() if not hasattr(imported, name)] == []
+
+
+def test_the_package_lists_what_it_imports_when_asked() -> None:
+    assert set(cyclegan_fast.__all__) <= set(dir(cyclegan_fast))
+    assert all(callable(getattr(cyclegan_fast, name)) for name in cyclegan_fast.__all__ if name != "__version__")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])

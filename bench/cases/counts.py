@@ -4,9 +4,11 @@ Bytes: each input read once and each output written once, nothing in between. Op
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cases.plain_cyclegan import PAPER_SIZE, PlainDiscriminator, PlainGenerator, PlainNetworkSize
@@ -60,15 +62,22 @@ def network_workload(
     Forward an image and the weights are read and the result is written. With `backward`, for gradients of the image and
     of all weights: each convolution twice more; the weights are read and their gradients written.
     """
+    return convolution_workload(lambda: size.network(kind), batch, side, dtype, backward=backward)
+
+
+def convolution_workload(
+    make: Callable[[], nn.Module], batch: int, side: int, dtype: torch.dtype, *, backward: bool
+) -> Workload:
+    """Count the convolutions of any network of images [N, 3, side, side], as `network_workload` does."""
     with torch.device("meta"):
-        model = size.network(kind)
+        model = make()
         image = torch.empty(batch, 3, side, side)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            result = model(image)
+            results = tree_leaves(model(image))
     weights = sum(parameter.numel() for parameter in model.parameters())
-    tensors = image.numel() + result.numel() + weights
+    tensors = image.numel() + sum(result.numel() for result in results) + weights
     passes = 3 if backward else 1
-    return Workload((3 if backward else 1) * tensors * dtype.itemsize, passes * int(counter.get_total_flops()))
+    return Workload(passes * tensors * dtype.itemsize, passes * int(counter.get_total_flops()))
 
 
 def training_step_workload(batch: int, side: int, dtype: torch.dtype, size: PlainNetworkSize = PAPER_SIZE) -> Workload:

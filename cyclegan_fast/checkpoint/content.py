@@ -28,7 +28,7 @@ class RunCheckpoint(TypedDict):
     config: dict[str, Any]
     """the run's configuration, section by section"""
     data: str
-    """the digest of the training images' names: a run continues on the same images only"""
+    """the digest of the training images' names: a run continues on the same images, unless its user agrees to others"""
     content: NotRequired[str]
     """the same for what is in their files; older checkpoints have none"""
     dtype: str
@@ -43,7 +43,13 @@ class RunCheckpoint(TypedDict):
     """one entry for each process that trained, in the order of ranks"""
     prepared: NotRequired[str | None]
     """the digest of what the method's losses need besides the networks; older checkpoints have none"""
+    epochs: NotRequired[dict[str, Any]]
+    """how the run counts its epochs: `Epochs.state_dict`; older checkpoints have none"""
+    begun_with: NotRequired[list[str]]
+    """the networks that began with weights of others; older checkpoints have none"""
     finished: bool
     """whether this is the run's last step"""
     best: NotRequired[dict[str, Any] | None]
     """the best evaluation so far, by "step", "name" and "value"; older checkpoints have none"""
+    rollbacks: NotRequired[int]
+    """how often the run had gone back to an earlier checkpoint; older checkpoints have none"""

@@ -1,12 +1,14 @@
 """Saves and loads the checkpoints of a run, and loads weights into networks.
 
-A run keeps `checkpoints/last.pt` and the one before it, `previous.pt`. Files are read with `weights_only=True` or as
+A run keeps `checkpoints/last.pt` and the one before it, `previous.pt`, and by further names what is kept for good:
+names.py finds it by the names that users give. Files are read with `weights_only=True` or as
 safetensors: a checkpoint from a stranger cannot run code. training/ fills a checkpoint and reads it back, and
 original.py translates the keys of the original implementation's files.
 """
 
 import io
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -69,6 +71,17 @@ def exists(run: Path) -> bool:
     return any((run / FOLDER).glob("*.pt"))
 
 
+def kept_as(epoch: int) -> str:
+    """Return the name of the checkpoint that is kept for good after an epoch."""
+    return f"epoch_{epoch:04d}.pt"
+
+
+def kept_epochs(run: Path) -> dict[int, Path]:
+    """Return the checkpoints that a run keeps for good, by their epochs, in order."""
+    names = ((re.fullmatch(r"epoch_(\d+)\.pt", path.name), path) for path in (run / FOLDER).glob("epoch_*.pt"))
+    return dict(sorted((int(match[1]), path) for match, path in names if match))
+
+
 def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
     """Return the newest whole checkpoint of a run, None where there is none yet; `warnings` get the damaged ones.
 
@@ -81,7 +94,7 @@ def load_newest(run: Path, warnings: list[str]) -> dict[str, Any] | None:
 def find_newest(run: Path, warnings: list[str]) -> tuple[Path, dict[str, Any]] | None:
     """Return the file and the content of the newest whole checkpoint of a run, as `load_newest` does."""
     damaged: list[DamagedCheckpoint] = []
-    kept = sorted((path.name for path in (run / FOLDER).glob("epoch_*.pt")), reverse=True)
+    kept = [path.name for path in reversed(kept_epochs(run).values())]
     # A run that was killed between the two renames of `save` has its newest checkpoint under INCOMING.
     for name in (INCOMING, LAST, PREVIOUS, *kept):
         path = run / FOLDER / name

@@ -3,16 +3,16 @@
 import argparse
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import tyro
 
-from cyclegan_fast.config.options import Config, GeneratorName, MethodName
+from cyclegan_fast.config.options import Config, GeneratorName, MethodName, is_earth
 from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
-from cyclegan_fast.config.values import load_config
+from cyclegan_fast.config.values import load_config, with_values
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
 from cyclegan_fast.system.command_line import print_version_if_asked, shown_program
 from cyclegan_fast.system.errors import UserError
@@ -26,7 +26,8 @@ class TrainingCommand:
 
     settings: Annotated[Config, tyro.conf.arg(name="")]
     preset: Preset
-    """settings to start from: demo (64x64, small networks; without --data), paper128, paper256 (with --data)"""
+    """settings to start from: demo (64x64, small networks; without --data), earth (the same size; with --data earth),
+    paper128, paper256 (with --data)"""
     task: Task | None = None
     """start from what the paper set for an application instead: identity weight, sizes, epochs; needs --data"""
     config: Path | None = None
@@ -37,12 +38,19 @@ START_FLAGS = ("preset", "task", "config")
 """The flags that say what to start from, beside those of a configuration."""
 
 
-def starting_point(given: Mapping[str, Any]) -> tuple[Config, str, Preset]:
+TakenOver = Callable[[Config, str], dict[str, Any]]
+"""Returns the settings of networks that a run takes over with its first weights (--init-from), by their names.
+
+It is given a configuration that says which run and which weights these are, and the name of what it comes from."""
+
+
+def starting_point(given: Mapping[str, Any], taken_over: TakenOver | None = None) -> tuple[Config, str, Preset]:
     """Return the configuration to start from, its name, and the preset that it is, or would be by default.
 
     Args:
         given: flags and their values; only those are read that say what to start from: the flags above, `data`,
-            `method`, `generator` and the sides.
+            `method`, `generator`, the preparation of images, `init_from` and what the run is called.
+        taken_over: is asked where `init_from` is given; None where weights are not to be opened.
 
     Raises UserError for flags that contradict each other, and ValueError for a method and sizes that do not fit.
     """
@@ -55,7 +63,7 @@ def starting_point(given: Mapping[str, Any]) -> tuple[Config, str, Preset]:
             f"--task {task} needs --data FOLDER with images of that task: `python -m cyclegan_fast.download "
             "--list` names the authors' data sets"
         )
-    preset: Preset = given.get("preset") or ("paper256" if data else "demo")
+    preset: Preset = given.get("preset") or ("earth" if is_earth(data) else "paper256" if data else "demo")
     start = load_config(file) if file else TASKS[task] if task else PRESETS[preset]
     origin = file.stem if file else task or preset
     if method and method != start.loss.method:
@@ -63,11 +71,29 @@ def starting_point(given: Mapping[str, Any]) -> tuple[Config, str, Preset]:
         sides = {side: size for side in ("crop_size", "load_size") if (size := given.get(side)) is not None}
         start = replace(start, data=replace(start.data, **sides))
         start, origin = as_published(start, method, given.get("generator")), f"{method}-{origin}"
+    if taken_over and given.get("init_from"):
+        start = _taking_over(start, given, taken_over, origin)
     return start, origin, preset
 
 
-def parse_training(arguments: Sequence[str] | None = None) -> tuple[Config, str]:
+def _taking_over(start: Config, given: Mapping[str, Any], taken_over: TakenOver, origin: str) -> Config:
+    """Return `start` with the networks of the first weights, and with the flags that these must fit."""
+    flags = {
+        section: {name: given[name] for name in names if given.get(name) is not None}
+        for section, names in {
+            "data": ("data", "crop_size", "load_size", "preprocess"),
+            "run": ("name", "runs"),
+            "networks": ("init_from",),
+        }.items()
+    }
+    start = with_values(start, flags, "train")
+    return replace(start, networks=replace(start.networks, **taken_over(start, origin)))
+
+
+def parse_training(arguments: Sequence[str] | None = None, taken_over: TakenOver | None = None) -> tuple[Config, str]:
     """Return the configuration that a command line asks for, and the name of the preset, task or file it started from.
+
+    `taken_over` is that of `starting_point`.
 
     Prints help, the version or an error and raises SystemExit as argparse does; raises UserError for a bad file, and
     for options in the original's spelling.
@@ -83,10 +109,12 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Config, str]
     first.add_argument("--crop-size", "--crop_size", type=int)
     first.add_argument("--load-size", "--load_size", type=int)
     first.add_argument("--config", type=Path)
-    first.add_argument("--data")
+    for flag in ("--data", "--name", "--runs", "--preprocess"):
+        first.add_argument(flag)
+    first.add_argument("--init-from", "--init_from")
     chosen, _ = first.parse_known_args(arguments)
     try:
-        start, origin, preset = starting_point(vars(chosen))
+        start, origin, preset = starting_point(vars(chosen), taken_over)
         command_line = tyro.cli(
             TrainingCommand,
             prog=shown_program(_PROGRAM),

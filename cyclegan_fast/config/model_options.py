@@ -34,6 +34,9 @@ class NetworkConfig:
     """of discriminator n_layers: 1 to 5 judge patches of 16, 34, 70, 142 and 286 pixels"""
     norm: Norm = "instance"
     """normalisation in generators and discriminators"""
+    discriminator_norm: Norm | None = None
+    """normalisation in discriminators alone; by default that of norm. With none they see how bright and how colourful
+    an image is as a whole, which an instance norm hides from them"""
     dropout: bool = False
     """drop half of the activations in a U-Net's middle, or in the middle of each residual block, while training"""
     init_type: InitType = "normal"
@@ -41,6 +44,10 @@ class NetworkConfig:
     kaiming_normal (fan in) or orthogonal"""
     init_gain: float = 0.02
     """standard deviation of normal, gain of xavier and orthogonal; of no effect on kaiming"""
+    init_from: Path | None = None
+    """begin a new run with trained weights: a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best,
+    or a .pt file), or latest_net_G_A.pth with the networks beside it. The settings of networks are theirs then, unless
+    flags say otherwise"""
     impl: Impl = "auto"
     """implementation of the fused operators"""
     checkpoint_blocks: bool = False
@@ -58,6 +65,11 @@ class NetworkConfig:
         return 2 if self.blocks else int(self.generator.removeprefix("unet_")).bit_length() - 1
 
     @property
+    def norm_of_discriminators(self) -> Norm:
+        """Normalisation in discriminators."""
+        return self.discriminator_norm or self.norm
+
+    @property
     def smallest_side(self) -> int:
         """Shortest side in pixels of an image that a discriminator gives a score."""
         return 3 * 2**self.n_layers if self.discriminator == "n_layers" else SMALLEST_DISCRIMINATOR_SIDE
@@ -66,6 +78,8 @@ class NetworkConfig:
         require_choice("generator", self.generator, GeneratorName)
         require_choice("discriminator", self.discriminator, DiscriminatorName)
         require_choice("norm", self.norm, Norm)
+        if self.discriminator_norm is not None:
+            require_choice("discriminator_norm", self.discriminator_norm, Norm)
         require(self.n_layers >= 1, f"n_layers must be positive, got {self.n_layers}")
         require(
             self.discriminator == "n_layers" or self.n_layers == 3,

@@ -7,7 +7,7 @@ them from here. command.py turns the configuration into a command line, values.p
 from dataclasses import dataclass, field
 
 from cyclegan_fast.config.checks import require
-from cyclegan_fast.config.data_options import CROPPING, DataConfig, Pairs, Preprocess
+from cyclegan_fast.config.data_options import CROPPING, EARTH, DataConfig, Pairs, Preprocess, is_earth
 from cyclegan_fast.config.model_options import (
     WEIGHTS_OF,
     CycleFrom,
@@ -28,11 +28,13 @@ from cyclegan_fast.config.run_options import (
     OptimizerConfig,
     Policy,
     RunConfig,
+    TrackerName,
 )
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
 
 __all__ = [
     "CROPPING",
+    "EARTH",
     "WEIGHTS_OF",
     "AmpDtype",
     "Config",
@@ -54,6 +56,8 @@ __all__ = [
     "Policy",
     "Preprocess",
     "RunConfig",
+    "TrackerName",
+    "is_earth",
 ]
 
 
@@ -79,7 +83,7 @@ class Config:
             f"{self.data.preprocess!r} does not give that; use one of {', '.join(CROPPING)}, or lambda_penalty 0",
         )
         require(
-            not self.loss.has_penalty or self.networks.norm != "batch",
+            not self.loss.has_penalty or self.networks.norm_of_discriminators != "batch",
             "the gradient penalty of wgan-gp is that of each image by itself, and batch norm mixes them: use norm "
             "instance, or lambda_penalty 0",
         )
@@ -94,7 +98,7 @@ class Config:
             f"{2**self.networks.halvings}; use one of {', '.join(CROPPING)}",
         )
         require(
-            self.networks.norm != "batch" or self.optimizer.accumulate == 1,
+            "batch" not in (self.networks.norm, self.networks.norm_of_discriminators) or self.optimizer.accumulate == 1,
             "batch norm takes the statistics of all that is computed at once, and accumulate computes a batch in "
             "parts: use norm instance, or accumulate 1",
         )

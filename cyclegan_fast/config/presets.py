@@ -17,7 +17,7 @@ from cyclegan_fast.config.options import (
     RunConfig,
 )
 
-Preset = Literal["demo", "paper128", "paper256"]
+Preset = Literal["demo", "earth", "paper128", "paper256"]
 Task = Literal[
     "style-transfer", "object-transfiguration", "season-transfer", "photo-from-painting", "photo-enhancement"
 ]
@@ -27,6 +27,16 @@ PRESETS: dict[Preset, Config] = {
         networks=NetworkConfig(generator="resnet_6", ngf=32, ndf=32),
         optimizer=OptimizerConfig(learning_rate=5e-4, epochs=1, decay_epochs=2, ema=0.995),
         run=RunConfig(report_every=25, sample_every=250, checkpoint_every=250),
+    ),
+    # Discriminators without a norm see colours, which keeps seas blue; the identity loss keeps land and sea from being
+    # exchanged. A map is lit from the north-west: mirrored, its mountains would be valleys.
+    "earth": Config(
+        data=DataConfig(load_size=72, crop_size=64, flip=False),
+        networks=NetworkConfig(
+            generator="resnet_6", ngf=16, ndf=32, discriminator="n_layers", n_layers=2, discriminator_norm="none"
+        ),
+        optimizer=OptimizerConfig(learning_rate=5e-4, epochs=8, decay_epochs=8, ema=0.995),
+        run=RunConfig(report_every=25, sample_every=200, checkpoint_every=200),
     ),
     "paper128": Config(data=DataConfig(load_size=143, crop_size=128), networks=NetworkConfig(generator="resnet_6")),
     "paper256": Config(),

@@ -9,6 +9,7 @@ from cyclegan_fast.config.checks import require, require_choice
 Policy = Literal["linear", "step", "plateau", "cosine"]
 CudaGraph = Literal["auto", "on", "off"]
 AmpDtype = Literal["auto", "bfloat16", "float16"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio", "none"]
 MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips", "fcn"]
 
 
@@ -92,7 +93,14 @@ class RunConfig:
     checkpoint_every: int = 1000
     """steps between two checkpoints"""
     keep_every_epochs: int = 0
-    """keep a checkpoint of every this many epochs for good; 0 keeps the two newest only"""
+    """keep a checkpoint of every this many epochs for good, called RUN@120 by commands; 0 keeps the two newest only"""
+    rollback: bool = False
+    """where the losses show that the training has gone wrong, go back to the newest checkpoint from before that, with
+    another seed and half the learning rate; three times at most, then the run ends. A few more checkpoints are kept
+    for it"""
+    track: tuple[TrackerName, ...] = ("tensorboard",)
+    """where reports, scores and samples go besides the run's own files, one or more; "none" for nowhere. One that fails
+    in the middle, such as without a network, is left out from there on"""
     profile: int = 0
     """measure this many steps after the first few: prints where their time goes, and writes profile/trace.json, which
     chrome://tracing and ui.perfetto.dev open"""
@@ -106,6 +114,11 @@ class RunConfig:
             require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
         require_choice("cuda_graph", self.cuda_graph, CudaGraph)
         require(self.threads is None or self.threads >= 1, f"threads must be positive, got {self.threads}")
+        for tracker in self.track:
+            require_choice("track", tracker, TrackerName)
+        require(bool(self.track), "track needs one tracker at least: none for none")
+        require(len({*self.track}) == len(self.track), f"track has one twice: {', '.join(self.track)}")
+        require("none" not in self.track or len(self.track) == 1, "track none stands by itself")
         require(self.profile >= 0, f"profile must not be negative, got {self.profile}")
         require(self.keep_every_epochs >= 0, f"keep_every_epochs must not be negative, got {self.keep_every_epochs}")
         require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be positive, got {self.max_steps}")
@@ -123,6 +136,9 @@ class EvaluationConfig:
     evaluate_every: int = 0
     """steps between two evaluations, which go to evaluations.jsonl, TensorBoard and the gallery; the best checkpoint is
     kept as checkpoints/best.pt. 0 evaluates at the end only"""
+    patience: int = 0
+    """end the run, as finished, once so many evaluations in a row were no better than the best one; 0 never does. Needs
+    evaluate_every"""
     metrics: tuple[MetricName, ...] = ("reconstruction", "truth", "lookup")
     """what to measure; see `python -m cyclegan_fast.evaluate --help`"""
     best_by: str | None = None
@@ -136,7 +152,7 @@ class EvaluationConfig:
     """the network of fcn: a file that `python -m cyclegan_fast.evaluate fcn` wrote"""
 
     def __post_init__(self) -> None:
-        for name in ("evaluate_every", "evaluate_images"):
+        for name in ("evaluate_every", "evaluate_images", "patience"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         for metric in self.metrics:
             require_choice("metrics", metric, MetricName)
@@ -148,4 +164,8 @@ class EvaluationConfig:
         require(
             self.best_by is None or self.evaluate_every > 0,
             f"best_by {self.best_by} has no effect without --evaluate-every",
+        )
+        require(
+            self.patience == 0 or self.evaluate_every > 0,
+            f"patience {self.patience} has no effect without --evaluate-every",
         )

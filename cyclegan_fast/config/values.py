@@ -102,6 +102,11 @@ def save_config(config: Config, path: Path) -> None:
 
 def load_config(path: Path) -> Config:
     """Read a configuration that `save_config` wrote, or part of one; raises UserError for a bad file."""
+    return from_dict(load_values(path), str(path))
+
+
+def load_values(path: Path) -> Any:
+    """Read the file of a configuration as plain values, which are not checked; raises UserError for a bad file."""
     import yaml  # here, because benchmarks run where it is not installed
 
     try:
@@ -112,4 +117,4 @@ def load_config(path: Path) -> Config:
         raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
     if values is None:
         raise UserError(f"{path} is empty: it holds no configuration")
-    return from_dict(values, str(path))
+    return values

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cyclegan_fast.config.options import DataConfig, Preprocess
+from cyclegan_fast.data.built_in import built_in_tests
 from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.layouts import STREETS_MARK, TRAINING_LABELS, Place, is_cityscapes, place_of, training_places
 from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.data.pixel_cache import default_cache_dir
 from cyclegan_fast.data.preparation import Preparation, held_out_preparation
-from cyclegan_fast.data.test_sets import HeldOut, TestSets, embedded_test_sets
+from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.words import counted
@@ -148,12 +149,12 @@ class DomainReader:
 
 
 def open_test_sets(config: DataConfig) -> tuple[TestSets, list[str]]:
-    """Return the test images of `config.data`, or the embedded ones, and lines for the user on them.
+    """Return the test images of `config.data`, or of a built-in data set, and lines for the user on them.
 
     Raises UserError where there are none.
     """
-    if config.data is None:
-        return embedded_test_sets(config.crop_size), []
+    if config.data is None or config.is_earth:
+        return built_in_tests(config), []
     if not config.data.is_dir():
         raise UserError(f"--data {config.data}: no such folder")
     reader = DomainReader(config)

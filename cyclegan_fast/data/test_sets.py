@@ -1,12 +1,11 @@
-"""Holds the test images of both domains, makes the embedded ones, and reads the label maps among them."""
+"""Holds the test images of both domains, and reads the label maps among them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.image_folder import ImageFolder
-from cyclegan_fast.data.image_lists import ImageArray, Images, Selected
+from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.layouts import best_label_file
 from cyclegan_fast.images.labels import Labels, read_labels
 from cyclegan_fast.system.errors import UserError
@@ -30,13 +29,6 @@ class TestSets:
     note: str | None = None
 
     __test__ = False  # pytest would take it for tests by its name
-
-
-def embedded_test_sets(size: int) -> TestSets:
-    """Make the embedded test images at size x size, with the true translations of A."""
-    held_out = sample_photos.make_test(size)
-    photographs, drawings = ImageArray(held_out.photographs, "A"), ImageArray(held_out.drawings, "B")
-    return TestSets(HeldOut(photographs, truth=drawings), HeldOut(drawings))
 
 
 def label_maps(tests: TestSets, size: int) -> dict[str, Labels]:

@@ -17,16 +17,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cyclegan_fast.config.options import CROPPING, DataConfig
-from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.batch import Batch, Cut
+from cyclegan_fast.data.built_in import built_in_tests, built_in_training, check_built_in
 from cyclegan_fast.data.domains import DomainReader
-from cyclegan_fast.data.image_lists import ImageArray, Images
+from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.layouts import check_partners, training_places
-from cyclegan_fast.data.test_sets import TestSets, embedded_test_sets
+from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
-from cyclegan_fast.system.progress import waiting
 
 
 class TrainingImages(ABC):
@@ -185,16 +184,8 @@ def check_data(config: DataConfig, *, paired: bool = False) -> None:
     `paired` is that of `open_data`.
     """
     root = config.data
-    if root is None:
-        if paired:
-            raise UserError(
-                "the embedded photographs have no pairs to train on: give --data FOLDER, with pairs of one name in "
-                "trainA and trainB, or side by side in the images of train"
-            )
-        if config.preprocess != "resize_and_crop":
-            raise UserError(
-                f"the embedded photographs come at one size: --preprocess {config.preprocess} needs --data FOLDER"
-            )
+    if root is None or config.is_earth:
+        check_built_in(config, paired=paired)
         return
     if not root.is_dir():
         raise UserError(f"--data {root}: no such folder")
@@ -213,7 +204,7 @@ def check_data(config: DataConfig, *, paired: bool = False) -> None:
 def open_data(
     config: DataConfig, seed: int, *, paired: bool = False, rank: int = 0, ranks: int = 1, pin: bool = False
 ) -> Data:
-    """Open the folder `config.data`, or make the embedded photographs; raises UserError for data to be mended.
+    """Open the folder `config.data`, or make a built-in data set; raises UserError for data to be mended.
 
     With `paired`, training images are pairs: files of one name, or images that stand side by side in one file. `rank`,
     `ranks` and `pin` are those of TrainingImages; the ranks are taken to share the memory of one machine.
@@ -224,12 +215,8 @@ def open_data(
         kind = PairedImages if paired else UnpairedImages
         return kind(images_A, images_B, config, seed, rank=rank, ranks=ranks, pin=pin)
 
-    if config.data is None:
-        with waiting("drawing the embedded images"):
-            photos = sample_photos.make_training(config.load_size)
-            first = slice(config.max_images)
-            images_A, images_B = ImageArray(photos.photographs[first], "A"), ImageArray(photos.drawings[first], "B")
-            return Data(training(images_A, images_B), embedded_test_sets(config.crop_size), [])
+    if config.is_built_in:
+        return Data(training(*built_in_training(config)), built_in_tests(config), [])
     reader = DomainReader(config, sharers=ranks)
     images = training(*(reader.training_pairs() if paired else reader.training_images()))
     tests = reader.test_sets()

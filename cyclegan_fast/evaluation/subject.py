@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cyclegan_fast.config.options import DataConfig, Pairs
+from cyclegan_fast.config.options import EARTH, DataConfig, Pairs
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, Direction, wrong_side
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.errors import UserError, printable
@@ -18,11 +18,11 @@ class EvaluationOptions:
     """Says which generators are judged, on which images, and where the result goes: the options of both commands."""
 
     checkpoint: Path | None = None
-    """a run's folder, a .pt file of one (such as checkpoints/best.pt), or bare weights of one generator; by default the
-    newest of runs/"""
+    """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or its file), bare weights of one
+    generator, or hub:owner/name; by default the newest of runs/"""
     data: Path | None = None
     """folder with testA and testB, or with train/ and test/ (or val/) side by side, or Cityscapes as its archives
-    unpack; by default what the run was trained on"""
+    unpack; or earth; by default what the run was trained on"""
     direction: Direction = "a2b"
     """what bare weights translate; a run has generators for both directions"""
     size: int | None = None
@@ -44,7 +44,8 @@ class EvaluationOptions:
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
     each image's own, as it does without"""
     out: Path | None = None
-    """folder for the results; by default evaluation/ in the run's folder, or beside the weights"""
+    """folder for the results; by default evaluation/ in the run's folder (evaluation/120 for RUN@120), beside the
+    weights, or, of weights from a hub, evaluation/NAME here"""
 
     def __post_init__(self) -> None:
         if self.images < 0:
@@ -101,7 +102,7 @@ class Subject:
         if not self.config:
             raise UserError(f"{self.path} does not say what it was trained on: give --data FOLDER")
         named = self.config.get("data", {}).get("data")
-        if named is not None and not Path(named).is_dir():
+        if named is not None and not Path(named).is_dir() and Path(named) != EARTH:
             raise UserError(f"{self.path} was trained on {named}, which is not there any more: give --data FOLDER")
         return Path(named) if named is not None else None
 
@@ -110,8 +111,13 @@ class Subject:
         """Return the folder for the results."""
         if self.options.out is not None:
             return self.options.out
-        run = self.path if self.path.is_dir() else self.path.parent
-        return (run.parent if run.name == "checkpoints" else run) / "evaluation"
+        from cyclegan_fast.checkpoint.hub import HubName, is_hub_name
+        from cyclegan_fast.checkpoint.names import kept_under
+
+        if is_hub_name(self.path):  # what lies in the hub's cache is not ours to write to
+            return Path("evaluation") / HubName.parse(str(self.path)).short
+        folder = self.file.parent
+        return (folder.parent if folder.name == "checkpoints" else folder) / "evaluation" / kept_under(self.file)
 
     def __str__(self) -> str:
         from cyclegan_fast.system.device import describe, name_of

@@ -13,7 +13,7 @@ from cyclegan_fast.data.training_images import check_data
 from cyclegan_fast.system.distributed import ALONE
 from cyclegan_fast.system.errors import NonFiniteLoss, UserError
 from cyclegan_fast.training.run_folder import FinishedRun, open_run
-from cyclegan_fast.training.session import check_device, needs_pairs, train_in
+from cyclegan_fast.training.session import check_device, needs_pairs, train_in, watching_callbacks
 
 
 class Diverged(UserError):
@@ -31,9 +31,10 @@ def train_run(config: Config, device: torch.device, console: Path, tell: Callabl
     """
     check_device(config, device)
     check_data(config.data, paired=needs_pairs(config))
+    callbacks = watching_callbacks(config, ALONE)
     try:
         with open_run(config) as run, _quietly(console):
-            ending = train_in(run, config, device, ALONE, tell)
+            ending = train_in(run, config, device, ALONE, callbacks, tell)
     except FinishedRun:
         assert config.run.max_steps is not None
         tell(config.run.max_steps)

@@ -167,9 +167,15 @@ class Method(ABC):
         """Make a PatchGAN or pixel discriminator of images with so many channels, as configured."""
         networks, impl = self.config.networks, self.discriminator_impl
         if networks.discriminator == "pixel":
-            return PixelDiscriminator(width=networks.ndf, channels=channels, norm=networks.norm, impl=impl)
+            return PixelDiscriminator(
+                width=networks.ndf, channels=channels, norm=networks.norm_of_discriminators, impl=impl
+            )
         return PatchDiscriminator(
-            width=networks.ndf, channels=channels, n_layers=networks.n_layers, norm=networks.norm, impl=impl
+            width=networks.ndf,
+            channels=channels,
+            n_layers=networks.n_layers,
+            norm=networks.norm_of_discriminators,
+            impl=impl,
         )
 
     @property

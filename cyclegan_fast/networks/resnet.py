@@ -19,7 +19,7 @@ from cyclegan_fast.networks.layers import check_norm, convolution_before, doubli
 from cyclegan_fast.networks.norms import new_norm
 
 
-class ResidualBlock(nn.Module):
+class GeneratorBlock(nn.Module):
     """Holds two convolutions and their norms; `kernels.residual_block` computes with those of instance norm."""
 
     def __init__(self, channels: int, norm: Norm = "instance", *, dropout: bool = False) -> None:
@@ -91,7 +91,7 @@ class ResnetGenerator(nn.Module):
             convolution_before(norm, width * scale, width * scale * 2, 3, stride=2, padding=1) for scale in (1, 2)
         )
         self.down_norms = nn.ModuleList(new_norm(norm, width * scale) for scale in (2, 4))
-        self.blocks = nn.ModuleList(ResidualBlock(width * 4, norm, dropout=dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(GeneratorBlock(width * 4, norm, dropout=dropout) for _ in range(blocks))
         self.up = nn.ModuleList(doubling_before(norm, width * scale, width * scale // 2) for scale in (4, 2))
         self.up_norms = nn.ModuleList(new_norm(norm, width * scale) for scale in (2, 1))
         self.head = nn.Conv2d(width, 3, 7)
@@ -114,7 +114,7 @@ class ResnetGenerator(nn.Module):
         is_padded = is_fused and choose("residual_block", impl, image) == "triton" and not is_exporting()
         x = self.down_norms[1](self.down[1](x), activation="relu", pad=int(is_padded), impl=impl)
         for index, block in enumerate(self.blocks):
-            assert isinstance(block, ResidualBlock)
+            assert isinstance(block, GeneratorBlock)
             if is_padded:
                 compute = partial(block, pad_out=int(index < len(self.blocks) - 1), impl=impl)
             else:

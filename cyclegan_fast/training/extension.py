@@ -14,9 +14,10 @@ from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.history.epochs import Epochs
 from cyclegan_fast.training.schedule import rate_of_epoch
 
-_ENDS = {"epochs": "optimizer", "decay_epochs": "optimizer", "max_steps": "run"}
+_ENDS = {"epochs": "optimizer", "decay_epochs": "optimizer", "max_steps": "run", "patience": "evaluation"}
 """The fields that say where a run ends, with their sections of the configuration."""
 
 
@@ -26,6 +27,7 @@ def with_end_of(config: Config, other: Config) -> Config:
         config,
         optimizer=replace(config.optimizer, epochs=other.optimizer.epochs, decay_epochs=other.optimizer.decay_epochs),
         run=replace(config.run, max_steps=other.run.max_steps),
+        evaluation=replace(config.evaluation, patience=other.evaluation.patience),
     )
 
 
@@ -41,22 +43,25 @@ def ends_alike(config: Config, saved: RunCheckpoint) -> bool:
 
 
 def _end(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: config[section][name] for name, section in _ENDS.items()}
+    # Older checkpoints have no patience.
+    return {name: config[section].get(name, 0) for name, section in _ENDS.items()}
 
 
-def check_past(config: Config, saved: RunCheckpoint, steps_per_epoch: int, run: Path) -> str | None:
+def check_past(config: Config, saved: RunCheckpoint, epochs: Epochs, run: Path) -> str | None:
     """Raise UserError where a step of a checkpoint of `run` would have had another learning rate under `config`.
+
+    `epochs` are those that the run goes on with.
 
     Returns what to tell the user instead where `config` says to go on all the same; None where nothing is to be told.
     """
     step = int(saved["log"]["step"])
     end, now = _end(saved["config"]), config.optimizer
     before = replace(now, epochs=end["epochs"], decay_epochs=end["decay_epochs"])
-    begun = range(1, -(-step // steps_per_epoch) + 1)
+    begun = range(1, (Epochs.saved_in(saved) or epochs).begun_by(step) + 1)
     other = next((epoch for epoch in begun if rate_of_epoch(before, epoch) != rate_of_epoch(now, epoch)), None)
     if other is None:
         return None
-    following = step // steps_per_epoch + 1
+    following = epochs.at(step)[0] + 1
     goes_on = f"goes on with {rate_of_epoch(now, following):.4g} in epoch {following}"
     if config.run.extend_from_here:
         return f"the steps so far keep their learning rates, and the run {goes_on} (--extend-from-here)"

@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from cyclegan_fast.checkpoint.names import kept_in_words
 from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS
+from cyclegan_fast.runs import ALARMS
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.training.gallery_charts import (
     charts,
@@ -72,6 +74,8 @@ def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], ste
     optimizer = section_of(config, "optimizer")
     sources = [path for name in ("config.yaml", "metrics.jsonl", "results.json") if (path := run / name).exists()]
     between_grids_s = number(section_of(config, "run").get("sample_every")) * number(newest.get("step_ms")) / 1e3
+    # A run that ended by its patience took fewer steps than it reported to have before it.
+    ends_at = number(parsed(text_of(run / "results.json")).get("total_steps"))
     reported = ("epoch", "elapsed_s", "step_ms", "images_per_s", "total_steps")
     numbers = {name: number(newest.get(name)) for name in reported} | {
         "step": step,
@@ -80,6 +84,8 @@ def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], ste
         # Silence for three grids, and for two minutes at least, says that a run has stopped.
         "patience_s": 3 * between_grids_s if between_grids_s > 40 else 120.0,
     }
+    if ended and ends_at >= 0:
+        numbers["total_steps"] = ends_at
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()} | {"ended": ended}
 
 
@@ -87,7 +93,7 @@ def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], ste
 
 
 def write_index(run: Path) -> None:
-    """Write `index.html` from config.yaml, metrics.jsonl, evaluations.jsonl, samples/, results.json: what is there."""
+    """Write `index.html` from config.yaml, the files of lines, samples/ and results.json: from what is there."""
     write_atomically(run / "index.html", index_page(run).encode("utf-8", errors="replace"))
 
 
@@ -108,8 +114,10 @@ def index_page(run: Path) -> str:
     }
     parts = {
         "run": html.escape(run.resolve().name),
+        "alarms": alarm_list(read_reports(run / ALARMS)),
         "samples": sample_figures(samples, labels),
         "results": results_table(results),
+        "kept": kept_names(run),
         "config": config_tables(config),
         # Inside a script element nothing but "<" can end the data.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
@@ -144,6 +152,16 @@ def sample_figures(samples: dict[str, str], labels: dict[str, str]) -> str:
     return "\n".join(figures)
 
 
+def alarm_list(alarms: list[dict[str, Any]]) -> str:
+    """Return the HTML of the alarms of a run; "" where there were none."""
+    items = []
+    for alarm in alarms[-50:]:
+        back = number(alarm.get("back_to"))
+        went = f"; the run went back to step {back:,.0f}" if back >= 0 else ""
+        items.append(f"<li>Step {number(alarm['step']):,.0f}: {shown(alarm.get('text'))}{went}</li>")
+    return f'<ul class="alarms" aria-label="alarms">{"".join(items)}</ul>' if items else ""
+
+
 def results_table(results: dict[str, Any]) -> str:
     """Return the HTML of the final scores; it says so where there are none."""
     images = "{:.0f} test image" if number(results.get("images")) == 1 else "{:.0f} test images"
@@ -167,6 +185,12 @@ def results_table(results: dict[str, Any]) -> str:
     else:
         table = f'<p class="empty">{"Nothing was scored." if results else "Scores are written when training ends."}</p>'
     return f'<p class="facts">{" · ".join(facts)}</p><div class="wide">{table}</div><ul>{notes}</ul>'
+
+
+def kept_names(run: Path) -> str:
+    """Return the HTML that says which checkpoints are kept, by the names that commands take; "" where there is none."""
+    kept, name = kept_in_words(run), html.escape(run.resolve().name)
+    return f'<p class="facts">checkpoints kept: <code>--checkpoint …/{name}</code> with {kept}</p>' if kept else ""
 
 
 def config_tables(config: dict[Any, Any]) -> str:

@@ -1,18 +1,17 @@
-"""Reports a run's progress to the console, to metrics.jsonl and to TensorBoard."""
+"""Reports a run's progress to the console and to metrics.jsonl; trackers/ brings it to TensorBoard and others."""
 
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from cyclegan_fast.runs import EVALUATIONS, METRICS
 from cyclegan_fast.system.distributed import ALONE, Ranks
@@ -20,6 +19,7 @@ from cyclegan_fast.system.errors import NonFiniteLoss
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.callbacks.callback import Report
 from cyclegan_fast.training.loss_sums import LossSums
 
 PERSISTENT = 20
@@ -57,9 +57,6 @@ class RunLog:
             cut_off_after(run / METRICS, self.step)
             cut_off_after(run / EVALUATIONS, self.step)
         self._file = open(run / METRICS if ranks.is_first else os.devnull, "a", encoding="utf-8")
-        self._links = ExitStack()
-        board = _utf8_path(run / "tensorboard", self._links) if ranks.is_first else ""
-        self._board = SummaryWriter(board, purge_step=self.step + 1) if ranks.is_first else None
         self._bar = progress_bar(
             desc="training",
             unit=" steps",
@@ -77,9 +74,13 @@ class RunLog:
     @property
     def is_evaluated(self) -> bool:
         """Tell whether an evaluation after this step is written already."""
+        return self.step in self.evaluated_steps()[-1:]
+
+    def evaluated_steps(self) -> list[int]:
+        """Return the steps after which there are evaluations, in order."""
         path = self.run / EVALUATIONS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return bool(lines) and json.loads(lines[-1])["step"] == self.step
+        return [int(json.loads(line)["step"]) for line in lines]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -118,39 +119,36 @@ class RunLog:
                     f"loss {name} became infinite or NaN within the {counted(self._count, 'step')} up to {self.step}"
                 )
 
-    def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> None:
+    def report(self, *, epoch: int, learning_rate: float, batch_size: int, peak_gib: float) -> Report | None:
         """Write the mean of every loss since the last report; raises NonFiniteLoss instead of writing such a line.
 
-        Where a scaler left out every step since then, the next report is due for them.
+        Returns what was written, whose losses all ranks have alike. Where a scaler left out every step since then, the
+        next report is due for them: then nothing is written, and None returned.
         """
         self.check_finite()
         assert self._losses is not None
         losses = self._losses.means()
         if not all(math.isfinite(loss) for loss in losses.values()):
-            return
+            return None
         elapsed_s = self.elapsed_s
         step_s = (elapsed_s - self._since_s) / self._count
-        record = {
-            "step": self.step,
-            "total_steps": self.total_steps,
-            "epoch": epoch,
-            "elapsed_s": round(elapsed_s, 2),
-            "step_ms": round(step_s * 1e3, 2),
-            "images_per_s": round(batch_size / step_s, 3),
-            "learning_rate": learning_rate,
-            "peak_gib": round(peak_gib, 3),
-            "losses": losses,
-        }
-        self._file.write(json.dumps(record) + "\n")
+        report = Report(
+            step=self.step,
+            total_steps=self.total_steps,
+            epoch=epoch,
+            elapsed_s=round(elapsed_s, 2),
+            step_ms=round(step_s * 1e3, 2),
+            images_per_s=round(batch_size / step_s, 3),
+            learning_rate=learning_rate,
+            peak_gib=round(peak_gib, 3),
+            losses=losses,
+        )
+        self._file.write(json.dumps(asdict(report)) + "\n")
         self._file.flush()
-        if self._board:
-            for name, value in losses.items():
-                self._board.add_scalar(f"loss/{name}", value, self.step)
-            self._board.add_scalar("learning_rate", learning_rate, self.step)
-            self._board.add_scalar("images_per_s", record["images_per_s"], self.step)
         self._bar.set_postfix_str(f"epoch {epoch}, losses: {in_brief(losses)}", refresh=False)
         self._losses.restart()
         self._count, self._since_s = 0, elapsed_s
+        return report
 
     def evaluated(self, values: dict[str, float], is_best: bool) -> None:
         """Write the values of an evaluation after this step, and whether no earlier one was better."""
@@ -158,9 +156,6 @@ class RunLog:
             file.write(json.dumps({"step": self.step, "best": is_best, "values": values}) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(f"evaluation/{name}", value, self.step)
 
     def sync(self) -> None:
         """Bring every line to the disk, before the checkpoint that counts on them."""
@@ -181,23 +176,7 @@ class RunLog:
         self._bar.close()
         # Every report was flushed when it was written, and a write that failed was raised there.
         with suppress(OSError):
-            if self._board:
-                self._board.close()
-            self._links.close()
-        with suppress(OSError):
             self._file.close()
-
-
-def _utf8_path(folder: Path, links: ExitStack) -> str:
-    """Return a folder's path in UTF-8, as TensorBoard needs it, or else that of a link to it, which `links` removes."""
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
-        folder.mkdir(exist_ok=True)
-        link = Path(links.enter_context(tempfile.TemporaryDirectory(prefix="tensorboard-"))) / folder.name
-        link.symlink_to(folder.resolve())
-        return str(link)
-    return str(folder)
 
 
 def in_brief(losses: dict[str, float]) -> str:

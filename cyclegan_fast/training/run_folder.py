@@ -11,18 +11,21 @@ from typing import IO, Self, cast
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RunCheckpoint
+from cyclegan_fast.checkpoint.hub import is_hub_name
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.runs import CONFIG, METRICS, RESULTS
+from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_SHOWN
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
+from cyclegan_fast.training.health.alarms import read_alarms
+from cyclegan_fast.training.health.rollback import finish_going_back
 
 ANOTHER = "give --name NEW for another run"
-UNSAVED = frozenset({CONFIG, METRICS, ".lock", "tensorboard", "samples", "index.html"})
+UNSAVED = frozenset({CONFIG, METRICS, TRACKED, ".lock", "tensorboard", "wandb", "samples", "index.html"})
 """The names that a run's folder may hold while nothing in it is worth keeping."""
 
 # Fields that change no file of a run, and its results by rounding at the most.
@@ -36,8 +39,11 @@ FREE_TO_CHANGE = (
     "checkpoint_blocks",
     "accumulate",
     "cuda_graph",
+    "track",
     "profile",
     "extend_from_here",
+    "rollback",
+    "data_may_change",
     "cache_gib",
     "cache_dir",
 )
@@ -90,7 +96,8 @@ class RunFolder:
         path = self.path / CONFIG
         if not path.exists():
             # Consent is given on the command line: a run that begins with this file does not inherit it.
-            values.save_config(replace(config, run=replace(config.run, extend_from_here=False)), path)
+            run, data = replace(config.run, extend_from_here=False), replace(config.data, data_may_change=False)
+            values.save_config(replace(config, run=run, data=data), path)
         elif (now := _moved_to(saved := values.load_config(path), config)) != saved:
             values.save_config(now, path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
@@ -99,10 +106,24 @@ class RunFolder:
 
 
 def completed(config: Config, origin: str) -> Config:
-    """Return the configuration with its data's whole path, and a name made from data and `origin` where it has none."""
-    data = config.data.data.resolve() if config.data.data else None
-    name = config.run.name or plain_name(f"{data.name if data else 'sample-photos'}-{origin}")
-    return replace(config, data=replace(config.data, data=data), run=replace(config.run, name=name))
+    """Return the configuration with the whole paths of data and first weights, and a name.
+
+    Where it has none, the name is made from data and `origin`.
+    """
+    data = config.data.data
+    if data is not None and not config.data.is_earth:
+        data = data.resolve()
+    source = config.networks.init_from
+    if source and not is_hub_name(source):
+        source = source.resolve()
+    images = data.name if data else "sample-photos"
+    name = config.run.name or plain_name(images if images == origin else f"{images}-{origin}")
+    return replace(
+        config,
+        data=replace(config.data, data=data),
+        networks=replace(config.networks, init_from=source),
+        run=replace(config.run, name=name),
+    )
 
 
 def plain_name(text: str) -> str:
@@ -169,6 +190,7 @@ def open_run(config: Config) -> RunFolder:
     warnings: list[str] = []
     lock = _claim(path)
     try:
+        finish_going_back(path)
         return RunFolder(path, _checkpoint_to_continue(path, config, warnings), warnings, lock)
     except BaseException:
         # Not left to the garbage collector: errors and their tracebacks can hold one another, and the lock.
@@ -209,7 +231,7 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
             f"or {ANOTHER}"
         )
     # Where the end of the run changed, how many steps that makes is known when its images are.
-    if found and not changed and ends_alike(config, found):
+    if found and not changed and ends_alike(config, found) and not (config.run.rollback and _is_alarmed(path)):
         raise_if_finished(path, found)
     return found
 
@@ -236,6 +258,11 @@ def _scored_step(path: Path) -> int | None:
         return int(json.loads((path / RESULTS).read_text())["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_alarmed(path: Path) -> bool:
+    """Tell whether a run went on after its last alarm: it may be in trouble, which its losses tell later."""
+    return any(alarm.back_to is None for alarm in read_alarms(path)[-1:])
 
 
 def _reported_step(path: Path) -> int:

@@ -66,8 +66,10 @@ class SampleImages:
         return {"A": rows_A, "B": rows_B}
 
 
-def write_samples(run: Path, step: int, rows: dict[str, dict[str, Pixels]]) -> None:
+def write_samples(run: Path, step: int, rows: dict[str, dict[str, Pixels]]) -> dict[str, Path]:
     """Write `samples/step_00000250_A.png` and `..._B.png`: for each row its label and below it its pictures.
+
+    Returns the files, by domain.
 
     Args:
         run: the run's folder.
@@ -76,7 +78,9 @@ def write_samples(run: Path, step: int, rows: dict[str, dict[str, Pixels]]) -> N
     """
     folder = run / "samples"
     folder.mkdir(parents=True, exist_ok=True)
+    files = {domain: folder / f"step_{step:08d}_{domain}.png" for domain in rows}
     for domain, pictures in rows.items():
         info = PngImagePlugin.PngInfo()
         info.add_itxt("rows", "\n".join(pictures))  # the page tells them to those who cannot see the picture
-        write_image(sample_grid(pictures), folder / f"step_{step:08d}_{domain}.png", pnginfo=info)
+        write_image(sample_grid(pictures), files[domain], pnginfo=info)
+    return files

@@ -62,6 +62,11 @@ class Schedule:
         """Return the learning rate of an epoch; policy plateau knows that of the current one only."""
         return self._plateau.rate if self._plateau else rate_of_epoch(self.options, epoch)
 
+    def lower(self, factor: float) -> None:
+        """Multiply the learning rate that policy plateau has come to; the others know it from the settings."""
+        if self._plateau:
+            self._plateau.lower(factor)
+
     def hear(self, losses: dict[str, Tensor]) -> None:
         """Count the losses of one step; nothing waits for the device."""
         if self._plateau:
@@ -104,6 +109,10 @@ class Plateau:
     def rate(self) -> float:
         """Return the current learning rate."""
         return float(self._optimizer.param_groups[0]["lr"])
+
+    def lower(self, factor: float) -> None:
+        """Multiply the current learning rate."""
+        self._optimizer.param_groups[0]["lr"] *= factor
 
     def watch(self, loss: float) -> None:
         """Count the loss of one epoch."""

@@ -1,6 +1,8 @@
 """Opens what a training works with, trains to the end, and turns what goes wrong into errors that say what is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,8 +20,13 @@ from cyclegan_fast.system.distributed import Ranks, joined
 from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserError, printable
 from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.training.callbacks.callback import Callback, TrainingStart
+from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
 from cyclegan_fast.training.extension import check_past
+from cyclegan_fast.training.health.monitor import HealthMonitor, read_attempt
+from cyclegan_fast.training.health.rollback import GoingBack, go_back
+from cyclegan_fast.training.history.initial_weights import InitialWeights
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
@@ -34,6 +41,7 @@ from cyclegan_fast.training.run_folder import (
 from cyclegan_fast.training.samples import SampleImages
 from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.step_profile import StepProfile
+from cyclegan_fast.training.trackers.choice import open_trackers
 from cyclegan_fast.training.trouble import told_of_training, what_is_kept
 from cyclegan_fast.training.validation import Evaluator
 
@@ -48,20 +56,22 @@ def check_device(config: Config, device: torch.device) -> None:
         raise UserError(str(error)) from error
 
 
-def train(config: Config, origin: str) -> int:
+def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> int:
     """Train the run that `config` describes to its end; returns the exit status, 0 also where it was finished before.
 
     Args:
         origin: the preset or file that `config` comes from, for the name of a run that has none.
+        callbacks: watch the training, on the first rank.
     """
     use_threads(config.run.threads)
     with joined(config.run.device) as (ranks, device):
         check_device(config, device)
         check_data(config.data, paired=needs_pairs(config))
         config = completed(config, origin)
+        watching = watching_callbacks(config, ranks, callbacks)
         try:
             with open_shared_run(config, ranks) as run:
-                ending = train_in(run, config, device, ranks)
+                ending = train_in(run, config, device, ranks, watching)
         except FinishedRun as finished:
             if ranks.is_first:
                 print(printable(str(finished)))
@@ -82,11 +92,13 @@ def train_in(
     config: Config,
     device: torch.device,
     ranks: Ranks,
+    callbacks: Callbacks,
     count_steps: Callable[[int], None] = lambda steps: None,
 ) -> Ending:
     """Train in the run's folder; what goes wrong on the way becomes a UserError that says what is kept.
 
     Args:
+        callbacks: watch the training, see `watching_callbacks`.
         count_steps: called with the number of steps that earlier starts did, then with 1 after each step.
     """
     data = open_data(
@@ -104,43 +116,74 @@ def train_in(
         return begun[0].saved_step if begun else run.step
 
     with told_of_training(config, device, saved_step):
-        begun.append(open_training(config, data, run, device, ranks))
-        begun[0].count_steps = count_steps
-        return train_to_the_end(begun[0])
+        while True:
+            begun.append(open_training(config, data, run, device, ranks, callbacks))
+            begun[0].count_steps = count_steps
+            try:
+                return train_to_the_end(begun[0])
+            except GoingBack as back:
+                way_back = partial(go_back, run.path, config, back.trouble, begun.pop().records.best, back.alarms)
+            # Outside of `except`, which keeps the networks of this attempt in memory.
+            run = replace(run, checkpoint=ranks.from_first(way_back), warnings=[])
+            data = replace(data, warnings=[])
 
 
-def open_training(config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks) -> Training:
+def watching_callbacks(config: Config, ranks: Ranks, callbacks: Sequence[Callback] = ()) -> Callbacks:
+    """Return what watches a training, the trackers of --track before `callbacks`; nothing on all ranks but the first.
+
+    Raises UserError where the package of a tracker is missing; call it before anything is written.
+    """
+    watching: list[Callback] = []
+    ranks.from_first(lambda: watching.extend([*open_trackers(config.run.track, tell=tqdm.write), *callbacks]))
+    return Callbacks(watching)
+
+
+def open_training(
+    config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks, callbacks: Callbacks
+) -> Training:
     """Make or restore all that a training works with, and print what there is to say before its first step.
 
-    Raises UserError where the run cannot go on with these images, on this device, or with what the method prepared.
+    Where the run went back, seed and learning rate are those of its attempt. Raises UserError where the run cannot go
+    on with these images, on this device, or with what the method prepared.
     """
-    dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
-    set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
-    state = TrainingState(config, data.training, device, dtype, ranks)
-    everything = config.total_epochs * data.training.steps_per_epoch
-    total_steps = min(everything, config.run.max_steps or everything)
-    samples = SampleImages.of(data, config.data.crop_size)
-    saved = run.checkpoint
-    evaluator = Evaluator(config, data, device, saved.get("best") if saved else None) if ranks.is_first else None
-    extended = None
-    if saved:
-        state.restore(saved, run.path)
-        if run.step >= total_steps:
-            raise_if_finished(run.path, saved, ranks)
-        extended = check_past(config, saved, data.training.steps_per_epoch, run.path)
-    if ranks.is_first:
-        run.begin(config)
-    chosen = remark_on_choice(config.run.device, device)
-    prepared, description = prepare_method(state, run)
-    remarks = [*run.warnings, *data.warnings, *(text for text in (extended, chosen, remark, description) if text)]
-    remarks += remarks_on_networks(config, state.model, ranks)
-    if ranks.is_first:
-        announce(state, run, total_steps, remarks)
 
     def tell(text: str) -> None:
         """Print beside the progress bar, once for all ranks."""
         if ranks.is_first:
             tqdm.write(text)
+
+    saved = run.checkpoint
+    attempt = read_attempt(run.path, saved, ranks)
+    config = attempt.settings(config)
+    health = HealthMonitor(config, run.path, attempt, ranks.is_first, tell)
+    data.training.seed = config.run.seed
+    dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
+    set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
+    state = TrainingState(config, data.training, device, dtype, ranks)
+    samples = SampleImages.of(data, config.data.crop_size)
+    evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None
+    extended = changed = begun = None
+    if saved:
+        changed = state.restore(saved, run.path, behind=attempt.behind(saved))
+    everything = state.epochs.end_of(config.total_epochs)
+    total_steps = min(everything, config.run.max_steps or everything)
+    if saved:
+        if run.step >= total_steps and not health.goes_back:
+            raise_if_finished(run.path, saved, ranks)
+        agreed = config.run.extend_from_here or attempt.behind(saved) > 0  # as to other images, see `restore`
+        asked = replace(config, run=replace(config.run, extend_from_here=agreed))
+        extended = check_past(asked, saved, state.epochs, run.path)
+    elif config.networks.init_from:
+        begun = state.begin_with(InitialWeights.shared(config.networks.init_from, ranks))
+    if ranks.is_first:
+        run.begin(config)
+    chosen = remark_on_choice(config.run.device, device)
+    prepared, description = prepare_method(state, run)
+    said = (attempt.description(config), begun, changed, extended, chosen, remark, description)
+    remarks = [*run.warnings, *data.warnings, *(text for text in said if text)]
+    remarks += remarks_on_networks(config, state.model, ranks)
+    if ranks.is_first:
+        announce(state, run, total_steps, remarks)
 
     engine = TrainingEngine(state.step, config, tell)
     log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
@@ -153,8 +196,9 @@ def open_training(config: Config, data: Data, run: RunFolder, device: torch.devi
         state=state,
         engine=engine,
         log=log,
-        records=Records(config, run, state, log, samples, evaluator, tell),
+        records=Records(config, run, state, log, samples, evaluator, health, tell, callbacks),
         profile=profile,
+        callbacks=callbacks,
         total_steps=total_steps,
         prepared=prepared,
         saved_step=log.step if saved else None,
@@ -180,14 +224,17 @@ def prepare_method(state: TrainingState, run: RunFolder) -> tuple[str | None, st
 
 def remarks_on_networks(config: Config, model: Model, ranks: Ranks) -> list[str]:
     """Return what a user should know of norms and penalties: whose statistics they are, and which are slow."""
-    norm, remarks = config.networks.norm, []
-    if ranks.count > 1 and norm == "batch":
+    norms, remarks = {config.networks.norm, config.networks.norm_of_discriminators}, []
+    if ranks.count > 1 and "batch" in norms:
         remarks.append(
             "batch norm takes its statistics from each process's own images; the running ones that are kept are "
             "those of the first process"
         )
-    if norm != "instance" and config.loss.method != "cogan":
-        remarks.append(f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's")
+    if config.loss.method != "cogan":
+        remarks += [
+            f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's"
+            for norm in sorted(norms - {"instance"})
+        ]
     if config.loss.has_penalty and model.method.judged:
         remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
     return remarks
@@ -207,15 +254,17 @@ def announce(state: TrainingState, run: RunFolder, total_steps: int, remarks: li
 
 def train_to_the_end(training: Training) -> Ending:
     """Train, save, and score the run."""
-    ranks = training.state.ranks
+    ranks, callbacks, finished = training.state.ranks, training.callbacks, False
+    start = TrainingStart(training.records.run.path, training.config, training.log.step, training.total_steps)
+    ranks.from_first(lambda: callbacks.on_start(start))
     with Interruption(after="this step", is_rank=ranks.count > 1, silent=not ranks.is_first) as interruption:
         try:
-            finished = training.train(interruption)
+            is_trained = training.train(interruption)
             training.log.close()
-            if ranks.is_first and finished:
-                finished = score(training, interruption)
+            finished = score(training, interruption) if ranks.is_first and is_trained else is_trained
             if ranks.is_first and not finished:
-                print(f"interrupted after step {training.log.step}; the same command {what_is_left(training)}")
+                reason = f" by a callback ({callbacks.reason})" if callbacks.reason else ""
+                print(f"interrupted{reason} after step {training.log.step}; the same command {what_is_left(training)}")
         except UnreadableImage as error:
             if ranks.count == 1:  # others are in the middle of a step, and cannot save with this one
                 try:
@@ -225,11 +274,15 @@ def train_to_the_end(training: Training) -> Ending:
             raise UserError(f"{error}; step {training.saved_step} is saved, the same command continues") from error
         except (NonFiniteLoss, OSError) as error:
             diverged = isinstance(error, NonFiniteLoss)
+            if diverged:
+                training.records.health.not_finite(training.log.step, str(error))
             advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
             raise UserError(f"{error}; {what_is_kept(training.saved_step)}{advice}") from error
         finally:
             training.log.close()
             training.engine.close()
+            callbacks.on_end(finished)
+    callbacks.raise_error()
     return Ending(finished, interruption.request)
 
 

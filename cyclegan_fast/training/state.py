@@ -18,6 +18,9 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss, UserError
+from cyclegan_fast.training.health.rollback import with_fresh_randomness
+from cyclegan_fast.training.history.epochs import Epochs, epochs_after
+from cyclegan_fast.training.history.initial_weights import InitialWeights, begin_with
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import ANOTHER
 from cyclegan_fast.training.schedule import Schedule
@@ -30,7 +33,8 @@ class TrainingState:
     Makes them anew, from the configured seed; `restore` then brings back what a checkpoint kept.
 
     Args:
-        images: what the run trains on; a checkpoint continues on the same images only.
+        images: what the run trains on; a checkpoint continues on the same images, unless the configuration says that
+            they may change.
         dtype: the precision that convolutions compute in.
         ranks: the processes that train together; each saves a part of its own.
     """
@@ -44,28 +48,47 @@ class TrainingState:
         if not ranks.is_first:
             torch.manual_seed(config.run.seed + ranks.index)  # each rank of a U-Net drops activations of its own
         self.step = TrainingStep(self.model, config, dtype, ranks=ranks)
+        self.epochs = Epochs.of(images)
+        self.begun_with: list[str] = []
+        """names of the networks that began with trained weights"""
         method = self.model.method
         self.schedule = Schedule(config.optimizer, [name for name in method.losses if name not in method.judged])
 
-    def restore(self, saved: RunCheckpoint, run: Path) -> None:
-        """Continue from a checkpoint of `run`; raises UserError where images, precision or networks are others."""
-        images = saved["data"], saved.get("content", self.images.content)
-        if images != (self.images.fingerprint, self.images.content):
-            raise UserError(f"the images changed since {run} was saved: bring them back, or {ANOTHER}")
+    def begin_with(self, weights: InitialWeights) -> str:
+        """Begin a new run with trained weights; returns what to tell the user. Raises UserError as `begin_with`."""
+        self.begun_with, description = begin_with(weights, self.model, self.config)
+        self.step.averages.begin_trained(self.begun_with)
+        return description
+
+    def restore(self, saved: RunCheckpoint, run: Path, *, behind: int = 0) -> str | None:
+        """Continue from a checkpoint of `run`; returns what to tell the user where its images changed.
+
+        Where it is `behind` by some attempts, the random numbers go on from this state's seed instead. Raises UserError
+        where images (unless they may), precision or networks are others.
+        """
+        # A run that goes back to before its images changed was allowed to go on with those of now.
+        may_change = self.config.data.data_may_change or behind > 0
+        self.epochs, changed = epochs_after(saved, self.images, run, may_change=may_change)
         if saved["dtype"] != name_of(self.dtype):
             raise UserError(
                 f"{run} was trained in {saved['dtype']} and this device gives {name_of(self.dtype)} for the "
                 f"same flags: continue it where it began, or {ANOTHER}"
             )
         checkpoint.load_weights(self.model, saved["model"], str(run))
-        self.step.load_state_dict(saved["step"])
+        self.begun_with = saved.get("begun_with", [])
+        self.step.averages.begin_trained(self.begun_with)
         own = saved["ranks"][self.ranks.index]
+        if behind:
+            own = with_fresh_randomness(own, self._of_this_rank())
+        self.step.load_state_dict(saved["step"])
         self.step.load_rank_state_dict(own["step"])
         if "schedule" in own:
             self.schedule.load_state_dict(own["schedule"], self.device)
+            self.schedule.lower(0.5**behind)
         torch.set_rng_state(own["random"]["cpu"])
         if self.device.type == "cuda" and own["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
+        return changed
 
     def save(
         self,
@@ -75,6 +98,7 @@ class TrainingState:
         prepared: str | None,
         best: dict[str, Any] | None,
         finished: bool,
+        rollbacks: int = 0,
         keep_as: Sequence[str] = (),
     ) -> None:
         """Write a checkpoint of `run`, unless something in it is not finite: the last good one then stays.
@@ -85,6 +109,7 @@ class TrainingState:
             prepared: the digest of what the method prepared before training.
             best: the best evaluation so far.
             finished: whether this is the run's last step.
+            rollbacks: how often the run has gone back.
             keep_as: further names to keep the file under for good.
 
         Raises NonFiniteLoss naming what is not finite.
@@ -107,8 +132,11 @@ class TrainingState:
                 "log": log.state_dict(),
                 "ranks": of_ranks,
                 "prepared": prepared,
+                "epochs": self.epochs.state_dict(),
+                "begun_with": self.begun_with,
                 "finished": finished,
                 "best": best,
+                "rollbacks": rollbacks,
             }
             log.sync()
             checkpoint.save(run, content, keep_as=keep_as)

@@ -13,6 +13,7 @@ from cyclegan_fast.evaluation.passes import Evaluation, deciding, evaluate
 from cyclegan_fast.evaluation.score_table import is_better, scalars
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.words import counted
 
 
 class Evaluator:
@@ -38,6 +39,11 @@ class Evaluator:
         if self.options.evaluate_every and data.tests.A is None and data.tests.B is None:
             raise UserError("--evaluate-every needs images in testA or testB of --data: there are none")
         self.best_by = deciding(self.make_metrics.names_of_values(), self.options.best_by)
+        if self.options.patience and self.best_by is None:
+            raise UserError(
+                f"--patience {self.options.patience} needs a metric that says which evaluation is the best: none of "
+                f"{', '.join(self.options.metrics)} does here; give another of --metrics"
+            )
         self.best: dict[str, Any] | None = best
         self.last: tuple[int, Evaluation] | None = None  # the step and the newest evaluation
 
@@ -62,3 +68,20 @@ class Evaluator:
             return False
         self.best = {"step": step, "name": self.best_by, "value": value}
         return True
+
+    def why_it_ends(self, evaluated: list[int]) -> str | None:
+        """Return why the run ends, where its best score has stood for `patience` evaluations; None where it goes on.
+
+        Args:
+            evaluated: the steps of all evaluations so far.
+        """
+        if self.best is None:
+            return None
+        since = sum(step > self.best["step"] for step in evaluated)
+        if since < self.options.patience:
+            return None
+        return (
+            f"the best {self.best['name']} was {self.best['value']:.4g} at step {self.best['step']}, and "
+            f"{counted(since, 'evaluation')} since {'was' if since == 1 else 'were'} no better "
+            f"(--patience {self.options.patience})"
+        )

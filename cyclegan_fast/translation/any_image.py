@@ -53,6 +53,7 @@ class ImageTranslator:
         value_range: the values of pictures of more than 8 bits that become black and white, see `decode`.
         explained: makes a context that turns a device's errors into UserErrors.
         close: frees what the translator holds.
+        save, push: do what the methods `save` and `push_to_hub` say; None where there is nothing to publish.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class ImageTranslator:
         value_range: ValueRange | None = None,
         explained: Callable[[], AbstractContextManager[None]] = nullcontext,
         close: Callable[[], None] = lambda: None,
+        save: Callable[..., None] | None = None,
+        push: Callable[..., str] | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size must be positive, got {batch_size}")
@@ -79,6 +82,8 @@ class ImageTranslator:
         self._tensors = tensors
         self._explained = explained
         self._close = close
+        self._save = save
+        self._push = push
         self._lock = Lock()
 
     @overload
@@ -116,6 +121,48 @@ class ImageTranslator:
             translations = self._translate([self._pixels_of(image) for image in images])
             return [_like(image, pixels) for image, pixels in zip(images, translations, strict=True)]
         return _like(images, self._translate([self._pixels_of(images)])[0])
+
+    def save(self, folder: str | os.PathLike[str], *, samples: bool = True) -> None:
+        """Write into a new folder what `push_to_hub` would bring to a hub; `load` takes the folder as it does a run.
+
+        Args:
+            folder: is made, or empty.
+            samples: add the newest sample grids of the run, which show images of its data.
+
+        Raises UserError for an exported file, and where the run has trained on since it was loaded.
+        """
+        _require_published(self._save, self.description)(Path(folder), samples=samples)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        branch: str | None = None,
+        message: str = "Upload generators",
+        token: str | None = None,
+        samples: bool = True,
+    ) -> str:
+        """Bring the generators to Hugging Face's hub, where `load("hub:owner/name")` finds them; return the address.
+
+        Of a run both directions are pushed, with their weights as safetensors, the configuration without the places of
+        this machine, and a model card. The files are listed before they go; `save` writes them for a look. A card that
+        is there already keeps its metadata, such as a licence, and what stands outside the two marks.
+
+        Args:
+            repository: "owner/name", which is made where it is not there yet.
+            private: whether only its owner sees it; None leaves that to the hub, on which new ones are public as a
+                rule. True is refused where the repository is there and public.
+            branch: where to push to; by default the repository's main one.
+            message: of the commit.
+            token: by default that of `hf auth login`, or HF_TOKEN.
+            samples: add the newest sample grids of the run, which show images of its data.
+
+        Raises UserError where the package huggingface_hub is missing or the hub refuses, for an exported file, and
+        where the run has trained on since it was loaded.
+        """
+        options = {"private": private, "branch": branch, "message": message, "token": token, "samples": samples}
+        return _require_published(self._push, self.description)(repository, **options)
 
     def close(self) -> None:
         """Free the network or the engine, after the calls that are running; does nothing the second time."""
@@ -185,6 +232,14 @@ class _Padded:
     pixels: Pixels
     height: int
     width: int
+
+
+def _require_published(publish: Callable[..., _Result] | None, description: str) -> Callable[..., _Result]:
+    if publish is None:
+        raise UserError(
+            f"{description} has no weights to publish: load the run that it was made from, and publish that"
+        )
+    return publish
 
 
 def _require_open(translator: Translator | None) -> Translator:

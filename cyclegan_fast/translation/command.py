@@ -47,7 +47,8 @@ class TranslateCommand:
 
     options: Annotated[ImageOptions, tyro.conf.arg(name="")]
     checkpoint: Path | None = None
-    """a run's folder or .pt file, latest_net_G.pth of the original, or .safetensors; by default the newest of runs/"""
+    """a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best, or a .pt file), latest_net_G.pth of
+    the original, .safetensors, or hub:owner/name; by default the newest of runs/"""
     direction: Direction = "a2b"
     """a2b makes images like those of trainA into those of trainB, b2a the reverse; bare weights know one way only"""
     device: str = "auto"
@@ -132,10 +133,10 @@ def _translator(
 
     if not isinstance(network, ResnetGenerator):
         raise UserError(f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out")
-    if network.norm != "instance":
+    if network.norm == "batch":
         raise UserError(
-            f"--tile goes through generators with instance norm only, and {checkpoint} has "
-            f"{'no' if network.norm == 'none' else network.norm} norm: leave --tile out"
+            f"--tile goes through generators with instance norm or none, and {checkpoint} has batch norm: "
+            "leave --tile out"
         )
     return TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
 

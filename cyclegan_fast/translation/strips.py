@@ -55,6 +55,26 @@ class Statistics:
         return bool((self.mean.isfinite() & self.m2.isfinite()).all())
 
 
+class NoStatistics(Statistics):
+    """Stands for the statistics where there is no norm: it changes nothing, and only sees what is not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_finite = True
+
+    def add(self, strip: Tensor) -> None:
+        """Look at a strip [1, C, rows, W]."""
+        self._is_finite &= bool(strip.isfinite().all())
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Return 0 and 1."""
+        return torch.zeros(()), torch.ones(())
+
+    def is_finite(self) -> bool:
+        """Say whether neither NaN nor infinities were among the numbers."""
+        return self._is_finite
+
+
 class Window:
     """Holds the rows that a convolution looks at as it moves down, so that each is asked for once.
 

@@ -3,6 +3,7 @@
 Instance norm's statistics are those of the whole image, so that tiles translated one by one would differ from it and
 from each other, and show seams. Here each layer passes over the whole image before the next begins: the results of a
 convolution go to the disk while their statistics are gathered, and the next pass reads, normalises and convolves them.
+Without a norm the passes are the same, and the statistics change nothing.
 
 What stays in memory is the decoded image and its translation, 3 bytes a pixel each, and the working buffers of one
 strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and encodes them, but
@@ -27,12 +28,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cyclegan_fast.images.pixels import Pixels, to_pixels
-from cyclegan_fast.networks.resnet import ResidualBlock, ResnetGenerator
+from cyclegan_fast.networks.resnet import GeneratorBlock, ResnetGenerator
 from cyclegan_fast.system.device import is_out_of_memory
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.translation.strips import (
+    NoStatistics,
     Rows,
     Statistics,
     convolved_rows,
@@ -178,7 +180,7 @@ class Passes:
 
     def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
         """Stream a residual block; what goes around it is kept while its first convolution reads it."""
-        assert isinstance(block, ResidualBlock)  # torch types a ModuleList by nn.Module
+        assert isinstance(block, GeneratorBlock)  # torch types a ModuleList by nn.Module
         around = StoredActivation(self.scratch)
         first, statistics = self._store(convolved_rows(stored_rows(rows, around), height, block.conv1.weight), height)
         middle = normalised_rows(first.take, statistics)
@@ -191,7 +193,7 @@ class Passes:
 
     def _statistics(self, rows: Rows, height: int, strip_rows: int | None = None) -> Statistics:
         """Make one pass, in which everything from the last stored activation on is computed, and let go."""
-        statistics = Statistics()
+        statistics = Statistics() if self.network.norm == "instance" else NoStatistics()
         gathering = measured_rows(rows, statistics)
         for first, last in self._strips(height, strip_rows):
             gathering(first, last)

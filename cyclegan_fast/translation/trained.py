@@ -4,12 +4,12 @@ translator.py and tiled.py run them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.original import (
@@ -22,6 +22,7 @@ from cyclegan_fast.checkpoint.original import (
     norm_of,
     table_of_original,
 )
+from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.checkpoint.wrapped_weights import chosen, direction_of, networks_in
 from cyclegan_fast.config.values import from_dict
 from cyclegan_fast.conventions import GENERATOR_OF, Direction
@@ -61,26 +62,27 @@ def load_generators(
     """Load trained generators to translate with, from a file that is read once.
 
     Args:
-        path: a run's folder, a checkpoint of one, or a generator of the original implementation
-            (`latest_net_G.pth`, `latest_net_G_A.pth`), as .pth or .safetensors, however wrapped or nested.
+        path: a run's folder, a checkpoint of one (a file, or a name as "RUN@120", see `find_weights`), or a generator
+            of the original implementation (`latest_net_G.pth`, `latest_net_G_A.pth`), as .pth or .safetensors, however
+            wrapped or nested.
         directions: "a2b" or "b2a", or both: a generator for each. Bare weights with only one give it, and ignore these.
         warnings: damaged checkpoints of a run that were passed over, and choices that were made, are appended.
         name: of the network to use, of bare weights that hold several generators.
 
     Raises UserError for what is no such file, and for a run of a CoGAN, which has no generator that takes an image.
     """
-    return _generators(_read(path, warnings), directions, warnings, name)
+    return _generators(WeightsFile.read(path, warnings), directions, warnings, name)
 
 
 def load_translators(
     path: Path, directions: Sequence[Direction], warnings: list[str], name: str | None = None
 ) -> list[Loaded[nn.Module]]:
     """Load what translates, of every method: generators as `load_generators` does, and a CoGAN's search for a code."""
-    weights = _read(path, warnings)
-    if not weights.is_run or not weights.method.searches:
+    weights = WeightsFile.read(path, warnings)
+    if not weights.is_run or not _method_of(weights).searches:
         return [*_generators(weights, directions, warnings, name)]
     config = from_dict(weights.content["config"], str(path))
-    method = weights.method(replace(config, networks=replace(config.networks, impl="auto")))
+    method = _method_of(weights)(replace(config, networks=replace(config.networks, impl="auto")))
     with torch.random.fork_rng(devices=[]):  # their initial weights are of no use
         networks = {name: network for name, network in method.networks().items() if name in method.generators}
     for name, network in networks.items():
@@ -91,56 +93,19 @@ def load_translators(
     ]
 
 
-@dataclass(frozen=True)
-class _WeightsFile:
-    """Holds what a file of weights contains: a checkpoint of a run, or bare weights."""
-
-    given: Path
-    """what the user named: the file, or the folder of its run"""
-    file: Path
-    content: dict[str, Any]
-
-    @property
-    def is_run(self) -> bool:
-        """Say whether this is a run's checkpoint, with its networks by name in one state dict, and not bare weights."""
-        model = self.content.get("model")
-        if not isinstance(model, dict) or not isinstance(self.content.get("config"), dict):
-            return False
-        return all(isinstance(value, Tensor) for value in model.values()) and "" not in networks_in(model)
-
-    @property
-    def method(self) -> type[Method]:
-        """Return the method of a run: CycleGAN where its configuration is older than the other methods."""
-        loss = self.content["config"].get("loss")
-        name = loss.get("method") if isinstance(loss, dict) else None
-        return METHODS.get(name or "cyclegan", CycleGan)
-
-    def generator_state(self, name: str) -> StateDict:
-        """Return the weights of a run's generator: its moving average where there is one."""
-        model: StateDict = self.content["model"]
-        averaged = any(key.startswith(f"{name}_ema.") for key in model)
-        prefix = f"{name}_ema." if averaged else f"{name}."
-        return {key.removeprefix(prefix): value for key, value in model.items() if key.startswith(prefix)}
-
-
-def _read(path: Path, warnings: list[str]) -> _WeightsFile:
-    if not path.is_dir():
-        return _WeightsFile(path, path, checkpoint.load(path))
-    found = checkpoint.find_newest(path, warnings)
-    if found is None:
-        raise UserError(f"no checkpoint in {path / checkpoint.FOLDER}: give a run's folder, a .pt or a .pth file")
-    return _WeightsFile(path, *found)
+def _method_of(weights: WeightsFile) -> type[Method]:
+    return METHODS.get(weights.method_name, CycleGan)
 
 
 def _generators(
-    weights: _WeightsFile, directions: Sequence[Direction], warnings: list[str], name: str | None
+    weights: WeightsFile, directions: Sequence[Direction], warnings: list[str], name: str | None
 ) -> list[Loaded[AnyGenerator]]:
     path = weights.given
     if not weights.is_run:
         return _bare_generators(weights, directions, warnings, name)
     if name is not None:
         raise UserError(f"--network is for weights of several networks in one file, and {path} is a run: --direction")
-    if weights.method.searches:
+    if _method_of(weights).searches:
         raise UserError(
             f"{path} is a CoGAN, whose generators take a latent code: `python -m cyclegan_fast.evaluate` searches "
             "for the code of each image, and nothing else can translate with it"
@@ -153,7 +118,7 @@ def _generators(
 
 
 def _bare_generators(
-    weights: _WeightsFile, directions: Sequence[Direction], warnings: list[str], name: str | None
+    weights: WeightsFile, directions: Sequence[Direction], warnings: list[str], name: str | None
 ) -> list[Loaded[AnyGenerator]]:
     """Return the one generator of a file of bare weights, or one for each direction where it holds several."""
     path = weights.given

@@ -150,6 +150,17 @@ def test_a_command_in_the_originals_spelling_is_answered_with_ours(capfd: pytest
     assert "--no_dropout is not needed: read from the file of weights" in said
 
 
+@pytest.mark.parametrize(("epoch", "run"), [("120", "'runs/my x@120'"), ("latest", "'runs/my x'")])
+def test_an_epoch_of_the_original_becomes_a_part_of_the_runs_name(epoch: str, run: str) -> None:
+    theirs = ["--epoch", epoch, "--dataroot", "photos", "--name", "my x"]
+    with pytest.raises(UserError) as refused:
+        refuse_original_options(theirs, TEST, "translate")
+    own = str(refused.value).partition("Here the command is: ")[2]
+    assert shlex.split(own) == ["translate", "photos", "--checkpoint", *shlex.split(run)]
+    config, _ = settings.parse_training(["--data", "maps", *answered(["--save_epoch_freq", "5"], TRAIN, "x")])
+    assert config.run.keep_every_epochs == 5
+
+
 def test_flags_of_ours_are_not_taken_for_the_originals() -> None:
     refuse_original_options(["photos", "--direction", "a2b", "--batch-size", "2", "--out", "x"], TEST, "x")
     refuse_original_options(["--data", "x", "--epochs", "3", "--lambda-cycle", "3", "--batch_size", "2"], TRAIN, "x")
@@ -223,6 +234,8 @@ def test_every_flag_of_the_table_of_translations_runs(run: Path, tmp_path: Path)
     theirs += [
         "--gpu_ids",
         "-1",
+        "--epoch",
+        "latest",
         "--load_size",
         "32",
         "--batch_size",

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cyclegan_fast.config.options import Norm
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
@@ -14,13 +15,13 @@ from cyclegan_fast.translation.tiled import COPIES, TiledTranslator
 CPU = torch.device("cpu")
 
 
-def make_generator(seed: int, blocks: int = 6) -> ResnetGenerator:
+def make_generator(seed: int, blocks: int = 6, norm: Norm = "instance") -> ResnetGenerator:
     """Make a narrow generator whose weights are so large that the picture still shows its input."""
     torch.manual_seed(seed)
-    network = ResnetGenerator(width=4, blocks=blocks)
+    network = ResnetGenerator(width=4, blocks=blocks, norm=norm)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.normal_(0.0, 0.1)
+            parameter.normal_(0.0, 0.1 if norm == "instance" else 0.2)
     # In memory as the command has it, so that convolutions add up in the same order.
     return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

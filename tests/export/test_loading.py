@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import cyclegan_fast as cf
 import export
 from cyclegan_fast.images.pixels import to_pixels, to_pixels_array, to_signed, to_signed_array
 from cyclegan_fast.system.errors import UserError
@@ -58,6 +59,8 @@ def test_onnx_files_translate_as_the_command_does(
                 translator(tensor)
     with pytest.raises(UserError, match="the translator is closed"):
         translator(image)
+    same = cf.load(files[name], device="cpu")
+    assert np.array_equal(same(pixels_of(image)), export.load(files[name], device="cpu")(pixels_of(image)))
 
 
 @pytest.mark.parametrize("uint8_io", [True, False])
@@ -67,7 +70,7 @@ def test_engines_are_closed_and_get_no_larger_batch_than_they_take(machine: Mach
     images = np.random.default_rng(0).integers(0, 256, (9, 15, 13, 3), np.uint8)
     padded = np.pad(images, ((0, 0), (0, 1), (0, 3), (0, 0)), mode="reflect")
     expected = upside_down(padded) if uint8_io else to_pixels_array(upside_down(to_signed_array(padded)))
-    with export.load(str(world.path)) as translator:
+    with (export.load if uint8_io else cf.load)(str(world.path)) as translator:
         assert translator.direction == "a2b"
         assert translator.batch_size == 4
         assert np.array_equal(translator(images), expected[:, :15, :13])

@@ -36,7 +36,8 @@ class DirectionThreads:
             and config.data.crop_size <= LARGEST_SIDE_IN_THREADS
             and not config.run.compile
             and not config.networks.dropout  # its draws would depend on which thread comes first
-            and config.networks.norm != "batch"  # so would its running statistics
+            and "batch"
+            not in (config.networks.norm, config.networks.norm_of_discriminators)  # so would running statistics
             and not scaled  # so would the scale, which is made at first use
         ):
             self._pool = ThreadPoolExecutor(

@@ -1,6 +1,6 @@
 """Keeps exponential moving averages of the generators, which draw better images than the newest weights."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -21,13 +21,22 @@ class MovingAverages:
         self.model = model
         self.decay = decay
         parameter = next(model.parameters())
-        self._weight = torch.zeros((), device=parameter.device, dtype=parameter.dtype)  # of the newest weights
+        self._weights = {  # of the newest weights
+            name: torch.zeros((), device=parameter.device, dtype=parameter.dtype) for name in model.method.generators
+        }
+        self._trained: Collection[str] = ()
+
+    def begin_trained(self, networks: Collection[str]) -> None:
+        """Say which generators began with trained weights: their averages lose these no faster than any later ones."""
+        self._trained = networks
 
     def begin_step(self, step: int) -> None:
         """Decide how far the averages move in this step, counted from 1."""
         if self.decay:
             # A short history is averaged over its own length, so that the random initial weights do not linger.
-            self._weight.fill_(1 - min(self.decay, (1 + step) / (10 + step)))
+            short = min(self.decay, (1 + step) / (10 + step))
+            for name, weight in self._weights.items():
+                weight.fill_(1 - (self.decay if name in self._trained else short))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -38,7 +47,7 @@ class MovingAverages:
             average, network = self.model.get_submodule(average_of(name)), self.model.get_submodule(name)
             averages: list[Tensor] = list(average.parameters())
             newest: list[Tensor] = list(network.parameters())
-            torch._foreach_lerp_(averages, newest, [self._weight] * len(newest))
+            torch._foreach_lerp_(averages, newest, [self._weights[name]] * len(newest))
             # Running statistics are averages already; PyTorch's AveragedModel keeps the newest ones, too.
             for kept, statistics in zip(average.buffers(), network.buffers(), strict=True):
                 kept.copy_(statistics)
@@ -46,12 +55,14 @@ class MovingAverages:
     @contextmanager
     def standing_still(self) -> Iterator[None]:
         """Surround a recording of `update`: one that took the weight of this moment would move nothing."""
-        weight = self._weight.clone()
+        before = {name: weight.clone() for name, weight in self._weights.items()}
         try:
-            self._weight.zero_()
+            for weight in self._weights.values():
+                weight.zero_()
             yield
         finally:
-            self._weight.copy_(weight)
+            for name, weight in self._weights.items():
+                weight.copy_(before[name])
 
     def written(self) -> dict[str, list[Tensor]]:
         """Return the averages that `update` writes, by a description of each group."""

@@ -101,7 +101,7 @@ class StepPasses:
         network, gan_loss = self.method.judge(self.forward, name), self.config.loss.gan_loss
         with self.phase("D"):
             # Real and generated images have statistics of their own in a batch norm.
-            if real.shape[1:] == fake.shape[1:] and self.config.networks.norm != "batch":
+            if real.shape[1:] == fake.shape[1:] and self.config.networks.norm_of_discriminators != "batch":
                 scores = network(torch.cat([real, fake]))
                 real_score, fake_score = scores[: len(real)], scores[len(real) :]
             elif self.method.discriminators_first:  # the authors' order: running statistics weigh the last one most

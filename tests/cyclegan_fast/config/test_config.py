@@ -29,6 +29,30 @@ def test_the_preset_follows_the_data() -> None:
     assert parse_training(["--data", "x", "--preset", "demo"])[0].data.crop_size == 64
 
 
+def test_the_earth_has_a_preset_unless_a_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, origin = parse_training(["--data", "earth"])
+    assert config == replace(PRESETS["earth"], data=replace(PRESETS["earth"].data, data=Path("earth")))
+    assert origin == "earth"
+    (tmp_path / "earth").mkdir()
+    assert parse_training(["--data", "earth"])[1] == "paper256"
+
+
+def test_discriminators_have_the_generators_norm_unless_another_is_given() -> None:
+    assert NetworkConfig(norm="batch").norm_of_discriminators == "batch"
+    assert NetworkConfig(norm="batch", discriminator_norm="none").norm_of_discriminators == "none"
+    with pytest.raises(ValueError, match="discriminator_norm must be one of instance, batch, none, got 'layer'"):
+        NetworkConfig(discriminator_norm="layer")  # type: ignore[arg-type]
+    before = to_dict(Config())
+    del before["networks"]["discriminator_norm"]  # a file that is older than the option
+    assert from_dict(before, "here") == Config()
+    batch = NetworkConfig(discriminator_norm="batch")
+    with pytest.raises(ValueError, match="accumulate computes a batch in parts"):
+        Config(data=DataConfig(batch_size=2), networks=batch, optimizer=OptimizerConfig(accumulate=2))
+    with pytest.raises(ValueError, match="batch norm mixes them"):
+        Config(networks=batch, loss=LossConfig(gan_loss="wgan-gp"))
+
+
 def test_a_flag_replaces_a_value_of_the_preset() -> None:
     config, _ = parse_training(["--preset", "paper128", "--generator", "resnet_9", "--amp", "--amp-dtype", "bfloat16"])
     assert config == replace(

@@ -23,7 +23,14 @@ ROOT = Path(__file__).parents[3]
 SET = ("GOMP_SPINCOUNT", "LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 NOT_COMPUTING = {
     ROOT / "cyclegan_fast" / name
-    for name in ("__main__.py", "download.py", "perceptual_study.py", "sample_photos.py", "street_scenes.py")
+    for name in (
+        "__main__.py",
+        "download.py",
+        "earth.py",
+        "perceptual_study.py",
+        "sample_photos.py",
+        "street_scenes.py",
+    )
 }
 COMMANDS = [
     path

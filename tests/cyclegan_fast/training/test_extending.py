@@ -14,6 +14,7 @@ from cyclegan_fast.config.options import Config, OptimizerConfig, RunConfig
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training import loop
 from cyclegan_fast.training.extension import check_past
+from cyclegan_fast.training.history.epochs import Epochs
 from tests.cyclegan_fast.conftest import contents
 from tests.cyclegan_fast.training.test_train import assert_same_state, command, final_state, interrupt_at, metrics
 
@@ -191,12 +192,12 @@ def test_the_past_differs_where_a_step_of_it_had_another_rate(
     ]
     saved: Any = {"config": values.to_dict(configs[0]), "log": {"step": step}}
     if not differs:
-        assert check_past(configs[1], saved, EPOCH, Path("x")) is None
+        assert check_past(configs[1], saved, Epochs(EPOCH), Path("x")) is None
         return
     with pytest.raises(UserError, match="--extend-from-here keeps them"):
-        check_past(configs[1], saved, EPOCH, Path("x"))
+        check_past(configs[1], saved, Epochs(EPOCH), Path("x"))
     agreed = Config(optimizer=configs[1].optimizer, run=RunConfig(extend_from_here=True))
-    assert "goes on with" in (check_past(agreed, saved, EPOCH, Path("x")) or "")
+    assert "goes on with" in (check_past(agreed, saved, Epochs(EPOCH), Path("x")) or "")
 
 
 # --- the data moved --------------------------------------------------------------------------------------------------

@@ -301,6 +301,16 @@ def test_scores_are_printed_as_far_as_they_are_there(run: Path) -> None:
     assert "the truth is known" in page.texts
 
 
+def test_the_checkpoints_that_are_kept_are_named(run: Path) -> None:
+    assert not [text for text in Page(run).texts if "checkpoints kept" in text]
+    (run / "checkpoints").mkdir()
+    for name in ("last", "epoch_0020", "epoch_0100", "best"):
+        (run / "checkpoints" / f"{name}.pt").touch()
+    page = Page(run)
+    place = page.texts.index("checkpoints kept:")
+    assert page.texts[place + 1 : place + 3] == [f"--checkpoint …/{run.name}", "with @latest, @best, @20, @100"]
+
+
 def test_a_run_has_ended_when_its_newest_step_is_scored(run: Path) -> None:
     assert not Page(run).data["status"]["ended"]
     (run / "results.json").write_text('{"step": 300, "rows": []}')
@@ -310,6 +320,26 @@ def test_a_run_has_ended_when_its_newest_step_is_scored(run: Path) -> None:
     status = Page(run).data["status"]
     assert (status["ended"], status["step"], status["total_steps"], status["epochs"]) == (False, 325, 800, 8)
     assert status["updated_s"] == pytest.approx((run / "metrics.jsonl").stat().st_mtime)
+
+
+def test_alarms_are_listed_with_the_step_that_the_run_went_back_to(run: Path) -> None:
+    assert 'aria-label="alarms"' not in Page(run).source
+    alarms = [
+        {"step": 1200, "text": f"D has won {HOSTILE}", "back_to": None},
+        {"step": 1500, "text": "x", "back_to": 0},
+    ]
+    (run / "alarms.jsonl").write_text(lines(alarms))
+    page = Page(run)
+    assert f"Step 1,200: D has won {HOSTILE}" in page.texts
+    assert "Step 1,500: x; the run went back to step 0" in page.texts
+
+
+def test_a_run_that_ended_by_its_patience_has_the_steps_that_it_took(run: Path) -> None:
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(lines([report(325) | {"total_steps": 800}]))
+    for more, total in (({}, 800), ({"total_steps": 325}, 325)):
+        (run / "results.json").write_text(json.dumps({"step": 325, "rows": []} | more))
+        assert Page(run).data["status"]["total_steps"] == total
 
 
 def test_the_configuration_is_printed_as_the_file_says_it(run: Path) -> None:
@@ -394,7 +424,7 @@ def test_a_line_that_is_still_being_written_is_passed_over(run: Path) -> None:
 )
 def test_any_file_may_be_missing_or_damaged(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
-        for name in ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "results.json"):
+        for name in ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "alarms.jsonl", "results.json"):
             (tmp_path / name).write_bytes(content)
         (tmp_path / "samples").mkdir()
         (tmp_path / "samples" / "step_00000100_A.png").write_bytes(content)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.on_device import TorchTranslator
@@ -39,6 +40,24 @@ def test_strips_equal_the_image_at_once(tmp_path: Path, height: int, width: int,
     expected = at_once(network, image)
     assert expected.std() > 0.1, "a flat picture would prove nothing"
     assert np.abs(joined(in_strips(network, rows, width, tmp_path), image) - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize("rows", [1, 3, ALL])
+def test_a_generator_without_a_norm_goes_in_strips(tmp_path: Path, rows: int) -> None:
+    network, image = make_generator(0, blocks=2, norm="none"), picture(52, 44)
+    expected = at_once(network, image)
+    assert expected.std() > 0.1, "a flat picture would prove nothing"
+    assert np.abs(joined(in_strips(network, rows, 44, tmp_path), image) - expected).max() <= 1e-4
+
+
+def test_a_generator_with_batch_norm_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "photos/one.png", 32, 32)
+    torch.save(ResnetGenerator(width=4, blocks=6, norm="batch").state_dict(), "batch.pth")
+    assert main(["photos", "--checkpoint", "batch.pth", "--tile", "--out", "out"]) == 2
+    assert "and batch.pth has batch norm: leave --tile out" in capsys.readouterr().err
 
 
 def test_nine_blocks_and_two_images(tmp_path: Path) -> None:

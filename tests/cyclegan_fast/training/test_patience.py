@@ -1,0 +1,113 @@
+"""Runs that end when their best score has stood: as finished, and to go on where they are given more patience."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cyclegan_fast import sample_photos, train
+from cyclegan_fast.config.options import EvaluationConfig
+from cyclegan_fast.training.validation import Evaluator
+from tests.cyclegan_fast.conftest import contents
+from tests.cyclegan_fast.training.test_train import assert_same_state, command, final_state, interrupt_at, metrics
+
+SCORES = {2: 0.1, 4: 0.5, 6: 0.4, 8: 0.5, 10: 0.3, 12: 0.9, 14: 0.1, 16: 0.2}
+"""The score after each step that is evaluated; the best of step 4 stands until step 12."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Writes a folder of images; each test trains runs of its own beside it."""
+    root = tmp_path_factory.mktemp("patience")
+    sample_photos.main([str(root / "data"), "--side", "36", "--count", "3"])
+    return root
+
+
+@pytest.fixture(autouse=True)
+def scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the evaluations have the scores above."""
+    steps: list[int] = []
+    is_best = Evaluator.is_best
+
+    def at(self: Evaluator, step: int, evaluation: Any) -> bool:
+        steps.append(step)
+        return is_best(self, step, evaluation)
+
+    monkeypatch.setattr(Evaluator, "is_best", at)
+    monkeypatch.setattr(
+        "cyclegan_fast.training.validation.scalars", lambda _: {"a2b.reconstruction.ssim": SCORES[steps[-1]]}
+    )
+
+
+def run(root: Path, name: str, *flags: str) -> int:
+    evaluated = ("--evaluate-every", "2", "--metrics", "reconstruction", "--evaluate-images", "1")
+    quick = ("--workers", "0", "--lambda-identity", "0", "--max-steps", "16", "--checkpoint-every", "5")
+    return train.main(command(root / "data", root, name, *quick, *evaluated, *flags))
+
+
+def steps_of(folder: Path) -> tuple[int, int, bool]:
+    """Return the step that the run ended at, that of its scores, and whether its checkpoint says it is finished."""
+    state = final_state(folder)
+    return state["log"]["step"], json.loads((folder / "results.json").read_text())["step"], state["finished"]
+
+
+def test_a_run_ends_as_finished_when_its_best_score_has_stood(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(root, "patient", "--patience", "3") == 0
+    said = capfd.readouterr()
+    assert (
+        "the run ends at step 10: the best a2b.reconstruction.ssim was 0.5 at step 4, and "
+        "3 evaluations since were no better (--patience 3)" in said.out + said.err
+    )
+    assert steps_of(root / "patient") == (10, 10, True)
+    page = (root / "patient/index.html").read_text()
+    assert '"total_steps":10.0,"step":10' in page
+    assert '"ended":true' in page
+    before = contents(root / "patient")
+    assert run(root, "patient", "--patience", "3") == 0
+    assert "is finished after 10 steps" in capfd.readouterr().out
+    assert contents(root / "patient") == before
+
+
+def test_more_patience_goes_on_and_ends_with_the_bits_of_as_much_at_once(root: Path) -> None:
+    assert run(root, "grown", "--patience", "2") == 0
+    assert steps_of(root / "grown")[0] == 8
+    assert run(root, "grown", "--patience", "4") == 0
+    assert run(root, "at-once", "--patience", "4") == 0
+    for name in ("grown", "at-once"):
+        assert steps_of(root / name) == (16, 16, True), "step 12 was better, and its score has not stood for long"
+    assert_same_state(final_state(root / "grown"), final_state(root / "at-once"))
+    assert run(root, "none", "--patience", "2") == 0
+    assert run(root, "none", "--patience", "0") == 0
+    assert steps_of(root / "none")[0] == 16
+
+
+@pytest.mark.parametrize("step", [7, 9, 10])
+def test_a_run_that_was_stopped_ends_at_the_same_step(root: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops also in step 10, before its evaluation, which the next start makes up for."""
+    name = f"stopped-{step}"
+    with monkeypatch.context() as patch:
+        interrupt_at(step, patch)
+        assert run(root, name, "--patience", "3") == 130
+    assert run(root, name, "--patience", "3") == 0
+    assert steps_of(root / name) == (10, 10, True)
+    assert run(root, f"whole-{step}", "--patience", "3") == 0
+    assert_same_state(final_state(root / name), final_state(root / f"whole-{step}"))
+    assert metrics(root / name) == metrics(root / f"whole-{step}")
+
+
+def test_more_steps_do_not_give_more_patience(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(root, "longer", "--patience", "3") == 0
+    assert run(root, "longer", "--patience", "3", "--max-steps", "20") == 0
+    assert steps_of(root / "longer") == (10, 10, True)
+    assert "--patience 3" in capfd.readouterr().out
+
+
+def test_patience_needs_evaluations_and_a_score_that_decides(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="patience 2 has no effect without --evaluate-every"):
+        EvaluationConfig(patience=2)
+    with pytest.raises(ValueError, match="patience must not be negative"):
+        EvaluationConfig(patience=-1)
+    assert run(root, "undecided", "--patience", "3", "--metrics", "lookup") == 2
+    assert "--patience 3 needs a metric that says which evaluation is the best" in capfd.readouterr().err
+    assert not (root / "undecided").exists()
