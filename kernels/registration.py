@@ -19,7 +19,7 @@ NAMESPACE = "cyclegan_fast"
 _library = torch.library.Library(NAMESPACE, "DEF")
 
 LAUNCHES: dict[Any, Callable[..., Any]] = {}
-"""What runs each operator, by operator: to see the launches that are inside of it."""
+"""Maps each operator to the function that runs it, for those who want to see the launches inside."""
 
 # Inside this context an operator that its own autograd function calls reaches its kernel instead of itself.
 below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd

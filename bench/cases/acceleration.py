@@ -20,7 +20,7 @@ from bench.measure.timing import Call, Contender, on_recording_stream
 from cyclegan_fast.kernels import Impl, accelerate
 
 OTHER_ROUNDING = 1.5
-"""How many times as far off as plain PyTorch a result may be that is rounded elsewhere: a network may amplify that."""
+"""Bounds the error of a result that is rounded elsewhere, in errors of plain PyTorch: a network may amplify it."""
 
 
 def acceleration_cases(

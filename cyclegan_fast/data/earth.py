@@ -37,7 +37,7 @@ LAND = (0.15, 0.95)
 LIGHTENED = 0.45
 """The gamma of the photographs: forests and the deep sea are else near black, and hard to tell apart."""
 STRONGER = np.array([[1.93, 0.12, 0.49], [-0.59, 1.45, -1.94], [-0.04, -0.18, 2.71], [-0.22, -0.32, -0.30]])
-"""What the relief's red, green, blue and 1 are multiplied by, [4, 3]: its pale colours become those of an atlas.
+"""Turns the relief's pale colours into those of an atlas: [4, 3], to multiply red, green, blue and 1 by.
 
 Fitted by least squares to eight places. Their forests differ from the sea in blue alone, which makes the two easy to
 exchange: (121, 169, 148) is the Amazon and (120, 168, 205) the Pacific. They become (71, 151, 57) and (68, 139, 213).

@@ -23,7 +23,7 @@ from cyclegan_fast.training.health.rule import Trouble
 from cyclegan_fast.training.log import cut_off_after
 
 MOST_ATTEMPTS = 3
-"""How often a run goes back before it gives up."""
+"""Limits how often a run goes back before it gives up."""
 SEEDS_APART = 1000
 _GOOD = re.compile(r"good_(\d{8,})\.pt")
 

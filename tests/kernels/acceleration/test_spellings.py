@@ -138,7 +138,7 @@ WITHOUT_GRADIENT = {
     "its view is changed",
     "its input is changed before the sum",
 }
-"""What changes a tensor that PyTorch needs for its gradient, which it notices."""
+"""Names the spellings that change a tensor which PyTorch needs for its gradient, and notices."""
 
 
 def block(m: Written, x: Tensor) -> Tensor:

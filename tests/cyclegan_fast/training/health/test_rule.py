@@ -19,7 +19,7 @@ SAVED = {run["name"]: run for run in map(json.loads, SAVED_RUNS.read_text().spli
 HEALTHY = [name for name, run in SAVED.items() if run["sick_after"] is None]
 SICK = [name for name, run in SAVED.items() if run["sick_after"] is not None]
 MOST_DELAY = {"exploded": 300, "lost": 300, "won": 1200}
-"""How many steps after its beginning the trouble of a saved run is told of, at most."""
+"""Gives the most steps between the beginning of a saved run's trouble and the alarm."""
 
 Report = tuple[int, dict[str, float]]
 
