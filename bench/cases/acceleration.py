@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from bench.cases import counts
-from bench.cases.networks import Pass, allowed
+from bench.cases.networks import Pass, allowed, network_contenders
 from bench.cases.others import OtherNetwork
 from bench.cases.plain_cyclegan import PLAIN_PYTORCH
 from bench.measure.agreement import errors
-from bench.measure.compiled import compiled_by_torch, forget_compiled, modes
+from bench.measure.compiled import compiled_by_torch, forget_compiled
 from bench.measure.contest import Case, Contest
-from bench.measure.timing import Call, Contender, on_recording_stream
+from bench.measure.timing import Call, on_recording_stream
 from cyclegan_fast.kernels import Impl, accelerate
 
 OTHER_ROUNDING = 1.5
@@ -50,22 +50,11 @@ def acceleration_cases(
 def _contest(make_entrants: "partial[OtherEntrants]", with_compile: bool) -> Contest:
     forget_compiled()
     entrants = make_entrants()
-    device, dtype, last = entrants.device, entrants.dtype, torch.channels_last
-    with on_recording_stream(device):
-        contenders = {
-            PLAIN_PYTORCH: Contender([entrants.plain(dtype)]),
-            f"{PLAIN_PYTORCH}, channels last": Contender([entrants.plain(dtype, last)]),
-            "ours": Contender([entrants.ours()], graph=True),
-        }
-        if device.type == "cuda":
-            plain_in_graph = Contender([entrants.plain(dtype, last)], graph=True)
-            contenders[f"{PLAIN_PYTORCH}, channels last, CUDA graph"] = plain_in_graph
-            contenders["ours, launched one by one"] = Contender([entrants.ours()])
-        for mode in modes(device, recorded=False) if with_compile else ():
-            contenders[f"torch.compile {mode}"] = Contender([entrants.plain(dtype, last, mode)])
+    with on_recording_stream(entrants.device):
+        contenders = network_contenders(entrants, with_compile)
         exact = entrants.plain(torch.float64)()
         of_plain = errors({PLAIN_PYTORCH: contenders[PLAIN_PYTORCH].calls[0]()}, exact)[PLAIN_PYTORCH]
-    bound = max(allowed(entrants.what, dtype, device), OTHER_ROUNDING * of_plain)
+    bound = max(allowed(entrants.what, entrants.dtype, entrants.device), OTHER_ROUNDING * of_plain)
     return Contest(contenders, ours="ours", plain=PLAIN_PYTORCH, exact=exact, allowed=bound)
 
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -56,28 +56,48 @@ def network_cases(
                     yield Case.of_images("networks", f"{kind}, {what}", batch, side, dtype, work, make)
 
 
+class EntrantsOfNetwork(Protocol):
+    """Makes passes of one network, as plain PyTorch runs it and as ours, on the same weights and images."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+    def plain(
+        self, to: torch.dtype, layout: torch.memory_format = torch.contiguous_format, mode: str | None = None
+    ) -> Call: ...
+
+    def ours(self) -> Call: ...
+
+
+def network_contenders(entrants: EntrantsOfNetwork, with_compile: bool) -> dict[str, Contender]:
+    """Return a network's contenders by name; call it where CUDA graphs are recorded.
+
+    Args:
+        with_compile: whether torch.compile takes part, in each of its modes.
+    """
+    dtype, device, last = entrants.dtype, entrants.device, torch.channels_last
+    contenders = {
+        PLAIN_PYTORCH: Contender([entrants.plain(dtype)]),
+        f"{PLAIN_PYTORCH}, channels last": Contender([entrants.plain(dtype, last)]),
+        "ours": Contender([entrants.ours()], graph=True),
+    }
+    if device.type == "cuda":
+        plain_in_graph = Contender([entrants.plain(dtype, last)], graph=True)
+        contenders[f"{PLAIN_PYTORCH}, channels last, CUDA graph"] = plain_in_graph
+        contenders["ours, launched one by one"] = Contender([entrants.ours()])
+    for mode in modes(device, recorded=False) if with_compile else ():
+        contenders[f"torch.compile {mode}"] = Contender([entrants.plain(dtype, last, mode)])
+    return contenders
+
+
 def _contest(make_entrants: "Callable[[], Entrants]", with_compile: bool) -> Contest:
     forget_compiled()
     entrants = make_entrants()
-    dtype, device = entrants.dtype, entrants.device
-    last = torch.channels_last
-    with on_recording_stream(device):
-        contenders = {
-            PLAIN_PYTORCH: Contender([entrants.plain(dtype)]),
-            f"{PLAIN_PYTORCH}, channels last": Contender([entrants.plain(dtype, last)]),
-            "ours": Contender([entrants.ours()], graph=True),
-        }
-        if device.type == "cuda":
-            contenders[f"{PLAIN_PYTORCH}, channels last, CUDA graph"] = Contender(
-                [entrants.plain(dtype, last)], graph=True
-            )
-            contenders["ours, launched one by one"] = Contender([entrants.ours()])
-        for mode in modes(device, recorded=False) if with_compile else ():
-            contenders[f"torch.compile {mode}"] = Contender([entrants.plain(dtype, last, mode)])
+    with on_recording_stream(entrants.device):
+        contenders = network_contenders(entrants, with_compile)
         exact = entrants.exact()
-    return Contest(
-        contenders, ours="ours", plain=PLAIN_PYTORCH, exact=exact, allowed=allowed(entrants.what, dtype, device)
-    )
+    bound = allowed(entrants.what, entrants.dtype, entrants.device)
+    return Contest(contenders, ours="ours", plain=PLAIN_PYTORCH, exact=exact, allowed=bound)
 
 
 def allowed(what: Pass, dtype: torch.dtype, device: torch.device) -> float:
