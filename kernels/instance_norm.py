@@ -34,14 +34,17 @@ def instance_norm_reference(
     rstd = 1 / sqrt(variance + eps); mean and biased variance are those over H, W of each (n, c). `partials` are not
     used.
     """
-    y = _normalise(x, eps) if x.numel() else x
-    if activation == "relu":
-        y = F.relu(y)
-    elif activation == "leaky_relu":
-        y = F.leaky_relu(y, negative_slope)
+    y = apply_activation(_normalise(x, eps) if x.numel() else x, activation, negative_slope)
     if residual is not None:
         y = y + residual
     return reflection_pad_reference(y, pad)
+
+
+def apply_activation(x: Tensor, activation: Activation, negative_slope: float) -> Tensor:
+    """Return the activation of x, by PyTorch's operator."""
+    if activation == "relu":
+        return F.relu(x)
+    return F.leaky_relu(x, negative_slope) if activation == "leaky_relu" else x
 
 
 def _normalise(x: Tensor, eps: float) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cyclegan_fast.config.options import Norm
 from cyclegan_fast.kernels import Impl, instance_norm, reflection_pad
 from cyclegan_fast.kernels.dispatch import Activation, is_exporting
+from cyclegan_fast.kernels.instance_norm import apply_activation
 from cyclegan_fast.system.errors import UserError
 
 SLOPE = 0.2
@@ -103,10 +104,7 @@ def new_norm(norm: Norm, channels: int) -> AnyNorm:
 
 
 def _finished(x: Tensor, activation: Activation, pad: int, residual: Tensor | None, impl: Impl) -> Tensor:
-    if activation == "relu":
-        x = F.relu(x)
-    elif activation == "leaky_relu":
-        x = F.leaky_relu(x, SLOPE)
+    x = apply_activation(x, activation, SLOPE)
     if residual is not None:
         x = x + residual
     return reflection_pad(x, pad, impl=impl) if pad else x

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..dispatch import Activation, Impl, is_cast_by_autocast
-from ..instance_norm import instance_norm
+from ..instance_norm import apply_activation, instance_norm
 from ..reflection_pad import reflection_pad
 from ..residual_block import residual_block
 
@@ -43,13 +43,6 @@ def fused_norm(
     if residual is not None:
         y = y + residual
     return padded(y, pad, impl=impl) if pad else y
-
-
-def apply_activation(x: Tensor, activation: Activation, negative_slope: float) -> Tensor:
-    """Return the activation of x, by PyTorch's operator."""
-    if activation == "relu":
-        return F.relu(x)
-    return F.leaky_relu(x, negative_slope) if activation == "leaky_relu" else x
 
 
 def _is_like(residual: Any, x: Tensor) -> bool:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..dispatch import Activation, Impl, choose
-from .functional import apply_activation, fused_norm, padded
+from ..instance_norm import apply_activation
+from .functional import fused_norm, padded
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
