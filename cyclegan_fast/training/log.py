@@ -189,14 +189,17 @@ def in_brief(losses: dict[str, float]) -> str:
 
 def cut_off_after(path: Path, step: int) -> None:
     """Keep the whole lines of a metrics file up to `step`: what came after the checkpoint will be written again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    if path.exists():
+        write_atomically(path, "".join(f"{line}\n" for line, _ in lines_up_to(path, step)).encode())
+
+
+def lines_up_to(path: Path, step: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the whole lines of a metrics file up to `step`, each with what it holds; none where there is no file."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
-            if json.loads(line)["step"] > step:
-                break
+            entry = json.loads(line)
+            if entry["step"] > step:
+                return
         except (ValueError, TypeError, KeyError):
-            break  # the run was killed while it wrote this line
-        kept.append(line + "\n")
-    write_atomically(path, "".join(kept).encode())
+            return  # the run was killed while it wrote this line
+        yield line, entry

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ..dispatch import Impl
 from .accelerated import ForwardPlan, compile_program, install, is_worth_a_call, uninstall
-from .counting import count_launches
 from .report import Acceleration, Counted, Region
 from .rewriting import Rewriting, rewrite
 from .tracing import Traced
@@ -86,7 +85,11 @@ def _accelerate(
         return Acceleration(kind, left=left, untraced=untraced)
     regions = tuple(_region(network, path, one) for path, one in rewritten.items())
     counts: tuple[Counted, ...] = ()
-    if example is not None:
+    if example is None:
+        _install(traced, rewritten, impl)
+    else:
+        from .counting import count_launches  # here, since it imports what only checks of the kernels need
+
         before = count_launches(network, example)
         _install(traced, {path: one for path, one in rewrite_all("triton").items() if one.records}, "triton")
         try:
@@ -94,7 +97,6 @@ def _accelerate(
         finally:
             _install(traced, rewritten, impl)
         counts = tuple(Counted(what, before[what], after[what]) for what in before)
-    _install(traced, rewritten, impl)
     return Acceleration(kind, regions, left, untraced, counts)
 
 

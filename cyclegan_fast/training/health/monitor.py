@@ -1,6 +1,5 @@
 """Watches the reports of a training: tells of trouble, writes it down, and asks to go back where that is wanted."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.training.health.alarms import Alarm, read_alarms, up_to, write_alarms
 from cyclegan_fast.training.health.rollback import Attempt, GoingBack, forget_older, good_name
 from cyclegan_fast.training.health.rule import HealthRule, Trouble, TroubleKind
+from cyclegan_fast.training.log import lines_up_to
 
 TROUBLE_ADVICE: dict[TroubleKind, str] = {
     "exploded": "a smaller --learning-rate or another --seed helps",
@@ -25,23 +25,11 @@ def read_attempt(run: Path, saved: RunCheckpoint | None, ranks: Ranks) -> Attemp
     step = int(saved["log"]["step"]) if saved else 0
 
     def read() -> Attempt:
-        return Attempt(up_to(read_alarms(run), step), _reports(run / METRICS, step))
+        lines = lines_up_to(run / METRICS, step)
+        reports = [(entry["step"], entry["losses"]) for _, entry in lines if "losses" in entry]
+        return Attempt(up_to(read_alarms(run), step), reports)
 
     return ranks.from_first(read)
-
-
-def _reports(path: Path, step: int) -> list[tuple[int, dict[str, float]]]:
-    """Return (step, losses) of the whole lines of metrics.jsonl up to a step."""
-    reports: list[tuple[int, dict[str, float]]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            report = json.loads(line)
-            if report["step"] > step:
-                break
-            reports.append((report["step"], report["losses"]))
-        except (ValueError, TypeError, KeyError):
-            break  # as the log, which cuts such a line off
-    return reports
 
 
 class HealthMonitor:

@@ -101,7 +101,11 @@ def good_name(config: Config, step: int) -> str | None:
 
     The step alone decides, and not when a run was stopped.
     """
-    return f"good_{step:08d}.pt" if config.run.rollback and step % steps_apart(config) == 0 else None
+    return _good_file(step) if config.run.rollback and step % steps_apart(config) == 0 else None
+
+
+def _good_file(step: int) -> str:
+    return f"good_{step:08d}.pt"  # as `_GOOD` reads it
 
 
 def steps_apart(config: Config) -> int:
@@ -156,7 +160,7 @@ def go_back(
             "would have kept from the start: go on without --rollback, or train with other settings and --name NEW"
         )
     if path and not _GOOD.fullmatch(path.name):
-        write_atomically(path.with_name(f"good_{step:08d}.pt"), path.read_bytes())
+        write_atomically(path.with_name(_good_file(step)), path.read_bytes())
     # A run that had gone on told of the same trouble before.
     before = [alarm for alarm in alarms if alarm.back_to is not None or alarm.step != trouble.step]
     write_alarms(run, [*before, Alarm.of(trouble).going_back(step, best)])
@@ -172,11 +176,11 @@ def finish_going_back(run: Path) -> None:
     step = alarms[-1].back_to or 0
     folder = run / checkpoint.FOLDER
     later = [path for found, path in good_checkpoints(run).items() if found > step]
-    later += [path for path in folder.glob("epoch_*.pt") if (_step_of(path) or 0) > step]
+    later += [path for path in checkpoint.kept_epochs(run).values() if (_step_of(path) or 0) > step]
     for path in [folder / checkpoint.INCOMING, *later]:
         path.unlink(missing_ok=True)
     if step:
-        write_atomically(folder / checkpoint.LAST, (folder / f"good_{step:08d}.pt").read_bytes())
+        write_atomically(folder / checkpoint.LAST, (folder / _good_file(step)).read_bytes())
     else:
         (folder / checkpoint.LAST).unlink(missing_ok=True)
     (folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
