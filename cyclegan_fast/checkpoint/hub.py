@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cyclegan_fast.checkpoint.published import PUBLISHED_WEIGHTS, is_published
 from cyclegan_fast.runs import CONFIG
-from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.errors import UserError, in_brief_words
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -154,7 +154,7 @@ class HubRepository:
                 )
             except RuntimeError as error:  # of an upload, whose cause says more
                 raise UserError(
-                    f"{self.name}: the upload failed ({_first_line(error.__cause__ or error)}), and nothing was "
+                    f"{self.name}: the upload failed ({in_brief_words(error.__cause__ or error)}), and nothing was "
                     "changed there: push again"
                 ) from error
         return str(made.commit_url)
@@ -199,14 +199,14 @@ def _told(name: HubName) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise UserError(f"{name}: the hub {_refusal(error)}") from error
     except (transport, OSError, ValueError) as error:
-        raise UserError(f"{name}: the hub could not be asked: {_first_line(error)}; try again") from error
+        raise UserError(f"{name}: the hub could not be asked: {in_brief_words(error)}; try again") from error
 
 
 def _refusal(error: Any) -> str:
     status = error.response.status_code
     if status in (401, 403):
         return f"refuses that ({status}): {_LOG_IN}, with a token that may write there"
-    said = error.server_message or _first_line(error)
+    said = error.server_message or in_brief_words(error)
     return f"answers {status}: {' '.join(str(said).split())[:200]}"
 
 
@@ -214,9 +214,4 @@ def _reason(error: BaseException) -> str:
     """Return the first line of what lies at the bottom of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return in_brief_words(error)

@@ -56,6 +56,12 @@ def print_whole_lines() -> None:
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
+def in_brief_words(error: BaseException) -> str:
+    """Return the first line of an error's message, 200 characters at most; the name of its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def printable(text: str) -> str:
     """Return `text` with escapes for what a terminal cannot show in one line.
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from cyclegan_fast.runs import TRACKED
-from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.training.callbacks.callback import Callback, Report, TrainingStart
 from cyclegan_fast.training.trackers.tracker import Tracker
@@ -39,7 +39,7 @@ class Tracking(Callback):
         except Exception as error:  # a library with a network behind it: anything
             if start.step == 0 and not self._has_started:
                 raise UserError(
-                    f"--track {self.name} could not start: {_first_line(error)}; mend that, or leave it out"
+                    f"--track {self.name} could not start: {_with_its_kind(error)}; mend that, or leave it out"
                 ) from error
             self._lose(error)
             return
@@ -75,7 +75,8 @@ class Tracking(Callback):
     def _lose(self, error: Exception) -> None:
         self.is_lost = True
         self.tell(
-            f"note: --track {self.name} failed and is left out from here on, the training goes on: {_first_line(error)}"
+            f"note: --track {self.name} failed and is left out from here on, the training goes on: "
+            f"{_with_its_kind(error)}"
         )
 
 
@@ -88,6 +89,6 @@ def _identities(run: Path) -> dict[str, str]:
     return {name: identity for name, identity in found.items() if isinstance(identity, str)}
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+def _with_its_kind(error: Exception) -> str:
+    kind, said = type(error).__name__, in_brief_words(error)
+    return said if said == kind else f"{kind}: {said}"
