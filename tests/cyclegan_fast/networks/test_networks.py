@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cases import plain_cyclegan
 from cyclegan_fast.checkpoint.original import from_original
+from cyclegan_fast.config.options import Upsampling
 from cyclegan_fast.networks import norms
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -53,6 +55,39 @@ def test_generator_equals_the_plain_transcription_in_values_and_gradients(blocks
     plain = with_random_biases(plain_cyclegan.PlainGenerator(width=4, blocks=blocks))
     ours = ResnetGenerator(width=4, blocks=blocks, impl="reference").double()
     assert_same_function(ours, plain, torch.rand(2, 3, 24, 32, dtype=torch.float64) * 2 - 1)
+
+
+class RepeatedAndConvolved(nn.Conv2d):
+    """Doubles both sides as Odena et al. 2016 do: nearest neighbours, then a convolution that keeps the sides."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(nn.ReflectionPad2d(1)(nn.Upsample(scale_factor=2)(input)))
+
+
+def test_a_generator_that_resizes_equals_the_plain_one_with_other_layers() -> None:
+    torch.manual_seed(0)
+    plain = plain_cyclegan.PlainGenerator(width=4, blocks=2)
+    for place, channels in ((12, 16), (15, 8)):
+        assert isinstance(plain.model[place], nn.ConvTranspose2d)
+        plain.model[place] = RepeatedAndConvolved(channels, channels // 2)
+    ours = ResnetGenerator(width=4, blocks=2, upsampling="resize", impl="reference").double()
+    assert_same_function(ours, with_random_biases(plain), torch.rand(2, 3, 24, 32, dtype=torch.float64) * 2 - 1)
+
+
+def test_resizing_leaves_no_grid() -> None:
+    """Gives a layer a field of one colour, whose pixels a transposed convolution tells apart by their places."""
+    torch.manual_seed(0)
+    field = torch.randn(1, 16, 1, 1).expand(1, 16, 8, 8)
+    grids = {}
+    for upsampling in get_args(Upsampling):
+        network = ResnetGenerator(width=4, blocks=1, upsampling=upsampling, impl="reference")
+        doubled = network._doubled(0, field)[0, :, 3:-3, 3:-3]
+        grids[upsampling] = doubled.std((1, 2)).max().item() / doubled.abs().max().item()
+    assert grids["resize"] < 1e-6
+    assert grids["transposed"] > 0.1
 
 
 def test_discriminator_equals_the_plain_transcription_in_values_and_gradients() -> None:
