@@ -260,8 +260,8 @@ def upsampling_of(state: dict[str, Any]) -> Upsampling:
 
     It halves the channels where it does, and a transposed convolution's weight has its inputs first.
     """
-    first, second = state["up.0.weight"].shape[:2] if "up.0.weight" in state else (2, 1)
-    return "resize" if first < second else "transposed"
+    shape = state["up.0.weight"].shape if "up.0.weight" in state else ()
+    return "resize" if len(shape) == 4 and shape[0] < shape[1] else "transposed"
 
 
 def is_original(state: dict[str, Any]) -> bool:
