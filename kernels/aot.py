@@ -3,7 +3,7 @@
 What is compiled is what the networks launch: the sites of both networks are run on tensors without storage, for one GPU
 of each architecture, and each launch is recorded instead of made. The compiler's output is then held to the limits of
 memory-bound and matrix kernels: no spilled registers, shared memory that the GPU has, 16-byte global accesses along the
-channels, tensor-core instructions in the convolution.
+channels, tensor-core instructions in the convolution, as many programs of a norm on a multiprocessor as its plan says.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import torch
 from . import triton_language
 from .checking.specialisations import Specialisation, specialisations
 from .dispatch import TRITON_DTYPES
-from .gpus import GPUS
+from .gpus import GPUS, resident_programs
 
 # This is the shared memory that one program may use, from the CUDA C++ programming guide's table of compute
 # capabilities.
@@ -67,6 +67,13 @@ class CompilerReport:
             if self.wide_loads < self.specialisation.wide_loads_needed:
                 needed = self.specialisation.wide_loads_needed
                 broken.append(f"{self.wide_loads} global loads of 128 bits, {needed} if all operands are read so")
+        if self.specialisation.name.startswith("instance_norm"):
+            options = dict(self.specialisation.options)
+            capability, warps = self.specialisation.capability, options["num_warps"]
+            planned = resident_programs(capability, warps, options["maxnreg"])
+            fitting = resident_programs(capability, warps, self.registers, self.shared_bytes)
+            if fitting != planned:
+                broken.append(f"{fitting} programs fit a multiprocessor, planned for {planned}")
         if self.specialisation.name == "conv2d_3x3" and self.specialisation.multiplies_on_tensor_cores:
             expected = TENSOR_CORES[self.specialisation.capability]
             if not self.tensor_core.startswith(expected):
