@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     if triton_language.INTERPRETED:
         print("kernels.aot compiles, which Triton's interpreter does not: unset TRITON_INTERPRET", file=sys.stderr)
         return 2
-    dtypes, batches = (TRITON_DTYPES, (1, 2, 16)) if options.all else ((torch.bfloat16,), (1,))
+    dtypes, batches = (TRITON_DTYPES, (1, 2, 16, 32)) if options.all else ((torch.bfloat16,), (1,))
     wanted = [found for capability in options.sm for found in specialisations(capability, dtypes, batches)]
     start = time.perf_counter()
     reports = []

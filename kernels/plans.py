@@ -1,9 +1,9 @@
 """Decides with which variant, tile shape and grid a kernel runs: a pure function of shape, dtype and GPU.
 
 Nothing is autotuned at run time, and nothing is launched here (see `launching`). Plans that were measured on a GPU
-stand in `kernels/tuned/<gpu>.json`, which `bench.tune` writes (there is none yet), and override the rules: `norm_rule` of
-`norm.planning`, `conv_rule` below. Image sides are run-time arguments of every kernel: a new size compiles nothing,
-unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once there.
+stand in `kernels/tuned/<gpu>.json`, which `bench.tune` writes (there is none yet), and override the rules, `norm_rule`
+of `norm.planning` and `conv_rule` below. Image sides are run-time arguments of every kernel: a new size compiles
+nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once there.
 """
 
 import functools
@@ -45,6 +45,7 @@ __all__ = [
     "conv_plan",
     "conv_rule",
     "cooperative_plan",
+    "divided",
     "forced",
     "forcing",
     "forget_tuned",

@@ -188,7 +188,7 @@ def most_promising(plans: Sequence[AnyPlan], most: int, fastest: Sequence[Tile])
 
 
 def plan_text(plan: NormPlan | ConvPlan) -> str:
-    """Return every number of a plan: "two_phase 256x16, 8 warps, 1024 and 700 pixels, 2 and 3 a multiprocessor, ..."."""
+    """Return every number of a plan: "two_phase 256x16, 8 warps, 1024 and 700 pixels a program, ..."."""
     if isinstance(plan, ConvPlan):
         tile = f"{plan.block_pixels}x{plan.block_outputs}x{plan.block_channels}"
         return f"conv {tile}, {plan.num_warps} warps, {plan.num_stages} stages"

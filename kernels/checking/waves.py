@@ -72,7 +72,7 @@ class SiteLaunch:
 
 
 def site_launches(gpu: Gpu, batches: Iterable[int], dtype: torch.dtype = torch.bfloat16) -> Iterator[SiteLaunch]:
-    """Yield what every site of the networks launches on a GPU at 256x256, in both passes, for so many images at once."""
+    """Yield what every site of the networks launches on a GPU at 256x256, in both passes, for batches of images."""
     for batch in batches:
         for site in all_sites():
             operands = site.operands(batch, dtype, "meta")
@@ -157,7 +157,9 @@ def main(arguments: list[str] | None = None) -> int:
         places = promised_places(launches) if options.promised else compiled_places(launches, options.processes)
         print(f"{waves_markdown(gpu, launches, places)}\n", flush=True)
         gaps += sum(one.leaves_a_gap(gpu.multiprocessors * places[one.variant]) for one in launches)
-    print("Programs of a launch / places for them, and how full the last wave is; *: planes on chip, less than one wave.")
+    print(
+        "Programs of a launch / places for them, and how full the last wave is; *: planes on chip, less than one wave."
+    )
     print(f"{gaps} launches leave a last wave less than {WHOLE:.0%} full")
     return 1 if gaps else 0
 

@@ -1,4 +1,4 @@
-"""Divides planes among programs so that no wave of a launch is nearly empty, and says what a division is thought to take.
+"""Divides planes among programs so that no wave of a launch is nearly empty, and says what that is thought to take.
 
 A GPU holds so many programs at once: its places. The programs of a launch go through them in waves. A program's time is
 that of its own loads, one after the other, however few others run: a last wave of eight programs takes as long as one

@@ -261,7 +261,7 @@ def _in_equal_parts(batch: int, most: int) -> int:
 
 
 def places(plan: NormPlan, gpu: Gpu) -> int:
-    """Return how many programs of a plan's one launch, or of phase 1, run at once at least, by the registers they get."""
+    """Return how many programs of a plan, in two phases those of phase 1, are sure to run at once."""
     return gpu.multiprocessors * resident_programs(gpu.capability, plan.num_warps, plan.options["maxnreg"])
 
 

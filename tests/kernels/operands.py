@@ -98,7 +98,11 @@ def partials_of(x: Tensor, pixels_per_tile: int) -> Tensor:
 
 
 def two_phase(
-    block_pixels: int, block_channels: int, tiles: float = 1, images_per_launch: int = 8, writer_tiles: float | None = None
+    block_pixels: int,
+    block_channels: int,
+    tiles: float = 1,
+    images_per_launch: int = 8,
+    writer_tiles: float | None = None,
 ) -> NormPlan:
     """Each program takes `tiles` tiles after one another, in phase 2 `writer_tiles`; the last one may be partial."""
     writer_pixels = None if writer_tiles is None else int(writer_tiles * block_pixels)
