@@ -77,8 +77,11 @@ def site_launches(gpu: Gpu, batches: Iterable[int], dtype: torch.dtype = torch.b
         for site in all_sites():
             operands = site.operands(batch, dtype, "meta")
             statistics = torch.empty((batch, 3, site.channels), device="meta")
-            runs = partial(run_forward, site, operands), partial(run_backward, site, operands, statistics)
-            for which_pass, run in zip(get_args(NormPass), runs, strict=True):
+            runs: dict[NormPass, Callable[[], object]] = {
+                "forward": partial(run_forward, site, operands),
+                "backward": partial(run_backward, site, operands, statistics),
+            }
+            for which_pass, run in runs.items():
                 for phase, ((variant, programs), times) in enumerate(_counted(run, gpu).items(), 1):
                     yield SiteLaunch(site, which_pass, batch, phase, variant, programs, times)
 

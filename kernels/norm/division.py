@@ -7,6 +7,7 @@ that is full. So the number of splits of a plane is chosen such that the last wa
 Times here only compare plans with one another. Nothing was measured for them yet.
 """
 
+import functools
 from dataclasses import dataclass
 
 from ..gpus import Gpu
@@ -37,6 +38,7 @@ class Division:
     us: float
 
 
+@functools.lru_cache(maxsize=4096)
 def in_whole_waves(pixels: int, least: int, planes: int, places: int, pixel_us: float) -> Division:
     """Return the fastest division whose last wave is nearly full, or the fastest of all where there is none.
 

@@ -102,9 +102,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cooperation, "INTERPRETED", False)
 
 
-def launched(
-    site: NormSite, which_pass: NormPass, batch: int, dtype: torch.dtype, gpu: Gpu
-) -> Iterator[tuple[int, Any]]:
+def launched(site: NormSite, which_pass: NormPass, batch: int, gpu: Gpu) -> Iterator[tuple[int, Any]]:
     """Yield the programs and the options of each launch at a site."""
     found: list[tuple[int, Any]] = []
 
