@@ -49,17 +49,15 @@ def in_whole_waves(pixels: int, least: int, planes: int, places: int, pixel_us: 
         places: programs that the GPU holds at once.
         pixel_us: microseconds for one pixel of a block of channels while all places are taken.
     """
-    best = None
+    found = []
     for waves in range(1, MOST_WAVES + 1):
         splits = min(max(1, waves * places // planes), max(1, pixels // least))
         share = -(-pixels // splits)
         programs = planes * -(-pixels // share)
         us = LAUNCH_US + -(-programs // places) * (PROGRAM_US + share * pixel_us)
-        order = last_wave(programs, places) < WHOLE, us
-        if best is None or order < best[0]:
-            best = order, Division(share, us)
-    assert best is not None
-    return best[1]
+        found.append((last_wave(programs, places) < WHOLE, us, share))
+    _, us, share = min(found)
+    return Division(share, us)
 
 
 def reading_gbps(gpu: Gpu, in_flight_bytes: int) -> float:

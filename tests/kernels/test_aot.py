@@ -1,5 +1,6 @@
 """Every kernel compiles for every architecture within the limits, and what is compiled is what the networks launch."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -105,6 +106,10 @@ def test_a_norm_of_which_other_than_the_planned_programs_fit_a_multiprocessor_br
     )
     found = report(specialisation=what, registers=registers, shared_bytes=shared_bytes, tensor_core="")
     assert found.broken_limits() == broken
+    huge = dataclasses.replace(
+        found, specialisation=dataclasses.replace(what, constants=(*what.constants, ("WIDE", True)))
+    )
+    assert huge.broken_limits() == [phrase for phrase in broken if not phrase.startswith("3")]
 
 
 def test_in_the_interpreter_the_command_says_what_to_unset() -> None:
