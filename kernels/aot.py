@@ -83,7 +83,7 @@ class CompilerReport:
         what, options = self.specialisation, dict(self.specialisation.options)
         planned = resident_programs(what.capability, options["num_warps"], options["maxnreg"])
         fitting = resident_programs(what.capability, options["num_warps"], self.registers, self.shared_bytes)
-        if fitting == planned or fitting > planned and dict(what.constants).get("WIDE", False):
+        if fitting == planned or (fitting > planned and dict(what.constants).get("WIDE", False)):
             return []
         return [f"{fitting} programs fit a multiprocessor, planned for {planned}"]
 
