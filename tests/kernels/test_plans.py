@@ -99,7 +99,7 @@ def test_waves_by_hand() -> None:
 
 
 def test_programs_that_a_multiprocessor_holds_by_hand() -> None:
-    """As CUDA's occupancy calculator has it: a quarter of the registers for a quarter of the warps."""
+    """Follow CUDA's occupancy calculator: a quarter of the registers is for a quarter of the warps."""
     assert resident_programs(90, num_warps=8, registers=128) == 2
     assert resident_programs(90, 8, 129) == 1
     assert resident_programs(90, 8, 80) == 3

@@ -1,4 +1,4 @@
-"""No norm of the networks ends with a wave that is nearly empty, and programs that wait for others all run at once."""
+"""Launches of norms end with waves that are nearly full, and programs that wait for others all run at once."""
 
 import math
 import os
