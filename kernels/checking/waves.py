@@ -30,6 +30,7 @@ from .specialisations import Specialisation, recorded
 
 BATCHES = (1, 2, 8, 16, 32)
 ARCHITECTURES = (90, 80, 89)
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 Places = Mapping[Specialisation, int]
 """Programs of a variant that a multiprocessor holds at once."""
@@ -142,6 +143,7 @@ def waves_markdown(gpu: Gpu, launches: Sequence[SiteLaunch], places: Places) -> 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}.waves", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--sm", type=int, nargs="+", default=ARCHITECTURES, choices=sorted(GPUS), help="architectures")
+    parser.add_argument("--dtype", default="bfloat16", choices=_DTYPES, help="default: bfloat16")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="images at once")
     parser.add_argument(
         "--promised", action="store_true", help="compile nothing: places by the registers that variants have at most"
@@ -156,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     gaps = 0
     for gpu in (GPUS[capability] for capability in options.sm):
-        launches = list(site_launches(gpu, options.batches))
+        launches = list(site_launches(gpu, options.batches, _DTYPES[options.dtype]))
         places = promised_places(launches) if options.promised else compiled_places(launches, options.processes)
         print(f"{waves_markdown(gpu, launches, places)}\n", flush=True)
         gaps += sum(one.leaves_a_gap(gpu.multiprocessors * places[one.variant]) for one in launches)

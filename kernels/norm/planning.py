@@ -4,8 +4,9 @@ The rules follow from byte counts and from what fits into registers: nothing is 
 `plans.norm_plan` asks a GPU's tuned table first.
 
 How many programs run at once is not guessed. A plan says how many it wants on a multiprocessor, and the assembler is
-given no more registers than they leave, on any architecture and by any version of the compiler. That no further one
-would fit is what `kernels.aot` reads from the registers and the shared memory of every variant that it compiles.
+given no more registers than they leave, on any architecture and by any version of the compiler. `kernels.aot` fails
+where the shared memory of a compiled variant leaves room for fewer; `kernels.checking.waves` tells where its registers
+leave so much room for more that a launch fills it badly.
 """
 
 import functools

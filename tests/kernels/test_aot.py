@@ -1,6 +1,5 @@
 """Every kernel compiles for every architecture within the limits, and what is compiled is what the networks launch."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -88,12 +87,12 @@ def test_each_limit_is_reported_when_it_is_broken() -> None:
     [
         (128, 512, []),
         (81, 512, []),
-        (80, 512, ["3 programs fit a multiprocessor, planned for 2"]),
+        (80, 512, []),  # room for three
         (129, 512, ["1 programs fit a multiprocessor, planned for 2"]),
         (128, 120 << 10, ["1 programs fit a multiprocessor, planned for 2"]),
     ],
 )
-def test_a_norm_of_which_other_than_the_planned_programs_fit_a_multiprocessor_breaks_a_limit(
+def test_a_norm_of_which_fewer_programs_than_planned_fit_a_multiprocessor_breaks_a_limit(
     registers: int, shared_bytes: int, broken: list[str]
 ) -> None:
     what = aot.Specialisation(
@@ -106,10 +105,6 @@ def test_a_norm_of_which_other_than_the_planned_programs_fit_a_multiprocessor_br
     )
     found = report(specialisation=what, registers=registers, shared_bytes=shared_bytes, tensor_core="")
     assert found.broken_limits() == broken
-    huge = dataclasses.replace(
-        found, specialisation=dataclasses.replace(what, constants=(*what.constants, ("WIDE", True)))
-    )
-    assert huge.broken_limits() == [phrase for phrase in broken if not phrase.startswith("3")]
 
 
 def test_in_the_interpreter_the_command_says_what_to_unset() -> None:

@@ -33,7 +33,7 @@ def rows(printed: str) -> dict[str, list[str]]:
     """Return the cells of each row of the tables in what was printed, by GPU and row."""
     found, gpu = {}, ""
     for line in printed.splitlines():
-        if line.startswith("| "):
+        if line.startswith("| ") and not line.startswith("| ---"):
             name, *cells = [cell.strip() for cell in line.split("|")[1:-1]]
             gpu = name.partition(":")[0] if ": norm" in name else gpu
             found[f"{gpu}: {name}"] = cells
