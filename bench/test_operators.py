@@ -9,11 +9,12 @@ from bench.cases.operators import operator_cases
 from bench.conftest import DEVICE, Compare, SkipUnless
 from bench.measure.contest import Case
 from bench.measure.limits import dtypes
+from bench.tuning.trials import batches_of_a_step
 from cyclegan_fast.kernels.checking.sites import all_sites
 from cyclegan_fast.system.device import name_of
 
 SIDE = 256
-BATCHES = (1, 16)
+BATCHES = [images for batch in (1, 16) for images in batches_of_a_step(batch)]
 ROUNDS = 15
 BY_DEFAULT = ("blocks, second half", "after up 2", "discriminator 3")
 LOWEST = name_of(dtypes(DEVICE)[-1])

@@ -1,10 +1,11 @@
 """`python -m bench.tune`: measure plans of the fused operators on a GPU and write `kernels/tuned/<gpu>.json`.
 
-A key of this table is one shape, direction, pad and dtype, and is tuned for all sites that share it, each as often as
-it runs in a network. A plan that does not compile or launch, or whose results are less exact than the built-in plan's,
-is left out. The others race against the built-in plan one by one, the best of them once more and longer. A plan goes
-into the table where it is at least 2% faster in the median round. For the residual blocks' convolution the opponent is
-the library's, with the norm behind it on both sides.
+A key of this table is what a plan depends on: pass, channels, pad and dtype, and how many images and pixels there are,
+each up to a power of two. It is tuned for all sites that share it, each as often as it runs in a network. A plan that
+does not compile or launch, or whose results are less exact than the built-in plan's, is left out. The others race
+against the built-in plan one by one, the best of them once more and longer. A plan goes into the table where it is at
+least 2% faster in the median round. For the residual blocks' convolution the opponent is the library's, with the norm
+behind it on both sides.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 What is compiled is what the networks launch: the sites of both networks are run on tensors without storage, for one GPU
 of each architecture, and each launch is recorded instead of made. The compiler's output is then held to the limits of
 memory-bound and matrix kernels: no spilled registers, shared memory that the GPU has, 16-byte global accesses along the
-channels, tensor-core instructions in the convolution.
+channels, tensor-core instructions in the convolution, room on a multiprocessor for as many programs as a norm plans.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import torch
 from . import triton_language
 from .checking.specialisations import Specialisation, specialisations
 from .dispatch import TRITON_DTYPES
-from .gpus import GPUS
+from .gpus import GPUS, resident_programs
 
 # This is the shared memory that one program may use, from the CUDA C++ programming guide's table of compute
 # capabilities.
@@ -67,6 +67,12 @@ class CompilerReport:
             if self.wide_loads < self.specialisation.wide_loads_needed:
                 needed = self.specialisation.wide_loads_needed
                 broken.append(f"{self.wide_loads} global loads of 128 bits, {needed} if all operands are read so")
+        if self.specialisation.name.startswith("instance_norm"):
+            capability, options = self.specialisation.capability, dict(self.specialisation.options)
+            planned = resident_programs(capability, options["num_warps"], options["maxnreg"])
+            fitting = resident_programs(capability, options["num_warps"], self.registers, self.shared_bytes)
+            if fitting < planned:
+                broken.append(f"{fitting} programs fit a multiprocessor, planned for {planned}")
         if self.specialisation.name == "conv2d_3x3" and self.specialisation.multiplies_on_tensor_cores:
             expected = TENSOR_CORES[self.specialisation.capability]
             if not self.tensor_core.startswith(expected):
@@ -176,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     if triton_language.INTERPRETED:
         print("kernels.aot compiles, which Triton's interpreter does not: unset TRITON_INTERPRET", file=sys.stderr)
         return 2
-    dtypes, batches = (TRITON_DTYPES, (1, 2, 16)) if options.all else ((torch.bfloat16,), (1,))
+    dtypes, batches = (TRITON_DTYPES, (1, 2, 16, 32)) if options.all else ((torch.bfloat16,), (1,))
     wanted = [found for capability in options.sm for found in specialisations(capability, dtypes, batches)]
     start = time.perf_counter()
     reports = []

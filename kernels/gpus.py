@@ -42,6 +42,39 @@ GPUS = {
 }
 _planned_for = [GPUS[90]]
 
+# What a multiprocessor holds beside registers, by compute capability: warps, programs, bytes of shared memory, from the
+# CUDA C++ programming guide's table of compute capabilities. Each program takes 1 KiB of shared memory for the driver.
+_MOST_WARPS = {80: 64, 86: 48, 89: 48, 90: 64, 100: 64, 120: 48}
+_MOST_PROGRAMS = {80: 32, 86: 16, 89: 24, 90: 32, 100: 32, 120: 24}
+_SHARED_KIB = {80: 164, 86: 100, 89: 100, 90: 228, 100: 228, 120: 100}
+_RESERVED_BYTES = 1024
+_PARTITIONS = 4  # of a multiprocessor; each has a quarter of the registers, which it gives to whole warps
+
+
+def resident_programs(capability: int, num_warps: int, registers: int, shared_bytes: int = 0) -> int:
+    """Return how many programs a multiprocessor holds at once.
+
+    Args:
+        capability: 10 * major + minor; one that is not known counts as the next smaller one that is.
+        num_warps: warps of a program.
+        registers: registers of a thread; a warp takes them in units of 256.
+        shared_bytes: shared memory of a program.
+    """
+    known = _nearest(capability)
+    of_a_warp = 256 * -(-32 * registers // 256)
+    warps = min(_MOST_WARPS[known], _PARTITIONS * (REGISTERS_OF_A_MULTIPROCESSOR // _PARTITIONS // of_a_warp))
+    by_memory = (_SHARED_KIB[known] << 10) // (shared_bytes + _RESERVED_BYTES)
+    return min(warps // num_warps, _MOST_PROGRAMS[known], by_memory)
+
+
+def most_registers(num_warps: int, programs: int) -> int:
+    """Return the most registers of a thread with which a multiprocessor holds so many programs at once."""
+    return min(MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR // (programs * 32 * num_warps) // 8 * 8)
+
+
+def _nearest(capability: int) -> int:
+    return max((known for known in GPUS if known <= capability), default=min(GPUS))
+
 
 def file_name(device: str) -> str:
     """Return a device's name as it stands in the name of a file, such as "nvidia_h200"."""
@@ -67,7 +100,7 @@ def planning_for(gpu: Gpu) -> Iterator[None]:
 def _gpu(index: int) -> Gpu:
     properties = torch.cuda.get_device_properties(index)
     capability = 10 * properties.major + properties.minor
-    like = GPUS[max((known for known in GPUS if known <= capability), default=min(GPUS))]
+    like = GPUS[_nearest(capability)]
     return Gpu(
         properties.name, capability, properties.multi_processor_count, properties.L2_cache_size, like.memory_gbps
     )

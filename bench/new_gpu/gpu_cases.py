@@ -51,17 +51,17 @@ def gpu_operator_cases(task: PhaseTask) -> Iterator[Case]:
     """Yield every site against eager PyTorch, then with compilers, which take seconds a site."""
     *others, _ = task.dtypes
     low, side, sites = [task.lowest], task.extent.side, task.extent.sites
+    batches = task.extent.batches
     # A step launches its networks on its batch and on twice as many images.
-    launched = [images for batch in task.extent.batches for images in batches_of_a_step(batch)]
-    small, large = task.extent.batches
-    yield from operators.operator_cases(sites, low, [small, large], task.device, side, with_compile=False)
+    launched = list(dict.fromkeys([*batches, *(images for batch in batches for images in batches_of_a_step(batch))]))
+    if task.tiny:
+        launched = [*batches]
+    yield from operators.operator_cases(sites, low, launched, task.device, side, with_compile=False)
     if task.quick or task.tiny:
         return
     by_importance = sorted(sites, key=lambda site: -site.times)
-    further = [images for images in launched if images not in (small, large)]
-    yield from operators.operator_cases(by_importance, low, further, task.device, side, with_compile=False)
-    yield from operators.operator_cases(by_importance, low, [small, large], task.device, side)
-    yield from operators.operator_cases(sites, others, [small, large], task.device, side)
+    yield from operators.operator_cases(by_importance, low, launched, task.device, side)
+    yield from operators.operator_cases(sites, others, launched, task.device, side)
 
 
 def gpu_network_cases(task: PhaseTask) -> Iterator[Case]:

@@ -13,7 +13,16 @@ import torch
 
 from cyclegan_fast.kernels import plans as launch
 from cyclegan_fast.kernels.aot import SHARED_BYTES
-from cyclegan_fast.kernels.gpus import MOST_REGISTERS, REGISTERS_OF_A_MULTIPROCESSOR, Gpu
+from cyclegan_fast.kernels.gpus import Gpu
+from cyclegan_fast.kernels.norm.planning import (
+    COOPERATIVE,
+    MOST_IMAGES,
+    ON_CHIP,
+    TENSORS_IN_FLIGHT,
+    divided,
+    places,
+    power_of_two,
+)
 from cyclegan_fast.kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape, ceil_div
 
 AnyPlan = TypeVar("AnyPlan", bound=NormPlan | ConvPlan)
@@ -24,7 +33,8 @@ TWO_PHASE_TILES = {
     "backward": ((4096, 8), (2048, 8), (4096, 16), (2048, 4), (8192, 16), (1024, 4)),
 }
 TWO_PHASE_CHANNELS = (64, 32, 16)
-_PROGRAMS_PER_MULTIPROCESSOR = (1, 4, 8)  # beside the two of the rule
+_RESIDENT_WARPS = 16  # of a multiprocessor, whose threads then have 128 registers each
+_RESIDENTS = (1, 3, 4)  # programs of the rule's tile on a multiprocessor, in both phases
 ON_CHIP_CHANNELS = (8, 16, 4, 32, 64)
 WARPS = (16, 8, 4)
 FEWEST_ROW_BYTES = 16  # in a row of a tile on chip: one load of a thread
@@ -44,26 +54,30 @@ SMALLEST_DOT = 16  # elements, each side of a product in Triton
 
 
 def norm_candidates(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> list[NormPlan]:
-    """Return each plan of a norm once, the built-in one first."""
+    """Return each plan of a norm once, the built-in one first.
+
+    Each is divided for the shape as a tuned table's plans are when they are read: what is measured is what will run.
+    """
     plans = [
         launch.norm_rule(direction, shape, pad, dtype, gpu),
         *_on_chip(direction, shape, dtype),
         *_cooperative(direction, shape, dtype, gpu),
         *_two_phase(direction, shape, pad, dtype, gpu),
     ]
-    return list(dict.fromkeys(plans))
+    found = (divided(plan, direction, shape, pad, dtype, gpu) for plan in plans)
+    return list(dict.fromkeys(plan for plan in found if plan is not None))
 
 
 def _on_chip(direction: Direction, shape: Shape, dtype: torch.dtype) -> Iterator[NormPlan]:
     """Yield plans with a plane in a program: the tiles of the rule, then all that hold it and leave registers."""
     batch, channels, height, width = shape
-    images = min(max(1, batch), launch.MOST_IMAGES)
-    for tile in launch.ON_CHIP[direction, dtype.itemsize]:
+    images = min(max(1, batch), MOST_IMAGES)
+    for tile in ON_CHIP[direction, dtype.itemsize]:
         if height * width <= tile.pixels:
             yield NormPlan("on_chip", tile.pixels, tile.channels, tile.num_warps, tile.pixels, images)
-    pixels = _power_of_two(height * width)
+    pixels = power_of_two(height * width)
     for block_channels in ON_CHIP_CHANNELS:
-        if block_channels > _power_of_two(channels) or block_channels * dtype.itemsize < FEWEST_ROW_BYTES:
+        if block_channels > power_of_two(channels) or block_channels * dtype.itemsize < FEWEST_ROW_BYTES:
             continue
         for warps in WARPS:
             if FEWEST_KEPT <= pixels * block_channels / (32 * warps) <= MOST_KEPT[direction]:
@@ -73,67 +87,50 @@ def _on_chip(direction: Direction, shape: Shape, dtype: torch.dtype) -> Iterator
 def _cooperative(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> Iterator[NormPlan]:
     """Yield plans whose programs share planes, of as many images as are resident at once: the rule's tile first."""
     batch, channels, height, width = shape
-    tiles = [(tile.pixels, tile.channels, tile.num_warps) for tile in launch.COOPERATIVE[direction, dtype.itemsize]]
+    tiles = [(tile.pixels, tile.channels, tile.num_warps) for tile in COOPERATIVE[direction, dtype.itemsize]]
     tiles += [
         (pixels, block_channels, warps)
         for warps in COOPERATIVE_WARPS
         for pixels in COOPERATIVE_PIXELS
         for block_channels in COOPERATIVE_CHANNELS
         if pixels * block_channels / (32 * warps) in COOPERATIVE_KEPT[direction]
-        and block_channels <= _power_of_two(channels)
+        and block_channels <= power_of_two(channels)
     ]
     for pixels, block_channels, warps in tiles:
         plan = NormPlan("cooperative", pixels, block_channels, warps, pixels, 1)
         programs = plan.programs(height * width)
-        images = resident_programs(plan, gpu) // (programs * ceil_div(channels, block_channels))
+        images = places(plan, gpu) // (programs * plan.blocks(channels))
         if images and programs > 1:
             yield replace(plan, images_per_launch=min(images, max(1, batch)))
-
-
-def resident_programs(plan: NormPlan, gpu: Gpu) -> int:
-    """Return how many programs run at once by the registers that they may take.
-
-    `kernels.norm.cooperation` refuses a launch of more.
-    """
-    registers = 32 * plan.num_warps * min(MOST_REGISTERS, plan.options["maxnreg"])
-    return gpu.multiprocessors * (REGISTERS_OF_A_MULTIPROCESSOR // registers)
 
 
 def _two_phase(direction: Direction, shape: Shape, pad: int, dtype: torch.dtype, gpu: Gpu) -> Iterator[NormPlan]:
     """Yield the rule's plan, plans that differ from it in one number, and other tiles and warps."""
     rule = launch.two_phase_rule(direction, shape, pad, dtype, gpu)
     yield rule
-    per_multiprocessor = launch.PROGRAMS_PER_MULTIPROCESSOR
     for images in _chunks(direction, shape, dtype, gpu):
         yield replace(rule, images_per_launch=images)
-    widths = [width for width in TWO_PHASE_CHANNELS if width <= max(16, _power_of_two(shape[1]))]
+    for residents in _RESIDENTS:
+        yield replace(rule, residents=residents, resident_writers=residents)
     for elements, warps in TWO_PHASE_TILES[direction]:
-        for block_channels in widths:
-            yield _divided(rule, shape, gpu, elements, block_channels, warps, per_multiprocessor)
-    elements = rule.block_pixels * rule.block_channels
-    for programs in _PROGRAMS_PER_MULTIPROCESSOR:
-        for block_channels in widths:
-            yield _divided(rule, shape, gpu, elements, block_channels, rule.num_warps, programs)
-
-
-def _divided(
-    rule: NormPlan, shape: Shape, gpu: Gpu, elements: int, block_channels: int, warps: int, per_multiprocessor: int
-) -> NormPlan:
-    """Return a plan with a tile of so many elements; its planes give each multiprocessor so many programs."""
-    _, channels, height, width = shape
-    pixels = height * width
-    block_pixels = min(elements // block_channels, _power_of_two(pixels))
-    wanted = per_multiprocessor * gpu.multiprocessors
-    splits = ceil_div(wanted, rule.images_per_launch * ceil_div(channels, block_channels))
-    pixels_per_program = block_pixels * ceil_div(pixels, splits * block_pixels)
-    return NormPlan("two_phase", block_pixels, block_channels, warps, pixels_per_program, rule.images_per_launch)
+        residents = _RESIDENT_WARPS // warps
+        for block_channels in TWO_PHASE_CHANNELS:
+            if block_channels <= max(16, power_of_two(shape[1])):
+                yield replace(
+                    rule,
+                    block_pixels=min(elements // block_channels, power_of_two(shape[2] * shape[3])),
+                    block_channels=block_channels,
+                    num_warps=warps,
+                    residents=residents,
+                    resident_writers=residents,
+                )
 
 
 def _chunks(direction: Direction, shape: Shape, dtype: torch.dtype, gpu: Gpu) -> Iterator[int]:
     """Yield numbers of images of a launch: the whole batch, as many as the L2 cache holds, half of these."""
     batch = max(1, shape[0])
-    yield min(batch, launch.MOST_IMAGES)
-    image_bytes = shape[1] * shape[2] * shape[3] * dtype.itemsize * launch.TENSORS_IN_FLIGHT[direction]
+    yield min(batch, MOST_IMAGES)
+    image_bytes = shape[1] * shape[2] * shape[3] * dtype.itemsize * TENSORS_IN_FLIGHT[direction]
     fitting = gpu.l2_bytes // max(1, image_bytes)
     for images in (fitting, fitting // 2):
         if 0 < images < batch:
@@ -145,10 +142,10 @@ def conv_candidates(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) ->
     shared_bytes = SHARED_BYTES[max((known for known in SHARED_BYTES if known <= gpu.capability), default=86)]
     plans = [launch.conv_rule(dtype, gpu)]
     for pixels, block_outputs in CONV_TILES:
-        if block_outputs > max(SMALLEST_DOT, _power_of_two(outputs)):
+        if block_outputs > max(SMALLEST_DOT, power_of_two(outputs)):
             continue
         for step_bytes in CONV_STEP_BYTES:
-            block_channels = max(SMALLEST_DOT, min(step_bytes // dtype.itemsize, _power_of_two(shape[1])))
+            block_channels = max(SMALLEST_DOT, min(step_bytes // dtype.itemsize, power_of_two(shape[1])))
             stage_bytes = (pixels + block_outputs) * block_channels * dtype.itemsize
             stages = [each for each in CONV_STAGES if each * stage_bytes <= shared_bytes]
             if stages:
@@ -166,9 +163,12 @@ Tile = tuple[object, ...]
 
 
 def tile_of(plan: NormPlan | ConvPlan | None) -> Tile:
-    """Return what a plan has in common with those for another batch: its variant, its tile and its warps."""
+    """Return what a plan has in common with those for another batch: all but how the work is divided."""
     if isinstance(plan, NormPlan):
-        return plan.variant, plan.block_pixels, plan.block_channels, plan.num_warps
+        return (
+            *(plan.variant, plan.block_pixels, plan.block_channels, plan.num_warps),
+            *(plan.residents, plan.resident_writers),
+        )
     return (plan,)
 
 
@@ -188,16 +188,12 @@ def most_promising(plans: Sequence[AnyPlan], most: int, fastest: Sequence[Tile])
 
 
 def plan_text(plan: NormPlan | ConvPlan) -> str:
-    """Return every number of a plan: "two_phase 256x16, 8 warps, 1024 pixels a program, 16 images a launch"."""
+    """Return every number of a plan: "two_phase 256x16, 8 warps, 1024 and 700 pixels a program, ..."."""
     if isinstance(plan, ConvPlan):
         tile = f"{plan.block_pixels}x{plan.block_outputs}x{plan.block_channels}"
         return f"conv {tile}, {plan.num_warps} warps, {plan.num_stages} stages"
     words = [f"{plan.variant} {plan.block_pixels}x{plan.block_channels}", f"{plan.num_warps} warps"]
     if plan.variant == "two_phase":
-        words.append(f"{plan.pixels_per_program} pixels a program")
+        words.append(f"{plan.pixels_per_program} and {plan.writer_pixels} pixels a program")
+        words.append(f"{plan.residents} and {plan.resident_writers} programs a multiprocessor")
     return ", ".join([*words, f"{plan.images_per_launch} images a launch"])
-
-
-def _power_of_two(value: int) -> int:
-    """Return the smallest power of two that is not smaller than the value."""
-    return 1 << max(0, value - 1).bit_length()

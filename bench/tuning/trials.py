@@ -237,8 +237,7 @@ class ConvTask(TuningTask):
 
     def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
         def norm_plan(site: NormSite) -> NormPlan:
-            entry = entries.get(launch.norm_key("forward", self.shape, site.pad, self.dtype))
-            return NormPlan(**entry) if entry else launch.norm_rule("forward", self.shape, site.pad, self.dtype, gpu)
+            return launch.tuned_norm_plan(entries, "forward", self.shape, site.pad, self.dtype, gpu)
 
         def run(plan: Plan, site: NormSite, its: tuple[Tensor, Tensor]) -> list[Tensor]:
             with _forcing(norms[site]), _forcing(plan):

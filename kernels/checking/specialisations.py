@@ -153,9 +153,12 @@ def network_launches(gpu: Gpu, dtypes: Iterable[torch.dtype], batches: Iterable[
 
 
 def specialisations(
-    capability: int, dtypes: Iterable[torch.dtype] = TRITON_DTYPES, batches: Iterable[int] = (1, 2, 16)
+    capability: int, dtypes: Iterable[torch.dtype] = TRITON_DTYPES, batches: Iterable[int] = (1, 2, 16, 32)
 ) -> list[Specialisation]:
-    """Return `network_launches` on the GPU that stands for an architecture, such as 90 for Hopper."""
+    """Return `network_launches` on the GPU that stands for an architecture, such as 90 for Hopper.
+
+    The batches are those that steps of 1 and of 16 images give the networks.
+    """
     return network_launches(GPUS[capability], dtypes, batches)
 
 

@@ -215,7 +215,7 @@ def instance_norm_backward_apply(
     """Phase 2 of two: write dx = rstd * (g - mean_hw(g) - xhat * mean_hw(g * xhat)).
 
     With REMAKE also write the forward result reflect_pad(act(xhat)) once more, for a caller that did not keep it. The
-    grid and the pixels of a program are those of phase 1. Every program adds up the sums of all splits of its planes.
+    grid is (programs, blocks of channels, images). Every program adds up the sums of all splits of its planes.
     """
     program, channel_block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = widened(channels, WIDE)
@@ -442,17 +442,20 @@ def _two_phases(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
         "splits": splits,
         "pixels_per_program": plan.pixels_per_program,
     }
-    grid = (splits, plans.ceil_div(channels, plan.block_channels), batch)
-    run_kernel(instance_norm_backward_sums, grid, arguments, **plan.options)
+    run_kernel(instance_norm_backward_sums, (splits, plan.blocks(channels), batch), arguments, **plan.options)
+    arguments["pixels_per_program"] = plan.writer_pixels
     if arguments["STORE_H"]:
-        # Phase 1 left fold(dY) + skip in the residual's gradient: one tensor to read instead of two.
+        # Phase 1 left fold(dY) + skip in the residual's gradient: one tensor to read instead of two. Where it folded a
+        # pad, there are registers for a tile of twice the size now.
         h = addressable(arguments["d_residual_ptr"])
-        arguments |= {**h.arguments("dy", slice(0, batch)), "HAS_SKIP": False, "PAD": 0}
-    run_kernel(instance_norm_backward_apply, grid, arguments, **plan.options)
+        tile = plan.block_pixels * (2 if arguments["PAD"] else 1)
+        arguments |= {**h.arguments("dy", slice(0, batch)), "HAS_SKIP": False, "PAD": 0, "BLOCK_PIXELS": tile}
+    grid = (plan.writers(height * width), plan.blocks(channels), batch)
+    run_kernel(instance_norm_backward_apply, grid, arguments, **plan.writer_options)
 
 
 def _on_chip(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
     cooperation, options = cooperate(plan, arguments["x_ptr"], 2)
-    grid = (cooperation["splits"], plans.ceil_div(channels, plan.block_channels), batch)
+    grid = (cooperation["splits"], plan.blocks(channels), batch)
     run_kernel(instance_norm_backward_on_chip, grid, arguments | cooperation, **plan.options, **options)

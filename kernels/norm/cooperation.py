@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..gpus import REGISTERS_OF_A_MULTIPROCESSOR, gpu_of
-from ..plans import NormPlan, ceil_div
+from ..gpus import gpu_of
 from ..triton_language import INTERPRETED, tl, triton
+from .planning import NormPlan, places
 
 
 @triton.jit
@@ -44,10 +44,8 @@ def cooperate(plan: NormPlan, x: Tensor, values: int) -> tuple[dict[str, Any], d
             "the cooperative variant waits for programs that run at the same time, which Triton's interpreter does not "
             "have; run it on a GPU"
         )
-    blocks = ceil_div(channels, plan.block_channels)
-    resident = gpu_of(x).multiprocessors * (
-        REGISTERS_OF_A_MULTIPROCESSOR // (32 * plan.num_warps * plan.options["maxnreg"])
-    )
+    blocks = plan.blocks(channels)
+    resident = places(plan, gpu_of(x))
     if splits * blocks * batch > resident:
         raise ValueError(
             f"the cooperative plan needs {splits * blocks * batch} programs at once for {tuple(x.shape)}, "

@@ -398,7 +398,7 @@ def norm_forward(
 def _two_phases(plan: plans.NormPlan, arguments: dict[str, Any], partials: Tensor | None) -> None:
     x, y = arguments["x_ptr"], arguments["y_ptr"]
     batch, channels, height, width = x.shape
-    blocks = plans.ceil_div(channels, plan.block_channels)
+    blocks = plan.blocks(channels)
     arguments["PIVOTED"] = partials is None
     if partials is None:
         splits = plan.programs(height * width)
@@ -408,15 +408,14 @@ def _two_phases(plan: plans.NormPlan, arguments: dict[str, Any], partials: Tenso
     arguments |= {
         "partial_ptr": partials,
         "splits": partials.size(1),
-        "pixels_per_program": plan.pixels_per_program,
+        "pixels_per_program": plan.writer_pixels,
     }
-    grid = (plan.programs(y.size(2) * y.size(3)), blocks, batch)
-    run_kernel(instance_norm_apply, grid, arguments, **plan.options)
+    grid = (plan.writers(y.size(2) * y.size(3)), blocks, batch)
+    run_kernel(instance_norm_apply, grid, arguments, **plan.writer_options)
 
 
 def _on_chip(plan: plans.NormPlan, arguments: dict[str, Any]) -> None:
     batch, channels = arguments["x_ptr"].shape[:2]
-    blocks = plans.ceil_div(channels, plan.block_channels)
     cooperation, options = cooperate(plan, arguments["x_ptr"], 3)
-    grid = (cooperation["splits"], blocks, batch)
+    grid = (cooperation["splits"], plan.blocks(channels), batch)
     run_kernel(instance_norm_on_chip, grid, arguments | cooperation, **plan.options, **options)

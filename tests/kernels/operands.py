@@ -97,9 +97,18 @@ def partials_of(x: Tensor, pixels_per_tile: int) -> Tensor:
     return torch.stack(rows, dim=1).float()
 
 
-def two_phase(block_pixels: int, block_channels: int, tiles: int = 1, images_per_launch: int = 8) -> NormPlan:
-    """Each program takes `tiles` tiles after one another."""
-    return NormPlan("two_phase", block_pixels, block_channels, 2, tiles * block_pixels, images_per_launch)
+def two_phase(
+    block_pixels: int,
+    block_channels: int,
+    tiles: float = 1,
+    images_per_launch: int = 8,
+    writer_tiles: float | None = None,
+) -> NormPlan:
+    """Each program takes `tiles` tiles after one another, in phase 2 `writer_tiles`; the last one may be partial."""
+    writer_pixels = None if writer_tiles is None else int(writer_tiles * block_pixels)
+    return NormPlan(
+        *("two_phase", block_pixels, block_channels, 2, int(tiles * block_pixels), images_per_launch), writer_pixels
+    )
 
 
 def on_chip(block_pixels: int, block_channels: int, images_per_launch: int = 8) -> NormPlan:

@@ -82,6 +82,31 @@ def test_each_limit_is_reported_when_it_is_broken() -> None:
     assert report(tensor_core="").broken_limits() == ["no wgmma"]
 
 
+@pytest.mark.parametrize(
+    ("registers", "shared_bytes", "broken"),
+    [
+        (128, 512, []),
+        (81, 512, []),
+        (80, 512, []),  # room for three
+        (129, 512, ["1 programs fit a multiprocessor, planned for 2"]),
+        (128, 120 << 10, ["1 programs fit a multiprocessor, planned for 2"]),
+    ],
+)
+def test_a_norm_of_which_fewer_programs_than_planned_fit_a_multiprocessor_breaks_a_limit(
+    registers: int, shared_bytes: int, broken: list[str]
+) -> None:
+    what = aot.Specialisation(
+        90,
+        "cyclegan_fast.kernels.norm.forward:instance_norm_statistics",
+        (("x_ptr", "*bf16"),),
+        (("BLOCK_PIXELS", 16), ("BLOCK_CHANNELS", 64)),
+        (),
+        (("num_warps", 8), ("maxnreg", 128)),
+    )
+    found = report(specialisation=what, registers=registers, shared_bytes=shared_bytes, tensor_core="")
+    assert found.broken_limits() == broken
+
+
 def test_in_the_interpreter_the_command_says_what_to_unset() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "kernels.aot"],

@@ -114,8 +114,10 @@ def test_what_a_kernel_would_misread_is_refused_naming_the_argument(
         ("block_pixels", 48, "block_pixels must be a power of two, got 48"),
         ("block_channels", 12, "block_channels must be a power of two, got 12"),
         ("num_warps", -4, "num_warps must be a power of two, got -4"),
-        ("pixels_per_program", 0, "pixels_per_program must be a multiple of block_pixels, got 0"),
-        ("pixels_per_program", 100, "pixels_per_program must be a multiple of block_pixels, got 100"),
+        ("pixels_per_program", 0, "pixels_per_program must be positive, got 0"),
+        ("pixels_per_writer", 0, "pixels_per_writer must be positive, got 0"),
+        ("residents", 0, "residents must be positive, got 0"),
+        ("resident_writers", -1, "resident_writers must be positive, got -1"),
         ("num_warps", 1, "num_warps must be at least 2, got 1"),
         ("images_per_launch", 0, "images_per_launch must be positive, got 0"),
     ],
@@ -175,7 +177,7 @@ def run_norm(direction: launch.NormPass) -> None:
 
 GPU = Gpu("NVIDIA Test 1.5-GB", 90, 132, 60 << 20, 4800)
 SHAPE = (1, 64, 32, 32)
-KEY = "forward 1x64x32x32 pad 1 bfloat16"
+KEY = "forward 1 x 1024 pixels, 64 channels, pad 1, bfloat16"
 
 
 @pytest.fixture
@@ -195,9 +197,12 @@ def test_a_tuned_plan_overrides_the_rule_for_its_key_alone(tuned: Path) -> None:
     by_rule = plan_by_table()
     launch.tuned_table.cache_clear()
     launch._norm_plan.cache_clear()
-    plan = NormPlan("two_phase", 32, 16, 4, 64, 1)
+    plan = NormPlan("two_phase", 32, 16, 4, 64, 1, residents=3)
     tuned.write_text(json.dumps({KEY: dataclasses.asdict(plan)}))
-    assert plan_by_table() == plan != by_rule
+    expected = launch.divided(plan, "forward", SHAPE, 1, torch.bfloat16, GPU)
+    assert plan_by_table() == expected != by_rule
+    assert expected is not None
+    assert (expected.block_pixels, expected.num_warps, expected.residents) == (32, 4, 3)
     assert launch.norm_plan("backward", SHAPE, 1, torch.bfloat16, GPU) == launch.norm_rule(
         "backward", SHAPE, 1, torch.bfloat16, GPU
     )
@@ -208,7 +213,12 @@ def test_a_tuned_convolution_says_whether_it_beats_the_library(tuned: Path) -> N
     launch.tuned_table.cache_clear()
     plan = launch.ConvPlan(32, 32, 32, 4, 2)
     tuned.write_text(
-        json.dumps({"conv2d_reflect 1x64x32x32 64 bfloat16": dataclasses.asdict(plan) | {"beats_library": True}})
+        json.dumps(
+            {
+                "conv2d_reflect 1 x 1024 pixels, 64 to 64 channels, bfloat16": dataclasses.asdict(plan)
+                | {"beats_library": True}
+            }
+        )
     )
     assert launch.conv_beats_library(SHAPE, 64, torch.bfloat16, GPU)
     assert launch.conv_plan(SHAPE, 64, torch.bfloat16, GPU) == plan

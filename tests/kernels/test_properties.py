@@ -43,14 +43,16 @@ def shapes(draw: st.DrawFn, least_side: int = 1, least_pixels: int = 4) -> Shape
 
 @st.composite
 def plans(draw: st.DrawFn, shape: Shape) -> NormPlan:
-    """Up to four splits of up to two tiles, one or two blocks of channels, one or two launches."""
+    """Splits of a part of a tile up to two, others in phase 2, one or two blocks of channels, one or two launches."""
     batch, channels, height, width = shape
     block_channels = max(1, power_of_two(channels) // draw(st.sampled_from([1, 2])))
     images = draw(st.integers(1, batch))
     if draw(st.booleans()):
         return on_chip(power_of_two(height * width), block_channels, images)
-    splits, tiles = draw(st.integers(1, 4)), draw(st.integers(1, 2))
-    return two_phase(power_of_two(-(-height * width // (splits * tiles))), block_channels, tiles, images)
+    block_pixels = power_of_two(-(-height * width // draw(st.integers(1, 8))))
+    shares = st.integers(max(1, height * width // 4), 2 * block_pixels)
+    in_phase_1, in_phase_2 = (draw(shares) / block_pixels for _ in range(2))
+    return two_phase(block_pixels, block_channels, in_phase_1, images, in_phase_2)
 
 
 layouts = st.sampled_from(list(LAYOUTS))

@@ -36,7 +36,7 @@ def bytes_by_hand(direction: NormPass, site: NormSite, dtype: torch.dtype) -> in
         frame = y - x  # is read back from the interior
         return x + x * residual + y + frame + 3 * per_channel
     if direction == "forward":
-        partials, pivot, programs_of_y = 3 * programs * per_channel, 3 * channels * size, plan.programs(padded)
+        partials, pivot, programs_of_y = 3 * programs * per_channel, 3 * channels * size, plan.writers(padded)
         first = x + programs * pivot + partials
         # Every pixel of the padded result gathers its own x and residual.
         return first + programs_of_y * (partials + pivot) + y + y * residual + y + 3 * per_channel
@@ -46,7 +46,7 @@ def bytes_by_hand(direction: NormPass, site: NormSite, dtype: torch.dtype) -> in
         return x + y + skip + 3 * per_channel + x + stored + remade
     sums, statistics = 2 * programs * per_channel, 3 * programs * per_channel
     first = x + y + skip + statistics + sums + stored
-    return first + x + (stored or y + skip) + statistics + programs * sums + x + remade
+    return first + x + (stored or y + skip) + plan.writers(pixels) * (3 * per_channel + sums) + x + remade
 
 
 SITES = [

@@ -170,9 +170,9 @@ def test_what_matters_most_is_measured_first() -> None:
     assert {(each.dtype, each.batch) for each in sites[:22]} == {(lowest, 1)}
     assert {(each.dtype, each.batch) for each in sites[22:44]} == {(lowest, 16)}
     every_site = {(each.case, each.shape, each.dtype) for each in sites}
-    # In the lowest precision also twice the batches, which a step launches as well.
+    # Also twice the batches, which a step launches as well.
     assert {each.batch for each in sites if each.dtype == lowest} == {1, 2, 16, 32}
-    assert len(every_site) == 11 * 2 * (4 + 2 * len(others))
+    assert len(every_site) == 11 * 2 * 4 * (1 + len(others))
     passes = list(gpu_cases.gpu_network_cases(full))
     assert (passes[0].case, passes[0].dtype, passes[0].batch) == ("generator, forward and backward", lowest, 1)
 

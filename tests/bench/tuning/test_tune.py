@@ -258,7 +258,7 @@ def test_the_fastest_right_plan_is_written_and_used_by_this_process(out: Path, m
 
     before = plan()
     found = tuned(out)
-    assert plan() == FAST != before
+    assert plan() == launch.divided(FAST, "forward", SITE.shape(2), SITE.pad, torch.float32, GPU) != before
     assert launch.tuned_path(GPU.name) == out / "a_tuned_gpu.json"
     assert {each.key: (each.best, each.won) for each in found} == {BACKWARD: (FAST, True), FORWARD: (FAST, True)}
     forward = found[1]
