@@ -52,7 +52,7 @@ class Descent:
         self.ranks = ranks
         everything = [p for of_network in parameters.values() for p in of_network]
         self.optimizer = torch.optim.Adam(everything, lr=learning_rate, betas=(beta1, 0.999), fused=True)
-        self.scaler = torch.amp.GradScaler(learning_rate.device.type, enabled=scaled)
+        self.scaler = self._new_scaler(scaled)
         self._gathered: set[str] = set()
         self._finish: Callable[[], None] | None = None
         self._flat = self._buffer_of_gradients(everything) if copied or ranks.count > 1 else None
@@ -64,6 +64,14 @@ class Descent:
         for parameter, offset in zip(parameters, itertools.accumulate(sizes, initial=0), strict=False):
             parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), offset)
         return flat
+
+    def _new_scaler(self, scaled: bool) -> torch.amp.GradScaler:
+        device = self.learning_rate.device
+        scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        if scaled:
+            # It makes its scale at the first loss: that is not to be one of two that are computed at the same time.
+            scaler.scale(torch.zeros((), device=device))
+        return scaler
 
     def forget_gradients(self) -> None:
         """Begin a step: without a buffer, the last step's gradients make room for its activations."""
@@ -129,11 +137,10 @@ class Descent:
         return {**found, "loss scales": self._scales()}
 
     def _scales(self) -> list[Tensor]:
-        """Return the loss scale and the number of steps that it held; nothing where no loss was scaled yet."""
+        """Return the loss scale and the number of steps that it held; nothing where losses are not scaled."""
         if not self.scaler.is_enabled():
             return []
-        scales = (self.scaler._scale, self.scaler._growth_tracker)
-        return [scale for scale in scales if scale is not None]
+        return [scale for scale in (self.scaler._scale, self.scaler._growth_tracker) if scale is not None]
 
     def forget_interrupted_update(self) -> None:
         """Make good for an `update` that failed halfway while it was recorded: the scaler waits for the rest of it.
@@ -142,7 +149,7 @@ class Descent:
         """
         self._finish = None
         state = self.scaler.state_dict()
-        self.scaler = torch.amp.GradScaler(self.learning_rate.device.type, enabled=self.scaler.is_enabled())
+        self.scaler = self._new_scaler(self.scaler.is_enabled())
         self.scaler.load_state_dict(state)
 
     def check_loss_scale(self, losses: Sequence[str]) -> None:
