@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.batch import Batch, augmented
 from cyclegan_fast.methods.base import LossesByName

@@ -12,9 +12,9 @@ from cyclegan_fast.training.update.directions import Directions
 MOST_PIXELS_ON_TWO_STREAMS = 4 * 256 * 256
 """Pixels of the images of one domain that a step computes at once, up to which `--streams auto` takes two.
 
-By arithmetic, not by measurement: a block's convolution at 256x256 has 64 tiles of 128x128 results an image, and an H200
-132 multiprocessors, so that one image leaves half of them idle, and four, which a generator is given with four of the
-other domain, fill them four times over. Above that two streams gain little and hold twice the activations."""
+By arithmetic, not by measurement: a block's convolution at 256x256 has 64 tiles of 128x128 results an image, and an
+H200 132 multiprocessors. So one image leaves half of them idle; four, which a generator is given with four of the other
+domain, fill them four times over. Above that two streams gain little and hold twice the activations."""
 
 
 def check_gpu_options(config: Config, device: torch.device) -> None:

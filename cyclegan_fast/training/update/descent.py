@@ -1,7 +1,5 @@
 """Updates the networks of one side: sums and averages gradients, scales losses, and runs Adam."""
 
-import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +9,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss
-
-ALIGNMENT = 32  # numbers; each parameter's gradient begins at a multiple of this in the buffer, for vector loads
+from cyclegan_fast.training.update.flat_gradients import FlatGradients
 
 SMALLEST_LOSS_SCALE = 2.0**-10
 """A scaler that falls from 2^16 to this met 26 overflows more than it grew again: they will not end."""
@@ -55,15 +52,9 @@ class Descent:
         self.scaler = self._new_scaler(scaled)
         self._gathered: set[str] = set()
         self._finish: Callable[[], None] | None = None
-        self._flat = self._buffer_of_gradients(everything) if copied or ranks.count > 1 else None
-
-    @staticmethod
-    def _buffer_of_gradients(parameters: list[nn.Parameter]) -> Tensor:
-        sizes = [math.ceil(p.numel() / ALIGNMENT) * ALIGNMENT for p in parameters]
-        flat = parameters[0].new_zeros(sum(sizes))
-        for parameter, offset in zip(parameters, itertools.accumulate(sizes, initial=0), strict=False):
-            parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), offset)
-        return flat
+        self._flat = FlatGradients(parameters) if copied or ranks.count > 1 else None
+        if self._flat:
+            self._flat.become_gradients()
 
     def _new_scaler(self, scaled: bool) -> torch.amp.GradScaler:
         device = self.learning_rate.device
@@ -85,17 +76,18 @@ class Descent:
         parameters = self.parameters[network]
         is_first = network not in self._gathered
         self._gathered.add(network)
-        if is_first and self._flat is None:
+        if self._flat:
+            self._flat.write(network, gradients) if is_first else self._flat.add(network, gradients)
+        elif is_first:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = laid_out_like(parameter, gradient)
-            return
-        sums = [p.grad for p in parameters if p.grad is not None]
-        (torch._foreach_copy_ if is_first else torch._foreach_add_)(sums, list(gradients))
+        else:
+            torch._foreach_add_([p.grad for p in parameters if p.grad is not None], list(gradients))
 
     def begin_average(self) -> None:
         """Start to average gradients, which must be complete, over the ranks; the device computes on meanwhile."""
         if self._flat is not None:
-            self._finish = self.ranks.begin_average(self._flat)
+            self._finish = self.ranks.begin_average(self._flat.everything)
 
     def update(self) -> None:
         """Take one step of Adam; where a gradient overflowed, the scaler leaves it out, on the device."""

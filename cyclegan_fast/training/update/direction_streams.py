@@ -4,9 +4,9 @@ At batch 1 a launch of one direction leaves half of a large GPU idle; the other 
 part goes to a second stream and the others to the current one. In a CUDA graph these are two branches.
 
 Order. The second stream waits for the current one before its part (fork), and the current one for the second one behind
-both (join). A backward pass runs on the stream of its forward pass, by PyTorch's rule; what it ends with stays apart for
-each part, and only behind the join gradients of one weight are added, in the order of the parts. So the two streams
-never write one tensor, and the sums are those of one stream, bit for bit.
+both (join). A backward pass runs on the stream of its forward pass, by PyTorch's rule, and its gradients stay apart for
+each part; gradients of one weight are added behind the join, in the order of the parts. So the two streams never write
+one tensor, and the sums are those of one stream, bit for bit.
 
 Memory. The allocator gives memory that was freed to the next who asks on the stream that it was made on, at once, since
 work there is done in order; it does not know of readers on the other stream. `Tensor.record_stream` would tell it, and

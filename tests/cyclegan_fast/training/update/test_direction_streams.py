@@ -16,7 +16,7 @@ from cyclegan_fast.training.update.choice import check_gpu_options, reason_again
 from cyclegan_fast.training.update.direction_streams import DirectionStreams
 from cyclegan_fast.training.update.directions import Directions, Item, Result
 from tests.cyclegan_fast.stream_watch import FIRST, SECOND, PretendStreams, Watch
-from tests.cyclegan_fast.training.test_cuda_graph import NETWORKS, SIDE, state_of
+from tests.cyclegan_fast.training.test_cuda_graph import SIDE, state_of
 from tests.slow import slow_but
 
 CUDA = torch.device("cuda")
@@ -37,7 +37,8 @@ def images(number: int, count: int) -> tuple[Tensor, Tensor]:
 def tiny(config: Config) -> Config:
     networks = replace(config.networks, generator="resnet_6", ngf=4, ndf=4, impl="reference")
     data = replace(config.data, load_size=SIDE + 6, crop_size=SIDE, batch_size=2)
-    return replace(config, networks=networks, data=data, loss=replace(config.loss, pool_size=min(3, config.loss.pool_size)))
+    loss = replace(config.loss, pool_size=min(3, config.loss.pool_size))
+    return replace(config, networks=networks, data=data, loss=loss)
 
 
 CASES = {
