@@ -1,6 +1,5 @@
 """Keeps gradients of several networks in one tensor, in their parameters' precision and layout."""
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -22,15 +21,17 @@ class FlatGradients:
         sizes = {name: sum(_places(of_network)) for name, of_network in parameters.items()}
         self.everything = next(iter(parameters.values()))[0].new_zeros(sum(sizes.values()))
         """the whole buffer, as ranks average it; between the places are numbers that mean nothing"""
-        self._parts = dict(zip(parameters, self.everything.split(list(sizes.values())), strict=True))
+        self._parts = dict(zip(parameters, torch.split(self.everything, list(sizes.values())), strict=True))
         self._places = {name: self._places_in(part, name) for name, part in self._parts.items()}
 
     def _places_in(self, part: Tensor, network: str) -> list[Tensor]:
         """Return the places of a network's gradients in a tensor of the size of its part."""
         parameters = self.parameters[network]
-        offsets = itertools.accumulate(_places(parameters), initial=part.storage_offset())
-        pairs = zip(parameters, offsets, strict=False)  # the last one is the end
-        return [part.as_strided(parameter.shape, parameter.stride(), offset) for parameter, offset in pairs]
+        places = torch.split(part, _places(parameters))
+        return [
+            place.as_strided(parameter.shape, parameter.stride())
+            for parameter, place in zip(parameters, places, strict=True)
+        ]
 
     def become_gradients(self) -> None:
         """Let the places be the parameters' gradients, so that an optimiser finds them."""

@@ -80,8 +80,9 @@ def _move_towards(averages: list[Tensor], newest: list[Tensor], weight: Tensor) 
 
     `_foreach_lerp_` would launch a kernel for each of them, since a weight that it reads on the device must have the
     tensors' shapes. Fused SGD reads its rate there for all of them at once: uphill along `newest`, with weight decay 1,
-    it moves an average by -rate * (average - newest).
+    it moves an average by -rate * (average - newest). It walks through both tensors' memory side by side.
     """
+    assert all(average.stride() == new.stride() for average, new in zip(averages, newest, strict=True))
     torch._fused_sgd_(
         averages,
         newest,

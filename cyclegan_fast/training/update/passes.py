@@ -102,8 +102,7 @@ class StepPasses:
         with self.phase("D"):
             # Real and generated images have statistics of their own in a batch norm.
             if real.shape[1:] == fake.shape[1:] and self.config.networks.norm_of_discriminators != "batch":
-                scores = network(torch.cat([real, fake]))
-                real_score, fake_score = scores[: len(real)], scores[len(real) :]
+                real_score, fake_score = torch.split(network(torch.cat([real, fake])), [len(real), len(fake)])
             elif self.method.discriminators_first:  # the authors' order: running statistics weigh the last one most
                 fake_score, real_score = network(fake), network(real)
             else:
