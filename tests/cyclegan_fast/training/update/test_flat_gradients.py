@@ -82,8 +82,8 @@ def test_averages_move_by_the_weight_of_the_step(dtype: torch.dtype) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_()
-    before = [parameter.detach().double() for parameter in average.parameters()]
-    newest = [parameter.detach().double() for parameter in network.parameters()]
+    before = [parameter.detach().double().clone() for parameter in average.parameters()]
+    newest = [parameter.detach().double().clone() for parameter in network.parameters()]
     averages.begin_step(3)  # a short history: (1 + 3) / (10 + 3)
     with CountingOperators() as counting, _AlikeLists():
         averages.update()
