@@ -19,6 +19,7 @@ from cyclegan_fast.config.model_options import (
     MethodName,
     NetworkConfig,
     Norm,
+    Upsampling,
 )
 from cyclegan_fast.config.run_options import (
     AmpDtype,
@@ -59,6 +60,7 @@ __all__ = [
     "RunConfig",
     "Streams",
     "TrackerName",
+    "Upsampling",
     "is_earth",
 ]
 
