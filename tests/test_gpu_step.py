@@ -19,6 +19,7 @@ from cyclegan_fast.config.options import (
 from cyclegan_fast.system.device import set_determinism
 from cyclegan_fast.training.cuda_graph import WARM_UP
 from cyclegan_fast.training.engine import TrainingEngine
+from cyclegan_fast.training.update.choice import streams_of
 from tests.cyclegan_fast.training.test_cuda_graph import SIDE, batch, state_of, step_of
 
 pytestmark = [
@@ -44,17 +45,19 @@ def _deterministic() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("change", ["as it is", "two parts, blocks computed again"])
+@pytest.mark.parametrize("change", ["as it is", "two streams eagerly", "two parts, blocks computed again"])
 def test_replayed_steps_have_the_bits_of_eager_ones(dtype: torch.dtype, change: str) -> None:
-    config = CONFIG
-    if change != "as it is":
+    """Holds a graph, whose directions run on two streams, against steps on one stream, or on two."""
+    config, eagerly = CONFIG, RunConfig(cuda_graph="off", streams="2" if change == "two streams eagerly" else "1")
+    assert streams_of(config, DEVICE) == 2
+    if change == "two parts, blocks computed again":
         config = replace(
             config,
             networks=replace(config.networks, checkpoint_blocks=True),
             optimizer=replace(config.optimizer, accumulate=2),
         )
-    plain, recorded = step_of(config, dtype, DEVICE), step_of(config, dtype, DEVICE)
-    eager = TrainingEngine(plain, replace(config, run=RunConfig(cuda_graph="off")), print)
+    plain, recorded = step_of(replace(config, run=eagerly), dtype, DEVICE), step_of(config, dtype, DEVICE)
+    eager = TrainingEngine(plain, replace(config, run=eagerly), print)
     graphed = TrainingEngine(recorded, config, pytest.fail)
     for number in range(4 * WARM_UP + 4):
         for step in (plain, recorded):

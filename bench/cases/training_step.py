@@ -7,9 +7,9 @@ random decisions; a step that does not begin as plain PyTorch's does, in losses 
 import gc
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,14 @@ from bench.measure.limits import dtypes
 from bench.measure.peak_memory import followed
 from bench.measure.timing import Contender
 from cyclegan_fast.checkpoint.original import from_original
-from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunConfig
+from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunConfig, Streams
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.training.cuda_graph import WARM_UP
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.choice import streams_of
 
 AGREEMENT = 0.05
 """The largest relative difference of a loss in the first step, to bfloat16's precision; n times as much in the n-th."""
@@ -152,11 +153,15 @@ class Steps:
         # Compiled code with CUDA graphs keeps its memory for good: at batch 16 one mode more would not fit 80 GB.
         for mode in modes(self.device, recorded=False)[: 1 if self.batch_size > MOST_IN_ALL_MODES else None]:
             yield f"{opponent}, torch.compile {mode}", partial(self.plain, self.dtype if is_low else None, mode)
+        config = self.config()
         yield ours, self.ours
-        yield f"{ours} --compile", partial(self.ours, compiled=True)
-        yield f"{ours} --checkpoint-blocks", partial(self.ours, checkpoint=True)
+        yield f"{ours} --compile", partial(self.ours, self.config(compile=True))
+        checkpointed = replace(config, networks=replace(config.networks, checkpoint_blocks=True))
+        yield f"{ours} --checkpoint-blocks", partial(self.ours, checkpointed)
         if self.device.type == "cuda":
-            yield f"{ours} --cuda-graph off", partial(self.ours, graph=False)
+            yield f"{ours} --cuda-graph off", partial(self.ours, self.config(cuda_graph="off"))
+            other: Streams = "1" if streams_of(config, self.device) == 2 else "2"
+            yield f"{ours} --streams {other}", partial(self.ours, self.config(streams=other))
 
     def plain(
         self,
@@ -177,12 +182,17 @@ class Steps:
         # The images come from the host, as ours do.
         return CompetingStep(lambda: plain.update(*self.batch.to(self.device)), plain.networks())
 
-    def ours(self, *, compiled: bool = False, checkpoint: bool = False, graph: bool = True) -> "CompetingStep":
-        config = Config(
+    def config(self, **run: Any) -> Config:
+        """Return the configuration of our update, with these options of `RunConfig`."""
+        return Config(
             data=DataConfig(load_size=self.side, crop_size=self.side, batch_size=self.batch_size),
-            networks=network_config(self.size, checkpoint_blocks=checkpoint),
-            run=RunConfig(compile=compiled, cuda_graph="auto" if graph else "off"),
+            networks=network_config(self.size),
+            run=RunConfig(**run),
         )
+
+    def ours(self, config: Config | None = None) -> "CompetingStep":
+        """Return our update, by default of `config()`."""
+        config = config or self.config()
         engine = engine_from(self.weights, config, self.device, self.dtype)
         model = engine.step.model
         return CompetingStep(lambda: engine(self.batch), {name: model.get_submodule(name) for name in self.weights})
@@ -208,10 +218,10 @@ class Steps:
                 raise Disagreement(f"{name}: its losses are not finite after the rounds that were timed")
 
 
-def network_config(size: PlainNetworkSize, *, checkpoint_blocks: bool = False) -> NetworkConfig:
+def network_config(size: PlainNetworkSize) -> NetworkConfig:
     """Return the options of our networks in the size of plain PyTorch's."""
     generator: Literal["resnet_9", "resnet_6"] = "resnet_9" if size.blocks == 9 else "resnet_6"
-    return NetworkConfig(generator=generator, ngf=size.width, ndf=size.width, checkpoint_blocks=checkpoint_blocks)
+    return NetworkConfig(generator=generator, ngf=size.width, ndf=size.width)
 
 
 def engine_from(

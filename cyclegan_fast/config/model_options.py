@@ -74,6 +74,11 @@ class NetworkConfig:
         return self.discriminator_norm or self.norm
 
     @property
+    def has_batch_norm(self) -> bool:
+        """Whether any network has a batch norm, which couples the images of a batch and keeps running statistics."""
+        return "batch" in (self.norm, self.norm_of_discriminators)
+
+    @property
     def smallest_side(self) -> int:
         """Shortest side in pixels of an image that a discriminator gives a score."""
         return 3 * 2**self.n_layers if self.discriminator == "n_layers" else SMALLEST_DISCRIMINATOR_SIDE

@@ -29,6 +29,7 @@ from cyclegan_fast.config.run_options import (
     OptimizerConfig,
     Policy,
     RunConfig,
+    Streams,
     TrackerName,
 )
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
@@ -57,6 +58,7 @@ __all__ = [
     "Policy",
     "Preprocess",
     "RunConfig",
+    "Streams",
     "TrackerName",
     "Upsampling",
     "is_earth",
@@ -100,7 +102,7 @@ class Config:
             f"{2**self.networks.halvings}; use one of {', '.join(CROPPING)}",
         )
         require(
-            "batch" not in (self.networks.norm, self.networks.norm_of_discriminators) or self.optimizer.accumulate == 1,
+            not self.networks.has_batch_norm or self.optimizer.accumulate == 1,
             "batch norm takes the statistics of all that is computed at once, and accumulate computes a batch in "
             "parts: use norm instance, or accumulate 1",
         )

@@ -115,6 +115,8 @@ class PreparedMethod:
 class Method(ABC):
     """Defines the networks and losses that train G_A and G_B, or what takes their place.
 
+    Both directions may be computed at the same time, and so may all judgements: what they share is only read meanwhile.
+
     Args:
         config: widths, weights and the adversarial loss are read from it.
     """

@@ -28,8 +28,9 @@ def translate_with_identity(
     if target is None:
         return generator(source), None
     if together and source.shape[1:] == target.shape[1:]:
-        both = generator(torch.cat([source, target]))
-        return both[: len(source)], both[len(source) :]
+        # The gradient of a split is one `cat`, that of two slices zeros, a copy of each into them, and a sum.
+        made, made_of_target = torch.split(generator(torch.cat([source, target])), [len(source), len(target)])
+        return made, made_of_target
     return generator(source), generator(target)
 
 

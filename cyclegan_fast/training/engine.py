@@ -3,17 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
-from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.batch import Batch, augmented
 from cyclegan_fast.methods.base import LossesByName
-from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import ready_to_copy
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, GraphRecorder, Inputs
 from cyclegan_fast.training.rehearsal import Rehearsal
 from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.choice import reason_against_a_graph
 from cyclegan_fast.training.update.decisions import Decisions
 
 
@@ -87,23 +85,3 @@ class TrainingEngine:
             raise UserError(f"--cuda-graph on: {reason}; leave it at auto to train without")
         self.announce(f"no CUDA graph: {reason}")
         self.step.forget_interrupted_update()
-
-
-def check_cuda_graph(config: Config, device: torch.device) -> None:
-    """Refuse --cuda-graph on where it can be seen that steps cannot be recorded, before anything is written."""
-    reason = reason_against_a_graph(config, device)
-    if config.run.cuda_graph == "on" and reason:
-        raise UserError(f"--cuda-graph on: {reason}")
-
-
-def reason_against_a_graph(config: Config, device: torch.device) -> str | None:
-    """Say why the steps of this configuration cannot be recorded on this device; returns None where they can."""
-    if device.type != "cuda":
-        return f"there are no CUDA graphs on a {device.type}"
-    if config.data.preprocess not in CROPPING:
-        return f"--preprocess {config.data.preprocess} gives each image a shape of its own"
-    if METHODS[config.loss.method].discriminators_first and config.networks.dropout and config.optimizer.accumulate > 1:
-        return "--accumulate makes translations twice, and a graph cannot drop the same activations again"
-    if config.run.profile:
-        return "--profile tells apart the phases of a step, which a graph runs as one"
-    return None

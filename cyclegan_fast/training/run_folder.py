@@ -39,6 +39,7 @@ FREE_TO_CHANGE = (
     "checkpoint_blocks",
     "accumulate",
     "cuda_graph",
+    "streams",
     "track",
     "profile",
     "extend_from_here",

@@ -22,7 +22,7 @@ from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.callbacks.callback import Callback, TrainingStart
 from cyclegan_fast.training.callbacks.dispatch import Callbacks
-from cyclegan_fast.training.engine import TrainingEngine, check_cuda_graph
+from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.extension import check_past
 from cyclegan_fast.training.health.monitor import HealthMonitor, read_attempt
 from cyclegan_fast.training.health.rollback import GoingBack, go_back
@@ -43,12 +43,13 @@ from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.step_profile import StepProfile
 from cyclegan_fast.training.trackers.choice import open_trackers
 from cyclegan_fast.training.trouble import told_of_training, what_is_kept
+from cyclegan_fast.training.update.choice import check_gpu_options
 from cyclegan_fast.training.validation import Evaluator
 
 
 def check_device(config: Config, device: torch.device) -> None:
     """Raise UserError where this device cannot do what is asked of it; call it before anything is written."""
-    check_cuda_graph(config, device)
+    check_gpu_options(config, device)
     try:
         for operator in ("reflection_pad", "instance_norm", "residual_block"):
             choose(operator, config.networks.impl, torch.empty(0, device=device))

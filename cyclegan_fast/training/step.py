@@ -2,8 +2,8 @@
 
 The method says what is computed, see `methods/base.py`; this says in which order, alike for all methods. The
 generators' loss is a sum of two, one for each direction: G_A(A) with all that is computed from it, and G_B(B). The
-directions are computed one after the other, which holds the activations of one of them only; or, on a CPU whose cores
-small images leave idle, at the same time.
+directions are computed one after the other, which holds the activations of one of them only; or at the same time, on
+two streams of a GPU, or on a CPU whose cores small images leave idle.
 """
 
 import random
@@ -19,9 +19,10 @@ from cyclegan_fast.methods.base import DIRECTION_NETWORKS, DirectionBatch, Losse
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import memory_format
 from cyclegan_fast.system.distributed import ALONE, Ranks
+from cyclegan_fast.training.update.choice import directions_of
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.training.update.descent import Descent
-from cyclegan_fast.training.update.direction_threads import DirectionThreads
+from cyclegan_fast.training.update.directions import Directions
 from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.training.update.moving_averages import MovingAverages
 from cyclegan_fast.training.update.passes import Learned, PartOfBatch, StepPasses, StepPhase, Translation
@@ -39,6 +40,7 @@ class TrainingStep:
             and Adam's moments have the model's precision; float16 scales its losses, with one scaler per optimiser.
         random_source: decides about the pools; by default seeded from `config.run.seed` and the rank.
         ranks: the processes that take part in each update, each with a batch and with pools of its own.
+        directions: computes the two directions; by default as the configuration and the device have it.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class TrainingStep:
         dtype: torch.dtype,
         random_source: random.Random | None = None,
         ranks: Ranks = ALONE,
+        directions: Directions | None = None,
     ) -> None:
         self.model = model
         self.method = model.method
@@ -80,7 +83,7 @@ class TrainingStep:
             self._descent(names) for names in (self.method.generators, self.method.discriminators)
         )
         self.steps_taken = 0
-        self._directions = DirectionThreads(config, self.device, dtype, scaled=self.generators.scaler.is_enabled())
+        self._directions = directions or directions_of(config, self.device, dtype, scaled=dtype == torch.float16)
 
     def _descent(self, names: tuple[str, ...]) -> Descent:
         return Descent(

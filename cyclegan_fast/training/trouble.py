@@ -10,7 +10,7 @@ from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
 from cyclegan_fast.system.device import is_out_of_memory, working_dtype
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.trouble import device_failure
-from cyclegan_fast.training.engine import reason_against_a_graph
+from cyclegan_fast.training.update.choice import reason_against_a_graph, streams_of
 
 BY_FLAG = "--impl reference"
 
@@ -58,6 +58,8 @@ def _flags_for_the_same_run(config: Config, device: torch.device) -> list[str]:
         flags.append(f"--accumulate {more_parts}")
     if config.run.cuda_graph != "off" and reason_against_a_graph(config, device) is None:
         flags.append("--cuda-graph off (a graph keeps its memory to itself)")
+    if streams_of(config, device) > 1:
+        flags.append("--streams 1")
     return flags
 
 

@@ -1,7 +1,5 @@
 """Updates the networks of one side: sums and averages gradients, scales losses, and runs Adam."""
 
-import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +9,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss
-
-ALIGNMENT = 32  # numbers; each parameter's gradient begins at a multiple of this in the buffer, for vector loads
+from cyclegan_fast.training.update.flat_gradients import FlatGradients
 
 SMALLEST_LOSS_SCALE = 2.0**-10
 """A scaler that falls from 2^16 to this met 26 overflows more than it grew again: they will not end."""
@@ -52,18 +49,20 @@ class Descent:
         self.ranks = ranks
         everything = [p for of_network in parameters.values() for p in of_network]
         self.optimizer = torch.optim.Adam(everything, lr=learning_rate, betas=(beta1, 0.999), fused=True)
-        self.scaler = torch.amp.GradScaler(learning_rate.device.type, enabled=scaled)
+        self.scaler = self._new_scaler(scaled)
         self._gathered: set[str] = set()
         self._finish: Callable[[], None] | None = None
-        self._flat = self._buffer_of_gradients(everything) if copied or ranks.count > 1 else None
+        self._flat = FlatGradients(parameters) if copied or ranks.count > 1 else None
+        if self._flat:
+            self._flat.become_gradients()
 
-    @staticmethod
-    def _buffer_of_gradients(parameters: list[nn.Parameter]) -> Tensor:
-        sizes = [math.ceil(p.numel() / ALIGNMENT) * ALIGNMENT for p in parameters]
-        flat = parameters[0].new_zeros(sum(sizes))
-        for parameter, offset in zip(parameters, itertools.accumulate(sizes, initial=0), strict=False):
-            parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), offset)
-        return flat
+    def _new_scaler(self, scaled: bool) -> torch.amp.GradScaler:
+        device = self.learning_rate.device
+        scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        if scaled:
+            # It makes its scale at the first loss: that is not to be one of two that are computed at the same time.
+            scaler.scale(torch.zeros((), device=device))
+        return scaler
 
     def forget_gradients(self) -> None:
         """Begin a step: without a buffer, the last step's gradients make room for its activations."""
@@ -77,17 +76,18 @@ class Descent:
         parameters = self.parameters[network]
         is_first = network not in self._gathered
         self._gathered.add(network)
-        if is_first and self._flat is None:
+        if self._flat:
+            self._flat.write(network, gradients) if is_first else self._flat.add(network, gradients)
+        elif is_first:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = laid_out_like(parameter, gradient)
-            return
-        sums = [p.grad for p in parameters if p.grad is not None]
-        (torch._foreach_copy_ if is_first else torch._foreach_add_)(sums, list(gradients))
+        else:
+            torch._foreach_add_([p.grad for p in parameters if p.grad is not None], list(gradients))
 
     def begin_average(self) -> None:
         """Start to average gradients, which must be complete, over the ranks; the device computes on meanwhile."""
         if self._flat is not None:
-            self._finish = self.ranks.begin_average(self._flat)
+            self._finish = self.ranks.begin_average(self._flat.everything)
 
     def update(self) -> None:
         """Take one step of Adam; where a gradient overflowed, the scaler leaves it out, on the device."""
@@ -129,11 +129,10 @@ class Descent:
         return {**found, "loss scales": self._scales()}
 
     def _scales(self) -> list[Tensor]:
-        """Return the loss scale and the number of steps that it held; nothing where no loss was scaled yet."""
+        """Return the loss scale and the number of steps that it held; nothing where losses are not scaled."""
         if not self.scaler.is_enabled():
             return []
-        scales = (self.scaler._scale, self.scaler._growth_tracker)
-        return [scale for scale in scales if scale is not None]
+        return [scale for scale in (self.scaler._scale, self.scaler._growth_tracker) if scale is not None]
 
     def forget_interrupted_update(self) -> None:
         """Make good for an `update` that failed halfway while it was recorded: the scaler waits for the rest of it.
@@ -142,7 +141,7 @@ class Descent:
         """
         self._finish = None
         state = self.scaler.state_dict()
-        self.scaler = torch.amp.GradScaler(self.learning_rate.device.type, enabled=self.scaler.is_enabled())
+        self.scaler = self._new_scaler(self.scaler.is_enabled())
         self.scaler.load_state_dict(state)
 
     def check_loss_scale(self, losses: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ class MovingAverages:
             average, network = self.model.get_submodule(average_of(name)), self.model.get_submodule(name)
             averages: list[Tensor] = list(average.parameters())
             newest: list[Tensor] = list(network.parameters())
-            torch._foreach_lerp_(averages, newest, [self._weights[name]] * len(newest))
+            _move_towards(averages, newest, self._weights[name])
             # Running statistics are averages already; PyTorch's AveragedModel keeps the newest ones, too.
             for kept, statistics in zip(average.buffers(), network.buffers(), strict=True):
                 kept.copy_(statistics)
@@ -73,3 +73,25 @@ class MovingAverages:
                 found[f"averages of {name}"] = list(average.parameters())
                 found |= running_statistics(average_of(name), average)
         return found
+
+
+def _move_towards(averages: list[Tensor], newest: list[Tensor], weight: Tensor) -> None:
+    """Let each average become average + weight * (newest - average); `weight` is a scalar on the device.
+
+    `_foreach_lerp_` would launch a kernel for each of them, since a weight that it reads on the device must have the
+    tensors' shapes. Fused SGD reads its rate there for all of them at once: uphill along `newest`, with weight decay 1,
+    it moves an average by -rate * (average - newest). It walks through both tensors' memory side by side.
+    """
+    assert all(average.stride() == new.stride() for average, new in zip(averages, newest, strict=True))
+    torch._fused_sgd_(
+        averages,
+        newest,
+        [],
+        weight_decay=1.0,
+        momentum=0.0,
+        lr=weight,
+        dampening=0.0,
+        nesterov=False,
+        maximize=True,
+        is_first_step=False,
+    )

@@ -102,8 +102,7 @@ class StepPasses:
         with self.phase("D"):
             # Real and generated images have statistics of their own in a batch norm.
             if real.shape[1:] == fake.shape[1:] and self.config.networks.norm_of_discriminators != "batch":
-                scores = network(torch.cat([real, fake]))
-                real_score, fake_score = scores[: len(real)], scores[len(real) :]
+                real_score, fake_score = torch.split(network(torch.cat([real, fake])), [len(real), len(fake)])
             elif self.method.discriminators_first:  # the authors' order: running statistics weigh the last one most
                 fake_score, real_score = network(fake), network(real)
             else:
@@ -118,8 +117,10 @@ class StepPasses:
     ) -> Learned:
         """Differentiate the losses' sum, weighted by the part's share of the step, by the leaves of these networks."""
         weighted = losses if share == 1 else {name: share * loss for name, loss in losses.items()}
-        total = scaler.scale(torch.stack(list(weighted.values())).sum())
-        leaves = self.networks.leaves
-        found = iter(torch.autograd.grad(total, [leaf for name in names for leaf in leaves[name]]))
+        outputs, leaves = [loss for loss in weighted.values() if loss.requires_grad], self.networks.leaves
+        # The gradient of their sum by each loss is 1, and so is what the scaler makes of 1: neither sum is computed.
+        seed = scaler.scale(torch.ones_like(outputs[0]))
+        wanted = [leaf for name in names for leaf in leaves[name]]
+        found = iter(torch.autograd.grad(outputs, wanted, grad_outputs=[seed] * len(outputs)))
         gradients = {name: [next(found) for _ in leaves[name]] for name in names}
         return Learned({name: loss.detach() for name, loss in weighted.items()}, gradients)

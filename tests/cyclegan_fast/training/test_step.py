@@ -29,7 +29,10 @@ from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.training.schedule import linear_factor
 from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.direction_streams import DirectionStreams
 from cyclegan_fast.training.update.direction_threads import LARGEST_SIDE_IN_THREADS
+from cyclegan_fast.training.update.directions import Directions
+from tests.cyclegan_fast.stream_watch import PretendStreams
 from tests.slow import slow_but
 
 LEARNING_RATE = 2e-4
@@ -68,7 +71,13 @@ def our_gradients(model: Model) -> Weights:
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
 
 
-def build(plain: PlainCycleGAN, config: Config, dtype: torch.dtype, source: random.Random) -> TrainingStep:
+def build(
+    plain: PlainCycleGAN,
+    config: Config,
+    dtype: torch.dtype,
+    source: random.Random,
+    directions: Directions | None = None,
+) -> TrainingStep:
     """Our step from the plain one's weights, kept in float64 where the plain one's are."""
     model = Model(config).to(next(plain.G_A.parameters()).dtype)
     for name, network in plain.networks().items():
@@ -76,7 +85,7 @@ def build(plain: PlainCycleGAN, config: Config, dtype: torch.dtype, source: rand
         model.get_submodule(name).load_state_dict(state)
         if config.optimizer.ema and name in ("G_A", "G_B"):
             model.get_submodule(f"{name}_ema").load_state_dict(state)
-    return TrainingStep(model, config, dtype, source)
+    return TrainingStep(model, config, dtype, source, directions=directions)
 
 
 def widened(plain: PlainCycleGAN) -> PlainCycleGAN:
@@ -113,6 +122,7 @@ class Case:
     checkpoint_blocks: bool = False
     preprocess: Preprocess = "resize_and_crop"
     crop_size: int = 256
+    streams: bool = False
     compile: bool = False
 
 
@@ -139,6 +149,7 @@ CASES = {
     "both directions at once, batch of 3 in unequal parts": Case(
         shapes=(((3, 24, 24), (3, 24, 24)),), accumulate=2, crop_size=64
     ),
+    "two streams": Case(shapes=(((2, 24, 24), (2, 24, 24)),), ema=0.5, accumulate=2, streams=True),
     "compiled": Case(shapes=(((2, 24, 24), (2, 24, 24)), ((1, 24, 24), (1, 24, 24))), compile=True),
     "channels last, everything on": Case(
         shapes=(((2, 24, 24), (2, 24, 24)),),
@@ -160,6 +171,7 @@ QUICK = (
     "learning rate that decays",
     "batch of 4 in two parts",
     "both directions at once",
+    "two streams",
     "channels last, everything on",
 )
 
@@ -203,11 +215,12 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
         optimizer=OptimizerConfig(learning_rate=LEARNING_RATE, ema=case.ema, accumulate=case.accumulate),
         run=RunConfig(compile=case.compile),
     )
-    step = build(plain, config, torch.float64, ours_source)
+    directions = DirectionStreams(PretendStreams()) if case.streams else None
+    step = build(plain, config, torch.float64, ours_source, directions)
     memory_format = torch.channels_last if case.channels_last else torch.contiguous_format
     step.model.to(memory_format=memory_format)  # type: ignore[call-overload]  # absent from torch's stubs
 
-    assert step.threads == (2 if case.crop_size <= LARGEST_SIDE_IN_THREADS else 1)
+    assert step.threads == (2 if case.crop_size <= LARGEST_SIDE_IN_THREADS or case.streams else 1)
     start = {name: weight.clone() for name, weight in our_weights(step.model).items()}
     generator = torch.Generator().manual_seed(1)
     worst = 0.0

@@ -208,8 +208,8 @@ SMALL = DataConfig(load_size=32, crop_size=24)
 MEMORY = {
     "as it is": (
         Config(),
-        "the same command needs less with --checkpoint-blocks or --cuda-graph off (a graph keeps its memory to itself)"
-        ", another run (--name NEW) with --amp or a lower --crop-size",
+        "the same command needs less with --checkpoint-blocks, --cuda-graph off (a graph keeps its memory to itself) "
+        "or --streams 1, another run (--name NEW) with --amp or a lower --crop-size",
     ),
     "nearly everything is given": (
         Config(

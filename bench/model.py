@@ -1,0 +1,62 @@
+"""`python -m bench.model`: predict how long a training step takes on a GPU, node by node, without a GPU.
+
+The project's own step is traced on tensors without memory, every variant of its kernels is compiled for the GPU, and
+each node gets a time by roofline. What the model takes for granted stands in `bench.modelling.assumptions`. Nothing of
+what it prints is measured.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bench.modelling.assumptions import GPU_FACTS
+from bench.modelling.compiled import compiled_needs
+from bench.modelling.cost import costs
+from bench.modelling.table import StepModel
+from bench.modelling.tracing import trace_step
+from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
+from cyclegan_fast.kernels import triton_language
+
+
+def model_step(gpu: str, batch: int, side: int, streams: int) -> StepModel:
+    """Predict a step of the paper's networks with `--amp` at a batch size, on a GPU that `GPU_FACTS` names."""
+    facts = GPU_FACTS[gpu]
+    config = Config(
+        networks=NetworkConfig(impl="triton"), data=DataConfig(load_size=side, crop_size=side, batch_size=batch)
+    )
+    nodes = trace_step(config, facts.gpu)
+    needs = compiled_needs((node.launch.variant for node in nodes if node.launch), _show)
+    return StepModel(facts, batch, side, streams, nodes, costs(nodes, facts, needs))
+
+
+def _show(number: int, count: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\rcompiled {number} of {count}", end="" if number < count else "\n", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.model", description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--gpu", choices=sorted(GPU_FACTS), default="h200")
+    parser.add_argument("--batch", type=int, default=1, help="images of each domain in a step")
+    parser.add_argument("--side", type=int, default=256, help="of the square images, pixels")
+    parser.add_argument("--streams", type=int, choices=[1, 2], default=1, help="in which nodes run")
+    parser.add_argument("--nodes", action="store_true", help="list every node")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every node to a file")
+    options = parser.parse_args(arguments)
+    if not triton_language.INSTALLED or triton_language.INTERPRETED:
+        print("bench.model compiles kernels: it needs the triton package, without TRITON_INTERPRET", file=sys.stderr)
+        return 2
+    model = model_step(options.gpu, options.batch, options.side, options.streams)
+    if options.nodes:
+        print("\n".join(model.node_lines()))
+    print(f"{model.facts.gpu.name}, {options.side}x{options.side}, batch {options.batch}, bfloat16")
+    print(f"predicted, not measured; {model.facts.source}\n")
+    print(model.table())
+    if options.json:
+        options.json.write_text(json.dumps(model.rows(), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Reads the calls of convolutions, and describes them as the matrix products that a library computes."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.modelling.assumptions import CHANNEL_UNIT
+from bench.modelling.nodes import MatrixProduct
+from cyclegan_fast.kernels.plans import ceil_div
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class ConvolutionCall:
+    """Describes a convolution: its operands, and its result or the gradient of it."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    y: Tensor
+    """[N, C_out, H', W']; forward a tensor of that shape"""
+    transposed: bool
+    stride: int
+
+    @property
+    def operations(self) -> int:
+        """Count a pass, forward, dgrad or wgrad alike: a multiply-add is two.
+
+        Each pixel of the side that has fewer of them meets each weight once: y's, and x's where it is transposed.
+        """
+        pixels = self.x if self.transposed else self.y
+        return 2 * pixels.size(0) * math.prod(pixels.shape[2:]) * self.weight.numel()
+
+    @property
+    def _taps(self) -> int:
+        return math.prod(self.weight.shape[2:])
+
+    def forward(self) -> MatrixProduct:
+        steps = self.stride**2 if self.transposed else 1
+        depth = ceil_div(_whole(self.x.size(1)) * self._taps, steps)
+        return MatrixProduct("forward", _pixels(self.y), self.y.size(1), depth)
+
+    def dgrad(self) -> MatrixProduct:
+        """Describe the gradient of x; of a convolution that strides, each pixel of x meets a part of the weights."""
+        steps = 1 if self.transposed else self.stride**2
+        depth = ceil_div(_whole(self.y.size(1)) * self._taps, steps)
+        return MatrixProduct("dgrad", _pixels(self.x), self.x.size(1), depth)
+
+    def wgrad(self) -> MatrixProduct:
+        """Describe the gradient of the weights: a sum over pixels."""
+        few, many = (self.x, self.y) if self.transposed else (self.y, self.x)
+        return MatrixProduct("wgrad", few.size(1), _whole(many.size(1)) * self._taps, _pixels(few))
+
+
+def _pixels(image: Tensor) -> int:
+    return image.size(0) * math.prod(image.shape[2:])
+
+
+def _whole(channels: int) -> int:
+    return ceil_div(channels, CHANNEL_UNIT) * CHANNEL_UNIT
+
+
+def forward_call(operator: Any, arguments: Any) -> ConvolutionCall | None:
+    """Return what a call of a convolution computes, or None for another operator."""
+    if operator is aten.convolution.default:
+        x, weight, bias, stride, padding, dilation, transposed, extra, groups = arguments
+    elif operator is aten.conv2d.default:
+        x, weight, bias, stride, padding, dilation, groups = (*arguments, *_CONV2D_DEFAULTS[len(arguments) :])
+        transposed, extra = False, [0, 0]
+    else:
+        return None
+    assert groups == 1, "no network of this project has grouped convolutions"
+    shape = torch.ops.aten.convolution(
+        *(tensor.to("meta") for tensor in (x, weight)), None, stride, padding, dilation, transposed, extra, groups
+    )
+    return ConvolutionCall(x, weight, bias, shape, transposed, stride[0])
+
+
+_CONV2D_DEFAULTS: tuple[Any, ...] = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
+
+
+def backward_call(operator: Any, arguments: Any) -> ConvolutionCall | None:
+    """Return which convolution a call differentiates, with the gradient of its result; None for another operator."""
+    if operator is not aten.convolution_backward.default:
+        return None
+    dy, x, weight, _, stride, _, _, transposed, _, groups, _ = arguments
+    assert groups == 1, "no network of this project has grouped convolutions"
+    return ConvolutionCall(x, weight, None, dy, transposed, stride[0])

@@ -1,0 +1,135 @@
+"""Predicts how long each node of a step takes by itself, by roofline and by waves of programs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.modelling.assumptions import (
+    CONVOLUTION_EDGE_US,
+    ELEMENTS_OF_A_BLOCK,
+    ELEMENTWISE_EFFICIENCY,
+    KERNEL_FLOOR_US,
+    L2_SHARE,
+    LIBRARY_EFFICIENCY,
+    MEMORY_LATENCY_US,
+    MOST_SPLITS_OF_A_SUM,
+    THREADS_OF_A_BLOCK,
+    TILE_EFFICIENCY,
+    GpuFacts,
+)
+from bench.modelling.compiled import ProgramNeeds
+from bench.modelling.l2_cache import memory_bytes
+from bench.modelling.nodes import MatrixProduct, StepNode
+from cyclegan_fast.kernels.checking.specialisations import Specialisation
+from cyclegan_fast.kernels.plans import ceil_div
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Describes how the programs of a launch go through a GPU."""
+
+    programs: int
+    resident: int
+    """programs that a multiprocessor holds at once"""
+    places: int
+    """programs that the GPU holds at once"""
+
+    @property
+    def count(self) -> int:
+        return ceil_div(self.programs, self.places)
+
+    @property
+    def last_programs(self) -> int:
+        """Return the number of programs in the last wave."""
+        return self.programs - (self.count - 1) * self.places
+
+    @property
+    def filled(self) -> float:
+        """Return the share of the places of all waves that programs fill."""
+        return self.programs / (self.count * self.places)
+
+    @staticmethod
+    def of(programs: int, resident: int, facts: GpuFacts) -> "Waves":
+        return Waves(programs, resident, resident * facts.gpu.multiprocessors)
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """Holds the time that a node takes by itself, without the gap in front of it, and what of the GPU it uses.
+
+    Shares are of what the GPU could do in that time; together with another node's they may not exceed 1.
+    """
+
+    us: float
+    memory_bytes: int
+    """bytes that L2 doesn't hold; all of them move between L2 and the multiprocessors"""
+    waves: Waves
+    compute_share: float
+    memory_share: float
+    l2_share: float
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        return self.compute_share, self.memory_share, self.l2_share, self.waves.filled
+
+
+def costs(nodes: Sequence[StepNode], facts: GpuFacts, needs: Mapping[Specialisation, ProgramNeeds]) -> list[NodeCost]:
+    """Return the cost of each node; `needs` has those of every variant that is launched."""
+    moved = memory_bytes(nodes, L2_SHARE * facts.gpu.l2_bytes)
+    return [_cost(node, from_memory, facts, needs) for node, from_memory in zip(nodes, moved, strict=True)]
+
+
+def _cost(node: StepNode, from_memory: int, facts: GpuFacts, needs: Mapping[Specialisation, ProgramNeeds]) -> NodeCost:
+    all_bytes = node.read_bytes + node.written_bytes
+    moving_us = max(from_memory / facts.copy_gbps, all_bytes / facts.l2_gbps) * 1e-3
+    if node.product:
+        us, waves = product_us(node.product, facts)
+        us = max(us, KERNEL_FLOOR_US + moving_us)
+    elif node.launch:
+        needed = needs[node.launch.variant]
+        waves = Waves.of(node.launch.programs, needed.resident(facts), facts)
+        us = kernel_us(waves, node.launch.tiles, moving_us)
+    else:
+        blocks = ceil_div(max(all_bytes // 4, 1), ELEMENTS_OF_A_BLOCK)
+        waves = Waves.of(blocks, facts.threads // THREADS_OF_A_BLOCK, facts)
+        us = KERNEL_FLOOR_US + moving_us / ELEMENTWISE_EFFICIENCY
+    return NodeCost(
+        us,
+        from_memory,
+        waves,
+        node.operations / (facts.matrix_tflops * 1e6) / us,
+        from_memory / (facts.copy_gbps * 1e3) / us,
+        all_bytes / (facts.l2_gbps * 1e3) / us,
+    )
+
+
+def kernel_us(waves: Waves, tiles: int, moving_us: float) -> float:
+    """Predict a kernel whose programs each load `tiles` tiles, one after the other, and compute in between.
+
+    A wave takes as long as a program waits for its loads, or as the bytes of the wave take to move, whichever is more;
+    the last wave has fewer programs.
+    """
+    waiting_us = tiles * MEMORY_LATENCY_US
+    full = max(waiting_us, moving_us * waves.places / waves.programs)
+    last = max(waiting_us, moving_us * waves.last_programs / waves.programs)
+    return KERNEL_FLOOR_US + (waves.count - 1) * full + last
+
+
+def product_us(product: MatrixProduct, facts: GpuFacts) -> tuple[float, Waves]:
+    """Predict a convolution of the library: the best of `TILE_EFFICIENCY`, one program on a multiprocessor.
+
+    A weight's gradient, whose sum is long and whose result is small, may be summed up in parts.
+    """
+    best_us, best_waves = math.inf, Waves(1, 1, facts.gpu.multiprocessors)
+    for (rows, columns), of_tile in TILE_EFFICIENCY.items():
+        tiles = ceil_div(product.rows, rows) * ceil_div(product.columns, columns)
+        for splits in range(1, MOST_SPLITS_OF_A_SUM + 1 if product.which == "wgrad" else 2):
+            waves = Waves.of(tiles * splits, 1, facts)
+            tflops = facts.matrix_tflops * LIBRARY_EFFICIENCY[product.which] * of_tile
+            operations = 2 * rows * columns * ceil_div(product.depth, splits) * facts.gpu.multiprocessors
+            us = CONVOLUTION_EDGE_US + KERNEL_FLOOR_US + waves.count * operations / (tflops * 1e6)
+            if splits > 1:  # each part writes its sums in float32, and they are added up
+                us += splits * product.rows * product.columns * 8 / (facts.l2_gbps * 1e3)
+            if us < best_us:
+                best_us, best_waves = us, waves
+    return best_us, best_waves

@@ -1,0 +1,86 @@
+"""Says which operands the kernels of this project read and write, and describes their launches.
+
+A kernel gets a pointer for every operand; where a flag leaves one out, the pointer is a placeholder.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from bench.modelling.nodes import Kind, Launch
+from cyclegan_fast.kernels.checking.specialisations import recorded
+from cyclegan_fast.kernels.gpus import Gpu
+from cyclegan_fast.kernels.launching import Grid
+from cyclegan_fast.kernels.plans import ceil_div
+
+
+@dataclass(frozen=True)
+class KernelOperands:
+    """Names a kernel's operands: what it always reads and writes, and what under a flag."""
+
+    kind: Kind
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    reads_if: tuple[tuple[str, str], ...] = ()
+    """pairs of a flag and an operand"""
+    writes_if: tuple[tuple[str, str], ...] = ()
+
+
+KERNELS = {
+    "instance_norm_statistics": KernelOperands("norm", ("x",), ("partial",)),
+    "instance_norm_apply": KernelOperands(
+        "norm", ("x", "partial"), ("y", "statistics"), reads_if=(("HAS_RESIDUAL", "residual"),)
+    ),
+    "instance_norm_on_chip": KernelOperands(
+        "norm",
+        ("x",),
+        ("y", "statistics"),
+        reads_if=(("HAS_RESIDUAL", "residual"),),
+        writes_if=(("COOPERATIVE", "partial"),),
+    ),
+    "instance_norm_backward_sums": KernelOperands(
+        "norm",
+        ("x", "statistics", "dy"),
+        ("partial",),
+        reads_if=(("HAS_SKIP", "skip"),),
+        writes_if=(("STORE_H", "d_residual"),),
+    ),
+    "instance_norm_backward_apply": KernelOperands(
+        "norm",
+        ("x", "statistics", "dy", "partial"),
+        ("dx",),
+        reads_if=(("HAS_SKIP", "skip"),),
+        writes_if=(("REMAKE", "remade"),),
+    ),
+    "instance_norm_backward_on_chip": KernelOperands(
+        "norm",
+        ("x", "statistics", "dy"),
+        ("dx",),
+        reads_if=(("HAS_SKIP", "skip"),),
+        writes_if=(("STORE_H", "d_residual"), ("REMAKE", "remade"), ("COOPERATIVE", "partial")),
+    ),
+    "reflection_pad_forward": KernelOperands("pad", ("x",), ("y",)),
+    "reflection_pad_backward": KernelOperands("pad", ("x",), ("dx",)),
+    "conv2d_3x3": KernelOperands("convolution", ("x", "weight"), ("y", "partial")),
+}
+
+
+def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[Kind, list[Tensor], list[Tensor]]:
+    """Return a launch's kind, and the tensors that it reads and writes.
+
+    Raises KeyError for a kernel that `KERNELS` does not describe.
+    """
+    known = KERNELS[kernel.fn.__name__]
+
+    def tensors(always: tuple[str, ...], under_flags: tuple[tuple[str, str], ...]) -> list[Tensor]:
+        names = [*always, *(name for flag, name in under_flags if arguments[flag])]
+        return [arguments[f"{name}_ptr"] for name in names]
+
+    return known.kind, tensors(known.reads, known.reads_if), tensors(known.writes, known.writes_if)
+
+
+def launch_of(gpu: Gpu, kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> Launch:
+    """Describe a launch: the variant that is compiled, its grid, and the tiles of a program."""
+    tiles = ceil_div(arguments.get("pixels_per_program", 1), arguments["BLOCK_PIXELS"])
+    return Launch(recorded(gpu.capability, kernel, arguments, options), grid, tiles)

@@ -1,0 +1,284 @@
+"""Traces a training step on tensors without memory, and lists the kernel launches that a GPU would make.
+
+The step is the project's own, driven by its engine. It runs on the device "meta": PyTorch without CUDA computes no
+gradients of fake CUDA tensors. What a GPU does differently is put right here: cuDNN lays its results channels last.
+Our kernels' launches are recorded as planned for the GPU in question.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from bench.modelling.convolutions import ConvolutionCall, backward_call, forward_call
+from bench.modelling.kernel_operands import launch_of, operands_of
+from bench.modelling.library_operators import LibraryLaunch, bias_gradient, launches_of
+from bench.modelling.nodes import Kind, Launch, MatrixProduct, Region, StepNode
+from cyclegan_fast.config.options import Config
+from cyclegan_fast.data.batch import Batch
+from cyclegan_fast.kernels.gpus import Gpu, planning_for
+from cyclegan_fast.kernels.launching import Grid, launching_with
+from cyclegan_fast.kernels.pending_sum import PendingSum
+from cyclegan_fast.kernels.registration import LAUNCHES
+from cyclegan_fast.methods.model import Model
+from cyclegan_fast.training.engine import TrainingEngine
+from cyclegan_fast.training.step import TrainingStep
+
+META = torch.device("meta")
+
+
+def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> list[StepNode]:
+    """Return the nodes of a step in the steady state, in the order of their launches.
+
+    Args:
+        config: networks, losses, batch and crop size are read from it; the fused operators must be Triton's.
+        gpu: the GPU that kernels are planned for.
+        dtype: of convolutions and fused operators, 16 bits wide: `--amp`.
+    """
+    with planning_for(gpu), mock.patch("torch.optim.adam._device_dtype_check_for_fused"), _WithoutMemory():
+        with META:
+            model = Model(config)
+        step = TrainingStep(model, config, dtype)
+        recorder = _TracingRecorder(gpu, step)
+        engine = TrainingEngine(step, config, print, recorder)
+        batch = _batch(config)
+        engine(batch)  # makes Adam's moments and the pools
+        engine(batch)
+    return recorder.tracer.nodes
+
+
+def _batch(config: Config) -> Batch:
+    count, side = config.data.batch_size, config.data.crop_size
+    pixels = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=META)
+    corners = torch.zeros(count, 3, dtype=torch.int64, device=META)
+    return Batch(pixels, pixels.clone(), corners, corners.clone(), (side, side), (side, side))
+
+
+class _TracingRecorder:
+    """Stands in the place of the engine's recorder of CUDA graphs; keeps the trace of the newest step."""
+
+    def __init__(self, gpu: Gpu, step: TrainingStep) -> None:
+        self.gpu, self.step = gpu, step
+        self.tracer = StepTracer(gpu)
+
+    def warm_up(self, function: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        self.tracer = StepTracer(self.gpu)
+        for network, parameters in self.step.networks.by_name.items():
+            for name, parameter in parameters.named_parameters():
+                self.tracer.know(parameter, network, name.removesuffix(".weight"))
+        self.step.phase = self.tracer.in_phase
+        with self.tracer:
+            return function()
+
+    def record(self, function: Callable[[], dict[str, Tensor]]) -> Any:
+        raise NotImplementedError("a step on tensors without memory is not recorded as a CUDA graph")
+
+
+@dataclass
+class _Accesses:
+    """Holds who wrote and who has read the parts of a storage since."""
+
+    writes: list[tuple[Region, int]] = field(default_factory=list)
+    reads: list[tuple[Region, int]] = field(default_factory=list)
+
+
+class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Lists what is launched, with what each launch must wait for: data to read, and readers of what it overwrites."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.gpu = gpu
+        self.nodes: list[StepNode] = []
+        self.phase = ""
+        self._kept: list[torch.UntypedStorage] = []  # so that no address is given to two storages
+        self._accesses: dict[int, _Accesses] = {}
+        self._owners: dict[int, tuple[str, str]] = {}  # of a storage: network and layer
+
+    def know(self, tensor: Tensor, network: str, layer: str) -> None:
+        """Say whose tensor this is: what is computed with it belongs to that layer."""
+        self._owners[self._storage_of(tensor)] = network, layer
+
+    @contextmanager
+    def in_phase(self, name: str) -> Iterator[None]:
+        """Say that what is launched inside belongs to the step's phase `name`."""
+        outer, self.phase = self.phase, name
+        try:
+            yield
+        finally:
+            self.phase = outer
+
+    def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        options = options or {}
+        with self:  # sums that are put off are formed, and launches inside our operators are seen
+            arguments = tree_map_only(PendingSum, PendingSum.added, arguments)
+            if operator in LAUNCHES:
+                with launching_with(self._record_kernel):
+                    return LAUNCHES[operator](*arguments, **options)
+        call = forward_call(operator, arguments)
+        if call:
+            return self._convolve(operator, arguments, options, call)
+        call = backward_call(operator, arguments)
+        if call:
+            return self._differentiate(operator, arguments, options, call)
+        result = _run(operator, arguments, options)
+        for launch in launches_of(operator, arguments, options, result):
+            self._record_library(launch)
+        return result
+
+    # --- kinds of launches -------------------------------------------------------------------------------------------
+
+    def _record_library(self, launch: LibraryLaunch) -> None:
+        network, layer = self._owner([*launch.writes, *launch.reads])
+        self._add(launch.name, launch.kind, network, layer, launch.reads, launch.writes)
+
+    def _record_kernel(self, kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+        kind, reads, writes = operands_of(kernel, arguments)
+        network, layer = self._owner(reads)
+        launch = launch_of(self.gpu, kernel, grid, arguments, options)
+        part = "backward" if "backward" in kernel.fn.__name__ else "forward"
+        self._add(kernel.fn.__name__, kind, network, layer, reads, writes, part=part, launch=launch)
+
+    def _convolve(self, operator: Any, arguments: Any, options: Any, call: ConvolutionCall) -> Tensor:
+        x, weight = (self._channels_last(tensor) for tensor in (call.x, call.weight))
+        y = torch.empty_like(_run(operator, arguments, options), memory_format=torch.channels_last)
+        network, layer = self._owner([weight])
+        self.know(y, network, layer)
+        product = call.forward()
+        self._add("convolution", "convolution", network, layer, [x, weight], [y], product=product, call=call)
+        if call.bias is not None:
+            self._add("add bias", "elementwise", network, layer, [y, call.bias], [y])
+        return y
+
+    def _differentiate(self, operator: Any, arguments: Any, options: Any, call: ConvolutionCall) -> Any:
+        dx, dw, db = _run(operator, arguments, options)
+        dy, x, weight = (self._channels_last(tensor) for tensor in (call.y, call.x, call.weight))
+        network, layer = self._owner([weight])
+        if dx is not None:
+            dx = torch.empty_like(dx, memory_format=torch.channels_last)
+            self._add("dgrad", "convolution", network, layer, [dy, weight], [dx], product=call.dgrad(), call=call)
+        if dw is not None:
+            dw = torch.empty_like(dw, memory_format=torch.channels_last)
+            self._add("wgrad", "convolution", network, layer, [dy, x], [dw], product=call.wgrad(), call=call)
+        if db is not None:
+            for launch in bias_gradient(dy, db):
+                self._add(launch.name, launch.kind, network, layer, launch.reads, launch.writes)
+        return dx, dw, db
+
+    def _channels_last(self, tensor: Tensor) -> Tensor:
+        """Return the tensor as a convolution reads it; what lies otherwise is copied."""
+        if tensor.is_contiguous(memory_format=torch.channels_last):
+            return tensor
+        copy = torch.empty_like(tensor, memory_format=torch.channels_last)
+        self._record_library(LibraryLaunch("copy to channels last", "copy", [tensor], [copy]))
+        owner = self._owners.get(self._storage_of(tensor))
+        if owner:
+            self.know(copy, *owner)
+        return copy
+
+    # --- the list ----------------------------------------------------------------------------------------------------
+
+    def _add(
+        self,
+        name: str,
+        kind: Kind,
+        network: str,
+        layer: str,
+        reads: Sequence[Tensor],
+        writes: Sequence[Tensor],
+        *,
+        part: str | None = None,
+        product: MatrixProduct | None = None,
+        call: ConvolutionCall | None = None,
+        launch: Launch | None = None,
+    ) -> None:
+        if part is None:
+            part = "backward" if torch._C._current_graph_task_id() != -1 else "forward"
+        if "update" in self.phase:
+            part = "update"
+        read = tuple(self._region(tensor) for tensor in _each_once(reads))
+        written = tuple(self._region(tensor) for tensor in _each_once(writes))
+        index = len(self.nodes)
+        depends_on = self._dependencies(index, read, written)
+        self.nodes.append(
+            StepNode(
+                name,
+                kind,
+                network,
+                layer,
+                part,
+                self.phase,
+                read,
+                written,
+                call.operations if call else 0,
+                product,
+                launch,
+                depends_on,
+            )
+        )
+
+    def _dependencies(self, index: int, read: Sequence[Region], written: Sequence[Region]) -> tuple[int, ...]:
+        found: set[int] = set()
+        for region in read:
+            accesses = self._accesses.setdefault(region.storage, _Accesses())
+            found.update(writer for other, writer in accesses.writes if region.overlaps(other))
+            accesses.reads.append((region, index))
+        for region in written:
+            accesses = self._accesses.setdefault(region.storage, _Accesses())
+            for others in (accesses.writes, accesses.reads):
+                found.update(other_index for other, other_index in others if region.overlaps(other))
+            # What the new write covers entirely, nobody needs to wait for any more.
+            accesses.writes = [entry for entry in accesses.writes if not _covers(region, entry[0])]
+            accesses.reads = [entry for entry in accesses.reads if not _covers(region, entry[0])]
+            accesses.writes.append((region, index))
+        return tuple(sorted(found - {index}))
+
+    def _region(self, tensor: Tensor) -> Region:
+        first = tensor.storage_offset()
+        last = first + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        size = tensor.element_size()
+        return Region(
+            self._storage_of(tensor), first * size, (last + 1) * size if tensor.numel() else 0, tensor.numel() * size
+        )
+
+    def _storage_of(self, tensor: Tensor) -> int:
+        storage = tensor.untyped_storage()
+        key: int = storage._cdata
+        if key not in self._accesses:
+            self._accesses[key] = _Accesses()
+            self._kept.append(storage)
+        return key
+
+    def _owner(self, tensors: Sequence[Tensor]) -> tuple[str, str]:
+        """Return the network and layer of the first of these tensors that belongs to any."""
+        owners = (self._owners.get(self._storage_of(tensor)) for tensor in tensors)
+        return next((owner for owner in owners if owner), ("", ""))
+
+
+def _covers(region: Region, other: Region) -> bool:
+    return region.first_byte <= other.first_byte and other.end_byte <= region.end_byte
+
+
+def _each_once(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Lets the step and its optimisers be made on tensors without memory."""
+
+    def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        return _run(operator, arguments, options or {})
+
+
+def _run(operator: Any, arguments: Any, options: Any) -> Any:
+    """Run an operator on tensors without memory, with stand-ins for the two that refuse them."""
+    if operator is torch.ops.aten._local_scalar_dense.default:
+        return True  # Adam asks whether the learning rate, a tensor, is positive
+    if operator is torch.ops.aten._fused_adam_.tensor_lr:
+        return None  # works in place
+    return operator(*arguments, **options)

@@ -1,0 +1,77 @@
+"""Chooses by a configuration and a device whether a step can be a CUDA graph, and what of it is computed at once."""
+
+import torch
+
+from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.methods.registry import METHODS
+from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.training.update.direction_streams import CudaStreamPair, DirectionStreams
+from cyclegan_fast.training.update.direction_threads import DirectionThreads, gains_from_threads
+from cyclegan_fast.training.update.directions import Directions
+
+MOST_PIXELS_ON_TWO_STREAMS = 4 * 256 * 256
+"""Pixels of the images of one domain that a step computes at once, up to which `--streams auto` takes two.
+
+By arithmetic, not by measurement: a block's convolution at 256x256 has 64 tiles of 128x128 results an image, and an
+H200 132 multiprocessors. So one image leaves half of them idle; four, which a generator is given with four of the other
+domain, fill them four times over. Above that two streams gain little and hold twice the activations."""
+
+
+def check_gpu_options(config: Config, device: torch.device) -> None:
+    """Refuse --cuda-graph on and --streams 2 where it can be seen that they cannot be, before anything is written."""
+    reason = reason_against_a_graph(config, device)
+    if config.run.cuda_graph == "on" and reason:
+        raise UserError(f"--cuda-graph on: {reason}")
+    streams_of(config, device)
+
+
+def reason_against_a_graph(config: Config, device: torch.device) -> str | None:
+    """Say why the steps of this configuration cannot be recorded on this device; returns None where they can."""
+    if device.type != "cuda":
+        return f"there are no CUDA graphs on a {device.type}"
+    if config.data.preprocess not in CROPPING:
+        return f"--preprocess {config.data.preprocess} gives each image a shape of its own"
+    if METHODS[config.loss.method].discriminators_first and config.networks.dropout and config.optimizer.accumulate > 1:
+        return "--accumulate makes translations twice, and a graph cannot drop the same activations again"
+    if config.run.profile:
+        return "--profile tells apart the phases of a step, which a graph runs as one"
+    return None
+
+
+def reason_against_two_streams(config: Config, device: torch.device) -> str | None:
+    """Say why the two directions of this configuration cannot run at once on this device; None where they can."""
+    if device.type != "cuda":
+        return f"there are no CUDA streams on a {device.type}"
+    if config.networks.has_batch_norm:
+        return "both directions write the running statistics of a batch norm, one after the other"
+    if config.run.profile:
+        return "--profile tells apart the phases of a step, of which two would run at once"
+    return None
+
+
+def streams_of(config: Config, device: torch.device) -> int:
+    """Return how many streams a step is computed on; raises UserError where it cannot be the two that are asked for.
+
+    "auto" takes two where a graph launches them (without one the host is busy launching for one) and where the images
+    are so few that one stream does not fill the GPU.
+    """
+    reason = reason_against_two_streams(config, device)
+    if config.run.streams == "2" and reason:
+        raise UserError(f"--streams 2: {reason}")
+    if config.run.streams != "auto" or reason:
+        return 2 if config.run.streams == "2" else 1
+    pixels = config.data.batch_size * config.data.crop_size**2 / config.optimizer.accumulate
+    is_recorded = config.run.cuda_graph != "off" and reason_against_a_graph(config, device) is None
+    return 2 if is_recorded and pixels <= MOST_PIXELS_ON_TWO_STREAMS else 1
+
+
+def directions_of(config: Config, device: torch.device, dtype: torch.dtype, *, scaled: bool) -> Directions:
+    """Return what computes the two directions, at once where that is faster.
+
+    Args:
+        dtype: the precision that the networks compute in.
+        scaled: whether losses are scaled.
+    """
+    if streams_of(config, device) > 1:
+        return DirectionStreams(CudaStreamPair(device))
+    return DirectionThreads() if gains_from_threads(config, device, dtype, scaled=scaled) else Directions()
