@@ -77,7 +77,7 @@ class _TracingRecorder:
             return function()
 
     def record(self, function: Callable[[], dict[str, Tensor]]) -> Any:
-        raise NotImplementedError("a step on tensors without memory is not recorded as a CUDA graph")
+        raise RuntimeError("a step on tensors without memory cannot be recorded as a CUDA graph")
 
 
 @dataclass
