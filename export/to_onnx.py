@@ -32,7 +32,7 @@ from export.source import check_layers, load_sources
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from cyclegan_fast.config.options import Norm
+    from cyclegan_fast.config.options import Norm, Upsampling
     from cyclegan_fast.images.pixels import Pixels
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
@@ -118,13 +118,13 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
     is_folded = uses_running_statistics(network)
     if is_folded:
         network = fold_norms(network)
-    traced = _traced(network.stem.out_channels, len(network.blocks), network.norm, is_folded)
+    traced = _traced(network.stem.out_channels, len(network.blocks), network.norm, network.upsampling, is_folded)
     return with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
 
 
 @lru_cache(maxsize=1)  # both directions of a run have one graph, and tracing takes longer than all the rest
-def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelProto":
-    """Trace a generator of that width, depth and norm; the graph's weights have no meaning."""
+def _traced(width: int, blocks: int, norm: "Norm", upsampling: "Upsampling", is_folded: bool) -> "ModelProto":
+    """Trace a generator of that width, depth, norm and upsampling; the graph's weights have no meaning."""
     import torch
 
     from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -133,7 +133,9 @@ def _traced(width: int, blocks: int, norm: "Norm", is_folded: bool) -> "ModelPro
 
     rows, columns = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     network = (
-        without_norms(width, blocks) if is_folded else ResnetGenerator(width=width, blocks=blocks, norm=norm).eval()
+        without_norms(width, blocks, upsampling)
+        if is_folded
+        else ResnetGenerator(width=width, blocks=blocks, norm=norm, upsampling=upsampling).eval()
     )
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)  # the exporter leaves out a bias that is zero, and merges equal weights

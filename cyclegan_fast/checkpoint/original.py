@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.checkpoint.wrapped_weights import networks_in
-from cyclegan_fast.config.options import Norm
+from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.networks.unet import LEAST_HALVINGS
 from cyclegan_fast.system.errors import UserError
 
@@ -215,6 +215,8 @@ def to_original(state: StateDict, *, dropout: bool = False) -> StateDict:
     keys that belong to no network of ours.
     """
     table = table_of_ours(state, dropout=dropout)
+    if not is_unet(state) and upsampling_of(state) == "resize":
+        raise UserError("the original has no generator with --upsampling resize: it doubles by transposed convolutions")
     statistics = table.statistics()
     has_statistics = any(key in state for key in statistics)
     _check(state, {*table.keys, *(statistics if has_statistics else ())}, f"the weights of a {table.name}")
@@ -251,6 +253,15 @@ def norm_of(state: dict[str, Any]) -> Norm:
         return "batch"
     # Without a norm the last convolution alone has a bias.
     return "instance" if sum(key.endswith(".bias") for key in state) > 1 else "none"
+
+
+def upsampling_of(state: dict[str, Any]) -> Upsampling:
+    """Return how a ResNet generator doubles sides, from its state dict of our keys.
+
+    It halves the channels where it does, and a transposed convolution's weight has its inputs first.
+    """
+    shape = state["up.0.weight"].shape if "up.0.weight" in state else ()
+    return "resize" if len(shape) == 4 and shape[0] < shape[1] else "transposed"
 
 
 def is_original(state: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 GeneratorName = Literal["resnet_9", "resnet_6", "unet_256", "unet_128"]
 DiscriminatorName = Literal["patch", "n_layers", "pixel"]
 Norm = Literal["instance", "batch", "none"]
+Upsampling = Literal["transposed", "resize"]
 InitType = Literal["normal", "xavier", "kaiming", "orthogonal"]
 MethodName = Literal["cyclegan", "simgan", "feature-loss", "bigan", "cogan", "pix2pix"]
 CycleFrom = Literal["both", "A", "B"]
@@ -39,6 +40,9 @@ class NetworkConfig:
     an image is as a whole, which an instance norm hides from them"""
     dropout: bool = False
     """drop half of the activations in a U-Net's middle, or in the middle of each residual block, while training"""
+    upsampling: Upsampling = "transposed"
+    """how ResNet generators double sides: by transposed convolutions as in the paper; or by repeating each pixel in
+    front of a convolution, which leaves no grid in images (Odena et al. 2016, doi 10.23915/distill.00003)"""
     init_type: InitType = "normal"
     """how new weights are drawn: normal with standard deviation init_gain, or by torch.nn.init's xavier_normal,
     kaiming_normal (fan in) or orthogonal"""
@@ -94,6 +98,12 @@ class NetworkConfig:
         require(
             bool(self.blocks) or not self.checkpoint_blocks,
             f"checkpoint_blocks is of residual blocks: {self.generator} has none",
+        )
+        require_choice("upsampling", self.upsampling, Upsampling)
+        require(
+            bool(self.blocks) or self.upsampling == "transposed",
+            f"upsampling {self.upsampling} is of ResNet generators, and {self.generator} has transposed convolutions: "
+            "leave it out",
         )
         require_choice("init_type", self.init_type, InitType)
         require(self.init_gain > 0, f"init_gain must be positive, got {self.init_gain}")

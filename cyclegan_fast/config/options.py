@@ -19,6 +19,7 @@ from cyclegan_fast.config.model_options import (
     MethodName,
     NetworkConfig,
     Norm,
+    Upsampling,
 )
 from cyclegan_fast.config.run_options import (
     AmpDtype,
@@ -57,6 +58,7 @@ __all__ = [
     "Preprocess",
     "RunConfig",
     "TrackerName",
+    "Upsampling",
     "is_earth",
 ]
 

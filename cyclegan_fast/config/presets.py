@@ -28,13 +28,20 @@ PRESETS: dict[Preset, Config] = {
         optimizer=OptimizerConfig(learning_rate=5e-4, epochs=1, decay_epochs=2, ema=0.995),
         run=RunConfig(report_every=25, sample_every=250, checkpoint_every=250),
     ),
-    # Discriminators without a norm see colours, which keeps seas blue; the identity loss keeps land and sea from being
-    # exchanged. A map is lit from the north-west: mirrored, its mountains would be valleys.
+    # Discriminators without a norm see colours, which keeps seas blue; an identity loss as heavy as the cycle's keeps
+    # land and sea from being exchanged. A map is lit from the north-west: mirrored, its mountains would be valleys.
     "earth": Config(
         data=DataConfig(load_size=72, crop_size=64, flip=False),
         networks=NetworkConfig(
-            generator="resnet_6", ngf=16, ndf=32, discriminator="n_layers", n_layers=2, discriminator_norm="none"
+            generator="resnet_6",
+            ngf=16,
+            ndf=32,
+            discriminator="n_layers",
+            n_layers=2,
+            discriminator_norm="none",
+            upsampling="resize",
         ),
+        loss=LossConfig(lambda_identity=1.0),
         optimizer=OptimizerConfig(learning_rate=5e-4, epochs=8, decay_epochs=8, ema=0.995),
         run=RunConfig(report_every=25, sample_every=200, checkpoint_every=200),
     ),

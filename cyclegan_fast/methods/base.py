@@ -151,6 +151,7 @@ class Method(ABC):
                 width=networks.ngf,
                 blocks=networks.blocks,
                 norm=networks.norm,
+                upsampling=networks.upsampling,
                 dropout=networks.dropout,
                 impl=networks.impl,
                 checkpoint_blocks=networks.checkpoint_blocks,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cyclegan_fast.config.options import Norm
+from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.kernels import Impl, reflection_pad, residual_block
 from cyclegan_fast.kernels.dispatch import choose, is_exporting
@@ -56,6 +56,9 @@ class ResnetGenerator(nn.Module):
         width: channels after the stem (`ngf` in the original), 64 in the paper.
         blocks: residual blocks, 9 for 256x256 and larger, 6 for 128x128.
         norm: "instance" as in the paper, "batch" (see `norms.BatchNorm`) or "none".
+        upsampling: "transposed" as in the paper, or "resize": each pixel is repeated and convolved 3x3, which makes all
+            pixels of the result alike, where a transposed convolution of stride 2 makes a grid of them (Odena et al.
+            2016, "Deconvolution and checkerboard artifacts").
         dropout: drop half of the activations between the two convolutions of each block, while training only.
         impl: the implementation of the fused operators that runs, see `kernels.dispatch.choose`.
         checkpoint_blocks: keep only the inputs of residual blocks, and compute the blocks once more in the backward
@@ -71,6 +74,7 @@ class ResnetGenerator(nn.Module):
         width: int = 64,
         blocks: int = 9,
         norm: Norm = "instance",
+        upsampling: Upsampling = "transposed",
         dropout: bool = False,
         impl: Impl = "auto",
         checkpoint_blocks: bool = False,
@@ -83,6 +87,7 @@ class ResnetGenerator(nn.Module):
             raise ValueError("checkpoint_blocks computes blocks twice: it goes with neither batch norm nor dropout")
         self.impl: Impl = impl
         self.norm: Norm = norm
+        self.upsampling: Upsampling = upsampling
         self.dropout = dropout
         self.checkpoint_blocks = checkpoint_blocks
         self.stem = convolution_before(norm, 3, width, 7)
@@ -92,7 +97,8 @@ class ResnetGenerator(nn.Module):
         )
         self.down_norms = nn.ModuleList(new_norm(norm, width * scale) for scale in (2, 4))
         self.blocks = nn.ModuleList(GeneratorBlock(width * 4, norm, dropout=dropout) for _ in range(blocks))
-        self.up = nn.ModuleList(doubling_before(norm, width * scale, width * scale // 2) for scale in (4, 2))
+        doubling = doubling_before if upsampling == "transposed" else partial(convolution_before, kernel=3)
+        self.up = nn.ModuleList(doubling(norm, width * scale, width * scale // 2) for scale in (4, 2))
         self.up_norms = nn.ModuleList(new_norm(norm, width * scale) for scale in (2, 1))
         self.head = nn.Conv2d(width, 3, 7)
         initialise(self)
@@ -123,9 +129,16 @@ class ResnetGenerator(nn.Module):
                 x = checkpoint(compute, x, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = compute(x)
-        x = self.up_norms[0](self.up[0](x), activation="relu", impl=impl)
-        x = self.up_norms[1](self.up[1](x), activation="relu", pad=3, impl=impl)
+        x = self.up_norms[0](self._doubled(0, x), activation="relu", impl=impl)
+        x = self.up_norms[1](self._doubled(1, x), activation="relu", pad=3, impl=impl)
         if go_by_columns(image, impl):
             assert self.head.bias is not None
             return torch.tanh(conv2d_to_image(x, self.head.weight, self.head.bias))
         return torch.tanh(self.head(x))
+
+    def _doubled(self, level: int, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to [N, C / 2, 2H, 2W], in front of a norm."""
+        if self.upsampling == "resize":
+            x = reflection_pad(F.interpolate(x, scale_factor=2, mode="nearest"), 1, impl=self.impl)
+        doubled: Tensor = self.up[level](x)
+        return doubled

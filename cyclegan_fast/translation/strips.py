@@ -171,6 +171,18 @@ def convolved_rows(
     return convolve
 
 
+def resized_rows(rows: Rows, height: int) -> Rows:
+    """Stream an activation of `height` rows with each pixel four times, which doubles both sides."""
+    window = Window(rows, height, overlap=1, pad=0, edges="constant")
+
+    def repeat(first: int, last: int) -> Tensor:
+        above = first // 2
+        strip = F.interpolate(window(above, (last + 1) // 2), scale_factor=2, mode="nearest")
+        return strip[:, :, first - 2 * above : last - 2 * above]
+
+    return repeat
+
+
 def doubled_rows(rows: Rows, height: int, weight: Tensor) -> Rows:
     """Stream the transposed convolution of `NormalisedConvTranspose2d`, which doubles both sides.
 

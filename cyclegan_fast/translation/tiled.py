@@ -42,6 +42,7 @@ from cyclegan_fast.translation.strips import (
     image_rows,
     measured_rows,
     normalised_rows,
+    resized_rows,
     stored_rows,
 )
 from cyclegan_fast.translation.translator import NotFinite
@@ -122,7 +123,9 @@ class TiledTranslator:
 
     def strip_rows(self, width: int) -> int:
         """Return how many rows a strip of an image of that width has by the budget."""
-        return max(1, self.budget_bytes // (COPIES * self._row_bytes(width, torch.float32)))
+        # Repeated pixels have twice the numbers of what stands before and behind them.
+        copies = COPIES if self.network.upsampling == "transposed" else 2 * COPIES
+        return max(1, self.budget_bytes // (copies * self._row_bytes(width, torch.float32)))
 
     def _row_bytes(self, width: int, dtype: torch.dtype) -> int:
         """Return the size of a row of any activation between two convolutions: channels double where widths halve."""
@@ -162,15 +165,21 @@ class Passes:
         x = self._halve(x, half, _weight(network.down[1]))
         for block in network.blocks:
             x = self._residual_block(x, quarter, block)
-        up, statistics = self._store(doubled_rows(x, quarter, _weight(network.up[0])), half)
+        up, statistics = self._store(self._doubled(x, quarter, 0), half)
 
         def last_doubling(rows: Rows) -> Rows:
-            return doubled_rows(normalised_rows(rows, statistics), half, _weight(network.up[1]))
+            return self._doubled(normalised_rows(rows, statistics), half, 1)
 
         x = normalised_rows(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
         x = convolved_rows(x, height, network.head.weight, network.head.bias)
         for first, last in self._strips(height):
             yield self._finite(x(first, last).tanh_())
+
+    def _doubled(self, rows: Rows, height: int, level: int) -> Rows:
+        weight = _weight(self.network.up[level])
+        if self.network.upsampling == "resize":
+            return convolved_rows(resized_rows(rows, height), 2 * height, weight)
+        return doubled_rows(rows, height, weight)
 
     def _halve(self, rows: Rows, height: int, weight: Tensor) -> Rows:
         """Stream a stride-2 convolution with its norm and ReLU."""

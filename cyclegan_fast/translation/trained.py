@@ -21,6 +21,7 @@ from cyclegan_fast.checkpoint.original import (
     is_unet,
     norm_of,
     table_of_original,
+    upsampling_of,
 )
 from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.checkpoint.wrapped_weights import chosen, direction_of, networks_in
@@ -159,7 +160,9 @@ def generator_from(state: StateDict, origin: str, names: Mapping[str, str] | Non
     if is_unet(state):
         network = UnetGenerator(width=width, halvings=max(LEAST_HALVINGS, count(state, "down")), norm=norm)
     else:
-        network = ResnetGenerator(width=width, blocks=max(1, count(state, "blocks")), norm=norm)
+        network = ResnetGenerator(
+            width=width, blocks=max(1, count(state, "blocks")), norm=norm, upsampling=upsampling_of(state)
+        )
     checkpoint.load_weights(network, state, origin, names)
     return network
 

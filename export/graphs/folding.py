@@ -4,17 +4,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cyclegan_fast.config.options import Upsampling
     from cyclegan_fast.networks.resnet import ResnetGenerator
 
 
-def without_norms(width: int, blocks: int) -> "ResnetGenerator":
+def without_norms(width: int, blocks: int, upsampling: "Upsampling") -> "ResnetGenerator":
     """Return a new generator that has no norms, and a bias in every convolution instead."""
     import torch
     from torch import nn
 
     from cyclegan_fast.networks.resnet import ResnetGenerator
 
-    network = ResnetGenerator(width=width, blocks=blocks, norm="none").eval()
+    network = ResnetGenerator(width=width, blocks=blocks, norm="none", upsampling=upsampling).eval()
     for name, _ in _pairs(blocks):
         convolution = network.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
@@ -30,8 +31,9 @@ def fold_norms(network: "ResnetGenerator") -> "ResnetGenerator":
     The new weights are computed in float64 and stored in float32.
     """
     import torch
+    from torch import nn
 
-    result = without_norms(network.stem.out_channels, len(network.blocks))
+    result = without_norms(network.stem.out_channels, len(network.blocks), network.upsampling)
     state = {key: value.detach().double() for key, value in network.state_dict().items()}
     with torch.no_grad():
         for name, of_norm in _pairs(len(network.blocks)):
@@ -39,7 +41,8 @@ def fold_norms(network: "ResnetGenerator") -> "ResnetGenerator":
             assert isinstance(norm.eps, float)
             scale = state[f"{of_norm}.weight"] * (state[f"{of_norm}.running_var"] + norm.eps).rsqrt()
             # A transposed convolution has its outputs in the second dimension.
-            sides = (1, -1, 1, 1) if name.startswith("up.") else (-1, 1, 1, 1)
+            is_transposed = isinstance(network.get_submodule(name), nn.ConvTranspose2d)
+            sides = (1, -1, 1, 1) if is_transposed else (-1, 1, 1, 1)
             result.get_parameter(f"{name}.weight").copy_(state[f"{name}.weight"] * scale.view(sides))
             shift = state[f"{of_norm}.bias"] - scale * state[f"{of_norm}.running_mean"]
             result.get_parameter(f"{name}.bias").copy_(shift)

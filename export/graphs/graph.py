@@ -13,6 +13,8 @@ from onnx import ModelProto, NodeProto, helper
 from cyclegan_fast.version import __version__
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+MOVES = ("Pad", "Resize")
+"""Nodes in front of a convolution, which round nothing."""
 
 
 def tidy(exported: ModelProto, dimensions: tuple[str | int, ...]) -> ModelProto:
@@ -24,10 +26,10 @@ def tidy(exported: ModelProto, dimensions: tuple[str | int, ...]) -> ModelProto:
     nodes = list(exported.graph.node)
     names = dict(_names(nodes))
     ends = {value.name for value in (*exported.graph.input, *exported.graph.output)}
-    weights = {tensor.name for tensor in exported.graph.initializer}
+    kept = {*ends, *(tensor.name for tensor in exported.graph.initializer), ""}  # "" is an input that is left out
 
     def renamed(tensor: str) -> str:
-        return tensor if tensor in ends or tensor in weights else names[tensor]
+        return tensor if tensor in kept else names[tensor]
 
     (image,), (translated,) = (
         [helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, dimensions) for value in values]
@@ -59,8 +61,8 @@ def _bare(tensor: onnx.TensorProto) -> onnx.TensorProto:
 def _names(nodes: list[NodeProto]) -> Iterator[tuple[str, str]]:
     """Yield (tensor, new name of it and its node), after the convolution that it enters or leaves.
 
-    A convolution is named after its weight, `blocks.0.conv1`. The node before it is its `.pad`, those behind it are its
-    `.norm`, `.relu` and, for the sum around a residual block, `.sum`.
+    A convolution is named after its weight, `blocks.0.conv1`. The nodes before it are its `.resize` and its `.pad`,
+    those behind it are its `.norm`, `.relu` and, for the sum around a residual block, `.sum`.
     """
     readers = readers_of(nodes)
     layer = ""
@@ -69,8 +71,11 @@ def _names(nodes: list[NodeProto]) -> Iterator[tuple[str, str]]:
         if node.op_type in CONVOLUTIONS:
             layer = _layer(node)
             yield made, layer
-        elif node.op_type == "Pad":
-            yield made, f"{_layer(readers[made][0])}.pad"
+        elif node.op_type in MOVES:
+            reader = readers[made][0]
+            if reader.op_type == "Pad":
+                (reader,) = readers[reader.output[0]]
+            yield made, f"{_layer(reader)}.{node.op_type.lower()}"
         elif node.op_type in _SUFFIXES:
             yield made, f"{layer}.{_SUFFIXES[node.op_type]}"
         else:

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cyclegan_fast.system.errors import UserError
-from export.graphs.graph import CONVOLUTIONS, finished, readers_of
+from export.graphs.graph import CONVOLUTIONS, MOVES, finished, readers_of
 
 LowPrecision = Literal["float16", "bfloat16"]
 
@@ -37,7 +37,7 @@ def in_precision(model: ModelProto, precision: LowPrecision) -> ModelProto:
         node = NodeProto()
         node.CopyFrom(original)
         for place, tensor in enumerate(node.input):
-            if tensor not in weights:
+            if tensor and tensor not in weights:
                 node.input[place] = flow.read(tensor, types[node.name])
             elif node.op_type in CONVOLUTIONS:
                 weights[tensor] = cast_weight(weights[tensor], types[node.name])
@@ -48,7 +48,7 @@ def in_precision(model: ModelProto, precision: LowPrecision) -> ModelProto:
 
 
 def _type_of(node: NodeProto, precision: LowPrecision) -> int:
-    if node.op_type not in (*CONVOLUTIONS, "Pad"):
+    if node.op_type not in (*CONVOLUTIONS, *MOVES):
         return FLOAT32
     return BFLOAT16 if precision == "bfloat16" and node.op_type != "ConvTranspose" else FLOAT16
 
@@ -111,7 +111,7 @@ def emulated(model: ModelProto) -> ModelProto:
         node = NodeProto()
         node.CopyFrom(original)
         made = node.output[0]
-        if made in low and node.op_type != "Pad":  # a pad rounds nothing
+        if made in low and node.op_type not in MOVES:
             is_convolution = node.op_type in CONVOLUTIONS
             node.name = node.output[0] = f"{made}.exact" if is_convolution else f"{made}.stored"
             nodes.append(node)

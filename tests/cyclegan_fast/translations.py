@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cyclegan_fast.config.options import Norm
+from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
@@ -15,10 +15,12 @@ from cyclegan_fast.translation.tiled import COPIES, TiledTranslator
 CPU = torch.device("cpu")
 
 
-def make_generator(seed: int, blocks: int = 6, norm: Norm = "instance") -> ResnetGenerator:
+def make_generator(
+    seed: int, blocks: int = 6, norm: Norm = "instance", upsampling: Upsampling = "transposed"
+) -> ResnetGenerator:
     """Make a narrow generator whose weights are so large that the picture still shows its input."""
     torch.manual_seed(seed)
-    network = ResnetGenerator(width=4, blocks=blocks, norm=norm)
+    network = ResnetGenerator(width=4, blocks=blocks, norm=norm, upsampling=upsampling)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(0.0, 0.1 if norm == "instance" else 0.2)
@@ -35,7 +37,8 @@ def in_strips(
     device: torch.device = CPU,
 ) -> TiledTranslator:
     """Return a translator whose budget gives strips of `rows` rows of an image of that width."""
-    budget_bytes = rows * COPIES * width * network.stem.out_channels * 4
+    copies = COPIES if network.upsampling == "transposed" else 2 * COPIES
+    budget_bytes = rows * copies * width * network.stem.out_channels * 4
     translator = TiledTranslator(network, device, dtype, scratch, budget_bytes)
     assert translator.strip_rows(width) == rows
     return translator

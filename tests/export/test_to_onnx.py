@@ -14,7 +14,7 @@ import torch
 from onnx import ModelProto, TensorProto
 
 from cyclegan_fast.checkpoint.original import to_original
-from cyclegan_fast.config.options import Norm
+from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.images.pixels import to_pixels_array, to_signed_array
 from cyclegan_fast.networks.norms import batch_norms
 from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -281,10 +281,10 @@ def test_without_a_run_there_is_one_sentence(
 # --- other norms -----------------------------------------------------------------------------------------------------
 
 
-def of_norm(norm: Norm) -> ResnetGenerator:
+def of_norm(norm: Norm, upsampling: Upsampling = "transposed") -> ResnetGenerator:
     """Return a generator of two blocks with random weights, scales, shifts, and running statistics of three batches."""
     torch.manual_seed(0)
-    network = ResnetGenerator(width=4, blocks=2, norm=norm)
+    network = ResnetGenerator(width=4, blocks=2, norm=norm, upsampling=upsampling)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.15)
     for module in batch_norms(network):
@@ -314,6 +314,20 @@ def test_other_norms_are_exported_as_they_translate(norm: Norm, running: bool, t
         assert BARS[precision].failure(parity) is None, (precision, str(parity))
     convolutions = [node.name for node in graph.graph.node if node.op_type in ("Conv", "ConvTranspose")]
     source.check_layers(loaded.network, convolutions[:-1])
+
+
+@pytest.mark.parametrize(("norm", "running"), [("instance", False), ("batch", True)], ids=["instance", "running"])
+def test_a_generator_that_resizes_is_exported_as_it_translates(norm: Norm, running: bool, tmp_path: Path) -> None:
+    torch.save(of_norm(norm, "resize").state_dict(), path := tmp_path / "G.pth")
+    (loaded,) = load_sources(path, "both", [], running_statistics=running)
+    pixels = photographs(2, 24, 32)
+    expected = in_pytorch(loaded.network, pixels)
+    graph = float32_graph(loaded.network)
+    layers = Counter(node.op_type for node in graph.graph.node)
+    assert (layers["Resize"], layers["Conv"], layers["ConvTranspose"]) == (2, 10, 0)
+    for precision in PRECISIONS:
+        parity = Parity.between(in_onnxruntime(runnable(typed(graph, precision)), pixels), expected)
+        assert BARS[precision].failure(parity) is None, (precision, str(parity))
 
 
 @pytest.mark.slow

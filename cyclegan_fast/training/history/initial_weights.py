@@ -11,7 +11,7 @@ from typing import Any
 
 from cyclegan_fast.checkpoint.files import load_weights
 from cyclegan_fast.checkpoint.named_networks import named_networks
-from cyclegan_fast.checkpoint.original import StateDict, count, is_unet, norm_of
+from cyclegan_fast.checkpoint.original import StateDict, count, is_unet, norm_of, upsampling_of
 from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.config.options import Config, NetworkConfig
 from cyclegan_fast.config.values import load_config, to_dict
@@ -21,7 +21,7 @@ from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.run_folder import completed
 
-_OF_GENERATORS = ("generator", "ngf", "norm")
+_OF_GENERATORS = ("generator", "ngf", "norm", "upsampling")
 _OF_DISCRIMINATORS = ("discriminator", "n_layers", "ndf", "discriminator_norm")
 _SETTINGS = (*_OF_GENERATORS, *_OF_DISCRIMINATORS, "dropout")
 """The settings that a new run takes over; all but dropout show in the shapes of weights."""
@@ -172,6 +172,7 @@ def _settings_of(networks: dict[str, StateDict], origin: Path) -> dict[str, Any]
         settings |= {
             "generator": f"resnet_{count(generator, 'blocks')}",
             "ngf": _width(generator, "stem.weight", origin),
+            "upsampling": upsampling_of(generator),
         }
     for state in [state for name, state in networks.items() if name.startswith("D")][:1]:
         is_pixel = state["layers.0.weight"].shape[2:] == (1, 1)

@@ -116,6 +116,11 @@ def batch_norm_state() -> StateDict:
     return {name: v for name, v in state.items() if name != "model.1.bias"} | {"model.2.weight": torch.ones(2)}
 
 
+def test_a_generator_that_the_original_has_not_is_not_written_as_its() -> None:
+    with pytest.raises(UserError, match="the original has no generator with --upsampling resize"):
+        to_original(ResnetGenerator(width=2, blocks=6, upsampling="resize").state_dict())
+
+
 @pytest.mark.parametrize(
     ("state", "named"),
     [

@@ -119,6 +119,8 @@ def test_a_bad_configuration_file_is_named_with_its_fault(text: str, message: st
         (DataConfig, {"preprocess": "none", "batch_size": 2}, "needs batch_size 1, got 2"),
         (DataConfig, {"preprocess": "squash"}, "preprocess must be one of"),
         (DataConfig, {"workers": -1}, "workers must be at least 0, got -1"),
+        (NetworkConfig, {"upsampling": "bilinear"}, "upsampling must be one of transposed, resize"),
+        (NetworkConfig, {"generator": "unet_256", "upsampling": "resize"}, "resize is of ResNet generators"),
         (NetworkConfig, {"ngf": 0}, "ngf must be positive, got 0"),
         (LossConfig, {"lambda_cycle": 0.0}, "with lambda_cycle 0 it must be 0 too"),
         (LossConfig, {"gan_loss": "wgan"}, "gan_loss must be one of"),

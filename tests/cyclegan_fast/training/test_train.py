@@ -118,14 +118,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["0", "4"])
-def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(
-    undisturbed: tuple[Path, Path], workers: str
-) -> None:
+def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(undisturbed: tuple[Path, Path]) -> None:
     root, whole = undisturbed
-    arguments = command(root / "data", root, f"killed-{workers}", "--workers", workers)
-    run = root / f"killed-{workers}"
-    moments = random.Random(int(workers))
+    arguments = command(root / "data", root, "killed", "--workers", "4")
+    run = root / "killed"
+    moments = random.Random(4)
     for _ in range(2):
         kill_after_a_moment(start(arguments), run, moments.uniform(0.0, 0.8))
     process = start(arguments)

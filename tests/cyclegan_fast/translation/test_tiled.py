@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
@@ -42,9 +43,10 @@ def test_strips_equal_the_image_at_once(tmp_path: Path, height: int, width: int,
     assert np.abs(joined(in_strips(network, rows, width, tmp_path), image) - expected).max() <= 1e-4
 
 
-@pytest.mark.parametrize("rows", [1, 3, ALL])
-def test_a_generator_without_a_norm_goes_in_strips(tmp_path: Path, rows: int) -> None:
-    network, image = make_generator(0, blocks=2, norm="none"), picture(52, 44)
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, ALL])
+@pytest.mark.parametrize(("norm", "upsampling"), [("none", "transposed"), ("none", "resize"), ("instance", "resize")])
+def test_other_generators_go_in_strips(tmp_path: Path, norm: Norm, upsampling: Upsampling, rows: int) -> None:
+    network, image = make_generator(0, blocks=2, norm=norm, upsampling=upsampling), picture(52, 44)
     expected = at_once(network, image)
     assert expected.std() > 0.1, "a flat picture would prove nothing"
     assert np.abs(joined(in_strips(network, rows, 44, tmp_path), image) - expected).max() <= 1e-4

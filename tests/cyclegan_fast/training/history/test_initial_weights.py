@@ -18,6 +18,7 @@ from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config, LossConfig, MethodName, NetworkConfig, OptimizerConfig
 from cyclegan_fast.data.training_images import open_data
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.history.initial_weights import InitialWeights, begin_with
 from cyclegan_fast.training.records import Records
@@ -228,8 +229,12 @@ def test_discriminators_of_another_task_begin_anew(
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: {"G": resnet(4, 9, "batch"), "D": patch(6, 2, "batch")}, "resnet_9 4 batch n_layers 2 6"),
-        (lambda: {"G": resnet(5, 6, "none", dropout=True), "D": pixel(6, "none")}, "resnet_6 5 none pixel 3 6"),
+        (lambda: {"G": resnet(4, 9, "batch"), "D": patch(6, 2, "batch")}, "resnet_9 4 batch transposed n_layers 2 6"),
+        (
+            lambda: {"G": resnet(5, 6, "none", dropout=True), "D": pixel(6, "none")},
+            "resnet_6 5 none transposed pixel 3 6",
+        ),
+        (lambda: {"G": ResnetGenerator(width=3, blocks=6, upsampling="resize")}, "resnet_6 3 instance resize"),
         (lambda: {"G": unet(2, 7, "instance"), "D": patch(4, 3, "instance")}, "unet_128 2 instance patch 3 4"),
         (lambda: {"G": unet(2, 8, "batch")}, "unet_256 2 batch"),
     ],
@@ -240,7 +245,7 @@ def test_the_settings_of_bare_networks_are_told_by_their_weights(
     for name, network in make().items():
         torch.save(network.state_dict(), tmp_path / f"latest_net_{name}.pth")
     found = InitialWeights.read(tmp_path / "latest_net_G.pth").settings
-    names = ("generator", "ngf", "norm", "discriminator", "n_layers", "ndf")
+    names = ("generator", "ngf", "norm", "upsampling", "discriminator", "n_layers", "ndf")
     assert " ".join(str(found[name]) for name in names if name in found) == expected
     config = Config(networks=NetworkConfig(**found))
     model = Model(config)
