@@ -7,7 +7,7 @@ from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.update.direction_streams import CudaStreamPair, DirectionStreams
 from cyclegan_fast.training.update.direction_threads import DirectionThreads, gains_from_threads
-from cyclegan_fast.training.update.directions import Directions
+from cyclegan_fast.training.update.step_parts import StepParts
 
 MOST_PIXELS_ON_TWO_STREAMS = 4 * 256 * 256
 """Pixels of the images of one domain that a step computes at once, up to which `--streams auto` takes two.
@@ -65,7 +65,7 @@ def streams_of(config: Config, device: torch.device) -> int:
     return 2 if is_recorded and pixels <= MOST_PIXELS_ON_TWO_STREAMS else 1
 
 
-def directions_of(config: Config, device: torch.device, dtype: torch.dtype, *, scaled: bool) -> Directions:
+def directions_of(config: Config, device: torch.device, dtype: torch.dtype, *, scaled: bool) -> StepParts:
     """Return what computes the two directions, at once where that is faster.
 
     Args:
@@ -74,4 +74,4 @@ def directions_of(config: Config, device: torch.device, dtype: torch.dtype, *, s
     """
     if streams_of(config, device) > 1:
         return DirectionStreams(CudaStreamPair(device))
-    return DirectionThreads() if gains_from_threads(config, device, dtype, scaled=scaled) else Directions()
+    return DirectionThreads() if gains_from_threads(config, device, dtype, scaled=scaled) else StepParts()
