@@ -10,11 +10,14 @@ import json
 import sys
 from pathlib import Path
 
+from bench.measure.records import RESULTS_FOLDER
 from bench.modelling.assumptions import GPU_FACTS
 from bench.modelling.compiled import compiled_needs
 from bench.modelling.cost import costs
+from bench.modelling.measured import against_measurements
 from bench.modelling.table import StepModel
 from bench.modelling.tracing import trace_step
+from bench.reporting.device_results import devices
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
 from cyclegan_fast.kernels import triton_language
 
@@ -53,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{model.facts.gpu.name}, {options.side}x{options.side}, batch {options.batch}, bfloat16")
     print(f"predicted, not measured; {model.facts.source}\n")
     print(model.table())
+    print(f"\n{against_measurements(model, devices(RESULTS_FOLDER))}")
     if options.json:
         options.json.write_text(json.dumps(model.rows(), indent=1))
     return 0

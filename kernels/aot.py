@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,8 +81,8 @@ class CompilerReport:
         return broken
 
 
-def compile_variant(specialisation: Specialisation) -> CompilerReport:
-    """Compile a variant for its architecture, to machine code, and read the compiler's output."""
+def compile_to_cubin(specialisation: Specialisation) -> Any:
+    """Compile a variant for its architecture, to machine code; return Triton's compiled kernel."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -92,9 +93,14 @@ def compile_variant(specialisation: Specialisation) -> CompilerReport:
         constexprs=dict(specialisation.constants),
         attrs={(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in specialisation.divisible},
     )
-    binary = compile(
+    return compile(
         source, target=GPUTarget("cuda", specialisation.capability, 32), options=dict(specialisation.options)
     )
+
+
+def compile_variant(specialisation: Specialisation) -> CompilerReport:
+    """Compile a variant for its architecture, and read the compiler's output."""
+    binary = compile_to_cubin(specialisation)
     registers, spilled = _resource_usage(binary.asm["cubin"])
     ptx = binary.asm["ptx"]
     tensor_core = re.search(r"\b(wgmma\.mma_async|tcgen05\.mma|mma\.sync)[\w.:]*", ptx)
@@ -112,15 +118,20 @@ def compile_variant(specialisation: Specialisation) -> CompilerReport:
 
 def _resource_usage(cubin: bytes) -> tuple[int, int]:
     """Return registers per thread, and bytes of stack and local memory, which cuobjdump reads."""
+    text = nvidia_tool("cuobjdump", "-res-usage", cubin)
+    usage = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return usage["REG"], usage["STACK"] + usage["LOCAL"]
+
+
+def nvidia_tool(tool: str, option: str, cubin: bytes) -> str:
+    """Return what one of the tools inside the triton package, such as "nvdisasm", says of machine code."""
     import triton
 
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / tool
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    usage = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-    return usage["REG"], usage["STACK"] + usage["LOCAL"]
+        return subprocess.run([path, option, file.name], capture_output=True, text=True, check=True).stdout
 
 
 def _widest(ptx: str, what: str) -> int:

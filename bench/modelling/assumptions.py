@@ -60,6 +60,8 @@ KERNEL_FLOOR_US = 1.2
 """microseconds that the smallest kernel takes: its programs start, read, write and end (assumption)"""
 MEMORY_LATENCY_US = 0.7
 """microseconds from a load to its data under load, in a program that then computes (assumption)"""
+PARTITIONS = 4
+"""of a multiprocessor; each issues an instruction of a warp in a clock, and has a quarter of the registers"""
 REGISTER_UNIT = 256
 """registers are allotted to a warp in such units (CUDA occupancy calculator)"""
 RESERVED_SHARED_BYTES = 1 * KIB
@@ -76,15 +78,15 @@ TILE_EFFICIENCY = {
     (256, 64): 0.8,
     (128, 64): 0.7,
     (64, 64): 0.5,
-    (256, 32): 0.45,
-    (128, 32): 0.4,
+    (256, 32): 0.6,
+    (128, 32): 0.55,
 }
 """speed inside a tile of [pixels, channels] of the result, as a share of the largest tile's (assumption)"""
 CONVOLUTION_EDGE_US = 2.0
 """microseconds beside the products of a tile: the first loads and the last stores (assumption)"""
 CHANNEL_UNIT = 8
 """tensor cores take channels of 16 bits by 8; fewer are padded (cuDNN developer guide, tensor core operations)"""
-MOST_SPLITS_OF_A_SUM = 32
+MOST_PARTS_OF_A_SUM = 32
 """the most parts that the sum over pixels of a weight's gradient is divided into (assumption)"""
 
 # --- kernels that move bytes -----------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from bench.modelling.assumptions import CHANNEL_UNIT
 from bench.modelling.nodes import MatrixProduct
-from cyclegan_fast.kernels.plans import ceil_div
 
 aten = torch.ops.aten
 
@@ -41,13 +40,13 @@ class ConvolutionCall:
 
     def forward(self) -> MatrixProduct:
         steps = self.stride**2 if self.transposed else 1
-        depth = ceil_div(_whole(self.x.size(1)) * self._taps, steps)
+        depth = -(-_whole(self.x.size(1)) * self._taps // steps)
         return MatrixProduct("forward", _pixels(self.y), self.y.size(1), depth)
 
     def dgrad(self) -> MatrixProduct:
         """Describe the gradient of x; of a convolution that strides, each pixel of x meets a part of the weights."""
         steps = 1 if self.transposed else self.stride**2
-        depth = ceil_div(_whole(self.y.size(1)) * self._taps, steps)
+        depth = -(-_whole(self.y.size(1)) * self._taps // steps)
         return MatrixProduct("dgrad", _pixels(self.x), self.x.size(1), depth)
 
     def wgrad(self) -> MatrixProduct:
@@ -61,7 +60,7 @@ def _pixels(image: Tensor) -> int:
 
 
 def _whole(channels: int) -> int:
-    return ceil_div(channels, CHANNEL_UNIT) * CHANNEL_UNIT
+    return -(-channels // CHANNEL_UNIT) * CHANNEL_UNIT
 
 
 def forward_call(operator: Any, arguments: Any) -> ConvolutionCall | None:

@@ -12,7 +12,7 @@ from bench.modelling.assumptions import (
     L2_SHARE,
     LIBRARY_EFFICIENCY,
     MEMORY_LATENCY_US,
-    MOST_SPLITS_OF_A_SUM,
+    MOST_PARTS_OF_A_SUM,
     THREADS_OF_A_BLOCK,
     TILE_EFFICIENCY,
     GpuFacts,
@@ -21,7 +21,6 @@ from bench.modelling.compiled import ProgramNeeds
 from bench.modelling.l2_cache import memory_bytes
 from bench.modelling.nodes import MatrixProduct, StepNode
 from cyclegan_fast.kernels.checking.specialisations import Specialisation
-from cyclegan_fast.kernels.plans import ceil_div
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Waves:
 
     @property
     def count(self) -> int:
-        return ceil_div(self.programs, self.places)
+        return -(-self.programs // self.places)
 
     @property
     def last_programs(self) -> int:
@@ -88,9 +87,9 @@ def _cost(node: StepNode, from_memory: int, facts: GpuFacts, needs: Mapping[Spec
     elif node.launch:
         needed = needs[node.launch.variant]
         waves = Waves.of(node.launch.programs, needed.resident(facts), facts)
-        us = kernel_us(waves, node.launch.tiles, moving_us)
+        us = kernel_us(waves, node.launch.tiles, moving_us, needed, facts)
     else:
-        blocks = ceil_div(max(all_bytes // 4, 1), ELEMENTS_OF_A_BLOCK)
+        blocks = -(-max(all_bytes // 4, 1) // ELEMENTS_OF_A_BLOCK)
         waves = Waves.of(blocks, facts.threads // THREADS_OF_A_BLOCK, facts)
         us = KERNEL_FLOOR_US + moving_us / ELEMENTWISE_EFFICIENCY
     return NodeCost(
@@ -103,33 +102,40 @@ def _cost(node: StepNode, from_memory: int, facts: GpuFacts, needs: Mapping[Spec
     )
 
 
-def kernel_us(waves: Waves, tiles: int, moving_us: float) -> float:
+def kernel_us(waves: Waves, tiles: int, moving_us: float, needed: ProgramNeeds, facts: GpuFacts) -> float:
     """Predict a kernel whose programs each load `tiles` tiles, one after the other, and compute in between.
 
-    A wave takes as long as a program waits for its loads, or as the bytes of the wave take to move, whichever is more;
-    the last wave has fewer programs.
+    A wave takes as long as one program waits for its loads and computes, as a multiprocessor issues the instructions of
+    all programs that it holds, or as the bytes of the wave take to move, whichever is most. `moving_us` is the time
+    that all bytes of the launch take. The last wave has fewer programs.
     """
-    waiting_us = tiles * MEMORY_LATENCY_US
-    full = max(waiting_us, moving_us * waves.places / waves.programs)
-    last = max(waiting_us, moving_us * waves.last_programs / waves.programs)
-    return KERNEL_FLOOR_US + (waves.count - 1) * full + last
+    issue_us = needed.issue_us(tiles, facts)
+
+    def wave_us(programs: int) -> float:
+        held = -(-programs // facts.gpu.multiprocessors)
+        return max(tiles * MEMORY_LATENCY_US + issue_us, held * issue_us, moving_us * programs / waves.programs)
+
+    return KERNEL_FLOOR_US + (waves.count - 1) * wave_us(waves.places) + wave_us(waves.last_programs)
 
 
 def product_us(product: MatrixProduct, facts: GpuFacts) -> tuple[float, Waves]:
-    """Predict a convolution of the library: the best of `TILE_EFFICIENCY`, one program on a multiprocessor.
+    """Predict a convolution of the library: by the best tile of `TILE_EFFICIENCY`, one program on a multiprocessor.
 
-    A weight's gradient, whose sum is long and whose result is small, may be summed up in parts.
+    A weight's gradient, whose sum is long and whose result is small, may be summed up in parts, and either of its sides
+    may be the tile's long one.
     """
+    is_wgrad = product.which == "wgrad"
+    tflops = facts.matrix_tflops * LIBRARY_EFFICIENCY[product.which]
     best_us, best_waves = math.inf, Waves(1, 1, facts.gpu.multiprocessors)
     for (rows, columns), of_tile in TILE_EFFICIENCY.items():
-        tiles = ceil_div(product.rows, rows) * ceil_div(product.columns, columns)
-        for splits in range(1, MOST_SPLITS_OF_A_SUM + 1 if product.which == "wgrad" else 2):
-            waves = Waves.of(tiles * splits, 1, facts)
-            tflops = facts.matrix_tflops * LIBRARY_EFFICIENCY[product.which] * of_tile
-            operations = 2 * rows * columns * ceil_div(product.depth, splits) * facts.gpu.multiprocessors
-            us = CONVOLUTION_EDGE_US + KERNEL_FLOOR_US + waves.count * operations / (tflops * 1e6)
-            if splits > 1:  # each part writes its sums in float32, and they are added up
-                us += splits * product.rows * product.columns * 8 / (facts.l2_gbps * 1e3)
-            if us < best_us:
-                best_us, best_waves = us, waves
+        for tile_rows, tile_columns in [(rows, columns), (columns, rows)][: 1 + is_wgrad]:
+            tiles = -(-product.rows // tile_rows) * -(-product.columns // tile_columns)
+            for parts in range(1, MOST_PARTS_OF_A_SUM + 1 if is_wgrad else 2):
+                waves = Waves.of(tiles * parts, 1, facts)
+                operations = 2 * rows * columns * -(-product.depth // parts) * facts.gpu.multiprocessors
+                us = KERNEL_FLOOR_US + CONVOLUTION_EDGE_US + waves.count * operations / (tflops * of_tile * 1e6)
+                if parts > 1:  # each part writes its sums in float32, and they are read and added up
+                    us += parts * product.rows * product.columns * 8 / (facts.l2_gbps * 1e3)
+                if us < best_us:
+                    best_us, best_waves = us, waves
     return best_us, best_waves

@@ -1,4 +1,4 @@
-"""Says which operands the kernels of this project read and write, and describes their launches.
+"""Says which operands the kernels of this project read and write.
 
 A kernel gets a pointer for every operand; where a flag leaves one out, the pointer is a placeholder.
 """
@@ -8,11 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.modelling.nodes import Kind, Launch
-from cyclegan_fast.kernels.checking.specialisations import recorded
-from cyclegan_fast.kernels.gpus import Gpu
-from cyclegan_fast.kernels.launching import Grid
-from cyclegan_fast.kernels.plans import ceil_div
+from bench.modelling.nodes import Kind
 
 
 @dataclass(frozen=True)
@@ -62,25 +58,21 @@ KERNELS = {
     ),
     "reflection_pad_forward": KernelOperands("pad", ("x",), ("y",)),
     "reflection_pad_backward": KernelOperands("pad", ("x",), ("dx",)),
-    "conv2d_3x3": KernelOperands("convolution", ("x", "weight"), ("y", "partial")),
 }
 
 
 def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[Kind, list[Tensor], list[Tensor]]:
     """Return a launch's kind, and the tensors that it reads and writes.
 
-    Raises KeyError for a kernel that `KERNELS` does not describe.
+    Raises ValueError for a kernel that `KERNELS` does not describe.
     """
-    known = KERNELS[kernel.fn.__name__]
+    name = kernel.fn.__name__
+    if name not in KERNELS:
+        raise ValueError(f"the model does not know what {name} reads and writes: describe it in {__name__}")
+    known = KERNELS[name]
 
     def tensors(always: tuple[str, ...], under_flags: tuple[tuple[str, str], ...]) -> list[Tensor]:
         names = [*always, *(name for flag, name in under_flags if arguments[flag])]
         return [arguments[f"{name}_ptr"] for name in names]
 
     return known.kind, tensors(known.reads, known.reads_if), tensors(known.writes, known.writes_if)
-
-
-def launch_of(gpu: Gpu, kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> Launch:
-    """Describe a launch: the variant that is compiled, its grid, and the tiles of a program."""
-    tiles = ceil_div(arguments.get("pixels_per_program", 1), arguments["BLOCK_PIXELS"])
-    return Launch(recorded(gpu.capability, kernel, arguments, options), grid, tiles)

@@ -1,9 +1,12 @@
 """Describes the nodes of a step: what each kernel launch reads, writes and computes."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from cyclegan_fast.kernels.checking.specialisations import Specialisation
+from cyclegan_fast.kernels.checking.specialisations import Specialisation, recorded
 
 Kind = Literal["convolution", "norm", "pad", "elementwise", "sum", "copy", "clear", "update"]
 ConvolutionPass = Literal["forward", "dgrad", "wgrad"]
@@ -36,16 +39,29 @@ class MatrixProduct:
 
 @dataclass(frozen=True)
 class Launch:
-    """Describes how a kernel of this project is launched."""
+    """Describes how a kernel of this project is launched, by what `launching.run_kernel` is given."""
 
-    variant: Specialisation
+    capability: int
+    """of the GPU, 90 for Hopper"""
+    kernel: Any
     grid: tuple[int, int, int]
-    tiles: int
-    """tiles that each program works through, one after the other"""
+    arguments: Mapping[str, Any]
+    options: Mapping[str, Any]
 
     @property
     def programs(self) -> int:
-        return self.grid[0] * self.grid[1] * self.grid[2]
+        return math.prod(self.grid)
+
+    @property
+    def tiles(self) -> int:
+        """Return how many tiles each program works through, one after the other."""
+        pixels = self.arguments.get("pixels_per_program")
+        return -(-pixels // self.arguments["BLOCK_PIXELS"]) if pixels else 1
+
+    @functools.cached_property
+    def variant(self) -> Specialisation:
+        """Return what is compiled for the launch; not in Triton's interpreter, which compiles nothing."""
+        return recorded(self.capability, self.kernel, dict(self.arguments), dict(self.options))
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ class StepNode:
     operations: int = 0
     product: MatrixProduct | None = None
     launch: Launch | None = None
-    depends_on: tuple[int, ...] = field(default=())
+    depends_on: tuple[int, ...] = ()
     """the indices of the nodes that must have ended before"""
 
     @property

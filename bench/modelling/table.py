@@ -1,6 +1,5 @@
 """Writes what the model predicts: a table by groups of nodes, and a list of the nodes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.modelling.assumptions import NODE_GAP_US, GpuFacts

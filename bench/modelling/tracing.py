@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from bench.modelling.convolutions import ConvolutionCall, backward_call, forward_call
-from bench.modelling.kernel_operands import launch_of, operands_of
+from bench.modelling.kernel_operands import operands_of
 from bench.modelling.library_operators import LibraryLaunch, bias_gradient, launches_of
 from bench.modelling.nodes import Kind, Launch, MatrixProduct, Region, StepNode
 from cyclegan_fast.config.options import Config
@@ -77,7 +77,7 @@ class _TracingRecorder:
             return function()
 
     def record(self, function: Callable[[], dict[str, Tensor]]) -> Any:
-        raise NotImplementedError("a step on tensors without memory is not recorded as a CUDA graph")
+        raise RuntimeError("a step on tensors without memory cannot be recorded as a CUDA graph")
 
 
 @dataclass
@@ -135,12 +135,14 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
 
     def _record_library(self, launch: LibraryLaunch) -> None:
         network, layer = self._owner([*launch.writes, *launch.reads])
+        if launch.name.startswith(("_foreach", "_fused")):  # they run over many layers
+            layer = ""
         self._add(launch.name, launch.kind, network, layer, launch.reads, launch.writes)
 
     def _record_kernel(self, kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
         kind, reads, writes = operands_of(kernel, arguments)
         network, layer = self._owner(reads)
-        launch = launch_of(self.gpu, kernel, grid, arguments, options)
+        launch = Launch(self.gpu.capability, kernel, grid, arguments, options)
         part = "backward" if "backward" in kernel.fn.__name__ else "forward"
         self._add(kernel.fn.__name__, kind, network, layer, reads, writes, part=part, launch=launch)
 

@@ -75,7 +75,7 @@ class NetworkConfig:
 
     @property
     def has_batch_norm(self) -> bool:
-        """Whether any network has a batch norm, which couples the images of a batch and keeps running statistics."""
+        """True where a network has a batch norm, which couples the images of a batch and keeps running statistics."""
         return "batch" in (self.norm, self.norm_of_discriminators)
 
     @property

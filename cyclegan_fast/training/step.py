@@ -22,10 +22,10 @@ from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.training.update.choice import directions_of
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.training.update.descent import Descent
-from cyclegan_fast.training.update.directions import Directions
 from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.training.update.moving_averages import MovingAverages
 from cyclegan_fast.training.update.passes import Learned, PartOfBatch, StepPasses, StepPhase, Translation
+from cyclegan_fast.training.update.step_parts import StepParts
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 
@@ -50,7 +50,7 @@ class TrainingStep:
         dtype: torch.dtype,
         random_source: random.Random | None = None,
         ranks: Ranks = ALONE,
-        directions: Directions | None = None,
+        directions: StepParts | None = None,
     ) -> None:
         self.model = model
         self.method = model.method

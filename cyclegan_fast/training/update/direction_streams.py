@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import torch
 
-from cyclegan_fast.training.update.directions import Directions, Item, Result
+from cyclegan_fast.training.update.step_parts import Item, Result, StepParts
 
 
 class StreamPair(Protocol):
@@ -61,7 +61,7 @@ class CudaStreamPair:
         torch.cuda.current_stream(self.device).wait_stream(self._second)
 
 
-class DirectionStreams(Directions):
+class DirectionStreams(StepParts):
     """Gives the first of several parts a stream of its own."""
 
     count = 2

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from cyclegan_fast.config.options import CROPPING, Config
-from cyclegan_fast.training.update.directions import Directions, Item, Result
+from cyclegan_fast.training.update.step_parts import Item, Result, StepParts
 
 LARGEST_SIDE_IN_THREADS = 128
 """Pixels. On a CPU both directions at once measured faster in float32 at 64 and no faster at 256 (bench/results/LOG.md,
@@ -14,7 +14,7 @@ LARGEST_SIDE_IN_THREADS = 128
 DIRECTION_COUNT = 2
 
 
-class DirectionThreads(Directions):
+class DirectionThreads(StepParts):
     """Gives each direction a thread with half of the cores."""
 
     count = DIRECTION_COUNT

@@ -31,7 +31,7 @@ from cyclegan_fast.training.schedule import linear_factor
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.direction_streams import DirectionStreams
 from cyclegan_fast.training.update.direction_threads import LARGEST_SIDE_IN_THREADS
-from cyclegan_fast.training.update.directions import Directions
+from cyclegan_fast.training.update.step_parts import StepParts
 from tests.cyclegan_fast.stream_watch import PretendStreams
 from tests.slow import slow_but
 
@@ -76,7 +76,7 @@ def build(
     config: Config,
     dtype: torch.dtype,
     source: random.Random,
-    directions: Directions | None = None,
+    directions: StepParts | None = None,
 ) -> TrainingStep:
     """Our step from the plain one's weights, kept in float64 where the plain one's are."""
     model = Model(config).to(next(plain.G_A.parameters()).dtype)

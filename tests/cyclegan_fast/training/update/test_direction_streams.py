@@ -14,7 +14,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.choice import check_gpu_options, reason_against_two_streams, streams_of
 from cyclegan_fast.training.update.direction_streams import DirectionStreams
-from cyclegan_fast.training.update.directions import Directions, Item, Result
+from cyclegan_fast.training.update.step_parts import Item, Result, StepParts
 from tests.cyclegan_fast.stream_watch import FIRST, SECOND, PretendStreams, Watch
 from tests.cyclegan_fast.training.test_cuda_graph import SIDE, state_of
 from tests.slow import slow_but
@@ -22,7 +22,7 @@ from tests.slow import slow_but
 CUDA = torch.device("cuda")
 
 
-def step_on(directions: Directions, config: Config, dtype: torch.dtype) -> TrainingStep:
+def step_on(directions: StepParts, config: Config, dtype: torch.dtype) -> TrainingStep:
     """Return a new step, the same each time but for who computes its directions."""
     torch.manual_seed(0)
     return TrainingStep(Model(config), config, dtype, directions=directions)
@@ -70,7 +70,7 @@ QUICK = ("float32", "bfloat16, moving average", "two parts, blocks computed agai
 def test_two_streams_leave_one_streams_bits_and_miss_no_wait(case: tuple[Config, torch.dtype]) -> None:
     config, dtype = tiny(case[0]), case[1]
     streams = PretendStreams()
-    one, two = step_on(Directions(), config, dtype), step_on(DirectionStreams(streams), config, dtype)
+    one, two = step_on(StepParts(), config, dtype), step_on(DirectionStreams(streams), config, dtype)
     batches = [images(number, 2) for number in range(3)]
     watch = Watch(streams)
     torch.manual_seed(1)
@@ -122,7 +122,7 @@ def test_memory_that_the_second_stream_reads_is_held(directions: type[DirectionS
 
 
 def test_what_is_made_at_first_use_inside_of_a_part_is_seen() -> None:
-    """The scaler's scale would be; `Descent` makes it before."""
+    """Lets a scaler make its scale at the first loss; `Descent` has it made before."""
     streams = PretendStreams()
     step = step_on(DirectionStreams(streams), tiny(Config()), torch.float16)
     step.generators.scaler = torch.amp.GradScaler("cpu")
@@ -132,7 +132,7 @@ def test_what_is_made_at_first_use_inside_of_a_part_is_seen() -> None:
 
 
 def test_an_error_in_a_part_is_raised_behind_a_join() -> None:
-    """A recording of a CUDA graph can end only where all of its streams have come back."""
+    """Joins first, since a recording of a CUDA graph can end only where all of its streams have come back."""
     joined: list[str] = []
 
     class Pair(PretendStreams):

@@ -52,7 +52,7 @@ def test_gradients_are_added_in_the_parameters_precision(dtype: torch.dtype) -> 
 
 @pytest.mark.parametrize(("dtype", "launches"), [(torch.bfloat16, 2), (torch.float32, 1)])
 def test_a_network_is_added_by_so_many_operators(dtype: torch.dtype, launches: int) -> None:
-    """One for each parameter would be three; a list whose layouts agree is one launch on a GPU for some 64 tensors."""
+    """Counts a list whose layouts agree as one launch, as it is on a GPU up to 64 tensors; one a parameter is 3."""
     parameters = parameters_of(SHAPES, torch.float32)
     flat = FlatGradients(parameters)
     gradients = gradients_of(parameters["G_A"], dtype, 0)

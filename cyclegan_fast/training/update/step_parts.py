@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Directions:
+class StepParts:
     """Computes independent parts of a step one after the other, which holds the activations of one of them only."""
 
     count = 1
