@@ -1,6 +1,7 @@
 """Reads the calls of convolutions, and describes them as the matrix products that a library computes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from bench.modelling.assumptions import CHANNEL_UNIT
 from bench.modelling.nodes import MatrixProduct
 
-aten = torch.ops.aten
+_aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ConvolutionCall:
     weight: Tensor
     bias: Tensor | None
     y: Tensor
-    """[N, C_out, H', W']; forward a tensor of that shape"""
+    """[N, C_out, H', W']"""
     transposed: bool
     stride: int
 
@@ -63,28 +64,25 @@ def _whole(channels: int) -> int:
     return -(-channels // CHANNEL_UNIT) * CHANNEL_UNIT
 
 
-def forward_call(operator: Any, arguments: Any) -> ConvolutionCall | None:
-    """Return what a call of a convolution computes, or None for another operator."""
-    if operator is aten.convolution.default:
-        x, weight, bias, stride, padding, dilation, transposed, extra, groups = arguments
-    elif operator is aten.conv2d.default:
-        x, weight, bias, stride, padding, dilation, groups = (*arguments, *_CONV2D_DEFAULTS[len(arguments) :])
-        transposed, extra = False, [0, 0]
+def forward_call(operator: Any, arguments: Sequence[Any], y: Any) -> ConvolutionCall | None:
+    """Return what a call of a convolution computed, or None for another operator."""
+    if operator is _aten.convolution.default:
+        x, weight, bias, stride, _, _, transposed, _, groups = arguments
+    elif operator is _aten.conv2d.default:
+        x, weight, bias, stride, _, _, groups = [*arguments, *_CONV2D_DEFAULTS[len(arguments) :]]
+        transposed = False
     else:
         return None
     assert groups == 1, "no network of this project has grouped convolutions"
-    shape = torch.ops.aten.convolution(
-        *(tensor.to("meta") for tensor in (x, weight)), None, stride, padding, dilation, transposed, extra, groups
-    )
-    return ConvolutionCall(x, weight, bias, shape, transposed, stride[0])
+    return ConvolutionCall(x, weight, bias, y, transposed, stride[0])
 
 
 _CONV2D_DEFAULTS: tuple[Any, ...] = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
 
 
-def backward_call(operator: Any, arguments: Any) -> ConvolutionCall | None:
+def backward_call(operator: Any, arguments: Sequence[Any]) -> ConvolutionCall | None:
     """Return which convolution a call differentiates, with the gradient of its result; None for another operator."""
-    if operator is not aten.convolution_backward.default:
+    if operator is not _aten.convolution_backward.default:
         return None
     dy, x, weight, _, stride, _, _, transposed, _, groups, _ = arguments
     assert groups == 1, "no network of this project has grouped convolutions"

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.modelling.nodes import Kind
+from bench.modelling.nodes import NodeKind
 
 
 @dataclass(frozen=True)
 class KernelOperands:
     """Names a kernel's operands: what it always reads and writes, and what under a flag."""
 
-    kind: Kind
+    kind: NodeKind
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     reads_if: tuple[tuple[str, str], ...] = ()
@@ -61,7 +61,7 @@ KERNELS = {
 }
 
 
-def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[Kind, list[Tensor], list[Tensor]]:
+def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[NodeKind, list[Tensor], list[Tensor]]:
     """Return a launch's kind, and the tensors that it reads and writes.
 
     Raises ValueError for a kernel that `KERNELS` does not describe.

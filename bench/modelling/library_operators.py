@@ -15,9 +15,9 @@ from bench.modelling.assumptions import (
     SUMS_IN_SEVERAL_BLOCKS,
     TENSORS_OF_A_LAUNCH,
 )
-from bench.modelling.nodes import Kind
+from bench.modelling.nodes import NodeKind
 
-aten = torch.ops.aten
+_aten = torch.ops.aten
 
 _NO_LAUNCH = {"detach", "lift_fresh", "_record_function_enter_new", "_record_function_exit", "_local_scalar_dense"}
 _SUMS = {"sum", "mean"}
@@ -29,7 +29,7 @@ class LibraryLaunch:
     """Describes a launch by the tensors that it reads and writes."""
 
     name: str
-    kind: Kind
+    kind: NodeKind
     reads: Sequence[Tensor]
     writes: Sequence[Tensor]
 
@@ -62,7 +62,7 @@ def _is_written(argument: Any) -> bool:
 def _of_slice_backward(arguments: Sequence[Any], result: Tensor) -> list[LibraryLaunch]:
     """Return the two launches of a slice's gradient: zeros everywhere, and the gradient copied into its place."""
     gradient, _, dimension, start, end, step = arguments
-    place = aten.slice.Tensor(result, dimension, start, end, step)
+    place = _aten.slice.Tensor(result, dimension, start, end, step)
     return [
         LibraryLaunch("zeros", "copy", [], [result]),
         LibraryLaunch("slice_backward", "copy", [gradient], [place]),
@@ -93,7 +93,7 @@ def _of_lists(name: str, arguments: Sequence[Any], options: dict[str, Any]) -> I
         lists = lists[:4] + lists[-1:]  # the steps of all parameters come last
         written = [lists[0], *lists[2:4]]
         lists = lists[:4]
-    kind: Kind = "copy" if "copy" in name else "update" if "adam" in name else "elementwise"
+    kind: NodeKind = "copy" if "copy" in name else "update" if "adam" in name else "elementwise"
     aligned = all(
         one.shape == first.shape and one.stride() == first.stride() and (one.dtype == first.dtype or kind == "copy")
         for first, *others in zip(*lists, strict=True)

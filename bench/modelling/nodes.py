@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from cyclegan_fast.kernels.checking.specialisations import Specialisation, recorded
 
-Kind = Literal["convolution", "norm", "pad", "elementwise", "sum", "copy", "clear", "update"]
+NodeKind = Literal["convolution", "norm", "pad", "elementwise", "sum", "copy", "clear", "update"]
 ConvolutionPass = Literal["forward", "dgrad", "wgrad"]
 
 
 @dataclass(frozen=True)
-class Region:
+class StorageRange:
     """Describes the part of a storage that a node touches, and how much of it moves."""
 
     storage: int
@@ -21,7 +21,7 @@ class Region:
     end_byte: int
     moved_bytes: int
 
-    def overlaps(self, other: "Region") -> bool:
+    def overlaps(self, other: "StorageRange") -> bool:
         """Return whether a byte may be in both."""
         is_same = self.storage == other.storage
         return is_same and self.first_byte < other.end_byte and other.first_byte < self.end_byte
@@ -69,7 +69,7 @@ class StepNode:
     """Describes one kernel launch, or memory operation, of a step."""
 
     name: str
-    kind: Kind
+    kind: NodeKind
     network: str
     """such as "G_A"; empty where it belongs to no network"""
     layer: str
@@ -78,8 +78,8 @@ class StepNode:
     """"forward", "backward" or "update" """
     phase: str
     """as the step calls it, such as "G forward" """
-    reads: tuple[Region, ...]
-    writes: tuple[Region, ...]
+    reads: tuple[StorageRange, ...]
+    writes: tuple[StorageRange, ...]
     operations: int = 0
     product: MatrixProduct | None = None
     launch: Launch | None = None

@@ -67,7 +67,8 @@ def streams_us(
 
 def _speed(shares: Sequence[Sequence[float]]) -> float:
     """Return how fast nodes run together, compared with each alone."""
-    return 1.0 / max([1.0, *(sum(of_resource) for of_resource in zip(*shares, strict=True))])
+    asked_for: list[float] = [sum(of_resource) for of_resource in zip(*shares, strict=True)]
+    return 1.0 / max([1.0, *asked_for])
 
 
 def _longest_behind(durations_us: Sequence[float], depends_on: Sequence[Sequence[int]]) -> list[float]:

@@ -8,7 +8,7 @@ from bench.modelling.nodes import StepNode
 from bench.modelling.schedule import critical_path_us, one_stream_us, streams_us
 from bench.reporting.markdown import markdown_table
 
-GROUPS = (
+NODE_GROUPS = (
     "block convolutions",
     "stem, head, down, up",
     "norms and pads",
@@ -19,7 +19,7 @@ GROUPS = (
 
 
 def group_of(node: StepNode) -> str:
-    """Return the group of a node, one of `GROUPS`."""
+    """Return the group of a node, one of `NODE_GROUPS`."""
     if node.kind in ("norm", "pad"):
         return "norms and pads"
     if node.kind == "update":
@@ -71,7 +71,7 @@ class StepModel:
         ms = "ms" if self.streams == 1 else "ms, one after the other"
         titles = ["group", "nodes", "GFLOP", "MB touched", "MB from memory", ms]
         rows = [["floor", "", f"{self.operations / 1e9:.0f}", "", "", f"{self.floor_us / 1e3:.2f}"]]
-        for group in GROUPS:
+        for group in NODE_GROUPS:
             found = [(n, c) for n, c in zip(self.nodes, self.costs, strict=True) if group_of(n) == group]
             rows.append(
                 [

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 from bench.modelling.convolutions import ConvolutionCall, backward_call, forward_call
 from bench.modelling.kernel_operands import operands_of
 from bench.modelling.library_operators import LibraryLaunch, bias_gradient, launches_of
-from bench.modelling.nodes import Kind, Launch, MatrixProduct, Region, StepNode
+from bench.modelling.nodes import Launch, MatrixProduct, NodeKind, StepNode, StorageRange
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.kernels.gpus import Gpu, planning_for
@@ -30,7 +30,7 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 
-META = torch.device("meta")
+_META = torch.device("meta")
 
 
 def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> list[StepNode]:
@@ -41,8 +41,8 @@ def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) ->
         gpu: the GPU that kernels are planned for.
         dtype: of convolutions and fused operators, 16 bits wide: `--amp`.
     """
-    with planning_for(gpu), mock.patch("torch.optim.adam._device_dtype_check_for_fused"), _WithoutMemory():
-        with META:
+    with planning_for(gpu), mock.patch("torch.optim.adam._device_dtype_check_for_fused"), _WithoutMemory():  # type: ignore[no-untyped-call]
+        with _META:
             model = Model(config)
         step = TrainingStep(model, config, dtype)
         recorder = _TracingRecorder(gpu, step)
@@ -55,8 +55,8 @@ def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) ->
 
 def _batch(config: Config) -> Batch:
     count, side = config.data.batch_size, config.data.crop_size
-    pixels = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=META)
-    corners = torch.zeros(count, 3, dtype=torch.int64, device=META)
+    pixels = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=_META)
+    corners = torch.zeros(count, 3, dtype=torch.int64, device=_META)
     return Batch(pixels, pixels.clone(), corners, corners.clone(), (side, side), (side, side))
 
 
@@ -84,8 +84,8 @@ class _TracingRecorder:
 class _Accesses:
     """Holds who wrote and who has read the parts of a storage since."""
 
-    writes: list[tuple[Region, int]] = field(default_factory=list)
-    reads: list[tuple[Region, int]] = field(default_factory=list)
+    writes: list[tuple[StorageRange, int]] = field(default_factory=list)
+    reads: list[tuple[StorageRange, int]] = field(default_factory=list)
 
 
 class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -120,13 +120,11 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             if operator in LAUNCHES:
                 with launching_with(self._record_kernel):
                     return LAUNCHES[operator](*arguments, **options)
-        call = forward_call(operator, arguments)
-        if call:
-            return self._convolve(operator, arguments, options, call)
-        call = backward_call(operator, arguments)
-        if call:
-            return self._differentiate(operator, arguments, options, call)
         result = _run(operator, arguments, options)
+        if call := forward_call(operator, arguments, result):
+            return self._convolve(call)
+        if call := backward_call(operator, arguments):
+            return self._differentiate(call, *result)
         for launch in launches_of(operator, arguments, options, result):
             self._record_library(launch)
         return result
@@ -146,9 +144,9 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         part = "backward" if "backward" in kernel.fn.__name__ else "forward"
         self._add(kernel.fn.__name__, kind, network, layer, reads, writes, part=part, launch=launch)
 
-    def _convolve(self, operator: Any, arguments: Any, options: Any, call: ConvolutionCall) -> Tensor:
+    def _convolve(self, call: ConvolutionCall) -> Tensor:
         x, weight = (self._channels_last(tensor) for tensor in (call.x, call.weight))
-        y = torch.empty_like(_run(operator, arguments, options), memory_format=torch.channels_last)
+        y = torch.empty_like(call.y, memory_format=torch.channels_last)
         network, layer = self._owner([weight])
         self.know(y, network, layer)
         product = call.forward()
@@ -157,8 +155,9 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             self._add("add bias", "elementwise", network, layer, [y, call.bias], [y])
         return y
 
-    def _differentiate(self, operator: Any, arguments: Any, options: Any, call: ConvolutionCall) -> Any:
-        dx, dw, db = _run(operator, arguments, options)
+    def _differentiate(
+        self, call: ConvolutionCall, dx: Tensor | None, dw: Tensor | None, db: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         dy, x, weight = (self._channels_last(tensor) for tensor in (call.y, call.x, call.weight))
         network, layer = self._owner([weight])
         if dx is not None:
@@ -188,7 +187,7 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
     def _add(
         self,
         name: str,
-        kind: Kind,
+        kind: NodeKind,
         network: str,
         layer: str,
         reads: Sequence[Tensor],
@@ -224,7 +223,9 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             )
         )
 
-    def _dependencies(self, index: int, read: Sequence[Region], written: Sequence[Region]) -> tuple[int, ...]:
+    def _dependencies(
+        self, index: int, read: Sequence[StorageRange], written: Sequence[StorageRange]
+    ) -> tuple[int, ...]:
         found: set[int] = set()
         for region in read:
             accesses = self._accesses.setdefault(region.storage, _Accesses())
@@ -240,11 +241,11 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             accesses.writes.append((region, index))
         return tuple(sorted(found - {index}))
 
-    def _region(self, tensor: Tensor) -> Region:
-        first = tensor.storage_offset()
+    def _region(self, tensor: Tensor) -> StorageRange:
+        first = int(tensor.storage_offset())
         last = first + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
         size = tensor.element_size()
-        return Region(
+        return StorageRange(
             self._storage_of(tensor), first * size, (last + 1) * size if tensor.numel() else 0, tensor.numel() * size
         )
 
@@ -262,7 +263,7 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         return next((owner for owner in owners if owner), ("", ""))
 
 
-def _covers(region: Region, other: Region) -> bool:
+def _covers(region: StorageRange, other: StorageRange) -> bool:
     return region.first_byte <= other.first_byte and other.end_byte <= region.end_byte
 
 

@@ -1,4 +1,4 @@
-"""The model of a step prints its tables, compares them with what was measured, and refuses what it cannot do."""
+"""Tables of the model of a step add up, stand beside what was measured, and are refused in the interpreter."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from bench.model import main
 from bench.modelling.assumptions import GPU_FACTS
 from bench.modelling.cost import costs
 from bench.modelling.measured import against_measurements
-from bench.modelling.nodes import Region, StepNode
+from bench.modelling.nodes import StepNode, StorageRange
 from bench.modelling.table import StepModel, group_of
 from bench.reporting.device_results import Device
 from cyclegan_fast.kernels.triton_language import INTERPRETED
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def small_model(streams: int = 1) -> StepModel:
-    regions = [Region(storage, 0, 1 << 20, 1 << 20) for storage in range(3)]
+    regions = [StorageRange(storage, 0, 1 << 20, 1 << 20) for storage in range(3)]
     nodes = [
         StepNode("fill_", "copy", "", "", "forward", "pool", (), (regions[0],)),
         StepNode(

@@ -15,7 +15,7 @@ from bench.modelling.assumptions import (
 from bench.modelling.compiled import ProgramNeeds, count_instructions
 from bench.modelling.cost import Waves, costs, kernel_us, product_us
 from bench.modelling.l2_cache import memory_bytes
-from bench.modelling.nodes import MatrixProduct, Region, StepNode
+from bench.modelling.nodes import MatrixProduct, StepNode, StorageRange
 
 H200 = GPU_FACTS["h200"]
 NEEDS = ProgramNeeds(warps=8, registers=128, shared_bytes=512, instructions=700, instructions_of_a_tile=350)
@@ -75,7 +75,7 @@ def test_a_weight_s_gradient_is_summed_up_in_parts_and_a_result_is_not() -> None
 
 def node(*reads: tuple[int, int], writes: tuple[tuple[int, int], ...] = ()) -> StepNode:
     """Return a node that touches storages, each by number and bytes."""
-    made = [tuple(Region(storage, 0, size, size) for storage, size in regions) for regions in (reads, writes)]
+    made = [tuple(StorageRange(storage, 0, size, size) for storage, size in regions) for regions in (reads, writes)]
     return StepNode("x", "elementwise", "", "", "forward", "", made[0], made[1])
 
 

@@ -45,7 +45,7 @@ def test_copies_of_lists_are_one_launch_of_two_precisions_and_sums_are_not() -> 
 
 
 def test_a_launch_over_lists_ends_after_so_many_tensors_or_blocks() -> None:
-    """A launch takes 64 tensors of two lists, and 320 blocks of 65,536 elements."""
+    """Expects 64 tensors of two lists in a launch at the most, and 320 blocks of 65,536 elements."""
     many = [empty(2) for _ in range(65)]
     assert [len(launch.writes) for launch in over_lists(aten._foreach_copy_.default, many, many)] == [64, 1]
     large = [empty(200 * 65536), empty(200 * 65536)]

@@ -1,4 +1,4 @@
-"""A traced step has the launches, bytes and operations that one counts by hand."""
+"""Traced steps have the launches, bytes and operations that one counts by hand."""
 
 from collections.abc import Callable
 
