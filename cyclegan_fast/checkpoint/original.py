@@ -260,8 +260,9 @@ def upsampling_of(state: dict[str, Any]) -> Upsampling:
 
     It halves the channels where it does, and a transposed convolution's weight has its inputs first.
     """
-    shape = state["up.0.weight"].shape if "up.0.weight" in state else ()
-    return "resize" if len(shape) == 4 and shape[0] < shape[1] else "transposed"
+    weight = state.get("up.0.weight")
+    is_convolution = weight is not None and weight.dim() == 4
+    return "resize" if is_convolution and weight.size(0) < weight.size(1) else "transposed"
 
 
 def is_original(state: dict[str, Any]) -> bool:

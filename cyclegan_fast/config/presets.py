@@ -42,7 +42,7 @@ PRESETS: dict[Preset, Config] = {
             upsampling="resize",
         ),
         loss=LossConfig(lambda_identity=1.0),
-        optimizer=OptimizerConfig(learning_rate=5e-4, epochs=8, decay_epochs=8, ema=0.995),
+        optimizer=OptimizerConfig(learning_rate=5e-4, epochs=3, decay_epochs=3, ema=0.995),
         run=RunConfig(report_every=25, sample_every=200, checkpoint_every=200),
     ),
     "paper128": Config(data=DataConfig(load_size=143, crop_size=128), networks=NetworkConfig(generator="resnet_6")),
