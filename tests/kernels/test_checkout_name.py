@@ -33,7 +33,7 @@ assert kernels.checking.sites is sys.modules["cyclegan_fast.kernels.checking.sit
 print(theirs.__spec__.name, theirs.__name__, NormPlan.__module__)
 """
     name = "cyclegan_fast.kernels.norm.forward"
-    assert printed(program, ROOT, cwd=tmp_path) == f"{name} {name} cyclegan_fast.kernels.plans"
+    assert printed(program, ROOT, cwd=tmp_path) == f"{name} {name} cyclegan_fast.kernels.norm.planning"
 
 
 @pytest.fixture

@@ -112,9 +112,10 @@ def _description(found: InitialWeights, model: Model, kept: list[str]) -> str:
         plain.pop("n_layers", None)
     if plain.get("discriminator_norm") == plain.get("norm"):
         plain.pop("discriminator_norm", None)
-    settings = ", ".join(
-        f"{name} {plain[name]}" for name in _SETTINGS if name in plain and (name != "dropout" or plain[name])
-    )
+    for name in ("dropout", "upsampling"):
+        if plain.get(name) == getattr(NetworkConfig, name):
+            plain.pop(name)
+    settings = ", ".join(f"{name} {plain[name]}" for name in _SETTINGS if name in plain)
     new = [name for name, _ in model.named_children() if name not in kept and not name.endswith("_ema")]
     unused = [name for name in found.networks if name not in kept]
     lines = [f"begins with {', '.join(kept)} of {found.origin}{step}: {settings}"]
