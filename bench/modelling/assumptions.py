@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from cyclegan_fast.kernels.gpus import GPUS, Gpu
 
-KIB = 1 << 10
-
 
 @dataclass(frozen=True)
 class GpuFacts:
@@ -23,31 +21,27 @@ class GpuFacts:
     """10^9 bytes a second between the L2 cache and all multiprocessors"""
     clock_ghz: float
     """of the multiprocessors under load"""
-    shared_bytes: int
-    """shared memory of a multiprocessor"""
     threads: int
     """the most threads that are resident on a multiprocessor, from the CUDA C++ programming guide"""
-    programs: int
-    """the most programs that are resident on a multiprocessor, from the same table"""
     source: str
     """where the speeds are from"""
 
 
 GPU_FACTS = {
     "h200": GpuFacts(
-        GPUS[90], 790, 4300, 6600, 1.75, 228 * KIB, 2048, 32,
+        GPUS[90], 790, 4300, 6600, 1.75, 2048,
         "matrix products and copies measured on an H200; L2 bandwidth and clock are assumptions",
     ),
     "a100": GpuFacts(
-        GPUS[80], 250, 1400, 4000, 1.41, 164 * KIB, 2048, 32,
+        GPUS[80], 250, 1400, 4000, 1.41, 2048,
         "assumptions: 80% of the data sheet's 312 TFLOP/s, 90% of its memory bandwidth",
     ),
     "4090": GpuFacts(
-        GPUS[89], 150, 920, 4500, 2.5, 100 * KIB, 1536, 24,
+        GPUS[89], 150, 920, 4500, 2.5, 1536,
         "assumptions: 90% of the data sheet's 165 TFLOP/s and of its memory bandwidth",
     ),
     "b200": GpuFacts(
-        GPUS[100], 1600, 7200, 10000, 1.85, 228 * KIB, 2048, 32,
+        GPUS[100], 1600, 7200, 10000, 1.85, 2048,
         "assumptions: 70% of the data sheet's 2,250 TFLOP/s, 90% of its memory bandwidth",
     ),
 }  # fmt: skip
@@ -62,10 +56,6 @@ MEMORY_LATENCY_US = 0.7
 """microseconds from a load to its data under load, in a program that then computes (assumption)"""
 PARTITIONS = 4
 """of a multiprocessor; each issues an instruction of a warp in a clock, and has a quarter of the registers"""
-REGISTER_UNIT = 256
-"""registers are allotted to a warp in such units (CUDA occupancy calculator)"""
-RESERVED_SHARED_BYTES = 1 * KIB
-"""shared memory that the system takes of each program (CUDA C++ programming guide, from capability 8.0)"""
 
 # --- convolutions of the library -------------------------------------------------------------------------------------
 

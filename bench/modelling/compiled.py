@@ -7,10 +7,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from bench.modelling.assumptions import PARTITIONS, REGISTER_UNIT, RESERVED_SHARED_BYTES, GpuFacts
+from bench.modelling.assumptions import PARTITIONS, GpuFacts
 from cyclegan_fast.kernels.aot import compile_to_cubin, compile_variant, nvidia_tool
 from cyclegan_fast.kernels.checking.specialisations import Specialisation
-from cyclegan_fast.kernels.gpus import REGISTERS_OF_A_MULTIPROCESSOR
+from cyclegan_fast.kernels.gpus import resident_programs
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,7 @@ class ProgramNeeds:
 
     def resident(self, facts: GpuFacts) -> int:
         """Return how many programs a multiprocessor holds at once; 0 where it cannot hold one."""
-        registers_of_a_warp = -(-32 * self.registers // REGISTER_UNIT) * REGISTER_UNIT
-        warps = PARTITIONS * (REGISTERS_OF_A_MULTIPROCESSOR // PARTITIONS // registers_of_a_warp)
-        return min(
-            facts.programs,
-            min(warps, facts.threads // 32) // self.warps,
-            facts.shared_bytes // (self.shared_bytes + RESERVED_SHARED_BYTES),
-        )
+        return resident_programs(facts.gpu.capability, self.warps, self.registers, self.shared_bytes)
 
     def issue_us(self, tiles: int, facts: GpuFacts) -> float:
         """Return the time in which a multiprocessor issues the instructions of one program with so many tiles."""
