@@ -77,8 +77,8 @@ def _typed(value: Any, hint: Any, name: str, origin: str) -> Any:
             return float(value)
         if option in (int, bool, str) and type(value) is option:
             return value
-        if isinstance(value, str) and value in get_args(option):
-            return value
+        if str(value) in get_args(option):  # YAML reads a 2 as a number
+            return str(value)
     raise UserError(f"{origin}: {name} cannot be {value!r}")
 
 

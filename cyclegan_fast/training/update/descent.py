@@ -120,7 +120,7 @@ class Descent:
             scale.copy_(value)
 
     def written(self) -> dict[str, list[Tensor]]:
-        """Return the tensors that `update` writes besides the parameters, in named groups; empty before it."""
+        """Return the tensors that `update` writes besides the parameters, by groups; before it, loss scales alone."""
         states = self.optimizer.state.values()
         found = {
             what: [of_parameter[key] for of_parameter in states]

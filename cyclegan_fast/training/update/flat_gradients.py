@@ -53,9 +53,9 @@ class FlatGradients:
         if gradients[0].dtype == part.dtype:
             torch._foreach_add_(places, list(gradients))
             return
-        widened = torch.empty_like(part)
-        torch._foreach_copy_(self._places_in(widened, network), list(gradients))
-        part.add_(widened)
+        widened = self._places_in(torch.empty_like(part), network)
+        torch._foreach_copy_(widened, list(gradients))
+        torch._foreach_add_(places, widened)  # not the buffers as a whole: what lies between their places may be NaN
 
 
 def _places(parameters: Sequence[nn.Parameter]) -> list[int]:

@@ -21,8 +21,10 @@ class MovingAverages:
         self.model = model
         self.decay = decay
         parameter = next(model.parameters())
+        # Fused SGD reads its rate in float32 on a GPU, and in the precision of the weights on a CPU.
+        dtype = torch.float32 if parameter.is_cuda else parameter.dtype
         self._weights = {  # of the newest weights
-            name: torch.zeros((), device=parameter.device, dtype=parameter.dtype) for name in model.method.generators
+            name: torch.zeros((), device=parameter.device, dtype=dtype) for name in model.method.generators
         }
         self._trained: Collection[str] = ()
 
@@ -83,6 +85,8 @@ def _move_towards(averages: list[Tensor], newest: list[Tensor], weight: Tensor) 
     it moves an average by -rate * (average - newest). It walks through both tensors' memory side by side.
     """
     assert all(average.stride() == new.stride() for average, new in zip(averages, newest, strict=True))
+    # Others a CPU leaves as they are.
+    assert all(average.dtype in (torch.float32, torch.float64) for average in averages)
     torch._fused_sgd_(
         averages,
         newest,

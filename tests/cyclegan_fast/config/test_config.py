@@ -90,6 +90,8 @@ def test_part_of_a_configuration_is_enough(tmp_path: Path) -> None:
         loss=LossConfig(pool_size=3), optimizer=OptimizerConfig(learning_rate=1.0), run=RunConfig(seed=5)
     )
     assert origin == "run"
+    (tmp_path / "run.yaml").write_text("run: {streams: 2}\n")
+    assert parse_training(["--config", str(tmp_path / "run.yaml")])[0].run.streams == "2"
 
 
 @pytest.mark.parametrize(
