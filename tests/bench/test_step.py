@@ -8,6 +8,7 @@ import torch
 from bench.cases.plain_cyclegan import PLAIN_FLOAT32
 from bench.cases.training_step import Steps
 from bench.measure.limits import dtypes
+from cyclegan_fast.config.options import Config
 from cyclegan_fast.training.update.descent import Descent
 from tests.slow import slow_but
 
@@ -40,9 +41,9 @@ def test_an_opponent_that_does_not_descend_is_named_without_a_time() -> None:
     steps = Steps(SIDE, 1, CPU, torch.float32, lambda name: "checkpoint" in name)
     whole = steps.ours
 
-    def broken(*, checkpoint: bool = False, **options: bool) -> object:
-        step = whole(checkpoint=checkpoint, **options)
-        if checkpoint:
+    def broken(config: Config | None = None) -> object:
+        step = whole(config)
+        if config is not None and config.networks.checkpoint_blocks:
             step.update = lambda: {name: torch.tensor(float("nan")) for name in "abcdefgh"}
         return step
 

@@ -426,7 +426,7 @@ def test_the_whole_command_runs_in_the_interpreter(
     command = ["--interpret", "--dtypes", "float32", "--batches", "1", "--seconds", "0.01", "--out", str(tmp_path)]
     assert tune.main(command) == 0
     printed = capsys.readouterr().out
-    key = "backward 2x8x8x8 pad 1 float32"
+    key = "backward 2 x 64 pixels, 8 channels, pad 1, float32"
     assert f"\n{key}: built in " in printed
     assert f"\n| {key} | " in printed
     assert "times mean nothing" in printed
