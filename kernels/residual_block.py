@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import plans
-from .conv2d import check_weight, conv_forward, conv_gradients
+from .conv2d import check_weight, conv_forward, conv_gradients, weight_gradient
 from .dispatch import Impl, autocast, check_image_batch, choose
 from .gpus import gpu_of
 from .instance_norm import InstanceNormFunction, instance_norm_reference
@@ -114,9 +114,8 @@ def _launch_backward(
     pad_out: int,
     wants_around: bool,
     wants_x: bool,
-    wants_weight1: bool,
-    wants_weight2: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wants_middle: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     norm2 = norm_backward(
         dy,
         second,
@@ -127,31 +126,27 @@ def _launch_backward(
         skip=skip,
         wants_residual=wants_around,
     )
-    # The gradient of weight2 is computed after norm 1, which reads `first` in any case, has remade the middle
-    # activation. For the gradient of its input convolution_backward needs only that input's shape.
+    # For the gradient of its input convolution_backward needs only that input's shape.
     shape_of_middle = x
     d_middle, _ = conv_gradients(norm2.dx, shape_of_middle, weight2, (True, False))
     assert d_middle is not None
+    # Norm 1, which reads `first` in any case, remakes the middle activation.
     norm1 = norm_backward(
-        d_middle, first, statistics1, activation="relu", negative_slope=0.0, pad=1, remake=wants_weight2
+        d_middle, first, statistics1, activation="relu", negative_slope=0.0, pad=1, remake=wants_middle
     )
-    d_weight2 = None
-    if norm1.remade is not None:
-        _, d_weight2 = conv_gradients(norm2.dx, norm1.remade, weight2, (False, True))
-    dx, d_weight1 = conv_gradients(norm1.dx, x, weight1, (wants_x, wants_weight1))
-    results = dx, norm2.d_residual, d_weight1, d_weight2
-    return _without_none(results, x)
+    dx, _ = conv_gradients(norm1.dx, x, weight1, (wants_x, False))
+    return _without_none((dx, norm2.d_residual, norm1.dx, norm2.dx, norm1.remade), x)
 
 
 def _without_none(
-    results: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None], x: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    results: tuple[Tensor | None, Tensor | None, Tensor, Tensor, Tensor | None], x: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Replace None by an empty tensor for each result.
 
     An operator returns tensors only, and no two of them may be the same one.
     """
-    a, b, c, d = (x.new_empty(0) if result is None else result for result in results)
-    return a, b, c, d
+    a, b, c, d, e = (x.new_empty(0) if result is None else result for result in results)
+    return a, b, c, d, e
 
 
 def _fake_backward(
@@ -167,21 +162,19 @@ def _fake_backward(
     pad_out: int,
     wants_around: bool,
     wants_x: bool,
-    wants_weight1: bool,
-    wants_weight2: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wants_middle: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     middle = _middle_like(x)
-    gradient = middle[:, :, 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
-    dx, d_weight1 = conv_gradients(gradient, x, weight1, (wants_x, wants_weight1))
-    _, d_weight2 = conv_gradients(gradient, middle, weight2, (False, wants_weight2))
-    results = dx, torch.empty_like(gradient) if wants_around else None, d_weight1, d_weight2
+    d_first, d_second, around = (empty_channels_last(tuple(first.shape), like=first) for _ in range(3))
+    dx, _ = conv_gradients(d_first, x, weight1, (wants_x, False))
+    results = dx, around if wants_around else None, d_first, d_second, middle if wants_middle else None
     return _without_none(results, x)
 
 
 _BACKWARD = define(
     "residual_block_backward(Tensor dy, Tensor? skip, Tensor x, Tensor weight1, Tensor weight2, Tensor first, "
     "Tensor statistics1, Tensor second, Tensor statistics2, int pad_out, bool wants_around, bool wants_x, "
-    "bool wants_weight1, bool wants_weight2) -> (Tensor dx, Tensor around, Tensor d_weight1, Tensor d_weight2)",
+    "bool wants_middle) -> (Tensor dx, Tensor around, Tensor d_first, Tensor d_second, Tensor middle)",
     _launch_backward,
     _fake_backward,
 )
@@ -217,16 +210,18 @@ class _ResidualBlockFunction(torch.autograd.Function):
         # Without a pad, dy itself goes around the block, unless the sum is put off: dy is the caller's, who may write
         # to it before the sum is formed.
         separate = wants_x and (ctx.pad_out > 0 or ctx.producer_adds)
-        dx, around, d_weight1, d_weight2 = _BACKWARD(
-            dy, skip, *ctx.saved_tensors, ctx.pad_out, separate, wants_x, wants_weight1, wants_weight2
+        saved = ctx.saved_tensors  # which a checkpoint gives out once
+        x, weight1, weight2 = saved[:3]
+        dx, around, d_first, d_second, middle = _BACKWARD(
+            dy, skip, *saved, ctx.pad_out, separate, wants_x, wants_weight2
         )
         if wants_x:
             pending = PendingSum(dx, around if separate else dy)
             dx = pending if ctx.producer_adds and type(dx) is Tensor else pending.added()
         return (
             dx if wants_x else None,
-            d_weight1 if wants_weight1 else None,
-            d_weight2 if wants_weight2 else None,
+            weight_gradient(d_first, x, weight1) if wants_weight1 else None,
+            weight_gradient(d_second, middle, weight2) if wants_weight2 else None,
             None,
             None,
         )
