@@ -106,7 +106,7 @@ def conv2d_3x3(
     store_partial(partial_ptr, count, mean, m2, image, tile, splits, output, output_mask, outputs)
 
 
-def _tf32_is_allowed() -> bool:
+def tf32_is_allowed() -> bool:
     """Return whether PyTorch allows TF32 in convolutions.
 
     There are two switches for it, and PyTorch refuses to read the older one when the newer was set.
@@ -149,7 +149,7 @@ def conv_forward(x: Tensor, weight: Tensor, *, reflect: bool) -> tuple[Tensor, T
         "splits": tiles,
         "REFLECT": reflect,
         "WIDE": needs_wide_offsets(x_at.tensor, y),
-        "PRECISION": "tf32" if x.dtype == torch.float32 and _tf32_is_allowed() else "ieee",
+        "PRECISION": "tf32" if x.dtype == torch.float32 and tf32_is_allowed() else "ieee",
         "BLOCK_PIXELS": plan.block_pixels,
         "BLOCK_OUTPUTS": plan.block_outputs,
         "BLOCK_CHANNELS": plan.block_channels,

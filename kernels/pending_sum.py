@@ -21,25 +21,49 @@ class PendingSum(Tensor):
         interior: [N, C, H, W].
     """
 
-    _buffer: Tensor
+    _buffer: Tensor | None
     _interior: Tensor | None
+    _folded: Tensor | None
+    _remake: Callable[[], Tensor] | None
 
     @staticmethod
     def __new__(cls, buffer: Tensor, interior: Tensor) -> "PendingSum":
         self: PendingSum = Tensor._make_wrapper_subclass(
             cls, buffer.shape, strides=buffer.stride(), dtype=buffer.dtype, device=buffer.device
         )
-        self._buffer, self._interior = buffer, interior
+        self._buffer, self._interior, self._folded, self._remake = buffer, interior, None, None
+        return self
+
+    @staticmethod
+    def of_folded(folded: Tensor, interior: Tensor, like: Tensor, remake: Callable[[], Tensor]) -> "PendingSum":
+        """Return a sum whose buffer is there only as its fold, the adjoint of the reflection that padded its input.
+
+        Args:
+            folded: [N, C, H, W], what a consumer that folds the buffer would have of it.
+            interior: [N, C, H, W].
+            like: a tensor like the buffer, [N, C, H + 2, W + 2]; nothing is read of it.
+            remake: computes the buffer, for a consumer that does anything else; it is called once at the most.
+        """
+        self = PendingSum(like, interior)
+        self._buffer, self._folded, self._remake = None, folded, remake
         return self
 
     def parts(self) -> tuple[Tensor, Tensor | None]:
-        """Return the buffer, and the interior or None if it was added to the buffer already."""
+        """Return the buffer, or its fold, and the interior, or None if it was added to the buffer already.
+
+        They are for a consumer that folds the buffer; their shapes tell which of the two the first one is.
+        """
         self._keep_for_the_current_stream()
-        return self._buffer, self._interior
+        first = self._folded if self._buffer is None else self._buffer
+        assert first is not None
+        return first, self._interior
 
     def added(self) -> Tensor:
         """Return the sum, always in the same memory, so that all holders of it see what one of them writes."""
         self._keep_for_the_current_stream()
+        if self._buffer is None:
+            assert self._remake is not None
+            self._buffer, self._folded, self._remake = self._remake(), None, None
         if self._interior is not None:
             self._buffer[:, :, 1:-1, 1:-1] += self._interior
             self._interior = None
@@ -49,7 +73,7 @@ class PendingSum(Tensor):
         # Between nodes that ran on different streams autograd waits, and tells the allocator which stream reads a
         # gradient; but it sees this wrapper, which has no memory. The fake tensors of torch.compile have none either:
         # they say that they are on a GPU, and a call of record_stream on them would end up in the graph.
-        for part in (self._buffer, self._interior):
+        for part in (self._buffer, self._interior, self._folded):
             if type(part) is Tensor and part.is_cuda:
                 part.record_stream(torch.cuda.current_stream(part.device))
 

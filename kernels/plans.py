@@ -46,6 +46,9 @@ __all__ = [
     "conv_rule",
     "cooperative_plan",
     "divided",
+    "edge_key",
+    "edge_plan",
+    "edges_beat_padding",
     "forced",
     "forcing",
     "forget_tuned",
@@ -203,6 +206,32 @@ def conv_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
     return f"conv2d_reflect {_size_class(shape)}, {shape[1]} to {outputs} channels, {_dtype_name(dtype)}"
 
 
+def edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
+    """Return the plan for what passes through the frame of a padded x [N, C, H, W]: the tuned one, else by rule.
+
+    There are few places and short sums. `shape` and `outputs`, the channels of dy, are those of one group.
+    """
+    return forced(ConvPlan) or _edge_plan(shape, outputs, dtype, gpu)
+
+
+@functools.lru_cache(maxsize=4096)
+def _edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
+    tuned = tuned_table(gpu.name).get(edge_key(shape, outputs, dtype))
+    if tuned:
+        return ConvPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
+    return ConvPlan(32, 32, 32, 4, 2) if dtype == torch.float32 else ConvPlan(64, 64, 64, 4, 3)
+
+
+def edges_beat_padding(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
+    """Return whether a gradient without its frame, and edges added, was measured to be faster than a padded one."""
+    return bool(tuned_table(gpu.name).get(edge_key(shape, outputs, dtype), {}).get("beats_library", False))
+
+
+def edge_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
+    """Return the key in a tuned table, such as "edge gradients 1 x 4096 pixels, 256 from 256 channels, bfloat16"."""
+    return f"edge gradients {_size_class(shape)}, {shape[1]} from {outputs} channels, {_dtype_name(dtype)}"
+
+
 @functools.cache
 def tuned_table(gpu_name: str) -> dict[str, dict[str, Any]]:
     """Return the plans that were measured on this GPU model, by key; empty where nothing was measured."""
@@ -232,7 +261,7 @@ def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
 
 def forget_tuned() -> None:
     """Forget all tables and plans, so that files that this process wrote are read."""
-    for cache in (tuned_table, _norm_plan, _conv_plan):
+    for cache in (tuned_table, _norm_plan, _conv_plan, _edge_plan):
         cache.cache_clear()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import plans
 from .conv2d import check_weight, conv_forward, conv_gradients, weight_gradient
+from .convolution.edge_gradients import LEAST_SIDE, reflected_input_gradient
 from .dispatch import Impl, autocast, check_image_batch, choose
 from .gpus import gpu_of
 from .instance_norm import InstanceNormFunction, instance_norm_reference
@@ -115,6 +116,7 @@ def _launch_backward(
     wants_around: bool,
     wants_x: bool,
     wants_middle: bool,
+    folds_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     norm2 = norm_backward(
         dy,
@@ -126,16 +128,35 @@ def _launch_backward(
         skip=skip,
         wants_residual=wants_around,
     )
-    # For the gradient of its input convolution_backward needs only that input's shape.
-    shape_of_middle = x
-    d_middle, _ = conv_gradients(norm2.dx, shape_of_middle, weight2, (True, False))
-    assert d_middle is not None
+    d_middle = _input_gradient(norm2.dx, x, weight2, first, folds=_edges_pay(first, weight2))
     # Norm 1, which reads `first` in any case, remakes the middle activation.
     norm1 = norm_backward(
         d_middle, first, statistics1, activation="relu", negative_slope=0.0, pad=1, remake=wants_middle
     )
-    dx, _ = conv_gradients(norm1.dx, x, weight1, (wants_x, False))
+    dx = _input_gradient(norm1.dx, x, weight1, first, folds=folds_x) if wants_x else None
     return _without_none((dx, norm2.d_residual, norm1.dx, norm2.dx, norm1.remade), x)
+
+
+def _edges_pay(first: Tensor, weight: Tensor) -> bool:
+    """Tell whether gradients without a frame are faster here; `first` is any tensor of the block without a pad."""
+    batch, channels, height, width = first.shape
+    groups = channels // weight.size(1)
+    shape = (batch, weight.size(1), height, width)
+    return min(height, width) >= LEAST_SIDE and plans.edges_beat_padding(
+        shape, weight.size(0) // groups, first.dtype, gpu_of(first)
+    )
+
+
+def _input_gradient(dy: Tensor, padded: Tensor, weight: Tensor, unpadded: Tensor, *, folds: bool) -> Tensor:
+    """Return the gradient of a convolution's padded input, or of that input before it was padded where `folds`.
+
+    `padded` and `unpadded` say by their shapes what the input is like.
+    """
+    if folds:
+        return reflected_input_gradient(dy, weight, unpadded)
+    dx, _ = conv_gradients(dy, padded, weight, (True, False))
+    assert dx is not None
+    return dx
 
 
 def _without_none(
@@ -163,10 +184,13 @@ def _fake_backward(
     wants_around: bool,
     wants_x: bool,
     wants_middle: bool,
+    folds_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     middle = _middle_like(x)
     d_first, d_second, around = (empty_channels_last(tuple(first.shape), like=first) for _ in range(3))
-    dx, _ = conv_gradients(d_first, x, weight1, (wants_x, False))
+    dx = conv_gradients(d_first, x, weight1, (wants_x, False))[0]
+    if wants_x and folds_x:
+        dx = torch.empty_like(d_first)
     results = dx, around if wants_around else None, d_first, d_second, middle if wants_middle else None
     return _without_none(results, x)
 
@@ -174,7 +198,7 @@ def _fake_backward(
 _BACKWARD = define(
     "residual_block_backward(Tensor dy, Tensor? skip, Tensor x, Tensor weight1, Tensor weight2, Tensor first, "
     "Tensor statistics1, Tensor second, Tensor statistics2, int pad_out, bool wants_around, bool wants_x, "
-    "bool wants_middle) -> (Tensor dx, Tensor around, Tensor d_first, Tensor d_second, Tensor middle)",
+    "bool wants_middle, bool folds_x) -> (Tensor dx, Tensor around, Tensor d_first, Tensor d_second, Tensor middle)",
     _launch_backward,
     _fake_backward,
 )
@@ -212,10 +236,14 @@ class _ResidualBlockFunction(torch.autograd.Function):
         separate = wants_x and (ctx.pad_out > 0 or ctx.producer_adds)
         saved = ctx.saved_tensors  # which a checkpoint gives out once
         x, weight1, weight2 = saved[:3]
+        # Who reads the gradient in parts folds it anyway.
+        folds = ctx.producer_adds and type(dy) is Tensor and _edges_pay(saved[3], weight1)
         dx, around, d_first, d_second, middle = _BACKWARD(
-            dy, skip, *saved, ctx.pad_out, separate, wants_x, wants_weight2
+            dy, skip, *saved, ctx.pad_out, separate, wants_x, wants_weight2, folds
         )
-        if wants_x:
+        if wants_x and folds:
+            dx = PendingSum.of_folded(dx, around, x, lambda: _input_gradient(d_first, x, weight1, d_first, folds=False))
+        elif wants_x:
             pending = PendingSum(dx, around if separate else dy)
             dx = pending if ctx.producer_adds and type(dx) is Tensor else pending.added()
         return (

@@ -185,7 +185,7 @@ def instance_norm_backward_apply(
     skip_ptr,  # [N, H, W, C] or [N, C, H, W]
     partial_ptr,  # [N, splits, 2, C]
     dx_ptr,  # [N, H, W, C]: written
-    remade_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C] reflect_pad(act(xhat)): written where REMAKE
+    remade_ptr,  # [N, H + 2 * REMADE_PAD, W + 2 * REMADE_PAD, C] reflect_pad(act(xhat)): written where REMAKE
     height,
     width,
     channels,
@@ -274,7 +274,7 @@ def instance_norm_backward_on_chip(
     arrivals_ptr,  # [N * channel blocks] int32 zeros, used where COOPERATIVE
     dx_ptr,  # [N, H, W, C]: written
     d_residual_ptr,  # [N, H, W, C]: written where STORE_H
-    remade_ptr,  # [N, H + 2 * PAD, W + 2 * PAD, C]: written where REMAKE
+    remade_ptr,  # [N, H + 2 * REMADE_PAD, W + 2 * REMADE_PAD, C]: written where REMAKE
     height,
     width,
     channels,
@@ -297,6 +297,7 @@ def instance_norm_backward_on_chip(
     REMAKE: tl.constexpr,
     ACTIVATION: tl.constexpr,
     PAD: tl.constexpr,
+    REMADE_PAD: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
@@ -320,7 +321,7 @@ def instance_norm_backward_on_chip(
     pixels = height * width
     dx_ptr = image_pointer(dx_ptr, image, pixels, channels, True)
     d_residual_ptr = image_pointer(d_residual_ptr, image, pixels, channels, True)
-    remade_ptr = image_pointer(remade_ptr, image, (height + 2 * PAD) * (width + 2 * PAD), channels, True)
+    remade_ptr = image_pointer(remade_ptr, image, (height + 2 * REMADE_PAD) * (width + 2 * REMADE_PAD), channels, True)
     channel = channel_block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < channels
     high, low, rstd = load_statistics(statistics_ptr, image, channel, channel_mask, channels)
@@ -332,8 +333,8 @@ def instance_norm_backward_on_chip(
     xhat = normalised_tile(x, high, low, rstd)
     if REMAKE:
         store_padded(
-            remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask, PAD > 0,
-            height, width, channels, PAD,
+            remade_ptr, activated(xhat, slope, ACTIVATION), row, column, channel, mask, REMADE_PAD > 0,
+            height, width, channels, REMADE_PAD,
         )  # fmt: skip
     h = gradient_after_sum(
         dy_ptr, skip_ptr, row, column, channel, mask, True, height, width, channels,
@@ -383,7 +384,8 @@ def norm_backward(
     """Launch the backward kernels and return the gradients, all channels last.
 
     Args:
-        dy: [N, C, H + 2*pad, W + 2*pad], the gradient of `norm_forward`'s result.
+        dy: the gradient of `norm_forward`'s result, [N, C, H + 2*pad, W + 2*pad], or [N, C, H, W] where its pad is
+            folded already.
         x: [N, C, H, W] as `norm_forward` read it.
         statistics: [N, 3, C] as `norm_forward` wrote them.
         activation: that of the forward pass, as are `negative_slope` and `pad`.
@@ -401,7 +403,8 @@ def norm_backward(
     if x.numel() == 0:
         return NormGradients(dx, d_residual, remade)
     x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)
-    plan = plans.norm_plan("backward", shape, pad, x.dtype, gpu_of(x), channels_last=x_at.channels_last)
+    dy_pad = (dy.size(2) - height) // 2
+    plan = plans.norm_plan("backward", shape, dy_pad, x.dtype, gpu_of(x), channels_last=x_at.channels_last)
     skip_at = x_at if skip is None else addressable(skip)
     for images in plan.chunks(batch):
         arguments = {
@@ -420,7 +423,7 @@ def norm_backward(
             "channels": channels,
             "slope": negative_slope,
             "ACTIVATION": activation,
-            "PAD": pad,
+            "PAD": dy_pad,
             "REMADE_PAD": pad,
             "WIDE": needs_wide_offsets(x_at.tensor, dy_at.tensor, skip_at.tensor),
             "BLOCK_PIXELS": plan.block_pixels,

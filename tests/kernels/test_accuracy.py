@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cyclegan_fast.kernels import (
@@ -28,6 +29,7 @@ from cyclegan_fast.kernels.checking.sites import (
     run_backward,
     run_forward,
 )
+from cyclegan_fast.kernels.convolution.edge_gradients import reflected_input_gradient
 from cyclegan_fast.kernels.gpus import GPUS, Gpu
 from cyclegan_fast.kernels.norm.forward import norm_forward
 from cyclegan_fast.kernels.plans import ConvPlan, NormPlan, Shape
@@ -555,19 +557,26 @@ def weights(channels: int, count: int, dtype: torch.dtype = torch.float32) -> li
 
 @each_dtype
 @pytest.mark.parametrize("pad_out", [0, 1])
-@pytest.mark.parametrize("convolution", ["the library's", "ours"])
+@pytest.mark.parametrize("convolution", ["the library's", "ours", "the library's, with edges"])
 def test_residual_block(convolution: str, pad_out: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "conv_beats_library", lambda *_: convolution == "ours")
+    monkeypatch.setattr(launch, "edges_beat_padding", lambda *_: convolution == "the library's, with edges")
     monkeypatch.setattr(launch, "conv_plan", lambda *_: ConvPlan(32, 16, 16, 4, 2))
+    monkeypatch.setattr(launch, "edge_plan", lambda *_: ConvPlan(16, 16, 16, 4, 2))
     with launch.forcing(on_chip(64, 8)):
         x = values(1, 8, 9, 8, dtype=dtype, seed=38)
         assert_as_accurate_as_pytorch(block(pad_out), x, *weights(8, 2, dtype))
 
 
 @each_dtype
+@pytest.mark.parametrize("edges", [False, True], ids=["padded", "with edges"])
 @pytest.mark.parametrize("plan", [two_phase(128, 8), on_chip(64, 8)], ids=VARIANTS)
-def test_a_norm_and_the_blocks_that_read_it(plan: NormPlan, dtype: torch.dtype) -> None:
+def test_a_norm_and_the_blocks_that_read_it(
+    plan: NormPlan, edges: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Passes the gradients through a block and around it to the norm or block in front of it as two tensors."""
+    monkeypatch.setattr(launch, "edges_beat_padding", lambda *_: edges)
+    monkeypatch.setattr(launch, "edge_plan", lambda *_: ConvPlan(16, 16, 16, 4, 2))
 
     def operator(impl: Impl, x: Tensor, *weights: Tensor) -> Tensor:
         y = instance_norm(x, activation="relu", pad=1, impl=impl)
@@ -576,6 +585,30 @@ def test_a_norm_and_the_blocks_that_read_it(plan: NormPlan, dtype: torch.dtype) 
 
     with launch.forcing(plan):
         assert_as_accurate_as_pytorch(operator, values(1, 8, 7, 6, dtype=dtype, seed=145), *weights(8, 4, dtype))
+
+
+EDGES = [(1, 8, 8, 4, 4, 1), (2, 5, 7, 6, 9, 1), (1, 16, 8, 9, 5, 2), (2, 3, 3, 33, 4, 1)]
+
+
+@each_dtype
+@pytest.mark.parametrize("case", EDGES, ids=str)
+def test_a_gradient_without_a_frame_and_with_edges(case: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Differentiates reflect_pad and convolution by x; the case is N, C, C_out, H, W and the groups."""
+    batch, channels, outputs, height, width, groups = case
+    x = values(batch, groups * channels, height, width, dtype=dtype)
+    weight = values(groups * outputs, channels, 3, 3, dtype=dtype, seed=1, scale=(9 * channels) ** -0.5)
+    dy = values(batch, groups * outputs, height, width, dtype=dtype, seed=2)
+
+    def by_pytorch(*operands: Tensor) -> Tensor:
+        image, kernel, gradient = (operand.detach() for operand in operands)
+        image.requires_grad_()
+        y = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="reflect"), kernel, groups=groups)
+        return torch.autograd.grad(y, image, gradient)[0]
+
+    with launch.forcing(ConvPlan(16, 16, 16, 4, 2)):
+        found = reflected_input_gradient(dy.detach(), weight.detach(), x.detach())
+    exact = by_pytorch(x.double(), weight.double(), dy.double())
+    assert_accurate("dx", found, by_pytorch(x, weight, dy), exact, is_gradient=True)
 
 
 @each_layout

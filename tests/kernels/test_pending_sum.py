@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,12 +14,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast.kernels import Impl, instance_norm, reflection_pad, residual_block
+from cyclegan_fast.kernels import Impl, instance_norm, plans, reflection_pad, residual_block
 from cyclegan_fast.kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.gpus import gpu_of
 from cyclegan_fast.kernels.pending_sum import PendingSum
 from tests.kernels.accuracy import Signs
 from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import sample, wide
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["padded", "folded"])
+def folded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of buffers are there as they are, or only as their folds until someone looks at them."""
+    monkeypatch.setattr(plans, "edges_beat_padding", lambda *_: request.param)
+    monkeypatch.setattr(plans, "edge_plan", lambda *_: plans.ConvPlan(16, 16, 16, 4, 2))
+
 
 # Against float64; leaving out the gradient around the block is off by a third and more.
 FLOAT32_ERROR = 1e-5
@@ -329,7 +339,9 @@ def leaf_with(gradient: Tensor) -> Tensor:
 def parts() -> tuple[Tensor, Tensor]:
     """Return what autograd hands on between two blocks, not added yet."""
     chained = chain(pad_out=1)
-    (gradient,) = chained.gradients(chained.buffers["behind a block"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "edges_beat_padding", lambda *_: False)
+        (gradient,) = chained.gradients(chained.buffers["behind a block"])
     assert isinstance(gradient, PendingSum)
     buffer, interior = gradient.parts()
     assert interior is not None
@@ -338,8 +350,10 @@ def parts() -> tuple[Tensor, Tensor]:
 
 def pending() -> PendingSum:
     """Return a gradient that nobody has looked at yet."""
-    buffer, interior = parts()
-    return PendingSum(buffer.clone(), interior.clone())
+    buffer, interior = (part.clone() for part in parts())
+    if plans.edges_beat_padding(interior.shape, 3, interior.dtype, gpu_of(interior)):
+        return PendingSum.of_folded(torch.full_like(interior, math.nan), interior, buffer, lambda: buffer)
+    return PendingSum(buffer, interior)
 
 
 @cache

@@ -105,11 +105,11 @@ def block_backward_call(
     pad_out: int = 1,
     *,
     skip: bool = False,
-    wants: tuple[bool, bool, bool] = (True, True, True),
+    wants: tuple[bool, bool, bool, bool] = (True, True, True, False),
     dy_channels_last: bool = True,
     **options: Any,
 ) -> Arguments:
-    """`wants`: around, x, middle."""
+    """`wants`: around, x, middle, and whether the gradient of x is folded."""
     arguments = detached(*block_call(shape, pad_out, **options))
     y, *saved = OPERATORS.residual_block(*arguments)
     dy = sample(*y.shape, seed=3, dtype=y.dtype, channels_last=dy_channels_last)
@@ -184,7 +184,11 @@ CALLS: dict[str, Call] = {
     ),
     "block backward, pad_out 0, frozen weights": lambda: (
         OPERATORS.residual_block_backward.default,
-        block_backward_call((1, 4, 8, 6), 0, wants=(False, True, False)),
+        block_backward_call((1, 4, 8, 6), 0, wants=(False, True, False, False)),
+    ),
+    "block backward, folded": lambda: (
+        OPERATORS.residual_block_backward.default,
+        block_backward_call((2, 3, 7, 8), skip=True, wants=(True, True, True, True)),
     ),
     "block backward, NCHW": lambda: (
         OPERATORS.residual_block_backward.default,
@@ -283,10 +287,10 @@ def test_fake_gradients_of_a_residual_block_have_the_shapes_dtypes_and_strides_o
 ) -> None:
     for channels, pad_out, dtype in SIZES:
         for wants, skip in (
-            ((True, True, True), True),
-            ((False, True, True), False),
-            ((False, False, False), False),
-            ((True, True, False), True),
+            ((True, True, True, False), True),
+            ((False, True, True, True), False),
+            ((False, False, False, True), False),
+            ((True, True, False, True), True),
         ):
             arguments = block_backward_call(
                 (batch, channels, 6, 7),
