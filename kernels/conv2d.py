@@ -215,7 +215,7 @@ def conv_gradients(
     Args:
         dy: [N, C_out, H, W].
         padded: the convolution's input, [N, C, H + 2, W + 2].
-        weight: [C_out, C, 3, 3].
+        weight: [C_out, C / groups, 3, 3].
         wanted: whether the gradients of the input and of the weight are wanted; what is not is None.
     """
     if not any(wanted):
@@ -225,7 +225,7 @@ def conv_gradients(
     mask = [*wanted, False]
     one, zero = [1, 1], [0, 0]
     dx, d_weight, _ = torch.ops.aten.convolution_backward(
-        dy, padded, weight, None, one, zero, one, False, zero, 1, mask
+        dy, padded, weight, None, one, zero, one, False, zero, groups_of(padded, weight), mask
     )
     return dx, d_weight
 
@@ -290,9 +290,19 @@ def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[T
     return implementation(x, weight)
 
 
+def groups_of(x: Tensor, weight: Tensor) -> int:
+    """Return into how many groups a convolution with [C_out, C / groups, 3, 3] divides x's C channels."""
+    return x.size(1) // weight.size(1)
+
+
 def check_weight(name: str, weight: Tensor, x: Tensor) -> None:
     """Raise ValueError or TypeError where `weight` is not [C_out, C, 3, 3] for x's channels, dtype and device."""
     if weight.dim() != 4 or weight.shape[1:] != (x.size(1), 3, 3):
         raise ValueError(f"{name} must be [C_out, {x.size(1)}, 3, 3], got {tuple(weight.shape)}")
+    check_precision(name, weight, x)
+
+
+def check_precision(name: str, weight: Tensor, x: Tensor) -> None:
+    """Raise TypeError where `weight` has another dtype than x, or is on another device."""
     if weight.dtype != x.dtype or weight.device != x.device:
         raise TypeError(f"{name} must be {x.dtype} on {x.device} as x is, got {weight.dtype} on {weight.device}")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import plans
-from .conv2d import check_weight, conv_forward, conv_gradients, weight_gradient
+from .conv2d import check_precision, conv_forward, conv_gradients, groups_of, weight_gradient
 from .convolution.edge_gradients import LEAST_SIDE, reflected_input_gradient
 from .dispatch import Impl, autocast, check_image_batch, choose
 from .gpus import gpu_of
@@ -28,10 +28,11 @@ def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, pad_ou
 
     There is no activation after the sum (Johnson et al. 2016). x is padded already; y is padded by `pad_out`.
     """
-    middle = F.conv2d(x, weight1)
+    groups = groups_of(x, weight1)
+    middle = F.conv2d(x, weight1, groups=groups)
     middle = instance_norm_reference(middle, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=eps)
     return instance_norm_reference(
-        F.conv2d(middle, weight2),
+        F.conv2d(middle, weight2, groups=groups),
         activation="none",
         negative_slope=0.0,
         residual=x[:, :, 1:-1, 1:-1],
@@ -67,13 +68,14 @@ def _convolve(padded: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
     """Convolve [N, C, H + 2, W + 2] without further padding; return the result, and its partials or None.
 
     Of the library's convolution, which has no partials, and this package's, the one runs that is faster together with
-    the norm behind it.
+    the norm behind it. This package's has no groups.
     """
     batch, channels, height, width = padded.shape
     shape = (batch, channels, height - 2, width - 2)
-    if padded.numel() and plans.conv_beats_library(shape, weight.size(0), padded.dtype, gpu_of(padded)):
+    groups = groups_of(padded, weight)
+    if groups == 1 and padded.numel() and plans.conv_beats_library(shape, weight.size(0), padded.dtype, gpu_of(padded)):
         return conv_forward(padded, weight, reflect=False)
-    return F.conv2d(padded, weight), None
+    return F.conv2d(padded, weight, groups=groups), None
 
 
 def _fake_forward(
@@ -83,8 +85,8 @@ def _fake_forward(
     height, width = height - 2, width - 2
     y = empty_channels_last((batch, channels, height + 2 * pad_out, width + 2 * pad_out), like=x)
     statistics = torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
-    first = F.conv2d(x, weight1)
-    second = F.conv2d(_middle_like(x), weight2)
+    first = F.conv2d(x, weight1, groups=groups_of(x, weight1))
+    second = F.conv2d(_middle_like(x), weight2, groups=groups_of(x, weight2))
     return y, first, statistics, second, torch.empty_like(statistics)
 
 
@@ -139,8 +141,8 @@ def _launch_backward(
 
 def _edges_pay(first: Tensor, weight: Tensor) -> bool:
     """Tell whether gradients without a frame are faster here; `first` is any tensor of the block without a pad."""
-    batch, channels, height, width = first.shape
-    groups = channels // weight.size(1)
+    batch, _, height, width = first.shape
+    groups = groups_of(first, weight)
     shape = (batch, weight.size(1), height, width)
     return min(height, width) >= LEAST_SIDE and plans.edges_beat_padding(
         shape, weight.size(0) // groups, first.dtype, gpu_of(first)
@@ -278,10 +280,11 @@ def residual_block(
 ) -> Tensor:
     """Apply a residual block: two 3x3 convolutions with instance norm, and a skip connection around them.
 
-    x [N, C, H + 2, W + 2] is already padded by 1; weight1 and weight2 are [C, C, 3, 3] of x's dtype. Returns
-    [N, C, H + 2*pad_out, W + 2*pad_out]: pad_out 1 for the next block to read, 0 after the last one. The convolutions
-    have no bias: the norm behind each would cancel it. Triton writes channels last. Autocast casts x and the weights
-    as for any convolution.
+    x [N, C, H + 2, W + 2] is already padded by 1; weight1 and weight2 are [C, C, 3, 3] of x's dtype, or
+    [C, C / groups, 3, 3]: the convolutions then map each group of x's channels to itself, as two blocks beside each
+    other do. Returns [N, C, H + 2*pad_out, W + 2*pad_out]: pad_out 1 for the next block to read, 0 after the last one.
+    The convolutions have no bias: the norm behind each would cancel it. Triton writes channels last. Autocast casts x
+    and the weights as for any convolution.
 
     Raises ValueError or TypeError naming the argument at fault.
     """
@@ -290,10 +293,19 @@ def residual_block(
     if min(x.shape[2:]) < 4:
         raise ValueError(f"x must be a padded buffer of at least 4x4 (2x2 and its pad of 1), got {tuple(x.shape)}")
     for name, weight in (("weight1", weight1), ("weight2", weight2)):
-        check_weight(name, weight, x)
-        if weight.size(0) != x.size(1):
-            raise ValueError(f"{name} must keep x's {x.size(1)} channels, got {weight.size(0)}")
+        _check_block_weight(name, weight, x)
+    if weight1.shape != weight2.shape:
+        raise ValueError(f"weight2 must have weight1's shape {tuple(weight1.shape)}, got {tuple(weight2.shape)}")
     if pad_out not in (0, 1):
         raise ValueError(f"pad_out must be 0 or 1, got {pad_out}")
     implementation = _IMPLEMENTATIONS[choose("residual_block", impl, x)]
     return implementation(x, weight1, weight2, pad_out, eps)
+
+
+def _check_block_weight(name: str, weight: Tensor, x: Tensor) -> None:
+    channels = x.size(1)
+    if weight.dim() != 4 or weight.shape[2:] != (3, 3) or not weight.size(1) or channels % weight.size(1):
+        raise ValueError(f"{name} must be [{channels}, {channels} / groups, 3, 3], got {tuple(weight.shape)}")
+    if weight.size(0) != channels:
+        raise ValueError(f"{name} must keep x's {channels} channels, got {weight.size(0)}")
+    check_precision(name, weight, x)

@@ -25,6 +25,7 @@ class ConvolutionCall:
     """[N, C_out, H', W']"""
     transposed: bool
     stride: int
+    groups: int = 1
 
     @property
     def operations(self) -> int:
@@ -41,27 +42,28 @@ class ConvolutionCall:
 
     def forward(self) -> MatrixProduct:
         steps = self.stride**2 if self.transposed else 1
-        depth = -(-_whole(self.x.size(1)) * self._taps // steps)
-        return MatrixProduct("forward", _pixels(self.y), self.y.size(1), depth)
+        depth = -(-self._depth(self.x) * self._taps // steps)
+        return MatrixProduct("forward", _pixels(self.y), self.y.size(1) // self.groups, depth, self.groups)
 
     def dgrad(self) -> MatrixProduct:
         """Describe the gradient of x; of a convolution that strides, each pixel of x meets a part of the weights."""
         steps = 1 if self.transposed else self.stride**2
-        depth = -(-_whole(self.y.size(1)) * self._taps // steps)
-        return MatrixProduct("dgrad", _pixels(self.x), self.x.size(1), depth)
+        depth = -(-self._depth(self.y) * self._taps // steps)
+        return MatrixProduct("dgrad", _pixels(self.x), self.x.size(1) // self.groups, depth, self.groups)
 
     def wgrad(self) -> MatrixProduct:
         """Describe the gradient of the weights: a sum over pixels."""
         few, many = (self.x, self.y) if self.transposed else (self.y, self.x)
-        return MatrixProduct("wgrad", few.size(1), _whole(many.size(1)) * self._taps, _pixels(few))
+        rows, columns = few.size(1) // self.groups, self._depth(many) * self._taps
+        return MatrixProduct("wgrad", rows, columns, _pixels(few), self.groups)
+
+    def _depth(self, image: Tensor) -> int:
+        """Return how many channels of an image a group is multiplied with, those included that fill up a unit."""
+        return -(-image.size(1) // self.groups // CHANNEL_UNIT) * CHANNEL_UNIT
 
 
 def _pixels(image: Tensor) -> int:
     return image.size(0) * math.prod(image.shape[2:])
-
-
-def _whole(channels: int) -> int:
-    return -(-channels // CHANNEL_UNIT) * CHANNEL_UNIT
 
 
 def forward_call(operator: Any, arguments: Sequence[Any], y: Any) -> ConvolutionCall | None:
@@ -73,8 +75,7 @@ def forward_call(operator: Any, arguments: Sequence[Any], y: Any) -> Convolution
         transposed = False
     else:
         return None
-    assert groups == 1, "no network of this project has grouped convolutions"
-    return ConvolutionCall(x, weight, bias, y, transposed, stride[0])
+    return ConvolutionCall(x, weight, bias, y, transposed, stride[0], groups)
 
 
 _CONV2D_DEFAULTS: tuple[Any, ...] = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
@@ -85,5 +86,4 @@ def backward_call(operator: Any, arguments: Sequence[Any]) -> ConvolutionCall | 
     if operator is not _aten.convolution_backward.default:
         return None
     dy, x, weight, _, stride, _, _, transposed, _, groups, _ = arguments
-    assert groups == 1, "no network of this project has grouped convolutions"
-    return ConvolutionCall(x, weight, None, dy, transposed, stride[0])
+    return ConvolutionCall(x, weight, None, dy, transposed, stride[0], groups)

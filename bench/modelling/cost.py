@@ -129,13 +129,14 @@ def product_us(product: MatrixProduct, facts: GpuFacts) -> tuple[float, Waves]:
     best_us, best_waves = math.inf, Waves(1, 1, facts.gpu.multiprocessors)
     for (rows, columns), of_tile in TILE_EFFICIENCY.items():
         for tile_rows, tile_columns in [(rows, columns), (columns, rows)][: 1 + is_wgrad]:
-            tiles = -(-product.rows // tile_rows) * -(-product.columns // tile_columns)
+            tiles = product.groups * -(-product.rows // tile_rows) * -(-product.columns // tile_columns)
             for parts in range(1, MOST_PARTS_OF_A_SUM + 1 if is_wgrad else 2):
                 waves = Waves.of(tiles * parts, 1, facts)
                 operations = 2 * rows * columns * -(-product.depth // parts) * facts.gpu.multiprocessors
                 us = KERNEL_FLOOR_US + CONVOLUTION_EDGE_US + waves.count * operations / (tflops * of_tile * 1e6)
                 if parts > 1:  # each part writes its sums in float32, and they are read and added up
-                    us += parts * product.rows * product.columns * 8 / (facts.l2_gbps * 1e3)
+                    results = product.groups * product.rows * product.columns
+                    us += parts * results * 8 / (facts.l2_gbps * 1e3)
                 if us < best_us:
                     best_us, best_waves = us, waves
     return best_us, best_waves

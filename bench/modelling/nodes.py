@@ -29,12 +29,16 @@ class StorageRange:
 
 @dataclass(frozen=True)
 class MatrixProduct:
-    """Describes a convolution as a library computes it, as a product of [rows, depth] and [depth, columns]."""
+    """Describes a convolution as a library computes it, as a product of [rows, depth] and [depth, columns].
+
+    One with groups is as many such products, whose tiles a single launch works through.
+    """
 
     which: ConvolutionPass
     rows: int
     columns: int
     depth: int
+    groups: int = 1
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import plans
-from ..conv2d import tf32_is_allowed
+from ..conv2d import groups_of, tf32_is_allowed
 from ..gpus import gpu_of
 from ..launching import run_kernel
 from ..layout import addressable, needs_wide_offsets
@@ -109,7 +109,7 @@ def reflected_input_gradient(dy: Tensor, weight: Tensor, like: Tensor) -> Tensor
 
     Returns [N, C, H, W], channels last.
     """
-    groups = like.size(1) // weight.size(1)
+    groups = groups_of(like, weight)
     dx, _, _ = torch.ops.aten.convolution_backward(
         dy, like, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], groups, [True, False, False]
     )

@@ -569,6 +569,24 @@ def test_residual_block(convolution: str, pad_out: int, dtype: torch.dtype, monk
 
 
 @each_dtype
+@pytest.mark.parametrize("pad_out", [0, 1])
+def test_residual_block_with_groups(pad_out: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds it to two blocks on a half of the channels each, also where this package's convolution, which has no
+    groups, would be the faster one."""
+    monkeypatch.setattr(launch, "conv_beats_library", lambda *_: True)
+    x, (weight1, weight2) = values(2, 8, 9, 8, dtype=dtype, seed=38), weights(8, 2, dtype)
+    grouped = [weight[:, :4].contiguous(memory_format=torch.channels_last) for weight in (weight1, weight2)]
+    with launch.forcing(on_chip(64, 8)):
+        assert_as_accurate_as_pytorch(block(pad_out), x, *grouped)
+    beside = [
+        residual_block(part.double(), *(weight.double() for weight in of_part), pad_out=pad_out, impl="reference")
+        for part, *of_part in zip(x.chunk(2, 1), *(weight.chunk(2) for weight in grouped), strict=True)
+    ]
+    both = residual_block(x.double(), *(weight.double() for weight in grouped), pad_out=pad_out, impl="reference")
+    torch.testing.assert_close(both, torch.cat(beside, 1), rtol=1e-12, atol=1e-12)
+
+
+@each_dtype
 @pytest.mark.parametrize("edges", [False, True], ids=["padded", "with edges"])
 @pytest.mark.parametrize("plan", [two_phase(128, 8), on_chip(64, 8)], ids=VARIANTS)
 def test_a_norm_and_the_blocks_that_read_it(

@@ -361,12 +361,17 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "block: weight1 of other channels": (
         lambda: residual_block(X, W[:, :2], W),
         ValueError,
-        r"weight1 must be \[C_out, 3, 3, 3\]",
+        r"weight1 must be \[3, 3 / groups, 3, 3\]",
     ),
     "block: weight2 that widens": (
         lambda: residual_block(X, W, W.new_zeros(4, 3, 3, 3)),
         ValueError,
         "weight2 must keep x's 3 channels, got 4",
+    ),
+    "block: weight2 of more groups": (
+        lambda: residual_block(X, W, W[:, :1]),
+        ValueError,
+        r"weight2 must have weight1's shape \(3, 3, 3, 3\), got \(3, 1, 3, 3\)",
     ),
     "block: weight2 of another dtype": (
         lambda: residual_block(X, W, W.half()),

@@ -91,12 +91,11 @@ def block_call(
     dtype: torch.dtype = torch.float32,
     x_channels_last: bool = True,
     weight_channels_last: bool = True,
+    groups: int = 1,
 ) -> Arguments:
     """`shape` is the padded buffer's."""
-    channels = shape[1]
-    weights = (
-        sample(channels, channels, 3, 3, seed=seed, dtype=dtype, channels_last=weight_channels_last) for seed in (1, 2)
-    )
+    of_weight = shape[1], shape[1] // groups, 3, 3
+    weights = (sample(*of_weight, seed=seed, dtype=dtype, channels_last=weight_channels_last) for seed in (1, 2))
     return sample(*shape, dtype=dtype, channels_last=x_channels_last), *weights, pad_out, EPS
 
 
@@ -198,6 +197,11 @@ CALLS: dict[str, Call] = {
         OPERATORS.residual_block_backward.default,
         block_backward_call((0, 3, 7, 8), skip=True),
     ),
+    "block, two groups": lambda: (OPERATORS.residual_block.default, block_call((2, 4, 7, 8), groups=2)),
+    "block backward, two groups": lambda: (
+        OPERATORS.residual_block_backward.default,
+        block_backward_call((2, 4, 7, 8), skip=True, groups=2),
+    ),
 }
 
 
@@ -259,7 +263,12 @@ LAYOUTS = pytest.mark.parametrize(
     [(True, True), (True, False), (False, True), (False, False)],
     ids=["channels last", "weights NCHW", "x NCHW", "NCHW"],
 )
-SIZES = ((1, 1, torch.float32), (4, 0, BFLOAT16), (16, 1, torch.float32))  # channels, pad_out, dtype
+SIZES = (  # channels, pad_out, dtype, groups
+    (1, 1, torch.float32, 1),
+    (4, 0, BFLOAT16, 1),
+    (4, 1, torch.float32, 2),
+    (16, 1, torch.float32, 1),
+)
 
 
 @pytest.mark.usefixtures("no_launches")
@@ -268,13 +277,14 @@ SIZES = ((1, 1, torch.float32), (4, 0, BFLOAT16), (16, 1, torch.float32))  # cha
 def test_fake_results_of_a_residual_block_have_the_shapes_dtypes_and_strides_of_real_ones(
     x_channels_last: bool, weight_channels_last: bool, batch: int
 ) -> None:
-    for channels, pad_out, dtype in SIZES:
+    for channels, pad_out, dtype, groups in SIZES:
         arguments = block_call(
             (batch, channels, 6, 7),
             pad_out,
             dtype=dtype,
             x_channels_last=x_channels_last,
             weight_channels_last=weight_channels_last,
+            groups=groups,
         )
         assert_fake_describes_real(OPERATORS.residual_block.default, detached(*arguments))
 
@@ -285,7 +295,7 @@ def test_fake_results_of_a_residual_block_have_the_shapes_dtypes_and_strides_of_
 def test_fake_gradients_of_a_residual_block_have_the_shapes_dtypes_and_strides_of_real_ones(
     x_channels_last: bool, weight_channels_last: bool, batch: int
 ) -> None:
-    for channels, pad_out, dtype in SIZES:
+    for channels, pad_out, dtype, groups in SIZES:
         for wants, skip in (
             ((True, True, True, False), True),
             ((False, True, True, True), False),
@@ -301,6 +311,7 @@ def test_fake_gradients_of_a_residual_block_have_the_shapes_dtypes_and_strides_o
                 dtype=dtype,
                 x_channels_last=x_channels_last,
                 weight_channels_last=weight_channels_last,
+                groups=groups,
             )
             assert_fake_describes_real(OPERATORS.residual_block_backward.default, arguments)
 

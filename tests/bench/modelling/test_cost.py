@@ -67,6 +67,32 @@ def test_a_block_s_convolution_of_one_image_takes_the_tile_that_is_best_on_132_m
     assert us == pytest.approx(KERNEL_FLOOR_US + CONVOLUTION_EDGE_US + operations / speed)
 
 
+def test_two_groups_fill_the_multiprocessors_that_one_leaves_idle() -> None:
+    """Expects 2 x 64 tiles of 128x128, which one group of 64 has no use for (the test above)."""
+    us, waves = product_us(MatrixProduct("forward", 64 * 64, 256, 256 * 9, groups=2), H200)
+    assert (waves.programs, waves.count) == (128, 1)
+    operations = 2 * 128 * 128 * 2304 * 132
+    speed = 790e6 * LIBRARY_EFFICIENCY["forward"] * TILE_EFFICIENCY[128, 128]
+    assert us == pytest.approx(KERNEL_FLOOR_US + CONVOLUTION_EDGE_US + operations / speed)
+
+
+def test_parts_of_the_sums_of_two_groups_move_twice_the_bytes() -> None:
+    """Expects 4 x 9 x 2 tiles and no parts of a sum, or all of them in 3 parts with fewer of the pixels each."""
+    one, waves_of_one = product_us(MatrixProduct("wgrad", 256, 2304, 4096), H200)
+    both, waves = product_us(MatrixProduct("wgrad", 256, 2304, 4096, groups=2), H200)
+    parts_of_one, parts = 7, 3
+    assert (waves_of_one.programs, waves.programs) == (18 * parts_of_one, 36 * parts)
+    speed = 790e6 * LIBRARY_EFFICIENCY["wgrad"]
+
+    def us(of_parts: int, groups: int) -> float:
+        operations = 2 * 256 * 128 * -(-4096 // of_parts) * 132
+        added = of_parts * groups * 256 * 2304 * 8 / 6600e3
+        return KERNEL_FLOOR_US + CONVOLUTION_EDGE_US + operations / speed + added
+
+    assert one == pytest.approx(us(parts_of_one, 1))
+    assert both == pytest.approx(us(parts, 2))
+
+
 def test_a_weight_s_gradient_is_summed_up_in_parts_and_a_result_is_not() -> None:
     _, forward = product_us(MatrixProduct("forward", 256, 2304, 4096), H200)
     _, wgrad = product_us(MatrixProduct("wgrad", 256, 2304, 4096), H200)

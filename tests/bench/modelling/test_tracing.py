@@ -85,6 +85,36 @@ def test_a_transposed_convolution_is_the_gradient_of_one_that_strides() -> None:
     assert [(p.rows, p.columns, p.depth) for p in products if p] == expected
 
 
+def test_a_convolution_with_groups_is_that_many_products() -> None:
+    """Expects a group's product to be that of the convolution which has its channels alone; 3 of them fill up 8."""
+    x, weight = image(1, 128, 32, 32).requires_grad_(), image(6, 64, 3, 3).requires_grad_()
+
+    def run() -> None:
+        y = nn.functional.conv2d(x, weight, padding=1, groups=2)
+        torch.autograd.grad(y, [x, weight], torch.empty_like(y))
+
+    nodes = traced(run)
+    pixels = 32 * 32
+    assert {node.operations for node in nodes} == {2 * pixels * 2 * 3 * 64 * 9}
+    products = [node.product for node in nodes]
+    expected = [(pixels, 3, 64 * 9, 2), (pixels, 64, 8 * 9, 2), (3, 64 * 9, pixels, 2)]
+    assert [(p.rows, p.columns, p.depth, p.groups) for p in products if p] == expected
+
+
+def test_a_transposed_convolution_with_groups_is_that_many_products() -> None:
+    x, weight = image(1, 128, 16, 16).requires_grad_(), image(128, 32, 3, 3).requires_grad_()
+
+    def run() -> None:
+        y = nn.functional.conv_transpose2d(x, weight, stride=2, padding=1, output_padding=1, groups=2)
+        torch.autograd.grad(y, [x, weight], torch.empty_like(y))
+
+    nodes = traced(run)
+    assert {node.operations for node in nodes} == {2 * 16 * 16 * 128 * 32 * 9}
+    products = [node.product for node in nodes]
+    expected = [(32 * 32, 32, 64 * 9 // 4, 2), (16 * 16, 64, 32 * 9, 2), (64, 32 * 9, 16 * 16, 2)]
+    assert [(p.rows, p.columns, p.depth, p.groups) for p in products if p] == expected
+
+
 def test_three_channels_are_multiplied_as_eight_and_counted_as_three() -> None:
     x, weight = image(1, 3, 38, 38), image(64, 3, 7, 7)
     (node,) = traced(lambda: nn.functional.conv2d(x, weight))
