@@ -126,7 +126,33 @@ class Config:
             f"batch_size must be a multiple of accumulate ({self.optimizer.accumulate}), got {self.data.batch_size}",
         )
 
+        against = _reason_against_pairing(self)
+        require(not self.run.paired or against is None, f"paired computes both directions alike, as one, and {against}")
+
     @property
     def total_epochs(self) -> int:
         """Number of epochs of the whole run, at the full learning rate and after."""
         return self.optimizer.epochs + self.optimizer.decay_epochs
+
+
+def _reason_against_pairing(config: Config) -> str | None:
+    """Say which option does not go with `paired`, and what does; returns None where all do."""
+    loss, networks = config.loss, config.networks
+    reasons = {
+        f"method {loss.method} has others than CycleGAN's: use method cyclegan": loss.method != "cyclegan",
+        f"cycle_from {loss.cycle_from} leaves one without a cycle: use both": loss.cycle_from != "both",
+        "lambda_cycle_a and lambda_cycle_b weigh them differently: give lambda_cycle for both": (
+            loss.cycle_weight("A") != loss.cycle_weight("B")
+        ),
+        "the gradient penalty of wgan-gp is that of one discriminator: use another gan_loss, or lambda_penalty 0": (
+            loss.has_penalty
+        ),
+        f"generator {networks.generator} is none of those that can be: use resnet_9 or resnet_6": not networks.blocks,
+        "batch norm has statistics of each: use norm instance or none": networks.has_batch_norm,
+        "dropout would draw other numbers: leave it out": networks.dropout,
+        f"preprocess {config.data.preprocess} gives them images of different sizes: use one of {', '.join(CROPPING)}": (
+            config.data.preprocess not in CROPPING
+        ),
+        "streams 2 computes them side by side: use streams 1 or auto": config.run.streams == "2",
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)

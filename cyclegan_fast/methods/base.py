@@ -32,36 +32,45 @@ LossesByName = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class DirectionNetworks:
-    """Names the networks that take part in one of the two translations, and the suffix of its losses."""
+    """Names the networks that take part in one of the two translations, and the suffix of its losses.
+
+    Where both directions are computed as one, the suffix has a letter for each, and so many numbers has each loss.
+    """
 
     there: str
     back: str
     judge: str
     suffix: str
 
+    @property
+    def directions(self) -> int:
+        """Return how many directions are computed as one."""
+        return len(self.suffix)
+
 
 DIRECTION_NETWORKS = (DirectionNetworks("G_A", "G_B", "D_A", "A"), DirectionNetworks("G_B", "G_A", "D_B", "B"))
+BOTH_DIRECTIONS = DirectionNetworks("G_AB", "G_BA", "D_AB", "AB")
+"""Names the networks of `--paired`, see `networks/paired.py`: each is two of the model's."""
 
 
 @dataclass(frozen=True)
 class DirectionBatch:
     """Holds what a direction is given of a batch: real images of both domains, [N, 3, H, W] in [-1, 1].
 
+    Those of both directions at once are [N, 6, H, W], those of the first one in front.
+
     images: real images of the domain that is translated.
     targets: real images of the domain that they are translated to.
-    dtype: the precision that the networks compute in; losses compare with the images as they came.
+    low: `images` in the networks' precision; losses compare with the images as they came.
+    low_targets: `targets` in the networks' precision.
     latent: the latent codes that the host drew, [N, C]; None where the method has none.
     """
 
     images: Tensor
     targets: Tensor
-    dtype: torch.dtype
+    low: Tensor
+    low_targets: Tensor
     latent: Tensor | None = None
-
-    @property
-    def low(self) -> Tensor:
-        """Return the images in the networks' precision."""
-        return self.images.to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,13 @@ class Judgement:
     """Holds real and generated images, both [N, C, H, W], that a discriminator has to tell apart.
 
     name: the name of the judgement and of its loss.
+    directions: the number of discriminators that judge as one, each its part of the channels.
     """
 
     name: str
     real: Tensor
     fake: Tensor
+    directions: int = 1
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,9 @@ class CycleGan(Method):
         identities = [f"idt_{suffix}" for suffix in "AB" if self.identity_weight(suffix)]
         return (*(["G_A", "G_B"] if self.judged else []), *cycles, *identities, *self.judged)
 
+    # Directions that are computed as one, of suffix "AB", have the same weights and both a cycle or neither: the
+    # configuration refuses `paired` otherwise.
+
     def has_cycle(self, suffix: str) -> bool:
         """Tell whether images of the domain "A" or "B" have a cycle loss."""
         return self.options.cycle_weight(suffix) > 0 and self.options.cycle_from in ("both", suffix)
@@ -64,10 +67,10 @@ class CycleGan(Method):
         return self.options.lambda_identity * self.options.cycle_weight("B" if suffix == "A" else "A")
 
     def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:
-        return self.generators if self.has_cycle(direction.suffix) else (direction.there,)
+        return (direction.there, direction.back) if self.has_cycle(direction.suffix) else (direction.there,)
 
     def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
-        targets = batch.targets.to(batch.dtype) if self.identity_weight(direction.suffix) else None
+        targets = batch.low_targets if self.identity_weight(direction.suffix) else None
         fake, identity = translate_with_identity(
             forward[direction.there], batch.low, targets, together=self.config.networks.norm != "batch"
         )
@@ -76,15 +79,18 @@ class CycleGan(Method):
     def generator_losses(
         self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
     ) -> LossesByName:
-        options, suffix = self.options, direction.suffix
+        options, suffix, directions = self.options, direction.suffix, direction.directions
         losses: LossesByName = {}
         reconstructed = forward[direction.back](made.translation) if self.has_cycle(suffix) else None
         if self.judged:
             score = forward[direction.judge](made.translation)
-            losses[f"G_{suffix}"] = weighted(options.lambda_gan, generator_loss(score, options.gan_loss))
+            loss = generator_loss(score, options.gan_loss, directions=directions)
+            losses[f"G_{suffix}"] = weighted(options.lambda_gan, loss)
         if reconstructed is not None:
             # Against the images as they came, not as the working precision rounds them.
-            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * cycle_loss(reconstructed, batch.images)
+            loss = cycle_loss(reconstructed, batch.images, directions=directions)
+            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * loss
         if made.identity is not None:
-            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * identity_loss(made.identity, batch.targets)
+            loss = identity_loss(made.identity, batch.targets, directions=directions)
+            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * loss
         return losses

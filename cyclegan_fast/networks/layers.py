@@ -28,7 +28,7 @@ class NormalisedConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [N, inputs, H, W] to [N, outputs, H', W'], as `nn.Conv2d` does, without the bias."""
-        return F.conv2d(input, self.weight, None, self.stride, self.padding)
+        return F.conv2d(input, self.weight, None, self.stride, self.padding, groups=self.groups)
 
 
 class NormalisedConvTranspose2d(nn.ConvTranspose2d):
@@ -45,7 +45,9 @@ class NormalisedConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Map [N, inputs, H, W] to [N, outputs, 2H, 2W], without the bias."""
         padding = 4 - self.weight.size(3)
-        return F.conv_transpose2d(input, self.weight, None, stride=2, padding=1, output_padding=padding)
+        return F.conv_transpose2d(
+            input, self.weight, None, stride=2, padding=1, output_padding=padding, groups=self.groups
+        )
 
 
 def convolution_before(

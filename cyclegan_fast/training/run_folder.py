@@ -40,6 +40,7 @@ FREE_TO_CHANGE = (
     "accumulate",
     "cuda_graph",
     "streams",
+    "paired",
     "track",
     "profile",
     "extend_from_here",

@@ -3,7 +3,8 @@
 The method says what is computed, see `methods/base.py`; this says in which order, alike for all methods. The
 generators' loss is a sum of two, one for each direction: G_A(A) with all that is computed from it, and G_B(B). The
 directions are computed one after the other, which holds the activations of one of them only; or at the same time, on
-two streams of a GPU, or on a CPU whose cores small images leave idle.
+two streams of a GPU, or on a CPU whose cores small images leave idle; or with `--paired` as one, by networks that are
+two at once (`networks/paired.py`).
 """
 
 import random
@@ -15,7 +16,13 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.config.options import CROPPING, Config
-from cyclegan_fast.methods.base import DIRECTION_NETWORKS, DirectionBatch, LossesByName
+from cyclegan_fast.methods.base import (
+    BOTH_DIRECTIONS,
+    DIRECTION_NETWORKS,
+    DirectionBatch,
+    Judgement,
+    LossesByName,
+)
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import memory_format
 from cyclegan_fast.system.distributed import ALONE, Ranks
@@ -24,6 +31,7 @@ from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.training.update.descent import Descent
 from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.training.update.moving_averages import MovingAverages
+from cyclegan_fast.training.update.paired_networks import PairedNetworks
 from cyclegan_fast.training.update.passes import Learned, PartOfBatch, StepPasses, StepPhase, Translation
 from cyclegan_fast.training.update.step_parts import StepParts
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
@@ -61,7 +69,7 @@ class TrainingStep:
         # The layout is set once here, so that the library does not change it at every convolution.
         model.to(memory_format=memory_format(self.device, dtype))  # type: ignore[call-overload]  # absent from the stubs
         ranks.share(list(model.parameters()))
-        self.networks = WorkingNetworks(model, dtype)
+        self.networks = PairedNetworks(model, dtype) if config.run.paired else WorkingNetworks(model, dtype)
         self.averages = MovingAverages(model, config.optimizer.ema)
         self.passes = StepPasses(config, self.method, self.networks)
         # The first rank's draws are those of a run alone.
@@ -148,6 +156,7 @@ class TrainingStep:
         if self.config.optimizer.ema:
             with self.phase("G update"):
                 self.averages.update()
+        losses = _one_number_each(losses)
         return {name: losses[name] for name in self.method.losses}
 
     def _generators_first(self, parts: list[PartOfBatch], decisions: Decisions) -> LossesByName:
@@ -203,7 +212,7 @@ class TrainingStep:
         return losses
 
     def _parts_of(self, real_A: Tensor, real_B: Tensor, latents: Tensor | None) -> list[PartOfBatch]:
-        """Cut a batch into the parts that are in memory by themselves, each in both directions."""
+        """Cut a batch into the parts that are in memory by themselves, each in both directions, or in both as one."""
         count = self.config.optimizer.accumulate
         parts_A = real_A.chunk(count)  # of a short batch there are fewer
         codes = [None] * len(parts_A) if latents is None else latents.chunk(count)
@@ -211,8 +220,14 @@ class TrainingStep:
         parts = []
         for part_A, part_B, code in zip(parts_A, real_B.chunk(count), codes, strict=True):
             share = len(part_A) / len(real_A)
-            there = Translation(a2b, DirectionBatch(part_A, part_B, self.dtype, code), share)
-            back = Translation(b2a, DirectionBatch(part_B, part_A, self.dtype, code), share)
+            if self.config.run.paired:
+                images, targets = torch.cat([part_A, part_B], 1), torch.cat([part_B, part_A], 1)
+                batch = DirectionBatch(images, targets, images.to(self.dtype), targets.to(self.dtype))
+                parts.append((Translation(BOTH_DIRECTIONS, batch, share),))
+                continue
+            low_A, low_B = part_A.to(self.dtype), part_B.to(self.dtype)
+            there = Translation(a2b, DirectionBatch(part_A, part_B, low_A, low_B, code), share)
+            back = Translation(b2a, DirectionBatch(part_B, part_A, low_B, low_A, code), share)
             parts.append((there, back))
         return parts
 
@@ -226,20 +241,30 @@ class TrainingStep:
     ) -> None:
         """Differentiate the discriminators' losses on real images and on what the pools return for generated ones."""
         with self.phase("pool"):
-            shown_B, shown_A = (torch.cat(of_parts) for of_parts in zip(*shown, strict=True))
+            in_order = [torch.cat(of_parts) for of_parts in zip(*shown, strict=True)]
+            shown_B, shown_A = in_order[0].chunk(2, 1) if self.config.run.paired else in_order
             pooled_B = self.pool_B.exchange(shown_B, decisions.pool_B).chunk(len(parts))
             pooled_A = self.pool_A.exchange(shown_A, decisions.pool_A).chunk(len(parts))
         mixes = [None] * len(parts) if decisions.mixes is None else decisions.mixes.chunk(len(parts), dim=1)
-        for (there, back), of_A, of_B, mix in zip(parts, pooled_A, pooled_B, mixes, strict=True):
-            judgements = self.method.judgements(there.batch.low, back.batch.low, of_A, of_B)
+        for part, of_A, of_B, mix in zip(parts, pooled_A, pooled_B, mixes, strict=True):
+            judgements = self._judgements(part, of_A, of_B)
             of_judgements = [None] * len(judgements) if mix is None else list(mix)
-            work = [(one, its, there.share) for one, its in zip(judgements, of_judgements, strict=True)]
+            work = [(one, its, part[0].share) for one, its in zip(judgements, of_judgements, strict=True)]
             for learned in self._directions.map(lambda one: self.passes.judge(*one, self.discriminators.scaler), work):
                 self._gather(self.discriminators, learned, losses)
 
+    def _judgements(self, part: PartOfBatch, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:
+        if self.config.run.paired:
+            both = part[0].batch
+            shown = torch.cat([shown_B, shown_A], 1)
+            return [Judgement(BOTH_DIRECTIONS.judge, both.low_targets, shown, BOTH_DIRECTIONS.directions)]
+        there, back = part
+        return self.method.judgements(there.batch.low, back.batch.low, shown_A, shown_B)
+
     def _gather(self, descent: Descent, learned: Learned, losses: LossesByName) -> None:
-        for name, of_network in learned.gradients.items():
-            descent.add(name, of_network)
+        for working, found in learned.gradients.items():
+            for name, of_network in self.networks.shared_out(working, found):
+                descent.add(name, of_network)
         for name, loss in learned.losses.items():
             losses[name] = losses[name] + loss if name in losses else loss
 
@@ -315,3 +340,14 @@ class TrainingStep:
         self.tensor_random.set_state(state["penalty_random"])
         self.pool_A.load_state_dict(state["pool_A"], self.device)
         self.pool_B.load_state_dict(state["pool_B"], self.device)
+
+
+def _one_number_each(losses: LossesByName) -> LossesByName:
+    """Return losses of one number each: of "cycle_AB", which has two, "cycle_A" and "cycle_B"."""
+    found: LossesByName = {}
+    for name, loss in losses.items():
+        kind, _, suffix = name.rpartition("_")
+        found |= (
+            {f"{kind}_{one}": number for one, number in zip(suffix, loss, strict=True)} if loss.dim() else {name: loss}
+        )
+    return found

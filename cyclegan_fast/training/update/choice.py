@@ -45,6 +45,8 @@ def reason_against_two_streams(config: Config, device: torch.device) -> str | No
         return f"there are no CUDA streams on a {device.type}"
     if config.networks.has_batch_norm:
         return "both directions write the running statistics of a batch norm, one after the other"
+    if config.run.paired:
+        return "--paired computes both directions as one"
     if config.run.profile:
         return "--profile tells apart the phases of a step, of which two would run at once"
     return None
@@ -73,6 +75,8 @@ def directions_of(config: Config, device: torch.device, dtype: torch.dtype, *, s
         dtype: the precision that the networks compute in.
         scaled: whether losses are scaled.
     """
+    if config.run.paired:
+        return StepParts()
     if streams_of(config, device) > 1:
         return DirectionStreams(CudaStreamPair(device))
     return DirectionThreads() if gains_from_threads(config, device, dtype, scaled=scaled) else StepParts()

@@ -39,13 +39,13 @@ class Translation:
     share: float
 
 
-PartOfBatch = tuple[Translation, Translation]
-"""Part of a batch, which is in memory by itself, in both directions."""
+PartOfBatch = tuple[Translation, ...]
+"""Part of a batch, which is in memory by itself, in both directions: two translations, or both as one."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Holds what one backward pass leaves: its losses, and gradients by the network's name."""
+    """Holds what one backward pass leaves: its losses, and gradients by the working network's name."""
 
     losses: LossesByName
     gradients: dict[str, list[Tensor]]
@@ -107,7 +107,7 @@ class StepPasses:
                 fake_score, real_score = network(fake), network(real)
             else:
                 real_score, fake_score = network(real), network(fake)
-            loss = discriminator_loss(real_score, fake_score, gan_loss)
+            loss = discriminator_loss(real_score, fake_score, gan_loss, directions=judgement.directions)
             if mix is not None:
                 loss = loss + gradient_penalty(network, real, fake, mix.to(real), self.config.loss.lambda_penalty)
             return self._differentiate({name: loss}, share, self.method.trained_discriminators(name), scaler)

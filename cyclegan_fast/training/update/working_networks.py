@@ -1,7 +1,7 @@
 """Holds the networks that a step differentiates: the model's own, or copies of them in low precision."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,10 @@ class WorkingNetworks:
         for name in self.model.method.discriminators:
             for leaf in self.leaves[name]:
                 leaf.requires_grad_(not frozen)
+
+    def shared_out(self, name: str, tensors: Sequence[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
+        """Yield what belongs to the model's networks of tensors that `leaves[name]` has, such as gradients, by name."""
+        yield name, list(tensors)
 
     def written(self) -> dict[str, list[Tensor]]:
         """Return the weights and running statistics that an update writes, by a description of each group."""
