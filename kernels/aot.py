@@ -74,7 +74,7 @@ class CompilerReport:
             fitting = resident_programs(capability, options["num_warps"], self.registers, self.shared_bytes)
             if fitting < planned:
                 broken.append(f"{fitting} programs fit a multiprocessor, planned for {planned}")
-        if self.specialisation.name == "conv2d_3x3" and self.specialisation.multiplies_on_tensor_cores:
+        if self.specialisation.name.startswith("conv2d_3x3") and self.specialisation.multiplies_on_tensor_cores:
             expected = TENSOR_CORES[self.specialisation.capability]
             if not self.tensor_core.startswith(expected):
                 broken.append(f"no {expected}")

@@ -34,6 +34,7 @@ __all__ = [
     "RUN_TIME_SIZES",
     "TUNED",
     "ConvPlan",
+    "EdgePlan",
     "NormPass",
     "NormPlan",
     "PadPlan",
@@ -48,6 +49,7 @@ __all__ = [
     "divided",
     "edge_key",
     "edge_plan",
+    "edge_rule",
     "edges_beat_padding",
     "forced",
     "forcing",
@@ -86,14 +88,15 @@ RUN_TIME_SIZES = [
 ]
 
 _forced: list["NormPlan | ConvPlan"] = []
-_Kind = TypeVar("_Kind", NormPlan, "ConvPlan")
+_Kind = TypeVar("_Kind", NormPlan, "ConvPlan", "EdgePlan")
 
 
 @contextmanager
 def forcing(plan: "NormPlan | ConvPlan") -> Iterator[None]:
     """Run every fused norm, or every convolution of this package, by `plan`, for tests and tuning.
 
-    A plane that a norm's tile cannot hold raises AssertionError.
+    An `EdgePlan` has blocks' gradients computed without their frames. A plane that a norm's tile cannot hold raises
+    AssertionError.
     """
     _forced.append(plan)
     try:
@@ -104,7 +107,7 @@ def forcing(plan: "NormPlan | ConvPlan") -> Iterator[None]:
 
 def forced(kind: type[_Kind]) -> _Kind | None:
     """Return the plan of that kind that the innermost `forcing` asks for, or None."""
-    return next((plan for plan in reversed(_forced) if isinstance(plan, kind)), None)
+    return next((plan for plan in reversed(_forced) if type(plan) is kind), None)
 
 
 def norm_plan(
@@ -206,25 +209,37 @@ def conv_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
     return f"conv2d_reflect {_size_class(shape)}, {shape[1]} to {outputs} channels, {_dtype_name(dtype)}"
 
 
-def edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
-    """Return the plan for what passes through the frame of a padded x [N, C, H, W]: the tuned one, else by rule.
+@dataclass(frozen=True)
+class EdgePlan(ConvPlan):
+    """Describes the tile of what passes through the frame of a padded x: places, channels of x, channels of dy."""
 
-    There are few places and short sums. `shape` and `outputs`, the channels of dy, are those of one group.
+
+def edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> EdgePlan:
+    """Return the plan for the edges of the gradient of x [N, C, H, W]: the tuned one, else by rule.
+
+    `shape` and `outputs`, the channels of dy, are those of one group.
     """
-    return forced(ConvPlan) or _edge_plan(shape, outputs, dtype, gpu)
+    return forced(EdgePlan) or _edge_plan(shape, outputs, dtype, gpu)
 
 
 @functools.lru_cache(maxsize=4096)
-def _edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
+def _edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> EdgePlan:
     tuned = tuned_table(gpu.name).get(edge_key(shape, outputs, dtype))
     if tuned:
-        return ConvPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
-    return ConvPlan(32, 32, 32, 4, 2) if dtype == torch.float32 else ConvPlan(64, 64, 64, 4, 3)
+        return EdgePlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
+    return edge_rule(dtype)
+
+
+def edge_rule(dtype: torch.dtype) -> EdgePlan:
+    """Return the plan for edges on a GPU on which nothing was measured: there are few places and short sums."""
+    return EdgePlan(32, 32, 32, 4, 2) if dtype == torch.float32 else EdgePlan(64, 64, 64, 4, 3)
 
 
 def edges_beat_padding(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
     """Return whether a gradient without its frame, and edges added, was measured to be faster than a padded one."""
-    return bool(tuned_table(gpu.name).get(edge_key(shape, outputs, dtype), {}).get("beats_library", False))
+    return forced(EdgePlan) is not None or bool(
+        tuned_table(gpu.name).get(edge_key(shape, outputs, dtype), {}).get("beats_library", False)
+    )
 
 
 def edge_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:

@@ -130,12 +130,12 @@ def _launch_backward(
         skip=skip,
         wants_residual=wants_around,
     )
-    d_middle = _input_gradient(norm2.dx, x, weight2, first, folds=_edges_pay(first, weight2))
+    d_middle = input_gradient(norm2.dx, x, weight2, first, folds=_edges_pay(first, weight2))
     # Norm 1, which reads `first` in any case, remakes the middle activation.
     norm1 = norm_backward(
         d_middle, first, statistics1, activation="relu", negative_slope=0.0, pad=1, remake=wants_middle
     )
-    dx = _input_gradient(norm1.dx, x, weight1, first, folds=folds_x) if wants_x else None
+    dx = input_gradient(norm1.dx, x, weight1, first, folds=folds_x) if wants_x else None
     return _without_none((dx, norm2.d_residual, norm1.dx, norm2.dx, norm1.remade), x)
 
 
@@ -149,7 +149,7 @@ def _edges_pay(first: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _input_gradient(dy: Tensor, padded: Tensor, weight: Tensor, unpadded: Tensor, *, folds: bool) -> Tensor:
+def input_gradient(dy: Tensor, padded: Tensor, weight: Tensor, unpadded: Tensor, *, folds: bool) -> Tensor:
     """Return the gradient of a convolution's padded input, or of that input before it was padded where `folds`.
 
     `padded` and `unpadded` say by their shapes what the input is like.
@@ -244,7 +244,7 @@ class _ResidualBlockFunction(torch.autograd.Function):
             dy, skip, *saved, ctx.pad_out, separate, wants_x, wants_weight2, folds
         )
         if wants_x and folds:
-            dx = PendingSum.of_folded(dx, around, x, lambda: _input_gradient(d_first, x, weight1, d_first, folds=False))
+            dx = PendingSum.of_folded(dx, around, x, lambda: input_gradient(d_first, x, weight1, d_first, folds=False))
         elif wants_x:
             pending = PendingSum(dx, around if separate else dy)
             dx = pending if ctx.producer_adds and type(dx) is Tensor else pending.added()

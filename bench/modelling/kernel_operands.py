@@ -56,6 +56,7 @@ KERNELS = {
         reads_if=(("HAS_SKIP", "skip"),),
         writes_if=(("STORE_H", "d_residual"), ("REMAKE", "remade"), ("COOPERATIVE", "partial")),
     ),
+    "conv2d_3x3_edge_gradients": KernelOperands("convolution", ("weight",), ()),  # and next to the edges dy and dx
     "reflection_pad_forward": KernelOperands("pad", ("x",), ("y",)),
     "reflection_pad_backward": KernelOperands("pad", ("x",), ("dx",)),
 }
@@ -75,4 +76,10 @@ def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[NodeKind, list[
         names = [*always, *(name for flag, name in under_flags if arguments[flag])]
         return [arguments[f"{name}_ptr"] for name in names]
 
-    return known.kind, tensors(known.reads, known.reads_if), tensors(known.writes, known.writes_if)
+    reads, writes = tensors(known.reads, known.reads_if), tensors(known.writes, known.writes_if)
+    if name == "conv2d_3x3_edge_gradients":
+        dx, dy = arguments["x_ptr"], arguments["dy_ptr"]
+        height, width = dx.shape[2:]
+        edges = [dx[:, :, 1 :: height - 3], dx[:, :, :, 1 :: width - 3]]
+        return known.kind, [*reads, dy[:, :, :: height - 1], dy[:, :, :, :: width - 1], *edges], edges
+    return known.kind, reads, writes

@@ -23,7 +23,7 @@ from cyclegan_fast.kernels.norm.planning import (
     places,
     power_of_two,
 )
-from cyclegan_fast.kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape, ceil_div
+from cyclegan_fast.kernels.plans import ConvPlan, EdgePlan, NormPass as Direction, NormPlan, Shape, ceil_div
 
 AnyPlan = TypeVar("AnyPlan", bound=NormPlan | ConvPlan)
 
@@ -49,6 +49,7 @@ COOPERATIVE_KEPT = {"forward": (64, 32), "backward": (32, 16)}
 CONV_TILES = ((128, 128), (64, 128), (128, 64), (64, 64), (128, 256), (256, 128), (64, 256))  # pixels of y, channels
 CONV_STEP_BYTES = (128, 64)  # of a pixel's channels in a step; the second one where the first does not fit
 CONV_STAGES = (4, 3)
+EDGE_TILES = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64))  # places next to an edge, channels of x
 CONV_SUMS = (32, 64, 128)  # sums that a thread keeps, float32
 SMALLEST_DOT = 16  # elements, each side of a product in Triton
 
@@ -159,6 +160,17 @@ def conv_candidates(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) ->
     return list(dict.fromkeys(plans))
 
 
+def edge_candidates(shape: Shape, dtype: torch.dtype) -> list[EdgePlan]:
+    """Return each plan of a gradient's edges once for x of `shape`, the one by rule first."""
+    most = max(SMALLEST_DOT, power_of_two(shape[1]))  # channels
+    plans = [launch.edge_rule(dtype)]
+    for pixels, outputs in EDGE_TILES:
+        for block_channels in (64, 32):
+            if outputs <= most and block_channels <= most and pixels * outputs * dtype.itemsize <= 8192:
+                plans += [EdgePlan(pixels, outputs, block_channels, 4, stages) for stages in CONV_STAGES]
+    return list(dict.fromkeys(plans))
+
+
 Tile = tuple[object, ...]
 
 
@@ -191,7 +203,8 @@ def plan_text(plan: NormPlan | ConvPlan) -> str:
     """Return every number of a plan: "two_phase 256x16, 8 warps, 1024 and 700 pixels a program, ..."."""
     if isinstance(plan, ConvPlan):
         tile = f"{plan.block_pixels}x{plan.block_outputs}x{plan.block_channels}"
-        return f"conv {tile}, {plan.num_warps} warps, {plan.num_stages} stages"
+        what = "edges" if isinstance(plan, EdgePlan) else "conv"
+        return f"{what} {tile}, {plan.num_warps} warps, {plan.num_stages} stages"
     words = [f"{plan.variant} {plan.block_pixels}x{plan.block_channels}", f"{plan.num_warps} warps"]
     if plan.variant == "two_phase":
         words.append(f"{plan.pixels_per_program} and {plan.writer_pixels} pixels a program")

@@ -15,14 +15,16 @@ from torch import Tensor
 from bench.cases.operators import WORKLOADS, operand_sets
 from bench.measure.agreement import ALLOWED
 from bench.measure.timing import Call
-from bench.tuning.candidates import conv_candidates, norm_candidates
+from bench.tuning.candidates import conv_candidates, edge_candidates, norm_candidates
 from cyclegan_fast.kernels import plans as launch
 from cyclegan_fast.kernels.checking.cases import plain_results
 from cyclegan_fast.kernels.checking.sites import NormSite, Operands, run_backward, run_forward
 from cyclegan_fast.kernels.conv2d import conv_forward
 from cyclegan_fast.kernels.gpus import Gpu
+from cyclegan_fast.kernels.norm.backward import norm_backward
 from cyclegan_fast.kernels.norm.forward import norm_forward
 from cyclegan_fast.kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape
+from cyclegan_fast.kernels.residual_block import input_gradient
 from cyclegan_fast.kernels.traffic import plain_forward
 
 TUNED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -286,6 +288,58 @@ def _exact_convolution(site: NormSite, padded: Tensor, weight: Tensor) -> Tensor
     return torch.cat(images)
 
 
+# --- gradients of convolutions by their inputs -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EdgeTask(ConvTask):
+    """Describes the gradients of blocks' convolutions by what their norms wrote, each with the norm's backward pass.
+
+    The library's gradient has a frame, which the norm folds; without one, this package adds the edges.
+    """
+
+    @property
+    def key(self) -> str:
+        return launch.edge_key(self.shape, self.shape[1], self.dtype)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Return the bytes of dy, the weight and what the norm had normalised, read, and of its gradient, written."""
+        batch, channels, side, _ = self.shape
+        return self.times * (3 * batch * channels * side**2 + 9 * channels**2) * self.dtype.itemsize
+
+    def plans(self, gpu: Gpu) -> Sequence[Plan]:
+        return [None, *edge_candidates(self.shape, self.dtype)]
+
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return dy, a weight, what the norm had normalised, and its statistics."""
+        padded, weight = _random_convolution(self.shape, self.dtype, device)
+        dy, x = (torch.randn_like(padded[:, :, 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)) for _ in "ab")
+        with _forcing(launch.two_phase_rule("forward", self.shape, 1, self.dtype, gpu)):
+            norm = norm_forward(x, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5, partials=None)
+        return dy, weight, x, norm[1]
+
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
+        def run(plan: Plan, site: NormSite, its: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+            folds = plan is not None
+            norm = launch.tuned_norm_plan(entries, "backward", self.shape, int(not folds), self.dtype, gpu)
+            dy, weight, x, statistics = its
+            with _forcing(norm), _forcing(plan):
+                gradient = input_gradient(dy, F.pad(x, (1, 1, 1, 1)) if not folds else x, weight, x, folds=folds)
+                return [norm_backward(gradient, x, statistics, activation="relu", negative_slope=0.0, pad=1).dx]
+
+        return run
+
+    def exact(self, site: NormSite, its: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+        dy, weight, x, _ = (tensor.double() for tensor in its)
+        images = []
+        for number in range(x.size(0)):
+            image = x[number : number + 1].requires_grad_()
+            middle = F.pad(F.relu(F.instance_norm(image)), (1, 1, 1, 1), mode="reflect")
+            images.append(torch.autograd.grad(F.conv2d(middle, weight), image, dy[number : number + 1])[0])
+        return [torch.cat(images)]
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
@@ -312,7 +366,7 @@ def tasks(
     for dtype in sorted(dtypes, key=TUNED_DTYPES.index):
         for group in batches:
             norms = [task for batch in group for task in _norm_tasks(sites, dtype, batch)]
-            convolutions = [ConvTask(blocks, batch, dtype) for batch in group if blocks]
+            convolutions = [kind(blocks, batch, dtype) for kind in (ConvTask, EdgeTask) for batch in group if blocks]
             by_bytes = sorted(norms, key=lambda task: -task.moved_bytes)
             for task in (*by_bytes, *sorted(convolutions, key=lambda task: -task.moved_bytes)):
                 if task.key not in seen:

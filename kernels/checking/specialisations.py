@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import plans
 from ..conv2d import conv_forward
+from ..convolution.edge_gradients import reflected_input_gradient
 from ..dispatch import TRITON_DTYPES
 from ..gpus import GPUS, Gpu, gpu_of, planning_for
 from ..launching import Grid, launching_with
@@ -179,6 +180,7 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
     _run_site(NormSite("an image of 2^31 elements", 64, 5800, "relu", pad=1), 1, dtype)
     x = torch.empty((batch, 256, 64, 64), dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
     weight = torch.empty((256, 256, 3, 3), dtype=dtype, device="meta")
+    reflected_input_gradient(x, weight, x)
     for reflect in (True, False):
         y, partials = conv_forward(x, weight, reflect=reflect)
         norm_forward(y, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5, partials=partials)

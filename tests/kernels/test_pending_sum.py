@@ -27,7 +27,7 @@ from tests.kernels.operands import sample, wide
 def folded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients of buffers are there as they are, or only as their folds until someone looks at them."""
     monkeypatch.setattr(plans, "edges_beat_padding", lambda *_: request.param)
-    monkeypatch.setattr(plans, "edge_plan", lambda *_: plans.ConvPlan(16, 16, 16, 4, 2))
+    monkeypatch.setattr(plans, "edge_plan", lambda *_: plans.EdgePlan(16, 16, 16, 4, 2))
 
 
 # Against float64; leaving out the gradient around the block is off by a third and more.

@@ -97,6 +97,7 @@ def entries(out: Path) -> dict[str, Any]:
 FORWARD = launch.norm_key("forward", SITE.shape(2), SITE.pad, torch.float32)
 BACKWARD = launch.norm_key("backward", SITE.shape(2), SITE.pad, torch.float32)
 CONVOLUTION = launch.conv_key(BLOCKS[0].shape(2), 16, torch.float32)
+EDGES = launch.edge_key(BLOCKS[0].shape(2), 16, torch.float32)
 
 
 # --- what is right ---------------------------------------------------------------------------------------------------
@@ -375,12 +376,14 @@ def test_a_convolution_is_written_with_whether_it_beats_the_library(
 ) -> None:
     made_up_times |= {plan_text(CONV_FAST): ours_s, plan_text(FAST): 0.5}
     found = tuned(out, BLOCKS)
-    assert found[-1].key == CONVOLUTION
+    assert [each.key for each in found[-2:]] == [CONVOLUTION, EDGES]
+    assert not found[-2].refused
     assert not found[-1].refused
+    assert launch.edges_beat_padding(BLOCKS[0].shape(2), 16, torch.float32, GPU) == found[-1].won
     assert entries(out)[CONVOLUTION] == vars_of(CONV_FAST) | {"beats_library": beats_library}
     assert launch.conv_plan(BLOCKS[0].shape(2), 16, torch.float32, GPU) == CONV_FAST
     assert launch.conv_beats_library(BLOCKS[0].shape(2), 16, torch.float32, GPU) == beats_library
-    assert ("| the library's |" in tuned_table.tuned_markdown(found)) != beats_library
+    assert ("| the library's |" in tuned_table.tuned_markdown(found[:-1])) != beats_library
 
 
 @NEEDS_INTERPRETER
@@ -396,7 +399,7 @@ def test_a_wrong_convolution_is_not_written(
         return y, partials * (1.01 if launch.forced(ConvPlan) == CONV_FAST else 1.0)
 
     monkeypatch.setattr(trials, "conv_forward", conv_forward)
-    convolution = tuned(out, BLOCKS)[-1]
+    *_, convolution, _ = tuned(out, BLOCKS)
     assert "wrong" in convolution.refused[plan_text(CONV_FAST)]
     assert entries(out)[CONVOLUTION] == vars_of(CONV_SLOW) | {"beats_library": False}
 
