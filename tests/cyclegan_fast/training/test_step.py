@@ -160,6 +160,7 @@ CASES = {
     "paired, channels last, blocks computed again": Case(
         shapes=(((2, 24, 24), (2, 24, 24)),), channels_last=True, checkpoint_blocks=True, paired=True
     ),
+    "paired, compiled": Case(compile=True, paired=True),
     "compiled": Case(shapes=(((2, 24, 24), (2, 24, 24)), ((1, 24, 24), (1, 24, 24))), compile=True),
     "channels last, everything on": Case(
         shapes=(((2, 24, 24), (2, 24, 24)),),

@@ -82,13 +82,14 @@ def test_a_run_goes_on_with_the_other_choice() -> None:
 
 
 def test_float16_scales_the_losses_of_both_directions_alike() -> None:
-    """Expects gradients near those without the option: half a per cent, where a wrong scale would give a multiple."""
+    """Expects gradients near those without the option, where a wrong scale would give a multiple of them."""
     gradients = []
     for paired in (True, False):
         torch.manual_seed(0)
         config = replace(CONFIG, run=RunConfig(paired=paired))
         step = TrainingStep(Model(config), config, torch.float16, random.Random(3))
-        step.generators.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+        for side in (step.generators, step.discriminators):
+            side.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
         step(*(image.float() for image in batch(0)))
         named = step.model.named_parameters()
         gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
