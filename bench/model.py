@@ -18,15 +18,20 @@ from bench.modelling.measured import against_measurements
 from bench.modelling.table import StepModel
 from bench.modelling.tracing import trace_step
 from bench.reporting.device_results import devices
-from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
+from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunConfig
 from cyclegan_fast.kernels import triton_language
 
 
-def model_step(gpu: str, batch: int, side: int, streams: int) -> StepModel:
-    """Predict a step of the paper's networks with `--amp` at a batch size, on a GPU that `GPU_FACTS` names."""
+def model_step(gpu: str, batch: int, side: int, streams: int, *, paired: bool = False) -> StepModel:
+    """Predict a step of the paper's networks with `--amp` at a batch size, on a GPU that `GPU_FACTS` names.
+
+    `paired` computes both directions as one, as the training option of that name does.
+    """
     facts = GPU_FACTS[gpu]
     config = Config(
-        networks=NetworkConfig(impl="triton"), data=DataConfig(load_size=side, crop_size=side, batch_size=batch)
+        networks=NetworkConfig(impl="triton"),
+        data=DataConfig(load_size=side, crop_size=side, batch_size=batch),
+        run=RunConfig(paired=paired),
     )
     nodes = trace_step(config, facts.gpu)
     needs = compiled_needs((node.launch.variant for node in nodes if node.launch), _show)
@@ -44,13 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=1, help="images of each domain in a step")
     parser.add_argument("--side", type=int, default=256, help="of the square images, pixels")
     parser.add_argument("--streams", type=int, choices=[1, 2], default=1, help="in which nodes run")
+    parser.add_argument("--paired", action="store_true", help="both directions as one (the training's --paired)")
     parser.add_argument("--nodes", action="store_true", help="list every node")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every node to a file")
     options = parser.parse_args(arguments)
     if not triton_language.INSTALLED or triton_language.INTERPRETED:
         print("bench.model compiles kernels: it needs the triton package, without TRITON_INTERPRET", file=sys.stderr)
         return 2
-    model = model_step(options.gpu, options.batch, options.side, options.streams)
+    model = model_step(options.gpu, options.batch, options.side, options.streams, paired=options.paired)
     if options.nodes:
         print("\n".join(model.node_lines()))
     print(f"{model.facts.gpu.name}, {options.side}x{options.side}, batch {options.batch}, bfloat16")

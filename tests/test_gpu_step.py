@@ -45,7 +45,7 @@ def _deterministic() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("change", ["as it is", "two streams eagerly", "two parts, blocks computed again"])
+@pytest.mark.parametrize("change", ["as it is", "two streams eagerly", "two parts, blocks computed again", "paired"])
 def test_replayed_steps_have_the_bits_of_eager_ones(dtype: torch.dtype, change: str) -> None:
     """Holds a graph, whose directions run on two streams, against steps on one stream, or on two."""
     config, eagerly = CONFIG, RunConfig(cuda_graph="off", streams="2" if change == "two streams eagerly" else "1")
@@ -56,6 +56,8 @@ def test_replayed_steps_have_the_bits_of_eager_ones(dtype: torch.dtype, change: 
             networks=replace(config.networks, checkpoint_blocks=True),
             optimizer=replace(config.optimizer, accumulate=2),
         )
+    if change == "paired":
+        config, eagerly = replace(config, run=replace(config.run, paired=True)), replace(eagerly, paired=True)
     plain, recorded = step_of(replace(config, run=eagerly), dtype, DEVICE), step_of(config, dtype, DEVICE)
     eager = TrainingEngine(plain, replace(config, run=eagerly), print)
     graphed = TrainingEngine(recorded, config, pytest.fail)

@@ -162,6 +162,7 @@ class Steps:
             yield f"{ours} --cuda-graph off", partial(self.ours, self.config(cuda_graph="off"))
             other: Streams = "1" if streams_of(config, self.device) == 2 else "2"
             yield f"{ours} --streams {other}", partial(self.ours, self.config(streams=other))
+            yield f"{ours} --paired", partial(self.ours, self.config(paired=True))
 
     def plain(
         self,

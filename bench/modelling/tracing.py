@@ -70,8 +70,8 @@ class _TracingRecorder:
     def warm_up(self, function: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         self.tracer = StepTracer(self.gpu)
         for network, parameters in self.step.networks.by_name.items():
-            for name, parameter in parameters.named_parameters():
-                self.tracer.know(parameter, network, name.removesuffix(".weight"))
+            for name, tensor in (*parameters.named_parameters(), *parameters.named_buffers()):
+                self.tracer.know(tensor, network, name.partition(".parametrizations.")[0].removesuffix(".weight"))
         self.step.phase = self.tracer.in_phase
         with self.tracer:
             return function()

@@ -80,8 +80,8 @@ class RunConfig:
     the same results and twice the activations in memory; "auto" is 2 in a CUDA graph up to 4 images of 256x256"""
     paired: bool = False
     """compute both directions as one, by networks with two groups of channels: half as many launches, with the same
-    results but for rounding. For cyclegan with ResNet generators and one size of images, without --streams 2. Whether
-    it is faster has not been measured yet"""
+    results but for rounding and twice the activations in memory. For method cyclegan with ResNet generators. Whether it
+    is faster has not been measured yet"""
     compile: bool = False
     """compile the networks with torch.compile: faster steps after a start that takes a minute or more"""
     seed: int = 0

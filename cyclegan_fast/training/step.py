@@ -217,7 +217,7 @@ class TrainingStep:
         parts_A = real_A.chunk(count)  # of a short batch there are fewer
         codes = [None] * len(parts_A) if latents is None else latents.chunk(count)
         a2b, b2a = DIRECTION_NETWORKS
-        parts = []
+        parts: list[PartOfBatch] = []
         for part_A, part_B, code in zip(parts_A, real_B.chunk(count), codes, strict=True):
             share = len(part_A) / len(real_A)
             if self.config.run.paired:

@@ -60,6 +60,8 @@ def _flags_for_the_same_run(config: Config, device: torch.device) -> list[str]:
         flags.append("--cuda-graph off (a graph keeps its memory to itself)")
     if streams_of(config, device) > 1:
         flags.append("--streams 1")
+    if config.run.paired:
+        flags.append("--no-paired")
     return flags
 
 

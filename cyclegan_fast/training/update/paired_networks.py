@@ -41,13 +41,14 @@ class PairedNetworks(WorkingNetworks):
         )
         weights = paired_weights(generators[0], generators[1], dtype)
         there, back, judge = BOTH_DIRECTIONS.there, BOTH_DIRECTIONS.back, BOTH_DIRECTIONS.judge
-        self.by_name = {
+        pairs = {
             there: paired_network(generators[0], weights),
             back: paired_network(generators[0], weights, crossed=True),
             judge: paired_network(discriminators[0], paired_weights(discriminators[0], discriminators[1], dtype)),
         }
+        self.by_name = {**pairs}
         firsts = {there: generators[0], back: generators[0], judge: discriminators[0]}
-        self.leaves = {name: trained_leaves(firsts[name], network) for name, network in self.by_name.items()}
+        self.leaves = {name: trained_leaves(firsts[name], network) for name, network in pairs.items()}
         self._owners = {
             there: model.method.generators,
             back: model.method.generators,

@@ -148,6 +148,32 @@ def test_contradictory_flags_are_refused() -> None:
         parse_training(["--data", "x", "--batch-size", "3", "--accumulate", "2"])
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--method simgan", "method simgan has others than CycleGAN's: use method cyclegan"),
+        ("--cycle-from A", "cycle_from A leaves one without a cycle: use both"),
+        ("--lambda-cycle-a 5", "lambda_cycle_a and lambda_cycle_b weigh them differently: give lambda_cycle for both"),
+        ("--gan-loss wgan-gp", "the gradient penalty of wgan-gp is that of one discriminator: use another gan_loss"),
+        ("--generator unet_256", "generator unet_256 is none of those that can be: use resnet_9 or resnet_6"),
+        ("--discriminator-norm batch", "batch norm has statistics of each: use norm instance or none"),
+        ("--dropout", "dropout would draw other numbers: leave it out"),
+        ("--preprocess scale_width", "preprocess scale_width gives them images of different sizes: use one of"),
+        ("--streams 2", "streams 2 computes them side by side: use streams 1 or auto"),
+    ],
+)
+def test_what_does_not_go_with_paired_is_named(flags: str, message: str) -> None:
+    given = ["--data", "x", *flags.split()]
+    parse_training(given)
+    with pytest.raises(UserError, match=f"paired computes both directions alike, as one, and {message}"):
+        parse_training([*given, "--paired"])
+
+
+def test_paired_goes_with_the_same_weights_given_apart() -> None:
+    weights = ["--lambda-cycle-a", "5", "--lambda-cycle-b", "5"]
+    parse_training(["--data", "x", "--paired", *weights, "--gan-loss", "wgan-gp", "--lambda-penalty", "0"])
+
+
 def test_differences_name_what_changed() -> None:
     other = replace(Config(), loss=LossConfig(pool_size=3))
     assert differences(Config(), other) == ["pool_size: 50 -> 3"]

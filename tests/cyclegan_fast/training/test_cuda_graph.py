@@ -96,6 +96,7 @@ CASES = {
         Config(networks=replace(NETWORKS, norm="batch"), optimizer=OptimizerConfig(ema=0.5)),
         torch.bfloat16,
     ),
+    "both directions as one": (Config(optimizer=OptimizerConfig(ema=0.5), run=RunConfig(paired=True)), torch.bfloat16),
     "no norm": (Config(networks=replace(NETWORKS, norm="none")), torch.float32),
     "cycle alone": (Config(loss=LossConfig(lambda_gan=0.0)), torch.float32),
     "no pool, no identity loss": (Config(loss=LossConfig(pool_size=0, lambda_identity=0)), torch.float32),

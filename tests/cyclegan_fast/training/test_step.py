@@ -124,6 +124,7 @@ class Case:
     crop_size: int = 256
     streams: bool = False
     compile: bool = False
+    paired: bool = False
 
 
 CASES = {
@@ -150,6 +151,16 @@ CASES = {
         shapes=(((3, 24, 24), (3, 24, 24)),), accumulate=2, crop_size=64
     ),
     "two streams": Case(shapes=(((2, 24, 24), (2, 24, 24)),), ema=0.5, accumulate=2, streams=True),
+    "paired, batch of 1": Case(paired=True),
+    "paired, batch of 3 in unequal parts": Case(
+        shapes=(((3, 24, 28), (3, 24, 28)),), accumulate=2, ema=0.5, pool_size=50, paired=True
+    ),
+    "paired, no identity loss": Case(lambda_identity=0.0, decays=True, paired=True),
+    "paired, small crops": Case(crop_size=64, paired=True),
+    "paired, channels last, blocks computed again": Case(
+        shapes=(((2, 24, 24), (2, 24, 24)),), channels_last=True, checkpoint_blocks=True, paired=True
+    ),
+    "paired, compiled": Case(compile=True, paired=True),
     "compiled": Case(shapes=(((2, 24, 24), (2, 24, 24)), ((1, 24, 24), (1, 24, 24))), compile=True),
     "channels last, everything on": Case(
         shapes=(((2, 24, 24), (2, 24, 24)),),
@@ -173,6 +184,7 @@ QUICK = (
     "both directions at once",
     "two streams",
     "channels last, everything on",
+    "paired, batch of 3 in unequal parts",
 )
 
 
@@ -213,14 +225,15 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
         networks=replace(TINY, checkpoint_blocks=case.checkpoint_blocks),
         loss=LossConfig(lambda_cycle=case.lambda_cycle, lambda_identity=case.lambda_identity, pool_size=case.pool_size),
         optimizer=OptimizerConfig(learning_rate=LEARNING_RATE, ema=case.ema, accumulate=case.accumulate),
-        run=RunConfig(compile=case.compile),
+        run=RunConfig(compile=case.compile, paired=case.paired),
     )
     directions = DirectionStreams(PretendStreams()) if case.streams else None
     step = build(plain, config, torch.float64, ours_source, directions)
     memory_format = torch.channels_last if case.channels_last else torch.contiguous_format
     step.model.to(memory_format=memory_format)  # type: ignore[call-overload]  # absent from torch's stubs
 
-    assert step.threads == (2 if case.crop_size <= LARGEST_SIDE_IN_THREADS or case.streams else 1)
+    at_once = case.crop_size <= LARGEST_SIDE_IN_THREADS or case.streams
+    assert step.threads == (2 if at_once and not case.paired else 1)
     start = {name: weight.clone() for name, weight in our_weights(step.model).items()}
     generator = torch.Generator().manual_seed(1)
     worst = 0.0
@@ -250,8 +263,9 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
 # --- float32 and bfloat16: no less exact than plain PyTorch ---------------------------------------------------------
 
 
+@pytest.mark.parametrize("paired", [False, True], ids=["", "paired"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16 against stock autocast"])
-def test_one_step_errs_at_most_twice_as_much_from_float64_as_plain_pytorch(dtype: torch.dtype) -> None:
+def test_one_step_errs_at_most_twice_as_much_from_float64_as_plain_pytorch(dtype: torch.dtype, paired: bool) -> None:
     """Each gradient tensor is held by itself, by its median error over eight seeds and both networks of its kind.
 
     The median, because the gradient jumps where a ReLU's input crosses zero: of 24 seeds one has an input of 3e-6 that
@@ -265,7 +279,7 @@ def test_one_step_errs_at_most_twice_as_much_from_float64_as_plain_pytorch(dtype
         torch.manual_seed(seed)
         plain = PlainCycleGAN(ngf=TINY.ngf, ndf=TINY.ndf, blocks=TINY.blocks, autocast_dtype=autocast_dtype)
         exact = widened(plain)
-        step = build(plain, Config(networks=TINY), dtype, random.Random(0))
+        step = build(plain, Config(networks=TINY, run=RunConfig(paired=paired)), dtype, random.Random(0))
         real_A, real_B = images(((1, 32, 32), (1, 32, 32)), torch.Generator().manual_seed(seed))
 
         exact_losses = exact.step(real_A.double(), real_B.double())

@@ -221,6 +221,10 @@ MEMORY = {
         "the same command needs less with --accumulate 3, another run (--name NEW) with a lower --batch-size or a "
         "lower --crop-size",
     ),
+    "both directions as one": (
+        Config(networks=NetworkConfig(checkpoint_blocks=True), run=RunConfig(amp=True, cuda_graph="off", paired=True)),
+        "the same command needs less with --no-paired, another run (--name NEW) with a lower --crop-size",
+    ),
     "no graph, since images differ": (
         Config(data=DataConfig(preprocess="scale_width")),
         "the same command needs less with --checkpoint-blocks, another run (--name NEW) with --amp or a lower "
