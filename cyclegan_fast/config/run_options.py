@@ -77,7 +77,8 @@ class RunConfig:
     """replay each step as one CUDA graph: "auto" where that can be done, "on" or else stop, "off" never"""
     streams: Streams = "auto"
     """streams of a GPU that compute a step: with 2 its two directions, and its two discriminators, run at once, with
-    the same results and twice the activations in memory; "auto" is 2 in a CUDA graph up to 4 images of 256x256"""
+    the same results and twice the activations in memory, or with --paired the gradients of blocks' weights run beside
+    the rest of the backward pass; "auto" is 2 in a CUDA graph up to 4 images of 256x256"""
     paired: bool = False
     """compute both directions as one, by networks with two groups of channels: half as many launches, with the same
     results but for rounding and twice the activations in memory. For method cyclegan with ResNet generators. Whether it

@@ -26,7 +26,7 @@ from cyclegan_fast.methods.base import (
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import memory_format
 from cyclegan_fast.system.distributed import ALONE, Ranks
-from cyclegan_fast.training.update.choice import directions_of
+from cyclegan_fast.training.update.choice import beside_backward, directions_of
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.training.update.descent import Descent
 from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
@@ -72,6 +72,7 @@ class TrainingStep:
         self.networks = PairedNetworks(model, dtype) if config.run.paired else WorkingNetworks(model, dtype)
         self.averages = MovingAverages(model, config.optimizer.ema)
         self.passes = StepPasses(config, self.method, self.networks)
+        self.passes.beside_backward = beside_backward(config, self.device)
         # The first rank's draws are those of a run alone.
         self.random_source = random_source or random.Random(
             config.run.seed if ranks.is_first else f"{config.run.seed} on rank {ranks.index}"

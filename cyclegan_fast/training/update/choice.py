@@ -1,5 +1,8 @@
 """Chooses by a configuration and a device whether a step can be a CUDA graph, and what of it is computed at once."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from cyclegan_fast.config.options import CROPPING, Config
@@ -8,6 +11,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.update.direction_streams import CudaStreamPair, DirectionStreams
 from cyclegan_fast.training.update.direction_threads import DirectionThreads, gains_from_threads
 from cyclegan_fast.training.update.step_parts import StepParts
+from cyclegan_fast.training.update.weight_gradient_stream import WeightGradientStream
 
 MOST_PIXELS_ON_TWO_STREAMS = 4 * 256 * 256
 """Pixels of the images of one domain that a step computes at once, up to which `--streams auto` takes two.
@@ -15,7 +19,8 @@ MOST_PIXELS_ON_TWO_STREAMS = 4 * 256 * 256
 Not measured. `python -m bench.model` predicts for an H200 23% less time at batch 1 and 5% at 16, but does not know that
 two streams take the L2 cache from each other. That counts where a norm reads again what it hopes to find there: of 4
 images, which a generator is given with 4 of the other domain, a block's activation takes 17 MB of 60. Above, two
-streams also hold twice the activations where these are large."""
+streams also hold twice the activations where these are large. With `--paired` the second stream has the gradients of
+blocks' weights instead of a direction, and what they are computed from is held for longer."""
 
 
 def check_gpu_options(config: Config, device: torch.device) -> None:
@@ -40,13 +45,13 @@ def reason_against_a_graph(config: Config, device: torch.device) -> str | None:
 
 
 def reason_against_two_streams(config: Config, device: torch.device) -> str | None:
-    """Say why the two directions of this configuration cannot run at once on this device; None where they can."""
+    """Say why a step of this configuration cannot run on two streams of this device; returns None where it can."""
     if device.type != "cuda":
         return f"there are no CUDA streams on a {device.type}"
     if config.networks.has_batch_norm:
         return "both directions write the running statistics of a batch norm, one after the other"
-    if config.run.paired:
-        return "--paired computes both directions as one"
+    if config.run.paired and config.run.compile:
+        return "--paired has gradients of weights on the second one, and --compile puts them where its graph has them"
     if config.run.profile:
         return "--profile tells apart the phases of a step, of which two would run at once"
     return None
@@ -66,6 +71,12 @@ def streams_of(config: Config, device: torch.device) -> int:
     pixels = config.data.batch_size * config.data.crop_size**2 / config.optimizer.accumulate
     is_recorded = config.run.cuda_graph != "off" and reason_against_a_graph(config, device) is None
     return 2 if is_recorded and pixels <= MOST_PIXELS_ON_TWO_STREAMS else 1
+
+
+def beside_backward(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """Return what surrounds a backward pass: with `paired`, two streams divide it, since there is one direction."""
+    is_divided = config.run.paired and streams_of(config, device) > 1
+    return WeightGradientStream(CudaStreamPair(device)).beside if is_divided else nullcontext
 
 
 def directions_of(config: Config, device: torch.device, dtype: torch.dtype, *, scaled: bool) -> StepParts:

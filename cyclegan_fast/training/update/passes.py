@@ -62,6 +62,8 @@ class StepPasses:
     def __init__(self, config: Config, method: Method, networks: WorkingNetworks) -> None:
         self.config, self.method, self.networks = config, method, networks
         self.phase: StepPhase = lambda name: nullcontext()
+        self.beside_backward: Callable[[], AbstractContextManager[None]] = nullcontext
+        """surrounds each backward pass, whose gradients are ready behind it"""
         self.forward: dict[str, NetworkFunction] = {
             name: torch.compile(network, dynamic=False) if config.run.compile else network
             for name, network in networks.by_name.items()
@@ -121,6 +123,7 @@ class StepPasses:
         # The gradient of their sum by each loss is 1, and so is what the scaler makes of 1: neither sum is computed.
         seed = scaler.scale(torch.ones_like(outputs[0]))
         wanted = [leaf for name in names for leaf in leaves[name]]
-        found = iter(torch.autograd.grad(outputs, wanted, grad_outputs=[seed] * len(outputs)))
+        with self.beside_backward():
+            found = iter(torch.autograd.grad(outputs, wanted, grad_outputs=[seed] * len(outputs)))
         gradients = {name: [next(found) for _ in leaves[name]] for name in names}
         return Learned({name: loss.detach() for name, loss in weighted.items()}, gradients)

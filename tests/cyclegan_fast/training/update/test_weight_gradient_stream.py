@@ -1,15 +1,19 @@
 """Checks that gradients of weights on a second stream are those of one stream, and that no wait is missing."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from cyclegan_fast.config.options import Config, RunConfig
 from cyclegan_fast.kernels import residual_block
 from cyclegan_fast.kernels.launching import launching_with
+from cyclegan_fast.training.update.step_parts import StepParts
 from cyclegan_fast.training.update.weight_gradient_stream import WeightGradientStream
 from tests.cyclegan_fast.stream_watch import FIRST, SECOND, PretendStreams, Watch
+from tests.cyclegan_fast.training.update.test_direction_streams import images, step_on, tiny
 
 BLOCKS = 3
 
@@ -51,6 +55,24 @@ def test_a_wait_that_is_left_out_is_seen(without: str, report: str) -> None:
     with Watch(streams) as watch:
         gradients(WeightGradientStream(streams).beside())
     assert any(report in one for one in watch.reports)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_paired_step_on_two_streams_misses_no_wait(dtype: torch.dtype) -> None:
+    """Goes through whole steps, whose kernels write nothing: only the order counts here."""
+    config = tiny(Config(run=RunConfig(paired=True)))
+    config = replace(config, networks=replace(config.networks, impl="triton"))
+    streams = PretendStreams()
+    with launching_with(lambda kernel, grid, arguments, options: None):
+        step = step_on(StepParts(), config, dtype)
+        step.passes.beside_backward = WeightGradientStream(streams).beside
+        with Watch(streams) as watch:
+            for number in range(2):
+                step(*images(number, 2))
+    assert watch.reports == []
+    blocks = sum(name.endswith("conv1.weight") for name, _ in step.networks.by_name["G_AB"].named_parameters())
+    assert streams.forks == 2 * 2 * 2 * blocks  # steps, ways, convolutions
+    assert watch.work[SECOND] >= streams.forks
 
 
 class WithoutHolding(WeightGradientStream):
