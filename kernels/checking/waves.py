@@ -157,11 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--processes", type=int, help="compilers at a time; default: one for each core")
     options = parser.parse_args(arguments)
-    if not triton_language.INSTALLED:
-        print("kernels.checking.waves needs the triton package, which has Linux wheels only", file=sys.stderr)
-        return 2
-    if triton_language.INTERPRETED:
-        print("kernels.checking.waves looks at compiled variants: unset TRITON_INTERPRET", file=sys.stderr)
+    if reason := triton_language.reason_against_compiling():
+        print(f"kernels.checking.waves {reason}", file=sys.stderr)
         return 2
     gaps = ends = 0
     for gpu in (GPUS[capability] for capability in options.sm):
@@ -170,8 +167,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{waves_markdown(gpu, launches, places)}\n", flush=True)
         gaps += sum(one.leaves_a_gap(gpu.multiprocessors * places[one.variant]) for one in launches)
         ends += sum(one.ends_nearly_empty(gpu.multiprocessors * places[one.variant]) for one in launches)
-    print("Programs of a launch / places for them, how full all its waves are together, and how full the last of several")
-    print("is; *: planes on chip, less than one wave.")
+    print(
+        "Programs of a launch / places for them, how full its waves are together, and how full the last of several is."
+    )
+    print("*: planes on chip, less than one wave.")
     print(f"{gaps} launches leave their waves less than {WHOLE:.0%} full")
     print(f"{ends} launches have a last wave less than {WHOLE:.0%} full behind others")
     return 1 if gaps else 0

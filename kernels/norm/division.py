@@ -2,9 +2,8 @@
 
 A GPU holds so many programs at once: its places. The programs of a launch go through them in waves. A program's time is
 that of its own loads, one after the other, however few others run: a last wave of eight programs takes as long as one
-that is full. What an empty place costs is a share of the whole launch: a last wave that is nearly empty doubles the time
-of one full wave and adds an eighth to that of eight. So the number of splits of a plane is chosen such that all waves of
-a launch together are full, or nearly.
+that is full. Behind one full wave it doubles the launch's time, behind eight it adds an eighth. So the number of splits
+of a plane is chosen such that all waves of a launch together are full, or nearly.
 
 Times here only compare plans with one another. Nothing was measured for them yet.
 """
@@ -19,7 +18,6 @@ WHOLE = 0.8
 MOST_WAVES = 8
 LAUNCH_US = 3.0  # one more launch fills and drains a GPU; assumed, with a margin
 PROGRAM_US = 1.0  # from a program's start to its first tile: statistics, a pivot, sums of the splits; assumed
-L2_GBPS = 5000.0  # what microbenchmarks of others read from the L2 caches of an A100, an H100 and an RTX 4090, about
 
 
 def last_wave(programs: int, places: int) -> float:
@@ -69,4 +67,4 @@ def in_whole_waves(pixels: int, least: int, planes: int, places: int, pixel_us: 
 
 def reading_gbps(gpu: Gpu, in_flight_bytes: int) -> float:
     """Return how fast the second phase reads again what the first one read: from the L2 cache where all of it fits."""
-    return max(gpu.memory_gbps, L2_GBPS) if in_flight_bytes <= gpu.l2_bytes else gpu.memory_gbps
+    return max(gpu.memory_gbps, gpu.l2_gbps) if in_flight_bytes <= gpu.l2_bytes else gpu.memory_gbps

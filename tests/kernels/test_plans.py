@@ -230,7 +230,7 @@ def test_a_tuned_table_overrides_the_rule_for_its_gpu_and_shape_alone(
     (tmp_path / "a_tuned_gpu.json").write_text(
         json.dumps({"forward 1 x 4096 pixels, 256 channels, pad 1, bfloat16": tuned})
     )
-    gpu = Gpu("A tuned-GPU", 90, 132, 60 << 20, 4800)
+    gpu = Gpu("A tuned-GPU", 90, 132, 60 << 20, 4800, 6600)
     assert launch.norm_plan("forward", shape, 1, torch.bfloat16, gpu) == launch.NormPlan(**tuned)  # type: ignore[arg-type]
     assert launch.norm_plan("backward", shape, 1, torch.bfloat16, gpu).variant != "cooperative"
     assert launch.norm_plan("forward", shape, 0, torch.bfloat16, gpu).variant == "on_chip"

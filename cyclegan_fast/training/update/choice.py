@@ -44,7 +44,7 @@ def reason_against_two_streams(config: Config, device: torch.device) -> str | No
     if device.type != "cuda":
         return f"there are no CUDA streams on a {device.type}"
     if config.networks.has_batch_norm:
-        return "both directions write the running statistics of a batch norm, one after the other"
+        return "a batch norm keeps running statistics, which are written in the order of one stream"
     if config.run.profile:
         return "--profile tells apart the phases of a step, of which two would run at once"
     return None
