@@ -30,8 +30,8 @@ class Gpu:
     """10^9 bytes a second from its L2 cache to all multiprocessors"""
 
 
-# This has one GPU of each architecture that kernels are compiled for, with figures from NVIDIA's data sheets. Bandwidths
-# of L2 caches are assumptions: data sheets do not have them, and this project has measured none.
+# This has one GPU of each architecture that kernels are compiled for, with figures from NVIDIA's data sheets. The last
+# one, the L2 cache's bandwidth, is an assumption: data sheets do not have it, and this project has not measured it.
 GPUS = {
     gpu.capability: gpu
     for gpu in (

@@ -167,9 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{waves_markdown(gpu, launches, places)}\n", flush=True)
         gaps += sum(one.leaves_a_gap(gpu.multiprocessors * places[one.variant]) for one in launches)
         ends += sum(one.ends_nearly_empty(gpu.multiprocessors * places[one.variant]) for one in launches)
-    print(
-        "Programs of a launch / places for them, how full its waves are together, and how full the last of several is."
-    )
+    print("Programs of a launch / places for them, how full its waves are together, and how full the last of several;")
     print("*: planes on chip, less than one wave.")
     print(f"{gaps} launches leave their waves less than {WHOLE:.0%} full")
     print(f"{ends} launches have a last wave less than {WHOLE:.0%} full behind others")
