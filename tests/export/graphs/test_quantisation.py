@@ -24,8 +24,8 @@ from export.parity import BARS, Bar, Parity, in_onnxruntime, in_pytorch
 from export.pictures import CALIBRATED, of_domain, photographs, pictures_for
 from export.sensitivity import by_layer, to_keep
 from export.source import load_sources
-from export.to_onnx import as_asked
-from tests.export.test_to_onnx import PAPER
+from export.to_onnx import as_asked, float32_graph
+from tests.export.test_to_onnx import PAPER, of_norm
 from tests.slow import slow_but
 
 PRECISIONS: tuple[EightBits, ...] = ("int8", "fp8")
@@ -147,6 +147,23 @@ def test_a_trained_network_keeps_its_parity_in_8_bits(trained_run: Path, precisi
         print(f"trained {source.direction} {precision}: {parity}")
         assert BARS[precision].failure(parity) is None
         assert parity.psnr_db < 60, "it was not computed in 8 bits"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_generator_that_resizes_is_rounded_behind_its_repeated_pixels(precision: EightBits) -> None:
+    network, pixels = of_norm("instance", "resize"), photographs(2, 24, 32)
+    graph = float32_graph(network)
+    model = quantised(graph, precision, activation_ranges(graph, photographs(4, 32, 32), precision), [])
+    operators = Counter(node.op_type for node in model.graph.node)
+    assert (operators["Resize"], operators["Conv"], operators["ConvTranspose"]) == (2, 10, 0)
+    assert (operators["QuantizeLinear"], operators["DequantizeLinear"]) == (10, 20)
+    makers = {node.output[0]: node.op_type for node in model.graph.node}
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            assert [makers[tensor] for tensor in node.input[:2]] == ["DequantizeLinear"] * 2, node.name
+    parity = Parity.between(in_onnxruntime(serialised(model), pixels), in_pytorch(network, pixels))
+    assert BARS[precision].failure(parity) is None, str(parity)
+    assert parity.psnr_db < 60, "it was not computed in 8 bits"
 
 
 def test_what_is_kept_in_float16_costs_nothing(graph: ModelProto, random_generator: ResnetGenerator) -> None:
