@@ -28,7 +28,7 @@ BYTES_PER_GIB = 1 << 30
 ALLOCATION_UNIT = 512  # bytes: PyTorch's allocator on a GPU hands out whole units
 
 
-class LiveMemory(PhaseMode):
+class LiveMemory(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
     """Counts the storages that operators make on one device, each once and until nobody holds it.
 
     It does not see what an operator of PyTorch allocates and frees inside itself; it sees what a fused operator does.
@@ -83,7 +83,7 @@ class LiveMemory(PhaseMode):
         self.now -= size
 
 
-class LiveMemoryOnMeta(LiveMemory):
+class LiveMemoryOnMeta(LiveMemory):  # type: ignore[no-untyped-call]  # as above
     """Counts tensors without memory."""
 
     def __init__(self) -> None:

@@ -88,7 +88,7 @@ class _Accesses:
     reads: list[tuple[StorageRange, int]] = field(default_factory=list)
 
 
-class StepTracer(PhaseMode):
+class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
     """Lists what is launched, with what each launch must wait for: data to read, and readers of what it overwrites."""
 
     def __init__(self, gpu: Gpu) -> None:
