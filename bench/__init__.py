@@ -1,1 +1,1 @@
-"""Benchmarks: `pytest bench/ --benchmark-only`."""
+"""Holds benchmarks: commands here, and `pytest bench/ --benchmark-only` in `bench.benchmarks`."""

@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--nodes", action="store_true", help="list every node")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every node to a file")
     options = parser.parse_args(arguments)
-    if not triton_language.INSTALLED or triton_language.INTERPRETED:
-        print("bench.model compiles kernels: it needs the triton package, without TRITON_INTERPRET", file=sys.stderr)
+    if reason := triton_language.reason_against_compiling():
+        print(f"bench.model {reason}", file=sys.stderr)
         return 2
     model = model_step(options.gpu, options.batch, options.side, options.streams, paired=options.paired)
     if options.nodes:

@@ -187,11 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true", help="a line for each variant")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="compilers at a time")
     options = parser.parse_args(arguments)
-    if not triton_language.INSTALLED:
-        print("kernels.aot needs the triton package, which has Linux wheels only", file=sys.stderr)
-        return 2
-    if triton_language.INTERPRETED:
-        print("kernels.aot compiles, which Triton's interpreter does not: unset TRITON_INTERPRET", file=sys.stderr)
+    if reason := triton_language.reason_against_compiling():
+        print(f"kernels.aot {reason}", file=sys.stderr)
         return 2
     dtypes, batches = (TRITON_DTYPES, (1, 2, 16, 32)) if options.all else ((torch.bfloat16,), (1,))
     wanted = [found for capability in options.sm for found in specialisations(capability, dtypes, batches)]

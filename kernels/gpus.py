@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,18 +26,21 @@ class Gpu:
     l2_bytes: int
     memory_gbps: float
     """bandwidth of its memory, 10^9 bytes a second"""
+    l2_gbps: float
+    """10^9 bytes a second from its L2 cache to all multiprocessors"""
 
 
-# This has one GPU of each architecture that kernels are compiled for, with figures from NVIDIA's data sheets.
+# This has one GPU of each architecture that kernels are compiled for, with figures from NVIDIA's data sheets. The last
+# one, the L2 cache's bandwidth, is an assumption: data sheets do not have it, and this project has not measured it.
 GPUS = {
     gpu.capability: gpu
     for gpu in (
-        Gpu("NVIDIA A100", 80, 108, 40 * MIB, 1555),
-        Gpu("NVIDIA GeForce RTX 3090", 86, 82, 6 * MIB, 936),
-        Gpu("NVIDIA GeForce RTX 4090", 89, 128, 72 * MIB, 1008),
-        Gpu("NVIDIA H200", 90, 132, 60 * MIB, 4800),
-        Gpu("NVIDIA B200", 100, 148, 126 * MIB, 8000),
-        Gpu("NVIDIA GeForce RTX 5090", 120, 170, 96 * MIB, 1792),
+        Gpu("NVIDIA A100", 80, 108, 40 * MIB, 1555, 4000),
+        Gpu("NVIDIA GeForce RTX 3090", 86, 82, 6 * MIB, 936, 2500),
+        Gpu("NVIDIA GeForce RTX 4090", 89, 128, 72 * MIB, 1008, 4500),
+        Gpu("NVIDIA H200", 90, 132, 60 * MIB, 4800, 6600),
+        Gpu("NVIDIA B200", 100, 148, 126 * MIB, 8000, 10000),
+        Gpu("NVIDIA GeForce RTX 5090", 120, 170, 96 * MIB, 1792, 6000),
     )
 }
 _planned_for = [GPUS[90]]
@@ -101,6 +104,10 @@ def _gpu(index: int) -> Gpu:
     properties = torch.cuda.get_device_properties(index)
     capability = 10 * properties.major + properties.minor
     like = GPUS[_nearest(capability)]
-    return Gpu(
-        properties.name, capability, properties.multi_processor_count, properties.L2_cache_size, like.memory_gbps
+    return replace(
+        like,
+        name=properties.name,
+        capability=capability,
+        multiprocessors=properties.multi_processor_count,
+        l2_bytes=properties.L2_cache_size,
     )

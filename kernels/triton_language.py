@@ -39,4 +39,14 @@ INTERPRETED = INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
 if INTERPRETED:
     interpreter.mend()
 
-__all__ = ["INSTALLED", "INTERPRETED", "tl", "triton"]
+
+def reason_against_compiling() -> str | None:
+    """Say why this process compiles no kernel, as the end of a sentence about a command; None where it does."""
+    if not INSTALLED:
+        return "needs the triton package, which has Linux wheels only"
+    if INTERPRETED:
+        return "compiles kernels, which Triton's interpreter does not: unset TRITON_INTERPRET"
+    return None
+
+
+__all__ = ["INSTALLED", "INTERPRETED", "reason_against_compiling", "tl", "triton"]

@@ -18,9 +18,9 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench.measure.without_memory import PhaseMode, run_without_memory
 from cyclegan_fast.kernels.launching import launching_with
 from cyclegan_fast.kernels.registration import NAMESPACE
 
@@ -28,7 +28,7 @@ BYTES_PER_GIB = 1 << 30
 ALLOCATION_UNIT = 512  # bytes: PyTorch's allocator on a GPU hands out whole units
 
 
-class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+class LiveMemory(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
     """Counts the storages that operators make on one device, each once and until nobody holds it.
 
     It does not see what an operator of PyTorch allocates and frees inside itself; it sees what a fused operator does.
@@ -36,29 +36,19 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
     Attributes:
         now: bytes that are alive.
         peak: the most bytes that were alive since `begin` was last called.
-        phase: the name of what is being computed; set by the code that computes it.
         phase_of_peak: the value of `phase` when the peak was reached.
     """
 
     def __init__(self, device: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        super().__init__()
         self.device = device
         self.now = self.peak = 0
-        self.phase = self.phase_of_peak = ""
+        self.phase_of_peak = ""
         self._alive: set[int] = set()
 
     def begin(self) -> None:
         """Forget the peak so far."""
         self.peak, self.phase_of_peak = self.now, self.phase
-
-    @contextmanager
-    def in_phase(self, name: str) -> Iterator[None]:
-        """Say that what is computed inside is called `name`."""
-        outer, self.phase = self.phase, name
-        try:
-            yield
-        finally:
-            self.phase = outer
 
     def __torch_dispatch__(
         self, operator: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
@@ -94,16 +84,14 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
 
 
 class LiveMemoryOnMeta(LiveMemory):  # type: ignore[no-untyped-call]  # as above
-    """Counts tensors without memory, with stand-ins for the two operators of a step that refuse such tensors."""
+    """Counts tensors without memory."""
 
     def __init__(self) -> None:
         super().__init__("meta")
 
     def run(self, operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if operator is torch.ops.aten._local_scalar_dense.default:
-            return True  # Adam asks whether the learning rate, a tensor, is positive
-        if operator is torch.ops.aten._fused_adam_.tensor_lr:
-            return None  # works in place
+        if operator.namespace != NAMESPACE:
+            return run_without_memory(operator, arguments, options)
         return super().run(operator, arguments, options)
 
 

@@ -13,12 +13,12 @@ class GpuFacts:
     """Holds what a prediction needs to know of a GPU beside what a plan depends on."""
 
     gpu: Gpu
+    device: str
+    """as its driver names it, and results on it are filed"""
     matrix_tflops: float
     """10^12 operations a second of a large bfloat16 matrix product that sums up in float32"""
     copy_gbps: float
     """10^9 bytes a second, read and written, in a copy of a tensor far larger than any cache"""
-    l2_gbps: float
-    """10^9 bytes a second between the L2 cache and all multiprocessors"""
     clock_ghz: float
     """of the multiprocessors under load"""
     threads: int
@@ -29,19 +29,19 @@ class GpuFacts:
 
 GPU_FACTS = {
     "h200": GpuFacts(
-        GPUS[90], 790, 4300, 6600, 1.75, 2048,
+        GPUS[90], "NVIDIA H200", 790, 4300, 1.75, 2048,
         "matrix products and copies measured on an H200; L2 bandwidth and clock are assumptions",
     ),
     "a100": GpuFacts(
-        GPUS[80], 250, 1400, 4000, 1.41, 2048,
+        GPUS[80], "NVIDIA A100-SXM4-40GB", 250, 1400, 1.41, 2048,
         "assumptions: 80% of the data sheet's 312 TFLOP/s, 90% of its memory bandwidth",
     ),
     "4090": GpuFacts(
-        GPUS[89], 150, 920, 4500, 2.5, 1536,
+        GPUS[89], "NVIDIA GeForce RTX 4090", 150, 920, 2.5, 1536,
         "assumptions: 90% of the data sheet's 165 TFLOP/s and of its memory bandwidth",
     ),
     "b200": GpuFacts(
-        GPUS[100], 1600, 7200, 10000, 1.85, 2048,
+        GPUS[100], "NVIDIA B200", 1600, 7200, 1.85, 2048,
         "assumptions: 70% of the data sheet's 2,250 TFLOP/s, 90% of its memory bandwidth",
     ),
 }  # fmt: skip

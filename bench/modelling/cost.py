@@ -80,7 +80,7 @@ def costs(nodes: Sequence[StepNode], facts: GpuFacts, needs: Mapping[Specialisat
 
 def _cost(node: StepNode, from_memory: int, facts: GpuFacts, needs: Mapping[Specialisation, ProgramNeeds]) -> NodeCost:
     all_bytes = node.read_bytes + node.written_bytes
-    moving_us = max(from_memory / facts.copy_gbps, all_bytes / facts.l2_gbps) * 1e-3
+    moving_us = max(from_memory / facts.copy_gbps, all_bytes / facts.gpu.l2_gbps) * 1e-3
     if node.product:
         us, waves = product_us(node.product, facts)
         us = max(us, KERNEL_FLOOR_US + moving_us)
@@ -98,7 +98,7 @@ def _cost(node: StepNode, from_memory: int, facts: GpuFacts, needs: Mapping[Spec
         waves,
         node.operations / (facts.matrix_tflops * 1e6) / us,
         from_memory / (facts.copy_gbps * 1e3) / us,
-        all_bytes / (facts.l2_gbps * 1e3) / us,
+        all_bytes / (facts.gpu.l2_gbps * 1e3) / us,
     )
 
 
@@ -136,7 +136,7 @@ def product_us(product: MatrixProduct, facts: GpuFacts) -> tuple[float, Waves]:
                 us = KERNEL_FLOOR_US + CONVOLUTION_EDGE_US + waves.count * operations / (tflops * of_tile * 1e6)
                 if parts > 1:  # each part writes its sums in float32, and they are read and added up
                     results = product.groups * product.rows * product.columns
-                    us += parts * results * 8 / (facts.l2_gbps * 1e3)
+                    us += parts * results * 8 / (facts.gpu.l2_gbps * 1e3)
                 if us < best_us:
                     best_us, best_waves = us, waves
     return best_us, best_waves

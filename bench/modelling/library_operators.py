@@ -39,7 +39,7 @@ def launches_of(operator: Any, arguments: Sequence[Any], options: dict[str, Any]
     name = operator.__name__.partition(".")[0]
     if operator.is_view or name in _NO_LAUNCH or "empty" in name:
         return []
-    if name.startswith(("_foreach_", "_fused_adam")):
+    if name.startswith(("_foreach_", "_fused_")):
         return list(_of_lists(name, arguments, options))
     reads = _tensors((arguments, options))
     written = [value for value, about in zip(arguments, operator._schema.arguments, strict=False) if _is_written(about)]

@@ -5,8 +5,7 @@ gradients of fake CUDA tensors. What a GPU does differently is put right here: c
 Our kernels' launches are recorded as planned for the GPU in question.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from bench.measure.without_memory import PhaseMode, run_without_memory
 from bench.modelling.convolutions import ConvolutionCall, backward_call, forward_call
 from bench.modelling.kernel_operands import operands_of
 from bench.modelling.library_operators import LibraryLaunch, bias_gradient, launches_of
@@ -88,14 +88,13 @@ class _Accesses:
     reads: list[tuple[StorageRange, int]] = field(default_factory=list)
 
 
-class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
     """Lists what is launched, with what each launch must wait for: data to read, and readers of what it overwrites."""
 
     def __init__(self, gpu: Gpu) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        super().__init__()
         self.gpu = gpu
         self.nodes: list[StepNode] = []
-        self.phase = ""
         self._kept: list[torch.UntypedStorage] = []  # so that no address is given to two storages
         self._accesses: dict[int, _Accesses] = {}
         self._owners: dict[int, tuple[str, str]] = {}  # of a storage: network and layer
@@ -104,15 +103,6 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         """Say whose tensor this is: what is computed with it belongs to that layer."""
         self._owners[self._storage_of(tensor)] = network, layer
 
-    @contextmanager
-    def in_phase(self, name: str) -> Iterator[None]:
-        """Say that what is launched inside belongs to the step's phase `name`."""
-        outer, self.phase = self.phase, name
-        try:
-            yield
-        finally:
-            self.phase = outer
-
     def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         options = options or {}
         with self:  # sums that are put off are formed, and launches inside our operators are seen
@@ -120,7 +110,7 @@ class StepTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             if operator in LAUNCHES:
                 with launching_with(self._record_kernel):
                     return LAUNCHES[operator](*arguments, **options)
-        result = _run(operator, arguments, options)
+        result = run_without_memory(operator, arguments, options)
         if call := forward_call(operator, arguments, result):
             return self._convolve(call)
         if call := backward_call(operator, arguments):
@@ -275,13 +265,4 @@ class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
     """Lets the step and its optimisers be made on tensors without memory."""
 
     def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        return _run(operator, arguments, options or {})
-
-
-def _run(operator: Any, arguments: Any, options: Any) -> Any:
-    """Run an operator on tensors without memory, with stand-ins for the two that refuse them."""
-    if operator is torch.ops.aten._local_scalar_dense.default:
-        return True  # Adam asks whether the learning rate, a tensor, is positive
-    if operator is torch.ops.aten._fused_adam_.tensor_lr:
-        return None  # works in place
-    return operator(*arguments, **options)
+        return run_without_memory(operator, arguments, options or {})

@@ -6,7 +6,8 @@ the same terms in another order; in bfloat16 each column is rounded before the s
 error of the plain one's single rounding, with gradients that are as exact. It takes half of the plain one's time:
 measured on two cores without AVX-512 (torch 2.13, float32, forward and backward, 256x256, batch 2) 0.21 s instead of
 0.40. The same done to the first convolution, and channels padded with zeros to 8 in either, were no faster there.
-Nothing was measured on a GPU, where the plain convolutions run; bench/test_image_convolutions.py compares them there.
+Nothing was measured on a GPU, where the plain convolutions run; bench/benchmarks/test_image_convolutions.py compares
+them there.
 """
 
 from typing import Any

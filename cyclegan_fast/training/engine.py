@@ -83,5 +83,7 @@ class TrainingEngine:
     def _give_up(self, reason: str) -> None:
         if self.config.run.cuda_graph == "on":
             raise UserError(f"--cuda-graph on: {reason}; leave it at auto to train without")
-        self.announce(f"no CUDA graph: {reason}")
+        # Without a graph the host is busy launching for one stream: see `streams_of`.
+        leaves_streams = self.config.run.streams == "auto" and self.step.leave_streams()
+        self.announce(f"no CUDA graph: {reason}" + ("; steps go on on one stream" if leaves_streams else ""))
         self.step.forget_interrupted_update()

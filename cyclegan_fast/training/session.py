@@ -189,7 +189,7 @@ def open_training(
     engine = TrainingEngine(state.step, config, tell)
     log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
     measured = config.run.profile if ranks.is_first else 0
-    profile = StepProfile(measured, device, run.path, state.step.threads, tell)
+    profile = StepProfile(measured, device, run.path, state.step.directions_at_once, tell)
     state.step.phase = profile.phase
     return Training(
         config=config,

@@ -29,6 +29,7 @@ from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.training.update.choice import beside_backward, directions_of
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.training.update.descent import Descent
+from cyclegan_fast.training.update.direction_streams import DirectionStreams
 from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.training.update.moving_averages import MovingAverages
 from cyclegan_fast.training.update.paired_networks import PairedNetworks
@@ -114,9 +115,16 @@ class TrainingStep:
         self.passes.phase = phase
 
     @property
-    def threads(self) -> int:
-        """Return how many directions are computed at once."""
+    def directions_at_once(self) -> int:
+        """Return how many directions are computed at once, in threads or on streams."""
         return self._directions.count
+
+    def leave_streams(self) -> bool:
+        """Compute directions one after the other if they were on two streams, between steps; returns if they were."""
+        if not isinstance(self._directions, DirectionStreams):
+            return False
+        self._directions = StepParts()
+        return True
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set Adam's step size of both sides, from the next update on."""

@@ -123,9 +123,13 @@ class TiledTranslator:
 
     def strip_rows(self, width: int) -> int:
         """Return how many rows a strip of an image of that width has by the budget."""
+        return max(1, self.budget_bytes // self.strip_row_bytes(width))
+
+    def strip_row_bytes(self, width: int) -> int:
+        """Return the most bytes of memory that a row of a strip takes, of an image of that width."""
         # Repeated pixels have twice the numbers of what stands before and behind them.
         copies = COPIES if self.network.upsampling == "transposed" else 2 * COPIES
-        return max(1, self.budget_bytes // (copies * self._row_bytes(width, torch.float32)))
+        return copies * self._row_bytes(width, torch.float32)
 
     def _row_bytes(self, width: int, dtype: torch.dtype) -> int:
         """Return the size of a row of any activation between two convolutions: channels double where widths halve."""

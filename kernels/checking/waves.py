@@ -2,9 +2,10 @@
 
 A GPU holds so many programs of a kernel at once as the registers and the shared memory of the compiled variant leave
 room for: its places. The launches of every site are recorded on tensors without storage, their variants compiled with
-no GPU present, and the programs of each launch compared with the places that there are for that very variant. The exit
-status is 1 where a launch ends with a wave that fills less than 80% of them behind a full one, or divides planes into
-less than that of a single wave.
+no GPU present, and the programs of each launch compared with the places that there are for that very variant. A launch
+leaves a gap where its waves together fill less than 80% of their places; the exit status is 1 where one does. A last
+wave alone may be emptier behind many that are full: of eight waves, the last one is an eighth of the time, however few
+programs it has. The table says how full it is, too.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from .. import triton_language
 from ..aot import compile_all
 from ..gpus import GPUS, Gpu, planning_for, resident_programs
 from ..launching import Grid, launching_with
-from ..norm.division import WHOLE, is_whole, last_wave
+from ..norm.division import WHOLE, filled, is_whole, last_wave
 from ..plans import NormPass
 from .sites import NormSite, all_sites, run_backward, run_forward
 from .specialisations import Specialisation, recorded
@@ -57,19 +58,25 @@ class SiteLaunch:
         return self.variant.name.endswith("_on_chip")
 
     def leaves_a_gap(self, places: int) -> bool:
-        """Return whether the last wave on so many places is less than 80% full without need.
+        """Return whether the waves on so many places are together less than 80% full without need.
 
-        One launch of less than a wave is none where programs hold whole planes: there are no more of them.
+        One launch of less than a wave leaves none where programs hold whole planes: there are no more of them.
         """
-        if self.is_on_chip:
-            return not is_whole(self.programs, places)
-        return last_wave(self.programs, places) < WHOLE
+        return not is_whole(self.programs, places) if self.is_on_chip else filled(self.programs, places) < WHOLE
+
+    def ends_nearly_empty(self, places: int) -> bool:
+        """Return whether the last wave on so many places is less than 80% full, behind another one."""
+        return self.programs > places and last_wave(self.programs, places) < WHOLE
 
     def described(self, places: int) -> str:
-        """Describe programs, places and the last wave, such as "2 x 512/264 94%"; a star marks less than a wave."""
+        """Describe programs, places, and how full the waves are, such as "2 x 1024/132 97%, last 76%".
+
+        The last wave is named where there are others; a star marks less than a wave.
+        """
         star = "*" if self.programs < WHOLE * places else ""
         often = f"{self.times} x " if self.times > 1 else ""
-        return f"{often}{self.programs}/{places} {last_wave(self.programs, places):.0%}{star}"
+        last = f", last {last_wave(self.programs, places):.0%}" if self.programs > places else ""
+        return f"{often}{self.programs}/{places} {filled(self.programs, places):.0%}{last}{star}"
 
 
 def site_launches(gpu: Gpu, batches: Iterable[int], dtype: torch.dtype = torch.bfloat16) -> Iterator[SiteLaunch]:
@@ -150,22 +157,20 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--processes", type=int, help="compilers at a time; default: one for each core")
     options = parser.parse_args(arguments)
-    if not triton_language.INSTALLED:
-        print("kernels.checking.waves needs the triton package, which has Linux wheels only", file=sys.stderr)
+    if reason := triton_language.reason_against_compiling():
+        print(f"kernels.checking.waves {reason}", file=sys.stderr)
         return 2
-    if triton_language.INTERPRETED:
-        print("kernels.checking.waves looks at compiled variants: unset TRITON_INTERPRET", file=sys.stderr)
-        return 2
-    gaps = 0
+    gaps = ends = 0
     for gpu in (GPUS[capability] for capability in options.sm):
         launches = list(site_launches(gpu, options.batches, _DTYPES[options.dtype]))
         places = promised_places(launches) if options.promised else compiled_places(launches, options.processes)
         print(f"{waves_markdown(gpu, launches, places)}\n", flush=True)
         gaps += sum(one.leaves_a_gap(gpu.multiprocessors * places[one.variant]) for one in launches)
-    print(
-        "Programs of a launch / places for them, and how full the last wave is; *: planes on chip, less than one wave."
-    )
-    print(f"{gaps} launches leave a last wave less than {WHOLE:.0%} full")
+        ends += sum(one.ends_nearly_empty(gpu.multiprocessors * places[one.variant]) for one in launches)
+    print("Programs of a launch / places for them, how full its waves are together, and how full the last of several;")
+    print("*: planes on chip, less than one wave.")
+    print(f"{gaps} launches leave their waves less than {WHOLE:.0%} full")
+    print(f"{ends} launches have a last wave less than {WHOLE:.0%} full behind others")
     return 1 if gaps else 0
 
 

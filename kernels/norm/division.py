@@ -1,8 +1,9 @@
-"""Divides planes among programs so that no wave of a launch is nearly empty, and says what that is thought to take.
+"""Divides planes among programs so that the waves of a launch are nearly full, and says what that is thought to take.
 
 A GPU holds so many programs at once: its places. The programs of a launch go through them in waves. A program's time is
 that of its own loads, one after the other, however few others run: a last wave of eight programs takes as long as one
-that is full. So the number of splits of a plane is chosen such that the last wave is full, or nearly.
+that is full. Behind one full wave it doubles the launch's time, behind eight it adds an eighth. So the number of splits
+of a plane is chosen such that all waves of a launch together are full, or nearly.
 
 Times here only compare plans with one another. Nothing was measured for them yet.
 """
@@ -13,11 +14,10 @@ from dataclasses import dataclass
 from ..gpus import Gpu
 
 WHOLE = 0.8
-"""the least part of its places that a last wave should fill"""
+"""the least part of the places of all its waves together that a launch should fill"""
 MOST_WAVES = 8
 LAUNCH_US = 3.0  # one more launch fills and drains a GPU; assumed, with a margin
 PROGRAM_US = 1.0  # from a program's start to its first tile: statistics, a pivot, sums of the splits; assumed
-L2_GBPS = 5000.0  # what microbenchmarks of others read from the L2 caches of an A100, an H100 and an RTX 4090, about
 
 
 def last_wave(programs: int, places: int) -> float:
@@ -25,9 +25,14 @@ def last_wave(programs: int, places: int) -> float:
     return (programs % places or places) / places
 
 
+def filled(programs: int, places: int) -> float:
+    """Return which part of the places of all its waves a launch fills."""
+    return programs / (-(-programs // places) * places)
+
+
 def is_whole(programs: int, places: int) -> bool:
-    """Return whether a launch ends with a wave that is nearly full, or is one wave, for which none has to wait."""
-    return programs <= places or last_wave(programs, places) >= WHOLE
+    """Return whether the waves of a launch are nearly full, or are only one, for which none has to wait."""
+    return programs <= places or filled(programs, places) >= WHOLE
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Division:
 
 @functools.lru_cache(maxsize=4096)
 def in_whole_waves(pixels: int, least: int, planes: int, places: int, pixel_us: float) -> Division:
-    """Return the fastest division whose last wave is nearly full, or the fastest of all where there is none.
+    """Return the fastest division whose waves are nearly full, or the fastest of all where there is none.
 
     Args:
         pixels: pixels of a plane.
@@ -55,11 +60,11 @@ def in_whole_waves(pixels: int, least: int, planes: int, places: int, pixel_us: 
         share = -(-pixels // splits)
         programs = planes * -(-pixels // share)
         us = LAUNCH_US + -(-programs // places) * (PROGRAM_US + share * pixel_us)
-        found.append((last_wave(programs, places) < WHOLE, us, share))
+        found.append((filled(programs, places) < WHOLE, us, share))
     _, us, share = min(found)
     return Division(share, us)
 
 
 def reading_gbps(gpu: Gpu, in_flight_bytes: int) -> float:
     """Return how fast the second phase reads again what the first one read: from the L2 cache where all of it fits."""
-    return max(gpu.memory_gbps, L2_GBPS) if in_flight_bytes <= gpu.l2_bytes else gpu.memory_gbps
+    return max(gpu.memory_gbps, gpu.l2_gbps) if in_flight_bytes <= gpu.l2_bytes else gpu.memory_gbps

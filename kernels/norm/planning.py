@@ -157,8 +157,8 @@ def norm_rule(which_pass: NormPass, shape: Shape, pad: int, dtype: torch.dtype, 
 
     A number of channels that is no multiple of 16 is read element by element, which takes more registers than a plane
     leaves. A tile whose rows are half a sector moves each sector twice, more than two phases do: it pays only while it
-    saves a launch, that is where all programs run at once. Planes on chip cannot be divided into whole waves: where the
-    last one would be nearly empty, two phases do it.
+    saves a launch, that is where all programs run at once. Planes on chip cannot be divided into whole waves: where a
+    last one would leave much of the whole launch empty, two phases do it.
     """
     batch, channels, height, width = shape
     for tile in () if channels % 16 else ON_CHIP[which_pass, dtype.itemsize]:

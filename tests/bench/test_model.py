@@ -69,17 +69,27 @@ def test_two_streams_are_named_and_never_slower() -> None:
 
 def test_a_prediction_stands_beside_what_was_measured_on_that_gpu() -> None:
     model = small_model()
-    assert against_measurements(model, []).startswith(
-        "No step of this size has been measured on a GPU named NVIDIA H200"
-    )
+    nothing = "No step of this size on 1 stream has been measured on NVIDIA H200: nothing to compare with."
+    assert against_measurements(model, []) == nothing
     step_ms = model.step_us / 1e3
-    times_ms = {"plain": 10 * step_ms, "ours --amp": 2 * step_ms, "ours --amp --compile": 3 * step_ms}
+    times_ms = {
+        "plain": 10 * step_ms,
+        "ours --amp": 2 * step_ms,  # on the two streams that "auto" chose
+        "ours --amp --streams 1": 4 * step_ms,
+        "ours --amp --compile": step_ms,
+    }
     measured = comparison(times_ms, ours="ours --amp", subject="step", batch=1, side=256)
     other_size = comparison(times_ms, ours="ours --amp", subject="step", batch=16, side=256)
     run = RecordedRun(stamp(), Limits(4300.0, {"bfloat16": 790.0}), [measured, other_size])
     device = Device("NVIDIA H200", [(run, measured), (run, other_size)])
     line = against_measurements(model, [device])
-    assert line == f"Measured on NVIDIA H200: ours --amp {2 * step_ms:.2f} ms, 2.00 times the prediction."
+    assert line == f"Measured on NVIDIA H200: ours --amp --streams 1 {4 * step_ms:.2f} ms, 4.00 times the prediction."
+    two = small_model(streams=2)
+    assert against_measurements(two, [device]).startswith(f"Measured on NVIDIA H200: ours --amp {2 * step_ms:.2f} ms, ")
+    # Another GPU whose name begins alike, and a run in which it is not known on how many streams ours was.
+    assert against_measurements(model, [Device("NVIDIA H200 NVL", device.entries)]) == nothing
+    unknown = comparison({"plain": 1.0, "ours --amp": 1.0}, ours="ours --amp", subject="step", batch=1, side=256)
+    assert against_measurements(model, [Device("NVIDIA H200", [(run, unknown)])]) == nothing
 
 
 def test_groups_tell_networks_and_layers_apart() -> None:

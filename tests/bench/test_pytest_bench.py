@@ -25,7 +25,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_benchmark_compares_prints_and_records(tmp_path: Path) -> None:
-    host_time = "bench/test_overhead.py::test_host_time_of_a_norm[1-inference]"
+    host_time = "bench/benchmarks/test_overhead.py::test_host_time_of_a_norm[1-inference]"
     ended = bench(host_time, "--benchmark-only", "--bench-record", "--bench-results", str(tmp_path))
     assert ended.returncode == 0, ended.stdout
     (run,) = read(path_for(device_name(torch.device("cpu")), tmp_path))
@@ -44,13 +44,13 @@ def test_a_benchmark_compares_prints_and_records(tmp_path: Path) -> None:
 
 
 def test_without_timing_it_says_why_it_measures_nothing() -> None:
-    ended = bench("bench/test_overhead.py", "--benchmark-disable", "-rs")
+    ended = bench("bench/benchmarks/test_overhead.py", "--benchmark-disable", "-rs")
     assert ended.returncode == 0, ended.stdout
     assert ended.stdout.startswith("ssss ")
     assert "ran once, nothing was timed" in ended.stdout
 
 
 def test_what_takes_long_is_left_out_and_named() -> None:
-    ended = bench("bench/test_ranks.py", "--benchmark-only", "-rs")
+    ended = bench("bench/benchmarks/test_ranks.py", "--benchmark-only", "-rs")
     assert ended.returncode == 0, ended.stdout
     assert "takes long on a CPU: --bench-full" in ended.stdout

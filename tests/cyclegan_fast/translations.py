@@ -10,7 +10,7 @@ from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
-from cyclegan_fast.translation.tiled import COPIES, TiledTranslator
+from cyclegan_fast.translation.tiled import TiledTranslator
 
 CPU = torch.device("cpu")
 
@@ -37,9 +37,8 @@ def in_strips(
     device: torch.device = CPU,
 ) -> TiledTranslator:
     """Return a translator whose budget gives strips of `rows` rows of an image of that width."""
-    copies = COPIES if network.upsampling == "transposed" else 2 * COPIES
-    budget_bytes = rows * copies * width * network.stem.out_channels * 4
-    translator = TiledTranslator(network, device, dtype, scratch, budget_bytes)
+    translator = TiledTranslator(network, device, dtype, scratch)
+    translator.budget_bytes = rows * translator.strip_row_bytes(width)
     assert translator.strip_rows(width) == rows
     return translator
 

@@ -192,7 +192,7 @@ def test_as_many_splits_as_are_combined_at_once_and_one_more(shape: Shape) -> No
 def test_the_rules_for_two_phases_hold_where_a_plane_does_not_fit_on_chip(direction: launch.NormPass) -> None:
     """Plans for a GPU of one multiprocessor and a small cache: few splits, and several launches for the images."""
     shape = (3, 3, 9, 8)
-    plan = launch.two_phase_rule(direction, shape, 1, torch.float32, Gpu("small", 90, 1, 6000, 1e-4))
+    plan = launch.two_phase_rule(direction, shape, 1, torch.float32, Gpu("small", 90, 1, 6000, 1e-4, 5000))
     assert plan.images_per_launch < 3
     with launch.forcing(plan):
         assert_as_accurate_as_pytorch(norm("relu", 1), values(*shape))

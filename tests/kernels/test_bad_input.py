@@ -175,7 +175,7 @@ def run_norm(direction: launch.NormPass) -> None:
 
 # --- tuned tables ----------------------------------------------------------------------------------------------------
 
-GPU = Gpu("NVIDIA Test 1.5-GB", 90, 132, 60 << 20, 4800)
+GPU = Gpu("NVIDIA Test 1.5-GB", 90, 132, 60 << 20, 4800, 6600)
 SHAPE = (1, 64, 32, 32)
 KEY = "forward 1 x 1024 pixels, 64 channels, pad 1, bfloat16"
 

@@ -17,7 +17,7 @@ from cyclegan_fast.kernels.norm.backward import (
     instance_norm_backward_on_chip,
     instance_norm_backward_sums,
 )
-from cyclegan_fast.kernels.norm.division import in_whole_waves, is_whole, last_wave
+from cyclegan_fast.kernels.norm.division import filled, in_whole_waves, is_whole, last_wave
 from cyclegan_fast.kernels.norm.forward import instance_norm_apply, instance_norm_on_chip, instance_norm_statistics
 from cyclegan_fast.kernels.norm.planning import ON_CHIP, cooperative_plan, divided, places
 from cyclegan_fast.kernels.plans import NormPass, norm_rule, two_phase_rule
@@ -85,13 +85,18 @@ def test_a_batch_is_divided_where_memory_is_slower_than_the_cache_by_more_than_t
 def test_waves_by_hand() -> None:
     assert last_wave(264, 264) == last_wave(528, 264) == 1
     assert last_wave(272, 264) == 8 / 264
+    assert filled(8, 264) == last_wave(8, 264) == 8 / 264
+    assert filled(272, 264) == 272 / 528
     assert is_whole(8, 264)
     assert not is_whole(272, 264)
+    assert is_whole(4 * 264 + 8, 264)  # 1064 of 1320
+    assert not is_whole(3 * 264 + 8, 264)  # 800 of 1056
     # 64 planes on 264 places: 4 splits of each are 256 programs, where rounding up makes 320.
     one = in_whole_waves(4096, 32, 64, 264, pixel_us=0.01)
     assert (one.pixels_per_program, one.us) == (1024, 3 + 1 + 1024 * 0.01)
-    # 128 planes on 216 places: a wave of 128 is 59% full, a second one behind 216 with 384 78%, a third with 640 96%.
+    # 128 planes on 216 places: one wave is 59% full, two waves of 3 splits each are 89%, three of 5 splits 99%.
     assert in_whole_waves(4096, 32, 128, 216, 0.01).pixels_per_program == math.ceil(4096 / 5)
+    assert in_whole_waves(4096, 1024, 128, 216, 0.01).pixels_per_program == math.ceil(4096 / 3)
     # More planes than places: two waves of whole planes.
     assert in_whole_waves(4096, 32, 512, 264, 0.01).pixels_per_program == 4096
     # Planes too small to divide for all places: as far as it pays, a wave that is not full.
@@ -225,7 +230,7 @@ def test_a_tuned_table_overrides_the_rule_for_its_gpu_and_shape_alone(
     (tmp_path / "a_tuned_gpu.json").write_text(
         json.dumps({"forward 1 x 4096 pixels, 256 channels, pad 1, bfloat16": tuned})
     )
-    gpu = Gpu("A tuned-GPU", 90, 132, 60 << 20, 4800)
+    gpu = Gpu("A tuned-GPU", 90, 132, 60 << 20, 4800, 6600)
     assert launch.norm_plan("forward", shape, 1, torch.bfloat16, gpu) == launch.NormPlan(**tuned)  # type: ignore[arg-type]
     assert launch.norm_plan("backward", shape, 1, torch.bfloat16, gpu).variant != "cooperative"
     assert launch.norm_plan("forward", shape, 0, torch.bfloat16, gpu).variant == "on_chip"

@@ -49,7 +49,7 @@ def reason_against_two_streams(config: Config, device: torch.device) -> str | No
     if device.type != "cuda":
         return f"there are no CUDA streams on a {device.type}"
     if config.networks.has_batch_norm:
-        return "both directions write the running statistics of a batch norm, one after the other"
+        return "a batch norm keeps running statistics, which are written in the order of one stream"
     if config.run.paired and config.run.compile:
         return "--paired has gradients of weights on the second one, and --compile puts them where its graph has them"
     if config.run.profile:

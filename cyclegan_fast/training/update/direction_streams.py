@@ -42,7 +42,11 @@ class StreamPair(Protocol):
 
 
 class CudaStreamPair:
-    """Has a CUDA stream beside the current one, also where that is recording a CUDA graph."""
+    """Has a CUDA stream beside the current one, also where that is recording a CUDA graph.
+
+    PyTorch hands out 32 streams of a GPU in turn, so that whoever asks for many more gets this one as well. Work of
+    others on it would be waited for, and would break the second rule above. A training asks for a few, once.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

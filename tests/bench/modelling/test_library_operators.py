@@ -63,6 +63,13 @@ def test_adam_reads_four_lists_and_writes_three() -> None:
     assert {id(t) for t in launch.writes} == {id(t) for t in (*parameters, *first, *second)}
 
 
+def test_fused_sgd_without_momentum_reads_two_lists_and_writes_one() -> None:
+    averages, newest = ([empty(8), empty(5)] for _ in range(2))
+    (launch,) = launches_of(aten._fused_sgd_.tensor_lr, (averages, newest, []), {"lr": empty()}, None)
+    assert [id(t) for t in launch.reads] == [id(t) for t in (*averages, *newest)]
+    assert [id(t) for t in launch.writes] == [id(t) for t in averages]
+
+
 def test_a_slice_s_gradient_is_zeros_and_a_copy() -> None:
     gradient, result = empty(2, 4), empty(8, 4)
     zeros, copy = launches_of(aten.slice_backward.default, (gradient, [8, 4], 0, 2, 4, 1), {}, result)

@@ -1,6 +1,7 @@
 """Traced steps have the launches, bytes and operations that one counts by hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from torch import Tensor, nn
 
 from bench.modelling.nodes import StepNode
 from bench.modelling.tracing import StepTracer, trace_step
-from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
+from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, OptimizerConfig
 from cyclegan_fast.kernels import instance_norm
 from cyclegan_fast.kernels.gpus import GPUS, planning_for
+from cyclegan_fast.methods.model import Model
 
 GPU = GPUS[90]
 LOW = torch.bfloat16
@@ -217,6 +219,17 @@ def test_a_step_computes_what_one_counts_by_hand() -> None:
     adam = [index for index, node in enumerate(nodes) if node.name == "_fused_adam_"]
     assert adam
     assert all(index > nodes.index(convolutions[-1]) for index in adam)
+
+
+def test_moving_averages_are_a_launch_for_each_generator() -> None:
+    config = step_config(32, 16, 6, 1)
+    without = trace_step(config, GPU)
+    averaged = trace_step(replace(config, optimizer=OptimizerConfig(ema=0.999)), GPU)
+    assert len(averaged) == len(without) + 2
+    launches = [node for node in averaged if node.name == "_fused_sgd_"]
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in Model(config).get_submodule("G_A").parameters())
+    assert [(node.read_bytes, node.written_bytes) for node in launches] == [(8 * weights, 4 * weights)] * 2
 
 
 def test_a_step_of_the_paper_takes_1_88_tflop_an_image() -> None:

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 NEEDS_INTERPRETER = pytest.mark.skipif(not INTERPRETED, reason="tiny shapes, for a GPU that is not there")
 
-GPU = Gpu("A tuned GPU", 90, 132, 60 << 20, 4800)
+GPU = Gpu("A tuned GPU", 90, 132, 60 << 20, 4800, 6600)
 SITE = NormSite("after a convolution", 16, 5, "relu", pad=1)
 BLOCKS = [
     NormSite("first half", 16, 4, "relu", pad=1, remade=True, times=2),

@@ -233,7 +233,7 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
     step.model.to(memory_format=memory_format)  # type: ignore[call-overload]  # absent from torch's stubs
 
     at_once = case.crop_size <= LARGEST_SIDE_IN_THREADS or case.streams
-    assert step.threads == (2 if at_once and not case.paired else 1)
+    assert step.directions_at_once == (2 if at_once and not case.paired else 1)
     start = {name: weight.clone() for name, weight in our_weights(step.model).items()}
     generator = torch.Generator().manual_seed(1)
     worst = 0.0

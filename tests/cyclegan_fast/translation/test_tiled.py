@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from bench.measure.live_memory import live_memory
 from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
@@ -145,6 +147,23 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
     small, large = peaks_mib(384, tmp_path), peaks_mib(1536, tmp_path)
     assert large[0] - small[0] < images_mib + 4
     assert large[1] - small[1] > 10 * images_mib
+
+
+def tensors_of_strips(upsampling: Upsampling, scratch: Path) -> tuple[int, TiledTranslator]:
+    """Return the most bytes of tensors that are alive in strips of 10 rows of 128 pixels, and who translated them."""
+    network = ResnetGenerator(width=16, blocks=1, upsampling=upsampling).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    translator = in_strips(network, 10, 128, scratch)
+    with live_memory("cpu") as memory:
+        for _ in translator.strips(picture(96, 128)):
+            pass
+    return memory.peak, translator
+
+
+def test_strips_that_repeat_pixels_have_a_budget_for_twice_the_tensors(tmp_path: Path) -> None:
+    """Counts tensors alone, and leaves a quarter of the budget to what convolutions take inside themselves."""
+    (transposed, usual), (resized, repeating) = (tensors_of_strips(one, tmp_path) for one in get_args(Upsampling))
+    assert repeating.budget_bytes == 2 * usual.budget_bytes
+    assert transposed < 0.75 * usual.budget_bytes < usual.budget_bytes < resized < 0.75 * repeating.budget_bytes
 
 
 # --- the disk ------------------------------------------------------------------------------------------------------

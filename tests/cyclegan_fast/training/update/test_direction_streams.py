@@ -7,16 +7,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, RunConfig
+from cyclegan_fast.config.options import (
+    Config,
+    DataConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+    Streams,
+)
 from cyclegan_fast.config.presets import of_method
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.training.cuda_graph import WARM_UP
+from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.choice import check_gpu_options, reason_against_two_streams, streams_of
 from cyclegan_fast.training.update.direction_streams import DirectionStreams
 from cyclegan_fast.training.update.step_parts import Item, Result, StepParts
 from tests.cyclegan_fast.stream_watch import FIRST, SECOND, PretendStreams, Watch
-from tests.cyclegan_fast.training.test_cuda_graph import SIDE, state_of
+from tests.cyclegan_fast.training.test_cuda_graph import SIDE, Failing, batch, state_of
 from tests.slow import slow_but
 
 CUDA = torch.device("cuda")
@@ -188,7 +198,7 @@ def test_how_many_streams_a_step_is_computed_on(config: Config, device: str, exp
     ("config", "device", "reason"),
     [
         (sized(256, 1, streams="2"), "cpu", "there are no CUDA streams on a cpu"),
-        (replace(BATCH_NORM, run=RunConfig(streams="2")), "cuda", "both directions write the running statistics"),
+        (replace(BATCH_NORM, run=RunConfig(streams="2")), "cuda", "a batch norm keeps running statistics"),
         (sized(256, 1, streams="2", profile=3), "cuda", "--profile tells apart the phases"),
     ],
 )
@@ -202,3 +212,26 @@ def test_two_streams_that_cannot_be_are_refused(config: Config, device: str, rea
 def test_two_streams_can_be_wherever_else_there_is_a_gpu() -> None:
     assert reason_against_two_streams(sized(256, 16), CUDA) is None
     check_gpu_options(sized(256, 1, cuda_graph="off", streams="2"), CUDA)
+
+
+@pytest.mark.parametrize(("asked", "streams", "ending"), [("auto", 1, "; steps go on on one stream"), ("2", 2, "")])
+def test_without_its_recording_a_step_goes_back_to_one_stream_unless_two_were_asked_for(
+    asked: Streams, streams: int, ending: str
+) -> None:
+    config = replace(tiny(Config()), run=RunConfig(streams=asked))
+    pretended = PretendStreams()
+    step, plain = (step_on(parts, config, torch.float32) for parts in (DirectionStreams(pretended), StepParts()))
+    messages: list[str] = []
+    engine = TrainingEngine(step, config, messages.append, Failing(lambda: state_of(step)))
+    eager = TrainingEngine(plain, config, messages.append)
+    for number in range(WARM_UP + 1):
+        assert step.directions_at_once == 2
+        engine(batch(2, number))
+        eager(batch(2, number))
+    assert messages == [f"no CUDA graph: operation not permitted when stream is capturing{ending}"]
+    assert step.directions_at_once == streams
+    forks = pretended.forks
+    engine(batch(2, 9))
+    eager(batch(2, 9))
+    assert (pretended.forks > forks) == (streams == 2)
+    assert all(torch.equal(found, expected) for found, expected in zip(state_of(step), state_of(plain), strict=True))

@@ -70,6 +70,9 @@ def test_a_network_is_added_by_so_many_operators(
     assert flat.everything.isfinite().all()
 
 
+NEEDS_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no NVIDIA GPU here")
+
+
 class _AlikeLists(TorchDispatchMode):
     """Asserts what PyTorch's kernels over lists of tensors ask for: equal strides across the lists."""
 
@@ -80,11 +83,18 @@ class _AlikeLists(TorchDispatchMode):
         return operator(*arguments, **(options or {}))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_averages_move_by_the_weight_of_the_step(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [
+        ("cpu", torch.float32),
+        ("cpu", torch.float64),
+        pytest.param("cuda", torch.float32, marks=[pytest.mark.gpu, NEEDS_A_GPU]),
+    ],
+)
+def test_averages_move_by_the_weight_of_the_step(device: str, dtype: torch.dtype) -> None:
     networks = NetworkConfig(generator="resnet_6", ngf=4, ndf=4)
     torch.manual_seed(0)
-    model = Model(Config(networks=networks, optimizer=OptimizerConfig(ema=0.9))).to(dtype)
+    model = Model(Config(networks=networks, optimizer=OptimizerConfig(ema=0.9))).to(device, dtype)
     averages = MovingAverages(model, 0.9)
     average, network = model.get_submodule("G_A_ema"), model.get_submodule("G_A")
     with torch.no_grad():

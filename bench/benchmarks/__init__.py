@@ -1,0 +1,1 @@
+"""Measures contenders against each other under pytest-benchmark: `pytest bench/ --benchmark-only`."""
