@@ -9,7 +9,7 @@ two at once (`networks/paired.py`).
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -120,11 +120,11 @@ class TrainingStep:
         return self._directions.count
 
     def leave_streams(self) -> bool:
-        """Compute directions one after the other if they were on two streams, between steps; returns if they were."""
-        if not isinstance(self._directions, DirectionStreams):
-            return False
-        self._directions = StepParts()
-        return True
+        """Compute on one stream from the next step on; returns whether it were two until then."""
+        has_two = isinstance(self._directions, DirectionStreams) or self.passes.beside_backward is not nullcontext
+        if has_two:
+            self._directions, self.passes.beside_backward = StepParts(), nullcontext
+        return has_two
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set Adam's step size of both sides, from the next update on."""
