@@ -71,7 +71,7 @@ class _TracingRecorder:
         self.tracer = StepTracer(self.gpu)
         for network, parameters in self.step.networks.by_name.items():
             for name, tensor in (*parameters.named_parameters(), *parameters.named_buffers()):
-                self.tracer.know(tensor, network, name.partition(".parametrizations.")[0].removesuffix(".weight"))
+                self.tracer.know(tensor, network, name.removesuffix(".weight").removesuffix(".dense"))
         self.step.phase = self.tracer.in_phase
         with self.tracer:
             return function()

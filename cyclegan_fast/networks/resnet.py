@@ -131,7 +131,7 @@ class ResnetGenerator(nn.Module):
                 x = compute(x)
         x = self.up_norms[0](self._doubled(0, x), activation="relu", impl=impl)
         x = self.up_norms[1](self._doubled(1, x), activation="relu", pad=3, impl=impl)
-        if go_by_columns(image, impl):
+        if self.head.groups == 1 and go_by_columns(image, impl):
             assert self.head.bias is not None
             return torch.tanh(conv2d_to_image(x, self.head.weight, self.head.bias))
         return torch.tanh(self.head(x))

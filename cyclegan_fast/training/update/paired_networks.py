@@ -7,23 +7,19 @@ from torch import Tensor
 
 from cyclegan_fast.methods.base import BOTH_DIRECTIONS
 from cyclegan_fast.methods.model import Model
-from cyclegan_fast.networks.paired import (
-    PairableNetwork,
-    lay_out_blocks,
-    paired_network,
-    paired_weights,
-    trained_leaves,
-)
+from cyclegan_fast.networks.paired import PairableNetwork, adjoining_weights, paired_network, trained_leaves
 from cyclegan_fast.networks.patchgan import Discriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 
 class PairedNetworks(WorkingNetworks):
-    """Holds copies of the generators in one network, and of the discriminators in another.
+    """Holds copies of the generators as one network, and of the discriminators as another.
 
-    The generators' is there twice, on one memory: for the way there and for the way back, see `paired_network`. Weights
-    are copied in any precision, since a layer's two lie one behind the other here, and apart in the model.
+    The way there is (G_A, G_B), and the way back (G_B, G_A), which takes what the way there gives. Both look at one
+    memory, in which G_A, G_B and G_A once more lie one behind the other: so neither images nor activations are moved.
+    Their parameters are different ones, so that autograd keeps their gradients apart and forms no sums. Weights are
+    copied in any precision, since the model's own lie elsewhere.
 
     Args:
         dtype: the precision that the networks compute in.
@@ -32,50 +28,39 @@ class PairedNetworks(WorkingNetworks):
     def __init__(self, model: Model, dtype: torch.dtype) -> None:
         self.model = model
         self.are_copies = True
-        self.originals = {
-            name: model.trainable([name]) for name in (*model.method.generators, *model.method.discriminators)
-        }
-        generators, discriminators = (
-            [_pairable(model, name) for name in names]
-            for names in (model.method.generators, model.method.discriminators)
-        )
-        weights = paired_weights(generators[0], generators[1], dtype)
+        G_A, G_B, D_A, D_B = (_pairable(model, name) for name in ("G_A", "G_B", "D_A", "D_B"))
+        self.originals = {name: model.trainable([name]) for name in ("G_A", "G_B", "D_A", "D_B")}
+        generators = adjoining_weights([G_A, G_B, G_A], dtype)
+        thirds = {name: len(memory) // 3 for name, memory in generators.items()}
         there, back, judge = BOTH_DIRECTIONS.there, BOTH_DIRECTIONS.back, BOTH_DIRECTIONS.judge
         pairs = {
-            there: paired_network(generators[0], weights),
-            back: paired_network(generators[0], weights, crossed=True),
-            judge: paired_network(discriminators[0], paired_weights(discriminators[0], discriminators[1], dtype)),
+            there: paired_network(G_A, {name: memory[: 2 * thirds[name]] for name, memory in generators.items()}),
+            back: paired_network(G_A, {name: memory[thirds[name] :] for name, memory in generators.items()}),
+            judge: paired_network(D_A, adjoining_weights([D_A, D_B], dtype)),
         }
         self.by_name = {**pairs}
-        firsts = {there: generators[0], back: generators[0], judge: discriminators[0]}
-        self.leaves = {name: trained_leaves(firsts[name], network) for name, network in pairs.items()}
-        self._owners = {
-            there: model.method.generators,
-            back: model.method.generators,
-            judge: model.method.discriminators,
-        }
+        self.leaves = {name: trained_leaves(D_A if name == judge else G_A, pair) for name, pair in pairs.items()}
+        self._owners = {there: ("G_A", "G_B"), back: ("G_B", "G_A"), judge: ("D_A", "D_B")}
 
     @torch.no_grad()
     def refresh(self, names: Iterable[str]) -> None:
-        names = set(names)
         copies: list[Tensor] = []
         originals: list[Tensor] = []
-        for name in names - {BOTH_DIRECTIONS.back}:  # which has the memory of the way there
-            for network, of_network in self.shared_out(name, self.leaves[name]):
-                copies += of_network
-                originals += self.originals[network]
-        torch._foreach_copy_(copies, originals)
         for name in names:
-            lay_out_blocks(self.by_name[name])
+            for network, of_network in self.shared_out(name, self.leaves[name]):
+                if (name, network) != (BOTH_DIRECTIONS.back, "G_B"):  # which is the one of the way there
+                    copies += of_network
+                    originals += self.originals[network]
+        torch._foreach_copy_(copies, originals)
 
     def freeze_discriminators(self, frozen: bool) -> None:
         for leaf in self.leaves[BOTH_DIRECTIONS.judge]:
             leaf.requires_grad_(not frozen)
 
     def shared_out(self, name: str, tensors: Sequence[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
-        of_both = [tensor.detach().chunk(2) for tensor in tensors]
+        halves = [tensor.detach().chunk(2) for tensor in tensors]
         for index, owner in enumerate(self._owners[name]):
-            yield owner, [of_tensor[index] for of_tensor in of_both]
+            yield owner, [of_tensor[index] for of_tensor in halves]
 
     def written(self) -> dict[str, list[Tensor]]:
         return {f"weights of {name}": list(parameters) for name, parameters in self.originals.items()}

@@ -11,6 +11,7 @@ from torch import Tensor
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, RunConfig
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.paired_networks import PairedNetworks
 from tests.slow import slow_but
 
 TINY = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
@@ -63,6 +64,25 @@ def test_steps_in_float64_are_the_same(case: dict[str, Any]) -> None:
             assert float(loss) == pytest.approx(float(expected[name]), rel=1e-9), (number, name)
     assert_same(paired, apart)
     assert paired.random_source.getstate() == apart.random_source.getstate()
+
+
+def test_there_and_back_have_one_memory_and_leaves_of_their_own() -> None:
+    """Expects new weights everywhere after a refresh, also where G_A lies twice."""
+    model = Model(CONFIG).double()
+    networks = PairedNetworks(model, torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    networks.refresh(networks.by_name)
+    (A, B), both = batch(0), torch.cat(batch(0), 1)
+    expected = {"G_AB": ("G_A", "G_B"), "G_BA": ("G_B", "G_A"), "D_AB": ("D_A", "D_B")}
+    assert networks.by_name.keys() == expected.keys()
+    for name, (first, second) in expected.items():
+        apart = torch.cat([model.get_submodule(first)(A), model.get_submodule(second)(B)], 1)
+        torch.testing.assert_close(networks.by_name[name](both), apart, rtol=1e-12, atol=1e-13)
+    for there, back in zip(networks.leaves["G_AB"], networks.leaves["G_BA"], strict=True):
+        assert there is not back
+        assert there.untyped_storage().data_ptr() == back.untyped_storage().data_ptr()
 
 
 def test_a_run_goes_on_with_the_other_choice() -> None:
