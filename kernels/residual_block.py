@@ -189,7 +189,7 @@ def _fake_backward(
     folds_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     middle = _middle_like(x)
-    d_first, d_second, around = (empty_channels_last(tuple(first.shape), like=first) for _ in range(3))
+    d_first, d_second, around = (torch.empty_like(first, memory_format=torch.channels_last) for _ in range(3))
     dx = conv_gradients(d_first, x, weight1, (wants_x, False))[0]
     if wants_x and folds_x:
         dx = torch.empty_like(d_first)

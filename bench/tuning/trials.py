@@ -233,7 +233,7 @@ class ConvTask(TuningTask):
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
         return [None, *conv_candidates(self.shape, self.shape[1], self.dtype, gpu)]
 
-    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, Tensor]:
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, ...]:
         """Return a padded x and a weight."""
         return _random_convolution(self.shape, self.dtype, device)
 
@@ -241,14 +241,14 @@ class ConvTask(TuningTask):
         def norm_plan(site: NormSite) -> NormPlan:
             return launch.tuned_norm_plan(entries, "forward", self.shape, site.pad, self.dtype, gpu)
 
-        def run(plan: Plan, site: NormSite, its: tuple[Tensor, Tensor]) -> list[Tensor]:
+        def run(plan: Plan, site: NormSite, its: tuple[Tensor, ...]) -> list[Tensor]:
             with _forcing(norms[site]), _forcing(plan):
                 return [_convolve_and_normalise(plan, site, *its)]
 
         norms = {site: norm_plan(site) for site in self.sites}
         return run
 
-    def exact(self, site: NormSite, its: tuple[Tensor, Tensor]) -> list[Tensor]:
+    def exact(self, site: NormSite, its: tuple[Tensor, ...]) -> list[Tensor]:
         return [_exact_convolution(site, *its)]
 
 
@@ -311,7 +311,7 @@ class EdgeTask(ConvTask):
     def plans(self, gpu: Gpu) -> Sequence[Plan]:
         return [None, *edge_candidates(self.shape, self.dtype)]
 
-    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, ...]:
         """Return dy, a weight, what the norm had normalised, and its statistics."""
         padded, weight = _random_convolution(self.shape, self.dtype, device)
         dy, x = (torch.randn_like(padded[:, :, 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)) for _ in "ab")
@@ -320,7 +320,7 @@ class EdgeTask(ConvTask):
         return dy, weight, x, norm[1]
 
     def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
-        def run(plan: Plan, site: NormSite, its: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+        def run(plan: Plan, site: NormSite, its: tuple[Tensor, ...]) -> list[Tensor]:
             folds = plan is not None
             norm = launch.tuned_norm_plan(entries, "backward", self.shape, int(not folds), self.dtype, gpu)
             dy, weight, x, statistics = its
@@ -330,7 +330,7 @@ class EdgeTask(ConvTask):
 
         return run
 
-    def exact(self, site: NormSite, its: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+    def exact(self, site: NormSite, its: tuple[Tensor, ...]) -> list[Tensor]:
         dy, weight, x, _ = (tensor.double() for tensor in its)
         images = []
         for number in range(x.size(0)):

@@ -110,9 +110,9 @@ def reflected_input_gradient(dy: Tensor, weight: Tensor, like: Tensor) -> Tensor
     Returns [N, C, H, W], channels last.
     """
     groups = groups_of(like, weight)
-    dx, _, _ = torch.ops.aten.convolution_backward(
+    dx: Tensor = torch.ops.aten.convolution_backward(
         dy, like, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], groups, [True, False, False]
-    )
+    )[0]
     dx = dx.contiguous(memory_format=torch.channels_last)
     if dx.numel():
         _add_edges(dx, dy, weight, groups)
