@@ -63,7 +63,7 @@ class CompilerReport:
             broken.append(f"{self.shared_bytes} bytes of shared memory, {available} available")
         if self.specialisation.has_wide_rows:
             for what, bits in (("load", self.load_bits), ("store", self.store_bits)):
-                if bits < 128 and not (what == "store" and self.specialisation.stores_sums_only):
+                if bits < 128 and not (what == "store" and self.specialisation.stores_narrow_rows):
                     broken.append(f"widest global {what} has {bits} bits, not 128")
             if self.wide_loads < self.specialisation.wide_loads_needed:
                 needed = self.specialisation.wide_loads_needed
@@ -74,7 +74,8 @@ class CompilerReport:
             fitting = resident_programs(capability, options["num_warps"], self.registers, self.shared_bytes)
             if fitting < planned:
                 broken.append(f"{fitting} programs fit a multiprocessor, planned for {planned}")
-        if self.specialisation.name == "conv2d_3x3" and self.specialisation.multiplies_on_tensor_cores:
+        multiplies = self.specialisation.name in ("conv2d_3x3", "thin_convolution", "thin_weight_gradient")
+        if multiplies and self.specialisation.multiplies_on_tensor_cores:
             expected = TENSOR_CORES[self.specialisation.capability]
             if not self.tensor_core.startswith(expected):
                 broken.append(f"no {expected}")

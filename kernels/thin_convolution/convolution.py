@@ -4,14 +4,16 @@
 library (cuDNN) computes the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import plans
 from ..dispatch import Impl, autocast, check_image_batch, choose
+from ..gpus import gpu_of
 from ..layout import empty_channels_last, needs_wide_offsets
 from ..registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 from .forward import convolve_to_thin
@@ -34,8 +36,26 @@ def conv2d_from_thin_reference(x: Tensor, weight: Tensor, groups: int) -> Tensor
 # --- to a thin tensor ------------------------------------------------------------------------------------------------
 
 
-def _launch_to_thin(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, tanh: bool) -> Tensor:
-    return convolve_to_thin(x, ThinWeight(weight, groups, True), bias, pad=0, flipped=False, tanh=tanh)
+def _key(operator: str, x: Tensor, weight: Sequence[int]) -> str:
+    """Return the key of a convolution in a tuned table; `weight` is the weight's shape."""
+    batch, _, height, width = x.shape
+    lost = weight[2] - 1
+    return plans.thin_key(operator, (batch, weight[0], height - lost, width - lost), weight, x.dtype)
+
+
+def _plan(operator: str, x: Tensor, weight: Sequence[int]) -> plans.ThinPlan:
+    return plans.thin_plan(_key(operator, x, weight), gpu_of(x))
+
+
+def beats_library(operator: str, x: Tensor, weight: Tensor, groups: int = 1) -> bool:
+    """Return whether the kernels take a convolution, and were measured to be faster than the library there."""
+    return suits_thin(x, weight, groups) and plans.thin_beats_library(_key(operator, x, weight.shape), gpu_of(x))
+
+
+def launch_to_thin(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, tanh: bool) -> Tensor:
+    """Launch the convolution of `conv2d_to_thin`."""
+    plan = _plan("conv2d_to_thin", x, weight.shape)
+    return convolve_to_thin(x, ThinWeight(weight, groups, True), bias, plan, pad=0, flipped=False, tanh=tanh)
 
 
 def _fake_to_thin(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, tanh: bool) -> Tensor:
@@ -43,9 +63,11 @@ def _fake_to_thin(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, t
     return empty_channels_last((x.size(0), weight.size(0), x.size(2) - lost, x.size(3) - lost), like=x)
 
 
-def _launch_to_thin_wgrad(dy: Tensor, x: Tensor, kernel: int, groups: int) -> Tensor:
+def launch_to_thin_wgrad(dy: Tensor, x: Tensor, kernel: int, groups: int) -> Tensor:
+    """Launch the gradient of the weights [G * thin, C, K, K], from dy and x as `conv2d_to_thin` has them."""
     gradient = _fake_to_thin_wgrad(dy, x, kernel, groups)
-    sum_weight_gradient(x, dy, ThinWeight(gradient, groups, True), pad=kernel - 1, flipped=True)
+    plan = _plan("conv2d_to_thin", x, gradient.shape)
+    sum_weight_gradient(x, dy, ThinWeight(gradient, groups, True), plan, pad=kernel - 1, flipped=True)
     return gradient
 
 
@@ -55,12 +77,12 @@ def _fake_to_thin_wgrad(dy: Tensor, x: Tensor, kernel: int, groups: int) -> Tens
 
 _TO_THIN = define(
     "conv2d_to_thin(Tensor x, Tensor weight, Tensor? bias, int groups, bool tanh) -> Tensor",
-    _launch_to_thin,
+    launch_to_thin,
     _fake_to_thin,
 )
 _TO_THIN_WGRAD = define(
     "conv2d_to_thin_wgrad(Tensor dy, Tensor x, int kernel, int groups) -> Tensor",
-    _launch_to_thin_wgrad,
+    launch_to_thin_wgrad,
     _fake_to_thin_wgrad,
 )
 cast_under_autocast(_TO_THIN)
@@ -111,9 +133,13 @@ def _fake_from_thin(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     return _fake_to_thin(x, weight, None, groups, False)
 
 
-def _launch_from_thin_dgrad(dy: Tensor, weight: Tensor, groups: int) -> Tensor:
+def launch_from_thin_dgrad(dy: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Launch the gradient of x, from dy [N, G * C, H, W] and the weight of `conv2d_from_thin`."""
     pad = weight.size(2) - 1
-    return convolve_to_thin(dy, ThinWeight(weight, groups, False), None, pad=pad, flipped=True, tanh=False)
+    batch, channels, height, width = dy.shape
+    key = plans.thin_key("conv2d_from_thin", (batch, channels, height, width), weight.shape, dy.dtype)
+    plan = plans.thin_plan(key, gpu_of(dy))
+    return convolve_to_thin(dy, ThinWeight(weight, groups, False), None, plan, pad=pad, flipped=True, tanh=False)
 
 
 def _fake_from_thin_dgrad(dy: Tensor, weight: Tensor, groups: int) -> Tensor:
@@ -121,9 +147,11 @@ def _fake_from_thin_dgrad(dy: Tensor, weight: Tensor, groups: int) -> Tensor:
     return empty_channels_last((dy.size(0), groups * weight.size(1), dy.size(2) + more, dy.size(3) + more), like=dy)
 
 
-def _launch_from_thin_wgrad(dy: Tensor, x: Tensor, kernel: int, groups: int) -> Tensor:
+def launch_from_thin_wgrad(dy: Tensor, x: Tensor, kernel: int, groups: int) -> Tensor:
+    """Launch the gradient of the weights [G * C, thin, K, K], from dy and x as `conv2d_from_thin` has them."""
     gradient = _fake_to_thin_wgrad(dy, x, kernel, groups)
-    sum_weight_gradient(dy, x, ThinWeight(gradient, groups, False), pad=0, flipped=False)
+    plan = _plan("conv2d_from_thin", x, gradient.shape)
+    sum_weight_gradient(dy, x, ThinWeight(gradient, groups, False), plan, pad=0, flipped=False)
     return gradient
 
 
@@ -132,12 +160,12 @@ _FROM_THIN = define(
 )
 _FROM_THIN_DGRAD = define(
     "conv2d_from_thin_dgrad(Tensor dy, Tensor weight, int groups) -> Tensor",
-    _launch_from_thin_dgrad,
+    launch_from_thin_dgrad,
     _fake_from_thin_dgrad,
 )
 _FROM_THIN_WGRAD = define(
     "conv2d_from_thin_wgrad(Tensor dy, Tensor x, int kernel, int groups) -> Tensor",
-    _launch_from_thin_wgrad,
+    launch_from_thin_wgrad,
     _fake_to_thin_wgrad,
 )
 cast_under_autocast(_FROM_THIN)

@@ -8,7 +8,7 @@ from ..gpus import gpu_of
 from ..launching import run_kernel
 from ..layout import empty_channels_last
 from ..triton_language import tl, triton
-from .planning import block_of, columns_of, forward_plan
+from .planning import block_of, columns_of, divided_forward
 from .weights import ThinWeight
 
 
@@ -112,7 +112,9 @@ def thin_convolution(
         sums = newer
 
 
-def convolve_to_thin(x: Tensor, weight: ThinWeight, bias: Tensor | None, *, pad: int, flipped: bool, tanh: bool) -> Tensor:
+def convolve_to_thin(
+    x: Tensor, weight: ThinWeight, bias: Tensor | None, plan: plans.ThinPlan, *, pad: int, flipped: bool, tanh: bool
+) -> Tensor:
     """Launch the convolution of x [N, G * wide, H, W] with weights, flipped or not, behind `pad` zeros on each side.
 
     Returns [N, G * thin, H', W'], channels last, in x's dtype; x in another layout is copied to that.
@@ -123,7 +125,7 @@ def convolve_to_thin(x: Tensor, weight: ThinWeight, bias: Tensor | None, *, pad:
     y = empty_channels_last((batch, groups * weight.thin, height, width), like=x)
     if y.numel() == 0:
         return y
-    plan = forward_plan(batch, groups, height, width, kernel, gpu_of(x))
+    divided = divided_forward(plan.forward_pixels, batch, groups, height, width, kernel, gpu_of(x))
     arguments = {
         **weight.arguments(flipped=flipped),
         "x_ptr": x.contiguous(memory_format=torch.channels_last),
@@ -135,16 +137,16 @@ def convolve_to_thin(x: Tensor, weight: ThinWeight, bias: Tensor | None, *, pad:
         "width": width,
         "channels": weight.wide,
         "groups": groups,
-        "strips": plan.strips,
-        "rows_per_program": plan.rows,
+        "strips": divided.strips,
+        "rows_per_program": divided.rows,
         "THIN": weight.thin,
         "KERNEL": kernel,
         "PAD": pad,
         "HAS_BIAS": bias is not None,
         "TANH": tanh,
-        "BLOCK_PIXELS": plan.block_pixels,
+        "BLOCK_PIXELS": divided.block_pixels,
         "BLOCK_CHANNELS": block_of(weight.wide),
         "COLUMNS": columns_of(kernel),
     }
-    run_kernel(thin_convolution, (plan.strips * plan.chunks, groups, batch), arguments, **plan.options)
+    run_kernel(thin_convolution, (divided.strips * divided.chunks, groups, batch), arguments, **divided.options)
     return y

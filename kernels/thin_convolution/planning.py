@@ -1,6 +1,6 @@
 """Decides into how many programs a thin convolution's kernels are divided: a pure function of shapes and GPU.
 
-No plan was measured yet. A program walks down the rows of a strip, and what it does beside its rows is counted in rows.
+`plans.thin_plan` says how long the strips are. No division was measured yet. A program walks down the rows of a strip, and what it does beside its rows is counted in rows.
 """
 
 import functools
@@ -19,13 +19,12 @@ LARGEST_KERNEL = 7
 _WARPS, _STAGES = 4, 3
 _START_ROWS = 3
 """rows that a program could walk while it starts and ends, or begins another unit (assumed)"""
-_LITTLE_SHARED_MEMORY = (86, 89, 120)
 _OPTIONS = {"num_warps": _WARPS, "num_stages": _STAGES, "maxnreg": MOST_REGISTERS}
 
 
 @dataclass(frozen=True)
-class ThinPlan:
-    """Says how long the strips of a launch are, and how its rows are divided."""
+class ThinDivision:
+    """Says how the pixels of a launch are divided among programs."""
 
     block_pixels: int
     """pixels of a strip; the last K - 1 of them belong to the next one too, where the result is thin"""
@@ -43,13 +42,11 @@ class ThinPlan:
 
 
 @functools.lru_cache(maxsize=1024)
-def forward_plan(batch: int, groups: int, height: int, width: int, kernel: int, gpu: Gpu) -> ThinPlan:
-    """Return the plan of a launch that writes a thin result [N, G * thin, H, W].
+def divided_forward(pixels: int, batch: int, groups: int, height: int, width: int, kernel: int, gpu: Gpu) -> ThinDivision:
+    """Divide a launch that writes a thin result [N, G * thin, H, W], in strips of so many pixels.
 
     Each program computes K - 1 rows above its own as well, whose sums the program above has.
     """
-    # Two programs of 64 pixels don't fit into a multiprocessor with less than 100 KiB of shared memory.
-    pixels = 32 if gpu.capability in _LITTLE_SHARED_MEMORY else 64
     strips = ceil_div(width, pixels - kernel + 1)
     places = _places(gpu)
 
@@ -59,17 +56,15 @@ def forward_plan(batch: int, groups: int, height: int, width: int, kernel: int, 
 
     chunks = min(_divisions(height), key=cost)
     rows = ceil_div(height, chunks)
-    return ThinPlan(pixels, strips, chunks, rows, 1)
+    return ThinDivision(pixels, strips, chunks, rows, 1)
 
 
 @functools.lru_cache(maxsize=1024)
-def wgrad_plan(batch: int, groups: int, height: int, width: int, gpu: Gpu) -> ThinPlan:
-    """Return the plan of a launch that sums up the weights' gradient over a wide tensor [N, G * wide, H, W].
+def divided_wgrad(pixels: int, batch: int, groups: int, height: int, width: int, gpu: Gpu) -> ThinDivision:
+    """Divide a launch that sums up the weights' gradient over a wide tensor [N, G * wide, H, W].
 
     There is no more than one program for each place of the GPU: each writes its sums once, and they are added up.
     """
-    # Where tensor cores read their operands from registers, these hold those of 16 pixels.
-    pixels = 32 if gpu.capability in (90, 100) else 16
     strips = ceil_div(width, pixels)
     programs = max(1, _places(gpu) // groups)
 
@@ -79,7 +74,7 @@ def wgrad_plan(batch: int, groups: int, height: int, width: int, gpu: Gpu) -> Th
 
     chunks = min(_divisions(height), key=cost)
     rows = ceil_div(height, chunks)
-    return ThinPlan(pixels, strips, chunks, rows, ceil_div(batch * strips * chunks, programs))
+    return ThinDivision(pixels, strips, chunks, rows, ceil_div(batch * strips * chunks, programs))
 
 
 def _divisions(rows: int) -> Iterable[int]:

@@ -7,7 +7,7 @@ from .. import plans
 from ..gpus import gpu_of
 from ..launching import run_kernel
 from ..triton_language import tl, triton
-from .planning import block_of, columns_of, wgrad_plan
+from .planning import block_of, columns_of, divided_wgrad
 from .weights import ThinWeight
 
 _SUM_ELEMENTS, _SUM_PARTS = 64, 32
@@ -53,7 +53,7 @@ def thin_weight_gradient(
     pixel = tl.arange(0, BLOCK_PIXELS)
     channel = tl.arange(0, BLOCK_CHANNELS)
     column = tl.arange(0, COLUMNS)
-    # Columns without a tap or channel repeat others, and are not stored.
+    # Columns without a tap or channel repeat others, and are left out of the sums that are added up.
     tap, thin = column // 4, tl.minimum(column % 4, THIN - 1)
     channel_mask = (channel < channels)[None, :]
     x_row_elements, thin_row_elements = width * groups * channels, thin_width * groups * THIN
@@ -95,9 +95,8 @@ def thin_weight_gradient(
             x = next_x
     partial_ptr += (program * groups + group).to(tl.int64) * (KERNEL * channels * COLUMNS)
     offsets = channel[:, None] * COLUMNS + column[None, :]
-    mask = (channel < channels)[:, None] & ((column // 4 < KERNEL) & (column % 4 < THIN))[None, :]
     for k in tl.static_range(KERNEL):
-        tl.store(partial_ptr + k * channels * COLUMNS + offsets, sums[k], mask=mask)
+        tl.store(partial_ptr + k * channels * COLUMNS + offsets, sums[k], mask=(channel < channels)[:, None])
 
 
 @triton.jit(do_not_specialize=["parts"])
@@ -124,7 +123,7 @@ def thin_weight_gradient_sum(
     group = tl.program_id(1)
     column, channel, k = element % COLUMNS, element // COLUMNS % channels, element // (COLUMNS * channels)
     tap, thin = column // 4, column % 4
-    mask = (k < KERNEL) & (tap < KERNEL) & (thin < THIN)
+    mask = k < KERNEL
     part = tl.arange(0, BLOCK_PARTS)
     total = tl.zeros([BLOCK_CHANNELS], tl.float32)
     for first in range(0, parts, BLOCK_PARTS):
@@ -135,16 +134,19 @@ def thin_weight_gradient_sum(
         )
     at = weight_ptr + weight_first + group * weight_group_stride + k * weight_row_stride
     at += channel * weight_wide_stride + thin * weight_thin_stride + tap * weight_column_stride
-    tl.store(at, total.to(weight_ptr.dtype.element_ty), mask=mask)
+    tl.store(at, total.to(weight_ptr.dtype.element_ty), mask=mask & (tap < KERNEL) & (thin < THIN))
 
 
-def sum_weight_gradient(wide: Tensor, thin: Tensor, gradient: ThinWeight, *, pad: int, flipped: bool) -> None:
+def sum_weight_gradient(
+    wide: Tensor, thin: Tensor, gradient: ThinWeight, plan: plans.ThinPlan, *, pad: int, flipped: bool
+) -> None:
     """Launch both kernels, and write the gradient.
 
     Args:
         wide: the tensor of many channels, [N, G * wide, H, W]: the convolution's x, or the gradient of its result.
         thin: the other one.
         gradient: written.
+        plan: how long the strips are.
         pad: zeros around `thin`.
         flipped: whether tap (k, l) of the correlation is the weights' (K - 1 - k, K - 1 - l).
     """
@@ -153,9 +155,9 @@ def sum_weight_gradient(wide: Tensor, thin: Tensor, gradient: ThinWeight, *, pad
     if wide.numel() == 0 or thin.numel() == 0:
         gradient.weight.zero_()
         return
-    plan = wgrad_plan(batch, groups, height, width, gpu_of(wide))
-    units = batch * plan.strips * plan.chunks
-    programs = plans.ceil_div(units, plan.units_per_program)
+    divided = divided_wgrad(plan.wgrad_pixels, batch, groups, height, width, gpu_of(wide))
+    units = batch * divided.strips * divided.chunks
+    programs = plans.ceil_div(units, divided.units_per_program)
     columns = columns_of(kernel)
     partials = torch.empty(
         (programs, groups, kernel, gradient.wide, columns), dtype=torch.float32, device=wide.device
@@ -170,19 +172,19 @@ def sum_weight_gradient(wide: Tensor, thin: Tensor, gradient: ThinWeight, *, pad
         "thin_width": thin.size(3),
         "channels": gradient.wide,
         "groups": groups,
-        "strips": plan.strips,
-        "chunks": plan.chunks,
+        "strips": divided.strips,
+        "chunks": divided.chunks,
         "units": units,
-        "rows_per_unit": plan.rows,
-        "units_per_program": plan.units_per_program,
+        "rows_per_unit": divided.rows,
+        "units_per_program": divided.units_per_program,
         "THIN": gradient.thin,
         "KERNEL": kernel,
         "PAD": pad,
-        "BLOCK_PIXELS": plan.block_pixels,
+        "BLOCK_PIXELS": divided.block_pixels,
         "BLOCK_CHANNELS": block_of(gradient.wide),
         "COLUMNS": columns,
     }
-    run_kernel(thin_weight_gradient, (programs, groups, 1), arguments, **plan.options)
+    run_kernel(thin_weight_gradient, (programs, groups, 1), arguments, **divided.options)
     sums = {
         **gradient.arguments(flipped=flipped),
         "x_ptr": partials,
