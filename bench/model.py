@@ -8,6 +8,7 @@ what it prints is measured.
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from bench.measure.records import RESULTS_FOLDER
@@ -19,16 +20,20 @@ from bench.modelling.table import StepModel
 from bench.modelling.tracing import trace_step
 from bench.reporting.device_results import devices
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
-from cyclegan_fast.kernels import triton_language
+from cyclegan_fast.kernels import plans, triton_language
 
 
-def model_step(gpu: str, batch: int, side: int, streams: int) -> StepModel:
-    """Predict a step of the paper's networks with `--amp` at a batch size, on a GPU that `GPU_FACTS` names."""
+def model_step(gpu: str, batch: int, side: int, streams: int, *, thin: bool = False) -> StepModel:
+    """Predict a step of the paper's networks with `--amp` at a batch size, on a GPU that `GPU_FACTS` names.
+
+    With `thin` the convolutions from and to an image are this project's, otherwise where a tuned table says so.
+    """
     facts = GPU_FACTS[gpu]
     config = Config(
         networks=NetworkConfig(impl="triton"), data=DataConfig(load_size=side, crop_size=side, batch_size=batch)
     )
-    nodes = trace_step(config, facts.gpu)
+    with plans.forcing(plans.thin_rule(facts.gpu)) if thin else nullcontext():
+        nodes = trace_step(config, facts.gpu)
     needs = compiled_needs((node.launch.variant for node in nodes if node.launch), _show)
     return StepModel(facts, batch, side, streams, nodes, costs(nodes, facts, needs))
 
@@ -44,13 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=1, help="images of each domain in a step")
     parser.add_argument("--side", type=int, default=256, help="of the square images, pixels")
     parser.add_argument("--streams", type=int, choices=[1, 2], default=1, help="in which nodes run")
+    parser.add_argument(
+        "--thin", action="store_true", help="as if a tuned table chose our convolutions from and to an image"
+    )
     parser.add_argument("--nodes", action="store_true", help="list every node")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every node to a file")
     options = parser.parse_args(arguments)
     if not triton_language.INSTALLED or triton_language.INTERPRETED:
         print("bench.model compiles kernels: it needs the triton package, without TRITON_INTERPRET", file=sys.stderr)
         return 2
-    model = model_step(options.gpu, options.batch, options.side, options.streams)
+    model = model_step(options.gpu, options.batch, options.side, options.streams, thin=options.thin)
     if options.nodes:
         print("\n".join(model.node_lines()))
     print(f"{model.facts.gpu.name}, {options.side}x{options.side}, batch {options.batch}, bfloat16")

@@ -58,6 +58,9 @@ KERNELS = {
     ),
     "reflection_pad_forward": KernelOperands("pad", ("x",), ("y",)),
     "reflection_pad_backward": KernelOperands("pad", ("x",), ("dx",)),
+    "thin_convolution": KernelOperands("convolution", ("weight", "x"), ("y",), reads_if=(("HAS_BIAS", "bias"),)),
+    "thin_weight_gradient": KernelOperands("convolution", ("x", "thin"), ("partial",)),
+    "thin_weight_gradient_sum": KernelOperands("convolution", ("x",), ("weight",)),
 }
 
 
@@ -76,3 +79,17 @@ def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[NodeKind, list[
         return [arguments[f"{name}_ptr"] for name in names]
 
     return known.kind, tensors(known.reads, known.reads_if), tensors(known.writes, known.writes_if)
+
+
+def operations_of(kernel: Any, arguments: dict[str, Any]) -> int:
+    """Return the operations that a launch's result is defined by, 2 for a multiply-add; 0 where no channels are summed.
+
+    As in `ConvolutionCall`, each pixel of the side that has fewer of them meets each weight once.
+    """
+    if kernel.fn.__name__ not in ("thin_convolution", "thin_weight_gradient"):
+        return 0
+    of = {name: int(value) for name, value in arguments.items() if isinstance(value, int)}
+    other = ("x_height", "x_width") if "x_height" in of else ("thin_height", "thin_width")
+    pixels = min(of["height"] * of["width"], of[other[0]] * of[other[1]])
+    weights = of["groups"] * of["channels"] * of["THIN"] * of["KERNEL"] ** 2
+    return 2 * len(arguments["x_ptr"]) * pixels * weights

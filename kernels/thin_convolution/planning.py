@@ -19,6 +19,9 @@ LARGEST_KERNEL = 7
 _WARPS, _STAGES = 4, 3
 _START_ROWS = 3
 """rows that a program could walk while it starts and ends, or begins another unit (assumed)"""
+_ALONE = 1.5
+"""the time of a program that has a multiprocessor for itself, over that of one of several, which share tensor cores and
+compute while others wait (assumed)"""
 _OPTIONS = {"num_warps": _WARPS, "num_stages": _STAGES, "maxnreg": MOST_REGISTERS}
 
 
@@ -48,11 +51,10 @@ def divided_forward(pixels: int, batch: int, groups: int, height: int, width: in
     Each program computes K - 1 rows above its own as well, whose sums the program above has.
     """
     strips = ceil_div(width, pixels - kernel + 1)
-    places = _places(gpu)
 
-    def cost(chunks: int) -> tuple[int, int]:
-        waves = ceil_div(batch * groups * strips * chunks, places)
-        return waves * (ceil_div(height, chunks) + kernel - 1 + _START_ROWS), chunks
+    def cost(chunks: int) -> tuple[float, int]:
+        held = ceil_div(batch * groups * strips * chunks, gpu.multiprocessors)
+        return max(held, _ALONE) * (ceil_div(height, chunks) + kernel - 1 + _START_ROWS), chunks
 
     chunks = min(_divisions(height), key=cost)
     rows = ceil_div(height, chunks)

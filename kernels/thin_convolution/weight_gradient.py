@@ -10,7 +10,7 @@ from ..triton_language import tl, triton
 from .planning import block_of, columns_of, divided_wgrad
 from .weights import ThinWeight
 
-_SUM_ELEMENTS, _SUM_PARTS = 64, 32
+_SUM_ELEMENTS, _SUM_PARTS = 64, 128
 
 
 @triton.jit(
