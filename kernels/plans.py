@@ -2,8 +2,8 @@
 
 Nothing is autotuned at run time, and nothing is launched here (see `launching`). Plans that were measured on a GPU
 stand in `kernels/tuned/<gpu>.json`, which `bench.tune` writes (there is none yet), and override the rules, `norm_rule`
-of `norm.planning`, `conv_rule` and `thin_rule` below. Image sides are run-time arguments of every kernel: a new size compiles
-nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once there.
+of `norm.planning`, `conv_rule` and `thin_rule` below. Image sides are run-time arguments of every kernel: a new size
+compiles nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once there.
 """
 
 import functools
@@ -95,7 +95,8 @@ _Kind = TypeVar("_Kind", NormPlan, "ConvPlan", "ThinPlan")
 def forcing(plan: "NormPlan | ConvPlan | ThinPlan") -> Iterator[None]:
     """Run every fused norm, or every convolution of this package, by `plan`, for tests and tuning.
 
-    A network's convolutions from and to an image are this package's where a `ThinPlan` is forced. A plane that a norm's tile cannot hold raises AssertionError.
+    A network's convolutions from and to an image are this package's where a `ThinPlan` is forced. A plane that a norm's
+    tile cannot hold raises AssertionError.
     """
     _forced.append(plan)
     try:

@@ -68,9 +68,10 @@ _LOAD = "LDG"
 def count_instructions(machine_code: str) -> tuple[int, int]:
     """Return how many instructions of a kernel a warp issues once, and how many for each tile.
 
-    A warp comes, in what nvdisasm prints, to the first return, or jump back that ends the kernel's last loop, that has
-    no condition. The loop over tiles is the last one that loads from memory and has no such loop inside. What it may jump over with loads of its own is for tiles at an edge of the
-    image, which are few: it doesn't count. Both sides of other branches count, and other loops count once.
+    A warp comes, in what nvdisasm prints, to the first return, or jump back, that has no condition. The loop over tiles
+    is the last one that loads from memory and has no such loop inside. What it may jump over with loads of its own is
+    for tiles at an edge of the image, which are few: it doesn't count. Both sides of other branches count, and other
+    loops count once.
     """
     lines: list[str] = []
     labels: dict[str, int] = {}

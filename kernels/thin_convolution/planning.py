@@ -1,6 +1,7 @@
 """Decides into how many programs a thin convolution's kernels are divided: a pure function of shapes and GPU.
 
-`plans.thin_plan` says how long the strips are. No division was measured yet. A program walks down the rows of a strip, and what it does beside its rows is counted in rows.
+`plans.thin_plan` says how long the strips are. No division was measured yet. A program walks down the rows of a strip,
+and what it does beside its rows is counted in rows.
 """
 
 import functools
@@ -45,7 +46,9 @@ class ThinDivision:
 
 
 @functools.lru_cache(maxsize=1024)
-def divided_forward(pixels: int, batch: int, groups: int, height: int, width: int, kernel: int, gpu: Gpu) -> ThinDivision:
+def divided_forward(
+    pixels: int, batch: int, groups: int, height: int, width: int, kernel: int, gpu: Gpu
+) -> ThinDivision:
     """Divide a launch that writes a thin result [N, G * thin, H, W], in strips of so many pixels.
 
     Each program computes K - 1 rows above its own as well, whose sums the program above has.

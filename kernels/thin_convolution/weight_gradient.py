@@ -40,7 +40,7 @@ def thin_weight_gradient(
     BLOCK_CHANNELS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write, summed over a program's pixels (n, h, w),
+    """Write the sums over a program's pixels (n, h, w).
 
         partial[k, c, (l, o)] = sum of x[n, h, w, c] * thin[n, h + k - PAD, w + l - PAD, o]
 
@@ -91,7 +91,8 @@ def thin_weight_gradient(
                 if k > 0:
                     newer += (rows[k],)
             sums = added
-            rows = newer + (next_thin,)
+            newer += (next_thin,)
+            rows = newer
             x = next_x
     partial_ptr += (program * groups + group).to(tl.int64) * (KERNEL * channels * COLUMNS)
     offsets = channel[:, None] * COLUMNS + column[None, :]
@@ -159,9 +160,7 @@ def sum_weight_gradient(
     units = batch * divided.strips * divided.chunks
     programs = plans.ceil_div(units, divided.units_per_program)
     columns = columns_of(kernel)
-    partials = torch.empty(
-        (programs, groups, kernel, gradient.wide, columns), dtype=torch.float32, device=wide.device
-    )
+    partials = torch.empty((programs, groups, kernel, gradient.wide, columns), dtype=torch.float32, device=wide.device)
     arguments = {
         "x_ptr": wide.contiguous(memory_format=torch.channels_last),
         "thin_ptr": thin.contiguous(memory_format=torch.channels_last),

@@ -219,7 +219,9 @@ def test_what_the_kernels_do_not_take_goes_to_the_reference_unless_they_are_aske
     assert not suits_thin(X, values(64, 16, 3, 3, dtype=BF16))  # no side is thin
     x, w = X.double(), W.double()
     assert torch.equal(conv2d_to_thin(x, w), F.conv2d(x, w))
-    assert_accurate("y", conv2d_to_thin(X, W, tanh=True), F.conv2d(X, W).tanh(), F.conv2d(x, w).tanh(), is_gradient=False)
+    assert_accurate(
+        "y", conv2d_to_thin(X, W, tanh=True), F.conv2d(X, W).tanh(), F.conv2d(x, w).tanh(), is_gradient=False
+    )
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="bytes are counted in Triton's interpreter")
