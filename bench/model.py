@@ -8,7 +8,10 @@ what it prints is measured.
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+
+import torch
 
 from bench.measure.records import RESULTS_FOLDER
 from bench.modelling.assumptions import GPU_FACTS
@@ -19,13 +22,17 @@ from bench.modelling.table import StepModel
 from bench.modelling.tracing import trace_step
 from bench.reporting.device_results import devices
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunConfig
-from cyclegan_fast.kernels import triton_language
+from cyclegan_fast.kernels import plans, triton_language
 
 
-def model_step(gpu: str, batch: int, side: int, streams: int, *, paired: bool = False) -> StepModel:
+def model_step(
+    gpu: str, batch: int, side: int, streams: int, *, paired: bool = False, own_convolutions: bool = False
+) -> StepModel:
     """Predict a step of the paper's networks with `--amp` at a batch size, on a GPU that `GPU_FACTS` names.
 
-    `paired` computes both directions as one, as the training option of that name does.
+    `paired` computes both directions as one, as the training option of that name does. With `own_convolutions` this
+    project's kernels take part in convolutions as if a tuned table said so: from and to an image, and at the edges of
+    gradients.
     """
     facts = GPU_FACTS[gpu]
     config = Config(
@@ -33,7 +40,10 @@ def model_step(gpu: str, batch: int, side: int, streams: int, *, paired: bool = 
         data=DataConfig(load_size=side, crop_size=side, batch_size=batch),
         run=RunConfig(paired=paired),
     )
-    nodes = trace_step(config, facts.gpu)
+    with ExitStack() as forced:
+        for plan in (plans.thin_rule(facts.gpu), plans.edge_rule(torch.bfloat16)) if own_convolutions else ():
+            forced.enter_context(plans.forcing(plan))
+        nodes = trace_step(config, facts.gpu)
     needs = compiled_needs((node.launch.variant for node in nodes if node.launch), _show)
     return StepModel(facts, batch, side, streams, nodes, costs(nodes, facts, needs))
 
@@ -50,13 +60,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=256, help="of the square images, pixels")
     parser.add_argument("--streams", type=int, choices=[1, 2], default=1, help="in which nodes run")
     parser.add_argument("--paired", action="store_true", help="both directions as one (the training's --paired)")
+    parser.add_argument(
+        "--own-convolutions",
+        action="store_true",
+        help="as if a tuned table chose this project's kernels where they take part in convolutions",
+    )
     parser.add_argument("--nodes", action="store_true", help="list every node")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every node to a file")
     options = parser.parse_args(arguments)
     if reason := triton_language.reason_against_compiling():
         print(f"bench.model {reason}", file=sys.stderr)
         return 2
-    model = model_step(options.gpu, options.batch, options.side, options.streams, paired=options.paired)
+    model = model_step(
+        options.gpu,
+        options.batch,
+        options.side,
+        options.streams,
+        paired=options.paired,
+        own_convolutions=options.own_convolutions,
+    )
     if options.nodes:
         print("\n".join(model.node_lines()))
     print(f"{model.facts.gpu.name}, {options.side}x{options.side}, batch {options.batch}, bfloat16")

@@ -33,6 +33,10 @@ SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 2
 TENSOR_CORES = {80: "mma.sync", 86: "mma.sync", 89: "mma.sync", 90: "wgmma", 100: "tcgen05", 120: "mma.sync"}
 
 
+MULTIPLYING = ("conv2d_3x3", "conv2d_3x3_edge_gradients", "thin_convolution", "thin_weight_gradient")
+"""The kernels that multiply matrices."""
+
+
 @dataclass(frozen=True)
 class CompilerReport:
     """Holds what the compiler made of one variant of a kernel: registers, memory, widths of accesses."""
@@ -63,7 +67,7 @@ class CompilerReport:
             broken.append(f"{self.shared_bytes} bytes of shared memory, {available} available")
         if self.specialisation.has_wide_rows:
             for what, bits in (("load", self.load_bits), ("store", self.store_bits)):
-                if bits < 128 and not (what == "store" and self.specialisation.stores_sums_only):
+                if bits < 128 and not (what == "store" and self.specialisation.stores_narrow_rows):
                     broken.append(f"widest global {what} has {bits} bits, not 128")
             if self.wide_loads < self.specialisation.wide_loads_needed:
                 needed = self.specialisation.wide_loads_needed
@@ -74,7 +78,8 @@ class CompilerReport:
             fitting = resident_programs(capability, options["num_warps"], self.registers, self.shared_bytes)
             if fitting < planned:
                 broken.append(f"{fitting} programs fit a multiprocessor, planned for {planned}")
-        if self.specialisation.name.startswith("conv2d_3x3") and self.specialisation.multiplies_on_tensor_cores:
+        multiplies = self.specialisation.name in MULTIPLYING
+        if multiplies and self.specialisation.multiplies_on_tensor_cores:
             expected = TENSOR_CORES[self.specialisation.capability]
             if not self.tensor_core.startswith(expected):
                 broken.append(f"no {expected}")

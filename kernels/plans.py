@@ -2,13 +2,13 @@
 
 Nothing is autotuned at run time, and nothing is launched here (see `launching`). Plans that were measured on a GPU
 stand in `kernels/tuned/<gpu>.json`, which `bench.tune` writes (there is none yet), and override the rules, `norm_rule`
-of `norm.planning` and `conv_rule` below. Image sides are run-time arguments of every kernel: a new size compiles
-nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once there.
+of `norm.planning`, `conv_rule` and `thin_rule` below. Image sides are run-time arguments of every kernel: a new size
+compiles nothing, unless it moves a plane over one of the bounds of `ON_CHIP`, or a batch over what runs at once there.
 """
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ __all__ = [
     "NormPlan",
     "PadPlan",
     "Shape",
+    "ThinPlan",
     "Variant",
     "ceil_div",
     "conv_beats_library",
@@ -59,6 +60,10 @@ __all__ = [
     "norm_rule",
     "pad_plan",
     "read_tuned",
+    "thin_beats_library",
+    "thin_key",
+    "thin_plan",
+    "thin_rule",
     "tuned_norm_plan",
     "tuned_path",
     "tuned_table",
@@ -87,16 +92,16 @@ RUN_TIME_SIZES = [
     "skip_channel_stride",
 ]
 
-_forced: list["NormPlan | ConvPlan"] = []
-_Kind = TypeVar("_Kind", NormPlan, "ConvPlan", "EdgePlan")
+_forced: list["NormPlan | ConvPlan | ThinPlan"] = []
+_Kind = TypeVar("_Kind", NormPlan, "ConvPlan", "EdgePlan", "ThinPlan")
 
 
 @contextmanager
-def forcing(plan: "NormPlan | ConvPlan") -> Iterator[None]:
+def forcing(plan: "NormPlan | ConvPlan | ThinPlan") -> Iterator[None]:
     """Run every fused norm, or every convolution of this package, by `plan`, for tests and tuning.
 
-    An `EdgePlan` has blocks' gradients computed without their frames. A plane that a norm's tile cannot hold raises
-    AssertionError.
+    An `EdgePlan` has blocks' gradients computed without their frames, a `ThinPlan` a network's convolutions from and to
+    an image by this package. A plane that a norm's tile cannot hold raises AssertionError.
     """
     _forced.append(plan)
     try:
@@ -231,8 +236,11 @@ def _edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> Edge
 
 
 def edge_rule(dtype: torch.dtype) -> EdgePlan:
-    """Return the plan for edges on a GPU on which nothing was measured: there are few places and short sums."""
-    return EdgePlan(32, 32, 32, 4, 2) if dtype == torch.float32 else EdgePlan(64, 64, 64, 4, 3)
+    """Return the plan for edges on a GPU on which nothing was measured.
+
+    There are few programs, which wait for each of their loads: so these are long.
+    """
+    return EdgePlan(32, 32, 32, 4, 2) if dtype == torch.float32 else EdgePlan(64, 64, 128, 4, 3)
 
 
 def edges_beat_padding(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
@@ -245,6 +253,53 @@ def edges_beat_padding(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu)
 def edge_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
     """Return the key in a tuned table, such as "edge gradients 1 x 4096 pixels, 256 from 256 channels, bfloat16"."""
     return f"edge gradients {_size_class(shape)}, {shape[1]} from {outputs} channels, {_dtype_name(dtype)}"
+
+
+@dataclass(frozen=True)
+class ThinPlan:
+    """Describes the tiles of convolutions from and to a few channels: pixels of a row that a program has at a time."""
+
+    forward_pixels: int
+    """where the result is thin"""
+    wgrad_pixels: int
+    """in sums of the weights' gradient"""
+
+
+def thin_plan(key: str, gpu: Gpu) -> ThinPlan:
+    """Return the plan of a thin convolution, whose `thin_key` is given: the tuned one, else by rule."""
+    return forced(ThinPlan) or _thin_plan(key, gpu)
+
+
+@functools.lru_cache(maxsize=4096)
+def _thin_plan(key: str, gpu: Gpu) -> ThinPlan:
+    tuned = tuned_table(gpu.name).get(key)
+    if tuned:
+        return ThinPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
+    return thin_rule(gpu)
+
+
+def thin_rule(gpu: Gpu) -> ThinPlan:
+    """Return the largest tiles for which the compiler finds enough registers and shared memory.
+
+    Two programs of 64 pixels do not fit into a multiprocessor with 100 KiB of shared memory. Where tensor cores take
+    the operands of the weights' gradient from registers, these hold those of 16 pixels.
+    """
+    return ThinPlan(32 if gpu.capability in (86, 89, 120) else 64, 32 if gpu.capability in (90, 100) else 16)
+
+
+def thin_beats_library(key: str, gpu: Gpu) -> bool:
+    """Return whether a thin convolution was measured to be faster than the library's, forward and backward."""
+    return forced(ThinPlan) is not None or bool(tuned_table(gpu.name).get(key, {}).get("beats_library", False))
+
+
+def thin_key(operator: str, shape: Shape, weight: Sequence[int], dtype: torch.dtype) -> str:
+    """Return a thin convolution's key: "conv2d_to_thin 1 x 65536 pixels, 64 to 3 channels, kernel 7, bfloat16".
+
+    `shape` is that of the result, [N, C_out, H, W], `weight` that of the weights, whose groups stand side by side as
+    channels of the result. Images and pixels are rounded up as in `norm_key`.
+    """
+    channels = f"{weight[1]} to {shape[1]} channels, kernel {weight[2]}"
+    return f"{operator} {_size_class(shape)}, {channels}, {_dtype_name(dtype)}"
 
 
 @functools.cache
@@ -276,7 +331,7 @@ def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
 
 def forget_tuned() -> None:
     """Forget all tables and plans, so that files that this process wrote are read."""
-    for cache in (tuned_table, _norm_plan, _conv_plan, _edge_plan):
+    for cache in (tuned_table, _norm_plan, _conv_plan, _edge_plan, _thin_plan):
         cache.cache_clear()
 
 

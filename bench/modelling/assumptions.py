@@ -76,6 +76,9 @@ CONVOLUTION_EDGE_US = 2.0
 """microseconds beside the products of a tile: the first loads and the last stores (assumption)"""
 CHANNEL_UNIT = 8
 """tensor cores take channels of 16 bits by 8; fewer are padded (cuDNN developer guide, tensor core operations)"""
+OWN_MATRIX_EFFICIENCY = 0.35
+"""speed of the products in kernels of this project as a share of a large matrix product's (assumption): of [64, 32],
+whose operands come from shared memory in one and a half times the clocks of the product, half of the rest is lost"""
 MOST_PARTS_OF_A_SUM = 32
 """the most parts that the sum over pixels of a weight's gradient is divided into (assumption)"""
 

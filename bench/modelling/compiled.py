@@ -69,8 +69,9 @@ def count_instructions(machine_code: str) -> tuple[int, int]:
     """Return how many instructions of a kernel a warp issues once, and how many for each tile.
 
     A warp comes, in what nvdisasm prints, to the first return, or jump back, that has no condition. The loop over tiles
-    is the last one that loads from memory. What it may jump over with loads of its own is for tiles at an edge of the
-    image, which are few: it doesn't count. Both sides of other branches count, and other loops count once.
+    is the last one that loads from memory and has no such loop inside. What it may jump over with loads of its own is
+    for tiles at an edge of the image, which are few: it doesn't count. Both sides of other branches count, and other
+    loops count once.
     """
     lines: list[str] = []
     labels: dict[str, int] = {}
@@ -92,6 +93,7 @@ def count_instructions(machine_code: str) -> tuple[int, int]:
     loops = [(to, at + 1) for at, to in jumps if to <= at and loads(to, at)]
     if not loops:
         return end, 0
-    first, last = loops[-1]
+    innermost = [(to, end_) for to, end_ in loops if not any(to <= one and other < end_ for one, other in loops)]
+    first, last = innermost[-1]
     left_out = sum(to - at - 1 for at, to in jumps if first < at < to < last and loads(at, to))
     return end - (last - first), last - first - left_out

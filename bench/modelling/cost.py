@@ -13,13 +13,14 @@ from bench.modelling.assumptions import (
     LIBRARY_EFFICIENCY,
     MEMORY_LATENCY_US,
     MOST_PARTS_OF_A_SUM,
+    OWN_MATRIX_EFFICIENCY,
     THREADS_OF_A_BLOCK,
     TILE_EFFICIENCY,
     GpuFacts,
 )
 from bench.modelling.compiled import ProgramNeeds
 from bench.modelling.l2_cache import memory_bytes
-from bench.modelling.nodes import MatrixProduct, StepNode
+from bench.modelling.nodes import Launch, MatrixProduct, StepNode
 from cyclegan_fast.kernels.checking.specialisations import Specialisation
 
 
@@ -87,7 +88,7 @@ def _cost(node: StepNode, from_memory: int, facts: GpuFacts, needs: Mapping[Spec
     elif node.launch:
         needed = needs[node.launch.variant]
         waves = Waves.of(node.launch.programs, needed.resident(facts), facts)
-        us = kernel_us(waves, node.launch.tiles, moving_us, needed, facts)
+        us = kernel_us(waves, node.launch.tiles, moving_us, needed, facts, _products_of(node.launch, facts))
     else:
         blocks = -(-max(all_bytes // 4, 1) // ELEMENTS_OF_A_BLOCK)
         waves = Waves.of(blocks, facts.threads // THREADS_OF_A_BLOCK, facts)
@@ -102,18 +103,46 @@ def _cost(node: StepNode, from_memory: int, facts: GpuFacts, needs: Mapping[Spec
     )
 
 
-def kernel_us(waves: Waves, tiles: int, moving_us: float, needed: ProgramNeeds, facts: GpuFacts) -> float:
+@dataclass(frozen=True)
+class TileProducts:
+    """Describes the matrix products of a program's tiles."""
+
+    us: float = 0.0
+    """of a tile, alone on a multiprocessor"""
+    tiles_ahead: int = 0
+    """that are loaded while others are multiplied"""
+
+
+def _products_of(launch: Launch, facts: GpuFacts) -> TileProducts:
+    of_a_multiprocessor = facts.matrix_tflops * OWN_MATRIX_EFFICIENCY * 1e6 / facts.gpu.multiprocessors
+    return TileProducts(launch.matrix_operations_of_a_tile / of_a_multiprocessor, launch.tiles_ahead)
+
+
+def kernel_us(
+    waves: Waves,
+    tiles: int,
+    moving_us: float,
+    needed: ProgramNeeds,
+    facts: GpuFacts,
+    products: TileProducts = TileProducts(),
+) -> float:
     """Predict a kernel whose programs each load `tiles` tiles, one after the other, and compute in between.
 
-    A wave takes as long as one program waits for its loads and computes, as a multiprocessor issues the instructions of
-    all programs that it holds, or as the bytes of the wave take to move, whichever is most. `moving_us` is the time
-    that all bytes of the launch take. The last wave has fewer programs.
+    A wave takes as long as one program waits for its loads and computes, as a multiprocessor issues the instructions or
+    multiplies the tiles of all programs that it holds, or as the bytes of the wave take to move, whichever is most. A
+    program that loads tiles ahead waits for them while it computes. `moving_us` is the time that all bytes of the
+    launch take. The last wave has fewer programs.
     """
-    issue_us = needed.issue_us(tiles, facts)
+    issue_us, multiply_us = needed.issue_us(tiles, facts), tiles * products.us
+    waiting_us, computing_us = tiles * MEMORY_LATENCY_US, issue_us + multiply_us
+    if products.tiles_ahead:
+        alone_us = MEMORY_LATENCY_US + max(waiting_us / products.tiles_ahead, computing_us)
+    else:
+        alone_us = waiting_us + computing_us
 
     def wave_us(programs: int) -> float:
         held = -(-programs // facts.gpu.multiprocessors)
-        return max(tiles * MEMORY_LATENCY_US + issue_us, held * issue_us, moving_us * programs / waves.programs)
+        return max(alone_us, held * issue_us, held * multiply_us, moving_us * programs / waves.programs)
 
     return KERNEL_FLOOR_US + (waves.count - 1) * wave_us(waves.places) + wave_us(waves.last_programs)
 

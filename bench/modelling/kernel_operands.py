@@ -59,6 +59,9 @@ KERNELS = {
     "conv2d_3x3_edge_gradients": KernelOperands("convolution", ("weight",), ()),  # and next to the edges dy and dx
     "reflection_pad_forward": KernelOperands("pad", ("x",), ("y",)),
     "reflection_pad_backward": KernelOperands("pad", ("x",), ("dx",)),
+    "thin_convolution": KernelOperands("convolution", ("weight", "x"), ("y",), reads_if=(("HAS_BIAS", "bias"),)),
+    "thin_weight_gradient": KernelOperands("convolution", ("x", "thin"), ("partial",)),
+    "thin_weight_gradient_sum": KernelOperands("convolution", ("x",), ("weight",)),
 }
 
 
@@ -83,3 +86,17 @@ def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[NodeKind, list[
         edges = [dx[:, :, 1 :: height - 3], dx[:, :, :, 1 :: width - 3]]
         return known.kind, [*reads, dy[:, :, :: height - 1], dy[:, :, :, :: width - 1], *edges], edges
     return known.kind, reads, writes
+
+
+def operations_of(kernel: Any, arguments: dict[str, Any]) -> int:
+    """Return the operations that a launch's result is defined by, 2 for a multiply-add; 0 where no channels are summed.
+
+    As in `ConvolutionCall`, each pixel of the side that has fewer of them meets each weight once.
+    """
+    if kernel.fn.__name__ not in ("thin_convolution", "thin_weight_gradient"):
+        return 0
+    of = {name: int(value) for name, value in arguments.items() if isinstance(value, int)}
+    other = ("x_height", "x_width") if "x_height" in of else ("thin_height", "thin_width")
+    pixels = min(of["height"] * of["width"], of[other[0]] * of[other[1]])
+    weights = of["groups"] * of["channels"] * of["THIN"] * of["KERNEL"] ** 2
+    return 2 * len(arguments["x_ptr"]) * pixels * weights

@@ -58,9 +58,38 @@ class Launch:
 
     @property
     def tiles(self) -> int:
-        """Return how many tiles each program works through, one after the other."""
-        pixels = self.arguments.get("pixels_per_program")
-        return -(-pixels // self.arguments["BLOCK_PIXELS"]) if pixels else 1
+        """Return how many tiles each program works through, one after the other.
+
+        A tile of a thin convolution is a row of a strip; what begins a unit of its rows counts as one more.
+        """
+        of = self.arguments
+        if "rows_per_program" in of:
+            return int(of["rows_per_program"]) + int(of["KERNEL"]) - 1
+        if "units_per_program" in of:
+            return int(of["units_per_program"]) * (int(of["rows_per_unit"]) + 1)
+        if self.kernel.fn.__name__ == "conv2d_3x3_edge_gradients":  # a corner's program has most terms
+            return 7 * -(-int(of["outputs"]) // int(of["BLOCK_CHANNELS"]))
+        if "parts" in of:
+            return -(-int(of["parts"]) // int(of["BLOCK_PARTS"]))
+        pixels = of.get("pixels_per_program")
+        return -(-pixels // of["BLOCK_PIXELS"]) if pixels else 1
+
+    @property
+    def matrix_operations_of_a_tile(self) -> int:
+        """Return the operations of the matrix products of a tile, those of unused columns too."""
+        of = self.arguments
+        if self.kernel.fn.__name__ == "conv2d_3x3_edge_gradients":
+            return 2 * int(of["BLOCK_PIXELS"]) * int(of["BLOCK_CHANNELS"]) * int(of["BLOCK_OUTPUTS"])
+        if "COLUMNS" not in of or "BLOCK_PIXELS" not in of:
+            return 0
+        return 2 * int(of["KERNEL"]) * int(of["BLOCK_PIXELS"]) * int(of["BLOCK_CHANNELS"]) * int(of["COLUMNS"])
+
+    @property
+    def tiles_ahead(self) -> int:
+        """Return how many tiles a program loads before it needs them; 0 where it loads, waits and then computes."""
+        if not self.matrix_operations_of_a_tile:
+            return 0
+        return int(self.options["num_stages"]) - 1 if "num_stages" in self.options else 1
 
     @functools.cached_property
     def variant(self) -> Specialisation:

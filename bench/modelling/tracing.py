@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from bench.measure.without_memory import PhaseMode, run_without_memory
 from bench.modelling.convolutions import ConvolutionCall, backward_call, forward_call
-from bench.modelling.kernel_operands import operands_of
+from bench.modelling.kernel_operands import operands_of, operations_of
 from bench.modelling.library_operators import LibraryLaunch, bias_gradient, launches_of
 from bench.modelling.nodes import Launch, MatrixProduct, NodeKind, StepNode, StorageRange
 from cyclegan_fast.config.options import Config
@@ -131,8 +131,13 @@ class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves it
         kind, reads, writes = operands_of(kernel, arguments)
         network, layer = self._owner(reads)
         launch = Launch(self.gpu.capability, kernel, grid, arguments, options)
-        part = "backward" if "backward" in kernel.fn.__name__ else "forward"
-        self._add(kernel.fn.__name__, kind, network, layer, reads, writes, part=part, launch=launch)
+        part = None  # those of convolutions serve both passes
+        if kind != "convolution":
+            part = "backward" if "backward" in kernel.fn.__name__ else "forward"
+        operations = operations_of(kernel, arguments)
+        self._add(
+            kernel.fn.__name__, kind, network, layer, reads, writes, part=part, launch=launch, operations=operations
+        )
 
     def _convolve(self, call: ConvolutionCall) -> Tensor:
         x, weight = (self._channels_last(tensor) for tensor in (call.x, call.weight))
@@ -187,6 +192,7 @@ class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves it
         product: MatrixProduct | None = None,
         call: ConvolutionCall | None = None,
         launch: Launch | None = None,
+        operations: int = 0,
     ) -> None:
         if part is None:
             part = "backward" if torch._C._current_graph_task_id() != -1 else "forward"
@@ -206,7 +212,7 @@ class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves it
                 self.phase,
                 read,
                 written,
-                call.operations if call else 0,
+                call.operations if call else operations,
                 product,
                 launch,
                 depends_on,

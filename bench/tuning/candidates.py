@@ -23,9 +23,17 @@ from cyclegan_fast.kernels.norm.planning import (
     places,
     power_of_two,
 )
-from cyclegan_fast.kernels.plans import ConvPlan, EdgePlan, NormPass as Direction, NormPlan, Shape, ceil_div
+from cyclegan_fast.kernels.plans import (
+    ConvPlan,
+    EdgePlan,
+    NormPass as Direction,
+    NormPlan,
+    Shape,
+    ThinPlan,
+    ceil_div,
+)
 
-AnyPlan = TypeVar("AnyPlan", bound=NormPlan | ConvPlan)
+AnyPlan = TypeVar("AnyPlan", bound=NormPlan | ConvPlan | ThinPlan)
 
 # Elements of a tile and warps of a program. A pad is folded by 3 to 9 loads: backward has smaller tiles.
 TWO_PHASE_TILES = {
@@ -51,6 +59,7 @@ CONV_STEP_BYTES = (128, 64)  # of a pixel's channels in a step; the second one w
 CONV_STAGES = (4, 3)
 EDGE_TILES = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64))  # places next to an edge, channels of x
 CONV_SUMS = (32, 64, 128)  # sums that a thread keeps, float32
+THIN_FORWARD_PIXELS, THIN_WGRAD_PIXELS = (64, 32), (32, 16)
 SMALLEST_DOT = 16  # elements, each side of a product in Triton
 
 
@@ -171,10 +180,16 @@ def edge_candidates(shape: Shape, dtype: torch.dtype) -> list[EdgePlan]:
     return list(dict.fromkeys(plans))
 
 
+def thin_candidates(gpu: Gpu) -> list[ThinPlan]:
+    """Return each plan of a convolution from or to a few channels once, the built-in one first."""
+    plans = [ThinPlan(forward, wgrad) for forward in THIN_FORWARD_PIXELS for wgrad in THIN_WGRAD_PIXELS]
+    return list(dict.fromkeys([launch.thin_rule(gpu), *plans]))
+
+
 Tile = tuple[object, ...]
 
 
-def tile_of(plan: NormPlan | ConvPlan | None) -> Tile:
+def tile_of(plan: NormPlan | ConvPlan | ThinPlan | None) -> Tile:
     """Return what a plan has in common with those for another batch: all but how the work is divided."""
     if isinstance(plan, NormPlan):
         return (
@@ -199,8 +214,10 @@ def most_promising(plans: Sequence[AnyPlan], most: int, fastest: Sequence[Tile])
     return list(dict.fromkeys([*known, *in_turn]))[:most]
 
 
-def plan_text(plan: NormPlan | ConvPlan) -> str:
+def plan_text(plan: NormPlan | ConvPlan | ThinPlan) -> str:
     """Return every number of a plan: "two_phase 256x16, 8 warps, 1024 and 700 pixels a program, ..."."""
+    if isinstance(plan, ThinPlan):
+        return f"thin, {plan.forward_pixels} pixels forward and {plan.wgrad_pixels} in sums"
     if isinstance(plan, ConvPlan):
         tile = f"{plan.block_pixels}x{plan.block_outputs}x{plan.block_channels}"
         what = "edges" if isinstance(plan, EdgePlan) else "conv"

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.cases.operators import WORKLOADS, operand_sets
 from bench.measure.agreement import ALLOWED
 from bench.measure.timing import Call
-from bench.tuning.candidates import conv_candidates, edge_candidates, norm_candidates
+from bench.tuning.candidates import conv_candidates, edge_candidates, norm_candidates, thin_candidates
 from cyclegan_fast.kernels import plans as launch
 from cyclegan_fast.kernels.checking.cases import plain_results
 from cyclegan_fast.kernels.checking.sites import NormSite, Operands, run_backward, run_forward
@@ -23,14 +23,15 @@ from cyclegan_fast.kernels.conv2d import conv_forward
 from cyclegan_fast.kernels.gpus import Gpu
 from cyclegan_fast.kernels.norm.backward import norm_backward
 from cyclegan_fast.kernels.norm.forward import norm_forward
-from cyclegan_fast.kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape
+from cyclegan_fast.kernels.plans import ConvPlan, NormPass as Direction, NormPlan, Shape, ThinPlan
 from cyclegan_fast.kernels.residual_block import input_gradient
+from cyclegan_fast.kernels.thin_convolution import convolution as thin
 from cyclegan_fast.kernels.traffic import plain_forward
 
 TUNED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 """The precisions that tables have plans for, the most important first."""
 
-Plan = NormPlan | ConvPlan | None
+Plan = NormPlan | ConvPlan | ThinPlan | None
 """A plan that is tried; None is the library's convolution."""
 RunPlan = Callable[[Plan, NormSite, Any], list[Tensor]]
 
@@ -340,6 +341,92 @@ class EdgeTask(ConvTask):
         return [torch.cat(images)]
 
 
+# --- convolutions from and to an image -------------------------------------------------------------------------------
+
+_THIN, _KERNEL = 3, 7
+
+
+@dataclass(frozen=True)
+class ThinTask(TuningTask):
+    """Describes the convolution beside one norm, from or to an image, in the passes that our kernels compute.
+
+    These are the result and its tanh with the gradient of the weights, or both gradients; the library's are built in.
+    """
+
+    @property
+    def is_to_thin(self) -> bool:
+        return self.sites[0].thin_convolution == "conv2d_to_thin"
+
+    @property
+    def _weight_shape(self) -> tuple[int, int, int, int]:
+        wide = self.shape[1]
+        return (_THIN, wide, _KERNEL, _KERNEL) if self.is_to_thin else (wide, _THIN, _KERNEL, _KERNEL)
+
+    @property
+    def key(self) -> str:
+        batch, _, height, width = self.shape
+        weight = self._weight_shape
+        return launch.thin_key(self.sites[0].thin_convolution, (batch, weight[0], height, width), weight, self.dtype)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Return the bytes of both sides and of the weight, in each of the two passes."""
+        batch, wide, height, width = self.shape
+        padded = batch * (height + _KERNEL - 1) * (width + _KERNEL - 1)
+        inner = batch * height * width
+        sides = padded * wide + inner * _THIN if self.is_to_thin else padded * _THIN + inner * wide
+        return 2 * (sides + wide * _THIN * _KERNEL**2) * self.dtype.itemsize
+
+    @property
+    def operations(self) -> int:
+        batch, wide, height, width = self.shape
+        return 2 * 2 * batch * height * width * wide * _THIN * _KERNEL**2
+
+    def plans(self, gpu: Gpu) -> Sequence[Plan]:
+        return [None, *thin_candidates(gpu)]
+
+    def operands(self, site: NormSite, device: torch.device, gpu: Gpu) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a padded x, a weight, a bias, and the gradient of the result in front of the tanh."""
+        batch, _, height, width = self.shape
+        outputs, inputs, kernel, _ = self._weight_shape
+
+        def lying(*shape: int) -> Tensor:
+            return torch.randn(shape, dtype=self.dtype, device=device).contiguous(memory_format=torch.channels_last)
+
+        x, dy = lying(batch, inputs, height + kernel - 1, width + kernel - 1), lying(batch, outputs, height, width)
+        weight = lying(outputs, inputs, kernel, kernel) * (inputs * kernel**2) ** -0.5
+        return x, weight, torch.randn(outputs, dtype=self.dtype, device=device), dy
+
+    def runner(self, entries: Mapping[str, Any], gpu: Gpu) -> RunPlan:
+        def run(plan: Plan, site: NormSite, its: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+            if plan is None:
+                return self._by_library(*its)
+            x, weight, bias, dy = its
+            with _forcing(plan):
+                if self.is_to_thin:
+                    return [thin.launch_to_thin(x, weight, bias, 1, True), thin.launch_to_thin_wgrad(dy, x, _KERNEL, 1)]
+                return [thin.launch_from_thin_dgrad(dy, weight, 1), thin.launch_from_thin_wgrad(dy, x, _KERNEL, 1)]
+
+        return run
+
+    def _by_library(self, x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> list[Tensor]:
+        one, zero, wants_dx = [1, 1], [0, 0], not self.is_to_thin
+        dx, dw, _ = torch.ops.aten.convolution_backward(
+            dy, x, weight, None, one, zero, one, False, zero, 1, [wants_dx, True, False]
+        )
+        return [dx, dw] if wants_dx else [torch.tanh(F.conv2d(x, weight, bias)), dw]
+
+    def exact(self, site: NormSite, its: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+        x, weight, bias, dy = its
+        wide = [t.double().contiguous() for t in (weight, bias)]
+        of_images = [
+            self._by_library(x[at : at + 1].double().contiguous(), *wide, dy[at : at + 1].double().contiguous())
+            for at in range(len(x))
+        ]
+        images, gradients = zip(*of_images, strict=True)
+        return [torch.cat(images), torch.stack(gradients).sum(0)]
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
@@ -366,7 +453,11 @@ def tasks(
     for dtype in sorted(dtypes, key=TUNED_DTYPES.index):
         for group in batches:
             norms = [task for batch in group for task in _norm_tasks(sites, dtype, batch)]
-            convolutions = [kind(blocks, batch, dtype) for kind in (ConvTask, EdgeTask) for batch in group if blocks]
+            convolutions: list[TuningTask] = [
+                kind(blocks, batch, dtype) for kind in (ConvTask, EdgeTask) for batch in group if blocks
+            ]
+            if dtype != torch.float32:
+                convolutions += [ThinTask((s,), batch, dtype) for batch in group for s in sites if s.thin_convolution]
             by_bytes = sorted(norms, key=lambda task: -task.moved_bytes)
             for task in (*by_bytes, *sorted(convolutions, key=lambda task: -task.moved_bytes)):
                 if task.key not in seen:

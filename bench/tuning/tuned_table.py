@@ -104,7 +104,7 @@ def tuned_markdown(found: Sequence[Tuned], known: limits.Limits | None = None) -
     for tuned in found:
         kept = "the library's" if tuned.is_convolution else BUILT_IN
         cells = [
-            tuned.key + (" + norm" if tuned.is_convolution else ""),
+            tuned.key + (" + norm" if tuned.key.startswith("conv2d_reflect") else ""),
             f"{tuned.built_in_us:.2f}",
             "-" if tuned.best_us is None else f"{tuned.best_us:.2f}",
             f"{tuned.ratio.median:.3f}x" if tuned.ratio and tuned.won else "no",

@@ -19,10 +19,10 @@ from bench.measure.agreement import Disagreement
 from bench.measure.contest import error_line, why_not_run
 from bench.measure.timing import Contender, Race, Spread
 from bench.tuning.candidates import most_promising, plan_text, tile_of
-from bench.tuning.trials import ConvTask, Plan, Trial, TuningTask
+from bench.tuning.trials import NormTask, Plan, Trial, TuningTask
 from cyclegan_fast.kernels.checking.accuracy import allowed_error, relative_error, unwritten_is_nan
 from cyclegan_fast.kernels.gpus import gpu_of
-from cyclegan_fast.kernels.plans import ConvPlan, NormPlan
+from cyclegan_fast.kernels.plans import ConvPlan, NormPlan, ThinPlan
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
 
@@ -46,10 +46,10 @@ class Tuned:
     key: str
     dtype: str
     is_convolution: bool
-    """whether it is a convolution with the norm behind it"""
+    """whether it is a convolution, in residual blocks with the norm behind it"""
     built_in_us: float
     """the built-in plan's time; for a convolution, the library's"""
-    best: NormPlan | ConvPlan | None
+    best: NormPlan | ConvPlan | ThinPlan | None
     """the fastest correct plan beside the built-in one; None where no other is correct"""
     best_us: float | None
     ratio: Spread | None
@@ -105,14 +105,14 @@ EVERYTHING = Visit(first=1000, again=1000, rounds_each=5, rounds=25)
 class Known:
     """Holds what is known of a key: the built-in plan's time over each candidate's, and why others were left out."""
 
-    ratios: dict[NormPlan | ConvPlan, float] = field(default_factory=dict)
+    ratios: dict[NormPlan | ConvPlan | ThinPlan, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
-    def is_tried(self, plan: NormPlan | ConvPlan) -> bool:
+    def is_tried(self, plan: NormPlan | ConvPlan | ThinPlan) -> bool:
         return plan in self.ratios or plan_text(plan) in self.refused
 
     @property
-    def fastest(self) -> list[NormPlan | ConvPlan]:
+    def fastest(self) -> list[NormPlan | ConvPlan | ThinPlan]:
         return sorted(self.ratios, key=lambda plan: -self.ratios[plan])
 
 
@@ -129,7 +129,7 @@ class Tuner:
         self.tell = tell
         self.known: dict[str, Known] = {}
 
-    def candidates(self, task: TuningTask, visit: Visit) -> list[NormPlan | ConvPlan]:
+    def candidates(self, task: TuningTask, visit: Visit) -> list[NormPlan | ConvPlan | ThinPlan]:
         """Return the plans that are tried now: none that was tried before, nor the built-in one."""
         known = self.known.get(task.key, Known())
         _, *others = task.plans(self.gpu)
@@ -161,7 +161,9 @@ class Tuner:
             self.tell(f"{task.key}: left out: {error_line(error)}")
             return None
 
-    def _tuned(self, task: TuningTask, trial: Trial, plans: Sequence[NormPlan | ConvPlan], visit: Visit) -> Tuned:
+    def _tuned(
+        self, task: TuningTask, trial: Trial, plans: Sequence[NormPlan | ConvPlan | ThinPlan], visit: Visit
+    ) -> Tuned:
         built_in = task.plans(self.gpu)[0]
         with unwritten_is_nan():
             errors = _errors(trial.results(built_in), trial.exact)
@@ -183,7 +185,7 @@ class Tuner:
         return Tuned(
             key=task.key,
             dtype=name_of(task.dtype),
-            is_convolution=isinstance(task, ConvTask),
+            is_convolution=not isinstance(task, NormTask),
             built_in_us=1e6 * median(race.seconds[BUILT_IN]),
             best=best,
             best_us=None if best is None else 1e6 * median(race.seconds[plan_text(best)]),
@@ -197,7 +199,7 @@ class Tuner:
     def _try(
         self,
         key: str,
-        plan: NormPlan | ConvPlan,
+        plan: NormPlan | ConvPlan | ThinPlan,
         trial: Trial,
         race: Race,
         allowed: Sequence[float],

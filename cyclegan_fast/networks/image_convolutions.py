@@ -1,4 +1,7 @@
-"""Computes the generator's last convolution, from many channels to the three of an image, column by column.
+"""Computes the generator's first and last convolution, from and to the three channels of an image.
+
+On a GPU they are the library's, or those of `kernels.thin_convolution` for which a tuned table says that they are
+faster. On a CPU the last one goes column by column.
 
 Vector units and tensor cores take channels by the 8 or 16, and three leave most of their lanes idle. Here the columns
 of the kernel become channels as well: a KxK convolution to 3 channels is a Kx1 convolution to 3K, and a sum. It has
@@ -6,19 +9,41 @@ the same terms in another order; in bfloat16 each column is rounded before the s
 error of the plain one's single rounding, with gradients that are as exact. It takes half of the plain one's time:
 measured on two cores without AVX-512 (torch 2.13, float32, forward and backward, 256x256, batch 2) 0.21 s instead of
 0.40. The same done to the first convolution, and channels padded with zeros to 8 in either, were no faster there.
-Nothing was measured on a GPU, where the plain convolutions run; bench/benchmarks/test_image_convolutions.py compares
-them there.
+Columns were not measured on a GPU; bench/benchmarks/test_image_convolutions.py compares them there.
 """
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cyclegan_fast.kernels import Impl
 from cyclegan_fast.kernels.dispatch import choose, is_exporting
+from cyclegan_fast.kernels.thin_convolution.convolution import beats_library, conv2d_from_thin, conv2d_to_thin
+
+
+def convolve_image(stem: nn.Conv2d, image: Tensor, impl: Impl) -> Tensor:
+    """Convolve a padded image by a generator's first convolution, whose bias the norm behind it would cancel."""
+    if _go_by_kernels("conv2d_from_thin", stem, image, impl):
+        return conv2d_from_thin(image, stem.weight, groups=stem.groups, impl=impl)
+    result: Tensor = stem(image)
+    return result
+
+
+def convolve_to_image(head: nn.Conv2d, x: Tensor, impl: Impl) -> Tensor:
+    """Convolve padded activations by a generator's last convolution to an image in [-1, 1]."""
+    if _go_by_kernels("conv2d_to_thin", head, x, impl):
+        return conv2d_to_thin(x, head.weight, head.bias, groups=head.groups, tanh=True, impl=impl)
+    return torch.tanh(head(x))
+
+
+def _go_by_kernels(operator: str, convolution: nn.Conv2d, x: Tensor, impl: Impl) -> bool:
+    """Tell whether this project's kernels compute a convolution; torch.compile cannot look a plan up, nor an export."""
+    if torch.compiler.is_compiling() or is_exporting() or choose(operator, impl, x) != "triton":
+        return False
+    return beats_library(operator, x, convolution.weight, convolution.groups)
 
 
 def go_by_columns(image: Tensor, impl: Impl) -> bool:

@@ -14,7 +14,12 @@ from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.kernels import Impl, reflection_pad, residual_block
 from cyclegan_fast.kernels.dispatch import choose, is_exporting
-from cyclegan_fast.networks.image_convolutions import conv2d_to_image, go_by_columns
+from cyclegan_fast.networks.image_convolutions import (
+    conv2d_to_image,
+    convolve_image,
+    convolve_to_image,
+    go_by_columns,
+)
 from cyclegan_fast.networks.layers import check_norm, convolution_before, doubling_before, initialise
 from cyclegan_fast.networks.norms import new_norm
 
@@ -112,7 +117,7 @@ class ResnetGenerator(nn.Module):
             raise ValueError(f"image sides must be multiples of {SIDE_MULTIPLE}, got {image.size(2)}x{image.size(3)}")
         impl = self.impl
         x = reflection_pad(image, 3, impl=impl)
-        x = self.stem_norm(self.stem(x), activation="relu", impl=impl)
+        x = self.stem_norm(convolve_image(self.stem, x, impl), activation="relu", impl=impl)
         x = self.down_norms[0](self.down[0](x), activation="relu", impl=impl)
         # Buffers that flow padded save a fused operator its own pad. Plain operators, and a graph that is exported,
         # would have to slice the interior of each for the sum around its block.
@@ -134,7 +139,7 @@ class ResnetGenerator(nn.Module):
         if self.head.groups == 1 and go_by_columns(image, impl):
             assert self.head.bias is not None
             return torch.tanh(conv2d_to_image(x, self.head.weight, self.head.bias))
-        return torch.tanh(self.head(x))
+        return convolve_to_image(self.head, x, impl)
 
     def _doubled(self, level: int, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C / 2, 2H, 2W], in front of a norm."""

@@ -15,6 +15,7 @@ from ..conv2d import conv2d_reflect
 from ..dispatch import Impl
 from ..plans import NormPass
 from ..reflection_pad import pad_backward
+from ..thin_convolution.convolution import conv2d_from_thin, conv2d_to_thin
 from ..traffic import plain_forward
 from .accuracy import MARGIN
 from .sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
@@ -89,6 +90,10 @@ def kernel_cases(size: NetworkSize, dtypes: Sequence[torch.dtype], batches: Sequ
                 "residual_block", "behind a norm, with gradients", dtype, batch, _block(inner, dtype), margin
             )
             yield OperatorCase("conv2d_reflect", "and its norm", dtype, batch, _convolution(inner, dtype), margin)
+            if dtype != torch.float32:
+                last, first = (_thin(to_thin, size, batch, dtype) for to_thin in (True, False))
+                yield OperatorCase("conv2d_to_thin", "head, with gradients", dtype, batch, last, margin)
+                yield OperatorCase("conv2d_from_thin", "stem, with gradients", dtype, batch, first, margin)
 
 
 def _norm(
@@ -203,6 +208,31 @@ def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callab
             lambda: pass_("triton", x, weight),
             lambda d: pass_("reference", x.to(d).contiguous(), weight.to(d).contiguous()),
             [x, weight],
+        )
+
+    return prepare
+
+
+def _thin(to_thin: bool, size: NetworkSize, batch: int, dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+    """Prepare a generator's last convolution and its tanh, or its first one, forward and backward."""
+
+    def prepare(device: torch.device) -> PreparedCase:
+        inputs, outputs = (size.width, 3) if to_thin else (3, size.width)
+        shape = (batch, inputs, size.side + 6, size.side + 6)
+        x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn((outputs, inputs, 7, 7), dtype=dtype, device=device) * (49 * inputs) ** -0.5
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        dy = torch.randn((batch, outputs, size.side, size.side), dtype=dtype, device=device)
+
+        def passes(impl: Impl, tensors: list[Tensor]) -> list[Tensor]:
+            leaves = [t.detach().requires_grad_() for t in tensors]
+            y = conv2d_to_thin(*leaves, tanh=True, impl=impl) if to_thin else conv2d_from_thin(*leaves, impl=impl)
+            return [y.detach(), *torch.autograd.grad(y, leaves, dy.to(y.dtype))]
+
+        return PreparedCase(
+            lambda: passes("triton", [x, weight]),
+            lambda d: passes("reference", [t.to(d).contiguous() for t in (x, weight)]),
+            [x, weight, dy],
         )
 
     return prepare

@@ -26,6 +26,8 @@ class NormSite:
     remade: bool = False
     """whether backward writes the result once more, as a residual block does with its middle activation"""
     times: int = 1
+    thin_convolution: str = ""
+    """the operator of `thin_convolution` that stands in front of the norm, or behind it; empty for none"""
 
     def shape(self, batch: int) -> tuple[int, int, int, int]:
         return batch, self.channels, self.side, self.side
@@ -100,7 +102,7 @@ def generator_sites(*, width: int = 64, blocks: int = 9, side: int = 256) -> lis
     """Return the norms of `ResnetGenerator` in the order in which they run, at `side` x `side` pixels."""
     half, quarter = side // 2, side // 4
     return [
-        NormSite("after the stem", width, side, "relu"),
+        NormSite("after the stem", width, side, "relu", thin_convolution="conv2d_from_thin"),
         NormSite("after down 1", 2 * width, half, "relu"),
         NormSite("after down 2", 4 * width, quarter, "relu", pad=1, feeds_block=True),
         NormSite("blocks, first half", 4 * width, quarter, "relu", pad=1, remade=True, times=blocks),
@@ -109,7 +111,7 @@ def generator_sites(*, width: int = 64, blocks: int = 9, side: int = 256) -> lis
         ),
         NormSite("last block, second half", 4 * width, quarter, "none", residual=True),
         NormSite("after up 1", 2 * width, half, "relu"),
-        NormSite("after up 2", width, side, "relu", pad=3),
+        NormSite("after up 2", width, side, "relu", pad=3, thin_convolution="conv2d_to_thin"),
     ]
 
 

@@ -21,6 +21,7 @@ from ..gpus import GPUS, Gpu, gpu_of, planning_for
 from ..launching import Grid, launching_with
 from ..norm.forward import norm_forward
 from ..reflection_pad import pad_backward, pad_forward
+from ..thin_convolution import convolution as thin
 from .sites import NormSite, all_sites, generator_sites, run_backward, run_forward
 
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
@@ -61,11 +62,15 @@ class Specialisation:
         return self.dtype != "fp32" or ("PRECISION", "tf32") in self.constants
 
     @property
-    def stores_sums_only(self) -> bool:
-        """Return whether the variant writes no tensor, only a few sums for each channel."""
+    def stores_narrow_rows(self) -> bool:
+        """Return whether the variant writes a few sums for each channel, or rows of a few channels, and no more."""
         constants = dict(self.constants)
         first_phase = self.name in ("instance_norm_statistics", "instance_norm_backward_sums")
-        return first_phase and not constants.get("STORE_H", False)
+        return self.is_thin_convolution or (first_phase and not constants.get("STORE_H", False))
+
+    @property
+    def is_thin_convolution(self) -> bool:
+        return self.name.startswith("thin_")
 
     @property
     def has_wide_rows(self) -> bool:
@@ -184,6 +189,22 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
     for reflect in (True, False):
         y, partials = conv_forward(x, weight, reflect=reflect)
         norm_forward(y, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5, partials=partials)
+    if dtype != torch.float32:
+        _run_thin(batch, dtype)
+
+
+def _run_thin(batch: int, dtype: torch.dtype) -> None:
+    """Launch the kernels of a generator's last and of its first convolution."""
+
+    def lying(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
+
+    x, y = lying(batch, 64, 262, 262), lying(batch, 3, 256, 256)
+    thin.launch_to_thin(x, lying(3, 64, 7, 7), torch.empty(3, dtype=dtype, device="meta"), 1, True)
+    thin.launch_to_thin_wgrad(y, x, 7, 1)
+    image, dy = lying(batch, 3, 262, 262), lying(batch, 64, 256, 256)
+    thin.launch_from_thin_dgrad(dy, lying(64, 3, 7, 7), 1)
+    thin.launch_from_thin_wgrad(dy, image, 7, 1)
 
 
 def _run_site(site: NormSite, batch: int, dtype: torch.dtype, only: str | None = None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from cyclegan_fast.kernels import aot, dispatch
+from cyclegan_fast.kernels import aot, dispatch, plans
 from cyclegan_fast.kernels.checking.specialisations import recorded
 from cyclegan_fast.kernels.gpus import GPUS, planning_for
 from cyclegan_fast.kernels.launching import Grid, launching_with
@@ -50,6 +50,8 @@ def recorded_by_networks(dtype: torch.dtype, batch: int) -> set[aot.Specialisati
         for network in networks:
             network.to(dtype=dtype, memory_format=torch.channels_last)
             network(image.clone().requires_grad_()).sum().backward()
+        with plans.forcing(plans.thin_rule(GPUS[90])):
+            networks[0](image.clone().requires_grad_()).sum().backward()
     return found
 
 

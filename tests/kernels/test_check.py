@@ -14,24 +14,26 @@ from cyclegan_fast.kernels.checking.sites import generator_sites
 from tests.kernels.conftest import DEVICE
 
 FEW = list(kernel_cases(SMALL, [torch.float32], [1]))
+HALVES = [case for case in kernel_cases(SMALL, [torch.bfloat16], [1]) if "thin" in case.operator]
 
 
 def one(operator: str, place: str = "") -> OperatorCase:
     return next(case for case in FEW if case.operator == operator and place in case.place)
 
 
-@pytest.mark.parametrize("operator", sorted({case.operator for case in FEW}))
+@pytest.mark.parametrize("operator", sorted({case.operator for case in (*FEW, *HALVES)}))
 def test_every_operator_is_right_and_its_launches_are_counted(operator: str) -> None:
-    result = check.run_case(one(operator), torch.device(DEVICE))
+    case = next(case for case in (*FEW, *HALVES) if case.operator == operator)
+    result = check.run_case(case, torch.device(DEVICE))
     assert result.failure == ""
     assert 0 <= result.share_of_allowed < 1
-    launches = {"residual_block": 6, "conv2d_reflect": 2}
+    launches = {"residual_block": 6, "conv2d_reflect": 2, "conv2d_to_thin": 3, "conv2d_from_thin": 3}
     assert result.launches == launches.get(operator, 1)
 
 
 def test_every_site_of_both_networks_is_run_both_ways_in_every_dtype_and_batch() -> None:
     everything = list(kernel_cases(SMALL, [torch.float32, torch.bfloat16], [1, 2]))
-    assert len(everything) == 4 * (2 * 11 + 4)
+    assert len(everything) == 4 * (2 * 11 + 4) + 2 * 2  # thin convolutions are for 16 bits
     assert len({(c.operator, c.place, c.dtype, c.batch) for c in everything}) == len(everything)
 
 

@@ -1,13 +1,19 @@
-"""Convolutions to an image by columns are PyTorch's."""
+"""Convolutions to an image by columns are PyTorch's, and a generator's first and last by our kernels are."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cyclegan_fast.kernels import plans
+from cyclegan_fast.kernels.launching import Grid, launch_kernel, launching_with
+from cyclegan_fast.kernels.triton_language import INTERPRETED
 from cyclegan_fast.networks.image_convolutions import conv2d_to_image
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from tests.kernels.conftest import DEVICE
 
 MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -43,3 +49,35 @@ def test_it_errs_no_more_than_the_plain_convolution(dtype: torch.dtype) -> None:
     ):
         error, plain_error = ((x.double() - expected).norm() / expected.norm() for x in (found, plain))
         assert error <= 1.5 * plain_error + torch.finfo(dtype).eps / 8, (error, plain_error)
+
+
+@pytest.mark.skipif(not INTERPRETED and DEVICE == "cpu", reason="kernels need Triton's interpreter or a GPU")
+def test_a_generator_takes_our_kernels_where_they_are_chosen_and_the_library_s_otherwise() -> None:
+    torch.manual_seed(0)
+    network = ResnetGenerator(width=16, blocks=1, impl="triton").to(DEVICE, torch.bfloat16)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+    image = torch.randn(1, 3, 16, 16, device=DEVICE).to(torch.bfloat16)
+    dy = torch.randn(1, 3, 16, 16, device=DEVICE).to(torch.bfloat16)
+    weights = [network.stem.weight, network.head.weight, network.head.bias]
+
+    def run() -> tuple[list[str], list[Tensor]]:
+        launched: list[str] = []
+
+        def note(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+            launched.append(kernel.fn.__name__)
+            launch_kernel(kernel, grid, arguments, options)
+
+        with launching_with(note):
+            leaf = image.clone().requires_grad_()
+            y = network(leaf)
+            return launched, [y.detach(), *torch.autograd.grad(y, [leaf, *weights], dy)]
+
+    by_library, expected = run()
+    with plans.forcing(plans.ThinPlan(32, 16)):
+        by_kernels, found = run()
+    assert not [name for name in by_library if name.startswith("thin")]
+    thin = [name for name in by_kernels if name.startswith("thin")]
+    assert thin.count("thin_convolution") == 2  # the head's result and the gradient of the stem's image
+    assert thin.count("thin_weight_gradient") == thin.count("thin_weight_gradient_sum") == 2
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).float().norm() / other.float().norm()) < 0.05
