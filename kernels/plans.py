@@ -75,6 +75,7 @@ TUNED = Path(__file__).parent / "tuned"
 # These arguments change with image and batch size. Triton would compile again where their divisibility by 16 changes.
 RUN_TIME_SIZES = [
     "height",
+    "images",
     "width",
     "splits",
     "pixels_per_program",
@@ -240,7 +241,7 @@ def edge_rule(dtype: torch.dtype) -> EdgePlan:
 
     There are few programs, which wait for each of their loads: so these are long.
     """
-    return EdgePlan(32, 32, 32, 4, 2) if dtype == torch.float32 else EdgePlan(64, 64, 128, 4, 3)
+    return EdgePlan(32, 32, 32, 4, 2) if dtype == torch.float32 else EdgePlan(32, 32, 128, 4, 4)
 
 
 def edges_beat_padding(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:

@@ -111,11 +111,15 @@ class TileProducts:
     """of a tile, alone on a multiprocessor"""
     tiles_ahead: int = 0
     """that are loaded while others are multiplied"""
+    longest: float = 1.0
+    """tiles of the programs that have most of them, as a multiple of the others'"""
 
 
 def _products_of(launch: Launch, facts: GpuFacts) -> TileProducts:
     of_a_multiprocessor = facts.matrix_tflops * OWN_MATRIX_EFFICIENCY * 1e6 / facts.gpu.multiprocessors
-    return TileProducts(launch.matrix_operations_of_a_tile / of_a_multiprocessor, launch.tiles_ahead)
+    return TileProducts(
+        launch.matrix_operations_of_a_tile / of_a_multiprocessor, launch.tiles_ahead, launch.most_tiles / launch.tiles
+    )
 
 
 def kernel_us(
@@ -131,7 +135,8 @@ def kernel_us(
     A wave takes as long as one program waits for its loads and computes, as a multiprocessor issues the instructions or
     multiplies the tiles of all programs that it holds, or as the bytes of the wave take to move, whichever is most. A
     program that loads tiles ahead waits for them while it computes. `moving_us` is the time that all bytes of the
-    launch take. The last wave has fewer programs.
+    launch take. The last wave has fewer programs. Where there is one wave, it takes as long as the programs
+    with most tiles; behind others these have begun early.
     """
     issue_us, multiply_us = needed.issue_us(tiles, facts), tiles * products.us
     waiting_us, computing_us = tiles * MEMORY_LATENCY_US, issue_us + multiply_us
@@ -142,7 +147,8 @@ def kernel_us(
 
     def wave_us(programs: int) -> float:
         held = -(-programs // facts.gpu.multiprocessors)
-        return max(alone_us, held * issue_us, held * multiply_us, moving_us * programs / waves.programs)
+        first_us = alone_us * (products.longest if programs == waves.programs else 1.0)
+        return max(first_us, held * issue_us, held * multiply_us, moving_us * programs / waves.programs)
 
     return KERNEL_FLOOR_US + (waves.count - 1) * wave_us(waves.places) + wave_us(waves.last_programs)
 

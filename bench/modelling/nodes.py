@@ -67,12 +67,19 @@ class Launch:
             return int(of["rows_per_program"]) + int(of["KERNEL"]) - 1
         if "units_per_program" in of:
             return int(of["units_per_program"]) * (int(of["rows_per_unit"]) + 1)
-        if self.kernel.fn.__name__ == "conv2d_3x3_edge_gradients":  # a corner's program has most terms
-            return 7 * -(-int(of["outputs"]) // int(of["BLOCK_CHANNELS"]))
+        if self.kernel.fn.__name__ == "conv2d_3x3_edge_gradients":  # three terms, see `most_tiles`
+            return 3 * -(-int(of["outputs"]) // int(of["BLOCK_CHANNELS"]))
         if "parts" in of:
             return -(-int(of["parts"]) // int(of["BLOCK_PARTS"]))
         pixels = of.get("pixels_per_program")
         return -(-pixels // of["BLOCK_PIXELS"]) if pixels else 1
+
+    @property
+    def most_tiles(self) -> int:
+        """Return how many tiles the programs have that begin first and have most of them."""
+        if self.kernel.fn.__name__ == "conv2d_3x3_edge_gradients":  # in a corner there are seven terms
+            return self.tiles // 3 * 7
+        return self.tiles
 
     @property
     def matrix_operations_of_a_tile(self) -> int:

@@ -15,11 +15,11 @@ from .. import plans
 from ..conv2d import groups_of, tf32_is_allowed
 from ..gpus import gpu_of
 from ..launching import run_kernel
-from ..layout import addressable, needs_wide_offsets
-from ..tiles import image_pointer, tile_offsets, widened
+from ..layout import addressable
+from ..tiles import tile_offsets
 from ..triton_language import tl, triton
 
-KINDS = 8  # of places: two rows without their ends, two columns likewise, and the four ends
+SIDES = tl.constexpr(4)  # two rows and two columns, without their ends; there are as many ends
 LEAST_SIDE = 4  # on a shorter one, a pixel has mirror images in both frames
 
 
@@ -32,9 +32,9 @@ def conv2d_3x3_edge_gradients(
     width,
     channels,  # of a group of x
     outputs,  # of a group of dy
+    images,
     GROUPS: tl.constexpr,
     PRECISION: tl.constexpr,
-    WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
@@ -46,29 +46,37 @@ def conv2d_3x3_edge_gradients(
 
     Row 1 is copied to p = -1, where only i = 0 and row 0 of dy count, and row H - 2 to p = H, where only i = 2 and row
     H - 1 do; columns likewise. So a place in one of these rows has three terms, (i, 0..2), one in such a column three,
-    (0..2, j), and one in both seven, with (i, j) of the corner. The grid is (KINDS times tiles of BLOCK_PIXELS places,
-    groups times blocks of BLOCK_OUTPUTS channels of x, images); sums run over BLOCK_CHANNELS channels of dy at a time.
-    No place belongs to two programs.
-    """
-    tiles = tl.num_programs(0) // 8
-    kind = tl.program_id(0) // tiles + 1
-    vertical, horizontal = kind // 3, kind % 3  # 0: not next to an edge, 1: next to the first one, 2: to the last one
-    blocks = tl.cdiv(channels, BLOCK_OUTPUTS)
-    group, image = tl.program_id(1) // blocks, tl.program_id(2)
-    all_channels, all_outputs = widened(GROUPS * channels, WIDE), widened(GROUPS * outputs, WIDE)
-    pixels = height * width
-    dx_ptr = image_pointer(x_ptr, image, pixels, all_channels, True)
-    dy_ptr = image_pointer(dy_ptr, image, pixels, all_outputs, True)
+    (0..2, j), and one in both seven, with (i, j) of the corner.
 
-    place = (tl.program_id(0) % tiles) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    in_corner = (vertical > 0) & (horizontal > 0)
-    count = tl.where(in_corner, 1, tl.where(vertical > 0, width, height))
-    is_end = (place == 1) | (place == count - 2)  # of a row or column, which another kind of places has
-    valid = (place < count) & (in_corner | ~is_end)
+    The grid is (places, groups times blocks of BLOCK_OUTPUTS channels of x). Of the places come first the ends of the
+    rows, BLOCK_PIXELS images at a time: they have the longest sums. Then come for each image the rows and columns
+    without their ends, BLOCK_PIXELS places at a time. Sums run over BLOCK_CHANNELS channels of dy at a time. No place
+    belongs to two programs.
+    """
+    program = tl.program_id(0)
+    corners = SIDES * tl.cdiv(images, BLOCK_PIXELS)
+    in_corner = program < corners
+    tiles = tl.cdiv(tl.maximum(height, width), BLOCK_PIXELS)
+    along_side = tl.maximum(program - corners, 0)
+    side = tl.where(in_corner, program, along_side // tiles) % SIDES
+    # 0: not next to an edge, 1: next to the first one, 2: next to the last one.
+    vertical = tl.where(in_corner, side // 2 + 1, tl.where(side < 2, side + 1, 0))
+    horizontal = tl.where(in_corner, side % 2 + 1, tl.where(side < 2, 0, side - 1))
+    blocks = tl.cdiv(channels, BLOCK_OUTPUTS)
+    group = tl.program_id(1) // blocks
+    all_channels, all_outputs = GROUPS * channels, GROUPS * outputs
+
+    number = tl.arange(0, BLOCK_PIXELS)
+    place = (along_side % tiles) * BLOCK_PIXELS + number
+    count = tl.where(vertical > 0, width, height)
+    is_end = (place == 1) | (place == count - 2)
+    image = tl.where(in_corner, (program // SIDES) * BLOCK_PIXELS + number, along_side // (tiles * SIDES))
+    valid = (image < images) & (in_corner | ((place < count) & ~is_end))
     row = tl.where(vertical == 0, place, tl.where(vertical == 1, 1, height - 2))
     column = tl.where(horizontal == 0, place, tl.where(horizontal == 1, 1, width - 2))
     far_row, far_i = tl.where(vertical == 1, 0, height - 1), tl.where(vertical == 1, 0, 2)
     far_column, far_j = tl.where(horizontal == 1, 0, width - 1), tl.where(horizontal == 1, 0, 2)
+    first_pixel = image.to(tl.int64) * (height * width)
     # The terms are 0 to 2 along a row, 3 to 5 along a column, and 6 of the corner.
     first_term = tl.where(vertical > 0, 0, 3)
     end_term = tl.where(in_corner, 7, tl.where(vertical > 0, 3, 6))
@@ -87,16 +95,16 @@ def conv2d_3x3_edge_gradients(
         dy_column = tl.where(term < 3, column + 1 - j, far_column)
         is_there = valid & (dy_row >= 0) & (dy_row < height) & (dy_column >= 0) & (dy_column < width)
         output = group * outputs + output
-        dy_offsets = tile_offsets(dy_row * width + dy_column, output, all_outputs, 0, True)
+        dy_offsets = tile_offsets(first_pixel + dy_row * width + dy_column, output, all_outputs, 0, True)
         dy = tl.load(dy_ptr + dy_offsets, mask=is_there[:, None] & output_mask[None, :], other=0.0)
         weight_offsets = (output * 9 + i * 3 + j)[:, None] * channels + channel[None, :]
         weight = tl.load(weight_ptr + weight_offsets, mask=output_mask[:, None] & channel_mask[None, :], other=0.0)
         total = tl.dot(dy, weight, total, input_precision=PRECISION)
 
-    offsets = tile_offsets(row * width + column, group * channels + channel, all_channels, 0, True)
+    offsets = tile_offsets(first_pixel + row * width + column, group * channels + channel, all_channels, 0, True)
     mask = valid[:, None] & channel_mask[None, :]
-    total += tl.load(dx_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    tl.store(dx_ptr + offsets, total.to(dx_ptr.dtype.element_ty), mask=mask)
+    total += tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    tl.store(x_ptr + offsets, total.to(x_ptr.dtype.element_ty), mask=mask)
 
 
 def reflected_input_gradient(dy: Tensor, weight: Tensor, like: Tensor) -> Tensor:
@@ -136,12 +144,13 @@ def _add_edges(dx: Tensor, dy: Tensor, weight: Tensor, groups: int) -> None:
         "channels": channels // groups,
         "outputs": outputs,
         "GROUPS": groups,
-        "WIDE": needs_wide_offsets(dx, dy_at.tensor),
+        "images": batch,
         "PRECISION": "tf32" if dx.dtype == torch.float32 and tf32_is_allowed() else "ieee",
         "BLOCK_PIXELS": plan.block_pixels,
         "BLOCK_OUTPUTS": plan.block_outputs,
         "BLOCK_CHANNELS": plan.block_channels,
     }
     tiles = plans.ceil_div(max(height, width), plan.block_pixels)
+    places = SIDES.value * (plans.ceil_div(batch, plan.block_pixels) + batch * tiles)
     blocks = plans.ceil_div(channels // groups, plan.block_outputs)
-    run_kernel(conv2d_3x3_edge_gradients, (KINDS * tiles, groups * blocks, batch), arguments, **plan.options)
+    run_kernel(conv2d_3x3_edge_gradients, (places, groups * blocks, 1), arguments, **plan.options)
