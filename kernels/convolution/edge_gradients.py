@@ -19,7 +19,6 @@ from ..layout import addressable
 from ..tiles import tile_offsets
 from ..triton_language import tl, triton
 
-SIDES = tl.constexpr(4)  # two rows and two columns, without their ends; there are as many ends
 LEAST_SIDE = 4  # on a shorter one, a pixel has mirror images in both frames
 
 
@@ -53,6 +52,7 @@ def conv2d_3x3_edge_gradients(
     without their ends, BLOCK_PIXELS places at a time. Sums run over BLOCK_CHANNELS channels of dy at a time. No place
     belongs to two programs.
     """
+    SIDES: tl.constexpr = 4  # two rows and two columns, without their ends; there are as many ends
     program = tl.program_id(0)
     corners = SIDES * tl.cdiv(images, BLOCK_PIXELS)
     in_corner = program < corners
@@ -151,6 +151,6 @@ def _add_edges(dx: Tensor, dy: Tensor, weight: Tensor, groups: int) -> None:
         "BLOCK_CHANNELS": plan.block_channels,
     }
     tiles = plans.ceil_div(max(height, width), plan.block_pixels)
-    places = SIDES.value * (plans.ceil_div(batch, plan.block_pixels) + batch * tiles)
+    places = 4 * (plans.ceil_div(batch, plan.block_pixels) + batch * tiles)
     blocks = plans.ceil_div(channels // groups, plan.block_outputs)
     run_kernel(conv2d_3x3_edge_gradients, (places, groups * blocks, 1), arguments, **plan.options)
