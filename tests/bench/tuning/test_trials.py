@@ -103,17 +103,23 @@ def test_each_key_is_tuned_once_for_all_its_sites_the_most_important_first() -> 
     assert found[: len(first)] == first
     blocks = first[0]
     assert blocks.key == "backward 2 x 4096 pixels, 256 channels, pad 1, bfloat16"  # 18 of a generator's 23 norms
-    assert len(first) == 34
-    assert len(found) == 2 * 2 * 34
+    assert len(first) == 34 + 4
+    assert len(found) == 2 * 2 * 34 + 2 * 4  # no convolution from or to an image is ours in float32
     assert [site.name for site in blocks.sites] == ["after down 2", "blocks, first half", "blocks, second half"]
     assert blocks.times == 18
-    # Convolutions, after the norms, each for all the blocks' norms.
-    assert [task.key for task in first[-2:]] == [
-        f"conv2d_reflect {n} x 4096 pixels, 256 to 256 channels, bfloat16" for n in (2, 1)
+    # Convolutions, after the norms: those of all blocks together, then the generators' last and first ones.
+    convolutions = first[-6:]
+    assert [task.key for task in convolutions] == [
+        *(f"conv2d_reflect {n} x 4096 pixels, 256 to 256 channels, bfloat16" for n in (2, 1)),
+        *(
+            f"{operator} {n} x 65536 pixels, {channels} channels, kernel 7, bfloat16"
+            for n in (2, 1)
+            for operator, channels in (("conv2d_to_thin", "64 to 3"), ("conv2d_from_thin", "3 to 64"))
+        ),
     ]
-    assert not any("conv" in task.key for task in first[:-2])
-    assert first[-1].times == 18
-    moved = [task.moved_bytes for task in first[:-2]]
+    assert not any("conv" in task.key for task in first[:-6])
+    assert [task.times for task in convolutions] == [18, 18, 1, 1, 1, 1]
+    moved = [task.moved_bytes for task in first[:-6]]
     assert moved == sorted(moved, reverse=True)
 
 
