@@ -418,11 +418,10 @@ class ThinTask(TuningTask):
 
     def exact(self, site: NormSite, its: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
         x, weight, bias, dy = its
-        wide = [t.double().contiguous() for t in (weight, bias)]
-        of_images = [
-            self._by_library(x[at : at + 1].double().contiguous(), *wide, dy[at : at + 1].double().contiguous())
-            for at in range(len(x))
-        ]
+        of_images = []
+        for at in range(len(x)):
+            image, gradient = (t[at : at + 1].double().contiguous() for t in (x, dy))
+            of_images.append(self._by_library(image, weight.double().contiguous(), bias.double(), gradient))
         images, gradients = zip(*of_images, strict=True)
         return [torch.cat(images), torch.stack(gradients).sum(0)]
 

@@ -190,10 +190,10 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
         y, partials = conv_forward(x, weight, reflect=reflect)
         norm_forward(y, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5, partials=partials)
     if dtype != torch.float32:
-        _run_thin(batch, dtype)
+        run_thin(batch, dtype)
 
 
-def _run_thin(batch: int, dtype: torch.dtype) -> None:
+def run_thin(batch: int, dtype: torch.dtype) -> None:
     """Launch the kernels of a generator's last and of its first convolution."""
 
     def lying(*shape: int) -> Tensor:

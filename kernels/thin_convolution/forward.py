@@ -8,8 +8,17 @@ from ..gpus import gpu_of
 from ..launching import run_kernel
 from ..layout import empty_channels_last
 from ..triton_language import tl, triton
-from .planning import block_of, columns_of, divided_forward
+from .planning import ASYNCHRONOUS, block_of, columns_of, divided_forward
 from .weights import ThinWeight
+
+
+@triton.jit
+def _added(x, weights, sums, KERNEL: tl.constexpr):
+    """Return the sums of the K - 1 newest rows of y, the newest first, to which a row of x was added."""
+    newer = (tl.dot(x, weights[0]),)
+    for i in tl.static_range(1, KERNEL - 1):
+        newer += (tl.dot(x, weights[i], sums[i - 1]),)
+    return newer
 
 
 @triton.jit(do_not_specialize=[*plans.RUN_TIME_SIZES, "x_height", "x_width", "rows_per_program"])
@@ -37,6 +46,7 @@ def thin_convolution(
     PAD: tl.constexpr,  # zeros around x that are not in memory
     HAS_BIAS: tl.constexpr,
     TANH: tl.constexpr,
+    ASYNCHRONOUS: tl.constexpr,  # whether tensor cores work while other instructions run
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -49,6 +59,9 @@ def thin_convolution(
     BLOCK_PIXELS. A row meets the weights of each i once: a product [pixels, C] x [C, (j, o)], which is added to the
     sums of y's row h = row - i. So K rows of y are under way; the oldest, for which i = K - 1 was the last, is summed
     up over j, each column shifted by its j, and written. All sums are in float32 and in one order.
+
+    Products that run asynchronously all begin before one wait, because a sum that moves on to another place in `sums`
+    has to be complete; others come last, or their operands would not leave registers for the row that is written.
     """
     strip, group, image = tl.program_id(0) % strips, tl.program_id(1), tl.program_id(2)
     first_row = tl.program_id(0) // strips * rows_per_program
@@ -92,6 +105,8 @@ def thin_convolution(
             mask=x_mask & (x_row >= 0) & (x_row < x_height),
             other=0.0,
         )
+        if ASYNCHRONOUS:
+            newer = _added(x, weights, sums, KERNEL)
         y_row = row - (KERNEL - 1)
         total = tl.dot(x, weights[KERNEL - 1], sums[KERNEL - 2])
         # Columns without a tap are zero unless x is infinite: they may not reach y.
@@ -106,9 +121,8 @@ def thin_convolution(
             y.to(y_ptr.dtype.element_ty),
             mask=y_mask & (y_row >= first_row),
         )
-        newer = (tl.dot(x, weights[0]),)
-        for i in tl.static_range(1, KERNEL - 1):
-            newer += (tl.dot(x, weights[i], sums[i - 1]),)
+        if not ASYNCHRONOUS:
+            newer = _added(x, weights, sums, KERNEL)
         sums = newer
 
 
@@ -144,6 +158,7 @@ def convolve_to_thin(
         "PAD": pad,
         "HAS_BIAS": bias is not None,
         "TANH": tanh,
+        "ASYNCHRONOUS": gpu_of(x).capability in ASYNCHRONOUS,
         "BLOCK_PIXELS": divided.block_pixels,
         "BLOCK_CHANNELS": block_of(weight.wide),
         "COLUMNS": columns_of(kernel),

@@ -17,6 +17,8 @@ MOST_CHANNELS = 128
 """of a wide tensor's group: a program holds all of them, and the weights with them, in shared memory"""
 LARGEST_KERNEL = 7
 """taps of a row: their columns are the 32 of a matrix product, and each has its sums in registers"""
+ASYNCHRONOUS = (90, 100)
+"""compute capabilities whose tensor cores read from shared memory while a program goes on: wgmma and tcgen05"""
 _WARPS, _STAGES = 4, 3
 _START_ROWS = 3
 """rows that a program could walk while it starts and ends, or begins another unit (assumed)"""

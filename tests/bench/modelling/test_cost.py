@@ -1,8 +1,10 @@
 """Times, waves and cache hits of known nodes are those that one computes by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
 from bench.modelling.assumptions import (
     CONVOLUTION_EDGE_US,
@@ -13,9 +15,13 @@ from bench.modelling.assumptions import (
     TILE_EFFICIENCY,
 )
 from bench.modelling.compiled import ProgramNeeds, count_instructions
-from bench.modelling.cost import Waves, costs, kernel_us, product_us
+from bench.modelling.cost import TileProducts, Waves, costs, kernel_us, product_us
+from bench.modelling.kernel_operands import operands_of, operations_of
 from bench.modelling.l2_cache import memory_bytes
-from bench.modelling.nodes import MatrixProduct, StepNode, StorageRange
+from bench.modelling.nodes import Launch, MatrixProduct, StepNode, StorageRange
+from cyclegan_fast.kernels.checking.specialisations import run_thin
+from cyclegan_fast.kernels.gpus import planning_for
+from cyclegan_fast.kernels.launching import Grid, launching_with
 
 H200 = GPU_FACTS["h200"]
 NEEDS = ProgramNeeds(warps=8, registers=128, shared_bytes=512, instructions=700, instructions_of_a_tile=350)
@@ -56,6 +62,16 @@ def test_a_last_wave_of_a_few_programs_costs_the_waiting_of_one_of_them() -> Non
     # Where little moves, the instructions of the two programs on a multiprocessor remain.
     issued_us = KERNEL_FLOOR_US + max(alone_us, 2 * issue_us)
     assert kernel_us(Waves.of(264, 2, H200), 4, 0.0, NEEDS, H200) == pytest.approx(issued_us)
+
+
+def test_a_program_that_loads_ahead_waits_while_it_multiplies() -> None:
+    products = TileProducts(us=0.9, tiles_ahead=2)
+    issue_us, multiply_us = NEEDS.issue_us(4, H200), 4 * 0.9
+    alone_us = MEMORY_LATENCY_US + issue_us + multiply_us  # more than it waits for two pairs of tiles
+    assert kernel_us(Waves.of(132, 2, H200), 4, 0.0, NEEDS, H200, products) == pytest.approx(KERNEL_FLOOR_US + alone_us)
+    # Two programs on a multiprocessor multiply one after the other.
+    of_two = KERNEL_FLOOR_US + max(alone_us, 2 * multiply_us)
+    assert kernel_us(Waves.of(264, 2, H200), 4, 0.0, NEEDS, H200, products) == pytest.approx(of_two)
 
 
 def test_a_block_s_convolution_of_one_image_takes_the_tile_that_is_best_on_132_multiprocessors() -> None:
@@ -146,3 +162,38 @@ def test_instructions_are_counted_once_and_for_each_tile() -> None:
         /*0090*/                   BRA `(.L_x_2);
 """
     assert count_instructions(machine_code) == (6, 4)
+
+
+def test_the_loop_over_tiles_is_the_inner_one_of_two_that_load() -> None:
+    machine_code = """
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+.L_x_0:
+        /*0010*/                   LDG.E.U16 R2, desc[UR4][R2.64] ;
+.L_x_1:
+        /*0030*/                   LDG.E.128 R4, desc[UR4][R2.64] ;
+        /*0040*/                   FADD R4, R4, R5 ;
+        /*0050*/              @!P1 BRA `(.L_x_1) ;
+        /*0060*/              @!P2 BRA `(.L_x_0) ;
+        /*0080*/                   EXIT ;
+"""
+    assert count_instructions(machine_code) == (4, 3)
+
+
+def test_thin_convolutions_compute_what_one_counts_by_hand() -> None:
+    """The operations that count, and those of a tile: 7 products of [64, 64] and [64, 32]."""
+    launches: list[Launch] = []
+
+    def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+        launches.append(Launch(90, kernel, grid, arguments, options))
+
+    with planning_for(H200.gpu), launching_with(record):
+        run_thin(2, torch.bfloat16)
+    counted = [operations_of(launch.kernel, dict(launch.arguments)) for launch in launches]
+    each = 2 * 2 * 256**2 * 64 * 3 * 49
+    assert counted == [each, each, 0, each, each, 0]
+    assert launches[0].matrix_operations_of_a_tile == 2 * 7 * 64 * 64 * 32
+    assert launches[1].matrix_operations_of_a_tile == 2 * 7 * 32 * 64 * 32
+    assert [launch.tiles_ahead for launch in launches] == [2, 1, 0, 2, 1, 0]
+    assert launches[0].tiles == int(launches[0].arguments["rows_per_program"]) + 6
+    kinds = [operands_of(launch.kernel, dict(launch.arguments))[0] for launch in launches]
+    assert kinds == ["convolution"] * 6

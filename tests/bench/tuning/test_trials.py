@@ -103,20 +103,25 @@ def test_each_key_is_tuned_once_for_all_its_sites_the_most_important_first() -> 
     assert found[: len(first)] == first
     blocks = first[0]
     assert blocks.key == "backward 2 x 4096 pixels, 256 channels, pad 1, bfloat16"  # 18 of a generator's 23 norms
-    assert len(first) == 36
-    assert len(found) == 2 * 2 * 36
+    assert len(first) == 36 + 4
+    assert len(found) == 2 * 2 * 36 + 2 * 4  # no convolution from or to an image is ours in float32
     assert [site.name for site in blocks.sites] == ["after down 2", "blocks, first half", "blocks, second half"]
     assert blocks.times == 18
-    # Convolutions, after the norms, each for all the blocks' norms.
-    convolutions = [task.key for task in first[-4:]]
-    assert sorted(convolutions) == sorted(
-        f"{what} channels, bfloat16"
+    # Convolutions, after the norms: those of all blocks together, and the generators' last and first ones.
+    convolutions = first[-8:]
+    assert sorted(task.key for task in convolutions) == sorted(
+        f"{what}, bfloat16"
         for n in (1, 2)
-        for what in (f"conv2d_reflect {n} x 4096 pixels, 256 to 256", f"edge gradients {n} x 4096 pixels, 256 from 256")
+        for what in (
+            f"conv2d_reflect {n} x 4096 pixels, 256 to 256 channels",
+            f"edge gradients {n} x 4096 pixels, 256 from 256 channels",
+            f"conv2d_to_thin {n} x 65536 pixels, 64 to 3 channels, kernel 7",
+            f"conv2d_from_thin {n} x 65536 pixels, 3 to 64 channels, kernel 7",
+        )
     )
-    assert not any("conv" in task.key or "edge" in task.key for task in first[:-4])
-    assert first[-1].times == 18
-    moved = [task.moved_bytes for task in first[:-4]]
+    assert not any("conv" in task.key or "edge" in task.key for task in first[:-8])
+    assert sorted(task.times for task in convolutions) == [1, 1, 1, 1, 18, 18, 18, 18]
+    moved = [task.moved_bytes for task in first[:-8]]
     assert moved == sorted(moved, reverse=True)
 
 
