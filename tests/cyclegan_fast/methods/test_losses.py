@@ -90,6 +90,28 @@ def test_cycle_and_identity_loss_are_the_mean_absolute_error(loss: Callable[[Ten
     torch.testing.assert_close(torch.autograd.grad(value, image)[0], signs, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("gan_loss", GAN_LOSSES)
+def test_losses_of_two_directions_are_those_of_each_one_block_of_channels(gan_loss: GanLoss) -> None:
+    torch.manual_seed(0)
+    real, fake = (torch.randn(2, 6, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    losses: list[Callable[..., Tensor]] = [
+        partial(discriminator_loss, gan_loss=gan_loss),
+        lambda one, other, **options: generator_loss(other, gan_loss, **options),
+        lambda one, other, **options: generator_loss(other, gan_loss, to_be_taken_for="fake", **options),
+        cycle_loss,
+        identity_loss,
+    ]
+    for loss in losses:
+        together = loss(real, fake, directions=2)
+        apart = torch.stack([loss(real[:, :3], fake[:, :3]), loss(real[:, 3:], fake[:, 3:])])
+        assert together.shape == (2,)
+        torch.testing.assert_close(together, apart, rtol=1e-12, atol=0)
+        by_both = [
+            torch.autograd.grad(value, fake, torch.tensor([2.0, -3.0]).to(value))[0] for value in (together, apart)
+        ]
+        torch.testing.assert_close(*by_both, rtol=1e-12, atol=0)
+
+
 def quadratic(curvature: Tensor) -> Callable[[Tensor], Tensor]:
     """D(x) [N, 1, 2, 2] of images [N, 3, 4, 4]: scores that add up to curvature x^2 / 2, of slope curvature x."""
 
