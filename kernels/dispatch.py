@@ -93,3 +93,8 @@ def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 def is_cast_by_autocast(x: Tensor) -> bool:
     """Return whether autocast casts x as an operand of a convolution: floating-point tensors other than float64."""
     return x.is_floating_point() and x.dtype != torch.float64
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return `x` in the precision that losses are computed in: float64 of float64, and float32 of any other."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -56,6 +56,15 @@ KERNELS = {
         reads_if=(("HAS_SKIP", "skip"),),
         writes_if=(("STORE_H", "d_residual"), ("REMAKE", "remade"), ("COOPERATIVE", "partial")),
     ),
+    "mean_error_sums": KernelOperands("sum", ("x",), ("sums",), reads_if=(("READS_Y", "y"),)),
+    "mean_error_backward": KernelOperands(
+        "elementwise",
+        ("upstream",),
+        (),
+        reads_if=(("READS_X", "x"), ("READS_Y", "y")),
+        writes_if=(("WANTS_DX", "dx"), ("WANTS_DY", "dy")),
+    ),
+    "column_sums": KernelOperands("sum", ("x",), ("sums",)),
     "reflection_pad_forward": KernelOperands("pad", ("x",), ("y",)),
     "reflection_pad_backward": KernelOperands("pad", ("x",), ("dx",)),
 }

@@ -55,8 +55,10 @@ class Launch:
     @property
     def tiles(self) -> int:
         """Return how many tiles each program works through, one after the other."""
-        pixels = self.arguments.get("pixels_per_program")
-        return -(-pixels // self.arguments["BLOCK_PIXELS"]) if pixels else 1
+        for what in ("pixels", "elements"):
+            if of_program := self.arguments.get(f"{what}_per_program"):
+                return -(-of_program // self.arguments[f"BLOCK_{what.upper()}"])
+        return 1
 
     @functools.cached_property
     def variant(self) -> Specialisation:

@@ -12,7 +12,6 @@ from cyclegan_fast.methods.base import (
     NetworkFunction,
     NetworkFunctions,
     Translated,
-    weighted,
 )
 from cyclegan_fast.methods.losses import cycle_loss, generator_loss, identity_loss
 
@@ -79,12 +78,15 @@ class CycleGan(Method):
         options, suffix = self.options, direction.suffix
         losses: LossesByName = {}
         reconstructed = forward[direction.back](made.translation) if self.has_cycle(suffix) else None
+        impl = self.config.networks.impl
         if self.judged:
             score = forward[direction.judge](made.translation)
-            losses[f"G_{suffix}"] = weighted(options.lambda_gan, generator_loss(score, options.gan_loss))
+            losses[f"G_{suffix}"] = generator_loss(score, options.gan_loss, weight=options.lambda_gan, impl=impl)
         if reconstructed is not None:
             # Against the images as they came, not as the working precision rounds them.
-            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * cycle_loss(reconstructed, batch.images)
+            weight = options.cycle_weight(suffix)
+            losses[f"cycle_{suffix}"] = cycle_loss(reconstructed, batch.images, weight=weight, impl=impl)
         if made.identity is not None:
-            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * identity_loss(made.identity, batch.targets)
+            weight = self.identity_weight(suffix)
+            losses[f"idt_{suffix}"] = identity_loss(made.identity, batch.targets, weight=weight, impl=impl)
         return losses

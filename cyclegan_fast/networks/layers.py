@@ -2,16 +2,10 @@
 
 from typing import get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import InitType, Norm
-
-
-def wide(x: Tensor) -> Tensor:
-    """Return `x` in the precision that losses are computed in: float64 of float64, and float32 of any other."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class NormalisedConv2d(nn.Conv2d):

@@ -68,8 +68,8 @@ class Specialisation:
 
     @property
     def has_wide_rows(self) -> bool:
-        """Return False for the 3-channel image, whose rows of 3 elements have nothing that is 16 bytes wide."""
-        return int(dict(self.constants)["BLOCK_CHANNELS"]) >= 8
+        """Return whether tiles have rows of 8 channels or more, 16 bytes wide: a 3-channel image's have not."""
+        return int(dict(self.constants).get("BLOCK_CHANNELS", 0)) >= 8
 
     @property
     def wide_loads_needed(self) -> int:
