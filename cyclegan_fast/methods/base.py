@@ -49,19 +49,16 @@ class DirectionBatch:
 
     images: real images of the domain that is translated.
     targets: real images of the domain that they are translated to.
-    dtype: the precision that the networks compute in; losses compare with the images as they came.
+    low: `images` in the networks' precision; losses compare with the images as they came.
+    low_targets: `targets` in the networks' precision.
     latent: the latent codes that the host drew, [N, C]; None where the method has none.
     """
 
     images: Tensor
     targets: Tensor
-    dtype: torch.dtype
+    low: Tensor
+    low_targets: Tensor
     latent: Tensor | None = None
-
-    @property
-    def low(self) -> Tensor:
-        """Return the images in the networks' precision."""
-        return self.images.to(self.dtype)
 
 
 @dataclass(frozen=True)

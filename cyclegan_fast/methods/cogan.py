@@ -164,7 +164,7 @@ class CoGan(Method):
 
     def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
         assert batch.latent is not None
-        fake = forward[direction.there](forward["G_shared"](batch.latent.to(batch.dtype)))
+        fake = forward[direction.there](forward["G_shared"](batch.latent.to(batch.low.dtype)))
         return Translated(fake, fake)
 
     def generator_losses(

@@ -66,7 +66,7 @@ class CycleGan(Method):
         return self.generators if self.has_cycle(direction.suffix) else (direction.there,)
 
     def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
-        targets = batch.targets.to(batch.dtype) if self.identity_weight(direction.suffix) else None
+        targets = batch.low_targets if self.identity_weight(direction.suffix) else None
         fake, identity = translate_with_identity(
             forward[direction.there], batch.low, targets, together=self.config.networks.norm != "batch"
         )

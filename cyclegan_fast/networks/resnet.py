@@ -15,7 +15,13 @@ from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.kernels import Impl, reflection_pad, residual_block
 from cyclegan_fast.kernels.dispatch import choose, is_exporting
 from cyclegan_fast.networks.image_convolutions import conv2d_to_image, go_by_columns
-from cyclegan_fast.networks.layers import check_norm, convolution_before, doubling_before, initialise
+from cyclegan_fast.networks.layers import (
+    activated_convolution,
+    check_norm,
+    convolution_before,
+    doubling_before,
+    initialise,
+)
 from cyclegan_fast.networks.norms import new_norm
 
 
@@ -134,7 +140,7 @@ class ResnetGenerator(nn.Module):
         if go_by_columns(image, impl):
             assert self.head.bias is not None
             return torch.tanh(conv2d_to_image(x, self.head.weight, self.head.bias))
-        return torch.tanh(self.head(x))
+        return activated_convolution(self.head, x, "tanh", impl)
 
     def _doubled(self, level: int, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C / 2, 2H, 2W], in front of a norm."""

@@ -9,6 +9,7 @@ two streams of a GPU, or on a CPU whose cores small images leave idle.
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,8 +73,8 @@ class TrainingStep:
         self.tensor_random = torch.Generator().manual_seed(config.run.seed + ranks.index)
         # Images of various shapes stay in lists, which the host exchanges.
         self.has_stacked_pools = config.data.preprocess in CROPPING
-        pool_type = StackedImagePool if self.has_stacked_pools else ImagePool
-        self.pool_A, self.pool_B = (pool_type(config.loss.pool_size, self.random_source) for _ in DIRECTION_NETWORKS)
+        new_pool = partial(StackedImagePool, impl=config.networks.impl) if self.has_stacked_pools else ImagePool
+        self.pool_A, self.pool_B = (new_pool(config.loss.pool_size, self.random_source) for _ in DIRECTION_NETWORKS)
         self.learning_rate = torch.tensor(
             config.optimizer.learning_rate,
             device=self.device,
@@ -211,8 +212,9 @@ class TrainingStep:
         parts = []
         for part_A, part_B, code in zip(parts_A, real_B.chunk(count), codes, strict=True):
             share = len(part_A) / len(real_A)
-            there = Translation(a2b, DirectionBatch(part_A, part_B, self.dtype, code), share)
-            back = Translation(b2a, DirectionBatch(part_B, part_A, self.dtype, code), share)
+            low_A, low_B = part_A.to(self.dtype), part_B.to(self.dtype)
+            there = Translation(a2b, DirectionBatch(part_A, part_B, low_A, low_B, code), share)
+            back = Translation(b2a, DirectionBatch(part_B, part_A, low_B, low_A, code), share)
             parts.append((there, back))
         return parts
 
@@ -226,7 +228,8 @@ class TrainingStep:
     ) -> None:
         """Differentiate the discriminators' losses on real images and on what the pools return for generated ones."""
         with self.phase("pool"):
-            shown_B, shown_A = (torch.cat(of_parts) for of_parts in zip(*shown, strict=True))
+            # A `cat` of one tensor would copy it.
+            shown_B, shown_A = (torch.cat(them) if len(them) > 1 else them[0] for them in zip(*shown, strict=True))
             pooled_B = self.pool_B.exchange(shown_B, decisions.pool_B).chunk(len(parts))
             pooled_A = self.pool_A.exchange(shown_A, decisions.pool_A).chunk(len(parts))
         mixes = [None] * len(parts) if decisions.mixes is None else decisions.mixes.chunk(len(parts), dim=1)

@@ -22,7 +22,14 @@ from ..norm.forward import norm_forward
 from ..reflection_pad import pad_backward, pad_forward
 from .sites import NormSite, all_sites, generator_sites, run_backward, run_forward
 
-TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
+TYPE_NAMES = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.uint8: "u8",
+}
 
 
 @dataclass(frozen=True)

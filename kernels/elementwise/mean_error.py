@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import plans
 from ..dispatch import Impl, check_image_batch, choose, wide
 from ..launching import run_kernel
+from ..layout import empty_channels_last
 from ..registration import below_autograd, define, differentiable_once, differentiate
 from ..triton_language import tl, triton
 from .partial_sums import elements_per_program, sum_of_columns
@@ -162,8 +163,8 @@ def _gradients(
     wants_y: bool,
 ) -> list[Tensor]:
     """Launch the gradients by x and y, channels last; return those that are wanted, x's first."""
-    dx = _empty(x) if wants_x else None
-    dy = _empty(y) if wants_y and y is not None else None
+    dx = empty_channels_last(x.shape, like=x) if wants_x else None
+    dy = empty_channels_last(y.shape, like=y) if wants_y and y is not None else None
     found = [gradient for gradient in (dx, dy) if gradient is not None]
     if found and x.numel():
         arguments = _operands(x, y, kind, weight, directions)
@@ -194,10 +195,6 @@ def _operands(x: Tensor, y: Tensor | None, kind: ErrorKind, weight: float, direc
     }
 
 
-def _empty(like: Tensor) -> Tensor:
-    return torch.empty(like.shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
 # --- the operator ----------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +212,9 @@ def _fake_gradients(
     wants_x: bool,
     wants_y: bool,
 ) -> list[Tensor]:
-    return [_empty(t) for t, wanted in ((x, wants_x), (y, wants_y)) if wanted and t is not None]
+    return [
+        empty_channels_last(t.shape, like=t) for t, wanted in ((x, wants_x), (y, wants_y)) if wanted and t is not None
+    ]
 
 
 _ARGUMENTS = "Tensor x, Tensor? y, str kind, float weight, int directions"

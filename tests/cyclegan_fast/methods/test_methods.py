@@ -409,7 +409,7 @@ def test_a_gradient_penalty_is_added_to_what_each_discriminator_judges(case: str
     with torch.no_grad():
         for direction in DIRECTION_NETWORKS:
             source, target = (A, B) if direction.suffix == "A" else (B, A)
-            made = DirectionBatch(source, target, torch.float64, decisions.latents)
+            made = DirectionBatch(source, target, source, target, decisions.latents)
             shown[direction.suffix] = plain.method.translate(plain.passes.forward, direction, made).shown
     for judgement, mix in zip(plain.method.judgements(A, B, shown["B"], shown["A"]), decisions.mixes, strict=True):
         network = plain.method.judge(plain.passes.forward, judgement.name)
