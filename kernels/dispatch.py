@@ -66,7 +66,8 @@ def _require_triton(operator: str, x: Tensor, dtypes: Sequence[torch.dtype]) -> 
     if not triton_language.INSTALLED:
         raise RuntimeError(f"impl='triton' for {operator} needs the triton package, which has Linux wheels only")
     if x.dtype not in dtypes:
-        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        *others, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+        names = f"{', '.join(others)} or {last}" if others else last
         raise TypeError(f"impl='triton' for {operator} takes {names}, got {x.dtype}")
     if not x.is_cuda and not x.is_meta and not triton_language.INTERPRETED:
         raise RuntimeError(

@@ -53,6 +53,7 @@ __all__ = [
     "norm_plan",
     "norm_rule",
     "pad_plan",
+    "power_of_two",
     "read_tuned",
     "tuned_norm_plan",
     "tuned_path",

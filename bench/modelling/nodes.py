@@ -57,7 +57,7 @@ class Launch:
         """Return how many tiles each program works through, one after the other."""
         for what in ("pixels", "elements"):
             if of_program := self.arguments.get(f"{what}_per_program"):
-                return -(-of_program // self.arguments[f"BLOCK_{what.upper()}"])
+                return -(-int(of_program) // int(self.arguments[f"BLOCK_{what.upper()}"]))
         return 1
 
     @functools.cached_property
