@@ -1,4 +1,4 @@
-"""A bias and an activation in one operator: as accurate as PyTorch's, and repeatable."""
+"""Holds bias and activation in one operator to PyTorch's accuracy, in every layout."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Mean errors of losses: Triton's equal their definition in value and gradients, whatever the layout and the size."""
+"""Holds mean errors of losses to their definition in value and gradients, whatever the layout and the size."""
 
 from typing import get_args
 
