@@ -49,7 +49,7 @@ def test_the_biass_gradient_is_the_sum_of_dx_in_float32(
 
 
 def test_tanh_is_accurate_from_the_smallest_to_the_largest_numbers() -> None:
-    """Without the series near 0 the error there would be that of 1 - exp(-2x), far larger than x's own rounding."""
+    """Fails without the series near 0, where 1 - exp(-2x) loses far more than x's own rounding."""
     size = torch.logspace(-30, 2, 4001, dtype=torch.float64).float()
     x = torch.cat([size, -size, torch.tensor([0.0, float("inf"), -float("inf")])]).view(1, 1, 1, -1)
     y = bias_activation(x.to(values(1).device), values(1) * 0, "tanh", impl="triton").cpu()

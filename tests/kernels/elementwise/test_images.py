@@ -1,4 +1,4 @@
-"""Images from bytes and the exchange of a pool: Triton's results have the bits of plain PyTorch's."""
+"""Holds images from bytes, and exchanges of a pool, to the bits of plain PyTorch."""
 
 import random
 
