@@ -5,8 +5,8 @@ in plain PyTorch, the Triton operator with its gradient, and the public function
 `dispatch` chooses an implementation, `registration` makes PyTorch operators, `plans` decides tile shapes and grids,
 `launching` launches, `layout` and `tiles` address memory, `norm/` holds the kernels of the instance norm.
 `elementwise/` has what else a training step computes. The commands `check`, `aot` and `traffic` test the kernels;
-`checking/` holds what they share. `nn/` has modules for somebody's own network, and `acceleration/` puts the operators into a network
-that is there already.
+`checking/` holds what they share. `nn/` has modules for somebody's own network, and `acceleration/` puts the operators
+into a network that is there already.
 """
 
 from .checkout_name import is_replaced

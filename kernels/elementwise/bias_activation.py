@@ -42,7 +42,7 @@ def hyperbolic_tangent(x):
     return tl.where(tl.abs(x) < 0.1, series, tl.where(x < 0, -quotient, quotient))
 
 
-@triton.jit(do_not_specialize=["pixels", "channels"])
+@triton.jit(do_not_specialize=["pixels"])
 def bias_activation_forward(
     x_ptr,  # [PIXELS, CHANNELS]: the pixels of all images
     bias_ptr,  # [CHANNELS]
@@ -65,7 +65,7 @@ def bias_activation_forward(
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["pixels", "pixels_per_program", "channels"])
+@triton.jit(do_not_specialize=["pixels", "pixels_per_program"])
 def bias_activation_backward(
     x_ptr,  # [PIXELS, CHANNELS]: the forward pass's result
     dy_ptr,  # [PIXELS, CHANNELS]

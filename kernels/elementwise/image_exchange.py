@@ -25,7 +25,7 @@ def image_exchange_reference(images: Tensor, stack: Tensor, decisions: Tensor) -
 # --- kernel ----------------------------------------------------------------------------------------------------------
 
 
-@triton.jit(do_not_specialize=["images", "size", "elements"])
+@triton.jit(do_not_specialize=["images", "size"])
 def image_exchange_both_ways(
     x_ptr,  # [N, H, W, C]
     stack_ptr,  # [SIZE + 1, H, W, C]: read and written
