@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -16,11 +17,13 @@ ENVIRONMENT_VARIABLE = "CYCLEGAN_FAST_IMPL"
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def choose(operator: str, impl: Impl, x: Tensor) -> Literal["triton", "reference"]:
+def choose(
+    operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] = TRITON_DTYPES
+) -> Literal["triton", "reference"]:
     """Resolve `impl` for one call of `operator` on `x`.
 
-    "auto" is Triton on a CUDA tensor in float32, float16 or bfloat16, and the reference everywhere else and while a
-    graph is being exported. The environment variable CYCLEGAN_FAST_IMPL replaces "auto". An implementation asked for
+    "auto" is Triton on a CUDA tensor in one of `dtypes`, and the reference everywhere else and while a graph is being
+    exported. The environment variable CYCLEGAN_FAST_IMPL replaces "auto". An implementation asked for
     by name is returned or refused, never replaced.
 
     Raises ValueError for an unknown name, and RuntimeError or TypeError where Triton was asked for and cannot run.
@@ -30,9 +33,9 @@ def choose(operator: str, impl: Impl, x: Tensor) -> Literal["triton", "reference
     if impl not in get_args(Impl):
         raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, got {impl!r}")
     if impl == "auto":
-        return "triton" if _suits_triton(x) and not is_exporting() else "reference"
+        return "triton" if _suits_triton(x, dtypes) and not is_exporting() else "reference"
     if impl == "triton":
-        _require_triton(operator, x)
+        _require_triton(operator, x, dtypes)
     return impl
 
 
@@ -51,19 +54,21 @@ def _from_environment() -> Impl:
     return value  # type: ignore[return-value]  # narrowed by the membership test, which mypy does not follow
 
 
-def _suits_triton(x: Tensor) -> bool:
-    if not x.is_cuda or x.dtype not in TRITON_DTYPES:
+def _suits_triton(x: Tensor, dtypes: Sequence[torch.dtype]) -> bool:
+    if not x.is_cuda or x.dtype not in dtypes:
         return False
     if not triton_language.INSTALLED:
         warnings.warn("triton is not installed: the plain operators run instead of the fused ones", stacklevel=4)
     return triton_language.INSTALLED
 
 
-def _require_triton(operator: str, x: Tensor) -> None:
+def _require_triton(operator: str, x: Tensor, dtypes: Sequence[torch.dtype]) -> None:
     if not triton_language.INSTALLED:
         raise RuntimeError(f"impl='triton' for {operator} needs the triton package, which has Linux wheels only")
-    if x.dtype not in TRITON_DTYPES:
-        raise TypeError(f"impl='triton' for {operator} takes float32, float16 or bfloat16, got {x.dtype}")
+    if x.dtype not in dtypes:
+        *others, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+        names = f"{', '.join(others)} or {last}" if others else last
+        raise TypeError(f"impl='triton' for {operator} takes {names}, got {x.dtype}")
     if not x.is_cuda and not x.is_meta and not triton_language.INTERPRETED:
         raise RuntimeError(
             f"impl='triton' for {operator} needs a CUDA tensor, got one on {x.device}; "
@@ -93,3 +98,8 @@ def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 def is_cast_by_autocast(x: Tensor) -> bool:
     """Return whether autocast casts x as an operand of a convolution: floating-point tensors other than float64."""
     return x.is_floating_point() and x.dtype != torch.float64
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return `x` in the precision that losses are computed in: float64 of float64, and float32 of any other."""
+    return x if x.dtype == torch.float64 else x.float()

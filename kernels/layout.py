@@ -1,5 +1,6 @@
 """Describes tensors by the strides that kernels address them with, and makes the channels-last tensors they write."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +75,9 @@ def part(x: Tensor, images: slice) -> Tensor:
     return x if images.stop - images.start == x.size(0) else x[images]
 
 
-def empty_channels_last(shape: tuple[int, int, int, int], *, like: Tensor) -> Tensor:
-    """Return an uninitialised tensor [N, C, H, W] that lies in the order N, H, W, C."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+def empty_channels_last(shape: Sequence[int], *, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return an uninitialised tensor [N, C, H, W] that lies in the order N, H, W, C; `like` gives device and dtype."""
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def needs_wide_offsets(*tensors: Tensor) -> bool:

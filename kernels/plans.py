@@ -59,6 +59,7 @@ __all__ = [
     "norm_plan",
     "norm_rule",
     "pad_plan",
+    "power_of_two",
     "read_tuned",
     "thin_beats_library",
     "thin_key",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cyclegan_fast.config.options import DataConfig
-from cyclegan_fast.data.batch import augmented
+from cyclegan_fast.data.batch import signed_windows
 from cyclegan_fast.images.pixels import to_signed
 
 # python -m bench.gpu runs where what the training command needs is not installed.
@@ -56,7 +56,7 @@ def test_a_graph_cuts_images_out_of_pinned_batches() -> None:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the loader's threads pin memory meanwhile
-        captured = augmented(pixels, crops, *first.size_A)
+        captured = signed_windows(pixels, crops, *first.size_A)
     for batch in others:
         pixels.copy_(batch.pixels_A, non_blocking=True)
         crops.copy_(batch.crops_A, non_blocking=True)

@@ -21,6 +21,8 @@ class KernelOperands:
     reads_if: tuple[tuple[str, str], ...] = ()
     """pairs of a flag and an operand"""
     writes_if: tuple[tuple[str, str], ...] = ()
+    as_many_images: tuple[str, ...] = ()
+    """operands of which as many images are read and written as x has, or all"""
 
 
 KERNELS = {
@@ -57,6 +59,23 @@ KERNELS = {
         writes_if=(("STORE_H", "d_residual"), ("REMAKE", "remade"), ("COOPERATIVE", "partial")),
     ),
     "conv2d_3x3_edge_gradients": KernelOperands("convolution", ("weight",), ()),  # and next to the edges dy and dx
+    "mean_error_sums": KernelOperands("sum", ("x",), ("sums",), reads_if=(("READS_Y", "y"),)),
+    "mean_error_backward": KernelOperands(
+        "elementwise",
+        ("upstream",),
+        (),
+        reads_if=(("READS_X", "x"), ("READS_Y", "y")),
+        writes_if=(("WANTS_DX", "dx"), ("WANTS_DY", "dy")),
+    ),
+    "bias_activation_forward": KernelOperands("elementwise", ("x", "bias"), ("y",)),
+    "bias_activation_backward": KernelOperands(
+        "elementwise", ("x", "dy"), ("dx",), writes_if=(("WANTS_BIAS", "partial"),)
+    ),
+    "signed_windows_cut": KernelOperands("elementwise", ("x", "crops"), ("y",)),
+    "image_exchange_both_ways": KernelOperands(
+        "copy", ("x", "stack", "decisions"), ("y", "stack"), as_many_images=("stack",)
+    ),
+    "column_sums": KernelOperands("sum", ("x",), ("sums",)),
     "reflection_pad_forward": KernelOperands("pad", ("x",), ("y",)),
     "reflection_pad_backward": KernelOperands("pad", ("x",), ("dx",)),
     "thin_convolution": KernelOperands("convolution", ("weight", "x"), ("y",), reads_if=(("HAS_BIAS", "bias"),)),
@@ -75,9 +94,13 @@ def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[NodeKind, list[
         raise ValueError(f"the model does not know what {name} reads and writes: describe it in {__name__}")
     known = KERNELS[name]
 
+    def touched(name: str) -> Tensor:
+        tensor: Tensor = arguments[f"{name}_ptr"]
+        return tensor[: len(arguments["x_ptr"])] if name in known.as_many_images else tensor
+
     def tensors(always: tuple[str, ...], under_flags: tuple[tuple[str, str], ...]) -> list[Tensor]:
         names = [*always, *(name for flag, name in under_flags if arguments[flag])]
-        return [arguments[f"{name}_ptr"] for name in names]
+        return [touched(name) for name in names]
 
     reads, writes = tensors(known.reads, known.reads_if), tensors(known.writes, known.writes_if)
     if name == "conv2d_3x3_edge_gradients":

@@ -71,8 +71,10 @@ class Launch:
             return 3 * -(-int(of["outputs"]) // int(of["BLOCK_CHANNELS"]))
         if "parts" in of:
             return -(-int(of["parts"]) // int(of["BLOCK_PARTS"]))
-        pixels = of.get("pixels_per_program")
-        return -(-pixels // of["BLOCK_PIXELS"]) if pixels else 1
+        for what in ("pixels", "elements"):
+            if of_program := of.get(f"{what}_per_program"):
+                return -(-int(of_program) // int(of[f"BLOCK_{what.upper()}"]))
+        return 1
 
     @property
     def most_tiles(self) -> int:

@@ -250,8 +250,3 @@ class Method(ABC):
     def trained_discriminators(self, name: str) -> tuple[str, ...]:
         """Return the names of the discriminators that a judgement's loss trains."""
         return (name,)
-
-
-def weighted(weight: float, loss: Tensor) -> Tensor:
-    """Return weight * loss, without an operation where the weight is 1."""
-    return loss if weight == 1 else weight * loss

@@ -45,7 +45,8 @@ class BiGan(Method):
         self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
     ) -> LossesByName:
         taken: Taken = "fake" if direction.suffix == "A" else "real"
-        loss = generator_loss(forward["D"](made.shown), self.config.loss.gan_loss, to_be_taken_for=taken)
+        score, config = forward["D"](made.shown), self.config
+        loss = generator_loss(score, config.loss.gan_loss, to_be_taken_for=taken, impl=config.networks.impl)
         return {f"G_{direction.suffix}": loss}
 
     def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:

@@ -171,7 +171,9 @@ class CoGan(Method):
         self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
     ) -> LossesByName:
         score = self.judge(forward, direction.judge)(made.translation)
-        return {f"G_{direction.suffix}": generator_loss(score, self.config.loss.gan_loss)}
+        return {
+            f"G_{direction.suffix}": generator_loss(score, self.config.loss.gan_loss, impl=self.config.networks.impl)
+        }
 
     def judge(self, forward: NetworkFunctions, name: str) -> NetworkFunction:
         return lambda images: forward["D_shared"](forward[name](images))

@@ -12,7 +12,6 @@ from cyclegan_fast.methods.base import (
     NetworkFunction,
     NetworkFunctions,
     Translated,
-    weighted,
 )
 from cyclegan_fast.methods.losses import cycle_loss, generator_loss, identity_loss
 
@@ -82,15 +81,21 @@ class CycleGan(Method):
         options, suffix, directions = self.options, direction.suffix, direction.directions
         losses: LossesByName = {}
         reconstructed = forward[direction.back](made.translation) if self.has_cycle(suffix) else None
+        impl = self.config.networks.impl
         if self.judged:
             score = forward[direction.judge](made.translation)
-            loss = generator_loss(score, options.gan_loss, directions=directions)
-            losses[f"G_{suffix}"] = weighted(options.lambda_gan, loss)
+            losses[f"G_{suffix}"] = generator_loss(
+                score, options.gan_loss, weight=options.lambda_gan, directions=directions, impl=impl
+            )
         if reconstructed is not None:
             # Against the images as they came, not as the working precision rounds them.
-            loss = cycle_loss(reconstructed, batch.images, directions=directions)
-            losses[f"cycle_{suffix}"] = options.cycle_weight(suffix) * loss
+            weight = options.cycle_weight(suffix)
+            losses[f"cycle_{suffix}"] = cycle_loss(
+                reconstructed, batch.images, weight=weight, directions=directions, impl=impl
+            )
         if made.identity is not None:
-            loss = identity_loss(made.identity, batch.targets, directions=directions)
-            losses[f"idt_{suffix}"] = self.identity_weight(suffix) * loss
+            weight = self.identity_weight(suffix)
+            losses[f"idt_{suffix}"] = identity_loss(
+                made.identity, batch.targets, weight=weight, directions=directions, impl=impl
+            )
         return losses

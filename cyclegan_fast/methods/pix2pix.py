@@ -42,10 +42,11 @@ class Pix2Pix(Method):
     def generator_losses(
         self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
     ) -> LossesByName:
-        options, suffix = self.config.loss, direction.suffix
+        options, suffix, impl = self.config.loss, direction.suffix, self.config.networks.impl
+        score = forward[direction.judge](made.shown)
         return {
-            f"G_{suffix}": generator_loss(forward[direction.judge](made.shown), options.gan_loss),
-            f"paired_{suffix}": options.lambda_paired * paired_loss(made.translation, batch.targets),
+            f"G_{suffix}": generator_loss(score, options.gan_loss, impl=impl),
+            f"paired_{suffix}": paired_loss(made.translation, batch.targets, weight=options.lambda_paired, impl=impl),
         }
 
     def judgements(self, real_A: Tensor, real_B: Tensor, shown_A: Tensor, shown_B: Tensor) -> list[Judgement]:

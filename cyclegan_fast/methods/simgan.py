@@ -22,7 +22,8 @@ class SimGan(Method):
         self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated
     ) -> LossesByName:
         options, suffix, fake = self.config.loss, direction.suffix, made.translation
+        impl, score = self.config.networks.impl, forward[direction.judge](fake)
         return {
-            f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
-            f"pixel_{suffix}": options.lambda_pixel * pixel_loss(fake, batch.images),
+            f"G_{suffix}": generator_loss(score, options.gan_loss, impl=impl),
+            f"pixel_{suffix}": pixel_loss(fake, batch.images, weight=options.lambda_pixel, impl=impl),
         }

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from cyclegan_fast.kernels import Impl
 from cyclegan_fast.kernels.dispatch import choose, is_exporting
 from cyclegan_fast.kernels.thin_convolution.convolution import beats_library, conv2d_from_thin, conv2d_to_thin
+from cyclegan_fast.networks.layers import activated_convolution
 
 
 def convolve_image(stem: nn.Conv2d, image: Tensor, impl: Impl) -> Tensor:
@@ -36,7 +37,7 @@ def convolve_to_image(head: nn.Conv2d, x: Tensor, impl: Impl) -> Tensor:
     """Convolve padded activations by a generator's last convolution to an image in [-1, 1]."""
     if _go_by_kernels("conv2d_to_thin", head, x, impl):
         return conv2d_to_thin(x, head.weight, head.bias, groups=head.groups, tanh=True, impl=impl)
-    return torch.tanh(head(x))
+    return activated_convolution(head, x, "tanh", impl)
 
 
 def _go_by_kernels(operator: str, convolution: nn.Conv2d, x: Tensor, impl: Impl) -> bool:

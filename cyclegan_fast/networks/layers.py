@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import InitType, Norm
-
-
-def wide(x: Tensor) -> Tensor:
-    """Return `x` in the precision that losses are computed in: float64 of float64, and float32 of any other."""
-    return x if x.dtype == torch.float64 else x.float()
+from cyclegan_fast.kernels import Impl
+from cyclegan_fast.kernels.dispatch import choose
+from cyclegan_fast.kernels.elementwise.bias_activation import BiasedActivation, bias_activation
+from cyclegan_fast.networks.norms import SLOPE
 
 
 class NormalisedConv2d(nn.Conv2d):
@@ -67,6 +66,19 @@ def doubling_before(norm: Norm, inputs: int, outputs: int, kernel: int = 3) -> n
     if norm == "instance":
         return NormalisedConvTranspose2d(inputs, outputs, kernel)
     return nn.ConvTranspose2d(inputs, outputs, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=False)
+
+
+def activated_convolution(convolution: nn.Conv2d, x: Tensor, activation: BiasedActivation, impl: Impl) -> Tensor:
+    """Return act(convolution(x)), [N, C, H, W], of a convolution that owns a bias.
+
+    `impl` chooses whether bias and activation are one operator, see `kernels.dispatch.choose`.
+    """
+    if choose("bias_activation", impl, x) == "reference":
+        y = convolution(x)
+        return torch.tanh(y) if activation == "tanh" else F.leaky_relu(y, SLOPE)
+    assert convolution.bias is not None
+    y = convolution._conv_forward(x, convolution.weight, None)
+    return bias_activation(y, convolution.bias, activation, negative_slope=SLOPE, impl=impl)
 
 
 def check_norm(norm: Norm) -> None:

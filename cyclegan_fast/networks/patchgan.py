@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Norm
 from cyclegan_fast.kernels import Impl
-from cyclegan_fast.networks.layers import check_norm, convolution_before, initialise
-from cyclegan_fast.networks.norms import SLOPE, new_norm
+from cyclegan_fast.networks.layers import activated_convolution, check_norm, convolution_before, initialise
+from cyclegan_fast.networks.norms import new_norm
 
 
 class Discriminator(nn.Module):
@@ -34,7 +33,8 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map [N, channels, H, W] in [-1, 1] to scores [N, 1, h, w], one a patch: 30x30 of 70x70 pixels of 256x256."""
         first, *middle, last = self.layers
-        x = F.leaky_relu(first(image), SLOPE)
+        assert isinstance(first, nn.Conv2d)
+        x = activated_convolution(first, image, "leaky_relu", self.impl)
         for layer, norm in zip(middle, self.norms, strict=True):
             x = norm(layer(x), activation="leaky_relu", impl=self.impl)
         scores: Tensor = last(x)

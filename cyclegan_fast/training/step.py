@@ -10,6 +10,7 @@ two at once (`networks/paired.py`).
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,8 +83,8 @@ class TrainingStep:
         self.tensor_random = torch.Generator().manual_seed(config.run.seed + ranks.index)
         # Images of various shapes stay in lists, which the host exchanges.
         self.has_stacked_pools = config.data.preprocess in CROPPING
-        pool_type = StackedImagePool if self.has_stacked_pools else ImagePool
-        self.pool_A, self.pool_B = (pool_type(config.loss.pool_size, self.random_source) for _ in DIRECTION_NETWORKS)
+        new_pool = partial(StackedImagePool, impl=config.networks.impl) if self.has_stacked_pools else ImagePool
+        self.pool_A, self.pool_B = (new_pool(config.loss.pool_size, self.random_source) for _ in DIRECTION_NETWORKS)
         self.learning_rate = torch.tensor(
             config.optimizer.learning_rate,
             device=self.device,
@@ -250,7 +251,8 @@ class TrainingStep:
     ) -> None:
         """Differentiate the discriminators' losses on real images and on what the pools return for generated ones."""
         with self.phase("pool"):
-            in_order = [torch.cat(of_parts) for of_parts in zip(*shown, strict=True)]
+            # A `cat` of one tensor would copy it.
+            in_order = [torch.cat(them) if len(them) > 1 else them[0] for them in zip(*shown, strict=True)]
             shown_B, shown_A = in_order[0].chunk(2, 1) if self.config.run.paired else in_order
             pooled_B = self.pool_B.exchange(shown_B, decisions.pool_B).chunk(len(parts))
             pooled_A = self.pool_A.exchange(shown_A, decisions.pool_A).chunk(len(parts))

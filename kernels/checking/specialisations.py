@@ -17,14 +17,26 @@ from .. import plans
 from ..conv2d import conv_forward
 from ..convolution.edge_gradients import reflected_input_gradient
 from ..dispatch import TRITON_DTYPES
+from ..elementwise.bias_activation import BIAS_ACTIVATION, BIAS_ACTIVATION_BACKWARD
+from ..elementwise.image_exchange import IMAGE_EXCHANGE
+from ..elementwise.mean_error import MEAN_ERROR, MEAN_ERROR_BACKWARD
+from ..elementwise.signed_windows import SIGNED_WINDOWS
 from ..gpus import GPUS, Gpu, gpu_of, planning_for
 from ..launching import Grid, launching_with
 from ..norm.forward import norm_forward
 from ..reflection_pad import pad_backward, pad_forward
+from ..registration import LAUNCHES
 from ..thin_convolution import convolution as thin
 from .sites import NormSite, all_sites, generator_sites, run_backward, run_forward
 
-TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
+TYPE_NAMES = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.uint8: "u8",
+}
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,8 @@ class Specialisation:
 
     @property
     def has_wide_rows(self) -> bool:
-        """Return False for the 3-channel image, whose rows of 3 elements have nothing that is 16 bytes wide."""
-        return int(dict(self.constants)["BLOCK_CHANNELS"]) >= 8
+        """Return whether tiles have rows of 8 channels or more, 16 bytes wide: a 3-channel image's have not."""
+        return int(dict(self.constants).get("BLOCK_CHANNELS", 0)) >= 8
 
     @property
     def wide_loads_needed(self) -> int:
@@ -172,6 +184,7 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
     image = torch.empty((batch, 3, 256, 256), dtype=dtype, device="meta")
     for layout in (torch.contiguous_format, torch.channels_last):
         pad_backward(pad_forward(image.contiguous(memory_format=layout), 3), 3)
+    _run_elementwise(batch, dtype)
     for site in all_sites():
         _run_site(site, batch, dtype)
         if site.feeds_block:  # compiled graphs add the two gradients themselves
@@ -205,6 +218,40 @@ def run_thin(batch: int, dtype: torch.dtype) -> None:
     image, dy = lying(batch, 3, 262, 262), lying(batch, 64, 256, 256)
     thin.launch_from_thin_dgrad(dy, lying(64, 3, 7, 7), 1)
     thin.launch_from_thin_wgrad(dy, image, 7, 1)
+
+
+def _run_elementwise(batch: int, dtype: torch.dtype) -> None:
+    """Run what stands around the networks: images from bytes, biases, losses, the exchange of a pool."""
+
+    def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+        layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+        return torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
+
+    pixels = torch.empty((batch, 286, 286, 3), dtype=torch.uint8, device="meta")
+    windows = _call(SIGNED_WINDOWS, pixels, empty(batch, 3, dtype=torch.int64), 256, 256)
+    image, scores, upstream = empty(batch, 3, 256, 256), empty(batch, 1, 30, 30), empty(1, dtype=torch.float32)
+    _call(IMAGE_EXCHANGE, image, empty(51, 3, 256, 256), empty(2, batch, dtype=torch.int64))
+    errors: list[tuple[Tensor, Tensor | None, str]] = [
+        (image, windows, "absolute"),
+        (scores, None, "from 1"),
+        (scores, None, "from 0"),
+        (scores, scores, "from 1 and 0"),
+    ]
+    for x, y, kind in errors:
+        _call(MEAN_ERROR, x, y, kind, 1.0, 1)
+        _call(MEAN_ERROR_BACKWARD, upstream, x, y, kind, 1.0, 1, True, y is scores)
+    for y, bias, activation in (
+        (image, empty(3), "tanh"),
+        (empty(batch, 64, 128, 128), empty(64), "leaky_relu"),
+    ):
+        _call(BIAS_ACTIVATION, y, bias, activation, 0.2)
+        for wants_bias in (True, False):
+            _call(BIAS_ACTIVATION_BACKWARD, y, y, bias, activation, 0.2, wants_bias)
+
+
+def _call(operator: Any, *arguments: Any) -> Any:
+    """Run what an operator runs, on tensors without storage."""
+    return LAUNCHES[operator](*arguments)
 
 
 def _run_site(site: NormSite, batch: int, dtype: torch.dtype, only: str | None = None) -> None:

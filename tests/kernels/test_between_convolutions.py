@@ -10,6 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cyclegan_fast.kernels import Impl, plans as launch
+from cyclegan_fast.kernels.elementwise.bias_activation import (
+    _backward as bias_activation_backward,
+    _forward as bias_activation_forward,
+)
 from cyclegan_fast.kernels.instance_norm import _launch_backward as norm_backward, _launch_forward as norm_forward
 from cyclegan_fast.kernels.launching import Grid, launching_with
 from cyclegan_fast.kernels.plans import NormPlan
@@ -21,6 +25,7 @@ from tests.kernels.conftest import DEVICE
 from tests.kernels.operands import sample
 
 BLOCKS = 3
+BIAS_GRADIENT = ["bias_activation_backward", "column_sums"]
 CONVOLUTION = "convolution"
 CONVOLUTIONS = {
     "aten.conv2d.default",
@@ -39,6 +44,8 @@ NO_WORK = {
 }
 OPERATORS = torch.ops.cyclegan_fast
 INSIDE = {
+    OPERATORS.bias_activation.default: bias_activation_forward,
+    OPERATORS.bias_activation_backward.default: bias_activation_backward,
     OPERATORS.instance_norm.default: norm_forward,
     OPERATORS.instance_norm_backward.default: norm_backward,
     OPERATORS.reflection_pad.default: pad_forward,
@@ -135,10 +142,10 @@ def test_between_two_convolutions_of_a_generator_run_at_most_two_launches_and_no
     first, *between, last = forward
     assert first == ["reflection_pad_forward"]
     assert between == [norm] * (3 + 2 * BLOCKS + 2)
-    assert last == ["aten.tanh.default"]  # the head's bias is the convolution's
+    assert last == ["bias_activation_forward"]
 
     first, *between, last = backward
-    assert first == ["aten.tanh_backward.default"]
+    assert first == BIAS_GRADIENT
     # The gradients of an input and of a weight may be two calls, with nothing in between.
     assert [part for part in between if part] == [norm_gradient] * (3 + 2 * BLOCKS + 2)
     assert last == ["reflection_pad_backward"]
@@ -151,8 +158,8 @@ def test_between_two_convolutions_of_a_discriminator_run_at_most_two_launches_an
 ) -> None:
     with launch.forcing(plan) if plan else nullcontext():
         forward, backward = forward_and_backward(discriminator(), sample(*shape))
-    assert forward == [[], ["aten.leaky_relu.default"], norm, norm, norm, []]  # the first layer has no norm
-    assert backward == [[], norm_gradient, norm_gradient, norm_gradient, ["aten.leaky_relu_backward.default"], []]
+    assert forward == [[], ["bias_activation_forward"], norm, norm, norm, []]  # the first layer has no norm
+    assert backward == [[], norm_gradient, norm_gradient, norm_gradient, BIAS_GRADIENT, []]
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels last", "NCHW"])
@@ -162,8 +169,8 @@ def test_neither_bfloat16_nor_an_image_in_nchw_adds_a_copy(channels_last: bool) 
     assert {name for part in (*forward, *backward) for name in part} == {
         "reflection_pad_forward",
         "instance_norm_on_chip",
-        "aten.tanh.default",
-        "aten.tanh_backward.default",
+        "bias_activation_forward",
+        *BIAS_GRADIENT,
         "instance_norm_backward_on_chip",
     }
 
@@ -172,8 +179,8 @@ def test_a_frozen_discriminator_passes_the_images_gradient_on_and_runs_no_more()
     network = discriminator().requires_grad_(False)
     forward, backward = forward_and_backward(network, sample(1, 3, 32, 32))
     norm, norm_gradient = ["instance_norm_on_chip"], ["instance_norm_backward_on_chip"]
-    assert forward == [[], ["aten.leaky_relu.default"], norm, norm, norm, []]
-    assert backward == [[], norm_gradient, norm_gradient, norm_gradient, ["aten.leaky_relu_backward.default"], []]
+    assert forward == [[], ["bias_activation_forward"], norm, norm, norm, []]
+    assert backward == [[], norm_gradient, norm_gradient, norm_gradient, ["bias_activation_backward"], []]
 
 
 def test_an_image_without_a_gradient_is_not_padded_back() -> None:

@@ -25,10 +25,13 @@ from cyclegan_fast.kernels import (
     residual_block,
 )
 from cyclegan_fast.kernels.checking.accuracy import relative_error
+from cyclegan_fast.kernels.elementwise.image_exchange import IMAGE_EXCHANGE
+from cyclegan_fast.kernels.elementwise.mean_error import MEAN_ERROR, MEAN_ERROR_BACKWARD
+from cyclegan_fast.kernels.elementwise.signed_windows import SIGNED_WINDOWS
 from cyclegan_fast.kernels.launching import Grid, launching_with
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from tests.kernels.conftest import DEVICE
-from tests.kernels.operands import sample, wide
+from tests.kernels.operands import sample, values, wide
 
 OPERATORS = torch.ops.cyclegan_fast
 EPS = 1e-5
@@ -166,6 +169,60 @@ CALLS: dict[str, Call] = {
     "convolution, empty batch": lambda: (
         OPERATORS.conv2d_reflect.default,
         (sample(0, 3, 6, 5), sample(4, 3, 3, 3, seed=1)),
+    ),
+    "mean error, two directions, bfloat16 against float32": lambda: (
+        MEAN_ERROR,
+        (sample(2, 6, 5, 4, dtype=BFLOAT16), sample(2, 6, 5, 4, seed=1), "absolute", 10.0, 2),
+    ),
+    "mean error, two tensors": lambda: (
+        MEAN_ERROR,
+        (sample(1, 1, 5, 4), sample(1, 1, 5, 4, seed=1), "from 1 and 0", 0.5, 1),
+    ),
+    "mean error, one tensor, NCHW": lambda: (
+        MEAN_ERROR,
+        (sample(2, 3, 5, 4, channels_last=False), None, "from 1", 1.0, 1),
+    ),
+    "mean error backward": lambda: (
+        MEAN_ERROR_BACKWARD,
+        detached(values(2), sample(2, 4, 5, 4), sample(2, 4, 5, 4, seed=1), "absolute", 1.0, 2, True, False),
+    ),
+    "bias and tanh": lambda: (
+        OPERATORS.bias_activation.default,
+        (sample(2, 3, 5, 4), values(3, seed=1).requires_grad_(), "tanh", 0.2),
+    ),
+    "bias and leaky relu, NCHW, bfloat16": lambda: (
+        OPERATORS.bias_activation.default,
+        (
+            sample(1, 4, 5, 7, dtype=BFLOAT16, channels_last=False),
+            values(4, seed=1).requires_grad_(),
+            "leaky_relu",
+            0.2,
+        ),
+    ),
+    "bias and tanh, empty batch": lambda: (
+        OPERATORS.bias_activation.default,
+        (sample(0, 3, 5, 4), values(3, seed=1).requires_grad_(), "tanh", 0.2),
+    ),
+    "bias and tanh backward, bias frozen": lambda: (
+        OPERATORS.bias_activation_backward.default,
+        detached(sample(2, 3, 5, 4), sample(2, 3, 5, 4, seed=1), values(3), "tanh", 0.2, False),
+    ),
+    "bias and tanh backward": lambda: (
+        OPERATORS.bias_activation_backward.default,
+        detached(sample(2, 3, 5, 4), sample(2, 3, 5, 4, seed=1), values(3), "tanh", 0.2, True),
+    ),
+    "windows": lambda: (
+        SIGNED_WINDOWS,
+        (
+            torch.arange(2 * 6 * 7 * 3, device=DEVICE).view(2, 6, 7, 3).to(torch.uint8),
+            torch.tensor([[1, 2, 0], [0, 1, 1]], device=DEVICE),
+            5,
+            4,
+        ),
+    ),
+    "image exchange": lambda: (
+        IMAGE_EXCHANGE,
+        detached(sample(3, 3, 5, 4), sample(5, 3, 5, 4, seed=1), torch.tensor([[2, 4, 6], [2, 4, 0]], device=DEVICE)),
     ),
     "block": lambda: (OPERATORS.residual_block.default, block_call((2, 3, 7, 8))),
     "block, pad_out 0, bfloat16": lambda: (
@@ -610,7 +667,7 @@ def test_copies_and_pickles_of_a_network_that_ran_compute_the_same_bits() -> Non
 def auto_is_triton_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Makes "auto" treat every tensor as it does those of a GPU; yields the names of the kernels launched."""
     monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr(dispatch, "_suits_triton", lambda x: True)
+    monkeypatch.setattr(dispatch, "_suits_triton", lambda x, dtypes: True)
     launched: list[str] = []
 
     def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:

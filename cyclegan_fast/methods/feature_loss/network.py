@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cyclegan_fast.kernels.dispatch import wide
 from cyclegan_fast.methods.feature_loss.rotation import (
     Domains,
     RotationTraining,
@@ -22,7 +23,6 @@ from cyclegan_fast.methods.feature_loss.rotation import (
     write_features,
 )
 from cyclegan_fast.methods.feature_loss.vgg import Vgg, VggActivation, load_vgg
-from cyclegan_fast.networks.layers import wide
 
 ACTIVATION = "relu4_2"
 

@@ -73,6 +73,8 @@ class FeatureLoss(Method):
         if self.features is None:
             raise RuntimeError("the network of the feature loss was not set")
         return {
-            f"G_{suffix}": generator_loss(forward[direction.judge](fake), options.gan_loss),
+            f"G_{suffix}": generator_loss(
+                forward[direction.judge](fake), options.gan_loss, impl=self.config.networks.impl
+            ),
             f"feature_{suffix}": options.lambda_feature * feature_loss(self.features, batch.images, fake),
         }

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.checkpoint import files as checkpoint
-from cyclegan_fast.networks.layers import wide
+from cyclegan_fast.kernels.dispatch import wide
 from cyclegan_fast.system.errors import UserError
 
 Depth = Literal[16, 19]

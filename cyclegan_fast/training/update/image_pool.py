@@ -10,6 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cyclegan_fast.kernels import Impl
+from cyclegan_fast.kernels.dispatch import choose
+from cyclegan_fast.kernels.elementwise.image_exchange import image_exchange
+
 
 class RandomSource(Protocol):
     """Makes the two kinds of draws that the pool needs; `random.Random` makes both."""
@@ -97,7 +101,7 @@ class ImagePool:
     def state_dict(self) -> dict[str, Any]:
         """Return the images in order, on the host; the random source belongs to its maker."""
         # Each a copy: a view would be saved, and sent to the first rank, with the whole stack that it looks at.
-        return {"images": [image.cpu().clone() for image in self.images]}
+        return {"images": [image.cpu().clone(memory_format=torch.contiguous_format) for image in self.images]}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Take over the images that `state_dict` returned; raises ValueError where they do not fit."""
@@ -112,10 +116,14 @@ class ImagePool:
 
 
 class StackedImagePool(ImagePool):
-    """Keeps images of one shape in one tensor: its exchange never waits for the host, nor the host for it."""
+    """Keeps images of one shape in one tensor: its exchange never waits for the host, nor the host for it.
 
-    def __init__(self, size: int, random_source: RandomSource) -> None:
+    `impl` chooses who computes the exchange, see `kernels.dispatch.choose`.
+    """
+
+    def __init__(self, size: int, random_source: RandomSource, impl: Impl = "auto") -> None:
         super().__init__(size, random_source)
+        self.impl: Impl = impl
         self._stack: Tensor | None = None  # [size + 1, C, H, W]; the last one takes what is not kept
 
     @property
@@ -130,17 +138,14 @@ class StackedImagePool(ImagePool):
         images = images.detach()
         if self.size == 0:
             return images
-        stack = self._stack_of(images[0])
-        sources, writes = decisions
-        from_pool = (sources < self.size).view(-1, 1, 1, 1)
-        old, new = stack[sources.clamp(max=self.size)], images[(sources - self.size).clamp(min=0)]
-        exchanged = torch.where(from_pool, old, new)
-        stack.index_copy_(0, writes, images)
-        return exchanged
+        return image_exchange(images, self._stack_of(images[0]), decisions, impl=self.impl)
 
     def _stack_of(self, image: Tensor) -> Tensor:
         if self._stack is None:
-            self._stack = image.new_zeros(self.size + 1, *image.shape)
+            stack = image.new_zeros(self.size + 1, *image.shape)
+            if choose("image_exchange", self.impl, image) == "triton":
+                stack = stack.contiguous(memory_format=torch.channels_last)
+            self._stack = stack
         if self._stack.shape[1:] != image.shape:
             raise ValueError(
                 f"the pool holds images of shape {list(self._stack.shape[1:])} and was given {list(image.shape)}"

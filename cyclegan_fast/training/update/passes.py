@@ -109,7 +109,9 @@ class StepPasses:
                 fake_score, real_score = network(fake), network(real)
             else:
                 real_score, fake_score = network(real), network(fake)
-            loss = discriminator_loss(real_score, fake_score, gan_loss, directions=judgement.directions)
+            loss = discriminator_loss(
+                real_score, fake_score, gan_loss, directions=judgement.directions, impl=self.config.networks.impl
+            )
             if mix is not None:
                 loss = loss + gradient_penalty(network, real, fake, mix.to(real), self.config.loss.lambda_penalty)
             return self._differentiate({name: loss}, share, self.method.trained_discriminators(name), scaler)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from cyclegan_fast.data.batch import Batch, Cut, augmented
+from cyclegan_fast.data.batch import Batch, Cut, signed_windows
 
 
 def plainly(cut: Cut) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_a_batch_has_the_bits_of_windows_taken_pixel_by_pixel(cuts_A: list[Cut],
             np.testing.assert_array_equal(images.numpy(), np.stack([plainly(cut) for cut in expected]))
 
 
-def test_host_tensors_are_the_arguments_of_augmented() -> None:
+def test_host_tensors_are_the_arguments_of_signed_windows() -> None:
     random = np.random.default_rng(0)
     pixels_A, pixels_B = random.integers(0, 256, (2, 6, 8, 3), dtype=np.uint8)
     batch = Batch.of([Cut(pixels_A, 1, 2, 4, 5, True)], [Cut(pixels_B, 0, 3, 6, 4, False)], pin=False)
@@ -58,8 +58,8 @@ def test_host_tensors_are_the_arguments_of_augmented() -> None:
     assert (batch.crops_A.tolist(), batch.crops_B.tolist()) == ([[1, 2, 1]], [[0, 3, 0]])
     assert (batch.crops_A.dtype, batch.size_A, batch.size_B) == (torch.int64, (4, 5), (6, 4))
     real_A, real_B = batch.to(torch.device("cpu"))
-    assert torch.equal(augmented(batch.pixels_A, batch.crops_A, *batch.size_A), real_A)
-    assert torch.equal(augmented(batch.pixels_B, batch.crops_B, *batch.size_B), real_B)
+    assert torch.equal(signed_windows(batch.pixels_A, batch.crops_A, *batch.size_A), real_A)
+    assert torch.equal(signed_windows(batch.pixels_B, batch.crops_B, *batch.size_B), real_B)
 
 
 def test_no_value_is_asked_for_on_the_host() -> None:
@@ -68,4 +68,4 @@ def test_no_value_is_asked_for_on_the_host() -> None:
     crops = torch.empty(2, 3, dtype=torch.int64, device="meta")
     with pytest.raises(RuntimeError):
         crops[0, 0].item()
-    assert augmented(pixels, crops, 4, 5).shape == (2, 3, 4, 5)
+    assert signed_windows(pixels, crops, 4, 5).shape == (2, 3, 4, 5)

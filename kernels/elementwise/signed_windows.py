@@ -1,0 +1,111 @@
+"""Makes the images of a batch from bytes: cuts a window out of each image, mirrors it or not, scales it to [-1, 1]."""
+
+import torch
+from torch import Tensor
+
+from .. import plans
+from ..dispatch import Impl, choose
+from ..launching import run_kernel
+from ..layout import empty_channels_last
+from ..registration import define
+from ..triton_language import tl, triton
+
+
+def signed_windows_reference(pixels: Tensor, crops: Tensor, height: int, width: int) -> Tensor:
+    """Compute `signed_windows` in plain PyTorch."""
+    images, image_height, image_width, channels = pixels.shape
+    top, left, mirrored = crops.unbind(1)
+    columns = torch.arange(width, device=pixels.device)
+    columns = left[:, None] + torch.where(mirrored[:, None] != 0, width - 1 - columns, columns)
+    first_rows = top + torch.arange(images, device=pixels.device) * image_height
+    rows = first_rows[:, None] + torch.arange(height, device=pixels.device)
+    # It takes whole rows first, then columns of planes of bytes. Of eight ways to write it this was the quickest on one
+    # core, 0.5 ms for a window of 256x256 and 1.6 ms for four; single pixels by their index took 0.8 and 2.6.
+    strips = pixels.reshape(images * image_height, image_width * channels).index_select(0, rows.flatten())
+    planes = strips.view(images, height, image_width, channels).permute(0, 3, 1, 2)
+    windows = planes.gather(3, columns[:, None, None, :].expand(images, channels, height, width))
+    return windows.float().div_(127.5).sub_(1.0).contiguous()
+
+
+# --- kernel ----------------------------------------------------------------------------------------------------------
+
+
+@triton.jit(do_not_specialize=["image_height", "image_width", "height", "width"])
+def signed_windows_cut(
+    x_ptr,  # [N, IMAGE_HEIGHT, IMAGE_WIDTH, CHANNELS], uint8
+    crops_ptr,  # [N, 3], int64: top, left, mirrored
+    y_ptr,  # [N, HEIGHT, WIDTH, CHANNELS], float32: written
+    image_height,
+    image_width,
+    height,
+    width,
+    CHANNELS: tl.constexpr,
+    BLOCK_ELEMENTS: tl.constexpr,
+):
+    """Write a window of each image; the grid is (blocks of BLOCK_ELEMENTS elements of a window, 1, images)."""
+    image = tl.program_id(2).to(tl.int64)
+    element = tl.program_id(0) * BLOCK_ELEMENTS + tl.arange(0, BLOCK_ELEMENTS)
+    mask = element < height * width * CHANNELS
+    channel, pixel = element % CHANNELS, element // CHANNELS
+    row, column = pixel // width, pixel % width
+    # The crops have 64 bits, and so have all offsets that come of them.
+    top, left = tl.load(crops_ptr + image * 3), tl.load(crops_ptr + image * 3 + 1)
+    is_mirrored = tl.load(crops_ptr + image * 3 + 2) != 0
+    column = left + tl.where(is_mirrored, width - 1 - column, column)
+    source = ((image * image_height + top + row) * image_width + column) * CHANNELS + channel
+    level = tl.load(x_ptr + source, mask=mask, other=0).to(tl.float32)
+    # The plain division is an approximate one on a GPU.
+    y = tl.div_rn(level, tl.full((BLOCK_ELEMENTS,), 127.5, tl.float32)) - 1.0
+    tl.store(y_ptr + image * (height * width * CHANNELS) + element, y, mask=mask)
+
+
+_BLOCK = 1024
+
+
+def _cut(pixels: Tensor, crops: Tensor, height: int, width: int) -> Tensor:
+    """Launch the cut; return float32 [N, C, height, width], channels last."""
+    windows = _fake_cut(pixels, crops, height, width)
+    if windows.numel():
+        images, channels = windows.shape[:2]
+        arguments = {
+            "x_ptr": pixels.contiguous(),
+            "crops_ptr": crops.contiguous(),
+            "y_ptr": windows,
+            "image_height": pixels.size(1),
+            "image_width": pixels.size(2),
+            "height": height,
+            "width": width,
+            "CHANNELS": channels,
+            "BLOCK_ELEMENTS": _BLOCK,
+        }
+        run_kernel(signed_windows_cut, (plans.ceil_div(windows[0].numel(), _BLOCK), 1, images), arguments, num_warps=4)
+    return windows
+
+
+# --- the operator ----------------------------------------------------------------------------------------------------
+
+
+def _fake_cut(pixels: Tensor, crops: Tensor, height: int, width: int) -> Tensor:
+    shape = pixels.size(0), pixels.size(3), height, width
+    return empty_channels_last(shape, like=pixels, dtype=torch.float32)
+
+
+SIGNED_WINDOWS = define("signed_windows(Tensor pixels, Tensor crops, int height, int width) -> Tensor", _cut, _fake_cut)
+
+
+def signed_windows(pixels: Tensor, crops: Tensor, height: int, width: int, *, impl: Impl = "auto") -> Tensor:
+    """Cut a window of [height, width] out of each image, mirror it or not, and scale it to [-1, 1].
+
+    Nothing here waits for the device or depends on a value, so that a CUDA graph can hold it.
+
+    Args:
+        pixels: uint8 [N, H, W, 3].
+        crops: int64 [N, 3] on the same device: top, left, and 1 to mirror the window or 0; inside the image.
+        impl: the implementation, see `kernels.dispatch.choose`, which raises where it cannot run. Both give one result.
+
+    Returns float32 [N, 3, height, width], which Triton writes channels last.
+    """
+    if choose("signed_windows", impl, pixels, (torch.uint8,)) == "reference":
+        return signed_windows_reference(pixels, crops, height, width)
+    windows: Tensor = SIGNED_WINDOWS(pixels, crops, height, width)
+    return windows
