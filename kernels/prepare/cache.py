@@ -94,3 +94,17 @@ def compile_into_cache(specialisation: Specialisation) -> str:
         except Exception as error:  # whatever a compiler raises is reported, and the next variant follows
             return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return ""
+
+
+def always_compiles() -> bool:
+    """Tell whether Triton is asked to leave its cache aside (TRITON_ALWAYS_COMPILE)."""
+    from triton import knobs
+
+    return bool(knobs.compilation.always_compile)
+
+
+def cache_folder() -> str:
+    """Return the folder in which Triton keeps what it compiled."""
+    from triton import knobs
+
+    return str(knobs.cache.dir)

@@ -12,12 +12,13 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.kernels.gpus import Gpu, planning_for
+from cyclegan_fast.methods.feature_loss.objective import FeatureLoss
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
@@ -40,6 +41,8 @@ def run_step_without_memory(
     with planning_for(gpu), mock.patch("torch.optim.adam._device_dtype_check_for_fused"), _WithoutMemory():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         with META:
             model = Model(config)
+        if isinstance(model.method, FeatureLoss):
+            model.method.features = nn.Identity()  # its network comes from data, and launches no kernel of ours
         step = TrainingStep(model, config, dtype)
         engine = TrainingEngine(step, config, print, _WatchingRecorder(lambda: watched(step)))
         batch = _batch(config)
@@ -76,9 +79,9 @@ class _WithoutMemory(TorchDispatchMode):
 
 
 def run_operator(operator: Any, arguments: Any, options: Any) -> Any:
-    """Run an operator on tensors without memory, with stand-ins for the two that refuse them."""
+    """Run an operator on tensors without memory, with stand-ins for those that refuse them."""
     if operator is torch.ops.aten._local_scalar_dense.default:
         return True  # Adam asks whether the learning rate, a tensor, is positive
-    if operator is torch.ops.aten._fused_adam_.tensor_lr:
-        return None  # works in place
+    if operator in (torch.ops.aten._fused_adam_.tensor_lr, torch.ops.aten._fused_sgd_.tensor_lr):
+        return None  # they work in place
     return operator(*arguments, **options)
