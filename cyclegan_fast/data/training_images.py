@@ -83,7 +83,7 @@ class TrainingImages(ABC):
 
     @property
     def images_in_last_batch(self) -> int:
-        """Number of images of a domain in this rank's last batch of an epoch where that is smaller than others; else 0."""
+        """Number of images of a domain in this rank's last batch of an epoch, where it is a smaller one; else 0."""
         return math.ceil(len(self) / self.ranks) % self.config.batch_size
 
     def _random(self, epoch: int, index: int) -> np.random.Generator:

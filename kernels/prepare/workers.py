@@ -22,7 +22,7 @@ _MODULE = "cyclegan_fast.kernels.prepare.workers"
 
 
 def compile_in_workers(
-    wanted: Sequence[Specialisation], processes: int | None, done: Callable[[], None]
+    wanted: Sequence[Specialisation], processes: int | None, done: Callable[[], object]
 ) -> dict[Specialisation, str]:
     """Compile variants into Triton's cache, each for its own compute capability; return why that failed, where it did.
 

@@ -60,11 +60,11 @@ def _on_triton(config: Config) -> Config:
     return replace(config, networks=replace(config.networks, impl="triton"))
 
 
-class _Launches(TorchDispatchMode):
+class _Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Notes which variants are launched while it is on; the results of convolutions lie channels last, as cuDNN's."""
 
     def __init__(self, gpu: Gpu) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.gpu = gpu
         self.found: dict[Specialisation, None] = {}
 

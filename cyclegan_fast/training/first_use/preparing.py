@@ -102,7 +102,7 @@ def _of_batch(config: Config, count: int, parts: int) -> Config:
 
 
 def fill_cache(wanted: Sequence[Specialisation], gpu: str, tell: Callable[[str], None]) -> None:
-    """Compile what Triton's cache lacks for the GPU at hand, with a progress bar; say nothing where it has everything."""
+    """Compile what Triton's cache lacks for the GPU at hand, under a bar; say nothing where it has everything."""
     if always_compiles():
         return
     missing = not_in_cache(wanted)
@@ -123,7 +123,7 @@ def fill_cache(wanted: Sequence[Specialisation], gpu: str, tell: Callable[[str],
 
 def _compiled_with_bar(missing: Sequence[Specialisation], processes: int | None) -> dict[Specialisation, str]:
     with progress_bar(desc="compiling kernels", unit=" kernels", total=len(missing), leave=False) as bar:
-        return compile_in_workers(missing, processes, lambda: bar.update(1) and None)
+        return compile_in_workers(missing, processes, lambda: bar.update(1))
 
 
 def prepare_ahead(flags: Sequence[str], capabilities: Sequence[int], processes: int | None) -> int:

@@ -71,7 +71,7 @@ class _WatchingRecorder:
         raise RuntimeError("a step on tensors without memory cannot be recorded as a CUDA graph")
 
 
-class _WithoutMemory(TorchDispatchMode):
+class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Lets the step and its optimisers be made on tensors without memory."""
 
     def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
