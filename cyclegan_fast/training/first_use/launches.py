@@ -25,18 +25,19 @@ _CONVOLUTIONS = (
 )
 
 
-def launched_by_training(config: Config, gpu: Gpu, dtype: torch.dtype) -> list[Specialisation]:
+def launched_by_training(config: Config, gpu: Gpu, dtype: torch.dtype, images: int) -> list[Specialisation]:
     """Return the variants that a step of a training launches, each once; none where images have sizes of their own.
 
     Args:
-        config: networks, losses, batch and crop size are read from it.
+        config: networks, losses and crop size are read from it.
         gpu: the GPU that kernels are planned and compiled for.
         dtype: of convolutions and fused operators.
+        images: images of a domain in a batch.
     """
     if config.data.preprocess not in CROPPING:
         return []
     watch = _Launches(gpu)
-    run_step_without_memory(_on_triton(config), gpu, dtype, lambda step: watch)
+    run_step_without_memory(_on_triton(config), gpu, dtype, lambda step: watch, images)
     return list(watch.found)
 
 

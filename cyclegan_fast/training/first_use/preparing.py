@@ -7,7 +7,6 @@ time, for a GPU that need not be there.
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -75,30 +74,17 @@ def wanted_by_training(config: Config, gpu: Gpu, dtype: torch.dtype, batches: Se
     """
     found: dict[Specialisation, None] = {}
     for count in batches:
-        parts = config.optimizer.accumulate if count == config.data.batch_size else 1
-        found |= dict.fromkeys(launched_by_training(_of_batch(config, count, parts), gpu, dtype))
+        found |= dict.fromkeys(launched_by_training(config, gpu, dtype, count))
     # Samples and evaluations are translated in the precision that weights are kept in.
     at_once = images_at_once(config.data.crop_size, config.data.crop_size)
-    return list(
-        found | dict.fromkeys(_by_translation(config, gpu, torch.float32, {at_once, min(at_once, SAMPLE_COUNT)}))
-    )
+    by_samples = _by_translation(config, gpu, torch.float32, {at_once, min(at_once, SAMPLE_COUNT)})
+    return list(found | dict.fromkeys(by_samples))
 
 
 def _by_translation(config: Config, gpu: Gpu, dtype: torch.dtype, batches: set[int]) -> list[Specialisation]:
-    if METHODS[
-        config.loss.method
-    ].searches:  # its generators take a code, which is searched for at batch sizes of its own
+    if METHODS[config.loss.method].searches:  # its generators take a code, and a search has batches of its own
         return []
     return launched_by_translation(config, gpu, dtype, sorted(batches))
-
-
-def _of_batch(config: Config, count: int, parts: int) -> Config:
-    """Return the configuration of steps on so many images, computed in so many parts."""
-    return replace(
-        config,
-        data=replace(config.data, batch_size=count),
-        optimizer=replace(config.optimizer, accumulate=parts),
-    )
 
 
 def fill_cache(wanted: Sequence[Specialisation], gpu: str, tell: Callable[[str], None]) -> None:
@@ -116,9 +102,7 @@ def fill_cache(wanted: Sequence[Specialisation], gpu: str, tell: Callable[[str],
     left = not_in_cache(missing)
     if left:
         reason = next(iter(failures.values()), "what was compiled is not what Triton looks for here")
-        tell(
-            f"{counted(len(left), 'kernel')} could not be compiled ahead ({reason}): each compiles at its first launch"
-        )
+        tell(f"{counted(len(left), 'kernel')} not compiled ahead ({reason}): each compiles at its first launch")
 
 
 def _compiled_with_bar(missing: Sequence[Specialisation], processes: int | None) -> dict[Specialisation, str]:

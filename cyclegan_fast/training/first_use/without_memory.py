@@ -27,7 +27,11 @@ META = torch.device("meta")
 
 
 def run_step_without_memory(
-    config: Config, gpu: Gpu, dtype: torch.dtype, watched: Callable[[TrainingStep], AbstractContextManager[Any]]
+    config: Config,
+    gpu: Gpu,
+    dtype: torch.dtype,
+    watched: Callable[[TrainingStep], AbstractContextManager[Any]],
+    images: int | None = None,
 ) -> None:
     """Run two steps on tensors without memory: the first makes Adam's moments and the pools, the second is as others.
 
@@ -36,6 +40,7 @@ def run_step_without_memory(
         gpu: the GPU that kernels are planned for.
         dtype: of convolutions and fused operators.
         watched: makes a context around each step, in which what is launched can be seen.
+        images: images of a domain in a batch; by default as many as the configuration has.
     """
     config = replace(config, run=replace(config.run, compile=False, cuda_graph="auto", streams="auto", profile=0))
     with planning_for(gpu), mock.patch("torch.optim.adam._device_dtype_check_for_fused"), _WithoutMemory():  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -45,13 +50,12 @@ def run_step_without_memory(
             model.method.features = nn.Identity()  # its network comes from data, and launches no kernel of ours
         step = TrainingStep(model, config, dtype)
         engine = TrainingEngine(step, config, print, _WatchingRecorder(lambda: watched(step)))
-        batch = _batch(config)
+        batch = _batch(images or config.data.batch_size, config.data.crop_size)
         engine(batch)
         engine(batch)
 
 
-def _batch(config: Config) -> Batch:
-    count, side = config.data.batch_size, config.data.crop_size
+def _batch(count: int, side: int) -> Batch:
     pixels = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=META)
     corners = torch.zeros(count, 3, dtype=torch.int64, device=META)
     return Batch(pixels, pixels.clone(), corners, corners.clone(), (side, side), (side, side))
