@@ -91,9 +91,7 @@ def load(
         use_running_statistics(loaded.network, str(checkpoint))
     for note in [*notes, *([remark] if remark else [])]:
         warnings.warn(note, UserWarning, stacklevel=2)
-    translator = new_translator(
-        loaded.network, place, dtype, partial(warnings.warn, category=UserWarning, stacklevel=2)
-    )
+    translator = new_translator(loaded.network, place, dtype, partial(warnings.warn, stacklevel=2))
     origin = LoadedFrom.now(loaded.file, direction, network)
     return ImageTranslator(
         translator,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -209,16 +210,17 @@ def _translated(
 
     A translator that can is given the next batch before it is asked for the result of this one.
     """
+    overlapping = translator if isinstance(translator, OverlappingTranslator) else None
     shape: tuple[int, ...] | None = None
     begun: tuple[list[PreparedImage], Callable[[], Pixels]] | None = None
     for batch in batches:
         if shape != (shape := batch[0].pixels.shape):
             release_free_memory()  # what images of other sizes took
+        if overlapping is None:
+            yield batch, _result(batch, partial(translator, _stack(batch)))
+            continue
         with _explained(batch):
-            if not isinstance(translator, OverlappingTranslator):
-                yield batch, translator(_stack(batch))
-                continue
-            begun, before = (batch, translator.begin(_stack(batch))), begun
+            begun, before = (batch, overlapping.begin(_stack(batch))), begun
         if before:
             yield before[0], _result(*before)
     if begun:
