@@ -109,7 +109,8 @@ class GraphedNetwork(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Forget the graphs where weights go elsewhere: they read them where they were."""
         self.forget_graphs()
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return self
 
     def _eagerly(self, images: Tensor) -> Tensor:
         try:
