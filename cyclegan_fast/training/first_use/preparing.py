@@ -21,7 +21,7 @@ from cyclegan_fast.kernels.prepare.cache import always_compiles, cache_folder, n
 from cyclegan_fast.kernels.prepare.workers import compile_in_workers
 from cyclegan_fast.kernels.triton_language import INTERPRETED
 from cyclegan_fast.methods.registry import METHODS
-from cyclegan_fast.system.device import name_of
+from cyclegan_fast.system.device import first_line, name_of
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
@@ -54,7 +54,11 @@ def prepare_training(
     if os.environ.get("LOCAL_RANK", "0") == "0":
         gpu = gpu_of(torch.empty(0, device=device))
         batches = {config.data.batch_size, *([short] if (short := images.images_in_last_batch) else [])}
-        wanted = wanted_by_training(config, gpu, dtype, sorted(batches, reverse=True))
+        try:
+            wanted = wanted_by_training(config, gpu, dtype, sorted(batches, reverse=True))
+        except Exception as error:  # whatever does not run on tensors without memory may well run on a GPU
+            tell(f"kernels are not compiled ahead ({first_line(error)}): each compiles at its first launch")
+            wanted = []
         fill_cache(wanted, gpu.name, tell)
     ranks.any(False)  # the others wait here, and find in the cache what they launch
 

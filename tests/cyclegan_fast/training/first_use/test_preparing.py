@@ -71,6 +71,41 @@ def test_a_cpu_lists_and_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     preparing.prepare_training(Config(), None, torch.device("cpu"), torch.float32, ALONE, pytest.fail)  # type: ignore[arg-type]  # no images are asked for
 
 
+class Images:
+    images_in_last_batch = 3
+
+
+def prepare(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
+    monkeypatch.setattr(preparing, "_compiles_kernels", lambda config, device: True)
+    preparing.prepare_training(Config(), Images(), torch.device("cpu"), torch.bfloat16, ALONE, told.append)  # type: ignore[arg-type]  # only their last batch is asked for
+
+
+def test_a_training_has_the_kernels_of_its_last_batch_compiled_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, asked = Cache(monkeypatch, []), []
+
+    def wanted(config: Config, gpu: object, dtype: torch.dtype, batches: list[int]) -> list[Specialisation]:
+        asked.append((gpu, dtype, batches))
+        return WANTED
+
+    monkeypatch.setattr(preparing, "wanted_by_training", wanted)
+    prepare(monkeypatch, cache.told)
+    assert asked == [(GPUS[90], torch.bfloat16, sorted([Config().data.batch_size, 3], reverse=True))]
+    assert cache.compiled == WANTED
+    assert cache.told[0].startswith("compiling 3 kernels for NVIDIA H200, once: ")
+
+
+def test_a_step_that_cannot_be_listed_is_said_and_trained_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(monkeypatch, [])
+
+    def refuse(*_: object) -> None:
+        raise NotImplementedError("no meta kernel\nand so on")
+
+    monkeypatch.setattr(preparing, "wanted_by_training", refuse)
+    prepare(monkeypatch, cache.told)
+    assert cache.told == ["kernels are not compiled ahead (no meta kernel): each compiles at its first launch"]
+    assert cache.compiled == []
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_of_every_method_run_without_memory_and_leave_random_numbers_alone(method: str) -> None:
     networks = NetworkConfig(generator="resnet_6", ngf=4, ndf=4, impl="reference")
