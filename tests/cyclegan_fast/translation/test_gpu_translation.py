@@ -137,8 +137,13 @@ def test_a_folder_of_mixed_sizes_is_that_of_eager_launches(eager: CudaTranslator
         assert written.read_bytes() == (tmp_path / "recorded" / written.name).read_bytes()
 
 
-def test_a_graph_takes_less_of_the_host(eager: CudaTranslator) -> None:
-    recorded = translator()
+def test_a_graph_takes_less_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deep() -> ResnetGenerator:
+        return ResnetGenerator(width=8, blocks=9)
+
+    recorded = translator(deep)
+    monkeypatch.setenv(GRAPHS_VARIABLE, "off")
+    eager = translator(deep)
 
     def host_s(of: CudaTranslator) -> float:
         for seed in range(4):
