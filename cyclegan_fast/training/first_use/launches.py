@@ -16,7 +16,7 @@ from cyclegan_fast.kernels.launching import Grid, launching_with
 from cyclegan_fast.kernels.pending_sum import PendingSum
 from cyclegan_fast.kernels.registration import LAUNCHES
 from cyclegan_fast.methods.model import Model
-from cyclegan_fast.training.first_use.without_memory import META, run_operator, run_step_without_memory
+from cyclegan_fast.training.first_use.without_memory import WITHOUT_MEMORY, run_operator, run_step_without_memory
 
 _CONVOLUTIONS = (
     torch.ops.aten.convolution.default,
@@ -46,13 +46,13 @@ def launched_by_translation(
 ) -> list[Specialisation]:
     """Return the variants that a generator launches which translates, in batches of so many images of the crop size."""
     watch, side = _Launches(gpu), config.data.crop_size
-    with META:
+    with WITHOUT_MEMORY:
         model = Model(_on_triton(config))
     generator = model.get_submodule(model.method.generators[0])
     generator.to(dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # absent from stubs
     with planning_for(gpu), torch.inference_mode(), watch:
         for count in batches:
-            generator(torch.empty(count, 3, side, side, dtype=dtype, device=META))
+            generator(torch.empty(count, 3, side, side, dtype=dtype, device=WITHOUT_MEMORY))
     return list(watch.found)
 
 

@@ -23,7 +23,7 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 
-META = torch.device("meta")
+WITHOUT_MEMORY = torch.device("meta")
 
 
 def run_step_without_memory(
@@ -44,7 +44,7 @@ def run_step_without_memory(
     """
     config = replace(config, run=replace(config.run, compile=False, cuda_graph="auto", streams="auto", profile=0))
     with planning_for(gpu), mock.patch("torch.optim.adam._device_dtype_check_for_fused"), _WithoutMemory():  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        with META:
+        with WITHOUT_MEMORY:
             model = Model(config)
         if isinstance(model.method, FeatureLoss):
             model.method.features = nn.Identity()  # its network comes from data, and launches no kernel of ours
@@ -56,8 +56,8 @@ def run_step_without_memory(
 
 
 def _batch(count: int, side: int) -> Batch:
-    pixels = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=META)
-    corners = torch.zeros(count, 3, dtype=torch.int64, device=META)
+    pixels = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=WITHOUT_MEMORY)
+    corners = torch.zeros(count, 3, dtype=torch.int64, device=WITHOUT_MEMORY)
     return Batch(pixels, pixels.clone(), corners, corners.clone(), (side, side), (side, side))
 
 
