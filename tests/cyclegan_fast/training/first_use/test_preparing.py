@@ -1,4 +1,4 @@
-"""A training says what it compiles before its first step, once, and nothing where there is nothing to compile."""
+"""Trainings say what they compile before their first step, once, and nothing where there is nothing to compile."""
 
 import random
 
