@@ -78,7 +78,7 @@ def load(
     from cyclegan_fast.system.device import choose_device, describe, name_of, use_threads, working_dtype
     from cyclegan_fast.system.trouble import told_of_translation
     from cyclegan_fast.translation.any_image import ImageTranslator
-    from cyclegan_fast.translation.on_device import TorchTranslator
+    from cyclegan_fast.translation.on_gpu import new_translator
     from cyclegan_fast.translation.trained import load_generator
 
     notes: list[str] = []
@@ -91,7 +91,7 @@ def load(
         use_running_statistics(loaded.network, str(checkpoint))
     for note in [*notes, *([remark] if remark else [])]:
         warnings.warn(note, UserWarning, stacklevel=2)
-    translator = TorchTranslator(loaded.network, place, dtype)
+    translator = new_translator(loaded.network, place, dtype, partial(warnings.warn, stacklevel=2))
     origin = LoadedFrom.now(loaded.file, direction, network)
     return ImageTranslator(
         translator,
@@ -102,6 +102,7 @@ def load(
         batch_size=batch_size,
         value_range=range_of_run(loaded.config, "B" if direction == "b2a" else "A"),
         explained=partial(told_of_translation, str(device)),
+        close=translator.close,
         save=partial(save_release, origin),
         push=partial(push_release, origin),
     )

@@ -242,10 +242,6 @@ def activated(x, slope, ACTIVATION: tl.constexpr):
         return x
 
 
-# A pixel that equals its plane's mean has xhat = 0, or what rounding of the mean leaves of it: a few 2^-24.
-TIE = tl.constexpr(2.0**-22)
-
-
 @triton.jit
 def activation_gradient(g, xhat, slope, ACTIVATION: tl.constexpr):
     """Return g * act'(xhat), float32.
@@ -253,6 +249,10 @@ def activation_gradient(g, xhat, slope, ACTIVATION: tl.constexpr):
     An xhat of at most TIE counts as 0, where the derivative is that of the negative side, as in PyTorch: rounding must
     not decide on which side a tie falls.
     """
+    # A pixel that equals its plane's mean has xhat = 0, or what rounding of the mean leaves of it: a few 2^-24. A
+    # constant outside of the function would be in the key of Triton's cache, or not: Triton 3.6 and 3.7 leave it out
+    # where a kernel is the first one in a process to use the function.
+    TIE: tl.constexpr = 2.0**-22
     if ACTIVATION == "relu":
         return tl.where(xhat > TIE, g, 0.0)
     elif ACTIVATION == "leaky_relu":

@@ -20,6 +20,7 @@ from cyclegan_fast.images.pixels import FloatImages, Pixels
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.translation.on_device import TorchTranslator
+from cyclegan_fast.translation.on_gpu import new_translator
 from cyclegan_fast.translation.translator import SignedTranslator
 
 _ALLOWED, _ALLOWED_IN_INT8 = 0.1, 0.4
@@ -58,7 +59,7 @@ def _contest(dtype: torch.dtype, side: int, device: torch.device, size: PlainNet
     ways: dict[str, Translate] = {
         PLAIN_PYTORCH: _plain(original, device, dtype, torch.contiguous_format),
         f"{PLAIN_PYTORCH}, channels last": _plain(original, device, dtype, torch.channels_last),
-        f"ours, {in_dtype}": TorchTranslator(copy.deepcopy(network), device, dtype),
+        f"ours, {in_dtype}": new_translator(copy.deepcopy(network), device, dtype, print),
     }
     if dtype != torch.float32:
         ways[f"{PLAIN_PYTORCH}, float32"] = _plain(original, device, torch.float32, torch.contiguous_format)

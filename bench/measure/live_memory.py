@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from bench.measure.without_memory import PhaseMode, run_without_memory
+from bench.measure.phases import PhaseMode
 from cyclegan_fast.kernels.launching import launching_with
 from cyclegan_fast.kernels.registration import NAMESPACE
+from cyclegan_fast.training.first_use.without_memory import run_operator
 
 BYTES_PER_GIB = 1 << 30
 ALLOCATION_UNIT = 512  # bytes: PyTorch's allocator on a GPU hands out whole units
@@ -91,7 +92,7 @@ class LiveMemoryOnMeta(LiveMemory):  # type: ignore[no-untyped-call]  # as above
 
     def run(self, operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if operator.namespace != NAMESPACE:
-            return run_without_memory(operator, arguments, options)
+            return run_operator(operator, arguments, options)
         return super().run(operator, arguments, options)
 
 

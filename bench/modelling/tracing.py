@@ -1,36 +1,30 @@
 """Traces a training step on tensors without memory, and lists the kernel launches that a GPU would make.
 
-The step is the project's own, driven by its engine. It runs on the device "meta": PyTorch without CUDA computes no
-gradients of fake CUDA tensors. What a GPU does differently is put right here: cuDNN lays its results channels last.
-Our kernels' launches are recorded as planned for the GPU in question.
+The step is the project's own, see `cyclegan_fast/training/first_use/without_memory.py`. What a GPU does differently is
+put right here: cuDNN lays its results channels last. Our kernels' launches are recorded as planned for the GPU in
+question.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from bench.measure.without_memory import PhaseMode, run_without_memory
+from bench.measure.phases import PhaseMode
 from bench.modelling.convolutions import ConvolutionCall, backward_call, forward_call
 from bench.modelling.kernel_operands import operands_of, operations_of
 from bench.modelling.library_operators import LibraryLaunch, bias_gradient, launches_of
 from bench.modelling.nodes import Launch, MatrixProduct, NodeKind, StepNode, StorageRange
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.data.batch import Batch
-from cyclegan_fast.kernels.gpus import Gpu, planning_for
+from cyclegan_fast.kernels.gpus import Gpu
 from cyclegan_fast.kernels.launching import Grid, launching_with
 from cyclegan_fast.kernels.pending_sum import PendingSum
 from cyclegan_fast.kernels.registration import LAUNCHES
-from cyclegan_fast.methods.model import Model
-from cyclegan_fast.training.engine import TrainingEngine
+from cyclegan_fast.training.first_use.without_memory import run_operator, run_step_without_memory
 from cyclegan_fast.training.step import TrainingStep
-
-_META = torch.device("meta")
 
 
 def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> list[StepNode]:
@@ -41,43 +35,19 @@ def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) ->
         gpu: the GPU that kernels are planned for.
         dtype: of convolutions and fused operators, 16 bits wide: `--amp`.
     """
-    with planning_for(gpu), mock.patch("torch.optim.adam._device_dtype_check_for_fused"), _WithoutMemory():  # type: ignore[no-untyped-call]
-        with _META:
-            model = Model(config)
-        step = TrainingStep(model, config, dtype)
-        recorder = _TracingRecorder(gpu, step)
-        engine = TrainingEngine(step, config, print, recorder)
-        batch = _batch(config)
-        engine(batch)  # makes Adam's moments and the pools
-        engine(batch)
-    return recorder.tracer.nodes
+    newest = StepTracer(gpu)
 
-
-def _batch(config: Config) -> Batch:
-    count, side = config.data.batch_size, config.data.crop_size
-    pixels = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=_META)
-    corners = torch.zeros(count, 3, dtype=torch.int64, device=_META)
-    return Batch(pixels, pixels.clone(), corners, corners.clone(), (side, side), (side, side))
-
-
-class _TracingRecorder:
-    """Stands in the place of the engine's recorder of CUDA graphs; keeps the trace of the newest step."""
-
-    def __init__(self, gpu: Gpu, step: TrainingStep) -> None:
-        self.gpu, self.step = gpu, step
-        self.tracer = StepTracer(gpu)
-
-    def warm_up(self, function: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        self.tracer = StepTracer(self.gpu)
-        for network, parameters in self.step.networks.by_name.items():
+    def traced(step: TrainingStep) -> "StepTracer":
+        nonlocal newest
+        newest = StepTracer(gpu)
+        for network, parameters in step.networks.by_name.items():
             for name, tensor in (*parameters.named_parameters(), *parameters.named_buffers()):
-                self.tracer.know(tensor, network, name.removesuffix(".weight").removesuffix(".dense"))
-        self.step.phase = self.tracer.in_phase
-        with self.tracer:
-            return function()
+                newest.know(tensor, network, name.removesuffix(".weight").removesuffix(".dense"))
+        step.phase = newest.in_phase
+        return newest
 
-    def record(self, function: Callable[[], dict[str, Tensor]]) -> Any:
-        raise RuntimeError("a step on tensors without memory cannot be recorded as a CUDA graph")
+    run_step_without_memory(config, gpu, dtype, traced)
+    return newest.nodes
 
 
 @dataclass
@@ -110,7 +80,7 @@ class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves it
             if operator in LAUNCHES:
                 with launching_with(self._record_kernel):
                     return LAUNCHES[operator](*arguments, **options)
-        result = run_without_memory(operator, arguments, options)
+        result = run_operator(operator, arguments, options)
         if call := forward_call(operator, arguments, result):
             return self._convolve(call)
         if call := backward_call(operator, arguments):
@@ -265,10 +235,3 @@ def _covers(region: StorageRange, other: StorageRange) -> bool:
 
 def _each_once(tensors: Sequence[Tensor]) -> list[Tensor]:
     return list({id(tensor): tensor for tensor in tensors}.values())
-
-
-class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Lets the step and its optimisers be made on tensors without memory."""
-
-    def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        return run_without_memory(operator, arguments, options or {})

@@ -81,6 +81,11 @@ class TrainingImages(ABC):
         """Number of steps of an epoch; the last one may have smaller batches."""
         return math.ceil(len(self) / (self.config.batch_size * self.ranks))
 
+    @property
+    def images_in_last_batch(self) -> int:
+        """Number of images of a domain in this rank's last batch of an epoch, where it is a smaller one; else 0."""
+        return math.ceil(len(self) / self.ranks) % self.config.batch_size
+
     def _random(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, 1, index])
 

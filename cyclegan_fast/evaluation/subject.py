@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from cyclegan_fast.config.options import EARTH, DataConfig, Pairs
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, Direction, wrong_side
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
@@ -65,6 +67,7 @@ class Subject:
         from cyclegan_fast.data.domains import open_test_sets
         from cyclegan_fast.networks.norms import use_running_statistics
         from cyclegan_fast.system.device import choose_device, use_threads, working_dtype
+        from cyclegan_fast.translation.graphs import graphed
         from cyclegan_fast.translation.on_device import prepare_network
         from cyclegan_fast.translation.trained import load_translators
 
@@ -86,7 +89,10 @@ class Subject:
             if options.running_statistics:
                 use_running_statistics(network, str(self.path))
             # Of one generator's bare weights only the user knows what they translate.
-            self.generators[direction or options.direction] = prepare_network(network, self.device, self.dtype)
+            prepared = prepare_network(network, self.device, self.dtype)
+            self.generators[direction or options.direction] = graphed(
+                prepared, self.device, lambda reason: tqdm.write(f"note: {printable(reason)}")
+            )
         multiple = loaded[0].network.multiple
         assert isinstance(multiple, int)
         self.size = checked_size(options.size, self.config, self.path, multiple)

@@ -1,25 +1,19 @@
 """Records whole training steps as CUDA graphs, once for each shape of the inputs, and replays them.
 
 A step launches some thousand kernels, most of which take less time than their launch. A graph launches them all at once
-and the host has nothing to do but to hand over the next images.
+and the host has nothing to do but to hand over the next images. `system/cuda_graph.py` records it.
 """
 
-import gc
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
+from cyclegan_fast.system.cuda_graph import GraphRecorder, Inputs, Outputs, Recording
 from cyclegan_fast.system.device import first_line
-from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.rehearsal import Rehearsal, rehearsal_of_outputs
 
-Inputs = dict[str, Tensor]
-Outputs = dict[str, Tensor]
 Shapes = tuple[tuple[str, torch.Size], ...]
 
 WARM_UP = 3
@@ -27,79 +21,6 @@ WARM_UP = 3
 
 MOST_SHAPES = 4
 """The most shapes that are recorded: an epoch has two, its last batch may be short; each holds buffers of its own."""
-
-
-class GraphRecorder(Protocol):
-    """Records the work of a function on a device."""
-
-    def warm_up(self, function: Callable[[], Outputs]) -> Outputs:
-        """Run the function once so that a recording may follow."""
-
-    def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
-        """Record the function without running it; returns what replays it, and the tensors that hold its results."""
-
-
-class CudaRecorder:
-    """Records CUDA graphs, all in one pool of memory, since one runs at a time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def warm_up(self, function: Callable[[], Outputs]) -> Outputs:
-        """Run the function once, on the stream of the recordings."""
-        # On another stream than the default one, as a recording is: libraries keep their workspaces by stream.
-        current = torch.cuda.current_stream(self.device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            outputs = function()
-        current.wait_stream(self._stream)
-        return outputs
-
-    def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
-        """Record the function as a CUDA graph; raises RuntimeError, and UserError where no recording can end."""
-        graph = torch.cuda.CUDAGraph()
-        gc.collect()
-        current = torch.cuda.current_stream(self.device)
-        cause: list[RuntimeError] = []
-
-        def recorded() -> Outputs:
-            try:
-                return function()
-            except RuntimeError as error:
-                cause.append(error)
-                raise
-
-        try:
-            # Errors of this thread only: those that prepare images pin memory meanwhile, which a recording forbids.
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                outputs = recorded()
-        except RuntimeError as error:
-            torch.cuda.set_stream(current)
-            if cause and error is not cause[0]:
-                # CUDA refused to end the recording as well, and PyTorch's allocator goes on as if it had not ended.
-                raise UserError(
-                    f"the recording of a CUDA graph broke off ({first_line(cause[0])}): "
-                    "start the same command with --cuda-graph off"
-                ) from error
-            raise
-        return graph.replay, outputs
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Holds one graph: inputs are copied into place, then `replay` leaves the results in `outputs`."""
-
-    inputs: Inputs
-    replay: Callable[[], None]
-    outputs: Outputs
-
-    def __call__(self, inputs: Inputs) -> Outputs:
-        for name, place in self.inputs.items():
-            place.copy_(inputs[name], non_blocking=True)
-        self.replay()
-        return self.outputs
 
 
 class GraphedFunction:

@@ -7,9 +7,10 @@ from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.kernels.elementwise.signed_windows import signed_windows
 from cyclegan_fast.methods.base import LossesByName
+from cyclegan_fast.system.cuda_graph import CudaRecorder, GraphRecorder, Inputs
 from cyclegan_fast.system.device import ready_to_copy
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.training.cuda_graph import CudaRecorder, GraphedFunction, GraphRecorder, Inputs
+from cyclegan_fast.training.cuda_graph import GraphedFunction
 from cyclegan_fast.training.rehearsal import Rehearsal
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.choice import reason_against_a_graph
@@ -39,7 +40,7 @@ class TrainingEngine:
         self._graphed: GraphedFunction | None = None
         wants_graph, reason = config.run.cuda_graph != "off", reason_against_a_graph(config, step.device)
         if recorder is None and wants_graph and reason is None:
-            recorder = CudaRecorder(step.device)
+            recorder = CudaRecorder(step.device, "--cuda-graph off", shares_memory=True)
         elif recorder is None and wants_graph and step.device.type == "cuda":
             announce(f"no CUDA graph: {reason}")
         if recorder:

@@ -24,6 +24,7 @@ from cyclegan_fast.training.callbacks.callback import Callback, TrainingStart
 from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.extension import check_past
+from cyclegan_fast.training.first_use.preparing import prepare_training
 from cyclegan_fast.training.health.monitor import HealthMonitor, read_attempt
 from cyclegan_fast.training.health.rollback import GoingBack, go_back
 from cyclegan_fast.training.history.initial_weights import InitialWeights
@@ -186,6 +187,7 @@ def open_training(
     if ranks.is_first:
         announce(state, run, total_steps, remarks)
 
+    prepare_training(config, data.training, device, dtype, ranks, tell)
     engine = TrainingEngine(state.step, config, tell)
     log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
     measured = config.run.profile if ranks.is_first else 0

@@ -4,10 +4,11 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -28,7 +29,7 @@ from cyclegan_fast.system.progress import progress_bar, waiting
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
 from cyclegan_fast.translation.plan import ImageOptions, Job
-from cyclegan_fast.translation.translator import NotFinite, Translator
+from cyclegan_fast.translation.translator import NotFinite, OverlappingTranslator, Translator
 
 THREADS = min(8, os.cpu_count() or 1)
 BICUBIC = Image.Resampling.BICUBIC
@@ -164,24 +165,14 @@ def translate_images(
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
     depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
-    shape: tuple[int, ...] | None = None
     progress = progress_bar(total=len(todo), desc="translating", unit=" images")
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
         closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple, value_range), todo, depth)) as decoded,
         progress,
     ):
-        for batch in same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size):
-            if shape != (shape := batch[0].pixels.shape):
-                release_free_memory()  # what images of other sizes took
-            try:
-                translated = translator(_stack(batch))
-            except NotFinite as error:
-                raise UserError(
-                    f"{batch[error.index].job.source}: the translation is not finite: the network's weights have "
-                    "diverged, or its precision is too low for this image; give an earlier checkpoint, or leave out "
-                    "--amp"
-                ) from error
+        batches = same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size)
+        for batch, translated in _translated(translator, batches):
             one_colour += [prepared.job.source for prepared in batch if is_of_one_colour(prepared.pixels)]
             extents.update((prepared.job.source, prepared.extent) for prepared in batch if prepared.extent)
             writing.extend(pool.submit(finish, *pair) for pair in zip(batch, translated, strict=True))
@@ -210,6 +201,48 @@ def translate_images(
         remarks=remarks,
         elapsed_s=time.perf_counter() - start,
     )
+
+
+def _translated(
+    translator: Translator, batches: Iterable[list[PreparedImage]]
+) -> Iterator[tuple[list[PreparedImage], Pixels]]:
+    """Yield batches with their translations [N, H, W, 3], in order.
+
+    A translator that can is given the next batch before it is asked for the result of this one.
+    """
+    overlapping = translator if isinstance(translator, OverlappingTranslator) else None
+    shape: tuple[int, ...] | None = None
+    begun: tuple[list[PreparedImage], Callable[[], Pixels]] | None = None
+    for batch in batches:
+        if shape != (shape := batch[0].pixels.shape):
+            release_free_memory()  # what images of other sizes took
+        if overlapping is None:
+            yield batch, _result(batch, partial(translator, _stack(batch)))
+            continue
+        with _explained(batch):
+            begun, before = (batch, overlapping.begin(_stack(batch))), begun
+        if before:
+            yield before[0], _result(*before)
+    if begun:
+        yield begun[0], _result(*begun)
+
+
+def _result(batch: list[PreparedImage], finish: Callable[[], Pixels]) -> Pixels:
+    with _explained(batch):
+        return finish()
+
+
+@contextmanager
+def _explained(batch: list[PreparedImage]) -> Iterator[None]:
+    """Name the file whose translation is not finite."""
+    try:
+        yield
+    except NotFinite as error:
+        raise UserError(
+            f"{batch[error.index].job.source}: the translation is not finite: the network's weights have "
+            "diverged, or its precision is too low for this image; give an earlier checkpoint, or leave out "
+            "--amp"
+        ) from error
 
 
 def is_of_one_colour(pixels: Pixels) -> bool:

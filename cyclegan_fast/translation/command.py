@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from tqdm import tqdm
 
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.images.levels import ValueRange, range_of_run
@@ -125,9 +126,9 @@ def _translator(
 ) -> Translator:
     """Return what runs the network; raises UserError where --tile is asked of a network that cannot go in strips."""
     if not command.tile:
-        from cyclegan_fast.translation.on_device import TorchTranslator
+        from cyclegan_fast.translation.on_gpu import new_translator
 
-        return TorchTranslator(network, device, dtype)
+        return new_translator(network, device, dtype, lambda reason: tqdm.write(f"note: {printable(reason)}"))
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.tiled import TiledTranslator
 

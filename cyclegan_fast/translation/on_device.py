@@ -1,7 +1,8 @@
 """Translates a batch of images with a network of PyTorch: pixels to numbers in [-1, 1], the network, and back.
 
 Whoever translates a batch calls `translate_batch`: `TorchTranslator` for image files, the passes of an evaluation, and
-the samples of a training. tiled.py translates one large image in strips, and `export/` runs exported files.
+the samples of a training. on_gpu.py keeps a GPU busy, tiled.py translates one large image in strips, and `export/` runs
+exported files.
 """
 
 from collections.abc import Iterator
@@ -42,16 +43,29 @@ def translate_batch(network: nn.Module, images: Tensor) -> Tensor:
 
 def translate_signed(network: nn.Module, images: Tensor) -> Tensor:
     """Translate float32 [N, 3, H, W] in [-1, 1] as `translate_batch` does, without its rounding to 8 bits."""
+    translated, finite = run_network(network, images)
+    check_finite(finite)
+    return translated.float().to(images.device)
+
+
+def run_network(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Translate float32 [N, 3, H, W] in the precision and on the device of the weights; waits for nothing.
+
+    Returns the translation there, and for each image whether its translation is finite, [N].
+    """
     weight, was_training = next(network.parameters()), network.training
     network.eval()  # a U-Net drops nothing then, and its batch norm takes each image by itself
     try:
         translated: Tensor = network(images.to(weight.device, weight.dtype))
     finally:
         network.train(was_training)
-    finite = translated.isfinite().flatten(1).all(1)
+    return translated, translated.isfinite().flatten(1).all(1)
+
+
+def check_finite(finite: Tensor) -> None:
+    """Raise NotFinite for the first image of a batch that is not, of [N]; waits for the device."""
     if not bool(finite.all()):
         raise NotFinite(finite.tolist().index(False))
-    return translated.float().to(images.device)
 
 
 @torch.no_grad()
@@ -75,6 +89,9 @@ class TorchTranslator:
         with self._memory_for(count, height, width), torch.inference_mode():
             images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())  # a decoded image is not writable
             return as_pixels(translate_batch(self.network, images))
+
+    def close(self) -> None:
+        """Free what it holds besides the network."""
 
     def translate_tensor(self, images: Tensor) -> Tensor:
         """Translate [N, 3, H, W] in [-1, 1] to the same type on the same device, without rounding; see `__call__`."""

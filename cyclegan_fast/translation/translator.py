@@ -1,10 +1,11 @@
 """Defines `Translator`, which translates a batch of images, for generators in PyTorch and for exported files.
 
-Importing it needs no PyTorch. on_device.py runs a network of PyTorch, tiled.py does so for images of any size.
+Importing it needs no PyTorch. on_device.py and on_gpu.py run a network of PyTorch, tiled.py does so for images of any
+size.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +21,14 @@ class Translator(Protocol):
 
         Raises NotFinite.
         """
+
+
+@runtime_checkable
+class OverlappingTranslator(Translator, Protocol):
+    """Translates a batch while the host goes on, so that the next one can be given to it before this one has ended."""
+
+    def begin(self, pixels: Pixels) -> Callable[[], Pixels]:
+        """Begin to translate a batch, and return what waits for the result and returns it; both raise NotFinite."""
 
 
 class NotFinite(UserError):

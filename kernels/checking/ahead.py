@@ -66,14 +66,18 @@ def compile_ahead(
 
 def compile_as_launched(specialisation: Specialisation) -> str:
     """Compile and load one variant as its first launch would; return why it failed, or nothing."""
-    kernel = specialisation.jit
-    arguments = [_argument(specialisation, name) for name in kernel.arg_names]
     try:
-        compiled = kernel.warmup(*arguments, grid=(1, 1, 1), **dict(specialisation.options))
-        _ = compiled.run  # this loads it, and builds its launcher
+        _ = warm_up(specialisation).run  # this loads it, and builds its launcher
     except Exception as error:  # whatever a compiler raises is reported, and the next variant follows
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return ""
+
+
+def warm_up(specialisation: Specialisation) -> Any:
+    """Return Triton's compiled kernel of a variant, from its cache or its compiler, and load it nowhere."""
+    kernel = specialisation.jit
+    arguments = [_argument(specialisation, name) for name in kernel.arg_names]
+    return kernel.warmup(*arguments, grid=(1, 1, 1), **dict(specialisation.options))
 
 
 def _argument(specialisation: Specialisation, name: str) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cyclegan_fast.training.cuda_graph import Outputs
+from cyclegan_fast.system.cuda_graph import Outputs
 
 # A value that the host reads, or brings along, is no longer the device's: a graph would keep the one it was recorded
 # with, and CUDA refuses to record the wait for it.

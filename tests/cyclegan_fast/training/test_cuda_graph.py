@@ -22,8 +22,9 @@ from cyclegan_fast.config.options import (
 from cyclegan_fast.config.presets import of_method
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.system.cuda_graph import Inputs, Outputs
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.training.cuda_graph import MOST_SHAPES, WARM_UP, GraphedFunction, Inputs, Outputs
+from cyclegan_fast.training.cuda_graph import MOST_SHAPES, WARM_UP, GraphedFunction
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.choice import reason_against_a_graph

@@ -13,9 +13,10 @@ from torch import Tensor
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, RunConfig
 from cyclegan_fast.config.presets import of_method
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.system.cuda_graph import Outputs
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.training.cuda_graph import WARM_UP, GraphedFunction, Outputs
+from cyclegan_fast.training.cuda_graph import WARM_UP, GraphedFunction
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.operator_recorder import OperatorRecorder

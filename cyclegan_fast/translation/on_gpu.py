@@ -1,0 +1,81 @@
+"""Translates batches on a GPU so that the host, the copies both ways and the network work at the same time."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.images.pixels import Pixels, levels, signed
+from cyclegan_fast.translation.graphs import GraphedNetwork, graphed
+from cyclegan_fast.translation.on_device import TorchTranslator, check_finite, run_network
+
+
+class CudaTranslator(TorchTranslator):
+    """Translates as `TorchTranslator` does, by CUDA graphs (`graphs.py`), and can begin a batch before another ends.
+
+    Pixels are copied from and to pinned memory, on streams of their own, and converted on the GPU. Several threads may
+    call it.
+
+    Args:
+        tell: told why there are no graphs, once.
+    """
+
+    def __init__(
+        self, network: nn.Module, device: torch.device, dtype: torch.dtype, tell: Callable[[str], None]
+    ) -> None:
+        super().__init__(network, device, dtype)
+        self.network = graphed(self.network, device, tell)
+        self._inward, self._outward = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """Translate uint8 [N, H, W, 3]; raises what `TorchTranslator` raises."""
+        return self.begin(pixels)()
+
+    def begin(self, pixels: Pixels) -> Callable[[], Pixels]:
+        """Give the GPU uint8 [N, H, W, 3] to translate, and return at once what waits for the result and returns it.
+
+        Both raise what `TorchTranslator` raises.
+        """
+        count, height, width, _ = pixels.shape
+        on_host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
+        on_host.numpy()[...] = pixels
+        with self._memory_for(count, height, width), torch.inference_mode(), torch.cuda.device(self.device):
+            stream = torch.cuda.current_stream(self.device)
+            with torch.cuda.stream(self._inward):
+                images = on_host.to(self.device, non_blocking=True)
+            stream.wait_stream(self._inward)
+            images.record_stream(stream)
+            translated, finite = run_network(self.network, signed(images.permute(0, 3, 1, 2)))
+            results = levels(translated).permute(0, 2, 3, 1).contiguous(), finite
+            self._outward.wait_stream(stream)
+            with torch.cuda.stream(self._outward):
+                copies = [_begin_copy_to_host(result) for result in results]
+            for result in results:
+                result.record_stream(self._outward)
+            copied = self._outward.record_event()
+
+        def finish() -> Pixels:
+            copied.synchronize()
+            check_finite(copies[1])
+            returned: Pixels = copies[0].numpy()
+            return returned
+
+        return finish
+
+    def close(self) -> None:
+        """Free the graphs."""
+        if isinstance(self.network, GraphedNetwork):
+            self.network.forget_graphs()
+
+
+def _begin_copy_to_host(values: Tensor) -> Tensor:
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+
+
+def new_translator(
+    network: nn.Module, device: torch.device, dtype: torch.dtype, tell: Callable[[str], None]
+) -> TorchTranslator:
+    """Return what translates by a generator in PyTorch on a device, which computes in `dtype`."""
+    if device.type == "cuda":
+        return CudaTranslator(network, device, dtype, tell)
+    return TorchTranslator(network, device, dtype)
