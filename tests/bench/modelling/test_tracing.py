@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.modelling.nodes import StepNode
 from bench.modelling.tracing import StepTracer, trace_step
-from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, OptimizerConfig
+from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, OptimizerConfig, RunConfig
 from cyclegan_fast.kernels import instance_norm
 from cyclegan_fast.kernels.gpus import GPUS, planning_for
 from cyclegan_fast.methods.model import Model
@@ -230,6 +230,31 @@ def test_moving_averages_are_a_launch_for_each_generator() -> None:
     with torch.device("meta"):
         weights = sum(parameter.numel() for parameter in Model(config).get_submodule("G_A").parameters())
     assert [(node.read_bytes, node.written_bytes) for node in launches] == [(8 * weights, 4 * weights)] * 2
+
+
+def test_a_paired_step_has_half_of_the_launches_that_networks_make_and_as_many_operations() -> None:
+    """Expects the blocks' operations of two generators in one launch; convolutions of images multiply zeros as well."""
+    config = step_config(32, 16, 6, 2)
+    apart, paired = (trace_step(replace(config, run=RunConfig(paired=paired)), GPU) for paired in (False, True))
+
+    def inside(nodes: list[StepNode], kind: str) -> list[StepNode]:
+        return [node for node in nodes if node.kind == kind]
+
+    for kind in ("convolution", "norm"):
+        assert 2 * len(inside(paired, kind)) == len(inside(apart, kind))
+    for kind in ("blocks", "layers.1", "layers.3"):
+        of_both, of_each = (
+            [node for node in inside(nodes, "convolution") if node.layer.startswith(kind)] for nodes in (paired, apart)
+        )
+        assert 2 * len(of_both) == len(of_each)
+        assert sum(node.operations for node in of_both) == sum(node.operations for node in of_each)
+        assert all(node.product and node.product.groups == 2 for node in of_both)
+    stem = [node for node in inside(paired, "convolution") if node.layer == "stem"]
+    assert {node.product.groups for node in stem if node.product} == {1}
+    assert {node.network for node in stem} == {"G_AB", "G_BA"}
+    # Gradients are copied as many at a time, and one launch more casts the weights, of which G_A's lie there twice.
+    lists = [node for node in paired if node.name == "_foreach_copy_"]
+    assert len(lists) == len([node for node in apart if node.name == "_foreach_copy_"]) + 1
 
 
 def test_a_step_of_the_paper_takes_1_88_tflop_an_image() -> None:

@@ -1,4 +1,4 @@
-"""A paired network computes what its two do, and its gradients are theirs."""
+"""Checks that a paired network computes what its two do, and that its gradients are theirs."""
 
 from collections.abc import Callable
 

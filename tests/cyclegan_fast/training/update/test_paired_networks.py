@@ -1,4 +1,4 @@
-"""Steps that compute both directions as one are the steps that compute them one after the other."""
+"""Holds steps that compute both directions as one to those that compute them one after the other."""
 
 import random
 from dataclasses import replace
