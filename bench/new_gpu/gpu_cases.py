@@ -48,7 +48,7 @@ def gpu_step_cases(task: PhaseTask) -> Iterator[Case]:
 
 
 def gpu_operator_cases(task: PhaseTask) -> Iterator[Case]:
-    """Yield every site against eager PyTorch, then with compilers, which take seconds a site."""
+    """Yield every site against eager PyTorch, then with compilers, which take seconds a site, and other libraries."""
     *others, _ = task.dtypes
     low, side, sites = [task.lowest], task.extent.side, task.extent.sites
     batches = task.extent.batches
@@ -56,7 +56,8 @@ def gpu_operator_cases(task: PhaseTask) -> Iterator[Case]:
     launched = list(dict.fromkeys([*batches, *(images for batch in batches for images in batches_of_a_step(batch))]))
     if task.tiny:
         launched = [*batches]
-    yield from operators.operator_cases(sites, low, launched, task.device, side, with_compile=False)
+    alone = partial(operators.operator_cases, with_compile=False, with_others=False)
+    yield from alone(sites, low, launched, task.device, side)
     if task.quick or task.tiny:
         return
     by_importance = sorted(sites, key=lambda site: -site.times)
