@@ -126,7 +126,7 @@ def described_backward(cudnn: Any, x: Tensor, handle: Any) -> tuple[Any, dict[st
 
 
 def _lie_as(x: Tensor, result: Any) -> None:
-    """Have a result lie in memory as x does: by itself it would be channels first."""
+    """Have a result lie in memory as x does, whatever the frontend would infer."""
     result.set_dim([*x.shape]).set_stride([*x.stride()])
 
 
