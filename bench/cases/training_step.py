@@ -39,8 +39,8 @@ AGREEMENT = 0.05
 
 MOST_IN_ALL_MODES = 4  # images: larger batches compete in one mode of torch.compile
 ROOMY_BYTES = 120e9
-"""The memory of a GPU from which on larger batches compete in a whole-step graph too. By what a step of batch 1 takes on
-a CPU, a graph of batch 16 holds about 37 GiB, beside ours with 20 and a launched step with 37; not measured."""
+"""The memory of a GPU from which on larger batches compete in a whole-step graph too. By what a step of batch 1 takes
+on a CPU, a graph of batch 16 holds about 37 GiB, beside ours with 20 and a launched step with 37; not measured."""
 LEAST_COSINE = 0.5
 """The least cosine between the way that a network's weights go in the first steps and that of plain PyTorch's."""
 
