@@ -171,16 +171,19 @@ class Steps:
     def _whole_step_graphs(self, opponent: str) -> Iterator[tuple[str, Callable[[], "CompetingStep"]]]:
         """Yield the opponent in one graph, as it is and compiled, the quickest to make first.
 
-        They are the last ones: where one cannot be recorded, PyTorch may not record another in this process.
+        They are the last ones: where one cannot be recorded, PyTorch may not record another in this process. A graph
+        keeps its memory for good: of larger batches there is one, of the last mode that is wanted.
         """
-        memory_bytes = torch.cuda.get_device_properties(self.device).total_memory
-        if self.batch_size > MOST_IN_ALL_MODES and memory_bytes < ROOMY_BYTES:
-            return
         low = self.dtype if self.dtype != torch.float32 else None
-        yield f"{opponent} {IN_A_GRAPH}", partial(self.recorded_plain, low)
+        graphs = {f"{opponent} {IN_A_GRAPH}": partial(self.recorded_plain, low)}
         for mode in modes(self.device, recorded=True):
             name = f"{opponent}, torch.compile {mode.removesuffix('-no-cudagraphs')} {IN_A_GRAPH}"
-            yield name, partial(self.recorded_plain, low, mode)
+            graphs[name] = partial(self.recorded_plain, low, mode)
+        wanted = [(name, make) for name, make in graphs.items() if self.wants(name)]
+        if self.batch_size > MOST_IN_ALL_MODES:
+            is_roomy = torch.cuda.get_device_properties(self.device).total_memory >= ROOMY_BYTES
+            wanted = wanted[-1:] if is_roomy else []
+        yield from wanted
 
     def plain(
         self,
