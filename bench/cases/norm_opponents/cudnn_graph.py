@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cases.norm_opponents.opponent import EPS, installed_only_on_gpus
+from bench.cases.norm_opponents.opponent import OPPONENTS_EPS, installed_only_on_gpus
 
 
 @dataclass(frozen=True)
@@ -174,4 +174,4 @@ def _per_channel(x: Tensor, images: int, dtype: torch.dtype | None = None) -> Te
 
 def _epsilon() -> Tensor:
     """Return what is added to the variance; on the host, since cuDNN takes it by value."""
-    return torch.full((1, 1, 1, 1), EPS)
+    return torch.full((1, 1, 1, 1), OPPONENTS_EPS)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.measure.contest import error_line
 
-EPS = 1e-5
+OPPONENTS_EPS = 1e-5
 """What every norm adds to the variance, as PyTorch's does by default."""
 NOT_INSTALLED = "not installed"
 NO_BACKWARD = "it has no backward pass"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cases.norm_opponents.opponent import EPS, installed_only_on_gpus
+from bench.cases.norm_opponents.opponent import OPPONENTS_EPS, installed_only_on_gpus
 
 
 class QuackRowNorm:
@@ -41,7 +41,7 @@ class _RowNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
         kernels = importlib.import_module("quack.rmsnorm")
-        y, rstd, mean = kernels.layernorm_fwd(rows, weight, eps=EPS, return_rstd=True, return_mean=True)
+        y, rstd, mean = kernels.layernorm_fwd(rows, weight, eps=OPPONENTS_EPS, return_rstd=True, return_mean=True)
         ctx.save_for_backward(rows, weight, rstd, mean)
         normed: Tensor = y
         return normed

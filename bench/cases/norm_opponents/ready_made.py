@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.cases.norm_opponents.opponent import EPS, installed_only_on_gpus
+from bench.cases.norm_opponents.opponent import OPPONENTS_EPS, installed_only_on_gpus
 
 
 class GroupNormOfChannels:
@@ -27,7 +27,7 @@ class GroupNormOfChannels:
         return None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, x.shape[1], eps=EPS)
+        return F.group_norm(x, x.shape[1], eps=OPPONENTS_EPS)
 
 
 class ChannelsLastNorm:
@@ -45,7 +45,7 @@ class ChannelsLastNorm:
         return f"torch {torch.__version__} returns channels first (its pull request 194616 changes that)"
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.instance_norm(x, eps=EPS)
+        return F.instance_norm(x, eps=OPPONENTS_EPS)
 
 
 class FlagGemsNorm:
@@ -59,7 +59,7 @@ class FlagGemsNorm:
         return installed_only_on_gpus("flag_gems", device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        normed: Tensor = importlib.import_module("flag_gems").instance_norm(x, eps=EPS)
+        normed: Tensor = importlib.import_module("flag_gems").instance_norm(x, eps=OPPONENTS_EPS)
         return normed
 
 
@@ -76,7 +76,7 @@ class TileNorm:
     @cached_property
     def operator(self) -> Any:
         """Return the operator, which compiles a kernel for each shape that it meets."""
-        return importlib.import_module("tileops.norm").InstanceNormFwdOp(eps=EPS)
+        return importlib.import_module("tileops.norm").InstanceNormFwdOp(eps=OPPONENTS_EPS)
 
     def __call__(self, x: Tensor) -> Tensor:
         normed: Tensor = self.operator(x)
@@ -98,6 +98,6 @@ class ApexNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         module = importlib.import_module("apex.normalization.instance_norm")
-        norm = module.InstanceNorm3dNVFuser(x.shape[1], eps=EPS, affine=False, device=x.device)
+        norm = module.InstanceNorm3dNVFuser(x.shape[1], eps=OPPONENTS_EPS, affine=False, device=x.device)
         normed: Tensor = norm(x.unsqueeze(2)).squeeze(2)
         return normed

@@ -1,4 +1,4 @@
-"""A step of plain PyTorch that is replayed from one recording trains as the launched one, or is refused."""
+"""Replayed from one recording, a step of plain PyTorch trains as the launched one does, or is refused."""
 
 import random
 from collections.abc import Callable
