@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.cases.plain_cyclegan import PlainCycleGAN, PlainImagePool
+from bench.cases.plain_cyclegan import PlainCycleGAN, PlainImagePool, PlainNetworkSize
+from bench.cases.training_step import Steps
 from bench.cases.whole_step_graph import NotRecorded, RecordedPool, WholeStepGraph
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.training.cuda_graph import WARM_UP, Outputs
@@ -142,3 +143,14 @@ def test_a_step_that_waits_for_the_host_is_refused() -> None:
         graph(batch)
     with pytest.raises(NotRecorded, match="cannot be recorded"):
         graph(first_replayed)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no NVIDIA GPU here")
+def test_a_gpu_replays_what_it_launches() -> None:
+    """Its own comparison accepts the graph, which then trains on: its losses stay near those of launched steps."""
+    steps = Steps(SIDE, 1, torch.device("cuda"), torch.float32, lambda name: False, PlainNetworkSize(4, 6))
+    launched, replayed = steps.plain(), steps.recorded_plain(None)
+    for _ in range(STEPS):
+        wanted, found = launched(), replayed()
+    torch.testing.assert_close(found, wanted, rtol=0.2, atol=0.02)
