@@ -27,8 +27,9 @@ READING = f"""\
 Written by `{COMMAND}`. Contenders take turns, after their results were compared: times are medians of a
 call in ms with quartiles, ratios are medians of the ratios within the rounds, and above 1 ours is faster. The limit is
 what moving each input and output once and computing each operation once takes at the speed of the device's own copies
-and matrix products; what stays in a cache may pass it. "Ours against itself" is ours measured twice in each round: what
-a ratio cannot tell from 1.
+and matrix products; what stays in a cache may pass it. On a GPU times are by events; "kernels"
+are those of the kernels of a call, added up by the profiler, without what lies between them. "Ours against itself" is
+ours measured twice in each round: what a ratio cannot tell from 1.
 """
 
 

@@ -155,9 +155,14 @@ def backward_traffic(site: NormSite, batch: int, dtype: torch.dtype) -> SiteTraf
     return SiteTraffic(site, floor, fused, eager.traffic)
 
 
-def plain_forward(site: NormSite, operands: Operands) -> tuple[Tensor, Tensor]:
-    """Run the site by PyTorch's operators as the original implementation writes it; return y, and y padded."""
-    y = F.instance_norm(operands.x)
+def plain_forward(
+    site: NormSite, operands: Operands, norm: Callable[[Tensor], Tensor] = F.instance_norm
+) -> tuple[Tensor, Tensor]:
+    """Run the site by PyTorch's operators as the original implementation writes it; return y, and y padded.
+
+    Another `norm` than PyTorch's may take its place.
+    """
+    y = norm(operands.x)
     if site.activation == "relu":
         y = F.relu(y)
     elif site.activation == "leaky_relu":

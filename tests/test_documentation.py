@@ -284,6 +284,8 @@ def test_links_to_the_web_are_these() -> None:
         "https://github.com/jolibrain/joliGEN",
         "https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix",
         "https://github.com/pytorch/pytorch/issues/135712",
+        "https://github.com/pytorch/pytorch/issues/169545",
+        "https://github.com/pytorch/pytorch/issues/96693",
         "https://pytorch.org/get-started/locally/",
     }
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.cases import counts
+from bench.cases.norm_opponents import NORM_OPPONENTS
+from bench.cases.norm_opponents.opponent import NO_BACKWARD, failing_as_opponent
 from bench.cases.plain_cyclegan import PLAIN_PYTORCH
 from bench.measure.agreement import ALLOWED
 from bench.measure.compiled import backward_may_repeat, compiled_by_torch, forget_compiled, modes
@@ -38,6 +40,7 @@ def operator_cases(
     *,
     impl: Impl = "auto",
     with_compile: bool = True,
+    with_others: bool = True,
 ) -> Iterator[Case]:
     """Yield a case for each site, dtype, batch and direction.
 
@@ -49,7 +52,9 @@ def operator_cases(
         image_side: The side of the images, pixels.
         impl: The implementation of ours; "triton" on a CPU is the interpreter.
         with_compile: Whether torch.compile takes part.
+        with_others: Whether norms of other libraries take part, see `bench.cases.norm_opponents`.
     """
+    make = partial(operator_contest, device=device, impl=impl, with_compile=with_compile, with_others=with_others)
     for batch in batches:
         for dtype in dtypes:
             for site in sites:
@@ -64,9 +69,7 @@ def operator_cases(
                         side=image_side,
                         moved_bytes=needed.moved_bytes,
                         operations=needed.operations,
-                        make=partial(
-                            operator_contest, site, direction, dtype, batch, device, impl, with_compile=with_compile
-                        ),
+                        make=partial(make, site, direction, dtype, batch),
                     )
 
 
@@ -75,10 +78,11 @@ def operator_contest(
     direction: Direction,
     dtype: torch.dtype,
     batch: int,
+    *,
     device: torch.device,
     impl: Impl,
-    *,
     with_compile: bool,
+    with_others: bool,
 ) -> Contest:
     forget_compiled()
     torch.manual_seed(0)
@@ -92,10 +96,22 @@ def operator_contest(
     }
     for mode in modes(device, recorded=True) if with_compile else ():
         ways[f"torch.compile {mode}"] = (compiled_by_torch(plain_forward, mode), sets)
+    others = [make() for make in NORM_OPPONENTS] if with_others else []
+    absent: dict[str, str] = {}
+    for other in others:
+        reason = other.absence(device) or (NO_BACKWARD if direction == "backward" and not other.has_backward else None)
+        if reason is not None:
+            absent[other.name] = reason
+            continue
+        # What is around the norm is PyTorch's.
+        operands = first if other.layout == torch.contiguous_format else sets
+        ways[other.name] = (partial(plain_forward, norm=other), operands)
     calls: dict[str, list[Call]] = {}
     with on_recording_stream(device):
         for way, (forward, operands) in ways.items():
             calls[way] = [_call(direction, site, forward, each) for each in operands]
+        for name in [other.name for other in others if other.name in calls]:
+            calls[name] = [failing_as_opponent(call) for call in calls[name]]
         calls["ours"] = [_our_call(direction, site, each, impl) for each in sets]
         exact = _call(direction, site, plain_forward, _in_layout(_wide(sets[0]), torch.contiguous_format))()
     return Contest(
@@ -104,6 +120,7 @@ def operator_contest(
         plain=PLAIN_PYTORCH,
         exact=exact,
         allowed=ALLOWED[dtype],
+        absent=absent,
     )
 
 

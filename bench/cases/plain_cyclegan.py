@@ -193,6 +193,8 @@ class PlainCycleGAN:
             defines; otherwise Adam moves them by rounding noise, as the original does. They are added in the forward
             pass either way.
         autocast_dtype: The dtype in which forward passes run under `torch.autocast`; losses are scaled for float16.
+        recordable_adam: Whether both Adams are one kernel that keeps all its state on the device, so that a CUDA graph
+            can record them; otherwise they are PyTorch's default.
         keeps_fakes: Whether generated images are copied before the discriminators judge them: compiled networks with
             CUDA graphs overwrite their results in the next pass.
         random_source: Decides about the pools. The pool of fake_B, which D_A is trained on, draws first; then the pool
@@ -214,6 +216,7 @@ class PlainCycleGAN:
         beta1: float = 0.5,
         zero_cancelled_bias_gradients: bool = True,
         autocast_dtype: torch.dtype | None = None,
+        recordable_adam: bool = False,
         keeps_fakes: bool = False,
         random_source: random.Random | None = None,
         device: torch.device | str = "cpu",
@@ -234,7 +237,8 @@ class PlainCycleGAN:
 
         def adam(*networks: nn.Module) -> torch.optim.Adam:
             parameters = itertools.chain(*(network.parameters() for network in networks))
-            return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, 0.999))
+            how = {"fused": True, "capturable": True} if recordable_adam else {}
+            return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, 0.999), **how)
 
         self.generator_optimizer = adam(self.G_A, self.G_B)
         self.discriminator_optimizer = adam(self.D_A, self.D_B)

@@ -8,6 +8,7 @@ import torch
 
 from bench.cases import counts, networks, training_step
 from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_PYTORCH, PlainGenerator, PlainNetworkSize
+from bench.cases.whole_step_graph import IN_A_GRAPH
 from bench.measure.contest import Case, Contest
 from bench.measure.peak_memory import followed
 from bench.measure.timing import Contender, on_recording_stream
@@ -49,7 +50,7 @@ def scaling_cases(
 
 
 def _is_stock_autocast(name: str) -> bool:
-    return name.startswith("stock autocast") and "compile" not in name
+    return name.startswith("stock autocast") and "compile" not in name and IN_A_GRAPH not in name
 
 
 def _generator(batch: int, side: int, dtype: torch.dtype, device: torch.device, size: PlainNetworkSize) -> Case:

@@ -7,6 +7,7 @@ import torch
 
 from bench.cases.plain_cyclegan import PAPER_SIZE, PlainNetworkSize
 from bench.cases.training_step import Steps
+from bench.measure.kernel_times import NO_KERNELS, KernelTime, profiled_kernels
 from cyclegan_fast.system.device import working_dtype
 from cyclegan_fast.system.errors import UserError
 
@@ -25,14 +26,6 @@ KINDS = (
 )
 """The kinds of kernels by words in their names; the first that fits counts."""
 _REST = "other"
-
-
-@dataclass(frozen=True)
-class KernelTime:
-    """Holds the microseconds that a kernel took."""
-
-    name: str
-    us: float
 
 
 @dataclass(frozen=True)
@@ -93,15 +86,7 @@ def profile_step(
     torch.cuda.synchronize(device)
     wall_us = began.elapsed_time(ended) * 1e3
     # The steps above were timed without the profiler, which slows the host down; kernels take as long with it.
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        for _ in range(steps):
-            step()
-        torch.cuda.synchronize(device)
-    kernels = [
-        KernelTime(event.name, event.device_time_total)
-        for event in profiler.events() or []
-        if event.device_type.name == "CUDA"
-    ]
+    kernels = profiled_kernels(lambda: [step() for _ in range(steps)], device)
     if not kernels:
-        raise UserError("the profiler saw no kernel: CUPTI is missing, or another profiler has it")
+        raise UserError(NO_KERNELS)
     return summed(kernels, wall_us, steps)

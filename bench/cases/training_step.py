@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.cases import counts
 from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_FLOAT32, PlainCycleGAN, PlainNetworkSize
+from bench.cases.whole_step_graph import IN_A_GRAPH, WholeStepGraph
 from bench.measure.agreement import Disagreement
 from bench.measure.compiled import OPPONENT_FAILURES, forget_compiled, modes
 from bench.measure.contest import Case, Contest, why_not_run
@@ -28,7 +29,7 @@ from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunC
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import name_of
-from cyclegan_fast.training.cuda_graph import WARM_UP
+from cyclegan_fast.training.cuda_graph import WARM_UP, CudaRecorder, GraphRecorder
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.choice import streams_of
@@ -37,6 +38,9 @@ AGREEMENT = 0.05
 """The largest relative difference of a loss in the first step, to bfloat16's precision; n times as much in the n-th."""
 
 MOST_IN_ALL_MODES = 4  # images: larger batches compete in one mode of torch.compile
+ROOMY_BYTES = 120e9
+"""The memory of a GPU from which on larger batches compete in a whole-step graph too. By what a step of batch 1 takes
+on a CPU, a graph of batch 16 holds about 37 GiB, beside ours with 20 and a launched step with 37; not measured."""
 LEAST_COSINE = 0.5
 """The least cosine between the way that a network's weights go in the first steps and that of plain PyTorch's."""
 
@@ -163,6 +167,24 @@ class Steps:
             other: Streams = "1" if streams_of(config, self.device) == 2 else "2"
             yield f"{ours} --streams {other}", partial(self.ours, self.config(streams=other))
             yield f"{ours} --paired", partial(self.ours, self.config(paired=True))
+            yield from self._whole_step_graphs(opponent)
+
+    def _whole_step_graphs(self, opponent: str) -> Iterator[tuple[str, Callable[[], "CompetingStep"]]]:
+        """Yield the opponent in one graph, as it is and compiled, the quickest to make first.
+
+        They are the last ones: where one cannot be recorded, PyTorch may not record another in this process. A graph
+        keeps its memory for good: of larger batches there is one, of the last mode that is wanted.
+        """
+        low = self.dtype if self.dtype != torch.float32 else None
+        graphs = {f"{opponent} {IN_A_GRAPH}": partial(self.recorded_plain, low)}
+        for mode in modes(self.device, recorded=True):
+            name = f"{opponent}, torch.compile {mode.removesuffix('-no-cudagraphs')} {IN_A_GRAPH}"
+            graphs[name] = partial(self.recorded_plain, low, mode)
+        wanted = [(name, make) for name, make in graphs.items() if self.wants(name)]
+        if self.batch_size > MOST_IN_ALL_MODES:
+            is_roomy = torch.cuda.get_device_properties(self.device).total_memory >= ROOMY_BYTES
+            wanted = wanted[-1:] if is_roomy else []
+        yield from wanted
 
     def plain(
         self,
@@ -171,17 +193,30 @@ class Steps:
         layout: torch.memory_format | None = None,
     ) -> "CompetingStep":
         """Return the original's update; with autocast on a GPU it is channels last, unless `layout` says otherwise."""
-        if layout is None:
-            tensor_cores = self.device.type == "cuda" and autocast_dtype is not None
-            layout = torch.channels_last if tensor_cores else torch.contiguous_format
         plain = self._plain_networks(autocast_dtype, keeps_fakes=mode is not None)
+        self._prepare(plain, mode, layout)
+        # The images come from the host, as ours do.
+        return CompetingStep(lambda: plain.update(*self.batch.to(self.device)), plain.networks())
+
+    def recorded_plain(
+        self, autocast_dtype: torch.dtype | None, mode: str | None = None, recorder: GraphRecorder | None = None
+    ) -> "CompetingStep":
+        """Return the original's update in one CUDA graph, see `WholeStepGraph`."""
+        plain = self._plain_networks(autocast_dtype, recordable_adam=True)
+        self._prepare(plain, mode)
+        graph = WholeStepGraph(plain, self.device, recorder or CudaRecorder(self.device))
+        return CompetingStep(lambda: graph(self.batch), plain.networks())
+
+    def _prepare(self, plain: PlainCycleGAN, mode: str | None, layout: torch.memory_format | None = None) -> None:
+        """Give the networks the weights that all begin with, and a layout; compile them in a mode."""
+        if layout is None:
+            tensor_cores = self.device.type == "cuda" and plain.autocast_dtype is not None
+            layout = torch.channels_last if tensor_cores else torch.contiguous_format
         for name, network in plain.networks().items():
             network.load_state_dict(self.weights[name])
             network.to(memory_format=layout)  # type: ignore[call-overload]  # absent from torch's stubs
             if mode is not None:
                 network.compile(mode=mode, dynamic=False, fullgraph=True)
-        # The images come from the host, as ours do.
-        return CompetingStep(lambda: plain.update(*self.batch.to(self.device)), plain.networks())
 
     def config(self, **run: Any) -> Config:
         """Return the configuration of our update, with these options of `RunConfig`."""
@@ -198,7 +233,9 @@ class Steps:
         model = engine.step.model
         return CompetingStep(lambda: engine(self.batch), {name: model.get_submodule(name) for name in self.weights})
 
-    def _plain_networks(self, autocast_dtype: torch.dtype | None = None, *, keeps_fakes: bool = False) -> PlainCycleGAN:
+    def _plain_networks(
+        self, autocast_dtype: torch.dtype | None = None, *, keeps_fakes: bool = False, recordable_adam: bool = False
+    ) -> PlainCycleGAN:
         return PlainCycleGAN(
             ngf=self.size.width,
             ndf=self.size.width,
@@ -206,6 +243,7 @@ class Steps:
             device=self.device,
             autocast_dtype=autocast_dtype,
             keeps_fakes=keeps_fakes,
+            recordable_adam=recordable_adam,
         )
 
     def _noted(self, name: str, step: "CompetingStep") -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Measures a case: its contenders' results are compared first, then their times, and both become a `Comparison`."""
 
 import gc
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from bench.measure.agreement import errors, refused, tensors_of
 from bench.measure.compiled import OPPONENT_FAILURES
+from bench.measure.kernel_times import NO_KERNELS
 from bench.measure.limits import Limits, Workload
 from bench.measure.records import Comparison, Setup, Timing
 from bench.measure.timing import OURS_AGAIN, SHORTEST_TURN_S, Contender, Race, Spread, on_recording_stream
@@ -34,6 +36,7 @@ class Contest:
         allowed_for: The largest error of some contenders, by name, in place of `allowed`.
         wrong: The reasons why some were found wrong while the contest was made; they are not among the contenders.
         ends_on_host: Whether a call's result is on the host, whose clock then counts.
+        absent: The reasons why further opponents cannot take part here, by name: they are not installed, say.
     """
 
     contenders: Mapping[str, Contender]
@@ -47,6 +50,7 @@ class Contest:
     allowed_for: Mapping[str, float] = field(default_factory=dict)
     wrong: Mapping[str, str] = field(default_factory=dict)
     ends_on_host: bool = False
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def trusted(self) -> tuple[str, str]:
@@ -112,6 +116,9 @@ def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive)
     drive(race)
     if contest.check:
         contest.check()
+    kernel_seconds = {name: race.kernel_seconds(name) for name in entrants}
+    if device.type == "cuda" and None in kernel_seconds.values():
+        warnings.warn(f"{NO_KERNELS}; results have no times of kernels", stacklevel=2)
     limit_ms = limits.seconds(case.moved_bytes, case.operations, case.dtype) * 1e3
     return Comparison(
         **{each.name: getattr(case, each.name) for each in fields(Setup)},
@@ -127,10 +134,12 @@ def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive)
                 error=found.get(name),
                 peak_gib=contest.peak_gib.get(name),
                 graph=contender.graph and device.type == "cuda",
+                kernels_ms=None if (seconds := kernel_seconds[name]) is None else 1e3 * seconds,
             )
             for name, contender in entrants.items()
         },
         refused=wrong,
+        absent=dict(contest.absent),
     )
 
 

@@ -35,6 +35,8 @@ class Timing:
     """tensor memory at its highest; measured for some subjects only"""
     graph: bool = False
     """whether its calls were recorded as a CUDA graph"""
+    kernels_ms: float | None = None
+    """the times of the kernels of one call, added up, by the profiler; None on a CPU, and where it saw no kernel"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Comparison(Setup):
     contenders: dict[str, Timing]
     refused: dict[str, str] = field(default_factory=dict)
     """contenders that do not run or whose result was wrong, with the reason: no time of theirs is reported"""
+    absent: dict[str, str] = field(default_factory=dict)
+    """opponents that would have taken part, with the reason why they could not, for example "not installed"."""
 
     @property
     def key(self) -> tuple[str, str, str, str]:

@@ -7,7 +7,8 @@ of the two is what this measurement cannot tell from nothing.
 On a CPU a turn is timed by the host. On a GPU it is timed by events in the stream. What asks for it is recorded as one
 CUDA graph, as training launches it, and replayed behind a pause that hides the replay's own launch: the time is the
 device's alone. What isn't recorded is launched call by call, with one call under way when the clock starts; where the
-host is slower than the device, the host is timed. What ends on the host is timed there. Short calls are repeated.
+host is slower than the device, the host is timed. What ends on the host is timed there. Short calls are repeated. The
+profiler adds up kernels in a turn of their own, `Race.kernel_seconds`, behind the rounds that are timed.
 
 pytest-benchmark does not interleave. `bench.conftest` hands it our own turns and runs the others' in the untimed setup
 of each round; what it prints is the host's clock, what is recorded is this module's.
@@ -24,6 +25,8 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+
+from bench.measure.kernel_times import profiled_kernels
 
 Call = Callable[[], Any]
 
@@ -154,6 +157,15 @@ class Race:
     def ratios(self, name: str) -> list[float]:
         """Return that contender's time over ours, round by round."""
         return [theirs / own for theirs, own in zip(self.seconds[name], self.seconds[self.ours], strict=True)]
+
+    def kernel_seconds(self, name: str) -> float | None:
+        """Return the seconds of all kernels of one call of a contender, by the profiler; None where it sees none."""
+        if self.device.type != "cuda":
+            return None
+        turn = self._turns[name]
+        turn.warm_up()
+        kernels = profiled_kernels(turn.run, self.device)
+        return sum(kernel.us for kernel in kernels) / 1e6 / turn.calls if kernels else None
 
     def _take_turn(self, name: str) -> None:
         turn = self._turns[name]

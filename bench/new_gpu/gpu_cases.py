@@ -10,7 +10,10 @@ from bench.tuning.trials import batches_of_a_step
 
 
 def gpu_step_cases(task: PhaseTask) -> Iterator[Case]:
-    """Yield steps without contenders that need a compiler, then with them: a mode may take longer than there is."""
+    """Yield steps without contenders that need a compiler, then with them; at last with modes that may take minutes.
+
+    A phase that ends in the middle of a case leaves no trace of it.
+    """
 
     def without_compiler(name: str) -> bool:
         return "compile" not in name and "checkpoint" not in name
@@ -42,13 +45,13 @@ def gpu_step_cases(task: PhaseTask) -> Iterator[Case]:
     yield from in_precisions(large, without_compiler)[:1]
     yield from in_precisions(small, quick_to_start)[:1]
     yield from in_precisions(small, without_compiler)[1:]
-    yield from in_precisions(small, everybody)[:1]
-    yield from in_precisions(large, without_compiler)[1:]
     yield from in_precisions(large, quick_to_start)[:1]
+    yield from in_precisions(large, without_compiler)[1:]
+    yield from in_precisions(small, everybody)[:1]
 
 
 def gpu_operator_cases(task: PhaseTask) -> Iterator[Case]:
-    """Yield every site against eager PyTorch, then with compilers, which take seconds a site."""
+    """Yield every site against eager PyTorch, then with compilers, which take seconds a site, and other libraries."""
     *others, _ = task.dtypes
     low, side, sites = [task.lowest], task.extent.side, task.extent.sites
     batches = task.extent.batches
@@ -56,7 +59,8 @@ def gpu_operator_cases(task: PhaseTask) -> Iterator[Case]:
     launched = list(dict.fromkeys([*batches, *(images for batch in batches for images in batches_of_a_step(batch))]))
     if task.tiny:
         launched = [*batches]
-    yield from operators.operator_cases(sites, low, launched, task.device, side, with_compile=False)
+    alone = partial(operators.operator_cases, with_compile=False, with_others=False)
+    yield from alone(sites, low, launched, task.device, side)
     if task.quick or task.tiny:
         return
     by_importance = sorted(sites, key=lambda site: -site.times)

@@ -23,6 +23,7 @@ TOGETHER = (
     "tests/kernels/test_gpu.py",
     "tests/test_gpu_step.py",
     "tests/test_gpu.py",
+    "tests/bench/cases/test_whole_step_graph.py",
     "tests/cyclegan_fast/translation/test_strips_on_a_gpu.py",
     "tests/kernels/test_pending_sum.py",
     "tests/kernels/test_compile.py",

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -52,7 +52,7 @@ class Plot:
     @property
     def digest(self) -> str:
         """Return a digest of everything that is drawn: only the roofline shows the limits."""
-        rows = [dataclasses.asdict(each) for each in self.comparisons]
+        rows = [_drawn(each) for each in self.comparisons]
         limits = dataclasses.asdict(self.limits) if self.what == "operators" else None
         content = [DRAWING, self.what, self.device, limits, rows]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -87,6 +87,15 @@ class Plot:
             image.convert("RGB").quantize(_PALETTE).save(small, format="PNG", optimize=True, pnginfo=info)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, small.getvalue())
+
+
+def _drawn(comparison: Comparison) -> dict[str, Any]:
+    """Return what pictures show of a comparison: neither the times of kernels nor who was absent."""
+    row = dataclasses.asdict(comparison)
+    del row["absent"]
+    for timing in row["contenders"].values():
+        del timing["kernels_ms"]
+    return row
 
 
 def plots_of(device: str, limits: Limits, comparisons: Sequence[Comparison]) -> list[Plot]:

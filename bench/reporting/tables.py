@@ -124,13 +124,19 @@ def for_readme(comparisons: list[Comparison]) -> list[Comparison]:
 def case_table(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Yield a table with a row for each case, and what they come to together."""
     titles = ["case", "shape", "dtype", "ours, ms", "plain, ms", "best opponent, ms"]
-    yield _table([*titles, "plain / ours", "best / ours", "of the limit"], map(_case_row, comparisons))
+    profiled = any(timing.kernels_ms is not None for each in comparisons for timing in each.contenders.values())
+    kernels = ["kernels of ours, ms", "of the best, ms"] if profiled else []
+    yield _table(
+        [*titles, "plain / ours", "best / ours", *kernels, "of the limit"],
+        (_case_row(each, profiled) for each in comparisons),
+    )
     yield f"{_means(comparisons)}{_again(comparisons)}\n"
     yield from _refusals(comparisons)
 
 
-def _case_row(comparison: Comparison) -> list[str]:
+def _case_row(comparison: Comparison, profiled: bool) -> list[str]:
     plain, best, contenders = comparison.plain, comparison.best_opponent, comparison.contenders
+    kernels = [amount(contenders[name].kernels_ms) if name else "" for name in (comparison.ours, best)]
     return [
         escaped(comparison.case),
         comparison.shape,
@@ -140,6 +146,7 @@ def _case_row(comparison: Comparison) -> list[str]:
         f"{escaped(best)}: {figure(contenders[best].ms.median)}" if best else "none",
         f"{contenders[plain].ratio.median:.2f}",
         f"{contenders[best].ratio.median:.2f}" if best else "",
+        *(kernels if profiled else []),
         share(comparison.of_limit(comparison.ours)),
     ]
 
@@ -169,7 +176,7 @@ def _again(comparisons: Sequence[Comparison]) -> str:
 
 
 def _refusals(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """Yield a line for each refused contender and reason, with where it was first and how often."""
+    """Yield a line for each refused contender and reason, with where it was first and how often, then the absent."""
     places: dict[tuple[str, str], list[Comparison]] = {}
     for each in comparisons:
         for name, reason in sorted(each.refused.items()):
@@ -178,8 +185,18 @@ def _refusals(comparisons: Sequence[Comparison]) -> Iterator[str]:
     for (name, reason), (first, *others) in places.items():
         where = f"{escaped(first.case)}, {first.shape}, {first.dtype}" + (f" and {len(others)} more" if others else "")
         lines.append(f"- Refused: {escaped(name)} ({where}): {escaped(reason)}\n")
+    lines += _absences(comparisons)
     if lines:
         yield "".join(lines)
+
+
+def _absences(comparisons: Iterable[Comparison]) -> list[str]:
+    """Return a line for each reason why opponents could not take part, with their names."""
+    names: dict[str, dict[str, None]] = {}
+    for each in comparisons:
+        for name, reason in each.absent.items():
+            names.setdefault(reason, {})[name] = None
+    return [f"- Absent: {escaped(', '.join(sorted(names[reason])))}: {escaped(reason)}\n" for reason in sorted(names)]
 
 
 def contender_table(comparison: Comparison) -> Iterator[str]:
@@ -188,21 +205,23 @@ def contender_table(comparison: Comparison) -> Iterator[str]:
     if comparison.limit_ms is not None:
         head += f" ({figure(comparison.operations / 1e9)} GFLOP; the limit is {figure(comparison.limit_ms)} ms)"
     yield f"{head}\n"
-    columns = [["contender"], ["ms"], ["its time / ours"], ["of the limit"], ["peak, GiB"], ["error"]]
+    titles = ("contender", "ms", "its time / ours", "kernels, ms", "of the limit", "peak, GiB", "error")
+    columns = [[title] for title in titles]
     for name in by_time(comparison):
         timing = comparison.contenders[name]
         cells = [
             f"**{escaped(name)}**" if name == comparison.ours else escaped(name),
             measured(timing.ms),
             f"{timing.ratio.median:.2f}",
+            amount(timing.kernels_ms),
             share(comparison.of_limit(name)),
             amount(timing.peak_gib),
             "" if timing.error is None else f"{timing.error:.1e}",
         ]
         for column, cell in zip(columns, cells, strict=True):
             column.append(cell)
-    titles, *rows = zip(*(column for column in columns if any(column[1:])), strict=True)
-    yield _table(titles, rows)
+    shown, *rows = zip(*(column for column in columns if any(column[1:])), strict=True)
+    yield _table(shown, rows)
     yield f"{_again([comparison])}\n"
     yield from _refusals([comparison])
 

@@ -1,12 +1,14 @@
 """Steps are compared by what they do to the weights, not by their losses alone."""
 
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 
-from bench.cases.plain_cyclegan import PLAIN_FLOAT32
+from bench.cases.plain_cyclegan import PLAIN_FLOAT32, PlainNetworkSize
 from bench.cases.training_step import Steps
+from bench.cases.whole_step_graph import IN_A_GRAPH
 from bench.measure.limits import dtypes
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.training.update.descent import Descent
@@ -51,3 +53,28 @@ def test_an_opponent_that_does_not_descend_is_named_without_a_time() -> None:
         contest = steps.contest()
     assert list(contest.wrong) == ["ours --checkpoint-blocks"]
     assert contest.wrong["ours --checkpoint-blocks"].startswith("a loss of step 1 is nan where plain PyTorch has")
+
+
+@pytest.mark.parametrize(
+    ("batch", "memory_bytes", "without", "graphs"),
+    [
+        (1, 24e9, "nothing", ["", ", torch.compile default", ", torch.compile max-autotune"]),
+        (1, 24e9, "max-autotune", ["", ", torch.compile default"]),
+        (16, 141e9, "nothing", [", torch.compile max-autotune"]),
+        (16, 141e9, "max-autotune", [", torch.compile default"]),
+        (16, 80e9, "nothing", []),
+    ],
+)
+def test_graphs_of_a_whole_step_are_as_many_as_the_memory_holds(
+    batch: int, memory_bytes: float, without: str, graphs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(SIDE, batch, CPU, torch.bfloat16, lambda name: without not in name, PlainNetworkSize(4, 6))
+    steps.device = torch.device("cuda")
+    properties = SimpleNamespace(total_memory=memory_bytes)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    monkeypatch.setattr("bench.cases.training_step.streams_of", lambda config, device: 2)
+    names = [name for name, _ in steps._makers()]
+    first = next((number for number, name in enumerate(names) if name.endswith(IN_A_GRAPH)), len(names))
+    # Behind ours: one that breaks off may not let PyTorch record another.
+    assert names[first:] == [f"stock autocast, bfloat16{each} {IN_A_GRAPH}" for each in graphs]
+    assert "ours --amp" in names[:first]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,15 @@ def test_a_wrong_opponent_is_named_without_a_time() -> None:
     assert found.refused["other_shape"] == "off by inf of its size, 1e-05 is allowed"
     assert "wrong" in comparison_text(found)
     assert found.rounds == 3
+
+
+def test_absent_opponents_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = case(plain=lambda: X * 2, ours=lambda: X + X)
+    contest = replace(made.make(), absent={"theirs": "not installed"})
+    found = measure_case(replace(made, make=lambda: contest), CPU, LIMITS, three_rounds)
+    assert found.absent == {"theirs": "not installed"}
+    assert found.contenders["ours"].kernels_ms is None
+    assert "absent: not installed" in comparison_text(found)
 
 
 @pytest.mark.parametrize("name", ["ours", "plain"])
@@ -96,7 +106,9 @@ SMALL = [
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("site", SMALL, ids=lambda site: site.name)
 def test_the_kernels_compete_and_agree_as_they_do_on_a_gpu(site: NormSite, direction: operators.Direction) -> None:
-    operator_contest = operators.operator_contest(site, direction, torch.float32, 1, CPU, "triton", with_compile=False)
+    operator_contest = operators.operator_contest(
+        site, direction, torch.float32, 1, device=CPU, impl="triton", with_compile=False, with_others=False
+    )
     results = {name: contender.calls[0]() for name, contender in operator_contest.contenders.items()}
     found = errors(results, operator_contest.exact)
     assert len(operator_contest.exact) == (2 if direction == "backward" and site.residual and site.pad else 1)

@@ -1,11 +1,15 @@
 """Clocks measure calls of known duration, and contenders take turns."""
 
 import time
+from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity
 
+from bench.measure.kernel_times import KernelTime, profiled_kernels
 from bench.measure.timing import OURS_AGAIN, Contender, Race, Spread
 
 CPU = torch.device("cpu")
@@ -111,6 +115,54 @@ def test_who_enters_later_races_with_the_others_from_then_on(clock: Clock) -> No
     assert set(race.seconds) == {"ours", OURS_AGAIN}
 
 
+def test_kernels_of_a_turn_are_added_up_for_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    race = Race(CPU, {"ours": Contender([partial(calls.append, 1)] * 2)}, "ours", shortest_turn_s=0.0)
+    assert race.kernel_seconds("ours") is None  # a CPU has no kernels to be seen
+    calls.clear()
+
+    def profiled(run: Callable[[], None], device: torch.device) -> list[KernelTime]:
+        run()
+        return [KernelTime(name, us) for _ in calls[1:] for name, us in (("convolution", 20.0), ("copy", 10.0))]
+
+    monkeypatch.setattr("bench.measure.timing.profiled_kernels", profiled)
+    race.device = torch.device("cuda")
+    assert race.kernel_seconds("ours") == pytest.approx(30e-6)
+    assert len(calls) == 3  # one warms up
+    monkeypatch.setattr("bench.measure.timing.profiled_kernels", lambda *_: [])
+    assert race.kernel_seconds("ours") is None
+
+
+class Profiler:
+    """Stands in for `torch.profiler.profile`, which sees kernels on a GPU only."""
+
+    def __init__(self, activities: list[ProfilerActivity]) -> None:
+        assert activities == [ProfilerActivity.CUDA]
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def events(self) -> list[SimpleNamespace]:
+        of = {"cpu": SimpleNamespace(name="CPU"), "gpu": SimpleNamespace(name="CUDA")}
+        rows = [("cudaGraphLaunch", "cpu", 50.0), ("wgrad", "gpu", 30.0), ("Memcpy HtoD", "gpu", 2.0)]
+        return [SimpleNamespace(name=name, device_type=of[where], device_time_total=us) for name, where, us in rows]
+
+
+def test_the_profiler_is_asked_for_kernels_and_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device: ran.append(0))
+    monkeypatch.setattr("torch.profiler.profile", Profiler)
+    monkeypatch.setattr("torch.profiler.supported_activities", lambda: {ProfilerActivity.CPU, ProfilerActivity.CUDA})
+    found = profiled_kernels(lambda: ran.append(1), torch.device("cuda"))
+    assert found == [KernelTime("wgrad", 30.0), KernelTime("Memcpy HtoD", 2.0)]
+    assert ran == [0, 1, 0]  # nothing that was under way before is counted, all of it is waited for
+    monkeypatch.setattr("torch.profiler.supported_activities", lambda: {ProfilerActivity.CPU})
+    assert profiled_kernels(lambda: ran.append(1), torch.device("cuda")) == []
+
+
 def test_quartiles() -> None:
     assert Spread.of([4.0, 1.0, 3.0, 2.0, 5.0]) == Spread(3.0, 2.0, 4.0)
     assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
@@ -144,3 +196,6 @@ def test_a_recorded_copy_moves_what_a_launched_one_does() -> None:
     race = Race(device, {"ours": Contender([copy], graph=True), "launched": Contender([copy])}, "ours")
     race.run(7)
     assert Spread.of(race.ratios("launched")).median == pytest.approx(1, rel=0.05)
+    for name in ("ours", "launched"):
+        # There is one kernel, as long as what events tell.
+        assert race.kernel_seconds(name) == pytest.approx(min(race.seconds[name]), rel=0.1)

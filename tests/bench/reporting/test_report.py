@@ -18,7 +18,7 @@ from bench.report import BEGIN, END, main, make_report
 from bench.reporting import plots
 from bench.reporting.device_results import devices
 from bench.reporting.plots import plots_of
-from bench.reporting.tables import case_table, for_readme
+from bench.reporting.tables import case_table, contender_table, for_readme
 from bench.reporting.views import Growth, figure, growths
 from tests.bench.result_samples import (
     CPU,
@@ -190,6 +190,29 @@ def test_a_refused_contender_is_shown_with_its_reason(place: Place) -> None:
             "- Refused: torch.compile default (one, 1x128x128x128, bfloat16 and 1 more): off by 0.3 of its size, 0.025 "
             "is allowed \\| &lt;b>",
         ]
+
+
+def test_times_of_kernels_stand_beside_those_of_events_and_absent_opponents_below(place: Place) -> None:
+    made = comparison({"plain PyTorch": 3.0, "torch.compile default": 2.5, "ours": 2.0})
+    kernels_ms = {"ours": 1.5, "torch.compile default": 2.25}
+    timings = {name: replace(each, kernels_ms=kernels_ms.get(name)) for name, each in made.contenders.items()}
+    absent = {"B's norm": "not installed", "A's norm": "not installed", "C's": "it has no backward pass"}
+    profiled = replace(made, contenders=timings, absent=absent)
+    table, *below = case_table([profiled])
+    header, row = rows(table)
+    found = dict(zip(header, row, strict=True))
+    assert (found["kernels of ours, ms"], found["of the best, ms"]) == ("1.50", "2.25")
+    assert "".join(below).endswith(
+        "- Absent: C's: it has no backward pass\n- Absent: A's norm, B's norm: not installed\n"
+    )
+    assert "kernels of ours, ms" not in rows(next(case_table([made])))[0]
+    header, *contenders = rows("".join(contender_table(profiled)))
+    column = header.index("kernels, ms")
+    assert [each[column] for each in contenders] == ["", "2.25", "1.50"]
+    assert "kernels, ms" not in rows("".join(contender_table(made)))[0]
+    store(place.results, RecordedRun(stamp(), LIMITS[CPU], [profiled]))
+    assert "- Absent: A's norm, B's norm: not installed" in place.texts()["README.md"]
+    assert plots_of(CPU, LIMITS[CPU], [profiled])[0].digest == plots_of(CPU, LIMITS[CPU], [made])[0].digest
 
 
 def test_the_newest_wins_whatever_the_file_and_all_commits_and_limits_are_named(place: Place) -> None:
