@@ -22,7 +22,7 @@ from cyclegan_fast.kernels.dispatch import choose, is_exporting
 
 def go_by_columns(image: Tensor, impl: Impl) -> bool:
     """Tell whether plain operators compute the network here, off a GPU and not for an exported graph."""
-    return image.device.type != "cuda" and not is_exporting() and choose("reflection_pad", impl, image) == "reference"
+    return image.device.type != "cuda" and not is_exporting() and choose("reflection_pad", impl, image) != "triton"
 
 
 def conv2d_to_image(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
