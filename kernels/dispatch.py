@@ -61,7 +61,7 @@ def _from_environment() -> Impl:
     value = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
     if value not in _IMPLS:
         raise ValueError(f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(_IMPLS)}, got {value!r}")
-    return value  # type: ignore[return-value]  # narrowed by the membership test, which mypy does not follow
+    return value
 
 
 def _suits_triton(x: Tensor) -> bool:

@@ -229,7 +229,7 @@ def instance_norm_triton(
     return y
 
 
-# --- the operator in C, for a CPU --------------------------------------------------------------------------------------
+# --- the operator in C, for a CPU ------------------------------------------------------------------------------------
 
 
 def _fake_forward_in_c(x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: float) -> tuple[Tensor, Tensor]:

@@ -202,13 +202,15 @@ class _ReflectionPadFunction(torch.autograd.Function):
 differentiate(REFLECTION_PAD, _ReflectionPadFunction)
 
 
-# --- PyTorch's padding with a gradient in C, for a CPU ------------------------------------------------------------------
+# --- PyTorch's padding with a gradient in C, for a CPU ---------------------------------------------------------------
 
 
 def _pad_on_cpu(x: Tensor, pad: int) -> Tensor:
     layout = format_of(x)
-    if not x.numel() or not pad:
-        return _fake_pad_on_cpu(x, pad).copy_(x)
+    if not x.numel():
+        return _fake_pad_on_cpu(x, pad)
+    if not pad:
+        return x.clone(memory_format=layout)
     y = reflection_pad_reference(x.contiguous(memory_format=layout), pad)
     return y.contiguous(memory_format=layout)
 
@@ -251,7 +253,7 @@ def reflection_pad_c(x: Tensor, pad: int) -> Tensor:
     if is_watched(x):
         y = _PAD_ON_CPU(x, pad)
     elif torch.is_grad_enabled() and x.requires_grad:
-        y = _PadOnCpuFunction.apply(x, pad)  # type: ignore[no-untyped-call]  # torch's own lack
+        y = _PadOnCpuFunction.apply(x, pad)
     else:
         y = _pad_on_cpu(x, pad)
     return y

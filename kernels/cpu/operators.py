@@ -71,9 +71,7 @@ def norm_gradient_in_c(dy: Tensor, x: Tensor, statistics: Tensor, slope: float) 
         return dx
     parts, rows = _parts(x, layout)
     call = _call(x, layout, slope=slope, rows_of_a_part=rows)
-    call.x, call.dy, call.dx, call.statistics, call.parts = (
-        each.data_ptr() for each in (x, dy, dx, statistics, parts)
-    )
+    call.x, call.dy, call.dx, call.statistics, call.parts = (each.data_ptr() for each in (x, dy, dx, statistics, parts))
     _run("backward", x.dtype, call)
     return dx
 
