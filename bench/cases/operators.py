@@ -104,6 +104,7 @@ def operator_contest(
         plain=PLAIN_PYTORCH,
         exact=exact,
         allowed=ALLOWED[dtype],
+        in_one_thread=torch.get_num_threads() == 1,
     )
 
 

@@ -34,6 +34,7 @@ class Contest:
         allowed_for: The largest error of some contenders, by name, in place of `allowed`.
         wrong: The reasons why some were found wrong while the contest was made; they are not among the contenders.
         ends_on_host: Whether a call's result is on the host, whose clock then counts.
+        in_one_thread: Whether on a CPU the calling thread's CPU time counts.
     """
 
     contenders: Mapping[str, Contender]
@@ -47,6 +48,7 @@ class Contest:
     allowed_for: Mapping[str, float] = field(default_factory=dict)
     wrong: Mapping[str, str] = field(default_factory=dict)
     ends_on_host: bool = False
+    in_one_thread: bool = False
 
     @property
     def trusted(self) -> tuple[str, str]:
@@ -99,6 +101,7 @@ def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive)
         contest.ours,
         shortest_turn_s=contest.shortest_turn_s,
         ends_on_host=contest.ends_on_host,
+        in_one_thread=contest.in_one_thread,
         may_fail=OPPONENT_FAILURES,
         required=contest.trusted,
     )
