@@ -131,6 +131,7 @@ class Steps:
             ours=self.ours_name,
             plain=PLAIN_FLOAT32,
             check=self._check_last,
+            in_one_thread=torch.get_num_threads() == 1,
             peak_gib=peak_gib,
             wrong=wrong,
         )

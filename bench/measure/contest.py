@@ -34,7 +34,7 @@ class Contest:
         allowed_for: The largest error of some contenders, by name, in place of `allowed`.
         wrong: The reasons why some were found wrong while the contest was made; they are not among the contenders.
         ends_on_host: Whether a call's result is on the host, whose clock then counts.
-        in_one_thread: Whether on a CPU the calling thread's CPU time counts.
+        in_one_thread: Whether on a CPU the process's CPU time counts, for calls in one thread.
     """
 
     contenders: Mapping[str, Contender]

@@ -4,7 +4,7 @@ Machines are shared and clocks drift, so contenders take turns: each runs once a
 ratios within the rounds. The order turns with the rounds, and ours runs twice in each, as first and as last: the ratio
 of the two is what this measurement cannot tell from nothing.
 
-On a CPU a turn is timed by the host; what computes in one thread may be timed by that thread's CPU time, which does not
+On a CPU a turn is timed by the host; what computes in one thread may be timed by the process's CPU time, which does not
 see what else runs on the machine. On a GPU it is timed by events in the stream. What asks for it is recorded as one
 CUDA graph, as training launches it, and replayed behind a pause that hides the replay's own launch: the time is the
 device's alone. What isn't recorded is launched call by call, with one call under way when the clock starts; where the
@@ -81,7 +81,7 @@ class Race:
         ours: The name of the contender that the others' times are divided by.
         shortest_turn_s: Calls are repeated until a turn takes so many seconds.
         ends_on_host: Whether a call's result is on the host, so that the host's clock is the one that counts.
-        in_one_thread: Whether on a CPU the calling thread's CPU time counts; for calls that compute in no other thread.
+        in_one_thread: Whether on a CPU the process's CPU time counts, for calls that compute in one thread.
         may_fail: The exceptions of contenders that, raising one while they are prepared, do not take part.
         required: The names of contenders that must take part, beside ours; their exceptions are raised.
 
@@ -163,8 +163,8 @@ class Race:
         self.seconds[name].append(turn.timed() / turn.calls)
 
 
-Clock = Literal["host", "thread", "pause", "steady"]
-"""The clock of a turn. host: the host's clock, around a wait for the device. thread: this thread's CPU time. pause:
+Clock = Literal["host", "process", "pause", "steady"]
+"""The clock of a turn. host: the host's clock, around a wait for the device. process: the process's CPU time. pause:
 events around work queued behind a pause. steady: events around work that follows a call under way."""
 
 
@@ -186,10 +186,10 @@ class _Turn:
     def timed(self) -> float:
         """Return the seconds that all calls take together."""
         self.warm_up()
-        if self.clock == "thread":
-            started = time.thread_time()
+        if self.clock == "process":
+            started = time.process_time()
             self.run()
-            return time.thread_time() - started
+            return time.process_time() - started
         if self.clock == "host":
             _wait(self.device)
             started = time.perf_counter()
@@ -221,7 +221,7 @@ class _Preparation:
         self.is_gpu = device.type == "cuda"
         self.clock: Clock = "steady" if self.is_gpu and not ends_on_host else "host"
         if in_one_thread and not self.is_gpu:
-            self.clock = "thread"
+            self.clock = "process"
 
     def turn(self, contender: Contender) -> _Turn:
         calls = contender.calls
