@@ -85,7 +85,7 @@ def test_the_norm_is_the_references_in_float64(
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 2e-6), (torch.bfloat16, 2**-8)], ids=str)
 def test_low_precision_is_rounded_once(dtype: torch.dtype, rounding: float, layout: torch.memory_format) -> None:
-    """At a mean of ten times the deviation, where statistics in bfloat16 would be off by more."""
+    """Take a mean of ten deviations, with which statistics in bfloat16 would be off by more."""
     x, _, dy = operands((2, 48, 40, 40), layout, 0, dtype)
     x = x + 15
     y, dx = results("c", x, None, dy, "relu", 0)
