@@ -1,4 +1,4 @@
-"""The operators in C compute what the reference does, in every layout, and say why where they cannot run."""
+"""Hold the operators in C to the reference, in every layout, and to saying why where they cannot run."""
 
 import subprocess
 import sys
