@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bench.cases.plain_cyclegan import PAPER_SIZE, PlainNetworkSize
 from bench.cases.training_step import training_step_cases
 from bench.measure.contest import measure_case
 from bench.measure.limits import measure_limits
@@ -22,6 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--side", type=int, default=256, help="of the square images, in pixels")
     parser.add_argument("--batch-size", type=int, default=1, help="images of each domain in a step")
+    parser.add_argument("--width", type=int, default=PAPER_SIZE.width, help="channels of the networks' first layers")
+    parser.add_argument("--blocks", type=int, choices=(6, 9), default=PAPER_SIZE.blocks, help="of the generators")
     parser.add_argument("--without", default="", metavar="TEXT", help="leave out contenders with this in their name")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     options: Any = parser.parse_args(arguments)
@@ -34,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     def wants(name: str) -> bool:
         return not options.without or options.without not in name
 
-    for case in training_step_cases(options.side, options.batch_size, device, wants):
+    size = PlainNetworkSize(options.width, options.blocks)
+    for case in training_step_cases(options.side, options.batch_size, device, wants, size=size):
         print(comparison_text(measure_case(case, device, limits, lambda race: race.run(options.rounds))), flush=True)
 
 

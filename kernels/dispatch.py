@@ -9,33 +9,44 @@ import torch
 from torch import Tensor
 
 from . import triton_language
+from .cpu.compilation import NotCompiled, is_compiled, library
+from .cpu.operators import C_DTYPES
 
-Impl = Literal["auto", "triton", "reference"]
+Impl = Literal["auto", "triton", "c", "reference"]
+Implementation = Literal["triton", "c", "reference"]
 Activation = Literal["none", "relu", "leaky_relu"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+_IMPLS: tuple[Impl, ...] = get_args(Impl)
 
 ENVIRONMENT_VARIABLE = "CYCLEGAN_FAST_IMPL"
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+OPERATORS_IN_C = ("instance_norm", "reflection_pad")
 
 
-def choose(
-    operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] = TRITON_DTYPES
-) -> Literal["triton", "reference"]:
+def choose(operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] = TRITON_DTYPES) -> Implementation:
     """Resolve `impl` for one call of `operator` on `x`.
 
-    "auto" is Triton on a CUDA tensor in one of `dtypes`, and the reference everywhere else and while a graph is being
-    exported. The environment variable CYCLEGAN_FAST_IMPL replaces "auto". An implementation asked for
-    by name is returned or refused, never replaced.
+    "auto" is Triton on a CUDA tensor in one of `dtypes`. On Linux it is C for a norm or a pad of a CPU tensor in
+    float32 or bfloat16, where there is a C compiler. It is the reference everywhere else and while a graph is being
+    exported. The environment variable CYCLEGAN_FAST_IMPL replaces "auto". An implementation asked for by name is
+    returned or refused, never replaced.
 
-    Raises ValueError for an unknown name, and RuntimeError or TypeError where Triton was asked for and cannot run.
+    Raises ValueError for an unknown name, and RuntimeError or TypeError where what was asked for cannot run.
     """
     if impl == "auto":
         impl = _from_environment()
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, got {impl!r}")
+    if impl not in _IMPLS:
+        raise ValueError(f"impl must be one of {', '.join(_IMPLS)}, got {impl!r}")
     if impl == "auto":
-        return "triton" if _suits_triton(x, dtypes) and not is_exporting() else "reference"
+        if is_exporting():
+            return "reference"
+        if _suits_triton(x, dtypes):
+            return "triton"
+        return "c" if _suits_c(operator, x) else "reference"
     if impl == "triton":
         _require_triton(operator, x, dtypes)
+    if impl == "c":
+        _require_c(operator, x)
     return impl
 
 
@@ -49,9 +60,9 @@ def is_exporting() -> bool:
 
 def _from_environment() -> Impl:
     value = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
-    if value not in get_args(Impl):
-        raise ValueError(f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(get_args(Impl))}, got {value!r}")
-    return value  # type: ignore[return-value]  # narrowed by the membership test, which mypy does not follow
+    if value not in _IMPLS:
+        raise ValueError(f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(_IMPLS)}, got {value!r}")
+    return value
 
 
 def _suits_triton(x: Tensor, dtypes: Sequence[torch.dtype]) -> bool:
@@ -74,6 +85,24 @@ def _require_triton(operator: str, x: Tensor, dtypes: Sequence[torch.dtype]) -> 
             f"impl='triton' for {operator} needs a CUDA tensor, got one on {x.device}; "
             "set TRITON_INTERPRET=1 before Python starts to run it in Triton's interpreter"
         )
+
+
+def _suits_c(operator: str, x: Tensor) -> bool:
+    # float64 is what exactness is asked of: by itself it is computed by the reference.
+    return x.device.type == "cpu" and operator in OPERATORS_IN_C and x.dtype in C_DTYPES[:2] and is_compiled()
+
+
+def _require_c(operator: str, x: Tensor) -> None:
+    if operator not in OPERATORS_IN_C:
+        raise RuntimeError(f"impl='c' is for {' and '.join(OPERATORS_IN_C)}, there is no {operator} in C")
+    if x.dtype not in C_DTYPES:
+        raise TypeError(f"impl='c' for {operator} takes float32, bfloat16 or float64, got {x.dtype}")
+    if x.device.type != "cpu":
+        raise RuntimeError(f"impl='c' for {operator} needs a CPU tensor, got one on {x.device}")
+    try:
+        library()
+    except NotCompiled as error:
+        raise RuntimeError(f"impl='c' for {operator}: {error}") from error
 
 
 def check_image_batch(name: str, x: Tensor) -> None:

@@ -1,22 +1,23 @@
 """Computes instance norm (Ulyanov et al. 2016, arXiv 1607.08022) with activation, residual sum and reflection padding.
 
-The Triton kernels and their launches are in `norm/`.
+The Triton kernels and their launches are in `norm/`, the operators in C in `cpu/`.
 """
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import Activation, Impl, check_image_batch, choose, is_exporting
+from .cpu.operators import format_of, norm_gradient_in_c, norm_in_c, pad_gradient_in_c, wide_dtype
+from .dispatch import ACTIVATIONS, Activation, Impl, check_image_batch, choose, is_exporting
 from .layout import empty_channels_last
 from .norm.backward import norm_backward
 from .norm.forward import norm_forward
 from .pending_sum import split_gradient
 from .reflection_pad import check_pad, reflection_pad_reference
-from .registration import below_autograd, define, differentiable_once, differentiate
+from .registration import below_autograd, define, differentiable_once, differentiate, is_watched
 
 
 def instance_norm_reference(
@@ -228,8 +229,107 @@ def instance_norm_triton(
     return y
 
 
+# --- the operator in C, for a CPU ------------------------------------------------------------------------------------
+
+
+def _fake_forward_in_c(x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: float) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    shape = (batch, channels, height + 2 * pad, width + 2 * pad)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=format_of(x))
+    return y, torch.empty((2, batch, channels), dtype=wide_dtype(x.dtype), device=x.device)
+
+
+_FORWARD_IN_C = define(
+    "instance_norm_in_c(Tensor x, Tensor? residual, float slope, int pad, float eps) -> (Tensor y, Tensor statistics)",
+    norm_in_c,
+    _fake_forward_in_c,
+)
+
+
+def _run_backward_in_c(
+    dy: Tensor, x: Tensor, statistics: Tensor, slope: float, pad: int, wants_residual: bool
+) -> tuple[Tensor, Tensor]:
+    d_sum = pad_gradient_in_c(dy, pad) if pad else dy
+    return norm_gradient_in_c(d_sum, x, statistics, slope), d_sum if wants_residual else x.new_empty(0)
+
+
+def _fake_backward_in_c(
+    dy: Tensor, x: Tensor, statistics: Tensor, slope: float, pad: int, wants_residual: bool
+) -> tuple[Tensor, Tensor]:
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=format_of(x))
+    d_residual = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=format_of(dy))
+    return dx, d_residual if wants_residual else x.new_empty(0)
+
+
+_BACKWARD_IN_C = define(
+    "instance_norm_in_c_backward(Tensor dy, Tensor x, Tensor statistics, float slope, int pad, bool wants_residual) "
+    "-> (Tensor dx, Tensor d_residual)",
+    _run_backward_in_c,
+    _fake_backward_in_c,
+)
+
+
+class _InstanceNormInCFunction(torch.autograd.Function):
+    """Differentiates the operator in C; it keeps x and the statistics for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        with below_autograd():
+            forward = _FORWARD_IN_C if is_watched(x) else norm_in_c
+            y, statistics = forward(x, residual, slope, pad, eps)
+        ctx.save_for_backward(x, statistics)
+        ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
+        ctx.slope, ctx.pad = slope, pad
+        return y, statistics
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * 5
+        x, statistics = ctx.saved_tensors
+        wants_residual = ctx.needs_input_grad[1]
+        # Without a pad, dy itself is the residual's gradient.
+        separate = wants_residual and ctx.pad > 0
+        backward = _BACKWARD_IN_C if is_watched(dy) else _run_backward_in_c
+        dx, d_residual = backward(dy, x, statistics, ctx.slope, ctx.pad, separate)
+        return dx, (d_residual if separate else dy) if wants_residual else None, None, None, None
+
+
+differentiate(_FORWARD_IN_C, _InstanceNormInCFunction)
+
+
+def instance_norm_c(
+    x: Tensor,
+    *,
+    activation: Activation,
+    negative_slope: float,
+    residual: Tensor | None,
+    pad: int,
+    eps: float,
+    partials: Tensor | None,
+) -> Tensor:
+    """Return what `instance_norm_reference` does, through the operator `cyclegan_fast::instance_norm_in_c`.
+
+    Where nobody watches, the operator's function or its derivative is called by itself.
+    """
+    slope = {"none": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]
+    y: Tensor
+    if is_watched(x):
+        y = _FORWARD_IN_C(x, residual, slope, pad, eps)[0]
+    elif torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
+        y = _InstanceNormInCFunction.apply(x, residual, slope, pad, eps)[0]  # type: ignore[no-untyped-call]  # torch's own lack
+    else:
+        y = norm_in_c(x, residual, slope, pad, eps)[0]
+    return y
+
+
 _IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "reference": instance_norm_reference,
+    "c": instance_norm_c,
     "triton": instance_norm_triton,
 }
 
@@ -265,8 +365,8 @@ def instance_norm(
     check_pad(pad, height, width)
     if height * width == 1:
         raise ValueError("x must have more than one pixel a plane to have a variance, got 1x1")
-    if activation not in get_args(Activation):
-        raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if residual is not None:
         _check_residual(x, residual)
     if partials is not None:

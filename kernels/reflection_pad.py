@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import plans
+from .cpu.operators import format_of, pad_gradient_in_c
 from .dispatch import Impl, check_image_batch, choose
 from .launching import run_kernel
 from .layout import addressable, empty_channels_last, needs_wide_offsets
-from .registration import below_autograd, define, differentiable_once, differentiate
+from .registration import below_autograd, define, differentiable_once, differentiate, is_watched
 from .tiles import folded, image_pointer, reflected, rows_near_edge, tile_offsets, widened
 from .triton_language import tl, triton
 
@@ -201,8 +202,66 @@ class _ReflectionPadFunction(torch.autograd.Function):
 differentiate(REFLECTION_PAD, _ReflectionPadFunction)
 
 
+# --- PyTorch's padding with a gradient in C, for a CPU ---------------------------------------------------------------
+
+
+def _pad_on_cpu(x: Tensor, pad: int) -> Tensor:
+    layout = format_of(x)
+    if not x.numel():
+        return _fake_pad_on_cpu(x, pad)
+    if not pad:
+        return x.clone(memory_format=layout)
+    y = reflection_pad_reference(x.contiguous(memory_format=layout), pad)
+    return y.contiguous(memory_format=layout)
+
+
+def _fake_pad_on_cpu(x: Tensor, pad: int) -> Tensor:
+    shape = (x.size(0), x.size(1), x.size(2) + 2 * pad, x.size(3) + 2 * pad)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=format_of(x))
+
+
+def _fake_backward_on_cpu(dy: Tensor, pad: int) -> Tensor:
+    return _fake_pad_on_cpu(dy, -pad)
+
+
+_PAD_ON_CPU = define("reflection_pad_on_cpu(Tensor x, int pad) -> Tensor", _pad_on_cpu, _fake_pad_on_cpu)
+_PAD_ON_CPU_BACKWARD = define(
+    "reflection_pad_on_cpu_backward(Tensor dy, int pad) -> Tensor", pad_gradient_in_c, _fake_backward_on_cpu
+)
+
+
+class _PadOnCpuFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pad: int) -> Tensor:
+        ctx.pad = pad
+        with below_autograd():
+            y: Tensor = _PAD_ON_CPU(x, pad) if is_watched(x) else _pad_on_cpu(x, pad)
+        return y
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return (_PAD_ON_CPU_BACKWARD if is_watched(dy) else pad_gradient_in_c)(dy, ctx.pad), None
+
+
+differentiate(_PAD_ON_CPU, _PadOnCpuFunction)
+
+
+def reflection_pad_c(x: Tensor, pad: int) -> Tensor:
+    """Pad by PyTorch's operator, with a gradient in C; see `instance_norm.instance_norm_c`."""
+    y: Tensor
+    if is_watched(x):
+        y = _PAD_ON_CPU(x, pad)
+    elif torch.is_grad_enabled() and x.requires_grad:
+        y = _PadOnCpuFunction.apply(x, pad)
+    else:
+        y = _pad_on_cpu(x, pad)
+    return y
+
+
 _IMPLEMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "reference": reflection_pad_reference,
+    "c": reflection_pad_c,
     "triton": REFLECTION_PAD,
 }
 

@@ -48,6 +48,20 @@ def differentiate(operator: Any, function: type[torch.autograd.Function]) -> Non
     _library.impl(operator._schema.name.partition("::")[2], function.apply, "Autograd")
 
 
+def is_watched(x: Tensor) -> bool:
+    """Return whether somebody must see operators here: a compiler, a tracer, a mode, a transform, or a subclass of x.
+
+    Where nobody does, an operator's function may be called by itself, which saves 15 us of Python (2026-11-30).
+    """
+    return (
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, torch.nn.Parameter)
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.maybe_current_level() is not None
+    )
+
+
 class _Refusal(torch.autograd.Function):
     """Passes gradients on, makes them depend on what they were computed from, and refuses to be differentiated."""
 
@@ -70,10 +84,10 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(backward)
     def once(ctx: Any, *gradients: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return backward(ctx, *gradients)
         with torch.no_grad():
             results = backward(ctx, *gradients)
-        if not torch.is_grad_enabled():
-            return results
         return _Refusal.apply(len(results), *results, *gradients, *ctx.saved_tensors)
 
     return once

@@ -28,8 +28,9 @@ from cyclegan_fast.checkpoint.original import from_original
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunConfig, Streams
 from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.system.cuda_graph import CudaRecorder, GraphRecorder
 from cyclegan_fast.system.device import name_of
-from cyclegan_fast.training.cuda_graph import WARM_UP, CudaRecorder, GraphRecorder
+from cyclegan_fast.training.cuda_graph import WARM_UP
 from cyclegan_fast.training.engine import TrainingEngine
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.choice import streams_of
@@ -135,6 +136,7 @@ class Steps:
             ours=self.ours_name,
             plain=PLAIN_FLOAT32,
             check=self._check_last,
+            in_one_thread=torch.get_num_threads() == 1,
             peak_gib=peak_gib,
             wrong=wrong,
         )

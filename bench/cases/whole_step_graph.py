@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases.plain_cyclegan import PlainCycleGAN, PlainImagePool
-from cyclegan_fast.data.batch import Batch, augmented
+from cyclegan_fast.data.batch import Batch
+from cyclegan_fast.kernels.elementwise.signed_windows import signed_windows
+from cyclegan_fast.system.cuda_graph import GraphRecorder, Inputs, Outputs
 from cyclegan_fast.system.device import ready_to_copy
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.training.cuda_graph import GraphedFunction, GraphRecorder, Inputs, Outputs
+from cyclegan_fast.training.cuda_graph import GraphedFunction
 from cyclegan_fast.training.rehearsal import Rehearsal
 
 IN_A_GRAPH = "in a whole-step graph"
@@ -116,7 +118,10 @@ class WholeStepGraph:
 
     def _update(self, inputs: Inputs) -> Outputs:
         self.pool_A.choice, self.pool_B.choice = inputs["choice_A"], inputs["choice_B"]
-        real_A, real_B = (augmented(inputs[f"pixels_{side}"], inputs[f"crops_{side}"], *self.size) for side in "AB")
+        real_A, real_B = (
+            signed_windows(inputs[f"pixels_{side}"], inputs[f"crops_{side}"], *self.size, impl="reference")
+            for side in "AB"
+        )
         return self.plain.update(real_A, real_B)
 
     @contextmanager

@@ -37,6 +37,7 @@ class Contest:
         wrong: The reasons why some were found wrong while the contest was made; they are not among the contenders.
         ends_on_host: Whether a call's result is on the host, whose clock then counts.
         absent: The reasons why further opponents cannot take part here, by name: they are not installed, say.
+        in_one_thread: Whether on a CPU the process's CPU time counts, for calls in one thread.
     """
 
     contenders: Mapping[str, Contender]
@@ -51,6 +52,7 @@ class Contest:
     wrong: Mapping[str, str] = field(default_factory=dict)
     ends_on_host: bool = False
     absent: Mapping[str, str] = field(default_factory=dict)
+    in_one_thread: bool = False
 
     @property
     def trusted(self) -> tuple[str, str]:
@@ -103,6 +105,7 @@ def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive)
         contest.ours,
         shortest_turn_s=contest.shortest_turn_s,
         ends_on_host=contest.ends_on_host,
+        in_one_thread=contest.in_one_thread,
         may_fail=OPPONENT_FAILURES,
         required=contest.trusted,
     )

@@ -4,7 +4,8 @@ Machines are shared and clocks drift, so contenders take turns: each runs once a
 ratios within the rounds. The order turns with the rounds, and ours runs twice in each, as first and as last: the ratio
 of the two is what this measurement cannot tell from nothing.
 
-On a CPU a turn is timed by the host. On a GPU it is timed by events in the stream. What asks for it is recorded as one
+On a CPU a turn is timed by the host; what computes in one thread may be timed by the process's CPU time, which does not
+see what else runs on the machine. On a GPU it is timed by events in the stream. What asks for it is recorded as one
 CUDA graph, as training launches it, and replayed behind a pause that hides the replay's own launch: the time is the
 device's alone. What isn't recorded is launched call by call, with one call under way when the clock starts; where the
 host is slower than the device, the host is timed. What ends on the host is timed there. Short calls are repeated. The
@@ -83,6 +84,7 @@ class Race:
         ours: The name of the contender that the others' times are divided by.
         shortest_turn_s: Calls are repeated until a turn takes so many seconds.
         ends_on_host: Whether a call's result is on the host, so that the host's clock is the one that counts.
+        in_one_thread: Whether on a CPU the process's CPU time counts, for calls that compute in one thread.
         may_fail: The exceptions of contenders that, raising one while they are prepared, do not take part.
         required: The names of contenders that must take part, beside ours; their exceptions are raised.
 
@@ -100,6 +102,7 @@ class Race:
         *,
         shortest_turn_s: float = SHORTEST_TURN_S,
         ends_on_host: bool = False,
+        in_one_thread: bool = False,
         may_fail: tuple[type[Exception], ...] = (),
         required: Collection[str] = (),
     ) -> None:
@@ -109,7 +112,7 @@ class Race:
         self.ours = ours
         self.broken: dict[str, Exception] = {}
         self._turns: dict[str, _Turn] = {}
-        self._preparation = _Preparation(device, shortest_turn_s, ends_on_host)
+        self._preparation = _Preparation(device, shortest_turn_s, ends_on_host, in_one_thread)
         for name, contender in contenders.items():
             try:
                 self._turns[name] = self._preparation.turn(contender)
@@ -172,9 +175,9 @@ class Race:
         self.seconds[name].append(turn.timed() / turn.calls)
 
 
-Clock = Literal["host", "pause", "steady"]
-"""The clock of a turn. host: the host's clock, around a wait for the device. pause: events around work queued behind a
-pause. steady: events around work that follows a call under way."""
+Clock = Literal["host", "process", "pause", "steady"]
+"""The clock of a turn. host: the host's clock, around a wait for the device. process: the process's CPU time. pause:
+events around work queued behind a pause. steady: events around work that follows a call under way."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,10 @@ class _Turn:
     def timed(self) -> float:
         """Return the seconds that all calls take together."""
         self.warm_up()
+        if self.clock == "process":
+            started = time.process_time()
+            self.run()
+            return time.process_time() - started
         if self.clock == "host":
             _wait(self.device)
             started = time.perf_counter()
@@ -220,11 +227,13 @@ def _wait(device: torch.device) -> None:
 class _Preparation:
     """Makes turns of contenders: decides how often a call is repeated, and whether it is recorded."""
 
-    def __init__(self, device: torch.device, shortest_turn_s: float, ends_on_host: bool) -> None:
+    def __init__(self, device: torch.device, shortest_turn_s: float, ends_on_host: bool, in_one_thread: bool) -> None:
         self.device = device
         self.shortest_turn_s = shortest_turn_s
         self.is_gpu = device.type == "cuda"
         self.clock: Clock = "steady" if self.is_gpu and not ends_on_host else "host"
+        if in_one_thread and not self.is_gpu:
+            self.clock = "process"
 
     def turn(self, contender: Contender) -> _Turn:
         calls = contender.calls

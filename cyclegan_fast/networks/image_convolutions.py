@@ -49,7 +49,7 @@ def _go_by_kernels(operator: str, convolution: nn.Conv2d, x: Tensor, impl: Impl)
 
 def go_by_columns(image: Tensor, impl: Impl) -> bool:
     """Tell whether plain operators compute the network here, off a GPU and not for an exported graph."""
-    return image.device.type != "cuda" and not is_exporting() and choose("reflection_pad", impl, image) == "reference"
+    return image.device.type != "cuda" and not is_exporting() and choose("reflection_pad", impl, image) != "triton"
 
 
 def conv2d_to_image(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

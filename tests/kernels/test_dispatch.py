@@ -19,6 +19,7 @@ from cyclegan_fast.kernels import (
     residual_block,
     triton_language,
 )
+from cyclegan_fast.kernels.cpu.compilation import is_compiled
 
 X = torch.zeros(2, 3, 4, 5)
 W = torch.zeros(3, 3, 3, 3)
@@ -60,22 +61,32 @@ def test_the_environment_variable_replaces_auto_and_nothing_else(
         call("auto")
     call("reference")
     monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "cuda")
-    with pytest.raises(ValueError, match="CYCLEGAN_FAST_IMPL must be one of auto, triton, reference, got 'cuda'"):
+    with pytest.raises(ValueError, match="CYCLEGAN_FAST_IMPL must be one of auto, triton, c, reference, got 'cuda'"):
         call("auto")
     call("reference")
 
 
 @pytest.mark.parametrize("call", OPERATORS.values(), ids=OPERATORS)
 def test_an_unknown_implementation_is_refused_by_name(call: Callable[[Impl], object]) -> None:
-    with pytest.raises(ValueError, match="impl must be one of auto, triton, reference, got 'numba'"):
+    with pytest.raises(ValueError, match="impl must be one of auto, triton, c, reference, got 'numba'"):
         call("numba")  # type: ignore[arg-type]  # the mistake under test
 
 
-def test_auto_is_triton_on_a_gpu_and_the_reference_on_a_cpu(on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_c_for_the_norm_and_the_pad_on_a_cpu_with_a_compiler() -> None:
+    expected = "c" if is_compiled() else "reference"
+    assert dispatch.choose("instance_norm", "auto", X) == expected
+    assert dispatch.choose("reflection_pad", "auto", X.bfloat16()) == expected
+    assert dispatch.choose("residual_block", "auto", X) == "reference"
+    assert dispatch.choose("instance_norm", "auto", X.half()) == "reference"
+    assert dispatch.choose("instance_norm", "auto", X.double()) == "reference"
+
+
+def test_auto_is_triton_on_a_gpu_and_the_reference_where_that_is_asked_for(
+    on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert dispatch.choose("instance_norm", "auto", on_gpu) == "triton"
     assert dispatch.choose("instance_norm", "triton", on_gpu) == "triton"
     assert dispatch.choose("instance_norm", "reference", on_gpu) == "reference"
-    assert dispatch.choose("instance_norm", "auto", X) == "reference"
     monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "reference")
     assert dispatch.choose("instance_norm", "auto", on_gpu) == "reference"
     assert dispatch.choose("instance_norm", "triton", on_gpu) == "triton"
@@ -91,12 +102,13 @@ def test_auto_is_the_reference_while_a_graph_is_being_exported(
 ) -> None:
     monkeypatch.setattr(module, name, value)
     assert dispatch.choose("instance_norm", "auto", on_gpu) == "reference"
+    assert dispatch.choose("instance_norm", "auto", X) == "reference"
 
 
 def test_in_the_interpreter_a_cpu_tensor_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_language, "INTERPRETED", True)
     assert dispatch.choose("instance_norm", "triton", X) == "triton"
-    assert dispatch.choose("instance_norm", "auto", X) == "reference"
+    assert dispatch.choose("instance_norm", "auto", X) != "triton"
 
 
 def test_float64_is_the_references_alone(on_gpu: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
