@@ -60,8 +60,8 @@ def thin_convolution(
     sums of y's row h = row - i. So K rows of y are under way; the oldest, for which i = K - 1 was the last, is summed
     up over j, each column shifted by its j, and written. All sums are in float32 and in one order.
 
-    Products that run asynchronously all begin before one wait, because a sum that moves on to another place in `sums`
-    has to be complete; others come last, or their operands would not leave registers for the row that is written.
+    Asynchronous products are waited for before their sums move on to other places in `sums`; others come last, or
+    their operands would not leave registers for the row that is written.
     """
     strip, group, image = tl.program_id(0) % strips, tl.program_id(1), tl.program_id(2)
     first_row = tl.program_id(0) // strips * rows_per_program
@@ -106,7 +106,11 @@ def thin_convolution(
             other=0.0,
         )
         if ASYNCHRONOUS:
-            newer = _added(x, weights, sums, KERNEL)
+            products = _added(x, weights, sums, KERNEL)
+            # Triton waits for a product that is used. One that is only passed on moves while it is still written.
+            newer = ()
+            for i in tl.static_range(KERNEL - 1):
+                newer += (tl.where(height > 0, products[i], 0.0),)
         y_row = row - (KERNEL - 1)
         total = tl.dot(x, weights[KERNEL - 1], sums[KERNEL - 2])
         # Columns without a tap are zero unless x is infinite: they may not reach y.
