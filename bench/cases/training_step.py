@@ -206,7 +206,9 @@ class Steps:
         """Return the original's update in one CUDA graph, see `WholeStepGraph`."""
         plain = self._plain_networks(autocast_dtype, recordable_adam=True)
         self._prepare(plain, mode)
-        graph = WholeStepGraph(plain, self.device, recorder or CudaRecorder(self.device))
+        graph = WholeStepGraph(
+            plain, self.device, recorder or CudaRecorder(self.device, "--without graph", shares_memory=True)
+        )
         return CompetingStep(lambda: graph(self.batch), plain.networks())
 
     def _prepare(self, plain: PlainCycleGAN, mode: str | None, layout: torch.memory_format | None = None) -> None:
