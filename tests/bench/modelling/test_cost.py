@@ -180,7 +180,7 @@ def test_the_loop_over_tiles_is_the_inner_one_of_two_that_load() -> None:
 
 
 def test_thin_convolutions_compute_what_one_counts_by_hand() -> None:
-    """The operations that count, and those of a tile: 7 products of [64, 64] and [64, 32]."""
+    """Expects the operations that count, and those of a tile: 7 products of [64, 64] and [64, 32]."""
     launches: list[Launch] = []
 
     def record(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
