@@ -20,7 +20,7 @@ LONGEST_FIRST = (
     "cyclegan_fast/system/test_distributed.py",
     "kernels/test_aot.py",
     "cyclegan_fast/training/test_train.py",
-    "bench/benchmarks/test_pytest_bench.py",
+    "bench/test_pytest_bench.py",
     "export/test_trt.py",
     "export/test_to_onnx.py",
     "export/test_memory_over_sizes.py",
@@ -40,7 +40,7 @@ LONGEST_FIRST = (
     "cyclegan_fast/datasets/test_street_scenes.py",
     "cyclegan_fast/study/test_perceptual_study.py",
     "export/graphs/test_quantisation.py",
-    "bench/benchmarks/test_step.py",
+    "bench/test_step.py",
 )
 """Files whose tests take longest, the slow ones too: begun at the end, one would leave the other process of two without
 work."""
