@@ -98,7 +98,8 @@ class Launch:
         """Return how many tiles a program loads before it needs them; 0 where it loads, waits and then computes."""
         if not self.matrix_operations_of_a_tile:
             return 0
-        return int(self.options["num_stages"]) - 1 if "num_stages" in self.options else 1
+        is_pipelined = "rows_per_program" in self.arguments or self.kernel.fn.__name__ == "conv2d_3x3_edge_gradients"
+        return int(self.options["num_stages"]) - 1 if is_pipelined else 1
 
     @functools.cached_property
     def variant(self) -> Specialisation:

@@ -22,6 +22,8 @@ TIMED_ALONE = ("tests/bench/measure/test_timing.py",)
 TOGETHER = (
     "tests/kernels/test_gpu.py",
     "tests/test_gpu_step.py",
+    "tests/cyclegan_fast/training/update/test_flat_gradients.py",
+    "tests/cyclegan_fast/translation/test_gpu_translation.py",
     "tests/test_gpu.py",
     "tests/bench/cases/test_whole_step_graph.py",
     "tests/cyclegan_fast/translation/test_strips_on_a_gpu.py",

@@ -90,7 +90,8 @@ def test_pictures_paths_and_arrays_of_any_size_translate_as_the_command_does(
     tmp_path: Path, run: Path, direction: Any
 ) -> None:
     images = drawn(tmp_path / "in")
-    expected = by_the_command(run, images, tmp_path / "out", "--direction", direction)
+    # Two of the images have one size when padded. Alone a convolution may sum up in another order than in a batch.
+    expected = by_the_command(run, images, tmp_path / "out", "--direction", direction, "--batch-size", 1)
     translator = cf.load(run, direction, device="cpu")
     assert translator.direction == direction
     for path, pixels in zip(images, expected, strict=True):
@@ -102,6 +103,7 @@ def test_pictures_paths_and_arrays_of_any_size_translate_as_the_command_does(
         assert np.array_equal(translator(pixels_of(path)), pixels)
         assert pixels.shape == pixels_of(path).shape
     of_list = translator([Image.open(images[0]), *images[1:]])
+    expected = by_the_command(run, images, tmp_path / "in batches", "--direction", direction)
     assert all(np.array_equal(np.asarray(one), pixels) for one, pixels in zip(of_list, expected, strict=True))
 
 

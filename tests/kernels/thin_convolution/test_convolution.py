@@ -22,7 +22,7 @@ from tests.kernels.operands import LAYOUTS, sample, values
 pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
 
 BF16 = torch.bfloat16
-TINY = Gpu("a GPU of one multiprocessor", 90, 1, 1 << 20, 100)
+TINY = Gpu("a GPU of one multiprocessor", 90, 1, 1 << 20, 100, 100)
 """on which programs have several units and chunks of many rows"""
 # Images, groups, wide channels, kernel, height and width of x, thin channels, and the GPU that is planned for.
 SIZES = {
@@ -228,7 +228,7 @@ def test_what_the_kernels_do_not_take_goes_to_the_reference_unless_they_are_aske
 def test_each_program_reads_its_rows_once_and_the_weights_once() -> None:
     height, width, chunks = 20, 58, 4  # of y: one strip of 64 pixels, two programs for each multiprocessor
     x, weight = (t.detach() for t in operands((1, 1, 16, 7, height + 6, width + 6, 3, None), BF16, result_is_thin=True))
-    with planning_for(Gpu("two multiprocessors", 90, 2, 1 << 20, 100)), counting_kernels() as traffic:
+    with planning_for(Gpu("two multiprocessors", 90, 2, 1 << 20, 100, 100)), counting_kernels() as traffic:
         conv2d_to_thin(x, weight, impl="triton")
     rows = height + chunks * 6
     assert traffic.launches == 1

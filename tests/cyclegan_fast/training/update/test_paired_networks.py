@@ -56,7 +56,7 @@ def assert_same(ours: TrainingStep, other: TrainingStep, bound: float = 1e-9) ->
 def test_steps_in_float64_are_the_same(case: dict[str, Any]) -> None:
     config = replace(CONFIG, **case)
     paired, apart = step_of(config, paired=True), step_of(config, paired=False)
-    assert paired.threads == 1
+    assert paired.directions_at_once == 1
     for number in range(4):
         found, expected = paired(*batch(number)), apart(*batch(number))
         assert list(found) == list(expected)
