@@ -153,6 +153,5 @@ def _reason_against_pairing(config: Config) -> str | None:
         f"preprocess {config.data.preprocess} gives them images of different sizes: use one of {', '.join(CROPPING)}": (
             config.data.preprocess not in CROPPING
         ),
-        "streams 2 computes them side by side: use streams 1 or auto": config.run.streams == "2",
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

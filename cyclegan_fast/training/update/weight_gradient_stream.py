@@ -33,12 +33,16 @@ class WeightGradientStream:
                 yield
         except BaseException:
             with suppress(RuntimeError):  # the error above says more; a recording ends well only if all streams joined
-                self.pair.join()
+                self._join()
             raise
         else:
-            self.pair.join()
+            self._join()
         finally:
             self._held.clear()
+
+    def _join(self) -> None:
+        if self._held:  # else the second stream is in no recording, whose stream may not wait for it
+            self.pair.join()
 
     def _compute(self, function: Callable[..., Tensor], *read: Tensor) -> Tensor:
         self._held.append(read)

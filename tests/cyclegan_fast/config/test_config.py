@@ -159,7 +159,6 @@ def test_contradictory_flags_are_refused() -> None:
         ("--discriminator-norm batch", "batch norm has statistics of each: use norm instance or none"),
         ("--dropout", "dropout would draw other numbers: leave it out"),
         ("--preprocess scale_width", "preprocess scale_width gives them images of different sizes: use one of"),
-        ("--streams 2", "streams 2 computes them side by side: use streams 1 or auto"),
     ],
 )
 def test_what_does_not_go_with_paired_is_named(flags: str, message: str) -> None:

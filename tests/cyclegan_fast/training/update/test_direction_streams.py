@@ -1,6 +1,7 @@
 """Steps whose directions run on two streams: who wrote what on which, and what no wait would order."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -207,6 +208,17 @@ def test_two_streams_that_cannot_be_are_refused(config: Config, device: str, rea
         check_gpu_options(config, torch.device(device))
     with pytest.raises(UserError, match=f"--streams 2: {reason}"):
         streams_of(config, torch.device(device))
+
+
+@pytest.mark.parametrize(("compiled", "streams"), [(False, 2), (True, 1)])
+def test_a_paired_step_has_a_second_stream_for_gradients_but_not_in_compiled_networks(
+    compiled: bool, streams: int
+) -> None:
+    config = sized(256, 1, paired=True, compile=compiled)
+    assert streams_of(config, CUDA) == streams
+    asked = sized(256, 1, paired=True, compile=compiled, streams="2")
+    with pytest.raises(UserError, match="--compile") if compiled else nullcontext():
+        check_gpu_options(asked, CUDA)
 
 
 def test_two_streams_can_be_wherever_else_there_is_a_gpu() -> None:

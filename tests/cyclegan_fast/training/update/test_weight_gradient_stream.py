@@ -91,6 +91,17 @@ def test_memory_that_the_second_stream_reads_is_held() -> None:
     assert any("gets memory that is in use by the second" in report for report in watch.reports)
 
 
+def test_a_pass_without_blocks_waits_for_nobody() -> None:
+    """Leaves a second stream alone that a recording does not know: to wait for it would break the recording off."""
+
+    class Unknown(PretendStreams):
+        def join(self) -> None:
+            raise AssertionError("there was no fork")
+
+    with WeightGradientStream(Unknown()).beside():
+        pass
+
+
 def test_an_error_in_the_backward_pass_is_raised_behind_a_join_and_lets_go() -> None:
     streams = PretendStreams()
     aside = WeightGradientStream(streams)
