@@ -1,7 +1,7 @@
 """`python -m bench.norms`: the norm at every site of both networks on this CPU, beside its opponents, in one thread.
 
 A row has the CPU time of the process, so that a shared machine will do, and the ratios of opponents that are right.
-`bench.cases.operators` makes the contenders; `bench/benchmarks/test_operators.py` records the same for tables, at 256x256.
+`bench.cases.operators` makes the contenders; `bench/benchmarks/test_operators.py` records the same at 256x256.
 """
 
 import argparse
