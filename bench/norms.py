@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.norms", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--side", type=int, default=256, help="of the square images, in pixels")
     parser.add_argument("--batch-size", type=int, default=1, help="images that the networks are given at once")
-    parser.add_argument("--impl", default="auto", choices=("auto", "c", "reference"), help="the implementation of ours")
+    parser.add_argument("--impl", default="c", choices=("c", "reference"), help="the implementation of ours")
     parser.add_argument("--without-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender")
     options: Any = parser.parse_args(arguments)

@@ -33,8 +33,8 @@ SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 2
 TENSOR_CORES = {80: "mma.sync", 86: "mma.sync", 89: "mma.sync", 90: "wgmma", 100: "tcgen05", 120: "mma.sync"}
 
 
-MULTIPLYING = ("conv2d_3x3", "conv2d_3x3_edge_gradients", "thin_convolution", "thin_weight_gradient")
-"""The kernels that multiply matrices."""
+MULTIPLYING = ("conv2d_3x3", "thin_convolution", "thin_weight_gradient")
+"""The kernels whose products are large enough for the architecture's newest instruction: the edges' are not."""
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,17 @@ OPERATORS_IN_C = ("instance_norm", "reflection_pad")
 def choose(operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] = TRITON_DTYPES) -> Implementation:
     """Resolve `impl` for one call of `operator` on `x`.
 
-    "auto" is Triton on a CUDA tensor in one of `dtypes`. On Linux it is C for a norm or a pad of a CPU tensor in
-    float32 or bfloat16, where there is a C compiler. It is the reference everywhere else and while a graph is being
-    exported. The environment variable CYCLEGAN_FAST_IMPL replaces "auto". An implementation asked for by name is
-    returned or refused, never replaced.
+    "auto" is Triton on a CUDA tensor in one of `dtypes`, and the reference everywhere else and while a graph is being
+    exported. The environment variable CYCLEGAN_FAST_IMPL replaces "auto"; there "c" stands for C where it can be, that
+    is on Linux for a norm or a pad of a CPU tensor in float32 or bfloat16, and for "auto" elsewhere. An implementation
+    asked for by name is returned or refused, never replaced.
 
     Raises ValueError for an unknown name, and RuntimeError or TypeError where what was asked for cannot run.
     """
     if impl == "auto":
         impl = _from_environment()
+        if impl == "c" and (is_exporting() or not _suits_c(operator, x)):
+            impl = "auto"
     if impl not in _IMPLS:
         raise ValueError(f"impl must be one of {', '.join(_IMPLS)}, got {impl!r}")
     if impl == "auto":
@@ -42,7 +44,7 @@ def choose(operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] =
             return "reference"
         if _suits_triton(x, dtypes):
             return "triton"
-        return "c" if _suits_c(operator, x) else "reference"
+        return "reference"
     if impl == "triton":
         _require_triton(operator, x, dtypes)
     if impl == "c":

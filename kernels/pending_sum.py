@@ -25,6 +25,8 @@ class PendingSum(Tensor):
     _interior: Tensor | None
     _folded: Tensor | None
     _remake: Callable[[], Tensor] | None
+    _remade_from: tuple[Tensor, ...]
+    _versions: list[int]
 
     @staticmethod
     def __new__(cls, buffer: Tensor, interior: Tensor) -> "PendingSum":
@@ -32,10 +34,17 @@ class PendingSum(Tensor):
             cls, buffer.shape, strides=buffer.stride(), dtype=buffer.dtype, device=buffer.device
         )
         self._buffer, self._interior, self._folded, self._remake = buffer, interior, None, None
+        self._remade_from = ()
         return self
 
     @staticmethod
-    def of_folded(folded: Tensor, interior: Tensor, like: Tensor, remake: Callable[[], Tensor]) -> "PendingSum":
+    def of_folded(
+        folded: Tensor,
+        interior: Tensor,
+        like: Tensor,
+        remake: Callable[[], Tensor],
+        remade_from: tuple[Tensor, ...] = (),
+    ) -> "PendingSum":
         """Return a sum whose buffer is there only as its fold, the adjoint of the reflection that padded its input.
 
         Args:
@@ -43,9 +52,11 @@ class PendingSum(Tensor):
             interior: [N, C, H, W].
             like: a tensor like the buffer, [N, C, H + 2, W + 2]; nothing is read of it.
             remake: computes the buffer, for a consumer that does anything else; it is called once at the most.
+            remade_from: the tensors that it reads, which must be as they are now when it does.
         """
         self = PendingSum(like, interior)
         self._buffer, self._folded, self._remake = None, folded, remake
+        self._remade_from, self._versions = remade_from, [tensor._version for tensor in remade_from]
         return self
 
     def parts(self) -> tuple[Tensor, Tensor | None]:
@@ -59,21 +70,30 @@ class PendingSum(Tensor):
         return first, self._interior
 
     def added(self) -> Tensor:
-        """Return the sum, always in the same memory, so that all holders of it see what one of them writes."""
+        """Return the sum, always in the same memory, so that all holders of it see what one of them writes.
+
+        Raises RuntimeError where it has to be remade from tensors that were written to meanwhile.
+        """
         self._keep_for_the_current_stream()
-        if self._buffer is None:
-            assert self._remake is not None
-            self._buffer, self._folded, self._remake = self._remake(), None, None
-        if self._interior is not None:
-            self._buffer[:, :, 1:-1, 1:-1] += self._interior
-            self._interior = None
+        with torch.no_grad():
+            if self._buffer is None:
+                assert self._remake is not None
+                if self._versions != [tensor._version for tensor in self._remade_from]:
+                    raise RuntimeError(
+                        "a gradient of a block's input is computed when it is looked at, and what it is computed from "
+                        "was written to since the backward pass: look at it before the weights change"
+                    )
+                self._buffer, self._folded, self._remake, self._remade_from = self._remake(), None, None, ()
+            if self._interior is not None:
+                self._buffer[:, :, 1:-1, 1:-1] += self._interior
+                self._interior = None
         return self._buffer
 
     def _keep_for_the_current_stream(self) -> None:
         # Between nodes that ran on different streams autograd waits, and tells the allocator which stream reads a
         # gradient; but it sees this wrapper, which has no memory. The fake tensors of torch.compile have none either:
         # they say that they are on a GPU, and a call of record_stream on them would end up in the graph.
-        for part in (self._buffer, self._interior, self._folded):
+        for part in (self._buffer, self._interior, self._folded, *self._remade_from):
             if type(part) is Tensor and part.is_cuda:
                 part.record_stream(torch.cuda.current_stream(part.device))
 

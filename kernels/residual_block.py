@@ -244,7 +244,8 @@ class _ResidualBlockFunction(torch.autograd.Function):
             dy, skip, *saved, ctx.pad_out, separate, wants_x, wants_weight2, folds
         )
         if wants_x and folds:
-            dx = PendingSum.of_folded(dx, around, x, lambda: input_gradient(d_first, x, weight1, d_first, folds=False))
+            operands = d_first, x, weight1
+            dx = PendingSum.of_folded(dx, around, x, lambda: input_gradient(*operands, d_first, folds=False), operands)
         elif wants_x:
             pending = PendingSum(dx, around if separate else dy)
             dx = pending if ctx.producer_adds and type(dx) is Tensor else pending.added()

@@ -15,7 +15,6 @@ from .. import plans
 from ..conv2d import groups_of, tf32_is_allowed
 from ..gpus import gpu_of
 from ..launching import run_kernel
-from ..layout import addressable
 from ..tiles import tile_offsets
 from ..triton_language import tl, triton
 
@@ -132,12 +131,9 @@ def _add_edges(dx: Tensor, dy: Tensor, weight: Tensor, groups: int) -> None:
     assert min(height, width) >= LEAST_SIDE, f"a side of {height}x{width} is shorter than {LEAST_SIDE}"
     outputs = dy.size(1) // groups
     plan = plans.edge_plan((batch, channels // groups, height, width), outputs, dx.dtype, gpu_of(dx))
-    dy_at = addressable(dy, adjacent_rows=True)
-    if not dy_at.channels_last:
-        dy_at = addressable(dy.contiguous(memory_format=torch.channels_last))
     arguments: dict[str, Any] = {
         "x_ptr": dx,
-        "dy_ptr": dy_at.tensor,
+        "dy_ptr": dy.contiguous(memory_format=torch.channels_last),
         "weight_ptr": weight.contiguous(memory_format=torch.channels_last),
         "height": height,
         "width": width,

@@ -57,7 +57,7 @@ def _warn_once(reason: str) -> None:
 def _loaded() -> "ctypes.CDLL | NotCompiled":
     try:
         return ctypes.CDLL(str(_compiled()))
-    except (NotCompiled, OSError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # no home, say, or a compiler's words in another encoding
         return error if isinstance(error, NotCompiled) else NotCompiled(f"they cannot be kept or loaded: {error}")
 
 

@@ -84,7 +84,8 @@ static void FUNCTION(statistics)(const Call *call) {
 
 /* --- forward ------------------------------------------------------------------------------------------------------- */
 
-static inline WIDE FUNCTION(activated)(WIDE x, WIDE slope) { return x > 0 ? x : slope * x; }
+/* A ReLU, whose slope is 0, makes 0 of what is negative, and not -0; a NaN stays one. */
+static inline WIDE FUNCTION(activated)(WIDE x, WIDE slope) { return x > 0 ? x : (x != x || slope != 0 ? slope * x : 0); }
 
 /* Writes a row of y: act((x - mean) * rstd), with residual where it is not null. */
 static void FUNCTION(normalise_row)(const T *restrict x, const T *restrict residual, T *restrict y, int64_t width,
@@ -144,6 +145,11 @@ void FUNCTION(forward)(const Call *call) {
 
 /* --- backward: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * act'(xhat) ------------------------------- */
 
+/* What passes through the activation: nothing through a ReLU's negative side, not even what is infinite. */
+static inline WIDE FUNCTION(passed)(WIDE gradient, WIDE deviation, WIDE slope) {
+    return deviation > 0 ? gradient : (slope != 0 ? slope * gradient : 0);
+}
+
 /* Writes the sums of g and of g * xhat of each channel over some pixels [pixels, channels]. */
 static void FUNCTION(sums_of_pixels)(const T *restrict x, const T *restrict dy, int64_t pixels, int64_t channels,
                                      const WIDE *restrict mean, const WIDE *restrict rstd, WIDE slope,
@@ -153,7 +159,7 @@ static void FUNCTION(sums_of_pixels)(const T *restrict x, const T *restrict dy, 
 #pragma omp simd
         for (int64_t c = 0; c < channels; c++) {
             WIDE deviation = LOAD(x[c]) - mean[c], gradient = LOAD(dy[c]);
-            gradient = deviation > 0 ? gradient : slope * gradient;
+            gradient = FUNCTION(passed)(gradient, deviation, slope);
             of_g[c] += gradient;
             of_product[c] += gradient * deviation;
         }
@@ -169,14 +175,14 @@ static void FUNCTION(sums_of_plane)(const T *restrict x, const T *restrict dy, i
 #pragma omp simd
         for (int l = 0; l < LANES; l++) {
             WIDE deviation = LOAD(x[i + l]) - mean, gradient = LOAD(dy[i + l]);
-            gradient = deviation > 0 ? gradient : slope * gradient;
+            gradient = FUNCTION(passed)(gradient, deviation, slope);
             lanes[l] += gradient;
             products[l] += gradient * deviation;
         }
     for (int l = 0; l < LANES; l++) sum += lanes[l], sum_of_products += products[l];
     for (int64_t i = whole; i < pixels; i++) {
         WIDE deviation = LOAD(x[i]) - mean, gradient = LOAD(dy[i]);
-        gradient = deviation > 0 ? gradient : slope * gradient;
+        gradient = FUNCTION(passed)(gradient, deviation, slope);
         sum += gradient;
         sum_of_products += gradient * deviation;
     }
@@ -185,7 +191,7 @@ static void FUNCTION(sums_of_plane)(const T *restrict x, const T *restrict dy, i
 
 static inline T FUNCTION(dx_of)(T x, T dy, WIDE mean, WIDE rstd, WIDE slope, WIDE mean_g, WIDE mean_product) {
     WIDE deviation = LOAD(x) - mean, gradient = LOAD(dy);
-    gradient = deviation > 0 ? gradient : slope * gradient;
+    gradient = FUNCTION(passed)(gradient, deviation, slope);
     return STORE(rstd * (gradient - mean_g - deviation * rstd * mean_product));
 }
 

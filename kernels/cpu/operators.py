@@ -44,8 +44,10 @@ def norm_in_c(x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: f
     layout = format_of(x)
     x = x.contiguous(memory_format=layout)
     batch, channels, height, width = x.shape
-    y = torch.empty((batch, channels, height + 2 * pad, width + 2 * pad), dtype=x.dtype, memory_format=layout)
-    statistics = torch.empty((2, batch, channels), dtype=wide_dtype(x.dtype))
+    y = torch.empty(
+        (batch, channels, height + 2 * pad, width + 2 * pad), dtype=x.dtype, device=x.device, memory_format=layout
+    )
+    statistics = torch.empty((2, batch, channels), dtype=wide_dtype(x.dtype), device=x.device)
     if not x.numel():
         return y, statistics
     parts, rows = _parts(x, layout)
@@ -66,7 +68,7 @@ def norm_gradient_in_c(dy: Tensor, x: Tensor, statistics: Tensor, slope: float) 
     """Return the gradient of x, for dy [N, C, H, W] of the unpadded result."""
     layout = format_of(x)
     x, dy = (each.contiguous(memory_format=layout) for each in (x, dy))
-    dx = torch.empty(x.shape, dtype=x.dtype, memory_format=layout)
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     if not x.numel():
         return dx
     parts, rows = _parts(x, layout)
@@ -81,7 +83,9 @@ def pad_gradient_in_c(dy: Tensor, pad: int) -> Tensor:
     layout = format_of(dy)
     dy = dy.contiguous(memory_format=layout)
     batch, channels, height, width = dy.shape
-    dx = torch.empty((batch, channels, height - 2 * pad, width - 2 * pad), dtype=dy.dtype, memory_format=layout)
+    dx = torch.empty(
+        (batch, channels, height - 2 * pad, width - 2 * pad), dtype=dy.dtype, device=dy.device, memory_format=layout
+    )
     if dx.numel():
         call = _call(dx, layout, pad=pad)
         call.dy, call.dx = dy.data_ptr(), dx.data_ptr()
@@ -103,7 +107,7 @@ def _parts(x: Tensor, layout: torch.memory_format) -> tuple[Tensor, int]:
     batch, channels, height, width = x.shape
     row_bytes = width * x.element_size() * (channels if layout is torch.channels_last else 1)
     rows = max(1, _PART_BYTES // row_bytes)
-    return torch.empty(2 * batch * channels * -(-height // rows), dtype=wide_dtype(x.dtype)), rows
+    return torch.empty(2 * batch * channels * -(-height // rows), dtype=wide_dtype(x.dtype), device=x.device), rows
 
 
 def _with_dense_rows(residual: Tensor, layout: torch.memory_format) -> Tensor:

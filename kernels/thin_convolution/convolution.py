@@ -49,7 +49,9 @@ def _plan(operator: str, x: Tensor, weight: Sequence[int]) -> plans.ThinPlan:
 
 def beats_library(operator: str, x: Tensor, weight: Tensor, groups: int = 1) -> bool:
     """Return whether the kernels take a convolution, and were measured to be faster than the library there."""
-    return suits_thin(x, weight, groups) and plans.thin_beats_library(_key(operator, x, weight.shape), gpu_of(x))
+    return suits_thin(operator, x, weight, groups) and plans.thin_beats_library(
+        _key(operator, x, weight.shape), gpu_of(x)
+    )
 
 
 def launch_to_thin(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, tanh: bool) -> Tensor:
@@ -239,14 +241,15 @@ def conv2d_from_thin(x: Tensor, weight: Tensor, *, groups: int = 1, impl: Impl =
     return _FROM_THIN_IMPLEMENTATIONS[chosen](x, weight, groups)
 
 
-def suits_thin(x: Tensor, weight: Tensor, groups: int = 1) -> bool:
-    """Return whether the kernels take a convolution.
+def suits_thin(operator: str, x: Tensor, weight: Tensor, groups: int = 1) -> bool:
+    """Return whether the kernels take a convolution of an operator, whose name says which side is thin.
 
     They take float16 and bfloat16, odd kernels of 3 to 7 taps a side, at most 4 channels a group on one side and 16 to
     128 on the other, and images with less than 2^31 elements.
     """
     kernel = weight.size(2)
-    thin, wide = sorted((weight.size(0) // groups, weight.size(1)))
+    sides = (weight.size(0) // groups, weight.size(1))
+    thin, wide = sides if operator == "conv2d_to_thin" else sides[::-1]
     return (
         x.dtype in (torch.float16, torch.bfloat16)
         and kernel == weight.size(3)
@@ -260,7 +263,7 @@ def suits_thin(x: Tensor, weight: Tensor, groups: int = 1) -> bool:
 
 def _chosen(operator: str, impl: Impl, x: Tensor, weight: Tensor, groups: int) -> str:
     chosen = choose(operator, impl, x)
-    if chosen == "triton" and not suits_thin(x, weight, groups):
+    if chosen == "triton" and not suits_thin(operator, x, weight, groups):
         if impl == "auto":
             return "reference"
         raise TypeError(

@@ -72,7 +72,11 @@ def test_an_unknown_implementation_is_refused_by_name(call: Callable[[Impl], obj
         call("numba")  # type: ignore[arg-type]  # the mistake under test
 
 
-def test_auto_is_c_for_the_norm_and_the_pad_on_a_cpu_with_a_compiler() -> None:
+def test_the_environment_has_c_for_the_norm_and_the_pad_on_a_cpu_with_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert dispatch.choose("instance_norm", "auto", X) == "reference"
+    monkeypatch.setenv("CYCLEGAN_FAST_IMPL", "c")
     expected = "c" if is_compiled() else "reference"
     assert dispatch.choose("instance_norm", "auto", X) == expected
     assert dispatch.choose("reflection_pad", "auto", X.bfloat16()) == expected

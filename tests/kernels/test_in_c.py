@@ -1,5 +1,6 @@
 """Hold the operators in C to the reference, in every layout, and to saying why where they cannot run."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -183,11 +184,29 @@ def test_what_cannot_run_is_refused_by_name() -> None:
         dispatch.choose("instance_norm", "c", x.to("meta"))
 
 
+def test_results_are_on_the_cpu_whatever_the_default_device_is() -> None:
+    x = torch.randn(1, 2, 5, 6, requires_grad=True)
+    expected = instance_norm(x, activation="relu", pad=1, impl="c")
+    with torch.device("meta"):
+        y = instance_norm(x, activation="relu", pad=1, impl="c")
+        (gradient,) = torch.autograd.grad(y, x, torch.ones(y.shape, device="cpu"))
+    assert torch.equal(y, expected)
+    assert gradient.device.type == "cpu"
+
+
+def test_nothing_passes_through_a_relus_negative_side_not_even_what_is_infinite() -> None:
+    x = torch.tensor([-3.0, -2.0, 2.0, 3.0]).reshape(1, 1, 2, 2).requires_grad_()
+    dy = torch.tensor([math.inf, 1.0, 2.0, -1.0]).reshape(1, 1, 2, 2)
+    y, expected = (instance_norm(x, activation="relu", impl=impl) for impl in ("c", "reference"))
+    assert not torch.signbit(y).any()
+    torch.testing.assert_close(torch.autograd.grad(y, x, dy)[0], torch.autograd.grad(expected, x, dy)[0])
+
+
 @pytest.mark.parametrize(
     ("compiler", "reason"),
     [("no-such-compiler", "there is no C compiler named no-such-compiler"), ("false", "does not compile them")],
 )
-def test_without_a_compiler_auto_warns_and_an_explicit_choice_is_refused(
+def test_without_a_compiler_the_environments_choice_warns_and_an_explicit_one_is_refused(
     compiler: str, reason: str, tmp_path: Path
 ) -> None:
     program = f"""
@@ -207,6 +226,11 @@ except RuntimeError as error:
     assert {reason!r} in str(error), error
     print("refused")
 """
-    environment = {"CC": compiler, compilation.CACHE_VARIABLE: str(tmp_path), "PATH": "/usr/bin:/bin"}
+    environment = {
+        "CYCLEGAN_FAST_IMPL": "c",
+        "CC": compiler,
+        compilation.CACHE_VARIABLE: str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+    }
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.stdout == "refused\n", done.stderr

@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -377,6 +378,23 @@ def test_every_way_of_reading_it_finds_the_sum(look: Callable[[Tensor], Any]) ->
 def test_it_prints_as_the_sum() -> None:
     assert repr(pending()) == repr(whole())
     assert f"{pending().sum():.3f}" == f"{whole().sum():.3f}"
+
+
+def test_a_gradient_that_is_looked_at_needs_no_gradient_itself() -> None:
+    chained = chain(pad_out=1)
+    (gradient,) = chained.gradients(chained.buffers["behind a norm"])
+    assert not (gradient + 0).requires_grad
+
+
+def test_what_was_written_to_meanwhile_is_not_computed_with() -> None:
+    """Raises where a gradient that is there as its fold only would be that of other weights."""
+    chained = new_chain()
+    (gradient,) = chained.gradients(chained.buffers["behind a norm"])
+    with torch.no_grad():
+        chained.operands[1].mul_(2)
+    is_folded = plans.edges_beat_padding((1, 3, 5, 6), 3, torch.float32, gpu_of(gradient))
+    with pytest.raises(RuntimeError, match="was written to since") if is_folded else nullcontext():
+        gradient + 0
 
 
 def test_looking_twice_does_not_add_twice() -> None:

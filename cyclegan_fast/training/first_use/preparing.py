@@ -59,7 +59,10 @@ def prepare_training(
         except Exception as error:  # whatever does not run on tensors without memory may well run on a GPU
             tell(f"kernels are not compiled ahead ({first_line(error)}): each compiles at its first launch")
             wanted = []
-        fill_cache(wanted, gpu.name, tell)
+        try:
+            fill_cache(wanted, gpu.name, tell)
+        except Exception as error:  # nothing that compiling ahead runs into may end a training
+            tell(f"kernels are not compiled ahead ({first_line(error)}): each compiles at its first launch")
     ranks.any(False)  # the others wait here, and find in the cache what they launch
 
 

@@ -52,6 +52,8 @@ def reason_against_two_streams(config: Config, device: torch.device) -> str | No
         return "a batch norm keeps running statistics, which are written in the order of one stream"
     if config.run.paired and config.run.compile:
         return "--paired has gradients of weights on the second one, and --compile puts them where its graph has them"
+    if config.run.paired and (config.networks.norm != "instance" or config.networks.impl == "reference"):
+        return "--paired has gradients of fused blocks on the second one, and these networks have none"
     if config.run.profile:
         return "--profile tells apart the phases of a step, of which two would run at once"
     return None

@@ -214,9 +214,10 @@ def test_wrong_input_is_refused(call: Callable[[], object], error: type[Exceptio
 
 
 def test_what_the_kernels_do_not_take_goes_to_the_reference_unless_they_are_asked_for() -> None:
-    assert suits_thin(X, W)
-    assert not suits_thin(X.float(), W.float())
-    assert not suits_thin(X, values(64, 16, 3, 3, dtype=BF16))  # no side is thin
+    assert suits_thin("conv2d_to_thin", X, W)
+    assert not suits_thin("conv2d_from_thin", X, W)  # the other side is thin
+    assert not suits_thin("conv2d_to_thin", X.float(), W.float())
+    assert not suits_thin("conv2d_to_thin", X, values(64, 16, 3, 3, dtype=BF16))  # no side is thin
     x, w = X.double(), W.double()
     assert torch.equal(conv2d_to_thin(x, w), F.conv2d(x, w))
     assert_accurate(
