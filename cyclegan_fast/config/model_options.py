@@ -113,6 +113,7 @@ class NetworkConfig:
         require_choice("init_type", self.init_type, InitType)
         require(self.init_gain > 0, f"init_gain must be positive, got {self.init_gain}")
         require_choice("impl", self.impl, Impl)
+        require(self.impl != "c", "impl c has norms and pads alone: set CYCLEGAN_FAST_IMPL=c, which takes it for these")
         for name in ("ngf", "ndf"):
             require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
 

@@ -101,7 +101,8 @@ def signed_windows(pixels: Tensor, crops: Tensor, height: int, width: int, *, im
     Args:
         pixels: uint8 [N, H, W, 3].
         crops: int64 [N, 3] on the same device: top, left, and 1 to mirror the window or 0; inside the image.
-        impl: the implementation, see `kernels.dispatch.choose`, which raises where it cannot run. Both give one result.
+        impl: the implementation, see `kernels.dispatch.choose`, which raises where it cannot run. On a CPU both
+            give one result; on a GPU PyTorch multiplies by 1/127.5, which is off by a rounding.
 
     Returns float32 [N, 3, height, width], which Triton writes channels last.
     """

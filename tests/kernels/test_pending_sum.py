@@ -392,7 +392,7 @@ def test_what_was_written_to_meanwhile_is_not_computed_with() -> None:
     (gradient,) = chained.gradients(chained.buffers["behind a norm"])
     with torch.no_grad():
         chained.operands[1].mul_(2)
-    is_folded = plans.edges_beat_padding((1, 3, 5, 6), 3, torch.float32, gpu_of(gradient))
+    is_folded = plans.edges_beat_padding((1, 3, 5, 6), 3, torch.float32, gpu_of(chained.operands[0]))
     with pytest.raises(RuntimeError, match="was written to since") if is_folded else nullcontext():
         gradient + 0
 
