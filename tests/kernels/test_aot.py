@@ -31,6 +31,7 @@ KERNELS = {
     "instance_norm_backward_apply",
     "instance_norm_backward_on_chip",
     "conv2d_3x3",
+    "conv2d_3x3_edge_gradients",
     "thin_convolution",
     "thin_weight_gradient",
     "thin_weight_gradient_sum",
