@@ -37,7 +37,7 @@ KERNELS = {
     "thin_weight_gradient_sum",
     *ELEMENTWISE,
 }
-MULTIPLYING = {"conv2d_3x3", "thin_convolution", "thin_weight_gradient"}
+MULTIPLYING = {"conv2d_3x3", "conv2d_3x3_edge_gradients", "thin_convolution", "thin_weight_gradient"}
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
