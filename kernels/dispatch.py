@@ -40,11 +40,7 @@ def choose(operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] =
     if impl not in _IMPLS:
         raise ValueError(f"impl must be one of {', '.join(_IMPLS)}, got {impl!r}")
     if impl == "auto":
-        if is_exporting():
-            return "reference"
-        if _suits_triton(x, dtypes):
-            return "triton"
-        return "reference"
+        return "triton" if _suits_triton(x, dtypes) and not is_exporting() else "reference"
     if impl == "triton":
         _require_triton(operator, x, dtypes)
     if impl == "c":

@@ -187,10 +187,7 @@ def conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvP
 
 @functools.lru_cache(maxsize=4096)
 def _conv_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
-    tuned = tuned_table(gpu.name).get(conv_key(shape, outputs, dtype))
-    if tuned:
-        return ConvPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
-    return conv_rule(dtype, gpu)
+    return _tuned(ConvPlan, conv_key(shape, outputs, dtype), gpu) or conv_rule(dtype, gpu)
 
 
 def conv_rule(dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
@@ -205,7 +202,7 @@ def conv_rule(dtype: torch.dtype, gpu: Gpu) -> ConvPlan:
 
 def conv_beats_library(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
     """Return whether this package's convolution was measured to be faster than the library's, each with its norm."""
-    return bool(tuned_table(gpu.name).get(conv_key(shape, outputs, dtype), {}).get("beats_library", False))
+    return _won(conv_key(shape, outputs, dtype), gpu)
 
 
 def conv_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
@@ -231,10 +228,7 @@ def edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> EdgeP
 
 @functools.lru_cache(maxsize=4096)
 def _edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> EdgePlan:
-    tuned = tuned_table(gpu.name).get(edge_key(shape, outputs, dtype))
-    if tuned:
-        return EdgePlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
-    return edge_rule(dtype)
+    return _tuned(EdgePlan, edge_key(shape, outputs, dtype), gpu) or edge_rule(dtype)
 
 
 def edge_rule(dtype: torch.dtype) -> EdgePlan:
@@ -247,9 +241,7 @@ def edge_rule(dtype: torch.dtype) -> EdgePlan:
 
 def edges_beat_padding(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:
     """Return whether a gradient without its frame, and edges added, was measured to be faster than a padded one."""
-    return forced(EdgePlan) is not None or bool(
-        tuned_table(gpu.name).get(edge_key(shape, outputs, dtype), {}).get("beats_library", False)
-    )
+    return forced(EdgePlan) is not None or _won(edge_key(shape, outputs, dtype), gpu)
 
 
 def edge_key(shape: Shape, outputs: int, dtype: torch.dtype) -> str:
@@ -274,10 +266,7 @@ def thin_plan(key: str, gpu: Gpu) -> ThinPlan:
 
 @functools.lru_cache(maxsize=4096)
 def _thin_plan(key: str, gpu: Gpu) -> ThinPlan:
-    tuned = tuned_table(gpu.name).get(key)
-    if tuned:
-        return ThinPlan(**{name: value for name, value in tuned.items() if name != "beats_library"})
-    return thin_rule(gpu)
+    return _tuned(ThinPlan, key, gpu) or thin_rule(gpu)
 
 
 def thin_rule(gpu: Gpu) -> ThinPlan:
@@ -291,7 +280,7 @@ def thin_rule(gpu: Gpu) -> ThinPlan:
 
 def thin_beats_library(key: str, gpu: Gpu) -> bool:
     """Return whether a thin convolution was measured to be faster than the library's, forward and backward."""
-    return forced(ThinPlan) is not None or bool(tuned_table(gpu.name).get(key, {}).get("beats_library", False))
+    return forced(ThinPlan) is not None or _won(key, gpu)
 
 
 def thin_key(operator: str, shape: Shape, weight: Sequence[int], dtype: torch.dtype) -> str:
@@ -302,6 +291,17 @@ def thin_key(operator: str, shape: Shape, weight: Sequence[int], dtype: torch.dt
     """
     channels = f"{weight[1]} to {shape[1]} channels, kernel {weight[2]}"
     return f"{operator} {_size_class(shape)}, {channels}, {_dtype_name(dtype)}"
+
+
+def _tuned(kind: type[_Kind], key: str, gpu: Gpu) -> _Kind | None:
+    """Return a GPU's tuned plan of a kernel that competes with the library's, or None."""
+    entry = tuned_table(gpu.name).get(key)
+    return kind(**{name: value for name, value in entry.items() if name != "beats_library"}) if entry else None
+
+
+def _won(key: str, gpu: Gpu) -> bool:
+    """Return whether that plan was measured to beat the library."""
+    return bool(tuned_table(gpu.name).get(key, {}).get("beats_library", False))
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from cyclegan_fast.training.cuda_graph import GraphedFunction
 from cyclegan_fast.training.rehearsal import Rehearsal
 
 IN_A_GRAPH = "in a whole-step graph"
-"""How the names of such contenders end."""
+"""The names of such contenders end with this."""
 
 
 class NotRecorded(RuntimeError):

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.measure.contest import error_line
 
 OPPONENTS_EPS = 1e-5
-"""What every norm adds to the variance, as PyTorch's does by default."""
+"""Every norm adds this to the variance, as PyTorch's does by default."""
 NOT_INSTALLED = "not installed"
 NO_BACKWARD = "it has no backward pass"
 NEEDS_GPU = "it runs on an NVIDIA GPU only"
