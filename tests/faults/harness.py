@@ -1,4 +1,4 @@
-"""Runs the project's commands under faults, in processes forked from one that has imported them, and counts what came of it."""
+"""Runs commands under faults, in processes forked from one that has imported them, and counts what came of it."""
 
 import contextlib
 import importlib
@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TINY = (
-    "--preset demo --load-size 36 --crop-size 32 --ngf 4 --ndf 4 --generator resnet_6 --max-steps 40 --epochs 3 "
-    "--decay-epochs 3 --report-every 5 --sample-every 10 --checkpoint-every 7 --cache-gib 0.1 --workers 2"
-).split()
+_FLAGS = """--preset demo --load-size 36 --crop-size 32 --ngf 4 --ndf 4 --generator resnet_6 --max-steps 40 --epochs 3
+--decay-epochs 3 --report-every 5 --sample-every 10 --checkpoint-every 7 --cache-gib 0.1 --workers 2"""
+TINY = tuple(_FLAGS.split())
 """A training of 40 steps that saves, samples and reports often, in a few seconds."""
 
 EXCUSE = "error:"
@@ -26,7 +25,7 @@ TRACE = "Traceback (most recent call last)"
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command left behind: its exit status (negative: the signal that ended it), what it printed, how long it took."""
+    """Holds how a command ended: its status (negative: the signal that ended it), what it printed, how long it took."""
 
     status: int
     out: str
@@ -152,7 +151,7 @@ def photos_in(work: Path, count: int = 7, side: int = 36) -> Path:
 
 
 def trained(work: Path, name: str, *, steps: int, flags: Sequence[str] = ()) -> Path:
-    """Return the folder of a TINY training of `steps` steps on `photos_in(work)`; raises RuntimeError where it fails."""
+    """Return the folder of a TINY training of `steps` steps on `photos_in(work)`, or raise RuntimeError."""
     settings = list(TINY)
     settings[settings.index("--max-steps") + 1] = str(steps)
     data = photos_in(work)
@@ -195,9 +194,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Campaign:
-    """Names a campaign: `make(tally, work, count, random)` makes about `count` faults in the empty folder `work`."""
+    """Holds `make(tally, work, count, random)`, which makes about `count` faults in the empty folder `work`."""
 
-    name: str
     make: Callable[[Tally, Path, int, random.Random], None]
     full: int
     """how many faults the whole campaign makes"""
