@@ -2,8 +2,8 @@
 
     python -m tests.faults soak --count 100000
 
-`count` is the number of steps. The training scores, samples and saves a hundred times or more. It is measured about
-once a second with all of its processes. The first third is not judged: caches fill, and allocators find their size.
+`count` is the number of steps. The training scores, samples and saves a hundred times or more. It is measured once a
+second with all of its processes. The first third is not judged: caches fill, and allocators find their size.
 """
 
 import os
@@ -61,11 +61,9 @@ def look(process: psutil.Process, run_folder: Path, temporary: Path, began: floa
 
 def growth(looks: Sequence[Measured], quantity: str) -> float:
     """Return by how much the median of a quantity in the last third of looks is above that in the first."""
-    third = max(1, len(looks) // 3)
-    first, last = (
-        statistics.median(getattr(one, quantity) for one in part) for part in (looks[:third], looks[-third:])
-    )
-    return last - first
+    values: list[float] = [getattr(one, quantity) for one in looks]
+    third = max(1, len(values) // 3)
+    return statistics.median(values[-third:]) - statistics.median(values[:third])
 
 
 def table(looks: Sequence[Measured]) -> str:
@@ -98,7 +96,7 @@ def make(tally: Tally, work: Path, count: int, _: random.Random) -> None:
             looks.append(look(process, work / "runs/soak", temporary, began))
         except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
             continue  # a worker ended, or a file got its name, between two looks
-        time.sleep(1)
+        time.sleep(min(1.0, count / 1000))
     ended = end_of(number, work)
     print(table(looks), flush=True)
     tally.add("the training", ended.kind, failed=ended.kind != "done")
@@ -116,4 +114,4 @@ def make(tally: Tally, work: Path, count: int, _: random.Random) -> None:
     tally.add("time per step", f"{ratio:.2f} of the first half's in the second", failed=ratio > 2)
 
 
-CAMPAIGN = Campaign(make, full=100_000, few=400)
+CAMPAIGN = Campaign(make, full=100_000, few=150)
