@@ -20,7 +20,8 @@ from torch import Tensor
 
 from .checking.accuracy import allowed_error, relative_error, unwritten_is_nan
 from .checking.ahead import compile_ahead
-from .checking.cases import SMALL, NetworkSize, OperatorCase, kernel_cases
+from .checking.case import SMALL, NetworkSize, OperatorCase
+from .checking.cases import kernel_cases
 from .checking.specialisations import network_launches
 from .checking.timing import copy_gbps, recorded_graph, seconds_of
 from .dispatch import TRITON_DTYPES

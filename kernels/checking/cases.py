@@ -3,8 +3,8 @@
 `kernels.check` runs them; `accuracy` says how far a result may be off.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -12,58 +12,18 @@ from torch import Tensor
 
 from .. import instance_norm, reflection_pad, residual_block
 from ..conv2d import conv2d_reflect
+from ..convolution.edge_gradients import LEAST_SIDE, reflected_input_gradient
 from ..dispatch import Impl
 from ..plans import NormPass
 from ..reflection_pad import pad_backward
 from ..thin_convolution.convolution import conv2d_from_thin, conv2d_to_thin
 from ..traffic import plain_forward
-from .accuracy import MARGIN
+from . import elementwise_cases
+from .case import NetworkSize, OperatorCase, Prepare, PreparedCase
 from .sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 
-_Run = Callable[[], list[Tensor]]
 BEHIND_A_CONVOLUTION = 1.5
 """the margin where the library's convolutions, which choose their own order of sums, lie between input and result"""
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """Holds a case whose operands are in memory.
-
-    Args:
-        run: launches the operator as the networks do, and returns its results.
-        plain: computes the same from the same operands, in the dtype that it is given, by PyTorch's operators.
-        inputs: the tensors that must be read once.
-    """
-
-    run: _Run
-    plain: Callable[[torch.dtype], list[Tensor]]
-    inputs: Sequence[Tensor]
-
-
-@dataclass(frozen=True)
-class OperatorCase:
-    """Describes one operator at one place in a network, in one dtype and at one batch size."""
-
-    operator: str
-    place: str
-    dtype: torch.dtype
-    batch: int
-    prepare: Callable[[torch.device], PreparedCase]
-    margin: float = MARGIN
-
-
-@dataclass(frozen=True)
-class NetworkSize:
-    """Says how large the networks are."""
-
-    side: int = 256
-    """side of the images in pixels"""
-    width: int = 64
-    """number of channels behind a network's first convolution"""
-
-
-SMALL = NetworkSize(side=32, width=16)
-"""networks that Triton's interpreter, some ten thousand times slower than a GPU, runs in a minute"""
 
 
 def kernel_cases(size: NetworkSize, dtypes: Sequence[torch.dtype], batches: Sequence[int]) -> Iterator[OperatorCase]:
@@ -90,15 +50,17 @@ def kernel_cases(size: NetworkSize, dtypes: Sequence[torch.dtype], batches: Sequ
                 "residual_block", "behind a norm, with gradients", dtype, batch, _block(inner, dtype), margin
             )
             yield OperatorCase("conv2d_reflect", "and its norm", dtype, batch, _convolution(inner, dtype), margin)
+            if min(inner[2:]) >= LEAST_SIDE:
+                yield OperatorCase("reflected_input_gradient", "block", dtype, batch, _edges(inner, dtype), margin)
             if dtype != torch.float32:
                 last, first = (_thin(to_thin, size, batch, dtype) for to_thin in (True, False))
                 yield OperatorCase("conv2d_to_thin", "head, with gradients", dtype, batch, last, margin)
                 yield OperatorCase("conv2d_from_thin", "stem, with gradients", dtype, batch, first, margin)
+            for operator, place, prepare in elementwise_cases.prepared(size, batch, dtype):
+                yield OperatorCase(operator, place, dtype, batch, prepare)
 
 
-def _norm(
-    site: NormSite, batch: int, dtype: torch.dtype, which_pass: NormPass
-) -> Callable[[torch.device], PreparedCase]:
+def _norm(site: NormSite, batch: int, dtype: torch.dtype, which_pass: NormPass) -> Prepare:
     def prepare(device: torch.device) -> PreparedCase:
         operands = site.operands(batch, dtype, str(device))
         tensors = [t for t in (operands.x, operands.residual, operands.dy, operands.skip) if t is not None]
@@ -141,7 +103,7 @@ def plain_results(which_pass: NormPass, site: NormSite, operands: Operands) -> l
     return [*found, padded.detach()] if site.remade else found
 
 
-def _pad(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+def _pad(shape: tuple[int, ...], dtype: torch.dtype) -> Prepare:
     def prepare(device: torch.device) -> PreparedCase:
         x = torch.randn(shape, dtype=dtype, device=device)
         return PreparedCase(
@@ -151,7 +113,7 @@ def _pad(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device],
     return prepare
 
 
-def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Prepare:
     def prepare(device: torch.device) -> PreparedCase:
         batch, channels, height, width = shape
         dy = torch.randn((batch, channels, height + 6, width + 6), dtype=dtype, device=device)
@@ -165,7 +127,7 @@ def _pad_backward(shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[torch
     return prepare
 
 
-def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Prepare:
     """Prepare a residual block behind a norm, forward and backward.
 
     What the block's ReLU sees keeps away from zero, where rounding would decide on a gradient: x lies in [0.5, 1.5] or
@@ -195,7 +157,7 @@ def _block(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[to
     return prepare
 
 
-def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Prepare:
     def prepare(device: torch.device) -> PreparedCase:
         x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
         weight = _weight(shape[1], dtype, device)
@@ -213,7 +175,24 @@ def _convolution(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Callab
     return prepare
 
 
-def _thin(to_thin: bool, size: NetworkSize, batch: int, dtype: torch.dtype) -> Callable[[torch.device], PreparedCase]:
+def _edges(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Prepare:
+    """Prepare a gradient by the input of a block's convolution, which has no frame, beside the library's."""
+
+    def prepare(device: torch.device) -> PreparedCase:
+        dy = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+        weight = _weight(shape[1], dtype, device)
+
+        def plain(d: torch.dtype) -> list[Tensor]:
+            x = torch.zeros(shape, dtype=d, device=device, requires_grad=True)
+            y = F.conv2d(F.pad(x, (1,) * 4, mode="reflect"), weight.to(d).contiguous())
+            return list(torch.autograd.grad(y, x, dy.to(d).contiguous()))
+
+        return PreparedCase(lambda: [reflected_input_gradient(dy, weight, dy)], plain, [dy, weight])
+
+    return prepare
+
+
+def _thin(to_thin: bool, size: NetworkSize, batch: int, dtype: torch.dtype) -> Prepare:
     """Prepare a generator's last convolution and its tanh, or its first one, forward and backward."""
 
     def prepare(device: torch.device) -> PreparedCase:

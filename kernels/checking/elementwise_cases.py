@@ -1,0 +1,119 @@
+"""Lists the elementwise operators at the places where a step runs them: images, losses, biases, the pool of images."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..dispatch import Impl
+from ..elementwise.bias_activation import BiasedActivation, bias_activation
+from ..elementwise.image_exchange import image_exchange
+from ..elementwise.mean_error import ErrorKind, mean_error
+from ..elementwise.signed_windows import signed_windows
+from .case import NetworkSize, Prepare, PreparedCase
+
+_LARGER = 286 / 256
+"""the side of an image over that of the window that is cut out of it, as in the paper"""
+
+
+def prepared(size: NetworkSize, batch: int, dtype: torch.dtype) -> Iterator[tuple[str, str, Prepare]]:
+    """Yield each operator, its place, and what prepares its case, for networks of one size."""
+    image = (batch, 3, size.side, size.side)
+    inner = (batch, size.width, size.side // 2, size.side // 2)
+    scores = (batch, 1, size.side // 8 - 2, size.side // 8 - 2)
+    if dtype == torch.float32:
+        yield "signed_windows", "a batch's images", _windows(size.side, batch)
+    yield "bias_activation", "head, with gradients", _bias(image, dtype, "tanh")
+    yield "bias_activation", "discriminator 1, with gradients", _bias(inner, dtype, "leaky_relu")
+    yield "mean_error", "cycle loss, with gradients", _error(image, dtype, "absolute")
+    yield "mean_error", "generators' loss, with gradients", _error(scores, dtype, "from 1")
+    yield "mean_error", "discriminators' loss, with gradients", _error(scores, dtype, "from 1 and 0")
+    yield "image_exchange", "pool of images", _exchange(image, dtype)
+
+
+def _lying(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return random numbers that lie channels last, as what convolutions write."""
+    return torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+
+
+def _windows(side: int, batch: int) -> Prepare:
+    def prepare(device: torch.device) -> PreparedCase:
+        larger = round(side * _LARGER)
+        pixels = torch.randint(0, 256, (batch, larger, larger, 3), dtype=torch.uint8, device=device)
+        corners = [(larger - side, 1, n % 2) for n in range(batch)]
+        crops = torch.tensor(corners, device=device)
+
+        def plain(d: torch.dtype) -> list[Tensor]:
+            windows = [
+                pixels[n, top : top + side, left : left + side].to(d).permute(2, 0, 1).flip(2 if mirrored else ())
+                for n, (top, left, mirrored) in enumerate(corners)
+            ]
+            return [torch.stack(windows) / 127.5 - 1]
+
+        return PreparedCase(
+            lambda: [signed_windows(pixels, crops, side, side, impl="triton")],
+            plain,
+            [torch.empty((batch, 3, side, side), dtype=torch.uint8, device="meta")],
+        )
+
+    return prepare
+
+
+def _bias(shape: tuple[int, int, int, int], dtype: torch.dtype, activation: BiasedActivation) -> Prepare:
+    """Prepare bias and activation, both ways; x + bias keeps away from zero, where a rounding would decide."""
+
+    def prepare(device: torch.device) -> PreparedCase:
+        x = _lying(shape, dtype, device)
+        x = torch.where(x < 0, x - 0.5, x + 0.5)
+        bias = torch.linspace(-0.25, 0.25, shape[1], dtype=dtype, device=device)
+        dy = _lying(shape, dtype, device)
+
+        def passes(impl: Impl, dtype: torch.dtype) -> list[Tensor]:
+            leaves = [t.detach().to(dtype).requires_grad_() for t in (x, bias)]
+            y = bias_activation(leaves[0], leaves[1], activation, impl=impl)
+            return [y.detach(), *torch.autograd.grad(y, leaves, dy.to(dtype))]
+
+        return PreparedCase(lambda: passes("triton", dtype), lambda d: passes("reference", d), [x, bias, dy])
+
+    return prepare
+
+
+def _error(shape: tuple[int, int, int, int], dtype: torch.dtype, kind: ErrorKind) -> Prepare:
+    def prepare(device: torch.device) -> PreparedCase:
+        tensors = [_lying(shape, dtype, device) for _ in range(1 if kind == "from 1" else 2)]
+
+        def passes(impl: Impl, dtype: torch.dtype) -> list[Tensor]:
+            leaves = [t.detach().to(dtype).requires_grad_() for t in tensors]
+            loss = mean_error(leaves[0], leaves[1] if len(leaves) > 1 else None, kind, weight=10.0, impl=impl)
+            return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+        return PreparedCase(lambda: passes("triton", dtype), lambda d: passes("reference", d), tensors)
+
+    return prepare
+
+
+def _exchange(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Prepare:
+    """Prepare an exchange that gives the same when it is repeated: no place is both read and written."""
+
+    def prepare(device: torch.device) -> PreparedCase:
+        batch = shape[0]
+        size = 2 * batch
+        images, stack = _lying(shape, dtype, device), _lying((size + 1, *shape[1:]), dtype, device)
+        # Images in even places are kept, and exchanged for old ones; those in odd places are returned, and not kept.
+        sources = [size + n if n % 2 else batch + n for n in range(batch)]
+        decisions = torch.tensor([sources, [size if n % 2 else n for n in range(batch)]], device=device)
+        before = stack.clone()
+
+        def plain(d: torch.dtype) -> list[Tensor]:
+            kept = before.to(d)
+            kept[:batch:2] = images[::2].to(d)
+            exchanged = images.to(d).clone()
+            exchanged[::2] = before[batch:size:2].to(d)
+            return [exchanged, kept[:size]]
+
+        def run() -> list[Tensor]:
+            return [image_exchange(images, stack, decisions, impl="triton"), stack[:size]]
+
+        return PreparedCase(run, plain, [images])
+
+    return prepare
