@@ -12,7 +12,9 @@ _FIELDS: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "elsewhere"},
 }
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # protobuf's wire types
+_VARINT, _LENGTH = 0, 2  # protobuf's wire types
+_SIZES = {1: 8, 3: 0, 4: 0, 5: 4}
+"""Bytes behind a tag of the other wire types; 3 and 4 begin and end a group, whose fields are taken for the message's."""
 
 
 def has_external_data(content: bytes) -> bool:
@@ -46,16 +48,16 @@ def _messages(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int, 
             place += length
         elif wire == _VARINT:
             _, place = _varint(content, place, end)
-        elif wire in (_EIGHT_BYTES, _FOUR_BYTES):
-            place += 8 if wire == _EIGHT_BYTES else 4
+        elif wire in _SIZES:
+            place += _SIZES[wire]
         else:
             return
 
 
 def _varint(content: bytes, place: int, end: int) -> tuple[int, int]:
-    """Return the number that begins at `place`, and the place behind it; one that is cut ends at `end`."""
+    """Return the number that begins at `place`, of 10 bytes at most, and the place behind it."""
     number = shift = 0
-    while place < end:
+    while place < end and shift < 70:
         byte = content[place]
         place += 1
         number |= (byte & 0x7F) << shift
