@@ -10,10 +10,9 @@ from typing import Any
 from cyclegan_fast.conventions import SIDE_MULTIPLE, SMALLEST_GENERATOR_SIDE
 
 Reader = Callable[[Any], Any]
-Shape = tuple[int, int, int]
 
-LARGEST_BATCH = LARGEST_SIDE = 2**16
-LONGEST_TEXT = 200
+_MOST = 2**16  # images of a batch, and pixels of a side
+_LONGEST_TEXT = 200
 
 
 def _wrong(what: str, found: object) -> ValueError:
@@ -49,9 +48,9 @@ read_digest = reads_text_like("[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digit
 
 def read_text(value: Any) -> str:
     """Read some words in one line."""
-    if isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT and value.isprintable():
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT and value.isprintable():
         return value
-    raise _wrong(f"a text in one line of 1 to {LONGEST_TEXT} characters", value)
+    raise _wrong(f"a text in one line of 1 to {_LONGEST_TEXT} characters", value)
 
 
 def read_flag(value: Any) -> bool:
@@ -68,17 +67,17 @@ def read_targets(value: Any) -> tuple[str, ...]:
     raise _wrong('a list of names such as "sm89"', value)
 
 
-def read_shape(value: Any) -> Shape:
+def read_shape(value: Any) -> tuple[int, int, int]:
     """Read batch, height and width in pixels."""
     what = (
-        f"[batch, height, width], a batch from 1 to {LARGEST_BATCH} and sides that are multiples of {SIDE_MULTIPLE} "
-        f"from {SMALLEST_GENERATOR_SIDE} to {LARGEST_SIDE}"
+        f"[batch, height, width], a batch from 1 to {_MOST} and sides that are multiples of {SIDE_MULTIPLE} "
+        f"from {SMALLEST_GENERATOR_SIDE} to {_MOST}"
     )
     if not isinstance(value, list) or len(value) != 3 or any(type(number) is not int for number in value):
         raise _wrong(what, value)
     batch, *sides = value
-    if not 1 <= batch <= LARGEST_BATCH or any(
-        not SMALLEST_GENERATOR_SIDE <= side <= LARGEST_SIDE or side % SIDE_MULTIPLE for side in sides
+    if not 1 <= batch <= _MOST or any(
+        not SMALLEST_GENERATOR_SIDE <= side <= _MOST or side % SIDE_MULTIPLE for side in sides
     ):
         raise _wrong(what, value)
     return batch, *sides

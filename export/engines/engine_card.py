@@ -111,13 +111,13 @@ class EngineCard:
     def beside(cls, engine: Path) -> Self:
         """Read the card of an engine file.
 
-        Raises UserError where there is none, or where a field is not as `CARD` describes it.
+        Raises UserError where there is none, or where a field is not as `CARD_FIELDS` describes it.
         """
         path = engine.with_suffix(".json") if engine.name else engine
         missing = f"{path} is missing: an engine runs only with the file that was written beside it"
         content = content_of(path, "card of an engine", _WRITER, missing=missing, most=_LARGEST_CARD)
         try:
-            values = _read(CARD, read_fields(json.loads(content)))
+            values = _read(CARD_FIELDS, read_fields(json.loads(content)))
             if values.pop("value_range") != _VALUE_RANGES[values["uint8_io"]]:
                 raise ValueError(f"value_range must be {_VALUE_RANGES[values['uint8_io']]} with that uint8_io")
             return cls(**values)
@@ -186,7 +186,7 @@ def _profile(value: Any) -> Profile:
 
 _VALUE_RANGES = {True: "0 to 255", False: "-1 to 1"}
 
-CARD: dict[str, Reader] = {
+CARD_FIELDS: dict[str, Reader] = {
     "library": reads_one_of(tuple(MODULES.values())),
     "version": reads_text_like("[0-9][0-9A-Za-z.+]{0,49}", "a version such as 1.7.1"),
     "targets": read_targets,

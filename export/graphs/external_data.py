@@ -14,7 +14,7 @@ _FIELDS: dict[str, dict[int, str]] = {
 }
 _VARINT, _LENGTH = 0, 2  # protobuf's wire types
 _SIZES = {1: 8, 3: 0, 4: 0, 5: 4}
-"""Bytes behind a tag of the other wire types; 3 and 4 begin and end a group, whose fields are taken for the message's."""
+"""Bytes behind a tag of the other wire types; 3 and 4 begin and end a group, whose fields are taken for its own."""
 
 
 def has_external_data(content: bytes) -> bool:

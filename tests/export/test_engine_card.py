@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cyclegan_fast.system.errors import UserError, printable
-from export.engines.engine_card import CARD, EngineCard
+from export.engines.engine_card import CARD_FIELDS, EngineCard
 from export.graphs.onnx_file import read_onnx
 from tests.export.fake_machine import Machine, World
 
@@ -35,7 +35,7 @@ def written(world: World) -> dict[str, Any]:
 
 
 def test_every_field_of_a_card_is_described(world: World) -> None:
-    assert list(CARD) == list(written(world))
+    assert list(CARD_FIELDS) == list(written(world))
     assert EngineCard.beside(world.path) == world.card
 
 
@@ -86,7 +86,7 @@ def test_a_profile_has_its_usual_shape_between_the_others(world: World) -> None:
     )
 
 
-@pytest.mark.parametrize("name", CARD)
+@pytest.mark.parametrize("name", CARD_FIELDS)
 def test_a_field_that_is_missing_is_named(world: World, name: str) -> None:
     content = written(world)
     del content[name]

@@ -1,6 +1,7 @@
 """Damages exported files, the cards beside engines, and graphs: none may give other pictures, or end in a traceback."""
 
 import hashlib
+import importlib
 import json
 import random
 import resource
@@ -16,6 +17,8 @@ from export.graphs.onnx_file import DIGEST_KEY
 from tests.faults.harness import TRACE, Campaign, Ended, Tally, limited, run, trained
 
 BACKENDS = ("openvino", "onnxruntime")
+_IMPORTED_LATE = ("torch", "cyclegan_fast.translation.trained", "export.graphs.graph", "export.parity")
+"""Modules that the commands import when they need them, once for all; the libraries' threads would not be forked."""
 _within_memory = limited(resource.RLIMIT_AS, 20 << 30)
 
 
@@ -24,6 +27,8 @@ class Exported:
 
     def __init__(self, work: Path) -> None:
         self.work = work
+        for name in _IMPORTED_LATE:
+            importlib.import_module(name)
         self.run = trained(work, "x", steps=1)
         self.photos = work / "data" / "testA"
         flags = ["--checkpoint", str(self.run), "--direction", "a2b", "--precision", "float32"]

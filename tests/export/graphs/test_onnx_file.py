@@ -55,7 +55,7 @@ def test_a_file_that_onnx_reads_and_writes_keeps_its_digest(path: Path) -> None:
 
 
 def test_every_flipped_bit_is_seen_or_leaves_the_graph_as_it_is() -> None:
-    """A flip in the 18 bytes by which the digest is found makes a file without one, whose graph is whole."""
+    """Flips in the 18 bytes by which the digest is found make a file without one, whose graph is whole."""
     unseen = set()
     for place in range(len(WRITTEN)):
         for bit in range(8):
