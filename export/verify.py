@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cyclegan_fast.conventions import DIRECTIONS, wrong_side
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable, run_command
+from cyclegan_fast.system.files import sha256_of
 from cyclegan_fast.system.progress import waiting
 from export.engines.engine_card import EngineCard, Profile
 from export.graphs.onnx_file import read_onnx
@@ -146,13 +147,17 @@ def shapes_within(profile: Profile) -> list[tuple[int, int, int]]:
 
 
 def exported(command: VerifyCommand, notes: list[str]) -> Exported:
-    """Read what the file, or the card beside an engine, says; a line is appended to `notes` for one without a digest.
+    """Read what the file, or the card beside an engine, says.
 
-    Raises UserError where it is damaged, or none of this project's.
+    A line is appended to `notes` for a file without a digest, and for an engine beside a graph that it was not built
+    from. Raises UserError where it is damaged, or none of this project's.
     """
     if command.engine is not None:
         card = EngineCard.beside(command.engine)
         card.content_of_engine(command.engine)
+        graph = command.engine.with_suffix(".onnx")
+        if graph.is_file() and sha256_of(graph) != card.onnx_sha256:
+            notes.append(f"{graph} is not the graph that the engine was built from, or is damaged")
         return Exported(card.precision, card.direction, card.checkpoint_sha256, None)
     from export.graphs.graph import valid_model
 
