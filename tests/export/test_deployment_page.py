@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 from PIL import Image
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.command_line import parse_command
 from export import run, to_onnx, trt, verify
 from export.graphs.graph import serialised
+from export.graphs.onnx_file import read_onnx, with_digest
 from export.to_onnx import float32_graph
 from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.export.fake_machine import Machine
@@ -59,10 +61,22 @@ def test_the_example_with_any_exported_file(
     monkeypatch.chdir(tmp_path)
     (path,) = re.findall(r'"(engines/.*\.onnx)"', example)
     Path(path).parent.mkdir()
-    Path(path).write_bytes(serialised(float32_graph(random_generator)))
+    Path(path).write_bytes(with_digest(serialised(float32_graph(random_generator))))
     draw(Path("photo.jpg"), 41, 30)
     exec(example, {})
     assert pixels_of(Path("translated.png")).shape == (30, 41, 3)
+
+
+def test_the_example_that_removes_a_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: ModelProto) -> None:
+    (example,) = (text for text in EXAMPLES if "onnx.save" in text)
+    monkeypatch.chdir(tmp_path)
+    (path,) = re.findall(r'"(engines/.*\.onnx)"', example)
+    Path(path).parent.mkdir()
+    Path(path).write_bytes(with_digest(serialised(graph)))
+    read_onnx(Path(path), notes := [])
+    exec(example, {})
+    read_onnx(Path("mine.onnx"), notes)
+    assert [note.partition(",")[0] for note in notes] == ["mine.onnx has no digest"]
 
 
 def test_the_example_with_an_engine(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
