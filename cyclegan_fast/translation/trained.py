@@ -30,6 +30,7 @@ from cyclegan_fast.conventions import GENERATOR_OF, Direction
 from cyclegan_fast.methods.base import Method
 from cyclegan_fast.methods.cyclegan import CycleGan
 from cyclegan_fast.methods.registry import METHODS
+from cyclegan_fast.methods.saved_networks import check_own_networks
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import LEAST_HALVINGS, AnyGenerator, UnetGenerator
 from cyclegan_fast.system.errors import UserError
@@ -72,14 +73,14 @@ def load_generators(
 
     Raises UserError for what is no such file, and for a run of a CoGAN, which has no generator that takes an image.
     """
-    return _generators(WeightsFile.read(path, warnings), directions, warnings, name)
+    return _generators(WeightsFile.read(path, warnings, check_own_networks), directions, warnings, name)
 
 
 def load_translators(
     path: Path, directions: Sequence[Direction], warnings: list[str], name: str | None = None
 ) -> list[Loaded[nn.Module]]:
     """Load what translates, of every method: generators as `load_generators` does, and a CoGAN's search for a code."""
-    weights = WeightsFile.read(path, warnings)
+    weights = WeightsFile.read(path, warnings, check_own_networks)
     if not weights.is_run or not _method_of(weights).searches:
         return [*_generators(weights, directions, warnings, name)]
     config = from_dict(weights.content["config"], str(path))
