@@ -111,6 +111,8 @@ def find_newest(run: Path, warnings: list[str], check: Check | None = None) -> t
     Raises UserError where there are checkpoints and none of them is whole, and where a newer version wrote one.
     """
     damaged: list[DamagedCheckpoint] = []
+    if (run / FOLDER / LAST).is_dir():
+        raise UserError(f"{run / FOLDER / LAST} is a folder, where a checkpoint is to be: move it away")
     kept = [path.name for path in reversed(kept_epochs(run).values())]
     # A run that was killed between the two renames of `save` has its newest checkpoint under INCOMING.
     for name in (INCOMING, LAST, PREVIOUS, *kept):
