@@ -10,7 +10,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from cyclegan_fast.checkpoint.description import AndOthers, Elements, Length, Within
+from cyclegan_fast.checkpoint.description import AndOthers, Elements, Length, Settings, Within
 
 CHECKPOINT_FORMAT = 1
 """The number of this format; files from before it was counted have none."""
@@ -178,7 +178,7 @@ class RunCheckpoint(TypedDict):
     """CHECKPOINT_FORMAT of the version that wrote it; older checkpoints have none"""
     written_by: NotRequired[str]
     """that version of cyclegan-fast; older checkpoints have none"""
-    config: dict[str, dict[str, Any]]
+    config: dict[str, dict[str, Annotated[Any, Settings()]]]
     """the run's configuration, section by section"""
     data: str
     """the digest of the training images' names: a run continues on the same images, unless its user agrees to others"""

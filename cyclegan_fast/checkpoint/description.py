@@ -63,6 +63,11 @@ class AndOthers:
     """Lets a mapping have entries that the description does not know: those of a library's other versions."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """Limits a value of a configuration: a number, a text, true or false, none, or several of them."""
+
+
 def check_entry(value: object, description: Any, place: str = "", *, complete: bool = True) -> None:
     """Raise WrongEntry where a value is not what the description says.
 
@@ -73,6 +78,8 @@ def check_entry(value: object, description: Any, place: str = "", *, complete: b
     kind, *limits = get_args(description) if get_origin(description) is Annotated else (description,)
     origin = get_origin(kind) or kind
     if kind is Any:
+        if any(isinstance(limit, Settings) for limit in limits):
+            _check_setting(value, place)
         return
     if origin in (Union, UnionType):
         _check_union(value, get_args(kind), place, complete)
@@ -114,6 +121,17 @@ def _check_union(value: object, kinds: tuple[Any, ...], place: str, complete: bo
             first = first or error
     assert first is not None
     raise first
+
+
+def _check_setting(value: object, place: str) -> None:
+    if type(value) in (list, tuple):
+        assert isinstance(value, list | tuple)
+        for index, inner in enumerate(value):
+            _require(not isinstance(inner, list | tuple), f"{place}[{index}]", "is several values")
+            _check_setting(inner, f"{place}[{index}]")
+    elif value is not None:
+        _require(type(value) in (bool, int, float, str), place, f"is {in_few_words(value)}")
+        _check_plain(value, type(value), [], place)
 
 
 def _check_fields(value: Mapping[Any, Any], kind: Any, place: str, complete: bool, others: bool) -> None:

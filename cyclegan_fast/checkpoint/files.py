@@ -174,6 +174,9 @@ def load(path: Path) -> dict[str, Any]:
         # torch.load notices a file that is cut off, but not a flipped bit in a tensor; the archive's checksums do.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                # PyTorch compresses nothing; what does may unpack to more than any memory holds.
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise DamagedCheckpoint(f"{path} is compressed, as PyTorch writes no file")
                 broken = archive.testzip()
             if broken:
                 raise DamagedCheckpoint(f"{path} is damaged: the checksum of {broken} is wrong")

@@ -1,5 +1,6 @@
 """Checks that the networks of a checkpoint are those of a configuration: weights, moments of Adam, pools, losses."""
 
+from functools import lru_cache
 from itertools import chain
 
 import torch
@@ -26,8 +27,7 @@ def check_own_networks(saved: RunCheckpoint) -> None:
 
 def check_networks(saved: RunCheckpoint, config: Config) -> None:
     """Raise WrongEntry where a checkpoint, right by itself, has other networks or losses than a configuration."""
-    with torch.device("meta"):  # only names and shapes are looked at
-        model = Model(config)
+    model = _sketch(config)
     try:
         check_fits(model, {**missing_statistics(model, saved["model"]), **saved["model"]}, "it")
     except UserError as error:
@@ -46,6 +46,13 @@ def check_networks(saved: RunCheckpoint, config: Config) -> None:
                 raise WrongEntry(f"ranks[{index}].step", f"has pools with {len(image)} channels instead of {channels}")
         if schedule := rank.get("schedule"):
             _check_names(schedule["losses"], watched, f"ranks[{index}].schedule.losses")
+
+
+@lru_cache(maxsize=2)
+def _sketch(config: Config) -> Model:
+    """Return a model without memory: of its weights there are names and shapes."""
+    with torch.device("meta"):
+        return Model(config)
 
 
 def _check_moments(state: DescentState, weights: list[nn.Parameter], place: str) -> None:

@@ -23,5 +23,7 @@ def check_resumable(saved: RunCheckpoint, of_run: Config, went_back: int) -> Non
     check_networks(saved, of_run)
     if saved.get("rollbacks", 0) > went_back:
         raise WrongEntry("rollbacks", f"is {saved['rollbacks']}, and the run went back {went_back} times")
+    if "begun_with" in saved and bool(saved["begun_with"]) != bool(of_run.networks.init_from):
+        raise WrongEntry("begun_with", "does not go with init_from of the run's config.yaml")
     if "checkpoint_format" in saved and not ends_no_earlier(of_run, from_dict(saved["config"], "config")):
         raise WrongEntry("config", "has a later end than the run's config.yaml")
