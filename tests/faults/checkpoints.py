@@ -36,13 +36,19 @@ class RunsCode:
 
 
 class Truth(NamedTuple):
-    """Holds what a run without faults is like: its folder, its last weights, and its checkpoint with a picture."""
+    """Holds what a run without faults is like: its folder, its last weights, its checkpoint, and what that draws.
+
+    bare: the weights of its generator in the original's names.
+    bare_picture: what these draw.
+    """
 
     run: Path
     weights: dict[str, torch.Tensor]
     content: dict[str, Any]
     picture: bytes
     photo: Path
+    bare: dict[str, Any]
+    bare_picture: bytes
 
 
 def _go_on(work: Path, name: str) -> Ended:
@@ -66,10 +72,14 @@ def _truth(work: Path) -> Truth:
     shutil.copytree(origin, work / "runs" / "whole")
     ended = _go_on(work, "whole")
     translated, picture = _translated(work, origin / "checkpoints/last.pt", photo)
-    if ended.status or translated.status:
-        raise RuntimeError(f"the run without faults failed: {ended.err[-2000:]} {translated.err[-2000:]}")
+    content = load(origin / "checkpoints/last.pt")
+    bare = to_original({name[4:]: weight for name, weight in content["model"].items() if name.startswith("G_A.")})
+    torch.save(bare, work / "bare.pth")
+    translated_bare, bare_picture = _translated(work, work / "bare.pth", photo)
+    if ended.status or translated.status or translated_bare.status:
+        raise RuntimeError(f"the run without faults failed: {ended.err} {translated.err} {translated_bare.err}")
     weights = load(work / "runs/whole/checkpoints/last.pt")["model"]
-    return Truth(origin, weights, load(origin / "checkpoints/last.pt"), picture, photo)
+    return Truth(origin, weights, content, picture, photo, bare, bare_picture)
 
 
 # --- faults: each writes something in place of a file, and says what ------------------------------------------------
@@ -185,11 +195,9 @@ def _judge_run(tally: Tally, work: Path, truth: Truth, number: int, draw: random
 
 def _judge_bare(tally: Tally, work: Path, truth: Truth, draw: random.Random) -> None:
     """Tamper with the weights of one generator, in the original's names or as safetensors."""
-    of_generator = {name[4:]: value for name, value in truth.content["model"].items() if name.startswith("G_A.")}
-    state: dict[str, Any] = to_original(of_generator)
-    key = draw.choice(sorted(state))
+    key = draw.choice(sorted(truth.bare))
     what, changed = draw.choice(
-        [(name, tree) for name, tree in mutations_at(state, (key,)) if name != "to bfloat16"]  # which is a precision
+        [(name, tree) for name, tree in mutations_at(truth.bare, (key,)) if name != "to bfloat16"]  # a precision
     )
     is_plain = all(
         isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
@@ -203,7 +211,7 @@ def _judge_bare(tally: Tally, work: Path, truth: Truth, draw: random.Random) -> 
     ended, picture = _translated(work, path, truth.photo)
     what = f"bare weights, {path.suffix}, {key}: {what}"
     if ended.status == 0:
-        same = picture == truth.picture
+        same = picture == truth.bare_picture
         tally.add(what, "the same picture" if same else "ANOTHER PICTURE", failed=not same)
     else:
         tally.ended(what, ended)
