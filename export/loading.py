@@ -4,6 +4,7 @@
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,8 @@ def load(
         batch_size: images translated at once, at most; by default as many as make half a megapixel, or as an engine
             takes. An engine refuses images of sizes that it was not built for.
 
-    Raises UserError where the file, its library or the device is missing or cannot be used.
+    Raises UserError where the file, its library or the device is missing or cannot be used. That an ONNX file has no
+    digest, by which damage would be seen, is a UserWarning.
     """
     file = Path(path)
     if file.suffix.lower() == ".engine":
@@ -52,7 +54,10 @@ def load(
             raise UserError("backend, device, amp and threads are for ONNX files: an engine has a GPU and a precision")
         return _load_engine(file, batch_size)
     check_threads(threads)
-    translator, means = load_translator(file, backend, device, amp=amp, threads=threads)
+    notes: list[str] = []
+    translator, means = load_translator(file, backend, device, amp=amp, threads=threads, notes=notes)
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=2)
     return ImageTranslator(
         translator,
         tensors=_of_tensors(translator.signed) if translator.signed else None,

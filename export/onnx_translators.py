@@ -5,6 +5,7 @@
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from cyclegan_fast.images.pixels import FloatImages, Pixels
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.translator import SignedTranslator
 from export.graphs.interface import INPUT, OUTPUT, GraphTensor, has_pixel_io
+from export.graphs.onnx_file import read_onnx
+from export.library_errors import explaining, reason_of
 
 Backend = Literal["auto", "openvino", "onnxruntime"]
 OnnxDevice = Literal["auto", "cpu", "cuda"]
@@ -32,7 +35,13 @@ INSTALL = {
 
 
 def load_translator(
-    path: Path, backend: Backend, device: OnnxDevice, *, amp: bool, threads: int | None = None
+    path: Path,
+    backend: Backend,
+    device: OnnxDevice,
+    *,
+    amp: bool,
+    threads: int | None = None,
+    notes: list[str] | None = None,
 ) -> "tuple[OnnxRuntimeTranslator | OpenVinoTranslator, str]":
     """Make a translator from an ONNX file; return it, and a phrase that says what it computes with.
 
@@ -42,11 +51,12 @@ def load_translator(
         device: "auto" is "cuda" where the installed ONNX Runtime offers it and OpenVINO is not asked for.
         amp: compute in bfloat16 on a CPU that has it; OpenVINO only.
         threads: how many compute on a CPU; None for one on each of its cores.
+        notes: a line is appended where nothing tells whether the file is unharmed, see `graphs.onnx_file.read_onnx`.
 
-    Raises UserError where the file is not one of those, and where the library or the device is missing. A device that
-    was asked for is used or refused, never replaced.
+    Raises UserError where the file is not one of those or is damaged, and where the library or the device is missing.
+    A device that was asked for is used or refused, never replaced.
     """
-    content = _read(path)
+    content = read_onnx(path, notes if notes is not None else [])
     backend, device = choose_backend(
         backend, device, {name for name in INSTALL if find_spec(name) is not None}, offers_cuda=_offers_cuda
     )
@@ -101,18 +111,6 @@ def _load(name: str) -> Any:
         raise UserError(f"{name} is installed and cannot be imported: {error}") from error
 
 
-def _read(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"no ONNX file {path}: python export/to_onnx.py writes one") from None
-    # Every ONNX file begins with this field. On others OpenVINO tries all the formats that it knows, and prints about
-    # it.
-    if not content.startswith(b"\x08"):
-        raise UserError(f"{path} is no ONNX file")
-    return content
-
-
 class OnnxRuntimeTranslator:
     """Translates through ONNX Runtime, on "cpu" or "cuda"; `signed` does so without 8 bits, None where it cannot.
 
@@ -122,19 +120,17 @@ class OnnxRuntimeTranslator:
     def __init__(self, path: Path, content: bytes, device: Literal["cpu", "cuda"], threads: int | None = None) -> None:
         runtime = _load("onnxruntime")
         errors = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-        self._failures = (errors.Fail, errors.RuntimeException, errors.EPFail)
         provider = CUDA if device == "cuda" else "CPUExecutionProvider"
-        try:
-            self._session = runtime.InferenceSession(
-                content, sess_options=_session_options(runtime, threads), providers=[provider]
-            )
-        except errors.NotImplemented as error:
-            raise UserError(
-                f"ONNX Runtime cannot compute {path} ({_reason(error)}): on a CPU it has no bfloat16, so export in "
-                "float16 or float32, or give --backend openvino"
-            ) from error
-        except (errors.InvalidProtobuf, errors.InvalidGraph, *self._failures) as error:
-            raise UserError(f"{path} is damaged, or not for this ONNX Runtime: {_reason(error)}") from error
+        with _loading(path, "ONNX Runtime"):
+            try:
+                self._session = runtime.InferenceSession(
+                    content, sess_options=_session_options(runtime, threads), providers=[provider]
+                )
+            except errors.NotImplemented as error:
+                raise UserError(
+                    f"ONNX Runtime cannot compute {path} ({reason_of(error)}): on a CPU it has no bfloat16, so export "
+                    "in float16 or float32, or give --backend openvino"
+                ) from error
         # Where its CUDA libraries are missing, it would compute on the CPU and say so only in its log.
         self._session.disable_fallback()
         if provider not in self._session.get_providers():
@@ -142,23 +138,22 @@ class OnnxRuntimeTranslator:
                 "ONNX Runtime could not start on CUDA, its log says why; it needs CUDA and cuDNN of the major versions "
                 "that it was built with, and an NVIDIA GPU: mend that, or give --device cpu"
             )
-        tensors = [
-            [
-                GraphTensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape))
-                for value in values
+        with _loading(path, "ONNX Runtime"):  # a name may be no UTF-8
+            tensors = [
+                [
+                    GraphTensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape))
+                    for value in values
+                ]
+                for values in (self._session.get_inputs(), self._session.get_outputs())
             ]
-            for values in (self._session.get_inputs(), self._session.get_outputs())
-        ]
         self._translate, self.signed = _translators(self._run, has_pixel_io(path, *tensors))
 
     def __call__(self, pixels: Pixels) -> Pixels:
         return self._translate(pixels)
 
     def _run(self, images: Any) -> Any:
-        try:
+        with _translating("ONNX Runtime", images):
             return self._session.run([OUTPUT], {INPUT: images})[0]
-        except self._failures as error:
-            raise _too_much("ONNX Runtime", images, error) from error
 
 
 class OpenVinoTranslator:
@@ -178,7 +173,7 @@ class OpenVinoTranslator:
             self.precision += ", as it has no bfloat16"
         # The hint is given in either case: without it OpenVINO takes bfloat16 on processors that are fast at it.
         hint = "bf16" if self.precision == "bfloat16" else "f32"
-        try:
+        with _loading(path, "OpenVINO"):
             model = core.read_model(content)
             tensors = [
                 [
@@ -202,19 +197,15 @@ class OpenVinoTranslator:
                     **({"INFERENCE_NUM_THREADS": threads} if threads is not None else {}),
                 },
             )
-        except RuntimeError as error:
-            raise UserError(f"{path} is damaged, or not for this OpenVINO: {_reason(error)}") from error
         self._translate, self.signed = _translators(self._run, has_pixels)
 
     def __call__(self, pixels: Pixels) -> Pixels:
         return self._translate(pixels)
 
     def _run(self, images: Any) -> Any:
-        try:
+        with _translating("OpenVINO", images):
             # The result is copied: the library writes the next one into the same memory.
             return np.array(self._model({INPUT: images})[0])
-        except RuntimeError as error:
-            raise _too_much("OpenVINO", images, error) from error
 
 
 def _session_options(runtime: Any, threads: int | None) -> Any:
@@ -258,14 +249,15 @@ def _side(side: object) -> int | None:
     return side if isinstance(side, int) else None
 
 
-def _reason(error: Exception) -> str:
-    """Return the last line of an error, which tells the innermost reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _loading(path: Path, library: str) -> AbstractContextManager[None]:
+    return explaining(
+        f"{path} is damaged, or not for this {library}",
+        "export it anew with python export/to_onnx.py, or give another --backend",
+    )
 
 
-def _too_much(library: str, images: Any, error: Exception) -> UserError:
-    return UserError(
-        f"{library} could not translate {images.dtype} {list(images.shape)}, for want of memory perhaps "
-        f"({_reason(error)}): lower --batch-size, or give a smaller --size"
+def _translating(library: str, images: Any) -> AbstractContextManager[None]:
+    return explaining(
+        f"{library} could not translate {images.dtype} {list(images.shape)}, for want of memory perhaps",
+        "lower --batch-size, or give a smaller --size",
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from export.source import Directions, GeneratorSource
 
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "float16", "bfloat16", "int8", "fp8"]
 EightBits = Literal["int8", "fp8"]
+
+
+def is_precision(name: object) -> "TypeIs[Precision]":
+    """Return whether a name is that of a precision."""
+    return name in get_args(Precision)
 
 
 def is_eight_bits(precision: str) -> "TypeIs[EightBits]":

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
+from export.library_errors import explaining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,16 +87,20 @@ def levels_of(images: npt.NDArray[np.float32]) -> Levels:
     return (images.transpose(0, 2, 3, 1).astype(np.float64) + 1) * 127.5
 
 
-def in_onnxruntime(model: bytes, pixels: Pixels) -> Levels:
-    """Translate by an ONNX file's content on the CPU, with the file's own conversions where it takes uint8."""
+def in_onnxruntime(model: bytes, pixels: Pixels, name: str = "the graph") -> Levels:
+    """Translate by an ONNX file's content on the CPU, with the file's own conversions where it takes uint8.
+
+    Raises UserError, which calls the content `name`, where ONNX Runtime does not compute it.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: it warns of every Cast that a processor without float16 needs
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (image,) = session.get_inputs()
-    takes_pixels = image.type == "tensor(uint8)"
-    (result,) = session.run(None, {image.name: pixels if takes_pixels else to_signed_array(pixels)})
+    with explaining(f"ONNX Runtime cannot compute {name}", "export it anew with python export/to_onnx.py"):
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        (image,) = session.get_inputs()
+        takes_pixels = image.type == "tensor(uint8)"
+        (result,) = session.run(None, {image.name: pixels if takes_pixels else to_signed_array(pixels)})
     return result.astype(np.float64) if takes_pixels else levels_of(result)
 
 

@@ -132,7 +132,7 @@ def translate_exported(command: RunCommand) -> int:
         assert command.onnx is not None
         with waiting(f"loading {command.onnx.name}"):
             translator, means = load_translator(
-                command.onnx, command.backend, command.device, amp=command.amp, threads=command.threads
+                command.onnx, command.backend, command.device, amp=command.amp, threads=command.threads, notes=notes
             )
         translate(translator, options, options.square(), command.onnx, means)
     return 0

@@ -22,6 +22,7 @@ from export.engines.engine_card import EngineCard
 from export.engines.image_layout import Array, ImageLayout
 from export.engines.libraries import load_library
 from export.engines.library_messages import make_messages
+from export.library_errors import explaining
 
 
 class Engine:
@@ -55,14 +56,17 @@ class Engine:
         self._config: Any = None
         self._cache: RuntimeCache | None = None
 
-        content = _read(path)
-        self.card.check_content(content, path)
+        content = self.card.content_of_engine(path)
         library = load_library(self.card.library)
         self._gpu = open_gpu(device)
         self.card.check_runs_on(library.name, library.version, self._gpu.capability)
         self._messages = make_messages(library.module)
         try:
-            with self._gpu.current(), self._gpu.explaining_exhaustion(f"the engine {path.name}"):
+            with (
+                self._gpu.current(),
+                explaining(f"{path} cannot be loaded", "build it anew with python export/trt.py"),
+                self._gpu.explaining_exhaustion(f"the engine {path.name}"),
+            ):
                 self._load(library.module, content)
         except BaseException:
             self.close()
@@ -163,10 +167,3 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"no engine {path}: python export/trt.py writes one") from None

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cyclegan_fast.networks.resnet import ResnetGenerator
 
 Directions = Literal["both", "a2b", "b2a"]
+ONE_WAY = "one way"
+"""the direction of bare weights, which do not say theirs"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def load_sources(
         hub_name = HubName.parse(str(path)) if is_hub_name(path) else None
         stem = hub_name.short if hub_name else path.resolve().name if path.is_dir() else path.stem
         if not config:
-            way = direction or "one way"
+            way = direction or ONE_WAY
             called = f"{stem}-{direction}" if direction else stem
         else:
             # A run's own files are all called last.pt: the run's folder tells them apart.

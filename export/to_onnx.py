@@ -26,6 +26,7 @@ from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import waiting
 from export.graphs.interface import INPUT, OUTPUT
+from export.graphs.onnx_file import with_digest
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -207,7 +208,7 @@ def export_graphs(options: ExportOptions) -> int:
         started = time.perf_counter()
         path = options.out / f"{options.name_of(source)}.onnx"
         with waiting(f"exporting {path.name}"):
-            content = serialised(as_asked(source, options, calibration))
+            content = with_digest(serialised(as_asked(source, options, calibration)))
         options.out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         print(f"{path}: {len(content) / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s")

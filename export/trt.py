@@ -24,6 +24,7 @@ from export.engine_table import EngineRow, engine_table
 from export.engines.builder import BuiltEngine, build, check_targets, default_targets
 from export.engines.engine_card import EngineCard, Profile
 from export.engines.libraries import Library, Runtime, choose_library
+from export.graphs.onnx_file import with_digest
 from export.options import ExportOptions, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -148,7 +149,7 @@ def _export(
     path = options.out / f"{options.name_of(source)}.engine"
     print(f"{path.stem}: exporting", flush=True)
     model = as_asked(source, options, calibration)
-    onnx = serialised(model)
+    onnx = with_digest(serialised(model))
     print(f"{path.stem}: comparing with PyTorch", flush=True)
     parity = onnx_parity(source.network, model, profile.usual[1], compared)
     failure = BARS[options.precision].failure(parity["worst"])

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cyclegan_fast.conventions import wrong_side
+from cyclegan_fast.conventions import DIRECTIONS, wrong_side
 from cyclegan_fast.system.command_line import parse_command
-from cyclegan_fast.system.errors import UserError, run_command
+from cyclegan_fast.system.errors import UserError, printable, run_command
+from cyclegan_fast.system.files import sha256_of
 from cyclegan_fast.system.progress import waiting
 from export.engines.engine_card import EngineCard, Profile
-from export.source import load_sources
+from export.graphs.onnx_file import read_onnx
+from export.library_errors import explaining
+from export.options import Precision, is_precision
+from export.source import ONE_WAY, load_sources
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -69,26 +73,29 @@ class VerifyCommand:
 class Exported:
     """Holds what an exported file says of itself; `model` is None for an engine."""
 
-    precision: str
+    precision: Precision
     direction: str
     checkpoint_sha256: str
     model: "ModelProto | None"
 
 
-def onnx_parity(network: "ResnetGenerator", model: "ModelProto", size: int, pictures: "Pictures") -> dict[str, Any]:
-    """Return `export.parity.worst_parity` of a graph in ONNX Runtime on the CPU.
+def onnx_parity(
+    network: "ResnetGenerator", model: "ModelProto", size: int, pictures: "Pictures", name: str = "the graph"
+) -> dict[str, Any]:
+    """Return `export.parity.worst_parity` of a graph, which errors call `name`, in ONNX Runtime on the CPU.
 
-    A graph in bfloat16, for which ONNX Runtime has no convolution there, is computed in float32 and rounded to bfloat16
-    where the graph stores that.
+    Raises UserError where it cannot be computed. A graph in bfloat16, for which ONNX Runtime has no convolution there,
+    is computed in float32 and rounded to bfloat16 where the graph stores that.
     """
     from export.graphs.graph import serialised
     from export.graphs.precision import BFLOAT16, emulated
     from export.parity import in_onnxruntime, shapes, worst_parity
 
     if any(value.type.tensor_type.elem_type == BFLOAT16 for value in model.graph.value_info):
-        model = emulated(model)
+        with explaining(f"{name} cannot be computed in float32", "export it anew with python export/to_onnx.py"):
+            model = emulated(model)
     content = serialised(model)
-    return worst_parity(network, lambda pixels: in_onnxruntime(content, pixels), list(shapes(size)), pictures)
+    return worst_parity(network, lambda pixels: in_onnxruntime(content, pixels, name), list(shapes(size)), pictures)
 
 
 def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") -> dict[str, Any]:
@@ -139,33 +146,42 @@ def shapes_within(profile: Profile) -> list[tuple[int, int, int]]:
     return list(dict.fromkeys(shape for shape in wanted if profile.takes(shape)))
 
 
-def exported(command: VerifyCommand) -> Exported:
-    """Read what the file, or the card beside an engine, says. Raises UserError where it is none of this project's."""
+def exported(command: VerifyCommand, notes: list[str]) -> Exported:
+    """Read what the file, or the card beside an engine, says.
+
+    A line is appended to `notes` for a file without a digest, and for an engine beside a graph that it was not built
+    from. Raises UserError where it is damaged, or none of this project's.
+    """
     if command.engine is not None:
         card = EngineCard.beside(command.engine)
+        card.content_of_engine(command.engine)
+        graph = command.engine.with_suffix(".onnx")
+        if graph.is_file() and sha256_of(graph) != card.onnx_sha256:
+            notes.append(f"{graph} is not the graph that the engine was built from, or is damaged")
         return Exported(card.precision, card.direction, card.checkpoint_sha256, None)
-    import onnx
+    from export.graphs.graph import valid_model
 
+    assert command.onnx is not None
     path = command.onnx
-    try:
-        model = onnx.load(str(path))
-        properties = {entry.key: entry.value for entry in model.metadata_props}
-        return Exported(properties["precision"], properties["direction"], properties["checkpoint_sha256"], model)
-    except FileNotFoundError:
-        raise UserError(f"no file {path}") from None
-    except (KeyError, ValueError, OSError) as error:
-        raise UserError(f"{path} is no file of export/to_onnx.py") from error
-    except Exception as error:
-        if type(error).__name__ != "DecodeError":  # protobuf's, which no public module offers
-            raise
-        raise UserError(f"{path} is no ONNX file: {error}") from error
+    model = valid_model(path, read_onnx(path, notes))
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    precision, direction = properties.get("precision"), properties.get("direction")
+    if not is_precision(precision) or direction not in (*DIRECTIONS, ONE_WAY) or "checkpoint_sha256" not in properties:
+        raise UserError(
+            f"{path} does not say in its metadata which precision, direction and checkpoint it has: export it anew "
+            "with python export/to_onnx.py"
+        )
+    return Exported(precision, direction, properties["checkpoint_sha256"], model)
 
 
 def verify(command: VerifyCommand) -> int:
     """Print the parity at each shape, and return the exit status."""
     command.check()
     file = command.engine or command.onnx
-    found = exported(command)
+    notes: list[str] = []
+    found = exported(command, notes)
+    for note in notes:
+        print(f"note: {printable(note)}")
 
     from export.options import is_eight_bits
     from export.parity import BARS
@@ -184,7 +200,7 @@ def verify(command: VerifyCommand) -> int:
     size = source.size if command.size is None else command.size
     with waiting("comparing with PyTorch"):
         if found.model is not None:
-            parity = onnx_parity(source.network, found.model, size, pictures)
+            parity = onnx_parity(source.network, found.model, size, pictures, str(file))
         else:
             assert command.engine is not None
             parity = engine_parity(source.network, command.engine, pictures)

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 from cyclegan_fast.system.errors import UserError
+from export.library_errors import explaining
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: such a stream does not wait for the default one, on which PyTorch works
 _GIB = 1 << 30
@@ -102,10 +103,12 @@ def open_gpu(index: int) -> CudaDevice:
     with _LOCK:
         if index not in _OPEN:
             driver = load_pycuda()
-            count = driver.Device.count()
+            with explaining("the GPU cannot be used", "see what nvidia-smi says of it"):
+                count = driver.Device.count()
             if not 0 <= index < count:
                 raise UserError(f"there is no GPU {index} here: {count} found, counted from 0. {_WITHOUT}")
-            _OPEN[index] = CudaDevice(driver, index)
+            with explaining(f"the GPU {index} cannot be used", "see what nvidia-smi says of it"):
+                _OPEN[index] = CudaDevice(driver, index)
         return _OPEN[index]
 
 

@@ -5,7 +5,7 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from threading import Lock
 from typing import Any
 
@@ -18,8 +18,13 @@ from export.device.replay import Replay, Way
 from export.device.stream_graph import GraphError, StreamGraph
 from export.engines.engine_card import EngineCard, ImageShape
 from export.engines.image_layout import Array, ImageLayout
+from export.library_errors import explaining
 
 _LOG = logging.getLogger(__name__)
+
+
+def _explaining() -> AbstractContextManager[None]:
+    return explaining("the GPU could not run the engine", "try again, or translate by python export/run.py --onnx FILE")
 
 
 class Worker:
@@ -56,7 +61,7 @@ class Worker:
         self._context: Any = None
         self._input, self._output = Buffer(gpu), Buffer(gpu)
         try:
-            with gpu.current(), gpu.explaining_exhaustion("another worker of the engine"):
+            with gpu.current(), _explaining(), gpu.explaining_exhaustion("another worker of the engine"):
                 self._stream = gpu.driver.Stream(NON_BLOCKING)
                 self._context = make_context()
                 if self._context is None:
@@ -80,7 +85,7 @@ class Worker:
         with self._lock:
             if self._is_closed:
                 raise UserError("the engine is closed: call it inside its `with`")
-            with self._gpu.current():
+            with self._gpu.current(), _explaining():
                 try:
                     return self._run(images, shape)
                 except BaseException:

@@ -14,6 +14,7 @@ from cyclegan_fast.system.progress import progress_bar
 from export.engines.engine_card import ImageShape, Profile
 from export.engines.libraries import Library
 from export.engines.library_messages import make_messages
+from export.library_errors import explaining
 
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
@@ -97,6 +98,21 @@ def build(
 
     Raises UserError with the library's own words where it refuses the graph or fails.
     """
+    advice = "export in another --precision, or build with another version of the library"
+    with explaining(f"{library.name} {library.version} built no engine", advice):
+        return _build(library, onnx, profile, targets, refittable=refittable, timings=timings, progress=progress)
+
+
+def _build(
+    library: Library,
+    onnx: bytes,
+    profile: Profile,
+    targets: Sequence[str],
+    *,
+    refittable: bool,
+    timings: bytes | None,
+    progress: bool,
+) -> BuiltEngine:
     trt = library.module
     messages = messages_of(library)
     messages.forget()

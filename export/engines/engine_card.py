@@ -7,15 +7,35 @@ what can be known beforehand is compared before the library sees a byte.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from cyclegan_fast.conventions import SIDE_MULTIPLE
+from cyclegan_fast.conventions import DIRECTIONS, SIDE_MULTIPLE
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.words import counted
+from export.engines.card_fields import (
+    Reader,
+    read_digest,
+    read_fields,
+    read_flag,
+    read_parity,
+    read_shape,
+    read_targets,
+    read_text,
+    reads_one_of,
+    reads_text_like,
+)
+from export.engines.libraries import MODULES
+from export.file_content import content_of
+from export.options import Precision
+from export.source import ONE_WAY
 
+_WRITER = "python export/trt.py"
+_LARGEST_CARD = 2**20
+"""bytes; one that we write has a few thousand"""
 ImageShape = tuple[int, int, int]
 """batch, height and width in pixels"""
 
@@ -67,7 +87,7 @@ class EngineCard:
     library: str
     version: str
     targets: tuple[str, ...]
-    precision: str
+    precision: Precision
     direction: str
     uint8_io: bool
     profile: Profile
@@ -81,7 +101,7 @@ class EngineCard:
 
     @property
     def value_range(self) -> str:
-        return "0 to 255" if self.uint8_io else "-1 to 1"
+        return _VALUE_RANGES[self.uint8_io]
 
     def write(self, path: Path) -> None:
         content = {**dataclasses.asdict(self), "value_range": self.value_range}
@@ -89,24 +109,35 @@ class EngineCard:
 
     @classmethod
     def beside(cls, engine: Path) -> Self:
-        """Read the card of an engine file. Raises UserError where there is none, or none of this project's."""
-        path = engine.with_suffix(".json")
-        try:
-            content = json.loads(path.read_text())
-            profile = Profile(**{name: tuple(shape) for name, shape in content.pop("profile").items()})
-            del content["value_range"]
-            return cls(**{**content, "targets": tuple(content["targets"])}, profile=profile)
-        except FileNotFoundError:
-            raise UserError(
-                f"{path} is missing: an engine runs only with the file that was written beside it"
-            ) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} does not describe an engine of this version: build it anew ({error})") from error
+        """Read the card of an engine file.
 
-    def check_content(self, engine: bytes, path: Path) -> None:
-        """Raise UserError where the engine's bytes are not those that were written with this card."""
-        if hashlib.sha256(engine).hexdigest() != self.engine_sha256:
-            raise UserError(f"{path} is damaged, or another engine than its {path.with_suffix('.json').name} describes")
+        Raises UserError where there is none, or where a field is not as `CARD_FIELDS` describes it.
+        """
+        path = engine.with_suffix(".json") if engine.name else engine
+        missing = f"{path} is missing: an engine runs only with the file that was written beside it"
+        content = content_of(path, "card of an engine", _WRITER, missing=missing, most=_LARGEST_CARD)
+        try:
+            values = _read(CARD_FIELDS, read_fields(json.loads(content)))
+            if values.pop("value_range") != _VALUE_RANGES[values["uint8_io"]]:
+                raise ValueError(f"value_range must be {_VALUE_RANGES[values['uint8_io']]} with that uint8_io")
+            return cls(**values)
+        except (ValueError, RecursionError) as error:  # lists nested without end are a RecursionError
+            raise UserError(
+                f"{path} does not describe an engine of this version ({error}): build it anew with {_WRITER}"
+            ) from error
+
+    def content_of_engine(self, path: Path) -> bytes:
+        """Return the bytes of the engine file `path`; every engine that is loaded is read by this.
+
+        Raises UserError where it is missing, and where its bytes are not those that were written with this card.
+        """
+        content = content_of(path, "engine", _WRITER)
+        if hashlib.sha256(content).hexdigest() != self.engine_sha256:
+            raise UserError(
+                f"{path} is damaged, or another engine than its {path.with_suffix('.json').name} describes: copy both "
+                f"again, or build it anew with {_WRITER}"
+            )
+        return content
 
     def check_runs_on(self, library: str, version: str, capability: tuple[int, int]) -> None:
         """Raise UserError where this library, or a GPU of this compute capability, does not run the engine."""
@@ -122,3 +153,54 @@ class EngineCard:
             else:
                 advice = f"build it with --target {here}"
             raise UserError(f"the engine was built for {', '.join(self.targets)} and this GPU is {here}: {advice}")
+
+
+# --- what stands in a card -------------------------------------------------------------------------------------------
+
+
+def _read(description: Mapping[str, Reader], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a description's readers make of a JSON object which has those fields and no others.
+
+    Raises ValueError that names the first field which is missing, unknown or wrong.
+    """
+    if unknown := content.keys() - description.keys():
+        raise ValueError(f"it has fields that are not known, {', '.join(sorted(map(repr, unknown)))[:100]}")
+    values = {}
+    for name, read in description.items():
+        if name not in content:
+            raise ValueError(f"{name} is missing")
+        try:
+            values[name] = read(content[name])
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from error
+    return values
+
+
+def _profile(value: Any) -> Profile:
+    shapes = _read({field.name: read_shape for field in dataclasses.fields(Profile)}, read_fields(value))
+    profile = Profile(**shapes)
+    if not profile.takes(profile.usual):
+        raise ValueError(f"must have its usual shape between the smallest and the largest, got {shapes}")
+    return profile
+
+
+_VALUE_RANGES = {True: "0 to 255", False: "-1 to 1"}
+
+CARD_FIELDS: dict[str, Reader] = {
+    "library": reads_one_of(tuple(MODULES.values())),
+    "version": reads_text_like("[0-9][0-9A-Za-z.+]{0,49}", "a version such as 1.7.1"),
+    "targets": read_targets,
+    "precision": reads_one_of(get_args(Precision)),
+    "direction": reads_one_of((*DIRECTIONS, ONE_WAY)),
+    "uint8_io": read_flag,
+    "profile": _profile,
+    "input": read_text,
+    "output": read_text,
+    "checkpoint_sha256": read_digest,
+    "onnx_sha256": read_digest,
+    "engine_sha256": read_digest,
+    "project_version": read_text,
+    "parity": read_parity,
+    "value_range": reads_one_of(tuple(_VALUE_RANGES.values())),
+}
+"""What reads each field of a card: `EngineCard.write` writes just these."""

@@ -50,7 +50,10 @@ def choose_library(runtime: Runtime) -> Library:
 
 
 def load_library(name: str) -> Library:
-    """Import the library of that module's name. Raises UserError where it cannot be imported or is incomplete."""
+    """Import the library of that module's name, one of MODULES.
+
+    Raises UserError where it cannot be imported or is incomplete.
+    """
     (runtime,) = (key for key, module in MODULES.items() if module == name)
     try:
         module = importlib.import_module(name)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import onnx
 from onnx import ModelProto, NodeProto, helper
 
 from cyclegan_fast.version import __version__
+from export.graphs.interface import GraphTensor, has_pixel_io
+from export.library_errors import explaining
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MOVES = ("Pad", "Resize")
@@ -121,6 +124,25 @@ def with_weights(model: ModelProto, weights: dict[str, npt.NDArray[Any]]) -> Mod
         if tensor.name in weights:
             tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name], tensor.name))
     return result
+
+
+def valid_model(path: Path, content: bytes) -> ModelProto:
+    """Return the model of an ONNX file's content.
+
+    Raises UserError where it is no valid graph, or not that of a generator.
+    """
+    with explaining(f"{path} is no valid ONNX file", "export it anew with python export/to_onnx.py"):
+        model: ModelProto = ModelProto.FromString(content)
+        onnx.checker.check_model(model, full_check=True)
+        inputs, outputs = (list(map(_graph_tensor, values)) for values in (model.graph.input, model.graph.output))
+    has_pixel_io(path, inputs, outputs)
+    return model
+
+
+def _graph_tensor(value: onnx.ValueInfoProto) -> GraphTensor:
+    tensor = value.type.tensor_type
+    sides = [side.dim_value if side.HasField("dim_value") else None for side in tensor.shape.dim]
+    return GraphTensor(value.name, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(sides))
 
 
 def serialised(model: ModelProto) -> bytes:

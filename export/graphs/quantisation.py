@@ -14,6 +14,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
+from cyclegan_fast.system.errors import UserError
 from export.graphs.graph import CONVOLUTIONS, finished, serialised
 from export.graphs.interface import INPUT
 from export.graphs.precision import in_precision
@@ -144,12 +145,18 @@ def quantised(
 
 
 def ranges_of(model: ModelProto, precision: EightBits) -> dict[str, float]:
-    """Return, for each layer of a quantised graph by name, the range of its input, read back from the graph."""
-    return {
-        tensor.name.removesuffix(_SCALE): float(numpy_helper.to_array(tensor)) * FORMATS[precision].largest
+    """Return, for each layer of a quantised graph by name, the range of its input, read back from the graph.
+
+    Raises UserError where the graph has none, as one that `quantised` did not make.
+    """
+    scales = {
+        tensor.name.removesuffix(_SCALE): numpy_helper.to_array(tensor)
         for tensor in model.graph.initializer
         if tensor.name.endswith(_SCALE)
     }
+    if not scales or any(scale.size != 1 for scale in scales.values()):
+        raise UserError(f"the graph has no ranges of {precision}: export it anew with python export/to_onnx.py")
+    return {layer: scale.item() * FORMATS[precision].largest for layer, scale in scales.items()}
 
 
 def _quantise_and_back(tensor: str, name: str, constants: list[str]) -> list[NodeProto]:

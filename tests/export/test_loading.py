@@ -16,6 +16,7 @@ import export
 from cyclegan_fast.images.pixels import to_pixels, to_pixels_array, to_signed, to_signed_array
 from cyclegan_fast.system.errors import UserError
 from export.graphs.graph import serialised
+from export.graphs.onnx_file import with_digest
 from export.graphs.pixel_io import with_pixel_io
 from export.run import main
 from tests.cyclegan_fast.pictures import draw, pixels_of
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 def files(tmp_path: Path, graph: Any) -> dict[str, Path]:
     """Writes one generator that takes numbers, and one that takes 8-bit pixels."""
     for name, model in (("float32", graph), ("uint8", with_pixel_io(graph))):
-        (tmp_path / f"{name}.onnx").write_bytes(serialised(model))
+        (tmp_path / f"{name}.onnx").write_bytes(with_digest(serialised(model)))
     return {name: tmp_path / f"{name}.onnx" for name in ("float32", "uint8")}
 
 

@@ -21,6 +21,7 @@ from cyclegan_fast.translation.translator import Translator
 from export import onnx_translators
 from export.engines.engine_card import Profile
 from export.graphs.graph import serialised
+from export.graphs.onnx_file import with_digest
 from export.graphs.pixel_io import with_pixel_io
 from export.graphs.precision import in_precision
 from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator, choose_backend, load_translator
@@ -45,7 +46,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, network: ResnetGenerator) -
         typed = model if precision == "float32" else in_precision(model, precision)
         for name, graph in ((precision, typed), (f"{precision}-uint8", with_pixel_io(typed))):
             paths[name] = folder / f"{name}.onnx"
-            paths[name].write_bytes(serialised(graph))
+            paths[name].write_bytes(with_digest(serialised(graph)))
     return paths
 
 

@@ -258,7 +258,7 @@ def test_a_launch_that_fails_is_an_error_and_frees_everything(machine: Machine) 
     with world.engine() as engine:
         engine(world.images())
         world.gpu.libcuda.fails = "cuGraphLaunch"
-        with pytest.raises(GraphError, match="cuGraphLaunch failed: CUDA_ERROR_UNKNOWN"):
+        with pytest.raises(UserError, match=r"could not run the engine \(cuGraphLaunch failed: CUDA_ERROR_UNKNOWN\)"):
             engine(world.images())
         world.gpu.libcuda.fails = None
         assert np.array_equal(engine(world.images()), upside_down(world.images()))

@@ -158,7 +158,7 @@ def test_the_command_writes_both_directions_of_a_run_with_cards_that_describe_th
         stem = tmp_path / "engines" / f"demo-{direction}-float16"
         assert f"{stem.name}  tensorrt_rtx, sm89 sm120" in out
         card = EngineCard.beside(stem.with_suffix(".engine"))
-        card.check_content(stem.with_suffix(".engine").read_bytes(), stem)
+        card.content_of_engine(stem.with_suffix(".engine"))
         assert card.direction == direction
         assert card.profile == Profile((1, 64, 64), (1, 64, 64), (2, 128, 128))
         assert card.targets == ("sm89", "sm120")
@@ -320,8 +320,8 @@ def card(tmp_path: Path) -> EngineCard:
         profile=PROFILE,
         input="image",
         output="translated",
-        checkpoint_sha256="0",
-        onnx_sha256="1",
+        checkpoint_sha256="0" * 64,
+        onnx_sha256="1" * 64,
         engine_sha256=hashlib.sha256(engine.content).hexdigest(),
         project_version="0",
         parity={},
@@ -342,8 +342,9 @@ def test_a_card_refuses_another_library_gpu_engine_and_shape(card: EngineCard, t
         card.check_runs_on("tensorrt_rtx", "1.8", (8, 9))
     with pytest.raises(UserError, match="was built for sm86, sm89 and this GPU is sm90"):
         card.check_runs_on("tensorrt_rtx", "1.7.1", (9, 0))
+    (tmp_path / "x.engine").write_bytes(b"engines")
     with pytest.raises(UserError, match="is damaged, or another engine"):
-        card.check_content(b"engines", tmp_path / "x.engine")
+        card.content_of_engine(tmp_path / "x.engine")
     card.profile.check((4, 128, 96))
     for shape in ((5, 64, 64), (1, 132, 64), (1, 64, 100), (1, 28, 64)):
         with pytest.raises(

@@ -53,6 +53,18 @@ def test_an_engine_is_compared_with_the_checkpoint_that_it_was_made_from(
     assert f"{world.path} was made from another checkpoint than {weights}" in capsys.readouterr().err
 
 
+def test_an_engine_beside_another_graph_is_told_of_and_a_damaged_one_refused(
+    machine: Machine, weights: Path, faithful: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = of_checkpoint(world := machine(), weights)
+    (graph := world.path.with_suffix(".onnx")).write_bytes(b"\x08another")
+    assert verify.main(arguments) == 0
+    assert f"note: {graph} is not the graph that the engine was built from" in capsys.readouterr().out
+    world.path.write_bytes(b"An engine")  # one bit is another
+    assert verify.main(arguments) == 2
+    assert f"error: {world.path} is damaged, or another engine" in capsys.readouterr().err
+
+
 def test_flags_that_do_not_go_together(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["--checkpoint", str(weights)], "give either --onnx FILE or --engine FILE"),

@@ -1,0 +1,81 @@
+"""Reads ONNX files whole and unharmed: a digest stands in each file that this project writes.
+
+A flipped bit in a weight still makes a graph, which draws other pictures. So the last entry of a file's metadata,
+`content_sha256`, is the SHA-256 of the file's bytes with zeros in place of the entry's own 64 digits. It is computed
+from those bytes alone, without onnx, and an ONNX file that is read and written again unchanged keeps it.
+"""
+
+import hashlib
+from pathlib import Path
+
+from cyclegan_fast.system.errors import UserError
+from export.engines.engine_card import EngineCard
+from export.file_content import content_of
+from export.graphs.external_data import has_external_data
+
+DIGEST_KEY = "content_sha256"
+_DIGITS = 64
+# The fields of StringStringEntryProto (onnx.proto): 1 is the key, 2 the value, each behind its tag and length.
+_MARK = bytes([0x0A, len(DIGEST_KEY)]) + DIGEST_KEY.encode() + bytes([0x12, _DIGITS])
+_METADATA = bytes([0x72, len(_MARK) + _DIGITS])  # field 14 of ModelProto, the last of those that we write
+
+
+def with_digest(content: bytes) -> bytes:
+    """Return the bytes of a model, as `export.graphs.graph.serialised` gives them, with the digest behind them."""
+    begun = content + _METADATA + _MARK
+    return begun + _digest(begun, len(begun)).encode()
+
+
+def is_as_written(content: bytes) -> bool | None:
+    """Return whether a file's bytes are those of its digest; None where it has none."""
+    place = content.rfind(_MARK)
+    if place < 0:
+        return None
+    place += len(_MARK)
+    return content[place : place + _DIGITS] == _digest(content, place).encode()
+
+
+def _digest(content: bytes, place: int) -> str:
+    view = memoryview(content)  # nothing is copied: a file may have hundreds of megabytes
+    digest = hashlib.sha256(view[:place])
+    digest.update(b"0" * _DIGITS)
+    digest.update(view[place + _DIGITS :])
+    return digest.hexdigest()
+
+
+def read_onnx(path: Path, notes: list[str]) -> bytes:
+    """Return the bytes of an ONNX file; a line is appended to `notes` where nothing can tell whether it is unharmed.
+
+    Raises UserError where it is missing, no ONNX file, damaged or changed since it was written, and where its weights
+    lie in other files. A file without a digest is held against the card beside it where an engine was built from it.
+    """
+    content = content_of(path, "ONNX file", "python export/to_onnx.py")
+    # Every ONNX file begins with this field. On others OpenVINO tries all the formats that it knows, and prints about
+    # it.
+    if not content.startswith(b"\x08"):
+        raise UserError(f"{path} is no ONNX file: python export/to_onnx.py writes one")
+    unharmed = is_as_written(content)
+    if unharmed is None:
+        if has_external_data(content):
+            # They would be looked for in the current folder, wherever the file itself lies.
+            raise UserError(f"{path} has weights in other files: save it with all of them inside, by onnx.save")
+        unharmed = _as_beside_engine(path, content)
+    if unharmed is None:
+        notes.append(
+            f"{path} has no digest, so damage to it would not be seen: python export/to_onnx.py writes files with one"
+        )
+    elif not unharmed:
+        raise UserError(
+            f"{path} is damaged, or was changed after it was written: copy it again, or export it anew with python "
+            f"export/to_onnx.py; a change of yours is taken once {DIGEST_KEY} is removed from its metadata"
+        )
+    return content
+
+
+def _as_beside_engine(path: Path, content: bytes) -> bool | None:
+    """Return whether a file is the one that the engine beside it was built from; None where no card can tell."""
+    try:
+        card = EngineCard.beside(path)
+    except UserError:
+        return None  # an ONNX file needs no card: one that is missing or damaged says nothing of it
+    return hashlib.sha256(content).hexdigest() == card.onnx_sha256
