@@ -37,7 +37,7 @@ PREVIOUS = "previous.pt"
 INCOMING = "incoming.pt"
 BEST = "best.pt"
 
-Check = Callable[[RunCheckpoint], None]
+CheckpointCheck = Callable[[RunCheckpoint], None]
 """Raises WrongEntry for a checkpoint that whoever reads it cannot go on with."""
 
 
@@ -95,13 +95,15 @@ def kept_epochs(run: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in names if match))
 
 
-def load_newest(run: Path, warnings: list[str], check: Check | None = None) -> RunCheckpoint | None:
+def load_newest(run: Path, warnings: list[str], check: CheckpointCheck | None = None) -> RunCheckpoint | None:
     """Return the newest whole checkpoint of a run, None where there is none yet; see `find_newest`."""
     found = find_newest(run, warnings, check)
     return found[1] if found else None
 
 
-def find_newest(run: Path, warnings: list[str], check: Check | None = None) -> tuple[Path, RunCheckpoint] | None:
+def find_newest(
+    run: Path, warnings: list[str], check: CheckpointCheck | None = None
+) -> tuple[Path, RunCheckpoint] | None:
     """Return the file and the content of the newest whole checkpoint of a run, None where there is none yet.
 
     Args:
@@ -131,12 +133,12 @@ def find_newest(run: Path, warnings: list[str], check: Check | None = None) -> t
     return None
 
 
-def load_run_checkpoint(path: Path, check: Check | None = None) -> RunCheckpoint:
+def load_run_checkpoint(path: Path, check: CheckpointCheck | None = None) -> RunCheckpoint:
     """Read one checkpoint of a run, and check its whole content; raises what `load` and `checked_run` raise."""
     return checked_run(path, load(path), check)
 
 
-def checked_run(path: Path, content: Mapping[str, Any], check: Check | None = None) -> RunCheckpoint:
+def checked_run(path: Path, content: Mapping[str, Any], check: CheckpointCheck | None = None) -> RunCheckpoint:
     """Return the content of the file `path` as a checkpoint of a run, all of which was checked.
 
     Raises DamagedCheckpoint, which names the entry, where it is none, and NewerFormat where a newer version wrote it.

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from cyclegan_fast.checkpoint.files import FOLDER, Check, checked_run, find_newest, is_run_checkpoint, load
+from cyclegan_fast.checkpoint.files import FOLDER, CheckpointCheck, checked_run, find_newest, is_run_checkpoint, load
 from cyclegan_fast.checkpoint.names import find_weights
 from cyclegan_fast.checkpoint.original import StateDict
 from cyclegan_fast.checkpoint.published import is_published, read_published
@@ -28,7 +28,7 @@ class WeightsFile:
     content: dict[str, Any]
 
     @classmethod
-    def read(cls, given: Path, warnings: list[str], check: Check | None = None) -> Self:
+    def read(cls, given: Path, warnings: list[str], check: CheckpointCheck | None = None) -> Self:
         """Read the file that a user named: a run's folder gives its newest whole checkpoint.
 
         Args:
