@@ -143,7 +143,6 @@ _engines = ExitStack()
 
 def _engine(network: ResnetGenerator, folder: Path, side: int) -> Iterator[tuple[str, Translate]]:
     """Yield a TensorRT engine in float16, built here for the GPU at hand by the library that is installed."""
-    from cyclegan_fast.checkpoint.files import save
     from export import trt
     from export.runtime import Engine
 
@@ -151,7 +150,7 @@ def _engine(network: ResnetGenerator, folder: Path, side: int) -> Iterator[tuple
         if find_spec(module) is None:
             continue
         weights = folder / "generator.pth"
-        save(weights, to_original(network.state_dict()))
+        torch.save(to_original(network.state_dict()), weights)
         arguments = ["--checkpoint", str(weights), "--size", str(side), "--runtime", runtime, "--out", str(folder)]
         if trt.main(arguments) == 0:
             engine = _engines.enter_context(Engine(next(folder.glob("*.engine"))))

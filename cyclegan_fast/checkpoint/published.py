@@ -12,7 +12,7 @@ from typing import Any
 
 from cyclegan_fast.checkpoint.files import DamagedCheckpoint, load
 from cyclegan_fast.checkpoint.original import StateDict
-from cyclegan_fast.config.values import load_values
+from cyclegan_fast.config.values import load_values, to_yaml
 from cyclegan_fast.runs import CONFIG
 
 PUBLISHED_WEIGHTS = "model.safetensors"
@@ -33,7 +33,6 @@ def write_published(folder: Path, generators: Mapping[str, StateDict], config: M
         config: the configuration of the run as plain values, without the places of a machine; empty for bare weights.
     """
     import safetensors.torch
-    import yaml
 
     state = {
         f"{name}.{key}" if name else key: value.contiguous()
@@ -42,7 +41,7 @@ def write_published(folder: Path, generators: Mapping[str, StateDict], config: M
     }
     safetensors.torch.save_file(state, folder / PUBLISHED_WEIGHTS, metadata={"format": "pt"})
     if config:
-        (folder / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+        (folder / CONFIG).write_bytes(to_yaml(config))
 
 
 def read_published(folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from cyclegan_fast.checkpoint.files import FOLDER, find_newest, load
+from cyclegan_fast.checkpoint.files import FOLDER, CheckpointCheck, checked_run, find_newest, is_run_checkpoint, load
 from cyclegan_fast.checkpoint.names import find_weights
 from cyclegan_fast.checkpoint.original import StateDict
 from cyclegan_fast.checkpoint.published import is_published, read_published
@@ -28,24 +28,27 @@ class WeightsFile:
     content: dict[str, Any]
 
     @classmethod
-    def read(cls, given: Path, warnings: list[str]) -> Self:
+    def read(cls, given: Path, warnings: list[str], check: CheckpointCheck | None = None) -> Self:
         """Read the file that a user named: a run's folder gives its newest whole checkpoint.
 
         Args:
             given: see `find_weights`.
             warnings: a line is appended for each damaged checkpoint that is passed over.
+            check: says what else must hold for a run's checkpoint to count as whole.
 
         Raises UserError where nothing can be read.
         """
         place = find_weights(given)
         if not place.is_dir():
-            return cls(given, place, load(place))
+            content = load(place)
+            return cls(given, place, {**checked_run(place, content, check)} if is_run_checkpoint(content) else content)
         if is_published(place):
             return cls(given, *read_published(place))
-        found = find_newest(place, warnings)
+        found = find_newest(place, warnings, check)
         if found is None:
             raise UserError(f"no checkpoint in {place / FOLDER}: give a run's folder, a .pt or a .pth file")
-        return cls(given, *found)
+        file, checkpoint = found
+        return cls(given, file, {**checkpoint})
 
     @property
     def is_run(self) -> bool:

@@ -5,6 +5,7 @@ number, and pydantic (strict, from JSON) needs half of these lines to turn its e
 packages more.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,6 +13,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.formats import refuse_newer
+from cyclegan_fast.version import __version__
+
+RUN_FORMAT = 1
+"""The number of the format of a run's folder, which its config.yaml carries for all files in there. Whoever changes one
+of them so that an older version cannot go on with it raises this; files from before it was counted have none."""
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -95,9 +102,15 @@ def differences(one: Config, other: Config) -> list[str]:
 
 def save_config(config: Config, path: Path) -> None:
     """Write a configuration as YAML, whole or not at all; raises UserError where the system refuses."""
+    write_atomically(path, to_yaml(to_dict(config)))
+
+
+def to_yaml(values: Mapping[str, Any]) -> bytes:
+    """Return the content of the file of a configuration: plain values behind the number of the format."""
     import yaml  # here, because benchmarks run where it is not installed
 
-    write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+    stamped = {"format": RUN_FORMAT, "written_by": __version__, **values}
+    return yaml.safe_dump(stamped, sort_keys=False).encode()
 
 
 def load_config(path: Path) -> Config:
@@ -106,7 +119,10 @@ def load_config(path: Path) -> Config:
 
 
 def load_values(path: Path) -> Any:
-    """Read the file of a configuration as plain values, which are not checked; raises UserError for a bad file."""
+    """Read the file of a configuration as plain values, which are not checked, without the number of its format.
+
+    Raises UserError for a bad file, and NewerFormat where a newer version wrote it.
+    """
     import yaml  # here, because benchmarks run where it is not installed
 
     try:
@@ -117,4 +133,10 @@ def load_values(path: Path) -> Any:
         raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
     if values is None:
         raise UserError(f"{path} is empty: it holds no configuration")
+    if not isinstance(values, dict):
+        return values
+    number, written_by = values.pop("format", None), values.pop("written_by", None)
+    refuse_newer(path, number, RUN_FORMAT, written_by)
+    if number is not None and type(number) is not int:
+        raise UserError(f"{path}: format must be a whole number, got {number!r}")
     return values

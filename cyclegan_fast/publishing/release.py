@@ -11,6 +11,7 @@ from cyclegan_fast.checkpoint.original import StateDict
 from cyclegan_fast.checkpoint.published import PUBLISHED_WEIGHTS, without_places
 from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.conventions import GENERATOR_OF, Direction
+from cyclegan_fast.methods.saved_networks import check_own_networks
 from cyclegan_fast.runs import RESULTS
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.trained import load_generator
@@ -62,7 +63,7 @@ class Release:
                 f"{origin.file} has changed since it was loaded: load it again to publish what it holds now"
             )
         place = origin.file.parent if origin.file.name == PUBLISHED_WEIGHTS else origin.file
-        weights = WeightsFile.read(place, [])
+        weights = WeightsFile.read(place, [], check_own_networks)
         if not weights.is_run:
             loaded = load_generator(place, origin.direction, [], origin.network)
             name = GENERATOR_OF[loaded.direction] if loaded.direction else ""

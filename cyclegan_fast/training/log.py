@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cyclegan_fast.checkpoint.content import LogState
 from cyclegan_fast.runs import EVALUATIONS, METRICS
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss
@@ -39,7 +40,7 @@ class RunLog:
     """
 
     def __init__(
-        self, run: Path, total_steps: int, state: dict[str, Any] | None, *, scaled: bool = False, ranks: Ranks = ALONE
+        self, run: Path, total_steps: int, state: LogState | None, *, scaled: bool = False, ranks: Ranks = ALONE
     ) -> None:
         state = state or {"step": 0, "elapsed_s": 0.0, "losses": None, "count": 0, "since_s": 0.0}
         self.run = run
@@ -161,7 +162,7 @@ class RunLog:
         """Bring every line to the disk, before the checkpoint that counts on them."""
         os.fsync(self._file.fileno())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> LogState:
         """Return what a checkpoint keeps: the step, the training time, and the losses since the last report."""
         return {
             "step": self.step,

@@ -1,11 +1,11 @@
 """Sums losses on the device between two reports."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cyclegan_fast.checkpoint.content import LossState
 from cyclegan_fast.system.distributed import Ranks
 
 
@@ -59,7 +59,7 @@ class LossSums:
         for field in (self.sums, self.finite, self.lost):
             field.zero_()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> LossState:
         """Return the fields by name, on the host."""
         return {
             "names": self.names,

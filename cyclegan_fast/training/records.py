@@ -4,9 +4,9 @@ import json
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.content import BestEvaluation
 from cyclegan_fast.checkpoint.names import kept_under
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.evaluation.score_table import scalars, table
@@ -58,7 +58,7 @@ class Records:
         self._gallery_written_s = -math.inf
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> BestEvaluation | None:
         """Return the best evaluation so far, on the first rank; None on the others, and where there is none."""
         return self.evaluator.best if self.evaluator else None
 

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import IO, Self
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import RunCheckpoint
@@ -21,8 +22,9 @@ from cyclegan_fast.system.files import LONGEST_SHOWN
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
-from cyclegan_fast.training.health.alarms import read_alarms
+from cyclegan_fast.training.health.alarms import going_back, read_alarms
 from cyclegan_fast.training.health.rollback import finish_going_back
+from cyclegan_fast.training.history.resumable import check_resumable
 
 ANOTHER = "give --name NEW for another run"
 UNSAVED = frozenset({CONFIG, METRICS, TRACKED, ".lock", "tensorboard", "wandb", "samples", "index.html"})
@@ -220,7 +222,9 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
         raise UserError(f"{path} was made with another configuration ({changed}); {ANOTHER}")
     if has_moved:  # its checkpoint tells whether they are the same images
         warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
-    found = cast(RunCheckpoint | None, checkpoint.load_newest(path, warnings))
+    went_back = len(going_back(read_alarms(path)))
+    check = partial(check_resumable, of_run=saved, went_back=went_back)
+    found = checkpoint.load_newest(path, warnings, check)
     if not ends_no_earlier(config, saved):
         done = counted(found["log"]["step"] if found else 0, "step")
         raise UserError(

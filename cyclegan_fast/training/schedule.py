@@ -5,12 +5,13 @@ has nothing to restore; only policy plateau depends on what happened before.
 """
 
 import math
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from cyclegan_fast.checkpoint.content import PlateauCounts, PlateauState, ScheduleState
 from cyclegan_fast.config.options import OptimizerConfig
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.training.loss_sums import LossSums
@@ -80,16 +81,16 @@ class Schedule:
             self._plateau.watch(sum(self._losses.over(ranks).means().values()))
             self._losses = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> ScheduleState:
         """Return what later learning rates depend on, plain values and tensors; each rank has losses of its own."""
         return {
             "plateau": self._plateau.state_dict() if self._plateau else None,
             "losses": self._losses.state_dict() if self._losses else None,
         }
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: ScheduleState, device: torch.device) -> None:
         """Continue from what `state_dict` returned, with losses on `device`."""
-        if self._plateau:
+        if self._plateau and state["plateau"]:
             self._plateau.load_state_dict(state["plateau"])
         saved = state["losses"]
         self._losses = LossSums.of(LossSums(**saved), self.watched, device) if saved else None
@@ -118,11 +119,12 @@ class Plateau:
         """Count the loss of one epoch."""
         self._scheduler.step(loss)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> PlateauState:
         """Return the scheduler's state and the learning rate."""
-        return {"scheduler": self._scheduler.state_dict(), "rate": self.rate}
+        return {"scheduler": cast(PlateauCounts, self._scheduler.state_dict()), "rate": self.rate}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self._scheduler.load_state_dict(state["scheduler"])
+    def load_state_dict(self, state: PlateauState) -> None:
+        """Continue from what `state_dict` returned; the policy's own numbers stay those of this object."""
+        moved = {name: dict(state["scheduler"])[name] for name in PlateauCounts.__required_keys__}
+        self._scheduler.load_state_dict({**self._scheduler.state_dict(), **moved})
         self._optimizer.param_groups[0]["lr"] = state["rate"]

@@ -5,12 +5,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cyclegan_fast.checkpoint import files as checkpoint
-from cyclegan_fast.checkpoint.content import RandomStates, RankState, RunCheckpoint
+from cyclegan_fast.checkpoint.content import BestEvaluation, RandomStates, RankState, RunCheckpoint
+from cyclegan_fast.checkpoint.description import NotFiniteEntry, is_finite
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.training_images import TrainingImages
@@ -96,7 +96,7 @@ class TrainingState:
         log: RunLog,
         *,
         prepared: str | None,
-        best: dict[str, Any] | None,
+        best: BestEvaluation | None,
         finished: bool,
         rollbacks: int = 0,
         keep_as: Sequence[str] = (),
@@ -115,9 +115,7 @@ class TrainingState:
         Raises NonFiniteLoss naming what is not finite.
         """
         log.check_finite()
-        for name, value in self.model.named_parameters():
-            if not torch.isfinite(value).all():
-                raise NonFiniteLoss(f"weights {name} are not finite at step {log.step}")
+        self._check_finite(log.step)
         with log.paused():
             of_ranks = self.ranks.gather(self._of_this_rank())
             if not self.ranks.is_first:
@@ -139,7 +137,20 @@ class TrainingState:
                 "rollbacks": rollbacks,
             }
             log.sync()
-            checkpoint.save(run, content, keep_as=keep_as)
+            try:
+                checkpoint.save(run, content, keep_as=keep_as)
+            except NotFiniteEntry as error:
+                raise NonFiniteLoss(f"{error} at step {log.step}") from error
+
+    def _check_finite(self, step: int) -> None:
+        """Raise NonFiniteLoss, on all ranks alike, where weights or moments of Adam are not finite."""
+        for name, value in self.model.named_parameters():
+            if not is_finite(value):
+                raise NonFiniteLoss(f"weights {name} are not finite at step {step}")
+        for descent in (self.step.generators, self.step.discriminators):
+            for moments in descent.optimizer.state.values():
+                if not (is_finite(moments["exp_avg"]) and is_finite(moments["exp_avg_sq"])):
+                    raise NonFiniteLoss(f"moments of Adam are not finite at step {step}")
 
     def _of_this_rank(self) -> RankState:
         on_cuda = self.device.type == "cuda"

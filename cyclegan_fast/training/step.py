@@ -11,11 +11,11 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cyclegan_fast.checkpoint.content import RankStepState, StepState
 from cyclegan_fast.config.options import CROPPING, Config
 from cyclegan_fast.methods.base import (
     BOTH_DIRECTIONS,
@@ -320,7 +320,7 @@ class TrainingStep:
         if judged:
             self.discriminators.check_loss_scale(judged)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StepState:
         """Return what the next step needs besides the networks and all ranks have alike: plain values and tensors."""
         return {
             "generators": self.generators.state_dict(),
@@ -328,13 +328,13 @@ class TrainingStep:
             "steps_taken": self.steps_taken,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StepState) -> None:
         """Continue from what `state_dict` returned."""
         self.generators.load_state_dict(state["generators"])
         self.discriminators.load_state_dict(state["discriminators"])
         self.steps_taken = state["steps_taken"]
 
-    def rank_state_dict(self) -> dict[str, Any]:
+    def rank_state_dict(self) -> RankStepState:
         """Return what each rank has of its own: the pools and the random states."""
         version, words, gauss = self.random_source.getstate()
         return {
@@ -344,7 +344,7 @@ class TrainingStep:
             "penalty_random": self.tensor_random.get_state(),
         }
 
-    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+    def load_rank_state_dict(self, state: RankStepState) -> None:
         """Continue from what `rank_state_dict` returned."""
         version, words, gauss = state["pool_random"]
         self.random_source.setstate((version, tuple(words), gauss))

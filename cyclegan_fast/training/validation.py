@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cyclegan_fast.checkpoint.content import BestEvaluation
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.conventions import DIRECTIONS
 from cyclegan_fast.data.training_images import Data
@@ -25,7 +26,7 @@ class Evaluator:
         best: the best evaluation so far, from the run's checkpoint; None where there is none.
     """
 
-    def __init__(self, config: Config, data: Data, device: torch.device, best: dict[str, Any] | None) -> None:
+    def __init__(self, config: Config, data: Data, device: torch.device, best: BestEvaluation | None) -> None:
         self.options, self.data, self.device = config.evaluation, data, device
         self.make_metrics = MetricMaker(
             self.options.metrics,
@@ -44,7 +45,7 @@ class Evaluator:
                 f"--patience {self.options.patience} needs a metric that says which evaluation is the best: none of "
                 f"{', '.join(self.options.metrics)} does here; give another of --metrics"
             )
-        self.best: dict[str, Any] | None = best
+        self.best: BestEvaluation | None = best
         self.last: tuple[int, Evaluation] | None = None  # the step and the newest evaluation
 
     def evaluate(self, model: Model, step: int) -> Evaluation:

@@ -30,6 +30,8 @@ from cyclegan_fast.conventions import GENERATOR_OF, Direction
 from cyclegan_fast.methods.base import Method
 from cyclegan_fast.methods.cyclegan import CycleGan
 from cyclegan_fast.methods.registry import METHODS
+from cyclegan_fast.methods.saved_networks import check_own_networks
+from cyclegan_fast.networks.norms import missing_statistics
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import LEAST_HALVINGS, AnyGenerator, UnetGenerator
 from cyclegan_fast.system.errors import UserError
@@ -72,14 +74,14 @@ def load_generators(
 
     Raises UserError for what is no such file, and for a run of a CoGAN, which has no generator that takes an image.
     """
-    return _generators(WeightsFile.read(path, warnings), directions, warnings, name)
+    return _generators(WeightsFile.read(path, warnings, check_own_networks), directions, warnings, name)
 
 
 def load_translators(
     path: Path, directions: Sequence[Direction], warnings: list[str], name: str | None = None
 ) -> list[Loaded[nn.Module]]:
     """Load what translates, of every method: generators as `load_generators` does, and a CoGAN's search for a code."""
-    weights = WeightsFile.read(path, warnings)
+    weights = WeightsFile.read(path, warnings, check_own_networks)
     if not weights.is_run or not _method_of(weights).searches:
         return [*_generators(weights, directions, warnings, name)]
     config = from_dict(weights.content["config"], str(path))
@@ -155,16 +157,22 @@ def generator_from(state: StateDict, origin: str, names: Mapping[str, str] | Non
     first = "down.0.weight" if is_unet(state) else "stem.weight"
     if first not in state or state[first].dim() != 4 or not len(state[first]):
         raise UserError(_no_generator(state, origin, (names or {}).get(first, first)))
-    width, norm = state[first].size(0), norm_of(state)
-    network: AnyGenerator
-    if is_unet(state):
-        network = UnetGenerator(width=width, halvings=max(LEAST_HALVINGS, count(state, "down")), norm=norm)
-    else:
-        network = ResnetGenerator(
-            width=width, blocks=max(1, count(state, "blocks")), norm=norm, upsampling=upsampling_of(state)
-        )
+    # Weights of other shapes are refused before anything is allocated: a file may claim any width.
+    with torch.device("meta"):
+        sketch = _generator_like(state, state[first].size(0))
+    checkpoint.check_fits(sketch, {**missing_statistics(sketch, state), **state}, origin, names)
+    network = _generator_like(state, state[first].size(0))
     checkpoint.load_weights(network, state, origin, names)
     return network
+
+
+def _generator_like(state: StateDict, width: int) -> AnyGenerator:
+    """Make a new generator of the depth and norm that `state` has."""
+    if is_unet(state):
+        return UnetGenerator(width=width, halvings=max(LEAST_HALVINGS, count(state, "down")), norm=norm_of(state))
+    return ResnetGenerator(
+        width=width, blocks=max(1, count(state, "blocks")), norm=norm_of(state), upsampling=upsampling_of(state)
+    )
 
 
 def bare_generator(state: dict[str, Any], origin: str) -> AnyGenerator:

@@ -15,6 +15,7 @@ from typing import Any, Self, get_args
 from cyclegan_fast.conventions import DIRECTIONS, SIDE_MULTIPLE
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.formats import refuse_newer
 from cyclegan_fast.system.words import counted
 from export.engines.card_fields import (
     Reader,
@@ -104,20 +105,26 @@ class EngineCard:
         return _VALUE_RANGES[self.uint8_io]
 
     def write(self, path: Path) -> None:
-        content = {**dataclasses.asdict(self), "value_range": self.value_range}
+        content = {"format": CARD_FORMAT, **dataclasses.asdict(self), "value_range": self.value_range}
         write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
     @classmethod
     def beside(cls, engine: Path) -> Self:
         """Read the card of an engine file.
 
-        Raises UserError where there is none, or where a field is not as `CARD_FIELDS` describes it.
+        Raises UserError where there is none, where a field is not as `CARD_FIELDS` describes it, or where a newer
+        version wrote it. Cards from before formats were counted have no number of theirs.
         """
         path = engine.with_suffix(".json") if engine.name else engine
         missing = f"{path} is missing: an engine runs only with the file that was written beside it"
         content = content_of(path, "card of an engine", _WRITER, missing=missing, most=_LARGEST_CARD)
         try:
-            values = _read(CARD_FIELDS, read_fields(json.loads(content)))
+            fields = {**read_fields(json.loads(content))}
+            number = fields.pop("format", None)
+            refuse_newer(path, number, CARD_FORMAT, fields.get("project_version"))
+            if number is not None and type(number) is not int:
+                raise ValueError("format must be a whole number")
+            values = _read(CARD_FIELDS, fields)
             if values.pop("value_range") != _VALUE_RANGES[values["uint8_io"]]:
                 raise ValueError(f"value_range must be {_VALUE_RANGES[values['uint8_io']]} with that uint8_io")
             return cls(**values)
@@ -184,6 +191,8 @@ def _profile(value: Any) -> Profile:
     return profile
 
 
+CARD_FORMAT = 1
+"""The number of a card's format: whoever changes a field so that an older version cannot read it raises this."""
 _VALUE_RANGES = {True: "0 to 255", False: "-1 to 1"}
 
 CARD_FIELDS: dict[str, Reader] = {

@@ -6,15 +6,22 @@ from those bytes alone, without onnx, and an ONNX file that is read and written 
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.formats import refuse_newer
+from cyclegan_fast.version import __version__
 from export.engines.engine_card import EngineCard
 from export.file_content import content_of
 from export.graphs.external_data import has_external_data
 
 DIGEST_KEY = "content_sha256"
 _DIGITS = 64
+ONNX_FORMAT = 1
+"""The number of the format of what we write into ONNX files: images in and out, their names and ranges. Whoever changes
+that so that an older version cannot translate with a file raises this; files from before it was counted have none."""
+_FORMAT_KEY = "cyclegan_fast_format"
 # The fields of StringStringEntryProto (onnx.proto): 1 is the key, 2 the value, each behind its tag and length.
 _MARK = bytes([0x0A, len(DIGEST_KEY)]) + DIGEST_KEY.encode() + bytes([0x12, _DIGITS])
 _METADATA = bytes([0x72, len(_MARK) + _DIGITS])  # field 14 of ModelProto, the last of those that we write
@@ -24,6 +31,18 @@ def with_digest(content: bytes) -> bytes:
     """Return the bytes of a model, as `export.graphs.graph.serialised` gives them, with the digest behind them."""
     begun = content + _METADATA + _MARK
     return begun + _digest(begun, len(begun)).encode()
+
+
+def format_entry() -> dict[str, str]:
+    """Return the entry of a file's metadata that says its format, and the version that wrote it."""
+    return {_FORMAT_KEY: f"{ONNX_FORMAT} by {__version__}"}
+
+
+def _refuse_newer(path: Path, content: bytes) -> None:
+    """Raise NewerFormat where the entry of `format_entry` says so."""
+    entry = re.search(_FORMAT_KEY.encode() + rb"\x12.(\d{1,9}) by ([\w.]{1,40})", content, re.DOTALL)
+    if entry:
+        refuse_newer(path, int(entry[1]), ONNX_FORMAT, entry[2].decode("ascii", "replace"))
 
 
 def is_as_written(content: bytes) -> bool | None:
@@ -46,8 +65,9 @@ def _digest(content: bytes, place: int) -> str:
 def read_onnx(path: Path, notes: list[str]) -> bytes:
     """Return the bytes of an ONNX file; a line is appended to `notes` where nothing can tell whether it is unharmed.
 
-    Raises UserError where it is missing, no ONNX file, damaged or changed since it was written, and where its weights
-    lie in other files. A file without a digest is held against the card beside it where an engine was built from it.
+    Raises UserError where it is missing, no ONNX file, damaged or changed since it was written, of a newer version, and
+    where its weights lie in other files. A file without a digest is held against the card beside it where an engine was
+    built from it.
     """
     content = content_of(path, "ONNX file", "python export/to_onnx.py")
     # Every ONNX file begins with this field. On others OpenVINO tries all the formats that it knows, and prints about
@@ -69,6 +89,7 @@ def read_onnx(path: Path, notes: list[str]) -> bytes:
             f"{path} is damaged, or was changed after it was written: copy it again, or export it anew with python "
             f"export/to_onnx.py; a change of yours is taken once {DIGEST_KEY} is removed from its metadata"
         )
+    _refuse_newer(path, content)
     return content
 
 

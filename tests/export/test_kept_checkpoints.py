@@ -12,11 +12,10 @@ import torch
 import cyclegan_fast as cf
 from cyclegan_fast import translate
 from cyclegan_fast.checkpoint import files as checkpoint
-from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig
 from cyclegan_fast.evaluate import main as evaluate_main
-from cyclegan_fast.methods.model import Model
 from export.source import load_sources
+from tests.cyclegan_fast.checkpoints import checkpoint_of
 from tests.cyclegan_fast.pictures import photo, pixels_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,10 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     run = tmp_path / "runs" / "my@run"
     for step, names in enumerate(KEPT.values()):
         torch.manual_seed(step)
-        rest = dict.fromkeys(("data", "dtype", "ranks", "step"), "")
-        model = dict(Model(config).state_dict())
-        content = {**rest, "config": values.to_dict(config), "model": model, "log": {"step": step}, "finished": False}
-        checkpoint.save(run, content, keep_as=names)
+        checkpoint.save(run, checkpoint_of(config, {}, step=step), keep_as=names)
     monkeypatch.chdir(tmp_path)
     return Path("runs/my@run")
 

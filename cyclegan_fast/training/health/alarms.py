@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from cyclegan_fast.checkpoint.content import BestEvaluation
 from cyclegan_fast.runs import ALARMS
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
@@ -32,7 +32,7 @@ class Alarm:
     kind: str
     text: str
     back_to: int | None = None
-    best: dict[str, Any] | None = None
+    best: BestEvaluation | None = None
     unfinished: bool = False
 
     @staticmethod
@@ -40,7 +40,7 @@ class Alarm:
         """Return the alarm that tells of trouble, in a run that goes on."""
         return Alarm(trouble.step, trouble.kind, trouble.text)
 
-    def going_back(self, step: int, best: dict[str, Any] | None) -> "Alarm":
+    def going_back(self, step: int, best: BestEvaluation | None) -> "Alarm":
         """Return the alarm of a run that is about to go back to a step."""
         return replace(self, back_to=step, best=best, unfinished=True)
 

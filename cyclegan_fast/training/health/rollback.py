@@ -9,10 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 from cyclegan_fast.checkpoint import files as checkpoint
-from cyclegan_fast.checkpoint.content import RankState, RunCheckpoint
+from cyclegan_fast.checkpoint.content import BestEvaluation, RankState, RunCheckpoint
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import EVALUATIONS, METRICS, RESULTS
 from cyclegan_fast.system.errors import UserError
@@ -69,7 +68,7 @@ class Attempt:
         """Return by how many attempts a checkpoint is older: 0 but for the one that the run just went back to."""
         return self.number - saved.get("rollbacks", 0)
 
-    def best(self, saved: RunCheckpoint | None) -> dict[str, Any] | None:
+    def best(self, saved: RunCheckpoint | None) -> BestEvaluation | None:
         """Return the best evaluation so far, also where it was after the step that the run went back to."""
         before = going_back(self.alarms)
         if before and (saved is None or self.behind(saved)):
@@ -89,8 +88,9 @@ class Attempt:
 
 def with_fresh_randomness(own: RankState, fresh: RankState) -> RankState:
     """Return a rank's saved state with the random states of a run that begins with another seed."""
-    drawn_from = {name: fresh["step"][name] for name in ("pool_random", "penalty_random")}
-    return {**own, "random": fresh["random"], "step": {**own["step"], **drawn_from}}
+    step = own["step"].copy()
+    step["pool_random"], step["penalty_random"] = fresh["step"]["pool_random"], fresh["step"]["penalty_random"]
+    return {**own, "random": fresh["random"], "step": step}
 
 
 # --- which checkpoints are kept for it ------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def forget_older(run: Path, config: Config) -> None:
 
 
 def go_back(
-    run: Path, config: Config, trouble: Trouble, best: dict[str, Any] | None, alarms: Sequence[Alarm]
+    run: Path, config: Config, trouble: Trouble, best: BestEvaluation | None, alarms: Sequence[Alarm]
 ) -> RunCheckpoint | None:
     """Make the folder that of a run which was stopped before the trouble; returns its checkpoint, None at step 0.
 
@@ -165,7 +165,7 @@ def go_back(
     before = [alarm for alarm in alarms if alarm.back_to is not None or alarm.step != trouble.step]
     write_alarms(run, [*before, Alarm.of(trouble).going_back(step, best)])
     finish_going_back(run)
-    return cast(RunCheckpoint | None, checkpoint.load_newest(run, []))
+    return checkpoint.load_newest(run, [])
 
 
 def finish_going_back(run: Path) -> None:
@@ -206,6 +206,6 @@ def newest_before(run: Path, since: int) -> tuple[int, Path] | None:
 def _step_of(path: Path) -> int | None:
     """Return the step of a checkpoint; None where the file is damaged."""
     try:
-        return int(checkpoint.load(path)["log"]["step"])
-    except (checkpoint.DamagedCheckpoint, checkpoint.MissingCheckpoint, KeyError):
+        return checkpoint.load_run_checkpoint(path)["log"]["step"]
+    except (checkpoint.DamagedCheckpoint, checkpoint.MissingCheckpoint):
         return None

@@ -5,11 +5,11 @@ which epoch a step belongs to. Where images change, the steps that were taken st
 anew with the images of now: each of them is seen as often as any other from there on.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from cyclegan_fast.checkpoint.content import RunCheckpoint
+from cyclegan_fast.checkpoint.content import EpochsState, RunCheckpoint
 from cyclegan_fast.data.training_images import TrainingImages
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
@@ -39,11 +39,19 @@ class Epochs:
     def saved_in(cls, checkpoint: RunCheckpoint) -> Self | None:
         """Return the epochs that a checkpoint holds; None for an older one."""
         saved = checkpoint.get("epochs")
-        return cls(**{**saved, "images": tuple(saved["images"])}) if saved else None
+        if saved is None:
+            return None
+        images_A, images_B = saved["images"]
+        return cls(saved["steps"], saved["from_step"], saved["from_epoch"], (images_A, images_B))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> EpochsState:
         """Return plain values, for a checkpoint."""
-        return {**asdict(self), "images": list(self.images)}
+        return {
+            "steps": self.steps,
+            "from_step": self.from_step,
+            "from_epoch": self.from_epoch,
+            "images": list(self.images),
+        }
 
     def at(self, step: int) -> tuple[int, int]:
         """Return how many epochs are whole after `step` steps, and how many steps of the next one are taken."""

@@ -16,6 +16,7 @@ from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.config.options import Config, NetworkConfig
 from cyclegan_fast.config.values import load_config, to_dict
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.methods.saved_networks import check_own_networks
 from cyclegan_fast.runs import CONFIG
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
@@ -49,7 +50,7 @@ class InitialWeights:
     def read(cls, path: Path) -> "InitialWeights":
         """Read the weights that a user named, see `find_weights`; raises UserError where there is no generator."""
         notes: list[str] = []
-        weights = WeightsFile.read(path, notes)
+        weights = WeightsFile.read(path, notes, check_own_networks)
         networks = named_networks(weights, notes)
         if not weights.is_run:
             return cls(path, networks, _settings_of(networks, path), None, None, notes)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from cyclegan_fast.checkpoint.content import DescentState
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss
 from cyclegan_fast.training.update.flat_gradients import FlatGradients
@@ -152,16 +153,19 @@ class Descent:
                 f"the gradients of {', '.join(losses)} overflow at every loss scale down to {scale:.2g}"
             )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> DescentState:
         """Return the states of Adam and of the loss scaler."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return cast(DescentState, {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+    def load_state_dict(self, state: DescentState) -> None:
+        """Continue from what `state_dict` returned; settings other than the learning rate stay those of this object."""
+        own = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": own})
+        if self.scaler.is_enabled():
+            kept = {name: value for name, value in state["scaler"].items() if name in ("scale", "_growth_tracker")}
+            self.scaler.load_state_dict({**self.scaler.state_dict(), **kept})
+        self.learning_rate.fill_(float(state["optimizer"]["param_groups"][0]["lr"]))
         for group in self.optimizer.param_groups:
-            self.learning_rate.fill_(float(group["lr"]))
             group["lr"] = self.learning_rate
         for parameter, moments in self.optimizer.state.items():
             for name in ("exp_avg", "exp_avg_sq"):

@@ -5,11 +5,12 @@ scatters by the indices that it is given. So a CUDA graph can hold the exchange.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from cyclegan_fast.checkpoint.content import PoolState
 from cyclegan_fast.kernels import Impl
 from cyclegan_fast.kernels.dispatch import choose
 from cyclegan_fast.kernels.elementwise.image_exchange import image_exchange
@@ -98,12 +99,13 @@ class ImagePool:
         """Return the tensors that an exchange writes into and a later one reads."""
         return self._images
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> PoolState:
         """Return the images in order, on the host; the random source belongs to its maker."""
         # Each a copy: a view would be saved, and sent to the first rank, with the whole stack that it looks at.
-        return {"images": [image.cpu().clone(memory_format=torch.contiguous_format) for image in self.images]}
+        images = [image.cpu().clone(memory_format=torch.contiguous_format) for image in self.images]
+        return {"images": images, "filled": len(images)}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: PoolState, device: torch.device) -> None:
         """Take over the images that `state_dict` returned; raises ValueError where they do not fit."""
         images: Sequence[Tensor] = state["images"]
         if len(images) > self.size:

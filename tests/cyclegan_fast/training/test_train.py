@@ -34,6 +34,7 @@ from cyclegan_fast.training.run_folder import FinishedRun, open_shared_run, plai
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.translation import trained
+from tests.cyclegan_fast.checkpoints import narrow_checkpoint, older
 from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.pictures import photo
 
@@ -189,7 +190,7 @@ def test_a_saved_configuration_can_be_given_back(undisturbed: tuple[Path, Path])
 
 def test_a_checkpoint_holds_the_entries_that_are_listed(undisturbed: tuple[Path, Path]) -> None:
     state = final_state(undisturbed[1])
-    assert list(state) == list(RunCheckpoint.__annotations__)
+    assert {*state} == {*RunCheckpoint.__annotations__}
     assert list(state["ranks"][0]) == list(RankState.__annotations__)
 
 
@@ -250,12 +251,11 @@ def test_bytes_that_are_no_checkpoint_get_one_line(content: bytes, tmp_path: Pat
 
 
 def test_a_file_that_holds_something_else_does_not_hide_the_checkpoint_before_it(tmp_path: Path) -> None:
-    content = dict.fromkeys(checkpoint.CHECKPOINT_KEYS, 0)
-    for _ in range(2):
-        checkpoint.save(tmp_path, content)
+    for best in (1.0, 2.0):
+        checkpoint.save(tmp_path, with_best(best))
     torch.save([1, 2], tmp_path / "checkpoints" / "last.pt")
     warnings: list[str] = []
-    assert checkpoint.load_newest(tmp_path, warnings) == content
+    assert best_in(checkpoint.load_newest(tmp_path, warnings)) == 1.0
     assert "holds a list" in warnings[0]
 
 
@@ -264,8 +264,7 @@ def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint
     keep_as: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Ends the process, without any cleaning up, just before its n-th fsync, rename or removal, for every n."""
-    content = dict.fromkeys(checkpoint.CHECKPOINT_KEYS, 0)
-    before, after = {**content, "step": 1}, {**content, "step": 2}
+    before, after = with_best(1.0), with_best(2.0)
     outcomes = []
     for fatal_call in range(1, 30):
         run = tmp_path / str(fatal_call)
@@ -274,9 +273,9 @@ def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint
         status = save_in_a_process_that_dies(run, after, keep_as, fatal_call)
         warnings: list[str] = []
         found = checkpoint.load_newest(run, warnings)
-        assert found in (before, after)
         assert not warnings
-        outcomes.append((status, found["step"] if found else None))
+        outcomes.append((status, best_in(found)))
+        assert best_in(found) in (1.0, 2.0)
         if status == 0:
             break
     assert outcomes[0] == (9, 1)
@@ -284,7 +283,16 @@ def test_a_kill_at_any_call_of_the_system_while_saving_leaves_a_whole_checkpoint
     assert (9, 2) in outcomes  # killed between the renames, the newest is found all the same
 
 
-def save_in_a_process_that_dies(run: Path, content: dict[str, Any], keep_as: tuple[str, ...], fatal_call: int) -> int:
+def with_best(value: float) -> RunCheckpoint:
+    return {**narrow_checkpoint(), "best": {"step": 0, "name": "x", "value": value}}
+
+
+def best_in(found: RunCheckpoint | None) -> float | None:
+    best = found["best"] if found else None
+    return best["value"] if best else None
+
+
+def save_in_a_process_that_dies(run: Path, content: RunCheckpoint, keep_as: tuple[str, ...], fatal_call: int) -> int:
     """Return the exit status of a process that saves: 9 where it got as far as its `fatal_call`-th call, else 0."""
     child = os.fork()
     if child:
@@ -550,9 +558,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_follows_its_data_to_another_place(begun: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (begun / "data").rename(begun / "moved")
     # Checkpoints of before have no digest of the images' content.
-    state = final_state(begun / "x")
-    del state["content"]
-    checkpoint.save(begun / "x", state)
+    torch.save(older(final_state(begun / "x"), "content"), begun / "x/checkpoints/last.pt")
     assert train.main(command(begun / "moved", begun, "x", "--max-steps", "6")) == 2
     assert "max_steps: 48 -> 6" in capfd.readouterr().err, "the rest of the configuration counts as before"
     assert train.main(command(begun / "moved", begun, "x")) == 0

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from cyclegan_fast.checkpoint.files import CHECKPOINT_KEYS, save
+from cyclegan_fast.checkpoint.files import save
 from cyclegan_fast.checkpoint.original import to_original
-from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config, DataConfig
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.data.preparation import held_out_preparation
@@ -39,6 +37,7 @@ from cyclegan_fast.translation import batches, contact_sheet
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from tests.cyclegan_fast.checkpoints import NARROW, checkpoint_of
 from tests.cyclegan_fast.pictures import draw, draw_all, names, pixels_of
 from tests.cyclegan_fast.translations import make_generator
 
@@ -523,17 +522,21 @@ def test_generators_of_the_original_implementation(
 
 
 def save_run(path: Path, networks: dict[str, ResnetGenerator], crop_size: int = 40, **options: Any) -> Path:
-    config = replace(Config(), data=DataConfig(load_size=64, crop_size=crop_size, **options))
-    model = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
-    save(path, {**dict.fromkeys(CHECKPOINT_KEYS), "config": values.to_dict(config), "model": model})
+    config = Config(data=DataConfig(load_size=64, crop_size=crop_size, **options), networks=NARROW)
+    save(path, checkpoint_of(config, networks))
     return path
 
 
 def test_a_run_gives_its_direction_and_its_average(tmp_path: Path, photos: Path, run: Run) -> None:
-    networks = {name: make_generator(seed) for seed, name in enumerate(("G_A", "G_B", "G_B_ema"))}
+    networks = {name: make_generator(seed) for seed, name in enumerate(("G_A", "G_B", "G_A_ema", "G_B_ema"))}
+    plain = save_run(tmp_path / "runs" / "plain", {"G_A": networks["G_A"]})
     folder = save_run(tmp_path / "runs" / "x", networks)
-    for checkpoint in (folder, folder / "checkpoints" / "last.pt"):
-        for direction, name in (("a2b", "G_A"), ("b2a", "G_B_ema")):
+    for checkpoint, named in (
+        (plain, {"a2b": "G_A"}),
+        (folder, {"a2b": "G_A_ema", "b2a": "G_B_ema"}),
+        (folder / "checkpoints" / "last.pt", {"b2a": "G_B_ema"}),
+    ):
+        for direction, name in named.items():
             flags = ["--direction", direction, "--overwrite"]
             assert run(photos / "one.png", *flags, checkpoint=checkpoint) == 0
             expected = directly(networks[name], photos / "one.png", 32)
@@ -605,8 +608,9 @@ def test_bad_checkpoints_are_explained(
     torch.save(to_original(PatchDiscriminator(width=4).state_dict()), judge := tmp_path / "latest_net_D_A.pth")
     assert "holds no generator" in error_of(judge)
 
-    folder = save_run(tmp_path / "runs" / "x", {"G_B": make_generator(0)})
-    assert "holds no generator" in error_of(folder)  # there is no G_A in it
+    model = {f"G_B.{key}": value for key, value in make_generator(0).state_dict().items()}
+    torch.save({"config": {}, "model": model}, half := tmp_path / "half.pt")
+    assert "holds no generator" in error_of(half)  # there is no G_A in it
 
 
 def test_weights_that_diverged_are_not_written_as_black_images(
@@ -616,8 +620,8 @@ def test_weights_that_diverged_are_not_written_as_black_images(
     state["model.23.bias"] = torch.full_like(state["model.23.bias"], float("nan"))
     torch.save(state, path := tmp_path / "diverged.pth")
     assert run(photos / "one.png", checkpoint=path) == 2
-    assert "not finite" in capsys.readouterr().err
-    assert names(tmp_path / "out") == set() if (tmp_path / "out").exists() else True
+    assert f"{path} holds weights that are infinite or NaN (model.23.bias)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 # --- bad images and flags ------------------------------------------------------------------------------------------
