@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import plans
+from .arguments.options import checked_pad
+from .arguments.tensors import check_image_batch
 from .cpu.operators import format_of, pad_gradient_in_c
-from .dispatch import Impl, check_image_batch, choose
+from .dispatch import Impl, choose
 from .launching import run_kernel
 from .layout import addressable, empty_channels_last, needs_wide_offsets
 from .registration import below_autograd, define, differentiable_once, differentiate, is_watched
@@ -38,12 +40,6 @@ def _pad_by_slices(x: Tensor, pad: int, dim: int) -> Tensor:
     before = x.narrow(dim, 1, pad).flip(dim)
     after = x.narrow(dim, size - 1 - pad, pad).flip(dim)
     return torch.cat([before, x, after], dim=dim)
-
-
-def check_pad(pad: int, height: int, width: int) -> None:
-    """Raise ValueError for a pad that reflection is not defined for: it must be smaller than both sides."""
-    if not 0 <= pad < max(1, min(height, width)):
-        raise ValueError(f"pad must be at least 0 and smaller than both sides of {height}x{width}, got {pad}")
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------
@@ -270,10 +266,10 @@ def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
     """Pad both image sides by reflection, the edge pixel not repeated.
 
     x [N, C, H, W] in any floating dtype -> [N, C, H + 2*pad, W + 2*pad], which Triton writes channels last. Raises
-    ValueError where x is not 4-D or pad is negative or not smaller than H and W, TypeError where x is not floating
-    point, RuntimeError as `choose` does.
+    ValueError where x is not 4-D or has no channels, or pad is negative or not smaller than H and W; TypeError where x is
+    no dense floating-point tensor or pad no integer; RuntimeError as `choose` does.
     """
     check_image_batch("x", x)
-    check_pad(pad, x.size(2), x.size(3))
+    pad = checked_pad(pad, x.size(2), x.size(3))
     implementation = _IMPLEMENTATIONS[choose("reflection_pad", impl, x)]
     return implementation(x, pad)
