@@ -19,7 +19,7 @@ from .launching import run_kernel
 from .layout import addressable, empty_channels_last, needs_wide_offsets
 from .norm.statistics import store_partial
 from .reflection_pad import REFLECTION_PAD, REFLECTION_PAD_BACKWARD, reflection_pad_reference
-from .registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
+from .registration import FusedFunction, below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 from .tiles import image_pointer, reflected, tile_offsets, widened
 from .triton_language import tl, triton
 
@@ -185,7 +185,7 @@ _FORWARD = define(
 cast_under_autocast(_FORWARD)
 
 
-class _Conv2dReflectFunction(torch.autograd.Function):
+class _Conv2dReflectFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         with below_autograd():
@@ -280,8 +280,8 @@ def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[T
     Triton reads and writes channels last, copies an x or a weight that lies otherwise, and multiplies float32 in TF32
     where torch.backends.cudnn.allow_tf32 allows it to cuDNN. Autocast casts x and weight as for any convolution.
 
-    Raises ValueError where the shapes do not fit, a side is 1 or there are no channels, TypeError where an operand is no
-    dense tensor or the dtypes differ.
+    Raises ValueError where the shapes do not fit, a side is 1 or there are no channels, TypeError where an operand is
+    no dense tensor or the dtypes differ.
     """
     check_image_batch("x", x)
     check_tensor("weight", weight)

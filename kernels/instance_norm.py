@@ -19,7 +19,7 @@ from .norm.backward import norm_backward
 from .norm.forward import norm_forward
 from .pending_sum import split_gradient
 from .reflection_pad import reflection_pad_reference
-from .registration import below_autograd, define, differentiable_once, differentiate, is_watched
+from .registration import FusedFunction, below_autograd, define, differentiable_once, differentiate, is_watched
 
 
 def instance_norm_reference(
@@ -177,7 +177,7 @@ _BACKWARD = define(
 )
 
 
-class InstanceNormFunction(torch.autograd.Function):
+class InstanceNormFunction(FusedFunction):
     """Differentiates the operator; it keeps x and the statistics for the backward pass, and neither xhat nor y."""
 
     @staticmethod
@@ -271,7 +271,7 @@ _BACKWARD_IN_C = define(
 )
 
 
-class _InstanceNormInCFunction(torch.autograd.Function):
+class _InstanceNormInCFunction(FusedFunction):
     """Differentiates the operator in C; it keeps x and the statistics for the backward pass."""
 
     @staticmethod
@@ -279,7 +279,7 @@ class _InstanceNormInCFunction(torch.autograd.Function):
         ctx: Any, x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: float
     ) -> tuple[Tensor, Tensor]:
         with below_autograd():
-            forward = _FORWARD_IN_C if is_watched(x) else norm_in_c
+            forward = _FORWARD_IN_C if is_watched(x, residual) else norm_in_c
             y, statistics = forward(x, residual, slope, pad, eps)
         ctx.save_for_backward(x, statistics)
         ctx.mark_non_differentiable(statistics)
@@ -320,7 +320,7 @@ def instance_norm_c(
     """
     slope = {"none": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]
     y: Tensor
-    if is_watched(x):
+    if is_watched(x, residual):
         y = _FORWARD_IN_C(x, residual, slope, pad, eps)[0]
     elif torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
         y = _InstanceNormInCFunction.apply(x, residual, slope, pad, eps)[0]  # type: ignore[no-untyped-call]  # torch's own lack

@@ -17,7 +17,7 @@ from .cpu.operators import format_of, pad_gradient_in_c
 from .dispatch import Impl, choose
 from .launching import run_kernel
 from .layout import addressable, empty_channels_last, needs_wide_offsets
-from .registration import below_autograd, define, differentiable_once, differentiate, is_watched
+from .registration import FusedFunction, below_autograd, define, differentiable_once, differentiate, is_watched
 from .tiles import folded, image_pointer, reflected, rows_near_edge, tile_offsets, widened
 from .triton_language import tl, triton
 
@@ -181,7 +181,7 @@ REFLECTION_PAD = define("reflection_pad(Tensor x, int pad) -> Tensor", pad_forwa
 REFLECTION_PAD_BACKWARD = define("reflection_pad_backward(Tensor dy, int pad) -> Tensor", pad_backward, _fake_backward)
 
 
-class _ReflectionPadFunction(torch.autograd.Function):
+class _ReflectionPadFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pad: int) -> Tensor:
         ctx.pad = pad
@@ -226,7 +226,7 @@ _PAD_ON_CPU_BACKWARD = define(
 )
 
 
-class _PadOnCpuFunction(torch.autograd.Function):
+class _PadOnCpuFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pad: int) -> Tensor:
         ctx.pad = pad
@@ -266,8 +266,8 @@ def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
     """Pad both image sides by reflection, the edge pixel not repeated.
 
     x [N, C, H, W] in any floating dtype -> [N, C, H + 2*pad, W + 2*pad], which Triton writes channels last. Raises
-    ValueError where x is not 4-D or has no channels, or pad is negative or not smaller than H and W; TypeError where x is
-    no dense floating-point tensor or pad no integer; RuntimeError as `choose` does.
+    ValueError where x is not 4-D or has no channels, or pad is negative or not smaller than H and W; TypeError where x
+    is no dense floating-point tensor or pad no integer; RuntimeError as `choose` does.
     """
     check_image_batch("x", x)
     pad = checked_pad(pad, x.size(2), x.size(3))

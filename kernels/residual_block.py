@@ -22,7 +22,7 @@ from .layout import empty_channels_last
 from .norm.backward import norm_backward
 from .norm.forward import norm_forward
 from .pending_sum import PendingSum, split_gradient
-from .registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
+from .registration import FusedFunction, below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 
 
 def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
@@ -208,7 +208,7 @@ _BACKWARD = define(
 )
 
 
-class _ResidualBlockFunction(torch.autograd.Function):
+class _ResidualBlockFunction(FusedFunction):
     """Differentiates the operator.
 
     It keeps the block's input, the results of both convolutions and their statistics for the backward pass, and remakes

@@ -16,12 +16,12 @@ def shown(value: object) -> str:
     return f"{' '.join(reprlib.repr(value).split())} ({type(value).__name__})"
 
 
-def checked_integer(name: str, value: object, least: int, most: int | None = None) -> int:
+def checked_integer(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
     """Return an integer from `least` to `most`; raises TypeError for what is none, such as True, ValueError outside."""
     number = value if type(value) is int else _integer(name, value)
-    if number < least or (most is not None and number > most):
-        above = "" if most is None else f" and at most {most}"
-        raise ValueError(f"{name} must be at least {least}{above}, got {number}")
+    if (least is not None and number < least) or (most is not None and number > most):
+        bounds = [f"at {which} {bound}" for which, bound in (("least", least), ("most", most)) if bound is not None]
+        raise ValueError(f"{name} must be {' and '.join(bounds)}, got {number}")
     return number
 
 

@@ -12,7 +12,7 @@ from ..arguments.tensors import check_beside, check_floating, check_image_batch
 from ..dispatch import Impl, choose
 from ..launching import run_kernel
 from ..layout import empty_channels_last
-from ..registration import below_autograd, define, differentiable_once, differentiate
+from ..registration import FusedFunction, below_autograd, define, differentiable_once, differentiate
 from ..tiles import activated
 from ..triton_language import tl, triton
 from .partial_sums import elements_per_program, sum_of_columns
@@ -193,7 +193,7 @@ BIAS_ACTIVATION_BACKWARD = define(
 )
 
 
-class _BiasActivationFunction(torch.autograd.Function):
+class _BiasActivationFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, activation: BiasedActivation, negative_slope: float) -> Tensor:
         ctx.options = activation, negative_slope

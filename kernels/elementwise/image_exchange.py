@@ -105,8 +105,8 @@ def image_exchange(images: Tensor, stack: Tensor, decisions: Tensor, *, impl: Im
             image i; and the place that each image goes to, `size` for none. No two go to one place but to that.
         impl: the implementation, see `kernels.dispatch.choose`.
 
-    Returns [N, C, H, W]. Raises ValueError or TypeError where the operands do not fit; ValueError where Triton is to run
-    and the stack is not channels last.
+    Returns [N, C, H, W]. Raises ValueError or TypeError where the operands do not fit, and ValueError where Triton is
+    to run and the stack is not channels last.
     """
     check_image_batch("images", images)
     check_tensor("stack", stack)

@@ -14,7 +14,7 @@ from ..arguments.tensors import check_beside, check_floating, check_image_batch
 from ..dispatch import Impl, choose, wide
 from ..launching import run_kernel
 from ..layout import empty_channels_last
-from ..registration import below_autograd, define, differentiable_once, differentiate
+from ..registration import FusedFunction, below_autograd, define, differentiable_once, differentiate
 from ..triton_language import tl, triton
 from .partial_sums import elements_per_program, sum_of_columns
 
@@ -228,7 +228,7 @@ MEAN_ERROR_BACKWARD = define(
 )
 
 
-class _MeanErrorFunction(torch.autograd.Function):
+class _MeanErrorFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor | None, kind: ErrorKind, weight: float, directions: int) -> Tensor:
         ctx.save_for_backward(x, y)

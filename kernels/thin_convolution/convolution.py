@@ -17,7 +17,14 @@ from ..arguments.tensors import check_image_batch, check_like, check_tensor
 from ..dispatch import Impl, autocast, choose
 from ..gpus import gpu_of
 from ..layout import empty_channels_last, needs_wide_offsets
-from ..registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
+from ..registration import (
+    FusedFunction,
+    below_autograd,
+    cast_under_autocast,
+    define,
+    differentiable_once,
+    differentiate,
+)
 from .forward import convolve_to_thin
 from .planning import LARGEST_KERNEL, MOST_CHANNELS, SLOTS
 from .weight_gradient import sum_weight_gradient
@@ -92,7 +99,7 @@ _TO_THIN_WGRAD = define(
 cast_under_autocast(_TO_THIN)
 
 
-class _ToThinFunction(torch.autograd.Function):
+class _ToThinFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, tanh: bool) -> Tensor:
         with below_autograd():
@@ -175,7 +182,7 @@ _FROM_THIN_WGRAD = define(
 cast_under_autocast(_FROM_THIN)
 
 
-class _FromThinFunction(torch.autograd.Function):
+class _FromThinFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, groups: int) -> Tensor:
         with below_autograd():

@@ -347,7 +347,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "conv: weight for other channels": (
         lambda: conv2d_reflect(X, W[:, :2]),
         ValueError,
-        r"weight must be \[C_out, 3, 3, 3\], got \(3, 2, 3, 3\)",
+        r"weight must be \[C_out, 3, 3, 3\], C_out at least 1, got \(3, 2, 3, 3\)",
     ),
     "conv: weight of another size": (lambda: conv2d_reflect(X, W[:, :, :1]), ValueError, r"got \(3, 3, 1, 3\)"),
     "conv: weight of another dtype": (
