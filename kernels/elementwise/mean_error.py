@@ -286,7 +286,7 @@ def mean_error(
     if directions > 1:
         check_image_batch("x", x)
         if x.size(1) % directions:
-            raise ValueError(f"{x.size(1)} channels do not divide into {directions} directions")
+            raise ValueError(f"directions must divide x's {x.size(1)} channels, got {directions}")
     widest = y if y is not None and y.dtype == torch.float64 else x
     if choose("mean_error", impl, widest) == "reference":
         return mean_error_reference(x, y, kind, weight, directions)

@@ -291,7 +291,7 @@ def _chosen(operator: str, impl: Impl, x: Tensor, weight: Tensor, groups: int) -
 
 def _checked_groups(x: Tensor, weight: Tensor, groups: int) -> int:
     """Return the number of groups; raises ValueError or TypeError where x, the weight and it do not fit together."""
-    groups = checked_integer("groups", groups, 1)
+    groups = checked_integer("groups", groups, 1, x.size(1))
     is_filter = weight.dim() == 4 and min(weight.shape) > 0
     if not is_filter or weight.size(1) * groups != x.size(1) or weight.size(0) % groups:
         raise ValueError(

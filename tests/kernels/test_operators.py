@@ -378,7 +378,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         TypeError,
         "weight2 must be torch.float32 on cpu as x is, got torch.float16",
     ),
-    "block: pad_out": (lambda: residual_block(X, W, W, pad_out=2), ValueError, "pad_out must be at least 0 and at most 1, got 2"),
+    "block: pad_out": (
+        lambda: residual_block(X, W, W, pad_out=2),
+        ValueError,
+        "pad_out must be at least 0 and at most 1, got 2",
+    ),
 }
 
 
