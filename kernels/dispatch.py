@@ -34,11 +34,11 @@ def choose(operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] =
 
     Raises ValueError for an unknown name, and RuntimeError or TypeError where what was asked for cannot run.
     """
+    check_impl(impl)
     if impl == "auto":
         impl = _from_environment()
         if impl == "c" and (is_exporting() or not _suits_c(operator, x)):
             impl = "auto"
-    check_impl(impl)
     if impl == "auto":
         return "triton" if _suits_triton(x, dtypes) and not is_exporting() else "reference"
     if impl == "triton":
