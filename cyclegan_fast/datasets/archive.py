@@ -13,14 +13,13 @@ from pathlib import Path, PurePosixPath
 
 from cyclegan_fast.images.folders import EXTENSIONS, is_service
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import beside
+from cyclegan_fast.system.files import LONGEST_NAME, beside
 from cyclegan_fast.system.progress import progress_bar
 
 MAX_RATIO = 20  # unpacked to packed size: images hardly compress, and a bomb is a thousand times its archive
 SMALL_BYTES = 1 << 20  # any archive may unpack to so much
 MOST_MEMBERS = 100_000  # the largest published data set has 8231
 DEEPEST = 16  # folders in one another
-LONGEST_NAME = 255  # bytes, in all usual file systems
 ENCRYPTED = 0x1  # a bit of a member's flags
 
 

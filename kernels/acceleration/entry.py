@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..arguments.options import check_flag, shown
+from ..arguments.options import check_flag, value_and_type
 from ..arguments.tensors import check_tensor
 from ..dispatch import Impl, check_impl
 from .accelerated import ForwardPlan, compile_program, install, is_worth_a_call, uninstall
@@ -73,7 +73,7 @@ def _checked_device(device: torch.device | str) -> torch.device:
     try:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be one of PyTorch's, such as 'cuda', got {shown(device)}") from error
+        raise ValueError(f"device must be one of PyTorch's, such as 'cuda', got {value_and_type(device)}") from error
 
 
 def _device_of(network: nn.Module) -> torch.device:

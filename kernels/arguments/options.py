@@ -11,7 +11,7 @@ from numbers import Integral, Real
 import torch
 
 
-def shown(value: object) -> str:
+def value_and_type(value: object) -> str:
     """Return a value and its type for a message, in one short line."""
     return f"{' '.join(reprlib.repr(value).split())} ({type(value).__name__})"
 
@@ -61,14 +61,14 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 def check_flag(name: str, value: object) -> None:
     """Raise TypeError where a value is neither True nor False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+        raise TypeError(f"{name} must be True or False, got {value_and_type(value)}")
 
 
 def _integer(name: str, value: object) -> int:
     if isinstance(value, torch.SymInt):  # a number that a compiler keeps open
         return value  # type: ignore[return-value]  # it stands for an int
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+        raise TypeError(f"{name} must be an integer, got {value_and_type(value)}")
     return int(value)
 
 
@@ -76,8 +76,8 @@ def _real(name: str, value: object) -> float:
     if isinstance(value, torch.SymFloat):
         return value  # type: ignore[return-value]  # it stands for a float
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {shown(value)}")
+        raise TypeError(f"{name} must be a number, got {value_and_type(value)}")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} must be a number that a float can hold, got {shown(value)}") from None
+        raise ValueError(f"{name} must be a number that a float can hold, got {value_and_type(value)}") from None

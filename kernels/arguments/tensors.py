@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .options import shown
+from .options import value_and_type
 
 FLOATING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -16,7 +16,7 @@ def check_tensor(name: str, x: object) -> None:
     Sparse tensors, nested ones and those of oneDNN do not; a quantised one has a dtype that is refused elsewhere.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {shown(x)}")
+        raise TypeError(f"{name} must be a tensor, got {value_and_type(x)}")
     if x.layout is not torch.strided or x.is_nested:
         kind = "a nested one" if x.is_nested else f"one of layout {x.layout}, of which to_dense() makes one"
         raise TypeError(f"{name} must be a dense tensor, got {kind}")

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..arguments.options import checked_integer, shown
+from ..arguments.options import checked_integer, value_and_type
 from ..arguments.tensors import check_tensor
 from ..dispatch import Impl, check_impl, choose
 from .functional import padded
@@ -48,6 +48,6 @@ def _checked_padding(padding: Any) -> tuple[int, int, int, int]:
     """Return the padding of each side; a negative one cuts off, as PyTorch's does."""
     sides = tuple(padding) if isinstance(padding, tuple | list) else (padding,) * 4
     if len(sides) != 4:
-        raise ValueError(f"padding must be one integer, or left, right, top and bottom, got {shown(padding)}")
+        raise ValueError(f"padding must be one integer, or left, right, top and bottom, got {value_and_type(padding)}")
     left, right, top, bottom = (checked_integer("padding", side) for side in sides)
     return left, right, top, bottom
