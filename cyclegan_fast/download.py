@@ -1,7 +1,7 @@
 """Downloads data sets and trained generators of CycleGAN's authors: `python -m cyclegan_fast.download`.
 
-datasets/authors.py holds the command, datasets/published.py what there is, datasets/fetch.py fetches files, and
-datasets/archive.py checks and unpacks archives.
+datasets/authors.py holds the command, datasets/published.py what there is, datasets/fetch.py fetches files, for which
+datasets/web.py asks servers, and datasets/archive.py checks and unpacks archives.
 """
 
 import sys

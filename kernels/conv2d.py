@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import plans
-from .dispatch import Impl, autocast, check_image_batch, choose
+from .arguments.tensors import check_image_batch, check_like, check_tensor
+from .dispatch import Impl, autocast, choose
 from .gpus import gpu_of
 from .launching import run_kernel
 from .layout import addressable, empty_channels_last, needs_wide_offsets
 from .norm.statistics import store_partial
 from .reflection_pad import REFLECTION_PAD, REFLECTION_PAD_BACKWARD, reflection_pad_reference
-from .registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
+from .registration import FusedFunction, below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 from .tiles import image_pointer, reflected, tile_offsets, widened
 from .triton_language import tl, triton
 
@@ -184,7 +185,7 @@ _FORWARD = define(
 cast_under_autocast(_FORWARD)
 
 
-class _Conv2dReflectFunction(torch.autograd.Function):
+class _Conv2dReflectFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         with below_autograd():
@@ -279,9 +280,11 @@ def conv2d_reflect(x: Tensor, weight: Tensor, *, impl: Impl = "auto") -> tuple[T
     Triton reads and writes channels last, copies an x or a weight that lies otherwise, and multiplies float32 in TF32
     where torch.backends.cudnn.allow_tf32 allows it to cuDNN. Autocast casts x and weight as for any convolution.
 
-    Raises ValueError where the shapes do not fit or a side is 1, TypeError where the dtypes differ.
+    Raises ValueError where the shapes do not fit, a side is 1 or there are no channels, TypeError where an operand is
+    no dense tensor or the dtypes differ.
     """
     check_image_batch("x", x)
+    check_tensor("weight", weight)
     x, weight = autocast(x, weight)
     check_weight("weight", weight, x)
     if min(x.shape[2:]) < 2:
@@ -297,12 +300,6 @@ def groups_of(x: Tensor, weight: Tensor) -> int:
 
 def check_weight(name: str, weight: Tensor, x: Tensor) -> None:
     """Raise ValueError or TypeError where `weight` is not [C_out, C, 3, 3] for x's channels, dtype and device."""
-    if weight.dim() != 4 or weight.shape[1:] != (x.size(1), 3, 3):
-        raise ValueError(f"{name} must be [C_out, {x.size(1)}, 3, 3], got {tuple(weight.shape)}")
-    check_precision(name, weight, x)
-
-
-def check_precision(name: str, weight: Tensor, x: Tensor) -> None:
-    """Raise TypeError where `weight` has another dtype than x, or is on another device."""
-    if weight.dtype != x.dtype or weight.device != x.device:
-        raise TypeError(f"{name} must be {x.dtype} on {x.device} as x is, got {weight.dtype} on {weight.device}")
+    if weight.dim() != 4 or weight.shape[1:] != (x.size(1), 3, 3) or not weight.size(0):
+        raise ValueError(f"{name} must be [C_out, {x.size(1)}, 3, 3], C_out at least 1, got {tuple(weight.shape)}")
+    check_like(name, weight, x)

@@ -1,4 +1,4 @@
-"""Chooses the implementation of an operator, and refuses operands that no implementation takes."""
+"""Chooses the implementation of an operator; `arguments/` refuses what no implementation takes."""
 
 import os
 import warnings
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import triton_language
+from .arguments.options import check_choice
 from .cpu.compilation import NotCompiled, is_compiled, library
 from .cpu.operators import C_DTYPES
 
@@ -33,12 +34,11 @@ def choose(operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] =
 
     Raises ValueError for an unknown name, and RuntimeError or TypeError where what was asked for cannot run.
     """
+    check_impl(impl)
     if impl == "auto":
         impl = _from_environment()
         if impl == "c" and (is_exporting() or not _suits_c(operator, x)):
             impl = "auto"
-    if impl not in _IMPLS:
-        raise ValueError(f"impl must be one of {', '.join(_IMPLS)}, got {impl!r}")
     if impl == "auto":
         return "triton" if _suits_triton(x, dtypes) and not is_exporting() else "reference"
     if impl == "triton":
@@ -46,6 +46,11 @@ def choose(operator: str, impl: Impl, x: Tensor, dtypes: Sequence[torch.dtype] =
     if impl == "c":
         _require_c(operator, x)
     return impl
+
+
+def check_impl(impl: object) -> None:
+    """Raise ValueError where `impl` is not the name of an implementation or "auto"."""
+    check_choice("impl", impl, _IMPLS)
 
 
 def is_exporting() -> bool:
@@ -58,9 +63,8 @@ def is_exporting() -> bool:
 
 def _from_environment() -> Impl:
     value = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
-    if value not in _IMPLS:
-        raise ValueError(f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(_IMPLS)}, got {value!r}")
-    return value
+    check_choice(ENVIRONMENT_VARIABLE, value, _IMPLS)
+    return value  # type: ignore[return-value]  # it is one of them
 
 
 def _suits_triton(x: Tensor, dtypes: Sequence[torch.dtype]) -> bool:
@@ -101,14 +105,6 @@ def _require_c(operator: str, x: Tensor) -> None:
         library()
     except NotCompiled as error:
         raise RuntimeError(f"impl='c' for {operator}: {error}") from error
-
-
-def check_image_batch(name: str, x: Tensor) -> None:
-    """Raise ValueError or TypeError where x is not a floating-point [N, C, H, W] tensor."""
-    if x.dim() != 4:
-        raise ValueError(f"{name} must be [N, C, H, W], got {x.dim()} dimensions: {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
 
 
 def autocast(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

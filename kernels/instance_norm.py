@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments.options import check_choice, checked_eps, checked_number, checked_pad
+from .arguments.tensors import check_image_batch, check_like, check_tensor
 from .cpu.operators import format_of, norm_gradient_in_c, norm_in_c, pad_gradient_in_c, wide_dtype
-from .dispatch import ACTIVATIONS, Activation, Impl, check_image_batch, choose, is_exporting
+from .dispatch import ACTIVATIONS, Activation, Impl, choose, is_exporting
 from .layout import empty_channels_last
 from .norm.backward import norm_backward
 from .norm.forward import norm_forward
 from .pending_sum import split_gradient
-from .reflection_pad import check_pad, reflection_pad_reference
-from .registration import below_autograd, define, differentiable_once, differentiate, is_watched
+from .reflection_pad import reflection_pad_reference
+from .registration import FusedFunction, below_autograd, define, differentiable_once, differentiate, is_watched
 
 
 def instance_norm_reference(
@@ -175,7 +177,7 @@ _BACKWARD = define(
 )
 
 
-class InstanceNormFunction(torch.autograd.Function):
+class InstanceNormFunction(FusedFunction):
     """Differentiates the operator; it keeps x and the statistics for the backward pass, and neither xhat nor y."""
 
     @staticmethod
@@ -269,7 +271,7 @@ _BACKWARD_IN_C = define(
 )
 
 
-class _InstanceNormInCFunction(torch.autograd.Function):
+class _InstanceNormInCFunction(FusedFunction):
     """Differentiates the operator in C; it keeps x and the statistics for the backward pass."""
 
     @staticmethod
@@ -277,7 +279,7 @@ class _InstanceNormInCFunction(torch.autograd.Function):
         ctx: Any, x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: float
     ) -> tuple[Tensor, Tensor]:
         with below_autograd():
-            forward = _FORWARD_IN_C if is_watched(x) else norm_in_c
+            forward = _FORWARD_IN_C if is_watched(x, residual) else norm_in_c
             y, statistics = forward(x, residual, slope, pad, eps)
         ctx.save_for_backward(x, statistics)
         ctx.mark_non_differentiable(statistics)
@@ -318,7 +320,7 @@ def instance_norm_c(
     """
     slope = {"none": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]
     y: Tensor
-    if is_watched(x):
+    if is_watched(x, residual):
         y = _FORWARD_IN_C(x, residual, slope, pad, eps)[0]
     elif torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
         y = _InstanceNormInCFunction.apply(x, residual, slope, pad, eps)[0]  # type: ignore[no-untyped-call]  # torch's own lack
@@ -348,12 +350,12 @@ def instance_norm(
     """Normalise each (image, channel) plane, then activate, add `residual`, and pad by reflection.
 
     Args:
-        x: [N, C, H, W], H*W at least 2, any floating dtype.
+        x: [N, C, H, W], C at least 1 and H*W at least 2, any floating dtype.
         activation: "none", "relu" or "leaky_relu".
-        negative_slope: the leaky ReLU's slope below zero.
+        negative_slope: the leaky ReLU's slope below zero, a finite number.
         residual: [N, C, H, W] of x's dtype and device; may be strided, such as the interior of a padded buffer.
         pad: reflection padding of the result, smaller than H and W.
-        eps: added to the biased variance.
+        eps: added to the biased variance; finite, at least 0.
         partials: [N, tiles, 3, C] count, mean and M2 of each tile of x, as `conv2d_reflect` returns them. They save a
             pass over x and change nothing else; the reference has no use for them.
         impl: see `kernels.dispatch.choose`.
@@ -362,11 +364,11 @@ def instance_norm(
     """
     check_image_batch("x", x)
     height, width = x.shape[2:]
-    check_pad(pad, height, width)
+    pad = checked_pad(pad, height, width)
     if height * width == 1:
         raise ValueError("x must have more than one pixel a plane to have a variance, got 1x1")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    check_choice("activation", activation, ACTIVATIONS)
+    negative_slope, eps = checked_number("negative_slope", negative_slope), checked_eps(eps)
     if residual is not None:
         _check_residual(x, residual)
     if partials is not None:
@@ -384,6 +386,7 @@ def instance_norm(
 
 
 def _check_partials(x: Tensor, partials: Tensor) -> None:
+    check_tensor("partials", partials)
     batch, channels = x.shape[:2]
     if partials.dim() != 4 or partials.shape[::2] != (batch, 3) or partials.size(3) != channels or partials.size(1) < 1:
         raise ValueError(f"partials must be [{batch}, tiles, 3, {channels}], got {tuple(partials.shape)}")
@@ -393,7 +396,7 @@ def _check_partials(x: Tensor, partials: Tensor) -> None:
 
 
 def _check_residual(x: Tensor, residual: Tensor) -> None:
+    check_tensor("residual", residual)
     if residual.shape != x.shape:
         raise ValueError(f"residual must have x's shape {tuple(x.shape)}, got {tuple(residual.shape)}")
-    if residual.dtype != x.dtype or residual.device != x.device:
-        raise TypeError(f"residual must be {x.dtype} on {x.device} as x is, got {residual.dtype} on {residual.device}")
+    check_like("residual", residual, x)

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import plans
+from .arguments.options import checked_pad
+from .arguments.tensors import check_image_batch
 from .cpu.operators import format_of, pad_gradient_in_c
-from .dispatch import Impl, check_image_batch, choose
+from .dispatch import Impl, choose
 from .launching import run_kernel
 from .layout import addressable, empty_channels_last, needs_wide_offsets
-from .registration import below_autograd, define, differentiable_once, differentiate, is_watched
+from .registration import FusedFunction, below_autograd, define, differentiable_once, differentiate, is_watched
 from .tiles import folded, image_pointer, reflected, rows_near_edge, tile_offsets, widened
 from .triton_language import tl, triton
 
@@ -38,12 +40,6 @@ def _pad_by_slices(x: Tensor, pad: int, dim: int) -> Tensor:
     before = x.narrow(dim, 1, pad).flip(dim)
     after = x.narrow(dim, size - 1 - pad, pad).flip(dim)
     return torch.cat([before, x, after], dim=dim)
-
-
-def check_pad(pad: int, height: int, width: int) -> None:
-    """Raise ValueError for a pad that reflection is not defined for: it must be smaller than both sides."""
-    if not 0 <= pad < max(1, min(height, width)):
-        raise ValueError(f"pad must be at least 0 and smaller than both sides of {height}x{width}, got {pad}")
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------
@@ -185,7 +181,7 @@ REFLECTION_PAD = define("reflection_pad(Tensor x, int pad) -> Tensor", pad_forwa
 REFLECTION_PAD_BACKWARD = define("reflection_pad_backward(Tensor dy, int pad) -> Tensor", pad_backward, _fake_backward)
 
 
-class _ReflectionPadFunction(torch.autograd.Function):
+class _ReflectionPadFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pad: int) -> Tensor:
         ctx.pad = pad
@@ -230,7 +226,7 @@ _PAD_ON_CPU_BACKWARD = define(
 )
 
 
-class _PadOnCpuFunction(torch.autograd.Function):
+class _PadOnCpuFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pad: int) -> Tensor:
         ctx.pad = pad
@@ -270,10 +266,10 @@ def reflection_pad(x: Tensor, pad: int, *, impl: Impl = "auto") -> Tensor:
     """Pad both image sides by reflection, the edge pixel not repeated.
 
     x [N, C, H, W] in any floating dtype -> [N, C, H + 2*pad, W + 2*pad], which Triton writes channels last. Raises
-    ValueError where x is not 4-D or pad is negative or not smaller than H and W, TypeError where x is not floating
-    point, RuntimeError as `choose` does.
+    ValueError where x is not 4-D or has no channels, or pad is negative or not smaller than H and W; TypeError where x
+    is no dense floating-point tensor or pad no integer; RuntimeError as `choose` does.
     """
     check_image_batch("x", x)
-    check_pad(pad, x.size(2), x.size(3))
+    pad = checked_pad(pad, x.size(2), x.size(3))
     implementation = _IMPLEMENTATIONS[choose("reflection_pad", impl, x)]
     return implementation(x, pad)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .dispatch import is_cast_by_autocast
 
@@ -48,17 +49,27 @@ def differentiate(operator: Any, function: type[torch.autograd.Function]) -> Non
     _library.impl(operator._schema.name.partition("::")[2], function.apply, "Autograd")
 
 
-def is_watched(x: Tensor) -> bool:
-    """Return whether somebody must see operators here: a compiler, a tracer, a mode, a transform, or a subclass of x.
+class FusedFunction(torch.autograd.Function):
+    """Differentiates an operator in reverse mode alone, and refuses to in forward mode."""
 
-    Where nobody does, an operator's function may be called by itself, which saves 15 us of Python (2026-11-30).
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError("the fused operators have no forward-mode derivative: use impl='reference' for it")
+
+
+def is_watched(*tensors: Tensor | None) -> bool:
+    """Return whether somebody must see operators on these tensors here.
+
+    That is a compiler, a tracer, a mode, a transform, a subclass of one of them, or a derivative in forward mode. Where
+    nobody must, an operator's function may be called by itself, which saves 15 us of Python (2026-11-30).
     """
     return (
         torch.compiler.is_compiling()
-        or type(x) not in (Tensor, torch.nn.Parameter)
+        or any(tensor is not None and type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
         or torch._C._functorch.maybe_current_level() is not None
+        or forward_ad._current_level >= 0
     )
 
 

@@ -11,16 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import plans
-from .conv2d import check_precision, conv_forward, conv_gradients, groups_of, weight_gradient
+from .arguments.options import checked_eps, checked_integer
+from .arguments.tensors import check_image_batch, check_like, check_tensor
+from .conv2d import conv_forward, conv_gradients, groups_of, weight_gradient
 from .convolution.edge_gradients import LEAST_SIDE, reflected_input_gradient
-from .dispatch import Impl, autocast, check_image_batch, choose
+from .dispatch import Impl, autocast, choose
 from .gpus import gpu_of
 from .instance_norm import InstanceNormFunction, instance_norm_reference
 from .layout import empty_channels_last
 from .norm.backward import norm_backward
 from .norm.forward import norm_forward
 from .pending_sum import PendingSum, split_gradient
-from .registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
+from .registration import FusedFunction, below_autograd, cast_under_autocast, define, differentiable_once, differentiate
 
 
 def residual_block_reference(x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float) -> Tensor:
@@ -206,7 +208,7 @@ _BACKWARD = define(
 )
 
 
-class _ResidualBlockFunction(torch.autograd.Function):
+class _ResidualBlockFunction(FusedFunction):
     """Differentiates the operator.
 
     It keeps the block's input, the results of both convolutions and their statistics for the backward pass, and remakes
@@ -290,6 +292,8 @@ def residual_block(
     Raises ValueError or TypeError naming the argument at fault.
     """
     check_image_batch("x", x)
+    check_tensor("weight1", weight1)
+    check_tensor("weight2", weight2)
     x, weight1, weight2 = autocast(x, weight1, weight2)
     if min(x.shape[2:]) < 4:
         raise ValueError(f"x must be a padded buffer of at least 4x4 (2x2 and its pad of 1), got {tuple(x.shape)}")
@@ -297,8 +301,7 @@ def residual_block(
         _check_block_weight(name, weight, x)
     if weight1.shape != weight2.shape:
         raise ValueError(f"weight2 must have weight1's shape {tuple(weight1.shape)}, got {tuple(weight2.shape)}")
-    if pad_out not in (0, 1):
-        raise ValueError(f"pad_out must be 0 or 1, got {pad_out}")
+    eps, pad_out = checked_eps(eps), checked_integer("pad_out", pad_out, 0, 1)
     implementation = _IMPLEMENTATIONS[choose("residual_block", impl, x)]
     return implementation(x, weight1, weight2, pad_out, eps)
 
@@ -309,4 +312,4 @@ def _check_block_weight(name: str, weight: Tensor, x: Tensor) -> None:
         raise ValueError(f"{name} must be [{channels}, {channels} / groups, 3, 3], got {tuple(weight.shape)}")
     if weight.size(0) != channels:
         raise ValueError(f"{name} must keep x's {channels} channels, got {weight.size(0)}")
-    check_precision(name, weight, x)
+    check_like(name, weight, x)

@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 
 from cyclegan_fast.images.folders import EXTENSIONS, is_service
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import beside
+from cyclegan_fast.system.files import LONGEST_NAME, beside
 from cyclegan_fast.system.progress import progress_bar
 
 MAX_RATIO = 20  # unpacked to packed size: images hardly compress, and a bomb is a thousand times its archive
 SMALL_BYTES = 1 << 20  # any archive may unpack to so much
+MOST_MEMBERS = 100_000  # the largest published data set has 8231
+DEEPEST = 16  # folders in one another
 ENCRYPTED = 0x1  # a bit of a member's flags
 
 
@@ -83,11 +85,13 @@ def check_members(
     archive: zipfile.ZipFile, name: str, folders: Sequence[str], archive_bytes: int
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
     """Return the files below the folder `name`, by their paths in it; raises RefusedArchive for any unfit member."""
+    if len(archive.infolist()) > MOST_MEMBERS:
+        raise RefusedArchive(f"it has {len(archive.infolist())} members, more than {MOST_MEMBERS}")
     wanted: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         problem = _problem(info)
         if problem:
-            raise RefusedArchive(f"its member {info.orig_filename!r} {problem}")
+            raise RefusedArchive(f"its member {_shortened(info.orig_filename)!r} {problem}")
         path = PurePosixPath(info.filename)
         if info.is_dir() or path.parts[:1] != (name,) or any(map(is_service, path.parts)):
             continue
@@ -109,6 +113,10 @@ def check_members(
     return wanted
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:50]}...{name[-40:]}"
+
+
 def _problem(info: zipfile.ZipInfo) -> str | None:
     """Return why a member is refused; None where it is not."""
     name = info.orig_filename  # as it stands in the archive: zipfile cuts `filename` at a NUL
@@ -117,6 +125,11 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
         return "would be written outside of the folder"
     if "\\" in name or "\0" in name:
         return "has a name that means one file here and another one elsewhere"
+    parts = name.split("/")
+    if len(parts) > DEEPEST:
+        return f"lies in more than {DEEPEST} folders"
+    if max(len(os.fsencode(part)) for part in parts) > LONGEST_NAME:
+        return f"has a name of more than {LONGEST_NAME} bytes"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link" if kind == stat.S_IFLNK else "is a special file"
     if info.flag_bits & ENCRYPTED:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
-from urllib.parse import urlsplit
 
 import tyro
 from tqdm import tqdm
@@ -29,6 +28,7 @@ from cyclegan_fast.datasets.published import (
     PublishedGenerator,
     list_published,
 )
+from cyclegan_fast.datasets.web import is_web_address
 from cyclegan_fast.images.folders import find_images
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import beside, sha256_of
@@ -42,9 +42,10 @@ DOWNLOAD_MARK = ".download.json"  # the file in a data set that says where it is
 class DownloadCommand:
     """Fetch a data set or a trained generator of CycleGAN's authors.
 
-    What was interrupted is continued by the same command; what is there already is left as it is. Some names are both
-    a data set and a generator: the data set is meant unless --model is given. Numbers of images and checksums of data
-    sets are those that TensorFlow Datasets recorded; the authors publish none.
+    What was interrupted is continued by the same command; what is there already is left as it is. A server that is
+    silent for 30 seconds, or sends less than 1000 bytes a second for a minute, is asked again, and given up the fourth
+    time. Some names are both a data set and a generator: the data set is meant unless --model is given. Numbers of
+    images and checksums of data sets are those that TensorFlow Datasets recorded; the authors publish none.
 
     Examples:
         python -m cyclegan_fast.download --list
@@ -68,7 +69,7 @@ class DownloadCommand:
     """refuse the fetched .zip or .pth file unless this is its SHA-256; it is printed in any case"""
 
     def __post_init__(self) -> None:
-        if urlsplit(self.base).scheme not in ("http", "https") or not urlsplit(self.base).hostname:
+        if not is_web_address(self.base):
             raise ValueError(f"--from must be an address that begins with http:// or https://, got {self.base}")
         if self.sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", self.sha256):
             raise ValueError(f"--sha256 must be 64 hexadecimal digits, got {self.sha256}")
@@ -119,7 +120,7 @@ def download_data_set(row: PublishedDataSet, command: DownloadCommand) -> None:
         if _is_there(target, command):  # another process that had the lock may have fetched it by now
             return
         partial = Partial.of(target.with_name(f"{target.name}.zip"))
-        digest = _fetch_checked(url, partial, command)
+        digest = _fetch_checked(url, partial, row.most_bytes, command)
 
         def finish(folder: Path) -> None:
             mark = {"url": url, "sha256": digest, "images": _count_images(folder)}
@@ -197,7 +198,7 @@ def download_model(row: PublishedGenerator, command: DownloadCommand) -> None:
         if _is_generator_there(target, command):
             return
         partial = Partial.of(target)
-        digest = _fetch_checked(url, partial, command)
+        digest = _fetch_checked(url, partial, row.most_bytes, command)
         try:
             network = _describe_generator(partial.path)
         except UserError as error:
@@ -254,10 +255,10 @@ def _locked(target: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _fetch_checked(url: str, partial: Partial, command: DownloadCommand) -> str:
+def _fetch_checked(url: str, partial: Partial, most_bytes: int, command: DownloadCommand) -> str:
     """Fetch a whole file; returns its SHA-256, and raises UserError where --sha256 asks for another."""
     print(f"fetching {url}", flush=True)
-    fetch(url, partial, _say)
+    fetch(url, partial, _say, most_bytes)
     digest = sha256_of(partial.path)
     if command.sha256 and digest != command.sha256.lower():
         reason = f"its SHA-256 is {digest}, and --sha256 asks for {command.sha256.lower()}"

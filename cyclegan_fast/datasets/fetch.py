@@ -1,4 +1,4 @@
-"""Fetches a file over HTTP, and continues a download that an earlier start left unfinished.
+"""Fetches a file over HTTP, and continues a download that an earlier start left unfinished; `web.py` asks for it.
 
 Beside an unfinished file stands what the server said of it: its address, its ETag or Last-Modified, and its size. Only
 a server that says the same again may add to it; with any other answer the file is fetched anew, and the user is told.
@@ -8,65 +8,27 @@ If-Range, so that it joins the end of a changed file to the start of the old one
 """
 
 import dataclasses
-import http.client
 import json
 import os
-import re
 import shutil
-import socket
-import ssl
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
 
+from cyclegan_fast.datasets.web import Answer, Interrupted, Version, ask
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import temporary_beside, write_atomically
 from cyclegan_fast.system.progress import progress_bar
-from cyclegan_fast.version import __version__
 
 Say = Callable[[str], None]
 
-PAUSES_S = (1.0, 3.0, 9.0)  # pauses between attempts that gain nothing
-TIMEOUT_S = 30.0  # the longest silence of a server
-CHUNK_BYTES = 1 << 18
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may pass in a moment
-
-
-class _Interrupted(Exception):
-    """Tells that the network or the server failed in a way that may pass; the message says how."""
+PAUSES_S = (1.0, 3.0, 9.0)  # pauses between attempts that gain too little
+LEAST_BYTES_PER_S = 1000
+SPEED_WINDOW_S = 60.0  # the time over which a server is to send as much
 
 
 # --- what is kept between starts -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Version:
-    """Holds what a server said of a file."""
-
-    url: str
-    etag: str | None
-    last_modified: str | None
-    size_bytes: int | None
-
-    @property
-    def validator(self) -> str | None:
-        """Return the value for If-Range (RFC 9110, section 13.1.5): no weak tag, which several contents may share."""
-        return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
-
-    def is_of(self, other: "Version") -> bool:
-        """Tell whether a partial answer is of the same content as `other`.
-
-        The answer may leave out the tag or date that was asked for in If-Range, but a server that does not know
-        If-Range sends both as always.
-        """
-        pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified))
-        is_other = any(one != two for one, two in pairs if one is not None and two is not None)
-        return self.size_bytes is not None and self.size_bytes == other.size_bytes and not is_other
 
 
 @dataclass(frozen=True)
@@ -118,25 +80,26 @@ class Partial:
 # --- fetching ------------------------------------------------------------------------------------------------------
 
 
-def fetch(url: str, partial: Partial, say: Say) -> None:
+def fetch(url: str, partial: Partial, say: Say, most_bytes: int) -> None:
     """Complete `partial` to the file at `url`, or leave what could be had.
 
     Args:
         url: an address of http or https; redirects are followed to these only.
         partial: what an earlier start left, or nothing.
         say: is called with a line where an attempt is repeated, or the file is fetched anew.
+        most_bytes: a file that is larger is refused, so that no server can fill the disk.
 
-    Attempts that fail are repeated after the pauses of PAUSES_S, which begin again once an attempt has got further than
-    any before. Raises UserError where the network, the server or the disk refuses.
+    Attempts that fail are repeated after the pauses of PAUSES_S, which begin again once as much has been gained as a
+    server of LEAST_BYTES_PER_S sends. Raises UserError where the network, the server or the disk refuses.
     """
-    failures, furthest = 0, partial.size_bytes
+    failures, gained = 0, _Gain(partial.size_bytes)
     while True:
         try:
-            if _attempt(url, partial, say):
+            if _attempt(url, partial, say, most_bytes):
                 return
-        except _Interrupted as error:
-            if partial.size_bytes > furthest:
-                failures, furthest = 0, partial.size_bytes
+        except Interrupted as error:
+            if gained.suffices(partial.size_bytes):
+                failures, gained = 0, _Gain(partial.size_bytes)
             if failures == len(PAUSES_S):
                 kept = f"{partial.size_bytes / 1e6:.1f} MB are kept, and " if partial.size_bytes else ""
                 raise UserError(
@@ -152,7 +115,22 @@ def fetch(url: str, partial: Partial, say: Say) -> None:
             ) from error
 
 
-def _attempt(url: str, partial: Partial, say: Say) -> bool:
+class _Gain:
+    """Measures from when it is made whether bytes come at LEAST_BYTES_PER_S."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes, self._since = size_bytes, time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._since
+
+    def suffices(self, size_bytes: int) -> bool:
+        """Return whether the file has grown by enough since, to `size_bytes`."""
+        return size_bytes > self._size_bytes + LEAST_BYTES_PER_S * self.elapsed_s
+
+
+def _attempt(url: str, partial: Partial, say: Say, most_bytes: int) -> bool:
     """Make one request; returns False where the next one has to start anew."""
     start, known = partial.size_bytes, partial.version
     if known and known.url == url and known.size_bytes == start:
@@ -160,146 +138,72 @@ def _attempt(url: str, partial: Partial, say: Say) -> bool:
     if start and (known is None or known.url != url or known.validator is None):
         say(f"{partial.path} is of another address, or the server cannot tell its versions apart; fetching it anew")
         start = 0
-    response = _open(url, start, known.validator if known else None)
-    if response is None:
+    answer = ask(url, start, known.validator if known else None)
+    if answer is None:
         say(f"the server has no more of the file than is here, {start} bytes of another one; fetching it anew")
         partial.discard()
         return False
-    with response:
-        answer = _version(response, url)
-        if start and response.status == 206:
-            if not known or not answer.is_of(known) or _first_byte(response) != start:
+    with answer:
+        version = answer.version_of(url)
+        if start and answer.status == 206:
+            if not known or not version.is_of(known) or answer.first_byte() != start:
                 say("the file has changed on the server, or the part sent is another one; fetching it anew")
                 partial.discard()
                 return False
-        elif response.status == 200:
+        elif answer.status == 200:
             if start:
                 say("the file has changed on the server, or it sends no parts; fetching it anew")
             start = 0
-            _check_room(answer, partial)
-            partial.begin(answer)
+            _check_size(version, partial, most_bytes)
+            partial.begin(version)
         else:
-            raise UserError(f"{url}: the server answers {response.status}, not a file; --from URL names a mirror")
-        _copy(response, partial, start, answer.size_bytes)
+            raise UserError(f"{url}: the server answers {answer.status}, not a file; --from URL names a mirror")
+        _copy(answer, partial, start, version.size_bytes, most_bytes)
     return True
 
 
-def _copy(response: http.client.HTTPResponse, partial: Partial, start: int, size_bytes: int | None) -> None:
+def _copy(answer: Answer, partial: Partial, start: int, size_bytes: int | None, most_bytes: int) -> None:
     name = partial.path.name.removeprefix(".").removesuffix(".partial")
+    had, gained = start, _Gain(start)
     with (
         open(partial.path, "ab") as file,
         progress_bar(
             desc=name, initial=start, total=size_bytes, unit="B", unit_scale=True, unit_divisor=1024
         ) as progress,
     ):
-        while True:
-            try:
-                chunk = response.read1(CHUNK_BYTES)
-            except (OSError, http.client.HTTPException) as error:
-                raise _Interrupted(_reason(error, response.url)) from error
-            if not chunk:
-                break
+        while chunk := answer.next_bytes():
             file.write(chunk)
             file.flush()  # so that a kill loses nothing that was fetched
             progress.update(len(chunk))
-    had = partial.size_bytes
+            had += len(chunk)
+            if had > most_bytes:
+                break
+            if gained.elapsed_s >= SPEED_WINDOW_S:
+                if not gained.suffices(had):
+                    raise Interrupted(f"{answer.host} sends less than {LEAST_BYTES_PER_S} bytes a second")
+                gained = _Gain(had)
+    if had > most_bytes:
+        partial.discard()
+        raise UserError(f"{answer.url} is refused and removed: {_too_large(most_bytes)}")
     if size_bytes is not None and had > size_bytes:
         partial.discard()
-        raise _Interrupted(f"the server sent more than the {size_bytes} bytes that it announced")
+        raise Interrupted(f"the server sent more than the {size_bytes} bytes that it announced")
     if size_bytes is not None and had < size_bytes:
-        raise _Interrupted(f"the connection ended after {had} of {size_bytes} bytes")
+        raise Interrupted(f"the connection ended after {had} of {size_bytes} bytes")
 
 
-def _check_room(answer: Version, partial: Partial) -> None:
+def _check_size(version: Version, partial: Partial, most_bytes: int) -> None:
+    if version.size_bytes is None:
+        return
     free = shutil.disk_usage(partial.path.parent).free + partial.size_bytes
-    if answer.size_bytes is not None and answer.size_bytes > free:
+    if version.size_bytes > most_bytes:
+        raise UserError(f"{version.url} has {version.size_bytes / 1e6:.0f} MB and is refused: {_too_large(most_bytes)}")
+    if version.size_bytes > free:
         raise UserError(
-            f"{answer.url} has {answer.size_bytes / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free in "
+            f"{version.url} has {version.size_bytes / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free in "
             f"{partial.path.parent}: make room, or name another disk with --out"
         )
 
 
-# --- HTTP ----------------------------------------------------------------------------------------------------------
-
-
-class _WebOnly(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if urlsplit(newurl).scheme not in ("http", "https"):
-            raise UserError(f"{req.full_url} redirects to {newurl}, which is not followed: it is no web address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener of http and https alone: urllib's usual one also reads ftp:, file: and data: addresses."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        _WebOnly(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-def _open(url: str, start: int, validator: str | None) -> http.client.HTTPResponse | None:
-    """Request all bytes from `start`, and return the answer; None where the server has none there (416)."""
-    headers = {"User-Agent": f"cyclegan-fast/{__version__}", "Accept-Encoding": "identity"}
-    if start and validator:
-        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
-    try:
-        response = _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
-    except HTTPError as error:
-        error.close()
-        status = f"{error.code} {error.msg}"
-        if error.code == 416 and start:
-            return None
-        if error.code in PASSING:
-            raise _Interrupted(f"the server answers {status}") from error
-        advice = "it is not there" if error.code in (404, 410) else "the server refuses it"
-        raise UserError(f"could not fetch {url}: {advice} ({status}); --from URL names a mirror") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            raise UserError(f"could not fetch {url}: its certificate is not valid: {reason.verify_message}") from error
-        raise _Interrupted(_reason(reason, url)) from error
-    assert isinstance(response, http.client.HTTPResponse)
-    encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
-        raise UserError(f"{url}: the server sends it as {encoding}, which was not asked for; --from URL names a mirror")
-    return response
-
-
-def _reason(error: Exception, url: str) -> str:
-    host = urlsplit(url).hostname
-    if isinstance(error, socket.gaierror):
-        return f"the address of {host} is not found; check the network and the name"
-    if isinstance(error, ConnectionRefusedError):
-        return f"{host} refuses the connection"
-    if isinstance(error, TimeoutError):
-        return f"{host} was silent for {TIMEOUT_S:g} s"
-    return f"the connection to {host} broke ({str(error) or type(error).__name__})"
-
-
-def _version(response: http.client.HTTPResponse, url: str) -> Version:
-    size = response.length
-    if response.status == 206:
-        total = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        size = int(total[1]) if total else None
-    return Version(url, response.headers.get("ETag"), response.headers.get("Last-Modified"), size)
-
-
-def _first_byte(response: http.client.HTTPResponse) -> int | None:
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else None
+def _too_large(most_bytes: int) -> str:
+    return f"what the authors published is far smaller than {most_bytes / 1e6:.0f} MB; name a mirror with --from URL"

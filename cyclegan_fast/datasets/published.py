@@ -27,6 +27,11 @@ class PublishedDataSet:
         """Path of the file below the authors' address."""
         return f"datasets/{self.name}.zip"
 
+    @property
+    def most_bytes(self) -> int:
+        """Size above which a file cannot be this data set, not even as somebody has packed it anew."""
+        return 10 * self.size_bytes
+
 
 @dataclass(frozen=True)
 class PublishedGenerator:
@@ -40,6 +45,11 @@ class PublishedGenerator:
     def path(self) -> str:
         """Path of the file below the authors' address."""
         return f"pretrained_models/{self.name}.pth"
+
+    @property
+    def most_bytes(self) -> int:
+        """Size above which a file is no generator: those that are published have 46 MB."""
+        return 10**9
 
 
 _DATA_SETS = (

@@ -6,7 +6,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..dispatch import Impl
+from ..arguments.options import check_flag, value_and_type
+from ..arguments.tensors import check_tensor
+from ..dispatch import Impl, check_impl
 from .accelerated import ForwardPlan, compile_program, install, is_worth_a_call, uninstall
 from .report import Acceleration, Counted, Region
 from .rewriting import Rewriting, rewrite
@@ -39,12 +41,19 @@ def accelerate(
         impl: see `kernels.dispatch.choose`; an implementation asked for by name runs on a CPU as well.
         verbose: whether the report is printed.
 
-    Raises ValueError for a network that is compiled already, TypeError for what is no module or a scripted one.
+    Raises ValueError for a network that is compiled already and for an `impl` or a `device` that there is not,
+    TypeError for what is no module or a scripted one, and for an `example` of anything but tensors.
     """
     _check(network)
+    check_impl(impl)
+    check_flag("verbose", verbose)
+    if example is not None:
+        for each in example if isinstance(example, Sequence) else (example,):
+            check_tensor("example", each)
+    target = _device_of(network) if device is None else _checked_device(device)
     for module in network.modules():
         uninstall(module)
-    acceleration = _accelerate(network, example, torch.device(device or _device_of(network)), impl)
+    acceleration = _accelerate(network, example, target, impl)
     vars(network)["acceleration"] = acceleration
     if verbose:
         print(acceleration)
@@ -58,6 +67,13 @@ def _check(network: nn.Module) -> None:
         raise TypeError("accelerate takes a network in Python, got a scripted one: accelerate what it was made from")
     if hasattr(network, "_orig_mod") or network._compiled_call_impl is not None:
         raise ValueError("the network is compiled already: accelerate it first, then compile it")
+
+
+def _checked_device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be one of PyTorch's, such as 'cuda', got {value_and_type(device)}") from error
 
 
 def _device_of(network: nn.Module) -> torch.device:

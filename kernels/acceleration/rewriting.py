@@ -50,7 +50,8 @@ def rewrite(module: nn.Module, graph: fx.Graph, impl: Impl) -> Rewriting:
     if rewriting.norms:
         _spell_out_pads(rewriting)
         _pad_in_norms(rewriting)
-        _fuse_blocks(rewriting)
+        if impl != "c":  # which has none
+            _fuse_blocks(rewriting)
         _leave_out_biases(rewriting)
         _take_any_layout(rewriting.graph)
         rewriting.graph.eliminate_dead_code(is_impure_node=_has_effect)

@@ -1,8 +1,9 @@
 """Compiles `operators.c` for this machine's CPU at first use, keeps what was compiled, and loads it.
 
-Any C compiler will do that knows `-march=native` and OpenMP: $CC, or gcc, clang or cc. What it made lies in
-$CYCLEGAN_FAST_CACHE, or else $XDG_CACHE_HOME/cyclegan-fast or ~/.cache/cyclegan-fast, under a name that depends on the
-source, the command and the CPU.
+Any C compiler will do that knows `-march=native` and OpenMP: $CC, or gcc, clang or cc. What it made lies in the folder
+`operators` of $CYCLEGAN_FAST_CACHE, or else of $XDG_CACHE_HOME/cyclegan-fast or ~/.cache/cyclegan-fast, under a name
+that depends on the source, the command and the CPU. It runs as the user who loads it, so nothing is loaded that another
+user could have put there: the folder is the user's own, and nobody else may write to it.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -71,10 +73,12 @@ def library() -> ctypes.CDLL:
 
 def _compiled() -> Path:
     command = [_compiler(), *_OPTIONS, str(_HERE / _SOURCES[0]), "-lm", "-o"]
-    path = _cache_folder() / f"operators-{_fingerprint(command)}.so"
+    path = _cache_folder() / "operators" / f"{_fingerprint(command)}.so"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_owner(path.parent)
     if path.exists():
+        _check_owner(path)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Several processes may compile at once: each writes a file of its own, and the last one stays.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
@@ -87,6 +91,16 @@ def _compiled() -> Path:
             raise NotCompiled(f"{command[0]} took more than {_LONGEST_S} s") from error
         made.replace(path)
     return path
+
+
+def _check_owner(path: Path) -> None:
+    """Raise NotCompiled where another user than this one or root owns a folder or file, or could write to it."""
+    status = path.stat()
+    advice = f"remove it, or set {CACHE_VARIABLE} to another folder"
+    if status.st_uid not in (0, os.geteuid()):
+        raise NotCompiled(f"{path} belongs to user {status.st_uid}, who could change what is loaded: {advice}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise NotCompiled(f"other users may write to {path}, and change what is loaded: {advice}")
 
 
 def _compiler() -> str:

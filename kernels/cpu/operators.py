@@ -42,7 +42,7 @@ def norm_in_c(x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: f
     `slope` is that of the activation below zero: 0 for ReLU, 1 for none.
     """
     layout = format_of(x)
-    x = x.contiguous(memory_format=layout)
+    x = _dense(x, layout)
     batch, channels, height, width = x.shape
     y = torch.empty(
         (batch, channels, height + 2 * pad, width + 2 * pad), dtype=x.dtype, device=x.device, memory_format=layout
@@ -54,7 +54,7 @@ def norm_in_c(x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: f
     call = _call(x, layout, pad=pad, eps=eps, slope=slope, rows_of_a_part=rows)
     call.x, call.y, call.statistics, call.parts = (each.data_ptr() for each in (x, y, statistics, parts))
     if residual is not None:
-        residual = _with_dense_rows(residual, layout)
+        residual = _with_dense_rows(_in_memory(residual), layout)
         image, channel, row, _ = residual.stride()
         # The stride of a size of 1 is arbitrary.
         call.residual_plane = image if layout is torch.channels_last or channels == 1 else channel
@@ -67,7 +67,7 @@ def norm_in_c(x: Tensor, residual: Tensor | None, slope: float, pad: int, eps: f
 def norm_gradient_in_c(dy: Tensor, x: Tensor, statistics: Tensor, slope: float) -> Tensor:
     """Return the gradient of x, for dy [N, C, H, W] of the unpadded result."""
     layout = format_of(x)
-    x, dy = (each.contiguous(memory_format=layout) for each in (x, dy))
+    x, dy = (_dense(each, layout) for each in (x, dy))
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     if not x.numel():
         return dx
@@ -81,7 +81,7 @@ def norm_gradient_in_c(dy: Tensor, x: Tensor, statistics: Tensor, slope: float) 
 def pad_gradient_in_c(dy: Tensor, pad: int) -> Tensor:
     """Return the gradient [N, C, H, W] of what was padded by reflection to dy's size [N, C, H + 2*pad, W + 2*pad]."""
     layout = format_of(dy)
-    dy = dy.contiguous(memory_format=layout)
+    dy = _dense(dy, layout)
     batch, channels, height, width = dy.shape
     dx = torch.empty(
         (batch, channels, height - 2 * pad, width - 2 * pad), dtype=dy.dtype, device=dy.device, memory_format=layout
@@ -96,6 +96,20 @@ def pad_gradient_in_c(dy: Tensor, pad: int) -> Tensor:
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of statistics: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def _in_memory(x: Tensor) -> Tensor:
+    """Return x itself, or a copy where its memory does not hold its values.
+
+    PyTorch gives some views a bit by which their values have the other sign, and some zeros no memory at all.
+    """
+    if x._is_zerotensor():
+        return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+    return x.resolve_neg() if x.is_neg() else x
+
+
+def _dense(x: Tensor, layout: torch.memory_format) -> Tensor:
+    return _in_memory(x).contiguous(memory_format=layout)
 
 
 def _call(x: Tensor, layout: torch.memory_format, **values: Any) -> _Call:

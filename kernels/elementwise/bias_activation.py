@@ -7,15 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import plans
-from ..dispatch import Impl, check_image_batch, choose
+from ..arguments.options import check_choice, checked_number
+from ..arguments.tensors import check_beside, check_floating, check_image_batch
+from ..dispatch import Impl, choose
 from ..launching import run_kernel
 from ..layout import empty_channels_last
-from ..registration import below_autograd, define, differentiable_once, differentiate
+from ..registration import FusedFunction, below_autograd, define, differentiable_once, differentiate
 from ..tiles import activated
 from ..triton_language import tl, triton
 from .partial_sums import elements_per_program, sum_of_columns
 
 BiasedActivation = Literal["leaky_relu", "tanh"]
+_ACTIVATIONS: tuple[BiasedActivation, ...] = get_args(BiasedActivation)
 
 
 def bias_activation_reference(
@@ -190,7 +193,7 @@ BIAS_ACTIVATION_BACKWARD = define(
 )
 
 
-class _BiasActivationFunction(torch.autograd.Function):
+class _BiasActivationFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, activation: BiasedActivation, negative_slope: float) -> Tensor:
         ctx.options = activation, negative_slope
@@ -225,10 +228,12 @@ def bias_activation(
     Raises ValueError or TypeError where an operand does not fit, and what `choose` raises.
     """
     check_image_batch("x", x)
-    if activation not in get_args(BiasedActivation):
-        raise ValueError(f"activation must be one of {', '.join(get_args(BiasedActivation))}, got {activation!r}")
+    check_floating("bias", bias)
+    check_choice("activation", activation, _ACTIVATIONS)
     if bias.shape != x.shape[1:2]:
         raise ValueError(f"bias must be [{x.size(1)}], got {tuple(bias.shape)}")
+    check_beside("bias", bias, x)
+    negative_slope = checked_number("negative_slope", negative_slope)
     if negative_slope <= 0:
         raise ValueError(f"negative_slope must be positive, got {negative_slope}")
     if choose("bias_activation", impl, x) == "reference":

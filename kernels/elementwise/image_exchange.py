@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import plans
+from ..arguments.tensors import check_image_batch, check_like, check_shape_and_dtype, check_tensor
 from ..dispatch import Impl, choose
 from ..launching import run_kernel
 from ..layout import empty_channels_last
@@ -97,15 +98,22 @@ def image_exchange(images: Tensor, stack: Tensor, decisions: Tensor, *, impl: Im
     """Exchange images for others, of the stack or of their own, and put them into the stack.
 
     Args:
-        images: [N, C, H, W].
+        images: [N, C, H, W] in any floating dtype.
         stack: [size + 1, C, H, W] of the same dtype, dense; Triton needs it channels last. The last place is for what
             is not kept.
         decisions: int64 [2, N] on the same device: what each image is exchanged for, s for place s and size + i for
             image i; and the place that each image goes to, `size` for none. No two go to one place but to that.
         impl: the implementation, see `kernels.dispatch.choose`.
 
-    Returns [N, C, H, W]. Raises ValueError where Triton is to run and the stack is not channels last.
+    Returns [N, C, H, W]. Raises ValueError or TypeError where the operands do not fit, and ValueError where Triton is
+    to run and the stack is not channels last.
     """
+    check_image_batch("images", images)
+    check_tensor("stack", stack)
+    if stack.dim() != 4 or stack.shape[1:] != images.shape[1:] or not len(stack):
+        raise ValueError(f"stack must be [size + 1, {', '.join(map(str, images.shape[1:]))}], got {tuple(stack.shape)}")
+    check_like("stack", stack, images)
+    check_shape_and_dtype("decisions", decisions, torch.int64, (2, len(images)), images)
     if choose("image_exchange", impl, images) == "reference":
         return image_exchange_reference(images, stack, decisions)
     if not stack.is_contiguous(memory_format=torch.channels_last):

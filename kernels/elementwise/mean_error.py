@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from .. import plans
-from ..dispatch import Impl, check_image_batch, choose, wide
+from ..arguments.options import check_choice, checked_integer, checked_number
+from ..arguments.tensors import check_beside, check_floating, check_image_batch
+from ..dispatch import Impl, choose, wide
 from ..launching import run_kernel
 from ..layout import empty_channels_last
-from ..registration import below_autograd, define, differentiable_once, differentiate
+from ..registration import FusedFunction, below_autograd, define, differentiable_once, differentiate
 from ..triton_language import tl, triton
 from .partial_sums import elements_per_program, sum_of_columns
 
 ErrorKind = Literal["absolute", "from 1", "from 0", "from 1 and 0"]
 """|x - y|, (x - 1)^2, x^2, or the sum of (x - 1)^2 and y^2"""
+_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
 
 
 def mean_by_direction(x: Tensor, directions: int) -> Tensor:
@@ -225,7 +228,7 @@ MEAN_ERROR_BACKWARD = define(
 )
 
 
-class _MeanErrorFunction(torch.autograd.Function):
+class _MeanErrorFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor | None, kind: ErrorKind, weight: float, directions: int) -> Tensor:
         ctx.save_for_backward(x, y)
@@ -256,30 +259,38 @@ def mean_error(
     directions: int = 1,
     impl: Impl = "auto",
 ) -> Tensor:
-    """Return weight * the mean error of x, [N, directions * C, H, W] in any floating dtype.
+    """Return weight * the mean error of x.
 
     Args:
-        x: images or scores.
-        y: what "absolute" compares x with; what "from 1 and 0" adds the squares of; None otherwise. Of x's shape.
+        x: images or scores in any floating dtype: [N, directions * C, H, W], or of any shape for one direction.
+        y: what "absolute" compares x with; what "from 1 and 0" adds the squares of; None otherwise. Of x's shape, in a
+            floating dtype of its own.
         kind: the error, see `ErrorKind`.
         weight: a factor of the mean, which costs nothing here.
         directions: how many blocks of channels have a mean of their own.
         impl: the implementation, see `kernels.dispatch.choose`.
 
     Returns a scalar, or [directions] where there are several; float32, and float64 where an input is. Raises ValueError
-    where the shapes or the kind do not fit, and what `choose` raises. Triton takes 4-D tensors only.
+    or TypeError where the operands or the kind do not fit, and what `choose` raises.
     """
-    if kind not in get_args(ErrorKind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(ErrorKind))}, got {kind!r}")
+    check_floating("x", x)
+    check_choice("kind", kind, _KINDS)
+    weight, directions = checked_number("weight", weight), checked_integer("directions", directions, 1)
+    if y is not None:
+        check_floating("y", y)
+        check_beside("y", y, x)
     if (y is None) != (kind in ("from 1", "from 0")):
         raise ValueError(f"{kind!r} is an error of {'one tensor' if y is not None else 'two tensors, got one'}")
     if y is not None and y.shape != x.shape:
         raise ValueError(f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-    if directions > 1 and x.size(1) % directions:
-        raise ValueError(f"{x.size(1)} channels do not divide into {directions} directions")
+    if directions > 1:
+        check_image_batch("x", x)
+        if x.size(1) % directions:
+            raise ValueError(f"directions must divide x's {x.size(1)} channels, got {directions}")
     widest = y if y is not None and y.dtype == torch.float64 else x
     if choose("mean_error", impl, widest) == "reference":
         return mean_error_reference(x, y, kind, weight, directions)
-    check_image_batch("x", x)
+    if x.dim() != 4:  # the mean does not depend on the shape
+        x, y = x.reshape(1, 1, -1, 1), None if y is None else y.reshape(1, 1, -1, 1)
     means: Tensor = MEAN_ERROR(x, y, kind, weight, directions)
     return means.view(()) if directions == 1 else means

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from .. import plans
+from ..arguments.options import checked_integer
+from ..arguments.tensors import check_shape_and_dtype, check_tensor
 from ..dispatch import Impl, choose
 from ..launching import run_kernel
 from ..layout import empty_channels_last
@@ -104,8 +106,16 @@ def signed_windows(pixels: Tensor, crops: Tensor, height: int, width: int, *, im
         impl: the implementation, see `kernels.dispatch.choose`, which raises where it cannot run. On a CPU both
             give one result; on a GPU PyTorch multiplies by 1/127.5, which is off by a rounding.
 
-    Returns float32 [N, 3, height, width], which Triton writes channels last.
+    Returns float32 [N, 3, height, width], which Triton writes channels last. Raises ValueError or TypeError where the
+    operands do not fit, or the window is larger than an image.
     """
+    check_tensor("pixels", pixels)
+    check_shape_and_dtype("pixels", pixels, torch.uint8, (None, None, None, None), pixels)
+    check_shape_and_dtype("crops", crops, torch.int64, (pixels.size(0), 3), pixels)
+    height, width = (
+        checked_integer(name, size, 1, most)
+        for name, size, most in (("height", height, pixels.size(1)), ("width", width, pixels.size(2)))
+    )
     if choose("signed_windows", impl, pixels, (torch.uint8,)) == "reference":
         return signed_windows_reference(pixels, crops, height, width)
     windows: Tensor = SIGNED_WINDOWS(pixels, crops, height, width)

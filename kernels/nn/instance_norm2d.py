@@ -2,12 +2,14 @@
 
 import functools
 import warnings
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..dispatch import Activation, Impl, choose
+from ..arguments.options import check_choice, checked_eps, checked_integer, checked_number
+from ..arguments.tensors import check_tensor
+from ..dispatch import ACTIVATIONS, Activation, Impl, check_impl, choose
 from ..instance_norm import apply_activation
 from .functional import fused_norm, padded
 
@@ -25,6 +27,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         negative_slope: the leaky ReLU's slope below zero.
         pad: reflection padding of the result, for a convolution behind that has none of its own.
         impl: see `kernels.dispatch.choose`.
+
+    Raises ValueError or TypeError naming the argument at fault.
     """
 
     def __init__(
@@ -42,20 +46,22 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         pad: int = 0,
         impl: Impl = "auto",
     ) -> None:
+        num_features, eps = checked_integer("num_features", num_features, 1), checked_eps(eps)
+        check_choice("activation", activation, ACTIVATIONS)
+        check_impl(impl)
+        if impl in ("triton", "c") and (affine or track_running_stats):
+            raise ValueError(f"impl={impl!r} computes neither affine parameters nor running statistics")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        if activation not in get_args(Activation):
-            raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
-        if pad < 0:
-            raise ValueError(f"pad must not be negative, got {pad}")
-        if impl == "triton" and (affine or track_running_stats):
-            raise ValueError("impl='triton' computes neither affine parameters nor running statistics")
         self.activation: Activation = activation
-        self.negative_slope = negative_slope
-        self.pad = pad
+        self.negative_slope = checked_number("negative_slope", negative_slope)
+        self.pad = checked_integer("pad", pad, 0)
         self.impl: Impl = impl
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map [N, C, H, W] or [C, H, W] to [..., C, H + 2*pad, W + 2*pad]; `residual` has x's shape."""
+        check_tensor("x", x)
+        if residual is not None:
+            check_tensor("residual", residual)
         self._check_input_dim(x)
         if self.affine or self.track_running_stats:
             return self._in_parts(x, residual)
@@ -72,7 +78,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         )
 
     def _in_parts(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        if choose("instance_norm", self.impl, x) == "triton":
+        if choose("instance_norm", self.impl, x) != "reference":
             warn_once("an instance norm with affine parameters or running statistics runs as PyTorch's, not fused")
         y = apply_activation(super().forward(x), self.activation, self.negative_slope)
         if residual is not None:

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ..dispatch import Impl
+from ..arguments.options import checked_eps, checked_integer
+from ..arguments.tensors import check_tensor
+from ..dispatch import Impl, check_impl
 from .functional import fused_block, padded
 from .instance_norm2d import InstanceNorm2d
 from .padding import ReflectionPad2d
@@ -21,7 +23,9 @@ class ResidualBlock(nn.Module):
         eps: added to the biased variance.
         device: of the parameters, as is `dtype`.
         dtype: any floating one.
-        impl: see `kernels.dispatch.choose`.
+        impl: see `kernels.dispatch.choose`; there is none in C.
+
+    Raises ValueError or TypeError naming the argument at fault.
     """
 
     def __init__(
@@ -35,6 +39,10 @@ class ResidualBlock(nn.Module):
         impl: Impl = "auto",
     ) -> None:
         super().__init__()
+        check_impl(impl)
+        if impl == "c":
+            raise ValueError("impl must be auto, triton or reference, got 'c': there is no residual block in C")
+        channels, eps = checked_integer("channels", channels, 1), checked_eps(eps)
         self.impl: Impl = impl
         self.eps = eps
         self.conv_block = nn.Sequential(
@@ -52,6 +60,7 @@ class ResidualBlock(nn.Module):
 
         `is_padded` says that x is padded by 1 already, as the result of a block with a `pad_out` of 1 is.
         """
+        check_tensor("x", x)
         buffer = x if is_padded else padded(x, 1, impl=self.impl)
         convolution1, convolution2 = self.conv_block[1], self.conv_block[5]
         assert isinstance(convolution1, nn.Conv2d)

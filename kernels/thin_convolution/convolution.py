@@ -12,10 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import plans
-from ..dispatch import Impl, autocast, check_image_batch, choose
+from ..arguments.options import check_flag, checked_integer
+from ..arguments.tensors import check_image_batch, check_like, check_tensor
+from ..dispatch import Impl, autocast, choose
 from ..gpus import gpu_of
 from ..layout import empty_channels_last, needs_wide_offsets
-from ..registration import below_autograd, cast_under_autocast, define, differentiable_once, differentiate
+from ..registration import (
+    FusedFunction,
+    below_autograd,
+    cast_under_autocast,
+    define,
+    differentiable_once,
+    differentiate,
+)
 from .forward import convolve_to_thin
 from .planning import LARGEST_KERNEL, MOST_CHANNELS, SLOTS
 from .weight_gradient import sum_weight_gradient
@@ -90,7 +99,7 @@ _TO_THIN_WGRAD = define(
 cast_under_autocast(_TO_THIN)
 
 
-class _ToThinFunction(torch.autograd.Function):
+class _ToThinFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, tanh: bool) -> Tensor:
         with below_autograd():
@@ -173,7 +182,7 @@ _FROM_THIN_WGRAD = define(
 cast_under_autocast(_FROM_THIN)
 
 
-class _FromThinFunction(torch.autograd.Function):
+class _FromThinFunction(FusedFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, groups: int) -> Tensor:
         with below_autograd():
@@ -215,15 +224,21 @@ def conv2d_to_thin(
     W - K + 1]. Triton takes what `suits_thin` says and writes channels last; in float32 and float64 "auto" is the
     reference. Autocast casts x, weight and bias as for any convolution.
 
-    Raises ValueError where the shapes do not fit, TypeError where the dtypes differ or Triton was asked for and does
-    not take them, RuntimeError as `choose` does.
+    Raises ValueError where the shapes do not fit, TypeError where an operand is no dense tensor, the dtypes differ or
+    Triton was asked for and does not take them, RuntimeError as `choose` does.
     """
     check_image_batch("x", x)
+    check_tensor("weight", weight)
+    if bias is not None:
+        check_tensor("bias", bias)
+    check_flag("tanh", tanh)
     x, weight, *others = autocast(x, weight, *([] if bias is None else [bias]))
     bias = others[0] if others else None
-    _check(x, weight, groups)
-    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype):
-        raise ValueError(f"bias must be {x.dtype} [{weight.size(0)}], got {bias.dtype} {tuple(bias.shape)}")
+    groups = _checked_groups(x, weight, groups)
+    if bias is not None:
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias must be [{weight.size(0)}], got {tuple(bias.shape)}")
+        check_like("bias", bias, x)
     chosen = _chosen("conv2d_to_thin", impl, x, weight, groups)
     return _TO_THIN_IMPLEMENTATIONS[chosen](x, weight, bias, groups, tanh)
 
@@ -235,8 +250,9 @@ def conv2d_from_thin(x: Tensor, weight: Tensor, *, groups: int = 1, impl: Impl =
     `conv2d_to_thin`.
     """
     check_image_batch("x", x)
+    check_tensor("weight", weight)
     x, weight = autocast(x, weight)
-    _check(x, weight, groups)
+    groups = _checked_groups(x, weight, groups)
     chosen = _chosen("conv2d_from_thin", impl, x, weight, groups)
     return _FROM_THIN_IMPLEMENTATIONS[chosen](x, weight, groups)
 
@@ -273,13 +289,16 @@ def _chosen(operator: str, impl: Impl, x: Tensor, weight: Tensor, groups: int) -
     return chosen
 
 
-def _check(x: Tensor, weight: Tensor, groups: int) -> None:
-    if weight.dim() != 4 or weight.size(1) * groups != x.size(1) or weight.size(0) % groups:
+def _checked_groups(x: Tensor, weight: Tensor, groups: int) -> int:
+    """Return the number of groups; raises ValueError or TypeError where x, the weight and it do not fit together."""
+    groups = checked_integer("groups", groups, 1, x.size(1))
+    is_filter = weight.dim() == 4 and min(weight.shape) > 0
+    if not is_filter or weight.size(1) * groups != x.size(1) or weight.size(0) % groups:
         raise ValueError(
             f"weight must be [C_out, {x.size(1)} / {groups}, K, K], C_out a multiple of {groups}, "
             f"got {tuple(weight.shape)}"
         )
-    if weight.dtype != x.dtype or weight.device != x.device:
-        raise TypeError(f"weight must be {x.dtype} on {x.device} as x is, got {weight.dtype} on {weight.device}")
+    check_like("weight", weight, x)
     if min(x.shape[2:]) < max(weight.shape[2:]):
         raise ValueError(f"x must be at least as large as the kernel, got {tuple(x.shape)} and {tuple(weight.shape)}")
+    return groups

@@ -1,6 +1,7 @@
 """Hold the operators in C to the reference, in every layout, and to saying why where they cannot run."""
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,6 +201,47 @@ def test_nothing_passes_through_a_relus_negative_side_not_even_what_is_infinite(
     y, expected = (instance_norm(x, activation="relu", impl=impl) for impl in ("c", "reference"))
     assert not torch.signbit(y).any()
     torch.testing.assert_close(torch.autograd.grad(y, x, dy)[0], torch.autograd.grad(expected, x, dy)[0])
+
+
+def test_forward_mode_is_refused_and_no_tangent_is_lost() -> None:
+    x = torch.randn(1, 2, 5, 6)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        for call in (
+            lambda: instance_norm(dual, impl="c"),
+            lambda: instance_norm(x, residual=dual, impl="c"),
+            lambda: reflection_pad(dual, 1, impl="c"),
+        ):
+            with pytest.raises(RuntimeError, match="no forward-mode derivative: use impl='reference'"):
+                call()
+    zeros = torch._efficientzerotensor(1, 2, 5, 6)
+    assert not instance_norm(zeros, residual=zeros, impl="c").any()
+
+
+def test_what_is_compiled_is_loaded_only_from_a_folder_that_nobody_else_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(compilation.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(compilation, "_VECTORS", ("-O0",))
+    made = compilation._compiled()
+    assert made.parent == tmp_path / "operators"
+    assert made.parent.stat().st_mode & 0o777 == 0o700
+    assert compilation._compiled() == made
+    for path in (made, made.parent):
+        before = path.stat().st_mode
+        for mode in (0o020, 0o002):
+            path.chmod(before | mode)
+            with pytest.raises(compilation.NotCompiled, match=f"other users may write to {path}"):
+                compilation._compiled()
+        path.chmod(before)
+    monkeypatch.setattr(compilation.os, "geteuid", lambda: made.stat().st_uid + 1)
+    if made.stat().st_uid:
+        with pytest.raises(compilation.NotCompiled, match=f"{made.parent} belongs to user"):
+            compilation._compiled()
+    else:
+        os.chown(made, 12345, -1)
+        with pytest.raises(compilation.NotCompiled, match=f"{made} belongs to user 12345"):
+            compilation._compiled()
 
 
 @pytest.mark.parametrize(

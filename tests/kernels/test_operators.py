@@ -298,7 +298,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "pad: integers": (
         lambda: reflection_pad(X.int(), 1),
         TypeError,
-        "x must be a floating-point tensor, got torch.int32",
+        r"x must be a floating-point tensor \(float16, bfloat16, float32 or float64\), got torch.int32",
     ),
     "pad: as large as a side": (lambda: reflection_pad(X, 4), ValueError, "smaller than both sides of 4x5, got 4"),
     "pad: negative": (lambda: reflection_pad(X, -1), ValueError, "pad must be at least 0 .* got -1"),
@@ -347,7 +347,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "conv: weight for other channels": (
         lambda: conv2d_reflect(X, W[:, :2]),
         ValueError,
-        r"weight must be \[C_out, 3, 3, 3\], got \(3, 2, 3, 3\)",
+        r"weight must be \[C_out, 3, 3, 3\], C_out at least 1, got \(3, 2, 3, 3\)",
     ),
     "conv: weight of another size": (lambda: conv2d_reflect(X, W[:, :, :1]), ValueError, r"got \(3, 3, 1, 3\)"),
     "conv: weight of another dtype": (
@@ -378,7 +378,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         TypeError,
         "weight2 must be torch.float32 on cpu as x is, got torch.float16",
     ),
-    "block: pad_out": (lambda: residual_block(X, W, W, pad_out=2), ValueError, "pad_out must be 0 or 1, got 2"),
+    "block: pad_out": (
+        lambda: residual_block(X, W, W, pad_out=2),
+        ValueError,
+        "pad_out must be at least 0 and at most 1, got 2",
+    ),
 }
 
 

@@ -508,7 +508,7 @@ def test_forward_mode_and_torch_func_are_refused_not_ignored(operator: Callable[
     x = sample(1, 3, 6, 7, requires_grad=False)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        with pytest.raises(RuntimeError, match="jvp"):
+        with pytest.raises(RuntimeError, match="no forward-mode derivative"):
             operator(dual, "triton")
     with pytest.raises(RuntimeError):
         torch.func.grad(lambda x: operator(x, "triton").sum())(x)

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that sends parts, cuts them, or changes its mind.
+"""Downloads from a server on this machine that sends parts, cuts them, or changes its mind (`file_server.py`).
 
 What lies on the disk is compared with what the test put on the server; what was asked of the server with its log.
 """
@@ -17,145 +17,34 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cyclegan_fast.checkpoint.original import to_original
-from cyclegan_fast.datasets import archive, fetch, published
+from cyclegan_fast.datasets import archive, fetch, published, web
 from cyclegan_fast.datasets.authors import DownloadCommand
 from cyclegan_fast.download import main
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.trained import load_generator
 from tests.cyclegan_fast.conftest import contents
+from tests.cyclegan_fast.datasets.file_server import (
+    IMAGES,
+    PTH,
+    ZIP,
+    Handler,
+    Server,
+    data_set,
+    png,
+    refused,
+    run,
+    zipped,
+)
 
-ZIP = "/datasets/horse2zebra.zip"
-PTH = "/pretrained_models/horse2zebra.pth"
-FILES = {f"{folder}/{index}.png": index for folder in ("trainA", "trainB", "testA", "testB") for index in range(2)}
-
-
-@dataclass
-class Server:
-    """Holds what the handler sends, and what it was asked for."""
-
-    address: str
-    files: dict[str, bytes] = field(default_factory=dict)
-    marks: dict[str, str] = field(
-        default_factory=lambda: {"ETag": '"one"', "Last-Modified": "Mon, 03 Apr 2017 10:00:00 GMT"}
-    )
-    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers end
-    statuses: list[int] = field(default_factory=list)  # of the next answers
-    redirect: str = ""
-    knows_ranges: bool = True
-    knows_if_range: bool = True
-    part: tuple[int, int] | None = None  # sends these bytes whatever part is asked for
-    announces_size: bool = True
-    stalls: bool = False  # instead of ending an answer that is cut
-    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: "Listener"
-
-    def do_GET(self) -> None:
-        state = self.server.state
-        wanted = self.headers.get("Range")
-        state.asked.append((self.path, wanted))
-        status = state.statuses.pop(0) if state.statuses else 200
-        content = state.files.get(self.path)
-        if state.redirect:
-            self.answer(302, {"Location": state.redirect})
-        elif content is None or status != 200:
-            self.answer(404 if content is None else status, {})
-        elif wanted and state.knows_ranges and self.is_current(state):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            start, end = state.part or (start, len(content))
-            if start >= len(content):
-                self.answer(416, {"Content-Range": f"bytes */{len(content)}"})
-            else:
-                self.answer(206, {"Content-Range": f"bytes {start}-{end - 1}/{len(content)}"}, content[start:end])
-        else:
-            self.answer(200, {}, content)
-
-    def is_current(self, state: Server) -> bool:
-        return not state.knows_if_range or self.headers.get("If-Range") in state.marks.values()
-
-    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-        state = self.server.state
-        self.send_response(status)
-        for name, value in {**state.marks, **headers}.items():
-            self.send_header(name, value)
-        if state.announces_size:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        cut = state.cuts.pop(0) if state.cuts and body else len(body)
-        self.wfile.write(body[:cut])
-        if cut < len(body) and state.stalls:
-            self.server.closing.wait(20)
-        self.close_connection = True
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class Listener(ThreadingHTTPServer):
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.state = Server(f"http://127.0.0.1:{self.server_address[1]}")
-        self.closing = threading.Event()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(fetch, "PAUSES_S", (0.01, 0.02))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    listener = Listener()
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield listener.state
-    listener.closing.set()
-    listener.shutdown()
-    thread.join()
-    listener.server_close()
-
-
-@pytest.fixture(autouse=True)
-def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defaults are relative to where the command runs."""
-    monkeypatch.chdir(tmp_path)
-
-
-def png(value: int) -> bytes:
-    buffer = io.BytesIO()
-    noise = np.random.default_rng(value).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(buffer, "png")
-    return buffer.getvalue()
-
-
-IMAGES = {name: png(index) for name, index in FILES.items()}
-
-
-def zipped(members: dict[str | zipfile.ZipInfo, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-    return buffer.getvalue()
-
-
-def data_set(extra: dict[str | zipfile.ZipInfo, bytes] | None = None, name: str = "horse2zebra") -> bytes:
-    """Return an archive as the authors lay it out, with members beside."""
-    return zipped({f"{name}/": b"", **{f"{name}/{path}": content for path, content in IMAGES.items()}, **(extra or {})})
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
 def generator_file(*, old: bool = False, seed: int = 0) -> tuple[bytes, ResnetGenerator]:
@@ -164,19 +53,6 @@ def generator_file(*, old: bool = False, seed: int = 0) -> tuple[bytes, ResnetGe
     buffer = io.BytesIO()
     torch.save(to_original(network.state_dict()), buffer, _use_new_zipfile_serialization=not old)
     return buffer.getvalue(), network
-
-
-def run(server: Server, *arguments: str) -> int:
-    return main([*arguments, "--from", server.address])
-
-
-def refused(server: Server, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the one line that a command ends on, after its notes."""
-    capsys.readouterr()
-    assert run(server, *arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["note"] * (len(lines) - 1) + ["error"]
-    return lines[-1].removeprefix("error: ")
 
 
 # --- what is fetched -----------------------------------------------------------------------------------------------
@@ -410,7 +286,7 @@ def test_no_network_is_one_line(server: Server, capsys: pytest.CaptureFixture[st
 def test_a_silent_server_is_given_up(
     server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(web, "TIMEOUT_S", 0.1)
     server.files[ZIP] = data_set()
     server.cuts, server.stalls = [100, 0, 0], True
     message = refused(server, capsys, "horse2zebra")
@@ -520,6 +396,8 @@ HOSTILE = {
     ),
     "another set": (data_set(name="zebra2horse"), "no images in horse2zebra/trainA"),
     "web page": (b"\n<!DOCTYPE html><title>Log in</title>", "perhaps one of the network to log in"),
+    "deep": (data_set({A + "d/" * 20 + "x.png": b"x"}), "lies in more than 16 folders"),
+    "long name": (data_set({A + "\u00e4" * 130 + ".png": b"x"}), "has a name of more than 255 bytes"),
     "empty": (b"", "damaged"),
     "cut off": (data_set()[:-500], "damaged"),
     "flipped": (patched(data_set(), IMAGES["trainA/0.png"][100:140], bytes(40)), "damaged: Bad CRC"),
@@ -549,6 +427,14 @@ def test_a_member_that_is_larger_than_it_declares_is_noticed(
     server.files[ZIP] = patched(content, zeros.to_bytes(4, "little"), (1000).to_bytes(4, "little"))
     assert "damaged: Bad CRC" in refused(server, capsys, "horse2zebra")
     assert contents(tmp_path) == {}
+
+
+def test_more_members_than_any_data_set_has_are_refused(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MOST_MEMBERS", 20)
+    server.files[ZIP] = data_set({f"{A}{number}.txt": b"" for number in range(20)})
+    assert "it has 29 members, more than 20" in refused(server, capsys, "horse2zebra")
 
 
 def test_a_member_that_is_there_twice_is_refused(

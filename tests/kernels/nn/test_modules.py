@@ -96,7 +96,7 @@ def test_dimensions_and_arguments_are_checked() -> None:
         InstanceNorm2d(3)(values(3, 4))
     with pytest.raises(ValueError, match="activation must be one of none, relu, leaky_relu, got 'gelu'"):
         InstanceNorm2d(3, activation="gelu")  # type: ignore[arg-type]  # the mistake that is tested
-    with pytest.raises(ValueError, match="pad must not be negative, got -1"):
+    with pytest.raises(ValueError, match="pad must be at least 0, got -1"):
         InstanceNorm2d(3, pad=-1)
     with pytest.raises(ValueError, match="neither affine parameters nor running statistics"):
         InstanceNorm2d(3, affine=True, impl="triton")
