@@ -332,7 +332,7 @@ def test_bfloat16_on_onnx_runtimes_cpu(
         ("--engine x.engine --amp", "go with --onnx"),
         ("--engine x.engine", "x.json is missing"),
         ("--onnx {float32} --amp --backend onnxruntime", "--amp is OpenVINO's"),
-        ("--onnx {float32} --size 30", "--size must be a multiple of 4, at least 8, got 30"),
+        ("--onnx {float32} --size 30", "--size must be a multiple of 4 from 8 to 65536, got 30"),
         ("--onnx {float32} --size 32 --keep-size", "contradict each other"),
         ("--onnx {float32} --device cuda --backend openvino", "OpenVINO has no CUDA"),
     ],
