@@ -16,6 +16,7 @@ from cyclegan_fast.config.values import load_config, with_values
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
 from cyclegan_fast.system.command_line import print_version_if_asked, refused_in_one_line, shown_program
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import check_fields
 
 _PROGRAM = "python -m cyclegan_fast.train"
 
@@ -32,6 +33,9 @@ class TrainingCommand:
     """start from what the paper set for an application instead: identity weight, sizes, epochs; needs --data"""
     config: Path | None = None
     """start from this YAML file instead, such as the config.yaml of a run; flags given beside it replace its values"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
 
 START_FLAGS = ("preset", "task", "config")

@@ -89,7 +89,7 @@ def check_fields(options: Any, *, as_flags: bool = False) -> None:
     Args:
         as_flags: name fields as a command line does, "--batch-size".
     """
-    declared = declarations(type(options))
+    declared = declarations(options.__class__)
     for name, declaration in declared.items():
         shown = f"--{name.replace('_', '-')}" if as_flags else name
         check_value(shown, getattr(options, name), declaration)
