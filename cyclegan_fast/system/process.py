@@ -5,6 +5,8 @@ Importing it needs no PyTorch, whose libraries read the environment as they are 
 
 import ctypes
 import os
+import resource
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,23 @@ def release_free_memory() -> None:
 @cache
 def _malloc_trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def installed_bytes() -> int:
+    """Return the bytes of memory that this process can have at most, with those that are swapped to a disk.
+
+    That is the machine's, or less by the limits of its container (control groups v2) and of the process (ulimit -v).
+    """
+    import psutil  # here, because benchmarks run where it is not installed
+
+    swap = int(psutil.swap_memory().total)
+    limits = [int(psutil.virtual_memory().total) + swap]
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    with suppress(OSError, ValueError):  # there is no such file, or it says "max"
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()) + swap)
+    return min(limits)
 
 
 def available_bytes() -> int:
