@@ -2,6 +2,7 @@
 
 import ast
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -109,6 +110,18 @@ def _inside(kind: type, limits: Range) -> list[Any]:
     return found + ([math.nextafter(limits.below, -math.inf)] if limits.below is not None else [])
 
 
+def _documented() -> Iterator[tuple[str, str, str]]:
+    """Yield the name of each class of options, a field and its help, which is the string below it."""
+    for folder in ("cyclegan_fast", "export"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                for field, text in (
+                    zip(node.body, node.body[1:], strict=False) if isinstance(node, ast.ClassDef) else ()
+                ):
+                    if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                        yield node.name, ast.unparse(field.target), ast.unparse(text.value)
+
+
 def _changed(section: Any, name: str, value: Any) -> str:
     """Return what a section says to another value of a field; "" where it takes it."""
     changed = (value,) if isinstance(getattr(section, name), tuple) else value
@@ -136,6 +149,17 @@ def test_every_number_has_a_range_that_ends_on_both_sides() -> None:
     for section, name, _, limits in counted:
         ends = (limits.least is None) != (limits.above is None) and (limits.most is None) != (limits.below is None)
         assert ends, f"{type(section).__name__}.{name}: {limits}"
+
+
+def test_help_that_says_the_largest_number_says_what_is_declared() -> None:
+    most = {(type(section).__name__, name): limits.most for section, name, _, limits in _fields_of_numbers()}
+    told = {
+        (section, name): int(found[1])
+        for section, name, text in _documented()
+        if (section, name) in most and (found := re.search(r"(\d+) at most", text))
+    }
+    assert ("NetworkConfig", "ngf") in told
+    assert told == {key: most[key] for key in told}
 
 
 def test_both_sides_of_each_range_are_held() -> None:
@@ -193,6 +217,7 @@ def test_files_and_python_are_checked_as_flags_are(section: str) -> None:
         ("--ngf 2048", "ngf must be a whole number from 1 to 1024, got 2048"),
         ("--workers 5000", "workers must be a whole number from 0 to 256, got 5000"),
         ("--name \udcff", r"name must be a plain folder name of 255 bytes at most, got '\udcff'"),
+        (f"--seed {'9' * 5000}", "a flag has a number of more than 4300 digits, which Python does not read"),
         ("--ema nan", "ema must be a number at least 0 and below 1, got nan"),
     ],
 )

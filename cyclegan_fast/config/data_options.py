@@ -35,13 +35,13 @@ class DataConfig:
     preprocess: Preprocess = "resize_and_crop"
     """resizing and random crop; without a crop each image keeps its own shape, which needs batch size 1"""
     load_size: Annotated[int, Range(SMALLEST_DISCRIMINATOR_SIDE, LONGEST_SIDE)] = 286
-    """side (or width, for scale_width) in pixels that images are resized to before the crop"""
+    """side (or width, for scale_width) in pixels that images are resized to before the crop, 65536 at most"""
     crop_size: TrainedSide = 256
     """side in pixels of the square that is trained on, a multiple of 4"""
     flip: bool = True
     """mirror each image horizontally with probability 0.5"""
     batch_size: BatchSize = 1
-    """images of each domain in one step"""
+    """images of each domain in one step, 65536 at most"""
     workers: Annotated[int, Range(0, MOST_READERS)] = 2
     """threads that prepare images ahead of the step, 256 at most; 0 prepares them in between steps; never changes a
     result"""

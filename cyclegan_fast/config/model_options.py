@@ -29,9 +29,9 @@ class NetworkConfig:
     """ResNet generator with 9 residual blocks (256x256 and larger) or 6 (128x128); or the U-Net of pix2pix, for sides
     that are multiples of 256 or 128"""
     ngf: NetworkWidth = 64
-    """channels of the generators' first convolution"""
+    """channels of the generators' first convolution, 1024 at most"""
     ndf: NetworkWidth = 64
-    """channels of the discriminators' first convolution"""
+    """channels of the discriminators' first convolution, 1024 at most"""
     discriminator: DiscriminatorName = "patch"
     """the 70x70 PatchGAN; or one of --n-layers convolutions that halve the image; or a judge of each pixel"""
     n_layers: Annotated[int, Range(1, 8)] = 3

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.files import write_atomically
-from cyclegan_fast.system.ranges import brief
+from cyclegan_fast.system.ranges import TOO_MANY_DIGITS, brief, is_of_digits
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -126,6 +126,6 @@ def load_values(path: Path) -> Any:
 
 def _fault(error: Exception) -> str:
     """Return what is wrong with a YAML file in one line, with the line and column where its reader says so."""
-    said = getattr(error, "problem", None) or in_brief_words(error)
-    mark = getattr(error, "problem_mark", None)
-    return f"{said} in line {mark.line + 1}, column {mark.column + 1}" if mark else said
+    if mark := getattr(error, "problem_mark", None):
+        return f"{getattr(error, 'problem', error)} in line {mark.line + 1}, column {mark.column + 1}"
+    return TOO_MANY_DIGITS if is_of_digits(error) else in_brief_words(error)

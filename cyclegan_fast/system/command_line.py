@@ -11,6 +11,7 @@ from typing import TypeVar
 import tyro
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import TOO_MANY_DIGITS, is_of_digits
 from cyclegan_fast.version import __version__
 
 Command = TypeVar("Command")
@@ -82,20 +83,22 @@ def refused_in_one_line() -> Iterator[None]:
         raise UserError(str(error)) from error
     except SystemExit as ending:
         if refusal := _refusal_behind(ending):
-            raise UserError(str(refusal)) from refusal
+            raise UserError(refusal) from ending
         sys.stderr.write(said.getvalue())
         raise
     else:
         sys.stderr.write(said.getvalue())
 
 
-def _refusal_behind(error: BaseException) -> ValueError | None:
-    """Return the ValueError of a `__post_init__` that led to an exception; None where there is none."""
+def _refusal_behind(error: BaseException) -> str | None:
+    """Return the words of the ValueError of a `__post_init__` that led to an exception; None where there is none."""
     cause = error.__cause__ or error.__context__
     if isinstance(cause, ValueError):
         frames = traceback.walk_tb(cause.__traceback__)
         if any(frame.f_code.co_name == "__post_init__" for frame, _ in frames):
-            return cause
+            return str(cause)
+        if is_of_digits(cause):
+            return f"a flag has {TOO_MANY_DIGITS}"
     return _refusal_behind(cause) if cause else None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import brief
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Variables by which users say how OpenMP's threads wait for one another: GNU's OpenMP reads the first two, LLVM's and
@@ -46,10 +47,10 @@ def set_up_process() -> None:
 def check_threads(threads: int | None) -> None:
     """Raise UserError for a --threads that this machine cannot have; None leaves the number to the libraries."""
     processors = os.cpu_count() or 1
-    if threads is not None and not 1 <= threads <= processors:
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= processors):
         raise UserError(
-            f"--threads must be between 1 and {processors}, the processors of this machine, got {threads}: leave it "
-            "out for all of them"
+            f"--threads must be between 1 and {processors}, the processors of this machine, got {brief(threads)}: leave "
+            "it out for all of them"
         )
 
 

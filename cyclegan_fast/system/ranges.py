@@ -186,6 +186,14 @@ def brief(value: object) -> str:
 _SHOW = _Brief()
 
 
+TOO_MANY_DIGITS = "a number of more than 4300 digits, which Python does not read"
+
+
+def is_of_digits(error: Exception) -> bool:
+    """Return whether an error is Python's about an integer of too many digits, whose advice is for programmers."""
+    return isinstance(error, ValueError) and "integer string conversion" in str(error)
+
+
 def _in_figures(bound: float) -> str:
     """Return a bound as text, large ones as powers."""
     if bound == LARGEST_SEED:

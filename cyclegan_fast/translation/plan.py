@@ -44,7 +44,8 @@ class ImageOptions:
     format: ImageFormat = "same"
     """format to write; "same" follows each image where it is PNG, JPEG or WebP, and is PNG elsewhere"""
     size: TranslatedSide | None = None
-    """side of the square that images are resized to, a multiple of 4; by default every image keeps its own size"""
+    """side of the square that images are resized to, a multiple of 4, 65536 at most; by default every image keeps its
+    own size"""
     keep_size: bool = False
     """keep every image's own size also where an engine takes one size only, and refuse images of another"""
     half: Literal["auto", "left", "right", "whole"] = "auto"

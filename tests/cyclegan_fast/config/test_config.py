@@ -103,14 +103,22 @@ def test_part_of_a_configuration_is_enough(tmp_path: Path) -> None:
         ("loss: {pool_size: -1}", "pool_size must be a whole number from 0 to 10\\^6, got -1"),
         ("loss: 3", "LossConfig must be a mapping"),
         ("networks: {generator: unet}", "generator must be one of resnet_9, .*, got 'unet'"),
-        (": : :", "not a readable YAML file"),
+        (": : :", r"not a readable YAML file: .* in line 1, column \d"),
+        ("run:\n  seed: [1, 2\n", "not a readable YAML file: expected ',' or ']', .* in line 3, column 1"),
+        ("run: {seed: " + "9" * 5000 + "}", "a number of more than 4300 digits"),
+        ("run: {name: 2026-13-45}", "not a readable YAML file: month must be in 1..12"),
+        ("{a: " * 900 + "1" + "}" * 900, "its values are nested too deep"),
+        ("run: &a {name: *a}", "name must be text, got {'name': "),
+        ('run: {runs: "a\\0b"}', "runs is no text: it has a null character"),
+        ("data: {cache_dir: 7}", "cache_dir must be the path of a file or folder, got 7"),
         ("!!python/object/apply:os.system ['true']", "not a readable YAML file"),
     ],
 )
 def test_a_bad_configuration_file_is_named_with_its_fault(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(text)
-    with pytest.raises(UserError, match=rf"run\.yaml.*{message}"):
+    with pytest.raises(UserError, match=rf"run\.yaml.*{message}") as refused:
         load_config(tmp_path / "run.yaml")
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
