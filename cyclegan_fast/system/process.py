@@ -49,8 +49,8 @@ def check_threads(threads: int | None) -> None:
     processors = os.cpu_count() or 1
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= processors):
         raise UserError(
-            f"--threads must be between 1 and {processors}, the processors of this machine, got {brief(threads)}: leave "
-            "it out for all of them"
+            f"--threads must be between 1 and {processors}, the processors of this machine, got {brief(threads)}: "
+            "leave it out for all of them"
         )
 
 
