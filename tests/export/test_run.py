@@ -328,7 +328,7 @@ def test_bfloat16_on_onnx_runtimes_cpu(
         ("--engine x.engine --onnx {float32}", "give either --engine FILE or --onnx FILE"),
         ("--engine x.engine --backend openvino", "go with --onnx"),
         ("--engine x.engine --threads 1", "--threads goes with --onnx"),
-        ("--onnx {float32} --threads 0", "--threads must be between 1 and"),
+        ("--onnx {float32} --threads 0", "--threads must be a whole number from 1 to 4096, got 0"),
         ("--engine x.engine --amp", "go with --onnx"),
         ("--engine x.engine", "x.json is missing"),
         ("--onnx {float32} --amp --backend onnxruntime", "--amp is OpenVINO's"),

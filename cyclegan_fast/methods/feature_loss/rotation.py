@@ -47,7 +47,7 @@ class RotationTraining:
     """the number of updates"""
     images_per_step: Annotated[int, Range(2, LARGEST_BATCH, multiple=2)] = 8
     """the number of images in one step, half of each domain; each is shown in all four rotations"""
-    learning_rate: Annotated[float, Range(above=0, most=1000)] = 2e-3
+    learning_rate: Annotated[float, Range(above=0, most=1e30)] = 2e-3
     """AdamW's largest step size in a one-cycle schedule (Smith & Topin 2018)"""
 
     def __post_init__(self) -> None:
