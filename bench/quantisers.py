@@ -22,10 +22,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from cyclegan_fast.conventions import wrong_side
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, run_command
+from cyclegan_fast.system.ranges import TranslatedSide, check_fields
 from export.engines.builder import build
 from export.engines.engine_card import Profile
 from export.engines.libraries import load_library
@@ -46,8 +46,11 @@ class _CommandLine:
 
     checkpoint: Path | None = None
     """a run's folder; by default the newest of runs/"""
-    size: int | None = None
+    size: TranslatedSide | None = None
     """side of the images, pixels; by default what the network was trained with"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
 
 def quantisers() -> Iterator[tuple[str, Callable[[ModelProto, Pixels], bytes]]]:
@@ -136,8 +139,6 @@ def built(content: bytes, size: int) -> str:
 
 def _compare(command: _CommandLine) -> int:
     """Print a line for each direction and quantiser."""
-    if wrong := wrong_side("--size", command.size):
-        raise UserError(wrong)
     logging.disable(logging.WARNING)  # ONNX Runtime advises to preprocess the graph at every call
     for source in load_sources(command.checkpoint, "both", []):
         size = source.size if command.size is None else command.size

@@ -24,6 +24,8 @@ SMALLEST_GENERATOR_SIDE = 8
 """The shortest side in pixels that is translated: after two halvings a residual block must still be able to reflect."""
 SMALLEST_DISCRIMINATOR_SIDE = 24
 """The shortest side in pixels that is trained on: a 70x70 PatchGAN gives a smaller image no score."""
+LONGEST_SIDE = 2**16
+"""The longest side in pixels that images are resized to, which is that of JPEG files; --tile takes longer images."""
 
 
 def wrong_side(name: str, side: int | None, smallest: int = SMALLEST_GENERATOR_SIDE) -> str | None:

@@ -4,12 +4,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from cyclegan_fast.data.earth import write_earth
+from cyclegan_fast.data.earth_views import LARGEST_SIDE
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
+from cyclegan_fast.system.ranges import MOST_COUNTED, Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,13 @@ class EarthCommand:
     out: tyro.conf.Positional[Path]
     """folder to make, with trainA, trainB, testA, testB, continentsA and continentsB; all but the first two hold
     pairs"""
-    side: int = 72
+    side: Annotated[int, Range(1, LARGEST_SIDE)] = 72
     """side of each image in pixels of 36 km"""
-    count: int = 500
+    count: Annotated[int, Range(1, MOST_COUNTED)] = 500
     """training images of each domain"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

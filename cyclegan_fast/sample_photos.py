@@ -4,12 +4,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from cyclegan_fast.conventions import LONGEST_SIDE
 from cyclegan_fast.data.sample_photos import write_sample_photos
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
+from cyclegan_fast.system.ranges import MOST_COUNTED, Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,13 @@ class SamplePhotosCommand:
 
     out: tyro.conf.Positional[Path]
     """folder to make, with trainA, trainB, testA and testB; the last two hold pairs of one name"""
-    side: int = 72
+    side: Annotated[int, Range(1, LONGEST_SIDE)] = 72
     """side of each image in pixels"""
-    count: int = 350
+    count: Annotated[int, Range(1, MOST_COUNTED)] = 350
     """training images of each domain"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

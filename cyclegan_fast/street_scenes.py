@@ -4,13 +4,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from cyclegan_fast.conventions import LONGEST_SIDE
 from cyclegan_fast.data.layouts import TRAINING_LABELS
 from cyclegan_fast.datasets.streets.data_set import write_streets
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
+from cyclegan_fast.system.ranges import MOST_COUNTED, Range, RunSeed, check_fields
 from cyclegan_fast.system.words import counted
 
 
@@ -29,14 +32,17 @@ class StreetScenesCommand:
 
     out: tyro.conf.Positional[Path]
     """folder to make or to continue; its testA and testB hold pairs of one name"""
-    size: int = 128
+    size: Annotated[int, Range(32, LONGEST_SIDE)] = 128
     """height and width in pixels, from 32"""
-    count: int = 500
+    count: Annotated[int, Range(1, MOST_COUNTED)] = 500
     """training images of each domain"""
-    test_count: int = 100
+    test_count: Annotated[int, Range(0, MOST_COUNTED)] = 100
     """test pairs"""
-    seed: int = 0
+    seed: RunSeed = 0
     """another number draws other streets"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
 
 def draw_streets(options: StreetScenesCommand) -> int:

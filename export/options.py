@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from cyclegan_fast.system.ranges import check_fields
 from export.source import Directions, GeneratorSource
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class ExportOptions:
     """folder for what is written; files of the same name are replaced, whole or not at all"""
 
     def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
         for name, given in (("calibration", self.calibration), ("keep-float16", self.keep_float16)):
             if given and not is_eight_bits(self.precision):
                 raise ValueError(f"--{name} is for --precision int8 and fp8")

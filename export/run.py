@@ -22,6 +22,7 @@ from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable, run_command
 from cyclegan_fast.system.process import check_threads
 from cyclegan_fast.system.progress import waiting
+from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import report, translate_images
 from cyclegan_fast.translation.command import size_in_words
@@ -55,8 +56,11 @@ class RunCommand:
     """with --onnx: "auto" is CUDA where the installed ONNX Runtime offers it, and the CPU otherwise"""
     amp: bool = False
     """with --onnx on OpenVINO: compute in bfloat16 where the CPU has it"""
-    threads: int | None = None
+    threads: ThreadCount | None = None
     """with --onnx: threads that compute on a CPU; by default one for each processor"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
     def check(self) -> None:
         """Raise UserError for flags that contradict each other."""

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from cyclegan_fast.conventions import wrong_side
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, run_command
 from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.ranges import BatchSize, TranslatedSide, check_fields
 from cyclegan_fast.version import __version__
 from export.engine_table import EngineRow, engine_table
 from export.engines.builder import BuiltEngine, build, check_targets, default_targets
@@ -37,21 +37,17 @@ if TYPE_CHECKING:
 class ShapeOptions:
     """Says which images an engine takes."""
 
-    size: int | None = None
+    size: TranslatedSide | None = None
     """side of the square images that the engine is fastest at; by default what the network was trained with"""
-    min_size: int | None = None
+    min_size: TranslatedSide | None = None
     """smallest side that it takes; by default --size"""
-    max_size: int | None = None
+    max_size: TranslatedSide | None = None
     """largest side that it takes; by default --size"""
-    max_batch: int = 1
+    max_batch: BatchSize = 1
     """images that it takes at once, at most"""
 
     def __post_init__(self) -> None:
-        for name in ("size", "min_size", "max_size"):
-            if wrong := wrong_side(f"--{name.replace('_', '-')}", getattr(self, name)):
-                raise ValueError(wrong)
-        if self.max_batch < 1:
-            raise ValueError(f"--max-batch must be positive, got {self.max_batch}")
+        check_fields(self, as_flags=True)
 
     def profile(self, trained_size: int) -> Profile:
         """Return the shapes of the engine for a network that was trained at `trained_size` pixels."""
@@ -90,6 +86,9 @@ class TrtCommand:
     """let weights be replaced later without a new build; costs some speed"""
     timing_cache: Path | None = None
     """file that keeps the library's measurements for the next build; by default one beside the engines"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
 
 def export_engines(command: TrtCommand) -> int:

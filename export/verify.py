@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cyclegan_fast.conventions import DIRECTIONS, wrong_side
+from cyclegan_fast.conventions import DIRECTIONS
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable, run_command
 from cyclegan_fast.system.files import sha256_of
 from cyclegan_fast.system.progress import waiting
+from cyclegan_fast.system.ranges import TranslatedSide, check_fields
 from export.engines.engine_card import EngineCard, Profile
 from export.graphs.onnx_file import read_onnx
 from export.library_errors import explaining
@@ -53,11 +54,14 @@ class VerifyCommand:
     running_statistics: bool = False
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; give
     it where the file was exported with it"""
-    size: int | None = None
+    size: TranslatedSide | None = None
     """with --onnx: side of the images that are compared, in pixels; by default what the network was trained with"""
     images: Path | None = None
     """folder of images to compare on; by default the embedded photographs, and for int8 and fp8, whose ranges were
     measured on the domain that is translated, the run's own test images"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
     def check(self) -> None:
         """Raise UserError for flags that contradict each other."""
@@ -65,8 +69,6 @@ class VerifyCommand:
             raise UserError("give either --onnx FILE or --engine FILE")
         if self.engine is not None and self.size is not None:
             raise UserError("--size goes with --onnx: an engine is compared at the shapes that it was built for")
-        if wrong := wrong_side("--size", self.size):
-            raise UserError(wrong)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
 from cyclegan_fast.baselines.style_results import Record, contact_sheet
+from cyclegan_fast.conventions import LONGEST_SIDE
 from cyclegan_fast.images.files import none_can_be_read, read_image, write_image
 from cyclegan_fast.images.folders import find_images
 from cyclegan_fast.images.unreadable import UnreadableImage
@@ -27,6 +28,7 @@ from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable, run_command
 from cyclegan_fast.system.files import sha256_of
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.system.ranges import MOST_STEPS, Range, RunSeed, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.inputs import CONTACT_SHEET
 from cyclegan_fast.translation.plan import ImageOptions, plan
@@ -66,35 +68,29 @@ class GatysCommand:
     """torchvision's weights of VGG-19, vgg19-dcbb9e9d.pth"""
     features: Path | None = None
     """instead of VGG-19: a small network that was trained on the images, as the feature loss keeps it"""
-    size: int = 256
+    size: Annotated[int, Range(32, LONGEST_SIDE)] = 256
     """longer side that contents and styles are resized to, pixels"""
-    steps: int = 500
+    steps: Annotated[int, Range(1, MOST_STEPS)] = 500
     """iterations of L-BFGS for each image"""
-    content_weight: float = 1.0
+    content_weight: Annotated[float, Range(0, 10**12)] = 1.0
     """alpha of eq. 7, times the number of activations that the content loss sums over"""
-    style_weight: float = 3.0
+    style_weight: Annotated[float, Range(0, 10**12)] = 3.0
     """beta of eq. 7"""
     pooling: Literal["average", "max"] = "average"
     """how VGG-19 halves sides; the paper found average pooling to look better"""
     start: Literal["content", "noise"] = "content"
     """what the optimisation begins with"""
-    seed: int = 0
+    seed: RunSeed = 0
     """fixes the noise"""
     device: str = "auto"
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
 
     def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
         if bool(self.style) == (self.style_folder is not None):
             raise ValueError("give either --style IMAGE, one or several, or --style-folder FOLDER")
         if self.weights is not None and self.features is not None:
             raise ValueError("--weights and --features contradict each other: give one of them")
-        if self.size < 32:
-            raise ValueError(f"--size must be at least 32, got {self.size}")
-        if self.steps < 1:
-            raise ValueError(f"--steps must be positive, got {self.steps}")
-        for name in ("content_weight", "style_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
 
     @property
     def network_file(self) -> Path:

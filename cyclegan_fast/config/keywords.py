@@ -7,17 +7,23 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cyclegan_fast.config.checks import require_choice
 from cyclegan_fast.config.command import START_FLAGS, TakenOver, starting_point
-from cyclegan_fast.config.options import Config, GeneratorName, MethodName
+from cyclegan_fast.config.options import Config, DataConfig, GeneratorName, MethodName
 from cyclegan_fast.config.presets import Preset, Task
 from cyclegan_fast.config.values import with_values
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import check_value, declarations
 
 _Settings = TypeVar("_Settings")
-_CHOICES = {"preset": Preset, "task": Task, "method": MethodName, "generator": GeneratorName}
-
-_TYPES = {"config": str, "crop_size": int, "load_size": int}
+_READ_FIRST = {
+    "preset": Preset,
+    "task": Task,
+    "method": MethodName,
+    "generator": GeneratorName,
+    "config": str,
+    **{name: declarations(DataConfig)[name] for name in ("crop_size", "load_size")},
+}
+"""The flags that `starting_point` reads before a section checks them, with their declarations."""
 
 
 def training_settings(flags: Mapping[str, Any], taken_over: TakenOver | None = None) -> tuple[Config, str]:
@@ -30,15 +36,12 @@ def training_settings(flags: Mapping[str, Any], taken_over: TakenOver | None = N
     }
     _check_names(flags, {*section_of, *START_FLAGS}, "train")
     plain = {name: _plain(value) for name, value in flags.items()}
-    for name, kind in _TYPES.items():
-        if plain.get(name) is not None and type(plain[name]) is not kind:
-            raise UserError(f"train: {name} cannot be {plain[name]!r}")
-    if plain.get("config") is not None:
-        plain["config"] = Path(plain["config"])
     try:
-        for name, choices in _CHOICES.items():
+        for name, declaration in _READ_FIRST.items():
             if plain.get(name) is not None:
-                require_choice(name, plain[name], choices)
+                check_value(name, plain[name], declaration)
+        if plain.get("config") is not None:
+            plain["config"] = Path(plain["config"])
         start, origin, _ = starting_point(plain, taken_over)
     except ValueError as error:
         raise UserError(f"train: {error}") from error

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclegan_fast.config.checks import require, require_choice
+from cyclegan_fast.config.checks import require
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
 from cyclegan_fast.kernels import Impl
+from cyclegan_fast.system.ranges import NetworkWidth, Range, check_fields
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 GeneratorName = Literal["resnet_9", "resnet_6", "unet_256", "unet_128"]
@@ -16,6 +17,8 @@ Upsampling = Literal["transposed", "resize"]
 InitType = Literal["normal", "xavier", "kaiming", "orthogonal"]
 MethodName = Literal["cyclegan", "simgan", "feature-loss", "bigan", "cogan", "pix2pix"]
 CycleFrom = Literal["both", "A", "B"]
+LossWeight = Annotated[float, Range(0, 10**6)]
+"""A weight of a loss: beyond its range sums of losses would overflow in low precision, or drown each other."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,13 @@ class NetworkConfig:
     generator: GeneratorName = "resnet_9"
     """ResNet generator with 9 residual blocks (256x256 and larger) or 6 (128x128); or the U-Net of pix2pix, for sides
     that are multiples of 256 or 128"""
-    ngf: int = 64
-    """channels of the generators' first convolution"""
-    ndf: int = 64
-    """channels of the discriminators' first convolution"""
+    ngf: NetworkWidth = 64
+    """channels of the generators' first convolution, 1024 at most"""
+    ndf: NetworkWidth = 64
+    """channels of the discriminators' first convolution, 1024 at most"""
     discriminator: DiscriminatorName = "patch"
     """the 70x70 PatchGAN; or one of --n-layers convolutions that halve the image; or a judge of each pixel"""
-    n_layers: int = 3
+    n_layers: Annotated[int, Range(1, 8)] = 3
     """of discriminator n_layers: 1 to 5 judge patches of 16, 34, 70, 142 and 286 pixels"""
     norm: Norm = "instance"
     """normalisation in generators and discriminators"""
@@ -46,7 +49,7 @@ class NetworkConfig:
     init_type: InitType = "normal"
     """how new weights are drawn: normal with standard deviation init_gain, or by torch.nn.init's xavier_normal,
     kaiming_normal (fan in) or orthogonal"""
-    init_gain: float = 0.02
+    init_gain: Annotated[float, Range(above=0, most=1000)] = 0.02
     """standard deviation of normal, gain of xavier and orthogonal; of no effect on kaiming"""
     init_from: Path | None = None
     """begin a new run with trained weights: a run's folder, a checkpoint that it keeps (RUN@120 of epoch 120, RUN@best,
@@ -84,12 +87,7 @@ class NetworkConfig:
         return 3 * 2**self.n_layers if self.discriminator == "n_layers" else SMALLEST_DISCRIMINATOR_SIDE
 
     def __post_init__(self) -> None:
-        require_choice("generator", self.generator, GeneratorName)
-        require_choice("discriminator", self.discriminator, DiscriminatorName)
-        require_choice("norm", self.norm, Norm)
-        if self.discriminator_norm is not None:
-            require_choice("discriminator_norm", self.discriminator_norm, Norm)
-        require(self.n_layers >= 1, f"n_layers must be positive, got {self.n_layers}")
+        check_fields(self)
         require(
             self.discriminator == "n_layers" or self.n_layers == 3,
             f"n_layers {self.n_layers} is of discriminator n_layers, not of {self.discriminator}: "
@@ -104,18 +102,12 @@ class NetworkConfig:
             bool(self.blocks) or not self.checkpoint_blocks,
             f"checkpoint_blocks is of residual blocks: {self.generator} has none",
         )
-        require_choice("upsampling", self.upsampling, Upsampling)
         require(
             bool(self.blocks) or self.upsampling == "transposed",
             f"upsampling {self.upsampling} is of ResNet generators, and {self.generator} has transposed convolutions: "
             "leave it out",
         )
-        require_choice("init_type", self.init_type, InitType)
-        require(self.init_gain > 0, f"init_gain must be positive, got {self.init_gain}")
-        require_choice("impl", self.impl, Impl)
         require(self.impl != "c", "impl c has norms and pads alone: set CYCLEGAN_FAST_IMPL=c, which takes it for these")
-        for name in ("ngf", "ndf"):
-            require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
 
 
 WEIGHTS_OF: dict[str, MethodName] = {
@@ -140,40 +132,35 @@ class LossConfig:
     and one in deep features), bigan (BiGAN/ALI), cogan (whose networks are its own), or pix2pix (which needs pairs)"""
     gan_loss: GanLoss = "lsgan"
     """adversarial loss; wgan-gp needs second derivatives and runs its discriminators on the reference operators"""
-    lambda_penalty: float = 10.0
+    lambda_penalty: LossWeight = 10.0
     """wgan-gp: weight of the gradient penalty; 0 leaves it out, as the original's CycleGAN does"""
-    lambda_gan: float = 1.0
+    lambda_gan: LossWeight = 1.0
     """cyclegan: weight of the adversarial losses; 0 trains by cycle consistency alone, without discriminators"""
-    lambda_cycle: float = 10.0
+    lambda_cycle: LossWeight = 10.0
     """cyclegan: weight of the cycle-consistency losses; 0 skips their forward passes"""
-    lambda_cycle_a: float | None = None
+    lambda_cycle_a: LossWeight | None = None
     """cyclegan: weight of the cycle A -> B -> A alone, and unit of G_B's identity loss; by default lambda_cycle"""
-    lambda_cycle_b: float | None = None
+    lambda_cycle_b: LossWeight | None = None
     """cyclegan: weight of the cycle B -> A -> B alone, and unit of G_A's identity loss; by default lambda_cycle"""
     cycle_from: CycleFrom = "both"
     """cyclegan: the domain whose images go through a cycle, A for A -> B -> A alone, B for B -> A -> B alone"""
-    lambda_identity: float = 0.5
+    lambda_identity: LossWeight = 0.5
     """cyclegan: weight of the identity losses, in units of lambda_cycle; 0 skips their forward passes"""
-    lambda_pixel: float = 10.0
+    lambda_pixel: LossWeight = 10.0
     """simgan: weight of the L1 between an image and its translation"""
-    lambda_feature: float = 10.0
+    lambda_feature: LossWeight = 10.0
     """feature-loss: weight of the L1 between deep features of an image and of its translation"""
     feature_network: Path | None = None
     """feature-loss: file of the network that gives them, VGG-16's weights (vgg16-397923af.pth of torchvision) or one
     that was trained here; by default one is trained on the data first, without labels, and kept in the run's folder"""
-    lambda_paired: float = 100.0
+    lambda_paired: LossWeight = 100.0
     """pix2pix: weight of the L1 between a translation and the true one"""
-    pool_size: int = 50
+    pool_size: Annotated[int, Range(0, 10**6)] = 50
     """generated images of each domain kept for the discriminators; 0, as pix2pix has it, trains them on the newest
     only"""
 
     def __post_init__(self) -> None:
-        require_choice("gan_loss", self.gan_loss, GanLoss)
-        require_choice("method", self.method, MethodName)
-        require_choice("cycle_from", self.cycle_from, CycleFrom)
-        for name in (*WEIGHTS_OF, "lambda_penalty", "pool_size"):
-            value = getattr(self, name)
-            require(value is None or value >= 0, f"{name} must not be negative, got {value}")
+        check_fields(self)
         for name, method in WEIGHTS_OF.items():
             require(
                 self.method == method or getattr(self, name) == type(self).__dataclass_fields__[name].default,

@@ -2,9 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclegan_fast.config.checks import require, require_choice
+from cyclegan_fast.config.checks import require
+from cyclegan_fast.system.files import LONGEST_NAME
+from cyclegan_fast.system.ranges import (
+    LARGEST_BATCH,
+    MOST_COUNTED,
+    MOST_STEPS,
+    Range,
+    RunSeed,
+    ThreadCount,
+    brief,
+    check_fields,
+)
 
 Policy = Literal["linear", "step", "plateau", "cosine"]
 CudaGraph = Literal["auto", "on", "off"]
@@ -18,30 +29,28 @@ MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips",
 class OptimizerConfig:
     """Set Adam and its schedule."""
 
-    learning_rate: float = 2e-4
+    learning_rate: Annotated[float, Range(above=0, most=1000)] = 2e-4
     """Adam's step size at first"""
     learning_rate_policy: Policy = "linear"
     """how the learning rate falls: linear after `epochs` epochs towards zero; step to a tenth every `step_epochs`
     epochs; cosine to zero over `epochs` epochs (and up again over `decay_epochs`, as the original's: give 0); plateau
     to a fifth where the generators' losses have not fallen by a hundredth for more than 5 epochs"""
-    step_epochs: int = 50
+    step_epochs: Annotated[int, Range(1, MOST_COUNTED)] = 50
     """policy step: epochs between two falls of the learning rate"""
-    beta1: float = 0.5
+    beta1: Annotated[float, Range(0, below=1)] = 0.5
     """Adam's decay rate of the first moment"""
-    epochs: int = 100
+    epochs: Annotated[int, Range(0, MOST_COUNTED)] = 100
     """epochs at the full learning rate"""
-    decay_epochs: int = 100
+    decay_epochs: Annotated[int, Range(0, MOST_COUNTED)] = 100
     """epochs after that, over which the learning rate falls with policy linear"""
-    accumulate: int = 1
+    accumulate: Annotated[int, Range(1, LARGEST_BATCH)] = 1
     """compute each batch in this many parts, one after another, to need less memory; the update stays that of the whole
     batch"""
-    ema: float = 0.0
+    ema: Annotated[float, Range(0, below=1)] = 0.0
     """decay of the moving average of the generators' weights, which then draws the samples and is scored; 0 for none"""
 
     def __post_init__(self) -> None:
-        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        require_choice("learning_rate_policy", self.learning_rate_policy, Policy)
-        require(self.step_epochs >= 1, f"step_epochs must be positive, got {self.step_epochs}")
+        check_fields(self)
         require(
             self.learning_rate_policy == "step" or self.step_epochs == type(self).step_epochs,
             f"step_epochs is of learning_rate_policy step: it has no effect on {self.learning_rate_policy}",
@@ -49,11 +58,6 @@ class OptimizerConfig:
         require(
             self.learning_rate_policy != "cosine" or self.epochs > 0, "learning_rate_policy cosine needs epochs above 0"
         )
-        require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
-        require(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
-        require(self.accumulate >= 1, f"accumulate must be positive, got {self.accumulate}")
-        require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
-        require(self.decay_epochs >= 0, f"decay_epochs must not be negative, got {self.decay_epochs}")
         require(self.epochs + self.decay_epochs > 0, "epochs and decay_epochs must not both be 0")
 
 
@@ -67,7 +71,7 @@ class RunConfig:
     """folder that holds the runs"""
     device: str = "auto"
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
-    threads: int | None = None
+    threads: ThreadCount | None = None
     """threads that compute on a CPU, in each process; by default one for each processor"""
     amp: bool = False
     """mixed precision: convolutions and fused operators in low precision; weights, statistics, losses in float32"""
@@ -85,23 +89,23 @@ class RunConfig:
     is faster has not been measured yet"""
     compile: bool = False
     """compile the networks with torch.compile: faster steps after a start that takes a minute or more"""
-    seed: int = 0
+    seed: RunSeed = 0
     """fixes weights, images, crops and pools"""
     deterministic: bool = False
     """the same bits for the same seed on a GPU too, at some cost in speed"""
-    max_steps: int | None = None
+    max_steps: Annotated[int, Range(1, MOST_STEPS)] | None = None
     """stop after this many steps where the epochs have not ended before; the same command with more of either goes on
     with a run, finished or not"""
     extend_from_here: bool = False
     """where more epochs would have changed the learning rate of steps that a run has taken: keep these steps, and give
     each epoch from here on the rate of the new settings (policy linear: the full one up to epoch `epochs`)"""
-    report_every: int = 50
+    report_every: Annotated[int, Range(1, MOST_STEPS)] = 50
     """steps between two lines of metrics.jsonl and of TensorBoard, each with mean losses"""
-    sample_every: int = 1000
+    sample_every: Annotated[int, Range(1, MOST_STEPS)] = 1000
     """steps between two grids of samples"""
-    checkpoint_every: int = 1000
+    checkpoint_every: Annotated[int, Range(1, MOST_STEPS)] = 1000
     """steps between two checkpoints"""
-    keep_every_epochs: int = 0
+    keep_every_epochs: Annotated[int, Range(0, MOST_COUNTED)] = 0
     """keep a checkpoint of every this many epochs for good, called RUN@120 by commands; 0 keeps the two newest only"""
     rollback: bool = False
     """where the losses show that the training has gone wrong, go back to the newest checkpoint from before that, with
@@ -110,43 +114,41 @@ class RunConfig:
     track: tuple[TrackerName, ...] = ("tensorboard",)
     """where reports, scores and samples go besides the run's own files, one or more; "none" for nowhere. One that fails
     in the middle, such as without a network, is left out from there on"""
-    profile: int = 0
+    profile: Annotated[int, Range(0, 10000)] = 0
     """measure this many steps after the first few: prints where their time goes, and writes profile/trace.json, which
     chrome://tracing and ui.perfetto.dev open"""
 
     def __post_init__(self) -> None:
-        require_choice("amp_dtype", self.amp_dtype, AmpDtype)
+        check_fields(self)
         require(
             self.amp or self.amp_dtype == "auto", f"amp_dtype {self.amp_dtype} has no effect without --amp: add --amp"
         )
-        for name in ("report_every", "sample_every", "checkpoint_every"):
-            require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
-        require_choice("cuda_graph", self.cuda_graph, CudaGraph)
-        require_choice("streams", self.streams, Streams)
-        require(self.threads is None or self.threads >= 1, f"threads must be positive, got {self.threads}")
-        for tracker in self.track:
-            require_choice("track", tracker, TrackerName)
         require(bool(self.track), "track needs one tracker at least: none for none")
         require(len({*self.track}) == len(self.track), f"track has one twice: {', '.join(self.track)}")
         require("none" not in self.track or len(self.track) == 1, "track none stands by itself")
-        require(self.profile >= 0, f"profile must not be negative, got {self.profile}")
-        require(self.keep_every_epochs >= 0, f"keep_every_epochs must not be negative, got {self.keep_every_epochs}")
-        require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be positive, got {self.max_steps}")
-        require(0 <= self.seed < 2**63, f"seed must be at least 0 and below 2^63, got {self.seed}")
         require(
-            self.name is None or (self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0")),
-            f"name must be a plain folder name, got {self.name!r}",
+            self.name is None or _is_folder_name(self.name),
+            f"name must be a plain folder name of {LONGEST_NAME} bytes at most, got {brief(self.name)}",
         )
+
+
+def _is_folder_name(name: str) -> bool:
+    """Return whether every file system, page and file of a run can hold a name: it is UTF-8, and no path."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0") and length <= LONGEST_NAME
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """Choose what is measured on the test images, while training and at its end."""
 
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Range(0, MOST_STEPS)] = 0
     """steps between two evaluations, which go to evaluations.jsonl, TensorBoard and the gallery; the best checkpoint is
     kept as checkpoints/best.pt. 0 evaluates at the end only"""
-    patience: int = 0
+    patience: Annotated[int, Range(0, MOST_COUNTED)] = 0
     """end the run, as finished, once so many evaluations in a row were no better than the best one; 0 never does. Needs
     evaluate_every"""
     metrics: tuple[MetricName, ...] = ("reconstruction", "truth", "lookup")
@@ -154,7 +156,7 @@ class EvaluationConfig:
     best_by: str | None = None
     """the value that the best checkpoint is chosen by, such as a2b.truth.ssim or b2a.fcn.class_iou; by default the
     first of those that the metrics give: class IoU, KID, FID, SSIM against the truth, SSIM of reconstructions"""
-    evaluate_images: int = 64
+    evaluate_images: Annotated[int, Range(0, MOST_COUNTED)] = 64
     """test images of each domain that are used, the first ones; 0 for all"""
     features: str = "inception"
     """the network of fid and kid: "inception", a file of `evaluate fcn`, or a .pt2 file of torch.export.save"""
@@ -162,10 +164,7 @@ class EvaluationConfig:
     """the network of fcn: a file that `python -m cyclegan_fast.evaluate fcn` wrote"""
 
     def __post_init__(self) -> None:
-        for name in ("evaluate_every", "evaluate_images", "patience"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        for metric in self.metrics:
-            require_choice("metrics", metric, MetricName)
+        check_fields(self)
         require(len({*self.metrics}) == len(self.metrics), f"metrics has one twice: {', '.join(self.metrics)}")
         require(
             "fcn" not in self.metrics or self.segmentation is not None,

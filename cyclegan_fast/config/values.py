@@ -1,8 +1,8 @@
 """Turns a configuration into plain values and YAML and back, and lists the fields in which two of them differ.
 
-Values of a file are checked here in 40 lines and not by a library: cattrs, mashumaro and dacite take `true` for a
-number, and pydantic (strict, from JSON) needs half of these lines to turn its errors into these messages, and four
-packages more.
+Values of a file are converted here, and checked by the sections themselves (system/ranges.py), not by a library:
+cattrs, mashumaro and dacite take `true` for a number, and pydantic (strict, from JSON) needs half of these lines to
+turn its errors into these messages, and four packages more.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.formats import refuse_newer
+from cyclegan_fast.system.ranges import TOO_MANY_DIGITS, brief, is_of_digits
 from cyclegan_fast.version import __version__
 
 RUN_FORMAT = 1
@@ -52,41 +53,41 @@ def with_values(section: Any, values: Any, origin: str) -> Any:
     Raises UserError as `from_dict` does.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{origin}: {type(section).__name__} must be a mapping of names to values, got {values!r}")
+        raise UserError(f"{origin}: {type(section).__name__} must be a mapping of names to values, got {brief(values)}")
     known = {f.name for f in fields(section)}
-    unknown = sorted(map(str, set(values) - known))
+    unknown = sorted(name if isinstance(name, str) else brief(name) for name in set(values) - known)
     if unknown:
         raise UserError(f"{origin}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     hints = get_type_hints(type(section))
     changes = {}
-    for name, value in values.items():
-        current = getattr(section, name)
-        changes[name] = (
-            with_values(current, value, origin) if is_dataclass(current) else _typed(value, hints[name], name, origin)
-        )
     try:
+        for name, value in values.items():
+            current = getattr(section, name)
+            changes[name] = (
+                with_values(current, value, origin) if is_dataclass(current) else _typed(value, hints[name], name)
+            )
         return replace(section, **changes)
     except ValueError as error:
         raise UserError(f"{origin}: {error}") from error
 
 
-def _typed(value: Any, hint: Any, name: str, origin: str) -> Any:
-    """Take a value of a file for a field of type `hint`: a path may be a string and a float an integer."""
+def _typed(value: Any, hint: Any, name: str) -> Any:
+    """Return a value of a file as a field of type `hint` has it: a path may be a string and a float an integer.
+
+    What fits no type is left as it is, for the section to refuse; only of a path that does not know, see `check_value`.
+    """
     options = get_args(hint) if type(None) in get_args(hint) else (hint,)
     if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(item, get_args(hint)[0], name, origin) for item in value)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        if option is Path and isinstance(value, str):
-            return Path(value)
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if option in (int, bool, str) and type(value) is option:
-            return value
-        if str(value) in get_args(option):  # YAML reads a 2 as a number
-            return str(value)
-    raise UserError(f"{origin}: {name} cannot be {value!r}")
+        return tuple(_typed(item, get_args(hint)[0], name) for item in value)
+    if Path in options and value is not None:
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be the path of a file or folder, got {brief(value)}")
+        return Path(value)
+    if float in options and type(value) is int and abs(value) < 10**300:
+        return float(value)
+    if type(value) is int and value in (1, 2):  # a choice of these, which YAML reads as numbers
+        return next((str(value) for option in options if str(value) in get_args(option)), value)
+    return value
 
 
 def differences(one: Config, other: Config) -> list[str]:
@@ -129,8 +130,11 @@ def load_values(path: Path) -> Any:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UserError(f"no configuration at {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise UserError(f"{path} is no configuration: its values are nested too deep") from None
+    # ValueError: text that is no UTF-8, a path with a null character, a date without a day, a number of 5,000 digits.
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {_fault(error)}") from error
     if values is None:
         raise UserError(f"{path} is empty: it holds no configuration")
     if not isinstance(values, dict):
@@ -140,3 +144,10 @@ def load_values(path: Path) -> Any:
     if number is not None and type(number) is not int:
         raise UserError(f"{path}: format must be a whole number, got {number!r}")
     return values
+
+
+def _fault(error: Exception) -> str:
+    """Return what is wrong with a YAML file in one line, with the line and column where its reader says so."""
+    if mark := getattr(error, "problem_mark", None):
+        return f"{getattr(error, 'problem', error)} in line {mark.line + 1}, column {mark.column + 1}"
+    return TOO_MANY_DIGITS if is_of_digits(error) else in_brief_words(error)

@@ -204,9 +204,6 @@ def write_earth(out: Path, side: int, count: int) -> int:
 
     Raises UserError where `side`, in pixels, or `count` makes no sense, or the images of the Earth are not installed.
     """
-    for flag, value in {"--side": side, "--count": count}.items():
-        if value < 1:
-            raise UserError(f"{flag} must be positive, got {value}")
     training, test, world = cut_training_images(side, count), cut_test_images(side), read_world()
     for name, images in {
         "trainA": training.photographs,

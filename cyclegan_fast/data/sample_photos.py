@@ -12,7 +12,6 @@ from scipy.ndimage import gaussian_filter
 
 from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.pixels import Pixels
-from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
 
 # Sources and licences of the photographs stand in docs/getting-started.md.
@@ -89,13 +88,7 @@ def _crops(names: Sequence[str], side: int, count: int, random: np.random.Genera
 
 
 def write_sample_photos(out: Path, side: int, count: int) -> int:
-    """Write the folders below `out`, print what is in them, and return the exit status.
-
-    Raises UserError where `side`, in pixels, or `count` is not positive.
-    """
-    for flag, value in {"--side": side, "--count": count}.items():
-        if value < 1:
-            raise UserError(f"{flag} must be positive, got {value}")
+    """Write the folders below `out`, print what is in them, and return the exit status."""
     training, test = make_training(side, count), make_test(side)
     for name, images in {
         "trainA": training.photographs,

@@ -32,6 +32,7 @@ from cyclegan_fast.datasets.web import is_web_address
 from cyclegan_fast.images.folders import find_images
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import beside, sha256_of
+from cyclegan_fast.system.ranges import check_fields
 
 Published = TypeVar("Published", PublishedDataSet, PublishedGenerator)
 GENERATOR_FILE = "latest_net_G.pth"  # the name in the original implementation
@@ -69,6 +70,7 @@ class DownloadCommand:
     """refuse the fetched .zip or .pth file unless this is its SHA-256; it is printed in any case"""
 
     def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
         if not is_web_address(self.base):
             raise ValueError(f"--from must be an address that begins with http:// or https://, got {self.base}")
         if self.sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", self.sha256):

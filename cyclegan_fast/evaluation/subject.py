@@ -4,15 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
 from cyclegan_fast.config.options import EARTH, DataConfig, Pairs
-from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, Direction, wrong_side
+from cyclegan_fast.conventions import Direction
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import waiting
+from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, Range, ThreadCount, TrainedSide, check_fields
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,17 @@ class EvaluationOptions:
     unpack; or earth; by default what the run was trained on"""
     direction: Direction = "a2b"
     """what bare weights translate; a run has generators for both directions"""
-    size: int | None = None
+    size: TrainedSide | None = None
     """side of the square that images are resized to; by default what the run was trained with"""
-    images: int = 0
+    images: Annotated[int, Range(0, MOST_COUNTED)] = 0
     """test images of each domain that are used, the first ones; 0 for all"""
-    batch_size: int | None = None
+    batch_size: BatchSize | None = None
     """images translated at once; by default as many as make half a megapixel"""
     device: str = "auto"
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
-    threads: int | None = None
+    threads: ThreadCount | None = None
     """threads that compute on a CPU; by default one for each processor"""
     network: str | None = None
     """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
@@ -50,12 +51,7 @@ class EvaluationOptions:
     weights, or, of weights from a hub, evaluation/NAME here"""
 
     def __post_init__(self) -> None:
-        if self.images < 0:
-            raise ValueError(f"--images must not be negative, got {self.images}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
-        if wrong := wrong_side("--size", self.size, SMALLEST_DISCRIMINATOR_SIDE):
-            raise ValueError(wrong)
+        check_fields(self, as_flags=True)
 
 
 class Subject:

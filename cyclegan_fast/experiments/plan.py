@@ -20,9 +20,19 @@ from cyclegan_fast.config.options import (
     RunConfig,
 )
 from cyclegan_fast.config.presets import of_method
-from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, wrong_side
+from cyclegan_fast.conventions import LONGEST_SIDE, SMALLEST_DISCRIMINATOR_SIDE
 from cyclegan_fast.experiments.paper_tables import DEFAULT, ROWS, RowName
 from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.ranges import (
+    MOST_COUNTED,
+    MOST_STEPS,
+    BatchSize,
+    NetworkWidth,
+    Range,
+    RunSeed,
+    TrainedSide,
+    check_fields,
+)
 
 EXPERIMENTS_PROGRAM = "python -m cyclegan_fast.experiments"
 PAPERS_EPOCHS = 200
@@ -33,50 +43,41 @@ PlanPreset = Literal["quick", "paper128", "paper256"]
 class PlanSettings:
     """Holds what all runs have in common; no row is tuned alone. The flags replace what the preset has."""
 
-    size: int = 64
+    size: TrainedSide = 64
     """side in pixels of the square that is trained on and scored, a multiple of 4"""
-    load_size: int = 64
+    load_size: Annotated[int, Range(SMALLEST_DISCRIMINATOR_SIDE, LONGEST_SIDE)] = 64
     """side that images are resized to before a random crop of --size"""
     generator: GeneratorName = "resnet_6"
     """the generators of all methods but CoGAN, which renders images from a code"""
-    ngf: int = 16
+    ngf: NetworkWidth = 16
     """channels of the generators' first convolution"""
-    ndf: int = 16
+    ndf: NetworkWidth = 16
     """channels of the discriminators' first convolution"""
-    steps: int | None = 1500
+    steps: Annotated[int, Range(1, MOST_STEPS)] | None = 1500
     """steps of each run; None for the paper's 200 epochs"""
-    learning_rate: float = 5e-4
+    learning_rate: Annotated[float, Range(above=0, most=1000)] = 5e-4
     """Adam's step size in the first half of the epochs; it then falls linearly, epoch by epoch, towards zero"""
-    ema: float = 0.995
+    ema: Annotated[float, Range(0, below=1)] = 0.995
     """decay of the moving average of the generators' weights, which is scored; 0 for none"""
-    batch_size: int = 1
+    batch_size: BatchSize = 1
     """images of each domain in one step"""
-    pool_size: int = 50
+    pool_size: Annotated[int, Range(0, 10**6)] = 50
     """generated images of each domain kept for the discriminators (pix2pix keeps none, as its paper has it)"""
     amp: bool = False
     """mixed precision, in training and in the scored translations"""
-    checkpoint_every: int = 250
+    checkpoint_every: Annotated[int, Range(1, MOST_STEPS)] = 250
     """steps between two checkpoints: what a kill may cost"""
-    test_images: int = 0
+    test_images: Annotated[int, Range(0, MOST_COUNTED)] = 0
     """test images of each domain that are scored, the first ones; 0 for all"""
-    segmentation_epochs: int = 20
+    segmentation_epochs: Annotated[int, Range(1, MOST_COUNTED)] = 20
     """passes over the real photographs that the network which reads labels is trained for"""
-    segmentation_width: int = 16
+    segmentation_width: NetworkWidth = 16
     """its channels at full size"""
 
     def __post_init__(self) -> None:
-        if wrong := wrong_side("--size", self.size, SMALLEST_DISCRIMINATOR_SIDE):
-            raise ValueError(wrong)
+        check_fields(self, as_flags=True)
         if self.load_size < self.size:
             raise ValueError(f"--load-size must be at least --size ({self.size}), got {self.load_size}")
-        for name in ("test_images", "pool_size"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        for name in ("segmentation_epochs", "segmentation_width", "checkpoint_every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"--steps must be positive, got {self.steps}")
 
 
 _PAPER128 = PlanSettings(
@@ -128,7 +129,7 @@ class Tables:
     paper256 (256x256 and 9 blocks); both of the paper for 200 epochs"""
     methods: tuple[RowName, ...] = DEFAULT
     """rows to train and score, one or more of the above"""
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[RunSeed, ...] = (0, 1)
     """a run of each method for each of these"""
     device: str = "auto"
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
@@ -139,12 +140,11 @@ class Tables:
     run trained; by default each of its runs trains its own"""
 
     def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
         for name in ("methods", "seeds"):
             values = getattr(self, name)
             if not values or len({*values}) < len(values):
                 raise ValueError(f"--{name} needs one or more, none of them twice")
-        if min(self.seeds) < 0:
-            raise ValueError(f"--seeds must not be negative, got {min(self.seeds)}")
 
     @property
     def runs(self) -> list[tuple[RowName, int]]:

@@ -1,15 +1,17 @@
 """Turns samples of more than 8 bits into the 256 levels of 8 bits, by the range of values that they fill."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.system.ranges import Range
 
 SampleArray = npt.NDArray[Any]
+Level = Annotated[float, Range(-1e300, 1e300)]
+"""A sample's value that becomes black or white. The difference of two of them is finite."""
 ValueRange = tuple[float, float]
 """The two values that become black and white (levels 0 and 255); values beyond them become black and white, too."""
 
@@ -31,7 +33,7 @@ def check_range(values: Sequence[float], *, of_two_domains: bool = False) -> Non
     if len(values) not in counts:
         raise ValueError(f"range has {' or '.join(map(str, counts[1:]))} numbers, got {len(values)}")
     for low, high in zip(values[::2], values[1::2], strict=True):
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        if not low < high:
             raise ValueError(f"range goes from a low to a high value, got {low:g} {high:g}")
 
 

@@ -19,6 +19,7 @@ from cyclegan_fast.study.plot import MethodRow, draw
 from cyclegan_fast.study.sessions import TOLERANCE_MS, Session, read_sessions
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.ranges import check_fields
 from cyclegan_fast.system.words import counted
 
 LEVEL = 0.95
@@ -128,6 +129,7 @@ class Analyse:
     """folder for analysis.json and analysis.svg, which are replaced where they are there"""
 
     def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
         if not self.results:
             raise ValueError("no results given: name result files, or folders that hold them")
 

@@ -4,15 +4,21 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import MOST_COUNTED, Range, check_fields
 
 Value = TypeVar("Value", str, int, float, bool, dict[str, Any], list[Any])
+LONGEST_MS = 10**6  # a quarter of an hour; browsers count up to 2^31
 FloatArray = npt.NDArray[np.float64]
+PracticePairs = Annotated[int, Range(0, MOST_COUNTED)]
+CountingPairs = Annotated[int, Range(1, MOST_COUNTED)]
+ShownMilliseconds = Annotated[int, Range(1, LONGEST_MS)]
+PauseMilliseconds = Annotated[int, Range(0, LONGEST_MS)]
 STUDY_FORMAT = 1  # version of the study's data and of results, on which page and analysis must agree
 OUTPUTS = ("analysis.json", "analysis.svg")
 
@@ -21,17 +27,14 @@ OUTPUTS = ("analysis.json", "analysis.svg")
 class SessionSettings:
     """Says how a session runs."""
 
-    practice: int
-    trials: int
-    show_ms: int
-    pause_ms: int
+    practice: PracticePairs
+    trials: CountingPairs
+    show_ms: ShownMilliseconds
+    pause_ms: PauseMilliseconds
     paired: bool
 
     def __post_init__(self) -> None:
-        for name, least in (("practice", 0), ("trials", 1), ("show_ms", 1), ("pause_ms", 0)):
-            if getattr(self, name) < least:
-                flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} must be at least {least}, got {getattr(self, name)}")
+        check_fields(self, as_flags=True)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,19 @@ from cyclegan_fast.data.pairs import pair_key
 from cyclegan_fast.images.files import read_image, write_image
 from cyclegan_fast.images.folders import search
 from cyclegan_fast.images.unreadable import UnreadableImage
-from cyclegan_fast.study.format import STUDY_FORMAT, SessionSettings, Study
+from cyclegan_fast.study.format import (
+    STUDY_FORMAT,
+    CountingPairs,
+    PauseMilliseconds,
+    PracticePairs,
+    SessionSettings,
+    ShownMilliseconds,
+    Study,
+)
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.system.ranges import check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.inputs import CONTACT_SHEET
 from cyclegan_fast.version import __version__
@@ -56,22 +65,22 @@ class Make:
     """folder of generated images, as FOLDER or NAME=FOLDER; may be given several times, once for each method"""
     out: Path
     """folder for the study"""
-    practice: int | None = None
+    practice: PracticePairs | None = None
     """pairs at the beginning that come with feedback and do not count; by default 10, or a fifth of the images where
     there are fewer than 50"""
-    trials: int | None = None
+    trials: CountingPairs | None = None
     """pairs that count; by default 40, or as many as there are images for"""
-    show_ms: int = 1000
+    show_ms: ShownMilliseconds = 1000
     """how long a pair is shown, in milliseconds"""
-    pause_ms: int = 500
+    pause_ms: PauseMilliseconds = 500
     """how long the cross stands before each pair, in milliseconds"""
     paired: bool = False
     """show real and generated images of the same name together (as the paper did not), instead of different ones"""
 
     def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
         if not self.fake:
             raise ValueError("no generated images given: use --fake FOLDER")
-        self.settings(SESSION)
 
     def settings(self, images: int) -> SessionSettings:
         """Return a session for folders of so many images; `--practice` and `--trials` are kept as given."""

@@ -1,13 +1,17 @@
 """Parses command lines by dataclasses: the fields are the flags, and their docstrings are the help."""
 
 import inspect
+import io
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import TypeVar
 
 import tyro
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import TOO_MANY_DIGITS, is_of_digits
 from cyclegan_fast.version import __version__
 
 Command = TypeVar("Command")
@@ -53,7 +57,7 @@ def parse_command(
     no sense.
     """
     print_version_if_asked(arguments)
-    try:
+    with refused_in_one_line():
         return tyro.cli(
             command,
             default=tyro.MISSING_NONPROP if default is None else default,
@@ -62,8 +66,40 @@ def parse_command(
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
+
+
+@contextmanager
+def refused_in_one_line() -> Iterator[None]:
+    """Turn what options refuse in their `__post_init__`, while tyro makes them, into a UserError of the same words.
+
+    tyro prints some of these errors itself, in a box of several lines, and raises SystemExit; what else it prints, such
+    as a flag that there is not, goes to standard error as ever.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
     except ValueError as error:
         raise UserError(str(error)) from error
+    except SystemExit as ending:
+        if refusal := _refusal_behind(ending):
+            raise UserError(refusal) from ending
+        sys.stderr.write(said.getvalue())
+        raise
+    else:
+        sys.stderr.write(said.getvalue())
+
+
+def _refusal_behind(error: BaseException) -> str | None:
+    """Return the words of the ValueError of a `__post_init__` that led to an exception; None where there is none."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ValueError):
+        frames = traceback.walk_tb(cause.__traceback__)
+        if any(frame.f_code.co_name == "__post_init__" for frame, _ in frames):
+            return str(cause)
+        if is_of_digits(cause):
+            return f"a flag has {TOO_MANY_DIGITS}"
+    return _refusal_behind(cause) if cause else None
 
 
 def print_completion(commands: Mapping[str, type], program: str, shells: Sequence[str]) -> int:

@@ -5,11 +5,14 @@ Importing it needs no PyTorch, whose libraries read the environment as they are 
 
 import ctypes
 import os
+import resource
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import brief
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Variables by which users say how OpenMP's threads wait for one another: GNU's OpenMP reads the first two, LLVM's and
@@ -44,10 +47,10 @@ def set_up_process() -> None:
 def check_threads(threads: int | None) -> None:
     """Raise UserError for a --threads that this machine cannot have; None leaves the number to the libraries."""
     processors = os.cpu_count() or 1
-    if threads is not None and not 1 <= threads <= processors:
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= processors):
         raise UserError(
-            f"--threads must be between 1 and {processors}, the processors of this machine, got {threads}: leave it "
-            "out for all of them"
+            f"--threads must be between 1 and {processors}, the processors of this machine, got {brief(threads)}: "
+            "leave it out for all of them"
         )
 
 
@@ -65,6 +68,23 @@ def release_free_memory() -> None:
 @cache
 def _malloc_trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def installed_bytes() -> int:
+    """Return the bytes of memory that this process can have at most, with those that are swapped to a disk.
+
+    That is the machine's, or less by the limits of its container (control groups v2) and of the process (ulimit -v).
+    """
+    import psutil  # here, because benchmarks run where it is not installed
+
+    swap = int(psutil.swap_memory().total)
+    limits = [int(psutil.virtual_memory().total) + swap]
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    with suppress(OSError, ValueError):  # there is no such file, or it says "max"
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()) + swap)
+    return min(limits)
 
 
 def available_bytes() -> int:

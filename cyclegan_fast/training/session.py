@@ -13,6 +13,7 @@ from cyclegan_fast.data.training_images import Data, check_data, open_data
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.kernels.dispatch import choose
 from cyclegan_fast.methods.base import Surroundings
+from cyclegan_fast.methods.least_memory import check_memory
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import describe, name_of, remark_on_choice, set_determinism, use_threads, working_dtype
@@ -68,6 +69,7 @@ def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> in
     use_threads(config.run.threads)
     with joined(config.run.device) as (ranks, device):
         check_device(config, device)
+        check_memory(config, device)
         check_data(config.data, paired=needs_pairs(config))
         config = completed(config, origin)
         watching = watching_callbacks(config, ranks, callbacks)

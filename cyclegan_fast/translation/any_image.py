@@ -21,6 +21,7 @@ from cyclegan_fast.images.decoding import decode, decode_opened
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixels import Pixels, images_at_once
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.ranges import BatchSize, check_value
 from cyclegan_fast.translation.batches import pad_sides, same_shaped
 from cyclegan_fast.translation.translator import NotFinite, Translator
 
@@ -71,8 +72,10 @@ class ImageTranslator:
         save: Callable[..., None] | None = None,
         push: Callable[..., str] | None = None,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"batch_size must be positive, got {batch_size}")
+        try:
+            check_value("batch_size", batch_size, BatchSize | None)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         self.direction = direction
         self.description = description
         self.multiple = multiple

@@ -20,6 +20,7 @@ from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable
+from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import report, translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
@@ -56,7 +57,7 @@ class TranslateCommand:
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
     """compute in low precision where that is faster: bfloat16, or float16 on a GPU without it"""
-    threads: int | None = None
+    threads: ThreadCount | None = None
     """threads that compute on a CPU; by default one for each processor"""
     tile: bool = False
     """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files"""
@@ -68,6 +69,9 @@ class TranslateCommand:
     running_statistics: bool = False
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
     each image's own, as it does without"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
 
     def value_range(self, config: dict[str, Any]) -> ValueRange | None:
         """Return the values that become black and white: those asked for, or else those of the run's training."""

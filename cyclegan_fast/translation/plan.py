@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from PIL import Image
 
-from cyclegan_fast.conventions import Direction, wrong_side
+from cyclegan_fast.conventions import Direction
 from cyclegan_fast.data.layouts import HALVES, is_side_by_side
 from cyclegan_fast.images.files import Half
-from cyclegan_fast.images.levels import check_range
+from cyclegan_fast.images.levels import Level, check_range
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import LONGEST_NAME
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.system.ranges import BatchSize, TranslatedSide, check_fields
 from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, is_below
 
 _Item = TypeVar("_Item")
@@ -42,17 +43,18 @@ class ImageOptions:
     """folder for the translations, each with its image's name; what it holds already is kept, see --overwrite"""
     format: ImageFormat = "same"
     """format to write; "same" follows each image where it is PNG, JPEG or WebP, and is PNG elsewhere"""
-    size: int | None = None
-    """side of the square that images are resized to, a multiple of 4; by default every image keeps its own size"""
+    size: TranslatedSide | None = None
+    """side of the square that images are resized to, a multiple of 4, 65536 at most; by default every image keeps its
+    own size"""
     keep_size: bool = False
     """keep every image's own size also where an engine takes one size only, and refuse images of another"""
     half: Literal["auto", "left", "right", "whole"] = "auto"
     """what to translate of each image: a half or the whole; "auto" is A's or B's half of pairs that stand side by side
     in one image, where the run was trained on such, and the whole elsewhere"""
-    batch_size: int | None = None
+    batch_size: BatchSize | None = None
     """images translated at once, at most; only images of one size share a batch; by default as many as make half a
     megapixel"""
-    range: tuple[float, ...] = ()
+    range: tuple[Level, ...] = ()
     """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; by default
     those that a run was trained with, or else the least and the greatest that a file can hold"""
     overwrite: bool = False
@@ -65,14 +67,11 @@ class ImageOptions:
     """write no such overview"""
 
     def __post_init__(self) -> None:
+        check_fields(self, as_flags=True)
         if not self.images:
             raise ValueError("no images given: name files, folders or quoted globs")
         if self.size is not None and self.keep_size:
             raise ValueError("--size and --keep-size contradict each other: give one of them")
-        if wrong := wrong_side("--size", self.size):
-            raise ValueError(wrong)
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"--batch-size must be positive, got {self.batch_size}")
         check_range(self.range)
         if self.contact_sheet is not None and self.no_contact_sheet:
             raise ValueError("--contact-sheet and --no-contact-sheet contradict each other: give one of them")

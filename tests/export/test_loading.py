@@ -84,7 +84,7 @@ def test_engines_are_closed_and_get_no_larger_batch_than_they_take(machine: Mach
         (lambda files: export.load("x.engine", threads=1), "threads are for ONNX files"),
         (lambda files: export.load("x.onnx"), "no ONNX file x.onnx"),
         (lambda files: export.load(files["float32"], threads=0), "--threads must be between"),
-        (lambda files: export.load(files["float32"], batch_size=0), "batch_size must be positive"),
+        (lambda files: export.load(files["float32"], batch_size=0), "batch_size must be a whole number from 1"),
         (lambda files: export.load(files["float32"], backend="onnxruntime", amp=True), "--amp is OpenVINO's"),
     ],
 )

@@ -244,8 +244,8 @@ sys.exit(trt.main(["--checkpoint", {str(weights)!r}, "--size", "32", "--target",
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--size", "62"], "--size must be a multiple of 4, at least 8, got 62"),
-        (["--max-batch", "0"], "--max-batch must be positive, got 0"),
+        (["--size", "62"], "--size must be a multiple of 4 from 8 to 65536, got 62"),
+        (["--max-batch", "0"], "--max-batch must be a whole number from 1 to 65536, got 0"),
         (["--size", "64", "--max-size", "32"], "--size 64 must lie between --min-size 64 and --max-size 32"),
         (["--target", "sm90"], "builds for sm75, .*, not for sm90; Hopper needs --runtime tensorrt"),
         (["--target", "ada"], "--target takes names such as sm80, sm86, sm89, sm120, got ada"),

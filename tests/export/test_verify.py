@@ -71,8 +71,8 @@ def test_flags_that_do_not_go_together(weights: Path, capsys: pytest.CaptureFixt
         (["--onnx", "x.onnx", "--engine", "x.engine"], "give either --onnx FILE or --engine FILE"),
         (["--engine", "x.engine", "--size", "64"], "--size goes with --onnx"),
         (["--engine", "x.engine"], "x.json is missing"),
-        (["--onnx", "x.onnx", "--size", "62"], "--size must be a multiple of 4, at least 8, got 62"),
-        (["--onnx", "x.onnx", "--size", "0"], "--size must be a multiple of 4, at least 8, got 0"),
+        (["--onnx", "x.onnx", "--size", "62"], "--size must be a multiple of 4 from 8 to 65536, got 62"),
+        (["--onnx", "x.onnx", "--size", "0"], "--size must be a multiple of 4 from 8 to 65536, got 0"),
     ):
         assert verify.main(arguments) == 2
         assert message in capsys.readouterr().err

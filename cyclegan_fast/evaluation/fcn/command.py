@@ -6,7 +6,7 @@ label maps, and how good the label maps are that were made from photographs (Zhu
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 
@@ -24,6 +24,7 @@ from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.labels import CLASSES, colours_of, nearest_labels
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor
 from cyclegan_fast.images.sheets import sheet, spread
+from cyclegan_fast.system.ranges import MOST_COUNTED, NetworkWidth, Range, RunSeed
 from cyclegan_fast.system.trouble import told_of_translation
 from cyclegan_fast.translation.on_device import translate_batch
 
@@ -50,23 +51,19 @@ class EvaluateFcnCommand(EvaluationOptions):
     runs/segmentation/ that is made from the data, the size and the settings below"""
     labels: Path | None = None
     """folder with the label maps of the photographs in trainA, under the same names"""
-    segmentation_epochs: int = 60
+    segmentation_epochs: Annotated[int, Range(1, MOST_COUNTED)] = 60
     """passes over the photographs that the network is trained for"""
-    segmentation_width: int = 16
+    segmentation_width: NetworkWidth = 16
     """channels of the network at full size"""
-    segmentation_seed: int = 0
+    segmentation_seed: RunSeed = 0
     """fixes its weights, order and augmentation"""
 
     @property
     def training(self) -> SegmentationTraining:
-        """Return how the network is trained; raises ValueError for values that make no sense."""
+        """Return how the network is trained."""
         return SegmentationTraining(
             epochs=self.segmentation_epochs, width=self.segmentation_width, seed=self.segmentation_seed
         )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.training  # noqa: B018  # refuses values that make no sense
 
 
 def evaluate_fcn(command: EvaluateFcnCommand) -> int:

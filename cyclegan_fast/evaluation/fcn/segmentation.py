@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from cyclegan_fast.images.pixels import Pixels, as_tensor
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside, write_atomically
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, NetworkWidth, Range, RunSeed, check_fields
 
 SCALES = 5  # the coarsest features have a sixteenth of the side
 _SIDE_MULTIPLE = 2 ** (SCALES - 1)  # of this network, which halves an image four times
@@ -82,23 +83,19 @@ class SegmentationNetwork(nn.Module):
 class SegmentationTraining:
     """Says how a segmentation network is trained: everything that its weights depend on beside the images."""
 
-    width: int = 16
+    width: NetworkWidth = 16
     """channels at full size; the coarsest scales have eight times as many"""
-    epochs: int = 60
+    epochs: Annotated[int, Range(1, MOST_COUNTED)] = 60
     """passes over the photographs"""
-    batch_size: int = 16
+    batch_size: BatchSize = 16
     """photographs in one step"""
-    learning_rate: float = 3e-3
+    learning_rate: Annotated[float, Range(above=0, most=1000)] = 3e-3
     """AdamW's largest step size, of a one-cycle schedule (Smith & Topin 2018)"""
-    seed: int = 0
+    seed: RunSeed = 0
     """fixes weights, order and augmentation"""
 
     def __post_init__(self) -> None:
-        for name in ("width", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from cyclegan_fast.methods.feature_loss.vgg import Vgg, blank
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.system.ranges import LARGEST_BATCH, MOST_STEPS, WIDEST, Range, check_fields
 from cyclegan_fast.system.words import counted
 
 ROTATIONS = 4
@@ -38,24 +39,19 @@ Domains = tuple[Images, Images]
 class RotationTraining:
     """Holds the settings of a training: everything that the network's weights depend on beside the images."""
 
-    stages: tuple[int, ...] = (2, 2, 2, 2)
+    stages: tuple[Annotated[int, Range(1, 100)], ...] = (2, 2, 2, 2)
     """the number of convolutions of each stage"""
-    widths: tuple[int, ...] = (16, 32, 64, 128)
+    widths: tuple[Annotated[int, Range(1, 8 * WIDEST)], ...] = (16, 32, 64, 128)
     """the channels of each stage"""
-    steps: int = 500
+    steps: Annotated[int, Range(1, MOST_STEPS)] = 500
     """the number of updates"""
-    images_per_step: int = 8
+    images_per_step: Annotated[int, Range(2, LARGEST_BATCH, multiple=2)] = 8
     """the number of images in one step, half of each domain; each is shown in all four rotations"""
-    learning_rate: float = 2e-3
+    learning_rate: Annotated[float, Range(above=0, most=1e30)] = 2e-3
     """AdamW's largest step size in a one-cycle schedule (Smith & Topin 2018)"""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be positive, got {self.steps}")
-        if self.images_per_step < 2 or self.images_per_step % 2:
-            raise ValueError(f"images_per_step must be even and at least 2, got {self.images_per_step}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        check_fields(self)
 
 
 class RotationNetwork(nn.Module):

@@ -288,9 +288,9 @@ def test_a_network_that_was_trained_on_the_data_takes_vgg_s_place(tmp_path: Path
     [
         (["--style-folder", "nowhere"], "give either --style IMAGE"),
         (["--features", "x.pt"], "--weights and --features contradict"),
-        (["--size", "8"], "--size must be at least 32"),
-        (["--steps", "0"], "--steps must be positive"),
-        (["--style-weight", "-1"], "--style-weight must not be negative"),
+        (["--size", "8"], "--size must be a whole number from 32"),
+        (["--steps", "0"], "--steps must be a whole number from 1"),
+        (["--style-weight", "-1"], "--style-weight must be a number from 0"),
         (["--style", "nowhere.png"], "--style nowhere.png: no such file"),
         (["--weights", "nowhere.pth"], "no file nowhere.pth: the weights of VGG-19 are https://"),
         (["--content", "nowhere"], "no file or folder nowhere"),

@@ -488,5 +488,5 @@ def test_the_embedded_data_set_can_be_written_and_trained_on(
 @pytest.mark.parametrize("flag", ["--side", "--count"])
 def test_a_data_set_of_nothing_is_refused(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert write_sample_photos([str(tmp_path / "out"), flag, "0"]) == 2
-    assert f"{flag} must be positive, got 0" in capsys.readouterr().err
+    assert f"{flag} must be a whole number from 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -155,10 +155,10 @@ def test_fcn_trains_a_judge_once_and_prints_the_papers_measures(
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--data", "."], "has no images in testA or testB: nothing to score"),
         (["--metrics", "fcn"], "give --segmentation FILE"),
-        (["--images", "-1"], "--images must not be negative"),
+        (["--images", "-1"], "--images must be a whole number from 0"),
         (["--size", "30"], "--size must be a multiple of 4"),
         (["--out", "runs/tiny/config.yaml"], "--out runs/tiny/config.yaml is a file: give a folder for the results"),
-        (["fcn", "--segmentation-epochs", "0"], "epochs must be positive"),
+        (["fcn", "--segmentation-epochs", "0"], "--segmentation-epochs must be a whole number from 1"),
         (["--metrics", "fid", "--images", "1", "--features", "x.pt2"], "--features x.pt2: no such file"),
     ],
 )
@@ -241,7 +241,7 @@ def test_evaluations_change_nothing_in_a_training_and_survive_a_resume(place: Pa
     [
         (["--metrics", "fcn"], "--segmentation FILE"),
         (["--best-by", "a2b.truth.ssim"], "has no effect without --evaluate-every"),
-        (["--evaluate-every", "-1"], "evaluate_every must not be negative"),
+        (["--evaluate-every", "-1"], "evaluate_every must be a whole number from 0"),
         (
             ["--evaluate-every", "1", "--best-by", "fid", "--metrics", "truth"],
             "--best-by fid: no such value; the metrics give",

@@ -163,7 +163,7 @@ def assert_continued(place: Path, out: Path) -> None:
         (["--ngf", "4", "--amp"], "(amp: False -> True, ngf: 2 -> 4)"),
         (["--seeds", "0", "0"], "--seeds needs one or more, none of them twice"),
         (["--size", "30"], "--size must be a multiple of 4"),
-        (["--steps", "0"], "--steps must be positive"),
+        (["--steps", "0"], "--steps must be a whole number from 1"),
         (["--out", "."], "is there already and holds no experiments"),
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--data", "."], "needs the folders trainA and trainB"),

@@ -444,7 +444,7 @@ def test_without_its_penalty_wgan_gp_is_what_the_originals_cyclegan_has() -> Non
     ("flags", "message"),
     [
         ({"lambda_penalty": 1.0}, "lambda_penalty is a weight of gan_loss wgan-gp: it has no effect on lsgan"),
-        ({"lambda_cycle_a": -1.0}, "lambda_cycle_a must not be negative"),
+        ({"lambda_cycle_a": -1.0}, "lambda_cycle_a must be a number from 0"),
         ({"method": "simgan", "lambda_cycle_b": 5.0}, "lambda_cycle_b is a weight of --method cyclegan"),
         ({"lambda_cycle_a": 0.0, "lambda_cycle_b": 0.0}, "with lambda_cycle 0 it must be 0 too"),
         ({"lambda_cycle_a": 0.0, "cycle_from": "A"}, "cycle_from A has no effect"),
@@ -456,7 +456,7 @@ def test_without_its_penalty_wgan_gp_is_what_the_originals_cyclegan_has() -> Non
         ({"lambda_cycle": 0.0, "lambda_identity": 0.0, "cycle_from": "B"}, "cycle_from B has no effect"),
         ({"method": "simgan", "cycle_from": "A"}, "cycle_from A has no effect"),
         ({"method": "wgan"}, "method must be one of cyclegan, simgan"),
-        ({"lambda_gan": -1.0}, "lambda_gan must not be negative"),
+        ({"lambda_gan": -1.0}, "lambda_gan must be a number from 0"),
     ],
 )
 def test_weights_that_mean_nothing_are_refused(flags: dict[str, Any], message: str) -> None:

@@ -170,7 +170,7 @@ def test_the_same_study_may_be_made_again_and_nothing_else_is_overwritten(
         (["--fake", "real={}/ours"], "no name for a method"),
         (["--fake", "copy={}/photos"], "are the same file"),
         (["--fake", "{}/nowhere"], "no folder"),
-        (["--trials", "0"], "--trials must be at least 1, got 0"),
+        (["--trials", "0"], "--trials must be a whole number from 1"),
         (["--paired", "--practice", "5"], "has 10 images with a real image of the same name"),
     ],
 )
@@ -339,7 +339,7 @@ def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (change("format", 99), "is of format 99"),
         (change("method", "magic"), "no method 'magic'"),
         (change("settings.show_ms", 5000), "settings are not those of the study"),
-        (change("settings.trials", -1), "--trials must be at least 1"),
+        (change("settings.trials", -1), "--trials must be a whole number from 1"),
         (change("trials.30.fake", "x"), "trial 31: the study has no fake image 'x' of ours"),
         (change("trials.30.real", "ours1"), "trial 31: the study has no real image 'ours1'"),
         (change("trials.30.real", "r1"), "shows a real image twice"),

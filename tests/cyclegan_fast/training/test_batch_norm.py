@@ -209,7 +209,7 @@ def test_a_checkpoint_continues_with_its_statistics_and_evaluation_leaves_them(t
 def test_configurations_that_cannot_be_trained_are_refused() -> None:
     for options, said in (
         ({"n_layers": 4}, "n_layers 4 is of discriminator n_layers, not of patch"),
-        ({"n_layers": 0, "discriminator": "n_layers"}, "n_layers must be positive"),
+        ({"n_layers": 0, "discriminator": "n_layers"}, "n_layers must be a whole number from 1 to 8"),
         ({"checkpoint_blocks": True, "norm": "batch"}, "would count their statistics twice"),
         ({"checkpoint_blocks": True, "dropout": True}, "draw twice"),
         ({"norm": "layer"}, "norm must be one of instance, batch, none"),

@@ -124,7 +124,7 @@ def test_a_run_that_is_interrupted_continues_with_the_same_rates_and_bits(
     [
         ({"learning_rate_policy": "exponential"}, "learning_rate_policy must be one of linear, step, plateau, cosine"),
         ({"step_epochs": 3}, "step_epochs is of learning_rate_policy step: it has no effect on linear"),
-        ({"learning_rate_policy": "step", "step_epochs": 0}, "step_epochs must be positive"),
+        ({"learning_rate_policy": "step", "step_epochs": 0}, "step_epochs must be a whole number from 1"),
         ({"learning_rate_policy": "cosine", "epochs": 0}, "cosine needs epochs above 0"),
     ],
 )

@@ -183,7 +183,7 @@ def test_tensorboard_is_the_default_and_is_written_anew_from_the_checkpoint(fold
         (["none", "wandb"], "track none stands by itself"),
         (["mlflow", "mlflow"], "track has one twice: mlflow, mlflow"),
         ([], "track needs one tracker at least"),
-        (["neptune"], "track cannot be"),
+        (["neptune"], "track must be one of"),
     ],
     ids=" ".join,
 )

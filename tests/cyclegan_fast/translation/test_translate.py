@@ -732,9 +732,9 @@ def test_images_that_are_not_there(tmp_path: Path, photos: Path, run: Run, capsy
     ("flags", "message"),
     [
         ("--size 64 --keep-size", "--size and --keep-size contradict each other"),
-        ("--size 30", "--size must be a multiple of 4, at least 8, got 30"),
-        ("--size 4", "--size must be a multiple of 4, at least 8, got 4"),
-        ("--batch-size 0", "--batch-size must be positive, got 0"),
+        ("--size 30", "--size must be a multiple of 4 from 8 to 65536, got 30"),
+        ("--size 4", "--size must be a multiple of 4 from 8 to 65536, got 4"),
+        ("--batch-size 0", "--batch-size must be a whole number from 1 to 65536, got 0"),
         ("--contact-sheet x.png --no-contact-sheet", "contradict each other"),
         ("--contact-sheet x.txt", "--contact-sheet must end in"),
         ("--device toaster", "--device must be auto, cpu, cuda"),

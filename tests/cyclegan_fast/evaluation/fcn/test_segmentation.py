@@ -134,5 +134,5 @@ def test_what_is_no_segmentation_network_is_refused(tmp_path: Path) -> None:
         load_segmentation(tmp_path / "other.pth")
     with pytest.raises(UserError, match="no checkpoint at"):
         load_segmentation(tmp_path / "none.pt")
-    with pytest.raises(ValueError, match="epochs must be positive"):
+    with pytest.raises(ValueError, match="epochs must be a whole number from 1"):
         SegmentationTraining(epochs=0)

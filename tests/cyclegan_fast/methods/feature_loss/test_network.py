@@ -214,11 +214,11 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
         load_features(tmp_path / "other.pt")
     with pytest.raises(UserError, match="holds no feature network"):
         made(tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="images_per_step must be even"):
+    with pytest.raises(ValueError, match="images_per_step must be a multiple of 2"):
         RotationTraining(images_per_step=3)
-    with pytest.raises(ValueError, match="steps must be positive"):
+    with pytest.raises(ValueError, match="steps must be a whole number from 1"):
         RotationTraining(steps=0)
-    with pytest.raises(ValueError, match="learning_rate must be positive"):
+    with pytest.raises(ValueError, match="learning_rate must be a number above 0"):
         RotationTraining(learning_rate=0)
     with pytest.raises(UserError, match="loss is nan"):
         train_on_rotations(
