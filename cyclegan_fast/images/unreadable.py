@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from cyclegan_fast.images.folders import is_lfs_pointer
+from cyclegan_fast.system.shortage import DoesNotFit
 
 
 class UnreadableImage(Exception):
@@ -36,12 +37,12 @@ class BoundedFile(io.BufferedReader):
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises on the file `path` into UnreadableImage.
 
-    A MemoryError stays one, with a message: it says nothing of the file, which may be whole.
+    A MemoryError becomes DoesNotFit: it says nothing of the file, which may be whole.
     """
     try:
         yield
     except MemoryError as error:
-        raise MemoryError(f"{path}: its pixels do not fit in the memory that is free") from error
+        raise DoesNotFit(f"{path}: its pixels do not fit in the memory that is free") from error
     except Exception as error:  # see the module's docstring
         raise UnreadableImage(f"{path}: {_reason(error, path)}") from error
 
