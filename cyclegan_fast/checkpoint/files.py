@@ -174,11 +174,19 @@ def _first_line(error: Exception) -> str:
 
 
 def load_weights(network: nn.Module, state: StateDict, origin: str, names: Mapping[str, str] | None = None) -> None:
-    """Load a whole state dict; raises UserError naming the keys that are missing, unknown or of another shape.
+    """Load a whole state dict; raises what `check_fits` raises.
 
     Batch norms without running statistics, as older versions here wrote them, get those of a new network.
+    """
+    check_fits(network, state, origin, names)
+    network.load_state_dict({**missing_statistics(network, state), **state})
+
+
+def check_fits(network: nn.Module, state: StateDict, origin: str, names: Mapping[str, str] | None = None) -> None:
+    """Raise UserError naming the keys of a state dict that are missing, unknown or of another shape.
 
     Args:
+        network: what is to be loaded; its weights may be on PyTorch's device "meta", where they take no memory.
         origin: the file, which errors name.
         names: the names that the file has for keys, where they are others.
     """
@@ -196,4 +204,3 @@ def load_weights(network: nn.Module, state: StateDict, origin: str, names: Mappi
     if wrong:
         shown = "; ".join(sorted(wrong)[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
         raise UserError(f"{origin} does not fit this network: {shown}")
-    network.load_state_dict(state)

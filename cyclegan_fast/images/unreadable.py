@@ -12,8 +12,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from cyclegan_fast.images.folders import is_lfs_pointer
 from cyclegan_fast.system.shortage import DoesNotFit
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class UnreadableImage(Exception):
@@ -58,7 +59,7 @@ def parsing() -> Iterator[None]:
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
-        if is_lfs_pointer(path):
+        if _is_lfs_pointer(path):
             return "a pointer of Git LFS and not the image itself; `git lfs pull` fetches that"
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):
@@ -69,6 +70,12 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, OSError | ValueError | SyntaxError) and said:
         return said
     return f"it is damaged ({type(error).__name__}{': ' if said else ''}{said})"
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is the note that Git LFS keeps in place of a file that was not fetched."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def check_size(width: int, height: int) -> None:

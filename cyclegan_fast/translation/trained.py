@@ -156,15 +156,19 @@ def generator_from(state: StateDict, origin: str, names: Mapping[str, str] | Non
     if first not in state or state[first].dim() != 4 or not len(state[first]):
         raise UserError(_no_generator(state, origin, (names or {}).get(first, first)))
     width, norm = state[first].size(0), norm_of(state)
-    network: AnyGenerator
-    if is_unet(state):
-        network = UnetGenerator(width=width, halvings=max(LEAST_HALVINGS, count(state, "down")), norm=norm)
-    else:
-        network = ResnetGenerator(
+
+    def network() -> AnyGenerator:
+        if is_unet(state):
+            return UnetGenerator(width=width, halvings=max(LEAST_HALVINGS, count(state, "down")), norm=norm)
+        return ResnetGenerator(
             width=width, blocks=max(1, count(state, "blocks")), norm=norm, upsampling=upsampling_of(state)
         )
-    checkpoint.load_weights(network, state, origin, names)
-    return network
+
+    with torch.device("meta"):  # without memory: what the file does not hold is not allocated
+        checkpoint.check_fits(network(), state, origin, names)
+    made = network()
+    checkpoint.load_weights(made, state, origin, names)
+    return made
 
 
 def bare_generator(state: dict[str, Any], origin: str) -> AnyGenerator:

@@ -13,7 +13,8 @@ from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.preparation import Preparation
 from cyclegan_fast.datasets.fetch import Partial
 from cyclegan_fast.images.files import read_image, write_image
-from cyclegan_fast.images.folders import EXTENSIONS, find_images, has_images, page_count, search
+from cyclegan_fast.images.folders import EXTENSIONS, find_images, has_images, search
+from cyclegan_fast.images.pages import page_count
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import LONGEST_NAME, beside, temporary_beside, write_atomically

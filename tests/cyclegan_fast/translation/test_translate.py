@@ -798,7 +798,6 @@ import resource, sys
 from pathlib import Path
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.translation.batches import translate_images
-from cyclegan_fast.translation import batches
 from cyclegan_fast.translation.plan import ImageOptions, plan
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
@@ -833,9 +832,9 @@ NEGATIVE = """
 import sys
 from pathlib import Path
 from cyclegan_fast.system.errors import run_command
-from cyclegan_fast.translation.batches import report, translate_images
-from cyclegan_fast.translation import batches
+from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, plan
+from cyclegan_fast.translation.summary import report
 
 def translate():
     options = ImageOptions((sys.argv[1],), Path(sys.argv[2]))
