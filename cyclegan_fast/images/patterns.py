@@ -39,9 +39,9 @@ class PatternSearch:
                 if fnmatchcase(found.path.name, part) and (found.path.name[0] != "." or part[0] == "."):
                     yield from self._of_the_rest(found, rest)
         else:
-            found = self._named(folder / part)
-            if found is not None:
-                yield from self._of_the_rest(found, rest)
+            named = self._named(folder / part)
+            if named is not None:
+                yield from self._of_the_rest(named, rest)
 
     def _of_the_rest(self, found: Match, rest: Sequence[str]) -> Iterator[Match]:
         if not rest:

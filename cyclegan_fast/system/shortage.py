@@ -17,6 +17,7 @@ _OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+_OF_LIBRARIES = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")  # the dynamic linker's
 _OF_THREADS = ("can't start new thread", "Resource temporarily unavailable")
 _ASKED_BYTES = re.compile(r"tried to allocate (\d+) bytes")
 _ASKED = re.compile(r"(?:Unable|[Tt]ried) to allocate ([\d.]+ [KMGTPE]i?B)")
@@ -36,6 +37,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError):  # libraries that a command needs late
+        return any(part in str(error) for part in _OF_LIBRARIES)
     if not isinstance(error, RuntimeError):
         return False
     said = str(error)

@@ -1,6 +1,7 @@
 """Writes translations behind the work; tells a file that alone cannot be written from a disk that takes no more."""
 
 import errno
+import stat
 import tempfile
 from collections import deque
 from collections.abc import Sequence
@@ -68,6 +69,8 @@ def write_translation(pixels: Pixels, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(pixels, path, **options)
+    except FileExistsError as error:
+        raise NotWritten(f"could not write {path}: there is a file where its folder should be") from error
     except (OSError, ValueError) as error:
         said = _could_not_write(path, error)
         if isinstance(error, OSError) and error.errno in _OF_EVERY_FILE:
@@ -104,11 +107,13 @@ def check_folder(folder: Path) -> None:
 
 def _is_there(path: Path) -> bool:
     try:
-        path.stat()
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         raise NotWritten(_could_not_write(path, error)) from error
+    if is_folder:
+        raise NotWritten(f"could not write {path}: a folder has that name")
     return True
 
 
