@@ -66,6 +66,8 @@ def _reason(error: Exception, path: Path) -> str:
         return _too_large("more than")
     if isinstance(error, ModuleNotFoundError):
         return f"TIFF is read with {error.name}, which is not installed: pip install {error.name}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # the system's; what decoders raise has no number
     said = " ".join(str(error).split())
     if isinstance(error, OSError | ValueError | SyntaxError) and said:
         return said

@@ -17,6 +17,7 @@ _OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+_OF_ONEDNN = "could not create a primitive"  # no memory for the code of a convolution; it gives no reason
 _OF_LIBRARIES = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")  # the dynamic linker's
 _OF_THREADS = ("can't start new thread", "Resource temporarily unavailable")
 _ASKED_BYTES = re.compile(r"tried to allocate (\d+) bytes")
@@ -42,6 +43,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError):
         return False
     said = str(error)
+    if said.strip() == _OF_ONEDNN:
+        return True
     return type(error).__name__ == "OutOfMemoryError" or any(part in said for part in _OF_MEMORY)
 
 
