@@ -4,6 +4,7 @@ import errno
 import glob
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import LONGEST_NAME, beside, temporary_beside, write_atomically
 from cyclegan_fast.translation.plan import ImageOptions, plan
 from tests.cyclegan_fast.pictures import photo
+
+ROOT = Path(__file__).parents[3]
 
 
 def put(path: Path, seed: int = 0) -> Path:
@@ -187,6 +190,13 @@ def test_a_file_that_the_system_does_not_tell_of_is_left_out_of_a_training(
     images = opened(tmp_path / "a")
     assert images.files == ["0.png", "2.png"]
     assert images.unreadable == [f"{tmp_path / 'a' / '1.png'}: Permission denied"]
+
+
+def test_strict_means_one_thing_in_every_command() -> None:
+    sources = [path.read_text() for folder in ("cyclegan_fast", "export") for path in (ROOT / folder).rglob("*.py")]
+    explained = [text for source in sources for text in re.findall(r'strict: bool = False\n    """(.*?)"""', source)]
+    assert len(explained) >= 5
+    assert len({*explained}) == 1
 
 
 # --- patterns ------------------------------------------------------------------------------------------------------
