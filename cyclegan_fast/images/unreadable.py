@@ -76,8 +76,11 @@ def _reason(error: Exception, path: Path) -> str:
 
 def _is_lfs_pointer(path: Path) -> bool:
     """Return whether a file is the note that Git LFS keeps in place of a file that was not fetched."""
-    with open(path, "rb") as file:
-        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return False  # it has nothing to read, such as /proc/self/mem
 
 
 def check_size(width: int, height: int) -> None:
