@@ -1,4 +1,4 @@
-"""A lack of memory or of threads is one sentence at every door, whatever library noticed it; other errors stay."""
+"""Checks that a lack of memory or threads is one sentence at every door, whatever library noticed it."""
 
 import errno
 import mmap
@@ -105,11 +105,11 @@ def test_threads_that_do_not_start_are_found_before_openmp_ends_the_process(
         start(thread)
 
     check_threads_start(8)
+    assert threading.active_count() == before
     monkeypatch.setattr(threading.Thread, "start", start_one)
     check_threads_start(2)
     assert run_command(lambda: check_threads_start(8) or 0) == 2
     assert re.search(r"error: the system starts ([12]) of 8 threads: give --threads \1, ", capsys.readouterr().err)
-    assert threading.active_count() == before
 
 
 LIMITED = """
