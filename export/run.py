@@ -24,9 +24,10 @@ from cyclegan_fast.system.process import check_threads
 from cyclegan_fast.system.progress import waiting
 from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.batches import report, translate_images
+from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.command import size_in_words
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.summary import report
 from cyclegan_fast.translation.translator import SignedTranslator, Translator
 from export.engines.engine_card import EngineCard, Profile
 from export.onnx_translators import Backend, OnnxDevice, load_translator
@@ -120,26 +121,25 @@ def translate_exported(command: RunCommand) -> int:
     jobs = halved(plan(options, notes), options, {}, "a2b", notes)
     count = counted(len(jobs), "image")
 
-    def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> None:
+    def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> int:
         print(f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}")
         for note in notes:
             print(f"note: {printable(note)}")
         value_range = (options.range[0], options.range[1]) if options.range else None
-        report(translate_images(translator, jobs, options, size, value_range=value_range), options.out)
+        return report(translate_images(translator, jobs, options, size, value_range=value_range), options.out)
 
     if command.engine is not None:
         with engine_translator(command.engine, options) as (translator, means, profile):
             options, size, changes = fit_to_engine(options, profile)
             notes += changes
-            translate(translator, options, size, command.engine, means)
+            return translate(translator, options, size, command.engine, means)
     else:
         assert command.onnx is not None
         with waiting(f"loading {command.onnx.name}"):
             translator, means = load_translator(
                 command.onnx, command.backend, command.device, amp=command.amp, threads=command.threads, notes=notes
             )
-        translate(translator, options, options.square(), command.onnx, means)
-    return 0
+        return translate(translator, options, options.square(), command.onnx, means)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,6 +32,8 @@ from cyclegan_fast.system.ranges import MOST_STEPS, Range, RunSeed, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.inputs import CONTACT_SHEET
 from cyclegan_fast.translation.plan import ImageOptions, plan
+from cyclegan_fast.translation.summary import report_unwritten
+from cyclegan_fast.translation.writing import NotWritten, looked_up, write_translation
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +84,8 @@ class GatysCommand:
     """what the optimisation begins with"""
     seed: RunSeed = 0
     """fixes the noise"""
+    strict: bool = False
+    """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     device: str = "auto"
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
 
@@ -110,7 +114,7 @@ class GatysCommand:
         if self.style_folder is not None:
             if not self.style_folder.is_dir():
                 raise UserError(f"--style-folder {self.style_folder}: no such folder")
-            found = find_images(self.style_folder)
+            found = find_images(self.style_folder, strict=self.strict)
             if not found:
                 raise UserError(f"--style-folder {self.style_folder}: no images there or below")
             return found
@@ -123,8 +127,16 @@ class GatysCommand:
         """Return a digest of all that results depend on beside the content image."""
         names = ("size", "steps", "content_weight", "style_weight", "pooling", "start", "seed")
         settings = {name: getattr(self, name) for name in names}
-        files = [sha256_of(path) for path in [network, *styles]]
+        files = [sha256_of(network), *map(_digest_of, styles)]
         return hashlib.sha256(json.dumps([settings, files]).encode()).hexdigest()[:16]
+
+
+def _digest_of(image: Path) -> str:
+    """Return the digest of an image file; of one that cannot be read, a word: whoever decodes it says why."""
+    try:
+        return sha256_of(image)
+    except OSError:
+        return "unreadable"
 
 
 def load_network(command: GatysCommand, device: "torch.device") -> tuple["Vgg", str]:
@@ -166,13 +178,18 @@ def read_signed(path: Path, size: int, network: "Vgg", device: "torch.device") -
 
 
 def read_styles(
-    paths: Sequence[Path], size: int, network: "Vgg", device: "torch.device", skipped: list[str]
+    paths: Sequence[Path], size: int, network: "Vgg", device: "torch.device", skipped: list[str], *, strict: bool
 ) -> Iterator["Tensor"]:
-    """Yield the style images that can be read; what was wrong with the others is appended to `skipped`."""
+    """Yield the style images that can be read; what was wrong with the others is appended to `skipped`.
+
+    With `strict`, raises UserError for one that cannot be read.
+    """
     for path in progress_bar(paths, desc="reading styles", unit=" images", leave=len(paths) > 1):
         try:
             yield read_signed(path, size, network, device)
         except UnreadableImage as error:
+            if strict:
+                raise UserError(f"{error} (leave --strict out to skip such files)") from error
             skipped.append(str(error))
 
 
@@ -197,7 +214,7 @@ def gatys(command: GatysCommand) -> int:
     """Plan, load, optimise, and say what happened; returns the exit status."""
     network_file, styles = command.network_file, command.styles()
     notes: list[str] = []
-    jobs = plan(ImageOptions(command.content, command.out, format="png"), notes)
+    jobs = plan(ImageOptions(command.content, command.out, format="png", strict=command.strict), notes)
     from cyclegan_fast.baselines.neural_style import average_style, style_layers
     from cyclegan_fast.images.pixels import to_pixels
     from cyclegan_fast.system.device import choose_device, describe
@@ -209,14 +226,18 @@ def gatys(command: GatysCommand) -> int:
         print(f"note: {printable(note)}", file=sys.stderr)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(command).items()}
     settings |= {"style": [str(path) for path in command.style], "style_layers": style_layers(network)}
+    unwritten: list[str] = []
+    writable = [job for job, _ in looked_up(jobs, unwritten)]
     record = Record(command.out, description, settings)
     origin = command.origin(network_file, styles)
-    origins = {job.target: f"{origin}-{sha256_of(job.source)[:16]}" for job in jobs}
-    todo = [job for job in jobs if not record.is_done(job, origins[job.target])]
+    origins = {job.target: f"{origin}-{_digest_of(job.source)[:16]}" for job in jobs}
+    todo = [job for job in writable if not record.is_done(job, origins[job.target])]
     skipped: list[str] = []
     if todo:
         try:
-            style = average_style(network, read_styles(styles, command.size, network, device, skipped))
+            style = average_style(
+                network, read_styles(styles, command.size, network, device, skipped, strict=command.strict)
+            )
         except ValueError as error:
             raise UserError(f"none of the style images can be read; the first: {skipped[0]}") from error
     done = 0
@@ -226,23 +247,27 @@ def gatys(command: GatysCommand) -> int:
         try:
             content = read_signed(job.source, command.size, network, device)
         except UnreadableImage as error:
+            if command.strict:
+                raise UserError(f"{error} (leave --strict out to skip such files)") from error
             skipped.append(str(error))
             continue
         result = styled(command, content, style, network, job.source.name)
         record.add(job, origins[job.target], result, time.perf_counter() - start)
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        write_image(to_pixels(result.picture)[0], job.target)
-        done += 1
+        try:
+            write_translation(to_pixels(result.picture)[0], job.target)
+            done += 1
+        except NotWritten as error:
+            unwritten.append(str(error))
     for line in skipped:
         print(f"skipped {printable(line)}", file=sys.stderr)
-    finished = [job for job in jobs if job.target.exists()]
+    finished = [job for job, is_there in looked_up(jobs, []) if is_there]
     if not finished:
-        raise UserError(none_can_be_read(skipped[-len(jobs) :]))
+        raise UserError(unwritten[0] if unwritten else none_can_be_read(skipped[-len(jobs) :]))
     name = "VGG-19" if command.features is None else f"a network trained on the data, {network_file.name}"
     write_image(contact_sheet(finished, styles, name), command.out / CONTACT_SHEET, quality=92)
-    kept = f"; kept {len(jobs) - len(todo)} from before" if len(jobs) > len(todo) else ""
+    kept = f"; kept {len(writable) - len(todo)} from before" if len(writable) > len(todo) else ""
     print(f"styled {counted(done, 'image')} in {time.perf_counter() - begin:.1f} s{kept}: {command.out}")
-    return 0
+    return report_unwritten(unwritten)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -238,23 +238,24 @@ def load_weights(network: nn.Module, state: StateDict, origin: str, names: Mappi
     """Load a whole state dict; raises UserError naming the keys that are missing, unknown or of another kind.
 
     Batch norms without running statistics, as older versions here wrote them, get those of a new network.
-
-    Args:
-        origin: the file, which errors name.
-        names: the names that the file has for keys, where they are others.
     """
-    state = {**missing_statistics(network, state), **state}
     check_fits(network, state, origin, names)
-    network.load_state_dict(state)
+    network.load_state_dict({**missing_statistics(network, state), **state})
 
 
 def check_fits(network: nn.Module, state: StateDict, origin: str, names: Mapping[str, str] | None = None) -> None:
-    """Raise UserError where a state dict is not that of a network, which may be one on the device "meta".
+    """Raise UserError naming the keys of a state dict that are missing, unknown, of another kind, or not finite.
 
-    Weights may have another precision, but must be finite.
+    Weights may have another precision, and statistics that `load_weights` brings may be missing.
+
+    Args:
+        network: what is to be loaded; its weights may be on PyTorch's device "meta", where they take no memory.
+        origin: the file, which errors name.
+        names: the names that the file has for keys, where they are others.
     """
     names, expected = names or {}, network.state_dict()
-    wrong = [f"{names.get(key, key)} is missing" for key in expected.keys() - state.keys()]
+    absent = expected.keys() - state.keys() - missing_statistics(network, state).keys()
+    wrong = [f"{names.get(key, key)} is missing" for key in absent]
     wrong += [f"{names.get(key, key)} is not known" for key in state.keys() - expected.keys()]
     for key in expected.keys() & state.keys():
         if problem := _unlike(state[key], expected[key]):

@@ -57,7 +57,7 @@ class DataConfig:
     """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; of four
     numbers, two are for A and two for B; by default the least and the greatest that a file can hold"""
     strict: bool = False
-    """stop at the first image that cannot be read, instead of leaving it out"""
+    """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     pairs: Pairs = "auto"
     """whether images of testA and testB with the same name show the same view, so that translations are scored against
     the truth; "auto" where the data set says so, names that end in _A and _B, or halves of one image"""

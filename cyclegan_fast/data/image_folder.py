@@ -16,8 +16,9 @@ from PIL import Image
 from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache
 from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import Half, part_of
-from cyclegan_fast.images.folders import note_on_pages, page_count, search
+from cyclegan_fast.images.folders import search
 from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
+from cyclegan_fast.images.pages import note_on_pages, page_count
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError

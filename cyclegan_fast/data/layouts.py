@@ -11,7 +11,7 @@ from PIL import Image
 
 from cyclegan_fast.data.pairs import match
 from cyclegan_fast.images.files import Half, read_image
-from cyclegan_fast.images.folders import find_images, has_images
+from cyclegan_fast.images.folders import find_images, has_images, listed_images, search
 from cyclegan_fast.images.labels import Labels, read_labels
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
@@ -47,7 +47,7 @@ class Place:
 
     def names(self) -> list[str]:
         """Return the files' names, relative to the folder."""
-        found = (path for path in find_images(self.folder) if path.stem.endswith(self.ending))
+        found = (path for path in listed_images(self.folder) if path.stem.endswith(self.ending))
         return [path.relative_to(self.folder).as_posix() for path in found]
 
 
@@ -76,8 +76,13 @@ def training_places(root: Path, *, paired: bool) -> tuple[Place, Place]:
 
 def check_partners(A: Place, B: Place) -> None:
     """Raise UserError, naming some images, where those of two places are not pairs of one name."""
-    if A.half is None:
+    if A.half is not None:
+        return
+    try:
         match(A.names(), B.names(), A.folder, B.folder)
+    except UserError as error:
+        missing = [line for place in (A, B) for line in search(place.folder).missing]
+        raise UserError("; ".join([str(error), *missing])) from error
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,13 @@ def is_cityscapes(root: Path) -> bool:
     return (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir()
 
 
-def find_cityscapes(root: Path, split: str) -> list[Labelled]:
-    """Return the photographs of `split` ("train", "val") with their fine labels; raises UserError where those lack."""
+def find_cityscapes(root: Path, split: str, *, strict: bool = False) -> list[Labelled]:
+    """Return the photographs of `split` ("train", "val") with their fine labels; raises UserError where those lack.
+
+    `strict` is that of `find_images`.
+    """
     folder = root / "leftImg8bit" / split
-    photographs = [path for path in find_images(folder) if path.stem.endswith("_leftImg8bit")]
+    photographs = [path for path in find_images(folder, strict=strict) if path.stem.endswith("_leftImg8bit")]
     if not photographs:
         raise UserError(f"no photographs CITY/*_leftImg8bit.png in {folder}")
     return [Labelled(photograph, _fine_labels(root, split, photograph)) for photograph in photographs]
@@ -130,25 +138,26 @@ def _fine_labels(root: Path, split: str, photograph: Path) -> Path:
     raise UserError(f"{photograph} has no labels: {folder / name}_gtFine_labelIds.png is missing; unpack gtFine there")
 
 
-def find_training_labels(data: Path, labels: Path | None = None) -> list[Labelled]:
+def find_training_labels(data: Path, labels: Path | None = None, *, strict: bool = False) -> list[Labelled]:
     """Return the training photographs that have a label map, in a data set of photographs and labels.
 
     They are Cityscapes' as its archives unpack, those of train/ where its files show photograph and label map side by
     side, or those of trainA with labels in trainA_labels (trainB has the label maps of other views) or in `labels`,
-    where given. Raises UserError where something is missing.
+    where given. `strict` is that of `find_images`. Raises UserError where something is missing.
     """
     if labels is None and is_cityscapes(data):
-        return find_cityscapes(data, "train")
+        return find_cityscapes(data, "train", strict=strict)
     if is_side_by_side(data):
         if labels is not None:
             raise UserError(
                 f"{data / _SIDE_BY_SIDE_TRAINING} shows each photograph beside its label map: leave --labels out"
             )
-        return [Labelled(path, path, HALVES["A"], HALVES["B"]) for path in find_images(data / _SIDE_BY_SIDE_TRAINING)]
+        found = find_images(data / _SIDE_BY_SIDE_TRAINING, strict=strict)
+        return [Labelled(path, path, HALVES["A"], HALVES["B"]) for path in found]
     if labels is not None:
-        return match_by_name(data / "trainA", labels)
+        return match_by_name(data / "trainA", labels, strict=strict)
     if (data / TRAINING_LABELS).is_dir():
-        return match_by_name(data / "trainA", data / TRAINING_LABELS)
+        return match_by_name(data / "trainA", data / TRAINING_LABELS, strict=strict)
     raise UserError(
         f"{data} has no labels of its training photographs, which a segmentation network learns from: put them into "
         f"{data / TRAINING_LABELS}, each under its photograph's name, or give --labels FOLDER (the original's data set "
@@ -156,12 +165,15 @@ def find_training_labels(data: Path, labels: Path | None = None) -> list[Labelle
     )
 
 
-def match_by_name(photographs: Path, labels: Path) -> list[Labelled]:
-    """Return the photographs and label maps of two folders that have one name; raises UserError where one is alone."""
+def match_by_name(photographs: Path, labels: Path, *, strict: bool = False) -> list[Labelled]:
+    """Return the photographs and label maps of two folders that have one name; raises UserError where one is alone.
+
+    `strict` is that of `find_images`.
+    """
     for folder in (photographs, labels):
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: photographs and label maps must lie there under the same names")
-    one, other = find_images(photographs), find_images(labels)
+    one, other = find_images(photographs, strict=strict), find_images(labels, strict=strict)
     names = [path.relative_to(photographs).as_posix() for path in one]
     partners = [path.relative_to(labels).as_posix() for path in other]
     places = match(names, partners, photographs, labels)

@@ -85,9 +85,8 @@ class PixelCache:
         # There is one file for a folder and a preparation: when the images change, it is replaced.
         place = _digest([str(folder.resolve()), preparation])
         self.path = beside(cache_dir / folder.name, "", f"-{place[:16]}.pixels")
-        files = [(folder / name).stat() for name in names]
         # Pixels can change with these packages, which decode and resize, and with DECODING.
-        stamps = [[name, file.st_size, file.st_mtime_ns] for name, file in zip(names, files, strict=True)]
+        stamps = [[name, *_stamp(folder / name)] for name in names]
         self.key = _digest([place, PIL.__version__, metadata.version("tifffile"), DECODING, stamps])
 
     def read(self) -> MappedImages | None:
@@ -151,6 +150,15 @@ class PixelCache:
         if written is None:
             raise OSError(errno.EIO, f"{self.path} does not read as it was written")
         return written
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file's content; nothing where the system does not tell."""
+    try:
+        file = path.stat()
+    except OSError:
+        return ()
+    return file.st_size, file.st_mtime_ns
 
 
 def _digest(values: list[object]) -> str:

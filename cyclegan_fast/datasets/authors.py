@@ -29,7 +29,7 @@ from cyclegan_fast.datasets.published import (
     list_published,
 )
 from cyclegan_fast.datasets.web import is_web_address
-from cyclegan_fast.images.folders import find_images
+from cyclegan_fast.images.folders import listed_images
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import beside, sha256_of
 from cyclegan_fast.system.ranges import check_fields
@@ -172,7 +172,7 @@ def _is_there(target: Path, command: DownloadCommand) -> bool:
 
 
 def _count_images(folder: Path) -> dict[str, int]:
-    return {name: len(find_images(folder / name)) for name in FOLDERS}
+    return {name: len(listed_images(folder / name)) for name in FOLDERS}
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -46,6 +46,8 @@ class EvaluationOptions:
     running_statistics: bool = False
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
     each image's own, as it does without"""
+    strict: bool = False
+    """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     out: Path | None = None
     """folder for the results; by default evaluation/ in the run's folder (evaluation/120 for RUN@120), beside the
     weights, or, of weights from a hub, evaluation/NAME here"""
@@ -95,7 +97,9 @@ class Subject:
         self.data = options.data or self._trained_on()
         trained = self.config.get("data", {})
         pairs = pairs or (trained.get("pairs", "auto") if options.data is None else "auto")
-        settings = DataConfig(data=self.data, load_size=self.size, crop_size=self.size, pairs=pairs)
+        settings = DataConfig(
+            data=self.data, load_size=self.size, crop_size=self.size, pairs=pairs, strict=options.strict
+        )
         self.tests, warnings = open_test_sets(settings)
         self.notes += warnings
 

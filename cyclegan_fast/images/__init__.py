@@ -1,8 +1,9 @@
 """Finds, decodes and writes image files, and arranges images on sheets. Importing this needs no PyTorch.
 
 Users import the names below from here; they are imported when they are first used, so that code which needs a single
-module of this package, such as an engine's, needs no other. folders.py says which files are images, decoding.py and
-tiff.py decode them, and files.py reads and writes them; data/ holds the images that are trained on.
+module of this package, such as an engine's, needs no other. folders.py says which files are images (patterns.py finds
+them by wildcards), decoding.py and tiff.py decode them, and files.py reads and writes them; data/ holds the images that
+are trained on.
 """
 
 from importlib import import_module

@@ -58,7 +58,7 @@ def decode(path: Path, value_range: ValueRange | None = None) -> Decoded:
         value_range: the values of samples of more than 8 bits that become black and white; by default the least and
             the greatest that they can hold.
 
-    Raises UnreadableImage, and MemoryError where the pixels do not fit.
+    Raises UnreadableImage, and DoesNotFit where the memory does not hold the pixels.
     """
     with reading(path), BoundedFile(path) as file:
         if _is_tiff(file):

@@ -1,13 +1,16 @@
 """Finds the images below a folder by one rule for every command, and describes the files that are left out."""
 
+import errno
 import os
 import stat
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, TiffImagePlugin, features
+from PIL import features
+from tqdm import tqdm
 
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import progress_bar
@@ -59,13 +62,8 @@ SERVICE_FOLDERS = frozenset(
 )
 """Names of folders that programs leave behind beside those that begin with a dot, in lower case."""
 
-SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif", ".avifs", ".dcx"})
-"""Endings of formats whose files may hold further pages or frames; the further pages of MPO show the same view."""
-
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\xff\x0a", b"\0\0\0\x0cJXL ", b"8BPS")
 _BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_NEW_SUBFILE_TYPE = 254  # the TIFF tag whose lowest bit marks a smaller copy of another page
 _SHOWN = 3
 
 _Parts = tuple[str, ...]
@@ -89,18 +87,36 @@ class Found:
         return self.missing + self.notes
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Return the image files anywhere below `folder`, in a fixed order."""
+def find_images(folder: Path, *, strict: bool = False) -> list[Path]:
+    """Return the image files anywhere below `folder`, in a fixed order; print a note on what is left out.
+
+    With `strict`, raises UserError where something is left out that may have been meant.
+    """
+    found = search(folder)
+    for line in found.told(strict=strict):
+        tqdm.write(f"note: {printable(line)}", file=sys.stderr)
+    return found.images
+
+
+def listed_images(folder: Path) -> list[Path]:
+    """Return what `find_images` returns, and say nothing: for a folder that somebody else searches and describes."""
     return [folder.joinpath(*parts) for parts in sorted(_Walk(folder, images_only=True).images())]
 
 
 def has_images(folder: Path) -> bool:
-    """Return whether there is an image file anywhere below `folder`, which need not exist."""
-    return any(True for _ in _Walk(folder, images_only=True).images())
+    """Return whether there is an image file anywhere below `folder`, which need not exist.
+
+    Where there is a folder that cannot be searched it is taken to have one, so that whoever opens it names it.
+    """
+    walk = _Walk(folder, images_only=True)
+    return any(True for _ in walk.images()) or bool(walk.closed)
 
 
 def search(folder: Path) -> Found:
-    """Find images as `find_images` does, with a progress bar where it takes long, and describe what is left out."""
+    """Find the image files anywhere below `folder`, in a fixed order, and describe what is left out.
+
+    There is a progress bar where it takes long.
+    """
     walk = _Walk(folder)
     description = f"searching {printable(folder.name)}"
     with progress_bar(walk.images(), desc=description, unit=" images", leave=False) as images:
@@ -132,6 +148,7 @@ class _Walk:
         self.again: list[_Parts] = []  # links to folders that are searched anyway
         self.nowhere: list[_Parts] = []  # links that lead nowhere
         self.closed: list[tuple[_Parts, str]] = []  # folders that cannot be searched, with the system's reason
+        self.unseen: list[tuple[_Parts, str]] = []  # what the system does not tell about, with its reason
         self.unread: list[_Parts] = []
         self._searched: set[tuple[int, int]] = set()
         self._folders: list[_Parts] = []
@@ -172,15 +189,22 @@ class _Walk:
                 self.service.append(parts)
             return
         try:
-            kind = stat.S_IFMT(entry.stat().st_mode) if entry.is_symlink() else None
-        except OSError:  # the target is gone, or the link leads to itself
-            self.nowhere.append(parts)
+            is_link = entry.is_symlink()
+            is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+            if is_link:
+                kind = stat.S_IFMT(entry.stat().st_mode)
+                is_folder, is_file = kind == stat.S_IFDIR, kind == stat.S_IFREG
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # the target is gone, or the link itself
+                self.nowhere.append(parts)
+            else:
+                self.unseen.append((parts, error.strerror or str(error)))
             return
-        if kind == stat.S_IFDIR:
+        if is_folder and is_link:
             (self.again if self._is_loop(Path(entry.path)) else self._links).append(parts)
-        elif kind is None and entry.is_dir(follow_symlinks=False):
+        elif is_folder:
             self._folders.append(parts)
-        elif kind == stat.S_IFREG or (kind is None and entry.is_file(follow_symlinks=False)):
+        elif is_file:
             if ending_of(entry.name) in EXTENSIONS:
                 yield parts
             elif not self.images_only and _is_unread_image(entry):
@@ -214,9 +238,17 @@ class _Walk:
                 f"left out {_count(self.nowhere, 'link')} below {self.folder} that {lead} nowhere: "
                 f"{_some_paths(self.nowhere)}"
             )
-        for parts, reason in sorted(self.closed):
-            missing.append(f"left out the folder {self.folder.joinpath(*parts)}, which cannot be searched: {reason}")
+        missing += [line_on_closed(self.folder.joinpath(*parts), reason) for parts, reason in sorted(self.closed)]
+        missing += [
+            f"left out {self.folder.joinpath(*parts)}, which cannot be looked at: {reason}"
+            for parts, reason in sorted(self.unseen)
+        ]
         return missing + lines_on_unread(["/".join(parts) for parts in sorted(self.unread)], f"below {self.folder}")
+
+
+def line_on_closed(folder: Path, reason: str) -> str:
+    """Return the line on a folder that cannot be searched, for the system's reason."""
+    return f"left out the folder {folder}, which cannot be searched: {reason}"
 
 
 def lines_on_unread(names: Sequence[str], where: str) -> list[str]:
@@ -259,42 +291,3 @@ def _some(names: Sequence[str]) -> str:
 
 def _some_paths(paths: Sequence[_Parts]) -> str:
     return _some(["/".join(parts) for parts in sorted(paths)])
-
-
-# --- inside a file -------------------------------------------------------------------------------------------------
-
-
-def page_count(path: Path) -> int:
-    """Return how many pages or frames an image file holds, of which the first is read; smaller copies do not count.
-
-    Returns 1 where the file cannot be opened: the function that reads it says why.
-    """
-    if ending_of(path.name) not in SEVERAL_PAGES:
-        return 1
-    try:
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
-                return frames
-            count = 1
-            for frame in range(1, frames):
-                image.seek(frame)
-                count += not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1
-            return count
-    except Exception:  # damaged files raise errors of any kind
-        return 1
-
-
-def note_on_pages(pages: Mapping[str, int]) -> list[str]:
-    """Return one line on files with several pages, from names and numbers of pages; no line where there are none."""
-    if not pages:
-        return []
-    name, count = next(iter(pages.items()))
-    others = f", and of {len(pages) - 1} more in the same way" if len(pages) > 1 else ""
-    return [f"{name}: the first of {count} pages is read{others}"]
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    """Return whether a file is the note that Git LFS keeps in place of a file that was not fetched."""
-    with open(path, "rb") as file:
-        return file.read(len(_LFS_POINTER)) == _LFS_POINTER

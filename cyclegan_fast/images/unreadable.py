@@ -12,7 +12,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from cyclegan_fast.images.folders import is_lfs_pointer
+from cyclegan_fast.system.shortage import DoesNotFit
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class UnreadableImage(Exception):
@@ -28,6 +30,8 @@ class BoundedFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to `size` bytes, and never ask for more than are left."""
+        if size is not None and 0 <= size <= io.DEFAULT_BUFFER_SIZE:
+            return super().read(size)  # decoders read headers byte by byte
         left = max(0, self._end - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 
@@ -36,12 +40,12 @@ class BoundedFile(io.BufferedReader):
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises on the file `path` into UnreadableImage.
 
-    A MemoryError stays one, with a message: it says nothing of the file, which may be whole.
+    A MemoryError becomes DoesNotFit: it says nothing of the file, which may be whole.
     """
     try:
         yield
     except MemoryError as error:
-        raise MemoryError(f"{path}: its pixels do not fit in the memory that is free") from error
+        raise DoesNotFit(f"{path}: its pixels do not fit in the memory that is free") from error
     except Exception as error:  # see the module's docstring
         raise UnreadableImage(f"{path}: {_reason(error, path)}") from error
 
@@ -57,17 +61,28 @@ def parsing() -> Iterator[None]:
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
-        if is_lfs_pointer(path):
+        if _is_lfs_pointer(path):
             return "a pointer of Git LFS and not the image itself; `git lfs pull` fetches that"
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("more than")
     if isinstance(error, ModuleNotFoundError):
         return f"TIFF is read with {error.name}, which is not installed: pip install {error.name}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # the system's; what decoders raise has no number
     said = " ".join(str(error).split())
     if isinstance(error, OSError | ValueError | SyntaxError) and said:
         return said
     return f"it is damaged ({type(error).__name__}{': ' if said else ''}{said})"
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is the note that Git LFS keeps in place of a file that was not fetched."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return False  # it has nothing to read, such as /proc/self/mem
 
 
 def check_size(width: int, height: int) -> None:

@@ -12,7 +12,6 @@ from cyclegan_fast.checkpoint.files import check_fits
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.config.values import from_dict
 from cyclegan_fast.methods.model import Model
-from cyclegan_fast.networks.norms import missing_statistics
 from cyclegan_fast.system.errors import UserError
 
 
@@ -29,7 +28,7 @@ def check_networks(saved: RunCheckpoint, config: Config) -> None:
     """Raise WrongEntry where a checkpoint, right by itself, has other networks or losses than a configuration."""
     model = _sketch(config)
     try:
-        check_fits(model, {**missing_statistics(model, saved["model"]), **saved["model"]}, "it")
+        check_fits(model, saved["model"], "it")
     except UserError as error:
         raise WrongEntry("model", f"is of other networks: {error}") from error
     method = model.method

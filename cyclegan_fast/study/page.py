@@ -15,7 +15,7 @@ from PIL import Image
 
 from cyclegan_fast.data.pairs import pair_key
 from cyclegan_fast.images.files import read_image, write_image
-from cyclegan_fast.images.folders import search
+from cyclegan_fast.images.folders import find_images
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.study.format import (
     STUDY_FORMAT,
@@ -27,7 +27,7 @@ from cyclegan_fast.study.format import (
     Study,
 )
 from cyclegan_fast.system.errors import UserError, printable
-from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.files import sha256_of, write_atomically
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.ranges import check_fields
 from cyclegan_fast.system.words import counted
@@ -74,6 +74,8 @@ class Make:
     """how long a pair is shown, in milliseconds"""
     pause_ms: PauseMilliseconds = 500
     """how long the cross stands before each pair, in milliseconds"""
+    strict: bool = False
+    """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     paired: bool = False
     """show real and generated images of the same name together (as the paper did not), instead of different ones"""
 
@@ -125,7 +127,7 @@ def plan_study(command: Make) -> tuple[list[SourceImage], Study]:
     Raises UserError where a folder has too few images, or one image would be both real and generated.
     """
     folders = {REAL: command.real.expanduser()} | methods_of(command.fake)
-    found = [source for role, folder in folders.items() for source in find_sources(role, folder)]
+    found = [source for role, folder in folders.items() for source in find_sources(role, folder, strict=command.strict)]
     refuse_shared(found)
     settings = command.settings(fewest_usable(found, folders, paired=command.paired))
     identity = digest_of(STUDY_FORMAT, asdict(settings), [(s.role, s.key, s.path.name, s.digest) for s in found])[:12]
@@ -164,18 +166,23 @@ def methods_of(arguments: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def find_sources(role: str, folder: Path) -> list[SourceImage]:
-    """Find the images of one role; raises UserError where there is no such folder."""
+def find_sources(role: str, folder: Path, *, strict: bool) -> list[SourceImage]:
+    """Find the images of one role; raises UserError where there is no such folder.
+
+    Also raises it for a file that cannot be read. `strict` is that of `find_images`.
+    """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}, which should hold {_describe(role)}; check the path")
-    found = search(folder)
-    for line in found.told(strict=False):
-        print(f"note: {printable(line)}", file=sys.stderr)
-    paths = [path for path in found.images if path.name != CONTACT_SHEET]
-    return [
-        SourceImage(role, path, pair_key(str(path.relative_to(folder))), hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in paths
-    ]
+    sources = []
+    for path in find_images(folder, strict=strict):
+        if path.name == CONTACT_SHEET:
+            continue
+        try:
+            digest = sha256_of(path)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; mend or remove it, then make the study again") from error
+        sources.append(SourceImage(role, path, pair_key(str(path.relative_to(folder))), digest))
+    return sources
 
 
 def _describe(role: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.process import check_threads
+from cyclegan_fast.system.process import check_threads, check_threads_start
 from cyclegan_fast.system.words import counted
 
 
@@ -96,11 +96,12 @@ def working_dtype(device: torch.device, amp: bool, amp_dtype: str) -> tuple[torc
 def use_threads(threads: int | None) -> None:
     """Let PyTorch compute with so many threads on the CPU; None leaves it at one for each processor.
 
-    Raises UserError where the machine has fewer processors.
+    Raises UserError where the machine has fewer processors, or the system does not start so many.
     """
     check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
+    check_threads_start(torch.get_num_threads())
 
 
 def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
@@ -148,16 +149,6 @@ def ready_to_copy(values: Tensor, device: torch.device) -> Tensor:
     """Return `values` in memory of the host that `device` copies from while the host goes on: pinned for a GPU."""
     is_ready = device.type != "cuda" or values.is_cuda or values.is_pinned()
     return values if is_ready else values.pin_memory()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an exception says that the memory of the device or of the host does not suffice.
-
-    It may be PyTorch's own, the CUDA driver's, as PyTorch or Triton hand it on, or that of one of NVIDIA's libraries.
-    """
-    said = str(error)
-    parts = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(part in said for part in parts)
 
 
 def first_line(error: Exception) -> str:

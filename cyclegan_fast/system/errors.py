@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 
 from cyclegan_fast.system.interruption import Interruption, Stopped
+from cyclegan_fast.system.shortage import sentence_on_shortage
 
 
 class UserError(Exception):
@@ -24,9 +25,9 @@ class NonFiniteLoss(Exception):
 def run_command(command: Callable[[], int], *, next_time: str = "continues") -> int:
     """Run a command and return its exit status.
 
-    A UserError, an error of the operating system, or an image that does not fit in memory becomes one line on standard
-    error and status 2; Ctrl-C gives status 130, and SIGTERM 143. Characters that standard output's encoding does not
-    have are printed as escapes.
+    A UserError, an error of the operating system, or a lack of memory or threads, whatever library noticed it, becomes
+    one line on standard error and status 2; Ctrl-C gives status 130, and SIGTERM 143. Characters that standard output's
+    encoding does not have are printed as escapes.
 
     Args:
         next_time: what the same command does when it is given again after a stop, such as "continues".
@@ -39,8 +40,11 @@ def run_command(command: Callable[[], int], *, next_time: str = "continues") -> 
             return command()
     except ReportedElsewhere:
         return 2
-    except (UserError, OSError, MemoryError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+    except Exception as error:  # what no user can mend is raised again
+        said = sentence_on_shortage(error)
+        if said is None and not isinstance(error, UserError | OSError):
+            raise
+        print(f"error: {printable(said or str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"stopped; the same command {next_time}", file=sys.stderr)

@@ -6,6 +6,7 @@ Importing it needs no PyTorch, whose libraries read the environment as they are 
 import ctypes
 import os
 import resource
+import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import brief
+from cyclegan_fast.system.shortage import is_out_of_threads
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Variables by which users say how OpenMP's threads wait for one another: GNU's OpenMP reads the first two, LLVM's and
@@ -54,6 +56,31 @@ def check_threads(threads: int | None) -> None:
         )
 
 
+def check_threads_start(threads: int) -> None:
+    """Raise UserError where the system does not start so many threads, of which this is one.
+
+    OpenMP's threads start at the first large computation, and where one does not GNU's OpenMP ends the process there.
+    """
+    done = threading.Event()
+    others: list[threading.Thread] = []
+    try:
+        for _ in range(threads - 1):
+            thread = threading.Thread(target=done.wait, daemon=True)
+            thread.start()
+            others.append(thread)
+    except RuntimeError as error:
+        if not is_out_of_threads(error):
+            raise
+        raise UserError(
+            f"the system starts {len(others) + 1} of {threads} threads: give --threads {len(others) + 1}, end other "
+            "programs, or raise the limits that this process has (ulimit -u, ulimit -v)"
+        ) from error
+    finally:
+        done.set()
+        for thread in others:
+            thread.join()
+
+
 def release_free_memory() -> None:
     """Give freed memory back to the operating system, which glibc keeps between what is in use.
 
@@ -88,10 +115,17 @@ def installed_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """Return the bytes of memory that are free now, on the machine and in its container (control groups v2)."""
+    """Return the bytes of memory that are free now.
+
+    They are those of the machine, of its container (control groups v2), and of the addresses that this process may use
+    (ulimit -v), whichever are the fewest.
+    """
     import psutil  # here, because benchmarks run where it is not installed
 
     free = int(psutil.virtual_memory().available)
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY:
+        free = min(free, max(0, addresses - int(psutil.Process().memory_info().vms)))
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
     except OSError:

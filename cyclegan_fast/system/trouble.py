@@ -7,8 +7,9 @@ import torch
 
 from cyclegan_fast.kernels.dispatch import ENVIRONMENT_VARIABLE
 from cyclegan_fast.kernels.failure import KernelFailure
-from cyclegan_fast.system.device import choose_device, describe, first_line, is_out_of_memory
+from cyclegan_fast.system.device import choose_device, describe, first_line
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.shortage import DoesNotFit, is_out_of_memory
 
 BY_ENVIRONMENT = f"{ENVIRONMENT_VARIABLE}=reference in its environment"
 
@@ -18,7 +19,9 @@ def told_of_translation(device_name: str) -> Iterator[None]:
     """Turn what a device raises in a command that only translates into a UserError that names a way to go on."""
     try:
         yield
-    except RuntimeError as error:
+    except DoesNotFit:
+        raise
+    except (RuntimeError, MemoryError) as error:
         device = choose_device(device_name)
         said = device_failure(error, device, BY_ENVIRONMENT)
         if is_out_of_memory(error):
@@ -28,7 +31,7 @@ def told_of_translation(device_name: str) -> Iterator[None]:
         raise UserError(said) from error
 
 
-def device_failure(error: RuntimeError, device: torch.device, without_kernels: str) -> str | None:
+def device_failure(error: Exception, device: torch.device, without_kernels: str) -> str | None:
     """Return what to tell the user of a kernel that cannot run, or a device that takes no more work; else None.
 
     Args:

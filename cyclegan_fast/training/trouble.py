@@ -7,8 +7,9 @@ import torch
 
 from cyclegan_fast.config.options import CROPPING, Config
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
-from cyclegan_fast.system.device import is_out_of_memory, working_dtype
+from cyclegan_fast.system.device import working_dtype
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.shortage import DoesNotFit, is_out_of_memory
 from cyclegan_fast.system.trouble import device_failure
 from cyclegan_fast.training.update.choice import reason_against_a_graph, streams_of
 
@@ -24,7 +25,9 @@ def told_of_training(config: Config, device: torch.device, saved_step: Callable[
     """
     try:
         yield
-    except RuntimeError as error:
+    except DoesNotFit:
+        raise
+    except (RuntimeError, MemoryError) as error:
         said = _lack_of_memory(error, config, device) or device_failure(error, device, BY_FLAG)
         if said is None:
             raise
@@ -36,7 +39,7 @@ def what_is_kept(saved_step: int | None) -> str:
     return f"the checkpoint of step {saved_step} is kept" if saved_step else "nothing was saved"
 
 
-def _lack_of_memory(error: RuntimeError, config: Config, device: torch.device) -> str | None:
+def _lack_of_memory(error: Exception, config: Config, device: torch.device) -> str | None:
     if not is_out_of_memory(error):
         return None
     ways = []

@@ -1,11 +1,9 @@
 """Decodes images ahead, translates them in batches, writes results behind, for any `Translator`; needs no PyTorch."""
 
 import os
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,19 +15,21 @@ from PIL import Image
 
 from cyclegan_fast.conventions import SIDE_MULTIPLE, padded_side
 from cyclegan_fast.images.decoding import decode
-from cyclegan_fast.images.files import none_can_be_read, part_of, write_image
-from cyclegan_fast.images.folders import note_on_pages, page_count
+from cyclegan_fast.images.files import none_can_be_read, part_of
 from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
+from cyclegan_fast.images.pages import note_on_pages, page_count
 from cyclegan_fast.images.pixels import Pixels, images_at_once
 from cyclegan_fast.images.unreadable import UnreadableImage
-from cyclegan_fast.system.errors import UserError, printable
+from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
-from cyclegan_fast.system.process import release_free_memory
+from cyclegan_fast.system.process import available_bytes, release_free_memory
 from cyclegan_fast.system.progress import progress_bar, waiting
-from cyclegan_fast.system.words import counted
+from cyclegan_fast.system.shortage import DoesNotFit
 from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
 from cyclegan_fast.translation.plan import ImageOptions, Job
+from cyclegan_fast.translation.summary import Summary
 from cyclegan_fast.translation.translator import NotFinite, OverlappingTranslator, Translator
+from cyclegan_fast.translation.writing import Writer, check_folder, looked_up
 
 THREADS = min(8, os.cpu_count() or 1)
 BICUBIC = Image.Resampling.BICUBIC
@@ -66,6 +66,18 @@ class PreparedImage:
     extent: Extent | None = None
 
 
+def check_square_fits(size: int | None) -> None:
+    """Raise DoesNotFit where the memory does not hold a square image of `size` and its translation, 3 bytes a pixel."""
+    if size is None:
+        return
+    needed, free = 2 * 3 * size**2, available_bytes()
+    if needed > free:
+        raise DoesNotFit(
+            f"an image of {size}x{size} and its translation take {needed / 2**30:.3g} GiB, and {free / 2**30:.1f} GiB "
+            "of memory are free: give a smaller --size"
+        )
+
+
 def prepare_image(
     job: Job, size: int | None, multiple: int = SIDE_MULTIPLE, value_range: ValueRange | None = None
 ) -> PreparedImage:
@@ -84,48 +96,6 @@ def prepare_image(
     height, width = pixels.shape[:2]
     pages = page_count(job.source)
     return PreparedImage(job, pad_sides(pixels, multiple), height, width, pages, decoded.extent)
-
-
-def finish(prepared: PreparedImage, translated: Pixels) -> None:
-    """Write one translation, [H, W, 3]. Raises UserError where the system refuses the file."""
-    pixels = translated[: prepared.height, : prepared.width]
-    _write(
-        pixels, prepared.job.target, "what is written already is whole; the same command continues once this is mended"
-    )
-
-
-def _write(pixels: Pixels, path: Path, advice: str) -> None:
-    options = {} if path.suffix.lower() == ".png" else {"quality": 95}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(pixels, path, **options)
-    except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise UserError(f"could not write {path}: {reason}; {advice}") from error
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Says what became of the images.
-
-    `unreadable` has a line for each input that could not be read; `remarks` say what else a user should know.
-    """
-
-    translated: int
-    existing: int
-    unreadable: list[str]
-    remarks: list[str]
-    elapsed_s: float
-
-    def __str__(self) -> str:
-        line = f"translated {counted(self.translated, 'image')} in {self.elapsed_s:.1f} s"
-        if self.existing:
-            them = "it" if self.existing == 1 else "them"
-            line += f"; kept {counted(self.existing, 'translation')} from before (--overwrite replaces {them})"
-        if self.unreadable:
-            them = "it" if len(self.unreadable) == 1 else "them"
-            line += f"; skipped {counted(len(self.unreadable), 'unreadable image')} (--strict refuses {them})"
-        return line
 
 
 def translate_images(
@@ -152,16 +122,21 @@ def translate_images(
             decoded ahead or written behind, and `options.batch_size` is 1.
         value_range: that of `decode`; `options.range` is not read here.
 
-    Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where a file cannot be
-    written. A file appears whole or not at all.
+    Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where the disk takes
+    no file; DoesNotFit where the memory does not hold a square of `size`. A single file that cannot be written, such as
+    one of a name that the system does not take, is left out. A file appears whole or not at all.
     """
     start = time.perf_counter()
-    todo = [job for job in jobs if options.overwrite or not job.target.exists()]
+    unwritten: list[str] = []
+    placed = looked_up(jobs, unwritten)
+    todo = [job for job, is_there in placed if options.overwrite or not is_there]
+    if todo:
+        check_square_fits(size)
+        check_folder(options.out)
     unreadable: list[str] = []
     one_colour: list[Path] = []
     pages: dict[str, int] = {}
     extents: dict[Path, Extent] = {}
-    writing: deque[Future[None]] = deque()
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
     depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
@@ -171,16 +146,16 @@ def translate_images(
         closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple, value_range), todo, depth)) as decoded,
         progress,
     ):
+        writer = Writer(pool, depth)
         batches = same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size)
         for batch, translated in _translated(translator, batches):
             one_colour += [prepared.job.source for prepared in batch if is_of_one_colour(prepared.pixels)]
             extents.update((prepared.job.source, prepared.extent) for prepared in batch if prepared.extent)
-            writing.extend(pool.submit(finish, *pair) for pair in zip(batch, translated, strict=True))
-            while len(writing) > depth:
-                writing.popleft().result()
+            for prepared, pixels in zip(batch, translated, strict=True):
+                writer.write(pixels[: prepared.height, : prepared.width], prepared.job.target)
             progress.update(len(batch))
-        for written in writing:
-            written.result()
+        writer.wait()
+        count = writer.written
         if unreadable and len(unreadable) == len(jobs):
             raise UserError(none_can_be_read(unreadable))
         remarks = [
@@ -189,15 +164,17 @@ def translate_images(
             *([on_one_colour(one_colour)] if one_colour else []),
         ]
         if options.sheet:
-            done = [job for job in jobs if job.target.exists()]
+            done = [job for job, is_there in looked_up(jobs, []) if is_there]
             with waiting("drawing the contact sheet"):
                 sheet = draw_contact_sheet(done, pool, remarks, value_range)
             if sheet is not None:
-                _write(sheet, options.sheet, "the translations themselves are written")
+                writer.write(sheet, options.sheet)
+                writer.wait()
     return Summary(
-        translated=len(todo) - len(unreadable),
-        existing=len(jobs) - len(todo),
+        translated=count,
+        existing=len(placed) - len(todo),
         unreadable=unreadable,
+        unwritten=[*unwritten, *writer.unwritten],
         remarks=remarks,
         elapsed_s=time.perf_counter() - start,
     )
@@ -208,21 +185,27 @@ def _translated(
 ) -> Iterator[tuple[list[PreparedImage], Pixels]]:
     """Yield batches with their translations [N, H, W, 3], in order.
 
-    A translator that can is given the next batch before it is asked for the result of this one.
+    A translator that can is given the next batch before it is asked for the result of this one, which is yielded also
+    where the next one cannot be had.
     """
     overlapping = translator if isinstance(translator, OverlappingTranslator) else None
     shape: tuple[int, ...] | None = None
     begun: tuple[list[PreparedImage], Callable[[], Pixels]] | None = None
-    for batch in batches:
-        if shape != (shape := batch[0].pixels.shape):
-            release_free_memory()  # what images of other sizes took
-        if overlapping is None:
-            yield batch, _result(batch, partial(translator, _stack(batch)))
-            continue
-        with _explained(batch):
-            begun, before = (batch, overlapping.begin(_stack(batch))), begun
-        if before:
-            yield before[0], _result(*before)
+    try:
+        for batch in batches:
+            if shape != (shape := batch[0].pixels.shape):
+                release_free_memory()  # what images of other sizes took
+            if overlapping is None:
+                yield batch, _result(batch, partial(translator, _stack(batch)))
+                continue
+            with _explained(batch):
+                begun, before = (batch, overlapping.begin(_stack(batch))), begun
+            if before:
+                yield before[0], _result(*before)
+    except Exception:
+        if begun:
+            yield begun[0], _result(*begun)
+        raise
     if begun:
         yield begun[0], _result(*begun)
 
@@ -316,12 +299,3 @@ def same_shaped(images: Iterable[_Image], most: int | None) -> Iterator[list[_Im
             group = []
     if group:
         yield group
-
-
-def report(summary: Summary, out: Path) -> None:
-    """Print the summary, and what was skipped and remarked on standard error."""
-    for line in summary.unreadable:
-        print(f"skipped {printable(line)}", file=sys.stderr)
-    for line in summary.remarks:
-        print(f"note: {printable(line)}", file=sys.stderr)
-    print(f"{summary}: {out}")

@@ -22,8 +22,9 @@ from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.batches import report, translate_images
+from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.summary import report
 from cyclegan_fast.translation.translator import Translator
 
 if TYPE_CHECKING:
@@ -121,8 +122,7 @@ def translate(command: TranslateCommand) -> int:
             one_at_a_time=command.tile,
             value_range=command.value_range(config),
         )
-    report(summary, options.out)
-    return 0
+    return report(summary, options.out)
 
 
 def _translator(

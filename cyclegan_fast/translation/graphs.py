@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.system.cuda_graph import CudaRecorder, GraphRecorder, Recording
-from cyclegan_fast.system.device import first_line, is_out_of_memory
+from cyclegan_fast.system.device import first_line
+from cyclegan_fast.system.shortage import is_out_of_memory
 
 GRAPHS_VARIABLE = "CYCLEGAN_FAST_CUDA_GRAPH"
 """The environment variable that is "off" where translations are to go without graphs."""

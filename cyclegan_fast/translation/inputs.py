@@ -3,7 +3,6 @@
 images/folders.py searches a single folder, plan.py says where the translations go.
 """
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,13 +14,14 @@ from cyclegan_fast.images.folders import (
     Found,
     ending_of,
     is_service,
+    line_on_closed,
     lines_on_unread,
     search,
 )
+from cyclegan_fast.images.patterns import WILDCARDS, PatternSearch
 from cyclegan_fast.system.errors import UserError
 
 CONTACT_SHEET = "contact_sheet.jpg"
-WILDCARDS = frozenset("*?[")
 
 
 class Input(NamedTuple):
@@ -88,18 +88,17 @@ def _expand(pattern: Path, resolve: Resolver) -> tuple[Path, Found]:
     """Return the folder in front of a glob's first wildcard, and the images that match or lie in a matching folder."""
     first = _first_wildcard(pattern)
     root = Path(*pattern.parts[:first])
-    escaped = Path(glob.escape(str(root)), *pattern.parts[first:])
-    # Not Path.glob: it refuses "**" as part of a name, and matches hidden files, neither of which a shell does.
-    matches = [Path(match) for match in glob.glob(str(escaped), recursive=True)]  # noqa: PTH207  # see above
+    matching = PatternSearch()
+    matches = list(matching.matches(root, pattern.parts[first:]))
     wanted = {*pattern.parts}
     images: dict[str, Path] = {}
     unread: list[str] = []
     notes: list[str] = []
-    missing: list[str] = []
-    for match in sorted(matches, key=lambda match: (len(match.parts), match)):
+    missing = [line_on_closed(*closed) for closed in matching.closed]
+    for match, is_folder in sorted(matches, key=lambda match: (len(match.path.parts), match.path)):
         if any(is_service(part) and part not in wanted for part in match.parts[first:]):
             continue
-        if match.is_dir():
+        if is_folder:
             below = search(match)
             notes, missing = notes + below.notes, missing + below.missing
         else:

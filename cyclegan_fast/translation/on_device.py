@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor, images_at_once, levels, signed
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from cyclegan_fast.system.device import is_out_of_memory
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import available_bytes
+from cyclegan_fast.system.shortage import is_out_of_memory
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.translator import NotFinite
 
@@ -116,7 +116,7 @@ class TorchTranslator:
                 )
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise UserError(f"{too_large}; {LESS_MEMORY}") from error

@@ -18,7 +18,6 @@ from cyclegan_fast.data.layouts import HALVES, is_side_by_side
 from cyclegan_fast.images.files import Half
 from cyclegan_fast.images.levels import Level, check_range
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import LONGEST_NAME
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.ranges import BatchSize, TranslatedSide, check_fields
 from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, is_below
@@ -60,7 +59,7 @@ class ImageOptions:
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
-    """stop at the first image that cannot be read, instead of leaving it out"""
+    """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     contact_sheet: Path | None = None
     """file for an overview of inputs beside translations; by default contact_sheet.jpg in the folder of --out"""
     no_contact_sheet: bool = False
@@ -104,7 +103,7 @@ def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
     """Return what is to be translated, in a fixed order; lines on files that are left out are appended to `notes`.
 
     Raises UserError where an argument gives no image, with `options.strict` where a file is left out that may have been
-    meant, and where one file would be written twice, over an input, or under a name that no file system takes.
+    meant, and where one file would be written twice, or over an input. A name may be one that the system does not take.
     """
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file; give a folder")
@@ -115,10 +114,6 @@ def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
     for target in [*jobs, *([options.sheet] if options.sheet else [])]:
         if resolve(target) in inputs:
             raise UserError(f"{target} is an input and would be written over; give another --out or --contact-sheet")
-        if len(os.fsencode(target.name)) > LONGEST_NAME:
-            raise UserError(
-                f"{target} has a longer name than files can have: give another --format, or rename the input"
-            )
     if options.sheet and resolve(options.sheet) in map(resolve, jobs):
         raise UserError(
             f"{options.sheet} is a translation already; give another --contact-sheet, or --no-contact-sheet"
@@ -132,14 +127,11 @@ def _with_bar(items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def _jobs(inputs: Mapping[str, Input], options: ImageOptions) -> dict[Path, Job]:
-    """Return a job for each input, by its target; raises UserError where two have the same one."""
-    targets = {key: options.out / name.with_suffix(_suffix(name, options.format)) for key, (_, name) in inputs.items()}
-    times = Counter(targets.values())
+    """Return a job for each input, by its target; raises UserError where two inputs have one name."""
     jobs: dict[Path, Job] = {}
-    for key, (source, name) in _with_bar(inputs.items()):
-        target = targets[key]
-        if times[target] > 1 and target.suffix != name.suffix:  # such as a.bmp beside a.png: a.bmp.png
-            target = options.out / f"{name}{target.suffix}"
+    names = _names(inputs, options.format)
+    for source, name in _with_bar(inputs.values()):
+        target = options.out / names[name]
         other = jobs.setdefault(target, Job(source, target))
         if other.source is not source:
             raise UserError(
@@ -147,6 +139,25 @@ def _jobs(inputs: Mapping[str, Input], options: ImageOptions) -> dict[Path, Job]
                 "whose structure is kept, or translate them with one --out each"
             )
     return jobs
+
+
+def _names(inputs: Mapping[str, Input], format: ImageFormat) -> dict[Path, Path]:
+    """Return what each input's translation is called, by the input's name: no two inputs have the same.
+
+    Where several images differ only by their suffix, those that get another one keep both: beside a.png, a.bmp becomes
+    a.bmp.png. Where there is an image of that name, too, the suffix is added once more.
+    """
+    wanted = {name: name.with_suffix(_suffix(name, format)) for _, name in inputs.values()}
+    times = Counter(wanted.values())
+    names = {name: new for name, new in wanted.items() if times[new] == 1 or new == name}
+    taken = {*names.values()}
+    for name in sorted(wanted.keys() - names.keys()):
+        new, suffix = name, wanted[name].suffix
+        while new == name or new in taken:
+            new = new.with_name(f"{new.name}{suffix}")
+        names[name] = new
+        taken.add(new)
+    return names
 
 
 def _suffix(name: Path, format: ImageFormat) -> str:

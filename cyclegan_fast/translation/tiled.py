@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 from cyclegan_fast.images.pixels import Pixels, to_pixels
 from cyclegan_fast.networks.resnet import GeneratorBlock, ResnetGenerator
-from cyclegan_fast.system.device import is_out_of_memory
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.system.shortage import is_out_of_memory
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.translation.strips import (
     NoStatistics,
@@ -84,8 +84,8 @@ class TiledTranslator:
         _, height, width, _ = pixels.shape
         needed_bytes = self.scratch_bytes(height, width)
         self._announce(check_free_space(self.scratch, needed_bytes, f"translating {width}x{height} in strips"))
-        translated = np.empty_like(pixels)
         try:
+            translated = np.empty_like(pixels)
             for index, image in enumerate(pixels):
                 first = 0
                 with closing(self.strips(image, index)) as strips:
@@ -93,7 +93,7 @@ class TiledTranslator:
                         last = first + strip.size(2)
                         translated[index, first:last] = to_pixels(strip)[0]
                         first = last
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise UserError(

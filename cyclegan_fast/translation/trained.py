@@ -31,7 +31,6 @@ from cyclegan_fast.methods.base import Method
 from cyclegan_fast.methods.cyclegan import CycleGan
 from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.methods.saved_networks import check_own_networks
-from cyclegan_fast.networks.norms import missing_statistics
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import LEAST_HALVINGS, AnyGenerator, UnetGenerator
 from cyclegan_fast.system.errors import UserError
@@ -160,7 +159,7 @@ def generator_from(state: StateDict, origin: str, names: Mapping[str, str] | Non
     # Weights of other shapes are refused before anything is allocated: a file may claim any width.
     with torch.device("meta"):
         sketch = _generator_like(state, state[first].size(0))
-    checkpoint.check_fits(sketch, {**missing_statistics(sketch, state), **state}, origin, names)
+    checkpoint.check_fits(sketch, state, origin, names)
     network = _generator_like(state, state[first].size(0))
     checkpoint.load_weights(network, state, origin, names)
     return network

@@ -82,6 +82,7 @@ def _evaluate_fcn(subject: Subject, command: EvaluateFcnCommand) -> int:
         command.training,
         file=command.segmentation,
         labels=command.labels,
+        strict=command.strict,
     )
     used = command.images or len(labels["A"])
     generated, real = FcnScore(network, labels), RealPhotographs(network, labels["A"][:used])

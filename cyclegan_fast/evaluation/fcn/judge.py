@@ -27,6 +27,7 @@ def judge(
     *,
     file: Path | None = None,
     labels: Path | None = None,
+    strict: bool = False,
 ) -> tuple[SegmentationNetwork, Path]:
     """Return the segmentation network and its file; it is trained on the real photographs where there is none yet.
 
@@ -35,14 +36,14 @@ def judge(
         size: side of the square that photographs are resized to.
         training: how the network is trained where it must be.
         file: where it is, or goes; by default a name in runs/segmentation/ that is made from all of this.
-        labels: see `find_training_labels`.
+        labels, strict: see `find_training_labels`.
 
     Raises UserError where there are no labels to learn from.
     """
     if file is None or not file.exists():
         if data is None:
             raise UserError("the embedded photographs have no label maps: give --data FOLDER, as of street_scenes")
-        examples = read_examples(data, size, labels)
+        examples = read_examples(data, size, labels, strict=strict)
         file = file or _FOLDER / (
             f"{data.name}-{size}-{examples.fingerprint[:8]}-{training.width}x{training.epochs}-{training.seed}.pt"
         )
@@ -59,14 +60,13 @@ def judge(
     return network.to(device), file
 
 
-def read_examples(data: Path, size: int, folder: Path | None) -> Examples:
+def read_examples(data: Path, size: int, folder: Path | None, *, strict: bool = False) -> Examples:
     """Read the labelled training photographs of a data set at size x size; raises UserError where there are none."""
     prepare = held_out_preparation(size)
     photographs: list[Pixels] = []
     labels: list[Labels] = []
-    for pair in progress_bar(
-        find_training_labels(data, folder), desc="reading labelled photographs", unit=" images", leave=False
-    ):
+    pairs = find_training_labels(data, folder, strict=strict)
+    for pair in progress_bar(pairs, desc="reading labelled photographs", unit=" images", leave=False):
         photograph, label_map = pair.read(size)
         photographs.append(np.asarray(prepare(photograph)))
         labels.append(label_map)

@@ -250,7 +250,7 @@ def test_a_kill_between_record_and_picture_leaves_nothing_that_is_taken_for_done
     def dies(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gatys, "write_image", dies)
+    monkeypatch.setattr(gatys, "write_translation", dies)
     assert run("--style-weight", 20) == 130
     monkeypatch.undo()
     before = times(tmp_path)

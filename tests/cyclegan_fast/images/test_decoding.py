@@ -24,8 +24,9 @@ from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.levels import Extent, check_range, note_on, range_of_domain, to_levels
 from cyclegan_fast.images.unreadable import UnreadableImage, of_any_size, reading
 from cyclegan_fast.system.errors import run_command
-from tests import fuzz_images
 from tests.cyclegan_fast.images.levels import read
+from tests.faults.harness_image_files import DAMAGES
+from tests.faults.images import damage_files, few_pixels
 
 ROOT = Path(__file__).parents[3]
 H, W = 12, 20
@@ -296,16 +297,18 @@ def test_a_lack_of_memory_is_no_fault_of_the_file(
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'a.png'}: its pixels do not fit")
 
 
-def test_damaged_files_are_read_or_named_by_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", fuzz_images.MOST_PIXELS // 2)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    outcomes = fuzz_images.fuzz(400, seed=7, place=tmp_path)
-    assert sum(outcomes.values()) == 400
-    for column, least in ((0, 9), (1, len(fuzz_images.DAMAGES))):
-        for kind in {key[column] for key in outcomes}:
-            read_too = {key[2] == "read" for key in outcomes if key[column] == kind}
-            assert read_too == {True, False}, f"of {kind} all files or none are read: the damage says nothing"
-        assert len({key[column] for key in outcomes}) >= least
+def test_damaged_files_are_read_or_named_by_both_ways(tmp_path: Path) -> None:
+    with few_pixels():
+        damaged = list(damage_files(400, 7, tmp_path))
+    assert len(damaged) == 400
+    assert [path.name for path, _, disagreeing in damaged if disagreeing] == []
+    outcomes = [file for _, file, _ in damaged if file.damage != "by_hand"]
+    for attribute, least in (("ending", 9), ("damage", len(DAMAGES))):
+        kinds = {getattr(file, attribute) for file in outcomes}
+        assert len(kinds) >= least
+        for kind in kinds:
+            read = {file.came_of_it == "read" for file in outcomes if getattr(file, attribute) == kind}
+            assert read == {True, False}, f"of {kind} all files or none are read: the damage says nothing"
 
 
 # --- Pillow's limit and its warnings ---------------------------------------------------------------------------------

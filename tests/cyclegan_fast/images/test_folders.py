@@ -1,6 +1,12 @@
 """Images are found by one rule whatever programs, links and formats leave in a folder, with names of any length."""
 
+import errno
+import glob
+import io
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +19,16 @@ from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.preparation import Preparation
 from cyclegan_fast.datasets.fetch import Partial
 from cyclegan_fast.images.files import read_image, write_image
-from cyclegan_fast.images.folders import EXTENSIONS, find_images, has_images, page_count, search
+from cyclegan_fast.images.folders import EXTENSIONS, find_images, has_images, search
+from cyclegan_fast.images.pages import page_count
+from cyclegan_fast.images.patterns import PatternSearch
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.files import LONGEST_NAME, beside, temporary_beside, write_atomically
+from cyclegan_fast.translation.plan import ImageOptions, plan
 from tests.cyclegan_fast.pictures import photo
+
+ROOT = Path(__file__).parents[3]
 
 
 def put(path: Path, seed: int = 0) -> Path:
@@ -111,6 +122,126 @@ def test_a_folder_that_may_not_be_searched_is_named(tmp_path: Path, monkeypatch:
     found = search(tmp_path)
     assert found.images == [tmp_path / "0.png"]
     assert f"{tmp_path / 'closed'}, which cannot be searched: Permission denied" in found.missing[0]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_whatever_the_system_does_not_tell_of_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "0.png")
+    put(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "1.png")
+    scandir = os.scandir
+
+    class Entry:
+        """Stands for an entry that cannot be looked at, as on a disk that fails."""
+
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.entry, self.name, self.path = entry, entry.name, entry.path
+
+        def __getattr__(self, name: str) -> object:
+            if self.name == "link":
+                raise OSError(number, os.strerror(number))
+            return getattr(self.entry, name)
+
+    @contextmanager
+    def watched(path: Path) -> Iterator[list[Entry]]:
+        if Path(path).name == "elsewhere":
+            raise OSError(number, os.strerror(number))
+        with scandir(path) as entries:
+            yield [Entry(entry) for entry in entries]
+
+    monkeypatch.setattr(os, "scandir", watched)
+    found, why = search(tmp_path), os.strerror(number)
+    assert found.images == [tmp_path / "0.png"]
+    assert found.missing == [
+        f"left out the folder {tmp_path / 'elsewhere'}, which cannot be searched: {why}",
+        f"left out {tmp_path / 'link'}, which cannot be looked at: {why}",
+    ]
+    assert find_images(tmp_path) == found.images
+    assert capsys.readouterr().err.splitlines() == [f"note: {line}" for line in found.missing]
+    with pytest.raises(UserError, match=r"cannot be searched.*--strict"):
+        find_images(tmp_path, strict=True)
+    assert has_images(tmp_path / "elsewhere"), "who opens it names it"
+    with pytest.raises(UserError, match=rf"no images in .*; left out the folder .*: {why}"):
+        opened(tmp_path / "elsewhere")
+
+
+def test_a_file_that_the_system_does_not_tell_of_is_left_out_of_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(3):
+        put(tmp_path / "a" / f"{index}.png", index)
+    stat = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "1.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **options)
+
+    def refuse_to_open(path: Path) -> io.FileIO:
+        if Path(path).name == "1.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return file_io(path)
+
+    file_io = io.FileIO
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(io, "FileIO", refuse_to_open)
+    images = opened(tmp_path / "a")
+    assert images.files == ["0.png", "2.png"]
+    assert images.unreadable == [f"{tmp_path / 'a' / '1.png'}: Permission denied"]
+
+
+def test_strict_means_one_thing_in_every_command() -> None:
+    sources = [path.read_text() for folder in ("cyclegan_fast", "export") for path in (ROOT / folder).rglob("*.py")]
+    explained = [text for source in sources for text in re.findall(r'strict: bool = False\n    """(.*?)"""', source)]
+    assert len(explained) >= 5
+    assert len({*explained}) == 1
+
+
+# --- patterns ------------------------------------------------------------------------------------------------------
+
+PATTERNS = ("*", "*.png", "**", "**/*", "**/*.png", "a/**/0.png", "*/*", "a/b*/[01].png", "[!a]*/*", ".*/*", "**/b/**")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_match_what_a_shell_matches(tmp_path: Path, pattern: str) -> None:
+    for name in ("0.png", "a/0.png", "a/b/0.png", "a/b/1.png", "a/bc/c/2.jpg", "b/b/0.png", ".d/0.png", "a/.e/0.png"):
+        put(tmp_path / name)
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "b" / "to a").symlink_to(tmp_path / "a" / "bc")
+    expected = {Path(path) for path in glob.glob(str(tmp_path / pattern), recursive=True)}  # noqa: PTH207  # a shell's
+    found = {match.path: match.is_folder for match in PatternSearch().matches(tmp_path, Path(pattern).parts)}
+    files = {path for path in expected if "to a/" not in str(path) and not path.is_dir()}
+    assert files <= {*found} <= expected, "but for what a link shows again"
+    assert all(path.is_dir() == is_folder for path, is_folder in found.items())
+
+
+def test_a_pattern_names_the_folders_that_could_not_be_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "open" / "0.png")
+    put(tmp_path / "closed" / "0.png")
+    (tmp_path / "open" / "round").symlink_to(tmp_path)
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for pattern, closed in (("**/*.png", 1), ("*/*.png", 1), ("op*/*.png", 0), ("open/**/*.png", 1)):
+        searched = PatternSearch()
+        matches = [match.path for match in searched.matches(tmp_path, Path(pattern).parts)]
+        assert tmp_path / "open" / "0.png" in matches
+        assert len(searched.closed) == closed, pattern
+        options = ImageOptions((str(tmp_path / pattern),), tmp_path.parent / "out", strict=True)
+        if closed:
+            with pytest.raises(UserError, match=r"closed, which cannot be searched: Permission denied .*--strict"):
+                plan(options)
+        else:
+            assert len(plan(options)) == 1
 
 
 # --- formats -------------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """`python -m cyclegan_fast.translate`: what is written is the network's result, and every bad input is explained."""
 
 import copy
+import errno
 import io
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +35,11 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.runs import newest_run
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
-from cyclegan_fast.translation import batches, contact_sheet
+from cyclegan_fast.translation import batches, contact_sheet, writing
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.translator import Translator
 from tests.cyclegan_fast.checkpoints import NARROW, checkpoint_of
 from tests.cyclegan_fast.pictures import draw, draw_all, names, pixels_of
 from tests.cyclegan_fast.translations import make_generator
@@ -317,6 +320,27 @@ def test_images_of_one_stem_in_several_formats_do_not_replace_each_other(
         assert nearest == source
 
 
+def test_every_image_of_one_stem_has_a_name_of_its_own(tmp_path: Path) -> None:
+    given = ("a.png", "a.bmp", "a.bmp.png", "a.bmp.png.tga", "a.tif", "a.webp", "a.jpg", "a.JPG", "b.tif", "b.tif.png")
+    for name in given:
+        draw(tmp_path / "drawn.png", 8, 8).rename(tmp_path / name)
+    for format in ("same", "png", "jpeg", "webp"):
+        for count in range(2, len(given) + 1):
+            images = tuple(str(tmp_path / name) for name in given[-count:])
+            jobs = plan(ImageOptions(images, tmp_path / "out", format=format))  # type: ignore[arg-type]  # a loop's str
+            targets = {job.target.name: job.source.name for job in jobs}
+            assert len(targets) == count
+            assert all(name not in targets or targets[name] == name for name in given[-count:])
+    jobs = plan(ImageOptions((str(tmp_path),), tmp_path / "out"))
+    renamed = {job.source.name: job.target.name for job in jobs if job.source.name != job.target.name}
+    assert renamed == {
+        "a.bmp": "a.bmp.png.png.png",
+        "a.bmp.png.tga": "a.bmp.png.png",
+        "a.tif": "a.tif.png",
+        "b.tif": "b.png",
+    }
+
+
 def test_any_bytes_are_a_name(tmp_path: Path, run: Run, network: ResnetGenerator) -> None:
     given = [
         b"\xc2\xed2.png",
@@ -338,13 +362,116 @@ def test_any_bytes_are_a_name(tmp_path: Path, run: Run, network: ResnetGenerator
         assert np.array_equal(pixels_of(tmp_path / "out" / path), directly(network, tmp_path / "in" / path, 32)), name
 
 
-def test_a_name_that_becomes_too_long_is_refused_before_any_work(
-    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+def test_what_alone_cannot_be_written_is_named_at_the_end_and_the_rest_is_done(
+    tmp_path: Path, run: Run, network: ResnetGenerator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw(tmp_path / "in" / f"{'n' * 251}.png")
-    assert run(tmp_path / "in", "--format", "webp") == 2
-    assert "longer name than files can have" in capsys.readouterr().err
+    longest, source, out = "n" * 251, tmp_path / "in", tmp_path / "out"
+    for name in (f"{longest}.png", "a.png", "blocked.png", "deep/b.png", "deep/c.png"):
+        draw(source / name)
+    (out / "blocked.webp").mkdir(parents=True)
+    (out / "deep").write_text("a file")
+    assert run(source, "--format", "webp") == 1
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert len(lines) == 5, said.err
+    assert f"could not write {out / f'{longest}.webp'}: File name too long" in lines
+    assert f"could not write {out / 'blocked.webp'}: a folder has that name" in lines
+    assert f"could not write {out / 'deep' / 'b.webp'}: there is a file where its folder should be" in lines
+    assert lines[-1] == "error: 4 files could not be written, as said above; the same command tries them again"
+    assert "translated 1 image in" in said.out
+    assert names(out) == {"a.webp", "deep"}
+
+    (out / "deep").unlink()
+    (out / "blocked.webp").rmdir()
+    assert run(source, "--format", "webp") == 1
+    said = capsys.readouterr()
+    assert "kept 1 translation from before" in said.out
+    assert "1 file could not be written" in said.err
+    assert names(out) == {"a.webp", "blocked.webp", "deep/b.webp", "deep/c.webp"}
+    assert run(source) == 0, "under its own name it can be written"
+
+
+def test_a_folder_that_takes_no_file_is_refused_before_any_work(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def translate(pixels: Pixels) -> Pixels:
+        raise AssertionError("it is of no use")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    options = ImageOptions((str(photos),), tmp_path / "out")
+    with pytest.raises(UserError, match=r"could not write .*out: Read-only file system; give another folder by --out"):
+        translate_images(translate, plan(options), options, None)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_no_more_ends_the_translation(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(pixels: Pixels, path: Path, **options: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(writing, "write_image", refuse)
+    options = ImageOptions((str(photos),), tmp_path / "out")
+    with pytest.raises(UserError, match=r"could not write .*; the same command continues"):
+        translate_images(lambda pixels: 255 - pixels, plan(options), options, None)
+
+
+class Overlapping:
+    """Makes negatives, of a batch when the result is asked for."""
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        return self.begin(pixels)()
+
+    def begin(self, pixels: Pixels) -> Callable[[], Pixels]:
+        return lambda: 255 - pixels
+
+
+@pytest.mark.parametrize("translator", [Overlapping(), lambda pixels: 255 - pixels])
+def test_what_is_translated_is_written_though_the_next_image_ends_the_command(
+    tmp_path: Path, translator: Translator
+) -> None:
+    for index in range(3):
+        draw(tmp_path / "in" / f"{index}.png", 16, 16, seed=index)
+    (tmp_path / "in" / "3.png").write_bytes(b"no picture")
+    options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", batch_size=1, strict=True)
+    with pytest.raises(UserError, match=r"3\.png: not an image"):
+        translate_images(translator, plan(options), options, None)
+    assert names(tmp_path / "out") == {"0.png", "1.png", "2.png"}
+    for name in names(tmp_path / "out"):
+        assert np.array_equal(pixels_of(tmp_path / "out" / name), 255 - pixels_of(tmp_path / "in" / name))
+
+
+def test_a_square_that_no_memory_holds_is_refused_before_anything_is_decoded(
+    tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for size in (4 * 10**9, 4 * 10**30):
+        assert run(photos, "--size", size, size=False) == 2
+        assert f"error: an image of {size}x{size} and its translation take" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_weights_that_claim_more_than_any_memory_holds(
+    tmp_path: Path,
+    photos: Path,
+    run: Run,
+    network: ResnetGenerator,
+    capsys: pytest.CaptureFixture[str],
+    everywhere: bool,
+) -> None:
+    width, old, weights = 2**20, network.stem.out_channels, dict(network.state_dict())
+    for key, value in weights.items():
+        if everywhere or key == "stem.weight":
+            claimed = [size // old * width if size % old == 0 else size for size in value.shape]
+            weights[key] = torch.zeros(1).expand(claimed)
+    torch.save(weights, tmp_path / "claims.pth")
+    assert run(photos, checkpoint=tmp_path / "claims.pth") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert ("error: the memory does not suffice" if everywhere else "does not fit this network") in said
 
 
 def test_a_glob_below_a_folder_with_brackets_in_its_name(tmp_path: Path, run: Run) -> None:
@@ -802,7 +929,6 @@ import resource, sys
 from pathlib import Path
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.translation.batches import translate_images
-from cyclegan_fast.translation import batches
 from cyclegan_fast.translation.plan import ImageOptions, plan
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
@@ -837,9 +963,9 @@ NEGATIVE = """
 import sys
 from pathlib import Path
 from cyclegan_fast.system.errors import run_command
-from cyclegan_fast.translation.batches import report, translate_images
-from cyclegan_fast.translation import batches
+from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, plan
+from cyclegan_fast.translation.summary import report
 
 def translate():
     options = ImageOptions((sys.argv[1],), Path(sys.argv[2]))

@@ -1,41 +1,16 @@
-"""Damaged image files by the thousand, through the data path and through `translate`: each is read, or named.
+"""Makes damaged image files: whole ones of every format that something happened to, and some that are made by hand."""
 
-    python -m tests.fuzz_images --count 10000
-
-One assertion: whatever the damage, a file is read or ends in UnreadableImage. Prints how many files of each format and
-kind of damage were read, and what the decoders raised on the others. A file that takes over HANG_S ends the process
-with the stack of where it was.
-"""
-
-import argparse
-import faulthandler
 import io
-import shutil
 import struct
-import tempfile
-import time
-import warnings
-from collections import Counter
+import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
-from cyclegan_fast.data.image_folder import ImageFolder
-from cyclegan_fast.data.preparation import Preparation
-from cyclegan_fast.images.decoding import decode
-from cyclegan_fast.images.pixels import Pixels
-from cyclegan_fast.images.unreadable import UnreadableImage
-from cyclegan_fast.translation.batches import translate_images
-from cyclegan_fast.translation.plan import ImageOptions, plan
-
 WIDTH, HEIGHT = 45, 38
-MOST_PIXELS = 2**20  # instead of Pillow's limit: a damaged size then costs some MiB, not GiB
-BATCH = 200  # files that are in the folder at once
-HANG_S = 60.0
 
 Random = np.random.Generator
 
@@ -64,18 +39,21 @@ def tiff(values: np.ndarray, **options: Any) -> bytes:
 
 def deep_png(channels: int) -> bytes:
     """Return a 16-bit PNG of 2, 3 or 4 channels, which Pillow does not write."""
-    import zlib
-
     rows = b"".join(b"\0" + row.tobytes() for row in photo(channels, "uint16").astype(">u2"))
-    kind = {2: 4, 3: 2, 4: 6}[channels]
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, kind, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
-    )
+    header = png_header(WIDTH, HEIGHT, depth=16, colour={2: 4, 3: 2, 4: 6}[channels])
+    return png(header, png_chunk(b"IDAT", zlib.compress(rows)))
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_header(width: int, height: int, *, depth: int = 8, colour: int = 2) -> bytes:
+    return png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+
+
+def png(*chunks: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + png_chunk(b"IEND", b"")
 
 
 def whole_files() -> dict[str, bytes]:
@@ -204,111 +182,100 @@ DAMAGES: tuple[Callable[[bytes, Random], bytes], ...] = (
 )
 
 
+# --- files made by hand --------------------------------------------------------------------------------------------
+
+_SIDE = 36
+_PIXELS = png_chunk(b"IDAT", zlib.compress(bytes((_SIDE * 3 + 1) * _SIDE)))
+
+
+def _tiff_of(*entries: tuple[int, int, int, int]) -> bytes:
+    """Return a TIFF of one directory, of entries (tag, type, count, value), and 64 bytes of zeros."""
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + directory + bytes(68)
+
+
+def _png_with(kind: bytes, content: bytes) -> bytes:
+    return png(png_header(_SIDE, _SIDE), png_chunk(kind, content), _PIXELS)
+
+
+def _bmp(width: int, height: int, bits: int, colours: int = 0) -> bytes:
+    head = b"BM" + struct.pack("<IHHI", 54, 0, 0, 54)
+    return head + struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 0, 0, 0, 0, colours, 0) + bytes(400)
+
+
+def _exif(*entries: tuple[int, int, int, int]) -> bytes:
+    return b"MM\0*" + struct.pack(">IH", 8, len(entries)) + b"".join(struct.pack(">HHII", *e) for e in entries)
+
+
+def files_by_hand() -> dict[str, bytes]:
+    """Return files that random damage would hardly make, by name: sizes that lie, bombs, directories without an end."""
+    empty = zlib.compress(bytes(1 << 20), 9)
+    few = b"\xff\xd8" + b"\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\1\x22\0\2\x11\1\3\x11\1" + b"\xff\xd9"
+    webp = struct.pack("<I", 30) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + b"\xff" * 6
+    return {
+        "largest.png": png(png_header(2**31 - 1, 2**31 - 1), _PIXELS),
+        "larger-than-its-pixels.png": png(png_header(1000, 1000), _PIXELS),
+        "without-height.png": png(png_header(0, _SIDE), _PIXELS),
+        "no-palette.png": png(png_header(_SIDE, _SIDE, colour=3), _PIXELS),
+        "odd-palette.png": png(png_header(_SIDE, _SIDE, colour=3), png_chunk(b"PLTE", b"abcd"), _PIXELS),
+        "depth-17.png": png(png_header(_SIDE, _SIDE, depth=17), _PIXELS),
+        "text-bomb.png": _png_with(b"zTXt", b"k\0\0" + empty),
+        "profile-bomb.png": _png_with(b"iCCP", b"p\0\0" + empty),
+        "international-bomb.png": _png_with(b"iTXt", b"k\0\1\0\0\0" + empty),
+        "no-transparency.png": _png_with(b"tRNS", b""),
+        "orientation-of-2-to-31.png": _png_with(b"eXIf", _exif((0x112, 3, 2**31, 26))),
+        "orientation-in-letters.png": _png_with(b"eXIf", _exif((0x112, 2, 4, 0x61626300))),
+        "orientation-divided-by-0.png": _png_with(b"eXIf", _exif((0x112, 5, 1, 0))),
+        "chunk-of-4-GiB.png": png(png_header(_SIDE, _SIDE))[:-12] + struct.pack(">I", 2**32 - 1) + b"IDAT" + bytes(9),
+        "moving-for-ever.png": _png_with(b"acTL", struct.pack(">II", 2**31 - 1, 0)),
+        "huge.bmp": _bmp(2**30, 2**30, 24),
+        "negative.bmp": _bmp(-(2**31), -(2**31), 24),
+        "colours.bmp": _bmp(_SIDE, -_SIDE, 8, 2**31 - 1),
+        "huge.gif": b"GIF89a"
+        + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
+        + b",\0\0\0\0\xff\xff\xff\xff\0\x08\1\0\0;",
+        "nothing.gif": b"GIF89a" + bytes(7) + b";",
+        "round.tif": b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 256, 4, 1, _SIDE) + struct.pack("<I", 8),
+        "entries.tif": b"II*\0\x08\0\0\0\xff\xff" + struct.pack("<HHII", 256, 4, 2**32 - 1, 8) * 65535,
+        "no-bits.tif": _tiff_of((256, 3, 1, _SIDE), (257, 3, 1, _SIDE), (258, 3, 1, 0), (262, 3, 1, 1), (273, 4, 1, 8)),
+        "no-tiles.tif": _tiff_of(
+            (256, 3, 1, _SIDE), (257, 3, 1, _SIDE), (322, 3, 1, 0), (323, 3, 1, 0), (324, 4, 1, 8)
+        ),
+        "letters.tif": _tiff_of((256, 2, 1, 65), (257, 2, 1, 65), (258, 2, 1, 65), (262, 3, 1, 1)),
+        "largest.jpg": few,
+        "profile-without-end.jpg": b"\xff\xd8" + b"\xff\xe2\0\x10ICC_PROFILE\0\1\xff" * 3000 + few[2:],
+        "largest.webp": b"RIFF" + webp,
+        "longest.webp": b"RIFF"
+        + struct.pack("<I", 2**32 - 1)
+        + b"WEBPVP8L"
+        + struct.pack("<I", 2**32 - 1)
+        + b"/\xff\xff",
+        "numbers.ppm": b"P6 99999999999999999999 3 255\n",
+        "letters.ppm": b"P3 40 40 255\n" + b"-1 x " * 4000,
+        "maximum-of-0.ppm": b"P6 40 40 0\n" + bytes(4800),
+        "maximum-of-65536.ppm": b"P6 40 40 65536\n" + bytes(9600),
+        "not-a-number.ppm": b"PF 40 40 -1.0\n" + struct.pack("<f", float("nan")) * 4800,
+        "postscript.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 36 36\n%%EndComments\nshowpage\n",
+        "texture.png": b"DDS |\0\0\0" + b"\xff" * 124,
+        "program.png": b'/* XPM */\nstatic char *x[] = {\n"36 36 999999999 1",\n',
+        "layers.png": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, _SIDE, _SIDE, 8, 3) + bytes(50),
+        "icon.png": b"icns" + struct.pack(">I", 100) + b"ic07" + bytes(94),
+        "nothing.png": b"",
+    }
+
+
 def damaged_files(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
-    """(name of the whole file, damage, content), the same for one seed; every file meets every damage in turn."""
-    files, random = list(whole_files().items()), np.random.default_rng(seed)
+    """(name, damage, content), the same for one seed; every ninth file is made by hand.
+
+    Of the others every whole file meets every damage in turn.
+    """
+    files, by_hand, random = list(whole_files().items()), list(files_by_hand().items()), np.random.default_rng(seed)
     for index in range(count):
+        if index % 9 == 8:
+            name, content = by_hand[index // 9 % len(by_hand)]
+            yield name, "by_hand", content
+            continue
+        index -= index // 9
         name, content = files[index % len(files)]
         damage = DAMAGES[index // len(files) % len(DAMAGES)]
         yield name, damage.__name__, damage(content, random)
-
-
-# --- what becomes of it --------------------------------------------------------------------------------------------
-
-
-def cause_of(path: Path) -> str | None:
-    """Return the exception of a decoder that ended as UnreadableImage; None where the file is read."""
-    try:
-        decode(path)
-    except UnreadableImage as error:
-        return type(error.__cause__).__name__
-    return None
-
-
-def through_the_data_path(folder: Path, cache: Path) -> set[str]:
-    """Return the names of the files that training would use."""
-    images = ImageFolder(
-        folder, Preparation("resize_and_crop", 36, 32), cache_bytes=2**30, cache_dir=cache, workers=2, strict=False
-    )
-    assert len(images.files) + len(images.unreadable) == len(list(folder.iterdir()))
-    return {*images.files}
-
-
-def through_translate(folder: Path, out: Path) -> set[str]:
-    """Return the names of the files that are translated, into their negatives."""
-
-    def negative(pixels: Pixels) -> Pixels:
-        return 255 - pixels
-
-    options = ImageOptions((str(folder),), out, format="png")
-    jobs = plan(options)
-    summary = translate_images(negative, jobs, options, None)
-    translated = {job.source.name for job in jobs if job.target.exists()}
-    assert summary.translated == len(translated)
-    assert len(translated) + len(summary.unreadable) == len(jobs)
-    return translated
-
-
-def fuzz(count: int, seed: int, place: Path) -> Counter[tuple[str, str, str]]:
-    """(ending, damage, outcome) of `count` damaged files, which lie in `place` for a while.
-
-    The outcome is "read" or the exception that a decoder raised. Raises AssertionError where the two ways or decoding
-    alone do not agree on which files can be read, and whatever leaves them but UnreadableImage.
-    """
-    outcomes: Counter[tuple[str, str, str]] = Counter()
-    files = damaged_files(count, seed)
-    whole = whole_files()["plain.png"]
-    for first in range(0, count, BATCH):
-        folder = place / f"from-{first}"
-        folder.mkdir()
-        (folder / "whole.png").write_bytes(whole)  # of nothing but unreadable files either way is an error
-        kinds = {}
-        for index in range(first, min(first + BATCH, count)):
-            name, damage, content = next(files)
-            path = folder / f"{index}-{damage}-{name}"
-            path.write_bytes(content)
-            kinds[path.name] = (path.suffix[1:], damage)
-        faulthandler.dump_traceback_later(HANG_S * 3, exit=True)
-        causes = {name: cause_of(folder / name) for name in kinds}
-        read = {name for name, cause in causes.items() if cause is None} | {"whole.png"}
-        assert through_the_data_path(folder, place / "cache") == read
-        assert through_translate(folder, place / "out" / folder.name) == read
-        faulthandler.cancel_dump_traceback_later()
-        outcomes.update((*kind, causes[name] or "read") for name, kind in kinds.items())
-        shutil.rmtree(folder)
-        shutil.rmtree(place / "out")
-    return outcomes
-
-
-def table(outcomes: Counter[tuple[str, str, str]], column: int) -> str:
-    """Counts by one of the columns, files read and not."""
-    rows = sorted({key[column] for key in outcomes})
-    lines = []
-    for row in rows:
-        read = sum(n for key, n in outcomes.items() if key[column] == row and key[2] == "read")
-        every = sum(n for key, n in outcomes.items() if key[column] == row)
-        lines.append(f"{row:20} {read:6} read {every - read:6} UnreadableImage")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=10000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        outcomes = fuzz(options.count, options.seed, Path(folder))
-    print(table(outcomes, 0), table(outcomes, 1), sep="\n\n")
-    print("\nwhat decoders raised:")
-    raised: Counter[str] = Counter()
-    for (_, _, outcome), number in outcomes.items():
-        raised[outcome] += number
-    print("\n".join(f"{outcome:24} {number:6}" for outcome, number in raised.most_common()))
-    print(f"\n{options.count} files, 0 tracebacks, 0 hangs, {time.perf_counter() - start:.0f} s")
-
-
-if __name__ == "__main__":
-    main()

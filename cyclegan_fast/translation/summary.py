@@ -1,0 +1,63 @@
+"""Says what became of the images of a translation."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclegan_fast.system.errors import printable
+from cyclegan_fast.system.words import counted
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts what became of the images.
+
+    `unreadable` has a line for each input that could not be read, `unwritten` for each file that could not be written;
+    `remarks` say what else a user should know.
+    """
+
+    translated: int
+    existing: int
+    unreadable: list[str]
+    unwritten: list[str]
+    remarks: list[str]
+    elapsed_s: float
+
+    def __str__(self) -> str:
+        line = f"translated {counted(self.translated, 'image')} in {self.elapsed_s:.1f} s"
+        if self.existing:
+            them = "it" if self.existing == 1 else "them"
+            line += f"; kept {counted(self.existing, 'translation')} from before (--overwrite replaces {them})"
+        if self.unreadable:
+            them = "it" if len(self.unreadable) == 1 else "them"
+            line += f"; skipped {counted(len(self.unreadable), 'unreadable image')} (--strict refuses {them})"
+        return line
+
+
+def report(summary: Summary, out: Path) -> int:
+    """Print the summary, and what was skipped, remarked and not written on standard error; return the exit status.
+
+    It is 1 where a file could not be written: the others are there.
+    """
+    for line in summary.unreadable:
+        print(f"skipped {printable(line)}", file=sys.stderr)
+    for line in summary.remarks:
+        print(f"note: {printable(line)}", file=sys.stderr)
+    print(f"{summary}: {out}")
+    return report_unwritten(summary.unwritten)
+
+
+def report_unwritten(unwritten: Sequence[str]) -> int:
+    """Print a line for each file that could not be written, and one on them all; return the exit status, 1 or 0."""
+    if not unwritten:
+        return 0
+    for line in unwritten:
+        print(printable(line), file=sys.stderr)
+    them = "it" if len(unwritten) == 1 else "them"
+    print(
+        f"error: {counted(len(unwritten), 'file')} could not be written, as said above; the same command tries {them} "
+        "again",
+        file=sys.stderr,
+    )
+    return 1
