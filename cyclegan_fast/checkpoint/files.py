@@ -22,7 +22,7 @@ from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.checkpoint.original import StateDict
 from cyclegan_fast.networks.norms import missing_statistics
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.files import make_folder, rename, write_atomically
 
 FOLDER = "checkpoints"
 LAST = "last.pt"
@@ -49,14 +49,15 @@ def save(run: Path, checkpoint: Mapping[str, Any], *, keep_as: Sequence[str] = (
         keep_as: further names to keep this checkpoint under for good, such as "epoch_0100.pt".
     """
     folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "checkpoint")
     content = to_bytes(checkpoint)
     # The kept ones are written first: after a kill in between, the run resumes before them and writes them again.
-    for name in [*keep_as, INCOMING]:
-        write_atomically(folder / name, content)
+    for name in keep_as:
+        write_atomically(folder / name, content, "kept_checkpoint")
+    write_atomically(folder / INCOMING, content, "checkpoint")
     if (folder / LAST).exists():
-        (folder / LAST).replace(folder / PREVIOUS)
-    (folder / INCOMING).replace(folder / LAST)
+        rename(folder / LAST, folder / PREVIOUS, "checkpoint", "before_last_becomes_previous")
+    rename(folder / INCOMING, folder / LAST, "checkpoint", "before_incoming_becomes_last")
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:

@@ -97,7 +97,7 @@ def save_config(config: Config, path: Path) -> None:
     """Write a configuration as YAML, whole or not at all; raises UserError where the system refuses."""
     import yaml  # here, because benchmarks run where it is not installed
 
-    write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+    write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode(), "configuration")
 
 
 def load_config(path: Path) -> Config:

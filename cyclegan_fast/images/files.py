@@ -13,7 +13,7 @@ from cyclegan_fast.images.decoding import decode, decode_indices
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import UnreadableImage, reading
-from cyclegan_fast.system.files import temporary_beside
+from cyclegan_fast.system.files import replacing, write_whole
 
 Half = Literal["left", "right"]
 """One of two images that stand side by side in one file."""
@@ -62,15 +62,14 @@ def none_can_be_read(unreadable: Sequence[str]) -> str:
     return f"none of {len(unreadable)} images can be read; the first: {unreadable[0]}"
 
 
-def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
-    """Write an image, uint8 [H, W, 3], in the format that the name's ending says; it appears whole or not at all."""
+def write_image(pixels: Pixels, path: Path, *, point: str | None = None, **options: Any) -> None:
+    """Write an image, uint8 [H, W, 3], in the format that the name's ending says; it appears whole or not at all.
+
+    `options` are those of Pillow for the format, and `point` is that of `replacing`.
+    """
     # The image is encoded in memory, because Pillow's JPEG encoder writes to a file itself and takes half a write, as a
     # full disk gives it, for a whole one.
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
-    temporary = temporary_beside(path)
-    try:
-        temporary.write_bytes(encoded.getvalue())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, point, to_disk=False) as file:
+        write_whole(file, encoded.getvalue(), point)

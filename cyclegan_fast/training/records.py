@@ -161,7 +161,7 @@ class Records:
         }
         # The results last: a run that has them is finished.
         self.draw_samples()
-        write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
+        write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode(), "results")
         self.refresh_gallery(at_once=True)
         took = f"took {training_s:.0f} s and {peak:.2f} GiB of memory at most"
         lines = [f"{counted(self.log.step, 'step')} {took}"]

@@ -17,7 +17,8 @@ from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import LONGEST_SHOWN
+from cyclegan_fast.system.fault_points import fault_point
+from cyclegan_fast.system.files import LONGEST_SHOWN, make_folder, remove
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
@@ -81,8 +82,11 @@ class RunFolder:
 
     def _discard_if_nothing_is_saved(self) -> None:
         """Remove the folder of a run that ended before it reported or saved: the next command may be another one."""
+        if not self.path.is_dir():
+            return  # somebody else removed it
         names = {path.name for path in self.path.iterdir()}
         if names <= UNSAVED and not _reported_step(self.path):
+            fault_point("run_folder", "before_removal")
             shutil.rmtree(self.path)
 
     @property
@@ -104,7 +108,7 @@ class RunFolder:
             values.save_config(now, path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
-                sample.unlink()
+                remove(sample, "samples")
 
 
 def completed(config: Config, origin: str) -> Config:
@@ -188,7 +192,7 @@ def open_run(config: Config) -> RunFolder:
         strangers = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
         if strangers:
             raise UserError(f"{path} is there already and is not a run (it holds {strangers[0]}); {ANOTHER}")
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path, "run_folder", "before_making")
     warnings: list[str] = []
     lock = _claim(path)
     try:
@@ -201,6 +205,7 @@ def open_run(config: Config) -> RunFolder:
 
 
 def _claim(path: Path) -> IO[str]:
+    fault_point("run_folder", "before_lock")
     lock = open(path / ".lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
