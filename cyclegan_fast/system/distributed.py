@@ -170,7 +170,9 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
         world_size=count,
     )
     try:
-        ranks.control = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        if device.type == "cuda":
+            fault_point("ranks", "before_joining")
+            ranks.control = dist.new_group(backend="gloo")
         yield ranks, device
     finally:
         # gloo's threads end with the last reference. One that is about to let go of a tensor when the interpreter ends

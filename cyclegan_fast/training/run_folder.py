@@ -75,6 +75,31 @@ class RunFolder:
             self._discard_if_nothing_is_saved()
         self.close()
 
+    def raise_if_gone(self, saved_step: int | None = None) -> None:
+        """Raise GoneRun where the folder of a run that has begun was removed, or is another's; the first rank can tell.
+
+        Its files would otherwise go on in a new folder, without those from before.
+
+        Args:
+            saved_step: the step of the run's checkpoint, which must be there too; None where there is none yet.
+        """
+        if self.lock is None:
+            return
+        begins_anew = "nothing of it is kept; the same command begins it anew"
+        if (self.path / ".lock").exists() and not _is_lock_of(self.path, self.lock):
+            raise GoneRun(f"{self.path} was removed while it was trained, and another process has made it again")
+        if not self.path.is_dir():
+            raise GoneRun(f"{self.path} was removed or moved while it was trained: at its place {begins_anew}")
+        has_checkpoint = checkpoint.exists(self.path)
+        if not (self.path / CONFIG).exists():
+            kept = f"its checkpoints are: bring {CONFIG} back" if has_checkpoint else begins_anew
+            raise GoneRun(f"{self.path / CONFIG} was removed while the run was trained: {kept}")
+        if saved_step and not has_checkpoint:
+            raise GoneRun(
+                f"{self.path / checkpoint.FOLDER} was removed or emptied while the run was trained: nothing is kept; "
+                f"bring it back, or {ANOTHER}"
+            )
+
     def close(self) -> None:
         """Let other processes have the folder."""
         if self.lock:
@@ -109,6 +134,10 @@ class RunFolder:
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
                 remove(sample, "samples")
+
+
+class GoneRun(UserError):
+    """Says that somebody removed a run's folder, or what it continues from, while it was trained."""
 
 
 def completed(config: Config, origin: str) -> Config:
@@ -212,10 +241,17 @@ def _claim(path: Path) -> IO[str]:
     except BlockingIOError:
         lock.close()
         raise UserError(f"another process is training {path}; {ANOTHER}") from None
-    if not (path / ".lock").exists() or not os.path.samestat(os.fstat(lock.fileno()), (path / ".lock").stat()):
+    if not _is_lock_of(path, lock):
         lock.close()  # its holder removed the folder just now, and another process may make it again
         raise UserError(f"another process was in {path} at the same time; run the command again")
     return lock
+
+
+def _is_lock_of(path: Path, lock: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), (path / ".lock").stat())
+    except FileNotFoundError:
+        return False
 
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:
