@@ -55,6 +55,15 @@ def save(run: Path, checkpoint: Mapping[str, Any], *, keep_as: Sequence[str] = (
     for name in keep_as:
         write_atomically(folder / name, content, "kept_checkpoint")
     write_atomically(folder / INCOMING, content, "checkpoint")
+    finish_saving(run)
+
+
+def finish_saving(run: Path) -> None:
+    """Give the newest checkpoint of a run its name, and that name's holder the one before; a kill may come in between.
+
+    Only the process that holds the run's lock may do it, and only where INCOMING is whole.
+    """
+    folder = run / FOLDER
     if (folder / LAST).exists():
         rename(folder / LAST, folder / PREVIOUS, "checkpoint", "before_last_becomes_previous")
     rename(folder / INCOMING, folder / LAST, "checkpoint", "before_incoming_becomes_last")

@@ -261,7 +261,10 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
         raise UserError(f"{path} was made with another configuration ({changed}); {ANOTHER}")
     if has_moved:  # its checkpoint tells whether they are the same images
         warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
-    found = cast(RunCheckpoint | None, checkpoint.load_newest(path, warnings))
+    newest = checkpoint.find_newest(path, warnings)
+    if newest and newest[0].name == checkpoint.INCOMING:
+        checkpoint.finish_saving(path)  # a start before this one ended between writing and renaming it
+    found = cast(RunCheckpoint, newest[1]) if newest else None
     if not ends_no_earlier(config, saved):
         done = counted(found["log"]["step"] if found else 0, "step")
         raise UserError(
