@@ -147,7 +147,9 @@ class AskedFault:
         head, _, rank = text.partition(" rank ")
         point, kind, *crossing = head.split()
         if point not in FAULT_POINTS or kind not in FAULT_POINTS[point].kinds:
-            raise ValueError(f"{FAULT_VARIABLE}={text}: {point} {kind} is no fault in cyclegan_fast/system/fault_points.py")
+            raise ValueError(
+                f"{FAULT_VARIABLE}={text}: {point} {kind} is no fault in cyclegan_fast/system/fault_points.py"
+            )
         return AskedFault(point, FaultKind(kind), int(crossing[0]) if crossing else 1, rank or None)
 
     @staticmethod

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Self, cast
@@ -111,8 +112,9 @@ class RunFolder:
             return  # somebody else removed it
         names = {path.name for path in self.path.iterdir()}
         if names <= UNSAVED and not _reported_step(self.path):
-            fault_point("run_folder", "before_removal")
-            shutil.rmtree(self.path)
+            with suppress(OSError):  # the user must hear what ended the run; the same command takes what is left
+                fault_point("run_folder", "before_removal")
+                shutil.rmtree(self.path)
 
     @property
     def step(self) -> int:

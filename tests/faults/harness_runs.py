@@ -20,8 +20,8 @@ FREE = {"name", "runs", "workers", "cache_dir"}
 
 
 def outcome_of(run: Path) -> dict[str, Any]:
-    """Return all that a run left: checkpoints, lines, scores, settings, pictures; and hidden files, which are strays."""
-    listed = re.findall(r"step_\d{8}_[AB]", (run / "index.html").read_text()) if (run / "index.html").exists() else None
+    """Return all that a run left: checkpoints, lines, scores, settings, pictures; hidden files are strays."""
+    listed = re.findall(r"step_\d{8}_[AB]", (run / "index.html").read_text())
     return {
         **{path.name: load(path) for path in sorted((run / "checkpoints").glob("*.pt"))},
         **{path.name: _lines(path) for path in sorted(run.glob("*.jsonl"))},
@@ -49,7 +49,11 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         if len(one) != len(other):
             return [f"{where}: {len(one)} and {len(other)} of them"]
-        return [place for index, pair in enumerate(zip(one, other, strict=True)) for place in differences(*pair, f"{where}/{index}")]
+        return [
+            place
+            for index, pair in enumerate(zip(one, other, strict=True))
+            for place in differences(*pair, f"{where}/{index}")
+        ]
     return [] if type(one) is type(other) and (one == other or (one != one and other != other)) else [where]
 
 
