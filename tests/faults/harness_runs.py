@@ -15,7 +15,7 @@ for _late in ("torch.distributed.nn", "torch.utils.tensorboard", "torchmetrics")
     importlib.import_module(_late)  # a training imports them on its way: each forked one would take a second longer
 
 CLOCKS = {"elapsed_s", "since_s", "step_ms", "images_per_s", "peak_gib", "training_s"}
-FREE = {"name", "runs", "workers", "cache_dir"}
+FREE = {"name", "runs", "workers", "cache_dir", "cache_gib"}
 """Settings that differ between two starts of one training in different folders."""
 
 

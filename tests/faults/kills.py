@@ -78,18 +78,17 @@ def make(tally: Tally, work: Path, count: int, chance: random.Random) -> None:
         for _ in range(chance.randint(1, 4)):
             if chance.random() < 0.5:
                 at = chance.randint(1, operations)
-                plan.append(f"operation {at}")
+                moment = f"operation {at}"
                 ended = run(train, command, work, prepare=at_operation(at))
             else:
                 moment_s = chance.uniform(0.05, whole.seconds)
-                plan.append(f"{moment_s:.2f} s")
+                moment = f"{moment_s:.2f} s"
                 ended = run(train, command, work, kill_after_s=moment_s)
             if ended.status != -signal.SIGKILL:
                 break  # it was done before
-        if ended.status not in (0, -signal.SIGKILL):
-            tally.ended(f"{name} at {', '.join(plan)}", ended)
-            continue
-        ended = run(train, command, work)
+            plan.append(moment)
+        if ended.status == -signal.SIGKILL:
+            ended = run(train, command, work)
         if ended.status:
             tally.add(f"{name} at {', '.join(plan)}", f"{ended.kind}: {ended.last_line}", failed=True)
             continue
