@@ -139,7 +139,9 @@ class AskedFault:
     kind: FaultKind
     crossing: int = 1
     rank: str | None = None
-    _count: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))  # its next() is one for threads
+    _count: "itertools.count[int]" = field(
+        default_factory=lambda: itertools.count(1), compare=False
+    )  # its next() is one for threads
 
     @staticmethod
     def of(text: str) -> "AskedFault":
