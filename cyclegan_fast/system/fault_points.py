@@ -43,7 +43,7 @@ ON_DISKS = (FaultKind.KILL, FaultKind.FULL, FaultKind.FAILING)
 WHEN_READING = (FaultKind.KILL, FaultKind.FAILING)  # reading needs no room
 OF_RANKS = (FaultKind.KILL,)  # a collective sees no disk; what fails it is the death of another process
 
-WHOLE = {
+WHOLE_FILES = {
     "checkpoint": "the newest checkpoint",
     "kept_checkpoint": "a checkpoint that is kept by a name of its own",
     "checkpoint_gone_back_to": "the checkpoint that a run goes back to, as its newest one",
@@ -59,7 +59,7 @@ WHOLE = {
 }
 """Files that are written under a temporary name, whole, and renamed (`system/files.py`)."""
 
-WHOLE_MOMENTS = {
+MOMENTS_OF_WHOLE_FILES = {
     "before_open": "opening the temporary file of {}",
     "mid_write": "writing the second half of {}",
     "before_sync": "bringing {} to the disk",
@@ -67,10 +67,10 @@ WHOLE_MOMENTS = {
     "after_rename": "bringing the new name of {} to the disk",
 }
 
-APPENDED = {"metrics": "metrics.jsonl", "evaluations": "evaluations.jsonl"}
+APPENDED_FILES = {"metrics": "metrics.jsonl", "evaluations": "evaluations.jsonl"}
 """Files to which lines are appended."""
 
-APPENDED_MOMENTS = {
+MOMENTS_OF_APPENDED_FILES = {
     "before_open": "opening {}",
     "mid_write": "writing the second half of a line of {}",
     "before_sync": "bringing {} to the disk",
@@ -99,7 +99,7 @@ OTHER_OPERATIONS = {
     "tracker.before_finish": "finishing a tracker's run",
 }
 
-READING = {"images.in_worker": "gathering the images of a batch, in a worker of --workers"}
+READ_OPERATIONS = {"images.in_worker": "gathering the images of a batch, in a worker of --workers"}
 
 COLLECTIVES = {
     "ranks.before_joining": "joining the other processes",
@@ -116,11 +116,11 @@ COLLECTIVES = {
 def _all_points() -> dict[str, FaultPoint]:
     points = {
         f"{of}.{moment}": FaultPoint(before.format(file), ON_DISKS)
-        for files, moments in ((WHOLE, WHOLE_MOMENTS), (APPENDED, APPENDED_MOMENTS))
+        for files, moments in ((WHOLE_FILES, MOMENTS_OF_WHOLE_FILES), (APPENDED_FILES, MOMENTS_OF_APPENDED_FILES))
         for of, file in files.items()
         for moment, before in moments.items()
     }
-    for group, kinds in ((OTHER_OPERATIONS, ON_DISKS), (READING, WHEN_READING), (COLLECTIVES, OF_RANKS)):
+    for group, kinds in ((OTHER_OPERATIONS, ON_DISKS), (READ_OPERATIONS, WHEN_READING), (COLLECTIVES, OF_RANKS)):
         points |= {name: FaultPoint(before, kinds) for name, before in group.items()}
     # Pictures are not brought to the disk one by one: a checkpoint does not count on them, and they can be drawn again.
     del points["samples.before_sync"], points["samples.after_rename"]

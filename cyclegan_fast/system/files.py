@@ -71,8 +71,8 @@ def write_atomically(path: Path, content: bytes, point: str | None = None) -> No
         with replacing(path, point) as file:
             write_whole(file, content, point)
     except OSError as error:
-        kept = "what was saved before is unharmed" if path.parent.is_dir() else f"{path.parent} is gone"
-        raise UserError(f"could not write {path}: {error.strerror}; {kept}") from error
+        kept = "; what was saved before is unharmed" if path.parent.is_dir() else f"; {path.parent} is gone"
+        raise UserError(f"could not write {path}: {error.strerror}{kept}") from error
 
 
 def write_whole(file: IO[bytes], content: bytes, point: str | None) -> None:

@@ -260,7 +260,7 @@ def test_nothing_strikes_without_the_variable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [FaultKind.FULL, FaultKind.FAILING])
-@pytest.mark.parametrize("moment", [*fault_points.WHOLE_MOMENTS])
+@pytest.mark.parametrize("moment", [*fault_points.MOMENTS_OF_WHOLE_FILES])
 def test_an_error_leaves_a_file_as_it_was_or_whole(
     kind: FaultKind, moment: str, ask: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -277,7 +277,7 @@ def test_an_error_leaves_a_file_as_it_was_or_whole(
     assert path.read_bytes() == b"later"
 
 
-@pytest.mark.parametrize("moment", [*fault_points.WHOLE_MOMENTS])
+@pytest.mark.parametrize("moment", [*fault_points.MOMENTS_OF_WHOLE_FILES])
 def test_a_kill_leaves_a_file_as_it_was_or_whole(moment: str, ask: Callable[[str], None], tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_bytes(b"before")
