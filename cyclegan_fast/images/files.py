@@ -62,14 +62,29 @@ def none_can_be_read(unreadable: Sequence[str]) -> str:
     return f"none of {len(unreadable)} images can be read; the first: {unreadable[0]}"
 
 
-def write_image(pixels: Pixels, path: Path, *, point: str | None = None, **options: Any) -> None:
+def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
     """Write an image, uint8 [H, W, 3], in the format that the name's ending says; it appears whole or not at all.
 
-    `options` are those of Pillow for the format, and `point` is that of `replacing`.
+    `options` are those of Pillow for the format.
     """
-    # The image is encoded in memory, because Pillow's JPEG encoder writes to a file itself and takes half a write, as a
-    # full disk gives it, for a whole one.
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
+    write_encoded(encoded(pixels, path.suffix, **options), path)
+
+
+def encoded(pixels: Pixels, ending: str, **options: Any) -> bytes:
+    """Return the content of a file of an image, uint8 [H, W, 3], in the format of a name's ending.
+
+    It is made in memory, because Pillow's JPEG encoder writes to a file itself and takes half a write, as a full disk
+    gives it, for a whole one.
+    """
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format=Image.registered_extensions()[ending.lower()], **options)
+    return content.getvalue()
+
+
+def write_encoded(content: bytes, path: Path, point: str | None = None) -> None:
+    """Write the file of an image, whole or not at all; `point` is that of `replacing`.
+
+    When it reaches the disk is left to the system: a picture can be made again.
+    """
     with replacing(path, point, to_disk=False) as file:
-        write_whole(file, encoded.getvalue(), point)
+        write_whole(file, content, point)

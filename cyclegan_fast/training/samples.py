@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.data.training_images import Data
-from cyclegan_fast.images.files import write_image
+from cyclegan_fast.images.files import encoded, write_encoded
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import sample_grid
 from cyclegan_fast.methods.model import Model
@@ -83,5 +83,5 @@ def write_samples(run: Path, step: int, rows: dict[str, dict[str, Pixels]]) -> d
     for domain, pictures in rows.items():
         info = PngImagePlugin.PngInfo()
         info.add_itxt("rows", "\n".join(pictures))  # the page tells them to those who cannot see the picture
-        write_image(sample_grid(pictures), files[domain], point="samples", pnginfo=info)
+        write_encoded(encoded(sample_grid(pictures), ".png", pnginfo=info), files[domain], "samples")
     return files

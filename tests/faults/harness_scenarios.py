@@ -105,7 +105,7 @@ def explode_once() -> None:
 
 def train_features_briefly() -> None:
     """Let the network of the feature loss take 4 steps in place of 500."""
-    brief = functools.partial(rotation.RotationTraining, stages=(1, 1, 1, 1), widths=(4, 4, 4, 4), steps=4)
+    brief = functools.partial(rotation.RotationTraining, stages=(1, 1, 1, 2), widths=(4, 4, 4, 4), steps=4)
     mock.patch("cyclegan_fast.methods.feature_loss.network.RotationTraining", brief).start()
 
 
