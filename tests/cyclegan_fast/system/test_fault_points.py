@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 HELPERS = {
     "replacing",
     "write_atomically",
-    "write_image",
+    "write_encoded",
     "AppendedLines",
     "make_folder",
     "rename",
@@ -79,7 +79,7 @@ EXCUSED = {
     ("system/progress.py", "write", "write"): "prints beside a progress bar",
     ("training/update/descent.py", "add", "write"): "writes into a tensor",
     ("checkpoint/files.py", "to_bytes", "torch.save"): "writes into memory",
-    ("images/files.py", "write_image", "save"): "encodes into memory",
+    ("images/files.py", "encoded", "save"): "encodes into memory",
     ("system/files.py", "replacing", "unlink"): "cleans up after another fault; a second one would have to strike",
     ("system/files.py", "replacing", "os.open"): "opens a folder for reading, to bring its names to the disk",
     ("system/files.py", "write_whole", "write"): "half of it is in the point, the whole right behind",
