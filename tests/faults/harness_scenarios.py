@@ -30,6 +30,11 @@ _FLAGS = """--preset demo --generator resnet_6 --ngf 2 --ndf 2 --load-size 36 --
 NAME = "run"
 
 
+def crossing_of(point: str, rank: object) -> str:
+    """Return the name by which crossings of a point are counted: those of the only process, or of one of several."""
+    return point if rank is None else f"{point}@{rank}"
+
+
 class Counting:
     """Stands in for an asked fault: strikes nowhere, and writes down each point that is reached."""
 
@@ -38,7 +43,7 @@ class Counting:
 
     def meet(self, point: str, half: object) -> None:
         with open(self.file, "a") as lines:
-            lines.write(f"{point}\n")
+            lines.write(f"{crossing_of(point, os.environ.get('RANK'))}\n")
 
 
 class Marking:

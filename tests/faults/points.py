@@ -17,7 +17,7 @@ from pathlib import Path
 from cyclegan_fast.system.fault_points import FAULT_POINTS, AskedFault, FaultKind
 from tests.faults.harness import Campaign, Tally, photos_in
 from tests.faults.harness_runs import differences, outcome_of, untrue_claim
-from tests.faults.harness_scenarios import SCENARIOS, Counting, Marking, Starter
+from tests.faults.harness_scenarios import SCENARIOS, Counting, Marking, Starter, crossing_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def hits_of(name: str, crossings: Counter[str], chance: random.Random) -> list[H
     scenario = SCENARIOS[name]
     ranks: list[int | None] = [None] if scenario.ranks == 1 else [*range(scenario.ranks)]
     return [
-        Hit(name, point, kind, chance.randint(1, max(1, crossings[point])), rank)
+        Hit(name, point, kind, chance.randint(1, max(1, crossings[crossing_of(point, rank)])), rank)
         for point in scenario.points
         for kind in FAULT_POINTS[point].kinds
         for rank in ranks
