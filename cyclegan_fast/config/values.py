@@ -84,10 +84,10 @@ def _typed(value: Any, hint: Any, name: str, origin: str) -> Any:
 
 def differences(one: Config, other: Config) -> list[str]:
     """Return the fields in which two configurations differ, as "name: one -> other"."""
-    found = []
+    found, others = [], to_dict(other)
     for section, values in to_dict(one).items():
         for name, value in values.items():
-            theirs = to_dict(other)[section][name]
+            theirs = others[section][name]
             if value != theirs:
                 found.append(f"{name}: {value} -> {theirs}")
     return found

@@ -25,7 +25,7 @@ from tests.faults.harness import Ended, begin, end_of, run
 
 TRAIN = "cyclegan_fast.train"
 _FLAGS = """--preset demo --generator resnet_6 --ngf 2 --ndf 2 --load-size 36 --crop-size 32 --epochs 3 --decay-epochs 3
---max-steps 8 --report-every 2 --sample-every 4 --checkpoint-every 3 --evaluate-every 4 --evaluate-images 1
+--max-steps 5 --report-every 1 --sample-every 5 --checkpoint-every 2 --evaluate-every 3 --evaluate-images 1
 --metrics reconstruction --workers 1 --cache-gib 0.1 --pool-size 3"""
 NAME = "run"
 
@@ -159,7 +159,7 @@ SCENARIOS = {
         ("--track", "tensorboard"),
     ),
     "a run that continues": Scenario(
-        (*_of("cut_lines"), "samples.before_removal"), stopped_by="checkpoint.mid_write kill 3"
+        (*_of("cut_lines"), "samples.before_removal"), stopped_by="checkpoint.mid_write kill 4"
     ),
     "a run with a tracker": Scenario(
         (*_of("trackers"), "tracker.before_picture"), ("--track", "tensorboard"), track_with_a_fake
