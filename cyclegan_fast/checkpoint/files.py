@@ -27,7 +27,7 @@ from cyclegan_fast.checkpoint.original import StateDict
 from cyclegan_fast.networks.norms import missing_statistics
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.files import make_folder, rename, write_atomically
 from cyclegan_fast.system.formats import NewerFormat, is_newer, refuse_newer
 from cyclegan_fast.version import __version__
 
@@ -62,14 +62,24 @@ def save(run: Path, checkpoint: RunCheckpoint, *, keep_as: Sequence[str] = ()) -
     whole = {**checkpoint, "checkpoint_format": CHECKPOINT_FORMAT, "written_by": __version__}
     check_content(whole)
     folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "checkpoint")
     content = to_bytes(whole)
     # The kept ones are written first: after a kill in between, the run resumes before them and writes them again.
-    for name in [*keep_as, INCOMING]:
-        write_atomically(folder / name, content)
+    for name in keep_as:
+        write_atomically(folder / name, content, "kept_checkpoint")
+    write_atomically(folder / INCOMING, content, "checkpoint")
+    finish_saving(run)
+
+
+def finish_saving(run: Path) -> None:
+    """Give the newest checkpoint of a run its name, and that name's holder the one before; a kill may come in between.
+
+    Only the process that holds the run's lock may do it, and only where INCOMING is whole.
+    """
+    folder = run / FOLDER
     if (folder / LAST).is_file():  # and no pipe, which is not worth the place of a checkpoint
-        (folder / LAST).replace(folder / PREVIOUS)
-    (folder / INCOMING).replace(folder / LAST)
+        rename(folder / LAST, folder / PREVIOUS, "checkpoint", "before_last_becomes_previous")
+    rename(folder / INCOMING, folder / LAST, "checkpoint", "before_incoming_becomes_last")
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:

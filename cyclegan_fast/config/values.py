@@ -92,10 +92,10 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
 
 def differences(one: Config, other: Config) -> list[str]:
     """Return the fields in which two configurations differ, as "name: one -> other"."""
-    found = []
+    found, others = [], to_dict(other)
     for section, values in to_dict(one).items():
         for name, value in values.items():
-            theirs = to_dict(other)[section][name]
+            theirs = others[section][name]
             if value != theirs:
                 found.append(f"{name}: {value} -> {theirs}")
     return found
@@ -103,7 +103,7 @@ def differences(one: Config, other: Config) -> list[str]:
 
 def save_config(config: Config, path: Path) -> None:
     """Write a configuration as YAML, whole or not at all; raises UserError where the system refuses."""
-    write_atomically(path, to_yaml(to_dict(config)))
+    write_atomically(path, to_yaml(to_dict(config)), "configuration")
 
 
 def to_yaml(values: Mapping[str, Any]) -> bytes:

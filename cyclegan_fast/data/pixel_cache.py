@@ -23,7 +23,8 @@ import PIL
 
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import beside, replacing
+from cyclegan_fast.system.fault_points import fault_point
+from cyclegan_fast.system.files import beside, make_folder, replacing
 
 SHARE_OF_DISK = 0.9  # the share of the free space that may be taken; the rest stays for checkpoints and other files
 MAGIC = b"cyclegan-fast 3\n"
@@ -112,7 +113,8 @@ class PixelCache:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the cache's lock: a second process waits for it, and then finds what the first one wrote."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent, "decoded_images")
+        fault_point("decoded_images", "before_lock")
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -137,8 +139,9 @@ class PixelCache:
                 errno.ENOSPC, f"about {expected_bytes / 2**30:.2f} GiB are needed and {free_bytes / 2**30:.2f} are free"
             )
         names, shapes = [], []
-        with replacing(self.path) as file:
+        with replacing(self.path, "decoded_images") as file:
             for name, pixels in images:
+                fault_point("decoded_images", "mid_write")
                 file.write(np.ascontiguousarray(pixels).data)
                 names.append(name)
                 shapes.append(pixels.shape[:2])

@@ -25,6 +25,7 @@ from cyclegan_fast.data.layouts import check_partners, training_places
 from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.fault_points import fault_point
 from cyclegan_fast.system.prefetch import ahead
 
 
@@ -106,6 +107,7 @@ class TrainingImages(ABC):
 
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
         """Gather the images that `indices` stand for in `epoch`."""
+        fault_point("images", "in_worker")
         cuts_A, cuts_B = zip(*(self.pair(epoch, index) for index in indices), strict=True)
         return Batch.of(cuts_A, cuts_B, pin=self.pin)
 

@@ -13,7 +13,7 @@ from cyclegan_fast.images.decoding import decode, decode_indices
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import UnreadableImage, reading
-from cyclegan_fast.system.files import temporary_beside
+from cyclegan_fast.system.files import replacing, write_whole
 
 Half = Literal["left", "right"]
 """One of two images that stand side by side in one file."""
@@ -63,14 +63,28 @@ def none_can_be_read(unreadable: Sequence[str]) -> str:
 
 
 def write_image(pixels: Pixels, path: Path, **options: Any) -> None:
-    """Write an image, uint8 [H, W, 3], in the format that the name's ending says; it appears whole or not at all."""
-    # The image is encoded in memory, because Pillow's JPEG encoder writes to a file itself and takes half a write, as a
-    # full disk gives it, for a whole one.
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
-    temporary = temporary_beside(path)
-    try:
-        temporary.write_bytes(encoded.getvalue())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write an image, uint8 [H, W, 3], in the format that the name's ending says; it appears whole or not at all.
+
+    `options` are those of Pillow for the format.
+    """
+    write_encoded(encoded(pixels, path.suffix, **options), path)
+
+
+def encoded(pixels: Pixels, ending: str, **options: Any) -> bytes:
+    """Return the content of a file of an image, uint8 [H, W, 3], in the format of a name's ending.
+
+    It is made in memory, because Pillow's JPEG encoder writes to a file itself and takes half a write, as a full disk
+    gives it, for a whole one.
+    """
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format=Image.registered_extensions()[ending.lower()], **options)
+    return content.getvalue()
+
+
+def write_encoded(content: bytes, path: Path, point: str | None = None) -> None:
+    """Write the file of an image, whole or not at all; `point` is that of `replacing`.
+
+    When it reaches the disk is left to the system: a picture can be made again.
+    """
+    with replacing(path, point, to_disk=False) as file:
+        write_whole(file, content, point)

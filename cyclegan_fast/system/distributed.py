@@ -23,6 +23,7 @@ from torch.distributed import (  # type: ignore[attr-defined]  # public, and not
 
 from cyclegan_fast.system.device import choose_device
 from cyclegan_fast.system.errors import ReportedElsewhere, UserError
+from cyclegan_fast.system.fault_points import fault_point
 
 _Result = TypeVar("_Result")
 
@@ -56,21 +57,26 @@ class Ranks:
                 message[0] = function()
             except (UserError, OSError) as error:
                 message[1] = str(error)
-                dist.broadcast_object_list(message, src=0, group=self.control)
+                self._tell_all(message)
                 raise
-        dist.broadcast_object_list(message, src=0, group=self.control)
+        self._tell_all(message)
         result, error_text = message
         if error_text is not None:
             raise ReportedElsewhere(error_text)
         returned: _Result = result
         return returned
 
+    def _tell_all(self, message: list[Any]) -> None:
+        with _contact("before_broadcast"):
+            dist.broadcast_object_list(message, src=0, group=self.control)
+
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's value in order on the first rank, and an empty list on the others."""
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.is_first else None
-        dist.gather_object(value, values, dst=0, group=self.control)
+        with _contact("before_gathering"):
+            dist.gather_object(value, values, dst=0, group=self.control)
         return values or []
 
     def any(self, flag: bool) -> bool:
@@ -88,7 +94,7 @@ class Ranks:
     def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         result = values.detach().cpu().clone()
         if self.count > 1:
-            with _contact():
+            with _contact("before_reduction"):
                 dist.all_reduce(result, operation, group=self.control)
         return result
 
@@ -98,18 +104,20 @@ class Ranks:
             for value in values:
                 # Collectives take dense tensors only, and not channels last, for instance.
                 dense = value.detach().contiguous()
-                dist.broadcast(dense, src=0)
+                with _contact("before_sharing_weights"):
+                    dist.broadcast(dense, src=0)
                 value.data.copy_(dense)
 
     def begin_average(self, values: Tensor) -> Callable[[], None]:
         """Start to average a tensor over ranks in place; call the returned function before the tensor is read."""
         if self.count == 1:
             return lambda: None
-        work = dist.all_reduce(values, async_op=True)
+        with _contact("before_allreduce"):
+            work = dist.all_reduce(values, async_op=True)
         assert work is not None
 
         def finish() -> None:
-            with _contact():
+            with _contact("before_waiting"):
                 work.wait()
             values.div_(self.count)
 
@@ -120,8 +128,9 @@ ALONE = Ranks()
 
 
 @contextmanager
-def _contact() -> Iterator[None]:
-    """Turn what PyTorch raises where another process died into a UserError."""
+def _contact(moment: str) -> Iterator[None]:
+    """Turn what PyTorch raises where another process died into a UserError; `moment` is that of the fault point."""
+    fault_point("ranks", moment)
     try:
         yield
     except RuntimeError as error:
@@ -153,6 +162,7 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     # for good, as the default argument of its functions.
     importlib.import_module("torch.distributed.nn")
     ranks = Ranks(int(os.environ["RANK"]), count)
+    fault_point("ranks", "before_joining")
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=_store_of_this_start(),
@@ -160,12 +170,15 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
         world_size=count,
     )
     try:
-        ranks.control = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        if device.type == "cuda":
+            fault_point("ranks", "before_joining")
+            ranks.control = dist.new_group(backend="gloo")
         yield ranks, device
     finally:
         # gloo's threads end with the last reference. One that is about to let go of a tensor when the interpreter ends
         # aborts the process ("terminate called without an active exception").
         ranks.control = None
+        fault_point("ranks", "before_parting")
         dist.destroy_process_group()
 
 

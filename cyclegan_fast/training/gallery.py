@@ -94,7 +94,7 @@ def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], ste
 
 def write_index(run: Path) -> None:
     """Write `index.html` from config.yaml, the files of lines, samples/ and results.json: from what is there."""
-    write_atomically(run / "index.html", index_page(run).encode("utf-8", errors="replace"))
+    write_atomically(run / "index.html", index_page(run).encode("utf-8", errors="replace"), "gallery")
 
 
 def index_page(run: Path) -> str:

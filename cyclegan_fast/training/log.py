@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cyclegan_fast.checkpoint.content import LogState
 from cyclegan_fast.runs import EVALUATIONS, METRICS
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss
-from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.files import AppendedLines, write_atomically
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.callbacks.callback import Report
@@ -57,7 +57,7 @@ class RunLog:
         if ranks.is_first:
             cut_off_after(run / METRICS, self.step)
             cut_off_after(run / EVALUATIONS, self.step)
-        self._file = open(run / METRICS if ranks.is_first else os.devnull, "a", encoding="utf-8")
+        self._lines = AppendedLines(run / METRICS if ranks.is_first else Path(os.devnull), "metrics")
         self._bar = progress_bar(
             desc="training",
             unit=" steps",
@@ -144,8 +144,7 @@ class RunLog:
             peak_gib=round(peak_gib, 3),
             losses=losses,
         )
-        self._file.write(json.dumps(asdict(report)) + "\n")
-        self._file.flush()
+        self._lines.append(json.dumps(asdict(report)))
         self._bar.set_postfix_str(f"epoch {epoch}, losses: {in_brief(losses)}", refresh=False)
         self._losses.restart()
         self._count, self._since_s = 0, elapsed_s
@@ -153,14 +152,13 @@ class RunLog:
 
     def evaluated(self, values: dict[str, float], is_best: bool) -> None:
         """Write the values of an evaluation after this step, and whether no earlier one was better."""
-        with open(self.run / EVALUATIONS, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, "best": is_best, "values": values}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with closing(AppendedLines(self.run / EVALUATIONS, "evaluations")) as lines:
+            lines.append(json.dumps({"step": self.step, "best": is_best, "values": values}))
+            lines.sync()
 
     def sync(self) -> None:
         """Bring every line to the disk, before the checkpoint that counts on them."""
-        os.fsync(self._file.fileno())
+        self._lines.sync()
 
     def state_dict(self) -> LogState:
         """Return what a checkpoint keeps: the step, the training time, and the losses since the last report."""
@@ -175,9 +173,7 @@ class RunLog:
     def close(self) -> None:
         """Close the files and the progress bar."""
         self._bar.close()
-        # Every report was flushed when it was written, and a write that failed was raised there.
-        with suppress(OSError):
-            self._file.close()
+        self._lines.close()
 
 
 def in_brief(losses: dict[str, float]) -> str:
@@ -191,7 +187,7 @@ def in_brief(losses: dict[str, float]) -> str:
 def cut_off_after(path: Path, step: int) -> None:
     """Keep the whole lines of a metrics file up to `step`: what came after the checkpoint will be written again."""
     if path.exists():
-        write_atomically(path, "".join(f"{line}\n" for line, _ in lines_up_to(path, step)).encode())
+        write_atomically(path, "".join(f"{line}\n" for line, _ in lines_up_to(path, step)).encode(), "cut_lines")
 
 
 def lines_up_to(path: Path, step: int) -> Iterator[tuple[str, dict[str, Any]]]:

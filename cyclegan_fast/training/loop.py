@@ -121,6 +121,7 @@ class Training:
 
     def save(self, keep_as: Sequence[str] = ()) -> None:
         """Write a checkpoint; raises NonFiniteLoss, and writes nothing, where something in it is not finite."""
+        self.records.run.raise_if_gone()
         run = self.records.run.path
         self.state.save(
             run,

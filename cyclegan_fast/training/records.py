@@ -84,6 +84,7 @@ class Records:
         """Write the sample grids of this step."""
         if not self.ranks.is_first:
             return
+        self.run.raise_if_gone()
         with self.log.paused():
             pictures = write_samples(self.run.path, self.log.step, self.samples.grids(self.state.model))
             self.callbacks.on_samples(self.log.step, pictures)
@@ -132,6 +133,7 @@ class Records:
         """Rewrite index.html, at most every few seconds unless something new must be seen `at_once`."""
         is_due = at_once or time.monotonic() - self._gallery_written_s > GALLERY_EVERY_S
         if self.ranks.is_first and is_due:
+            self.run.raise_if_gone()
             with self.log.paused():
                 write_index(self.run.path)
             self._gallery_written_s = time.monotonic()
@@ -161,7 +163,7 @@ class Records:
         }
         # The results last: a run that has them is finished.
         self.draw_samples()
-        write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode())
+        write_atomically(self.run.path / RESULTS, json.dumps(results, indent=2).encode(), "results")
         self.refresh_gallery(at_once=True)
         took = f"took {training_s:.0f} s and {peak:.2f} GiB of memory at most"
         lines = [f"{counted(self.log.step, 'step')} {took}"]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import LONGEST_SHOWN
+from cyclegan_fast.system.fault_points import fault_point
+from cyclegan_fast.system.files import LONGEST_SHOWN, make_folder, remove
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
 from cyclegan_fast.training.gallery import write_index
@@ -76,6 +78,31 @@ class RunFolder:
             self._discard_if_nothing_is_saved()
         self.close()
 
+    def raise_if_gone(self, saved_step: int | None = None) -> None:
+        """Raise GoneRun where the folder of a run that has begun was removed, or is another's; the first rank can tell.
+
+        Its files would otherwise go on in a new folder, without those from before.
+
+        Args:
+            saved_step: the step of the run's checkpoint, which must be there too; None where there is none yet.
+        """
+        if self.lock is None:
+            return
+        begins_anew = "nothing of it is kept; the same command begins it anew"
+        if (self.path / ".lock").exists() and not _is_lock_of(self.path, self.lock):
+            raise GoneRun(f"{self.path} was removed while it was trained, and another process has made it again")
+        if not self.path.is_dir():
+            raise GoneRun(f"{self.path} was removed or moved while it was trained: at its place {begins_anew}")
+        has_checkpoint = checkpoint.exists(self.path)
+        if not (self.path / CONFIG).exists():
+            kept = f"its checkpoints are: bring {CONFIG} back" if has_checkpoint else begins_anew
+            raise GoneRun(f"{self.path / CONFIG} was removed while the run was trained: {kept}")
+        if saved_step and not has_checkpoint:
+            raise GoneRun(
+                f"{self.path / checkpoint.FOLDER} was removed or emptied while the run was trained: nothing is kept; "
+                f"bring it back, or {ANOTHER}"
+            )
+
     def close(self) -> None:
         """Let other processes have the folder."""
         if self.lock:
@@ -83,9 +110,13 @@ class RunFolder:
 
     def _discard_if_nothing_is_saved(self) -> None:
         """Remove the folder of a run that ended before it reported or saved: the next command may be another one."""
+        if not self.path.is_dir():
+            return  # somebody else removed it
         names = {path.name for path in self.path.iterdir()}
         if names <= UNSAVED and not _reported_step(self.path):
-            shutil.rmtree(self.path)
+            with suppress(OSError):  # the user must hear what ended the run; the same command takes what is left
+                fault_point("run_folder", "before_removal")
+                shutil.rmtree(self.path)
 
     @property
     def step(self) -> int:
@@ -106,7 +137,11 @@ class RunFolder:
             values.save_config(now, path)
         for sample in (self.path / "samples").glob("step_[0-9]*_[AB].png"):
             if int(sample.name.split("_")[1]) > self.step:
-                sample.unlink()
+                remove(sample, "samples")
+
+
+class GoneRun(UserError):
+    """Says that somebody removed a run's folder, or what it continues from, while it was trained."""
 
 
 def completed(config: Config, origin: str) -> Config:
@@ -190,7 +225,7 @@ def open_run(config: Config) -> RunFolder:
         strangers = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
         if strangers:
             raise UserError(f"{path} is there already and is not a run (it holds {strangers[0]}); {ANOTHER}")
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path, "run_folder", "before_making")
     warnings: list[str] = []
     lock = _claim(path)
     try:
@@ -203,16 +238,24 @@ def open_run(config: Config) -> RunFolder:
 
 
 def _claim(path: Path) -> IO[str]:
+    fault_point("run_folder", "before_lock")
     lock = open(path / ".lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         raise UserError(f"another process is training {path}; {ANOTHER}") from None
-    if not (path / ".lock").exists() or not os.path.samestat(os.fstat(lock.fileno()), (path / ".lock").stat()):
+    if not _is_lock_of(path, lock):
         lock.close()  # its holder removed the folder just now, and another process may make it again
         raise UserError(f"another process was in {path} at the same time; run the command again")
     return lock
+
+
+def _is_lock_of(path: Path, lock: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), (path / ".lock").stat())
+    except FileNotFoundError:
+        return False
 
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:
@@ -224,7 +267,10 @@ def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> 
         warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
     went_back = len(going_back(read_alarms(path)))
     check = partial(check_resumable, of_run=saved, went_back=went_back)
-    found = checkpoint.load_newest(path, warnings, check)
+    newest = checkpoint.find_newest(path, warnings, check)
+    if newest and newest[0].name == checkpoint.INCOMING:
+        checkpoint.finish_saving(path)  # a start before this one ended between writing and renaming it
+    found = newest[1] if newest else None
     if not ends_no_earlier(config, saved):
         done = counted(found["log"]["step"] if found else 0, "step")
         raise UserError(

@@ -9,10 +9,11 @@ from PIL import Image, PngImagePlugin
 from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.data.training_images import Data
-from cyclegan_fast.images.files import write_image
+from cyclegan_fast.images.files import encoded, write_encoded
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import sample_grid
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.system.files import make_folder
 from cyclegan_fast.translation.on_device import translate_pixels
 
 SAMPLE_COUNT = 8
@@ -77,10 +78,10 @@ def write_samples(run: Path, step: int, rows: dict[str, dict[str, Pixels]]) -> d
         rows: for "A" and "B", pictures uint8 [N, H, W, 3] by their labels.
     """
     folder = run / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "samples")
     files = {domain: folder / f"step_{step:08d}_{domain}.png" for domain in rows}
     for domain, pictures in rows.items():
         info = PngImagePlugin.PngInfo()
         info.add_itxt("rows", "\n".join(pictures))  # the page tells them to those who cannot see the picture
-        write_image(sample_grid(pictures), files[domain], pnginfo=info)
+        write_encoded(encoded(sample_grid(pictures), ".png", pnginfo=info), files[domain], "samples")
     return files

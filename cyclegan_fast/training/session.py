@@ -1,6 +1,7 @@
 """Opens what a training works with, trains to the end, and turns what goes wrong into errors that say what is kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -119,7 +120,7 @@ def train_in(
     def saved_step() -> int | None:
         return begun[0].saved_step if begun else run.step
 
-    with told_of_training(config, device, saved_step):
+    with _told_of_removal(begun), told_of_training(config, device, saved_step):
         while True:
             begun.append(open_training(config, data, run, device, ranks, callbacks))
             begun[0].count_steps = count_steps
@@ -130,6 +131,17 @@ def train_in(
             # Outside of `except`, which keeps the networks of this attempt in memory.
             run = replace(run, checkpoint=ranks.from_first(way_back), warnings=[])
             data = replace(data, warnings=[])
+
+
+@contextmanager
+def _told_of_removal(begun: Sequence[Training]) -> Iterator[None]:
+    """Say what is kept of a run whose folder was removed: what failed then does not know it, or says otherwise."""
+    try:
+        yield
+    except (UserError, OSError):
+        if begun:
+            begun[0].records.run.raise_if_gone(begun[0].saved_step)
+        raise
 
 
 def watching_callbacks(config: Config, ranks: Ranks, callbacks: Sequence[Callback] = ()) -> Callbacks:

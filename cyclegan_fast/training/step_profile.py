@@ -10,6 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from cyclegan_fast.data.batch import Batch
+from cyclegan_fast.system.fault_points import fault_point
+from cyclegan_fast.system.files import make_folder
 from cyclegan_fast.system.words import counted
 
 UNMEASURED = 5
@@ -96,7 +98,8 @@ class StepProfile:
             self._profiler = None
             return
         trace = self.run / TRACE
-        trace.parent.mkdir(exist_ok=True)
+        make_folder(trace.parent, "profile")
+        fault_point("profile", "before_write")
         self._profiler.export_chrome_trace(str(trace))
         self._profiler = None
         total_ms = self._from.ms_to(until)

@@ -12,7 +12,7 @@ from pathlib import Path
 from cyclegan_fast.checkpoint.content import BestEvaluation
 from cyclegan_fast.runs import ALARMS
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.files import remove, write_atomically
 from cyclegan_fast.training.health.rule import Trouble
 
 
@@ -59,9 +59,10 @@ def read_alarms(run: Path) -> list[Alarm]:
 def write_alarms(run: Path, alarms: Sequence[Alarm]) -> None:
     """Write the alarms of a run, all of them; without any, there is no file."""
     if alarms:
-        write_atomically(run / ALARMS, "".join(json.dumps(asdict(alarm)) + "\n" for alarm in alarms).encode())
+        lines = "".join(json.dumps(asdict(alarm)) + "\n" for alarm in alarms)
+        write_atomically(run / ALARMS, lines.encode(), "alarms")
     else:
-        (run / ALARMS).unlink(missing_ok=True)
+        remove(run / ALARMS, "alarms")
 
 
 def going_back(alarms: Sequence[Alarm]) -> list[Alarm]:

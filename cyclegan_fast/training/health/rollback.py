@@ -15,7 +15,7 @@ from cyclegan_fast.checkpoint.content import BestEvaluation, RankState, RunCheck
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.runs import EVALUATIONS, METRICS, RESULTS
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import write_atomically
+from cyclegan_fast.system.files import remove, write_atomically
 from cyclegan_fast.training.health import rule
 from cyclegan_fast.training.health.alarms import Alarm, going_back, read_alarms, write_alarms
 from cyclegan_fast.training.health.rule import Trouble
@@ -128,7 +128,7 @@ def forget_older(run: Path, config: Config) -> None:
     needed = max((step for step in good if step <= furthest), default=0)
     for step, path in good.items():
         if step < needed:
-            path.unlink(missing_ok=True)
+            remove(path, "kept_checkpoint")
 
 
 # --- going back -----------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def go_back(
             "would have kept from the start: go on without --rollback, or train with other settings and --name NEW"
         )
     if path and not _GOOD.fullmatch(path.name):
-        write_atomically(path.with_name(_good_file(step)), path.read_bytes())
+        write_atomically(path.with_name(_good_file(step)), path.read_bytes(), "kept_checkpoint")
     # A run that had gone on told of the same trouble before.
     before = [alarm for alarm in alarms if alarm.back_to is not None or alarm.step != trouble.step]
     write_alarms(run, [*before, Alarm.of(trouble).going_back(step, best)])
@@ -178,13 +178,14 @@ def finish_going_back(run: Path) -> None:
     later = [path for found, path in good_checkpoints(run).items() if found > step]
     later += [path for path in checkpoint.kept_epochs(run).values() if (_step_of(path) or 0) > step]
     for path in [folder / checkpoint.INCOMING, *later]:
-        path.unlink(missing_ok=True)
+        remove(path, "going_back")
     if step:
-        write_atomically(folder / checkpoint.LAST, (folder / _good_file(step)).read_bytes())
+        content = (folder / _good_file(step)).read_bytes()
+        write_atomically(folder / checkpoint.LAST, content, "checkpoint_gone_back_to")
     else:
-        (folder / checkpoint.LAST).unlink(missing_ok=True)
-    (folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
-    (run / RESULTS).unlink(missing_ok=True)  # else a kill before the new table would leave this one as that of the run
+        remove(folder / checkpoint.LAST, "going_back")
+    remove(folder / checkpoint.PREVIOUS, "going_back")
+    remove(run / RESULTS, "going_back")  # else a kill before the new table would leave this one as that of the run
     for name in (METRICS, EVALUATIONS):
         cut_off_after(run / name, step)
     write_alarms(run, [*alarms[:-1], replace(alarms[-1], unfinished=False)])

@@ -1,8 +1,9 @@
 """Writes TensorBoard's files into the run's folder."""
 
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cyclegan_fast.training.callbacks.callback import TrainingStart
@@ -14,11 +15,15 @@ class OnTensorboard(Tracker):
 
     package = "tensorboard"
 
+    def __init__(self) -> None:
+        self._until_finished = ExitStack()
+
     def start(self, start: TrainingStart, identity: str | None) -> str | None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._links = ExitStack()
-        folder = _utf8_path(start.path / "tensorboard", self._links)
+        self._until_finished.close()  # of an attempt that the run went back from
+        folder = _utf8_path(start.path / "tensorboard", self._until_finished)
+        self._until_finished.enter_context(_writers_are_silent())
         self._writer = SummaryWriter(folder, purge_step=start.step + 1)
         return None  # the folder continues it
 
@@ -30,8 +35,24 @@ class OnTensorboard(Tracker):
         pass
 
     def finish(self, finished: bool) -> None:
-        with self._links:
+        with self._until_finished:
             self._writer.close()
+
+
+@contextmanager
+def _writers_are_silent() -> Iterator[None]:
+    """Print no traceback of TensorBoard's thread, whose error is raised again by the next call of its writer."""
+    told_before = threading.excepthook
+
+    def told(end: threading.ExceptHookArgs) -> None:
+        if not type(end.thread).__module__.startswith("tensorboard."):
+            told_before(end)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = told_before
 
 
 def _utf8_path(folder: Path, links: ExitStack) -> str:

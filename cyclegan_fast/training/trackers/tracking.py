@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cyclegan_fast.runs import TRACKED
 from cyclegan_fast.system.errors import UserError, in_brief_words
+from cyclegan_fast.system.fault_points import fault_point
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.training.callbacks.callback import Callback, Report, TrainingStart
 from cyclegan_fast.training.trackers.tracker import Tracker
@@ -35,6 +36,7 @@ class Tracking(Callback):
             return
         identities = _identities(start.path)
         try:
+            fault_point("tracker", "before_start")
             identity = self.tracker.start(start, identities.get(self.name))
         except Exception as error:  # a library with a network behind it: anything
             if start.step == 0 and not self._has_started:
@@ -46,28 +48,29 @@ class Tracking(Callback):
         self._has_started = True
         if identity is not None and identity != identities.get(self.name):
             content = json.dumps({**identities, self.name: identity}, indent=2)
-            write_atomically(start.path / TRACKED, content.encode())
+            write_atomically(start.path / TRACKED, content.encode(), "trackers")
 
     def on_report(self, report: Report) -> None:
         values = {f"loss/{name}": value for name, value in report.losses.items()}
         values |= {"learning_rate": report.learning_rate, "images_per_s": report.images_per_s}
-        self._tolerate(lambda: self.tracker.scalars(report.step, values))
+        self._tolerate("before_values", lambda: self.tracker.scalars(report.step, values))
 
     def on_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
         values = {f"evaluation/{name}": value for name, value in scores.items()}
-        self._tolerate(lambda: self.tracker.scalars(step, values))
+        self._tolerate("before_values", lambda: self.tracker.scalars(step, values))
 
     def on_samples(self, step: int, pictures: Mapping[str, Path]) -> None:
         for domain, picture in pictures.items():
-            self._tolerate(partial(self.tracker.images, step, f"samples/{domain}", picture))
+            self._tolerate("before_picture", partial(self.tracker.images, step, f"samples/{domain}", picture))
 
     def on_end(self, finished: bool) -> None:
-        self._tolerate(lambda: self.tracker.finish(finished))
+        self._tolerate("before_finish", lambda: self.tracker.finish(finished))
 
-    def _tolerate(self, tell: Callable[[], None]) -> None:
+    def _tolerate(self, moment: str, tell: Callable[[], None]) -> None:
         if self.is_lost:
             return
         try:
+            fault_point("tracker", moment)
             tell()
         except Exception as error:  # a library with a network behind it: anything
             self._lose(error)

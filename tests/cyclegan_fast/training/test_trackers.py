@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -22,6 +24,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.train import main
 from cyclegan_fast.training.callbacks.callback import TrainingStart
 from cyclegan_fast.training.trackers import choice
+from cyclegan_fast.training.trackers.on_tensorboard import OnTensorboard
 from cyclegan_fast.training.trackers.on_wandb import OnWandb
 from tests.cyclegan_fast.conftest import TINY
 
@@ -232,6 +235,27 @@ def test_a_tracker_that_fails_in_the_middle_is_noted_once_and_the_training_goes_
     assert len(calls.of("log")) == 3
     assert calls.of("finish") == []
     assert reports(folder).keys() == {2, 4, 6}
+
+
+def test_a_file_that_tensorboard_cannot_write_is_noted_without_a_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begin = OnTensorboard.start
+
+    def start(self: OnTensorboard, start: TrainingStart, identity: str | None) -> str | None:
+        begin(self, start, identity)
+        shutil.rmtree(start.path / "tensorboard")  # where a thread of TensorBoard's will write
+        return None
+
+    monkeypatch.setattr(OnTensorboard, "start", start)
+    hook = threading.excepthook
+    try:
+        assert train(folder, "--max-steps", "4") == 0
+    finally:
+        threading.excepthook = hook
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err
+    assert said.out.count("note: --track tensorboard failed and is left out from here on, the training goes on") == 1
 
 
 def test_a_tracker_that_cannot_start_ends_a_new_run_and_not_one_that_is_continued(

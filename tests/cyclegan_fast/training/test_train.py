@@ -389,13 +389,14 @@ def test_metrics_that_cannot_be_written_end_the_run_with_one_line(
 
     def on_a_full_disk(self: RunLog, *arguments: Any, **options: Any) -> None:
         begin(self, *arguments, **options)
-        self._file = open("/dev/full", "a")
+        self._lines._file = open("/dev/full", "ab")
 
     monkeypatch.setattr(RunLog, "__init__", on_a_full_disk)
     assert train.main(command(root / "data", root, "full-metrics")) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
     assert len(errors) == 1
     assert "No space left on device" in errors[0]
+    assert str(root / "full-metrics" / "metrics.jsonl") in errors[0]
 
 
 def test_an_image_that_vanishes_during_training_costs_no_step(
