@@ -38,7 +38,10 @@ class DataConfig:
     flip: bool = True
     """mirror each image horizontally with probability 0.5"""
     batch_size: int = 1
-    """images of each domain in one step"""
+    """images of each domain in one step, in each process"""
+    share_batch: bool = False
+    """let batch_size and pool_size be those of all processes together, which share them equally, instead of those of
+    each: a run that begins so is the same however many processes begin it"""
     workers: int = 2
     """threads that prepare images ahead of the step; 0 prepares them in between steps; never changes a result"""
     cache_gib: float | None = None

@@ -28,6 +28,8 @@ from cyclegan_fast.training.first_use.preparing import prepare_training
 from cyclegan_fast.training.health.monitor import HealthMonitor, read_attempt
 from cyclegan_fast.training.health.rollback import GoingBack, go_back
 from cyclegan_fast.training.history.initial_weights import InitialWeights
+from cyclegan_fast.training.history.rank_states import remark_on_ranks
+from cyclegan_fast.training.history.shares import Shares
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
@@ -103,8 +105,9 @@ def train_in(
         callbacks: watch the training, see `watching_callbacks`.
         count_steps: called with the number of steps that earlier starts did, then with 1 after each step.
     """
+    shares = Shares.of(config, run.checkpoint, ranks.count)
     data = open_data(
-        config.data,
+        shares.settings(config, ranks).data,
         config.run.seed,
         paired=needs_pairs(config),
         rank=ranks.index,
@@ -119,7 +122,7 @@ def train_in(
 
     with told_of_training(config, device, saved_step):
         while True:
-            begun.append(open_training(config, data, run, device, ranks, callbacks))
+            begun.append(open_training(config, data, run, device, ranks, shares, callbacks))
             begun[0].count_steps = count_steps
             try:
                 return train_to_the_end(begun[0])
@@ -141,7 +144,7 @@ def watching_callbacks(config: Config, ranks: Ranks, callbacks: Sequence[Callbac
 
 
 def open_training(
-    config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks, callbacks: Callbacks
+    config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks, shares: Shares, callbacks: Callbacks
 ) -> Training:
     """Make or restore all that a training works with, and print what there is to say before its first step.
 
@@ -157,15 +160,17 @@ def open_training(
     saved = run.checkpoint
     attempt = read_attempt(run.path, saved, ranks)
     config = attempt.settings(config)
+    own = shares.settings(config, ranks)
     health = HealthMonitor(config, run.path, attempt, ranks.is_first, tell)
     data.training.seed = config.run.seed
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
-    state = TrainingState(config, data.training, device, dtype, ranks)
+    state = TrainingState(config, data.training, device, dtype, ranks, shares)
     samples = SampleImages.of(data, config.data.crop_size)
     evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None
-    extended = changed = begun = None
+    extended = changed = begun = others = None
     if saved:
+        others = remark_on_ranks(saved, ranks, shares)
         changed = state.restore(saved, run.path, behind=attempt.behind(saved))
     everything = state.epochs.end_of(config.total_epochs)
     total_steps = min(everything, config.run.max_steps or everything)
@@ -181,14 +186,14 @@ def open_training(
         run.begin(config)
     chosen = remark_on_choice(config.run.device, device)
     prepared, description = prepare_method(state, run)
-    said = (attempt.description(config), begun, changed, extended, chosen, remark, description)
+    said = (attempt.description(config), begun, others, changed, extended, chosen, remark, description)
     remarks = [*run.warnings, *data.warnings, *(text for text in said if text)]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:
         announce(state, run, total_steps, remarks)
 
-    prepare_training(config, data.training, device, dtype, ranks, tell)
-    engine = TrainingEngine(state.step, config, tell)
+    prepare_training(own, data.training, device, dtype, ranks, tell)
+    engine = TrainingEngine(state.step, own, tell)
     log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
     measured = config.run.profile if ranks.is_first else 0
     profile = StepProfile(measured, device, run.path, state.step.directions_at_once, tell)

@@ -10,6 +10,7 @@ from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
 from cyclegan_fast.system.device import is_out_of_memory, working_dtype
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.trouble import device_failure
+from cyclegan_fast.system.words import alternatives
 from cyclegan_fast.training.update.choice import reason_against_a_graph, streams_of
 
 BY_FLAG = "--impl reference"
@@ -41,9 +42,9 @@ def _lack_of_memory(error: RuntimeError, config: Config, device: torch.device) -
         return None
     ways = []
     if same := _flags_for_the_same_run(config, device):
-        ways.append(f"the same command needs less with {_or(same)}")
+        ways.append(f"the same command needs less with {alternatives(same)}")
     if other := _flags_for_another_run(config, device):
-        ways.append(f"another run (--name NEW) with {_or(other)}")
+        ways.append(f"another run (--name NEW) with {alternatives(other)}")
     return f"the memory of {device} does not suffice: {', '.join(ways) or 'train on smaller images'}"
 
 
@@ -77,7 +78,3 @@ def _flags_for_another_run(config: Config, device: torch.device) -> list[str]:
     if data.preprocess == "scale_width" and data.load_size > SMALLEST_DISCRIMINATOR_SIDE:
         flags.append("a lower --load-size")
     return flags
-
-
-def _or(ways: list[str]) -> str:
-    return " or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)
