@@ -35,11 +35,17 @@ class Ranks:
         index, count: the number of this rank, from 0, and the number of ranks.
         control: carries what hosts tell one another, on the CPU also where gradients travel between GPUs; None is the
             default group.
+        node, nodes: the number of this rank's torchrun, from 0, and how many of them there are: one a machine.
+        is_launched: whether torchrun started this process, be it the only rank. It hands signals on to its ranks, and
+            takes every exit status but 0 for a death.
     """
 
     index: int = 0
     count: int = 1
     control: dist.ProcessGroup | None = None
+    node: int = 0
+    nodes: int = 1
+    is_launched: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -76,6 +82,12 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Tell whether a flag is true on any rank."""
         return bool(self.maximum(torch.tensor([int(flag)]))) if self.count > 1 else flag
+
+    def by_node(self, flag: bool) -> list[bool]:
+        """Tell of each node whether a flag is true on any rank of it."""
+        flags = torch.zeros(self.nodes, dtype=torch.int64)
+        flags[self.node] = int(flag)
+        return [bool(found) for found in self.maximum(flags)]
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over ranks of a small tensor of any device, on the host; waits for the device."""
@@ -139,7 +151,7 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield ALONE, choose_device(device_name)
+        yield Ranks(is_launched=dist.is_torchelastic_launched()), choose_device(device_name)
         return
     local_index = int(os.environ["LOCAL_RANK"])
     if device_name.startswith("cuda:"):
@@ -152,7 +164,13 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     # A module that is imported while there is a group (making an Adam imports this one, in the end) keeps that group
     # for good, as the default argument of its functions.
     importlib.import_module("torch.distributed.nn")
-    ranks = Ranks(int(os.environ["RANK"]), count)
+    ranks = Ranks(
+        int(os.environ["RANK"]),
+        count,
+        node=int(os.environ.get("GROUP_RANK", "0")),
+        nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        is_launched=dist.is_torchelastic_launched(),
+    )
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=_store_of_this_start(),

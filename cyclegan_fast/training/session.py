@@ -1,5 +1,6 @@
 """Opens what a training works with, trains to the end, and turns what goes wrong into errors that say what is kept."""
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -80,15 +81,22 @@ def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> in
             if ranks.is_first:
                 print(printable(str(finished)))
             return 0
-    # torchrun takes any other status for a death, and would start again what was asked to stop.
-    return ending.request.status if ending.request and not ending.finished and ranks.count == 1 else 0
+    if ending.is_left_by_others:
+        return Stopped(signal.SIGTERM).status
+    # torchrun takes any other status than 0 for a death, and would start again what was asked to stop.
+    return ending.request.status if ending.request and not ending.finished and not ranks.is_launched else 0
 
 
 class Ending(NamedTuple):
-    """Says how a training ended: whether the run is finished, and what asked it to stop, if anything did."""
+    """Says how a training ended: whether the run is finished, and what asked it to stop, if anything did.
+
+    is_left_by_others: whether only other machines were asked to stop. torchrun starts the ranks of this one again, with
+    those that stay or come back.
+    """
 
     finished: bool
     request: Stopped | None
+    is_left_by_others: bool = False
 
 
 def train_in(
@@ -262,14 +270,17 @@ def announce(state: TrainingState, run: RunFolder, total_steps: int, remarks: li
 
 def train_to_the_end(training: Training) -> Ending:
     """Train, save, and score the run."""
-    ranks, callbacks, finished = training.state.ranks, training.callbacks, False
+    ranks, callbacks, finished, is_left = training.state.ranks, training.callbacks, False, False
     start = TrainingStart(training.records.run.path, training.config, training.log.step, training.total_steps)
     ranks.from_first(lambda: callbacks.on_start(start))
-    with Interruption(after="this step", is_rank=ranks.count > 1, silent=not ranks.is_first) as interruption:
+    with Interruption(after="this step", is_rank=ranks.is_launched, silent=not ranks.is_first) as interruption:
         try:
             is_trained = training.train(interruption)
             training.log.close()
-            finished = score(training, interruption) if ranks.is_first and is_trained else is_trained
+            if is_trained:  # the others wait: a torchrun whose ranks are done would end the run for all
+                finished = ranks.from_first(lambda: score(training, interruption))
+            asked = ranks.by_node(not finished and interruption.requested)
+            is_left = any(asked) and not asked[ranks.node]
             if ranks.is_first and not finished:
                 reason = f" by a callback ({callbacks.reason})" if callbacks.reason else ""
                 print(f"interrupted{reason} after step {training.log.step}; the same command {what_is_left(training)}")
@@ -291,7 +302,7 @@ def train_to_the_end(training: Training) -> Ending:
             training.engine.close()
             callbacks.on_end(finished)
     callbacks.raise_error()
-    return Ending(finished, interruption.request)
+    return Ending(finished, interruption.request, is_left)
 
 
 def score(training: Training, interruption: Interruption) -> bool:
