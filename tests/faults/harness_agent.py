@@ -5,6 +5,7 @@ which spares each of them the seconds of its imports.
 """
 
 import sys
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     given = parse_args(list(arguments))
     if (given.module, given.training_script) != (True, "cyclegan_fast.train"):
         raise ValueError(f"only -m cyclegan_fast.train is forked, got {given.training_script}")
+    if given.standalone:
+        given.rdzv_backend, given.rdzv_endpoint, given.rdzv_id = "c10d", "localhost:0", str(uuid.uuid4())
     config, _, _ = config_from_args(given)
     api._wrap = _without_waiting
     try:

@@ -40,10 +40,12 @@ def state_of_rank(saved: RunCheckpoint, ranks: Ranks, seed: int, device: torch.d
         own = states[ranks.index]
     else:
         own = {**states[0], **_fresh(f"{seed} at step {saved['log']['step']} on rank {ranks.index}", device, states[0])}
-    step = own["step"] | {pool: {"images": dealt(_pools(states, pool))[ranks.index::ranks.count]} for pool in POOLS}
+    step = own["step"] | {pool: {"images": dealt(_pools(states, pool))[ranks.index :: ranks.count]} for pool in POOLS}
     dealt_out: RankState = {**own, "step": step}
     if "schedule" in own:
-        dealt_out["schedule"] = own["schedule"] | {"losses": _mean_losses([one["schedule"]["losses"] for one in states])}
+        dealt_out["schedule"] = own["schedule"] | {
+            "losses": _mean_losses([one["schedule"]["losses"] for one in states])
+        }
     return dealt_out
 
 
@@ -53,9 +55,9 @@ def remark_on_ranks(saved: RunCheckpoint, ranks: Ranks, shares: Shares) -> str |
     if before == ranks.count:
         return None
     return (
-        f"trained by {counted(before, 'process', 'processes')} so far, and by {ranks.count} from here on, which share "
-        f"the same {counted(shares.batch, 'image')} of a step; weights, optimisers and schedule go on as they were, the "
-        "image pools are dealt out anew, and their decisions, dropout and the last step of an epoch may be others"
+        f"trained by {counted(before, 'process', 'processes')} so far, and by {ranks.count} from here on: steps of "
+        f"{counted(shares.batch, 'image')}, weights, optimisers and schedule stay as they were; image pools are dealt "
+        "out anew, and their decisions, dropout and the last step of an epoch may be others"
     )
 
 

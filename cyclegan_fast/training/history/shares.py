@@ -47,9 +47,10 @@ class Shares:
         if ranks in possible:
             return None
         reason = "" if crops else f" (--preprocess {config.data.preprocess} takes one image at a time)"
+        images, processes = counted(self.batch, "image"), counted(ranks, "process", "processes")
         return (
-            f"a step takes {counted(self.batch, 'image')} of each domain, which {counted(ranks, 'process', 'processes')} "
-            f"cannot share equally{reason}: start {alternatives([str(n) for n in possible])} instead"
+            f"a step takes {images} of each domain, which {processes} cannot share equally{reason}: start "
+            f"{alternatives([str(n) for n in possible])} instead"
         )
 
     def settings(self, config: Config, ranks: Ranks) -> Config:

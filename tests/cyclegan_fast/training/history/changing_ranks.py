@@ -1,6 +1,7 @@
 """Run by test_other_ranks.py: trains a run by 4, 2, 1 and 4 ranks, and keeps what each of them continued with."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from cyclegan_fast.data.batch import Batch
 from cyclegan_fast.training import session
 from cyclegan_fast.training.records import Records
 from cyclegan_fast.training.state import TrainingState
+from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.forked_ranks import in_ranks
 
@@ -29,7 +31,7 @@ def command(root: Path, name: str, steps: int, *flags: str) -> list[str]:
     return [*folders, *FLAGS, "--max-steps", str(steps), *flags]
 
 
-def train_on(root: Path, name: str, steps: int, flags: list[str], wide: bool) -> None:
+def train_on(root: Path, name: str, steps: int, flags: list[str], wide: bool) -> int:
     """Train up to a step; write what this rank continued with. `wide` computes everything in float64."""
     if wide:
         torch.set_default_dtype(torch.float64)
@@ -40,7 +42,11 @@ def train_on(root: Path, name: str, steps: int, flags: list[str], wide: bool) ->
 
     def watched(self: TrainingState, *arguments: Any, **options: Any) -> str | None:
         said = restore(self, *arguments, **options)
-        continued = {"model": dict(self.model.state_dict()), "step": self.step.state_dict(), "own": self._of_this_rank()}
+        continued = {
+            "model": dict(self.model.state_dict()),
+            "step": self.step.state_dict(),
+            "own": self._of_this_rank(),
+        }
         torch.save(continued, root / f"{name}-{steps}-rank{self.ranks.index}.pt")
         return said
 
@@ -49,18 +55,37 @@ def train_on(root: Path, name: str, steps: int, flags: list[str], wide: bool) ->
     Records.draw_samples = lambda self: None  # type: ignore[method-assign]
     Records.conclude = lambda self, interruption: ""  # type: ignore[method-assign]
     os.environ["XDG_CACHE_HOME"] = str(root / "cache")
-    assert train.main(command(root, name, steps, *flags)) == 0
+    status = train.main(command(root, name, steps, *flags))
     last = root / "runs" / name / "checkpoints" / "last.pt"
     if os.environ["RANK"] == "0":
         (root / f"{name}-{steps}.pt").write_bytes(last.read_bytes())
+    return status
 
 
 def main(root: Path) -> None:
     sample_photos.main([str(root / "data"), "--side", "36", "--count", "8"])
     for ranks, steps in RANKS_AND_STEPS:
-        in_ranks(ranks, train_on, root, "exact", steps, ["--pool-size", "0", "--learning-rate", SLOW], True)
+        flat = ["--pool-size", "0", "--learning-rate", SLOW]
+        statuses = in_ranks(ranks, train_on, root, "exact", steps, flat, True)
         flags = ["--pool-size", str(PER_RANK), "--ema", "0.9", "--learning-rate-policy", "plateau"]
-        in_ranks(ranks, train_on, root, "pooled", steps, flags, False)
+        statuses += in_ranks(ranks, train_on, root, "pooled", steps, flags, False)
+        assert not any(statuses), statuses
+    print("statuses of two machines:", in_ranks(2, stop_on_the_second, root, nodes=2))
+    print("statuses of one machine:", in_ranks(2, stop_on_the_second, root, nodes=1))
+
+
+def stop_on_the_second(root: Path) -> int:
+    """Train as one of two ranks, of which the second one is told to stop in its third step; return the status."""
+    step = TrainingStep.__call__
+
+    def watched(self: TrainingStep, *images: Any) -> Any:
+        if self.ranks.index == 1 and self.steps_taken == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *images)
+
+    TrainingStep.__call__ = watched  # type: ignore[method-assign]
+    Records.draw_samples = lambda self: None  # type: ignore[method-assign]
+    return train.main(command(root, f"stopped-{os.environ['GROUP_WORLD_SIZE']}", 8))
 
 
 if __name__ == "__main__":

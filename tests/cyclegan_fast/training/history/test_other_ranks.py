@@ -103,9 +103,7 @@ def test_processes_that_cannot_share_a_batch_are_told_how_many_can(
 
 def places(images: list[list[int]]) -> dict[int, int]:
     """Return in which place of one pool of all each image is: slot k of rank r of N is place k * N + r."""
-    return {
-        image: slot * len(images) + rank for rank, pool in enumerate(images) for slot, image in enumerate(pool)
-    }
+    return {image: slot * len(images) + rank for rank, pool in enumerate(images) for slot, image in enumerate(pool)}
 
 
 def test_pools_are_dealt_like_cards_and_back_to_where_they_were() -> None:
@@ -188,6 +186,7 @@ def test_as_many_ranks_as_before_continue_with_what_they_had() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trains the runs of changing_ranks.py, and writes what it said to `said`."""
     root = tmp_path_factory.mktemp("ranks")
     ended = subprocess.run(
         [sys.executable, "-m", "tests.cyclegan_fast.training.history.changing_ranks", str(root)],
@@ -197,10 +196,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=600,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    for before, now in (("4 processes", 2), ("2 processes", 1), ("1 process", 4)):
-        note = f"note: trained by {before} so far, and by {now} from here on"
-        assert ended.stdout.count(note) == 2  # once in each of the two runs
+    (root / "said").write_text(ended.stdout)
     return root
+
+
+@pytest.mark.slow
+def test_a_change_is_said_once(trained: Path) -> None:
+    said = (trained / "said").read_text()
+    for before, now in (("4 processes", 2), ("2 processes", 1), ("1 process", 4)):
+        assert said.count(f"note: trained by {before} so far, and by {now} from here on") == 2  # in each of two runs
+
+
+@pytest.mark.slow
+def test_only_ranks_of_machines_that_were_not_told_to_stop_are_started_again(trained: Path) -> None:
+    """Where one rank is told, torchrun takes the status 0 of its machine as an end, and any other as a death."""
+    said = (trained / "said").read_text()
+    assert "statuses of two machines: [143, 0]" in said
+    assert "statuses of one machine: [0, 0]" in said
 
 
 def number_of(values: Any) -> int:
@@ -256,7 +268,7 @@ def test_afterwards_the_steps_are_those_of_one_process_with_the_whole_batch(trai
     for name, network in plain.networks().items():
         network.load_state_dict(to_original(model.get_submodule(name).state_dict()))
     images = open_data(replace(given.data, batch_size=4), given.run.seed).training
-    ends, step = dict((steps, ranks) for ranks, steps in RANKS_AND_STEPS), 0
+    ends, step = {steps: ranks for ranks, steps in RANKS_AND_STEPS}, 0
     for epoch in range(1, 7):
         plain.set_learning_rate(rate_of_epoch(given.optimizer, epoch))
         for batch in images.epoch(epoch):
@@ -265,8 +277,7 @@ def test_afterwards_the_steps_are_those_of_one_process_with_the_whole_batch(trai
             if step in ends:
                 saved = load(trained / f"exact-{step}.pt")["model"]
                 worst = max(
-                    relative_difference(saved[name], weight)
-                    for name, weight in in_our_names(plain.networks()).items()
+                    relative_difference(saved[name], weight) for name, weight in in_our_names(plain.networks()).items()
                 )
                 print(f"step {step}, after steps of {ends.pop(step)} ranks: weights differ by {worst:.1e} at most")
                 assert worst <= 1e-9
