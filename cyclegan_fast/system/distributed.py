@@ -1,8 +1,8 @@
 """Joins several processes that train one model, started by torchrun, by torch.distributed.
 
-Every rank computes its share of a global batch of `batch_size * count` images; gradients are averaged. The first rank
+Every rank computes its share of a step's images (`training/history/shares.py`); gradients are averaged. The first rank
 owns the run's folder: it alone reads and writes there, gathers from the others what a checkpoint needs of them, and
-hands them their part of it when a run continues.
+hands them their part of it when a run continues, also as another number of ranks.
 """
 
 import importlib
