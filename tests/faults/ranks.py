@@ -221,7 +221,7 @@ def leaving_node(tally: Tally, work: Path, name: str, chance: random.Random) -> 
     stays, goes = ("127.0.0.2", "127.0.0.1") if holds_first_rank else ("127.0.0.1", "127.0.0.2")
 
     def machine(address: str, said: str) -> int:
-        wait = "last_call_timeout=2,join_timeout=120,keep_alive_interval=1"
+        wait = "last_call_timeout=2,join_timeout=120,keep_alive_interval=3"
         launch = [
             "--nnodes=1:2",
             "--nproc-per-node=1",
@@ -270,4 +270,4 @@ def make(tally: Tally, work: Path, count: int, chance: random.Random) -> None:
         shutil.rmtree(work / "runs" / f"run{number}", ignore_errors=True)
 
 
-CAMPAIGN = Campaign(make, full=18, few=2)
+CAMPAIGN = Campaign(make, full=12, few=2)

@@ -36,16 +36,17 @@ def state_of_rank(saved: RunCheckpoint, ranks: Ranks, seed: int, device: torch.d
     states = saved["ranks"]
     if len(states) == ranks.count:
         return states[ranks.index]
-    if ranks.index < len(states):
-        own = states[ranks.index]
-    else:
-        own = {**states[0], **_fresh(f"{seed} at step {saved['log']['step']} on rank {ranks.index}", device, states[0])}
-    step = own["step"] | {pool: {"images": dealt(_pools(states, pool))[ranks.index :: ranks.count]} for pool in POOLS}
-    dealt_out: RankState = {**own, "step": step}
+    own = states[min(ranks.index, len(states) - 1)]
+    if ranks.index >= len(states):
+        own = _newly_drawn(own, f"{seed} at step {saved['log']['step']} on rank {ranks.index}", device)
+    pools = {
+        name: {"images": dealt([state["step"][name]["images"] for state in states])[ranks.index :: ranks.count]}
+        for name in POOLS
+    }
+    dealt_out: RankState = {**own, "step": own["step"] | pools}
     if "schedule" in own:
-        dealt_out["schedule"] = own["schedule"] | {
-            "losses": _mean_losses([one["schedule"]["losses"] for one in states])
-        }
+        losses = _mean_losses([state["schedule"]["losses"] for state in states])
+        dealt_out["schedule"] = own["schedule"] | {"losses": losses}
     return dealt_out
 
 
@@ -66,10 +67,6 @@ def dealt(pools: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     return [image for images in zip_longest(*pools) for image in images if image is not None]
 
 
-def _pools(states: Sequence[RankState], name: str) -> list[list[Tensor]]:
-    return [state["step"][name]["images"] for state in states]
-
-
 def _mean_losses(losses: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
     """Return the mean over ranks of sums and counts, as `LossSums.over` does; None where no step was counted."""
     known = [of_rank for of_rank in losses if of_rank]
@@ -80,14 +77,15 @@ def _mean_losses(losses: Sequence[dict[str, Any] | None]) -> dict[str, Any] | No
     return {"names": known[0]["names"], **means, "in_a_row": in_a_row}
 
 
-def _fresh(text: str, device: torch.device, like: RankState) -> dict[str, Any]:
-    """Return random states that are made from a text, in the entries that `like` has."""
+def _newly_drawn(state: RankState, text: str, device: torch.device) -> RankState:
+    """Return a rank's state with random states that are made from a text."""
     source = random.Random(text)
 
     def seeded(on: str | torch.device) -> Tensor:
         return torch.Generator(on).manual_seed(source.getrandbits(63)).get_state()
 
-    drawn = {"penalty_random": seeded("cpu")}
-    states = {"cpu": seeded("cpu"), "cuda": seeded(device) if device.type == "cuda" else None}
+    penalty, cpu = seeded("cpu"), seeded("cpu")
+    cuda = seeded(device) if device.type == "cuda" else None
     version, words, gauss = source.getstate()
-    return {"random": states, "step": {**like["step"], **drawn, "pool_random": [version, list(words), gauss]}}
+    drawn = {"penalty_random": penalty, "pool_random": [version, list(words), gauss]}
+    return {**state, "random": {"cpu": cpu, "cuda": cuda}, "step": state["step"] | drawn}
