@@ -10,5 +10,14 @@ def counted(number: int, noun: str, several: str | None = None) -> str:
 
 def alternatives(names: Sequence[str]) -> str:
     """Return names as a choice, such as "1, 2 or 4"."""
+    return _joined(names, "or")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a list, such as "weights, losses and images"."""
+    return _joined(names, "and")
+
+
+def _joined(names: Sequence[str], word: str) -> str:
     *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last
+    return f"{', '.join(first)} {word} {last}" if first else last

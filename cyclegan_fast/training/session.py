@@ -178,7 +178,7 @@ def open_training(
     evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None
     extended = changed = begun = others = None
     if saved:
-        others = remark_on_ranks(saved, ranks, shares)
+        others = remark_on_ranks(saved, ranks, shares, config)
         changed = state.restore(saved, run.path, behind=attempt.behind(saved))
     everything = state.epochs.end_of(config.total_epochs)
     total_steps = min(everything, config.run.max_steps or everything)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.checkpoint.content import RankState, RunCheckpoint
+from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.distributed import Ranks
-from cyclegan_fast.system.words import counted
+from cyclegan_fast.system.words import counted, listed
 from cyclegan_fast.training.history.shares import Shares
 
 POOLS = ("pool_A", "pool_B")
@@ -50,15 +51,20 @@ def state_of_rank(saved: RunCheckpoint, ranks: Ranks, seed: int, device: torch.d
     return dealt_out
 
 
-def remark_on_ranks(saved: RunCheckpoint, ranks: Ranks, shares: Shares) -> str | None:
+def remark_on_ranks(saved: RunCheckpoint, ranks: Ranks, shares: Shares, config: Config) -> str | None:
     """Say what stays and what cannot, where the number of ranks is another than that of the checkpoint; else None."""
     before = len(saved["ranks"])
     if before == ranks.count:
         return None
+    others = ["the decisions of the pools"] if shares.pool else []
+    others += ["dropout"] if config.networks.dropout else []
+    others += ["statistics of batch norm"] if config.networks.has_batch_norm else []
+    others += ["the last step of an epoch"]
+    processes, images = counted(before, "process", "processes"), counted(shares.batch, "image")
     return (
-        f"trained by {counted(before, 'process', 'processes')} so far, and by {ranks.count} from here on: steps of "
-        f"{counted(shares.batch, 'image')}, weights, optimisers and schedule stay as they were; image pools are dealt "
-        "out anew, and their decisions, dropout and the last step of an epoch may be others"
+        f"trained by {processes} so far, and by {ranks.count} from here on: steps of {images}, weights, optimisers and "
+        "schedule stay as they were, images in the pools are dealt out anew; "
+        f"{listed(others)} may be others than with {before}"
     )
 
 

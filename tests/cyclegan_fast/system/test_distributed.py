@@ -191,6 +191,14 @@ def test_ranks_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def test_a_rank_alone_knows_whether_torchrun_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with joined("cpu") as (ranks, _):
+        assert (ranks, ranks.by_node(True), ranks.by_node(False)) == (ALONE, [True], [False])
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "of a machine whose others left")
+    with joined("cpu") as (ranks, _):
+        assert (ranks.count, ranks.is_launched) == (1, True)
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 

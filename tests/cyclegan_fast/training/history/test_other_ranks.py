@@ -178,7 +178,19 @@ def test_losses_that_the_plateau_waits_for_become_those_of_all_ranks() -> None:
 def test_as_many_ranks_as_before_continue_with_what_they_had() -> None:
     saved = saved_by(2)
     assert state_of_rank(saved, Ranks(1, 2), 0, CPU) is saved["ranks"][1]
-    assert remark_on_ranks(saved, Ranks(1, 2), Shares(2, 0)) is None
+    assert remark_on_ranks(saved, Ranks(1, 2), Shares(2, 0), config(1)) is None
+
+
+def test_the_note_names_what_may_be_others() -> None:
+    plain = remark_on_ranks(saved_by(2), Ranks(0, 1), Shares(2, 0), config(1))
+    assert plain is not None
+    assert plain.endswith("dealt out anew; the last step of an epoch may be others than with 2")
+    networks = NetworkConfig(norm="batch", dropout=True)
+    said = remark_on_ranks(saved_by(1), Ranks(0, 3), Shares(3, 50), replace(config(1), networks=networks))
+    assert said is not None
+    assert said.startswith("trained by 1 process so far, and by 3 from here on: steps of 3 images, weights")
+    names = "the decisions of the pools, dropout, statistics of batch norm and the last step of an epoch"
+    assert said.endswith(f"{names} may be others than with 1")
 
 
 # --- 4, 2, 1 and 4 ranks --------------------------------------------------------------------------------------------
