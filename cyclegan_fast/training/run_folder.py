@@ -23,7 +23,7 @@ from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_e
 from cyclegan_fast.training.gallery import write_index
 from cyclegan_fast.training.health.alarms import read_alarms
 from cyclegan_fast.training.health.rollback import finish_going_back
-from cyclegan_fast.training.history.shares import Shares
+from cyclegan_fast.training.history.shares import RankShares
 
 ANOTHER = "give --name NEW for another run"
 UNSAVED = frozenset({CONFIG, METRICS, TRACKED, ".lock", "tensorboard", "wandb", "samples", "index.html"})
@@ -156,7 +156,7 @@ def open_shared_run(config: Config, ranks: Ranks) -> RunFolder:
     opened: list[RunFolder] = []
 
     def check_shares(saved: RunCheckpoint | None) -> None:
-        problem = Shares.of(config, saved, ranks.count).problem(config, ranks.count)
+        problem = RankShares.of(config, saved, ranks.count).problem(config, ranks.count)
         if problem:
             other = ANOTHER if saved else "give another --batch-size"
             raise UserError(f"{config.run.name}: {problem}, or {other}")

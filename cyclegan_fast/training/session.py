@@ -30,7 +30,7 @@ from cyclegan_fast.training.health.monitor import HealthMonitor, read_attempt
 from cyclegan_fast.training.health.rollback import GoingBack, go_back
 from cyclegan_fast.training.history.initial_weights import InitialWeights
 from cyclegan_fast.training.history.rank_states import remark_on_ranks
-from cyclegan_fast.training.history.shares import Shares
+from cyclegan_fast.training.history.shares import RankShares
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
@@ -113,7 +113,7 @@ def train_in(
         callbacks: watch the training, see `watching_callbacks`.
         count_steps: called with the number of steps that earlier starts did, then with 1 after each step.
     """
-    shares = Shares.of(config, run.checkpoint, ranks.count)
+    shares = RankShares.of(config, run.checkpoint, ranks.count)
     data = open_data(
         shares.settings(config, ranks).data,
         config.run.seed,
@@ -152,7 +152,13 @@ def watching_callbacks(config: Config, ranks: Ranks, callbacks: Sequence[Callbac
 
 
 def open_training(
-    config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks, shares: Shares, callbacks: Callbacks
+    config: Config,
+    data: Data,
+    run: RunFolder,
+    device: torch.device,
+    ranks: Ranks,
+    shares: RankShares,
+    callbacks: Callbacks,
 ) -> Training:
     """Make or restore all that a training works with, and print what there is to say before its first step.
 

@@ -22,7 +22,7 @@ from cyclegan_fast.training.health.rollback import with_fresh_randomness
 from cyclegan_fast.training.history.epochs import Epochs, epochs_after
 from cyclegan_fast.training.history.initial_weights import InitialWeights, begin_with
 from cyclegan_fast.training.history.rank_states import state_of_rank
-from cyclegan_fast.training.history.shares import Shares
+from cyclegan_fast.training.history.shares import RankShares
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import ANOTHER
 from cyclegan_fast.training.schedule import Schedule
@@ -49,10 +49,10 @@ class TrainingState:
         device: torch.device,
         dtype: torch.dtype,
         ranks: Ranks,
-        shares: Shares | None = None,
+        shares: RankShares | None = None,
     ) -> None:
         self.config, self.images, self.device, self.dtype, self.ranks = config, images, device, dtype, ranks
-        self.shares = shares or Shares.of(config, None, ranks.count)
+        self.shares = shares or RankShares.of(config, None, ranks.count)
         torch.manual_seed(config.run.seed)
         self.model = Model(config).to(device)
         if not ranks.is_first:
@@ -130,27 +130,30 @@ class TrainingState:
                 raise NonFiniteLoss(f"weights {name} are not finite at step {log.step}")
         with log.paused():
             of_ranks = self.ranks.gather(self._of_this_rank())
-            if not self.ranks.is_first:
-                return
-            content: RunCheckpoint = {
-                "config": values.to_dict(self.config),
-                "data": self.images.fingerprint,
-                "content": self.images.content,
-                "dtype": name_of(self.dtype),
-                "model": dict(self.model.state_dict()),
-                "step": self.step.state_dict(),
-                "log": log.state_dict(),
-                "ranks": of_ranks,
-                "shares": self.shares.state_dict(),
-                "prepared": prepared,
-                "epochs": self.epochs.state_dict(),
-                "begun_with": self.begun_with,
-                "finished": finished,
-                "best": best,
-                "rollbacks": rollbacks,
-            }
-            log.sync()
-            checkpoint.save(run, content, keep_as=keep_as)
+
+            def write() -> None:
+                content: RunCheckpoint = {
+                    "config": values.to_dict(self.config),
+                    "data": self.images.fingerprint,
+                    "content": self.images.content,
+                    "dtype": name_of(self.dtype),
+                    "model": dict(self.model.state_dict()),
+                    "step": self.step.state_dict(),
+                    "log": log.state_dict(),
+                    "ranks": of_ranks,
+                    "shares": self.shares.state_dict(),
+                    "prepared": prepared,
+                    "epochs": self.epochs.state_dict(),
+                    "begun_with": self.begun_with,
+                    "finished": finished,
+                    "best": best,
+                    "rollbacks": rollbacks,
+                }
+                log.sync()
+                checkpoint.save(run, content, keep_as=keep_as)
+
+            # The others wait, as they would in the next step: where it fails, the first one alone says why.
+            self.ranks.from_first(write)
 
     def _of_this_rank(self) -> RankState:
         on_cuda = self.device.type == "cuda"

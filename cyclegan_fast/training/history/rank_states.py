@@ -22,7 +22,7 @@ from cyclegan_fast.checkpoint.content import RankState, RunCheckpoint
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.words import counted, listed
-from cyclegan_fast.training.history.shares import Shares
+from cyclegan_fast.training.history.shares import RankShares
 
 POOLS = ("pool_A", "pool_B")
 
@@ -51,7 +51,7 @@ def state_of_rank(saved: RunCheckpoint, ranks: Ranks, seed: int, device: torch.d
     return dealt_out
 
 
-def remark_on_ranks(saved: RunCheckpoint, ranks: Ranks, shares: Shares, config: Config) -> str | None:
+def remark_on_ranks(saved: RunCheckpoint, ranks: Ranks, shares: RankShares, config: Config) -> str | None:
     """Say what stays and what cannot, where the number of ranks is another than that of the checkpoint; else None."""
     before = len(saved["ranks"])
     if before == ranks.count:

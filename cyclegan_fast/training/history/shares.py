@@ -10,7 +10,7 @@ from cyclegan_fast.system.words import alternatives, counted
 
 
 @dataclass(frozen=True)
-class Shares:
+class RankShares:
     """Holds what all processes of a run take together; it stays as it was when the run began.
 
     batch: images of each domain in a step.

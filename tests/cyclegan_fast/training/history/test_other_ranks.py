@@ -22,7 +22,7 @@ from cyclegan_fast.data.training_images import open_data
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.training.history.rank_states import dealt, remark_on_ranks, state_of_rank
-from cyclegan_fast.training.history.shares import Shares
+from cyclegan_fast.training.history.shares import RankShares
 from cyclegan_fast.training.schedule import rate_of_epoch
 from tests.cyclegan_fast.training.history.changing_ranks import PER_RANK, RANKS_AND_STEPS
 from tests.cyclegan_fast.training.test_step import in_our_names, relative_difference
@@ -42,7 +42,7 @@ def config(batch: int, *, accumulate: int = 1, pool: int = 50, **data: Any) -> C
     )
 
 
-def own(shares: Shares, given: Config, count: int, index: int = 0) -> tuple[int, int, int]:
+def own(shares: RankShares, given: Config, count: int, index: int = 0) -> tuple[int, int, int]:
     """Return a rank's images of a step, the parts that it computes them in, and its places in a pool."""
     settings = shares.settings(given, Ranks(index, count))
     return settings.data.batch_size, settings.optimizer.accumulate, settings.loss.pool_size
@@ -51,16 +51,16 @@ def own(shares: Shares, given: Config, count: int, index: int = 0) -> tuple[int,
 def test_a_run_begins_with_the_settings_that_it_is_given() -> None:
     for ranks in (1, 2, 3):
         given = config(6, accumulate=2)
-        shares = Shares.of(given, None, ranks)
-        assert shares == Shares(6 * ranks, 50 * ranks)
+        shares = RankShares.of(given, None, ranks)
+        assert shares == RankShares(6 * ranks, 50 * ranks)
         assert shares.settings(given, Ranks(ranks - 1, ranks)) == given
 
 
 def test_a_shared_batch_is_the_same_by_any_number_of_processes() -> None:
     given = config(12, accumulate=3, share_batch=True)
     for ranks in (1, 2, 3, 4, 6, 12):
-        shares = Shares.of(given, None, ranks)
-        assert shares == Shares(12, 50)
+        shares = RankShares.of(given, None, ranks)
+        assert shares == RankShares(12, 50)
         assert shares.problem(given, ranks) is None
         assert sum(own(shares, given, ranks, index)[2] for index in range(ranks)) == 50
     assert [own(shares, given, 4, index) for index in range(4)] == [(3, 1, 13), (3, 1, 13), (3, 1, 12), (3, 1, 12)]
@@ -71,7 +71,7 @@ def test_a_shared_batch_is_the_same_by_any_number_of_processes() -> None:
 def test_fewer_processes_compute_as_many_images_at_once_as_before() -> None:
     given = config(1)
     saved = cast(RunCheckpoint, {"shares": {"batch": 4, "pool": 200}, "ranks": [{}, {}]})
-    shares = Shares.of(given, saved, 1)
+    shares = RankShares.of(given, saved, 1)
     assert [own(shares, given, count) for count in (4, 2, 1)] == [(1, 1, 50), (2, 2, 100), (4, 4, 200)]
     batch_norm = replace(given, networks=NetworkConfig(norm="batch"))  # whose statistics are those of all at once
     assert own(shares, batch_norm, 1) == (4, 1, 200)
@@ -79,7 +79,7 @@ def test_fewer_processes_compute_as_many_images_at_once_as_before() -> None:
 
 def test_an_older_checkpoint_is_of_as_many_processes_as_its_run_began_with() -> None:
     saved = cast(RunCheckpoint, {"ranks": [{}] * 3})
-    assert Shares.of(config(2, pool=7), saved, 1) == Shares(6, 21)
+    assert RankShares.of(config(2, pool=7), saved, 1) == RankShares(6, 21)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_older_checkpoint_is_of_as_many_processes_as_its_run_began_with() -> 
 def test_processes_that_cannot_share_a_batch_are_told_how_many_can(
     batch: int, ranks: int, options: dict[str, Any], said: str
 ) -> None:
-    problem = Shares(batch, 0).problem(config(1, **options), ranks)
+    problem = RankShares(batch, 0).problem(config(1, **options), ranks)
     assert problem is not None
     assert re.search(said, problem), problem
 
@@ -178,15 +178,15 @@ def test_losses_that_the_plateau_waits_for_become_those_of_all_ranks() -> None:
 def test_as_many_ranks_as_before_continue_with_what_they_had() -> None:
     saved = saved_by(2)
     assert state_of_rank(saved, Ranks(1, 2), 0, CPU) is saved["ranks"][1]
-    assert remark_on_ranks(saved, Ranks(1, 2), Shares(2, 0), config(1)) is None
+    assert remark_on_ranks(saved, Ranks(1, 2), RankShares(2, 0), config(1)) is None
 
 
 def test_the_note_names_what_may_be_others() -> None:
-    plain = remark_on_ranks(saved_by(2), Ranks(0, 1), Shares(2, 0), config(1))
+    plain = remark_on_ranks(saved_by(2), Ranks(0, 1), RankShares(2, 0), config(1))
     assert plain is not None
     assert plain.endswith("dealt out anew; the last step of an epoch may be others than with 2")
     networks = NetworkConfig(norm="batch", dropout=True)
-    said = remark_on_ranks(saved_by(1), Ranks(0, 3), Shares(3, 50), replace(config(1), networks=networks))
+    said = remark_on_ranks(saved_by(1), Ranks(0, 3), RankShares(3, 50), replace(config(1), networks=networks))
     assert said is not None
     assert said.startswith("trained by 1 process so far, and by 3 from here on: steps of 3 images, weights")
     names = "the decisions of the pools, dropout, statistics of batch norm and the last step of an epoch"
@@ -221,7 +221,7 @@ def test_a_change_is_said_once(trained: Path) -> None:
 
 @pytest.mark.slow
 def test_only_ranks_of_machines_that_were_not_told_to_stop_are_started_again(trained: Path) -> None:
-    """Where one rank is told, torchrun takes the status 0 of its machine as an end, and any other as a death."""
+    """Tells one rank to stop: torchrun takes the status 0 of a machine's ranks for an end, any other for a death."""
     said = (trained / "said").read_text()
     assert "statuses of two machines: [143, 0]" in said
     assert "statuses of one machine: [0, 0]" in said
