@@ -42,8 +42,8 @@ class RunCheckpoint(TypedDict):
     ranks: list[RankState]
     """one entry for each process that trained, in the order of ranks"""
     shares: NotRequired[dict[str, int]]
-    """what all processes take together, whatever their number: `RankShares.state_dict`; older checkpoints have none, and
-    are of as many processes as the run began with"""
+    """what all processes take together, whatever their number: `RankShares.state_dict`; older checkpoints have none,
+    and are of as many processes as the run began with"""
     prepared: NotRequired[str | None]
     """the digest of what the method's losses need besides the networks; older checkpoints have none"""
     epochs: NotRequired[dict[str, Any]]
