@@ -34,6 +34,8 @@ def check_content(content: Mapping[str, Any]) -> None:
     _check_weights(saved)
     _check_optimisers(saved)
     _check_progress(saved, config)
+    if config:
+        _check_shares(saved, config)
     for index, rank in enumerate(saved["ranks"]):
         _check_rank(rank, f"ranks[{index}]", saved, config)
 
@@ -107,6 +109,19 @@ def _check_progress(saved: RunCheckpoint, config: Config | None) -> None:
         _require(step <= end, "log.step", f"is {step}, and the run ends at step {end}")
 
 
+def _check_shares(saved: RunCheckpoint, config: Config) -> None:
+    """Check that what all processes take together is what so many of them began with."""
+    shares, began = saved.get("shares"), 1
+    if not shares:
+        return
+    if not config.data.share_batch:
+        began = shares["batch"] // config.data.batch_size
+    whole = {"batch": config.data.batch_size * began, "pool": config.loss.pool_size * began}
+    for name, due in whole.items():
+        found = shares[name]  # type: ignore[literal-required]  # both names are keys
+        _require(found == due and began > 0, f"shares.{name}", f"is {found}, and the configuration makes it {due}")
+
+
 def _check_losses(losses: LossState, place: str, count: int) -> None:
     """Check that sums of losses have one number for each name, and were counted as often as the log says."""
     of_losses = {name: losses[name] for name in ("sums", "finite", "lost", "in_a_row")}
@@ -168,8 +183,9 @@ def _check_pool(pool: PoolState, place: str, saved: RunCheckpoint, config: Confi
         is_working = str(image.dtype) == f"torch.{saved['dtype']}"
         _require(is_working, here, f"is of {image.dtype}, and the run computes in {saved['dtype']}")
     if config:
-        most = config.loss.pool_size
-        _require(len(images) <= most, f"{place}.images", f"has {len(images)} images, and pool_size is {most}")
+        # Ranks that others dealt their pools out to have as many places, or one more.
+        most = -(-saved["shares"]["pool"] // len(saved["ranks"])) if "shares" in saved else config.loss.pool_size
+        _require(len(images) <= most, f"{place}.images", f"has {len(images)} images, and {most} places")
 
 
 def _require(condition: bool, place: str, problem: str) -> None:

@@ -171,6 +171,13 @@ class BestEvaluation(TypedDict):
     value: float
 
 
+class SharesState(TypedDict):
+    """Holds what all processes of a run take together: `RankShares.state_dict`."""
+
+    batch: _Positive
+    pool: _Count
+
+
 class RunCheckpoint(TypedDict):
     """Holds everything that the next step of a run depends on, as plain values and tensors."""
 
@@ -192,6 +199,9 @@ class RunCheckpoint(TypedDict):
     log: LogState
     ranks: Annotated[list[RankState], Length(1)]
     """one entry for each process that trained, in the order of ranks"""
+    shares: NotRequired[SharesState]
+    """what all processes take together, whatever their number; older checkpoints have none,
+    and are of as many processes as the run began with"""
     prepared: NotRequired[str | None]
     """the digest of what the method's losses need besides the networks; older checkpoints have none"""
     epochs: NotRequired[EpochsState]

@@ -41,7 +41,10 @@ class DataConfig:
     flip: bool = True
     """mirror each image horizontally with probability 0.5"""
     batch_size: BatchSize = 1
-    """images of each domain in one step, 65536 at most"""
+    """images of each domain in one step, in each process, 65536 at most"""
+    share_batch: bool = False
+    """let batch_size and pool_size be those of all processes together, which share them equally, instead of those of
+    each: a run that begins so is the same however many processes begin it"""
     workers: Annotated[int, Range(0, MOST_READERS)] = 2
     """threads that prepare images ahead of the step, 256 at most; 0 prepares them in between steps; never changes a
     result"""

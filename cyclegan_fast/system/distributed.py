@@ -1,8 +1,8 @@
 """Joins several processes that train one model, started by torchrun, by torch.distributed.
 
-Every rank computes its share of a global batch of `batch_size * count` images; gradients are averaged. The first rank
+Every rank computes its share of a step's images (`training/history/shares.py`); gradients are averaged. The first rank
 owns the run's folder: it alone reads and writes there, gathers from the others what a checkpoint needs of them, and
-hands them their part of it when a run continues.
+hands them their part of it when a run continues, also as another number of ranks.
 """
 
 import importlib
@@ -36,11 +36,17 @@ class Ranks:
         index, count: the number of this rank, from 0, and the number of ranks.
         control: carries what hosts tell one another, on the CPU also where gradients travel between GPUs; None is the
             default group.
+        node, nodes: the number of this rank's torchrun, from 0, and how many of them there are: one a machine.
+        is_launched: whether torchrun started this process, be it the only rank. It hands signals on to its ranks, and
+            takes every exit status but 0 for a death.
     """
 
     index: int = 0
     count: int = 1
     control: dist.ProcessGroup | None = None
+    node: int = 0
+    nodes: int = 1
+    is_launched: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -82,6 +88,12 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Tell whether a flag is true on any rank."""
         return bool(self.maximum(torch.tensor([int(flag)]))) if self.count > 1 else flag
+
+    def by_node(self, flag: bool) -> list[bool]:
+        """Tell of each node whether a flag is true on any rank of it."""
+        flags = torch.zeros(self.nodes, dtype=torch.int64)
+        flags[self.node] = int(flag)
+        return [bool(found) for found in self.maximum(flags)]
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over ranks of a small tensor of any device, on the host; waits for the device."""
@@ -148,7 +160,7 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield ALONE, choose_device(device_name)
+        yield Ranks(is_launched=dist.is_torchelastic_launched()), choose_device(device_name)
         return
     local_index = int(os.environ["LOCAL_RANK"])
     if device_name.startswith("cuda:"):
@@ -161,7 +173,13 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     # A module that is imported while there is a group (making an Adam imports this one, in the end) keeps that group
     # for good, as the default argument of its functions.
     importlib.import_module("torch.distributed.nn")
-    ranks = Ranks(int(os.environ["RANK"]), count)
+    ranks = Ranks(
+        int(os.environ["RANK"]),
+        count,
+        node=int(os.environ.get("GROUP_RANK", "0")),
+        nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        is_launched=dist.is_torchelastic_launched(),
+    )
     fault_point("ranks", "before_joining")
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",

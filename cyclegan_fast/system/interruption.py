@@ -42,7 +42,7 @@ class Interruption:
     Args:
         after: names what is finished first, such as "this step"; a signal then sets `requested`. With None, a signal
             raises Stopped at once, wherever the main thread is.
-        is_rank: whether this process is one of several that torchrun started.
+        is_rank: whether torchrun started this process, whose signals it then sends a second time.
         silent: leave the answer to another process.
     """
 

@@ -71,7 +71,7 @@ class Records:
         report = self.log.report(
             epoch=epoch,
             learning_rate=learning_rate,
-            batch_size=self.config.data.batch_size * self.ranks.count,
+            batch_size=self.state.shares.batch,
             peak_gib=peak_gib(self.device),
         )
         if report:

@@ -27,6 +27,7 @@ from cyclegan_fast.training.gallery import write_index
 from cyclegan_fast.training.health.alarms import going_back, read_alarms
 from cyclegan_fast.training.health.rollback import finish_going_back
 from cyclegan_fast.training.history.resumable import check_resumable
+from cyclegan_fast.training.history.shares import RankShares
 
 ANOTHER = "give --name NEW for another run"
 UNSAVED = frozenset({CONFIG, METRICS, TRACKED, ".lock", "tensorboard", "wandb", "samples", "index.html"})
@@ -187,23 +188,28 @@ class FinishedRun(UserError):
 def open_shared_run(config: Config, ranks: Ranks) -> RunFolder:
     """Open the run on the first rank, as `open_run` does, and give its checkpoint to the others.
 
-    Raises FinishedRun and UserError on all of them, also where the checkpoint is of another number of ranks.
+    Raises FinishedRun and UserError on all of them, also where so many ranks cannot share the run's batch equally.
     """
     opened: list[RunFolder] = []
 
+    def check_shares(saved: RunCheckpoint | None) -> None:
+        problem = RankShares.of(config, saved, ranks.count).problem(config, ranks.count)
+        if problem:
+            other = ANOTHER if saved else "give another --batch-size"
+            raise UserError(f"{config.run.name}: {problem}, or {other}")
+
     def open_first() -> tuple[Path, RunCheckpoint | None] | str:
+        check_shares(None)
         try:
             run = open_run(config)
         except FinishedRun as finished:
             return str(finished)
         opened.append(run)
-        saved = len(run.checkpoint["ranks"]) if run.checkpoint else ranks.count
-        if saved != ranks.count:
+        try:
+            check_shares(run.checkpoint)
+        except UserError:
             run.close()
-            raise UserError(
-                f"{run.path} was trained by {counted(saved, 'process', 'processes')}, not {ranks.count}: continue it "
-                f"with as many, or {ANOTHER}"
-            )
+            raise
         return run.path, run.checkpoint
 
     found = ranks.from_first(open_first)

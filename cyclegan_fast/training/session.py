@@ -1,5 +1,6 @@
 """Opens what a training works with, trains to the end, and turns what goes wrong into errors that say what is kept."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,8 @@ from cyclegan_fast.training.first_use.preparing import prepare_training
 from cyclegan_fast.training.health.monitor import HealthMonitor, read_attempt
 from cyclegan_fast.training.health.rollback import GoingBack, go_back
 from cyclegan_fast.training.history.initial_weights import InitialWeights
+from cyclegan_fast.training.history.rank_states import remark_on_ranks
+from cyclegan_fast.training.history.shares import RankShares
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.loop import Training
 from cyclegan_fast.training.records import Records
@@ -81,15 +84,22 @@ def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> in
             if ranks.is_first:
                 print(printable(str(finished)))
             return 0
-    # torchrun takes any other status for a death, and would start again what was asked to stop.
-    return ending.request.status if ending.request and not ending.finished and ranks.count == 1 else 0
+    if ending.is_left_by_others:
+        return Stopped(signal.SIGTERM).status
+    # torchrun takes any other status than 0 for a death, and would start again what was asked to stop.
+    return ending.request.status if ending.request and not ending.finished and not ranks.is_launched else 0
 
 
 class Ending(NamedTuple):
-    """Says how a training ended: whether the run is finished, and what asked it to stop, if anything did."""
+    """Says how a training ended: whether the run is finished, and what asked it to stop, if anything did.
+
+    is_left_by_others: whether only other machines were asked to stop. torchrun starts the ranks of this one again, with
+    those that stay or come back.
+    """
 
     finished: bool
     request: Stopped | None
+    is_left_by_others: bool = False
 
 
 def train_in(
@@ -106,8 +116,9 @@ def train_in(
         callbacks: watch the training, see `watching_callbacks`.
         count_steps: called with the number of steps that earlier starts did, then with 1 after each step.
     """
+    shares = RankShares.of(config, run.checkpoint, ranks.count)
     data = open_data(
-        config.data,
+        shares.settings(config, ranks).data,
         config.run.seed,
         paired=needs_pairs(config),
         rank=ranks.index,
@@ -122,7 +133,7 @@ def train_in(
 
     with _told_of_removal(begun), told_of_training(config, device, saved_step):
         while True:
-            begun.append(open_training(config, data, run, device, ranks, callbacks))
+            begun.append(open_training(config, data, run, device, ranks, shares, callbacks))
             begun[0].count_steps = count_steps
             try:
                 return train_to_the_end(begun[0])
@@ -155,7 +166,13 @@ def watching_callbacks(config: Config, ranks: Ranks, callbacks: Sequence[Callbac
 
 
 def open_training(
-    config: Config, data: Data, run: RunFolder, device: torch.device, ranks: Ranks, callbacks: Callbacks
+    config: Config,
+    data: Data,
+    run: RunFolder,
+    device: torch.device,
+    ranks: Ranks,
+    shares: RankShares,
+    callbacks: Callbacks,
 ) -> Training:
     """Make or restore all that a training works with, and print what there is to say before its first step.
 
@@ -171,15 +188,17 @@ def open_training(
     saved = run.checkpoint
     attempt = read_attempt(run.path, saved, ranks)
     config = attempt.settings(config)
+    own = shares.settings(config, ranks)
     health = HealthMonitor(config, run.path, attempt, ranks.is_first, tell)
     data.training.seed = config.run.seed
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
-    state = TrainingState(config, data.training, device, dtype, ranks)
+    state = TrainingState(config, data.training, device, dtype, ranks, shares)
     samples = SampleImages.of(data, config.data.crop_size)
     evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None
-    extended = changed = begun = None
+    extended = changed = begun = others = None
     if saved:
+        others = remark_on_ranks(saved, ranks, shares, config)
         changed = state.restore(saved, run.path, behind=attempt.behind(saved))
     everything = state.epochs.end_of(config.total_epochs)
     total_steps = min(everything, config.run.max_steps or everything)
@@ -195,14 +214,14 @@ def open_training(
         run.begin(config)
     chosen = remark_on_choice(config.run.device, device)
     prepared, description = prepare_method(state, run)
-    said = (attempt.description(config), begun, changed, extended, chosen, remark, description)
+    said = (attempt.description(config), begun, others, changed, extended, chosen, remark, description)
     remarks = [*run.warnings, *data.warnings, *(text for text in said if text)]
     remarks += remarks_on_networks(config, state.model, ranks)
     if ranks.is_first:
         announce(state, run, total_steps, remarks)
 
-    prepare_training(config, data.training, device, dtype, ranks, tell)
-    engine = TrainingEngine(state.step, config, tell)
+    prepare_training(own, data.training, device, dtype, ranks, tell)
+    engine = TrainingEngine(state.step, own, tell)
     log = RunLog(run.path, total_steps, saved["log"] if saved else None, scaled=dtype == torch.float16, ranks=ranks)
     measured = config.run.profile if ranks.is_first else 0
     profile = StepProfile(measured, device, run.path, state.step.directions_at_once, tell)
@@ -271,14 +290,17 @@ def announce(state: TrainingState, run: RunFolder, total_steps: int, remarks: li
 
 def train_to_the_end(training: Training) -> Ending:
     """Train, save, and score the run."""
-    ranks, callbacks, finished = training.state.ranks, training.callbacks, False
+    ranks, callbacks, finished, is_left = training.state.ranks, training.callbacks, False, False
     start = TrainingStart(training.records.run.path, training.config, training.log.step, training.total_steps)
     ranks.from_first(lambda: callbacks.on_start(start))
-    with Interruption(after="this step", is_rank=ranks.count > 1, silent=not ranks.is_first) as interruption:
+    with Interruption(after="this step", is_rank=ranks.is_launched, silent=not ranks.is_first) as interruption:
         try:
             is_trained = training.train(interruption)
             training.log.close()
-            finished = score(training, interruption) if ranks.is_first and is_trained else is_trained
+            if is_trained:  # the others wait: a torchrun whose ranks are done would end the run for all
+                finished = ranks.from_first(lambda: score(training, interruption))
+            asked = ranks.by_node(not finished and interruption.requested)
+            is_left = any(asked) and not asked[ranks.node]
             if ranks.is_first and not finished:
                 reason = f" by a callback ({callbacks.reason})" if callbacks.reason else ""
                 print(f"interrupted{reason} after step {training.log.step}; the same command {what_is_left(training)}")
@@ -300,7 +322,7 @@ def train_to_the_end(training: Training) -> Ending:
             training.engine.close()
             callbacks.on_end(finished)
     callbacks.raise_error()
-    return Ending(finished, interruption.request)
+    return Ending(finished, interruption.request, is_left)
 
 
 def score(training: Training, interruption: Interruption) -> bool:

@@ -21,6 +21,8 @@ from cyclegan_fast.system.errors import NonFiniteLoss, UserError
 from cyclegan_fast.training.health.rollback import with_fresh_randomness
 from cyclegan_fast.training.history.epochs import Epochs, epochs_after
 from cyclegan_fast.training.history.initial_weights import InitialWeights, begin_with
+from cyclegan_fast.training.history.rank_states import state_of_rank
+from cyclegan_fast.training.history.shares import RankShares
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import ANOTHER
 from cyclegan_fast.training.schedule import Schedule
@@ -37,17 +39,25 @@ class TrainingState:
             they may change.
         dtype: the precision that convolutions compute in.
         ranks: the processes that train together; each saves a part of its own.
+        shares: what they take together; by default what that many begin a run with.
     """
 
     def __init__(
-        self, config: Config, images: TrainingImages, device: torch.device, dtype: torch.dtype, ranks: Ranks
+        self,
+        config: Config,
+        images: TrainingImages,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks,
+        shares: RankShares | None = None,
     ) -> None:
         self.config, self.images, self.device, self.dtype, self.ranks = config, images, device, dtype, ranks
+        self.shares = shares or RankShares.of(config, None, ranks.count)
         torch.manual_seed(config.run.seed)
         self.model = Model(config).to(device)
         if not ranks.is_first:
             torch.manual_seed(config.run.seed + ranks.index)  # each rank of a U-Net drops activations of its own
-        self.step = TrainingStep(self.model, config, dtype, ranks=ranks)
+        self.step = TrainingStep(self.model, self.shares.settings(config, ranks), dtype, ranks=ranks)
         self.epochs = Epochs.of(images)
         self.begun_with: list[str] = []
         """names of the networks that began with trained weights"""
@@ -77,7 +87,7 @@ class TrainingState:
         checkpoint.load_weights(self.model, saved["model"], str(run))
         self.begun_with = saved.get("begun_with", [])
         self.step.averages.begin_trained(self.begun_with)
-        own = saved["ranks"][self.ranks.index]
+        own = state_of_rank(saved, self.ranks, self.config.run.seed, self.device)
         if behind:
             own = with_fresh_randomness(own, self._of_this_rank())
         self.step.load_state_dict(saved["step"])
@@ -118,29 +128,36 @@ class TrainingState:
         self._check_finite(log.step)
         with log.paused():
             of_ranks = self.ranks.gather(self._of_this_rank())
-            if not self.ranks.is_first:
-                return
-            content: RunCheckpoint = {
-                "config": values.to_dict(self.config),
-                "data": self.images.fingerprint,
-                "content": self.images.content,
-                "dtype": name_of(self.dtype),
-                "model": dict(self.model.state_dict()),
-                "step": self.step.state_dict(),
-                "log": log.state_dict(),
-                "ranks": of_ranks,
-                "prepared": prepared,
-                "epochs": self.epochs.state_dict(),
-                "begun_with": self.begun_with,
-                "finished": finished,
-                "best": best,
-                "rollbacks": rollbacks,
-            }
-            log.sync()
-            try:
-                checkpoint.save(run, content, keep_as=keep_as)
-            except NotFiniteEntry as error:
-                raise NonFiniteLoss(f"{error} at step {log.step}") from error
+
+            def write() -> str | None:
+                content: RunCheckpoint = {
+                    "config": values.to_dict(self.config),
+                    "data": self.images.fingerprint,
+                    "content": self.images.content,
+                    "dtype": name_of(self.dtype),
+                    "model": dict(self.model.state_dict()),
+                    "step": self.step.state_dict(),
+                    "log": log.state_dict(),
+                    "ranks": of_ranks,
+                    "shares": self.shares.state_dict(),
+                    "prepared": prepared,
+                    "epochs": self.epochs.state_dict(),
+                    "begun_with": self.begun_with,
+                    "finished": finished,
+                    "best": best,
+                    "rollbacks": rollbacks,
+                }
+                log.sync()
+                try:
+                    checkpoint.save(run, content, keep_as=keep_as)
+                except NotFiniteEntry as error:
+                    return f"{error} at step {log.step}"
+                return None
+
+            # The others wait, as they would in the next step: where it fails, the first one alone says why.
+            lost = self.ranks.from_first(write)
+            if lost:
+                raise NonFiniteLoss(lost)
 
     def _check_finite(self, step: int) -> None:
         """Raise NonFiniteLoss, on all ranks alike, where weights or moments of Adam are not finite."""

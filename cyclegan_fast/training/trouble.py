@@ -11,6 +11,7 @@ from cyclegan_fast.system.device import working_dtype
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.shortage import DoesNotFit, is_out_of_memory
 from cyclegan_fast.system.trouble import device_failure
+from cyclegan_fast.system.words import alternatives
 from cyclegan_fast.training.update.choice import reason_against_a_graph, streams_of
 
 BY_FLAG = "--impl reference"
@@ -44,9 +45,9 @@ def _lack_of_memory(error: Exception, config: Config, device: torch.device) -> s
         return None
     ways = []
     if same := _flags_for_the_same_run(config, device):
-        ways.append(f"the same command needs less with {_or(same)}")
+        ways.append(f"the same command needs less with {alternatives(same)}")
     if other := _flags_for_another_run(config, device):
-        ways.append(f"another run (--name NEW) with {_or(other)}")
+        ways.append(f"another run (--name NEW) with {alternatives(other)}")
     return f"the memory of {device} does not suffice: {', '.join(ways) or 'train on smaller images'}"
 
 
@@ -80,7 +81,3 @@ def _flags_for_another_run(config: Config, device: torch.device) -> list[str]:
     if data.preprocess == "scale_width" and data.load_size > SMALLEST_DISCRIMINATOR_SIDE:
         flags.append("a lower --load-size")
     return flags
-
-
-def _or(ways: list[str]) -> str:
-    return " or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast import sample_photos, train
+from cyclegan_fast import sample_photos
 from cyclegan_fast.checkpoint.files import load
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig
 from cyclegan_fast.data.training_images import open_data
@@ -191,6 +191,14 @@ def test_ranks_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def test_a_rank_alone_knows_whether_torchrun_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with joined("cpu") as (ranks, _):
+        assert (ranks, ranks.by_node(True), ranks.by_node(False)) == (ALONE, [True], [False])
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "of a machine whose others left")
+    with joined("cpu") as (ranks, _):
+        assert (ranks.count, ranks.is_launched) == (1, True)
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -245,23 +253,6 @@ def test_after_a_rank_is_killed_torchrun_starts_all_again_and_the_run_ends_as_th
     assert output.count("2 times CPU") == 2, output  # it was announced twice: at its start, and after the kill
     assert_same_state(final_state(run), final_state(whole))
     assert metrics(run) == metrics(whole)
-
-
-@pytest.mark.slow
-def test_a_run_of_two_ranks_is_not_continued_by_one(
-    undisturbed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
-) -> None:
-    root, whole = undisturbed
-    state = final_state(whole)
-    assert len(state["ranks"]) == 2
-    pools = [of_rank["step"]["pool_A"]["images"] for of_rank in state["ranks"]]
-    assert not torch.equal(pools[0][0], pools[1][0])  # each rank's own
-    (whole / "results.json").rename(whole / "results.away")
-    try:
-        assert train.main(command(root / "data", root, "whole")) == 2
-    finally:
-        (whole / "results.away").rename(whole / "results.json")
-    assert "was trained by 2 processes, not 1: continue it with as many" in capfd.readouterr().err
 
 
 THREADS = """

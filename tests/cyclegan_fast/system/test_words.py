@@ -12,7 +12,7 @@ import pytest
 from cyclegan_fast.__main__ import main
 from cyclegan_fast.commands import COMMANDS
 from cyclegan_fast.system.errors import run_command
-from cyclegan_fast.system.words import counted
+from cyclegan_fast.system.words import alternatives, counted, listed
 from cyclegan_fast.version import __version__
 
 ROOT = Path(__file__).parents[3]
@@ -173,3 +173,8 @@ def test_bars_are_lines_in_a_log_file_and_only_of_what_takes_long() -> None:
     assert lines[-1].startswith("training:   3%")
     assert lines_of(of_a_quick_one) == []
     assert lines_of(of_another_rank) == [], "of several processes the first one speaks"
+
+
+def test_names_are_joined_as_a_sentence_has_them() -> None:
+    assert [alternatives(names) for names in (["1"], ["1", "2"], ["1", "2", "4"])] == ["1", "1 or 2", "1, 2 or 4"]
+    assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
