@@ -40,7 +40,7 @@ def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) ->
     def traced(step: TrainingStep) -> "StepTracer":
         nonlocal newest
         newest = StepTracer(gpu)
-        for network, parameters in step.networks.by_name.items():
+        for network, parameters in reversed(step.networks.by_name.items()):  # of a memory's owners the first one counts
             for name, tensor in (*parameters.named_parameters(), *parameters.named_buffers()):
                 newest.know(tensor, network, name.removesuffix(".weight").removesuffix(".dense"))
         step.phase = newest.in_phase

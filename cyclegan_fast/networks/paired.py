@@ -62,6 +62,27 @@ def paired_network(first: PairableNetwork, weights: dict[str, Tensor]) -> Pairab
     return network
 
 
+class CrossedPair(nn.Module):
+    """Maps [x of the second | x of the first] to [second(x) | first(x)] by the network of a pair.
+
+    Args:
+        pair: maps [x of the first | x of the second], as `paired_network` makes it.
+    """
+
+    def __init__(self, pair: PairableNetwork) -> None:
+        super().__init__()
+        self.pair = pair
+
+    def forward(self, image: Tensor) -> Tensor:
+        return _crossed(self.pair(_crossed(image)))
+
+
+def _crossed(image: Tensor) -> Tensor:
+    """Return the halves of an image's channels in the other order."""
+    first, second = image.chunk(2, 1)
+    return torch.cat([second, first], 1)
+
+
 def trained_leaves(first: PairableNetwork, network: PairableNetwork) -> list[nn.Parameter]:
     """Return the parameters of a paired network in the order of those of `first` that are trained."""
     return [network.get_parameter(name) for name, parameter in first.named_parameters() if parameter.requires_grad]

@@ -24,6 +24,7 @@ from cyclegan_fast.methods.base import (
     Translated,
 )
 from cyclegan_fast.methods.losses import discriminator_loss, gradient_penalty
+from cyclegan_fast.training.update.joined_uses import JoinedUses, joins_uses
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 StepPhase = Callable[[str], AbstractContextManager[Any]]
@@ -48,7 +49,8 @@ class Learned:
     """Holds what one backward pass leaves: its losses, and gradients by the working network's name."""
 
     losses: LossesByName
-    gradients: dict[str, list[Tensor]]
+    gradients: dict[str, list[Tensor | None]]
+    """in the order of the network's leaves; None where another network's includes it, see `joined_uses.py`"""
 
 
 class StepPasses:
@@ -64,6 +66,7 @@ class StepPasses:
         self.phase: StepPhase = lambda name: nullcontext()
         self.beside_backward: Callable[[], AbstractContextManager[None]] = nullcontext
         """surrounds each backward pass, whose gradients are ready behind it"""
+        self.uses = JoinedUses() if joins_uses(config) else None
         self.forward: dict[str, NetworkFunction] = {
             name: torch.compile(network, dynamic=False) if config.run.compile else network
             for name, network in networks.by_name.items()
@@ -80,14 +83,19 @@ class StepPasses:
             else self.forward
         )
 
+    def _in_forward(self) -> AbstractContextManager[None]:
+        return self.uses.forward() if self.uses else nullcontext()
+
     def translate(self, part: Translation) -> Translated:
         """Translate part of a batch in one direction."""
-        with self.phase("G forward"):
+        if self.uses:
+            self.uses.begin(len(part.batch.images))
+        with self.phase("G forward"), self._in_forward():
             return self.method.translate(self.forward_of_parts, part.direction, part.batch)
 
     def learn(self, part: Translation, made: Translated, scaler: torch.amp.GradScaler) -> Learned:
         """Differentiate the generators' losses on what they made of part of a batch in one direction."""
-        with self.phase("G forward"):
+        with self.phase("G forward"), self._in_forward():
             losses = self.method.generator_losses(self.forward, part.direction, part.batch, made)
         with self.phase("G backward"):
             return self._differentiate(losses, part.share, self.method.trained_generators(part.direction), scaler)
@@ -125,7 +133,11 @@ class StepPasses:
         # The gradient of their sum by each loss is 1, and so is what the scaler makes of 1: neither sum is computed.
         seed = scaler.scale(torch.ones_like(outputs[0]))
         wanted = [leaf for name in names for leaf in leaves[name]]
-        with self.beside_backward():
-            found = iter(torch.autograd.grad(outputs, wanted, grad_outputs=[seed] * len(outputs)))
+        with self.beside_backward(), self.uses.backward() if self.uses else nullcontext():
+            # Gradients that are joined are missing on one of the ways.
+            computed = torch.autograd.grad(
+                outputs, wanted, grad_outputs=[seed] * len(outputs), allow_unused=self.uses is not None
+            )
+        found = iter(computed)
         gradients = {name: [next(found) for _ in leaves[name]] for name in names}
         return Learned({name: loss.detach() for name, loss in weighted.items()}, gradients)

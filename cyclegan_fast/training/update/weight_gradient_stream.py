@@ -9,12 +9,12 @@ whole pass (join). What a gradient is computed from is held until then, see `dir
 four activations a block. The sums are those of one stream, bit for bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from torch import Tensor
 
-from cyclegan_fast.kernels.conv2d import weight_gradients_by
+from cyclegan_fast.kernels.convolution.weight_gradients import Computation, weight_gradients_by
 from cyclegan_fast.training.update.direction_streams import StreamPair
 
 
@@ -24,12 +24,13 @@ class WeightGradientStream:
     def __init__(self, pair: StreamPair) -> None:
         self.pair = pair
         self._held: list[tuple[Tensor, ...]] = []
+        self._function: Computation
 
     @contextmanager
     def beside(self) -> Iterator[None]:
         """Surround a backward pass; behind it all gradients are ready for the current stream."""
         try:
-            with weight_gradients_by(self._compute):
+            with weight_gradients_by(self._compute) as self._function:
                 yield
         except BaseException:
             with suppress(RuntimeError):  # the error above says more; a recording ends well only if all streams joined
@@ -44,8 +45,8 @@ class WeightGradientStream:
         if self._held:  # else the second stream is in no recording, whose stream may not wait for it
             self.pair.join()
 
-    def _compute(self, function: Callable[..., Tensor], *read: Tensor) -> Tensor:
-        self._held.append(read)
+    def _compute(self, dy: Tensor, padded: Tensor, weight: Tensor) -> Tensor | None:
+        self._held.append((dy, padded))
         self.pair.fork()
         with self.pair.second():
-            return function(*read)
+            return self._function(dy, padded, weight)
