@@ -25,6 +25,7 @@ from cyclegan_fast.methods.base import (
 )
 from cyclegan_fast.methods.losses import discriminator_loss, gradient_penalty
 from cyclegan_fast.training.update.joined_uses import JoinedUses, joins_uses
+from cyclegan_fast.training.update.second_stream import SecondStream
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 StepPhase = Callable[[str], AbstractContextManager[Any]]
@@ -64,8 +65,8 @@ class StepPasses:
     def __init__(self, config: Config, method: Method, networks: WorkingNetworks) -> None:
         self.config, self.method, self.networks = config, method, networks
         self.phase: StepPhase = lambda name: nullcontext()
-        self.beside_backward: Callable[[], AbstractContextManager[None]] = nullcontext
-        """surrounds each backward pass, whose gradients are ready behind it"""
+        self.second_stream: SecondStream | None = None
+        """what computes beside the generators' backward pass"""
         self.uses = JoinedUses() if joins_uses(config) else None
         self.forward: dict[str, NetworkFunction] = {
             name: torch.compile(network, dynamic=False) if config.run.compile else network
@@ -93,12 +94,34 @@ class StepPasses:
         with self.phase("G forward"), self._in_forward():
             return self.method.translate(self.forward_of_parts, part.direction, part.batch)
 
-    def learn(self, part: Translation, made: Translated, scaler: torch.amp.GradScaler) -> Learned:
-        """Differentiate the generators' losses on what they made of part of a batch in one direction."""
+    def learn(
+        self,
+        part: Translation,
+        made: Translated,
+        scaler: torch.amp.GradScaler,
+        beside: Callable[[], None] | None = None,
+    ) -> Learned:
+        """Differentiate the generators' losses on what they made of part of a batch in one direction.
+
+        Args:
+            beside: computes something that the backward pass does not need, on the second stream, which there must be.
+        """
         with self.phase("G forward"), self._in_forward():
             losses = self.method.generator_losses(self.forward, part.direction, part.batch, made)
-        with self.phase("G backward"):
-            return self._differentiate(losses, part.share, self.method.trained_generators(part.direction), scaler)
+        trained = self.method.trained_generators(part.direction)
+        if self.second_stream is None:
+            return self._differentiate_generators(losses, part.share, trained, scaler)
+        with self.second_stream.joined():
+            if beside:
+                self.second_stream.compute(beside)
+            with self.second_stream.weight_gradients():
+                return self._differentiate_generators(losses, part.share, trained, scaler)
+
+    def _differentiate_generators(
+        self, losses: LossesByName, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler
+    ) -> Learned:
+        with self.phase("G backward"), self.uses.backward() if self.uses else nullcontext():
+            return self._differentiate(losses, share, names, scaler)
 
     def judge(self, judgement: Judgement, mix: Tensor | None, share: float, scaler: torch.amp.GradScaler) -> Learned:
         """Differentiate a discriminator's loss on part of a batch of real and pooled images.
@@ -133,11 +156,8 @@ class StepPasses:
         # The gradient of their sum by each loss is 1, and so is what the scaler makes of 1: neither sum is computed.
         seed = scaler.scale(torch.ones_like(outputs[0]))
         wanted = [leaf for name in names for leaf in leaves[name]]
-        with self.beside_backward(), self.uses.backward() if self.uses else nullcontext():
-            # Gradients that are joined are missing on one of the ways.
-            computed = torch.autograd.grad(
-                outputs, wanted, grad_outputs=[seed] * len(outputs), allow_unused=self.uses is not None
-            )
-        found = iter(computed)
+        # Gradients that are joined are missing on one of the ways.
+        is_joined = self.uses is not None
+        found = iter(torch.autograd.grad(outputs, wanted, [seed] * len(outputs), allow_unused=is_joined))
         gradients = {name: [next(found) for _ in leaves[name]] for name in names}
         return Learned({name: loss.detach() for name, loss in weighted.items()}, gradients)
