@@ -93,8 +93,8 @@ class ImageConvolutionPair(nn.Conv2d):
 
     Tensor cores take channels by the 8, of which a group of 3 leaves most idle, and cuDNN has no fast kernels for such
     groups. The dense weights are blocks: those that would lead from one network to the other are 0. They take no more
-    tiles than two groups do. They are written again when the weights have changed, so that several passes, also on
-    several streams, read the same ones.
+    tiles than two groups do. They are written by the first pass behind `weights_changed` alone: others, perhaps on
+    another stream, may still read them.
 
     Args:
         convolution: has two groups, and its weight and bias.
@@ -111,15 +111,19 @@ class ImageConvolutionPair(nn.Conv2d):
         dense = weight.detach().new_zeros(len(weight), 2 * weight.size(1), *weight.shape[2:])
         self.dense: Tensor
         self.register_buffer("dense", dense.contiguous(memory_format=layout), persistent=False)
-        self._written_at = -1  # the version of the weights that `dense` has
+        self._is_written = False
+
+    def weights_changed(self) -> None:
+        """Let the next pass write the dense weights anew."""
+        self._is_written = False
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Take the place of `nn.Conv2d`'s, which `forward` calls."""
-        is_compiled = torch.compiler.is_compiling()  # a graph that was traced knows of no version
-        is_written = not is_compiled and self._written_at == weight._version
+        is_compiled = torch.compiler.is_compiling()  # a graph that was traced always writes them
+        is_written = self._is_written and not is_compiled
         dense = _Dense.apply(weight, self.dense, is_written)  # type: ignore[no-untyped-call]  # torch's own lack
         if not is_compiled:
-            self._written_at = weight._version
+            self._is_written = True
         return F.conv2d(input, dense, bias, self.stride, self.padding)
 
 

@@ -9,6 +9,7 @@ from cyclegan_fast.methods.base import BOTH_DIRECTIONS
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.networks.paired import (
     CrossedPair,
+    ImageConvolutionPair,
     PairableNetwork,
     adjoining_weights,
     paired_network,
@@ -58,6 +59,10 @@ class PairedNetworks(WorkingNetworks):
                 copies += [copy for copy in of_network if copy is not None]
                 originals += self.originals[network]
         torch._foreach_copy_(copies, originals)
+        for network in self.by_name.values():
+            for module in network.modules():
+                if isinstance(module, ImageConvolutionPair):
+                    module.weights_changed()
 
     def freeze_discriminators(self, frozen: bool) -> None:
         for leaf in self.leaves[BOTH_DIRECTIONS.judge]:

@@ -21,6 +21,7 @@ from cyclegan_fast.methods.base import (
     LossesByName,
     Method,
     NetworkFunction,
+    NetworkFunctions,
     Translated,
 )
 from cyclegan_fast.methods.losses import discriminator_loss, gradient_penalty
@@ -106,22 +107,28 @@ class StepPasses:
         Args:
             beside: computes something that the backward pass does not need, on the second stream, which there must be.
         """
-        with self.phase("G forward"), self._in_forward():
-            losses = self.method.generator_losses(self.forward, part.direction, part.batch, made)
-        trained = self.method.trained_generators(part.direction)
         if self.second_stream is None:
-            return self._differentiate_generators(losses, part.share, trained, scaler)
-        with self.second_stream.joined():
+            losses = self._losses(self.forward, part, made)
+            return self._differentiate_generators(losses, part, scaler)
+        stream = self.second_stream
+        with stream.joined():
+            goes_back = len(self.method.trained_generators(part.direction)) > 1
+            forward = stream.scoring_beside(self.forward, part.direction) if goes_back else self.forward
+            losses = self._losses(forward, part, made)
             if beside:
-                self.second_stream.compute(beside)
-            with self.second_stream.weight_gradients():
-                return self._differentiate_generators(losses, part.share, trained, scaler)
+                stream.compute(beside)
+            with stream.weight_gradients():
+                return self._differentiate_generators(losses, part, scaler)
+
+    def _losses(self, forward: NetworkFunctions, part: Translation, made: Translated) -> LossesByName:
+        with self.phase("G forward"), self._in_forward():
+            return self.method.generator_losses(forward, part.direction, part.batch, made)
 
     def _differentiate_generators(
-        self, losses: LossesByName, share: float, names: tuple[str, ...], scaler: torch.amp.GradScaler
+        self, losses: LossesByName, part: Translation, scaler: torch.amp.GradScaler
     ) -> Learned:
         with self.phase("G backward"), self.uses.backward() if self.uses else nullcontext():
-            return self._differentiate(losses, share, names, scaler)
+            return self._differentiate(losses, part.share, self.method.trained_generators(part.direction), scaler)
 
     def judge(self, judgement: Judgement, mix: Tensor | None, share: float, scaler: torch.amp.GradScaler) -> Learned:
         """Differentiate a discriminator's loss on part of a batch of real and pooled images.

@@ -1,12 +1,16 @@
-"""Computes on a second stream what the backward pass of paired generators leaves time for (`--paired`).
+"""Computes on a second stream what paired generators on their way back leave time for (`--paired`).
 
-The pass alternates between convolutions, which keep the multiprocessors busy, and norms, which keep the memory busy,
-and each waits for the one before. Nothing in it waits for the gradients of blocks' weights, nor for the discriminators:
-what these look at is made before, and their new weights are read in the next step. On a stream of their own they fill
-what the pass leaves idle: first the discriminators, while it goes the way back, and then gradients of weights.
+Their passes alternate between convolutions, which keep the multiprocessors busy, and norms, which keep the memory busy,
+and each waits for the one before. On a stream of its own runs what they do not wait for:
 
-The second stream waits for the current one in front of each of these (fork), and the current one for it behind the
-whole pass (join). What they read of the current stream's memory is held until then, see `direction_streams.py` for why:
+- beside the forward pass of the way back the discriminators' scores of the translations, for the generators' losses;
+- beside the backward pass the training of the discriminators: what they look at was made before, and their new weights
+  are read in the next step;
+- beside the rest of the backward pass the gradients of blocks' weights.
+
+The second stream waits for the current one in front of each of these (fork), and the current one for it behind the way
+back and behind the backward pass (join). By PyTorch's rule the gradients of what ran there are computed there as well,
+and autograd waits where they meet the others. What the second stream reads of the current stream's memory is held until then, see `direction_streams.py` for why:
 four activations a block, and by the caller what the discriminators look at. The numbers are those of one stream, bit
 for bit.
 """
@@ -17,7 +21,9 @@ from contextlib import contextmanager, suppress
 from torch import Tensor
 
 from cyclegan_fast.kernels.convolution.weight_gradients import Computation, weight_gradients_by
+from cyclegan_fast.methods.base import DirectionNetworks, NetworkFunctions
 from cyclegan_fast.training.update.direction_streams import StreamPair
+from cyclegan_fast.training.update.step_parts import Result
 
 
 class SecondStream:
@@ -48,12 +54,26 @@ class SecondStream:
             self._is_forked = False
             self.pair.join()
 
-    def compute(self, function: Callable[[], None]) -> None:
-        """Call a function on the second stream, which waits for what the current one was given so far."""
+    def compute(self, function: Callable[[], Result]) -> Result:
+        """Call a function on the second stream, which waits for what the current one was given so far.
+
+        The result is not ready for the current stream.
+        """
         self._is_forked = True
         self.pair.fork()
         with self.pair.second():
-            function()
+            return function()
+
+    def scoring_beside(self, forward: NetworkFunctions, direction: DirectionNetworks) -> NetworkFunctions:
+        """Return the networks, of which the judge computes beside the way back; its scores are ready behind that."""
+        judge, back = forward[direction.judge], forward[direction.back]
+
+        def go_back(translation: Tensor) -> Tensor:
+            reconstructed = back(translation)
+            self._join()
+            return reconstructed
+
+        return {**forward, direction.judge: lambda images: self.compute(lambda: judge(images)), direction.back: go_back}
 
     @contextmanager
     def weight_gradients(self) -> Iterator[None]:
@@ -63,6 +83,4 @@ class SecondStream:
 
     def _gradient_beside(self, dy: Tensor, padded: Tensor, weight: Tensor) -> Tensor | None:
         self._held.append((dy, padded))
-        found: list[Tensor | None] = []
-        self.compute(lambda: found.append(self._weight_gradient(dy, padded, weight)))
-        return found[0]
+        return self.compute(lambda: self._weight_gradient(dy, padded, weight))
