@@ -131,7 +131,7 @@ class StepNode:
     stream: int = 0
     """0 for the current one, 1 for the one beside it"""
     waits_for: tuple[int, ...] = ()
-    """the indices of the nodes that its stream waits for: the one before it there, and those of waits between streams"""
+    """the indices of the nodes that its stream waits for in front of it, on either stream"""
 
     @property
     def read_bytes(self) -> int:

@@ -80,8 +80,7 @@ def test_a_gradient_that_is_left_over_is_an_error() -> None:
 
 
 class Counting(TorchDispatchMode):
-    """Counts gradients of weights of 3x3 convolutions that have no padding of their own, as those of blocks, and `cat`s
-    of so many channels."""
+    """Counts gradients of weights as blocks have them, of 3x3 without a padding, and copies of their operands."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,17 +95,23 @@ class Counting(TorchDispatchMode):
         return operator(*arguments, **(options or {}))
 
 
+WITHOUT_CYCLES = LossConfig(pool_size=0, lambda_cycle=0, lambda_identity=0)
+
+
 @pytest.mark.parametrize(
-    ("loss", "gradients", "copies"),
-    [(LossConfig(pool_size=0), 12, 1), (LossConfig(pool_size=0, lambda_cycle=0, lambda_identity=0), 12, 0)],
+    ("loss", "checkpoint_blocks", "copies"),
+    [(LossConfig(pool_size=0), False, 1), (LossConfig(pool_size=0), True, 1), (WITHOUT_CYCLES, False, 0)],
 )
-def test_a_paired_step_has_one_gradient_a_convolution_of_blocks(loss: LossConfig, gradients: int, copies: int) -> None:
+def test_a_paired_step_has_one_gradient_a_convolution_of_blocks(
+    loss: LossConfig, checkpoint_blocks: bool, copies: int
+) -> None:
     """Expects one copy: the first block's input is written by a norm, which knows of no weight."""
     config = tiny(Config(run=RunConfig(paired=True), loss=loss))
-    config = replace(config, networks=replace(config.networks, impl="triton"))
+    networks = replace(config.networks, impl="triton", checkpoint_blocks=checkpoint_blocks)
+    config = replace(config, networks=networks)
     with launching_with(lambda kernel, grid, arguments, options: None):
         step = step_on(StepParts(), config, torch.bfloat16)
         step(*images(0, 2))
         with Counting() as counting:
             step(*images(1, 2))
-    assert (counting.gradients, counting.copies) == (gradients, copies)
+    assert (counting.gradients, counting.copies) == (12, copies)  # of six blocks
