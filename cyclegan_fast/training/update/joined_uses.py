@@ -14,7 +14,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.kernels.convolution.weight_gradients import (
@@ -92,7 +91,7 @@ class JoinedUses:
         # Autograd would take views for parts of one tensor, which is written as a whole.
         return [
             like.new_empty(0).set_(whole.untyped_storage(), part.storage_offset(), part.shape, part.stride())
-            for part in whole.split(counts)
+            for part in torch.split(whole, counts)
         ]
 
     def _join(self, dy: Tensor, padded: Tensor, weight: Tensor) -> Tensor | None:
@@ -105,7 +104,8 @@ class JoinedUses:
 
 def _identity(weight: Tensor) -> int:
     """Return what tells a weight's memory from all others, also on a device without memory."""
-    return StorageWeakRef(weight.untyped_storage()).cdata
+    address: int = weight.untyped_storage()._cdata
+    return address
 
 
 def adjoined(first: Tensor, second: Tensor) -> Tensor:
