@@ -95,8 +95,7 @@ class TrainingStep:
         )
         self.steps_taken = 0
         self._directions = directions or directions_of(config, self.device, dtype, scaled=dtype == torch.float16)
-        pair = stream_pair_of(config, self.device)
-        if pair and directions is None:
+        if directions is None and (pair := stream_pair_of(config, self.device)):
             self.take_streams(pair)
 
     def _descent(self, names: tuple[str, ...]) -> Descent:

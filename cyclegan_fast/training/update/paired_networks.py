@@ -59,8 +59,8 @@ class PairedNetworks(WorkingNetworks):
                 copies += [copy for copy in of_network if copy is not None]
                 originals += self.originals[network]
         torch._foreach_copy_(copies, originals)
-        for network in self.by_name.values():
-            for module in network.modules():
+        for pair in self.by_name.values():
+            for module in pair.modules():
                 if isinstance(module, ImageConvolutionPair):
                     module.weights_changed()
 

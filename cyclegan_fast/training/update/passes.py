@@ -166,5 +166,5 @@ class StepPasses:
         # Gradients that are joined are missing on one of the ways.
         is_joined = self.uses is not None
         found = iter(torch.autograd.grad(outputs, wanted, [seed] * len(outputs), allow_unused=is_joined))
-        gradients = {name: [next(found) for _ in leaves[name]] for name in names}
+        gradients: dict[str, list[Tensor | None]] = {name: [next(found) for _ in leaves[name]] for name in names}
         return Learned({name: loss.detach() for name, loss in weighted.items()}, gradients)
