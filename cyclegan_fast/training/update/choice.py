@@ -12,7 +12,7 @@ from cyclegan_fast.training.update.step_parts import StepParts
 MOST_PIXELS_ON_TWO_STREAMS = 4 * 256 * 256
 """Pixels of the images of one domain that a step computes at once, up to which `--streams auto` takes two.
 
-Not measured. `python -m bench.model` predicts for an H200 23% less time at batch 1 and 5% at 16, but does not know that
+Not measured. `python -m bench.model` predicts for an H200 20% less time at batch 1 and 5% at 16, but does not know that
 two streams take the L2 cache from each other. That counts where a norm reads again what it hopes to find there: of 4
 images, which a generator is given with 4 of the other domain, a block's activation takes 17 MB of 60. Above, two
 streams also hold twice the activations where these are large. With `--paired` the second stream has what
