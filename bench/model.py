@@ -41,9 +41,11 @@ def model_step(
         run=RunConfig(paired=paired),
     )
     with ExitStack() as forced:
-        for plan in (plans.thin_rule(facts.gpu), plans.edge_rule(torch.bfloat16)) if own_convolutions else ():
+        for plan in (
+            (plans.thin_rule(facts.gpu), plans.edge_rule(torch.bfloat16, 2 * batch)) if own_convolutions else ()
+        ):
             forced.enter_context(plans.forcing(plan))
-        nodes = trace_step(config, facts.gpu)
+        nodes = trace_step(config, facts.gpu, streams=streams)
     needs = compiled_needs((node.launch.variant for node in nodes if node.launch), _show)
     return StepModel(facts, batch, side, streams, nodes, costs(nodes, facts, needs))
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.cases.plain_cyclegan import PAPER_SIZE, PlainNetworkSize
-from bench.cases.training_step import training_step_cases
+from bench.cases.training_step import agreement_at, training_step_cases
 from bench.measure.contest import measure_case
 from bench.measure.limits import measure_limits
 from bench.measure.machine import device_name
@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
         return not options.without or options.without not in name
 
     size = PlainNetworkSize(options.width, options.blocks)
-    for case in training_step_cases(options.side, options.batch_size, device, wants, size=size):
+    agreement = agreement_at(options.side)
+    for case in training_step_cases(options.side, options.batch_size, device, wants, size=size, agreement=agreement):
         print(comparison_text(measure_case(case, device, limits, lambda race: race.run(options.rounds))), flush=True)
 
 

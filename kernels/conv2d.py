@@ -3,8 +3,7 @@
 The gradients are the library's (cuDNN's); only the forward pass has a kernel here.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -229,39 +228,6 @@ def conv_gradients(
         dy, padded, weight, None, one, zero, one, False, zero, groups_of(padded, weight), mask
     )
     return dx, d_weight
-
-
-Beside = Callable[[Callable[..., Tensor], Tensor, Tensor, Tensor], Tensor]
-"""Calls a function with three tensors, perhaps on another stream, and returns its result before it is ready."""
-
-_beside: Beside | None = None
-
-
-@contextmanager
-def weight_gradients_by(beside: Beside) -> Iterator[None]:
-    """Let `beside` compute the gradients of residual blocks' weights inside, which nothing in a backward pass reads.
-
-    It holds for all threads, since autograd computes in its own; one backward pass at a time may use it.
-    """
-    global _beside
-    outer, _beside = _beside, beside
-    try:
-        yield
-    finally:
-        _beside = outer
-
-
-def weight_gradient(dy: Tensor, padded: Tensor, weight: Tensor) -> Tensor:
-    """Compute the gradient of conv2d(padded, weight) by the weight, see `conv_gradients` and `weight_gradients_by`."""
-    if _beside is None:
-        return _weight_gradient(dy, padded, weight)
-    return _beside(_weight_gradient, dy, padded, weight)
-
-
-def _weight_gradient(dy: Tensor, padded: Tensor, weight: Tensor) -> Tensor:
-    d_weight = conv_gradients(dy, padded, weight, (False, True))[1]
-    assert d_weight is not None
-    return d_weight
 
 
 _IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {

@@ -228,15 +228,19 @@ def edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> EdgeP
 
 @functools.lru_cache(maxsize=4096)
 def _edge_plan(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> EdgePlan:
-    return _tuned(EdgePlan, edge_key(shape, outputs, dtype), gpu) or edge_rule(dtype)
+    return _tuned(EdgePlan, edge_key(shape, outputs, dtype), gpu) or edge_rule(dtype, shape[0])
 
 
-def edge_rule(dtype: torch.dtype) -> EdgePlan:
+def edge_rule(dtype: torch.dtype, images: int) -> EdgePlan:
     """Return the plan for edges on a GPU on which nothing was measured.
 
-    There are few programs, which wait for each of their loads: so these are long.
+    There are few programs, which wait for each of their loads: so these are long. Of one or two images an H200 holds
+    all programs at once also if they have half as many places, which takes three quarters of the time by
+    `python -m bench.model` (bench/results/LOG.md, 2026-11-30).
     """
-    return EdgePlan(32, 32, 32, 4, 2) if dtype == torch.float32 else EdgePlan(32, 32, 128, 4, 4)
+    if dtype == torch.float32:
+        return EdgePlan(32, 32, 32, 4, 2)
+    return EdgePlan(16 if images <= 2 else 32, 32, 128, 4, 4)
 
 
 def edges_beat_padding(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) -> bool:

@@ -13,8 +13,9 @@ from torch import Tensor
 from . import plans
 from .arguments.options import checked_eps, checked_integer
 from .arguments.tensors import check_image_batch, check_like, check_tensor
-from .conv2d import conv_forward, conv_gradients, groups_of, weight_gradient
+from .conv2d import conv_forward, conv_gradients, groups_of
 from .convolution.edge_gradients import LEAST_SIDE, reflected_input_gradient
+from .convolution.weight_gradients import placed, weight_gradient
 from .dispatch import Impl, autocast, choose
 from .gpus import gpu_of
 from .instance_norm import InstanceNormFunction, instance_norm_reference
@@ -54,6 +55,7 @@ def _launch_forward(
         first, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=eps, partials=partials
     )
     second, partials = _convolve(middle, weight2)
+    batch, channels, height, width = second.shape
     y, statistics2 = norm_forward(
         second,
         activation="none",
@@ -62,6 +64,7 @@ def _launch_forward(
         pad=pad_out,
         eps=eps,
         partials=partials,
+        y=placed("result", weight2, (batch, channels, height + 2, width + 2)) if pad_out else None,
     )
     return y, first, statistics1, second, statistics2
 
@@ -131,11 +134,20 @@ def _launch_backward(
         pad=pad_out,
         skip=skip,
         wants_residual=wants_around,
+        dx=placed("gradient", weight2, second.shape),
     )
     d_middle = input_gradient(norm2.dx, x, weight2, first, folds=_edges_pay(first, weight2))
     # Norm 1, which reads `first` in any case, remakes the middle activation.
     norm1 = norm_backward(
-        d_middle, first, statistics1, activation="relu", negative_slope=0.0, pad=1, remake=wants_middle
+        d_middle,
+        first,
+        statistics1,
+        activation="relu",
+        negative_slope=0.0,
+        pad=1,
+        remake=wants_middle,
+        dx=placed("gradient", weight1, first.shape),
+        remade=placed("middle", weight2, x.shape) if wants_middle else None,
     )
     dx = input_gradient(norm1.dx, x, weight1, first, folds=folds_x) if wants_x else None
     return _without_none((dx, norm2.d_residual, norm1.dx, norm2.dx, norm1.remade), x)

@@ -19,7 +19,14 @@ from bench.modelling.nodes import NodeKind
 
 _aten = torch.ops.aten
 
-_NO_LAUNCH = {"detach", "lift_fresh", "_record_function_enter_new", "_record_function_exit", "_local_scalar_dense"}
+_NO_LAUNCH = {
+    "detach",
+    "set_",
+    "lift_fresh",
+    "_record_function_enter_new",
+    "_record_function_exit",
+    "_local_scalar_dense",
+}
 _SUMS = {"sum", "mean"}
 _COPIES = {"_to_copy", "copy_", "clone", "cat", "stack", "contiguous", "zeros_like", "fill_", "zero_", "ones_like"}
 

@@ -128,6 +128,10 @@ class StepNode:
     launch: Launch | None = None
     depends_on: tuple[int, ...] = ()
     """the indices of the nodes that must have ended before"""
+    stream: int = 0
+    """0 for the current one, 1 for the one beside it"""
+    waits_for: tuple[int, ...] = ()
+    """the indices of the nodes that its stream waits for in front of it, on either stream"""
 
     @property
     def read_bytes(self) -> int:

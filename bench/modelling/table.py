@@ -1,5 +1,6 @@
 """Writes what the model predicts: a table by groups of nodes, and a list of the nodes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.modelling.assumptions import NODE_GAP_US, GpuFacts
@@ -61,10 +62,18 @@ class StepModel:
 
     @property
     def step_us(self) -> float:
+        """Return the time of the step, its nodes on the streams that it puts them on."""
         if self.streams == 1:
             return one_stream_us(self.durations_us)
-        depends_on = [node.depends_on for node in self.nodes]
-        return streams_us(self.durations_us, depends_on, [cost.shares for cost in self.costs], self.streams)
+        return self._on_streams_us([node.waits_for for node in self.nodes])
+
+    @property
+    def ideal_us(self) -> float:
+        """Return the time of the step if every node ran on the stream that has the first place for it."""
+        return self._on_streams_us([node.depends_on for node in self.nodes])
+
+    def _on_streams_us(self, waits_for: Sequence[Sequence[int]]) -> float:
+        return streams_us(self.durations_us, waits_for, [cost.shares for cost in self.costs], self.streams)
 
     def table(self) -> str:
         """Return a Markdown table: a row for each group, for the gaps between nodes, and for the step."""
@@ -85,6 +94,8 @@ class StepModel:
             )
         rows.append(["gaps between nodes", "", "", "", "", f"{len(self.nodes) * NODE_GAP_US / 1e3:.2f}"])
         rows.append(["longest path", "", "", "", "", f"{self.critical_us / 1e3:.2f}"])
+        if self.streams > 1:
+            rows.append(["launches where there is a place first", "", "", "", "", f"{self.ideal_us / 1e3:.2f}"])
         what = "step" if self.streams == 1 else f"step, {self.streams} streams"
         rows.append([f"**{what}**", f"{len(self.nodes)}", "", "", "", f"**{self.step_us / 1e3:.2f}**"])
         return markdown_table(titles, rows)

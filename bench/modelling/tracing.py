@@ -5,7 +5,8 @@ put right here: cuDNN lays its results channels last. Our kernels' launches are 
 question.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,23 +28,26 @@ from cyclegan_fast.training.first_use.without_memory import run_operator, run_st
 from cyclegan_fast.training.step import TrainingStep
 
 
-def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> list[StepNode]:
+def trace_step(config: Config, gpu: Gpu, dtype: torch.dtype = torch.bfloat16, streams: int = 1) -> list[StepNode]:
     """Return the nodes of a step in the steady state, in the order of their launches.
 
     Args:
         config: networks, losses, batch and crop size are read from it; the fused operators must be Triton's.
         gpu: the GPU that kernels are planned for.
         dtype: of convolutions and fused operators, 16 bits wide: `--amp`.
+        streams: 1 or 2, on which the step puts its launches.
     """
     newest = StepTracer(gpu)
 
     def traced(step: TrainingStep) -> "StepTracer":
         nonlocal newest
         newest = StepTracer(gpu)
-        for network, parameters in step.networks.by_name.items():
+        for network, parameters in reversed(step.networks.by_name.items()):  # of a memory's owners the first one counts
             for name, tensor in (*parameters.named_parameters(), *parameters.named_buffers()):
                 newest.know(tensor, network, name.removesuffix(".weight").removesuffix(".dense"))
         step.phase = newest.in_phase
+        if streams == 2:
+            step.take_streams(newest.streams)
         return newest
 
     run_step_without_memory(config, gpu, dtype, traced)
@@ -58,6 +62,41 @@ class _Accesses:
     reads: list[tuple[StorageRange, int]] = field(default_factory=list)
 
 
+class TracedStreams:
+    """Is a `StreamPair` that notes which nodes each stream has waited for."""
+
+    def __init__(self) -> None:
+        self.current = 0
+        self._newest: list[int | None] = [None, None]  # of each stream, the index of its last node
+        self._waits: list[list[int]] = [[], []]  # of each stream, the nodes that its next one waits for
+
+    def fork(self) -> None:
+        self._wait(1, 0)
+
+    @contextmanager
+    def second(self) -> Iterator[None]:
+        self.current = 1
+        try:
+            yield
+        finally:
+            self.current = 0
+
+    def join(self) -> None:
+        self._wait(0, 1)
+
+    def _wait(self, waiting: int, waited_for: int) -> None:
+        newest = self._newest[waited_for]
+        # What a stream has waited for and has put no node behind, others that wait for it wait for as well.
+        self._waits[waiting] += [*self._waits[waited_for], *([] if newest is None else [newest])]
+
+    def take(self, index: int) -> tuple[int, ...]:
+        """Give the current stream a node; returns the nodes that it waits for."""
+        newest = self._newest[self.current]
+        found = {*self._waits[self.current], *([] if newest is None else [newest])}
+        self._newest[self.current], self._waits[self.current] = index, []
+        return tuple(sorted(found))
+
+
 class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
     """Lists what is launched, with what each launch must wait for: data to read, and readers of what it overwrites."""
 
@@ -65,6 +104,7 @@ class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves it
         super().__init__()
         self.gpu = gpu
         self.nodes: list[StepNode] = []
+        self.streams = TracedStreams()
         self._kept: list[torch.UntypedStorage] = []  # so that no address is given to two storages
         self._accesses: dict[int, _Accesses] = {}
         self._owners: dict[int, tuple[str, str]] = {}  # of a storage: network and layer
@@ -186,6 +226,8 @@ class StepTracer(PhaseMode):  # type: ignore[no-untyped-call]  # torch leaves it
                 product,
                 launch,
                 depends_on,
+                self.streams.current,
+                self.streams.take(index),
             )
         )
 

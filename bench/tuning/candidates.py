@@ -172,7 +172,7 @@ def conv_candidates(shape: Shape, outputs: int, dtype: torch.dtype, gpu: Gpu) ->
 def edge_candidates(shape: Shape, dtype: torch.dtype) -> list[EdgePlan]:
     """Return each plan of a gradient's edges once for x of `shape`, the one by rule first."""
     most = max(SMALLEST_DOT, power_of_two(shape[1]))  # channels
-    plans = [launch.edge_rule(dtype)]
+    plans = [launch.edge_rule(dtype, shape[0])]
     for pixels, outputs in EDGE_TILES:
         for block_channels in (64, 32):
             if outputs <= most and block_channels <= most and pixels * outputs * dtype.itemsize <= 8192:

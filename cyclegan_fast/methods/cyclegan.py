@@ -80,10 +80,11 @@ class CycleGan(Method):
     ) -> LossesByName:
         options, suffix, directions = self.options, direction.suffix, direction.directions
         losses: LossesByName = {}
+        # The judge comes first: on a stream of its own it is computed beside the way back.
+        score = forward[direction.judge](made.translation) if self.judged else None
         reconstructed = forward[direction.back](made.translation) if self.has_cycle(suffix) else None
         impl = self.config.networks.impl
-        if self.judged:
-            score = forward[direction.judge](made.translation)
+        if score is not None:
             losses[f"G_{suffix}"] = generator_loss(
                 score, options.gan_loss, weight=options.lambda_gan, directions=directions, impl=impl
             )

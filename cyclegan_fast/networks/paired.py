@@ -62,6 +62,27 @@ def paired_network(first: PairableNetwork, weights: dict[str, Tensor]) -> Pairab
     return network
 
 
+class CrossedPair(nn.Module):
+    """Maps [x of the second | x of the first] to [second(x) | first(x)] by the network of a pair.
+
+    Args:
+        pair: maps [x of the first | x of the second], as `paired_network` makes it.
+    """
+
+    def __init__(self, pair: PairableNetwork) -> None:
+        super().__init__()
+        self.pair = pair
+
+    def forward(self, image: Tensor) -> Tensor:
+        return _crossed(self.pair(_crossed(image)))
+
+
+def _crossed(image: Tensor) -> Tensor:
+    """Return the halves of an image's channels in the other order."""
+    first, second = image.chunk(2, 1)
+    return torch.cat([second, first], 1)
+
+
 def trained_leaves(first: PairableNetwork, network: PairableNetwork) -> list[nn.Parameter]:
     """Return the parameters of a paired network in the order of those of `first` that are trained."""
     return [network.get_parameter(name) for name, parameter in first.named_parameters() if parameter.requires_grad]
@@ -72,7 +93,8 @@ class ImageConvolutionPair(nn.Conv2d):
 
     Tensor cores take channels by the 8, of which a group of 3 leaves most idle, and cuDNN has no fast kernels for such
     groups. The dense weights are blocks: those that would lead from one network to the other are 0. They take no more
-    tiles than two groups do.
+    tiles than two groups do. They are written by the first pass behind `weights_changed` alone: others, perhaps on
+    another stream, may still read them.
 
     Args:
         convolution: has two groups, and its weight and bias.
@@ -89,29 +111,42 @@ class ImageConvolutionPair(nn.Conv2d):
         dense = weight.detach().new_zeros(len(weight), 2 * weight.size(1), *weight.shape[2:])
         self.dense: Tensor
         self.register_buffer("dense", dense.contiguous(memory_format=layout), persistent=False)
+        self._is_written = False
+
+    def weights_changed(self) -> None:
+        """Let the next pass write the dense weights anew."""
+        self._is_written = False
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Take the place of `nn.Conv2d`'s, which `forward` calls."""
-        dense = _Dense.apply(weight, self.dense)  # type: ignore[no-untyped-call]  # torch's own lack
+        is_compiled = torch.compiler.is_compiling()  # a graph that was traced always writes them
+        is_written = self._is_written and not is_compiled
+        dense = _Dense.apply(weight, self.dense, is_written)  # type: ignore[no-untyped-call]  # torch's own lack
+        if not is_compiled:
+            self._is_written = True
         return F.conv2d(input, dense, bias, self.stride, self.padding)
 
 
 class _Dense(torch.autograd.Function):
-    """Writes the weights of two groups into the blocks of dense ones that are 0 elsewhere; one copy each way."""
+    """Writes the weights of two groups into the blocks of dense ones that are 0 elsewhere; one copy each way.
+
+    Where they are written already, they are taken as they are.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, dense: Tensor) -> Tensor:
-        _blocks(dense).copy_(_by_group(weight))
+    def forward(ctx: Any, weight: Tensor, dense: Tensor, is_written: bool) -> Tensor:
+        if not is_written:
+            _blocks(dense).copy_(_by_group(weight))
         ctx.save_for_backward(weight)
         return dense.detach()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_dense: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, d_dense: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         d_weight = torch.empty_like(weight)
         _by_group(d_weight).copy_(_blocks(d_dense))
-        return d_weight, None
+        return d_weight, None, None
 
 
 def _by_group(weight: Tensor) -> Tensor:

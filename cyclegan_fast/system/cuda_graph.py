@@ -49,6 +49,9 @@ class CudaRecorder:
         with torch.cuda.stream(self._stream):
             outputs = function()
         current.wait_stream(self._stream)
+        # They were made on that stream, which would take their memory again while the current one still reads it.
+        for output in outputs.values():
+            output.record_stream(current)
         return outputs
 
     def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:

@@ -9,7 +9,7 @@ two at once (`networks/paired.py`).
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -27,14 +27,15 @@ from cyclegan_fast.methods.base import (
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import memory_format
 from cyclegan_fast.system.distributed import ALONE, Ranks
-from cyclegan_fast.training.update.choice import beside_backward, directions_of
+from cyclegan_fast.training.update.choice import directions_of, stream_pair_of
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.training.update.descent import Descent
-from cyclegan_fast.training.update.direction_streams import DirectionStreams
+from cyclegan_fast.training.update.direction_streams import DirectionStreams, StreamPair
 from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.training.update.moving_averages import MovingAverages
 from cyclegan_fast.training.update.paired_networks import PairedNetworks
 from cyclegan_fast.training.update.passes import Learned, PartOfBatch, StepPasses, StepPhase, Translation
+from cyclegan_fast.training.update.second_stream import SecondStream
 from cyclegan_fast.training.update.step_parts import StepParts
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
@@ -74,7 +75,6 @@ class TrainingStep:
         self.networks = PairedNetworks(model, dtype) if config.run.paired else WorkingNetworks(model, dtype)
         self.averages = MovingAverages(model, config.optimizer.ema)
         self.passes = StepPasses(config, self.method, self.networks)
-        self.passes.beside_backward = beside_backward(config, self.device)
         # The first rank's draws are those of a run alone.
         self.random_source = random_source or random.Random(
             config.run.seed if ranks.is_first else f"{config.run.seed} on rank {ranks.index}"
@@ -95,6 +95,8 @@ class TrainingStep:
         )
         self.steps_taken = 0
         self._directions = directions or directions_of(config, self.device, dtype, scaled=dtype == torch.float16)
+        if directions is None and (pair := stream_pair_of(config, self.device)):
+            self.take_streams(pair)
 
     def _descent(self, names: tuple[str, ...]) -> Descent:
         return Descent(
@@ -120,11 +122,18 @@ class TrainingStep:
         """Return how many directions are computed at once, in threads or on streams."""
         return self._directions.count
 
+    def take_streams(self, pair: StreamPair) -> None:
+        """Compute on two streams from the next step on: a direction each, or what `second_stream.py` divides."""
+        if self.config.run.paired:
+            self.passes.second_stream = SecondStream(pair)
+        else:
+            self._directions = DirectionStreams(pair)
+
     def leave_streams(self) -> bool:
         """Compute on one stream from the next step on; returns whether it were two until then."""
-        has_two = isinstance(self._directions, DirectionStreams) or self.passes.beside_backward is not nullcontext
+        has_two = isinstance(self._directions, DirectionStreams) or self.passes.second_stream is not None
         if has_two:
-            self._directions, self.passes.beside_backward = StepParts(), nullcontext
+            self._directions, self.passes.second_stream = StepParts(), None
         return has_two
 
     def set_learning_rate(self, learning_rate: float) -> None:
@@ -172,8 +181,27 @@ class TrainingStep:
     def _generators_first(self, parts: list[PartOfBatch], decisions: Decisions) -> LossesByName:
         """Train both sides on the networks as the step found them (Zhu et al. 2017): they may overlap."""
         losses: LossesByName = {}
+        is_beside = self.passes.second_stream is not None and bool(self.method.judged) and len(parts) == 1
+        if is_beside:
+            self._train_beside(parts, decisions, losses)
+        else:
+            shown = self._learn_all(parts, losses)
+            # Ranks exchange the generators' gradients while the discriminators compute.
+            self.generators.begin_average()
+            if self.method.judged:
+                self._judge_all(parts, shown, decisions, losses)
+                self.discriminators.begin_average()
+        with self.phase("G update"):
+            self.generators.update()
+        if self.method.judged and not is_beside:
+            with self.phase("D update"):
+                self.discriminators.update()
+        return losses
+
+    def _learn_all(self, parts: list[PartOfBatch], losses: LossesByName) -> list[list[Tensor]]:
+        """Differentiate the generators' losses; returns their translations, of B and of A, for each part."""
         self.networks.freeze_discriminators(True)
-        shown: list[list[Tensor]] = []  # of B and of A, for each part
+        shown: list[list[Tensor]] = []
         for part in parts:
             of_part = []
             for images, learned in self._directions.map(self._generate, part):
@@ -181,20 +209,27 @@ class TrainingStep:
                 self._gather(self.generators, learned, losses)
                 del learned  # and its gradients, before the other direction is computed
             shown.append(of_part)
-        # Ranks exchange the generators' gradients while the discriminators compute.
-        self.generators.begin_average()
-
         self.networks.freeze_discriminators(False)
-        if self.method.judged:
-            self._judge_all(parts, shown, decisions, losses)
-            self.discriminators.begin_average()
+        return shown
 
-        with self.phase("G update"):
-            self.generators.update()
-        if self.method.judged:
+    def _train_beside(self, parts: list[PartOfBatch], decisions: Decisions, losses: LossesByName) -> None:
+        """Train the discriminators on the second stream, beside the generators' backward pass."""
+        ((part,),) = parts
+        self.networks.freeze_discriminators(True)
+        made = self.passes.translate(part)
+        shown = made.shown.detach()
+
+        def judge() -> None:
+            # What is differentiated by was settled when the generators' losses were computed.
+            self.networks.freeze_discriminators(False)
+            self._judge_all(parts, [[shown]], decisions, losses)
+            self.discriminators.begin_average()
             with self.phase("D update"):
                 self.discriminators.update()
-        return losses
+
+        learned = self.passes.learn(part, made, self.generators.scaler, judge)
+        self._gather(self.generators, learned, losses)
+        self.generators.begin_average()
 
     def _discriminators_first(self, parts: list[PartOfBatch], decisions: Decisions) -> LossesByName:
         """Train the discriminators, and then the generators by what these say of the same translations.

@@ -46,7 +46,9 @@ class GraphedNetwork(nn.Module):
     """Calls a network that only translates: eagerly for the first images of a shape, and by a graph from the third on.
 
     With the second images of a shape the graph is recorded, replayed once and compared. Where a recording fails or
-    differs, the user is told, and all goes on eagerly. Several threads may call it, on any streams.
+    differs, the user is told, and all goes on eagerly; one that does not fit into memory concerns its shape alone. A
+    graph reads weights where they were: where one lies elsewhere since, they are recorded anew. Several threads may
+    call it, on any streams.
 
     Args:
         network: a generator in evaluation mode; its weights stay where they are.
@@ -74,6 +76,7 @@ class GraphedNetwork(nn.Module):
         self._lock = Lock()
         self._is_given_up = False
         self._last_use: torch.cuda.Event | None = None
+        self._addresses = self._addresses_of_weights()
         self.eval()
 
     @property
@@ -87,6 +90,7 @@ class GraphedNetwork(nn.Module):
             return self._eagerly(images)
         key = (images.shape, images.dtype)
         with self._lock:
+            self._follow_weights()
             shape = self._shapes.get(key)
             if shape is None:
                 self._shapes[key] = _Shape()
@@ -103,9 +107,28 @@ class GraphedNetwork(nn.Module):
     def forget_graphs(self) -> bool:
         """Free the graphs and their memory; returns whether there were any."""
         with self._lock:
-            had = self.graphs > 0
-            self._shapes.clear()
+            return self._forget()
+
+    def _forget(self) -> bool:
+        had = self.graphs > 0
+        self._wait_for_replays()
+        self._shapes.clear()
         return had
+
+    def _wait_for_replays(self) -> None:
+        """Wait for the last replay, in front of freeing a graph: its memory may go to another stream at once."""
+        if self._last_use:
+            self._last_use.synchronize()
+
+    def _follow_weights(self) -> None:
+        """Forget the graphs where somebody put other tensors into the place of weights."""
+        addresses = self._addresses_of_weights()
+        if addresses != self._addresses:
+            self._forget()
+            self._addresses = addresses
+
+    def _addresses_of_weights(self) -> tuple[int, ...]:
+        return tuple(tensor.data_ptr() for tensor in (*self.network.parameters(), *self.network.buffers()))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Forget the graphs where weights go elsewhere: they read them where they were."""
@@ -125,6 +148,15 @@ class GraphedNetwork(nn.Module):
         again: Tensor = self.network(images)
         return again
 
+    def _warmed_up(self, images: Tensor) -> Tensor:
+        """Translate eagerly on the stream of recordings; the caller has the lock."""
+        try:
+            return self.recorder.warm_up(lambda: {"translated": self.network(images)})["translated"]
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not self._forget():
+                raise
+        return self.recorder.warm_up(lambda: {"translated": self.network(images)})["translated"]
+
     def _replayed(self, recording: Recording, images: Tensor) -> Tensor:
         """Replay on the caller's stream, behind the replay before, which may have been on another one."""
         stream = torch.cuda.current_stream(images.device) if images.is_cuda else None
@@ -137,7 +169,7 @@ class GraphedNetwork(nn.Module):
 
     def _recorded(self, shape: _Shape, images: Tensor) -> Tensor:
         """Translate eagerly, and record the same; keep the recording where it gives the same bits."""
-        expected = self.recorder.warm_up(lambda: {"translated": self.network(images)})["translated"]
+        expected = self._warmed_up(images)
         before = self.memory()
         try:
             # Buffers made in inference mode could not be written to outside of it.
@@ -147,13 +179,17 @@ class GraphedNetwork(nn.Module):
             recording = Recording({"images": place}, replay, outputs)
             found = self._replayed(recording, images)
         except RuntimeError as error:
-            self._give_up(first_line(error))
+            if is_out_of_memory(error):
+                shape.is_too_large = True
+            else:
+                self._give_up(first_line(error))
             return expected
         if not torch.equal(found.nan_to_num(), expected.nan_to_num()):
             self._give_up("replayed, a translation differs from what it is")
             return expected
         shape.recording, shape.recorded_bytes = recording, max(0, self.memory() - before)
         if shape.recorded_bytes > self.most_bytes:
+            self._wait_for_replays()
             shape.recording, shape.is_too_large = None, True
         self._make_room()
         return expected
@@ -164,11 +200,13 @@ class GraphedNetwork(nn.Module):
             total = sum(one.recorded_bytes for one in self._shapes.values() if one.recording)
             if self.graphs <= MOST_GRAPHS and total <= self.most_bytes:
                 break
-            shape.recording = None
+            if shape.recording is not None:
+                self._wait_for_replays()
+                shape.recording = None
 
     def _give_up(self, reason: str) -> None:
         self._is_given_up = True
-        self._shapes.clear()
+        self._forget()
         self.tell(f"translating without CUDA graphs: {reason}")
 
 

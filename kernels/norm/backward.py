@@ -380,6 +380,8 @@ def norm_backward(
     skip: Tensor | None = None,
     wants_residual: bool = False,
     remake: bool = False,
+    dx: Tensor | None = None,
+    remade: Tensor | None = None,
 ) -> NormGradients:
     """Launch the backward kernels and return the gradients, all channels last.
 
@@ -394,12 +396,15 @@ def norm_backward(
         skip: [N, C, H, W], a second gradient of y's interior.
         wants_residual: whether d_residual = fold(dy) + skip is returned.
         remake: whether reflect_pad(act(xhat)) is written once more, for a caller that did not keep it.
+        dx: memory for the gradient of x, of its shape and dtype, channels last; by default it is new.
+        remade: memory for what is written once more, likewise.
     """
     batch, channels, height, width = x.shape
     shape = (batch, channels, height, width)
-    dx = empty_channels_last(shape, like=x)
+    dx = empty_channels_last(shape, like=x) if dx is None else dx
     d_residual = empty_channels_last(shape, like=x) if wants_residual else None
-    remade = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x) if remake else None
+    if remake and remade is None:
+        remade = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
     if x.numel() == 0:
         return NormGradients(dx, d_residual, remade)
     x_at, dy_at = addressable(x, adjacent_rows=True), addressable(dy)

@@ -341,6 +341,7 @@ def norm_forward(
     pad: int,
     eps: float,
     partials: Tensor | None = None,
+    y: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Launch the forward kernels; return y [N, C, H + 2*pad, W + 2*pad], channels last, and statistics [N, 3, C].
 
@@ -354,9 +355,11 @@ def norm_forward(
         pad: reflection padding of y.
         eps: added to the biased variance.
         partials: [N, tiles, 3, C] count, mean and M2 of each tile of x, from a convolution; phase 1 is then left out.
+        y: memory for the result, of its shape and dtype, channels last; by default it is new.
     """
     batch, channels, height, width = x.shape
-    y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
+    if y is None:
+        y = empty_channels_last((batch, channels, height + 2 * pad, width + 2 * pad), like=x)
     statistics = torch.empty((batch, 3, channels), dtype=torch.float32, device=x.device)
     if x.numel() == 0:
         return y, statistics

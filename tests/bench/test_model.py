@@ -40,9 +40,22 @@ def small_model(streams: int = 1) -> StepModel:
             None,
             None,
             (0,),
+            waits_for=(0,),
         ),
         StepNode(
-            "_fused_adam_", "update", "", "", "update", "D update", (regions[1],), (regions[2],), 0, None, None, (1,)
+            "_fused_adam_",
+            "update",
+            "",
+            "",
+            "update",
+            "D update",
+            (regions[1],),
+            (regions[2],),
+            0,
+            None,
+            None,
+            (1,),
+            waits_for=(1,),
         ),
     ]
     facts = GPU_FACTS["h200"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.cases.plain_cyclegan import PLAIN_FLOAT32, PlainNetworkSize
-from bench.cases.training_step import Steps
+from bench.cases.training_step import Steps, agreement_at
 from bench.cases.whole_step_graph import IN_A_GRAPH
 from bench.measure.limits import dtypes
 from cyclegan_fast.config.options import Config
@@ -78,3 +78,7 @@ def test_graphs_of_a_whole_step_are_as_many_as_the_memory_holds(
     # Behind ours: one that breaks off may not let PyTorch record another.
     assert names[first:] == [f"stock autocast, bfloat16{each} {IN_A_GRAPH}" for each in graphs]
     assert "ours --amp" in names[:first]
+
+
+def test_losses_of_few_scores_may_differ_by_more() -> None:
+    assert [agreement_at(side) for side in (256, 64, 32)] == [0.05, 0.05, 0.15]

@@ -1,26 +1,22 @@
 """Chooses by a configuration and a device whether a step can be a CUDA graph, and what of it is computed at once."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 
 from cyclegan_fast.config.options import CROPPING, Config
 from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.training.update.direction_streams import CudaStreamPair, DirectionStreams
+from cyclegan_fast.training.update.direction_streams import CudaStreamPair, StreamPair
 from cyclegan_fast.training.update.direction_threads import DirectionThreads, gains_from_threads
 from cyclegan_fast.training.update.step_parts import StepParts
-from cyclegan_fast.training.update.weight_gradient_stream import WeightGradientStream
 
 MOST_PIXELS_ON_TWO_STREAMS = 4 * 256 * 256
 """Pixels of the images of one domain that a step computes at once, up to which `--streams auto` takes two.
 
-Not measured. `python -m bench.model` predicts for an H200 23% less time at batch 1 and 5% at 16, but does not know that
+Not measured. `python -m bench.model` predicts for an H200 20% less time at batch 1 and 5% at 16, but does not know that
 two streams take the L2 cache from each other. That counts where a norm reads again what it hopes to find there: of 4
 images, which a generator is given with 4 of the other domain, a block's activation takes 17 MB of 60. Above, two
-streams also hold twice the activations where these are large. With `--paired` the second stream has the gradients of
-blocks' weights instead of a direction, and what they are computed from is held for longer."""
+streams also hold twice the activations where these are large. With `--paired` the second stream has what
+`second_stream.py` gives it instead of a direction, and what that is computed from is held for longer."""
 
 
 def check_gpu_options(config: Config, device: torch.device) -> None:
@@ -75,21 +71,17 @@ def streams_of(config: Config, device: torch.device) -> int:
     return 2 if is_recorded and pixels <= MOST_PIXELS_ON_TWO_STREAMS else 1
 
 
-def beside_backward(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    """Return what surrounds a backward pass: with `paired`, two streams divide it, since there is one direction."""
-    is_divided = config.run.paired and streams_of(config, device) > 1
-    return WeightGradientStream(CudaStreamPair(device)).beside if is_divided else nullcontext
+def stream_pair_of(config: Config, device: torch.device) -> StreamPair | None:
+    """Return the two streams that a step is computed on, or None where it is one."""
+    return CudaStreamPair(device) if streams_of(config, device) > 1 else None
 
 
 def directions_of(config: Config, device: torch.device, dtype: torch.dtype, *, scaled: bool) -> StepParts:
-    """Return what computes the two directions, at once where that is faster.
+    """Return what computes the two directions on one stream, at once where that is faster.
 
     Args:
         dtype: the precision that the networks compute in.
         scaled: whether losses are scaled.
     """
-    if config.run.paired:
-        return StepParts()
-    if streams_of(config, device) > 1:
-        return DirectionStreams(CudaStreamPair(device))
-    return DirectionThreads() if gains_from_threads(config, device, dtype, scaled=scaled) else StepParts()
+    has_threads = not config.run.paired and gains_from_threads(config, device, dtype, scaled=scaled)
+    return DirectionThreads() if has_threads else StepParts()

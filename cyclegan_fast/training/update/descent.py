@@ -72,13 +72,19 @@ class Descent:
             self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def add(self, network: str, gradients: Sequence[Tensor]) -> None:
-        """Add gradients of one network's parameters, in their order."""
+    def add(self, network: str, found: Sequence[Tensor | None]) -> None:
+        """Add gradients of one network's parameters, in their order.
+
+        None stands for one that is part of another: of those that are added first there is none.
+        """
         parameters = self.parameters[network]
         is_first = network not in self._gathered
         self._gathered.add(network)
+        gradients = [gradient for gradient in found if gradient is not None]
+        if is_first:
+            assert len(gradients) == len(parameters), f"{network} has {len(parameters)} gradients, not {len(gradients)}"
         if self._flat:
-            self._flat.write(network, gradients) if is_first else self._flat.add(network, gradients)
+            self._flat.write(network, gradients) if is_first else self._flat.add(network, found)
         elif is_first:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = laid_out_like(parameter, gradient)

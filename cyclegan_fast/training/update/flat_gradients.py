@@ -43,18 +43,22 @@ class FlatGradients:
         """Write a network's first gradients, in the order of its parameters; they may be of low precision."""
         torch._foreach_copy_(self._places[network], list(gradients))
 
-    def add(self, network: str, gradients: Sequence[Tensor]) -> None:
-        """Add further gradients of a network, in the order of its parameters.
+    def add(self, network: str, found: Sequence[Tensor | None]) -> None:
+        """Add further gradients of a network, in the order of its parameters; None where there is no further one.
 
         PyTorch adds lists of two precisions one tensor after the other. It copies them all at once, and widened in a
         buffer of their own they are added by one launch: two instead of 25 for a generator, and the same sums.
         """
-        part, places = self._parts[network], self._places[network]
+        part = self._parts[network]
+        gradients = [gradient for gradient in found if gradient is not None]
+        places, widened = (
+            [place for place, gradient in zip(all_places, found, strict=True) if gradient is not None]
+            for all_places in (self._places[network], self._places_in(torch.empty_like(part), network))
+        )
         if gradients[0].dtype == part.dtype:
-            torch._foreach_add_(places, list(gradients))
+            torch._foreach_add_(places, gradients)
             return
-        widened = self._places_in(torch.empty_like(part), network)
-        torch._foreach_copy_(widened, list(gradients))
+        torch._foreach_copy_(widened, gradients)
         torch._foreach_add_(places, widened)  # not the buffers as a whole: what lies between their places may be NaN
 
 

@@ -21,9 +21,12 @@ from cyclegan_fast.methods.base import (
     LossesByName,
     Method,
     NetworkFunction,
+    NetworkFunctions,
     Translated,
 )
 from cyclegan_fast.methods.losses import discriminator_loss, gradient_penalty
+from cyclegan_fast.training.update.joined_uses import JoinedUses, joins_uses
+from cyclegan_fast.training.update.second_stream import SecondStream
 from cyclegan_fast.training.update.working_networks import WorkingNetworks
 
 StepPhase = Callable[[str], AbstractContextManager[Any]]
@@ -48,7 +51,8 @@ class Learned:
     """Holds what one backward pass leaves: its losses, and gradients by the working network's name."""
 
     losses: LossesByName
-    gradients: dict[str, list[Tensor]]
+    gradients: dict[str, list[Tensor | None]]
+    """in the order of the network's leaves; None where another network's includes it, see `joined_uses.py`"""
 
 
 class StepPasses:
@@ -62,8 +66,9 @@ class StepPasses:
     def __init__(self, config: Config, method: Method, networks: WorkingNetworks) -> None:
         self.config, self.method, self.networks = config, method, networks
         self.phase: StepPhase = lambda name: nullcontext()
-        self.beside_backward: Callable[[], AbstractContextManager[None]] = nullcontext
-        """surrounds each backward pass, whose gradients are ready behind it"""
+        self.second_stream: SecondStream | None = None
+        """what computes beside the generators' backward pass"""
+        self.uses = JoinedUses() if joins_uses(config) else None
         self.forward: dict[str, NetworkFunction] = {
             name: torch.compile(network, dynamic=False) if config.run.compile else network
             for name, network in networks.by_name.items()
@@ -80,16 +85,49 @@ class StepPasses:
             else self.forward
         )
 
+    def _in_forward(self) -> AbstractContextManager[None]:
+        return self.uses.forward() if self.uses else nullcontext()
+
     def translate(self, part: Translation) -> Translated:
         """Translate part of a batch in one direction."""
-        with self.phase("G forward"):
+        if self.uses:
+            self.uses.begin(len(part.batch.images))
+        with self.phase("G forward"), self._in_forward():
             return self.method.translate(self.forward_of_parts, part.direction, part.batch)
 
-    def learn(self, part: Translation, made: Translated, scaler: torch.amp.GradScaler) -> Learned:
-        """Differentiate the generators' losses on what they made of part of a batch in one direction."""
-        with self.phase("G forward"):
-            losses = self.method.generator_losses(self.forward, part.direction, part.batch, made)
-        with self.phase("G backward"):
+    def learn(
+        self,
+        part: Translation,
+        made: Translated,
+        scaler: torch.amp.GradScaler,
+        beside: Callable[[], None] | None = None,
+    ) -> Learned:
+        """Differentiate the generators' losses on what they made of part of a batch in one direction.
+
+        Args:
+            beside: computes something that the backward pass does not need, on the second stream, which there must be.
+        """
+        if self.second_stream is None:
+            losses = self._losses(self.forward, part, made)
+            return self._differentiate_generators(losses, part, scaler)
+        stream = self.second_stream
+        with stream.joined():
+            goes_back = len(self.method.trained_generators(part.direction)) > 1
+            forward = stream.scoring_beside(self.forward, part.direction) if goes_back else self.forward
+            losses = self._losses(forward, part, made)
+            if beside:
+                stream.compute(beside)
+            with stream.weight_gradients():
+                return self._differentiate_generators(losses, part, scaler)
+
+    def _losses(self, forward: NetworkFunctions, part: Translation, made: Translated) -> LossesByName:
+        with self.phase("G forward"), self._in_forward():
+            return self.method.generator_losses(forward, part.direction, part.batch, made)
+
+    def _differentiate_generators(
+        self, losses: LossesByName, part: Translation, scaler: torch.amp.GradScaler
+    ) -> Learned:
+        with self.phase("G backward"), self.uses.backward() if self.uses else nullcontext():
             return self._differentiate(losses, part.share, self.method.trained_generators(part.direction), scaler)
 
     def judge(self, judgement: Judgement, mix: Tensor | None, share: float, scaler: torch.amp.GradScaler) -> Learned:
@@ -125,7 +163,8 @@ class StepPasses:
         # The gradient of their sum by each loss is 1, and so is what the scaler makes of 1: neither sum is computed.
         seed = scaler.scale(torch.ones_like(outputs[0]))
         wanted = [leaf for name in names for leaf in leaves[name]]
-        with self.beside_backward():
-            found = iter(torch.autograd.grad(outputs, wanted, grad_outputs=[seed] * len(outputs)))
-        gradients = {name: [next(found) for _ in leaves[name]] for name in names}
+        # Gradients that are joined are missing on one of the ways.
+        is_joined = self.uses is not None
+        found = iter(torch.autograd.grad(outputs, wanted, [seed] * len(outputs), allow_unused=is_joined))
+        gradients: dict[str, list[Tensor | None]] = {name: [next(found) for _ in leaves[name]] for name in names}
         return Learned({name: loss.detach() for name, loss in weighted.items()}, gradients)

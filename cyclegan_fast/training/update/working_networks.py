@@ -50,7 +50,7 @@ class WorkingNetworks:
             for leaf in self.leaves[name]:
                 leaf.requires_grad_(not frozen)
 
-    def shared_out(self, name: str, tensors: Sequence[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
+    def shared_out(self, name: str, tensors: Sequence[Tensor | None]) -> Iterator[tuple[str, list[Tensor | None]]]:
         """Yield what belongs to the model's networks of tensors that `leaves[name]` has, such as gradients, by name."""
         yield name, list(tensors)
 

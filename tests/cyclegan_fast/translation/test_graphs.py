@@ -177,6 +177,50 @@ def test_weights_that_move_take_the_graphs_with_them() -> None:
     assert torch.equal(network(x), generator().double()(x))
 
 
+def test_weights_that_are_exchanged_take_the_graphs_with_them() -> None:
+    plain, network = generator(), wrapped(generator())
+    see(network, [1] * 3)
+    for module in (plain, network.network):
+        assert isinstance(module, ResnetGenerator)
+        exchanged = torch.ones_like(module.stem.weight) / 9
+        module.load_state_dict({**module.state_dict(), "stem.weight": exchanged}, assign=True)
+    for call in range(3):
+        assert torch.equal(network(images(1, call)), plain(images(1, call)))
+    assert recorded(network) == 2
+
+
+def test_a_recording_that_does_not_fit_concerns_its_shape_alone() -> None:
+    class Large(Recorder):
+        def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+            if function()["translated"].size(0) == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().record(function)
+
+    recorder = Large()
+    network = GraphedNetwork(generator(), recorder, 10**9, lambda: recorder.bytes, pytest.fail)
+    see(network, [3] * 4 + [1] * 3)
+    assert (network.graphs, recorder.recorded) == (1, 1)
+    assert torch.equal(network(images(3, 0)), generator()(images(3, 0)))
+
+
+def test_a_warm_up_that_does_not_fit_beside_graphs_takes_their_memory() -> None:
+    class Full(Recorder):
+        is_full = False
+
+        def warm_up(self, function: Callable[[], Outputs]) -> Outputs:
+            if network.graphs and self.is_full:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().warm_up(function)
+
+    recorder = Full()
+    network = GraphedNetwork(generator(), recorder, 10**9, lambda: recorder.bytes, pytest.fail)
+    see(network, [1, 1, 1])
+    recorder.is_full = True
+    see(network, [2, 2])
+    assert recorder.recorded == 2
+    assert torch.equal(network(images(2, 0)), generator()(images(2, 0)))
+
+
 def test_who_wants_gradients_gets_them() -> None:
     network = wrapped(nn.Conv2d(3, 3, 1))
     for _ in range(3):

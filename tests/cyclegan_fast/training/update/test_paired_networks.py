@@ -67,7 +67,7 @@ def test_steps_in_float64_are_the_same(case: dict[str, Any]) -> None:
 
 
 def test_there_and_back_have_one_memory_and_leaves_of_their_own() -> None:
-    """Expects new weights everywhere after a refresh, also where G_A lies twice."""
+    """Expects new weights everywhere after a refresh, and images of the way back in the order of its networks."""
     model = Model(CONFIG).double()
     networks = PairedNetworks(model, torch.float64)
     with torch.no_grad():

@@ -1,21 +1,29 @@
-"""Checks that gradients of weights on a second stream are those of one stream, and that no wait is missing."""
+"""Checks that what runs beside a backward pass gives what one stream gives, and that no wait is missing."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_fast.config.options import Config, RunConfig
+from cyclegan_fast.config.options import Config, DataConfig, LossConfig, OptimizerConfig, RunConfig
 from cyclegan_fast.kernels import residual_block
 from cyclegan_fast.kernels.launching import launching_with
+from cyclegan_fast.training.update.second_stream import SecondStream
 from cyclegan_fast.training.update.step_parts import StepParts
-from cyclegan_fast.training.update.weight_gradient_stream import WeightGradientStream
 from tests.cyclegan_fast.stream_watch import FIRST, SECOND, PretendStreams, Watch
+from tests.cyclegan_fast.training.test_cuda_graph import state_of
 from tests.cyclegan_fast.training.update.test_direction_streams import images, step_on, tiny
 
 BLOCKS = 3
+
+
+@contextmanager
+def beside(stream: SecondStream) -> Iterator[None]:
+    with stream.joined(), stream.weight_gradients():
+        yield
 
 
 def gradients(around: AbstractContextManager[None]) -> list[Tensor]:
@@ -35,7 +43,7 @@ def gradients(around: AbstractContextManager[None]) -> list[Tensor]:
 def test_gradients_of_weights_are_computed_on_the_second_stream_and_no_wait_is_missing() -> None:
     streams = PretendStreams()
     with Watch(streams) as watch:
-        found = gradients(WeightGradientStream(streams).beside())
+        found = gradients(beside(SecondStream(streams)))
     assert watch.reports == []
     assert streams.forks == 2 * BLOCKS
     assert watch.work[SECOND] >= 2 * BLOCKS
@@ -53,7 +61,7 @@ def test_gradients_of_weights_are_computed_on_the_second_stream_and_no_wait_is_m
 def test_a_wait_that_is_left_out_is_seen(without: str, report: str) -> None:
     streams = PretendStreams(without)
     with Watch(streams) as watch:
-        gradients(WeightGradientStream(streams).beside())
+        gradients(beside(SecondStream(streams)))
     assert any(report in one for one in watch.reports)
 
 
@@ -65,21 +73,65 @@ def test_a_paired_step_on_two_streams_misses_no_wait(dtype: torch.dtype) -> None
     streams = PretendStreams()
     with launching_with(lambda kernel, grid, arguments, options: None):
         step = step_on(StepParts(), config, dtype)
-        step.passes.beside_backward = WeightGradientStream(streams).beside
+        step.take_streams(streams)
         with Watch(streams) as watch:
             for number in range(2):
                 step(*images(number, 2))
     assert watch.reports == []
     blocks = sum(name.endswith("conv1.weight") for name, _ in step.networks.by_name["G_AB"].named_parameters())
-    assert streams.forks == 2 * 2 * 2 * blocks  # steps, ways, convolutions
+    # In each step scores, the discriminators, and one gradient for both uses of a block's convolutions.
+    assert streams.forks == 2 * (2 + 2 * blocks)
     assert watch.work[SECOND] >= streams.forks
 
 
-class WithoutHolding(WeightGradientStream):
+PAIRED = {
+    "float32, moving average": (Config(optimizer=OptimizerConfig(ema=0.5)), torch.float32),
+    "bfloat16": (Config(), torch.bfloat16),
+    "float16, scaled": (Config(), torch.float16),
+    "two parts, which are judged behind": (
+        Config(data=DataConfig(batch_size=2), optimizer=OptimizerConfig(accumulate=2)),
+        torch.bfloat16,
+    ),
+    "cycles alone": (Config(loss=LossConfig(lambda_gan=0, pool_size=0)), torch.float32),
+}
+
+
+@pytest.mark.parametrize("case", PAIRED.values(), ids=PAIRED)
+def test_discriminators_beside_the_backward_pass_leave_one_streams_bits(case: tuple[Config, torch.dtype]) -> None:
+    config, dtype = tiny(replace(case[0], run=RunConfig(paired=True))), case[1]
+    streams = PretendStreams()
+    one, two = step_on(StepParts(), config, dtype), step_on(StepParts(), config, dtype)
+    two.take_streams(streams)
+    batches = [images(number, 2) for number in range(3)]
+    expected = [one(*batch) for batch in batches]
+    with Watch(streams) as watch:
+        found = [two(*batch) for batch in batches]
+    assert watch.reports == []
+    assert found == expected
+    for ours, theirs in zip(state_of(two), state_of(one), strict=True):
+        assert torch.equal(ours, theirs)
+    # Of two parts each has its scores beside, and the discriminators are trained behind both.
+    assert streams.forks == (2 * len(batches) if config.loss.lambda_gan else 0)
+    assert (watch.work[SECOND] > 0) == (config.loss.lambda_gan > 0)
+
+
+@pytest.mark.parametrize("without", ["fork", "join"])
+def test_a_wait_for_the_discriminators_that_is_left_out_is_seen(without: str) -> None:
+    streams = PretendStreams(without)
+    step = step_on(StepParts(), tiny(Config(run=RunConfig(paired=True))), torch.bfloat16)
+    step.take_streams(streams)
+    with Watch(streams) as watch:
+        for number in range(2):
+            step(*images(number, 2))
+    expected = {"fork": "on the second stream reads what was written by the first", "join": "on the first stream"}
+    assert any(expected[without] in report for report in watch.reports)
+
+
+class WithoutHolding(SecondStream):
     """Lets go of what the second stream reads as soon as that has been told to read it."""
 
-    def _compute(self, function: object, *read: Tensor) -> Tensor:
-        result = super()._compute(function, *read)  # type: ignore[arg-type]
+    def _gradient_beside(self, dy: Tensor, padded: Tensor, weight: Tensor) -> Tensor | None:
+        result = super()._gradient_beside(dy, padded, weight)
         self._held.clear()
         return result
 
@@ -87,7 +139,7 @@ class WithoutHolding(WeightGradientStream):
 def test_memory_that_the_second_stream_reads_is_held() -> None:
     streams = PretendStreams()
     with Watch(streams) as watch:
-        gradients(WithoutHolding(streams).beside())
+        gradients(beside(WithoutHolding(streams)))
     assert any("gets memory that is in use by the second" in report for report in watch.reports)
 
 
@@ -98,20 +150,21 @@ def test_a_pass_without_blocks_waits_for_nobody() -> None:
         def join(self) -> None:
             raise AssertionError("there was no fork")
 
-    with WeightGradientStream(Unknown()).beside():
+    with beside(SecondStream(Unknown())):
         pass
 
 
 def test_an_error_in_the_backward_pass_is_raised_behind_a_join_and_lets_go() -> None:
     streams = PretendStreams()
-    aside = WeightGradientStream(streams)
+    stream = SecondStream(streams)
 
     def fail() -> None:
-        with aside.beside():
-            aside._compute(torch.add, torch.ones(1), torch.ones(1))
+        with beside(stream):
+            stream._held.append((torch.ones(1),))
+            stream.compute(lambda: None)
             raise ValueError("the pass")
 
     with pytest.raises(ValueError, match="the pass"):
         fail()
-    assert not aside._held
+    assert not stream._held
     assert streams.clocks[FIRST][SECOND] == streams.clocks[SECOND][SECOND]
