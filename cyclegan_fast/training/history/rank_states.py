@@ -13,18 +13,15 @@ what belongs to one process. Its rule:
 import random
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cyclegan_fast.checkpoint.content import RankState, RunCheckpoint
+from cyclegan_fast.checkpoint.content import LossState, PoolState, RankState, RankStepState, RunCheckpoint
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.words import counted, listed
 from cyclegan_fast.training.history.shares import RankShares
-
-POOLS = ("pool_A", "pool_B")
 
 
 def state_of_rank(saved: RunCheckpoint, ranks: Ranks, seed: int, device: torch.device) -> RankState:
@@ -40,14 +37,15 @@ def state_of_rank(saved: RunCheckpoint, ranks: Ranks, seed: int, device: torch.d
     own = states[min(ranks.index, len(states) - 1)]
     if ranks.index >= len(states):
         own = _newly_drawn(own, f"{seed} at step {saved['log']['step']} on rank {ranks.index}", device)
-    pools = {
-        name: {"images": dealt([state["step"][name]["images"] for state in states])[ranks.index :: ranks.count]}
-        for name in POOLS
+    step: RankStepState = {
+        **own["step"],
+        "pool_A": _dealt_to(ranks, [state["step"]["pool_A"] for state in states]),
+        "pool_B": _dealt_to(ranks, [state["step"]["pool_B"] for state in states]),
     }
-    dealt_out: RankState = {**own, "step": own["step"] | pools}
+    dealt_out: RankState = {**own, "step": step}
     if "schedule" in own:
         losses = _mean_losses([state["schedule"]["losses"] for state in states])
-        dealt_out["schedule"] = own["schedule"] | {"losses": losses}
+        dealt_out["schedule"] = {**own["schedule"], "losses": losses}
     return dealt_out
 
 
@@ -73,14 +71,22 @@ def dealt(pools: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     return [image for images in zip_longest(*pools) for image in images if image is not None]
 
 
-def _mean_losses(losses: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+def _dealt_to(ranks: Ranks, pools: Sequence[PoolState]) -> PoolState:
+    return {"images": dealt([pool["images"] for pool in pools])[ranks.index :: ranks.count]}
+
+
+def _mean_losses(losses: Sequence[LossState | None]) -> LossState | None:
     """Return the mean over ranks of sums and counts, as `LossSums.over` does; None where no step was counted."""
     known = [of_rank for of_rank in losses if of_rank]
     if not known:
         return None
-    means = {name: torch.stack([one[name].double() for one in known]).mean(0) for name in ("sums", "finite", "lost")}
-    in_a_row = torch.stack([one["in_a_row"] for one in known]).amax(0)
-    return {"names": known[0]["names"], **means, "in_a_row": in_a_row}
+    return {
+        "names": known[0]["names"],
+        "sums": torch.stack([one["sums"] for one in known]).mean(0),
+        "finite": torch.stack([one["finite"].double() for one in known]).mean(0),
+        "lost": torch.stack([one["lost"].double() for one in known]).mean(0),
+        "in_a_row": torch.stack([one["in_a_row"] for one in known]).amax(0),
+    }
 
 
 def _newly_drawn(state: RankState, text: str, device: torch.device) -> RankState:
@@ -93,5 +99,9 @@ def _newly_drawn(state: RankState, text: str, device: torch.device) -> RankState
     penalty, cpu = seeded("cpu"), seeded("cpu")
     cuda = seeded(device) if device.type == "cuda" else None
     version, words, gauss = source.getstate()
-    drawn = {"penalty_random": penalty, "pool_random": [version, list(words), gauss]}
-    return {**state, "random": {"cpu": cpu, "cuda": cuda}, "step": state["step"] | drawn}
+    step: RankStepState = {
+        **state["step"],
+        "penalty_random": penalty,
+        "pool_random": [version, list(words), gauss],
+    }
+    return {**state, "random": {"cpu": cpu, "cuda": cuda}, "step": step}

@@ -1,9 +1,9 @@
 """Shares a run's batches and image pools among its processes, so that the run stays the same by any number of them."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
-from cyclegan_fast.checkpoint.content import RunCheckpoint
+from cyclegan_fast.checkpoint.content import RunCheckpoint, SharesState
 from cyclegan_fast.config.options import CROPPING, Config
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.words import alternatives, counted
@@ -36,9 +36,9 @@ class RankShares:
         times = 1 if config.data.share_batch else began
         return cls(config.data.batch_size * times, config.loss.pool_size * times)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> SharesState:
         """Return plain values, for a checkpoint."""
-        return asdict(self)
+        return {"batch": self.batch, "pool": self.pool}
 
     def problem(self, config: Config, ranks: int) -> str | None:
         """Say why so many processes cannot share the batch, and how many can; None where they can."""
