@@ -1,4 +1,4 @@
-"""A few faults of every campaign: none may lose anything, be wrong in silence, or end in a traceback."""
+"""Makes a few faults of every campaign: none may lose anything, be wrong in silence, or end in a traceback."""
 
 import subprocess
 import sys
