@@ -26,7 +26,7 @@ from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import waiting
 from export.graphs.interface import INPUT, OUTPUT
-from export.graphs.onnx_file import with_digest
+from export.graphs.onnx_file import format_entry, with_digest
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers, load_sources
 
@@ -83,6 +83,7 @@ def to_onnx(
     helper.set_model_props(
         model,
         {
+            **format_entry(),
             "direction": source.direction,
             "precision": precision,
             "range": "0 to 255" if uint8_io else "-1 to 1",

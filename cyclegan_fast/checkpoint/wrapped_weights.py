@@ -36,7 +36,8 @@ AVERAGE = re.compile(r"(^|[^a-z])(ema|averaged?|shadow)([^a-z]|$)", re.IGNORECAS
 def networks_in(content: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
     """Return the networks of a file, unwrapped, by the names that lead to them, such as "G_A2B" or "state_dict.netG".
 
-    Values that stand beside a network's tensors and are none of them, such as an epoch, are left out.
+    Values that stand beside a network's tensors and are none of them, such as an epoch, are left out; a tensor of
+    several elements is not.
     """
     return {".".join(path): state for path, state in _networks(content, ())}
 
@@ -46,7 +47,9 @@ def _networks(content: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tup
     flat = {key: value for key, value in content.items() if "." in str(key) and isinstance(value, Tensor)}
     flat = _without_wrappers(flat)
     if any(NETWORK.match(key) for key in flat):
-        yield path, flat
+        # One of several elements is no count of steps or the like: as part of the network, it is refused by name.
+        strange = {str(key): value for key, value in content.items() if isinstance(value, Tensor) and value.numel() > 1}
+        yield path, {**{key: value for key, value in strange.items() if "." not in key}, **flat}
     else:
         inside: dict[str, dict[str, Any]] = {}
         for key, value in flat.items():

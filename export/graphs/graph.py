@@ -13,7 +13,6 @@ from onnx import ModelProto, NodeProto, helper
 
 from cyclegan_fast.version import __version__
 from export.graphs.interface import GraphTensor, has_pixel_io
-from export.graphs.onnx_file import format_entry
 from export.library_errors import explaining
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -103,7 +102,7 @@ def finished(graph: onnx.GraphProto, opset: int, metadata: dict[str, str] | None
         producer_version=__version__,
         ir_version=10,  # the version of opsets 20 to 22; readers refuse files newer than themselves
     )
-    helper.set_model_props(model, {**format_entry(), **(metadata or {})})
+    helper.set_model_props(model, metadata or {})
     del model.graph.value_info[:]
     onnx.checker.check_model(model, full_check=True)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)

@@ -40,9 +40,12 @@ def format_entry() -> dict[str, str]:
 
 def _refuse_newer(path: Path, content: bytes) -> None:
     """Raise NewerFormat where the entry of `format_entry` says so."""
-    entry = re.search(_FORMAT_KEY.encode() + rb"\x12.(\d{1,9}) by ([\w.]{1,40})", content, re.DOTALL)
-    if entry:
-        refuse_newer(path, int(entry[1]), ONNX_FORMAT, entry[2].decode("ascii", "replace"))
+    place = content.find(_FORMAT_KEY.encode() + b"\x12")  # the value follows, behind its length
+    begins = place + len(_FORMAT_KEY) + 1
+    behind = content[begins : begins + 64] if place >= 0 else b""
+    value = behind[1 : 1 + behind[0]] if behind else b""
+    if found := re.fullmatch(rb"(\d{1,9}) by (.*)", value, re.DOTALL):
+        refuse_newer(path, int(found[1]), ONNX_FORMAT, found[2].decode("ascii", "replace"))
 
 
 def is_as_written(content: bytes) -> bool | None:
