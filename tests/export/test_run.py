@@ -164,7 +164,8 @@ def test_diverged_weights_are_not_written(
     model = ModelProto.FromString(graphs["float32"].read_bytes())
     bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("bias"))
     bias.raw_data = np.full(tuple(bias.dims), np.nan, np.float32).tobytes()
-    (path := tmp_path / "nan.onnx").write_bytes(serialised(model))
+    del model.metadata_props[:]  # the digest, which is of other weights
+    (path := tmp_path / "nan.onnx").write_bytes(with_digest(serialised(model)))
     assert main([str(photos), "--onnx", str(path), "--out", str(tmp_path / "out"), "--size", "32"]) == 2
     assert "not finite" in capsys.readouterr().err
 
