@@ -22,6 +22,7 @@ from cyclegan_fast.config.options import (
 from cyclegan_fast.config.presets import of_method
 from cyclegan_fast.experiments.paper_tables import DEFAULT, ROWS, RowName
 from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.ranges import (
     MOST_COUNTED,
     MOST_STEPS,
@@ -156,9 +157,12 @@ class Tables:
 def parse_tables(arguments: Sequence[str] | None = None) -> Tables:
     """Parse the command line behind `tables`; see `parse_command`."""
     given = list(sys.argv[2:] if arguments is None else arguments)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", choices=get_args(PlanPreset), default="quick")
-    preset: PlanPreset = first.parse_known_args(given)[0].preset
+    try:
+        preset: PlanPreset = first.parse_known_args(given)[0].preset
+    except argparse.ArgumentError as error:  # a preset that there is not
+        raise UserError(in_brief_words(error)) from error
     start = Tables(data=tyro.MISSING, out=tyro.MISSING, settings=PLAN_PRESETS[preset], preset=preset)
     return parse_command(Tables, f"{EXPERIMENTS_PROGRAM} tables", given, default=start)
 
