@@ -10,7 +10,7 @@ import tyro
 
 from cyclegan_fast.conventions import LONGEST_SIDE
 from cyclegan_fast.data.layouts import TRAINING_LABELS
-from cyclegan_fast.datasets.streets.data_set import write_streets
+from cyclegan_fast.datasets.streets.data_set import SMALLEST_STREET, write_streets
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.ranges import MOST_COUNTED, Range, RunSeed, check_fields
@@ -32,7 +32,7 @@ class StreetScenesCommand:
 
     out: tyro.conf.Positional[Path]
     """folder to make or to continue; its testA and testB hold pairs of one name"""
-    size: Annotated[int, Range(32, LONGEST_SIDE)] = 128
+    size: Annotated[int, Range(SMALLEST_STREET, LONGEST_SIDE)] = 128
     """height and width in pixels, from 32"""
     count: Annotated[int, Range(1, MOST_COUNTED)] = 500
     """training images of each domain"""

@@ -218,11 +218,13 @@ def test_files_and_python_are_checked_as_flags_are(section: str) -> None:
         ("--workers 5000", "workers must be a whole number from 0 to 256, got 5000"),
         ("--name \udcff", r"name must be a plain folder name of 255 bytes at most, got '\udcff'"),
         (f"--seed {'9' * 5000}", "a flag has a number of more than 4300 digits, which Python does not read"),
+        ("--preset tiny", "argument --preset: invalid choice: 'tiny' (choose from "),
+        ("--crop-size 1.5", "argument --crop-size/--crop_size: invalid int value: '1.5'"),
         ("--ema nan", "ema must be a number at least 0 and below 1, got nan"),
     ],
 )
 def test_a_flag_is_refused_in_one_line(flag: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError) as refused:
         parse_training(flag.split())
-    assert str(refused.value) == said
+    assert str(refused.value).startswith(said)
     assert capsys.readouterr() == ("", "")

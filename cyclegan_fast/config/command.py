@@ -15,7 +15,7 @@ from cyclegan_fast.config.presets import PRESETS, TASKS, Preset, Task, as_publis
 from cyclegan_fast.config.values import load_config, with_values
 from cyclegan_fast.original_options import TRAIN, refuse_original_options
 from cyclegan_fast.system.command_line import print_version_if_asked, refused_in_one_line, shown_program
-from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.ranges import check_fields
 
 _PROGRAM = "python -m cyclegan_fast.train"
@@ -105,7 +105,7 @@ def parse_training(arguments: Sequence[str] | None = None, taken_over: TakenOver
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     print_version_if_asked(arguments)
     refuse_original_options(arguments, TRAIN, _PROGRAM)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--task", choices=get_args(Task))
     first.add_argument("--method", choices=get_args(MethodName))
@@ -116,9 +116,11 @@ def parse_training(arguments: Sequence[str] | None = None, taken_over: TakenOver
     for flag in ("--data", "--name", "--runs", "--preprocess"):
         first.add_argument(flag)
     first.add_argument("--init-from", "--init_from")
-    chosen, _ = first.parse_known_args(arguments)
     try:
+        chosen, _ = first.parse_known_args(arguments)
         start, origin, preset = starting_point(vars(chosen), taken_over)
+    except argparse.ArgumentError as error:  # such as a preset that there is not
+        raise UserError(in_brief_words(error)) from error
     except ValueError as error:
         raise UserError(str(error)) from error
     with refused_in_one_line():

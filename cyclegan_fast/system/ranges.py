@@ -74,6 +74,9 @@ RunSeed = Annotated[int, Range(0, LARGEST_SEED)]
 BatchSize = Annotated[int, Range(1, LARGEST_BATCH)]
 NetworkWidth = Annotated[int, Range(1, WIDEST)]
 ThreadCount = Annotated[int, Range(1, MOST_THREADS)]
+LearningRate = Annotated[float, Range(above=0, most=1000)]
+LoadedSide = Annotated[int, Range(SMALLEST_DISCRIMINATOR_SIDE, LONGEST_SIDE)]
+"""A side in pixels that images are resized to before they are cropped."""
 TranslatedSide = Annotated[int, Range(SMALLEST_GENERATOR_SIDE, LONGEST_SIDE, multiple=SIDE_MULTIPLE)]
 """A side in pixels of images that a generator translates."""
 TrainedSide = Annotated[int, Range(SMALLEST_DISCRIMINATOR_SIDE, LONGEST_SIDE, multiple=SIDE_MULTIPLE)]

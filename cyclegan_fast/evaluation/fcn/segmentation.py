@@ -25,7 +25,15 @@ from cyclegan_fast.images.pixels import Pixels, as_tensor
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside, write_atomically
 from cyclegan_fast.system.progress import progress_bar
-from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, NetworkWidth, Range, RunSeed, check_fields
+from cyclegan_fast.system.ranges import (
+    MOST_COUNTED,
+    BatchSize,
+    LearningRate,
+    NetworkWidth,
+    Range,
+    RunSeed,
+    check_fields,
+)
 
 SCALES = 5  # the coarsest features have a sixteenth of the side
 _SIDE_MULTIPLE = 2 ** (SCALES - 1)  # of this network, which halves an image four times
@@ -89,7 +97,7 @@ class SegmentationTraining:
     """passes over the photographs"""
     batch_size: BatchSize = 16
     """photographs in one step"""
-    learning_rate: Annotated[float, Range(above=0, most=1000)] = 3e-3
+    learning_rate: LearningRate = 3e-3
     """AdamW's largest step size, of a one-cycle schedule (Smith & Topin 2018)"""
     seed: RunSeed = 0
     """fixes weights, order and augmentation"""
