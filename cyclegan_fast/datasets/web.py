@@ -147,7 +147,7 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if not is_web_address(newurl):
-            raise UserError(f"{req.full_url} redirects to {newurl}, which is not followed: it is no web address")
+            raise UserError(f"{req.full_url} redirects to {newurl[:200]}, which is not followed: it is no web address")
         fp.close()  # or urllib would read the content that comes with it, all of it
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -223,7 +223,7 @@ def ask(url: str, start: int, validator: str | None) -> Answer | None:
 
 def _refusal(error: HTTPError, url: str) -> Exception:
     if 300 <= error.code < 400:
-        place = error.headers.get("Location", "nowhere")
+        place = error.headers.get("Location", "nowhere")[:200]
         return UserError(f"could not fetch {url}: it redirects to {place} and to no file; --from URL names a mirror")
     status = f"{error.code} {error.msg}"
     if error.code in PASSING:

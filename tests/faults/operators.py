@@ -23,7 +23,7 @@ def _make(tally: Tally, work: Path, count: int, source: random.Random) -> None:
     environment.pop("CYCLEGAN_FAST_IMPL", None)
     for first in range(0, count, CALLS_A_PROCESS):
         seed, number = source.randrange(2**32), min(CALLS_A_PROCESS, count - first)
-        command = [sys.executable, "-m", "tests.faults._operator_calls", str(seed), str(number)]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.faults._operator_calls", str(seed), str(number)]
         with open(work / "said", "w+", encoding="utf-8") as said:
             status = subprocess.run(command, env=environment, stdout=said, timeout=LONGEST_S).returncode
             said.seek(0)
