@@ -241,15 +241,17 @@ class Starter:
 
 
 def ended_together(processes: Sequence[int], folders: Sequence[Path], limit_s: float = 240) -> list[Ended]:
-    """Wait for processes that train together. Once one has died, those that do not end by themselves get SIGTERM."""
+    """Wait for processes that train together. Those that outlive a dead one get SIGTERM and SIGKILL, as of torchrun."""
     ended: dict[int, Ended] = {}
     limit, patience = time.monotonic() + limit_s, math.inf
+    signals = [signal.SIGTERM, signal.SIGKILL]
     while left := [place for place in range(len(processes)) if place not in ended]:
         now = time.monotonic()
-        if now > patience:
+        if now > patience and signals:
+            number = signals.pop(0)
             for place in left:
-                os.kill(processes[place], signal.SIGTERM)
-            patience = math.inf
+                os.kill(processes[place], number)
+            patience = now + 30
         for place in left:
             is_over = os.waitid(os.P_PID, processes[place], os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
             if is_over or now > limit:
