@@ -169,7 +169,7 @@ SCENARIOS = {
         _of("decoded_images"), ("--cache-gib", "0", "--cache-dir", "{work}/decoded")
     ),
     "a feature loss": Scenario(_of("feature_network"), ("--method", "feature-loss"), train_features_briefly),
-    "a profile": Scenario(_of("profile"), ("--profile", "2")),
+    "a profile": Scenario(_of("profile"), ("--profile", "2", "--max-steps", "8")),
     "a run that saves nothing": Scenario(("run_folder.before_removal",), harmed_by=draw_nothing),
     "a run that goes back": Scenario(
         (
