@@ -90,7 +90,6 @@ OTHER_OPERATIONS = {
     "samples.before_removal": "removing a picture from after the checkpoint",
     "decoded_images.before_folder": "making the folder of decoded images",
     "decoded_images.before_lock": "opening the file whose lock keeps a second process from decoding the same images",
-    "feature_network.before_folder": "making the folder of the feature loss's network",
     "profile.before_folder": "making the folder of the trace",
     "profile.before_write": "writing the trace",
     "tracker.before_start": "starting a tracker",

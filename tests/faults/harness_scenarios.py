@@ -1,6 +1,7 @@
 """Describes trainings that pass the fault points, and starts them: one process, or two that train together."""
 
 import functools
+import math
 import os
 import signal
 import socket
@@ -168,7 +169,7 @@ SCENARIOS = {
         _of("decoded_images"), ("--cache-gib", "0", "--cache-dir", "{work}/decoded")
     ),
     "a feature loss": Scenario(_of("feature_network"), ("--method", "feature-loss"), train_features_briefly),
-    "a profile": Scenario(_of("profile"), ("--profile", "2")),
+    "a profile": Scenario(_of("profile"), ("--profile", "2", "--max-steps", "8")),
     "a run that saves nothing": Scenario(("run_folder.before_removal",), harmed_by=draw_nothing),
     "a run that goes back": Scenario(
         (
@@ -240,22 +241,22 @@ class Starter:
 
 
 def ended_together(processes: Sequence[int], folders: Sequence[Path], limit_s: float = 240) -> list[Ended]:
-    """Wait for processes that train together. Once one has died, those that do not end by themselves get SIGTERM."""
+    """Wait for processes that train together. Those that outlive a dead one get SIGTERM and SIGKILL, as of torchrun."""
     ended: dict[int, Ended] = {}
-    began = time.monotonic()
-    terminate_at = None
-    while len(ended) < len(processes):
-        for place in {*range(len(processes))} - ended.keys():
-            if os.waitid(os.P_PID, processes[place], os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                ended[place] = end_of(processes[place], folders[place])
-                if ended[place].status and terminate_at is None:
-                    terminate_at = time.monotonic() + 20
-        if terminate_at and time.monotonic() > terminate_at:
-            for place in {*range(len(processes))} - ended.keys():
-                os.kill(processes[place], signal.SIGTERM)
-            terminate_at = float("inf")
-        if time.monotonic() - began > limit_s:
-            for place in {*range(len(processes))} - ended.keys():
-                ended[place] = end_of(processes[place], folders[place], timeout_s=0)
+    limit, patience = time.monotonic() + limit_s, math.inf
+    signals = [signal.SIGTERM, signal.SIGKILL]
+    while left := [place for place in range(len(processes)) if place not in ended]:
+        now = time.monotonic()
+        if now > patience and signals:
+            number = signals.pop(0)
+            for place in left:
+                os.kill(processes[place], number)
+            patience = now + 30
+        for place in left:
+            is_over = os.waitid(os.P_PID, processes[place], os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            if is_over or now > limit:
+                ended[place] = end_of(processes[place], folders[place], timeout_s=0)  # whoever is not over has hung
+                if ended[place].status and patience == math.inf:
+                    patience = now + 20
         time.sleep(0.02)
     return [ended[place] for place in range(len(processes))]

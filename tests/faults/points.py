@@ -49,8 +49,10 @@ def strike(starter: Starter, hit: Hit, expected: dict[str, object]) -> tuple[str
         return "not struck", f"{hit_end.kind}: {hit_end.last_line}"
     for place, end in enumerate(ends):
         is_killed = hit.kind is FaultKind.KILL and place == (hit.rank or 0)
-        is_told_to_stop = len(ends) > 1 and end.status in (-signal.SIGTERM, 128 + signal.SIGTERM)
-        if not (is_killed or is_told_to_stop or end.acceptable):
+        # Whoever waits for one that never came does not hear of its death, and is ended by torchrun.
+        waits = [-signal.SIGKILL] if hit.point == "ranks.before_joining" else []
+        is_told_to_stop = len(ends) > 1 and end.status in (-signal.SIGTERM, 128 + signal.SIGTERM, *waits)
+        if end.hung or not (is_killed or is_told_to_stop or end.acceptable):
             return "ended badly", f"{end.kind}: {end.last_line}"
     if untrue := untrue_claim(said, starter.run):
         return "said what is not", untrue

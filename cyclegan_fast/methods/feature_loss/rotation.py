@@ -23,7 +23,7 @@ from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.images.pixels import Pixels, to_signed
 from cyclegan_fast.methods.feature_loss.vgg import Vgg, blank
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.files import make_folder, write_atomically
+from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.ranges import LARGEST_BATCH, MOST_STEPS, WIDEST, Range, check_fields
 from cyclegan_fast.system.words import counted
@@ -219,7 +219,7 @@ def origin_of(images: Domains, size: int, training: RotationTraining, seed: int)
 def write_features(path: Path, network: RotationNetwork, origin: dict[str, Any], accuracies: Sequence[float]) -> None:
     """Write the file that `load_features` reads, whole or not at all."""
     state = {key: value.cpu() for key, value in network.state_dict().items()}
-    make_folder(path.parent, "feature_network")
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"rotation_network": state, "origin": origin, "accuracy": list(accuracies)}
     write_atomically(path, checkpoint.to_bytes(content), "feature_network")
 

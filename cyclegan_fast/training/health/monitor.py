@@ -75,6 +75,7 @@ class HealthMonitor:
         """Raise GoingBack where trouble stands at the step that the run continues after, and --rollback was given."""
         if self.rule.standing:
             self.go_back_from(self.rule.standing)
+        self.saved()  # an earlier start may have been ended after it saved, and before it removed
 
     def not_finite(self, step: int, text: str) -> None:
         """Raise GoingBack for losses or weights that are not finite any more, where --rollback was given."""
