@@ -270,4 +270,4 @@ def make(tally: Tally, work: Path, count: int, chance: random.Random) -> None:
         shutil.rmtree(work / "runs" / f"run{number}", ignore_errors=True)
 
 
-CAMPAIGN = Campaign(make, full=12, few=2)
+CAMPAIGN = Campaign(make, full=12, few=1)
