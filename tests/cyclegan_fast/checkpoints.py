@@ -11,6 +11,7 @@ from cyclegan_fast.checkpoint.content import RandomStates, RunCheckpoint
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config, NetworkConfig, OptimizerConfig
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.training.history.shares import RankShares
 from cyclegan_fast.training.loss_sums import LossSums
 from cyclegan_fast.training.step import TrainingStep
 
@@ -48,6 +49,7 @@ def checkpoint_of(config: Config, networks: Mapping[str, nn.Module], *, step: in
         "ranks": [
             {"step": update.rank_state_dict(), "schedule": {"plateau": None, "losses": None}, "random": random},
         ],
+        "shares": RankShares.of(config, None, 1).state_dict(),
         "prepared": None,
         "epochs": {"steps": 1, "from_step": 0, "from_epoch": 0, "images": [1, 1]},
         "begun_with": [],
