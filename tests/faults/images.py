@@ -206,6 +206,12 @@ FOLDER_FAULTS = {
     ),
 }
 
+NOT_ASKED_FOR = {
+    ("stale link to a folder", "translate a pattern"),  # "**/*.png" asks for other names
+    ("file in place of the folder", "evaluate"),  # there need be no testA; that there is none is noted
+}
+"""Faults that a command need not name, or refuse with --strict."""
+
 WAYS = ("train", "train, kept on disk", "translate", "translate a pattern", "evaluate")
 
 
@@ -234,8 +240,7 @@ def search_folder(tally: Tally, work: Path, name: str, way: str, generator: Path
     try:
         ended = run(module, arguments, work, prepare=prepare)
         what = f"{name}, {way}"
-        # The name of a link to a folder that is gone is not among those that "**/*.png" asks for.
-        is_asked_for = not ("pattern" in way and name == "stale link to a folder")
+        is_asked_for = (name, way) not in NOT_ASKED_FOR
         if ended.acceptable and is_asked_for and fault.names not in ended.out + ended.err:
             tally.add(what, f"{ended.kind}, and {fault.names} is not named", failed=True)
             return
