@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.checkpoint.description import AndOthers, Elements, Length, Settings, Within
+from cyclegan_fast.system.ranges import MOST_STEPS
 
 CHECKPOINT_FORMAT = 1
 """The number of this format; files from before it was counted have none."""
-MOST_STEPS = 10**10
-"""Limits steps, epochs and images: a training of a century."""
 
 _Count = Annotated[int, Within(0, MOST_STEPS)]
 _Positive = Annotated[int, Within(1, MOST_STEPS)]

@@ -29,6 +29,7 @@ from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import make_folder, rename, write_atomically
 from cyclegan_fast.system.formats import NewerFormat, is_newer, refuse_newer
+from cyclegan_fast.system.shortage import is_out_of_memory
 from cyclegan_fast.version import __version__
 
 FOLDER = "checkpoints"
@@ -203,6 +204,8 @@ def load(path: Path) -> dict[str, Any]:
             "trust it, load it with the program that wrote it and save the networks' state_dict() alone"
         ) from error
     except _READING_ERRORS as error:
+        if is_out_of_memory(error) and zipfile.is_zipfile(path):  # whose checksums are right: the file is whole
+            raise
         raise DamagedCheckpoint(f"{path} is cut off or damaged: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise DamagedCheckpoint(f"{path} holds a {type(content).__name__}, not a checkpoint")

@@ -23,8 +23,8 @@ SHOWN_BITS = 100  # of an integer that an error shows; longer ones are described
 
 MOST_THREADS = 4096
 """The largest number of threads that compute; `check_threads` knows how many the machine has."""
-MOST_STEPS = 10**12
-"""The largest number of steps, and of milliseconds: more than anything runs for."""
+MOST_STEPS = 10**10
+"""Limits steps, epochs, images and milliseconds: a training of a century has fewer."""
 MOST_COUNTED = 10**9
 """The largest number of images, and of epochs."""
 LARGEST_SEED = 2**63 - 1

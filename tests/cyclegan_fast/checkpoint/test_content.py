@@ -106,7 +106,11 @@ WRONG: list[tuple[Place, object, str]] = [
     (SQUARES, torch.full((3,), -1.0), "step.generators.optimizer.state.2.exp_avg_sq has elements from -1 to -1"),
     (("ranks", 0, "random", "cpu"), torch.zeros(3).byte(), "ranks[0].random.cpu is no state of PyTorch's generator"),
     (POOL, torch.zeros(3, 32, 28), "images[1] is [3, 32, 28], and crops have 32 pixels"),
-    (("config", "data", "crop_size"), "big", "config cannot be: crop_size cannot be 'big'"),
+    (
+        ("config", "data", "crop_size"),
+        "big",
+        "config cannot be: crop_size must be a multiple of 4 from 24 to 65536, got 'big'",
+    ),
     (("epochs", "steps"), 0, "epochs.steps is 0, not 1 to"),
 ]
 
