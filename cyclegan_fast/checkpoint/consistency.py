@@ -137,11 +137,11 @@ def _check_rank(rank: RankState, place: str, saved: RunCheckpoint, config: Confi
     _check_pool(rank["step"]["pool_A"], f"{place}.step.pool_A", saved, config)
     _check_pool(rank["step"]["pool_B"], f"{place}.step.pool_B", saved, config)
     version, words, gauss = rank["step"]["pool_random"]
-    is_state = (gauss is None or type(gauss) is float) and type(words) is list
+    is_state = type(version) is int and (gauss is None or type(gauss) is float) and type(words) is list
     # It takes larger words as well, and cuts them.
     is_state = is_state and all(type(word) is int and 0 <= word < 2**32 for word in words)
     try:
-        random.Random().setstate((version, tuple(words if is_state else ()), gauss))
+        random.Random().setstate((version, tuple(words), gauss) if is_state else (0, (), None))
     except (TypeError, ValueError, OverflowError) as error:
         raise WrongEntry(f"{place}.step.pool_random", "is no state of Python's generator") from error
     for name, state in _random_states(rank, place):

@@ -77,6 +77,7 @@ OURS = ("checkpoint", "self", "self.state", "training")
 EXCUSED = {
     ("data/image_folder.py", "_decode_all", "write"): "`PixelCache.write`, which has its own points",
     ("methods/feature_loss/rotation.py", "write_features", "mkdir"): "a training's is its run's folder, which is there",
+    ("system/command_line.py", "refused_in_one_line", "write"): "prints what tyro said",
     ("system/progress.py", "write", "write"): "prints beside a progress bar",
     ("training/update/descent.py", "add", "write"): "writes into a tensor",
     ("checkpoint/files.py", "to_bytes", "torch.save"): "writes into memory",
