@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -321,3 +322,13 @@ def test_a_process_that_torchrun_started_again_is_spared(monkeypatch: pytest.Mon
 def test_a_fault_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no fault in"):
         AskedFault.of(text)
+
+
+# --- the page of promises ------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_promises_has_every_point() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+) \|", page, re.MULTILINE)
+    listed = [f"{of}.{moment}" for of, moments in rows for moment in re.findall(r"\w+", moments)]
+    assert sorted(listed) == sorted(FAULT_POINTS)
