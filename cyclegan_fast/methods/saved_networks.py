@@ -6,6 +6,7 @@ from itertools import chain
 import torch
 from torch import nn
 
+from cyclegan_fast.checkpoint.consistency import is_of_this_version
 from cyclegan_fast.checkpoint.content import DescentState, LossState, RunCheckpoint
 from cyclegan_fast.checkpoint.description import WrongEntry
 from cyclegan_fast.checkpoint.files import check_fits
@@ -18,9 +19,9 @@ from cyclegan_fast.system.errors import UserError
 def check_own_networks(saved: RunCheckpoint) -> None:
     """Raise WrongEntry where a checkpoint has other networks than its own configuration says.
 
-    Checkpoints from before there was a format may have settings that do not exist any more: they are not looked at.
+    Checkpoints of other versions may have settings that do not exist here: they are not looked at.
     """
-    if "checkpoint_format" in saved:
+    if is_of_this_version(saved):
         check_networks(saved, from_dict(saved["config"], "config"))
 
 

@@ -86,6 +86,9 @@ def refused_in_one_line() -> Iterator[None]:
             raise UserError(refusal) from ending
         sys.stderr.write(said.getvalue())
         raise
+    except BaseException:
+        sys.stderr.write(said.getvalue())
+        raise
     else:
         sys.stderr.write(said.getvalue())
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,9 @@ from cyclegan_fast.system.errors import ReportedElsewhere, UserError
 from cyclegan_fast.system.fault_points import fault_point
 
 _Result = TypeVar("_Result")
+
+LONGEST_WAIT = timedelta(hours=12)
+"""How long hosts wait for one another: others wait while the first rank scores. One that dies is noticed at once."""
 
 
 @dataclass
@@ -186,11 +190,12 @@ def joined(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
         store=_store_of_this_start(),
         rank=ranks.index,
         world_size=count,
+        timeout=None if device.type == "cuda" else LONGEST_WAIT,
     )
     try:
         if device.type == "cuda":
             fault_point("ranks", "before_joining")
-            ranks.control = dist.new_group(backend="gloo")
+            ranks.control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         yield ranks, device
     finally:
         # gloo's threads end with the last reference. One that is about to let go of a tensor when the interpreter ends

@@ -128,6 +128,9 @@ def available_bytes() -> int:
         free = min(free, max(0, addresses - int(psutil.Process().memory_info().vms)))
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        counts = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
     except OSError:
         return free  # there is no such limit here
-    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+    # Files that the system keeps in memory count as used, and give way to whoever needs room.
+    in_use = int(used) - int(counts.get("inactive_file", "0"))
+    return free if limit == "max" else min(free, max(0, int(limit) - in_use))

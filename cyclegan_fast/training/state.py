@@ -10,7 +10,7 @@ import torch
 
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.content import BestEvaluation, RandomStates, RankState, RunCheckpoint
-from cyclegan_fast.checkpoint.description import NotFiniteEntry, is_finite
+from cyclegan_fast.checkpoint.description import NotFiniteEntry, WrongEntry, is_finite
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.training_images import TrainingImages
@@ -152,6 +152,11 @@ class TrainingState:
                     checkpoint.save(run, content, keep_as=keep_as)
                 except NotFiniteEntry as error:
                     return f"{error} at step {log.step}"
+                except WrongEntry as error:
+                    raise UserError(
+                        f"what was to be saved at step {log.step} contradicts itself ({error}), so that nothing was "
+                        "written, and what was saved before is unharmed: please report it"
+                    ) from error
                 return None
 
             # The others wait, as they would in the next step: where it fails, the first one alone says why.

@@ -95,7 +95,7 @@ class GraphedNetwork(nn.Module):
             if shape is None:
                 self._shapes[key] = _Shape()
                 while len(self._shapes) > _MOST_SHAPES:
-                    self._shapes.popitem(last=False)
+                    self._free(self._shapes.popitem(last=False)[1])
             else:
                 self._shapes.move_to_end(key)
                 if shape.recording is not None:
@@ -114,6 +114,12 @@ class GraphedNetwork(nn.Module):
         self._wait_for_replays()
         self._shapes.clear()
         return had
+
+    def _free(self, shape: _Shape) -> None:
+        """Free the graph of a shape, if it has one."""
+        if shape.recording is not None:
+            self._wait_for_replays()
+            shape.recording = None
 
     def _wait_for_replays(self) -> None:
         """Wait for the last replay, in front of freeing a graph: its memory may go to another stream at once."""
@@ -162,10 +168,11 @@ class GraphedNetwork(nn.Module):
         stream = torch.cuda.current_stream(images.device) if images.is_cuda else None
         if stream and self._last_use:
             stream.wait_event(self._last_use)
-        result = recording({"images": images})["translated"].clone()
-        if stream:
-            self._last_use = stream.record_event()
-        return result
+        try:
+            return recording({"images": images})["translated"].clone()
+        finally:  # also where there is no memory for the result: the replay was launched
+            if stream:
+                self._last_use = stream.record_event()
 
     def _recorded(self, shape: _Shape, images: Tensor) -> Tensor:
         """Translate eagerly, and record the same; keep the recording where it gives the same bits."""
@@ -189,8 +196,8 @@ class GraphedNetwork(nn.Module):
             return expected
         shape.recording, shape.recorded_bytes = recording, max(0, self.memory() - before)
         if shape.recorded_bytes > self.most_bytes:
-            self._wait_for_replays()
-            shape.recording, shape.is_too_large = None, True
+            self._free(shape)
+            shape.is_too_large = True
         self._make_room()
         return expected
 
@@ -200,9 +207,7 @@ class GraphedNetwork(nn.Module):
             total = sum(one.recorded_bytes for one in self._shapes.values() if one.recording)
             if self.graphs <= MOST_GRAPHS and total <= self.most_bytes:
                 break
-            if shape.recording is not None:
-                self._wait_for_replays()
-                shape.recording = None
+            self._free(shape)
 
     def _give_up(self, reason: str) -> None:
         self._is_given_up = True

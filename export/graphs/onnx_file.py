@@ -69,8 +69,7 @@ def read_onnx(path: Path, notes: list[str]) -> bytes:
     """Return the bytes of an ONNX file; a line is appended to `notes` where nothing can tell whether it is unharmed.
 
     Raises UserError where it is missing, no ONNX file, damaged or changed since it was written, of a newer version, and
-    where its weights lie in other files. A file without a digest is held against the card beside it where an engine was
-    built from it.
+    where its weights lie in other files. A file without a digest is held against the card of the engine beside it.
     """
     content = content_of(path, "ONNX file", "python export/to_onnx.py")
     # Every ONNX file begins with this field. On others OpenVINO tries all the formats that it knows, and prints about
@@ -82,11 +81,11 @@ def read_onnx(path: Path, notes: list[str]) -> bytes:
         if has_external_data(content):
             # They would be looked for in the current folder, wherever the file itself lies.
             raise UserError(f"{path} has weights in other files: save it with all of them inside, by onnx.save")
-        unharmed = _as_beside_engine(path, content)
-    if unharmed is None:
-        notes.append(
-            f"{path} has no digest, so damage to it would not be seen: python export/to_onnx.py writes files with one"
-        )
+        if not _is_of_engine_beside(path, content):
+            notes.append(
+                f"{path} has no digest, so damage to it would not be seen: "
+                "python export/to_onnx.py writes files with one"
+            )
     elif not unharmed:
         raise UserError(
             f"{path} is damaged, or was changed after it was written: copy it again, or export it anew with python "
@@ -96,10 +95,13 @@ def read_onnx(path: Path, notes: list[str]) -> bytes:
     return content
 
 
-def _as_beside_engine(path: Path, content: bytes) -> bool | None:
-    """Return whether a file is the one that the engine beside it was built from; None where no card can tell."""
+def _is_of_engine_beside(path: Path, content: bytes) -> bool:
+    """Tell whether a file is the one that the engine beside it was built from, as its card says.
+
+    Another one need not be damaged: it may have been exported anew.
+    """
     try:
         card = EngineCard.beside(path)
     except UserError:
-        return None  # an ONNX file needs no card: one that is missing or damaged says nothing of it
+        return False  # an ONNX file needs no card: one that is missing or damaged says nothing of it
     return hashlib.sha256(content).hexdigest() == card.onnx_sha256

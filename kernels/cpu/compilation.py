@@ -89,6 +89,7 @@ def _compiled() -> Path:
             raise NotCompiled(f"{command[0]} does not compile them ({said}); set CC to another compiler") from error
         except subprocess.TimeoutExpired as error:
             raise NotCompiled(f"{command[0]} took more than {_LONGEST_S} s") from error
+        made.chmod(0o700)  # compilers give what the umask leaves, which may let a group write
         made.replace(path)
     return path
 

@@ -101,12 +101,12 @@ def signed_windows(pixels: Tensor, crops: Tensor, height: int, width: int, *, im
     Nothing here waits for the device or depends on a value, so that a CUDA graph can hold it.
 
     Args:
-        pixels: uint8 [N, H, W, 3].
+        pixels: uint8 [N, H, W, C].
         crops: int64 [N, 3] on the same device: top, left, and 1 to mirror the window or 0; inside the image.
         impl: the implementation, see `kernels.dispatch.choose`, which raises where it cannot run. On a CPU both
             give one result; on a GPU PyTorch multiplies by 1/127.5, which is off by a rounding.
 
-    Returns float32 [N, 3, height, width], which Triton writes channels last. Raises ValueError or TypeError where the
+    Returns float32 [N, C, height, width], which Triton writes channels last. Raises ValueError or TypeError where the
     operands do not fit, or the window is larger than an image.
     """
     check_tensor("pixels", pixels)

@@ -38,12 +38,15 @@ def compile_in_workers(
         return {}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     answers, answers_to = os.pipe()
+    out = 2 if _is_open(2) else subprocess.DEVNULL
     command = [sys.executable, "-m", _MODULE, str(answers_to)]
     failures: dict[Specialisation, str] = {}
     left = dict(enumerate(wanted))
     with (
         open(answers, "rb") as lines,
-        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=2, pass_fds=[answers_to]) as compiling,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=out, pass_fds=[answers_to]
+        ) as compiling,
     ):
         os.close(answers_to)  # the other process has its own, and is the last to close it
         assert compiling.stdin is not None
@@ -63,6 +66,14 @@ def compile_in_workers(
             compiling.send_signal(signal.SIGINT)
             raise
     return failures | dict.fromkeys(left.values(), f"its process ended with status {compiling.returncode}")
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _end_with_the_parent() -> None:

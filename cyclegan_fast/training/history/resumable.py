@@ -4,6 +4,7 @@ checkpoint/consistency.py checks what a checkpoint says by itself. One that is w
 before it is used.
 """
 
+from cyclegan_fast.checkpoint.consistency import is_of_this_version
 from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.checkpoint.description import WrongEntry
 from cyclegan_fast.config.options import Config
@@ -25,5 +26,5 @@ def check_resumable(saved: RunCheckpoint, of_run: Config, went_back: int) -> Non
         raise WrongEntry("rollbacks", f"is {saved['rollbacks']}, and the run went back {went_back} times")
     if "begun_with" in saved and bool(saved["begun_with"]) != bool(of_run.networks.init_from):
         raise WrongEntry("begun_with", "does not go with init_from of the run's config.yaml")
-    if "checkpoint_format" in saved and not ends_no_earlier(of_run, from_dict(saved["config"], "config")):
+    if is_of_this_version(saved) and not ends_no_earlier(of_run, from_dict(saved["config"], "config")):
         raise WrongEntry("config", "has a later end than the run's config.yaml")

@@ -15,8 +15,8 @@ in a CUDA graph cost the memory for as long as the graph lives. It is not needed
 - What the second stream reads of the current one's memory is held until the join: `items`, by whoever calls `map`.
 - What the second stream hands over is read behind the join, and its memory is used again behind the next fork only,
   which waits for these reads: nothing else runs on this stream.
-- What both read at any time stays where it is between steps: weights, and scales of losses. None of it may be made at
-  first use inside of a part.
+- What both read at any time stays where it is between steps: weights, and scales of losses. What is made at first use
+  inside of a part is read behind the join only.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -46,8 +46,12 @@ class JoinedUses:
     @contextmanager
     def forward(self) -> Iterator[None]:
         """Surround a forward pass of either way."""
-        with operands_placed_by(self._place_in_forward):
-            yield
+        try:
+            with operands_placed_by(self._place_in_forward):
+                yield
+        except BaseException:
+            self._forget()  # what lies half written would stay until the next step
+            raise
 
     @contextmanager
     def backward(self) -> Iterator[None]:

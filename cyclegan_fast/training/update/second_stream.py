@@ -11,8 +11,9 @@ and each waits for the one before. On a stream of its own runs what they do not 
 The second stream waits for the current one in front of each of these (fork), and the current one for it behind the way
 back and behind the backward pass (join). By PyTorch's rule the gradients of what ran there are computed there as well,
 and autograd waits where they meet the others. What the second stream reads of the current one's memory is held until
-the join, see `direction_streams.py` for why: four activations a block, and by the caller what the discriminators look
-at. The numbers are those of one stream, bit for bit.
+the join, see `direction_streams.py` for why: four activations a block and use, and by the caller what the
+discriminators look at. What a step makes first on the second stream, such as Adam's moments, is read behind a join. The
+numbers are those of one stream, bit for bit.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,5 +1,6 @@
 """Test that a checkpoint is taken whole or not at all: any change of an entry is refused, or changes nothing."""
 
+import copy
 import os
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from cyclegan_fast.checkpoint import files as checkpoint
+from cyclegan_fast.checkpoint.consistency import check_content
 from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.config.options import Config, DataConfig, LossConfig, OptimizerConfig
 from cyclegan_fast.config.values import from_dict
@@ -74,6 +76,26 @@ def in_words(place: Place) -> str:
 def test_what_is_written_is_taken() -> None:
     assert taken(whole())
     assert taken({**older(whole(), "content", "prepared", "epochs", "begun_with", "best", "rollbacks")})
+
+
+def test_a_checkpoint_of_another_version_may_lack_entries_and_have_settings_that_are_unknown() -> None:
+    content = {**whole(), "written_by": "0.0.9"}
+    content["config"] = {**content["config"], "run": {**content["config"]["run"], "gone": 3}}
+    assert taken(older(content, "shares"))
+    assert taken({name: value for name, value in content.items() if name != "shares"})
+    assert not taken({**content, "written_by": whole()["written_by"]})
+
+
+def test_a_run_goes_on_where_adam_counts_no_further() -> None:
+    """Fails where Adam's float32 count of steps, which stays at 2^24, must be the run's."""
+    steps = 2**24 + 1
+    content = copy.deepcopy(whole())
+    content["log"]["step"] = content["step"]["steps_taken"] = steps
+    content["epochs"] = {"steps": 1, "from_step": steps, "from_epoch": 0, "images": [1, 1]}
+    for side in ("generators", "discriminators"):
+        for moments in content["step"][side]["optimizer"]["state"].values():
+            moments["step"] = torch.tensor(float(steps - 1)) + 1
+    check_content(content)
 
 
 PLACES = [*places(whole()), ()]

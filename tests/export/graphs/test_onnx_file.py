@@ -93,8 +93,8 @@ def test_a_file_without_a_digest_is_held_against_the_card_beside_it(machine: Mac
     world = machine()
     path = world.path.with_suffix(".onnx")
     path.write_bytes(content := serialised(small_model()))
-    with pytest.raises(UserError, match="is damaged"):  # the card names another graph
-        read_onnx(path, [])
+    assert read_onnx(path, notes := []) == content  # the card names another graph: this one was exported anew, say
+    assert len(notes) == 1
     card = world.path.with_suffix(".json")
     card.write_text(card.read_text().replace(world.card.onnx_sha256, hashlib.sha256(content).hexdigest(), 2))
     # The imitated card has one digest for checkpoint and graph: both were replaced.
