@@ -68,9 +68,6 @@ def load_sources(
             raise UserError(f"{file} holds a U-Net, and only ResNet generators can be exported: translate with PyTorch")
         if running_statistics:
             use_running_statistics(network, str(file))
-        for key, weight in network.state_dict().items():
-            if not weight.isfinite().all():
-                raise UserError(f"{file}: {key} is not finite, the training has diverged: export an earlier checkpoint")
         hub_name = HubName.parse(str(path)) if is_hub_name(path) else None
         stem = hub_name.short if hub_name else path.resolve().name if path.is_dir() else path.stem
         if not config:

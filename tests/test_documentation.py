@@ -27,6 +27,7 @@ from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.hub_stand_in import hub_of_this_process
 from tests.cyclegan_fast.pictures import draw, draw_all
 from tests.export.test_deployment_page import PAGE as DEPLOYMENT, PROGRAMS
+from tests.faults.__main__ import NAMES as CAMPAIGNS
 from tests.slow import slow_but
 
 ROOT = Path(__file__).parents[1]
@@ -145,6 +146,8 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
             case ["python", program, *arguments] if program.startswith("export/"):
                 door = PROGRAMS[Path(program).stem]
                 importlib.import_module("cyclegan_fast.system.command_line").parse_command(door, program, arguments)
+            case ["python", "-m", "tests.faults", *arguments]:
+                assert {word for word in arguments if not word.startswith("-")} <= {*CAMPAIGNS}, words
             case ["torchrun", *arguments]:
                 place = arguments.index("cyclegan_fast.train")
                 assert arguments[place - 1] == "-m"

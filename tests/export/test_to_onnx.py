@@ -19,8 +19,10 @@ from cyclegan_fast.images.pixels import to_pixels_array, to_signed_array
 from cyclegan_fast.networks.norms import batch_norms
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.files import sha256_of
+from cyclegan_fast.version import __version__
 from export import source, to_onnx, verify
 from export.graphs.graph import serialised
+from export.graphs.onnx_file import ONNX_FORMAT
 from export.graphs.precision import BFLOAT16, FLOAT16, FLOAT32, emulated, in_precision
 from export.options import Precision
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
@@ -86,6 +88,7 @@ def test_input_and_output_have_the_promised_names_types_and_free_sizes(
         assert sides == (["batch", "height", "width", 3] if pixels else ["batch", 3, "height", "width"])
     assert model.opset_import[0].version == (22 if precision == "bfloat16" else 20)
     assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "cyclegan_fast_format": f"{ONNX_FORMAT} by {__version__}",
         "direction": "one way",
         "precision": precision,
         "range": "0 to 255" if pixels else "-1 to 1",
@@ -250,7 +253,7 @@ def cut_off(path: Path, network: ResnetGenerator) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (nan_weights, "down.0.weight is not finite, the training has diverged: export an earlier checkpoint"),
+        (nan_weights, "holds weights that are infinite or NaN (down.0.weight)"),
         (another_architecture, "holds no generator"),
         (cut_off, "is cut off or damaged"),
     ],

@@ -140,7 +140,7 @@ def test_a_bad_configuration_file_is_named_with_its_fault(text: str, message: st
         (OptimizerConfig, {"epochs": 0, "decay_epochs": 0}, "must not both be 0"),
         (RunConfig, {"amp_dtype": "float16"}, "no effect without --amp"),
         (RunConfig, {"name": "../up"}, "name must be a plain folder name"),
-        (RunConfig, {"max_steps": 0}, "max_steps must be a whole number from 1 to 10\\^12, got 0"),
+        (RunConfig, {"max_steps": 0}, "max_steps must be a whole number from 1 to 10\\^10, got 0"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(section: type, values: dict[str, object], message: str) -> None:

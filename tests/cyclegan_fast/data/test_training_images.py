@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import IO, get_args
 
 import numpy as np
 import pytest
@@ -428,13 +428,11 @@ def test_an_image_smaller_than_the_crop_is_named(folder: Path) -> None:
 
 
 def test_a_failed_write_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Path.write_bytes
-
-    def full_disk(self: Path, content: memoryview) -> int:
-        write(self, content[: len(content) // 2])
+    def full_disk(file: IO[bytes], content: bytes, point: str | None = None) -> None:
+        file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr("cyclegan_fast.images.files.write_whole", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "out.png")
     assert list(tmp_path.iterdir()) == []

@@ -207,10 +207,10 @@ def test_a_second_run_completes_what_was_cut_short(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--size", "16"], "--size must be 32 or more, got 16"),
-        (["--count", "0"], "--count must be 1 or more, got 0"),
-        (["--test-count", "-1"], "--test-count must be 1 or more, got -1"),
-        (["--seed", "-1"], "--seed must be 0 or more, got -1"),
+        (["--size", "16"], "--size must be a whole number from 32 to 65536, got 16"),
+        (["--count", "0"], "--count must be a whole number from 1 to 10^9, got 0"),
+        (["--test-count", "-1"], "--test-count must be a whole number from 0 to 10^9, got -1"),
+        (["--seed", "-1"], "--seed must be a whole number from 0 to 2^63 - 1, got -1"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(

@@ -445,9 +445,10 @@ def test_what_is_translated_is_written_though_the_next_image_ends_the_command(
 
 
 def test_a_square_that_no_memory_holds_is_refused_before_anything_is_decoded(
-    tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for size in (4 * 10**9, 4 * 10**30):
+    monkeypatch.setattr(batches, "available_bytes", lambda: 2**30)
+    for size in (16384, 65536):
         assert run(photos, "--size", size, size=False) == 2
         assert f"error: an image of {size}x{size} and its translation take" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
