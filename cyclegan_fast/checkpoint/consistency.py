@@ -18,7 +18,6 @@ from cyclegan_fast.config.values import from_dict
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.version import __version__
 
-CUDA_STATE = 16  # bytes: seed and offset
 LAST_COUNTED_STEP = 2**24  # Adam counts its steps in float32, which stays there
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -157,8 +156,6 @@ def _check_rank(rank: RankState, place: str, saved: RunCheckpoint, config: Confi
             torch.Generator().set_state(state.cpu())
         except RuntimeError as error:
             raise WrongEntry(name, "is no state of PyTorch's generator") from error
-    cuda = rank["random"]["cuda"]
-    _require(cuda is None or len(cuda) == CUDA_STATE, f"{place}.random.cuda", "is no state of a GPU's generator")
     schedule = rank.get("schedule")
     if schedule and config:
         follows = config.optimizer.learning_rate_policy == "plateau"

@@ -97,6 +97,12 @@ class TrainingState:
             self.schedule.lower(0.5**behind)
         torch.set_rng_state(own["random"]["cpu"])
         if self.device.type == "cuda" and own["random"]["cuda"] is not None:
+            found, due = len(own["random"]["cuda"]), len(torch.cuda.get_rng_state(self.device))
+            if found != due:
+                raise UserError(
+                    f"the checkpoint of {run} has {found} bytes for the GPU's random state, and this PyTorch has {due}: "
+                    f"continue it with the version that it was written with, or {ANOTHER}"
+                )
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
         return changed
 
