@@ -100,7 +100,7 @@ class TrainingState:
             found, due = len(own["random"]["cuda"]), len(torch.cuda.get_rng_state(self.device))
             if found != due:
                 raise UserError(
-                    f"the checkpoint of {run} has {found} bytes for the GPU's random state, and this PyTorch has {due}: "
+                    f"the checkpoint of {run} has {found} bytes of a GPU's random state, and PyTorch has {due} here: "
                     f"continue it with the version that it was written with, or {ANOTHER}"
                 )
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
