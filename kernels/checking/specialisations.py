@@ -75,10 +75,14 @@ class Specialisation:
 
     @property
     def stores_narrow_rows(self) -> bool:
-        """Return whether the variant writes a few sums for each channel, or rows of a few channels, and no more."""
+        """Return whether the variant writes a few sums for each channel, or rows of a few channels, and no more.
+
+        Or it adds to edges, of which a tile of 16 places leaves each thread four channels.
+        """
         constants = dict(self.constants)
         first_phase = self.name in ("instance_norm_statistics", "instance_norm_backward_sums")
-        return self.is_thin_convolution or (first_phase and not constants.get("STORE_H", False))
+        few_places = self.name == "conv2d_3x3_edge_gradients" and constants["BLOCK_PIXELS"] == 16
+        return self.is_thin_convolution or few_places or (first_phase and not constants.get("STORE_H", False))
 
     @property
     def is_thin_convolution(self) -> bool:

@@ -108,7 +108,7 @@ def engine_parity_in_the_card(arguments: list[str]) -> object:
 def test_an_engine_is_run_where_it_was_built(
     build: list[str], faithful: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(parity, "in_onnxruntime", lambda content, pixels: upside_down(pixels).astype(float))
+    monkeypatch.setattr(parity, "in_onnxruntime", lambda content, pixels, name: upside_down(pixels).astype(float))
     assert trt.main(build) == 0
     output = capsys.readouterr().out
     assert "comparing with PyTorch" in output

@@ -205,7 +205,7 @@ def make(tally: Tally, work: Path, count: int, chance: random.Random) -> None:
     used = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmSize" in line)
 
     def some_file_size() -> None:
-        disks.limit(resource.RLIMIT_FSIZE, chance.choice([0, 400, 20_000, checkpoint // 2]), "a file size")
+        disks.limit(resource.RLIMIT_FSIZE, chance.choice([400, 20_000, checkpoint // 2]), "a file size")
 
     def some_memory() -> None:
         room = chance.randint(50, 1500)
