@@ -39,8 +39,8 @@ AGREEMENT = 0.05
 """The largest relative difference of a loss in the first step, to bfloat16's precision; n times as much in the n-th."""
 
 AGREEMENT_BELOW_64 = 0.15
-"""The same for images smaller than 64x64: of 32x32 a discriminator gives four scores, whose loss moved by up to 0.084
-by the rounding of bfloat16 alone (bench/results/LOG.md, 2026-11-30)."""
+"""Allows the same for images smaller than 64x64: of 32x32 a discriminator gives four scores, whose loss moved by up to
+0.084 by the rounding of bfloat16 alone (bench/results/LOG.md, 2026-11-30)."""
 
 MOST_IN_ALL_MODES = 4  # images: larger batches compete in one mode of torch.compile
 ROOMY_BYTES = 120e9

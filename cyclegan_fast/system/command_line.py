@@ -75,22 +75,20 @@ def refused_in_one_line() -> Iterator[None]:
     tyro prints some of these errors itself, in a box of several lines, and raises SystemExit; what else it prints, such
     as a flag that there is not, goes to standard error as ever.
     """
-    said = io.StringIO()
+    said, refusal = io.StringIO(), None
     try:
         with redirect_stderr(said):
             yield
     except ValueError as error:
-        raise UserError(str(error)) from error
+        refusal = str(error)
+        raise UserError(refusal) from error
     except SystemExit as ending:
         if refusal := _refusal_behind(ending):
             raise UserError(refusal) from ending
-        sys.stderr.write(said.getvalue())
         raise
-    except BaseException:
-        sys.stderr.write(said.getvalue())
-        raise
-    else:
-        sys.stderr.write(said.getvalue())
+    finally:
+        if not refusal:
+            sys.stderr.write(said.getvalue())
 
 
 def _refusal_behind(error: BaseException) -> str | None:

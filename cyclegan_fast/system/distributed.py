@@ -29,7 +29,7 @@ from cyclegan_fast.system.fault_points import fault_point
 _Result = TypeVar("_Result")
 
 LONGEST_WAIT = timedelta(hours=12)
-"""How long hosts wait for one another: others wait while the first rank scores. One that dies is noticed at once."""
+"""Limits how long hosts wait for one another, as they do while the first rank scores. A dead one is seen at once."""
 
 
 @dataclass

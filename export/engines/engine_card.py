@@ -212,4 +212,4 @@ CARD_FIELDS: dict[str, Reader] = {
     "parity": read_parity,
     "value_range": reads_one_of(tuple(_VALUE_RANGES.values())),
 }
-"""What reads each field of a card: `EngineCard.write` writes just these."""
+"""Says what reads each field of a card: `EngineCard.write` writes just these."""

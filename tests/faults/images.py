@@ -31,7 +31,7 @@ MOST_PIXELS = 2**20  # instead of Pillow's limit: a damaged size then costs some
 BATCH = 200  # files that are in the folder at once
 HANG_S = 60.0
 FILES_PER_FOLDER = 20
-"""Of so many faults one is of a folder, and takes as long as the others together."""
+"""Says of how many faults one is of a folder: it takes as long as the others together."""
 
 
 # --- files ---------------------------------------------------------------------------------------------------------

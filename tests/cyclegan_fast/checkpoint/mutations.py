@@ -60,7 +60,7 @@ VALUES: dict[str, Any] = {
     "sparse": torch.zeros(2, 2).to_sparse(),
     "removed": REMOVED,
 }
-"""What any entry is replaced by."""
+"""Lists what any entry is replaced by."""
 
 
 def _first_element(number: float) -> Callable[[Tensor], Tensor]:
@@ -86,7 +86,7 @@ TENSORS: dict[str, Callable[[Tensor], Any]] = {
     "an infinity": _first_element(math.inf),
     "needs a gradient": lambda tensor: torch.nn.Parameter(tensor.float()),
 }
-"""What a tensor is changed to; a name of these goes with floating tensors alone where it makes NaN or infinity."""
+"""Lists what a tensor is changed to; what makes NaN or infinity goes with floating tensors alone."""
 
 
 def mutations_at(tree: Any, place: Place) -> Iterator[tuple[str, Any]]:

@@ -40,7 +40,7 @@ METHODS = {
     *("hardlink_to", "mkdir", "rename", "rmdir", "symlink_to", "touch", "unlink", "write_bytes", "write_text"),
     *("export_chrome_trace", "tofile", "truncate", "writelines"),
 }
-"""What changes the disk, whatever object has it."""
+"""Lists what changes the disk, whatever object has it."""
 
 FUNCTIONS = {
     "os": {
@@ -73,7 +73,7 @@ NOT_OF_A_TRAINING = {
 """Modules that a training imports, and none of whose writes are its own."""
 
 OURS = ("checkpoint", "self", "self.state", "training")
-"""What has a method `save` of ours, which is looked into where it stands."""
+"""Lists what has a method `save` of ours, which is looked into where it stands."""
 
 EXCUSED = {
     ("data/image_folder.py", "_decode_all", "write"): "`PixelCache.write`, which has its own points",
