@@ -70,7 +70,7 @@ def load(
         # By its name, since this floor does not import that one, whose libraries may be missing.
         exported = import_module("export.loading").load(path, batch_size=batch_size, **options)
         return cast("ImageTranslator", exported)
-    from cyclegan_fast.images.levels import range_of_run
+    from cyclegan_fast.config.values import pixels_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
     from cyclegan_fast.publishing.push import push_release, save_release
     from cyclegan_fast.publishing.release import LoadedFrom
@@ -100,7 +100,7 @@ def load(
         description=f"{checkpoint}, {loaded.direction or 'bare weights'}, {describe(place)}, {name_of(dtype)}",
         multiple=loaded.network.multiple,
         batch_size=batch_size,
-        value_range=range_of_run(loaded.config, "B" if direction == "b2a" else "A"),
+        value_range=pixels_of_run(loaded.config, str(checkpoint)).range_of_deep("B" if direction == "b2a" else "A"),
         explained=partial(told_of_translation, str(device)),
         close=translator.close,
         save=partial(save_release, origin),

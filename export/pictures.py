@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.folders import find_images
-from cyclegan_fast.images.levels import ValueRange, range_of_run
+from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
@@ -67,7 +68,8 @@ def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--cal
     domain: Literal["A", "B"] = "B" if source.direction == "b2a" else "A"
     if data.get("data") is None:
         return _embedded(domain, sample_photos.make_training), _embedded(domain, sample_photos.make_test)
-    root, value_range = Path(data["data"]), range_of_run(source.config, domain)
+    root = Path(data["data"])
+    value_range = pixels_of_run(source.config, str(source.checkpoint)).range_of_deep(domain)
     if not (root / f"train{domain}").is_dir():
         raise UserError(f"the images that it was trained on are no longer in {root}: give others as {flag} FOLDER")
     held_out = find_images(root / f"test{domain}")

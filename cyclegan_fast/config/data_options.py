@@ -5,17 +5,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclegan_fast.config.checks import require
-from cyclegan_fast.images.levels import Level, ValueRange, check_range, range_of_domain
+from cyclegan_fast.images.levels import Level, ValueRange, check_range
+from cyclegan_fast.images.pixel_type import ChannelCount, DomainName, PixelType, PixelTypes, SampleDtype
 from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, LoadedSide, Range, TrainedSide, check_fields
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 Pairs = Literal["auto", "yes", "no"]
+RangeSource = Literal["dtype", "data"]
+Percentile = Annotated[float, Range(0, 100)]
 
 EARTH = Path("earth")
 """The name, instead of a folder's, of the data set that cyclegan_fast/data/earth.py makes."""
 MOST_READERS = 256
 """The largest number of threads that prepare images: beyond that of processors they gain nothing."""
 CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
+PIXEL_OPTIONS = ("channels_a", "channels_b", "dtype_a", "dtype_b", "range_a", "range_b")
+"""The options that describe the pixels of the two domains. A run has those that were given or read from its data."""
 
 
 def is_earth(data: object) -> bool:
@@ -55,9 +60,27 @@ class DataConfig:
     """train on the first so many images of each domain only, by name"""
     serial: bool = False
     """take images in the order of their names in every epoch, of B too, instead of a random one; crops stay random"""
-    range: tuple[Level, ...] = ()
-    """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; of four
-    numbers, two are for A and two for B; by default the least and the greatest that a file can hold"""
+    channels_a: ChannelCount | None = None
+    """channels of the images of A, 256 at most; by default those of the files. With 1, colours become grey by their
+    luma, as the original does it; with 3, grey images become colours"""
+    channels_b: ChannelCount | None = None
+    """channels of the images of B, likewise"""
+    dtype_a: SampleDtype | None = None
+    """type of the samples of A, in training and in what is translated to A; by default that of the files. With uint8,
+    images of more bits become 8-bit ones"""
+    dtype_b: SampleDtype | None = None
+    """type of the samples of B, likewise"""
+    range_a: tuple[Level, ...] = ()
+    """the two values of A's images, in their own units, that become -1 and 1, such as 0 4095 of 12 bits in 16; with
+    dtype_a uint8, those of deeper images that become black and white. By default see range_from"""
+    range_b: tuple[Level, ...] = ()
+    """the two values of B's images, likewise"""
+    range_from: RangeSource = "dtype"
+    """where a range comes from that is not given: all that a sample can hold, or the training images. That of
+    floating-point images always comes from these. It is kept with the run"""
+    percentiles: tuple[Percentile, ...] = (0.0, 100.0)
+    """the percentiles of all training images of a domain that range_from data takes: by default the least and the
+    greatest value; what lies beyond is clipped, counted and said"""
     strict: bool = False
     """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     pairs: Pairs = "auto"
@@ -78,7 +101,12 @@ class DataConfig:
             self.preprocess in CROPPING or self.batch_size == 1,
             f"preprocess {self.preprocess!r} keeps each image's shape and needs batch_size 1, got {self.batch_size}",
         )
-        check_range(self.range, of_two_domains=True)
+        for name in ("range_a", "range_b"):
+            check_range(getattr(self, name), name)
+        require(
+            len(self.percentiles) == 2 and self.percentiles[0] < self.percentiles[1],
+            f"percentiles are a low and a high one, got {' '.join(f'{value:g}' for value in self.percentiles)}",
+        )
 
     @property
     def is_built_in(self) -> bool:
@@ -90,6 +118,27 @@ class DataConfig:
         """Tells whether the data set Earth is meant, not a folder of that name."""
         return is_earth(self.data)
 
-    def range_of(self, domain: Literal["A", "B"]) -> ValueRange | None:
-        """Return the values of `range` that the images of a domain fill; None for all that a file can hold."""
-        return range_of_domain(self.range, domain)
+    def pixel_type(self, domain: DomainName) -> PixelType:
+        """Return the type of a domain's pixels; what is not given, and was not read from the data, is 8-bit RGB's.
+
+        Raises ValueError for floating-point samples whose range is not known yet.
+        """
+        channels, dtype, values = self._given(domain)
+        if dtype in (None, "uint8") or not values:
+            return PixelType.with_full_range(channels or 3, dtype or "uint8")
+        return PixelType(channels or 3, dtype, *values)
+
+    @property
+    def pixel_types(self) -> PixelTypes:
+        """Return the types of the pixels of both domains, see `pixel_type`."""
+        return PixelTypes(self.pixel_type("A"), self.pixel_type("B"))
+
+    def range_of_deep(self, domain: DomainName) -> ValueRange | None:
+        """Return the values of deeper images that become black and white where a domain has 8 bits; None for all."""
+        _, dtype, values = self._given(domain)
+        return (values[0], values[1]) if values and dtype in (None, "uint8") else None
+
+    def _given(self, domain: DomainName) -> tuple[int | None, SampleDtype | None, tuple[float, ...]]:
+        if domain == "A":
+            return self.channels_a, self.dtype_a, self.range_a
+        return self.channels_b, self.dtype_b, self.range_b

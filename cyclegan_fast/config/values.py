@@ -10,6 +10,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from cyclegan_fast.config.data_options import PIXEL_OPTIONS, DataConfig
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.files import write_atomically
@@ -88,6 +89,22 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
     if type(value) is int and value in (1, 2):  # a choice of these, which YAML reads as numbers
         return next((str(value) for option in options if str(value) in get_args(option)), value)
     return value
+
+
+def pixels_of_run(config: Mapping[str, Any], origin: str) -> DataConfig:
+    """Return options of the data that have those of a run which describe pixels, and defaults for everything else.
+
+    Args:
+        config: plain values as a checkpoint has them: empty for bare weights, without these where it is older.
+        origin: what errors name.
+
+    Raises UserError for values that make no sense.
+    """
+    data = config.get("data")
+    known = {name: data[name] for name in PIXEL_OPTIONS if name in data} if isinstance(data, dict) else {}
+    described = with_values(DataConfig(), known, origin)
+    assert isinstance(described, DataConfig)
+    return described
 
 
 def differences(one: Config, other: Config) -> list[str]:

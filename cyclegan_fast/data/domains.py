@@ -72,7 +72,7 @@ class DomainReader:
             cache_dir=self.config.cache_dir or default_cache_dir(),
             workers=self.config.workers,
             strict=self.config.strict,
-            value_range=self.config.range_of(domain),
+            value_range=self.config.range_of_deep(domain),
             ending=place.ending,
             half=place.half,
             limit=limit,

@@ -10,7 +10,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile
 
-from cyclegan_fast.images.levels import Extent, SampleArray, ValueRange, extent_of, full_range, over_white, to_levels
+from cyclegan_fast.images.levels import Extent, ValueRange, extent_of, full_range, over_white, to_levels
+from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import BoundedFile, check_size, parsing, reading
 

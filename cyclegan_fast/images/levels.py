@@ -1,15 +1,14 @@
 """Turns samples of more than 8 bits into the 256 levels of 8 bits, by the range of values that they fill."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.ranges import Range
 
-SampleArray = npt.NDArray[Any]
 Level = Annotated[float, Range(-1e300, 1e300)]
 """A sample's value that becomes black or white. The difference of two of them is finite."""
 ValueRange = tuple[float, float]
@@ -27,26 +26,12 @@ class Extent(NamedTuple):
     filled: ValueRange
 
 
-def check_range(values: Sequence[float], *, of_two_domains: bool = False) -> None:
-    """Raise ValueError unless `values` are empty, or a low and a high one, or, where allowed, two of A and two of B."""
-    counts = (0, 2, 4) if of_two_domains else (0, 2)
-    if len(values) not in counts:
-        raise ValueError(f"range has {' or '.join(map(str, counts[1:]))} numbers, got {len(values)}")
-    for low, high in zip(values[::2], values[1::2], strict=True):
-        if not low < high:
-            raise ValueError(f"range goes from a low to a high value, got {low:g} {high:g}")
-
-
-def range_of_domain(values: Sequence[float], domain: Literal["A", "B"]) -> ValueRange | None:
-    """Return the two values that a domain's images fill, of none, two or four values; None of none."""
-    chosen = values[2:] if domain == "B" and len(values) == 4 else values[:2]
-    return (chosen[0], chosen[1]) if chosen else None
-
-
-def range_of_run(config: Mapping[str, Any], domain: Literal["A", "B"]) -> ValueRange | None:
-    """Return `range_of_domain` of the configuration in a checkpoint, which may be empty, or too old to have a range."""
-    data = config.get("data")
-    return range_of_domain(data.get("range", ()) if isinstance(data, dict) else (), domain)
+def check_range(values: Sequence[float], name: str = "range") -> None:
+    """Raise ValueError unless the values of the option `name` are none, or a low and a high one."""
+    if len(values) not in (0, 2):
+        raise ValueError(f"{name} has 2 numbers, got {len(values)}")
+    if values and not values[0] < values[1]:
+        raise ValueError(f"{name} goes from a low to a high value, got {values[0]:g} {values[1]:g}")
 
 
 def full_range(dtype: np.dtype[Any], bits: int) -> ValueRange:

@@ -12,7 +12,6 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
 from cyclegan_fast.images.levels import (
     Extent,
-    SampleArray,
     ValueRange,
     extent_of,
     full_range,
@@ -20,6 +19,7 @@ from cyclegan_fast.images.levels import (
     over_white,
     to_levels,
 )
+from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.tiff_segments import bits_of, first_page, segments
 

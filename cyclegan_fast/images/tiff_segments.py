@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 from tifffile import COMPRESSION, TiffPage
 
-from cyclegan_fast.images.levels import SampleArray
+from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.unreadable import check_size, parsing
 
 # Errors that matter are raised; what tifffile logs beside them, such as a damaged date, does not change the pixels.

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tqdm import tqdm
 
+from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.conventions import Direction
-from cyclegan_fast.images.levels import ValueRange, range_of_run
+from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.unreadable import of_any_size
 from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
@@ -78,7 +79,7 @@ class TranslateCommand:
         """Return the values that become black and white: those asked for, or else those of the run's training."""
         if self.options.range:
             return self.options.range[0], self.options.range[1]
-        return range_of_run(config, "B" if self.direction == "b2a" else "A")
+        return pixels_of_run(config, str(self.checkpoint)).range_of_deep("B" if self.direction == "b2a" else "A")
 
 
 def translate(command: TranslateCommand) -> int:

@@ -384,7 +384,7 @@ def test_loading_what_is_not_there_is_refused(weights: Path, arguments: dict[str
             {"data": "folder", "task": "style-transfer", "learning_rate": 1, "metrics": ["truth", "lookup"]},
             ["--data", "folder", "--task", "style-transfer", "--learning-rate", "1", "--metrics", "truth", "lookup"],
         ),
-        ({"preset": None, "name": "x", "range": (0, 4095)}, ["--name", "x", "--range", "0", "4095"]),
+        ({"preset": None, "name": "x", "range_a": (0, 4095)}, ["--name", "x", "--range-a", "0", "4095"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -21,7 +21,7 @@ from cyclegan_fast.data.training_images import open_data
 from cyclegan_fast.images import decoding
 from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import read_image
-from cyclegan_fast.images.levels import Extent, check_range, note_on, range_of_domain, to_levels
+from cyclegan_fast.images.levels import Extent, note_on, to_levels
 from cyclegan_fast.images.unreadable import UnreadableImage, of_any_size, reading
 from cyclegan_fast.system.errors import run_command
 from tests.cyclegan_fast.images.levels import read
@@ -147,7 +147,7 @@ def test_twelve_bits_in_sixteen_are_noted_with_folder_and_range(tmp_path: Path, 
             assert re.search(rf"{folder / name} hold values from \d+ to 4095, of 0 to 65535: .* levels 0 to 16", note)
             assert note.endswith("--range 0 4095")
         assert data.training.images_A[0].max() == 16
-    wide = opened(folder, range=(0.0, 4095.0), **options)
+    wide = opened(folder, range_a=(0.0, 4095.0), range_b=(0.0, 4095.0), **options)
     assert not any("more than 8 bits" in line for line in wide.warnings)
     for index in range(3):
         assert len(np.unique(wide.training.images_A[index])) > 200
@@ -163,10 +163,10 @@ def test_each_domain_has_a_range_of_its_own(tmp_path: Path) -> None:
         path.unlink()
     ramp = np.linspace(0, 1023, 1600).astype(np.uint16).reshape(40, 40)
     Image.fromarray(ramp).save(folder / "trainB" / "0.png")
-    data = opened(folder, range=(0.0, 4095.0, 0.0, 1023.0))
+    data = opened(folder, range_a=(0.0, 4095.0), range_b=(0.0, 1023.0))
     assert data.training.images_B[0].max() == data.training.images_A[0].max() == 255
     assert len(np.unique(data.training.images_B[0])) == 256
-    clipped = opened(folder, range=(0.0, 1023.0))
+    clipped = opened(folder, range_a=(0.0, 1023.0), range_b=(0.0, 1023.0))
     (note,) = [line for line in clipped.warnings if "trainA" in line]
     assert note.endswith("those beyond 0 to 1023 (--range) became black or white")
 
@@ -195,15 +195,7 @@ def test_a_note_is_made_where_the_range_looks_wrong(
 @pytest.mark.parametrize("values", [(1.0,), (0.0, 1.0, 2.0), (5.0, 5.0), (5.0, 1.0), (0.0, float("inf"))])
 def test_what_is_no_range_is_refused(values: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="range"):
-        DataConfig(range=values)
-
-
-def test_a_range_of_two_numbers_is_of_both_domains() -> None:
-    assert range_of_domain((), "A") is None
-    assert range_of_domain((0, 1), "A") == range_of_domain((0, 1), "B") == (0, 1)
-    assert range_of_domain((0, 1, 2, 3), "B") == (2, 3)
-    with pytest.raises(ValueError, match="range has 2 numbers"):
-        check_range((0, 1, 2, 3))
+        DataConfig(range_b=values)
 
 
 # --- EXIF, and whatever else is damaged ------------------------------------------------------------------------------

@@ -815,7 +815,7 @@ def test_images_of_twelve_bits_are_translated_by_the_range_of_the_run(
     Image.fromarray(np.rint(values * 16 * (255 / 4095)).astype(np.uint8)).save(tmp_path / "bright.png")
     Image.fromarray(np.rint(values * 16 / 257).astype(np.uint8)).save(tmp_path / "dark.png")
     networks = {name: make_generator(seed) for seed, name in enumerate(("G_A", "G_B"))}
-    folder = save_run(tmp_path / "runs" / "x", networks, range=(0.0, 4095.0, 0.0, 65535.0))
+    folder = save_run(tmp_path / "runs" / "x", networks, range_a=(0.0, 4095.0), range_b=(0.0, 65535.0))
     scan, bright, dark = (tmp_path / f"{name}.png" for name in ("scan", "bright", "dark"))
     for checkpoint, flags, same, noted in (
         (folder, ["--direction", "a2b"], bright, False),
