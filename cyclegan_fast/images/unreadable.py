@@ -67,7 +67,8 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("more than")
     if isinstance(error, ModuleNotFoundError):
-        return f"TIFF is read with {error.name}, which is not installed: pip install {error.name}"
+        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI"}.get(error.name or "", "TIFF")
+        return f"{format_name} is read with {error.name}, which is not installed: pip install {error.name}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # the system's; what decoders raise has no number
     said = " ".join(str(error).split())

@@ -4,7 +4,7 @@ Nothing is converted that would lose values without a word: channels are neither
 and colours, and integers are not scaled, except to the 8 bits that any picture is shown with.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def to_dtype(values: SampleArray, dtype: SampleDtype) -> SampleArray:
     return values.astype(wanted)
 
 
-def _held(dtype: "np.dtype[np.generic]") -> tuple[int, int]:
+def _held(dtype: "np.dtype[Any]") -> tuple[int, int]:
     held = np.iinfo(dtype)
     return int(held.min), int(held.max)
 
