@@ -13,7 +13,7 @@ from cyclegan_fast.images.folders import ARRAY_ENDINGS, DICOM_ENDINGS, NIFTI_END
 from cyclegan_fast.images.formats.arrays import encoded_array
 from cyclegan_fast.images.formats.conversion import convert, luma
 from cyclegan_fast.images.formats.pictures import encoded_png, is_of_png
-from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS, format_of
+from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS, FormatName, format_of
 from cyclegan_fast.images.formats.registry import describe_stored, read_stored
 from cyclegan_fast.images.formats.stored import Axis, FileLayout, Frames, Place, Source, StoredSamples
 from cyclegan_fast.images.levels import Extent, ValueRange
@@ -110,12 +110,11 @@ def read_samples(
     """
     with reading(path):
         source, name = Source(path, axis), format_of(path)
-        if name == "picture" and _is_of_pictures(kind):
-            return _shown(source, kind, deep_range)
-        layout = describe_stored(name, source)
-        if name == "tiff" and _is_of_pictures(kind) and frames == "first" and _is_for_people(layout, kind):
-            return _shown(source, kind, deep_range)
-        images = layout.images(frames)
+        if kind.dtype == "uint8" and kind.channels in (1, 3) and frames == "first":
+            shown = _shown(name, source, kind, deep_range)
+            if shown is not None:
+                return shown
+        images = describe_stored(name, source).images(frames)
         chosen = images if index is None else [images[index]]
         stored = read_stored(name, source, [plane for image in chosen for plane in image])
         converted = convert(_joined(stored, len(chosen)), kind, deep_range)
@@ -145,20 +144,20 @@ def ending_for(kind: PixelType, like: str, *, frames: Frames = "first", is_geore
     return ".png" if is_of_png(kind) and like not in (*TIFF_ENDINGS, *DICOM_ENDINGS) else ".tif"
 
 
-def _is_of_pictures(kind: PixelType) -> bool:
-    return kind.dtype == "uint8" and kind.channels in (1, 3)
+def _shown(name: FormatName, source: Source, kind: PixelType, deep_range: ValueRange | None) -> Samples | None:
+    """Read a picture as the 8-bit RGB that decoding.py makes of it, or as the grey of that; None for other files."""
+    place = None
+    if name == "tiff":
+        from cyclegan_fast.images.formats.tiff_samples import glance_at_tiff
 
-
-def _is_for_people(layout: FileLayout, kind: PixelType) -> bool:
-    """Return whether a TIFF becomes grey or RGB of 8 bits by what it says of its colours, and not by their number."""
-    return kind.channels != layout.channels or layout.is_colour or layout.channels == 1
-
-
-def _shown(source: Source, kind: PixelType, deep_range: ValueRange | None) -> Samples:
-    """Read a file as the 8-bit RGB that decoding.py makes of it, or as the grey of that."""
+        is_of_bands, place = glance_at_tiff(source)
+        if is_of_bands and kind.channels == 3:
+            return None
+    elif name != "picture":
+        return None
     decoded = decode(source.path, deep_range)
     values = decoded.pixels[None]
-    return Samples(values if kind.channels == 3 else luma(values), extent=decoded.extent)
+    return Samples(values if kind.channels == 3 else luma(values), place, extent=decoded.extent)
 
 
 def _joined(stored: StoredSamples, images: int) -> StoredSamples:

@@ -44,6 +44,8 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except (UnreadableImage, DoesNotFit):
+        raise  # it says all that already
     except MemoryError as error:
         raise DoesNotFit(f"{path}: its pixels do not fit in the memory that is free") from error
     except Exception as error:  # see the module's docstring
