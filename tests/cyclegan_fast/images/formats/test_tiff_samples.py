@@ -148,7 +148,7 @@ def test_slices_have_the_channels_that_the_metadata_name(tmp_path: Path, axes: s
     assert (kind.frames, kind.images, kind.channels) == (24, 4, 6)
     assert np.array_equal(values_of(SIX, tmp_path / "a.ome.tif", frames="slices"), values)
     assert np.array_equal(values_of(SIX, tmp_path / "a.ome.tif", frames="slices", index=2), values[2:3])
-    with pytest.raises(UnreadableImage, match="its 24 pages are 4 images of 6 channels: read them as slices"):
+    with pytest.raises(UnreadableImage, match="its 24 pages are 4 images of 6 channels: read them as slices .--frames"):
         describe_file(tmp_path / "a.ome.tif", "channels")
 
 
@@ -157,6 +157,42 @@ def test_channels_of_an_ome_tiff_are_one_image(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(values, -1, 0), ome=True, metadata={"axes": "CYX"})
     for frames in ("channels", "slices"):
         assert np.array_equal(values_of(SIX, tmp_path / "a.tif", frames=frames)[0], values)
+
+
+def test_pages_of_other_files_are_none(tmp_path: Path) -> None:
+    values = noise("uint16", 2, HEIGHT, WIDTH)
+    ome = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        f'DimensionOrder="XYZCT" Type="uint16" SizeX="{WIDTH}" SizeY="{HEIGHT}" SizeZ="4" SizeC="1" SizeT="1">'
+        + "".join(
+            f'<TiffData IFD="{ifd}" FirstZ="{2 * part + ifd}" PlaneCount="1">'
+            f'<UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID></TiffData>'
+            for part, name in enumerate("ab")
+            for ifd in range(2)
+        )
+        + "</Pixels></Image></OME>"
+    )
+    for name in "ab":
+        described = ome.replace("<OME ", f'<OME UUID="urn:uuid:{name}" ')
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", values, description=described, metadata=None)
+    with pytest.raises(UnreadableImage, match="its metadata name pages that are not in it: save it as one file"):
+        describe_file(tmp_path / "a.ome.tif", "slices")
+
+
+@pytest.mark.parametrize("opacity", ["unassalpha", "assocalpha"])
+def test_opacity_stays_what_it_is(tmp_path: Path, opacity: str) -> None:
+    values = noise("uint16", HEIGHT, WIDTH, 4)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=[opacity])
+    four, three = PixelType(4, "uint16", 0, 65535), PixelType(3, "uint16", 0, 65535)
+    samples = read_samples(tmp_path / "a.tif", four)
+    write_samples(samples, tmp_path / "b.tif", four)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        assert tiff.pages.first.extrasamples[0].name.lower() == opacity
+        assert np.array_equal(tiff.asarray(), values)
+    if opacity == "unassalpha":
+        share = values[..., 3:] / 65535
+        laid = values[..., :3] * share + 65535 * (1 - share)
+        assert np.abs(values_of(three, tmp_path / "a.tif")[0] - laid).max() <= 0.5 + 1e-9
 
 
 def test_smaller_copies_are_no_pages_and_others_are_named(tmp_path: Path) -> None:
