@@ -18,7 +18,6 @@ import tempfile
 import warnings
 from pathlib import Path
 
-
 CACHE_VARIABLE = "CYCLEGAN_FAST_CACHE"
 _HERE = Path(__file__).parent
 _SOURCES = ("operators.c", "of_dtype.h")
