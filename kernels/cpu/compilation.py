@@ -47,8 +47,8 @@ def is_compiled() -> bool:
     return True
 
 
-# What `torch.compiler.assume_constant_result` does, which imports the whole of torch._dynamo for it: a second that every
-# command would wait. Compiled graphs take the answer as it is.
+# What `torch.compiler.assume_constant_result` does, which imports the whole of torch._dynamo for it: a second that
+# every command would wait. Compiled graphs take the answer as it is.
 is_compiled._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's mark
 
 
