@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import tifffile
 from PIL import Image
-from tifffile import COMPRESSION, TiffPage
+from tifffile import COMPRESSION, PREDICTOR, TiffPage
 
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.unreadable import check_size, parsing
@@ -43,12 +43,13 @@ def first_page(file: BinaryIO) -> Iterator[TiffPage]:
     with parsing():
         tiff = tifffile.TiffFile(file)
         page = tiff.pages.first
-        _check(page)
+        check_page(page)
     with tiff:
         yield page
 
 
-def _check(page: TiffPage) -> None:
+def check_page(page: TiffPage) -> None:
+    """Raise ValueError where the header of a page claims what the file cannot hold, or more than is read at once."""
     size, width, height = page.parent.filehandle.size, page.imagewidth, page.imagelength
     if not width or not height or page.imagedepth != 1:
         raise ValueError(f"it is no flat image: {width}x{height} pixels, {page.imagedepth} deep")
@@ -80,6 +81,9 @@ def segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
     if own:
         # tifffile would ask for imagecodecs: it gets bytes that are decompressed already.
         page.compression, page.fillorder = COMPRESSION.NONE, 1
+    is_differences = own and page.predictor == PREDICTOR.FLOATINGPOINT
+    if is_differences:
+        page.predictor = PREDICTOR.NONE  # for which tifffile would ask, too
     for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         page.parent.filehandle.seek(offset)
         encoded = page.parent.filehandle.read(count)
@@ -90,10 +94,14 @@ def segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
             encoded = encoded.translate(REVERSED_BITS) if bits_reversed else encoded
             row_bytes = math.ceil(shape[2] * shape[3] * bits / 8)
             encoded = _decompressed(encoded, compression, shape[1] * row_bytes)
+            if is_differences:
+                encoded = _summed(encoded, shape[1], shape[3], bits // 8, page.parent.byteorder)
         if bits in (8, 16, 32, 64) or not own:
             samples, _, _ = page.decode(encoded, index, jpegtables=page.jpegtables)
             assert samples is not None
         else:
+            if page.dtype is None or page.dtype.kind == "f" or bits > 32:
+                raise ValueError(f"its samples of {bits} bits are not read: save them in 16 or 32")
             samples = _unpacked(encoded, shape[1], shape[2] * shape[3], bits)
         yield place[2], place[3], place[0], samples.reshape(-1, *shape[2:])
 
@@ -120,9 +128,22 @@ def _through_libtiff(encoded: bytes, compression: int, size: int) -> bytes:
         return strip.tobytes()
 
 
+def _summed(differences: bytes, rows: int, channels: int, sample_bytes: int, order: str) -> bytes:
+    """Undo the predictor of floating-point samples (Adobe Photoshop TIFF Technical Note 3).
+
+    In each row the highest bytes of all samples stand first, and each byte is the difference from the pixel before.
+    """
+    steps = np.frombuffer(differences, np.uint8).reshape(rows, -1, channels)
+    planes = np.cumsum(steps, axis=1, dtype=np.uint8).reshape(rows, sample_bytes, -1)
+    samples = planes.transpose(0, 2, 1)  # the highest byte first
+    return (samples if order == ">" else samples[..., ::-1]).tobytes()
+
+
 def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> SampleArray:
     """Return integers of `bits` bits, the highest bit first, of rows that begin on a byte, as [rows, samples]."""
     in_bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(rows, -1), axis=1)[:, : samples * bits]
-    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8 if bits <= 8 else np.uint16)
+    weights = (1 << np.arange(bits - 1, -1, -1)).astype(
+        np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32
+    )
     integers: SampleArray = np.dot(in_bits.reshape(rows, samples, bits), weights)
     return integers
