@@ -56,9 +56,10 @@ def thin_convolution(
         y[n, h, w, o] = bias[o] + sum over i, j, c of x[n, h + i - PAD, w + j - PAD, c] * weight[o, i, j, c]
 
     The grid is (chunks of rows times strips, groups times blocks of four of y's channels, images). A program walks
-    down the rows of x in a strip of BLOCK_PIXELS. A row meets the weights of each i once: a product [pixels, C] x [C, (j, o)], which is added to the
-    sums of y's row h = row - i. So K rows of y are under way; the oldest, for which i = K - 1 was the last, is summed
-    up over j, each column shifted by its j, and written. All sums are in float32 and in one order.
+    down the rows of x in a strip of BLOCK_PIXELS. A row meets the weights of each i once: a product [pixels, C] x
+    [C, (j, o)], which is added to the sums of y's row h = row - i. So K rows of y are under way; the oldest, for which
+    i = K - 1 was the last, is summed up over j, each column shifted by its j, and written. All sums are in float32 and
+    in one order.
 
     Asynchronous products are waited for before their sums move on to other places in `sums`; others come last, or
     their operands would not leave registers for the row that is written.

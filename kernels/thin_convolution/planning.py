@@ -14,7 +14,7 @@ from ..norm.planning import ceil_div, power_of_two
 SLOTS = 4
 """columns of a tap: the channels of a thin tensor's group that a program has; others are those of other programs"""
 MOST_THIN = 16
-"""of a thin tensor's group: libraries leave few lanes idle with more, and a program for each four reads all else anew"""
+"""channels of a thin tensor's group: with more a library has few idle lanes, and a program for each four reads much"""
 MOST_CHANNELS = 128
 """of a wide tensor's group: a program holds all of them, and the weights with them, in shared memory"""
 LARGEST_KERNEL = 7

@@ -35,7 +35,9 @@ def test_every_operator_is_right_and_its_launches_are_counted(operator: str) -> 
 
 def test_every_site_of_both_networks_is_run_both_ways_in_every_dtype_and_batch() -> None:
     everything = list(kernel_cases(SMALL, [torch.float32, torch.bfloat16], [1, 2]))
-    assert len(everything) == 4 * (2 * 11 + 5 + 6) + 2 * 2 + 8  # thin convolutions are for 16 bits, images are float32
+    assert (
+        len(everything) == 4 * (2 * 11 + 5 + 6) + 2 * 2 + 8 + 10
+    )  # thin convolutions are for 16 bits, images are float32
     assert len({(c.operator, c.place, c.dtype, c.batch) for c in everything}) == len(everything)
 
 
