@@ -38,10 +38,6 @@ HALVES = pytest.mark.parametrize("dtype", [BF16, torch.float16], ids=["bfloat16"
 Size = tuple[int, int, int, int, int, int, int, Gpu | None]
 
 
-MANY_CHANNELS = {"one": 1, "four": 4, "six": 6, "thirteen": 13, "sixteen": 16}
-"""channels of a thin tensor, of which programs have four each"""
-
-
 def to_thin(groups: int = 1, *, tanh: bool = False) -> Callable[..., Tensor]:
     def operator(impl: Impl, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return conv2d_to_thin(x, weight, bias, groups=groups, tanh=tanh, impl=impl)
@@ -80,9 +76,9 @@ def test_from_a_thin_tensor(dtype: torch.dtype, size: Size) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("thin", MANY_CHANNELS.values(), ids=MANY_CHANNELS.keys())
-def test_images_of_many_channels(thin: int) -> None:
-    size: Size = (2, 1, 24, 7, 12, 45, thin, TINY)
+@pytest.mark.parametrize("thin", [1, 5, 13, 16])
+def test_images_of_many_channels_of_which_programs_have_four_each(thin: int) -> None:
+    size: Size = (2, 1, 16, 7, 9, 38, thin, TINY)
     with planning_for(TINY):
         x, weight = operands(size, BF16, result_is_thin=True)
         assert_as_accurate_as_pytorch(to_thin(tanh=True), x, weight, values(thin, seed=2, dtype=BF16), wanted=[0, 1])
