@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.config.options import CROPPING, Config, reason_against_pixels
 from cyclegan_fast.data.training_images import Data, check_data, open_data
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.kernels.dispatch import choose
@@ -77,6 +77,8 @@ def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> in
         check_data(config.data, paired=needs_pairs(config))
         config = completed(config, origin)
         watching = watching_callbacks(config, ranks, callbacks)
+        if reason := reason_against_pixels(config):
+            raise UserError(reason)
         try:
             with open_shared_run(config, ranks) as run:
                 ending = train_in(run, config, device, ranks, watching)
