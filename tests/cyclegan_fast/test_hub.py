@@ -288,7 +288,7 @@ def test_the_card_has_metadata_an_example_samples_scores_and_settings(run: Path,
             {"channels_a": 1, "dtype_a": "uint16", "range_a": (0.0, 4095.0)},
             "and back. Images of A: 1 channel, uint16, 0 to 4095. Images of B: 8-bit RGB.\n",
         ),
-        (None, "images of one kind into another, for the package `cyclegan-fast` 0.1.0. It takes images of 6 channels"),
+        (None, " It takes images of 6 channels and gives images of 1.\n"),
     ],
 )
 def test_the_card_says_what_the_images_are(data: dict[str, Any] | None, said: str) -> None:
