@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.config.options import CROPPING, Config, reason_against_pixels
 from cyclegan_fast.data.training_images import Data, check_data, open_data
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.kernels.dispatch import choose
@@ -77,6 +77,8 @@ def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> in
         check_data(config.data, paired=needs_pairs(config))
         config = completed(config, origin)
         watching = watching_callbacks(config, ranks, callbacks)
+        if reason := reason_against_pixels(config):
+            raise UserError(reason)
         try:
             with open_shared_run(config, ranks) as run:
                 ending = train_in(run, config, device, ranks, watching)
@@ -271,6 +273,8 @@ def remarks_on_networks(config: Config, model: Model, ranks: Ranks) -> list[str]
             f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's"
             for norm in sorted(norms - {"instance"})
         ]
+    if model.method.remark:
+        remarks.append(model.method.remark)
     if config.loss.has_penalty and model.method.judged:
         remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
     return remarks
