@@ -38,32 +38,32 @@ class Display:
     bands: the channels to show, counted from 1: one in grey or false colour, two in red and cyan, three in red, green
         and blue. By default all, or the first three.
     window: the two values, in the images' units, that become the darkest and the brightest. By default their range.
-    colouring: the colours of a single band.
+    colours: the colours of a single band.
 
     Raises ValueError for what makes no sense, whatever the images are.
     """
 
     bands: tuple[int, ...] = ()
     window: tuple[float, ...] = ()
-    colouring: Colouring = "grey"
+    colours: Colouring = "grey"
 
     def __post_init__(self) -> None:
         if len(self.bands) > 3 or any(band < 1 for band in self.bands):
             raise ValueError(f"bands are up to 3 channels, counted from 1, got {' '.join(map(str, self.bands))}")
         check_range(self.window, "window")
-        if self.colouring != "grey" and len(self.bands) > 1:
-            raise ValueError(f"colouring {self.colouring} is of a single band, got {len(self.bands)} bands")
+        if self.colours != "grey" and len(self.bands) > 1:
+            raise ValueError(f"colours {self.colours} is of a single band, got {len(self.bands)} bands")
 
     def bands_of(self, kind: PixelType) -> tuple[int, ...]:
         """Return the channels of pixels that are shown, counted from 1.
 
-        Raises ValueError where the pixels have no such channel, or too many for the colouring.
+        Raises ValueError where the pixels have no such channel, or too many for the colours.
         """
         bands = self.bands or tuple(range(1, min(kind.channels, 3) + 1))
         if max(bands) > kind.channels:
             raise ValueError(f"there is no band {max(bands)} in images of {kind}")
-        if self.colouring != "grey" and len(bands) > 1:
-            raise ValueError(f"colouring {self.colouring} is of a single band: choose one of the bands of {kind}")
+        if self.colours != "grey" and len(bands) > 1:
+            raise ValueError(f"colours {self.colours} is of a single band: choose one of the bands of {kind}")
         return bands
 
     def window_of(self, kind: PixelType) -> tuple[float, float]:
@@ -87,7 +87,7 @@ def shown(samples: SampleArray, kind: PixelType, display: Display = DEFAULT_DISP
     filled = chosen if missing is None else np.where(missing, np.float32(kind.low), chosen)
     values = to_levels(filled, display.window_of(kind))
     if values.shape[-1] == 1:
-        picture = COLOUR_TABLES[display.colouring][values[..., 0]]
+        picture = COLOUR_TABLES[display.colours][values[..., 0]]
     else:
         picture = values if values.shape[-1] == 3 else values[..., [0, 1, 1]]
     if missing is not None:
@@ -106,10 +106,10 @@ def legend(kind: PixelType, display: Display = DEFAULT_DISPLAY) -> str:
     count = "1 channel" if kind.channels == 1 else f"{kind.channels} channels"
     parts = [count, kind.dtype]
     if len(bands) == 1:
-        first, last = _ENDS[display.colouring]
+        first, last = _ENDS[display.colours]
         parts += [f"band {bands[0]}"] if kind.channels > 1 else []
         parts += [f"{low:g} ({first}) to {high:g} ({last})"]
-        parts += [display.colouring] if display.colouring != "grey" else []
+        parts += [display.colours] if display.colours != "grey" else []
     else:
         colours = _PRIMARIES[len(bands)]
         parts += [f"bands {_listed(bands)} as {_listed(colours)}", f"{low:g} (dark) to {high:g} (bright)"]

@@ -63,7 +63,7 @@ def test_bands_and_a_window_are_chosen() -> None:
 
 def test_a_band_gets_false_colours_from_end_to_end() -> None:
     samples = np.array([0, 4095], np.uint16).reshape(1, 2, 1)
-    ends = {name: shown(samples, DEEP, Display(colouring=name)).tolist()[0] for name in COLOUR_TABLES}
+    ends = {name: shown(samples, DEEP, Display(colours=name)).tolist()[0] for name in COLOUR_TABLES}
     black_to_white = [[0, 0, 0], [255, 255, 255]]
     assert ends == {
         "grey": black_to_white,
@@ -87,7 +87,7 @@ def test_what_is_no_number_is_magenta_and_infinity_an_end() -> None:
     ("kind", "display", "text"),
     [
         (DEEP, Display(), "1 channel, uint16, 0 (black) to 4095 (white)"),
-        (DEEP, Display(window=(10, 90), colouring="hot"), "1 channel, uint16, 10 (black) to 90 (white), hot"),
+        (DEEP, Display(window=(10, 90), colours="hot"), "1 channel, uint16, 10 (black) to 90 (white), hot"),
         (
             PixelType(2, "uint8"),
             Display(),
@@ -100,7 +100,7 @@ def test_what_is_no_number_is_magenta_and_infinity_an_end() -> None:
         ),
         (
             PixelType(6, "int16", -100, 100),
-            Display(bands=(5,), colouring="blue-red"),
+            Display(bands=(5,), colours="blue-red"),
             "6 channels, int16, band 5, -100 (blue) to 100 (red), blue-red",
         ),
     ],
@@ -117,8 +117,8 @@ def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(ValueError, match="low to a high"):
         Display(window=(5, 5))
     with pytest.raises(ValueError, match="of a single band, got 2"):
-        Display(bands=(1, 2), colouring="hot")
+        Display(bands=(1, 2), colours="hot")
     with pytest.raises(ValueError, match="no band 2 in images of 1 channel"):
         shown(noise(DEEP, 2, 2), DEEP, Display(bands=(2,)))
     with pytest.raises(ValueError, match="choose one"):
-        legend(RGB, Display(colouring="hot"))
+        legend(RGB, Display(colours="hot"))
