@@ -18,6 +18,8 @@ from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
 
+BOTH_RGB = PixelTypes()
+
 
 @dataclass(frozen=True)
 class TranslatedBatch:
@@ -48,7 +50,7 @@ class MetricSetup:
     count: int
     feature_source: str
     segmentation_file: Path | None
-    kinds: PixelTypes = PixelTypes()
+    kinds: PixelTypes = BOTH_RGB
 
 
 class Metric(ABC):

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.conventions import FORMULAS, Direction
-from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
+from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import SIMILARITY_VALUES, concatenated, similarity
 from cyclegan_fast.images.pixel_type import PixelType, PixelTypes
@@ -58,7 +58,7 @@ class Lookup(Metric):
         self.left_out: dict[Direction, PixelType] = {}
 
     def value_names(self, direction: Direction, *, truth_is_known: bool, kinds: PixelTypes) -> list[str]:
-        is_measured = truth_is_known and kinds == PixelTypes()
+        is_measured = truth_is_known and kinds == BOTH_RGB
         return [f"lookup.{value}" for value in SIMILARITY_VALUES] if is_measured else []
 
     def add(self, batch: TranslatedBatch) -> None:

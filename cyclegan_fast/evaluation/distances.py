@@ -59,9 +59,10 @@ class FeatureDistance(Metric):
         which = [name for name in ("fid", "kid") if name in setup.names]
         takes_any = setup.feature_source.endswith(PROGRAM_ENDING)
         if not takes_any and all(kind.channels != 3 for kind in setup.kinds):
+            names = " and ".join(which)
             raise UserError(
-                f"{' and '.join(which)} look at images of 3 channels, and {pixels_in_words(setup.kinds)}: {OWN_NETWORK}, "
-                f"or leave {' and '.join(which)} out of --metrics"
+                f"{names} look at images of 3 channels, and {pixels_in_words(setup.kinds)}: {OWN_NETWORK}, or leave "
+                f"{names} out of --metrics"
             )
         title = "Inception-v3" if setup.feature_source == INCEPTION else Path(setup.feature_source).name
         with waiting(f"loading {title}"):
@@ -121,8 +122,8 @@ class FeatureDistance(Metric):
         counts = [*(sum(map(len, parts)) for parts in self.fake.values()), *map(len, self.known.values())]
         size = next(iter(self.fake.values()))[0].size(1) if self.fake else 0
         notes = [
-            f"{' and '.join(self.which)} of {direction} are left out: {self.name} takes images of 3 channels, and these "
-            f"have {kind}; {OWN_NETWORK}"
+            f"{' and '.join(self.which)} of {direction} are left out: {self.name} takes images of 3 channels, and "
+            f"these have {kind}; {OWN_NETWORK}"
             for direction, kind in self.left_out.items()
         ]
         if "fid" in self.which and counts:

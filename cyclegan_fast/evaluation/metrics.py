@@ -23,7 +23,7 @@ import torch
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import DIRECTIONS
 from cyclegan_fast.data.test_sets import TestSets
-from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup
+from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric, MetricSetup
 from cyclegan_fast.evaluation.colour_lookup import Lookup
 from cyclegan_fast.evaluation.distance_networks import INCEPTION
 from cyclegan_fast.evaluation.distances import FeatureDistance
@@ -70,7 +70,7 @@ class MetricMaker:
         count: int = 0,
         feature_source: str = INCEPTION,
         segmentation_file: Path | None = None,
-        kinds: PixelTypes = PixelTypes(),
+        kinds: PixelTypes = BOTH_RGB,
     ) -> None:
         setup = MetricSetup(names, device, tests, size, count, feature_source, segmentation_file, kinds)
         classes = dict.fromkeys(kind for name, kind in METRIC_CLASSES.items() if name in names)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, OPPOSITE, Direction
 from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
-from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
+from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth, ValuePerImage
 from cyclegan_fast.images.pixel_type import PixelTypes
@@ -54,7 +54,7 @@ def evaluate(
     device: torch.device,
     count: int = 0,
     batch_size: int | None = None,
-    kinds: PixelTypes = PixelTypes(),
+    kinds: PixelTypes = BOTH_RGB,
 ) -> Evaluation:
     """Translate the test images of each domain that has a generator, once, and let every metric see them.
 
@@ -106,7 +106,7 @@ def translated_batches(
     device: torch.device,
     count: int,
     batch_size: int | None,
-    kinds: PixelTypes = PixelTypes(),
+    kinds: PixelTypes = BOTH_RGB,
 ) -> Iterable[TranslatedBatch]:
     """Yield the batches of a domain; without a generator for it an image is its own translation, which nobody uses."""
     images = first_images(held.images, count)

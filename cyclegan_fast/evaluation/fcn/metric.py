@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cyclegan_fast.conventions import FORMULAS, Direction
 from cyclegan_fast.data.test_sets import label_maps
-from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch, pixels_in_words
+from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric, MetricSetup, TranslatedBatch, pixels_in_words
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.scores import MEASURES, Counts, SegmentationScores, confusion_matrix
 from cyclegan_fast.evaluation.score_table import Score
@@ -42,7 +42,7 @@ class FcnScore(Metric):
                 "the metric fcn needs a network that reads labels: give --segmentation FILE, which "
                 "`python -m cyclegan_fast.evaluate fcn` trains"
             )
-        if setup.kinds != PixelTypes():
+        if setup.kinds != BOTH_RGB:
             raise UserError(
                 f"the metric fcn reads labels out of 8-bit RGB, and {pixels_in_words(setup.kinds)}: leave it out of "
                 "--metrics"
