@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cyclegan_fast.conventions import Direction
 from cyclegan_fast.images.levels import check_range, to_levels
 from cyclegan_fast.images.pixel_type import RGB, DomainName, PixelType, PixelTypes, SampleArray
 from cyclegan_fast.images.pixels import Pixels
@@ -144,6 +145,10 @@ class DomainViews(NamedTuple):
         """Return the view of a domain."""
         return self.A if domain == "A" else self.B
 
+    def of_direction(self, direction: Direction) -> tuple[DomainView, DomainView]:
+        """Return the views of what a translation takes and of what it gives."""
+        return (self.A, self.B) if direction == "a2b" else (self.B, self.A)
+
     @property
     def kinds(self) -> PixelTypes:
         """Return the types of the pixels of both domains."""
@@ -151,9 +156,12 @@ class DomainViews(NamedTuple):
 
     def legend(self) -> tuple[str, ...]:
         """Return a line for each domain that says what its pictures show; none where both are 8-bit RGB as it is."""
-        if self == DomainViews():
+        if self == AS_RGB:
             return ()
         return tuple(f"{domain}: {legend(view.kind, view.display)}" for domain, view in zip("AB", self, strict=True))
+
+
+AS_RGB = DomainViews()
 
 
 def _listed(items: tuple[object, ...]) -> str:
