@@ -271,6 +271,8 @@ def remarks_on_networks(config: Config, model: Model, ranks: Ranks) -> list[str]
             f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's"
             for norm in sorted(norms - {"instance"})
         ]
+    if model.method.remark:
+        remarks.append(model.method.remark)
     if config.loss.has_penalty and model.method.judged:
         remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
     return remarks
