@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.image_lists import Images
-from cyclegan_fast.data.preparation import resize
+from cyclegan_fast.data.preparation import resize, resize_samples
 from cyclegan_fast.data.training_images import Data
 from cyclegan_fast.images.display import AS_RGB, DomainViews
 from cyclegan_fast.images.files import encoded, write_encoded
@@ -32,7 +32,7 @@ def some_of(images: Images, side: int) -> SampleArray:
 
 
 def _square(samples: SampleArray, side: int) -> SampleArray:
-    if samples.dtype == np.uint8 and samples.shape[2] == 3:
+    if samples.dtype == np.uint8 and samples.shape[2] == 3:  # Pillow rounds these in its own way
         return np.asarray(resize(Image.fromarray(samples), side, side))
     return resize_samples(samples, side, side)
 
