@@ -85,9 +85,8 @@ def evaluate(
     with waiting("computing the scores"):
         scores = [score for metric in metrics for score in metric.scores()]
     notes = [note for metric in metrics for note in metric.notes()]
-    return Evaluation(
-        _by_direction(scores), [*notes, *_notes_on_missing(sets, generators, count)], counts, list(metrics)
-    )
+    notes += [*_notes_on_missing(sets, generators, count), *_notes_on_units(scores, kinds)]
+    return Evaluation(_by_direction(scores), notes, counts, list(metrics))
 
 
 def needed_generators(
@@ -160,6 +159,15 @@ def _notes_on_missing(
             are = "is" if count == 1 else "are"
             notes.append(f"only the first {count} of the {len(held.images)} images in {name} {are} scored")
     return notes
+
+
+def _notes_on_units(scores: Sequence[Score], kinds: PixelTypes) -> list[str]:
+    """Write a note on what values are relative to, where images are not 8-bit RGB and values depend on it."""
+    if kinds == BOTH_RGB or not any("l1" in score.values for score in scores):
+        return []
+    return [
+        f"A: {kinds.A}; B: {kinds.B}: PSNR, SSIM and L1 take this range for their full scale, and MAE is in these units"
+    ]
 
 
 BEST_BY = (  # the strongest measure first

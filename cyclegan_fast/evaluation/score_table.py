@@ -22,7 +22,7 @@ SCORE_COLUMNS = {
     "psnr_db": ScoreColumn("PSNR, dB", "higher", ".2f"),
     "ssim": ScoreColumn("SSIM", "higher", ".3f"),
     "l1": ScoreColumn("L1", "lower", ".4f"),
-    "mae": ScoreColumn("MAE, own units", "lower", "#.4g"),
+    "mae": ScoreColumn("MAE, own units", "lower", ".5g"),
     "lpips": ScoreColumn("LPIPS", "lower", ".3f"),
     "fid": ScoreColumn("FID", "lower", "#.4g"),
     "kid": ScoreColumn("KID", "lower", ".3g"),

@@ -144,8 +144,7 @@ class Subject:
         from cyclegan_fast.system.device import describe, name_of
 
         data = self.data or "the embedded photographs"
-        where = f"{self.file} on {data} at {self.size}x{self.size}; {describe(self.device)}, {name_of(self.dtype)}"
-        return "\n".join([where, *_units(self.views.kinds)])
+        return f"{self.file} on {data} at {self.size}x{self.size}; {describe(self.device)}, {name_of(self.dtype)}"
 
     def publish(self, name: str, result: dict[str, Any], notes: Sequence[str]) -> Path:
         """Print the notes, and write a JSON file of what was found and what it is of; return the file."""
@@ -183,13 +182,3 @@ def _views_of_run(config: Mapping[str, Any], kinds: PixelTypes, origin: str) -> 
         return options.views(kinds)
     except ValueError as error:
         raise UserError(f"{origin}: {error}") from error
-
-
-def _units(kinds: PixelTypes) -> list[str]:
-    """Return lines that say in which units scores are; none where both domains are 8-bit RGB."""
-    if kinds == PixelTypes():
-        return []
-    return [
-        *(f"{domain}: {kind}" for domain, kind in zip("AB", kinds, strict=True)),
-        "PSNR, SSIM and L1 take this range for their full scale; MAE is in the images' own units",
-    ]

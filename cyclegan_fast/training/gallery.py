@@ -62,7 +62,7 @@ def find_samples(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class GridText:
-    """Holds what the file of a sample grid says of its rows, see `samples.write_samples`; nothing where it is silent."""
+    """Holds what the file of a sample grid says, see `samples.write_samples`: its rows, their legend and numbers."""
 
     rows: list[str]
     legend: list[str]
@@ -90,7 +90,8 @@ class GridText:
             f'<tr><th scope="row">{as_html(row)}</th><td>{as_html(numbers)}</td></tr>'
             for row, numbers in zip(self.rows, self.numbers, strict=False)
         )
-        table = f'<table data-step="{step}"><caption>values of step {int(step):,}</caption>{rows}</table>' if rows else ""
+        caption = f"<caption>values of step {int(step):,}</caption>"
+        table = f'<table data-step="{step}">{caption}{rows}</table>' if rows else ""
         return (f'<ul class="legend">{legend}</ul>' if legend else "") + table
 
 
