@@ -135,6 +135,16 @@ class DomainView:
         return shown(samples, self.kind, self.display)
 
 
+class LegendLine(NamedTuple):
+    """Holds a line of a legend: what it says, and the colours [256, 3] from the window's low to its high end.
+
+    There are no such colours where they are greys, or are mixed of several bands.
+    """
+
+    text: str
+    bar: Pixels | None = None
+
+
 class DomainViews(NamedTuple):
     """Holds the views of both domains."""
 
@@ -154,11 +164,17 @@ class DomainViews(NamedTuple):
         """Return the types of the pixels of both domains."""
         return PixelTypes(self.A.kind, self.B.kind)
 
-    def legend(self) -> tuple[str, ...]:
+    def legend(self) -> tuple[LegendLine, ...]:
         """Return a line for each domain that says what its pictures show; none where both are 8-bit RGB as it is."""
         if self == AS_RGB:
             return ()
-        return tuple(f"{domain}: {legend(view.kind, view.display)}" for domain, view in zip("AB", self, strict=True))
+        return tuple(
+            LegendLine(
+                f"{domain}: {legend(view.kind, view.display)}",
+                COLOUR_TABLES[view.display.colours] if view.display.colours != "grey" else None,
+            )
+            for domain, view in zip("AB", self, strict=True)
+        )
 
 
 AS_RGB = DomainViews()

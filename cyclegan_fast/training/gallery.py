@@ -85,14 +85,17 @@ class GridText:
 
     def to_html(self, step: str) -> str:
         """Return the HTML of the legend and of the rows' numbers; "" where there is none."""
+        if not self.legend:
+            return ""
         legend = "".join(f"<li>{as_html(line)}</li>" for line in self.legend)
         rows = "".join(
             f'<tr><th scope="row">{as_html(row)}</th><td>{as_html(numbers)}</td></tr>'
             for row, numbers in zip(self.rows, self.numbers, strict=False)
         )
-        caption = f"<caption>values of step {int(step):,}</caption>"
-        table = f'<table data-step="{step}">{caption}{rows}</table>' if rows else ""
-        return (f'<ul class="legend">{legend}</ul>' if legend else "") + table
+        return (
+            f'<details data-step="{step}"><summary>colours and values of step {int(step):,}</summary>'
+            f'<ul class="legend">{legend}</ul><table>{rows}</table></details>'
+        )
 
 
 def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], step: int, ended: bool) -> dict[str, Any]:

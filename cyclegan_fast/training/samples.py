@@ -11,7 +11,7 @@ from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.preparation import resize, resize_samples
 from cyclegan_fast.data.training_images import Data
-from cyclegan_fast.images.display import AS_RGB, DomainViews
+from cyclegan_fast.images.display import AS_RGB, DomainViews, LegendLine
 from cyclegan_fast.images.files import encoded, write_encoded
 from cyclegan_fast.images.pixel_type import DomainName, SampleArray
 from cyclegan_fast.images.pixels import Pixels
@@ -46,7 +46,7 @@ class SampleGrid:
     """
 
     pictures: dict[str, Pixels]
-    legend: tuple[str, ...] = ()
+    legend: tuple[LegendLine, ...] = ()
     numbers: dict[str, str] = field(default_factory=dict)
 
     def drawn(self) -> Pixels:
@@ -143,7 +143,7 @@ def write_samples(run: Path, step: int, grids: Mapping[str, SampleGrid]) -> dict
         info = PngImagePlugin.PngInfo()
         info.add_itxt("rows", "\n".join(grid.pictures))  # the page tells them to those who cannot see the picture
         if grid.legend:
-            info.add_itxt("legend", "\n".join(grid.legend))
+            info.add_itxt("legend", "\n".join(line.text for line in grid.legend))
             info.add_itxt("numbers", "\n".join(grid.numbers.get(label, "") for label in grid.pictures))
         write_encoded(encoded(grid.drawn(), ".png", pnginfo=info), files[domain], "samples")
     return files
