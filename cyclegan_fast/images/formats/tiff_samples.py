@@ -14,7 +14,7 @@ import tifffile
 from tifffile import PHOTOMETRIC, TiffFile, TiffPage
 
 from cyclegan_fast.images.formats.georeference import geo_tags, is_georeferenced, no_data_of
-from cyclegan_fast.images.formats.stored import FileLayout, Place, Source, StoredSamples, in_own_order, own_dtype
+from cyclegan_fast.images.formats.stored import FileLayout, FilePlace, Source, StoredSamples, in_own_order, own_dtype
 from cyclegan_fast.images.levels import full_range, to_levels
 from cyclegan_fast.images.orientation import upright
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
@@ -61,16 +61,11 @@ def read_tiff_samples(source: Source, planes: Sequence[int]) -> StoredSamples:
             is_colour,
             opacity is not None,
             opacity == ASSOCIATED,
-            Place(
-                geo_tags(first),
-                no_data_of(first),
-                size=values.shape[1:3] if is_georeferenced(first) else None,
-                has_opacity=opacity is not None,
-            ),
+            _place(first),
         )
 
 
-def encoded_tiff(samples: SampleArray, kind: PixelType, place: Place) -> bytes:
+def encoded_tiff(samples: SampleArray, kind: PixelType, place: FilePlace) -> bytes:
     """Return the content of a TIFF of [S, H, W, C], a page for each S, compressed without loss."""
     options: dict[str, Any] = {"photometric": "minisblack"}
     if kind.channels > 1:
@@ -83,6 +78,8 @@ def encoded_tiff(samples: SampleArray, kind: PixelType, place: Place) -> bytes:
     if place.spacing_mm is not None:
         rows, columns = place.spacing_mm
         options |= {"resolution": (10 / columns, 10 / rows), "resolutionunit": "CENTIMETER"}
+    if place.no_data is not None and kind.dtype == "float32":
+        samples = np.where(np.isnan(samples), np.float32(place.no_data), samples)
     content = io.BytesIO()
     with tifffile.TiffWriter(content, bigtiff=samples.nbytes > 2**32 - 2**25) as tiff:
         for page in samples:
@@ -98,6 +95,21 @@ def encoded_tiff(samples: SampleArray, kind: PixelType, place: Place) -> bytes:
     return content.getvalue()
 
 
+def glance_at_tiff(source: Source) -> tuple[bool, FilePlace | None]:
+    """Return whether a file's first page is three bands that are no colours, and where its pixels lie on the Earth."""
+    with _opened(source) as (_, tiff):
+        page = tiff.pages.first
+        is_of_bands = page.samplesperpixel == 3 and page.photometric == PHOTOMETRIC.MINISBLACK
+        return is_of_bands, _place(page) if is_georeferenced(page) else None
+
+
+def _place(page: TiffPage) -> FilePlace:
+    """Return where the pixels of a page lie, as they are stored; those of a GeoTIFF are not turned upright."""
+    size = (page.imagelength, page.imagewidth) if is_georeferenced(page) else None
+    has_opacity = _channels(page)[2] is not None
+    return FilePlace(geo_tags(page), no_data_of(page), size=size, has_opacity=has_opacity)
+
+
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[BinaryIO, TiffFile]]:
     with BoundedFile(source.path) as file:
@@ -110,8 +122,7 @@ def _opened(source: Source) -> Iterator[tuple[BinaryIO, TiffFile]]:
 
 def _page(tiff: TiffFile, index: int) -> TiffPage:
     with parsing():
-        page = tiff.pages[index]
-        assert isinstance(page, TiffPage)
+        page = _page_at(tiff, index)
         check_page(page)
     return page
 
@@ -129,14 +140,13 @@ def _planes(tiff: TiffFile) -> tuple[list[int], list[list[int]] | None]:
         return [
             index
             for index in range(count)
-            if index == 0 or not _page_tags(tiff, index).valueof(_NEW_SUBFILE_TYPE, 0) & _REDUCED
+            if index == 0 or not _page_at(tiff, index).tags.valueof(_NEW_SUBFILE_TYPE, 0) & _REDUCED
         ], None
 
 
-def _page_tags(tiff: TiffFile, index: int) -> Any:
+def _page_at(tiff: TiffFile, index: int) -> TiffPage:
     page = tiff.pages[index]
-    assert isinstance(page, TiffPage)
-    return page.tags
+    return page if isinstance(page, TiffPage) else page.aspage()
 
 
 def _planes_of_series(tiff: TiffFile) -> tuple[list[int], list[list[int]] | None]:
