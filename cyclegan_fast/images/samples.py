@@ -110,7 +110,7 @@ def read_samples(
     """
     with reading(path):
         source, name = Source(path, axis), format_of(path)
-        if kind.dtype == "uint8" and kind.channels in (1, 3) and frames == "first":
+        if kind.dtype == "uint8" and kind.channels in (1, 3) and (frames == "first" or name == "picture"):
             shown = _shown(name, source, kind, deep_range)
             if shown is not None:
                 return shown
