@@ -28,8 +28,9 @@ from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.command import size_in_words
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
 from cyclegan_fast.translation.summary import report
-from cyclegan_fast.translation.translator import SignedTranslator, Translator
+from cyclegan_fast.translation.translator import Translator
 from export.engines.engine_card import EngineCard, Profile
+from export.graph_translator import GraphTranslator
 from export.onnx_translators import Backend, OnnxDevice, load_translator
 
 
@@ -109,7 +110,7 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Trans
     one_size = options.size is not None or EngineCard.beside(path).profile.takes_one_size
     with Engine(path, cuda_graph=one_size) as engine:
         card = engine.card
-        translator: Translator = (lambda pixels: engine(pixels)) if card.uint8_io else SignedTranslator(engine)
+        translator = GraphTranslator(engine, card.uint8_io, card.ends)
         yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
 
 

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.conventions import Direction
+from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.runs import RUNS, newest_run, trained_size
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import sha256_of
+from export.pixel_ends import RGB_ENDS, PixelEnds
 
 if TYPE_CHECKING:
     from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -23,7 +26,8 @@ class GeneratorSource:
     """Holds a generator and says where it comes from.
 
     Its files are called `name`. `size` is the side in pixels of the squares that it was trained with, `sha256` the hash
-    of the checkpoint file, `config` the run's configuration, empty for bare weights.
+    of the checkpoint file, `config` the run's configuration, empty for bare weights. `ends` are the types of the pixels
+    that it takes and gives; those of bare weights are taken to be 8-bit ones.
     """
 
     network: "ResnetGenerator"
@@ -33,6 +37,7 @@ class GeneratorSource:
     size: int
     sha256: str
     config: dict[str, Any]
+    ends: PixelEnds = RGB_ENDS
 
 
 def load_sources(
@@ -52,7 +57,8 @@ def load_sources(
         name: the generator's name among several, as for `load_generators`.
         running_statistics: whether batch norms use them, by `cyclegan_fast.networks.norms.use_running_statistics`.
 
-    Raises UserError where there is no generator, where it is no ResNet generator, and for weights that are not finite.
+    Raises UserError where there is no generator, where it is no ResNet generator, for weights that are not finite, and
+    where the run's configuration has other channels than they.
     """
     from cyclegan_fast.checkpoint.hub import HubName, is_hub_name
     from cyclegan_fast.checkpoint.names import kept_under
@@ -79,9 +85,34 @@ def load_sources(
             kept = kept_under(file)
             assert direction is not None
             way, called = direction, f"{run}{f'@{kept}' if kept else ''}-{direction}"
-        size = trained_size(config, path)
-        sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config))
+        size, ends = trained_size(config, path), _ends_of(network, config, direction, file)
+        sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config, ends))
     return sources
+
+
+def channels_of(network: "ResnetGenerator") -> tuple[int, int]:
+    """Return the channels of the images that a generator takes, and of those that it gives."""
+    return network.stem.in_channels, network.head.out_channels
+
+
+def _ends_of(
+    network: "ResnetGenerator", config: dict[str, Any], direction: Direction | None, file: Path
+) -> PixelEnds:
+    """Return the types of the pixels of a generator, as its run says, or as its weights have channels."""
+    channels = channels_of(network)
+    if not config:
+        return PixelEnds(*map(PixelType, channels))
+    assert direction is not None
+    try:
+        ends = PixelEnds(*pixels_of_run(config, str(file)).pixel_types.of_direction(direction))
+    except ValueError as error:
+        raise UserError(f"{file} does not say which pixels it was trained on: {error}") from error
+    if channels != (ends.source.channels, ends.target.channels):
+        raise UserError(
+            f"{file} is damaged: its configuration says that {direction} translates {ends}, and its weights take "
+            f"{channels[0]} and give {channels[1]} channels"
+        )
+    return ends
 
 
 def check_layers(network: "ResnetGenerator", keep: Collection[str]) -> None:
