@@ -11,24 +11,16 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from cyclegan_fast.images.levels import Extent, ValueRange, extent_of, full_range, over_white, to_levels
+from cyclegan_fast.images.orientation import TRANSPOSITIONS, orientation_of
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import BoundedFile, check_size, parsing, reading
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a file begins, classic and BigTIFF, in both byte orders
-_ORIENTATION = 0x0112  # the tag of EXIF
 DEEP_PNG = ("RGB;16B", "RGBA;16B", "LA;16B")  # Pillow's names for layouts of 16-bit PNGs, grey ones apart
+DEEP_PPM = ("ppm", "ppm_plain")  # its names for decoders of PGM and PPM, which may have 16 bits
 FEW_BITS = {"L;2": 85, "L;4": 17}
 """The level of 8 bits that the value 1 has in greyscale PNGs of 2 and of 4 bits."""
-TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def decode_indices(path: Path) -> SampleArray:
             from cyclegan_fast.images.tiff import read_first_samples
 
             return read_first_samples(file)
-        with _opened(file) as image:
+        with opened_picture(file) as image:
             return np.asarray(image)
 
 
@@ -101,9 +93,9 @@ def _is_tiff(file: BinaryIO) -> bool:
 
 
 def _with_pillow(file: BinaryIO, value_range: ValueRange | None) -> Decoded:
-    with _opened(file) as image:
+    with opened_picture(file) as image:
         layout = image.tile[0].args if image.tile else None
-        deep = _deep_samples(image, file)
+        deep = deep_samples(image, file)
         if deep is not None:
             return _of_samples(image, *deep, value_range)
         image.load()
@@ -112,14 +104,15 @@ def _with_pillow(file: BinaryIO, value_range: ValueRange | None) -> Decoded:
         return decode_opened(image, value_range)
 
 
-def _opened(file: BinaryIO) -> ImageFile.ImageFile:
+def opened_picture(file: BinaryIO) -> ImageFile.ImageFile:
+    """Open an image with Pillow, whose pixels are not decoded yet. Raises ValueError for too many of them."""
     with parsing():
         image = Image.open(file)
         check_size(*image.size)
     return image
 
 
-def _deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[SampleArray, ValueRange | None] | None:
+def deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[SampleArray, ValueRange | None] | None:
     """Return samples of more than 8 bits, [H, W, samples], and their range where the file states one; None for others.
 
     Pillow has no modes for colours of 16 bits and leaves out the lower 8. This function gets them from it all the same.
@@ -127,7 +120,7 @@ def _deep_samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[SampleArr
     tile = image.tile[0] if image.tile else None
     if tile is not None and tile.args in DEEP_PNG:
         return _deep_png(image, file, str(tile.args)), None
-    if tile is not None and tile.codec_name in ("ppm", "ppm_plain") and isinstance(tile.args, tuple):
+    if tile is not None and tile.codec_name in DEEP_PPM and isinstance(tile.args, tuple):
         maximum = int(tile.args[1])
         if maximum > 255:
             return _deep_ppm(image, file, maximum), (0, maximum)
@@ -191,11 +184,7 @@ def _of_samples(
 
 def _upright(decoded: Image.Image, rgb: Image.Image) -> Image.Image:
     """Turn `rgb` upright by the camera's orientation, which `decoded` holds in its EXIF."""
-    try:
-        orientation = decoded.getexif().get(_ORIENTATION)
-    except Exception:  # decoders raise anything, see `reading`; but damaged EXIF is no reason to give up the pixels
-        return rgb
-    transposition = TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
+    transposition = TRANSPOSITIONS.get(orientation_of(decoded))
     return rgb if transposition is None else rgb.transpose(transposition)
 
 

@@ -19,6 +19,7 @@ from cyclegan_fast.images.levels import (
     over_white,
     to_levels,
 )
+from cyclegan_fast.images.orientation import upright
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.tiff_segments import bits_of, first_page, segments
@@ -40,7 +41,7 @@ OF_PILLOW = (
     COMPRESSION.CCITTFAX4,
 )
 UNASSOCIATED, ASSOCIATED = 2, 1  # extra samples that are opacity; with ASSOCIATED, colours are multiplied by it
-_ORIENTATION, EXTRA_SAMPLES, INK_SET = 274, 338, 332
+ORIENTATION, EXTRA_SAMPLES, INK_SET = 274, 338, 332
 CMYK = 1  # an INK_SET
 BAND_ROWS = 64
 
@@ -63,11 +64,16 @@ def read_tiff(file: BinaryIO, value_range: ValueRange | None) -> "Rgb":
     a decompressor raises on damage.
     """
     with first_page(file) as page:
-        if page.compression in OF_PILLOW:
-            return _with_pillow(file, page)
-        layout = _layout(page)
-        levels, extent = _decode(page, layout, value_range)
-        return Rgb(upright(_to_rgb(page, layout, levels), page.tags.valueof(_ORIENTATION, 1)), extent)
+        return rgb_of_page(file, page, value_range)
+
+
+def rgb_of_page(file: BinaryIO, page: TiffPage, value_range: ValueRange | None) -> "Rgb":
+    """Decode a page of an open file, upright; arguments and errors are those of `read_tiff`."""
+    if page.compression in OF_PILLOW:
+        return _with_pillow(file, page)
+    layout = _layout(page)
+    levels, extent = _decode(page, layout, value_range)
+    return Rgb(upright(_to_rgb(page, layout, levels), page.tags.valueof(ORIENTATION, 1)), extent)
 
 
 class Rgb(NamedTuple):
@@ -176,27 +182,6 @@ def _palette(page: TiffPage) -> Pixels:
     return (values if values.max() < 256 else values >> 8).astype(np.uint8)
 
 
-def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn [H, W, 3] as the orientation tag of TIFF and EXIF says, 1 to 8; any other value is taken for 1."""
-    match orientation:
-        case 2:
-            return pixels[:, ::-1]
-        case 3:
-            return pixels[::-1, ::-1]
-        case 4:
-            return pixels[::-1]
-        case 5:
-            return pixels.swapaxes(0, 1)
-        case 6:
-            return np.rot90(pixels, -1)
-        case 7:
-            return pixels[::-1, ::-1].swapaxes(0, 1)
-        case 8:
-            return np.rot90(pixels)
-        case _:
-            return pixels
-
-
 def _with_pillow(file: BinaryIO, page: TiffPage) -> Rgb:
     """Decode a page that is compressed as JPEG or fax, which has 8 bits or 1; Pillow turns it upright itself."""
     if bits_of(page) not in (1, 8) or (page.planarconfig == 2 and page.samplesperpixel > 1):
@@ -205,6 +190,7 @@ def _with_pillow(file: BinaryIO, page: TiffPage) -> Rgb:
         )
     file.seek(0)
     with Image.open(file, formats=["TIFF"]) as image:
+        image.seek(page.index)
         if image.mode not in ("1", "L", "RGB", "CMYK"):
             raise ValueError(f"JPEG of the kind {image.mode} is not read here: save it uncompressed")
         return Rgb(np.asarray(image.convert("RGB")), None)

@@ -43,12 +43,13 @@ def first_page(file: BinaryIO) -> Iterator[TiffPage]:
     with parsing():
         tiff = tifffile.TiffFile(file)
         page = tiff.pages.first
-        _check(page)
+        check_page(page)
     with tiff:
         yield page
 
 
-def _check(page: TiffPage) -> None:
+def check_page(page: TiffPage) -> None:
+    """Raise ValueError where the header of a page claims what the file cannot hold, or more than is read at once."""
     size, width, height = page.parent.filehandle.size, page.imagewidth, page.imagelength
     if not width or not height or page.imagedepth != 1:
         raise ValueError(f"it is no flat image: {width}x{height} pixels, {page.imagedepth} deep")

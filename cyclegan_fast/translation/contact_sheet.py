@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from cyclegan_fast.images.files import read_image
+from cyclegan_fast.images.display import shown
+from cyclegan_fast.images.files import Half, part_of, read_image
 from cyclegan_fast.images.levels import ValueRange
+from cyclegan_fast.images.pixel_type import RGB, PixelType
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.samples import Frames, read_samples
 from cyclegan_fast.images.sheets import shortened, spread
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import printable
 from cyclegan_fast.translation.plan import Job
+from cyclegan_fast.translation.prepared import is_picture
 
 MOST_PAIRS = 64
 COLUMNS = 4
@@ -25,29 +29,43 @@ LINE = 22
 
 
 def draw_contact_sheet(
-    jobs: Sequence[Job], pool: ThreadPoolExecutor, remarks: list[str], value_range: ValueRange | None = None
+    jobs: Sequence[Job],
+    pool: ThreadPoolExecutor,
+    remarks: list[str],
+    value_range: ValueRange | None = None,
+    source: PixelType = RGB,
+    target: PixelType = RGB,
+    frames: Frames = "first",
 ) -> Pixels | None:
     """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
 
     Of more than 64 pairs, 64 are shown that spread evenly over all. Where a file cannot be read, such as an earlier
     translation that was damaged since, the pair's place stays empty and `remarks` names it. Inputs of more than 8 bits
-    are shown by the `value_range` of `decode`.
+    become 8 bits by the `value_range` of `decode`, and other samples are shown as `images.display.shown` shows them; of
+    a volume's slices, the middle one.
     """
-    shown = spread(jobs, MOST_PAIRS)
-    if not shown:
+    chosen = spread(jobs, MOST_PAIRS)
+    if not chosen:
         return None
-    columns = min(COLUMNS, len(shown))
+    columns = min(COLUMNS, len(chosen))
     pair_width, pair_height = 2 * THUMBNAIL_SIDE, THUMBNAIL_SIDE + LINE
     width = columns * (pair_width + 2 * SHEET_GAP)
-    height = LINE + 2 * SHEET_GAP + math.ceil(len(shown) / columns) * (pair_height + SHEET_GAP)
+    height = LINE + 2 * SHEET_GAP + math.ceil(len(chosen) / columns) * (pair_height + SHEET_GAP)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
-    title = "input | translation" + (f", {len(shown)} of {len(jobs)} images" if len(shown) < len(jobs) else "")
+    title = "input | translation" + (f", {len(chosen)} of {len(jobs)} images" if len(chosen) < len(jobs) else "")
     draw.text((SHEET_GAP, SHEET_GAP), title, "black", font)
-    common = Path(os.path.commonpath([job.target.parent for job in shown]))
-    thumbnails = pool.map(lambda job: _thumbnails(job, value_range), shown)
-    for index, (job, pair) in enumerate(zip(shown, thumbnails, strict=True)):
+    common = Path(os.path.commonpath([job.target.parent for job in chosen]))
+
+    def thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage:
+        try:
+            read = _picture(job.source, source, frames, job.half, value_range)
+            return _in_boxes(read, _picture(job.target, target, "slices" if frames == "slices" else "first"))
+        except UnreadableImage as error:
+            return error
+
+    for index, (job, pair) in enumerate(zip(chosen, pool.map(thumbnails, chosen), strict=True)):
         left = SHEET_GAP + index % columns * (pair_width + 2 * SHEET_GAP)
         top = LINE + SHEET_GAP + index // columns * (pair_height + SHEET_GAP)
         if isinstance(pair, UnreadableImage):
@@ -60,12 +78,18 @@ def draw_contact_sheet(
     return np.asarray(sheet)
 
 
-def _thumbnails(job: Job, value_range: ValueRange | None) -> tuple[Image.Image, Image.Image] | UnreadableImage:
-    """Read an input and its translation, both in the translation's shape."""
-    try:
-        source, translation = read_image(job.source, job.half, value_range), read_image(job.target)
-    except UnreadableImage as error:
-        return error
+def _picture(
+    path: Path, kind: PixelType, frames: Frames, half: Half | None = None, value_range: ValueRange | None = None
+) -> Image.Image:
+    """Read a file of samples of `kind` as a picture for people; raises UnreadableImage."""
+    if kind.is_rgb and frames == "first" and is_picture(path):
+        return read_image(path, half, value_range)
+    values = read_samples(path, kind, frames=frames, deep_range=value_range).values
+    return part_of(Image.fromarray(shown(values[len(values) // 2], kind)), half, path)
+
+
+def _in_boxes(source: Image.Image, translation: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """Return an input and its translation as thumbnails, both in the translation's shape."""
     source = source.resize(translation.size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     box = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     return ImageOps.contain(source, box), ImageOps.contain(translation, box)

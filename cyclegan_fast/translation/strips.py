@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cyclegan_fast.images.pixels import Pixels, to_signed
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import to_signed
 from cyclegan_fast.translation.scratch_file import StoredActivation
 
 Rows = Callable[[int, int], Tensor]
@@ -110,11 +111,11 @@ class Window:
 # --- the streams of a generator ------------------------------------------------------------------------------------
 
 
-def image_rows(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
-    """Stream uint8 [H, W, 3] in [-1, 1]; only the rows asked for are ever converted."""
+def image_rows(samples: SampleArray, device: torch.device, dtype: torch.dtype, source: PixelType = RGB) -> Rows:
+    """Stream samples [H, W, C] of `source` in [-1, 1]; only the rows asked for are ever converted."""
 
     def rows(first: int, last: int) -> Tensor:
-        strip = to_signed(torch.tensor(pixels[first:last], device=device)[None]).to(dtype)
+        strip = to_signed(torch.tensor(samples[first:last], device=device)[None], source).to(dtype)
         return strip.contiguous(memory_format=torch.channels_last)
 
     return rows

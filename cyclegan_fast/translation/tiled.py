@@ -5,9 +5,9 @@ from each other, and show seams. Here each layer passes over the whole image bef
 convolution go to the disk while their statistics are gathered, and the next pass reads, normalises and convolves them.
 Without a norm the passes are the same, and the statistics change nothing.
 
-What stays in memory is the decoded image and its translation, 3 bytes a pixel each, and the working buffers of one
-strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and encodes them, but
-TIFF is decoded strip by strip.
+What stays in memory is the decoded image and its translation (3 bytes a pixel each, of 8-bit RGB), and the working
+buffers of one strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and
+encodes them, but TIFF is decoded strip by strip.
 
 Two convolutions are not stored but computed twice, once for their statistics and once for the layer behind them: the
 stem and the last doubling, whose results are the largest and which cost little (1 % and 2 % of the operations of 9
@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cyclegan_fast.images.pixels import Pixels, to_pixels
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.networks.resnet import GeneratorBlock, ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
@@ -62,6 +63,8 @@ class TiledTranslator:
         scratch: folder for the file that activations are kept in.
         budget_bytes: the memory that the buffers of a strip may take. A strip has at least one row, and a convolution
             the rows around it, whatever the budget.
+        source: the type of the pixels that it takes.
+        target: the type of those that it gives.
     """
 
     def __init__(
@@ -71,27 +74,31 @@ class TiledTranslator:
         dtype: torch.dtype,
         scratch: Path,
         budget_bytes: int = BUDGET_BYTES,
+        source: PixelType = RGB,
+        target: PixelType = RGB,
     ) -> None:
         self.network = network.to(device, dtype).eval()
         self.device = device
         self.dtype = dtype
         self.scratch = scratch
         self.budget_bytes = budget_bytes
+        self.source = source
+        self.target = target
         self._announced = ""
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Translate uint8 [N, H, W, 3]; raises NotFinite, and UserError where disk or memory do not suffice."""
-        _, height, width, _ = pixels.shape
+    def __call__(self, samples: SampleArray) -> SampleArray:
+        """Translate samples [N, H, W, C]; raises NotFinite, and UserError where disk or memory do not suffice."""
+        count, height, width, _ = samples.shape
         needed_bytes = self.scratch_bytes(height, width)
         self._announce(check_free_space(self.scratch, needed_bytes, f"translating {width}x{height} in strips"))
         try:
-            translated = np.empty_like(pixels)
-            for index, image in enumerate(pixels):
+            translated = np.empty((count, height, width, self.target.channels), self.target.as_numpy)
+            for index, image in enumerate(samples):
                 first = 0
                 with closing(self.strips(image, index)) as strips:
                     for strip in strips:
                         last = first + strip.size(2)
-                        translated[index, first:last] = to_pixels(strip)[0]
+                        translated[index, first:last] = to_pixels(strip, self.target)[0]
                         first = last
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -103,8 +110,8 @@ class TiledTranslator:
         return translated
 
     @torch.inference_mode()
-    def strips(self, image: Pixels, index: int = 0) -> Generator[Tensor]:
-        """Yield the translation of uint8 [H, W, 3] from top to bottom: [1, 3, rows, W] in [-1, 1], in `dtype`.
+    def strips(self, image: SampleArray, index: int = 0) -> Generator[Tensor]:
+        """Yield the translation of samples [H, W, C] from top to bottom: [1, C, rows, W] in [-1, 1], in `dtype`.
 
         Raises NotFinite(index).
         """
@@ -115,7 +122,7 @@ class TiledTranslator:
             progress_bar(total=total, desc=f"{width}x{height}", unit=" rows", leave=False) as progress,
         ):
             passes = Passes(self.network, scratch, self.strip_rows(width), progress, index)
-            yield from passes.translate(image_rows(image, self.device, self.dtype), height)
+            yield from passes.translate(image_rows(image, self.device, self.dtype, self.source), height)
 
     def scratch_bytes(self, height: int, width: int) -> int:
         """Return the most that the scratch file of one image ever holds."""
@@ -158,7 +165,7 @@ class Passes:
     index: int
 
     def translate(self, image: Rows, height: int) -> Iterator[Tensor]:
-        """Yield what `ResnetGenerator.forward` gives for one image [1, 3, H, W], strip by strip."""
+        """Yield what `ResnetGenerator.forward` gives for one image [1, C, H, W], strip by strip."""
         network, half, quarter = self.network, height // 2, height // 4
 
         def stem() -> Rows:

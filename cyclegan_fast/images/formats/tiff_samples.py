@@ -1,0 +1,212 @@
+"""Reads and writes the samples of TIFF as they are stored: any number of channels, and several pages.
+
+../tiff.py turns a page into colours of 8 bits, and tiff_segments.py decompresses pages for both. Colours that are
+none of light, such as those of inks and palettes, are read through ../tiff.py here, too.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+import tifffile
+from tifffile import PHOTOMETRIC, TiffFile, TiffPage
+
+from cyclegan_fast.images.formats.georeference import geo_tags, is_georeferenced, no_data_of
+from cyclegan_fast.images.formats.stored import FileLayout, Place, Source, StoredSamples, in_own_order, own_dtype
+from cyclegan_fast.images.levels import full_range, to_levels
+from cyclegan_fast.images.orientation import upright
+from cyclegan_fast.images.pixel_type import PixelType, SampleArray
+from cyclegan_fast.images.tiff import ASSOCIATED, OF_PILLOW, ORIENTATION, UNASSOCIATED, rgb_of_page
+from cyclegan_fast.images.tiff_segments import bits_of, check_page, segments
+from cyclegan_fast.images.unreadable import BoundedFile, parsing
+
+_BANDS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
+_REDUCED, _NEW_SUBFILE_TYPE = 1, 254  # the tag whose lowest bit marks a smaller copy of another page
+
+
+def describe_tiff(source: Source) -> FileLayout:
+    """Return what a TIFF file holds, from the headers of its pages."""
+    with _opened(source) as (_, tiff):
+        planes, slices = _planes(tiff)
+        page = tiff.pages.first
+        height, width = page.imagelength, page.imagewidth
+        if page.tags.valueof(ORIENTATION, 1) in (5, 6, 7, 8) and not is_georeferenced(page):
+            height, width = width, height
+        channels, is_colour, opacity = _channels(page)
+        dtype = "uint8" if _is_through_rgb(page) or bits_of(page) < 8 else own_dtype(_dtype_of(page))
+        georeferenced = is_georeferenced(page)
+        return FileLayout(
+            len(planes), height, width, channels, dtype, is_colour, opacity is not None, slices, georeferenced
+        )
+
+
+def read_tiff_samples(source: Source, planes: Sequence[int]) -> StoredSamples:
+    """Return the samples of some of a file's pages. Raises ValueError where these differ in size or type."""
+    with _opened(source) as (file, tiff):
+        pages, _ = _planes(tiff)
+        first = _page(tiff, pages[planes[0]])
+        read = [_samples(file, first)]
+        for plane in planes[1:]:
+            page = _page(tiff, pages[plane])
+            read.append(_samples(file, page))
+            if (read[-1].shape, read[-1].dtype) != (read[0].shape, read[0].dtype):
+                raise ValueError(f"its page {pages[plane]} is {_said(read[-1])}, and the one before {_said(read[0])}")
+        values = in_own_order(np.stack(read)) if len(read) > 1 else in_own_order(read[0])[None]
+        _, is_colour, opacity = _channels(first)
+        return StoredSamples(
+            values,
+            8 if values.dtype == np.uint8 else bits_of(first),
+            is_colour,
+            opacity is not None,
+            opacity == ASSOCIATED,
+            Place(
+                geo_tags(first),
+                no_data_of(first),
+                size=values.shape[1:3] if is_georeferenced(first) else None,
+                has_opacity=opacity is not None,
+            ),
+        )
+
+
+def encoded_tiff(samples: SampleArray, kind: PixelType, place: Place) -> bytes:
+    """Return the content of a TIFF of [S, H, W, C], a page for each S, compressed without loss."""
+    options: dict[str, Any] = {"photometric": "minisblack"}
+    if kind.channels > 1:
+        colours = 3 if kind.channels in (3, 4) else 1
+        extra = ["unspecified"] * (kind.channels - colours)
+        if place.has_opacity and kind.channels == 4:
+            extra = ["unassalpha"]
+        options = {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
+        options |= {"extrasamples": extra} if extra else {}
+    if place.spacing_mm is not None:
+        rows, columns = place.spacing_mm
+        options |= {"resolution": (10 / columns, 10 / rows), "resolutionunit": "CENTIMETER"}
+    content = io.BytesIO()
+    with tifffile.TiffWriter(content, bigtiff=samples.nbytes > 2**32 - 2**25) as tiff:
+        for page in samples:
+            plain = page[..., 0] if kind.channels == 1 else page
+            tiff.write(
+                np.ascontiguousarray(plain),
+                compression="zlib",
+                metadata=None,
+                software=False,
+                extratags=[(code, dtype, count, value, True) for code, dtype, count, value in place.tags],
+                **options,
+            )
+    return content.getvalue()
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[BinaryIO, TiffFile]]:
+    with BoundedFile(source.path) as file:
+        with parsing():
+            tiff = TiffFile(file)
+            check_page(tiff.pages.first)
+        with tiff:
+            yield file, tiff
+
+
+def _page(tiff: TiffFile, index: int) -> TiffPage:
+    with parsing():
+        page = tiff.pages[index]
+        assert isinstance(page, TiffPage)
+        check_page(page)
+    return page
+
+
+def _planes(tiff: TiffFile) -> tuple[list[int], list[list[int]] | None]:
+    """Return which pages hold the image, and the planes of each slice where the file says which are its channels."""
+    with parsing():
+        count = len(tiff.pages)
+        if count > 1 and (tiff.is_ome or tiff.is_imagej):
+            return _planes_of_series(tiff)
+        if tiff.is_imagej and int((tiff.imagej_metadata or {}).get("images", 1)) > 1:
+            raise ValueError("its images lie behind a single page, as ImageJ writes large ones: save it as OME-TIFF")
+        if count == 1:
+            return [0], None
+        return [
+            index
+            for index in range(count)
+            if index == 0 or not _page_tags(tiff, index).valueof(_NEW_SUBFILE_TYPE, 0) & _REDUCED
+        ], None
+
+
+def _page_tags(tiff: TiffFile, index: int) -> Any:
+    page = tiff.pages[index]
+    assert isinstance(page, TiffPage)
+    return page.tags
+
+
+def _planes_of_series(tiff: TiffFile) -> tuple[list[int], list[list[int]] | None]:
+    series = tiff.series[0]
+    found = [page.index if page is not None else None for page in series.pages]
+    planes = [index for index in found if isinstance(index, int)]
+    if len(planes) < len(found):
+        raise ValueError("its metadata name pages that are not in it: save it as one file")
+    axes = series.axes[: series.axes.index("Y")]
+    shape = series.shape[: len(axes)]
+    if "C" not in axes or int(np.prod(shape)) != len(planes):
+        return planes, None
+    order = np.moveaxis(np.arange(len(planes)).reshape(shape), axes.index("C"), -1)
+    return planes, order.reshape(-1, order.shape[-1]).tolist()
+
+
+# --- one page ------------------------------------------------------------------------------------------------------
+
+
+def _is_through_rgb(page: TiffPage) -> bool:
+    return page.compression in OF_PILLOW or page.photometric not in _BANDS
+
+
+def _channels(page: TiffPage) -> tuple[int, bool, int | None]:
+    """Return how many channels a page has, whether they begin with colours, and the kind of its opacity."""
+    if _is_through_rgb(page):
+        channels = 1 if page.samplesperpixel == 1 and page.photometric != PHOTOMETRIC.PALETTE else 3
+        return channels, channels == 3, None
+    channels = page.samplesperpixel
+    is_colour = page.photometric == PHOTOMETRIC.RGB and channels >= 3
+    extra = page.extrasamples
+    if len(extra) == 1 and extra[0] in (UNASSOCIATED, ASSOCIATED) and channels == (4 if is_colour else 2):
+        return channels, is_colour, int(extra[0])
+    return channels, is_colour, None
+
+
+def _dtype_of(page: TiffPage) -> np.dtype[Any]:
+    if page.dtype is None:
+        raise ValueError(f"its samples are of no known kind (format {page.sampleformat}, {page.bitspersample} bits)")
+    return page.dtype
+
+
+def _samples(file: BinaryIO, page: TiffPage) -> SampleArray:
+    """Return the samples of a page as [H, W, C], upright; those of fewer than 8 bits as levels of 8."""
+    if _is_through_rgb(page):
+        return rgb_of_page(file, page, None).pixels[..., : _channels(page)[0]]
+    bits, dtype = bits_of(page), _dtype_of(page)
+    own_dtype(dtype)
+    samples: SampleArray = np.empty(
+        (page.imagelength, page.imagewidth, page.samplesperpixel), np.uint8 if bits < 8 else dtype.newbyteorder("=")
+    )
+    filled = full_range(dtype, bits) if bits < 8 else None
+    for top, left, first, segment in segments(page):
+        inside = segment[: page.imagelength - top, : page.imagewidth - left]
+        shown = inside if filled is None else to_levels(inside, filled)
+        rows, columns, channels = inside.shape
+        samples[top : top + rows, left : left + columns, first : first + channels] = shown
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        samples = _inverted(samples, bits)
+    return samples if is_georeferenced(page) else upright(samples, page.tags.valueof(ORIENTATION, 1))
+
+
+def _inverted(samples: SampleArray, bits: int) -> SampleArray:
+    if samples.dtype.kind == "f":
+        raise ValueError("its least value is white, and its values are floating-point: save it with the least as black")
+    low, high = full_range(samples.dtype, max(bits, 8))
+    inverted: SampleArray = samples.dtype.type(low + high) - samples
+    return inverted
+
+
+def _said(samples: SampleArray) -> str:
+    height, width, channels = samples.shape
+    return f"{width}x{height} pixels of {channels} {samples.dtype}"
