@@ -62,7 +62,7 @@ def load(
         translator,
         tensors=_of_tensors(translator.signed) if translator.signed else None,
         direction=None,
-        description=f"{file}, {means}",
+        description=f"{file}, {means}{_in_words(translator)}",
         batch_size=batch_size,
     )
 
@@ -80,10 +80,14 @@ def _load_engine(file: Path, batch_size: int | None) -> ImageTranslator:
         translator,
         tensors=_of_tensors(translator.signed) if translator.signed else None,
         direction=next((direction for direction in DIRECTIONS if direction == card.direction), None),
-        description=f"{file}, {card.library} {card.version} in {card.precision}",
+        description=f"{file}, {card.library} {card.version} in {card.precision}{_in_words(translator)}",
         batch_size=min(batch_size or most, most),
         close=engine.close,
     )
+
+
+def _in_words(translator: GraphTranslator) -> str:
+    return "" if translator.ends.are_rgb else f", {translator.ends}"
 
 
 def _of_tensors(function: Callable[[FloatImages], FloatImages]) -> "Callable[[Tensor], Tensor]":

@@ -125,9 +125,7 @@ def values_of(images: npt.NDArray[np.float32], kind: PixelType = RGB) -> Values:
     return (images.transpose(0, 2, 3, 1).astype(np.float64) + 1) * kind.half_range + kind.low
 
 
-def in_onnxruntime(
-    model: bytes, samples: SampleArray, name: str = "the graph", ends: PixelEnds = RGB_ENDS
-) -> Values:
+def in_onnxruntime(model: bytes, samples: SampleArray, name: str = "the graph", ends: PixelEnds = RGB_ENDS) -> Values:
     """Translate by an ONNX file's content on the CPU, with the file's own conversions where it takes samples.
 
     Raises UserError, which calls the content `name`, where ONNX Runtime does not compute it.

@@ -71,9 +71,9 @@ def pictures_for(options: ExportOptions, source: "GeneratorSource") -> tuple[Pic
 
 
 def compared_with(source: "GeneratorSource") -> Pictures:
-    """Return the pictures to compare a generator on: photographs, or of other types than 8-bit RGB the run's own images.
+    """Return the pictures to compare a generator on: photographs, or of other types than 8-bit RGB its run's own images.
 
-    Where these are not there, or are too few, it is photographs of that type.
+    Where these are not there, or are too few, it is photographs made to that type.
     """
     kind, root, domain = source.ends.source, _root_of(source), _domain_of(source)
     if kind.is_rgb or root is None:

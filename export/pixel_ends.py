@@ -64,7 +64,7 @@ class PixelEnds(NamedTuple):
         return PixelEnds.of_fields(entries, _parsed)
 
     def __str__(self) -> str:
-        return f"{self.source} to {self.target}"
+        return f"{self.source} -> {self.target}"
 
 
 RGB_ENDS = PixelEnds()

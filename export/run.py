@@ -26,9 +26,8 @@ from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.command import size_in_words
-from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
 from cyclegan_fast.translation.summary import report
-from cyclegan_fast.translation.translator import Translator
 from export.engines.engine_card import EngineCard, Profile
 from export.graph_translator import GraphTranslator
 from export.onnx_translators import Backend, OnnxDevice, load_translator
@@ -102,7 +101,7 @@ def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions
 
 
 @contextmanager
-def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Translator, str, Profile]]:
+def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[GraphTranslator, str, Profile]]:
     """Open an engine; yield a translator, a phrase that says what it computes with, and the shapes that it takes."""
     from export.runtime import Engine
 
@@ -122,12 +121,17 @@ def translate_exported(command: RunCommand) -> int:
     jobs = halved(plan(options, notes), options, {}, "a2b", notes)
     count = counted(len(jobs), "image")
 
-    def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> int:
-        print(f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}")
+    def translate(translator: GraphTranslator, options: ImageOptions, size: int | None, file: Path, means: str) -> int:
+        translator = translator.with_range(options.range)
+        ends = translator.ends
+        print(
+            f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}{'' if ends.are_rgb else f'; {ends}'}"
+        )
         for note in notes:
             print(f"note: {printable(note)}")
         value_range = (options.range[0], options.range[1]) if options.range else None
-        return report(translate_images(translator, jobs, options, size, value_range=value_range), options.out)
+        todo = planned_for(jobs, options, translator.target)
+        return report(translate_images(translator, todo, options, size, value_range=value_range), options.out)
 
     if command.engine is not None:
         with engine_translator(command.engine, options) as (translator, means, profile):

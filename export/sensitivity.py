@@ -36,9 +36,7 @@ def by_layer(
     found = {}
     for layer in progress_bar(ranges, desc="layer by layer", unit=" layers", leave=False):
         one = quantised(graph, precision, ranges, keep=layers - {layer})
-        found[layer] = Parity.between(
-            in_onnxruntime(serialised(one), samples, ends=ends), expected, ends.target
-        )
+        found[layer] = Parity.between(in_onnxruntime(serialised(one), samples, ends=ends), expected, ends.target)
     return dict(sorted(found.items(), key=lambda entry: entry[1].psnr_db))
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.conventions import Direction
-from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.runs import RUNS, newest_run, trained_size
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import sha256_of
@@ -57,8 +55,7 @@ def load_sources(
         name: the generator's name among several, as for `load_generators`.
         running_statistics: whether batch norms use them, by `cyclegan_fast.networks.norms.use_running_statistics`.
 
-    Raises UserError where there is no generator, where it is no ResNet generator, for weights that are not finite, and
-    where the run's configuration has other channels than they.
+    Raises UserError where there is no generator, where it is no ResNet generator, and for weights that are not finite.
     """
     from cyclegan_fast.checkpoint.hub import HubName, is_hub_name
     from cyclegan_fast.checkpoint.names import kept_under
@@ -69,7 +66,8 @@ def load_sources(
     path = checkpoint or newest_run(RUNS)
     sources: list[GeneratorSource] = []
     ways: tuple[Direction, ...] = ("a2b", "b2a") if directions == "both" else (directions,)
-    for network, config, file, direction in load_generators(path, ways, warnings, name):
+    for loaded in load_generators(path, ways, warnings, name):
+        network, config, file, direction = loaded
         if not isinstance(network, ResnetGenerator):
             raise UserError(f"{file} holds a U-Net, and only ResNet generators can be exported: translate with PyTorch")
         if running_statistics:
@@ -85,34 +83,9 @@ def load_sources(
             kept = kept_under(file)
             assert direction is not None
             way, called = direction, f"{run}{f'@{kept}' if kept else ''}-{direction}"
-        size, ends = trained_size(config, path), _ends_of(network, config, direction, file)
+        size, ends = trained_size(config, path), PixelEnds(loaded.source, loaded.target)
         sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config, ends))
     return sources
-
-
-def channels_of(network: "ResnetGenerator") -> tuple[int, int]:
-    """Return the channels of the images that a generator takes, and of those that it gives."""
-    return network.stem.in_channels, network.head.out_channels
-
-
-def _ends_of(
-    network: "ResnetGenerator", config: dict[str, Any], direction: Direction | None, file: Path
-) -> PixelEnds:
-    """Return the types of the pixels of a generator, as its run says, or as its weights have channels."""
-    channels = channels_of(network)
-    if not config:
-        return PixelEnds(*map(PixelType, channels))
-    assert direction is not None
-    try:
-        ends = PixelEnds(*pixels_of_run(config, str(file)).pixel_types.of_direction(direction))
-    except ValueError as error:
-        raise UserError(f"{file} does not say which pixels it was trained on: {error}") from error
-    if channels != (ends.source.channels, ends.target.channels):
-        raise UserError(
-            f"{file} is damaged: its configuration says that {direction} translates {ends}, and its weights take "
-            f"{channels[0]} and give {channels[1]} channels"
-        )
-    return ends
 
 
 def check_layers(network: "ResnetGenerator", keep: Collection[str]) -> None:

@@ -29,7 +29,7 @@ from cyclegan_fast.system.progress import waiting
 from export.graphs.interface import INPUT, OUTPUT
 from export.graphs.onnx_file import format_entry, with_digest
 from export.options import ExportOptions, Precision, is_eight_bits
-from export.source import channels_of, check_layers, load_sources
+from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -117,6 +117,7 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
     `blocks.3.conv1.norm`.
     """
     from cyclegan_fast.networks.norms import uses_running_statistics
+    from cyclegan_fast.translation.trained import channels_of
     from export.graphs.folding import fold_norms
     from export.graphs.graph import with_channels, with_weights
 
@@ -125,13 +126,13 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
     if is_folded:
         network = fold_norms(network)
     traced = _traced(network.stem.out_channels, len(network.blocks), network.norm, network.upsampling, is_folded)
-    weighted = with_weights(
-        traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()}
-    )
+    weighted = with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
     return weighted if channels == (RGB.channels, RGB.channels) else with_channels(weighted, *channels)
 
 
-@lru_cache(maxsize=1)  # both directions of a run have one graph but for channels, and tracing takes longer than the rest
+@lru_cache(
+    maxsize=1
+)  # both directions of a run have one graph but for channels, and tracing takes longer than the rest
 def _traced(width: int, blocks: int, norm: "Norm", upsampling: "Upsampling", is_folded: bool) -> "ModelProto":
     """Trace a generator of RGB of that width, depth, norm and upsampling; the graph's weights have no meaning."""
     import torch

@@ -212,8 +212,8 @@ def verify(command: VerifyCommand) -> int:
         raise UserError(f"{file} was made from another checkpoint than {source.checkpoint}: give --checkpoint")
     if source.ends != found.ends:
         raise UserError(
-            f"{file} says that it translates {found.ends}, and {source.checkpoint} that it was trained on {source.ends}: "
-            "export it anew"
+            f"{file} says that it translates {found.ends}, and {source.checkpoint} that it was trained for "
+            f"{source.ends}: export it anew"
         )
     if command.images is not None:
         pictures = of_folder(command.images, found.ends.source)

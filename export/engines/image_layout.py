@@ -18,8 +18,8 @@ Array = npt.NDArray[Any]
 class ImageLayout:
     """Describes the arrays at one end of an engine, of the profile's shapes.
 
-    They are samples [N, H, W, C] where `has_samples`, uint8 or, in the images' own units, float32; else they are float32
-    [N, C, H, W] in [-1, 1].
+    They are samples [N, H, W, C] where `has_samples`, uint8 or, in the images' own units, float32; else they are
+    float32 [N, C, H, W] in [-1, 1].
     """
 
     kind: PixelType

@@ -30,7 +30,7 @@ class GraphTensor:
 def sample_dtype(kind: PixelType) -> Literal["uint8", "float32"]:
     """Return the type in which graphs and engines take and give samples, by NumPy's name.
 
-    It is float32 for all that is not uint8: TensorRT has no uint16 and no int16, and float32 holds each of their values.
+    It is float32 for all that is not uint8: TensorRT has no uint16 and no int16, and float32 holds all their values.
     """
     return "uint8" if kind.dtype == "uint8" else "float32"
 

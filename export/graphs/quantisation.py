@@ -76,9 +76,7 @@ def largest_activations(model: ModelProto, images: SampleArray, kind: PixelType 
     return largest
 
 
-def _inputs(
-    model: ModelProto, images: SampleArray, kind: PixelType
-) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+def _inputs(model: ModelProto, images: SampleArray, kind: PixelType) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """Yield (a convolution's name, its input), image by image, from ONNX Runtime."""
     import onnxruntime
 
