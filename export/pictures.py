@@ -71,7 +71,7 @@ def pictures_for(options: ExportOptions, source: "GeneratorSource") -> tuple[Pic
 
 
 def compared_with(source: "GeneratorSource") -> Pictures:
-    """Return the pictures to compare a generator on: photographs, or of other types than 8-bit RGB its run's own images.
+    """Return the pictures to compare a generator on: photographs, or of other types than 8-bit RGB those of its run.
 
     Where these are not there, or are too few, it is photographs made to that type.
     """

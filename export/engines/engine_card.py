@@ -1,7 +1,7 @@
 """Reads and writes the JSON file beside an engine, which says what the engine is, what it runs on and takes.
 
-It needs neither PyTorch nor a library of NVIDIA's. An engine itself is opaque, and a library that reads a foreign one says
-little or crashes: what can be known beforehand is compared before the library sees a byte.
+It needs neither PyTorch nor a library of NVIDIA's. An engine itself is opaque, and a library that reads a foreign one
+says little or crashes: what can be known beforehand is compared before the library sees a byte.
 """
 
 import dataclasses
