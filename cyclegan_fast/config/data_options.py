@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclegan_fast.config.checks import require
 from cyclegan_fast.images.levels import Level, ValueRange, check_range
 from cyclegan_fast.images.pixel_type import ChannelCount, DomainName, PixelType, PixelTypes, SampleDtype
+from cyclegan_fast.images.samples import Frames
 from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, LoadedSide, Range, TrainedSide, check_fields
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
@@ -19,8 +20,9 @@ EARTH = Path("earth")
 MOST_READERS = 256
 """The largest number of threads that prepare images: beyond that of processors they gain nothing."""
 CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
-PIXEL_OPTIONS = ("channels_a", "channels_b", "dtype_a", "dtype_b", "range_a", "range_b")
-"""The options that describe the pixels of the two domains. A run has those that were given or read from its data."""
+PIXEL_OPTIONS = ("channels_a", "channels_b", "dtype_a", "dtype_b", "range_a", "range_b", "frames")
+"""The options that describe the pixels of the two domains, and how files hold them. A run has those that were given or
+read from its data."""
 
 
 def is_earth(data: object) -> bool:
@@ -81,6 +83,9 @@ class DataConfig:
     percentiles: tuple[Percentile, ...] = (0.0, 100.0)
     """the percentiles of all training images of a domain that range_from data takes: by default the least and the
     greatest value; what lies beyond is clipped, counted and said"""
+    frames: Frames = "first"
+    """what the pages of a TIFF file, or the slices of a volume, are: all but the first are left out; channels of one
+    image; or images of their own, called FILE#0, FILE#1 and so on"""
     strict: bool = False
     """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     pairs: Pairs = "auto"

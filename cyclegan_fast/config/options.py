@@ -33,6 +33,8 @@ from cyclegan_fast.config.run_options import (
     TrackerName,
 )
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
+from cyclegan_fast.images.pixel_type import RGB
+from cyclegan_fast.system.words import counted
 
 __all__ = [
     "CROPPING",
@@ -125,14 +127,50 @@ class Config:
             self.data.batch_size % self.optimizer.accumulate == 0,
             f"batch_size must be a multiple of accumulate ({self.optimizer.accumulate}), got {self.data.batch_size}",
         )
+        require(
+            self.loss.method != "simgan" or not _are_known_to_differ(self.data),
+            f"method simgan compares each pixel with its translation, and {_channels_in_words(self.data)}: use method "
+            "cyclegan, or give channels_a and channels_b alike",
+        )
+        require(
+            self.loss.method != "feature-loss" or _may_be_rgb(self.data),
+            "method feature-loss compares images in a network that takes 8-bit RGB, and these are others: use method "
+            "cyclegan, or channels_a 3, channels_b 3, dtype_a uint8 and dtype_b uint8",
+        )
 
         against = _reason_against_pairing(self)
         require(not self.run.paired or against is None, f"paired computes both directions alike, as one, and {against}")
 
     @property
+    def channels(self) -> tuple[int, int]:
+        """Channels of the images of A and of B: an RGB image's where neither options nor data have said so yet."""
+        return self.data.channels_a or RGB.channels, self.data.channels_b or RGB.channels
+
+    @property
+    def has_equal_channels(self) -> bool:
+        """True where a generator can be given images of its own target domain, as the identity loss does."""
+        return len({*self.channels}) == 1
+
+    @property
     def total_epochs(self) -> int:
         """Number of epochs of the whole run, at the full learning rate and after."""
         return self.optimizer.epochs + self.optimizer.decay_epochs
+
+
+def _are_known_to_differ(data: DataConfig) -> bool:
+    """Tell whether images of A and of B are known to have other channels; until data were read, they may be unknown."""
+    return None not in (data.channels_a, data.channels_b) and data.channels_a != data.channels_b
+
+
+def _may_be_rgb(data: DataConfig) -> bool:
+    """Tell whether images of both domains are 8-bit RGB as far as is known."""
+    channels, dtypes = {data.channels_a, data.channels_b}, {data.dtype_a, data.dtype_b}
+    return channels <= {None, RGB.channels} and dtypes <= {None, RGB.dtype}
+
+
+def _channels_in_words(data: DataConfig) -> str:
+    of_A, of_B = data.channels_a or RGB.channels, data.channels_b or RGB.channels
+    return f"A has {counted(of_A, 'channel')} and B {of_B}"
 
 
 def _reason_against_pairing(config: Config) -> str | None:
@@ -148,6 +186,7 @@ def _reason_against_pairing(config: Config) -> str | None:
             loss.has_penalty
         ),
         f"generator {networks.generator} is none of those that can be: use resnet_9 or resnet_6": not networks.blocks,
+        f"{_channels_in_words(config.data)}: give channels_a and channels_b alike": _are_known_to_differ(config.data),
         "batch norm has statistics of each: use norm instance or none": networks.has_batch_norm,
         "dropout would draw other numbers: leave it out": networks.dropout,
         f"preprocess {config.data.preprocess} gives them images of different sizes: use one of {', '.join(CROPPING)}": (

@@ -54,7 +54,7 @@ def half_of(image: Image.Image, half: Half) -> Image.Image:
 
 
 def middle_of(width: int) -> int:
-    """Return half of the width of two images side by side; raises ValueError where it is odd."""
+    """Return the width of one of two images that stand side by side; raises ValueError where `width` is odd."""
     middle, rest = divmod(width, 2)
     if rest:
         raise ValueError(f"{width} pixels wide, which does not halve into two images side by side")

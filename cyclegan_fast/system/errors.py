@@ -1,6 +1,7 @@
 """Defines the errors that users can mend, and runs a command so that it ends with a message and an exit status."""
 
 import io
+import os
 import sys
 import unicodedata
 import warnings
@@ -44,7 +45,8 @@ def run_command(command: Callable[[], int], *, next_time: str = "continues") -> 
         said = sentence_on_shortage(error)
         if said is None and not isinstance(error, UserError | OSError):
             raise
-        print(f"error: {printable(said or str(error))}", file=sys.stderr)
+        said = said or (system_message(error) if isinstance(error, OSError) else str(error))
+        print(f"error: {printable(said)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"stopped; the same command {next_time}", file=sys.stderr)
@@ -64,6 +66,13 @@ def in_brief_words(error: BaseException) -> str:
     """Return the first line of an error's message, 200 characters at most; the name of its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+def system_message(error: OSError) -> str:
+    """Return what the system said of a file, such as "metrics.jsonl: Input/output error", without its number."""
+    if error.filename is None or not error.strerror:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def printable(text: str) -> str:

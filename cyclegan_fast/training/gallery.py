@@ -158,7 +158,7 @@ def alarm_list(alarms: list[dict[str, Any]]) -> str:
     for alarm in alarms[-50:]:
         back = number(alarm.get("back_to"))
         went = f"; the run went back to step {back:,.0f}" if back >= 0 else ""
-        items.append(f"<li>Step {number(alarm['step']):,.0f}: {shown(alarm.get('text'))}{went}</li>")
+        items.append(f"<li>Step {number(alarm['step']):,.0f}: {as_html(alarm.get('text'))}{went}</li>")
     return f'<ul class="alarms" aria-label="alarms">{"".join(items)}</ul>' if items else ""
 
 
@@ -167,19 +167,19 @@ def results_table(results: dict[str, Any]) -> str:
     images = "{:.0f} test image" if number(results.get("images")) == 1 else "{:.0f} test images"
     counts = {"step {:,.0f}": "step", images: "images", "{:,.0f} s of training": "training_s"}
     facts = [form.format(value) for form, name in counts.items() if (value := number(results.get(name))) >= 0]
-    facts += [shown(results["device"])] if "device" in results else []
+    facts += [as_html(results["device"])] if "device" in results else []
     rows = [row for row in _listed(results.get("rows")) if isinstance(row, dict)]
     columns = {key: metric for key, metric in SCORE_COLUMNS.items() if any(key in row for row in rows)}
     head = "".join(
         f'<th scope="col">{metric.title} <small>{metric.better} is better</small></th>' for metric in columns.values()
     )
     body = "".join(
-        f'<tr><th scope="row">{shown(row.get("label"))}</th>'
+        f'<tr><th scope="row">{as_html(row.get("label"))}</th>'
         + "".join(f"<td>{number(row.get(key)):{columns[key].form}}</td>".replace("nan", "–") for key in columns)
         + "</tr>"
         for row in rows
     )
-    notes = "".join(f"<li>{shown(note)}</li>" for note in _listed(results.get("notes")))
+    notes = "".join(f"<li>{as_html(note)}</li>" for note in _listed(results.get("notes")))
     if rows:
         table = f'<table><thead><tr><th scope="col">means</th>{head}</tr></thead><tbody>{body}</tbody></table>'
     else:
@@ -198,8 +198,10 @@ def config_tables(config: dict[Any, Any]) -> str:
     sections = {name: values for name, values in config.items() if isinstance(values, dict)}
     rest = {name: value for name, value in config.items() if name not in sections}
     return "".join(
-        f"<table><caption>{shown(name)}</caption>"
-        + "".join(f'<tr><th scope="row">{shown(key)}</th><td>{shown(value)}</td></tr>' for key, value in values.items())
+        f"<table><caption>{as_html(name)}</caption>"
+        + "".join(
+            f'<tr><th scope="row">{as_html(key)}</th><td>{as_html(value)}</td></tr>' for key, value in values.items()
+        )
         + "</table>"
         for name, values in (sections | ({"other": rest} if rest else {})).items()
     )
@@ -210,7 +212,7 @@ def _listed(value: object) -> list[Any]:
     return value[:50] if isinstance(value, list) else []
 
 
-def shown(value: object) -> str:
+def as_html(value: object) -> str:
     """Return any value of a file as text for HTML, of bounded length."""
     text = "–" if value is None else value if isinstance(value, str) else BRIEF.repr(value)
     return html.escape(text if len(text) <= 400 else text[:399] + "…")

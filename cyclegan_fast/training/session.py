@@ -20,7 +20,7 @@ from cyclegan_fast.methods.model import Model
 from cyclegan_fast.methods.registry import METHODS
 from cyclegan_fast.system.device import describe, name_of, remark_on_choice, set_determinism, use_threads, working_dtype
 from cyclegan_fast.system.distributed import Ranks, joined
-from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserError, printable
+from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserError, printable, system_message
 from cyclegan_fast.system.interruption import Interruption, Stopped
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.callbacks.callback import Callback, TrainingStart
@@ -271,6 +271,8 @@ def remarks_on_networks(config: Config, model: Model, ranks: Ranks) -> list[str]
             f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's"
             for norm in sorted(norms - {"instance"})
         ]
+    if model.method.remark:
+        remarks.append(model.method.remark)
     if config.loss.has_penalty and model.method.judged:
         remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
     return remarks
@@ -316,7 +318,8 @@ def train_to_the_end(training: Training) -> Ending:
             if diverged:
                 training.records.health.not_finite(training.log.step, str(error))
             advice = "; a smaller --learning-rate or another --seed, with --name NEW, may help" if diverged else ""
-            raise UserError(f"{error}; {what_is_kept(training.saved_step)}{advice}") from error
+            said = system_message(error) if isinstance(error, OSError) else str(error)
+            raise UserError(f"{said}; {what_is_kept(training.saved_step)}{advice}") from error
         finally:
             training.log.close()
             training.engine.close()

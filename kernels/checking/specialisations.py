@@ -27,6 +27,7 @@ from ..norm.forward import norm_forward
 from ..reflection_pad import pad_backward, pad_forward
 from ..registration import LAUNCHES
 from ..thin_convolution import convolution as thin
+from .elementwise_cases import SAMPLES
 from .sites import NormSite, all_sites, generator_sites, run_backward, run_forward
 
 TYPE_NAMES = {
@@ -36,6 +37,8 @@ TYPE_NAMES = {
     torch.int32: "i32",
     torch.int64: "i64",
     torch.uint8: "u8",
+    torch.uint16: "u16",
+    torch.int16: "i16",
 }
 
 
@@ -231,8 +234,11 @@ def _run_elementwise(batch: int, dtype: torch.dtype) -> None:
         layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         return torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
 
-    pixels = torch.empty((batch, 286, 286, 3), dtype=torch.uint8, device="meta")
-    windows = _call(SIGNED_WINDOWS, pixels, empty(batch, 3, dtype=torch.int64), 256, 256)
+    crops = empty(batch, 3, dtype=torch.int64)
+    windows, *_ = (
+        _call(SIGNED_WINDOWS, torch.empty((batch, 286, 286, channels), dtype=of, device="meta"), crops, 256, 256, *ends)
+        for of, channels, *ends in SAMPLES.values()
+    )
     image, scores, upstream = empty(batch, 3, 256, 256), empty(batch, 1, 30, 30), empty(1, dtype=torch.float32)
     _call(IMAGE_EXCHANGE, image, empty(51, 3, 256, 256), empty(2, batch, dtype=torch.int64))
     errors: list[tuple[Tensor, Tensor | None, str]] = [

@@ -18,8 +18,6 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import torch
-
 CACHE_VARIABLE = "CYCLEGAN_FAST_CACHE"
 _HERE = Path(__file__).parent
 _SOURCES = ("operators.c", "of_dtype.h")
@@ -34,7 +32,6 @@ class NotCompiled(RuntimeError):
     """Says why the operators in C are not there: no compiler, or none that compiles them, or no place to keep them."""
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's own lack
 def is_compiled() -> bool:
     """Return whether the operators in C run here; compile them at the first call.
 
@@ -48,6 +45,11 @@ def is_compiled() -> bool:
         _warn_once(str(error))
         return False
     return True
+
+
+# What `torch.compiler.assume_constant_result` does, which imports the whole of torch._dynamo for it: a second that
+# every command would wait. Compiled graphs take the answer as it is.
+is_compiled._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's mark
 
 
 @functools.cache

@@ -280,3 +280,16 @@ except RuntimeError as error:
     }
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.stdout == "refused\n", done.stderr
+
+
+def test_the_mark_of_a_constant_is_that_of_pytorch() -> None:
+    @torch.compiler.assume_constant_result
+    def constant() -> bool:
+        return True
+
+    assert vars(constant) == vars(compilation.is_compiled)
+
+
+def test_a_command_begins_without_the_compiler() -> None:
+    code = "import sys, cyclegan_fast.training.session; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -323,7 +323,7 @@ def test_a_second_process_waits_and_maps_what_the_first_wrote(photos: Path, cach
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()
-        first.write(zip(names, marks, strict=True), expected_bytes=0, pages={}, remark=lambda: None)
+        first.write(zip(names, marks, strict=True), expected_bytes=0, pages={}, remarks=list)
     thread.join(30)
     assert_images(second[0], marks)
 

@@ -2,9 +2,11 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
+from cyclegan_fast.images.pixel_type import PixelType, SampleDtype
 from cyclegan_fast.images.pixels import to_signed
 from cyclegan_fast.kernels.elementwise.image_exchange import image_exchange
 from cyclegan_fast.kernels.elementwise.signed_windows import signed_windows
@@ -27,6 +29,41 @@ def test_windows_are_slices_mirrored_or_not_and_scaled(height: int, width: int) 
         expected = to_signed((cut.flip(1) if mirrored else cut)[None])[0]
         assert torch.equal(window, expected)
     assert torch.equal(found, signed_windows(pixels, crops, height, width, impl="reference"))
+
+
+RANGES = {
+    "uint8": (10.0, 200.0),
+    "uint16": (64.0, 60_000.0),
+    "int16": (-1000.0, 2000.0),
+    "float32": (-1.7, 0.6),
+}
+
+
+@pytest.mark.parametrize("dtype", RANGES)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_samples_of_every_type_become_what_they_become_elsewhere(dtype: SampleDtype, channels: int) -> None:
+    kind = PixelType(channels, dtype, *RANGES[dtype])
+    samples = np.random.default_rng(0).integers(-32768, 65536, (2, 7, 9, channels))
+    array = (samples / 2**14 if dtype == "float32" else samples).astype(dtype)
+    if dtype == "float32":
+        array[0, 2:4, 3] = [[np.nan] * channels, [np.inf] * channels]
+        array[0, 2, 4] = -np.inf
+    pixels = torch.from_numpy(array)
+    corners = [(1, 2, 0), (2, 0, 1)]
+    # The samples lie behind an odd number of others, so that no access of them may be wider than they are.
+    apart = torch.cat([pixels.flatten().view(torch.uint8), torch.zeros(16, dtype=torch.uint8)])
+    apart = apart.roll(pixels.element_size()).view(pixels.dtype)[1 : 1 + pixels.numel()].view(pixels.shape)
+    expected = []
+    for image, (top, left, mirrored) in zip(pixels, corners, strict=True):
+        cut = image[top : top + 5, left : left + 7]
+        if mirrored:
+            cut = torch.from_numpy(cut.numpy()[:, ::-1].copy())
+        expected.append(to_signed(cut[None], kind)[0])
+    crops = torch.tensor(corners).to(DEVICE)
+    for impl in ("triton", "reference") if DEVICE == "cpu" else ("triton",):
+        found = signed_windows(apart.to(DEVICE), crops, 5, 7, kind.low, kind.high, impl=impl).cpu()
+        torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=0, equal_nan=True)
+    assert dtype != "float32" or torch.stack(expected).isnan().any()
 
 
 def test_windows_of_no_image_are_none() -> None:
