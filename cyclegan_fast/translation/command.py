@@ -191,16 +191,17 @@ def _translator(
         return new_translator(network, device, dtype, _tell, source, target)
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.tiled import TiledTranslator
+    from cyclegan_fast.translation.tiled_unet import TiledUnetTranslator
 
-    if not isinstance(network, ResnetGenerator):
-        raise UserError(f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out")
     if network.norm == "batch":
         raise UserError(
             f"--tile goes through generators with instance norm or none, and {checkpoint} has batch norm: "
             "leave --tile out"
         )
     scratch = command.scratch or Path(tempfile.gettempdir())
-    return TiledTranslator(network, device, dtype, scratch, source=source, target=target)
+    if isinstance(network, ResnetGenerator):
+        return TiledTranslator(network, device, dtype, scratch, source=source, target=target)
+    return TiledUnetTranslator(network, device, dtype, scratch, source=source, target=target)
 
 
 def _tell(reason: str) -> None:

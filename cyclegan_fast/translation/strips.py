@@ -121,14 +121,19 @@ def image_rows(samples: SampleArray, device: torch.device, dtype: torch.dtype, s
     return rows
 
 
-def normalised_rows(rows: Rows, statistics: Statistics, *, residual: Rows | None = None) -> Rows:
-    """Stream instance norm, then ReLU or the sum with `residual`, rounded to the dtype of `rows` as PyTorch does."""
+def normalised_rows(rows: Rows, statistics: Statistics, *, residual: Rows | None = None, slope: float = 0.0) -> Rows:
+    """Stream instance norm, then ReLU or the sum with `residual`, rounded to the dtype of `rows` as PyTorch does.
+
+    `slope` is that of a leaky ReLU below zero.
+    """
     mean, scale = statistics.scale()
 
     def normalise(first: int, last: int) -> Tensor:
         strip = rows(first, last)
         result = strip.float().sub_(mean).mul_(scale).to(strip.dtype)
-        return result.relu_() if residual is None else result.add_(residual(first, last))
+        if residual is not None:
+            return result.add_(residual(first, last))
+        return F.leaky_relu_(result, slope) if slope else result.relu_()
 
     return normalise
 
@@ -160,14 +165,14 @@ def convolved_rows(
 ) -> Rows:
     """Stream a convolution of an activation of `height` rows, padded to keep its sides, or halve them by a stride of 2.
 
-    `weight` [C_out, C_in, K, K], K odd.
+    `weight` [C_out, C_in, K, K], K odd, or 4 with a stride of 2.
     """
     kernel = weight.size(2)
-    pad = kernel // 2
+    pad = (kernel - 1) // 2
     window = Window(rows, height, overlap=kernel - stride, pad=pad, edges=edges)
 
     def convolve(first: int, last: int) -> Tensor:
-        return F.conv2d(window(first * stride - pad, (last - 1) * stride + pad + 1), weight, bias, stride)
+        return F.conv2d(window(first * stride - pad, (last - 1) * stride - pad + kernel), weight, bias, stride)
 
     return convolve
 

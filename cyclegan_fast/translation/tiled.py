@@ -16,6 +16,7 @@ other, and a row leaves its place in the file when it is read for the last time.
 halving stores, H/2 rows, which no later layer exceeds: 128 bytes a pixel at width 64 in float32.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cyclegan_fast.config.options import Norm
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.networks.resnet import GeneratorBlock, ResnetGenerator
@@ -55,7 +57,7 @@ BUDGET_BYTES = 128 * 2**20
 COPIES = 6
 
 
-class TiledTranslator:
+class StripTranslator(ABC):
     """Translates in bounded memory, as `TorchTranslator` does but for the order in which numbers are added up.
 
     Args:
@@ -69,7 +71,7 @@ class TiledTranslator:
 
     def __init__(
         self,
-        network: ResnetGenerator,
+        network: nn.Module,
         device: torch.device,
         dtype: torch.dtype,
         scratch: Path,
@@ -77,7 +79,7 @@ class TiledTranslator:
         source: PixelType = RGB,
         target: PixelType = RGB,
     ) -> None:
-        self.network = network.to(device, dtype).eval()
+        network.to(device, dtype).eval()
         self.device = device
         self.dtype = dtype
         self.scratch = scratch
@@ -85,6 +87,23 @@ class TiledTranslator:
         self.source = source
         self.target = target
         self._announced = ""
+
+    @property
+    @abstractmethod
+    def copies(self) -> int:
+        """Return how many times a strip's rows in float32 are alive at once, at most."""
+
+    @abstractmethod
+    def row_numbers(self, width: int) -> int:
+        """Return how many numbers a row of any stored activation has, at most, of an image of that width."""
+
+    @abstractmethod
+    def rows_of_all_passes(self, height: int) -> int:
+        """Return how many rows the passes over an image of that height make together."""
+
+    @abstractmethod
+    def passes(self, image: Rows, height: int, scratch: ScratchFile, strips: "StripPasses") -> Iterator[Tensor]:
+        """Yield what the network gives for one image [1, C, H, W], strip by strip."""
 
     def __call__(self, samples: SampleArray) -> SampleArray:
         """Translate samples [N, H, W, C]; raises NotFinite, and UserError where disk or memory do not suffice."""
@@ -116,17 +135,17 @@ class TiledTranslator:
         Raises NotFinite(index).
         """
         height, width, _ = image.shape
-        total = rows_of_all_passes(height, len(self.network.blocks))
+        total = self.rows_of_all_passes(height)
         with (
-            ScratchFile(self.scratch, self._row_bytes(width, self.dtype)) as scratch,
+            ScratchFile(self.scratch, self.row_numbers(width) * self.dtype.itemsize) as scratch,
             progress_bar(total=total, desc=f"{width}x{height}", unit=" rows", leave=False) as progress,
         ):
-            passes = Passes(self.network, scratch, self.strip_rows(width), progress, index)
-            yield from passes.translate(image_rows(image, self.device, self.dtype, self.source), height)
+            rows = image_rows(image, self.device, self.dtype, self.source)
+            yield from self.passes(rows, height, scratch, StripPasses(self.strip_rows(width), progress, index))
 
     def scratch_bytes(self, height: int, width: int) -> int:
         """Return the most that the scratch file of one image ever holds."""
-        return height // 2 * self._row_bytes(width, self.dtype)
+        return height // 2 * self.row_numbers(width) * self.dtype.itemsize
 
     def strip_rows(self, width: int) -> int:
         """Return how many rows a strip of an image of that width has by the budget."""
@@ -134,13 +153,7 @@ class TiledTranslator:
 
     def strip_row_bytes(self, width: int) -> int:
         """Return the most bytes of memory that a row of a strip takes, of an image of that width."""
-        # Repeated pixels have twice the numbers of what stands before and behind them.
-        copies = COPIES if self.network.upsampling == "transposed" else 2 * COPIES
-        return copies * self._row_bytes(width, torch.float32)
-
-    def _row_bytes(self, width: int, dtype: torch.dtype) -> int:
-        """Return the size of a row of any activation between two convolutions: channels double where widths halve."""
-        return width * self.network.stem.out_channels * dtype.itemsize
+        return self.copies * self.row_numbers(width) * torch.float32.itemsize
 
     def _announce(self, sentence: str) -> None:
         if sentence != self._announced:  # once for images of one size
@@ -148,21 +161,89 @@ class TiledTranslator:
         self._announced = sentence
 
 
-def rows_of_all_passes(height: int, blocks: int) -> int:
-    """Return how many rows the passes over an image of that height make together."""
-    full, half, quarter = 3, 2, 1 + 2 * blocks
-    return full * height + half * (height // 2) + quarter * (height // 4)
-
-
 @dataclass
-class Passes:
-    """Makes a generator's passes over image number `index` of its batch, in strips of `strip_rows` rows."""
+class StripPasses:
+    """Makes passes over image number `index` of its batch, in strips of `strip_rows` rows."""
 
-    network: ResnetGenerator
-    scratch: ScratchFile
     strip_rows: int
     progress: "tqdm[Any]"
     index: int
+
+    def store(
+        self, rows: Rows, height: int, scratch: ScratchFile, statistics: Statistics, strip_rows: int | None = None
+    ) -> StoredActivation:
+        """Make one pass, whose rows are kept, and counted in `statistics`."""
+        stored = StoredActivation(scratch)
+        self.measure(stored_rows(rows, stored), height, statistics, strip_rows)
+        return stored
+
+    def measure(self, rows: Rows, height: int, statistics: Statistics, strip_rows: int | None = None) -> None:
+        """Make one pass, in which everything from the last stored activation on is computed, and let go."""
+        gathering = measured_rows(rows, statistics)
+        for first, last in self.strips(height, strip_rows):
+            gathering(first, last)
+        if not statistics.is_finite():  # the translation would not be finite either, hours from now
+            raise NotFinite(self.index)
+
+    def image(self, rows: Rows, height: int) -> Iterator[Tensor]:
+        """Make the last pass, and yield its strips under tanh."""
+        for first, last in self.strips(height):
+            strip = rows(first, last).tanh_()
+            if not bool(strip.isfinite().all()):
+                raise NotFinite(self.index)
+            yield strip
+
+    def strips(self, height: int, strip_rows: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield the first row of each strip and that of the next."""
+        step = max(1, self.strip_rows if strip_rows is None else strip_rows)
+        for first in range(0, height, step):
+            last = min(first + step, height)
+            yield first, last
+            self.progress.update(last - first)
+
+
+def new_statistics(norm: Norm) -> Statistics:
+    """Return what gathers the statistics of a norm."""
+    return Statistics() if norm == "instance" else NoStatistics()
+
+
+# --- the passes of a ResNet ------------------------------------------------------------------------------------------
+
+
+class TiledTranslator(StripTranslator):
+    """Translates by a ResNet in bounded memory, see `StripTranslator`."""
+
+    def __init__(self, network: ResnetGenerator, *arguments: Any, **options: Any) -> None:
+        super().__init__(network, *arguments, **options)
+        self.network = network
+
+    @property
+    def copies(self) -> int:
+        """Return how many times a strip's rows in float32 are alive at once, at most."""
+        # Repeated pixels have twice the numbers of what stands before and behind them.
+        return COPIES if self.network.upsampling == "transposed" else 2 * COPIES
+
+    def row_numbers(self, width: int) -> int:
+        """Return how many numbers a row of any activation between two convolutions has: channels double downwards."""
+        return width * self.network.stem.out_channels
+
+    def rows_of_all_passes(self, height: int) -> int:
+        """Return how many rows the passes over an image of that height make together."""
+        full, half, quarter = 3, 2, 1 + 2 * len(self.network.blocks)
+        return full * height + half * (height // 2) + quarter * (height // 4)
+
+    def passes(self, image: Rows, height: int, scratch: ScratchFile, strips: StripPasses) -> Iterator[Tensor]:
+        """Yield what `ResnetGenerator.forward` gives for one image [1, C, H, W], strip by strip."""
+        return _ResnetPasses(self.network, scratch, strips).translate(image, height)
+
+
+@dataclass
+class _ResnetPasses:
+    """Makes a ResNet's passes over one image."""
+
+    network: ResnetGenerator
+    scratch: ScratchFile
+    strips: StripPasses
 
     def translate(self, image: Rows, height: int) -> Iterator[Tensor]:
         """Yield what `ResnetGenerator.forward` gives for one image [1, C, H, W], strip by strip."""
@@ -183,8 +264,7 @@ class Passes:
 
         x = normalised_rows(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
         x = convolved_rows(x, height, network.head.weight, network.head.bias)
-        for first, last in self._strips(height):
-            yield self._finite(x(first, last).tanh_())
+        yield from self.strips.image(x, height)
 
     def _doubled(self, rows: Rows, height: int, level: int) -> Rows:
         weight = _weight(self.network.up[level])
@@ -195,7 +275,7 @@ class Passes:
     def _halve(self, rows: Rows, height: int, weight: Tensor) -> Rows:
         """Stream a stride-2 convolution with its norm and ReLU."""
         convolution = convolved_rows(rows, height, weight, stride=2, edges="constant")
-        stored, statistics = self._store(convolution, height // 2, self.strip_rows // 2)
+        stored, statistics = self._store(convolution, height // 2, self.strips.strip_rows // 2)
         return normalised_rows(stored.take, statistics)
 
     def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
@@ -208,31 +288,13 @@ class Passes:
         return normalised_rows(second.take, statistics, residual=around.take)
 
     def _store(self, rows: Rows, height: int, strip_rows: int | None = None) -> tuple[StoredActivation, Statistics]:
-        stored = StoredActivation(self.scratch)
-        return stored, self._statistics(stored_rows(rows, stored), height, strip_rows)
+        statistics = new_statistics(self.network.norm)
+        return self.strips.store(rows, height, self.scratch, statistics, strip_rows), statistics
 
-    def _statistics(self, rows: Rows, height: int, strip_rows: int | None = None) -> Statistics:
-        """Make one pass, in which everything from the last stored activation on is computed, and let go."""
-        statistics = Statistics() if self.network.norm == "instance" else NoStatistics()
-        gathering = measured_rows(rows, statistics)
-        for first, last in self._strips(height, strip_rows):
-            gathering(first, last)
-        if not statistics.is_finite():  # the translation would not be finite either, hours from now
-            raise NotFinite(self.index)
+    def _statistics(self, rows: Rows, height: int) -> Statistics:
+        statistics = new_statistics(self.network.norm)
+        self.strips.measure(rows, height, statistics)
         return statistics
-
-    def _strips(self, height: int, strip_rows: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield the first row of each strip and that of the next."""
-        step = max(1, self.strip_rows if strip_rows is None else strip_rows)
-        for first in range(0, height, step):
-            last = min(first + step, height)
-            yield first, last
-            self.progress.update(last - first)
-
-    def _finite(self, strip: Tensor) -> Tensor:
-        if not bool(strip.isfinite().all()):
-            raise NotFinite(self.index)
-        return strip
 
 
 def _weight(layer: nn.Module) -> Tensor:
