@@ -395,7 +395,7 @@ def test_what_a_u_net_cannot_do_is_said_in_one_sentence(
     assert run(tmp_path, checkpoint, "--size", "100") == 2
     assert "takes images whose sides are multiples of 64, not 100: give another --size" in capsys.readouterr().err
     assert run(tmp_path, checkpoint, "--tile") == 2
-    assert "holds a U-Net: leave --tile out" in capsys.readouterr().err
+    assert "has batch norm: leave --tile out" in capsys.readouterr().err
 
 
 def test_that_a_u_net_cannot_be_exported_is_said_in_one_sentence(
