@@ -1,4 +1,4 @@
-"""Decodes an image file to upright 8-bit RGB, whatever it holds; tiff.py decodes TIFF.
+"""Decodes an image file to upright 8-bit RGB, whatever it holds; tiff.py decodes TIFF, samples.py arrays and volumes.
 
 levels.py turns samples of more than 8 bits into 8, and unreadable.py turns what decoders raise into UnreadableImage.
 """
@@ -10,13 +10,13 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile
 
+from cyclegan_fast.images.formats.recognition import format_of_opened
 from cyclegan_fast.images.levels import Extent, ValueRange, extent_of, full_range, over_white, to_levels
 from cyclegan_fast.images.orientation import TRANSPOSITIONS, orientation_of
-from cyclegan_fast.images.pixel_type import SampleArray
+from cyclegan_fast.images.pixel_type import RGB, SampleArray
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import BoundedFile, check_size, parsing, reading
 
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a file begins, classic and BigTIFF, in both byte orders
 DEEP_PNG = ("RGB;16B", "RGBA;16B", "LA;16B")  # Pillow's names for layouts of 16-bit PNGs, grey ones apart
 DEEP_PPM = ("ppm", "ppm_plain")  # its names for decoders of PGM and PPM, which may have 16 bits
 FEW_BITS = {"L;2": 85, "L;4": 17}
@@ -54,11 +54,17 @@ def decode(path: Path, value_range: ValueRange | None = None) -> Decoded:
     Raises UnreadableImage, and DoesNotFit where the memory does not hold the pixels.
     """
     with reading(path), BoundedFile(path) as file:
-        if _is_tiff(file):
+        name = format_of_opened(file, path.name)
+        if name == "tiff":
             from cyclegan_fast.images.tiff import read_tiff
 
             return Decoded(*read_tiff(file, value_range))
-        return _with_pillow(file, value_range)
+        if name == "picture":
+            return _with_pillow(file, value_range)
+    from cyclegan_fast.images.samples import read_samples  # which reads pictures by this module
+
+    samples = read_samples(path, RGB, deep_range=value_range)
+    return Decoded(samples.values[0], samples.extent)
 
 
 def decode_opened(image: Image.Image, value_range: ValueRange | None = None) -> Decoded:
@@ -75,18 +81,12 @@ def decode_opened(image: Image.Image, value_range: ValueRange | None = None) -> 
 def decode_indices(path: Path) -> SampleArray:
     """Return the values of a file as they are stored, [H, W] where it has one channel. Raises UnreadableImage."""
     with reading(path), BoundedFile(path) as file:
-        if _is_tiff(file):
+        if format_of_opened(file, path.name) == "tiff":
             from cyclegan_fast.images.tiff import read_first_samples
 
             return read_first_samples(file)
         with opened_picture(file) as image:
             return np.asarray(image)
-
-
-def _is_tiff(file: BinaryIO) -> bool:
-    start = file.read(4)
-    file.seek(0)
-    return start in TIFF
 
 
 # --- Pillow --------------------------------------------------------------------------------------------------------

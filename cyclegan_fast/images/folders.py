@@ -22,10 +22,19 @@ _ALWAYS = (
 )
 _WITH_A_LIBRARY = {"webp": ".webp", "avif": ".avif .avifs", "jpg_2000": ".jp2 .j2k .j2c .jpc .jpf .jpx"}
 
+ARRAY_ENDINGS = (".npy", ".npz")
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+OF_SAMPLES = (*ARRAY_ENDINGS, *DICOM_ENDINGS, *NIFTI_ENDINGS)
+"""Endings of files of samples, which the modules of formats/ read; some need a package, and say so where it lacks."""
+
 EXTENSIONS = frozenset(
-    " ".join([_ALWAYS, *(endings for name, endings in _WITH_A_LIBRARY.items() if features.check(name))]).split()
+    [
+        *" ".join([_ALWAYS, *(endings for name, endings in _WITH_A_LIBRARY.items() if features.check(name))]).split(),
+        *OF_SAMPLES,
+    ]
 )
-"""Endings of the names of images that the installed Pillow reads."""
+"""Endings of the names of images that the installed Pillow or the modules of formats/ read."""
 
 OTHER_EXTENSIONS = (
     frozenset(
@@ -33,7 +42,7 @@ OTHER_EXTENSIONS = (
             [
                 *_WITH_A_LIBRARY.values(),
                 ".heic .heif .hif .jxl .jxr .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .orf .raf .rw2 .pef .srw .x3f",
-                ".raw .psb .xcf .kra .svg .eps .ai .exr .hdr .pfm .fit .fits .pcd .wmf .emf .dcm .im",
+                ".raw .psb .xcf .kra .svg .eps .ai .exr .hdr .pfm .fit .fits .pcd .wmf .emf .im",
             ]
         ).split()
     )
@@ -64,6 +73,7 @@ SERVICE_FOLDERS = frozenset(
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\xff\x0a", b"\0\0\0\x0cJXL ", b"8BPS")
 _BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
+DICOM_MARK = slice(128, 132)  # where a DICOM file says what it is
 _SHOWN = 3
 
 _Parts = tuple[str, ...]
@@ -264,8 +274,9 @@ def lines_on_unread(names: Sequence[str], where: str) -> list[str]:
 
 
 def ending_of(name: str) -> str:
-    """Return the ending of a file's name in lower case, such as ".png"; empty where it has none."""
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a Path for each of very many names would take longer
+    """Return the ending of a file's name in lower case, such as ".png" or ".nii.gz"; empty where it has none."""
+    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  # a Path for each of very many names would take longer
+    return ".nii.gz" if ending == ".gz" and name.lower().endswith(".nii.gz") else ending
 
 
 def _is_unread_image(entry: os.DirEntry[str]) -> bool:
@@ -274,9 +285,11 @@ def _is_unread_image(entry: os.DirEntry[str]) -> bool:
         return True
     try:
         with open(entry.path, "rb") as file:
-            head = file.read(16)
+            head = file.read(DICOM_MARK.stop)
     except OSError:
         return False  # a file that cannot be opened does not look like an image
+    if head[DICOM_MARK] == b"DICM":
+        return True
     return head.startswith(_SIGNATURES) or head[4:12] in _BRANDS or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from PIL import Image, TiffImagePlugin
 
-from cyclegan_fast.images.folders import ending_of
+from cyclegan_fast.images.folders import OF_SAMPLES, ending_of
+from cyclegan_fast.images.samples import describe_file
+from cyclegan_fast.images.unreadable import UnreadableImage
 
 SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif", ".avifs", ".dcx"})
-"""Endings of formats whose files may hold further pages or frames; the further pages of MPO show the same view."""
+"""Endings of pictures whose files may hold further pages or frames; the further pages of MPO show the same view."""
 
 _NEW_SUBFILE_TYPE = 254  # the TIFF tag whose lowest bit marks a smaller copy of another page
 
@@ -18,6 +20,11 @@ def page_count(path: Path) -> int:
 
     Returns 1 where the file cannot be opened: the function that reads it says why.
     """
+    if ending_of(path.name) in OF_SAMPLES:
+        try:
+            return describe_file(path).frames
+        except UnreadableImage:
+            return 1
     if ending_of(path.name) not in SEVERAL_PAGES:
         return 1
     try:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import encoded, write_encoded
-from cyclegan_fast.images.folders import ending_of
+from cyclegan_fast.images.folders import ARRAY_ENDINGS, DICOM_ENDINGS, NIFTI_ENDINGS, ending_of
 from cyclegan_fast.images.formats.arrays import encoded_array
 from cyclegan_fast.images.formats.conversion import convert, luma
 from cyclegan_fast.images.formats.pictures import encoded_png, is_of_png
-from cyclegan_fast.images.formats.registry import describe_stored, format_of, read_stored
+from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS, FormatName, format_of
+from cyclegan_fast.images.formats.registry import describe_stored, read_stored
 from cyclegan_fast.images.formats.stored import Axis, FileLayout, Frames, Place, Source, StoredSamples
 from cyclegan_fast.images.levels import Extent, ValueRange
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray, SampleDtype
@@ -21,7 +22,6 @@ from cyclegan_fast.images.unreadable import reading
 
 __all__ = ["Axis", "FileKind", "Frames", "Samples", "describe_file", "ending_for", "read_samples", "write_samples"]
 
-_TIFF_ENDINGS = (".tif", ".tiff")
 _SAME_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of files of 8-bit RGB
 
 
@@ -110,12 +110,11 @@ def read_samples(
     """
     with reading(path):
         source, name = Source(path, axis), format_of(path)
-        if name == "picture" and _is_of_pictures(kind):
-            return _shown(source, kind, deep_range)
-        layout = describe_stored(name, source)
-        if name == "tiff" and _is_of_pictures(kind) and frames == "first" and _is_for_people(layout, kind):
-            return _shown(source, kind, deep_range)
-        images = layout.images(frames)
+        if kind.dtype == "uint8" and kind.channels in (1, 3) and frames == "first":
+            shown = _shown(name, source, kind, deep_range)
+            if shown is not None:
+                return shown
+        images = describe_stored(name, source).images(frames)
         chosen = images if index is None else [images[index]]
         stored = read_stored(name, source, [plane for image in chosen for plane in image])
         converted = convert(_joined(stored, len(chosen)), kind, deep_range)
@@ -136,29 +135,29 @@ def ending_for(kind: PixelType, like: str, *, frames: Frames = "first", is_geore
     What `like` can hold stays as it is; otherwise they become PNG where that holds them, and TIFF where it does not.
     """
     like = like.lower()
-    if like in (".npy", ".npz"):
+    if like in ARRAY_ENDINGS or (like in NIFTI_ENDINGS and kind.channels == 1):
         return like
     if is_georeferenced or frames == "slices":
         return ".tif"
     if kind.is_rgb:
         return like if like in _SAME_ENDINGS else ".png"
-    return ".tif" if like in _TIFF_ENDINGS or not is_of_png(kind) else ".png"
+    return ".png" if is_of_png(kind) and like not in (*TIFF_ENDINGS, *DICOM_ENDINGS) else ".tif"
 
 
-def _is_of_pictures(kind: PixelType) -> bool:
-    return kind.dtype == "uint8" and kind.channels in (1, 3)
+def _shown(name: FormatName, source: Source, kind: PixelType, deep_range: ValueRange | None) -> Samples | None:
+    """Read a picture as the 8-bit RGB that decoding.py makes of it, or as the grey of that; None for other files."""
+    place = None
+    if name == "tiff":
+        from cyclegan_fast.images.formats.tiff_samples import glance_at_tiff
 
-
-def _is_for_people(layout: FileLayout, kind: PixelType) -> bool:
-    """Return whether a TIFF becomes grey or RGB of 8 bits by what it says of its colours, and not by their number."""
-    return kind.channels != layout.channels or layout.is_colour or layout.channels == 1
-
-
-def _shown(source: Source, kind: PixelType, deep_range: ValueRange | None) -> Samples:
-    """Read a file as the 8-bit RGB that decoding.py makes of it, or as the grey of that."""
+        is_of_bands, place = glance_at_tiff(source)
+        if is_of_bands and kind.channels == 3:
+            return None
+    elif name != "picture":
+        return None
     decoded = decode(source.path, deep_range)
     values = decoded.pixels[None]
-    return Samples(values if kind.channels == 3 else luma(values), extent=decoded.extent)
+    return Samples(values if kind.channels == 3 else luma(values), place, extent=decoded.extent)
 
 
 def _joined(stored: StoredSamples, images: int) -> StoredSamples:
@@ -176,14 +175,29 @@ def _encoded(samples: Samples, ending: str, kind: PixelType) -> bytes:
     values, place = samples.values, samples.place or Place()
     if values.ndim != 4 or values.shape[-1] != kind.channels or values.dtype != kind.as_numpy:
         raise ValueError(f"samples {list(values.shape)} of {values.dtype} are not {kind}")
-    if ending in (".npy", ".npz"):
+    if ending in ARRAY_ENDINGS:
         return encoded_array(values, place, in_archive=ending == ".npz")
-    if ending in _TIFF_ENDINGS:
+    if ending in NIFTI_ENDINGS and kind.channels == 1:
+        from cyclegan_fast.images.formats.nifti import encoded_nifti
+
+        _check_place(values, place.volume.size if place.volume is not None else None)
+        return encoded_nifti(values, place.volume, compressed=ending == ".nii.gz")
+    if ending in TIFF_ENDINGS:
         from cyclegan_fast.images.formats.tiff_samples import encoded_tiff
 
+        _check_place(values, place.size)
         return encoded_tiff(values, kind, place)
     if len(values) == 1 and kind.is_rgb and ending != ".png":
         return encoded(values[0], ending)
     if len(values) == 1 and ending == ".png" and is_of_png(kind):
         return encoded_png(values[0], kind)
     raise ValueError(f"{ending} cannot hold {len(values)} images of {kind}")
+
+
+def _check_place(values: SampleArray, size: tuple[int, ...] | None) -> None:
+    """Raise ValueError where an image has another size than the one whose place it would get."""
+    if size is not None and values.shape[1:3] != size:
+        raise ValueError(
+            f"{values.shape[2]}x{values.shape[1]} pixels do not lie where the {size[1]}x{size[0]} of the file do: "
+            "keep the size, or leave out the place"
+        )

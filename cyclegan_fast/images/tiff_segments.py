@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import tifffile
 from PIL import Image
-from tifffile import COMPRESSION, TiffPage
+from tifffile import COMPRESSION, PREDICTOR, TiffPage
 
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.unreadable import check_size, parsing
@@ -81,6 +81,9 @@ def segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
     if own:
         # tifffile would ask for imagecodecs: it gets bytes that are decompressed already.
         page.compression, page.fillorder = COMPRESSION.NONE, 1
+    is_differences = own and page.predictor == PREDICTOR.FLOATINGPOINT
+    if is_differences:
+        page.predictor = PREDICTOR.NONE  # for which tifffile would ask, too
     for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         page.parent.filehandle.seek(offset)
         encoded = page.parent.filehandle.read(count)
@@ -91,6 +94,8 @@ def segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
             encoded = encoded.translate(REVERSED_BITS) if bits_reversed else encoded
             row_bytes = math.ceil(shape[2] * shape[3] * bits / 8)
             encoded = _decompressed(encoded, compression, shape[1] * row_bytes)
+            if is_differences:
+                encoded = _summed(encoded, shape[1], shape[3], bits // 8, page.parent.byteorder)
         if bits in (8, 16, 32, 64) or not own:
             samples, _, _ = page.decode(encoded, index, jpegtables=page.jpegtables)
             assert samples is not None
@@ -119,6 +124,17 @@ def _through_libtiff(encoded: bytes, compression: int, size: int) -> bytes:
     header = b"II*\0" + struct.pack("<IH", 8, len(fields)) + directory + bytes(4)
     with Image.open(io.BytesIO(header + encoded), formats=["TIFF"]) as strip:
         return strip.tobytes()
+
+
+def _summed(differences: bytes, rows: int, channels: int, sample_bytes: int, order: str) -> bytes:
+    """Undo the predictor of floating-point samples (Adobe Photoshop TIFF Technical Note 3).
+
+    In each row the highest bytes of all samples stand first, and each byte is the difference from the pixel before.
+    """
+    steps = np.frombuffer(differences, np.uint8).reshape(rows, -1, channels)
+    planes = np.cumsum(steps, axis=1, dtype=np.uint8).reshape(rows, sample_bytes, -1)
+    samples = planes.transpose(0, 2, 1)  # the highest byte first
+    return (samples if order == ">" else samples[..., ::-1]).tobytes()
 
 
 def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> SampleArray:

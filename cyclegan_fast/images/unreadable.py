@@ -44,6 +44,8 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except (UnreadableImage, DoesNotFit):
+        raise  # it says all that already
     except MemoryError as error:
         raise DoesNotFit(f"{path}: its pixels do not fit in the memory that is free") from error
     except Exception as error:  # see the module's docstring
@@ -67,7 +69,8 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("more than")
     if isinstance(error, ModuleNotFoundError):
-        return f"TIFF is read with {error.name}, which is not installed: pip install {error.name}"
+        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI"}.get(error.name or "", "TIFF")
+        return f"{format_name} is read with {error.name}, which is not installed: pip install {error.name}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # the system's; what decoders raise has no number
     said = " ".join(str(error).split())

@@ -35,7 +35,8 @@ def run_command(command: Callable[[], int], *, next_time: str = "continues") -> 
     """
     print_whole_lines()
     # Pillow warns of faults that it reads past, such as damaged EXIF: what is read must not depend on `python -W`.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # What pydicom warns of may hold a patient's data.
+    warnings.filterwarnings("ignore", module=r"(PIL|pydicom|nibabel)\.")
     try:
         with Interruption():
             return command()

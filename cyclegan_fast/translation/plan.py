@@ -22,7 +22,7 @@ from cyclegan_fast.images.pixel_type import RGB, PixelType
 from cyclegan_fast.images.samples import Frames, ending_for
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
-from cyclegan_fast.system.ranges import BatchSize, TranslatedSide, check_fields
+from cyclegan_fast.system.ranges import BatchSize, Range, TranslatedSide, check_fields
 from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, is_below
 
 _Item = TypeVar("_Item")
@@ -64,6 +64,8 @@ class ImageOptions:
     frames: Frames = "first"
     """what the pages of a TIFF and the slices of a volume are: all but the "first" are left out, or they are the
     "channels" of one image, or "slices" that are translated one by one and written as one file"""
+    axis: Annotated[int, Range(0, 2)] = 2
+    """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal and 2 axial ones"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
@@ -216,11 +218,7 @@ def _ending(name: Path, options: ImageOptions, target: PixelType) -> str:
     if options.format != "same":
         return SUFFIXES[options.format]
     own = whole_ending(name)
-    if fits_pictures(target) and own.lower() in WRITABLE:
-        return own
-    ending = ending_for(target, own.lower())
-    if options.frames == "slices" and ending in WRITABLE and own.lower() not in WRITABLE:
-        return SUFFIXES["tiff"]  # the file may hold several
+    ending = ending_for(target, own, frames=options.frames)
     return own if own.lower() == ending else ending
 
 

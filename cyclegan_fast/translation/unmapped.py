@@ -28,7 +28,7 @@ def without_missing(samples: SampleArray, kind: PixelType) -> tuple[SampleArray,
     absent = np.isnan(samples)
     if not absent.any():
         return samples, None
-    missing: Mask = absent.any(-1)
+    missing: Mask = np.asarray(absent.any(-1))
     return np.where(absent, samples.dtype.type(kind.low), samples), missing
 
 

@@ -58,7 +58,7 @@ def encoded_array(samples: SampleArray, place: Place, *, in_archive: bool) -> by
             values = values[..., 0]
     content = io.BytesIO()
     if in_archive:
-        np.savez_compressed(content, **{ARRAY_NAME: values})
+        np.savez_compressed(content, allow_pickle=False, **{ARRAY_NAME: values})
     else:
         np.save(content, values, allow_pickle=False)
     return content.getvalue()

@@ -4,7 +4,7 @@ Nothing is converted that would lose values without a word: channels are neither
 and colours, and integers are not scaled, except to the 8 bits that any picture is shown with.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,16 +48,20 @@ def convert(stored: StoredSamples, kind: PixelType, value_range: ValueRange | No
 
 
 def _deep(stored: StoredSamples, kind: PixelType) -> Converted:
-    values = to_dtype(stored.values, kind.dtype)
-    masked = None
-    if kind.dtype == "float32":
-        if stored.place.no_data is not None:
-            values = np.where(values == np.float32(stored.place.no_data), np.float32(np.nan), values)
-        masked = _checked_gaps(values)
-    return Converted(_with_channels(stored, values, kind), masked, None)
+    if kind.dtype != "float32":
+        return Converted(_with_channels(stored, to_dtype(stored.values, kind.dtype), kind), None, None)
+    values, gaps = stored.values, None
+    if stored.place.no_data is not None and own_dtype(values.dtype) != "uint8":
+        gaps = values == stored.place.no_data
+        values = np.where(gaps, values.dtype.type(0), values)  # it may be beyond what float32 holds
+    values = to_dtype(values, kind.dtype)
+    if gaps is not None and gaps.any():
+        values = np.where(gaps, np.float32(np.nan), values)
+    values = _with_channels(stored, values, kind)
+    return Converted(values, _counted_gaps(values), None)
 
 
-def _checked_gaps(values: SampleArray) -> int | None:
+def _counted_gaps(values: SampleArray) -> int | None:
     """Return how many values are NaN, None for none; raises ValueError for infinite ones."""
     if np.isfinite(values).all():
         return None
@@ -96,7 +100,7 @@ def to_dtype(values: SampleArray, dtype: SampleDtype) -> SampleArray:
     return values.astype(wanted)
 
 
-def _held(dtype: "np.dtype[np.generic]") -> tuple[int, int]:
+def _held(dtype: "np.dtype[Any]") -> tuple[int, int]:
     held = np.iinfo(dtype)
     return int(held.min), int(held.max)
 

@@ -61,12 +61,7 @@ def read_tiff_samples(source: Source, planes: Sequence[int]) -> StoredSamples:
             is_colour,
             opacity is not None,
             opacity == ASSOCIATED,
-            Place(
-                geo_tags(first),
-                no_data_of(first),
-                size=values.shape[1:3] if is_georeferenced(first) else None,
-                has_opacity=opacity is not None,
-            ),
+            _place(first),
         )
 
 
@@ -83,6 +78,8 @@ def encoded_tiff(samples: SampleArray, kind: PixelType, place: Place) -> bytes:
     if place.spacing_mm is not None:
         rows, columns = place.spacing_mm
         options |= {"resolution": (10 / columns, 10 / rows), "resolutionunit": "CENTIMETER"}
+    if place.no_data is not None and kind.dtype == "float32":
+        samples = np.where(np.isnan(samples), np.float32(place.no_data), samples)
     content = io.BytesIO()
     with tifffile.TiffWriter(content, bigtiff=samples.nbytes > 2**32 - 2**25) as tiff:
         for page in samples:
@@ -96,6 +93,21 @@ def encoded_tiff(samples: SampleArray, kind: PixelType, place: Place) -> bytes:
                 **options,
             )
     return content.getvalue()
+
+
+def glance_at_tiff(source: Source) -> tuple[bool, Place | None]:
+    """Return whether a file's first page is three bands that are no colours, and where its pixels lie on the Earth."""
+    with _opened(source) as (_, tiff):
+        page = tiff.pages.first
+        is_of_bands = page.samplesperpixel == 3 and page.photometric == PHOTOMETRIC.MINISBLACK
+        return is_of_bands, _place(page) if is_georeferenced(page) else None
+
+
+def _place(page: TiffPage) -> Place:
+    """Return where the pixels of a page lie, as they are stored; those of a GeoTIFF are not turned upright."""
+    size = (page.imagelength, page.imagewidth) if is_georeferenced(page) else None
+    has_opacity = _channels(page)[2] is not None
+    return Place(geo_tags(page), no_data_of(page), size=size, has_opacity=has_opacity)
 
 
 @contextmanager
