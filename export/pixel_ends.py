@@ -37,7 +37,8 @@ class PixelEnds(NamedTuple):
         if self.are_rgb:
             return {}
         # An end of a range may have been given as a whole number, which JSON would write in another way.
-        return {name: PixelType.of_values(kind.as_values()).as_values() for name, kind in zip(PIXEL_FIELDS, self)}
+        kinds = [PixelType.of_values(kind.as_values()).as_values() for kind in self]
+        return dict(zip(PIXEL_FIELDS, kinds, strict=True))
 
     def as_entries(self) -> dict[str, str]:
         """Return the entries of a file's metadata: none for 8-bit RGB."""

@@ -22,6 +22,7 @@ from export.engines.engine_card import EngineCard
 from export.graph_translator import GraphTranslator
 from export.graphs.graph import serialised, valid_model
 from export.graphs.onnx_file import metadata_of, with_digest
+from export.graphs.quantisation import largest_activations
 from export.onnx_translators import load_translator
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
 from export.pictures import photographs_as
@@ -96,6 +97,7 @@ def write_run(folder: Path, data: Path) -> Path:
     content = torch.load(A_RUN, weights_only=True)
     pixels = {"channels_a": 1, "dtype_a": "uint16", "range_a": [0, 4095], "channels_b": 3, "dtype_b": "uint8"}
     content["config"]["data"] |= {"data": str(data), **pixels}
+    content["written_by"] = "0.0.1"  # of other versions no discriminators are asked for
     networks = {"G_A": random_network(ends), "G_B": random_network(PixelEnds(ends.target, ends.source))}
     content["model"] = {
         f"{name}.{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
@@ -162,11 +164,12 @@ def test_8_bit_convolutions_are_calibrated_on_images_of_the_domain(all_exported:
     exported = all_exported["bands to heights"]
     ends, network = exported.ends, exported.source.network
     calibration, compared = np.split(photographs_as(ends.source)(6, 32, 32), [4])
+    largest = largest_activations(to_onnx.float32_graph(network), calibration, ends.source)
+    assert 0.9 < largest["stem"] <= 1
     model = to_onnx.to_onnx(exported.source, "int8", calibration=calibration)
     expected = in_pytorch(network, compared, ends)
     parity = Parity.between(in_onnxruntime(serialised(model), compared, ends=ends), expected, ends.target)
-    assert BARS["int8"].failure(parity) is None
-    assert parity.largest > 0.01
+    assert 25 < parity.psnr_db < 60  # random weights do not reach the bar
 
 
 # --- translators -----------------------------------------------------------------------------------------------------
