@@ -81,7 +81,7 @@ def translate_images(
         check_square_fits(size, translator.source, translator.target)
         check_folder(options.out)
     unreadable: list[str] = []
-    reading = Reading(translator.source, value_range, options.frames, cast(Axis, options.axis))
+    reading = Reading(translator.source, value_range, options.frames or "first", cast(Axis, options.axis))
     remarks = Remarks(reading, translator.target)
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size

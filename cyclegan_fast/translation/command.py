@@ -6,7 +6,7 @@ PyTorch is imported late, so that --help and mistakes are answered at once.
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,6 +148,7 @@ def translate(command: TranslateCommand) -> int:
     if command.running_statistics:
         use_running_statistics(network, str(checkpoint))
     source, target = command.pixel_types(loaded)
+    options = replace(options, frames=options.frames or pixels_of_run(config, str(checkpoint)).frames)
     jobs = planned_for(jobs, options, target)
     size = options.square()
     if size is not None:

@@ -14,7 +14,7 @@ from cyclegan_fast.conventions import SIDE_MULTIPLE, padded_side
 from cyclegan_fast.data.preparation import resize, resize_samples
 from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import middle_of, part_of
-from cyclegan_fast.images.formats.registry import format_of
+from cyclegan_fast.images.formats.recognition import format_of
 from cyclegan_fast.images.formats.stored import Place
 from cyclegan_fast.images.levels import Extent, ValueRange
 from cyclegan_fast.images.pages import page_count
@@ -127,16 +127,16 @@ def prepare_image(
         values, missing = _half(values, job), None if missing is None else _half(missing[..., None], job)[..., 0]
         place = None  # that of the whole image
     if size is not None and values.shape[1:3] != (size, size):
-        values = np.stack([_square(one, size, source) for one in values])
+        values, place = np.stack([_square(one, size, source) for one in values]), None
         missing = None if missing is None else resized_mask(missing, size, size)
     height, width = values.shape[1:3]
     return PreparedImage(job, pad_sides(values, multiple), height, width, pages, samples.extent, place, missing, beyond)
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether a file is decoded to 8-bit RGB whatever it holds, and is no array; raises UnreadableImage."""
+    """Tell whether Pillow decodes a file, whatever it holds, and it has no place to keep; raises UnreadableImage."""
     with explaining(path):
-        return format_of(path) in ("picture", "tiff")
+        return format_of(path) == "picture"
 
 
 def _prepared_picture(
