@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
 
+_DEEP = 1023
 Values = npt.NDArray[np.float64]
 """[N, H, W, C] in the images' own units, levels from 0 to 255 for 8 bits; not rounded"""
 
@@ -73,12 +74,17 @@ def _span(kind: PixelType) -> float:
     return kind.high - kind.low
 
 
+def _is_deep(kind: PixelType) -> bool:
+    """Tell whether a range has so many steps, 10 bits, that rounding to one of them is no part of a difference."""
+    return kind.dtype == "float32" or _span(kind) >= _DEEP
+
+
 @dataclass(frozen=True)
 class Bar:
     """Holds the figures that a precision has to reach; `math.inf` and 0 demand nothing.
 
-    `largest` and `mean` are in levels, 255ths of the range of images of any type. `deep_psnr_db` is asked of images of
-    more than 8 bits.
+    `largest` and `mean` are in levels, 255ths of the range of images of any type. `deep_psnr_db` is asked of images
+    whose range has more steps than those of 8 bits.
     """
 
     largest: float = math.inf
@@ -95,7 +101,7 @@ class Bar:
         if not parity.mean <= self.mean * level:
             found = f"{parity.mean:.3f} levels" if is_of_bytes else parity.in_words(parity.mean)
             return f"differs by {found} in the mean, allowed are {self.mean * level:g}"
-        psnr_db = self.psnr_db if is_of_bytes else max(self.psnr_db, self.deep_psnr_db)
+        psnr_db = max(self.psnr_db, self.deep_psnr_db) if _is_deep(parity.kind) else self.psnr_db
         if not parity.psnr_db >= psnr_db:
             return f"reaches a PSNR of {parity.psnr_db:.1f} dB, asked are {psnr_db:g}"
         return None

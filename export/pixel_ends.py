@@ -34,7 +34,11 @@ class PixelEnds(NamedTuple):
 
     def as_fields(self) -> dict[str, dict[str, Any]]:
         """Return the fields of a card: none for 8-bit RGB."""
-        return {} if self.are_rgb else {name: kind.as_values() for name, kind in zip(PIXEL_FIELDS, self, strict=True)}
+        if self.are_rgb:
+            return {}
+        # An end of a range may have been given as a whole number, which JSON would write in another way.
+        kinds = [PixelType.of_values(kind.as_values()).as_values() for kind in self]
+        return dict(zip(PIXEL_FIELDS, kinds, strict=True))
 
     def as_entries(self) -> dict[str, str]:
         """Return the entries of a file's metadata: none for 8-bit RGB."""

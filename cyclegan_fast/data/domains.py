@@ -74,6 +74,7 @@ class DomainReader:
             strict=self.config.strict,
             kind=self.config.pixel_type(domain),
             frames=self.config.frames,
+            axis=self.config.slice_axis,
             value_range=self.config.range_of_deep(domain),
             range_flag=f"--range-{domain.lower()}",
             ending=place.ending,

@@ -6,13 +6,12 @@ pixel_cache.py holds that file.
 import hashlib
 import itertools
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cyclegan_fast.data.file_reading import FileReader, PreparedImage
 from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache
@@ -23,7 +22,7 @@ from cyclegan_fast.images.folders import search
 from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
 from cyclegan_fast.images.pages import note_on_pages, page_count
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
-from cyclegan_fast.images.samples import Frames
+from cyclegan_fast.images.samples import Axis, Frames
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
@@ -58,7 +57,7 @@ class ImageFolder:
             decoded again at each use.
         workers: threads to decode with; Pillow decodes and resizes outside Python's lock.
         kind: the type of the domain's pixels.
-        frames: says what the pages or slices of a file are, see `read_samples`.
+        frames, axis: say what the pages or slices of a file are, see `read_samples`.
         value_range: the values that samples of more than 8 bits are taken to fill in a domain of 8 bits, see `decode`.
         range_flag: the option that gives the domain's range, for notes.
 
@@ -68,7 +67,7 @@ class ImageFolder:
     def __init__(
         self,
         folder: Path,
-        prepare: Preparation | Callable[[Image.Image], Image.Image],
+        prepare: Preparation,
         *,
         cache_bytes: int,
         cache_dir: Path,
@@ -76,6 +75,7 @@ class ImageFolder:
         strict: bool,
         kind: PixelType = RGB,
         frames: Frames = "first",
+        axis: Axis = 2,
         value_range: ValueRange | None = None,
         ending: str = "",
         half: Half | None = None,
@@ -86,7 +86,7 @@ class ImageFolder:
             raise UserError(f"no folder {folder}: put images of this domain there")
         self.folder = folder
         self.half = half
-        self.reader = FileReader(prepare, kind, frames, half, value_range, strict)
+        self.reader = FileReader(prepare, kind, frames, axis, half, value_range, strict)
         self.range_flag = range_flag
         self.cache_bytes = cache_bytes
         self.workers = workers
@@ -159,7 +159,7 @@ class ImageFolder:
         if index < len(self._kept):
             return self._kept[index]
         path, name = self.paths[index], self.files[index]
-        return self._decode(path)[self._files[path].index(name)].samples
+        return self._decode(path, self._files[path].index(name))[0].samples
 
     @property
     def _parts(self) -> str:
@@ -299,8 +299,8 @@ class ImageFolder:
         except UnreadableImage as error:
             return error
 
-    def _decode(self, path: Path) -> list[PreparedImage]:
-        return self.reader.read(path)
+    def _decode(self, path: Path, index: int | None = None) -> list[PreparedImage]:
+        return self.reader.read(path, index)
 
 
 def names_of_images(name: str, count: int) -> list[str]:

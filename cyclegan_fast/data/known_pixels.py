@@ -4,7 +4,7 @@ At the end of it, a configuration says of both domains how many channels they ha
 become -1 and 1. Domains of 8-bit RGB stay as they were given: that is the default.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from cyclegan_fast.config.options import Config, DataConfig
-from cyclegan_fast.config.data_options import axis_of
 from cyclegan_fast.config.values import load_config
 from cyclegan_fast.data.layouts import Place, training_places
 from cyclegan_fast.data.value_ranges import DomainFiles, value_range_of
-from cyclegan_fast.images.folders import listed_images
 from cyclegan_fast.images.pixel_type import DomainName, PixelType, SampleDtype
 from cyclegan_fast.images.samples import FileKind, describe_file
 from cyclegan_fast.images.unreadable import UnreadableImage
@@ -49,7 +47,7 @@ class DescribedFile:
         return self.kind.channels - self.kind.has_opacity
 
     @property
-    def is_for_people(self) -> bool:
+    def is_picture(self) -> bool:
         """Tells whether it is grey or has colours, and is no stack of other bands."""
         return self.bands == 1 or (self.kind.is_colour and self.bands == 3)
 
@@ -142,7 +140,7 @@ def read_pixels(config: DataConfig, *, paired: bool) -> dict[str, Any]:
 
 def _described(files: Sequence[Path], name: str, config: DataConfig) -> list[DescribedFile]:
     """Read the headers of files; those that cannot be read are left out."""
-    axis = axis_of(config)
+    axis = config.slice_axis
 
     def describe(path: Path) -> FileKind | None:
         try:
@@ -166,50 +164,26 @@ def kind_of(
     Pictures of 8 bits, whatever they hold, become RGB, or 1 channel where all of them are grey. Raises UserError, which
     names two files and what to give, where files differ otherwise.
     """
-    dtype = given.dtype or _common(files, lambda file: file.dtype, folder, _advice_on_types(domain))
+    flag = f"--dtype-{domain.lower()}"
+    advice = f"give {flag} uint8 for 8 bits, or {flag} float32 to keep the values"
+    dtype = given.dtype or _common(files, [file.dtype for file in files], folder, advice)
     if given.channels is not None:
         return given.channels, dtype
-    if dtype == "uint8" and all(file.is_for_people for file in files):
-        return (1 if all(file.bands == 1 for file in files) else 3), dtype
-    return _common(files, lambda file: file.bands, folder, _advice_on_channels(domain)), dtype
-
-
-def _common(
-    files: Sequence[DescribedFile],
-    of: Callable[[DescribedFile], _Value],
-    folder: Path,
-    advice: Callable[[set[_Value], bool], str],
-) -> _Value:
-    """Return what is equal in all files; raises UserError, with advice on what values there are, where it is not."""
-    first = files[0]
-    other = next((file for file in files if of(file) != of(first)), None)
-    if other is None:
-        return of(first)
-    values, for_people = {of(file) for file in files}, all(file.is_for_people for file in files)
-    raise UserError(
-        f"the images in {folder} differ: {first.path.relative_to(folder)} has {first}, "
-        f"{other.path.relative_to(folder)} {other}; {advice(values, for_people)}"
-    )
-
-
-def _advice_on_types(domain: DomainName) -> Callable[[set[SampleDtype], bool], str]:
-    flag = f"--dtype-{domain.lower()}"
-
-    def advise(types: set[SampleDtype], for_people: bool) -> str:
-        return f"give {flag} uint8 for 8 bits, or {flag} float32 to keep the values, or keep files of one type"
-
-    return advise
-
-
-def _advice_on_channels(domain: DomainName) -> Callable[[set[int], bool], str]:
+    are_pictures, bands = all(file.is_picture for file in files), [file.bands for file in files]
+    if dtype == "uint8" and are_pictures:
+        return (1 if set(bands) == {1} else 3), dtype
     flag = f"--channels-{domain.lower()}"
+    advice = f"give {flag} 1 for grey or {flag} 3 for colours" if are_pictures else "keep those of one kind there"
+    return _common(files, bands, folder, advice), dtype
 
-    def advise(bands: set[int], for_people: bool) -> str:
-        if for_people:
-            return f"give {flag} 1 for grey or {flag} 3 for colours"
-        return f"keep those of one kind ({', '.join(map(str, sorted(bands)))} channels)"
 
-    return advise
+def _common(files: Sequence[DescribedFile], values: Sequence[_Value], folder: Path, advice: str) -> _Value:
+    """Return the value that all files have; raises UserError, with advice, where they have several."""
+    other = next((place for place, value in enumerate(values) if value != values[0]), None)
+    if other is None:
+        return values[0]
+    one, another = (f"{files[place].path.relative_to(folder)} has {files[place]}" for place in (0, other))
+    raise UserError(f"the images in {folder} are of several kinds: {one}, and {another}; {advice}")
 
 
 def _with_range(
@@ -220,7 +194,7 @@ def _with_range(
     domain: DomainName,
     config: DataConfig,
 ) -> GivenPixels | None:
-    """Return all that is known of a domain's pixels; None where they are 8-bit RGB. Raises UserError for wrong ranges."""
+    """Return all that is known of a domain's pixels, None for 8-bit RGB; raises UserError for wrong ranges."""
     channels, dtype = kind
     flag = f"--range-{domain.lower()}"
     if dtype == "uint8":
@@ -232,7 +206,7 @@ def _with_range(
     values = given.range
     if not values and (dtype == "float32" or config.range_from == "data"):
         paths = [file.path for file in files]
-        source = DomainFiles(paths, channels, dtype, config.frames, axis_of(config), place.half, config.workers)
+        source = DomainFiles(paths, channels, dtype, config.frames, config.slice_axis, place.half, config.workers)
         try:
             values = value_range_of(source, config.percentiles, place.folder.name)
         except ValueError as error:

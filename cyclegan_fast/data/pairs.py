@@ -1,5 +1,6 @@
 """Matches the images of two folders that show the same view, by their names."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +9,22 @@ from cyclegan_fast.system.errors import UserError
 
 ENDINGS = (("_A", "_B"), ("_leftImg8bit", "_gtFine_color"))
 """Endings that tell the partners' names apart: in the original's paired data sets, and in Cityscapes."""
+_OF_SEVERAL = re.compile(r"(.*\.[^./#]+)(#\d+)", re.DOTALL)
+"""Recognises the name of one of several images in a file, with the number behind the file's ending."""
 
 
 def pair_key(name: str) -> str:
-    """Return the part of a file's name, relative to its folder, that partners share: "aachen/1" of "aachen/1_A.jpg"."""
-    stem = Path(name).with_suffix("").as_posix()
+    """Return the part of an image's name, relative to its folder, that partners share: "aachen/1" of "aachen/1_A.jpg".
+
+    Of several images in a file, it has the number, too: "scan#3" of "scan_A.nii#3".
+    """
+    found = _OF_SEVERAL.fullmatch(name)
+    file, number = found.groups() if found else (name, "")
+    stem = Path(file).with_suffix("").as_posix()
     for ending in (ending for endings in ENDINGS for ending in endings):
         if stem.endswith(ending):
-            return stem.removesuffix(ending)
-    return stem
+            return stem.removesuffix(ending) + number
+    return stem + number
 
 
 def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
 """Keeps decoded images that do not fit in memory in a memory-mapped file, one for a folder: each is decoded once.
 
-The file holds the samples of all images one after the other, [H, W, C] each in the type of the domain's samples, then an
-index as JSON, then the length of the index in bytes and MAGIC. MAGIC comes last, so that a file that was cut off is not taken for a whole one.
+The file holds the samples of all images one after the other, [H, W, C] each in the type of the domain's samples, then
+an index as JSON, then the length of the index in bytes and MAGIC. MAGIC comes last, so that a file that was cut off is
+not taken for a whole one.
 """
 
 import errno

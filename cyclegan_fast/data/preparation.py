@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, nearest_side
-from cyclegan_fast.images.pixel_type import SampleArray
+from cyclegan_fast.images.pixel_type import RGB, SampleArray
 
 if TYPE_CHECKING:  # importing it would import PyTorch, without which exported files are run
     from cyclegan_fast.config.options import Preprocess
@@ -70,12 +70,15 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def resize_samples(samples: SampleArray, width: int, height: int) -> SampleArray:
-    """Return samples [H, W, C] at width x height pixels, resized (bicubic) in float32 where they are of another size.
+    """Return samples [H, W, C] at width x height pixels, resized (bicubic) where they are of another size.
 
-    Whole numbers are rounded, and what goes beyond those that their type holds becomes the nearest of them.
+    8-bit RGB is resized as `resize` does it, and everything else in float32: whole numbers are rounded, and what goes
+    beyond those that their type holds becomes the nearest of them.
     """
     if samples.shape[:2] == (height, width):
         return samples
+    if samples.dtype == np.uint8 and samples.shape[2] == RGB.channels:
+        return np.asarray(resize(Image.fromarray(samples), width, height))
     resized = np.empty((height, width, samples.shape[2]), np.float32)
     for channel in range(samples.shape[2]):
         # Pillow resizes one channel at a time in floating point, and smooths what is made smaller.

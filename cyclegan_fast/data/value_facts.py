@@ -1,6 +1,6 @@
-"""Counts what a user should know of the values of a domain's images: beyond its range, without a value, or all equal."""
+"""Counts what a user should know of the values of images: those beyond the range, NaN, and images of one value."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,46 +15,33 @@ from cyclegan_fast.system.words import counted
 class ValueFacts:
     """Says what the values of an image are.
 
-    low, high: the least and the greatest value, in the image's units; None where there is no value at all.
+    low, high: the least and the greatest value, in the image's units.
     count: how many values there are, with those that are NaN.
     beyond: how many lie beyond the range of the domain.
     missing: how many are NaN, as floating-point images have where there is no data.
     """
 
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     count: int
     beyond: int
     missing: int
 
     @staticmethod
     def of(samples: SampleArray, kind: PixelType) -> "ValueFacts":
-        """Look at the samples of an image, [H, W, C]. Raises ValueError where a value is infinite."""
-        if samples.dtype.kind == "f":
-            return _of_floating_point(samples, kind)
-        low, high = float(samples.min()), float(samples.max())
-        return ValueFacts(low, high, samples.size, _count_beyond(samples, low, high, kind), 0)
+        """Look at the samples of an image, [H, W, C], not all of them NaN."""
+        missing = int(np.isnan(samples).sum()) if samples.dtype.kind == "f" else 0
+        low, high = (np.nanmin, np.nanmax) if missing else (np.min, np.max)
+        least, greatest = float(low(samples)), float(high(samples))
+        beyond = 0
+        if not kind.low <= least <= greatest <= kind.high:
+            beyond = int(np.count_nonzero(samples < kind.low) + np.count_nonzero(samples > kind.high))
+        return ValueFacts(least, greatest, samples.size, beyond, missing)
 
     @property
     def is_constant(self) -> bool:
-        """Tells whether all values are equal, or missing."""
+        """Tells whether all values that are not missing are equal."""
         return self.low == self.high
-
-
-def _of_floating_point(samples: SampleArray, kind: PixelType) -> ValueFacts:
-    missing = int(np.isnan(samples).sum())
-    if missing == samples.size:
-        return ValueFacts(None, None, samples.size, 0, missing)
-    low, high = float(np.nanmin(samples)), float(np.nanmax(samples))
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"{counted(int(np.isinf(samples).sum()), 'value')} of {samples.size} are infinite")
-    return ValueFacts(low, high, samples.size, _count_beyond(samples, low, high, kind), missing)
-
-
-def _count_beyond(samples: SampleArray, low: float, high: float, kind: PixelType) -> int:
-    if kind.low <= low and high <= kind.high:
-        return 0
-    return int(np.count_nonzero(samples < kind.low) + np.count_nonzero(samples > kind.high))
 
 
 def without_missing(samples: SampleArray, facts: ValueFacts, kind: PixelType) -> SampleArray:
@@ -72,9 +59,9 @@ def notes_on_values(facts: Mapping[str, ValueFacts], kind: PixelType, where: str
 
     Raises UserError where no value of any image lies in the range: it must be that of other images.
     """
-    low, high = _extremes(facts.values())
-    if low is None or high is None:
-        return [f"all values of the images in {where} are NaN, which stands for no data"] if facts else []
+    if not facts:
+        return []
+    low, high = min(each.low for each in facts.values()), max(each.high for each in facts.values())
     ends = f"{kind.low:g} to {kind.high:g}"
     if high < kind.low or low > kind.high:
         raise UserError(
@@ -109,8 +96,3 @@ def notes_on_values(facts: Mapping[str, ValueFacts], kind: PixelType, where: str
 
 def _share(part: int, whole: int) -> str:
     return f"{part} of {whole} values ({100 * part / whole:.2g} %)"
-
-
-def _extremes(facts: Iterable[ValueFacts]) -> tuple[float | None, float | None]:
-    known = [(each.low, each.high) for each in facts if each.low is not None and each.high is not None]
-    return (min(low for low, _ in known), max(high for _, high in known)) if known else (None, None)

@@ -21,7 +21,7 @@ from cyclegan_fast.data.file_reading import half_of_samples
 from cyclegan_fast.images.files import Half
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray, SampleDtype
-from cyclegan_fast.images.samples import Frames, read_samples
+from cyclegan_fast.images.samples import Axis, Frames, read_samples
 from cyclegan_fast.images.unreadable import UnreadableImage, reading
 from cyclegan_fast.system.prefetch import ahead
 from cyclegan_fast.system.progress import progress_bar
@@ -45,6 +45,7 @@ class DomainFiles:
     channels: int
     dtype: SampleDtype
     frames: Frames = "first"
+    axis: Axis = 2
     half: Half | None = None
     workers: int = 0
     unreadable: list[UnreadableImage] = field(default_factory=list)
@@ -53,15 +54,12 @@ class DomainFiles:
         """Return all values of a file but those that are NaN, [values], or the error where it cannot be read."""
         low, high = (0, 1) if self.dtype == "float32" else (np.iinfo(self.dtype).min, np.iinfo(self.dtype).max)
         try:
-            samples = read_samples(path, PixelType(self.channels, self.dtype, low, high), frames=self.frames).values
+            kind = PixelType(self.channels, self.dtype, low, high)
+            samples = read_samples(path, kind, frames=self.frames, axis=self.axis).values
             with reading(path):
                 parts = samples if self.half is None else [half_of_samples(image, self.half) for image in samples]
                 values = np.ravel(parts)
-                if values.dtype.kind != "f":
-                    return values
-                if np.isinf(values).any():
-                    raise ValueError("some of its values are infinite")
-                return values[~np.isnan(values)]
+                return values[~np.isnan(values)] if values.dtype.kind == "f" else values
         except UnreadableImage as error:
             return error
 
@@ -143,7 +141,7 @@ def _value_of_key(key: int, dtype: SampleDtype) -> float:
 
 
 def _counted(keys: SampleArray, shift: int) -> tuple[int, int, _Counters, _Counters]:
-    """Return the least and the greatest key, the bins that keys fall into by their upper bits, and how many each has."""
+    """Return the least and the greatest key, the bins that keys fall into by their upper bits, and the bins' counts."""
     bins, counts = _counts_of(keys >> shift if shift else keys)
     return int(keys.min()), int(keys.max()), bins, counts
 

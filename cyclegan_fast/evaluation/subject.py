@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from tqdm import tqdm
 
-from cyclegan_fast.config.options import EARTH, DataConfig, Pairs
+from cyclegan_fast.config.options import EARTH, Pairs
+from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.errors import UserError, printable
@@ -97,8 +98,13 @@ class Subject:
         self.data = options.data or self._trained_on()
         trained = self.config.get("data", {})
         pairs = pairs or (trained.get("pairs", "auto") if options.data is None else "auto")
-        settings = DataConfig(
-            data=self.data, load_size=self.size, crop_size=self.size, pairs=pairs, strict=options.strict
+        settings = replace(
+            pixels_of_run(self.config, str(self.path)),
+            data=self.data,
+            load_size=self.size,
+            crop_size=self.size,
+            pairs=pairs,
+            strict=options.strict,
         )
         self.tests, warnings = open_test_sets(settings)
         self.notes += warnings
