@@ -1,7 +1,7 @@
 """Translates images that are too large for the memory, exactly: layer by layer, in strips of rows.
 
-Instance norm's statistics are those of the whole image, so that tiles translated one by one would differ from it and
-from each other, and show seams. Here each layer passes over the whole image before the next begins: the results of a
+A norm's statistics are those of the whole image, so that tiles translated one by one would differ from it and from each
+other, and show seams. Here each layer passes over the whole image before the next begins: the results of a
 convolution go to the disk while their statistics are gathered, and the next pass reads, normalises and convolves them.
 Without a norm the passes are the same, and the statistics change nothing.
 
@@ -28,7 +28,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cyclegan_fast.config.options import Norm
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.networks.resnet import GeneratorBlock, ResnetGenerator
@@ -37,13 +36,13 @@ from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.shortage import is_out_of_memory
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.translation.strips import (
-    NoStatistics,
     Rows,
     Statistics,
     convolved_rows,
     doubled_rows,
     image_rows,
     measured_rows,
+    new_statistics,
     normalised_rows,
     resized_rows,
     stored_rows,
@@ -202,11 +201,6 @@ class StripPasses:
             self.progress.update(last - first)
 
 
-def new_statistics(norm: Norm) -> Statistics:
-    """Return what gathers the statistics of a norm."""
-    return Statistics() if norm == "instance" else NoStatistics()
-
-
 # --- the passes of a ResNet ------------------------------------------------------------------------------------------
 
 
@@ -252,17 +246,18 @@ class _ResnetPasses:
         def stem() -> Rows:
             return convolved_rows(image, height, network.stem.weight)
 
-        x = normalised_rows(stem(), self._statistics(stem(), height))
-        x = self._halve(x, height, _weight(network.down[0]))
-        x = self._halve(x, half, _weight(network.down[1]))
+        x = normalised_rows(stem(), self._statistics(stem(), height, network.stem_norm))
+        x = self._halve(x, height, 0)
+        x = self._halve(x, half, 1)
         for block in network.blocks:
             x = self._residual_block(x, quarter, block)
-        up, statistics = self._store(self._doubled(x, quarter, 0), half)
+        up, statistics = self._store(self._doubled(x, quarter, 0), half, network.up_norms[0])
 
         def last_doubling(rows: Rows) -> Rows:
             return self._doubled(normalised_rows(rows, statistics), half, 1)
 
-        x = normalised_rows(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
+        statistics_of_last = self._statistics(last_doubling(up.read), height, network.up_norms[1])
+        x = normalised_rows(last_doubling(up.take), statistics_of_last)
         x = convolved_rows(x, height, network.head.weight, network.head.bias)
         yield from self.strips.image(x, height)
 
@@ -272,27 +267,31 @@ class _ResnetPasses:
             return convolved_rows(resized_rows(rows, height), 2 * height, weight)
         return doubled_rows(rows, height, weight)
 
-    def _halve(self, rows: Rows, height: int, weight: Tensor) -> Rows:
+    def _halve(self, rows: Rows, height: int, level: int) -> Rows:
         """Stream a stride-2 convolution with its norm and ReLU."""
-        convolution = convolved_rows(rows, height, weight, stride=2, edges="constant")
-        stored, statistics = self._store(convolution, height // 2, self.strips.strip_rows // 2)
+        convolution = convolved_rows(rows, height, _weight(self.network.down[level]), stride=2, edges="constant")
+        norm = self.network.down_norms[level]
+        stored, statistics = self._store(convolution, height // 2, norm, self.strips.strip_rows // 2)
         return normalised_rows(stored.take, statistics)
 
     def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
         """Stream a residual block; what goes around it is kept while its first convolution reads it."""
         assert isinstance(block, GeneratorBlock)  # torch types a ModuleList by nn.Module
         around = StoredActivation(self.scratch)
-        first, statistics = self._store(convolved_rows(stored_rows(rows, around), height, block.conv1.weight), height)
+        convolution = convolved_rows(stored_rows(rows, around), height, block.conv1.weight)
+        first, statistics = self._store(convolution, height, block.norm1)
         middle = normalised_rows(first.take, statistics)
-        second, statistics = self._store(convolved_rows(middle, height, block.conv2.weight), height)
+        second, statistics = self._store(convolved_rows(middle, height, block.conv2.weight), height, block.norm2)
         return normalised_rows(second.take, statistics, residual=around.take)
 
-    def _store(self, rows: Rows, height: int, strip_rows: int | None = None) -> tuple[StoredActivation, Statistics]:
-        statistics = new_statistics(self.network.norm)
+    def _store(
+        self, rows: Rows, height: int, norm: nn.Module, strip_rows: int | None = None
+    ) -> tuple[StoredActivation, Statistics]:
+        statistics = new_statistics(norm)
         return self.strips.store(rows, height, self.scratch, statistics, strip_rows), statistics
 
-    def _statistics(self, rows: Rows, height: int) -> Statistics:
-        statistics = new_statistics(self.network.norm)
+    def _statistics(self, rows: Rows, height: int, norm: nn.Module) -> Statistics:
+        statistics = new_statistics(norm)
         self.strips.measure(rows, height, statistics)
         return statistics
 

@@ -22,12 +22,12 @@ from cyclegan_fast.networks.layers import NormalisedConv2d, NormalisedConvTransp
 from cyclegan_fast.networks.norms import SLOPE
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation
-from cyclegan_fast.translation.strips import Rows, Statistics, Window, convolved_rows, normalised_rows
-from cyclegan_fast.translation.tiled import COPIES, StripPasses, StripTranslator, new_statistics
+from cyclegan_fast.translation.strips import Rows, Statistics, Window, convolved_rows, new_statistics, normalised_rows
+from cyclegan_fast.translation.tiled import COPIES, StripPasses, StripTranslator
 
 
 class TiledUnetTranslator(StripTranslator):
-    """Translates by a U-Net with instance norm, or none, in bounded memory, see `StripTranslator`."""
+    """Translates by a U-Net in bounded memory, see `StripTranslator`."""
 
     def __init__(self, network: UnetGenerator, *arguments: Any, **options: Any) -> None:
         super().__init__(network, *arguments, **options)
@@ -66,16 +66,17 @@ class _UnetPasses:
         # `height >> level` rows are those of level 1 behind the first halving, of level 2 behind the second one, ...
         x = _activated(_halved(image, height, first), SLOPE)
         skips: list[tuple[StoredActivation, Statistics]] = []
-        for level, convolution in enumerate(middle, 2):
+        for level, (convolution, norm) in enumerate(zip(middle, self.network.down_norms, strict=True), 2):
             halved = _halved(x, height >> (level - 1), convolution)
-            stored, statistics = self._store(halved, height >> level, self.strips.strip_rows // 2)
+            stored, statistics = self._store(halved, height >> level, norm, self.strips.strip_rows // 2)
             skips.append((stored, statistics))
             x = normalised_rows(stored.read, statistics, slope=SLOPE)
         halvings = self.network.halvings
         x = _activated(_halved(x, height >> (halvings - 1), innermost), 0.0)
         *doublings, last = self.network.up
-        for level, convolution in zip(range(halvings, 1, -1), doublings, strict=True):
-            stored, statistics = self._store(_doubled(x, height >> level, convolution), height >> (level - 1))
+        levels = range(halvings, 1, -1)
+        for level, convolution, norm in zip(levels, doublings, self.network.up_norms, strict=True):
+            stored, statistics = self._store(_doubled(x, height >> level, convolution), height >> (level - 1), norm)
             # The upper end of a skip connection has a ReLU, which makes the same of what a leaky one has made.
             if skips:
                 skip, its_statistics = skips.pop()
@@ -85,8 +86,10 @@ class _UnetPasses:
             x = _joined(above, normalised_rows(stored.take, statistics))
         yield from self.strips.image(_doubled(x, height >> 1, last), height)
 
-    def _store(self, rows: Rows, height: int, strip_rows: int | None = None) -> tuple[StoredActivation, Statistics]:
-        statistics = new_statistics(self.network.norm)
+    def _store(
+        self, rows: Rows, height: int, norm: nn.Module, strip_rows: int | None = None
+    ) -> tuple[StoredActivation, Statistics]:
+        statistics = new_statistics(norm)
         return self.strips.store(rows, height, self.scratch, statistics, strip_rows), statistics
 
 
