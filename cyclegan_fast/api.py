@@ -102,6 +102,7 @@ def load(
     source = fitting(source, loaded.source, "source", is_run=bool(loaded.config))
     target = fitting(target, loaded.target, "target", is_run=bool(loaded.config))
     translator = new_translator(loaded.network, place, dtype, partial(warnings.warn, stacklevel=2), source, target)
+    described = pixels_of_run(loaded.config, str(checkpoint))
     pixels = "" if source.is_rgb and target.is_rgb else f", {source} -> {target}"
     origin = LoadedFrom.now(loaded.file, direction, network)
     return ImageTranslator(
@@ -111,7 +112,8 @@ def load(
         description=f"{checkpoint}, {loaded.direction or 'bare weights'}, {describe(place)}, {name_of(dtype)}{pixels}",
         multiple=loaded.network.multiple,
         batch_size=batch_size,
-        value_range=pixels_of_run(loaded.config, str(checkpoint)).range_of_deep("B" if direction == "b2a" else "A"),
+        value_range=described.range_of_deep("B" if direction == "b2a" else "A"),
+        frames=described.frames,
         explained=partial(told_of_translation, str(device)),
         close=translator.close,
         save=partial(save_release, origin),

@@ -48,7 +48,8 @@ class ExportOptions:
     """for int8 and fp8, layers that stay in float16, such as head or blocks.3.conv1; where a result falls short,
     export/trt.py and export/verify.py say which"""
     uint8_io: bool = False
-    """take and give uint8 [batch, height, width, 3], as images are decoded, instead of float32 in [-1, 1]"""
+    """take and give samples [batch, height, width, channels], as images are decoded, instead of float32 in [-1, 1]:
+    uint8, or float32 in the images' own units where a domain has another type"""
     out: Path = Path("engines")
     """folder for what is written; files of the same name are replaced, whole or not at all"""
 
@@ -61,4 +62,5 @@ class ExportOptions:
     def name_of(self, source: GeneratorSource) -> str:
         """Return the name of a generator's files, without the ending."""
         statistics = "-running-statistics" if self.running_statistics else ""
-        return f"{source.name}{statistics}-{self.precision}{'-uint8' if self.uint8_io else ''}"
+        samples = "uint8" if source.ends.are_bytes else "samples"
+        return f"{source.name}{statistics}-{self.precision}{f'-{samples}' if self.uint8_io else ''}"

@@ -8,10 +8,10 @@ if __name__ == "__main__":
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -29,6 +29,7 @@ from export.options import ExportOptions, is_eight_bits
 from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
+    from export.parity import Parity
     from export.pictures import Pictures
     from export.source import GeneratorSource
 
@@ -150,13 +151,13 @@ def _export(
     model = as_asked(source, options, calibration)
     onnx = with_digest(serialised(model))
     print(f"{path.stem}: comparing with PyTorch", flush=True)
-    parity = onnx_parity(source.network, model, profile.usual[1], compared)
+    parity = onnx_parity(source.network, model, profile.usual[1], compared, ends=source.ends)
     failure = BARS[options.precision].failure(parity["worst"])
     if failure and is_eight_bits(options.precision):
         from export.sensitivity import sensitivity_report
 
-        pixels = compared(2, *profile.usual[1:])
-        for line in sensitivity_report(source.network, model, options.precision, pixels, parity["worst"]):
+        samples = compared(2, *profile.usual[1:])
+        for line in sensitivity_report(source.network, model, options.precision, samples, parity["worst"], source.ends):
             print(line, flush=True)
     print(f"{path.stem}: building", flush=True)
     cache = command.timing_cache or options.out / f"timings-{library.name}-{library.version}.cache"
@@ -212,7 +213,7 @@ def _card(
     profile: Profile,
     onnx: bytes,
     engine: BuiltEngine,
-    parity: dict[str, Any],
+    parity: "Mapping[str, Parity]",
 ) -> EngineCard:
     return EngineCard(
         library=library.name,
@@ -232,12 +233,13 @@ def _card(
             "onnx": _as_json(parity),
             "engine": "not run",
         },
+        ends=source.ends,
     )
 
 
-def _as_json(parity: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _as_json(parity: "Mapping[str, Parity]") -> dict[str, dict[str, float]]:
     """Return figures by shape, as a card has them."""
-    return {shape: asdict(figures) for shape, figures in parity.items()}
+    return {shape: of_shape.figures() for shape, of_shape in parity.items()}
 
 
 def _this_gpu() -> str:

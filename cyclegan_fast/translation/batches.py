@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pages import note_on_pages
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import images_at_once
-from cyclegan_fast.images.samples import Samples
+from cyclegan_fast.images.samples import Axis, Samples
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
@@ -24,7 +24,7 @@ from cyclegan_fast.system.process import release_free_memory
 from cyclegan_fast.system.progress import progress_bar, waiting
 from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
 from cyclegan_fast.translation.plan import ImageOptions, Job
-from cyclegan_fast.translation.prepared import PreparedImage, Slice, check_square_fits, prepare_image
+from cyclegan_fast.translation.prepared import PreparedImage, Reading, Slice, check_square_fits, prepare_image
 from cyclegan_fast.translation.remarks import Remarks
 from cyclegan_fast.translation.summary import Summary
 from cyclegan_fast.translation.translator import NotFinite, OverlappingTranslator, Translator
@@ -81,7 +81,8 @@ def translate_images(
         check_square_fits(size, translator.source, translator.target)
         check_folder(options.out)
     unreadable: list[str] = []
-    remarks = Remarks(translator.source, translator.target, value_range)
+    reading = Reading(translator.source, value_range, options.frames or "first", cast(Axis, options.axis))
+    remarks = Remarks(reading, translator.target)
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
     depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
@@ -89,7 +90,7 @@ def translate_images(
 
     def prepare(job: Job) -> PreparedImage | UnreadableImage:
         try:
-            return prepare_image(job, size, multiple, value_range, translator.source, options.frames)
+            return prepare_image(job, size, multiple, reading)
         except UnreadableImage as error:
             return error
 
@@ -113,9 +114,7 @@ def translate_images(
         if options.sheet:
             done = [job for job, is_there in looked_up(jobs, []) if is_there]
             with waiting("drawing the contact sheet"):
-                sheet = draw_contact_sheet(
-                    done, pool, lines, value_range, translator.source, translator.target, options.frames
-                )
+                sheet = draw_contact_sheet(done, pool, lines, reading, translator.target)
             if sheet is not None:
                 writer.write_picture(sheet, options.sheet)
                 writer.wait()

@@ -11,15 +11,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from cyclegan_fast.images.display import shown
 from cyclegan_fast.images.files import Half, part_of, read_image
-from cyclegan_fast.images.levels import ValueRange
-from cyclegan_fast.images.pixel_type import RGB, PixelType
+from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.images.pixels import Pixels
-from cyclegan_fast.images.samples import Frames, read_samples
+from cyclegan_fast.images.samples import Frames
 from cyclegan_fast.images.sheets import shortened, spread
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import printable
 from cyclegan_fast.translation.plan import Job
-from cyclegan_fast.translation.prepared import is_picture
+from cyclegan_fast.translation.prepared import Reading, is_picture
 
 MOST_PAIRS = 64
 COLUMNS = 4
@@ -32,16 +31,14 @@ def draw_contact_sheet(
     jobs: Sequence[Job],
     pool: ThreadPoolExecutor,
     remarks: list[str],
-    value_range: ValueRange | None = None,
-    source: PixelType = RGB,
-    target: PixelType = RGB,
-    frames: Frames = "first",
+    reading: Reading,
+    target: PixelType,
 ) -> Pixels | None:
     """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
 
     Of more than 64 pairs, 64 are shown that spread evenly over all. Where a file cannot be read, such as an earlier
     translation that was damaged since, the pair's place stays empty and `remarks` names it. Inputs of more than 8 bits
-    become 8 bits by the `value_range` of `decode`, and other samples are shown as `images.display.shown` shows them; of
+    become 8 bits by the range of `reading`, and other samples are shown as `images.display.shown` shows them; of
     a volume's slices, the middle one.
     """
     chosen = spread(jobs, MOST_PAIRS)
@@ -58,10 +55,12 @@ def draw_contact_sheet(
     draw.text((SHEET_GAP, SHEET_GAP), title, "black", font)
     common = Path(os.path.commonpath([job.target.parent for job in chosen]))
 
+    frames: Frames = "slices" if reading.frames == "slices" else "first"
+    written = Reading(target, frames=frames, axis=reading.axis)
+
     def thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage:
         try:
-            read = _picture(job.source, source, frames, job.half, value_range)
-            return _in_boxes(read, _picture(job.target, target, "slices" if frames == "slices" else "first"))
+            return _in_boxes(_picture(job.source, reading, job.half), _picture(job.target, written))
         except UnreadableImage as error:
             return error
 
@@ -78,14 +77,12 @@ def draw_contact_sheet(
     return np.asarray(sheet)
 
 
-def _picture(
-    path: Path, kind: PixelType, frames: Frames, half: Half | None = None, value_range: ValueRange | None = None
-) -> Image.Image:
-    """Read a file of samples of `kind` as a picture for people; raises UnreadableImage."""
-    if kind.is_rgb and frames == "first" and is_picture(path):
-        return read_image(path, half, value_range)
-    values = read_samples(path, kind, frames=frames, deep_range=value_range).values
-    return part_of(Image.fromarray(shown(values[len(values) // 2], kind)), half, path)
+def _picture(path: Path, reading: Reading, half: Half | None = None) -> Image.Image:
+    """Read a file as a picture for people; raises UnreadableImage."""
+    if reading.takes_pictures and is_picture(path):
+        return read_image(path, half, reading.value_range)
+    values = reading.samples(path).values
+    return part_of(Image.fromarray(shown(values[len(values) // 2], reading.source)), half, path)
 
 
 def _in_boxes(source: Image.Image, translation: Image.Image) -> tuple[Image.Image, Image.Image]:

@@ -5,7 +5,7 @@ inputs.py finds the images.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,12 +17,14 @@ from cyclegan_fast.conventions import Direction
 from cyclegan_fast.data.layouts import HALVES, is_side_by_side
 from cyclegan_fast.images.files import Half
 from cyclegan_fast.images.folders import ending_of
+from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS
 from cyclegan_fast.images.levels import Level, check_range
 from cyclegan_fast.images.pixel_type import RGB, PixelType
-from cyclegan_fast.images.samples import Frames, ending_for
+from cyclegan_fast.images.samples import Frames, describe_file, ending_for
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
-from cyclegan_fast.system.ranges import BatchSize, TranslatedSide, check_fields
+from cyclegan_fast.system.ranges import BatchSize, Range, TranslatedSide, check_fields
 from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, is_below
 
 _Item = TypeVar("_Item")
@@ -61,9 +63,12 @@ class ImageOptions:
     range: tuple[Level, ...] = ()
     """the values of images of more than 8 bits that become black and white, or -1 and 1, such as 0 4095 of 12 bits in
     16; by default those that a run was trained with, or else the least and the greatest that a file can hold"""
-    frames: Frames = "first"
+    frames: Frames | None = None
     """what the pages of a TIFF and the slices of a volume are: all but the "first" are left out, or they are the
-    "channels" of one image, or "slices" that are translated one by one and written as one file"""
+    "channels" of one image, or "slices" that are translated one by one and written as one file; by default as the run
+    was trained, or the first"""
+    axis: Annotated[int, Range(0, 2)] = 2
+    """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal and 2 axial ones"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
@@ -132,11 +137,14 @@ def planned_for(jobs: Sequence[Job], options: ImageOptions, target: PixelType) -
     Raises UserError as `plan` does, and where the format that was asked for does not hold such pixels.
     """
     check_format(options, target)
-    if target.is_rgb:
+    georeferenced = {job.source for job in jobs if target.is_rgb and _is_georeferenced(job.source)}
+    if target.is_rgb and options.frames != "slices" and not georeferenced:
         return [*jobs]
     resolve = Resolver()
     inputs = {resolve(job.source): Input(job.source, job.name) for job in jobs}
-    return _checked_jobs(inputs, options, resolve, target)
+    halves = {job.source: job.half for job in jobs}
+    made = _checked_jobs(inputs, options, resolve, target, georeferenced)
+    return [replace(job, half=halves[job.source]) for job in made]
 
 
 def fits_pictures(kind: PixelType) -> bool:
@@ -158,9 +166,14 @@ def check_format(options: ImageOptions, target: PixelType) -> None:
 
 
 def _checked_jobs(
-    inputs: Mapping[str, Input], options: ImageOptions, resolve: Resolver, target: PixelType
+    inputs: Mapping[str, Input],
+    options: ImageOptions,
+    resolve: Resolver,
+    target: PixelType,
+    georeferenced: Set[Path] = frozenset(),
 ) -> list[Job]:
-    jobs = _jobs(inputs, options, target)
+    """Return jobs; what is `georeferenced` is written in a format that keeps that. Raises UserError as `plan` does."""
+    jobs = _jobs(inputs, options, target, georeferenced)
     for path in [*jobs, *([options.sheet] if options.sheet else [])]:
         if resolve(path) in inputs:
             raise UserError(f"{path} is an input and would be written over; give another --out or --contact-sheet")
@@ -176,10 +189,12 @@ def _with_bar(items: Iterable[_Item]) -> Iterator[_Item]:
     yield from progress_bar(items, desc="planning", unit=" images", leave=False)
 
 
-def _jobs(inputs: Mapping[str, Input], options: ImageOptions, target: PixelType) -> dict[Path, Job]:
+def _jobs(
+    inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, georeferenced: Set[Path]
+) -> dict[Path, Job]:
     """Return a job for each input, by its target; raises UserError where two inputs have one name."""
     jobs: dict[Path, Job] = {}
-    names = _names(inputs, options, target)
+    names = _names(inputs, options, target, georeferenced)
     for source, name in _with_bar(inputs.values()):
         written = options.out / names[name]
         other = jobs.setdefault(written, Job(source, written, name=name))
@@ -191,13 +206,15 @@ def _jobs(inputs: Mapping[str, Input], options: ImageOptions, target: PixelType)
     return jobs
 
 
-def _names(inputs: Mapping[str, Input], options: ImageOptions, target: PixelType) -> dict[Path, Path]:
+def _names(
+    inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, georeferenced: Set[Path]
+) -> dict[Path, Path]:
     """Return what each input's translation is called, by the input's name: no two inputs have the same.
 
     Where several images differ only by their suffix, those that get another one keep both: beside a.png, a.bmp becomes
     a.bmp.png. Where there is an image of that name, too, the suffix is added once more.
     """
-    endings = {name: _ending(name, options, target) for _, name in inputs.values()}
+    endings = {name: _ending(name, options, target, source in georeferenced) for source, name in inputs.values()}
     wanted = {name: _with_ending(name, ending) for name, ending in endings.items()}
     times = Counter(wanted.values())
     names = {name: new for name, new in wanted.items() if times[new] == 1 or new == name}
@@ -211,24 +228,28 @@ def _names(inputs: Mapping[str, Input], options: ImageOptions, target: PixelType
     return names
 
 
-def _ending(name: Path, options: ImageOptions, target: PixelType) -> str:
+def _ending(name: Path, options: ImageOptions, target: PixelType, is_georeferenced: bool) -> str:
     """Return the ending of a translation's name: that of its input where its format holds what is written."""
     if options.format != "same":
         return SUFFIXES[options.format]
     own = whole_ending(name)
-    if fits_pictures(target) and own.lower() in WRITABLE:
-        return own
-    ending = ending_for(target, own.lower())
-    if options.frames == "slices" and ending in WRITABLE and own.lower() not in WRITABLE:
-        return SUFFIXES["tiff"]  # the file may hold several
+    ending = ending_for(target, own, frames=options.frames or "first", is_georeferenced=is_georeferenced)
     return own if own.lower() == ending else ending
 
 
 def whole_ending(name: Path) -> str:
     """Return the ending of a file's name as it is written, such as ".PNG", and that of compressed ones, ".nii.gz"."""
-    if ending_of(name.name) == ".gz" and ending_of(name.stem) == ".nii":
-        return name.name[-len(".nii.gz") :]
-    return name.suffix
+    return name.name[len(name.name) - len(ending_of(name.name)) :]
+
+
+def _is_georeferenced(path: Path) -> bool:
+    """Tell whether a file says where on the Earth it lies; False where it cannot be read, which is reported later."""
+    if ending_of(path.name) not in TIFF_ENDINGS:
+        return False
+    try:
+        return describe_file(path).is_georeferenced
+    except UnreadableImage:
+        return False
 
 
 def _with_ending(name: Path, ending: str) -> Path:

@@ -5,7 +5,7 @@ batches.py prepares the images of a whole translation ahead, and any_image.py th
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,19 +14,42 @@ from cyclegan_fast.conventions import SIDE_MULTIPLE, padded_side
 from cyclegan_fast.data.preparation import resize, resize_samples
 from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import middle_of, part_of
-from cyclegan_fast.images.folders import ending_of
+from cyclegan_fast.images.formats.recognition import format_of
+from cyclegan_fast.images.formats.stored import Place
 from cyclegan_fast.images.levels import Extent, ValueRange
 from cyclegan_fast.images.pages import page_count
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
-from cyclegan_fast.images.samples import Frames, read_samples
-from cyclegan_fast.images.unreadable import reading
+from cyclegan_fast.images.samples import Axis, Frames, Samples, read_samples
+from cyclegan_fast.images.unreadable import reading as explaining
 from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.shortage import DoesNotFit
 from cyclegan_fast.translation.plan import Job
 from cyclegan_fast.translation.unmapped import Mask, resized_mask, share_beyond, without_missing
 
-_ARRAYS = frozenset({".npy", ".npz", ".nii", ".gz", ".dcm"})
-"""Endings of files that hold arrays, which are no pictures even where a domain has 8-bit RGB."""
+
+class Reading(NamedTuple):
+    """Says how files are read: as samples of `source`.
+
+    value_range: the values of samples of more than 8 bits that become black and white in 8 bits, see `decode`.
+    frames, axis: those of `read_samples`.
+    """
+
+    source: PixelType = RGB
+    value_range: ValueRange | None = None
+    frames: Frames = "first"
+    axis: Axis = 2
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Tells whether pictures are read as `decode` reads them."""
+        return self.source.is_rgb and self.frames == "first"
+
+    def samples(self, path: Path) -> Samples:
+        """Return the samples of a file; raises UnreadableImage."""
+        return read_samples(path, self.source, frames=self.frames, deep_range=self.value_range, axis=self.axis)
+
+
+DEFAULT_READING = Reading()
 
 
 @dataclass(frozen=True)
@@ -45,7 +68,7 @@ class PreparedImage:
     width: int
     pages: int = 1
     extent: Extent | None = None
-    place: Any = None
+    place: Place | None = None
     missing: Mask | None = None
     beyond: float = 0.0
 
@@ -90,37 +113,30 @@ def check_square_fits(size: int | None, source: PixelType, target: PixelType) ->
 
 
 def prepare_image(
-    job: Job,
-    size: int | None,
-    multiple: int = SIDE_MULTIPLE,
-    value_range: ValueRange | None = None,
-    source: PixelType = RGB,
-    frames: Frames = "first",
+    job: Job, size: int | None, multiple: int = SIDE_MULTIPLE, reading: Reading = DEFAULT_READING
 ) -> PreparedImage:
-    """Decode an image to samples of `source`, and resize it to a square as test images are, or with None pad it.
-
-    `value_range` is that of `decode`, `frames` that of `read_samples`. Raises UnreadableImage.
-    """
-    pages = page_count(job.source) if frames == "first" else 1
-    if source.is_rgb and frames == "first" and is_picture(job.source):
-        return _prepared_picture(job, size, multiple, value_range, pages)
-    samples = read_samples(job.source, source, frames=frames, deep_range=value_range)
+    """Decode an image, and resize it to a square as test images are, or with None pad it. Raises UnreadableImage."""
+    pages, source = page_count(job.source) if reading.frames == "first" else 1, reading.source
+    if reading.takes_pictures and is_picture(job.source):
+        return _prepared_picture(job, size, multiple, reading.value_range, pages)
+    samples = reading.samples(job.source)
     place = samples.place
     beyond = share_beyond(samples.values, source)
     values, missing = without_missing(samples.values, source)
     if job.half is not None:
         values, missing = _half(values, job), None if missing is None else _half(missing[..., None], job)[..., 0]
-        place = place if job.half == "left" else None  # it begins where the whole image does
+        place = None  # that of the whole image
     if size is not None and values.shape[1:3] != (size, size):
         values, place = np.stack([_square(one, size, source) for one in values]), None
         missing = None if missing is None else resized_mask(missing, size, size)
     height, width = values.shape[1:3]
-    return PreparedImage(job, pad_sides(values, multiple), height, width, pages, None, place, missing, beyond)
+    return PreparedImage(job, pad_sides(values, multiple), height, width, pages, samples.extent, place, missing, beyond)
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether a file is decoded as a picture is, by Pillow or as TIFF, to 8-bit RGB whatever it holds."""
-    return ending_of(path.name) not in _ARRAYS
+    """Tell whether Pillow decodes a file, whatever it holds, and it has no place to keep; raises UnreadableImage."""
+    with explaining(path):
+        return format_of(path) == "picture"
 
 
 def _prepared_picture(
@@ -146,6 +162,6 @@ def _square(values: SampleArray, size: int, source: PixelType) -> SampleArray:
 def _half(values: SampleArray, job: Job) -> SampleArray:
     """Return the half of [S, H, W, C] that a job names; raises UnreadableImage where the width is odd."""
     assert job.half is not None
-    with reading(job.source):
+    with explaining(job.source):
         middle = middle_of(values.shape[2])
     return values[:, :, :middle] if job.half == "left" else values[:, :, middle:]

@@ -6,24 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
+from cyclegan_fast.images.levels import Extent, merged, note_on
 from cyclegan_fast.images.pages import note_on_pages
 from cyclegan_fast.images.pixel_type import PixelType
-from cyclegan_fast.translation.prepared import PreparedImage
+from cyclegan_fast.translation.prepared import PreparedImage, Reading
 from cyclegan_fast.translation.unmapped import on_beyond, on_missing
 
 
 class Remarks:
-    """Gathers remarks on images whose samples become those of `source`; `value_range` is that of `decode`.
+    """Gathers remarks on images that were read by `reading` and translated to samples of `target`.
 
     `pages` has the files of several pages of which the first is taken, with their number.
     """
 
-    def __init__(self, source: PixelType, target: PixelType, value_range: ValueRange | None) -> None:
+    def __init__(self, reading: Reading, target: PixelType) -> None:
         self.pages: dict[str, int] = {}
-        self._source = source
+        self._reading = reading
         self._target = target
-        self._value_range = value_range
         self._one_colour: list[Path] = []
         self._extents: dict[Path, Extent] = {}
         self._beyond: list[float] = []
@@ -44,8 +43,8 @@ class Remarks:
         return [
             *note_on_pages(self.pages),
             *self._on_values(),
-            *on_beyond(self._beyond, images, self._source),
-            *on_missing(self._missing, images, self._source, self._target),
+            *on_beyond(self._beyond, images, self._reading.source),
+            *on_missing(self._missing, images, self._reading.source, self._target),
             *([on_one_colour(self._one_colour)] if self._one_colour else []),
         ]
 
@@ -54,7 +53,7 @@ class Remarks:
         if not self._extents:
             return []
         folder = os.path.commonpath([path.absolute().parent for path in self._extents])
-        note = note_on(merged(self._extents.values()), folder, self._value_range)
+        note = note_on(merged(self._extents.values()), folder, self._reading.value_range)
         return [note] if note else []
 
 

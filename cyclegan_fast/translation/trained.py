@@ -35,7 +35,6 @@ from cyclegan_fast.methods.saved_networks import check_own_networks
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.networks.unet import LEAST_HALVINGS, AnyGenerator, UnetGenerator
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.words import counted
 
 _Network = TypeVar("_Network", bound=nn.Module, covariant=True)
 
@@ -131,18 +130,10 @@ def _generators(
             "for the code of each image, and nothing else can translate with it"
         )
     states = {direction: weights.generator_state(GENERATOR_OF[direction]) for direction in directions}
-    loaded = [
+    return [
         Loaded(generator_from(state, str(path)), weights.content["config"], weights.file, direction)
         for direction, state in states.items()
     ]
-    for found in loaded:
-        described, own = (found.source.channels, found.target.channels), channels_of(found.network)
-        if described != own:
-            raise UserError(
-                f"{path}: its generator translates {own[0]} to {counted(own[1], 'channel')}, and its configuration "
-                f"says {described[0]} to {described[1]}: one of them is of another run"
-            )
-    return loaded
 
 
 def _bare_generators(

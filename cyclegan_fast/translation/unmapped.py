@@ -28,7 +28,7 @@ def without_missing(samples: SampleArray, kind: PixelType) -> tuple[SampleArray,
     absent = np.isnan(samples)
     if not absent.any():
         return samples, None
-    missing: Mask = absent.any(-1)
+    missing: Mask = np.asarray(absent.any(-1))
     return np.where(absent, samples.dtype.type(kind.low), samples), missing
 
 
@@ -57,8 +57,8 @@ def on_beyond(shares: Iterable[float], images: int, source: PixelType) -> list[s
     verb = "holds" if len(found) == 1 else "hold"
     return [
         f"{len(found)} of {counted(images, 'image')} {verb} values beyond {source.low:g} to {source.high:g}, "
-        f"{_percent(sum(found) / len(found))} of theirs, at most {_percent(max(found))} of an image's: they became the "
-        "ends of that range (--range LOW HIGH gives another)"
+        f"{_percent(sum(found) / len(found))} of all that {'it holds' if len(found) == 1 else 'they hold'}: these "
+        "became the ends of that range (--range LOW HIGH gives another)"
     ]
 
 
