@@ -69,8 +69,9 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("more than")
     if isinstance(error, ModuleNotFoundError):
-        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI"}.get(error.name or "", "TIFF")
-        return f"{format_name} is read with {error.name}, which is not installed: pip install {error.name}"
+        package = (error.name or "").partition(".")[0]
+        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI"}.get(package, "TIFF")
+        return f"{format_name} is read with {package}, which is not installed: pip install {package}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # the system's; what decoders raise has no number
     said = " ".join(str(error).split())

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan_fast.images.formats.stored import FileLayout, Place, Source, StoredSamples, in_own_order, own_dtype
+from cyclegan_fast.images.formats.stored import FileLayout, FilePlace, Source, StoredSamples, in_own_order, own_dtype
 from cyclegan_fast.images.pixel_type import SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import check_size, parsing
 
@@ -90,7 +90,7 @@ def read_nifti(source: Source, planes: Sequence[int]) -> StoredSamples:
     )
     zooms = image.header.get_zooms()
     spacing = (float(zooms[axes[1]]), float(zooms[axes[2]]))
-    place = Place(volume=volume, spacing_mm=spacing if min(spacing) > 0 else None)
+    place = FilePlace(volume=volume, spacing_mm=spacing if min(spacing) > 0 else None)
     return StoredSamples(values, 8 * values.dtype.itemsize, values.shape[-1] == 3, place=place)
 
 

@@ -64,7 +64,7 @@ class FileLayout:
 
 
 @dataclass(frozen=True)
-class Place:
+class FilePlace:
     """Holds what a file says of where its pixels lie, for what is written of them; nothing of patients or owners.
 
     tags: those of a GeoTIFF, see georeference.py.
@@ -98,7 +98,7 @@ class StoredSamples:
     is_colour: bool = False
     has_opacity: bool = False
     is_associated: bool = False
-    place: Place = field(default_factory=Place)
+    place: FilePlace = field(default_factory=FilePlace)
 
 
 def own_dtype(dtype: np.dtype[Any]) -> SampleDtype:

@@ -1,4 +1,4 @@
-"""What the pixels of domains are is told from what was given, from the run or from the files, and said in one line."""
+"""The pixels of domains are told from what was given, from the run or from the files, and said in one line."""
 
 from collections.abc import Mapping
 from pathlib import Path
