@@ -1,13 +1,14 @@
 """Defines the options of a run: its optimizer and schedule, what it writes when, and what it is scored by."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from cyclegan_fast.config.checks import require
-from cyclegan_fast.images.display import Colouring, Display
+from cyclegan_fast.images.display import Colouring, Display, DomainView, DomainViews
 from cyclegan_fast.images.levels import Level
-from cyclegan_fast.images.pixel_type import ChannelCount, DomainName
+from cyclegan_fast.images.pixel_type import ChannelCount, PixelTypes
 from cyclegan_fast.system.files import LONGEST_NAME
 from cyclegan_fast.system.ranges import (
     LARGEST_BATCH,
@@ -21,6 +22,7 @@ from cyclegan_fast.system.ranges import (
     check_fields,
 )
 
+_Made = TypeVar("_Made")
 Policy = Literal["linear", "step", "plateau", "cosine"]
 CudaGraph = Literal["auto", "on", "off"]
 Streams = Literal["auto", "1", "2"]
@@ -151,17 +153,32 @@ class RunConfig:
             self.name is None or _is_folder_name(self.name),
             f"name must be a plain folder name of {LONGEST_NAME} bytes at most, got {brief(self.name)}",
         )
-        self.display("A")
-        self.display("B")
+        self._displays()
 
-    def display(self, domain: DomainName) -> Display:
-        """Return how images of a domain are shown. Raises ValueError, naming the domain, for what makes no sense."""
-        A = self.bands_a, self.window_a, self.colours_a
-        B = self.bands_b, self.window_b, self.colours_b
-        try:
-            return Display(*(A if domain == "A" else B))
-        except ValueError as error:
-            raise ValueError(f"pictures of {domain}: {error}") from error
+    def views(self, kinds: PixelTypes) -> DomainViews:
+        """Return how images of both domains are shown to people.
+
+        Raises ValueError, naming the domain, where the images do not have the bands that were asked for.
+        """
+        A, B = (
+            _of_domain(domain, DomainView, kind, display)
+            for domain, kind, display in zip("AB", kinds, self._displays(), strict=True)
+        )
+        return DomainViews(A, B)
+
+    def _displays(self) -> tuple[Display, Display]:
+        return (
+            _of_domain("A", Display, self.bands_a, self.window_a, self.colours_a),
+            _of_domain("B", Display, self.bands_b, self.window_b, self.colours_b),
+        )
+
+
+def _of_domain(domain: str, make: Callable[..., _Made], *values: Any) -> _Made:
+    """Return make(*values), whose ValueError gets the name of the domain."""
+    try:
+        return make(*values)
+    except ValueError as error:
+        raise ValueError(f"pictures of {domain}: {error}") from error
 
 
 def _is_folder_name(name: str) -> bool:

@@ -104,7 +104,7 @@ def with_known_pixels(config: Config, ranks: Ranks, *, paired: bool) -> Config:
 def _as_the_run(given: DataConfig, saved: DataConfig, domain: DomainName) -> Sequence[tuple[str, Any]]:
     """Return what is given of a domain, with the run's values for what is not; all as the run has it if that is it."""
     own, runs = GivenPixels.of(given, domain), GivenPixels.of(saved, domain)
-    together = GivenPixels(*(mine or theirs for mine, theirs in zip(own, runs, strict=True)))
+    together = GivenPixels(own.channels or runs.channels, own.dtype or runs.dtype, own.range or runs.range)
     described = replace(given, **together.as_options(domain))
     try:
         means_the_same = (described.pixel_type(domain), described.range_of_deep(domain)) == (
@@ -166,7 +166,7 @@ def kind_of(
     """
     flag = f"--dtype-{domain.lower()}"
     advice = f"give {flag} uint8 for 8 bits, or {flag} float32 to keep the values"
-    dtype = given.dtype or _common(files, [file.dtype for file in files], folder, advice)
+    dtype: SampleDtype = given.dtype or _common(files, [file.dtype for file in files], folder, advice)
     if given.channels is not None:
         return given.channels, dtype
     are_pictures, bands = all(file.is_picture for file in files), [file.bands for file in files]

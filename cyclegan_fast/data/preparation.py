@@ -83,7 +83,7 @@ def resize_samples(samples: SampleArray, width: int, height: int) -> SampleArray
     for channel in range(samples.shape[2]):
         # Pillow resizes one channel at a time in floating point, and smooths what is made smaller.
         image = Image.fromarray(np.ascontiguousarray(samples[..., channel], np.float32))
-        resized[..., channel] = resize(image, width, height)
+        resized[..., channel] = np.asarray(resize(image, width, height))
     if samples.dtype.kind == "f":
         return resized.astype(samples.dtype, copy=False)
     held = np.iinfo(samples.dtype)

@@ -5,13 +5,14 @@ Networks and scores never see these pictures. Importing this needs no PyTorch.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cyclegan_fast.conventions import Direction
 from cyclegan_fast.images.levels import check_range, to_levels
-from cyclegan_fast.images.pixel_type import PixelType, SampleArray
+from cyclegan_fast.images.pixel_type import RGB, DomainName, PixelType, PixelTypes, SampleArray
 from cyclegan_fast.images.pixels import Pixels
 
 Colouring = Literal["grey", "cubehelix", "hot", "blue-red"]
@@ -114,6 +115,69 @@ def legend(kind: PixelType, display: Display = DEFAULT_DISPLAY) -> str:
         colours = _PRIMARIES[len(bands)]
         parts += [f"bands {_listed(bands)} as {_listed(colours)}", f"{low:g} (dark) to {high:g} (bright)"]
     return ", ".join(parts + (["NaN magenta"] if kind.dtype == "float32" else []))
+
+
+@dataclass(frozen=True)
+class DomainView:
+    """Shows the images of one domain: it knows what their samples are, and how these are made visible.
+
+    Raises ValueError where the samples do not have the bands of `display`.
+    """
+
+    kind: PixelType = RGB
+    display: Display = DEFAULT_DISPLAY
+
+    def __post_init__(self) -> None:
+        self.display.bands_of(self.kind)
+
+    def __call__(self, samples: SampleArray) -> Pixels:
+        """Return samples [..., H, W, C] as 8-bit RGB, see `shown`."""
+        return shown(samples, self.kind, self.display)
+
+
+class LegendLine(NamedTuple):
+    """Holds a line of a legend: what it says, and the colours [256, 3] from the window's low to its high end.
+
+    There are no such colours where they are greys, or are mixed of several bands.
+    """
+
+    text: str
+    bar: Pixels | None = None
+
+
+class DomainViews(NamedTuple):
+    """Holds the views of both domains."""
+
+    A: DomainView = DomainView()
+    B: DomainView = DomainView()
+
+    def of(self, domain: DomainName) -> DomainView:
+        """Return the view of a domain."""
+        return self.A if domain == "A" else self.B
+
+    def of_direction(self, direction: Direction) -> tuple[DomainView, DomainView]:
+        """Return the views of what a translation takes and of what it gives."""
+        return (self.A, self.B) if direction == "a2b" else (self.B, self.A)
+
+    @property
+    def kinds(self) -> PixelTypes:
+        """Return the types of the pixels of both domains."""
+        return PixelTypes(self.A.kind, self.B.kind)
+
+    def legend(self) -> tuple[LegendLine, ...]:
+        """Return a line for each domain that says what its pictures show; none where both are 8-bit RGB as it is."""
+        if self == AS_RGB:
+            return ()
+        return tuple(
+            LegendLine(
+                f"{domain}: {legend(view.kind, view.display)}",
+                COLOUR_TABLES[view.display.colours] if view.display.colours != "grey" else None,
+            )
+            for domain, view in zip("AB", self, strict=True)
+        )
+
+
+AS_RGB = DomainViews()
 
 
 def _listed(items: tuple[object, ...]) -> str:

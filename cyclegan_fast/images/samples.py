@@ -15,7 +15,7 @@ from cyclegan_fast.images.formats.conversion import convert, luma
 from cyclegan_fast.images.formats.pictures import encoded_png, is_of_png
 from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS, FormatName, format_of
 from cyclegan_fast.images.formats.registry import describe_stored, read_stored
-from cyclegan_fast.images.formats.stored import Axis, FileLayout, Frames, Place, Source, StoredSamples
+from cyclegan_fast.images.formats.stored import Axis, Frames, Place, Source, StoredSamples
 from cyclegan_fast.images.levels import Extent, ValueRange
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import reading
@@ -110,7 +110,7 @@ def read_samples(
     """
     with reading(path):
         source, name = Source(path, axis), format_of(path)
-        if kind.dtype == "uint8" and kind.channels in (1, 3) and frames == "first":
+        if kind.dtype == "uint8" and kind.channels in (1, 3) and (frames == "first" or name == "picture"):
             shown = _shown(name, source, kind, deep_range)
             if shown is not None:
                 return shown

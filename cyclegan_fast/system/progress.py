@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -39,15 +40,14 @@ class _LoggedBar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
     _silent_s: float | None = None
     _silent_until = 0.0
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         # Not by `mininterval`: tqdm keeps it while it iterates, and would count items again and again if it changed.
-        now = self._time()
+        now = time.monotonic()
         if now < self._silent_until and not self.disable:  # a bar that is closed is disabled
-            return False
+            return
         super().display(msg, 0)
         self._silent_s = min(2 * (self._silent_s or self.mininterval), RAREST_LINE_S)
         self._silent_until = now + self._silent_s
-        return True
 
 
 def progress_bar(items: Iterable[Any] | None = None, *, desc: str, unit: str, **options: Any) -> "tqdm[Any]":

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import reprlib
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,42 @@ def find_samples(folder: Path) -> dict[str, str]:
     return found
 
 
-def _row_labels(run: Path, samples: dict[str, str], domain: str) -> str:
-    """Return the captions of the newest grid of a domain, from the text inside the file."""
-    try:
-        with Image.open(run / f"samples/step_{next(reversed(samples), '')}_{domain}.png") as image:
-            return ", ".join(str(image.info.get("rows", "")).split("\n"))
-    except (OSError, ValueError, SyntaxError):
-        return ""
+@dataclass(frozen=True)
+class GridText:
+    """Holds what the file of a sample grid says, see `samples.write_samples`: its rows, their legend and numbers."""
+
+    rows: list[str]
+    legend: list[str]
+    numbers: list[str]
+
+    @staticmethod
+    def read(path: Path) -> "GridText":
+        """Read it from the text inside the file; empty where that cannot be read."""
+        try:
+            with Image.open(path) as image:
+                texts = [str(image.info.get(name, "")) for name in ("rows", "legend", "numbers")]
+        except (OSError, ValueError, SyntaxError):
+            texts = ["", "", ""]
+        return GridText(*(text.split("\n") if text else [] for text in texts))
+
+    @property
+    def labels(self) -> str:
+        """Return the captions of the rows, from the top."""
+        return ", ".join(self.rows)
+
+    def to_html(self, step: str) -> str:
+        """Return the HTML of the legend and of the rows' numbers; "" where there is none."""
+        if not self.legend:
+            return ""
+        legend = "".join(f"<li>{as_html(line)}</li>" for line in self.legend)
+        rows = "".join(
+            f'<tr><th scope="row">{as_html(row)}</th><td>{as_html(numbers)}</td></tr>'
+            for row, numbers in zip(self.rows, self.numbers, strict=False)
+        )
+        return (
+            f'<details data-step="{step}"><summary>colours and values of step {int(step):,}</summary>'
+            f'<ul class="legend">{legend}</ul><table>{rows}</table></details>'
+        )
 
 
 def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], step: int, ended: bool) -> dict[str, Any]:
@@ -104,18 +134,19 @@ def index_page(run: Path) -> str:
     scored_step = number(results.get("step"))
     reached = [number(reports[-1]["step"]) if reports else 0.0, float(next(reversed(samples), 0)), scored_step]
     step = int(max(value for value in reached if value >= 0))
-    labels = {domain: _row_labels(run, samples, domain) for domain in CYCLES}
+    newest = next(reversed(samples), "")
+    texts = {domain: GridText.read(run / f"samples/step_{newest}_{domain}.png") for domain in CYCLES}
     data = {
         "status": status(run, reports, config, step, ended=scored_step >= step),
         "samples": list(samples.items()),
-        "labels": labels,
+        "labels": {domain: text.labels for domain, text in texts.items()},
         "charts": [*evaluation_charts(run), *charts(reports, section_of(config, "loss").get("gan_loss"))],
         "epochs": epoch_starts(reports),
     }
     parts = {
         "run": html.escape(run.resolve().name),
         "alarms": alarm_list(read_reports(run / ALARMS)),
-        "samples": sample_figures(samples, labels),
+        "samples": sample_figures(samples, texts),
         "results": results_table(results),
         "kept": kept_names(run),
         "config": config_tables(config),
@@ -136,7 +167,7 @@ def epoch_starts(reports: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(step, epoch) for epoch, step in first.items()]
 
 
-def sample_figures(samples: dict[str, str], labels: dict[str, str]) -> str:
+def sample_figures(samples: dict[str, str], texts: dict[str, GridText]) -> str:
     """Return the HTML of the newest grids, which the page shows without its script too."""
     if not samples:
         return '<p class="empty">No samples yet.</p>'
@@ -147,7 +178,8 @@ def sample_figures(samples: dict[str, str], labels: dict[str, str]) -> str:
         figures.append(
             f'<figure data-domain="{domain}"{hidden}><figcaption>{direction}</figcaption>'
             f'<a href="{name}" target="_blank" title="open at full size">'
-            f'<img src="{name}" alt="Step {int(step)}, from the top: {html.escape(labels[domain])}"></a></figure>'
+            f'<img src="{name}" alt="Step {int(step)}, from the top: {html.escape(texts[domain].labels)}"></a>'
+            f"{texts[domain].to_html(step)}</figure>"
         )
     return "\n".join(figures)
 

@@ -195,7 +195,7 @@ def open_training(
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
     state = TrainingState(config, data.training, device, dtype, ranks, shares)
-    samples = SampleImages.of(data, config.data.crop_size)
+    samples = SampleImages.of(data, config)
     evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None
     extended = changed = begun = others = None
     if saved:

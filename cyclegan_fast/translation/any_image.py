@@ -25,9 +25,8 @@ from cyclegan_fast.images.samples import Frames, read_samples
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import BatchSize, check_value
 from cyclegan_fast.translation.batches import same_shaped
-from cyclegan_fast.translation.prepared import is_picture, pad_sides
+from cyclegan_fast.translation.prepared import Mask, fill_missing, is_picture, pad_sides, with_missing
 from cyclegan_fast.translation.translator import NotFinite, Translator
-from cyclegan_fast.translation.unmapped import Mask, with_missing, without_missing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -297,7 +296,7 @@ class _Padded:
 
 
 def _padded(samples: SampleArray, source: PixelType, multiple: int) -> _Padded:
-    values, missing = without_missing(samples, source)
+    values, missing = fill_missing(samples, source)
     height, width = samples.shape[:2]
     return _Padded(pad_sides(values, multiple), height, width, missing)
 

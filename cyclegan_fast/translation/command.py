@@ -161,7 +161,7 @@ def translate(command: TranslateCommand) -> int:
     )
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {printable(line)}")
-    translator = _translator(command, checkpoint, network, device, dtype, source, target)
+    translator = _translator(command, network, device, dtype, source, target)
     with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
         summary = translate_images(
             translator,
@@ -177,30 +177,25 @@ def translate(command: TranslateCommand) -> int:
 
 def _translator(
     command: TranslateCommand,
-    checkpoint: Path,
     network: "AnyGenerator",
     device: "torch.device",
     dtype: "torch.dtype",
     source: PixelType,
     target: PixelType,
 ) -> Translator:
-    """Return what runs the network; raises UserError where --tile is asked of a network that cannot go in strips."""
+    """Return what runs the network, in strips with --tile."""
     if not command.tile:
         from cyclegan_fast.translation.on_gpu import new_translator
 
         return new_translator(network, device, dtype, _tell, source, target)
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.tiled import TiledTranslator
+    from cyclegan_fast.translation.tiled_unet import TiledUnetTranslator
 
-    if not isinstance(network, ResnetGenerator):
-        raise UserError(f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out")
-    if network.norm == "batch":
-        raise UserError(
-            f"--tile goes through generators with instance norm or none, and {checkpoint} has batch norm: "
-            "leave --tile out"
-        )
     scratch = command.scratch or Path(tempfile.gettempdir())
-    return TiledTranslator(network, device, dtype, scratch, source=source, target=target)
+    if isinstance(network, ResnetGenerator):
+        return TiledTranslator(network, device, dtype, scratch, source=source, target=target)
+    return TiledUnetTranslator(network, device, dtype, scratch, source=source, target=target)
 
 
 def _tell(reason: str) -> None:

@@ -99,31 +99,31 @@ def encoded_nifti(samples: SampleArray, volume: Volume | None, *, compressed: bo
     import nibabel
 
     values = samples[..., 0]
-    affine, header = np.eye(4), nibabel.Nifti1Header()
-    if volume is not None:
+    header = getattr(nibabel, volume.header[0])() if volume is not None else nibabel.Nifti1Header()
+    if volume is None:
+        affine, values = np.diag([-1.0, -1.0, 1.0, 1.0]), values.transpose(2, 1, 0)  # as slices are read again
+    else:
+        affine = None  # that of the header
         for axis, turned in enumerate(volume.turned):
             values = np.flip(values, axis) if turned else values
         values = values.transpose(np.argsort(volume.axes))
-        affine = volume.affine
-        header = getattr(nibabel, volume.header[0])()
         for name, value in volume.header[1].items():
             header[name] = value
     header.set_data_dtype(values.dtype)
     header.set_data_shape(values.shape)
     if volume is not None and volume.first:
-        affine = _moved(affine, volume)
+        affine = _moved(volume)
         header.set_qform(affine, int(header["qform_code"]))
         header.set_sform(affine, int(header["sform_code"]))
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    image = kind(np.ascontiguousarray(values), None if volume is not None and not volume.first else affine, header)
-    content: bytes = image.to_bytes()
+    content: bytes = kind(np.ascontiguousarray(values), affine, header).to_bytes()
     return gzip.compress(content, mtime=0) if compressed else content
 
 
-def _moved(affine: SampleArray, volume: Volume) -> SampleArray:
+def _moved(volume: Volume) -> SampleArray:
     """Return the affine of a volume that begins with the first slice that was read."""
-    moved = affine.copy()
-    moved[:3, 3] += volume.first * affine[:3, volume.axes[0]]
+    moved = volume.affine.copy()
+    moved[:3, 3] += volume.first * volume.affine[:3, volume.axes[0]]
     return moved
 
 

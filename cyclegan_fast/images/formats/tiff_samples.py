@@ -122,8 +122,7 @@ def _opened(source: Source) -> Iterator[tuple[BinaryIO, TiffFile]]:
 
 def _page(tiff: TiffFile, index: int) -> TiffPage:
     with parsing():
-        page = tiff.pages[index]
-        assert isinstance(page, TiffPage)
+        page = _page_at(tiff, index)
         check_page(page)
     return page
 
@@ -141,14 +140,13 @@ def _planes(tiff: TiffFile) -> tuple[list[int], list[list[int]] | None]:
         return [
             index
             for index in range(count)
-            if index == 0 or not _page_tags(tiff, index).valueof(_NEW_SUBFILE_TYPE, 0) & _REDUCED
+            if index == 0 or not _page_at(tiff, index).tags.valueof(_NEW_SUBFILE_TYPE, 0) & _REDUCED
         ], None
 
 
-def _page_tags(tiff: TiffFile, index: int) -> Any:
+def _page_at(tiff: TiffFile, index: int) -> TiffPage:
     page = tiff.pages[index]
-    assert isinstance(page, TiffPage)
-    return page.tags
+    return page if isinstance(page, TiffPage) else page.aspage()
 
 
 def _planes_of_series(tiff: TiffFile) -> tuple[list[int], list[list[int]] | None]:

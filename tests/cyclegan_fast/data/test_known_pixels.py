@@ -14,7 +14,6 @@ from cyclegan_fast.config.values import save_config
 from cyclegan_fast.data.known_pixels import read_pixels, with_known_pixels
 from cyclegan_fast.data.training_images import check_data, open_data
 from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
-from cyclegan_fast.images.samples import Samples, write_samples
 from cyclegan_fast.system.distributed import ALONE
 from cyclegan_fast.system.errors import UserError
 
@@ -170,7 +169,7 @@ def test_what_keeps_its_size_keeps_its_values(tmp_path: Path) -> None:
 def test_deep_colours_stay_deep(tmp_path: Path) -> None:
     deep, kind = RANDOM.integers(0, 65536, (SIDE, SIDE, 3), np.uint16), PixelType.with_full_range(3, "uint16")
     (tmp_path / "trainA").mkdir()
-    write_samples(Samples(deep[None]), tmp_path / "trainA" / "a.png", kind)
+    tifffile.imwrite(tmp_path / "trainA" / "a.tif", deep, photometric="rgb")
     config = known(data_set(tmp_path, {}))
     assert config.pixel_types == PixelTypes(A=kind)
     opened = open_data(config, seed=0).training
@@ -294,8 +293,8 @@ SAID: dict[str, tuple[Mapping[str, Values], dict[str, Any], str]] = {
     "clipped": (
         SCANS,
         {"range_a": (0, 2047)},
-        f"{sum(int((values > 2047).sum()) for values in SCANS.values())} of 2048 values (50 %) in 2 of 2 images in trainA lie beyond 0 to 2047 (--range-a) and become its ends; "
-        "the images hold 0 to 4095",
+        f"{sum(int((values > 2047).sum()) for values in SCANS.values())} of 2048 values (50 %) in 2 of 2 images in "
+        "trainA lie beyond 0 to 2047 (--range-a) and become its ends; the images hold 0 to 4095",
     ),
     "part of the range": (
         SCANS,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.data.image_lists import ImageArray
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
-from cyclegan_fast.evaluation.base_metric import Metric
+from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric
 from cyclegan_fast.evaluation.colour_lookup import Lookup
 from cyclegan_fast.evaluation.distance_networks import INCEPTION_WEIGHTS, distance_network
 from cyclegan_fast.evaluation.distances import FeatureDistance, distances
@@ -243,7 +243,9 @@ def test_what_a_metric_gives_is_known_before_it() -> None:
         expected = {
             f"{direction}.{name}"
             for direction, held in (("a2b", SETS.A), ("b2a", SETS.B))
-            for name in metric.value_names(direction, truth_is_known=held is not None and held.truth is not None)
+            for name in metric.value_names(
+                direction, truth_is_known=held is not None and held.truth is not None, kinds=BOTH_RGB
+            )
         }
         given = {name for name in scalars(passed([metric]).scores) if not name.endswith("kid_std")}
         assert expected == given

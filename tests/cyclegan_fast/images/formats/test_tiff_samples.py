@@ -1,0 +1,269 @@
+"""TIFF's many layouts give the samples that were written, pages are what `frames` says, and GeoTIFFs stay in place."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from cyclegan_fast.images.files import read_image
+from cyclegan_fast.images.formats.georeference import KEPT_TAGS
+from cyclegan_fast.images.formats.stored import Frames
+from cyclegan_fast.images.pixel_type import RGB, PixelType
+from cyclegan_fast.images.samples import Samples, describe_file, read_samples, write_samples
+from cyclegan_fast.images.unreadable import UnreadableImage
+from tests.cyclegan_fast.images.formats.made import HEIGHT, WIDTH, noise
+
+GEO_TAGS: list[tuple[int, int, int, Any, bool]] = [
+    (33550, 12, 3, (0.5, 0.25, 0.0), True),
+    (33922, 12, 6, (0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0), True),
+    (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32611), True),
+    (34736, 12, 2, (6378137.0, 298.257223563), True),
+    (34737, 2, 22, "UTM Zone 11N|WGS 84|\0", True),
+    (42113, 2, 6, "-9999\0", True),
+]
+TRANSFORMATION = (34264, 12, 16, tuple(float(value) for value in range(16)), True)
+SIX = PixelType(6, "uint16", 0, 65535)
+DEEP = PixelType(1, "uint16", 0, 65535)
+
+
+def values_of(kind: PixelType, path: Path, **options: Any) -> np.ndarray:
+    samples = read_samples(path, kind, **options)
+    assert samples.values.dtype == kind.as_numpy
+    return samples.values
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"rowsperstrip": 5},
+        {"tile": (16, 16)},
+        {"compression": "zlib", "tile": (16, 32)},
+        {"compression": "zlib", "predictor": 2},
+        {"byteorder": ">", "bigtiff": True},
+        {"compression": "lzma"},
+    ],
+    ids=str,
+)
+def test_six_channels(tmp_path: Path, layout: dict[str, Any], planes: str, dtype: Any) -> None:
+    if dtype == "float32" and layout.get("predictor") == 2:
+        pytest.skip("there is no such predictor")
+    values = noise(dtype, HEIGHT, WIDTH, 6)
+    stored = values if planes == "contig" else np.moveaxis(values, -1, 0)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planes, **layout)
+    kind = describe_file(tmp_path / "a.tif")
+    assert (kind.frames, kind.height, kind.width, kind.channels) == (1, HEIGHT, WIDTH, 6)
+    assert (kind.dtype, kind.is_colour, kind.has_opacity) == (dtype, False, False)
+    assert np.array_equal(
+        values_of(PixelType(6, dtype, 0, 1 if dtype == "float32" else 255), tmp_path / "a.tif")[0], values
+    )
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "zstd", "packbits"])
+def test_what_libtiff_compressed(tmp_path: Path, compression: str) -> None:
+    values = noise("uint16", HEIGHT, WIDTH)
+    Image.fromarray(values).save(tmp_path / "a.tif", compression=compression)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert tiff.pages.first.compression != 1
+    assert np.array_equal(values_of(DEEP, tmp_path / "a.tif")[0, ..., 0], values)
+
+
+def test_the_predictor_of_floating_point_is_undone_as_libtiff_applied_it(tmp_path: Path) -> None:
+    values = noise("float32", HEIGHT, WIDTH)
+    Image.fromarray(values).save(tmp_path / "a.tif", compression="tiff_adobe_deflate", tiffinfo={317: 3})
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert tiff.pages.first.predictor == 3
+    assert np.array_equal(values_of(PixelType(1, "float32", 0, 1), tmp_path / "a.tif")[0, ..., 0], values)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_predictor_of_floating_point_is_undone(tmp_path: Path, channels: int, order: str) -> None:
+    """Encodes by the definition: bytes of a row by their rank, highest first, each less the one a pixel before."""
+    values = noise("float32", HEIGHT, WIDTH, channels)
+    by_rank = values.astype(">f4").reshape(HEIGHT, -1).view(np.uint8).reshape(HEIGHT, -1, 4).transpose(0, 2, 1)
+    row = by_rank.reshape(HEIGHT, -1)
+    differences = row.copy()
+    differences[:, channels:] -= row[:, :-channels]
+    stored = differences.view(f"{order}f4").reshape(values.shape if channels > 1 else values.shape[:2])
+    contiguous = {"photometric": "minisblack", "planarconfig": "contig"} if channels > 1 else {}
+    code = 65317  # which becomes 317: tifffile does not write a predictor that it cannot apply
+    options: dict[str, Any] = {"byteorder": order, "extratags": [(code, 3, 1, 3, True)], "metadata": None, **contiguous}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        at = tiff.pages.first.tags[code].offset
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[at : at + 2] = (317).to_bytes(2, "little" if order == "<" else "big")
+    (tmp_path / "a.tif").write_bytes(content)
+    kind = PixelType(channels, "float32", 0, 1)
+    assert np.array_equal(values_of(kind, tmp_path / "a.tif")[0], values)
+
+
+def test_a_compression_without_a_decoder_is_one_sentence(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise("uint16", HEIGHT, WIDTH), extratags=[])
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        at = tiff.pages.first.tags["Compression"].valueoffset
+    content[at : at + 2] = (34887).to_bytes(2, "little")  # LERC
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=r"a\.tif: .*LERC.*imagecodecs") as refusal:
+        values_of(DEEP, tmp_path / "a.tif")
+    assert "\n" not in str(refusal.value)
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", ["first", "channels", "slices"])
+@pytest.mark.parametrize("how", [{}, {"ome": True}, {"imagej": True}], ids=str)
+def test_pages_are_what_is_asked_for(tmp_path: Path, how: dict[str, Any], frames: Frames) -> None:
+    values = noise("uint16", 6, HEIGHT, WIDTH)
+    axes = {"metadata": {"axes": "ZYX"}} if how else {}
+    tifffile.imwrite(tmp_path / "a.tif", values, **how, **axes)
+    kind = describe_file(tmp_path / "a.tif", frames)
+    wanted = {"first": (1, 1), "channels": (1, 6), "slices": (6, 1)}[frames]
+    assert (kind.frames, kind.images, kind.channels) == (6, *wanted)
+    read = values_of(PixelType(wanted[1], "uint16", 0, 65535), tmp_path / "a.tif", frames=frames)
+    expected = {
+        "first": values[:1, ..., None],
+        "channels": np.moveaxis(values, 0, -1)[None],
+        "slices": values[..., None],
+    }[frames]
+    assert np.array_equal(read, expected)
+    if frames == "slices":
+        assert np.array_equal(values_of(DEEP, tmp_path / "a.tif", frames=frames, index=4), expected[4:5])
+
+
+@pytest.mark.parametrize("axes", ["ZCYX", "CZYX", "TCYX"])
+def test_slices_have_the_channels_that_the_metadata_name(tmp_path: Path, axes: str) -> None:
+    values = noise("uint16", 4, HEIGHT, WIDTH, 6)  # slices and then channels
+    stored = np.moveaxis(values, -1, axes.index("C"))
+    tifffile.imwrite(tmp_path / "a.ome.tif", stored, ome=True, metadata={"axes": axes})
+    kind = describe_file(tmp_path / "a.ome.tif", "slices")
+    assert (kind.frames, kind.images, kind.channels) == (24, 4, 6)
+    assert np.array_equal(values_of(SIX, tmp_path / "a.ome.tif", frames="slices"), values)
+    assert np.array_equal(values_of(SIX, tmp_path / "a.ome.tif", frames="slices", index=2), values[2:3])
+    with pytest.raises(UnreadableImage, match="its 24 pages are 4 images of 6 channels: read them as slices"):
+        describe_file(tmp_path / "a.ome.tif", "channels")
+
+
+def test_channels_of_an_ome_tiff_are_one_image(tmp_path: Path) -> None:
+    values = noise("uint16", HEIGHT, WIDTH, 6)
+    tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(values, -1, 0), ome=True, metadata={"axes": "CYX"})
+    for frames in ("channels", "slices"):
+        assert np.array_equal(values_of(SIX, tmp_path / "a.tif", frames=frames)[0], values)
+
+
+def test_smaller_copies_are_no_pages_and_others_are_named(tmp_path: Path) -> None:
+    values = noise("uint16", HEIGHT, WIDTH)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(values, metadata=None)
+        tiff.write(values[::2, ::2], subfiletype=1, metadata=None)
+    assert describe_file(tmp_path / "a.tif", "slices").images == 1
+    with tifffile.TiffWriter(tmp_path / "b.tif") as tiff:
+        tiff.write(values, metadata=None)
+        tiff.write(values[:5], metadata=None)
+    with pytest.raises(UnreadableImage, match="its page 1 is 21x5 pixels of 1 uint16, and the one before 21x13 pixels"):
+        values_of(DEEP, tmp_path / "b.tif", frames="slices")
+
+
+def test_slices_are_written_as_pages(tmp_path: Path) -> None:
+    values = noise("int16", 5, HEIGHT, WIDTH, 2)
+    kind = PixelType(2, "int16", -32768, 32767)
+    write_samples(Samples(values), tmp_path / "a.tif", kind)
+    assert np.array_equal(values_of(kind, tmp_path / "a.tif", frames="slices"), values)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert np.array_equal(np.stack([page.asarray() for page in tiff.pages]), values)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_the_least_value_may_be_white(tmp_path: Path, dtype: Any) -> None:
+    values = noise(dtype, HEIGHT, WIDTH)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+    held = np.iinfo(dtype)
+    kind = PixelType(1, dtype, held.min, held.max)
+    assert np.array_equal(
+        values_of(kind, tmp_path / "a.tif")[0, ..., 0].astype(int), held.max + held.min - values.astype(int)
+    )
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.6, 0.95])
+def test_a_cut_file_is_named(tmp_path: Path, cut: float) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", noise("uint16", HEIGHT, WIDTH, 6), photometric="minisblack", planarconfig="contig"
+    )
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[: int(cut * len(content))])
+    with pytest.raises(UnreadableImage, match=r"a\.tif: "):
+        values_of(SIX, tmp_path / "a.tif")
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def kept_tags(path: Path) -> dict[str, Any]:
+    with tifffile.TiffFile(path) as tiff:
+        tags = tiff.pages.first.tags
+        return {
+            name: (tags[code].dtype, tags[code].count, tags[code].value)
+            for code, name in KEPT_TAGS.items()
+            if code in tags
+        }
+
+
+@pytest.mark.parametrize("tags", [GEO_TAGS, [TRANSFORMATION, *GEO_TAGS[2:]]], ids=["scale", "transformation"])
+@pytest.mark.parametrize("kind", [RGB, DEEP, PixelType(4, "float32", 0, 1)], ids=str)
+def test_a_georeference_is_kept(tmp_path: Path, kind: PixelType, tags: list[Any]) -> None:
+    values = noise(kind.dtype, HEIGHT, WIDTH, kind.channels)
+    options = {"planarconfig": "contig"} if kind.channels > 1 else {}
+    photometric = "rgb" if kind.is_rgb else "minisblack"
+    stored = values if kind.channels > 1 else values[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric, extratags=tags, **options)
+    assert describe_file(tmp_path / "a.tif").is_georeferenced
+    samples = read_samples(tmp_path / "a.tif", kind)
+    assert np.array_equal(samples.values[0], values)
+    write_samples(samples, tmp_path / "b.tif", kind)
+    assert kept_tags(tmp_path / "b.tif") == kept_tags(tmp_path / "a.tif")
+    assert len(kept_tags(tmp_path / "b.tif")) == len(tags)
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), stored)
+
+
+def test_no_data_becomes_nan_and_comes_back(tmp_path: Path) -> None:
+    values = noise("float32", HEIGHT, WIDTH)
+    values[3:5] = -9999
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=GEO_TAGS)
+    kind = PixelType(1, "float32", 0, 1)
+    samples = read_samples(tmp_path / "a.tif", kind)
+    assert samples.masked == 2 * WIDTH
+    assert np.isnan(samples.values[0, 3:5]).all()
+    write_samples(samples, tmp_path / "b.tif", kind)
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), values)
+    far = np.where(values == -9999, -1.7976931348623157e308, values.astype(np.float64))
+    tag = "-1.7976931348623157e+308\0"
+    tifffile.imwrite(tmp_path / "c.tif", far, extratags=[(42113, 2, len(tag), tag, True)])
+    assert np.array_equal(read_samples(tmp_path / "c.tif", kind).values, samples.values, equal_nan=True)
+
+
+def test_an_image_of_another_size_does_not_get_the_place(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise("uint16", HEIGHT, WIDTH), extratags=GEO_TAGS)
+    samples = read_samples(tmp_path / "a.tif", DEEP)
+    with pytest.raises(ValueError, match="20x12 pixels do not lie where the 21x13 of the file do"):
+        write_samples(Samples(samples.values[:, :12, :20], samples.place), tmp_path / "b.tif", DEEP)
+
+
+def test_the_8_bit_way_refuses_what_it_refused(tmp_path: Path) -> None:
+    values = noise("uint8", HEIGHT, WIDTH, 3)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    assert np.array_equal(values_of(RGB, tmp_path / "a.tif")[0], values)
+    with pytest.raises(UnreadableImage, match="3 channels that are no colours"):
+        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(
+        tmp_path / "b.tif", noise("uint8", HEIGHT, WIDTH, 5), photometric="minisblack", planarconfig="contig"
+    )
+    with pytest.raises(UnreadableImage, match="5 channels that are no colours"):
+        values_of(RGB, tmp_path / "b.tif")
