@@ -14,7 +14,7 @@ from cyclegan_fast.images.unreadable import UnreadableImage, reading
 from cyclegan_fast.system.errors import UserError
 
 
-class PreparedImage(NamedTuple):
+class PreparedSamples(NamedTuple):
     """Holds a prepared image [H, W, C], and what is to be known of the values that its file had.
 
     extent: of an image of more than 8 bits that became 8-bit RGB.
@@ -66,7 +66,7 @@ class FileReader:
         except UnreadableImage:
             return 1  # whoever reads it says why
 
-    def read(self, path: Path, index: int | None = None) -> list[PreparedImage]:
+    def read(self, path: Path, index: int | None = None) -> list[PreparedSamples]:
         """Return the images of a file, prepared, or the one at `index` alone.
 
         Raises UnreadableImage, and UserError for one that is too small.
@@ -76,7 +76,7 @@ class FileReader:
         )
         return [self._prepared(path, image, read.extent, shares=len(read.values) > 1) for image in read.values]
 
-    def _prepared(self, path: Path, image: SampleArray, extent: Extent | None, *, shares: bool) -> PreparedImage:
+    def _prepared(self, path: Path, image: SampleArray, extent: Extent | None, *, shares: bool) -> PreparedSamples:
         with reading(path):
             part = image if self.half is None else half_of_samples(image, self.half)
             facts = None if self.kind.is_rgb else ValueFacts.of(part, self.kind)
@@ -91,7 +91,7 @@ class FileReader:
             raise UserError(f"{where}: {error}") from error
         # A part of something larger would keep all of it in memory.
         is_part = prepared.base is not None and (shares or self.half is not None)
-        return PreparedImage(prepared.copy() if is_part else prepared, extent, facts)
+        return PreparedSamples(prepared.copy() if is_part else prepared, extent, facts)
 
 
 def half_of_samples(samples: SampleArray, half: Half) -> SampleArray:

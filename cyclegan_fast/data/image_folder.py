@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_fast.data.file_reading import FileReader, PreparedImage
+from cyclegan_fast.data.file_reading import FileReader, PreparedSamples
 from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache
 from cyclegan_fast.data.preparation import Preparation
 from cyclegan_fast.data.value_facts import ValueFacts, notes_on_values
@@ -289,7 +289,7 @@ class ImageFolder:
             raise UserError(f"{line} (leave --strict out to take that)")
         self.pages[name] = count
 
-    def _try_to_decode(self, path: Path) -> tuple[list[PreparedImage], int] | UnreadableImage:
+    def _try_to_decode(self, path: Path) -> tuple[list[PreparedSamples], int] | UnreadableImage:
         """Return a file's images and, where the first page is read, how many it has; the error where it is unreadable.
 
         Where all pages are read, they count as one.
@@ -299,7 +299,7 @@ class ImageFolder:
         except UnreadableImage as error:
             return error
 
-    def _decode(self, path: Path, index: int | None = None) -> list[PreparedImage]:
+    def _decode(self, path: Path, index: int | None = None) -> list[PreparedSamples]:
         return self.reader.read(path, index)
 
 

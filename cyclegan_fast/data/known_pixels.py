@@ -132,7 +132,7 @@ def read_pixels(config: DataConfig, *, paired: bool) -> dict[str, Any]:
             described[searched] = _described(files[:limit], place.folder.name, config)
         given = GivenPixels.of(config, domain)
         if described[searched]:  # of others, whoever opens them says what is wrong
-            kind = kind_of(described[searched], given, place.folder, domain)
+            kind = pixels_of_files(described[searched], given, place.folder, domain)
             found = _with_range(kind, given, described[searched], place, domain, config)
             options |= found.as_options(domain) if found else {}
     return options
@@ -156,7 +156,7 @@ def _described(files: Sequence[Path], name: str, config: DataConfig) -> list[Des
         return [DescribedFile(path, kind) for path, kind in zip(files, bar, strict=True) if kind is not None]
 
 
-def kind_of(
+def pixels_of_files(
     files: Sequence[DescribedFile], given: GivenPixels, folder: Path, domain: DomainName
 ) -> tuple[int, SampleDtype]:
     """Return the channels and the type of a domain's pixels.
@@ -166,7 +166,8 @@ def kind_of(
     """
     flag = f"--dtype-{domain.lower()}"
     advice = f"give {flag} uint8 for 8 bits, or {flag} float32 to keep the values"
-    dtype: SampleDtype = given.dtype or _common(files, [file.dtype for file in files], folder, advice)
+    types = [file.dtype for file in files] if given.dtype is None else [given.dtype]
+    dtype = _common(files, types, folder, advice)
     if given.channels is not None:
         return given.channels, dtype
     are_pictures, bands = all(file.is_picture for file in files), [file.bands for file in files]

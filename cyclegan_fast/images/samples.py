@@ -13,9 +13,9 @@ from cyclegan_fast.images.folders import ARRAY_ENDINGS, DICOM_ENDINGS, NIFTI_END
 from cyclegan_fast.images.formats.arrays import encoded_array
 from cyclegan_fast.images.formats.conversion import convert, luma
 from cyclegan_fast.images.formats.pictures import encoded_png, is_of_png
-from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS, FormatName, format_of
+from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS, FormatName, format_of_file
 from cyclegan_fast.images.formats.registry import describe_stored, read_stored
-from cyclegan_fast.images.formats.stored import Axis, Frames, Place, Source, StoredSamples
+from cyclegan_fast.images.formats.stored import Axis, FilePlace, Frames, Source, StoredSamples
 from cyclegan_fast.images.levels import Extent, ValueRange
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import reading
@@ -59,7 +59,7 @@ class Samples:
     """
 
     values: SampleArray
-    place: Place | None = None
+    place: FilePlace | None = None
     masked: int | None = None
     extent: Extent | None = None
 
@@ -74,7 +74,7 @@ def describe_file(path: Path, frames: Frames = "first", axis: Axis = 2) -> FileK
     Raises UnreadableImage.
     """
     with reading(path):
-        layout = describe_stored(format_of(path), Source(path, axis))
+        layout = describe_stored(format_of_file(path), Source(path, axis))
         images = layout.images(frames)
         return FileKind(
             layout.planes,
@@ -109,7 +109,7 @@ def read_samples(
     Raises UnreadableImage, naming what the file has and what would help, and DoesNotFit for too large ones.
     """
     with reading(path):
-        source, name = Source(path, axis), format_of(path)
+        source, name = Source(path, axis), format_of_file(path)
         if kind.dtype == "uint8" and kind.channels in (1, 3) and (frames == "first" or name == "picture"):
             shown = _shown(name, source, kind, deep_range)
             if shown is not None:
@@ -172,7 +172,7 @@ def _joined(stored: StoredSamples, images: int) -> StoredSamples:
 
 
 def _encoded(samples: Samples, ending: str, kind: PixelType) -> bytes:
-    values, place = samples.values, samples.place or Place()
+    values, place = samples.values, samples.place or FilePlace()
     if values.ndim != 4 or values.shape[-1] != kind.channels or values.dtype != kind.as_numpy:
         raise ValueError(f"samples {list(values.shape)} of {values.dtype} are not {kind}")
     if ending in ARRAY_ENDINGS:

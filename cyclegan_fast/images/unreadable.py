@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cyclegan_fast.system.shortage import DoesNotFit
 
+_MOST_SAID = 300  # characters of what a decoder says of damage, which may be the damaged bytes
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -69,14 +70,15 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("more than")
     if isinstance(error, ModuleNotFoundError):
-        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI"}.get(error.name or "", "TIFF")
-        return f"{format_name} is read with {error.name}, which is not installed: pip install {error.name}"
+        package = (error.name or "").partition(".")[0]
+        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI"}.get(package, "TIFF")
+        return f"{format_name} is read with {package}, which is not installed: pip install {package}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # the system's; what decoders raise has no number
     said = " ".join(str(error).split())
     if isinstance(error, OSError | ValueError | SyntaxError) and said:
         return said
-    return f"it is damaged ({type(error).__name__}{': ' if said else ''}{said})"
+    return f"it is damaged ({type(error).__name__}{': ' if said else ''}{said[:_MOST_SAID]})"
 
 
 def _is_lfs_pointer(path: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cyclegan_fast.images.formats.stored import (
     FileLayout,
-    Place,
+    FilePlace,
     Source,
     StoredSamples,
     in_own_order,
@@ -46,10 +46,10 @@ def read_array(source: Source, planes: Sequence[int]) -> StoredSamples:
         whole = np.load(source.path, mmap_mode="r", allow_pickle=False)  # only what is asked for is read
     values = in_own_order(whole.reshape(every)[list(planes)])
     is_colour = every[-1] == 3 and values.dtype == np.uint8
-    return StoredSamples(values, 8 * values.dtype.itemsize, is_colour, place=Place(dimensions=len(shape)))
+    return StoredSamples(values, 8 * values.dtype.itemsize, is_colour, place=FilePlace(dimensions=len(shape)))
 
 
-def encoded_array(samples: SampleArray, place: Place, *, in_archive: bool) -> bytes:
+def encoded_array(samples: SampleArray, place: FilePlace, *, in_archive: bool) -> bytes:
     """Return the content of an .npy, or of an .npz, of [S, H, W, C]: with the dimensions of what was read."""
     values = samples
     if len(samples) == 1 and place.dimensions != 4:

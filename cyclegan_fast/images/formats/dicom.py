@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from cyclegan_fast.images.formats.stored import FileLayout, Place, Source, StoredSamples, in_own_order
+from cyclegan_fast.images.formats.stored import (
+    FileLayout,
+    FilePlace,
+    Source,
+    StoredSamples,
+    checked_spacing,
+    in_own_order,
+)
 from cyclegan_fast.images.pixel_type import SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import BoundedFile, check_size, parsing
 
@@ -86,7 +93,7 @@ def read_dicom(source: Source, planes: Sequence[int]) -> StoredSamples:
         is_stored = rescales == [_Rescale()] * len(rescales) and not has_table and not is_palette
         used = bits if is_stored and 8 < bits <= 16 else 8 * values.dtype.itemsize
         is_colour = values.shape[-1] == 3
-        return StoredSamples(values, used, is_colour, place=Place(spacing_mm=_spacing(dataset)))
+        return StoredSamples(values, used, is_colour, place=FilePlace(spacing_mm=_spacing(dataset)))
 
 
 @contextmanager
@@ -168,9 +175,7 @@ def _bits_stored(dataset: "Dataset") -> int:
 
 def _spacing(dataset: "Dataset") -> tuple[float, float] | None:
     spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-    if spacing is None or len(spacing) != 2 or not all(float(side) > 0 for side in spacing):
-        return None
-    return float(spacing[0]), float(spacing[1])
+    return checked_spacing(*spacing) if spacing is not None and len(spacing) == 2 else None
 
 
 # --- the units of values -------------------------------------------------------------------------------------------

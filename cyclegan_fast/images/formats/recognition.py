@@ -12,7 +12,7 @@ TIFF_ENDINGS = (".tif", ".tiff")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a file begins, classic and BigTIFF, in both byte orders
 
 
-def format_of(path: Path) -> FormatName:
+def format_of_file(path: Path) -> FormatName:
     """Return which kind of file it is. Raises OSError for a file that cannot be opened."""
     with open(path, "rb") as file:
         return format_of_opened(file, path.name)

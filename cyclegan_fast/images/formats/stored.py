@@ -64,7 +64,7 @@ class FileLayout:
 
 
 @dataclass(frozen=True)
-class Place:
+class FilePlace:
     """Holds what a file says of where its pixels lie, for what is written of them; nothing of patients or owners.
 
     tags: those of a GeoTIFF, see georeference.py.
@@ -98,7 +98,7 @@ class StoredSamples:
     is_colour: bool = False
     has_opacity: bool = False
     is_associated: bool = False
-    place: Place = field(default_factory=Place)
+    place: FilePlace = field(default_factory=FilePlace)
 
 
 def own_dtype(dtype: np.dtype[Any]) -> SampleDtype:
@@ -122,3 +122,9 @@ def own_dtype(dtype: np.dtype[Any]) -> SampleDtype:
 def in_own_order(values: SampleArray) -> SampleArray:
     """Return values in this machine's order of bytes, each row beside the next."""
     return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+
+
+def checked_spacing(rows: float, columns: float) -> tuple[float, float] | None:
+    """Return the distances of rows and columns in millimetres; None where they are none that a pixel can have."""
+    spacing = float(rows), float(columns)
+    return spacing if all(1e-6 < side < 1e6 for side in spacing) else None

@@ -14,7 +14,7 @@ import tifffile
 from tifffile import PHOTOMETRIC, TiffFile, TiffPage
 
 from cyclegan_fast.images.formats.georeference import geo_tags, is_georeferenced, no_data_of
-from cyclegan_fast.images.formats.stored import FileLayout, Place, Source, StoredSamples, in_own_order, own_dtype
+from cyclegan_fast.images.formats.stored import FileLayout, FilePlace, Source, StoredSamples, in_own_order, own_dtype
 from cyclegan_fast.images.levels import full_range, to_levels
 from cyclegan_fast.images.orientation import upright
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
@@ -65,7 +65,7 @@ def read_tiff_samples(source: Source, planes: Sequence[int]) -> StoredSamples:
         )
 
 
-def encoded_tiff(samples: SampleArray, kind: PixelType, place: Place) -> bytes:
+def encoded_tiff(samples: SampleArray, kind: PixelType, place: FilePlace) -> bytes:
     """Return the content of a TIFF of [S, H, W, C], a page for each S, compressed without loss."""
     options: dict[str, Any] = {"photometric": "minisblack"}
     if kind.channels > 1:
@@ -95,7 +95,7 @@ def encoded_tiff(samples: SampleArray, kind: PixelType, place: Place) -> bytes:
     return content.getvalue()
 
 
-def glance_at_tiff(source: Source) -> tuple[bool, Place | None]:
+def glance_at_tiff(source: Source) -> tuple[bool, FilePlace | None]:
     """Return whether a file's first page is three bands that are no colours, and where its pixels lie on the Earth."""
     with _opened(source) as (_, tiff):
         page = tiff.pages.first
@@ -103,11 +103,11 @@ def glance_at_tiff(source: Source) -> tuple[bool, Place | None]:
         return is_of_bands, _place(page) if is_georeferenced(page) else None
 
 
-def _place(page: TiffPage) -> Place:
+def _place(page: TiffPage) -> FilePlace:
     """Return where the pixels of a page lie, as they are stored; those of a GeoTIFF are not turned upright."""
     size = (page.imagelength, page.imagewidth) if is_georeferenced(page) else None
     has_opacity = _channels(page)[2] is not None
-    return Place(geo_tags(page), no_data_of(page), size=size, has_opacity=has_opacity)
+    return FilePlace(geo_tags(page), no_data_of(page), size=size, has_opacity=has_opacity)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_fast.data.file_reading import PreparedImage
+from cyclegan_fast.data.file_reading import PreparedSamples
 from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache, default_cache_dir
 from cyclegan_fast.data.preparation import Preparation
@@ -61,7 +61,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     decode = ImageFolder._decode
 
-    def record(self: ImageFolder, path: Path, index: int | None = None) -> list[PreparedImage]:
+    def record(self: ImageFolder, path: Path, index: int | None = None) -> list[PreparedSamples]:
         names.append(path.name)
         return decode(self, path, index)
 
@@ -332,7 +332,7 @@ def test_a_second_process_waits_and_maps_what_the_first_wrote(photos: Path, cach
 PROCESS = """
 import hashlib, sys
 from pathlib import Path
-from cyclegan_fast.data.file_reading import PreparedImage
+from cyclegan_fast.data.file_reading import PreparedSamples
 from cyclegan_fast.data.image_folder import ImageFolder
 
 class Unchanged:
