@@ -15,8 +15,7 @@ from cyclegan_fast.images.pixels import Pixels, to_pixels_array
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.prepared import Reading
-from cyclegan_fast.translation.unmapped import without_missing
+from cyclegan_fast.translation.prepared import Reading, fill_missing
 from export.options import ExportOptions, is_eight_bits
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def _read(file: Path, reading: Reading, width: int, height: int) -> SampleArray:
     What has no value, NaN, is the range's low end. Raises UnreadableImage.
     """
     values = reading.samples(file).values
-    image, _ = without_missing(values[len(values) // 2], reading.source)
+    image, _ = fill_missing(values[len(values) // 2], reading.source)
     return resize_samples(image, width, height)
 
 
