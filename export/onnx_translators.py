@@ -138,15 +138,15 @@ class OnnxRuntimeTranslator(GraphTranslator):
                 "that it was built with, and an NVIDIA GPU: mend that, or give --device cpu"
             )
         with _loading(path, "ONNX Runtime"):  # a name may be no UTF-8
-            tensors = [
+            inputs, outputs = (
                 [
                     GraphTensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape))
                     for value in values
                 ]
                 for values in (self._session.get_inputs(), self._session.get_outputs())
-            ]
+            )
         ends = ends_of(path, metadata_of(content))
-        super().__init__(self._compute, has_sample_io(path, *tensors, ends), ends)
+        super().__init__(self._compute, has_sample_io(path, inputs, outputs, ends), ends)
 
     def _compute(self, images: Any) -> Any:
         with _translating("ONNX Runtime", images):
@@ -171,7 +171,7 @@ class OpenVinoTranslator(GraphTranslator):
         hint = "bf16" if self.precision == "bfloat16" else "f32"
         with _loading(path, "OpenVINO"):
             model = core.read_model(content)
-            tensors = [
+            inputs, outputs = (
                 [
                     GraphTensor(
                         value.get_any_name(),
@@ -181,9 +181,9 @@ class OpenVinoTranslator(GraphTranslator):
                     for value in values
                 ]
                 for values in (model.inputs, model.outputs)
-            ]
+            )
             ends = ends_of(path, metadata_of(content))
-            takes_samples = has_sample_io(path, *tensors, ends)
+            takes_samples = has_sample_io(path, inputs, outputs, ends)
             self._model = core.compile_model(
                 model,
                 "CPU",

@@ -1,7 +1,6 @@
 """Chooses pictures of a generator's domain: some to measure the ranges of 8-bit types on, others to compare on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,16 +8,14 @@ import numpy as np
 
 from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.data import sample_photos
-from cyclegan_fast.data.preparation import resize, resize_samples
-from cyclegan_fast.images.files import read_image
+from cyclegan_fast.data.preparation import resize_samples
 from cyclegan_fast.images.folders import find_images
-from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import Pixels, to_pixels_array
-from cyclegan_fast.images.samples import Frames, read_samples
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.prepared import Reading, fill_missing
 from export.options import ExportOptions, is_eight_bits
 
 if TYPE_CHECKING:
@@ -80,32 +77,14 @@ def compared_with(source: "GeneratorSource") -> Pictures:
         return photographs_as(kind)
     for folder in (root / f"test{domain}", root / f"train{domain}"):
         if len(files := find_images(folder)) >= MOST_COMPARED:
-            return _of_files(files, Reading.of_run(source))
+            return _of_files(files, _reading_of(source))
     return photographs_as(kind)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Says how files become images of a generator's domain: `deep_range` and `frames` are those of `read_samples`."""
-
-    kind: PixelType = RGB
-    deep_range: ValueRange | None = None
-    frames: Frames = "first"
-
-    @staticmethod
-    def of_run(source: "GeneratorSource") -> "Reading":
-        """Return how the run of a generator reads its images."""
-        options = pixels_of_run(source.config, str(source.checkpoint))
-        return Reading(source.ends.source, options.range_of_deep(_domain_of(source)), options.frames)
-
-    def image(self, path: Path, width: int, height: int) -> SampleArray:
-        """Return an image [height, width, C], resized as the training's test images are. Raises UnreadableImage."""
-        if self.kind.is_rgb:
-            return np.asarray(resize(read_image(path, value_range=self.deep_range), width, height))
-        samples = read_samples(path, self.kind, frames=self.frames, deep_range=self.deep_range)
-        values = samples.values[len(samples.values) // 2]
-        # What has no value, NaN, is the range's low end, as in training.
-        return resize_samples(np.nan_to_num(values, nan=self.kind.low) if samples.masked else values, width, height)
+def _reading_of(source: "GeneratorSource") -> Reading:
+    """Return how the run of a generator reads its images."""
+    options, domain = pixels_of_run(source.config, str(source.checkpoint)), _domain_of(source)
+    return Reading(source.ends.source, options.range_of_deep(domain), options.frames, options.slice_axis)
 
 
 def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--calibration") -> tuple[Pictures, Pictures]:
@@ -129,7 +108,7 @@ def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--cal
             f"{source.checkpoint} does not say what it was trained on: give images like those that will be translated "
             f"as {flag} FOLDER"
         )
-    domain, reading = _domain_of(source), Reading.of_run(source)
+    domain, reading = _domain_of(source), _reading_of(source)
     if data.get("data") is None and source.ends.source.is_rgb:
         return _embedded(domain, sample_photos.make_training), _embedded(domain, sample_photos.make_test)
     root = _root_of(source)
@@ -185,11 +164,21 @@ def _of_files(files: Sequence[Path], reading: Reading) -> Pictures:
     def pictures(batch: int, height: int, width: int) -> SampleArray:
         chosen = np.linspace(0, len(files) - 1, min(batch, len(files))).astype(int)
         try:
-            return np.stack([reading.image(files[place], width, height) for place in chosen])
+            return np.stack([_read(files[place], reading, width, height) for place in chosen])
         except UnreadableImage as error:
             raise UserError(str(error)) from error
 
     return pictures
+
+
+def _read(file: Path, reading: Reading, width: int, height: int) -> SampleArray:
+    """Return an image [height, width, C], resized as the training's test images are; of several slices the middle one.
+
+    What has no value, NaN, is the range's low end. Raises UnreadableImage.
+    """
+    values = reading.samples(file).values
+    image, _ = fill_missing(values[len(values) // 2], reading.source)
+    return resize_samples(image, width, height)
 
 
 def _corner(squares: Pixels, height: int, width: int) -> Pixels:

@@ -29,7 +29,7 @@ from cyclegan_fast.system.progress import waiting
 from export.graphs.interface import INPUT, OUTPUT
 from export.graphs.onnx_file import format_entry, with_digest
 from export.options import ExportOptions, Precision, is_eight_bits
-from export.source import check_layers, load_sources
+from export.source import check_layers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -202,17 +202,9 @@ def export_graphs(options: ExportOptions) -> int:
     from export.pictures import pictures_for
 
     remarks: list[str] = []
-    sources = load_sources(
-        options.checkpoint,
-        options.direction,
-        remarks,
-        options.network,
-        running_statistics=options.running_statistics,
-    )
+    sources = options.sources(remarks)
     for remark in remarks:
         print(f"note: {remark}")
-    for source in sources:
-        check_layers(source.network, options.keep_float16)
     for source, (calibration, _) in [(source, pictures_for(options, source)) for source in sources]:
         started = time.perf_counter()
         path = options.out / f"{options.name_of(source)}.onnx"

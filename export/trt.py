@@ -26,7 +26,6 @@ from export.engines.engine_card import EngineCard, Profile
 from export.engines.libraries import Library, Runtime, choose_library
 from export.graphs.onnx_file import with_digest
 from export.options import ExportOptions, is_eight_bits
-from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
     from export.parity import Parity
@@ -103,17 +102,9 @@ def export_engines(command: TrtCommand) -> int:
     from export.pictures import pictures_for
 
     remarks: list[str] = []
-    sources = load_sources(
-        command.options.checkpoint,
-        command.options.direction,
-        remarks,
-        command.options.network,
-        running_statistics=command.options.running_statistics,
-    )
+    sources = command.options.sources(remarks)
     profiles = [command.shapes.profile(source.size) for source in sources]
     pictures = [pictures_for(command.options, source) for source in sources]
-    for source in sources:
-        check_layers(source.network, command.options.keep_float16)
     for remark in remarks:
         print(f"note: {remark}")
     print(f"{library.name} {library.version}, {precision}; engines take {profiles[0]}")

@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -210,6 +210,8 @@ def verify(command: VerifyCommand) -> int:
     )
     if source.sha256 != found.checkpoint_sha256:
         raise UserError(f"{file} was made from another checkpoint than {source.checkpoint}: give --checkpoint")
+    if not source.config and [kind.channels for kind in source.ends] == [kind.channels for kind in found.ends]:
+        source = replace(source, ends=found.ends)  # bare weights do not say what else their pixels are
     if source.ends != found.ends:
         raise UserError(
             f"{file} says that it translates {found.ends}, and {source.checkpoint} that it was trained for "

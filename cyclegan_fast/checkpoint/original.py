@@ -266,7 +266,7 @@ def upsampling_of(state: dict[str, Any]) -> Upsampling:
     return "resize" if weight.size(0) < weight.size(1) else "transposed"
 
 
-def channels_of(state: StateDict) -> tuple[int, int]:
+def channels_by_shapes(state: StateDict) -> tuple[int, int]:
     """Return the channels of the images that a generator takes, and of those that it gives, by its weights' shapes.
 
     Its keys are ours. The original has them as `input_nc` and `output_nc`.

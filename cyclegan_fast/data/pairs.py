@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from cyclegan_fast.images.folders import ending_of
 from cyclegan_fast.system.errors import UserError
 
 ENDINGS = (("_A", "_B"), ("_leftImg8bit", "_gtFine_color"))
@@ -18,13 +19,20 @@ def pair_key(name: str) -> str:
 
     Of several images in a file, it has the number, too: "scan#3" of "scan_A.nii#3".
     """
-    found = _OF_SEVERAL.fullmatch(name)
-    file, number = found.groups() if found else (name, "")
-    stem = Path(file).with_suffix("").as_posix()
+    stem, number = _parts(name)
     for ending in (ending for endings in ENDINGS for ending in endings):
         if stem.endswith(ending):
             return stem.removesuffix(ending) + number
     return stem + number
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return an image's name without its file's ending, and its number where the file has several images."""
+    found = _OF_SEVERAL.fullmatch(name)
+    file, number = found.groups() if found else (name, "")
+    if ending_of(file) == ".nii.gz":
+        file = file[: -len(".gz")]
+    return Path(file).with_suffix("").as_posix(), number
 
 
 def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
@@ -34,7 +42,7 @@ def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
     """
     for ending, other in ENDINGS:
         sides = ((names, ending), (partners, other))
-        if all(Path(name).stem.endswith(end) for side, end in sides for name in side):
+        if all(_parts(name)[0].endswith(end) for side, end in sides for name in side):
             return bool(names) and {*map(pair_key, names)} == {*map(pair_key, partners)}
     return False
 

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cyclegan_fast.system.shortage import DoesNotFit
 
+_MOST_SAID = 300  # characters of what a decoder says of damage, which may be the damaged bytes
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -77,7 +78,7 @@ def _reason(error: Exception, path: Path) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, OSError | ValueError | SyntaxError) and said:
         return said
-    return f"it is damaged ({type(error).__name__}{': ' if said else ''}{said})"
+    return f"it is damaged ({type(error).__name__}{': ' if said else ''}{said[:_MOST_SAID]})"
 
 
 def _is_lfs_pointer(path: Path) -> bool:

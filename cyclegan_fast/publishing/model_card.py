@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from cyclegan_fast.checkpoint.original import channels_of
+from cyclegan_fast.checkpoint.original import channels_by_shapes
 from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS
 from cyclegan_fast.images.pixel_type import RGB, PixelTypes
@@ -124,7 +124,7 @@ def _introduction(release: Release) -> str:
 def _pixels(release: Release) -> str:
     """Say what the images of both domains are, where they are not all 8-bit RGB; of bare weights, their channels."""
     if not release.config:
-        inputs, outputs = channels_of(next(iter(release.generators.values())))
+        inputs, outputs = channels_by_shapes(next(iter(release.generators.values())))
         is_usual = inputs == outputs == RGB.channels
         return "" if is_usual else f" It takes images of {counted(inputs, 'channel')} and gives images of {outputs}."
     kinds = _pixel_types(release)

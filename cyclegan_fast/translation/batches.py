@@ -24,11 +24,17 @@ from cyclegan_fast.system.process import release_free_memory
 from cyclegan_fast.system.progress import progress_bar, waiting
 from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
 from cyclegan_fast.translation.plan import ImageOptions, Job
-from cyclegan_fast.translation.prepared import PreparedImage, Reading, Slice, check_square_fits, prepare_image
+from cyclegan_fast.translation.prepared import (
+    PreparedFile,
+    Reading,
+    Slice,
+    check_square_fits,
+    prepare_image,
+    with_missing,
+)
 from cyclegan_fast.translation.remarks import Remarks
 from cyclegan_fast.translation.summary import Summary
 from cyclegan_fast.translation.translator import NotFinite, OverlappingTranslator, Translator
-from cyclegan_fast.translation.unmapped import with_missing
 from cyclegan_fast.translation.writing import Writer, check_folder, looked_up
 
 THREADS = min(8, os.cpu_count() or 1)
@@ -81,14 +87,15 @@ def translate_images(
         check_square_fits(size, translator.source, translator.target)
         check_folder(options.out)
     unreadable: list[str] = []
-    reading = Reading(translator.source, value_range, options.frames or "first", cast(Axis, options.axis))
+    axis = cast(Axis, 2 if options.axis is None else options.axis)
+    reading = Reading(translator.source, value_range, options.frames or "first", axis)
     remarks = Remarks(reading, translator.target)
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
     depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
     progress = progress_bar(total=len(todo), desc="translating", unit=" images")
 
-    def prepare(job: Job) -> PreparedImage | UnreadableImage:
+    def prepare(job: Job) -> PreparedFile | UnreadableImage:
         try:
             return prepare_image(job, size, multiple, reading)
         except UnreadableImage as error:
@@ -128,7 +135,7 @@ def translate_images(
     )
 
 
-def _slices(images: Iterable[PreparedImage]) -> Iterator[Slice]:
+def _slices(images: Iterable[PreparedFile]) -> Iterator[Slice]:
     """Yield each slice of each image."""
     for image in images:
         yield from (Slice(image, index) for index in range(len(image.values)))
@@ -136,7 +143,7 @@ def _slices(images: Iterable[PreparedImage]) -> Iterator[Slice]:
 
 def _whole_images(
     batches: Iterable[tuple[list[Slice], SampleArray]], target: PixelType
-) -> Iterator[tuple[PreparedImage, SampleArray]]:
+) -> Iterator[tuple[PreparedFile, SampleArray]]:
     """Yield images with their translations [S, height, width, C], once all of their slices were translated."""
     for batch, translated in batches:
         for part, samples in zip(batch, translated, strict=True):
@@ -151,7 +158,7 @@ def _whole_images(
 
 
 def _translated(translator: Translator, batches: Iterable[list[Slice]]) -> Iterator[tuple[list[Slice], SampleArray]]:
-    """Yield batches with their translations [N, H, W, 3], in order.
+    """Yield batches with their translations [N, H, W, C], in order.
 
     A translator that can is given the next batch before it is asked for the result of this one, which is yielded also
     where the next one cannot be had.
@@ -202,8 +209,8 @@ def _stack(batch: Sequence[HasPixels]) -> SampleArray:
 
 
 def _readable(
-    images: Iterable[PreparedImage | UnreadableImage], unreadable: list[str], remarks: Remarks, strict: bool
-) -> Iterator[PreparedImage]:
+    images: Iterable[PreparedFile | UnreadableImage], unreadable: list[str], remarks: Remarks, strict: bool
+) -> Iterator[PreparedFile]:
     """Yield the images that could be decoded; the others' messages are appended to `unreadable`.
 
     `remarks` receives the files of several pages, with their number. Raises UserError with `strict` for either.

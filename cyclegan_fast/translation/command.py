@@ -102,6 +102,10 @@ class TranslateCommand:
                 f"{self.checkpoint or loaded.file} is a run, which says what its pixels are: leave --dtype, "
                 "--target-dtype and --target-range out, which are for bare weights"
             )
+        if self.target_range and (self.target_dtype or loaded.target.dtype) == "uint8":
+            raise UserError(
+                "--target-range goes with --target-dtype uint16, int16 or float32: 8 bits are all of theirs"
+            )
         source = with_flags(loaded.source, self.dtype, self.options.range, "--dtype", "--range")
         target = with_flags(loaded.target, self.target_dtype, self.target_range, "--target-dtype", "--target-range")
         return source, target
@@ -148,7 +152,9 @@ def translate(command: TranslateCommand) -> int:
     if command.running_statistics:
         use_running_statistics(network, str(checkpoint))
     source, target = command.pixel_types(loaded)
-    options = replace(options, frames=options.frames or pixels_of_run(config, str(checkpoint)).frames)
+    trained = pixels_of_run(config, str(checkpoint))
+    axis = trained.slice_axis if options.axis is None else options.axis
+    options = replace(options, frames=options.frames or trained.frames, axis=axis)
     jobs = planned_for(jobs, options, target)
     size = options.square()
     if size is not None:

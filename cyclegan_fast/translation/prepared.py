@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from cyclegan_fast.conventions import SIDE_MULTIPLE, padded_side
+from cyclegan_fast.data.file_reading import half_of_samples
 from cyclegan_fast.data.preparation import resize, resize_samples
+from cyclegan_fast.data.value_facts import ValueFacts
 from cyclegan_fast.images.decoding import decode
-from cyclegan_fast.images.files import middle_of, part_of
-from cyclegan_fast.images.formats.recognition import format_of
-from cyclegan_fast.images.formats.stored import Place
+from cyclegan_fast.images.files import part_of
+from cyclegan_fast.images.formats.recognition import format_of_file
+from cyclegan_fast.images.formats.stored import FilePlace
 from cyclegan_fast.images.levels import Extent, ValueRange
 from cyclegan_fast.images.pages import page_count
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
@@ -24,7 +27,9 @@ from cyclegan_fast.images.unreadable import reading as explaining
 from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.shortage import DoesNotFit
 from cyclegan_fast.translation.plan import Job
-from cyclegan_fast.translation.unmapped import Mask, resized_mask, share_beyond, without_missing
+
+Mask = npt.NDArray[np.bool_]
+"""Tells of pixels, [..., H, W], whether any of their samples has no value."""
 
 
 class Reading(NamedTuple):
@@ -53,13 +58,13 @@ DEFAULT_READING = Reading()
 
 
 @dataclass(frozen=True)
-class PreparedImage:
+class PreparedFile:
     """Holds a decoded file, ready for the network: samples [S, H, W, C] of S slices, mostly 1.
 
     The first `height` x `width` of each slice are the image. `pages` counts the pages of its file where the first alone
     is taken; `extent` is that of `Decoded`; `place` is that of `Samples`. `missing`, [S, height, width], tells which
-    pixels had no value, NaN, and have the range's low end here; None where all have one. `beyond` is the share of
-    samples that lie beyond the range.
+    pixels had no value, NaN, and have the range's low end here; None where all have one. `facts` are those of the
+    values of other than 8-bit RGB.
     """
 
     job: Job
@@ -68,9 +73,9 @@ class PreparedImage:
     width: int
     pages: int = 1
     extent: Extent | None = None
-    place: Place | None = None
+    place: FilePlace | None = None
     missing: Mask | None = None
-    beyond: float = 0.0
+    facts: ValueFacts | None = None
 
     @property
     def is_of_one_colour(self) -> bool:
@@ -82,7 +87,7 @@ class PreparedImage:
 class Slice:
     """Names one of the slices of a prepared image, which is translated as an image of its own."""
 
-    image: PreparedImage
+    image: PreparedFile
     index: int
 
     @property
@@ -114,34 +119,34 @@ def check_square_fits(size: int | None, source: PixelType, target: PixelType) ->
 
 def prepare_image(
     job: Job, size: int | None, multiple: int = SIDE_MULTIPLE, reading: Reading = DEFAULT_READING
-) -> PreparedImage:
+) -> PreparedFile:
     """Decode an image, and resize it to a square as test images are, or with None pad it. Raises UnreadableImage."""
     pages, source = page_count(job.source) if reading.frames == "first" else 1, reading.source
     if reading.takes_pictures and is_picture(job.source):
         return _prepared_picture(job, size, multiple, reading.value_range, pages)
     samples = reading.samples(job.source)
-    place = samples.place
-    beyond = share_beyond(samples.values, source)
-    values, missing = without_missing(samples.values, source)
+    values, place = samples.values, samples.place
     if job.half is not None:
-        values, missing = _half(values, job), None if missing is None else _half(missing[..., None], job)[..., 0]
-        place = None  # that of the whole image
+        with explaining(job.source):
+            values, place = np.stack([half_of_samples(one, job.half) for one in values]), None  # that of the whole
+    facts = None if source.is_rgb else ValueFacts.of(values, source)
+    values, missing = fill_missing(values, source)
     if size is not None and values.shape[1:3] != (size, size):
         values, place = np.stack([_square(one, size, source) for one in values]), None
         missing = None if missing is None else resized_mask(missing, size, size)
     height, width = values.shape[1:3]
-    return PreparedImage(job, pad_sides(values, multiple), height, width, pages, samples.extent, place, missing, beyond)
+    return PreparedFile(job, pad_sides(values, multiple), height, width, pages, samples.extent, place, missing, facts)
 
 
 def is_picture(path: Path) -> bool:
     """Tell whether Pillow decodes a file, whatever it holds, and it has no place to keep; raises UnreadableImage."""
     with explaining(path):
-        return format_of(path) == "picture"
+        return format_of_file(path) == "picture"
 
 
 def _prepared_picture(
     job: Job, size: int | None, multiple: int, value_range: ValueRange | None, pages: int
-) -> PreparedImage:
+) -> PreparedFile:
     decoded = decode(job.source, value_range)
     if size is None and job.half is None:
         pixels = decoded.pixels
@@ -149,7 +154,7 @@ def _prepared_picture(
         image = part_of(decoded.image, job.half, job.source)
         pixels = np.asarray(image if size is None else resize(image, size, size))
     height, width = pixels.shape[:2]
-    return PreparedImage(job, pad_sides(pixels, multiple)[None], height, width, pages, decoded.extent)
+    return PreparedFile(job, pad_sides(pixels, multiple)[None], height, width, pages, decoded.extent)
 
 
 def _square(values: SampleArray, size: int, source: PixelType) -> SampleArray:
@@ -159,9 +164,32 @@ def _square(values: SampleArray, size: int, source: PixelType) -> SampleArray:
     return resize_samples(values, size, size)
 
 
-def _half(values: SampleArray, job: Job) -> SampleArray:
-    """Return the half of [S, H, W, C] that a job names; raises UnreadableImage where the width is odd."""
-    assert job.half is not None
-    with explaining(job.source):
-        middle = middle_of(values.shape[2])
-    return values[:, :, :middle] if job.half == "left" else values[:, :, middle:]
+# --- pixels without a value ------------------------------------------------------------------------------------------
+
+
+def fill_missing(samples: SampleArray, source: PixelType) -> tuple[SampleArray, Mask | None]:
+    """Return samples [..., H, W, C] with the range's low end in place of NaN, and the pixels where that is."""
+    if samples.dtype.kind != "f":
+        return samples, None
+    absent = np.isnan(samples)
+    if not absent.any():
+        return samples, None
+    missing: Mask = np.asarray(absent.any(-1))
+    return np.where(absent, samples.dtype.type(source.low), samples), missing
+
+
+def with_missing(samples: SampleArray, missing: Mask | None, target: PixelType) -> SampleArray:
+    """Return samples [..., H, W, C] of `target` with NaN where pixels are missing; whole numbers stay as they are."""
+    if missing is None or target.dtype != "float32":
+        return samples
+    return np.where(missing[..., None], np.float32(np.nan), samples)
+
+
+def resized_mask(missing: Mask, width: int, height: int) -> Mask:
+    """Return a mask [S, H, W] at width x height pixels: each is as the nearest one of before."""
+    across, down = (
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
+        for new, old in ((width, missing.shape[2]), (height, missing.shape[1]))
+    )
+    resized: Mask = missing[:, down][:, :, across]
+    return resized

@@ -4,13 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from cyclegan_fast.data.value_facts import ValueFacts
 from cyclegan_fast.images.levels import Extent, merged, note_on
 from cyclegan_fast.images.pages import note_on_pages
 from cyclegan_fast.images.pixel_type import PixelType
-from cyclegan_fast.translation.prepared import PreparedImage, Reading
-from cyclegan_fast.translation.unmapped import on_beyond, on_missing
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.prepared import PreparedFile, Reading
 
 
 class Remarks:
@@ -25,26 +24,24 @@ class Remarks:
         self._target = target
         self._one_colour: list[Path] = []
         self._extents: dict[Path, Extent] = {}
-        self._beyond: list[float] = []
-        self._missing: list[float] = []
+        self._facts: list[ValueFacts] = []
 
-    def add(self, image: PreparedImage) -> None:
+    def add(self, image: PreparedFile) -> None:
         """Take note of an image that was translated."""
         if image.is_of_one_colour:
             self._one_colour.append(image.job.source)
         if image.extent:
             self._extents[image.job.source] = image.extent
-        self._beyond.append(image.beyond)
-        self._missing.append(0.0 if image.missing is None else float(np.mean(image.missing)))
+        if image.facts:
+            self._facts.append(image.facts)
 
     def lines(self) -> list[str]:
         """Return a line for each kind of remark."""
-        images = len(self._beyond)
         return [
             *note_on_pages(self.pages),
             *self._on_values(),
-            *on_beyond(self._beyond, images, self._reading.source),
-            *on_missing(self._missing, images, self._reading.source, self._target),
+            *on_beyond(self._facts, self._reading.source),
+            *on_missing(self._facts, self._reading.source, self._target),
             *([on_one_colour(self._one_colour)] if self._one_colour else []),
         ]
 
@@ -65,3 +62,38 @@ def on_one_colour(paths: Sequence[Path]) -> str:
         f"{subject} of one colour ({some}): what a generator makes of that is rounding noise, and differs from one "
         "computer to another"
     )
+
+
+def on_beyond(facts: Sequence[ValueFacts], source: PixelType) -> list[str]:
+    """Write the remark on images with values beyond the range of `source`; none where there are none."""
+    found = [each for each in facts if each.beyond]
+    if not found:
+        return []
+    share = _percent(sum(each.beyond for each in found), found)
+    return [
+        f"{_some(found, facts)} values beyond {source.low:g} to {source.high:g}, {share} of all that "
+        f"{'it holds' if len(found) == 1 else 'they hold'}: these became the ends of that range (--range LOW HIGH "
+        "gives another)"
+    ]
+
+
+def on_missing(facts: Sequence[ValueFacts], source: PixelType, target: PixelType) -> list[str]:
+    """Write the remark on images with NaN, where pixels have no value; none where there are none."""
+    found = [each for each in facts if each.missing]
+    if not found:
+        return []
+    share = _percent(sum(each.missing for each in found), found)
+    written = (
+        "and are NaN in the translation, too" if target.dtype == "float32" else f"which {target.dtype} does not say"
+    )
+    return [
+        f"{_some(found, facts)} NaN, {share} of all values: these pixels were translated as {source.low:g}, {written}"
+    ]
+
+
+def _some(found: Sequence[ValueFacts], facts: Sequence[ValueFacts]) -> str:
+    return f"{len(found)} of {counted(len(facts), 'image')} {'holds' if len(found) == 1 else 'hold'}"
+
+
+def _percent(part: int, whole: Sequence[ValueFacts]) -> str:
+    return f"{100 * part / sum(each.count for each in whole):.2g} %"

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from cyclegan_fast.images.formats.stored import FileLayout, FilePlace, Source, StoredSamples, in_own_order
+from cyclegan_fast.images.formats.stored import (
+    FileLayout,
+    FilePlace,
+    Source,
+    StoredSamples,
+    checked_spacing,
+    in_own_order,
+)
 from cyclegan_fast.images.pixel_type import SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import BoundedFile, check_size, parsing
 
@@ -168,9 +175,7 @@ def _bits_stored(dataset: "Dataset") -> int:
 
 def _spacing(dataset: "Dataset") -> tuple[float, float] | None:
     spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-    if spacing is None or len(spacing) != 2 or not all(float(side) > 0 for side in spacing):
-        return None
-    return float(spacing[0]), float(spacing[1])
+    return checked_spacing(*spacing) if spacing is not None and len(spacing) == 2 else None
 
 
 # --- the units of values -------------------------------------------------------------------------------------------

@@ -7,19 +7,29 @@ slice the front is on the left. So volumes that are stored in different ways tra
 
 import gzip
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cyclegan_fast.images.formats.stored import FileLayout, FilePlace, Source, StoredSamples, in_own_order, own_dtype
+from cyclegan_fast.images.formats.stored import (
+    FileLayout,
+    FilePlace,
+    Source,
+    StoredSamples,
+    checked_spacing,
+    in_own_order,
+    own_dtype,
+)
 from cyclegan_fast.images.pixel_type import SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import check_size, parsing
 
-# nibabel logs what is odd in a header; what cannot be read is raised.
-logging.getLogger("nibabel.global").addHandler(logging.NullHandler())
+_thread = threading.local()  # .is_reading: whether its records of the log are dropped
+logging.getLogger("nibabel.global").addFilter(lambda record: not getattr(_thread, "is_reading", False))
 
 _ROWS_AND_COLUMNS = {0: (2, 1), 1: (2, 0), 2: (1, 0)}
 """The patient's axes (0 right, 1 front, 2 head) that rows and columns of a slice lie on, by the axis it is across."""
@@ -88,9 +98,8 @@ def read_nifti(source: Source, planes: Sequence[int]) -> StoredSamples:
     volume = Volume(
         (type(image.header).__name__, kept), np.array(image.affine), axes, turned, min(indices), (height, width)
     )
-    zooms = image.header.get_zooms()
-    spacing = (float(zooms[axes[1]]), float(zooms[axes[2]]))
-    place = FilePlace(volume=volume, spacing_mm=spacing if min(spacing) > 0 else None)
+    zooms = (*image.header.get_zooms()[:3], 1.0, 1.0)
+    place = FilePlace(volume=volume, spacing_mm=checked_spacing(zooms[axes[1]], zooms[axes[2]]))
     return StoredSamples(values, 8 * values.dtype.itemsize, values.shape[-1] == 3, place=place)
 
 
@@ -132,7 +141,7 @@ def _opened(source: Source) -> Any:
     from nibabel.filebasedimages import ImageFileError
 
     try:
-        with parsing():
+        with parsing(), _without_logs():
             image = nibabel.load(source.path)
     except ImageFileError:
         raise ValueError("it is no NIfTI file") from None
@@ -140,6 +149,16 @@ def _opened(source: Source) -> Any:
         raise ValueError(f"it is a file of the kind {type(image).__name__}, and volumes of NIfTI are read")
     _check_bytes(image, source.path)
     return image
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep nibabel from printing what is odd in a header: what cannot be read is raised."""
+    _thread.is_reading = True
+    try:
+        yield
+    finally:
+        _thread.is_reading = False
 
 
 def _check_bytes(image: Any, path: Path) -> None:

@@ -122,3 +122,9 @@ def own_dtype(dtype: np.dtype[Any]) -> SampleDtype:
 def in_own_order(values: SampleArray) -> SampleArray:
     """Return values in this machine's order of bytes, each row beside the next."""
     return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+
+
+def checked_spacing(rows: float, columns: float) -> tuple[float, float] | None:
+    """Return the distances of rows and columns in millimetres; None where they are none that a pixel can have."""
+    spacing = float(rows), float(columns)
+    return spacing if all(1e-6 < side < 1e6 for side in spacing) else None

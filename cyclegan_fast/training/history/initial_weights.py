@@ -11,7 +11,7 @@ from typing import Any
 
 from cyclegan_fast.checkpoint.files import load_weights
 from cyclegan_fast.checkpoint.named_networks import named_networks
-from cyclegan_fast.checkpoint.original import StateDict, channels_of, count, is_unet, norm_of, upsampling_of
+from cyclegan_fast.checkpoint.original import StateDict, channels_by_shapes, count, is_unet, norm_of, upsampling_of
 from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.config.options import Config, NetworkConfig
 from cyclegan_fast.config.values import load_config, pixels_of_run, to_dict
@@ -207,7 +207,7 @@ def _channels_in(networks: dict[str, StateDict], origin: Path) -> tuple[int, int
     """Return the channels of the images of A and of B that bare networks translate."""
     name = next(name for name in networks if name.startswith("G"))
     try:
-        inputs, outputs = channels_of(networks[name])
+        inputs, outputs = channels_by_shapes(networks[name])
     except (KeyError, IndexError) as error:
         raise UserError(f"{origin} holds no network that can be trained on: no first or last convolution") from error
     return (inputs, outputs) if name.startswith("G_A") else (outputs, inputs)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.checkpoint.original import channels_of, from_original, to_original
+from cyclegan_fast.checkpoint.original import channels_by_shapes, from_original, to_original
 from cyclegan_fast.config.options import Norm
 from cyclegan_fast.networks.norms import use_running_statistics
 from cyclegan_fast.networks.patchgan import Discriminator, PatchDiscriminator, PixelDiscriminator
@@ -75,7 +75,7 @@ OF_CHANNELS: dict[str, tuple[Make, Make, bool]] = {
 
 def taken_by(network: nn.Module) -> int:
     if isinstance(network, ResnetGenerator | UnetGenerator):
-        return channels_of(network.state_dict())[0]
+        return channels_by_shapes(network.state_dict())[0]
     first = network.layers[0] if isinstance(network, Discriminator) else None
     assert isinstance(first, nn.Conv2d)
     return first.in_channels

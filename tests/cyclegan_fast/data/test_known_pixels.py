@@ -1,6 +1,6 @@
 """The pixels of domains are told from what was given, from the run or from the files, and said in one line."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cyclegan_fast.config.values import save_config
 from cyclegan_fast.data.known_pixels import read_pixels, with_known_pixels
 from cyclegan_fast.data.training_images import check_data, open_data
 from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
-from cyclegan_fast.system.distributed import ALONE
+from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
 
 Values = np.ndarray
@@ -196,6 +196,19 @@ def test_both_halves_of_an_image_have_their_own_values(tmp_path: Path) -> None:
     ]
 
 
+def test_slices_of_a_volume_are_images_of_their_own(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    volume = RANDOM.integers(-1000, 2000, (32, 40, 36)).astype(np.int16)
+    root = data_set(tmp_path, {})
+    (root / "trainA").mkdir()
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), root / "trainA" / "scan.nii.gz")
+    for axis, count in (("2", 36), ("1", 40)):
+        config = known(root, frames="slices", axis=axis, range_from="data")
+        assert config.pixel_type("A") == PixelType(1, "int16", float(volume.min()), float(volume.max()))
+        images = open_data(config, seed=0).training.images_A
+        assert [name.split()[0] for name in images.names] == [f"scan.nii.gz#{index}" for index in range(count)]
+
+
 # --- told from the run ----------------------------------------------------------------------------------------------
 
 
@@ -223,6 +236,27 @@ def test_a_run_from_before_there_were_other_pixels_stays_one_of_8_bit_rgb(tmp_pa
     assert known(root, channels_a=3) == config_of(root), "which says the same"
     assert known(root, channels_a=1).channels_a == 1
     assert known(root, dtype_a="float32").dtype_a == "float32"
+
+
+def test_other_ranks_get_what_the_first_one_read(tmp_path: Path) -> None:
+    root = data_set(tmp_path, FLOATS)
+    heard: list[dict[str, Any]] = []
+
+    class First(Ranks):
+        def from_first(self, function: Callable[[], Any]) -> Any:
+            heard.append(function())
+            return heard[0]
+
+    class Second(Ranks):
+        def from_first(self, function: Callable[[], Any]) -> Any:
+            return heard[0]
+
+    config = Config(data=config_of(root), run=RunConfig(name="run", runs=root / "runs"))
+    first = with_known_pixels(config, First(0, 2), paired=False)
+    for path in (root / "trainA").iterdir():
+        path.unlink()
+    assert with_known_pixels(config, Second(1, 2), paired=False) == first
+    assert first.data.range_a == (-0.25, 2.0)
 
 
 # --- refused, and said ----------------------------------------------------------------------------------------------

@@ -168,7 +168,9 @@ def test_slices_of_one_number_are_partners(tmp_path: Path) -> None:
 
 def test_names_of_slices_have_partners() -> None:
     assert pair_key("a/scan_A.nii#3") == "a/scan#3"
+    assert pair_key("a/scan_B.nii.gz#3") == "a/scan#3"
     assert pair_key("a#3.png") == "a#3"
+    assert names_say_pairs(["x_A.nii.gz"], ["x_B.tif"])
     assert names_say_pairs(["x_A.tif#0", "x_A.tif#1"], ["x_B.tif#0", "x_B.tif#1"])
     assert not names_say_pairs(["x_A.tif#0", "x_A.tif#1"], ["x_B.tif#0", "x_B.tif#2"])
 
