@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclegan_fast.config.checks import require
+from cyclegan_fast.images.formats.stored import Axis, Frames
 from cyclegan_fast.images.levels import Level, ValueRange, check_range
 from cyclegan_fast.images.pixel_type import ChannelCount, DomainName, PixelType, PixelTypes, SampleDtype
 from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, LoadedSide, Range, TrainedSide, check_fields
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 Pairs = Literal["auto", "yes", "no"]
+SliceAxis = Literal["0", "1", "2"]
 RangeSource = Literal["dtype", "data"]
 Percentile = Annotated[float, Range(0, 100)]
 
@@ -19,8 +21,10 @@ EARTH = Path("earth")
 MOST_READERS = 256
 """The largest number of threads that prepare images: beyond that of processors they gain nothing."""
 CROPPING: tuple[Preprocess, ...] = ("resize_and_crop", "crop", "scale_width_and_crop")
-PIXEL_OPTIONS = ("channels_a", "channels_b", "dtype_a", "dtype_b", "range_a", "range_b")
-"""The options that describe the pixels of the two domains. A run has those that were given or read from its data."""
+AXES: dict[SliceAxis, Axis] = {"0": 0, "1": 1, "2": 2}
+PIXEL_OPTIONS = ("channels_a", "channels_b", "dtype_a", "dtype_b", "range_a", "range_b", "frames", "axis")
+"""The options that describe the pixels of the two domains, and how files hold them. A run has those that were given or
+read from its data."""
 
 
 def is_earth(data: object) -> bool:
@@ -81,6 +85,11 @@ class DataConfig:
     percentiles: tuple[Percentile, ...] = (0.0, 100.0)
     """the percentiles of all training images of a domain that range_from data takes: by default the least and the
     greatest value; what lies beyond is clipped, counted and said"""
+    frames: Frames = "first"
+    """what the pages of a TIFF file, or the slices of a volume, are: all but the first are left out; channels of one
+    image; or images of their own, called FILE#0, FILE#1 and so on"""
+    axis: SliceAxis = "2"
+    """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal, and 2 axial ones"""
     strict: bool = False
     """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     pairs: Pairs = "auto"
@@ -107,6 +116,11 @@ class DataConfig:
             len(self.percentiles) == 2 and self.percentiles[0] < self.percentiles[1],
             f"percentiles are a low and a high one, got {' '.join(f'{value:g}' for value in self.percentiles)}",
         )
+
+    @property
+    def slice_axis(self) -> Axis:
+        """Return the number of the axis that slices are across."""
+        return AXES[self.axis]
 
     @property
     def is_built_in(self) -> bool:

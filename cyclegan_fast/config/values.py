@@ -86,7 +86,7 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         return Path(value)
     if float in options and type(value) is int and abs(value) < 10**300:
         return float(value)
-    if type(value) is int and value in (1, 2):  # a choice of these, which YAML reads as numbers
+    if type(value) is int and value in (0, 1, 2):  # a choice of these, which YAML reads as numbers
         return next((str(value) for option in options if str(value) in get_args(option)), value)
     return value
 

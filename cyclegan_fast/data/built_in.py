@@ -1,6 +1,6 @@
 """Opens the data sets that are made rather than read from a folder: the embedded photographs, and the Earth."""
 
-from cyclegan_fast.config.options import DataConfig
+from cyclegan_fast.config.data_options import PIXEL_OPTIONS, DataConfig
 from cyclegan_fast.data import earth, sample_photos
 from cyclegan_fast.data.image_lists import ImageArray
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
@@ -16,6 +16,9 @@ def check_built_in(config: DataConfig, *, paired: bool) -> None:
             f"the {name} have no pairs to train on: give --data FOLDER, with pairs of one name in trainA and trainB, "
             "or side by side in the images of train"
         )
+    given = [name for name in PIXEL_OPTIONS if getattr(config, name) not in (None, (), getattr(DataConfig, name))]
+    if given:
+        raise UserError(f"the {name} are 8-bit RGB: --{given[0].replace('_', '-')} needs --data FOLDER")
     if config.preprocess != "resize_and_crop":
         raise UserError(f"the {name} come at one size: --preprocess {config.preprocess} needs --data FOLDER")
     if config.is_earth:

@@ -72,7 +72,11 @@ class DomainReader:
             cache_dir=self.config.cache_dir or default_cache_dir(),
             workers=self.config.workers,
             strict=self.config.strict,
+            kind=self.config.pixel_type(domain),
+            frames=self.config.frames,
+            axis=self.config.slice_axis,
             value_range=self.config.range_of_deep(domain),
+            range_flag=f"--range-{domain.lower()}",
             ending=place.ending,
             half=place.half,
             limit=limit,
@@ -89,7 +93,7 @@ class DomainReader:
         if unreadable:
             warnings.append(f"skipped {counted(len(unreadable), 'unreadable image')} (--strict refuses such files)")
         left_out = list(dict.fromkeys(line for folder in self.opened for line in folder.remarks))
-        values = list(dict.fromkeys(folder.values_note for folder in self.opened if folder.values_note))
+        values = list(dict.fromkeys(note for folder in self.opened for note in folder.values_notes))
         return warnings + left_out + self.remarks + values + [folder.note for folder in self.opened if folder.note]
 
     def test_sets(self) -> TestSets:

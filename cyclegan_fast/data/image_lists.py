@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.pixel_type import SampleArray
 
 
 class Images(Protocol):
-    """Holds the prepared images of one domain, uint8 [H, W, 3], before crop and flip."""
+    """Holds the prepared images of one domain, [H, W, C] in the type of its samples, before crop and flip."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -18,13 +18,13 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Pixels: ...
+    def __getitem__(self, index: int) -> SampleArray: ...
 
 
 class ImageArray:
-    """Holds a domain that is in memory already, uint8 [N, H, W, 3]."""
+    """Holds a domain that is in memory already, [N, H, W, C], uint8 of RGB as a rule."""
 
-    def __init__(self, pixels: Pixels, name: str) -> None:
+    def __init__(self, pixels: SampleArray, name: str) -> None:
         self.pixels = pixels
         self.names = [f"{name}_{index:04d}" for index in range(len(pixels))]
 
@@ -34,8 +34,8 @@ class ImageArray:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getitem__(self, index: int) -> Pixels:
-        image: Pixels = self.pixels[index]
+    def __getitem__(self, index: int) -> SampleArray:
+        image: SampleArray = self.pixels[index]
         return image
 
 
@@ -56,5 +56,5 @@ class Selected:
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> Pixels:
+    def __getitem__(self, index: int) -> SampleArray:
         return self.images[self.places[index]]

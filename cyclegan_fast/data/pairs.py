@@ -1,22 +1,38 @@
 """Matches the images of two folders that show the same view, by their names."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from cyclegan_fast.images.folders import ending_of
 from cyclegan_fast.system.errors import UserError
 
 ENDINGS = (("_A", "_B"), ("_leftImg8bit", "_gtFine_color"))
 """Endings that tell the partners' names apart: in the original's paired data sets, and in Cityscapes."""
+_OF_SEVERAL = re.compile(r"(.*\.[^./#]+)(#\d+)", re.DOTALL)
+"""Recognises the name of one of several images in a file, with the number behind the file's ending."""
 
 
 def pair_key(name: str) -> str:
-    """Return the part of a file's name, relative to its folder, that partners share: "aachen/1" of "aachen/1_A.jpg"."""
-    stem = Path(name).with_suffix("").as_posix()
+    """Return the part of an image's name, relative to its folder, that partners share: "aachen/1" of "aachen/1_A.jpg".
+
+    Of several images in a file, it has the number, too: "scan#3" of "scan_A.nii#3".
+    """
+    stem, number = _parts(name)
     for ending in (ending for endings in ENDINGS for ending in endings):
         if stem.endswith(ending):
-            return stem.removesuffix(ending)
-    return stem
+            return stem.removesuffix(ending) + number
+    return stem + number
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return an image's name without its file's ending, and its number where the file has several images."""
+    found = _OF_SEVERAL.fullmatch(name)
+    file, number = found.groups() if found else (name, "")
+    if ending_of(file) == ".nii.gz":
+        file = file[: -len(".gz")]
+    return Path(file).with_suffix("").as_posix(), number
 
 
 def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
@@ -26,7 +42,7 @@ def names_say_pairs(names: Sequence[str], partners: Sequence[str]) -> bool:
     """
     for ending, other in ENDINGS:
         sides = ((names, ending), (partners, other))
-        if all(Path(name).stem.endswith(end) for side, end in sides for name in side):
+        if all(_parts(name)[0].endswith(end) for side, end in sides for name in side):
             return bool(names) and {*map(pair_key, names)} == {*map(pair_key, partners)}
     return False
 

@@ -1,7 +1,8 @@
 """Keeps decoded images that do not fit in memory in a memory-mapped file, one for a folder: each is decoded once.
 
-The file holds the pixels of all images one after the other, uint8 [H, W, 3] each, then an index as JSON, then the
-length of the index in bytes and MAGIC. MAGIC comes last, so that a file that was cut off is not taken for a whole one.
+The file holds the samples of all images one after the other, [H, W, C] each in the type of the domain's samples, then
+an index as JSON, then the length of the index in bytes and MAGIC. MAGIC comes last, so that a file that was cut off is
+not taken for a whole one.
 """
 
 import errno
@@ -21,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.fault_points import fault_point
 from cyclegan_fast.system.files import beside, make_folder, replacing
 
 SHARE_OF_DISK = 0.9  # the share of the free space that may be taken; the rest stays for checkpoints and other files
-MAGIC = b"cyclegan-fast 3\n"
+MAGIC = b"cyclegan-fast 4\n"
 DECODING = 2  # the version of our own decoding, raised with each change of its values
 TAIL = struct.Struct(f"<Q{len(MAGIC)}s")
 
@@ -42,23 +43,23 @@ def default_cache_dir() -> Path:
 
 
 class MappedImages:
-    """Holds images, uint8 [H, W, 3], in memory that the system reads from a file when it is touched; not writable.
+    """Holds images, [H, W, C], in memory that the system reads from a file when it is touched; not writable.
 
-    `pages` has the numbers of pages of those files that have several, by name; `remark` is a line for the user whenever
-    the images are used.
+    `pages` has the numbers of pages of those files that have several, by name; `remarks` are lines for the user
+    whenever the images are used.
     """
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: SampleArray,
         names: list[str],
         shapes: list[tuple[int, int, int]],
         pages: dict[str, int],
-        remark: str | None,
+        remarks: list[str],
     ) -> None:
         self.names = names
         self.pages = pages
-        self.remark = remark
+        self.remarks = remarks
         self.nbytes = pixels.nbytes
         self._pixels = pixels
         self._shapes = shapes
@@ -67,7 +68,7 @@ class MappedImages:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Pixels:
+    def __getitem__(self, index: int) -> SampleArray:
         end, shape = self._ends[index], self._shapes[index]
         return self._pixels[end - math.prod(shape) : end].reshape(shape)
 
@@ -80,9 +81,13 @@ class PixelCache:
         folder: holds the images.
         names: the image files' names, relative to `folder`.
         preparation: names everything that the prepared pixels depend on beside the files.
+        kind: the type of the images' pixels.
     """
 
-    def __init__(self, cache_dir: Path, folder: Path, names: Sequence[str], preparation: str) -> None:
+    def __init__(
+        self, cache_dir: Path, folder: Path, names: Sequence[str], preparation: str, kind: PixelType = RGB
+    ) -> None:
+        self.kind = kind
         # There is one file for a folder and a preparation: when the images change, it is replaced.
         place = _digest([str(folder.resolve()), preparation])
         self.path = beside(cache_dir / folder.name, "", f"-{place[:16]}.pixels")
@@ -102,11 +107,17 @@ class PixelCache:
                     return None
                 file.seek(pixel_bytes)
                 index = json.loads(file.read(index_bytes))
-                shapes = [(int(height), int(width), 3) for height, width in index["shapes"]]
-                if index["key"] != self.key or sum(map(math.prod, shapes)) != pixel_bytes:
+                channels, dtype = int(index["channels"]), self.kind.as_numpy
+                shapes = [(int(height), int(width), channels) for height, width in index["shapes"]]
+                if (index["key"], index["dtype"], channels) != (self.key, self.kind.dtype, self.kind.channels):
                     return None
-                pixels = np.memmap(file, np.uint8, "r", shape=(pixel_bytes,))
-                return MappedImages(np.asarray(pixels), index["names"], shapes, dict(index["pages"]), index["remark"])
+                count = sum(map(math.prod, shapes))
+                if count * dtype.itemsize != pixel_bytes:
+                    return None
+                pixels = np.memmap(file, dtype, "r", shape=(count,))
+                return MappedImages(
+                    np.asarray(pixels), index["names"], shapes, dict(index["pages"]), list(index["remarks"])
+                )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -121,14 +132,14 @@ class PixelCache:
 
     def write(
         self,
-        images: Iterable[tuple[str, Pixels]],
+        images: Iterable[tuple[str, SampleArray]],
         expected_bytes: int,
         pages: Mapping[str, int],
-        remark: Callable[[], str | None],
+        remarks: Callable[[], list[str]],
     ) -> MappedImages:
         """Write images, each with its name, and map them; needs the lock.
 
-        When all images have passed, `pages` is read and `remark` is called for what the mapped images keep under these
+        When all images have passed, `pages` is read and `remarks` is called for what the mapped images keep under these
         names.
 
         Raises OSError where the disk refuses, or where `expected_bytes` would take nearly all that is free on it.
@@ -145,7 +156,15 @@ class PixelCache:
                 file.write(np.ascontiguousarray(pixels).data)
                 names.append(name)
                 shapes.append(pixels.shape[:2])
-            described = {"key": self.key, "names": names, "shapes": shapes, "pages": {**pages}, "remark": remark()}
+            described = {
+                "key": self.key,
+                "dtype": self.kind.dtype,
+                "channels": self.kind.channels,
+                "names": names,
+                "shapes": shapes,
+                "pages": {**pages},
+                "remarks": remarks(),
+            }
             index = json.dumps(described).encode()
             file.write(index)
             file.write(TAIL.pack(len(index), MAGIC))

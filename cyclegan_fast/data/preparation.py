@@ -1,26 +1,42 @@
 """Prepares images as the original implementation does: resizes, and the crops that training draws."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
-from cyclegan_fast.config.options import Preprocess
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, nearest_side
+from cyclegan_fast.images.pixel_type import RGB, SampleArray
+
+if TYPE_CHECKING:  # importing it would import PyTorch, without which exported files are run
+    from cyclegan_fast.config.options import Preprocess
 
 
 @dataclass(frozen=True)
 class Preparation:
     """Prepares a training image once, before the random crop: resizes it (bicubic) as the original does."""
 
-    preprocess: Preprocess
+    preprocess: "Preprocess"
     load_size: int
     crop_size: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Return the prepared image; raises ValueError for one that is too small for its network or its crop."""
-        width, height = image.size
+        """Return a prepared image of 8-bit RGB; raises ValueError as `sides` does."""
+        return resize(image, *self.sides(*image.size))
+
+    def of_samples(self, samples: SampleArray) -> SampleArray:
+        """Return prepared samples [H, W, C] of any type; raises ValueError as `sides` does."""
+        height, width = samples.shape[:2]
+        return resize_samples(samples, *self.sides(width, height))
+
+    def sides(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of a prepared image.
+
+        Raises ValueError for one that is too small for its network or its crop.
+        """
         if self.preprocess == "resize_and_crop":
-            return resize(image, self.load_size, self.load_size)
+            return self.load_size, self.load_size
         if self.preprocess == "none":
             sides = nearest_side(width), nearest_side(height)
             if min(sides) < SMALLEST_DISCRIMINATOR_SIDE:
@@ -28,19 +44,19 @@ class Preparation:
                     f"becomes {sides[0]}x{sides[1]}, and a discriminator needs {SMALLEST_DISCRIMINATOR_SIDE} pixels "
                     "each way: use --preprocess resize_and_crop"
                 )
-            return resize(image, *sides)
+            return sides
         # The original's rule: the height is cut off to whole pixels, and no lower than the crop.
         scaled = self.load_size, max(self.load_size * height // width, self.crop_size)
         if self.preprocess == "scale_width":
-            return resize(image, *map(nearest_side, scaled))
+            return nearest_side(scaled[0]), nearest_side(scaled[1])
         if self.preprocess == "scale_width_and_crop":
-            image = resize(image, *scaled)
-        if min(image.size) < self.crop_size:
+            width, height = scaled
+        if min(width, height) < self.crop_size:
             raise ValueError(
-                f"{image.width}x{image.height} is smaller than the crop of {self.crop_size}: lower --crop-size, "
+                f"{width}x{height} is smaller than the crop of {self.crop_size}: lower --crop-size, "
                 "or use --preprocess resize_and_crop"
             )
-        return image
+        return width, height
 
 
 def held_out_preparation(size: int) -> Preparation:
@@ -51,3 +67,24 @@ def held_out_preparation(size: int) -> Preparation:
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:
     """Return an image at width x height pixels, resized (bicubic) where it is of another size."""
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def resize_samples(samples: SampleArray, width: int, height: int) -> SampleArray:
+    """Return samples [H, W, C] at width x height pixels, resized (bicubic) where they are of another size.
+
+    8-bit RGB is resized as `resize` does it, and everything else in float32: whole numbers are rounded, and what goes
+    beyond those that their type holds becomes the nearest of them.
+    """
+    if samples.shape[:2] == (height, width):
+        return samples
+    if samples.dtype == np.uint8 and samples.shape[2] == RGB.channels:
+        return np.asarray(resize(Image.fromarray(samples), width, height))
+    resized = np.empty((height, width, samples.shape[2]), np.float32)
+    for channel in range(samples.shape[2]):
+        # Pillow resizes one channel at a time in floating point, and smooths what is made smaller.
+        image = Image.fromarray(np.ascontiguousarray(samples[..., channel], np.float32))
+        resized[..., channel] = np.asarray(resize(image, width, height))
+    if samples.dtype.kind == "f":
+        return resized.astype(samples.dtype, copy=False)
+    held = np.iinfo(samples.dtype)
+    return np.rint(resized).clip(held.min, held.max).astype(samples.dtype)

@@ -14,7 +14,7 @@ from cyclegan_fast.system.progress import progress_bar
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Holds the test images of one domain, all [crop_size, crop_size, 3], and their true translations where known."""
+    """Holds the test images of one domain, all [crop_size, crop_size, C], and their true translations where known."""
 
     images: Images
     truth: Images | None = None

@@ -21,9 +21,10 @@ from cyclegan_fast.data.batch import Batch, Cut
 from cyclegan_fast.data.built_in import built_in_tests, built_in_training, check_built_in
 from cyclegan_fast.data.domains import DomainReader
 from cyclegan_fast.data.image_lists import Images
+from cyclegan_fast.data.known_pixels import lines_on_pixels
 from cyclegan_fast.data.layouts import check_partners, training_places
 from cyclegan_fast.data.test_sets import TestSets
-from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.fault_points import fault_point
 from cyclegan_fast.system.prefetch import ahead
@@ -90,7 +91,7 @@ class TrainingImages(ABC):
     def _random(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, 1, index])
 
-    def _cut(self, pixels: Pixels, random: np.random.Generator) -> Cut:
+    def _cut(self, pixels: SampleArray, random: np.random.Generator) -> Cut:
         """Draw a random window of an image, and whether it is mirrored."""
         height, width = pixels.shape[:2]
         top = left = 0
@@ -227,5 +228,5 @@ def open_data(
     reader = DomainReader(config, sharers=ranks)
     images = training(*(reader.training_pairs() if paired else reader.training_images()))
     tests = reader.test_sets()
-    warnings = [*reader.warnings(), *([tests.note] if tests.note else [])]
+    warnings = [*lines_on_pixels(config, paired=paired), *reader.warnings(), *([tests.note] if tests.note else [])]
     return Data(images, tests, warnings)

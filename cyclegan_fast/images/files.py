@@ -49,10 +49,16 @@ def read_indices(path: Path) -> npt.NDArray[np.uint8]:
 
 def half_of(image: Image.Image, half: Half) -> Image.Image:
     """Return the left or the right half of an image; raises ValueError where the width is odd."""
-    middle, rest = divmod(image.width, 2)
-    if rest:
-        raise ValueError(f"{image.width} pixels wide, which does not halve into two images side by side")
+    middle = middle_of(image.width)
     return image.crop((0, 0, middle, image.height) if half == "left" else (middle, 0, image.width, image.height))
+
+
+def middle_of(width: int) -> int:
+    """Return the width of one of two images that stand side by side; raises ValueError where `width` is odd."""
+    middle, rest = divmod(width, 2)
+    if rest:
+        raise ValueError(f"{width} pixels wide, which does not halve into two images side by side")
+    return middle
 
 
 def none_can_be_read(unreadable: Sequence[str]) -> str:

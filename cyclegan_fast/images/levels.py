@@ -95,11 +95,11 @@ def over_white(colours: Pixels, alpha: Pixels, *, associated: bool = False) -> P
     return laid
 
 
-def note_on(extent: Extent | None, where: str, given: ValueRange | None) -> str | None:
+def note_on(extent: Extent | None, where: str, given: ValueRange | None, flag: str = "--range") -> str | None:
     """Return a note for the user on the images of more than 8 bits at `where`; None where there is nothing to note.
 
     The note says that the images use less than half of their range, as 12 bits in 16 do, or that some of their values
-    lie outside the range `given`.
+    lie outside the range `given`, by the option `flag`.
     """
     if extent is None:
         return None
@@ -108,18 +108,21 @@ def note_on(extent: Extent | None, where: str, given: ValueRange | None) -> str 
     if given is not None:
         if low <= extent.low and extent.high <= high:
             return None
-        return f"{found}; those beyond {low:g} to {high:g} (--range) became black or white"
+        return f"{found}; those beyond {low:g} to {high:g} ({flag}) became black or white"
     if extent.high - extent.low >= (high - low) / 2:
         return None
     black, white = to_levels(np.array([extent.low, extent.high]), extent.filled).tolist()
     return (
         f"{found}, of {low:g} to {high:g}: they become levels {black} to {white} of 255; if they are meant to fill "
-        f"another range, give it, such as --range {_suggested(extent)}"
+        f"another range, give it, such as {flag} {suggested_range(extent.low, extent.high)}"
     )
 
 
-def _suggested(extent: Extent) -> str:
-    """Return the range of whole bits that holds the values as text, or their own range where some are negative."""
-    if extent.low < 0:
-        return f"{extent.low:g} {extent.high:g}"
-    return f"0 {2 ** int(extent.high).bit_length() - 1}"
+def suggested_range(low: float, high: float) -> str:
+    """Return the range of whole bits that holds some values as text, or their own where some are negative or broken.
+
+    A range of whole bits is that of 12-bit scans in files of 16, for example.
+    """
+    if low < 0 or not float(high).is_integer():
+        return f"{low:g} {high:g}"
+    return f"0 {2 ** int(high).bit_length() - 1}"

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -36,9 +37,17 @@ class _Lines:
 class _LoggedBar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
     """Shows a bar in a log file: a line after 2 seconds, and then ever more rarely, down to one in 30 seconds."""
 
+    _silent_s: float | None = None
+    _silent_until = 0.0
+
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        # Not by `mininterval`: tqdm keeps it while it iterates, and would count items again and again if it changed.
+        now = time.monotonic()
+        if now < self._silent_until and not self.disable:  # a bar that is closed is disabled
+            return
         super().display(msg, 0)
-        self.mininterval = min(2 * self.mininterval, RAREST_LINE_S)
+        self._silent_s = min(2 * (self._silent_s or self.mininterval), RAREST_LINE_S)
+        self._silent_until = now + self._silent_s
 
 
 def progress_bar(items: Iterable[Any] | None = None, *, desc: str, unit: str, **options: Any) -> "tqdm[Any]":

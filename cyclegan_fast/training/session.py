@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from cyclegan_fast.config.options import CROPPING, Config, reason_against_pixels
+from cyclegan_fast.data.known_pixels import with_known_pixels
 from cyclegan_fast.data.training_images import Data, check_data, open_data
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.kernels.dispatch import choose
@@ -73,9 +74,9 @@ def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> in
     use_threads(config.run.threads)
     with joined(config.run.device) as (ranks, device):
         check_device(config, device)
-        check_memory(config, device)
         check_data(config.data, paired=needs_pairs(config))
-        config = completed(config, origin)
+        config = with_known_pixels(completed(config, origin), ranks, paired=needs_pairs(config))
+        check_memory(config, device)
         watching = watching_callbacks(config, ranks, callbacks)
         if reason := reason_against_pixels(config):
             raise UserError(reason)
@@ -196,7 +197,7 @@ def open_training(
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
     state = TrainingState(config, data.training, device, dtype, ranks, shares)
-    samples = SampleImages.of(data, config.data.crop_size)
+    samples = SampleImages.of(data, config)
     evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None
     extended = changed = begun = others = None
     if saved:

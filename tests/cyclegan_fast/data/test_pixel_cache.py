@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclegan_fast.data.file_reading import PreparedSamples
 from cyclegan_fast.data.image_folder import ImageFolder
 from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache, default_cache_dir
 from cyclegan_fast.data.preparation import Preparation
@@ -60,9 +61,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     decode = ImageFolder._decode
 
-    def record(self: ImageFolder, path: Path) -> np.ndarray:
+    def record(self: ImageFolder, path: Path, index: int | None = None) -> list[PreparedSamples]:
         names.append(path.name)
-        return decode(self, path)
+        return decode(self, path, index)
 
     monkeypatch.setattr(ImageFolder, "_decode", record)
     return names
@@ -323,7 +324,7 @@ def test_a_second_process_waits_and_maps_what_the_first_wrote(photos: Path, cach
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()
-        first.write(zip(names, marks, strict=True), expected_bytes=0, pages={}, remark=lambda: None)
+        first.write(zip(names, marks, strict=True), expected_bytes=0, pages={}, remarks=list)
     thread.join(30)
     assert_images(second[0], marks)
 
@@ -331,11 +332,12 @@ def test_a_second_process_waits_and_maps_what_the_first_wrote(photos: Path, cach
 PROCESS = """
 import hashlib, sys
 from pathlib import Path
+from cyclegan_fast.data.file_reading import PreparedSamples
 from cyclegan_fast.data.image_folder import ImageFolder
 
 class Unchanged:
     def __repr__(self): return "unchanged"
-    def __call__(self, image): return image
+    def of_samples(self, samples): return samples
 
 sys.stdin.read()
 images = ImageFolder(

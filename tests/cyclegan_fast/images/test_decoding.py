@@ -145,7 +145,7 @@ def test_twelve_bits_in_sixteen_are_noted_with_folder_and_range(tmp_path: Path, 
         assert len(notes) == 2
         for name, note in zip(("trainA", "testA"), notes, strict=True):
             assert re.search(rf"{folder / name} hold values from \d+ to 4095, of 0 to 65535: .* levels 0 to 16", note)
-            assert note.endswith("--range 0 4095")
+            assert note.endswith("--range-a 0 4095")
         assert data.training.images_A[0].max() == 16
     wide = opened(folder, range_a=(0.0, 4095.0), range_b=(0.0, 4095.0), **options)
     assert not any("more than 8 bits" in line for line in wide.warnings)
@@ -168,7 +168,7 @@ def test_each_domain_has_a_range_of_its_own(tmp_path: Path) -> None:
     assert len(np.unique(data.training.images_B[0])) == 256
     clipped = opened(folder, range_a=(0.0, 1023.0), range_b=(0.0, 1023.0))
     (note,) = [line for line in clipped.warnings if "trainA" in line]
-    assert note.endswith("those beyond 0 to 1023 (--range) became black or white")
+    assert note.endswith("those beyond 0 to 1023 (--range-a) became black or white")
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,17 @@
 import importlib
 import io
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cyclegan_fast.__main__ import main
 from cyclegan_fast.commands import COMMANDS
+from cyclegan_fast.system import progress
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.words import alternatives, counted, listed
 from cyclegan_fast.version import __version__
@@ -173,6 +176,17 @@ def test_bars_are_lines_in_a_log_file_and_only_of_what_takes_long() -> None:
     assert lines[-1].startswith("training:   3%")
     assert lines_of(of_a_quick_one) == []
     assert lines_of(of_another_rank) == [], "of several processes the first one speaks"
+
+
+def test_a_bar_in_a_log_file_counts_each_item_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.01)
+    for _ in progress.progress_bar(range(300), desc="reading", unit=" images", leave=False):
+        time.sleep(0.0005)
+    lines = written.getvalue().splitlines()
+    assert 2 <= len(lines) <= 8
+    assert all(re.search(r" \d+/300 ", line) for line in lines), lines
 
 
 def test_names_are_joined_as_a_sentence_has_them() -> None:
