@@ -88,7 +88,7 @@ def compared_with(source: "GeneratorSource") -> Pictures:
 def _reader(
     kind: PixelType, deep_range: ValueRange | None = None, frames: Frames = "first", axis: Axis = 2
 ) -> PictureReader:
-    """Return what reads images of a domain, with arguments of `read_samples`; of several slices it takes the middle one.
+    """Return what reads images of a domain, with arguments of `read_samples`: of several slices the middle one.
 
     Images are resized as the training's test images are. What has no value, NaN, is the range's low end.
     """
