@@ -127,17 +127,8 @@ class Config:
             self.data.batch_size % self.optimizer.accumulate == 0,
             f"batch_size must be a multiple of accumulate ({self.optimizer.accumulate}), got {self.data.batch_size}",
         )
-        require(
-            self.loss.method != "simgan" or not _are_known_to_differ(self.data),
-            f"method simgan compares each pixel with its translation, and {_channels_in_words(self.data)}: use method "
-            "cyclegan, or give channels_a and channels_b alike",
-        )
-        require(
-            self.loss.method != "feature-loss" or _may_be_rgb(self.data),
-            "method feature-loss compares images in a network that takes 8-bit RGB, and these are others: use method "
-            "cyclegan, or channels_a 3, channels_b 3, dtype_a uint8 and dtype_b uint8",
-        )
-
+        against = reason_against_pixels(self, are_known=False)
+        require(against is None, str(against))
         against = _reason_against_pairing(self)
         require(not self.run.paired or against is None, f"paired computes both directions alike, as one, and {against}")
 
@@ -157,20 +148,30 @@ class Config:
         return self.optimizer.epochs + self.optimizer.decay_epochs
 
 
-def _are_known_to_differ(data: DataConfig) -> bool:
-    """Tell whether images of A and of B are known to have other channels; until data were read, they may be unknown."""
-    return None not in (data.channels_a, data.channels_b) and data.channels_a != data.channels_b
+def reason_against_pixels(config: Config, *, are_known: bool = True) -> str | None:
+    """Say what does not go with the pixels of both domains, and what does; returns None where all does.
 
-
-def _may_be_rgb(data: DataConfig) -> bool:
-    """Tell whether images of both domains are 8-bit RGB as far as is known."""
-    channels, dtypes = {data.channels_a, data.channels_b}, {data.dtype_a, data.dtype_b}
-    return channels <= {None, RGB.channels} and dtypes <= {None, RGB.dtype}
-
-
-def _channels_in_words(data: DataConfig) -> str:
-    of_A, of_B = data.channels_a or RGB.channels, data.channels_b or RGB.channels
-    return f"A has {counted(of_A, 'channel')} and B {of_B}"
+    Args:
+        are_known: what is not given is 8-bit RGB's, as once the training images were looked at. Before that it may be
+            anything, and is no reason.
+    """
+    data, method = config.data, config.loss.method
+    of_A, of_B = config.channels
+    differ = of_A != of_B and (are_known or None not in (data.channels_a, data.channels_b))
+    are_others = {data.channels_a, data.channels_b, data.dtype_a, data.dtype_b} - {None, RGB.channels, RGB.dtype}
+    so = f"and A has {counted(of_A, 'channel')}, B {of_B}"
+    mended = "give channels_a and channels_b alike"
+    reasons = {
+        f"method simgan compares an image with its translation, {so}: use method cyclegan, or {mended}": (
+            method == "simgan" and differ
+        ),
+        "method feature-loss compares images in a network that takes 8-bit RGB, and A or B is of others: use method "
+        "cyclegan, or give channels_a 3, channels_b 3, dtype_a uint8 and dtype_b uint8": (
+            method == "feature-loss" and bool(are_others)
+        ),
+        f"paired computes both directions alike, as one, {so}: leave it out, or {mended}": config.run.paired and differ,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _reason_against_pairing(config: Config) -> str | None:
@@ -186,7 +187,6 @@ def _reason_against_pairing(config: Config) -> str | None:
             loss.has_penalty
         ),
         f"generator {networks.generator} is none of those that can be: use resnet_9 or resnet_6": not networks.blocks,
-        f"{_channels_in_words(config.data)}: give channels_a and channels_b alike": _are_known_to_differ(config.data),
         "batch norm has statistics of each: use norm instance or none": networks.has_batch_norm,
         "dropout would draw other numbers: leave it out": networks.dropout,
         f"preprocess {config.data.preprocess} gives them images of different sizes: use one of {', '.join(CROPPING)}": (

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.conventions import FORMULAS, Direction
-from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric, TranslatedBatch
+from cyclegan_fast.data.batch import BOTH_RGB
+from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import SIMILARITY_VALUES, concatenated, similarity
 from cyclegan_fast.images.pixel_type import PixelType, PixelTypes

@@ -22,8 +22,9 @@ import torch
 
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import DIRECTIONS
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.test_sets import TestSets
-from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric, MetricSetup
+from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup
 from cyclegan_fast.evaluation.colour_lookup import Lookup
 from cyclegan_fast.evaluation.distance_networks import INCEPTION
 from cyclegan_fast.evaluation.distances import FeatureDistance

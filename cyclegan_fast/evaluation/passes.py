@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, OPPOSITE, Direction
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
-from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric, TranslatedBatch
+from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth, ValuePerImage
 from cyclegan_fast.images.pixel_type import PixelTypes

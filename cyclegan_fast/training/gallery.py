@@ -62,7 +62,7 @@ def find_samples(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class GridText:
-    """Holds what the file of a sample grid says, see `samples.write_samples`: its rows, their legend and numbers."""
+    """Holds what the file of a sample grid says, see `samples.write_grids`: its rows, their legend and numbers."""
 
     rows: list[str]
     legend: list[str]

@@ -126,7 +126,7 @@ def _numbers_of(samples: SampleArray) -> str:
     return f"{values.min():.5g} to {values.max():.5g}, mean {values.mean():.5g}{missing}"
 
 
-def write_samples(run: Path, step: int, grids: Mapping[str, SampleGrid]) -> dict[str, Path]:
+def write_grids(run: Path, step: int, grids: Mapping[str, SampleGrid]) -> dict[str, Path]:
     """Write `samples/step_00000250_A.png` and `..._B.png`: for each row its label and below it its pictures.
 
     Returns the files, by domain.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.config.options import CROPPING, Config, reason_against_pixels
 from cyclegan_fast.data.known_pixels import with_known_pixels
 from cyclegan_fast.data.training_images import Data, check_data, open_data
 from cyclegan_fast.images.unreadable import UnreadableImage
@@ -78,6 +78,8 @@ def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> in
         config = with_known_pixels(completed(config, origin), ranks, paired=needs_pairs(config))
         check_memory(config, device)
         watching = watching_callbacks(config, ranks, callbacks)
+        if reason := reason_against_pixels(config):
+            raise UserError(reason)
         try:
             with open_shared_run(config, ranks) as run:
                 ending = train_in(run, config, device, ranks, watching)

@@ -157,7 +157,7 @@ def _whole_images(
 
 
 def _translated(translator: Translator, batches: Iterable[list[Slice]]) -> Iterator[tuple[list[Slice], SampleArray]]:
-    """Yield batches with their translations [N, H, W, 3], in order.
+    """Yield batches with their translations [N, H, W, C], in order.
 
     A translator that can is given the next batch before it is asked for the result of this one, which is yielded also
     where the next one cannot be had.

@@ -102,6 +102,10 @@ class TranslateCommand:
                 f"{self.checkpoint or loaded.file} is a run, which says what its pixels are: leave --dtype, "
                 "--target-dtype and --target-range out, which are for bare weights"
             )
+        if self.target_range and (self.target_dtype or loaded.target.dtype) == "uint8":
+            raise UserError(
+                "--target-range goes with --target-dtype uint16, int16 or float32: 8 bits are all of theirs"
+            )
         source = with_flags(loaded.source, self.dtype, self.options.range, "--dtype", "--range")
         target = with_flags(loaded.target, self.target_dtype, self.target_range, "--target-dtype", "--target-range")
         return source, target

@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from cyclegan_fast.conventions import FORMULAS, Direction
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.test_sets import label_maps
-from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric, MetricSetup, TranslatedBatch, pixels_in_words
+from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch, pixels_in_words
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.scores import MEASURES, Counts, SegmentationScores, confusion_matrix
 from cyclegan_fast.evaluation.score_table import Score

@@ -196,6 +196,19 @@ def test_both_halves_of_an_image_have_their_own_values(tmp_path: Path) -> None:
     ]
 
 
+def test_slices_of_a_volume_are_images_of_their_own(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    volume = RANDOM.integers(-1000, 2000, (32, 40, 36)).astype(np.int16)
+    root = data_set(tmp_path, {})
+    (root / "trainA").mkdir()
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), root / "trainA" / "scan.nii.gz")
+    for axis, count in (("2", 36), ("1", 40)):
+        config = known(root, frames="slices", axis=axis, range_from="data")
+        assert config.pixel_type("A") == PixelType(1, "int16", float(volume.min()), float(volume.max()))
+        images = open_data(config, seed=0).training.images_A
+        assert [name.split()[0] for name in images.names] == [f"scan.nii.gz#{index}" for index in range(count)]
+
+
 # --- told from the run ----------------------------------------------------------------------------------------------
 
 

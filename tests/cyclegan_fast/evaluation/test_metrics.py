@@ -11,9 +11,10 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import MetricName
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.image_lists import ImageArray
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
-from cyclegan_fast.evaluation.base_metric import BOTH_RGB, Metric
+from cyclegan_fast.evaluation.base_metric import Metric
 from cyclegan_fast.evaluation.colour_lookup import Lookup
 from cyclegan_fast.evaluation.distance_networks import INCEPTION_WEIGHTS, distance_network
 from cyclegan_fast.evaluation.distances import FeatureDistance, distances

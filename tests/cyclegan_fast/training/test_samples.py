@@ -19,7 +19,7 @@ from cyclegan_fast.images.pixels import to_pixels, to_signed
 from cyclegan_fast.images.sheets import BACKGROUND, BAR_PX, sample_grid
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.gallery import index_page
-from cyclegan_fast.training.samples import SampleGrid, SampleImages, write_samples
+from cyclegan_fast.training.samples import SampleGrid, SampleImages, write_grids
 
 SIDE = 64
 DEEP = PixelType(1, "uint16", 0, 4095)
@@ -152,7 +152,7 @@ def test_files_and_the_page_tell_the_legend_and_the_numbers(tmp_path: Path) -> N
     picture = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     legend = (LegendLine(hostile), LegendLine("B: 8-bit RGB"))
     grid = SampleGrid({"real A": picture, "fake B": picture}, legend, {"real A": "0 to 9, mean 4", "fake B": "1 to 2"})
-    files = write_samples(tmp_path, 20, {"A": grid, "B": SampleGrid({"real B": picture})})
+    files = write_grids(tmp_path, 20, {"A": grid, "B": SampleGrid({"real B": picture})})
     with Image.open(files["A"]) as image:
         assert image.info["rows"] == "real A\nfake B"
         assert image.info["legend"] == f"{hostile}\nB: 8-bit RGB"

@@ -17,6 +17,7 @@ from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.config.options import Config, DataConfig
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_pixels, to_signed
+from cyclegan_fast.images.samples import Axis, read_samples
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
@@ -172,6 +173,30 @@ def test_a_volume_is_translated_slice_by_slice_and_written_as_one_file(tmp_path:
         assert np.abs(found.astype(int) - wanted).max() <= 1  # in a batch sums go another way
     assert run(folder, tmp_path / "in", *flags, "--overwrite", "--tile", "--scratch", tmp_path) == 0
     assert np.abs(tifffile.imread(tmp_path / "out" / "stack.tif").astype(int) - written).max() <= 2
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_volume_of_nifti_keeps_its_affine(tmp_path: Path, run: Run, axis: Axis) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    kind = PixelType(1, "int16", -1000, 1000)
+    folder, network = save_run(tmp_path / "runs" / "x", kind, kind), network_of(kind, kind)
+    volume = np.stack([samples_of(kind, 24, 16, seed)[..., 0] for seed in range(12)], -1)
+    affine = np.diag([0.5, 2.0, 3.0, 1.0])
+    affine[:3, 3] = 10, -20, 30
+    (tmp_path / "in").mkdir()
+    nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "in" / "scan.nii.gz")
+    flags = ["--frames", "slices", "--axis", axis, "--batch-size", 1]
+    assert run(folder, tmp_path / "in", *flags, sheet=True) == 0
+    written = nibabel.load(tmp_path / "out" / "scan.nii.gz")
+    assert np.array_equal(written.affine, affine)
+    assert (written.shape, written.get_data_dtype()) == (volume.shape, np.int16)
+    # Where a slice lies in a volume is for the tests of the format.
+    given, found = (
+        read_samples(tmp_path / name / "scan.nii.gz", kind, frames="slices", axis=axis).values for name in ("in", "out")
+    )
+    assert len(given) == len(found) == volume.shape[axis]
+    for one, translated in zip(given, found, strict=True):
+        assert np.array_equal(translated, directly(network, one, kind, kind))
 
 
 def test_pages_are_channels_where_the_run_was_trained_so(tmp_path: Path, run: Run) -> None:
@@ -415,5 +440,7 @@ def test_bare_weights_are_of_8_bits_unless_flags_say_otherwise(
     assert np.array_equal(given(samples), wanted)
     assert run(bare, tmp_path / "in", "--target-dtype", "float32") == 2
     assert "--target-dtype float32 needs --target-range LOW HIGH" in capsys.readouterr().err
+    assert run(bare, tmp_path / "in", "--target-range", 0, 1) == 2
+    assert "--target-range goes with --target-dtype uint16" in capsys.readouterr().err
     with pytest.raises(UserError, match="target is 1 channel, uint8, 0 to 255, and the network was trained with 8-bit"):
         cf.load(bare, device="cpu", target=PixelType(1))
