@@ -114,6 +114,7 @@ def load(
         batch_size=batch_size,
         value_range=described.range_of_deep("B" if direction == "b2a" else "A"),
         frames=described.frames,
+        axis=described.slice_axis,
         explained=partial(told_of_translation, str(device)),
         close=translator.close,
         save=partial(save_release, origin),

@@ -11,7 +11,7 @@ from cyclegan_fast.images.pixel_type import PixelType, PixelTypes, SampleArray
 from cyclegan_fast.kernels import Impl
 from cyclegan_fast.kernels.elementwise.signed_windows import signed_windows
 
-_BOTH_RGB = PixelTypes()
+BOTH_RGB = PixelTypes()
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Batch:
             size_B=(cuts_B[0].height, cuts_B[0].width),
         )
 
-    def to(self, device: torch.device, impl: Impl = "auto", kinds: PixelTypes = _BOTH_RGB) -> tuple[Tensor, Tensor]:
+    def to(self, device: torch.device, impl: Impl = "auto", kinds: PixelTypes = BOTH_RGB) -> tuple[Tensor, Tensor]:
         """Copy the batch to `device`; returns the images of A and of B, float32 [N, C, height, width] in [-1, 1].
 
         `impl` chooses who cuts the windows out, see `kernels.dispatch.choose`. `kinds` has the ranges of the samples.

@@ -96,10 +96,11 @@ def shown(samples: SampleArray, kind: PixelType, display: Display = DEFAULT_DISP
     return picture
 
 
-def legend(kind: PixelType, display: Display = DEFAULT_DISPLAY) -> str:
+def legend(kind: PixelType, display: Display = DEFAULT_DISPLAY, *, missing: bool = True) -> str:
     """Return a line that says what `shown` shows, such as "1 channel, uint16, 0 (black) to 4095 (white)".
 
-    Raises ValueError where `kind` does not have the bands of `display`.
+    `missing` tells whether pixels without a value may be among them, where the type has such values. Raises ValueError
+    where `kind` does not have the bands of `display`.
     """
     if kind.is_rgb and display == DEFAULT_DISPLAY:
         return str(kind)
@@ -114,7 +115,7 @@ def legend(kind: PixelType, display: Display = DEFAULT_DISPLAY) -> str:
     else:
         colours = _PRIMARIES[len(bands)]
         parts += [f"bands {_listed(bands)} as {_listed(colours)}", f"{low:g} (dark) to {high:g} (bright)"]
-    return ", ".join(parts + (["NaN magenta"] if kind.dtype == "float32" else []))
+    return ", ".join(parts + (["NaN magenta"] if missing and kind.dtype == "float32" else []))
 
 
 @dataclass(frozen=True)
@@ -165,12 +166,15 @@ class DomainViews(NamedTuple):
         return PixelTypes(self.A.kind, self.B.kind)
 
     def legend(self) -> tuple[LegendLine, ...]:
-        """Return a line for each domain that says what its pictures show; none where both are 8-bit RGB as it is."""
+        """Return a line for each domain that says what its pictures show; none where both are 8-bit RGB as it is.
+
+        Training and evaluation see no pixels without a value: something stands there.
+        """
         if self == AS_RGB:
             return ()
         return tuple(
             LegendLine(
-                f"{domain}: {legend(view.kind, view.display)}",
+                f"{domain}: {legend(view.kind, view.display, missing=False)}",
                 COLOUR_TABLES[view.display.colours] if view.display.colours != "grey" else None,
             )
             for domain, view in zip("AB", self, strict=True)

@@ -21,11 +21,11 @@ from cyclegan_fast.images.decoding import decode, decode_opened
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import images_at_once
-from cyclegan_fast.images.samples import Frames, read_samples
+from cyclegan_fast.images.samples import Axis, Frames
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import BatchSize, check_value
 from cyclegan_fast.translation.batches import same_shaped
-from cyclegan_fast.translation.prepared import Mask, fill_missing, is_picture, pad_sides, with_missing
+from cyclegan_fast.translation.prepared import Mask, Reading, fill_missing, is_picture, pad_sides, with_missing
 from cyclegan_fast.translation.translator import NotFinite, Translator
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class ImageTranslator:
         multiple: what sides must be multiples of.
         batch_size: images translated at once, at most; None for as many as make half a megapixel.
         value_range: the values of pictures of more than 8 bits that become black and white, see `decode`.
-        frames: what the pages of a file are, see `read_samples`; of "slices", the first is translated.
+        frames, axis: what the pages of a file are, see `read_samples`; of "slices", the first is translated.
         explained: makes a context that turns a device's errors into UserErrors.
         close: frees what the translator holds.
         save, push: do what the methods `save` and `push_to_hub` say; None where there is nothing to publish.
@@ -72,6 +72,7 @@ class ImageTranslator:
         batch_size: int | None = None,
         value_range: ValueRange | None = None,
         frames: Frames = "first",
+        axis: Axis = 2,
         explained: Callable[[], AbstractContextManager[None]] = nullcontext,
         close: Callable[[], None] = lambda: None,
         save: Callable[..., None] | None = None,
@@ -87,6 +88,7 @@ class ImageTranslator:
         self.batch_size = batch_size
         self.value_range = value_range
         self.frames: Frames = "channels" if frames == "channels" else "first"
+        self.axis = axis
         self.source: PixelType = translator.source
         self.target: PixelType = translator.target
         self._translator: Translator | None = translator
@@ -216,8 +218,8 @@ class ImageTranslator:
             path = Path(image)
             if self.source.is_rgb and self.frames == "first" and is_picture(path):
                 return decode(path, self.value_range).pixels
-            found = read_samples(path, self.source, frames=self.frames, deep_range=self.value_range).values[0]
-            return np.asarray(found)
+            reading = Reading(self.source, self.value_range, self.frames, self.axis)
+            return np.asarray(reading.samples(path).values[0])
         raise UserError(f"a translator takes {self._taken}; got {type(image).__name__}")
 
     def _checked(self, image: Any) -> SampleArray:

@@ -26,7 +26,7 @@ from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
 from cyclegan_fast.translation.plan import ImageOptions, Job
 from cyclegan_fast.translation.prepared import (
     PreparedFile,
-    ReadingOptions,
+    Reading,
     Slice,
     check_square_fits,
     prepare_image,
@@ -87,7 +87,8 @@ def translate_images(
         check_square_fits(size, translator.source, translator.target)
         check_folder(options.out)
     unreadable: list[str] = []
-    reading = ReadingOptions(translator.source, value_range, options.frames or "first", cast(Axis, options.axis))
+    axis = cast(Axis, 2 if options.axis is None else options.axis)
+    reading = Reading(translator.source, value_range, options.frames or "first", axis)
     remarks = Remarks(reading, translator.target)
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size

@@ -152,7 +152,9 @@ def translate(command: TranslateCommand) -> int:
     if command.running_statistics:
         use_running_statistics(network, str(checkpoint))
     source, target = command.pixel_types(loaded)
-    options = replace(options, frames=options.frames or pixels_of_run(config, str(checkpoint)).frames)
+    trained = pixels_of_run(config, str(checkpoint))
+    axis = trained.slice_axis if options.axis is None else options.axis
+    options = replace(options, frames=options.frames or trained.frames, axis=axis)
     jobs = planned_for(jobs, options, target)
     size = options.square()
     if size is not None:

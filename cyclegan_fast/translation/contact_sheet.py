@@ -18,7 +18,7 @@ from cyclegan_fast.images.sheets import shortened, spread
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import printable
 from cyclegan_fast.translation.plan import Job
-from cyclegan_fast.translation.prepared import ReadingOptions, is_picture
+from cyclegan_fast.translation.prepared import Reading, is_picture
 
 MOST_PAIRS = 64
 COLUMNS = 4
@@ -31,7 +31,7 @@ def draw_contact_sheet(
     jobs: Sequence[Job],
     pool: ThreadPoolExecutor,
     remarks: list[str],
-    reading: ReadingOptions,
+    reading: Reading,
     target: PixelType,
 ) -> Pixels | None:
     """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
@@ -56,7 +56,7 @@ def draw_contact_sheet(
     common = Path(os.path.commonpath([job.target.parent for job in chosen]))
 
     frames: Frames = "slices" if reading.frames == "slices" else "first"
-    written = ReadingOptions(target, frames=frames, axis=reading.axis)
+    written = Reading(target, frames=frames, axis=reading.axis)
 
     def thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage:
         try:
@@ -77,7 +77,7 @@ def draw_contact_sheet(
     return np.asarray(sheet)
 
 
-def _picture(path: Path, reading: ReadingOptions, half: Half | None = None) -> Image.Image:
+def _picture(path: Path, reading: Reading, half: Half | None = None) -> Image.Image:
     """Read a file as a picture for people; raises UnreadableImage."""
     if reading.takes_pictures and is_picture(path):
         return read_image(path, half, reading.value_range)

@@ -67,8 +67,9 @@ class ImageOptions:
     """what the pages of a TIFF and the slices of a volume are: all but the "first" are left out, or they are the
     "channels" of one image, or "slices" that are translated one by one and written as one file; by default as the run
     was trained, or the first"""
-    axis: Annotated[int, Range(0, 2)] = 2
-    """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal and 2 axial ones"""
+    axis: Annotated[int, Range(0, 2)] | None = None
+    """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal and 2 axial ones; by default as the
+    run was trained, or 2"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False

@@ -17,8 +17,8 @@ from cyclegan_fast.data.preparation import resize, resize_samples
 from cyclegan_fast.data.value_facts import ValueFacts
 from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.files import part_of
-from cyclegan_fast.images.formats.recognition import format_of
-from cyclegan_fast.images.formats.stored import Place
+from cyclegan_fast.images.formats.recognition import format_of_file
+from cyclegan_fast.images.formats.stored import FilePlace
 from cyclegan_fast.images.levels import Extent, ValueRange
 from cyclegan_fast.images.pages import page_count
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
@@ -32,7 +32,7 @@ Mask = npt.NDArray[np.bool_]
 """Tells of pixels, [..., H, W], whether any of their samples has no value."""
 
 
-class ReadingOptions(NamedTuple):
+class Reading(NamedTuple):
     """Says how files are read: as samples of `source`.
 
     value_range: the values of samples of more than 8 bits that become black and white in 8 bits, see `decode`.
@@ -54,7 +54,7 @@ class ReadingOptions(NamedTuple):
         return read_samples(path, self.source, frames=self.frames, deep_range=self.value_range, axis=self.axis)
 
 
-DEFAULT_OPTIONS = ReadingOptions()
+DEFAULT_READING = Reading()
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class PreparedFile:
     width: int
     pages: int = 1
     extent: Extent | None = None
-    place: Place | None = None
+    place: FilePlace | None = None
     missing: Mask | None = None
     facts: ValueFacts | None = None
 
@@ -118,7 +118,7 @@ def check_square_fits(size: int | None, source: PixelType, target: PixelType) ->
 
 
 def prepare_image(
-    job: Job, size: int | None, multiple: int = SIDE_MULTIPLE, reading: ReadingOptions = DEFAULT_OPTIONS
+    job: Job, size: int | None, multiple: int = SIDE_MULTIPLE, reading: Reading = DEFAULT_READING
 ) -> PreparedFile:
     """Decode an image, and resize it to a square as test images are, or with None pad it. Raises UnreadableImage."""
     pages, source = page_count(job.source) if reading.frames == "first" else 1, reading.source
@@ -141,7 +141,7 @@ def prepare_image(
 def is_picture(path: Path) -> bool:
     """Tell whether Pillow decodes a file, whatever it holds, and it has no place to keep; raises UnreadableImage."""
     with explaining(path):
-        return format_of(path) == "picture"
+        return format_of_file(path) == "picture"
 
 
 def _prepared_picture(

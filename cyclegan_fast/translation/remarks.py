@@ -9,7 +9,7 @@ from cyclegan_fast.images.levels import Extent, merged, note_on
 from cyclegan_fast.images.pages import note_on_pages
 from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.prepared import PreparedFile, ReadingOptions
+from cyclegan_fast.translation.prepared import PreparedFile, Reading
 
 
 class Remarks:
@@ -18,7 +18,7 @@ class Remarks:
     `pages` has the files of several pages of which the first is taken, with their number.
     """
 
-    def __init__(self, reading: ReadingOptions, target: PixelType) -> None:
+    def __init__(self, reading: Reading, target: PixelType) -> None:
         self.pages: dict[str, int] = {}
         self._reading = reading
         self._target = target

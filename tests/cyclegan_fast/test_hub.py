@@ -36,6 +36,7 @@ from cyclegan_fast.publishing.release import Release
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main as translate_main
 from cyclegan_fast.translation.any_image import ImageTranslator
+from cyclegan_fast.translation.translator import FunctionTranslator
 from tests.conftest import MadeOnce
 from tests.cyclegan_fast.hub_stand_in import TOKEN, HubStandIn, hub_of_this_process
 from tests.cyclegan_fast.pictures import draw, photo, pixels_of
@@ -458,7 +459,8 @@ def test_weights_that_changed_and_exported_files_are_not_pushed(tmp_path: Path, 
     os.utime(copy / "checkpoints" / "last.pt", (1, 1))
     with pytest.raises(UserError, match=r"last\.pt has changed since it was loaded: load it again"):
         translator.push_to_hub("a/b")
-    exported = ImageTranslator(lambda pixels: pixels, tensors=None, direction=None, description="x.onnx")
+    translator = FunctionTranslator(lambda pixels: pixels)
+    exported = ImageTranslator(translator, tensors=None, direction=None, description="x.onnx")
     with pytest.raises(UserError, match=r"x\.onnx has no weights to publish"):
         exported.push_to_hub("a/b")
     with pytest.raises(UserError, match=r"'b' is no name on the hub: it reads owner/name"):

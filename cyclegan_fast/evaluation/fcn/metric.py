@@ -22,6 +22,12 @@ from cyclegan_fast.images.pixels import as_pixels
 from cyclegan_fast.system.errors import UserError
 
 
+def refuse_other_pixels(kinds: PixelTypes) -> None:
+    """Raise UserError unless the pixels of both domains are 8-bit RGB, as photographs and label maps are here."""
+    if kinds != BOTH_RGB:
+        raise UserError(f"labels are read out of 8-bit RGB, and {pixels_in_words(kinds)}: these have no FCN score")
+
+
 class FcnScore(Metric):
     """Computes the FCN score of Zhu et al. 2017, section 5.1.1, for photographs A and label maps B.
 
@@ -43,11 +49,7 @@ class FcnScore(Metric):
                 "the metric fcn needs a network that reads labels: give --segmentation FILE, which "
                 "`python -m cyclegan_fast.evaluate fcn` trains"
             )
-        if setup.kinds != BOTH_RGB:
-            raise UserError(
-                f"the metric fcn reads labels out of 8-bit RGB, and {pixels_in_words(setup.kinds)}: leave it out of "
-                "--metrics"
-            )
+        refuse_other_pixels(setup.kinds)
         network = segmentation.load_segmentation(setup.segmentation_file)[0].to(setup.device)
         return partial(cls, network, label_maps(setup.tests, setup.size))
 

@@ -263,7 +263,7 @@ def test_metrics_of_photographs_are_refused_where_no_domain_has_colours(names: l
 
 
 def test_labels_are_read_out_of_8_bit_rgb_alone(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="fcn reads labels out of 8-bit RGB, and A has 1 channel"):
+    with pytest.raises(UserError, match="labels are read out of 8-bit RGB, and A has 1 channel"):
         STAINING.maker("fcn", segmentation_file=tmp_path / "any.pt")
     assert [type(metric) for metric in STAINING.maker("lookup")()] == [Lookup]
 

@@ -107,6 +107,7 @@ def test_what_is_no_number_is_magenta_and_infinity_an_end() -> None:
 )
 def test_the_legend_says_what_colours_stand_for(kind: PixelType, display: Display, text: str) -> None:
     assert legend(kind, display) == text
+    assert legend(kind, display, missing=False) == text.removesuffix(", NaN magenta")
 
 
 def test_what_cannot_be_shown_is_refused() -> None:
