@@ -281,7 +281,13 @@ def test_other_ranks_get_what_the_first_one_read(tmp_path: Path) -> None:
         (
             SCANS,
             {"range_a": (70000, 80000)},
-            "--range-a 70000 80000 lies beyond 0 to 65535, which the images in trainA can hold (uint16)",
+            "--range-a 70000 80000 holds less than two of the values that the images in trainA can have, 0 to 65535 "
+            "(uint16)",
+        ),
+        (
+            FLOATS,
+            {"dtype_a": "uint8"},
+            "the images in trainA are floating-point ones: give the values that become black and white by --range-a",
         ),
         (
             GREY,
@@ -301,7 +307,7 @@ def test_other_ranks_get_what_the_first_one_read(tmp_path: Path) -> None:
             "--range-a",
         ),
     ],
-    ids=["types", "channels", "beyond the type", "of 8 bits", "beyond the values", "constant"],
+    ids=["types", "channels", "beyond the type", "floating point as 8 bits", "of 8 bits", "beyond the values", "constant"],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(
     tmp_path: Path, images: Mapping[str, Values], options: dict[str, Any], message: str
