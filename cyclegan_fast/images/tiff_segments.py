@@ -100,6 +100,8 @@ def segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
             samples, _, _ = page.decode(encoded, index, jpegtables=page.jpegtables)
             assert samples is not None
         else:
+            if page.dtype is None or page.dtype.kind == "f" or bits > 32:
+                raise ValueError(f"its samples of {bits} bits are not read: save them in 16 or 32")
             samples = _unpacked(encoded, shape[1], shape[2] * shape[3], bits)
         yield place[2], place[3], place[0], samples.reshape(-1, *shape[2:])
 
@@ -140,6 +142,8 @@ def _summed(differences: bytes, rows: int, channels: int, sample_bytes: int, ord
 def _unpacked(packed: bytes, rows: int, samples: int, bits: int) -> SampleArray:
     """Return integers of `bits` bits, the highest bit first, of rows that begin on a byte, as [rows, samples]."""
     in_bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(rows, -1), axis=1)[:, : samples * bits]
-    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8 if bits <= 8 else np.uint16)
+    weights = (1 << np.arange(bits - 1, -1, -1)).astype(
+        np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32
+    )
     integers: SampleArray = np.dot(in_bits.reshape(rows, samples, bits), weights)
     return integers

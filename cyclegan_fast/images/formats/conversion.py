@@ -172,4 +172,4 @@ def _over_white(values: SampleArray, stored: StoredSamples, kind: PixelType) -> 
         opacity = values[..., -1:] / white
     own = values[..., :-1] if stored.is_associated else values[..., :-1] * opacity
     laid = own + white * (1 - opacity)
-    return np.asarray(laid if values.dtype.kind == "f" else np.rint(laid), values.dtype)
+    return np.asarray(laid if values.dtype.kind == "f" else np.rint(laid).clip(None, white), values.dtype)

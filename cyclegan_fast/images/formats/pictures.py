@@ -14,7 +14,7 @@ from cyclegan_fast.images.decoding import (
     to_rgb,
 )
 from cyclegan_fast.images.formats.conversion import luma
-from cyclegan_fast.images.formats.stored import FileLayout, Source, StoredSamples, in_own_order
+from cyclegan_fast.images.formats.stored import FileLayout, FilePlace, Source, StoredSamples, in_own_order
 from cyclegan_fast.images.orientation import orientation_of, upright
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import BoundedFile
@@ -62,7 +62,8 @@ def read_picture(source: Source, planes: Sequence[int]) -> StoredSamples:
             samples, bits = _eight_bits(image, transparent is not None), 8
         samples = in_own_order(upright(samples, orientation_of(image)))
     channels = samples.shape[-1]
-    return StoredSamples(samples[None], bits, channels >= 3, channels in (2, 4))
+    place = FilePlace(opacity="unassalpha" if channels in (2, 4) else None)
+    return StoredSamples(samples[None], bits, channels >= 3, channels in (2, 4), place=place)
 
 
 def _eight_bits(image: Image.Image, is_transparent: bool) -> SampleArray:

@@ -58,7 +58,7 @@ class FileLayout:
                 if 1 < len(slices) < self.planes:
                     raise ValueError(
                         f"its {self.planes} pages are {len(slices)} images of {len(slices[0])} channels: "
-                        "read them as slices"
+                        "read them as slices (--frames slices)"
                     )
                 return [every]
 
@@ -73,7 +73,7 @@ class FilePlace:
     volume: what a volume of NIfTI is put back by, see nifti.py.
     dimensions: how many an array of NumPy had.
     size: the height and width of the image that the tags belong to.
-    has_opacity: whether the last channel is opacity.
+    opacity: tifffile's name for the kind of opacity that the last of 4 channels is; None for none.
     """
 
     tags: tuple[tuple[int, int, int, Any], ...] = ()
@@ -82,7 +82,7 @@ class FilePlace:
     volume: Any = None
     dimensions: int | None = None
     size: tuple[int, ...] | None = None
-    has_opacity: bool = False
+    opacity: Literal["unassalpha", "assocalpha"] | None = None
 
 
 @dataclass(frozen=True)

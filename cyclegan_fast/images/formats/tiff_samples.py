@@ -7,7 +7,7 @@ none of light, such as those of inks and palettes, are read through ../tiff.py h
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import tifffile
@@ -23,6 +23,7 @@ from cyclegan_fast.images.tiff_segments import bits_of, check_page, segments
 from cyclegan_fast.images.unreadable import BoundedFile, parsing
 
 _BANDS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
+_OPACITY: dict[int | None, Literal["unassalpha", "assocalpha"]] = {UNASSOCIATED: "unassalpha", ASSOCIATED: "assocalpha"}
 _REDUCED, _NEW_SUBFILE_TYPE = 1, 254  # the tag whose lowest bit marks a smaller copy of another page
 
 
@@ -71,8 +72,8 @@ def encoded_tiff(samples: SampleArray, kind: PixelType, place: FilePlace) -> byt
     if kind.channels > 1:
         colours = 3 if kind.channels in (3, 4) else 1
         extra = ["unspecified"] * (kind.channels - colours)
-        if place.has_opacity and kind.channels == 4:
-            extra = ["unassalpha"]
+        if place.opacity is not None and kind.channels == 4:
+            extra = [place.opacity]
         options = {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
         options |= {"extrasamples": extra} if extra else {}
     if place.spacing_mm is not None:
@@ -106,8 +107,7 @@ def glance_at_tiff(source: Source) -> tuple[bool, FilePlace | None]:
 def _place(page: TiffPage) -> FilePlace:
     """Return where the pixels of a page lie, as they are stored; those of a GeoTIFF are not turned upright."""
     size = (page.imagelength, page.imagewidth) if is_georeferenced(page) else None
-    has_opacity = _channels(page)[2] is not None
-    return FilePlace(geo_tags(page), no_data_of(page), size=size, has_opacity=has_opacity)
+    return FilePlace(geo_tags(page), no_data_of(page), size=size, opacity=_OPACITY.get(_channels(page)[2]))
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _page_at(tiff: TiffFile, index: int) -> TiffPage:
 
 def _planes_of_series(tiff: TiffFile) -> tuple[list[int], list[list[int]] | None]:
     series = tiff.series[0]
-    found = [page.index if page is not None else None for page in series.pages]
+    found = [page.index if page is not None and page.parent is tiff else None for page in series.pages]
     planes = [index for index in found if isinstance(index, int)]
     if len(planes) < len(found):
         raise ValueError("its metadata name pages that are not in it: save it as one file")
@@ -212,7 +212,8 @@ def _samples(file: BinaryIO, page: TiffPage) -> SampleArray:
 def _inverted(samples: SampleArray, bits: int) -> SampleArray:
     if samples.dtype.kind == "f":
         raise ValueError("its least value is white, and its values are floating-point: save it with the least as black")
-    low, high = full_range(samples.dtype, max(bits, 8))
+    held = np.iinfo(samples.dtype)
+    low, high = full_range(samples.dtype, max(bits, 8)) if bits <= 16 else (held.min, held.max)
     inverted: SampleArray = samples.dtype.type(low + high) - samples
     return inverted
 

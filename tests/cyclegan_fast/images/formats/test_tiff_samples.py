@@ -35,6 +35,14 @@ def values_of(kind: PixelType, path: Path, **options: Any) -> np.ndarray:
     return samples.values
 
 
+def overwrite(path: Path, *places: tuple[int, int], order: str = "<") -> None:
+    """Put numbers of two bytes at places in a file: for tags that tifffile does not write."""
+    content = bytearray(path.read_bytes())
+    for place, value in places:
+        content[place : place + 2] = value.to_bytes(2, "little" if order == "<" else "big")
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize("planes", ["contig", "separate"])
 @pytest.mark.parametrize(
@@ -97,20 +105,32 @@ def test_the_predictor_of_floating_point_is_undone(tmp_path: Path, channels: int
     tifffile.imwrite(tmp_path / "a.tif", stored, **options)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         at = tiff.pages.first.tags[code].offset
-    content = bytearray((tmp_path / "a.tif").read_bytes())
-    content[at : at + 2] = (317).to_bytes(2, "little" if order == "<" else "big")
-    (tmp_path / "a.tif").write_bytes(content)
+    overwrite(tmp_path / "a.tif", (at, 317), order=order)
     kind = PixelType(channels, "float32", 0, 1)
     assert np.array_equal(values_of(kind, tmp_path / "a.tif")[0], values)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 12, 24])
+def test_samples_of_any_number_of_bits(tmp_path: Path, bits: int) -> None:
+    """Packs them by the definition, the highest bit first, each row from a byte on."""
+    values = np.random.default_rng(bits).integers(0, 2**bits, (HEIGHT, WIDTH))
+    in_bits = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    packed = np.packbits(in_bits.reshape(HEIGHT, -1).astype(np.uint8), axis=1)
+    tifffile.imwrite(tmp_path / "a.tif", packed, metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        tags = tiff.pages.first.tags
+        places = [(tags["ImageWidth"].valueoffset, WIDTH), (tags["BitsPerSample"].valueoffset, bits)]
+    overwrite(tmp_path / "a.tif", *places)
+    expected = values if bits > 8 else np.rint(values * 255 / (2**bits - 1))
+    found = values_of(PixelType(1, "float32", 0, 1), tmp_path / "a.tif")[0, ..., 0]
+    assert np.array_equal(found, expected)
+
+
 def test_a_compression_without_a_decoder_is_one_sentence(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", noise("uint16", HEIGHT, WIDTH), extratags=[])
-    content = bytearray((tmp_path / "a.tif").read_bytes())
+    tifffile.imwrite(tmp_path / "a.tif", noise("uint16", HEIGHT, WIDTH))
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         at = tiff.pages.first.tags["Compression"].valueoffset
-    content[at : at + 2] = (34887).to_bytes(2, "little")  # LERC
-    (tmp_path / "a.tif").write_bytes(content)
+    overwrite(tmp_path / "a.tif", (at, 34887))  # LERC
     with pytest.raises(UnreadableImage, match=r"a\.tif: .*LERC.*imagecodecs") as refusal:
         values_of(DEEP, tmp_path / "a.tif")
     assert "\n" not in str(refusal.value)
@@ -148,7 +168,7 @@ def test_slices_have_the_channels_that_the_metadata_name(tmp_path: Path, axes: s
     assert (kind.frames, kind.images, kind.channels) == (24, 4, 6)
     assert np.array_equal(values_of(SIX, tmp_path / "a.ome.tif", frames="slices"), values)
     assert np.array_equal(values_of(SIX, tmp_path / "a.ome.tif", frames="slices", index=2), values[2:3])
-    with pytest.raises(UnreadableImage, match="its 24 pages are 4 images of 6 channels: read them as slices"):
+    with pytest.raises(UnreadableImage, match="its 24 pages are 4 images of 6 channels: read them as"):
         describe_file(tmp_path / "a.ome.tif", "channels")
 
 
@@ -157,6 +177,42 @@ def test_channels_of_an_ome_tiff_are_one_image(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(values, -1, 0), ome=True, metadata={"axes": "CYX"})
     for frames in ("channels", "slices"):
         assert np.array_equal(values_of(SIX, tmp_path / "a.tif", frames=frames)[0], values)
+
+
+def test_pages_of_other_files_are_none(tmp_path: Path) -> None:
+    values = noise("uint16", 2, HEIGHT, WIDTH)
+    ome = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        f'DimensionOrder="XYZCT" Type="uint16" SizeX="{WIDTH}" SizeY="{HEIGHT}" SizeZ="4" SizeC="1" SizeT="1">'
+        + "".join(
+            f'<TiffData IFD="{ifd}" FirstZ="{2 * part + ifd}" PlaneCount="1">'
+            f'<UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID></TiffData>'
+            for part, name in enumerate("ab")
+            for ifd in range(2)
+        )
+        + "</Pixels></Image></OME>"
+    )
+    for name in "ab":
+        described = ome.replace("<OME ", f'<OME UUID="urn:uuid:{name}" ')
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", values, description=described, metadata=None)
+    with pytest.raises(UnreadableImage, match="its metadata name pages that are not in it: save it as one file"):
+        describe_file(tmp_path / "a.ome.tif", "slices")
+
+
+@pytest.mark.parametrize("opacity", ["unassalpha", "assocalpha"])
+def test_opacity_stays_what_it_is(tmp_path: Path, opacity: str) -> None:
+    values = noise("uint16", HEIGHT, WIDTH, 4)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=[opacity])
+    four, three = PixelType(4, "uint16", 0, 65535), PixelType(3, "uint16", 0, 65535)
+    samples = read_samples(tmp_path / "a.tif", four)
+    write_samples(samples, tmp_path / "b.tif", four)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        assert tiff.pages.first.extrasamples[0].name.lower() == opacity
+        assert np.array_equal(tiff.asarray(), values)
+    if opacity == "unassalpha":
+        share = values[..., 3:] / 65535
+        laid = values[..., :3] * share + 65535 * (1 - share)
+        assert np.abs(values_of(three, tmp_path / "a.tif")[0] - laid).max() <= 0.5 + 1e-9
 
 
 def test_smaller_copies_are_no_pages_and_others_are_named(tmp_path: Path) -> None:
