@@ -73,12 +73,12 @@ def test_windows_of_no_image_are_none() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("batch", [1, 3, 8])
-def test_pools_on_triton_return_and_keep_what_plain_ones_do(batch: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("batch", "channels"), [(1, 3), (3, 1), (8, 3), (2, 13)])
+def test_pools_on_triton_return_and_keep_what_plain_ones_do(batch: int, channels: int, dtype: torch.dtype) -> None:
     """Through a pool that fills, with images that replace others of their own batch."""
     fused, plain = (StackedImagePool(5, random.Random(3), impl) for impl in ("triton", "reference"))
     for step in range(12):
-        images = values(batch, 3, 19, 22, dtype=dtype, seed=step)
+        images = values(batch, channels, 19, 22, dtype=dtype, seed=step)
         found, expected = fused.query(images), plain.query(images)
         assert torch.equal(found, expected)
         assert found.is_contiguous(memory_format=torch.channels_last)
