@@ -307,7 +307,7 @@ def test_other_ranks_get_what_the_first_one_read(tmp_path: Path) -> None:
             "--range-a",
         ),
     ],
-    ids=["types", "channels", "beyond the type", "floating point as 8 bits", "of 8 bits", "beyond the values", "constant"],
+    ids=["types", "channels", "beyond the type", "floats as 8 bits", "of 8 bits", "beyond the values", "constant"],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(
     tmp_path: Path, images: Mapping[str, Values], options: dict[str, Any], message: str
