@@ -21,23 +21,33 @@ from bench.modelling.measured import against_measurements
 from bench.modelling.table import StepModel
 from bench.modelling.tracing import trace_step
 from bench.reporting.device_results import devices
-from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, RunConfig
+from cyclegan_fast.config.options import Config, DataConfig, LossConfig, NetworkConfig, RunConfig
 from cyclegan_fast.kernels import plans, triton_language
 
 
 def model_step(
-    gpu: str, batch: int, side: int, streams: int, *, paired: bool = False, own_convolutions: bool = False
+    gpu: str,
+    batch: int,
+    side: int,
+    streams: int,
+    *,
+    paired: bool = False,
+    own_convolutions: bool = False,
+    channels: tuple[int, int] = (3, 3),
 ) -> StepModel:
     """Predict a step of the paper's networks with `--amp` at a batch size, on a GPU that `GPU_FACTS` names.
 
     `paired` computes both directions as one, as the training option of that name does. With `own_convolutions` this
     project's kernels take part in convolutions as if a tuned table said so: from and to an image, and at the edges of
-    gradients.
+    gradients. `channels` are those of the images of A and of B; where they differ there is no identity loss.
     """
     facts = GPU_FACTS[gpu]
     config = Config(
         networks=NetworkConfig(impl="triton"),
-        data=DataConfig(load_size=side, crop_size=side, batch_size=batch),
+        loss=LossConfig() if channels[0] == channels[1] else LossConfig(lambda_identity=0.0),
+        data=DataConfig(
+            load_size=side, crop_size=side, batch_size=batch, channels_a=channels[0], channels_b=channels[1]
+        ),
         run=RunConfig(paired=paired),
     )
     with ExitStack() as forced:
@@ -67,12 +77,17 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="as if a tuned table chose this project's kernels where they take part in convolutions",
     )
+    for domain in "AB":
+        parser.add_argument(
+            f"--channels-{domain.lower()}", type=int, default=3, metavar="N", help=f"of the images of {domain}"
+        )
     parser.add_argument("--nodes", action="store_true", help="list every node")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every node to a file")
     options = parser.parse_args(arguments)
     if reason := triton_language.reason_against_compiling():
         print(f"bench.model {reason}", file=sys.stderr)
         return 2
+    channels = (options.channels_a, options.channels_b)
     model = model_step(
         options.gpu,
         options.batch,
@@ -80,13 +95,17 @@ def main(arguments: list[str] | None = None) -> int:
         options.streams,
         paired=options.paired,
         own_convolutions=options.own_convolutions,
+        channels=channels,
     )
     if options.nodes:
         print("\n".join(model.node_lines()))
     print(f"{model.facts.gpu.name}, {options.side}x{options.side}, batch {options.batch}, bfloat16")
     print(f"predicted, not measured; {model.facts.source}\n")
     print(model.table())
-    print(f"\n{against_measurements(model, devices(RESULTS_FOLDER))}")
+    if channels == (3, 3):
+        print(f"\n{against_measurements(model, devices(RESULTS_FOLDER))}")
+    else:
+        print(f"\nimages of {channels[0]} and {channels[1]} channels: no such step has been measured")
     if options.json:
         options.json.write_text(json.dumps(model.rows(), indent=1))
     return 0

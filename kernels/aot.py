@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from . import triton_language
-from .checking.specialisations import Specialisation, specialisations
+from .checking.specialisations import Specialisation, image_launches, specialisations
 from .dispatch import TRITON_DTYPES
 from .gpus import GPUS, resident_programs
 
@@ -189,6 +189,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}.aot", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--all", action="store_true", help="every dtype and batch size; else bfloat16 at batch 1")
     parser.add_argument("--sm", type=int, nargs="+", default=sorted(GPUS), choices=sorted(GPUS), help="architectures")
+    parser.add_argument(
+        "--channels", type=int, nargs="+", metavar="N", help="what images of so many channels launch, and no more"
+    )
     parser.add_argument("--verbose", action="store_true", help="a line for each variant")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="compilers at a time")
     options = parser.parse_args(arguments)
@@ -196,7 +199,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"kernels.aot {reason}", file=sys.stderr)
         return 2
     dtypes, batches = (TRITON_DTYPES, (1, 2, 16, 32)) if options.all else ((torch.bfloat16,), (1,))
-    wanted = [found for capability in options.sm for found in specialisations(capability, dtypes, batches)]
+    wanted = [
+        found
+        for capability in options.sm
+        for found in (
+            image_launches(GPUS[capability], options.channels, dtypes)
+            if options.channels
+            else specialisations(capability, dtypes, batches)
+        )
+    ]
     start = time.perf_counter()
     reports = []
     for report in compile_all(wanted, options.processes):

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from .checking.accuracy import allowed_error, relative_error, unwritten_is_nan
 from .checking.ahead import compile_ahead
-from .checking.case import SMALL, NetworkSize, OperatorCase
+from .checking.case import OTHER_CHANNELS, SMALL, NetworkSize, OperatorCase
 from .checking.cases import kernel_cases
-from .checking.specialisations import network_launches
+from .checking.specialisations import image_launches, network_launches
 from .checking.timing import copy_gbps, recorded_graph, seconds_of
 from .dispatch import TRITON_DTYPES
 from .gpus import gpu_of
@@ -188,7 +188,9 @@ def _progress(what: str, done: int, total: int, now: str) -> None:
 def _compile_for_networks(device: torch.device, until_s: float) -> list[str]:
     """Compile the networks' kernels in all cores; return a sentence for each variant that does not compile or load."""
     with _without_tf32():
-        wanted = network_launches(gpu_of(torch.empty(0, device=device)), TRITON_DTYPES, _BATCHES)
+        gpu = gpu_of(torch.empty(0, device=device))
+        wanted = network_launches(gpu, TRITON_DTYPES, _BATCHES)
+        wanted += image_launches(gpu, OTHER_CHANNELS, (torch.bfloat16,))
     began, through = time.monotonic(), 0
 
     def done(number: int, total: int) -> None:

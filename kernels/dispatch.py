@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import triton_language
-from .arguments.options import check_choice
+from .arguments.options import as_choice, check_choice
 from .cpu.compilation import NotCompiled, is_compiled, library
 from .cpu.operators import C_DTYPES
 
@@ -79,8 +79,7 @@ def _require_triton(operator: str, x: Tensor, dtypes: Sequence[torch.dtype]) -> 
     if not triton_language.INSTALLED:
         raise RuntimeError(f"impl='triton' for {operator} needs the triton package, which has Linux wheels only")
     if x.dtype not in dtypes:
-        *others, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
-        names = f"{', '.join(others)} or {last}" if others else last
+        names = as_choice([str(dtype).removeprefix("torch.") for dtype in dtypes])
         raise TypeError(f"impl='triton' for {operator} takes {names}, got {x.dtype}")
     if not x.is_cuda and not x.is_meta and not triton_language.INTERPRETED:
         raise RuntimeError(

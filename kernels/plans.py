@@ -353,7 +353,9 @@ class PadPlan:
 def pad_plan(channels: int) -> PadPlan:
     """Return the plan of the padding operator: few wide tiles.
 
-    The 3-channel image is small, and its rows of 3 elements cannot be read 16 bytes at a time.
+    An image is small, and its rows of 3 elements cannot be read 16 bytes at a time. Where rows can, threads have 8
+    elements.
     """
     block_channels = min(64, 1 << (channels - 1).bit_length())
-    return PadPlan(max(32, 512 // block_channels), block_channels, 4)
+    elements = 512 if channels % 8 else 1024
+    return PadPlan(max(32, elements // block_channels), block_channels, 4)

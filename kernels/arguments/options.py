@@ -16,6 +16,12 @@ def value_and_type(value: object) -> str:
     return f"{' '.join(reprlib.repr(value).split())} ({type(value).__name__})"
 
 
+def as_choice(names: Sequence[str]) -> str:
+    """Return names as a choice for a message, such as "a, b or c"."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def checked_integer(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
     """Return an integer from `least` to `most`; raises TypeError for what is none, such as True, ValueError outside."""
     number = value if type(value) is int else _integer(name, value)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .options import value_and_type
+from .options import as_choice, value_and_type
 
 FLOATING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -59,10 +59,12 @@ def check_beside(name: str, other: Tensor, x: Tensor) -> None:
         raise TypeError(f"{name} must be on {x.device} as x is, got one on {other.device}")
 
 
-def check_shape_and_dtype(name: str, x: object, dtype: torch.dtype, shape: Sequence[int | None], like: Tensor) -> None:
+def check_shape_and_dtype(
+    name: str, x: object, dtype: torch.dtype | tuple[torch.dtype, ...], shape: Sequence[int | None], like: Tensor
+) -> None:
     """Raise ValueError or TypeError where x is not a dense tensor of `dtype` and `shape` on the device of `like`.
 
-    None in `shape` stands for any number.
+    A tuple of dtypes stands for any of them, None in `shape` for any number.
     """
     check_tensor(name, x)
     assert isinstance(x, Tensor)
@@ -72,5 +74,7 @@ def check_shape_and_dtype(name: str, x: object, dtype: torch.dtype, shape: Seque
     if not fits:
         wanted = ", ".join("any" if side is None else str(side) for side in shape)
         raise ValueError(f"{name} must be [{wanted}], got {tuple(x.shape)}")
-    if x.dtype != dtype or x.device != like.device:
-        raise TypeError(f"{name} must be {dtype} on {like.device}, got {x.dtype} on {x.device}")
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
+    if x.dtype not in dtypes or x.device != like.device:
+        names = as_choice([str(one) for one in dtypes])
+        raise TypeError(f"{name} must be {names} on {like.device}, got {x.dtype} on {x.device}")

@@ -49,5 +49,8 @@ class NetworkSize:
 SMALL = NetworkSize(side=32, width=16)
 """networks that Triton's interpreter, some ten thousand times slower than a GPU, runs in a minute"""
 
+OTHER_CHANNELS = (1, 4, 6, 13, 16)
+"""channels of images other than a photograph's three, whose convolutions are checked in one dtype and batch size"""
+
 Prepare = Callable[[torch.device], PreparedCase]
 """puts a case's operands into a device's memory"""

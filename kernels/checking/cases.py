@@ -19,7 +19,7 @@ from ..reflection_pad import pad_backward
 from ..thin_convolution.convolution import conv2d_from_thin, conv2d_to_thin
 from ..traffic import plain_forward
 from . import elementwise_cases
-from .case import NetworkSize, OperatorCase, Prepare, PreparedCase
+from .case import OTHER_CHANNELS, NetworkSize, OperatorCase, Prepare, PreparedCase
 from .sites import NormSite, Operands, discriminator_sites, generator_sites, run_backward, run_forward
 
 BEHIND_A_CONVOLUTION = 1.5
@@ -53,11 +53,22 @@ def kernel_cases(size: NetworkSize, dtypes: Sequence[torch.dtype], batches: Sequ
             if min(inner[2:]) >= LEAST_SIDE:
                 yield OperatorCase("reflected_input_gradient", "block", dtype, batch, _edges(inner, dtype), margin)
             if dtype != torch.float32:
-                last, first = (_thin(to_thin, size, batch, dtype) for to_thin in (True, False))
+                last, first = (_thin(to_thin, size, batch, dtype, 3) for to_thin in (True, False))
                 yield OperatorCase("conv2d_to_thin", "head, with gradients", dtype, batch, last, margin)
                 yield OperatorCase("conv2d_from_thin", "stem, with gradients", dtype, batch, first, margin)
+            if dtype == torch.bfloat16 and batch == batches[0]:
+                yield from _of_other_channels(replace(size, side=size.side // 2), batch, dtype)
             for operator, place, prepare in elementwise_cases.prepared(size, batch, dtype):
                 yield OperatorCase(operator, place, dtype, batch, prepare)
+
+
+def _of_other_channels(size: NetworkSize, batch: int, dtype: torch.dtype) -> Iterator[OperatorCase]:
+    """Yield what is compiled anew for images of other than three channels."""
+    for count in OTHER_CHANNELS:
+        last, first = (_thin(to_thin, size, batch, dtype, count) for to_thin in (True, False))
+        named = "1 channel" if count == 1 else f"{count} channels"
+        yield OperatorCase("conv2d_to_thin", f"head, {named}", dtype, batch, last, BEHIND_A_CONVOLUTION)
+        yield OperatorCase("conv2d_from_thin", f"stem, {named}", dtype, batch, first, BEHIND_A_CONVOLUTION)
 
 
 def _norm(site: NormSite, batch: int, dtype: torch.dtype, which_pass: NormPass) -> Prepare:
@@ -192,11 +203,14 @@ def _edges(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Prepare:
     return prepare
 
 
-def _thin(to_thin: bool, size: NetworkSize, batch: int, dtype: torch.dtype) -> Prepare:
-    """Prepare a generator's last convolution and its tanh, or its first one, forward and backward."""
+def _thin(to_thin: bool, size: NetworkSize, batch: int, dtype: torch.dtype, channels: int) -> Prepare:
+    """Prepare a generator's last convolution and its tanh, or its first one, forward and backward.
+
+    `channels` are those of its images.
+    """
 
     def prepare(device: torch.device) -> PreparedCase:
-        inputs, outputs = (size.width, 3) if to_thin else (3, size.width)
+        inputs, outputs = (size.width, channels) if to_thin else (channels, size.width)
         shape = (batch, inputs, size.side + 6, size.side + 6)
         x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
         weight = torch.randn((outputs, inputs, 7, 7), dtype=dtype, device=device) * (49 * inputs) ** -0.5

@@ -15,6 +15,14 @@ from .case import NetworkSize, Prepare, PreparedCase
 _LARGER = 286 / 256
 """the side of an image over that of the window that is cut out of it, as in the paper"""
 
+SAMPLES: dict[str, tuple[torch.dtype, int, float, float]] = {
+    "a batch's images": (torch.uint8, 3, 0.0, 255.0),
+    "of 1 channel, uint16": (torch.uint16, 1, 64.0, 60_000.0),
+    "of 4 channels, int16": (torch.int16, 4, -1000.0, 2000.0),
+    "of 13 channels, float32": (torch.float32, 13, -1.5, 2.5),
+}
+"""places of `signed_windows`, the dtype and channels of their images, and the range that becomes [-1, 1]"""
+
 
 def prepared(size: NetworkSize, batch: int, dtype: torch.dtype) -> Iterator[tuple[str, str, Prepare]]:
     """Yield each operator, its place, and what prepares its case, for networks of one size."""
@@ -22,7 +30,8 @@ def prepared(size: NetworkSize, batch: int, dtype: torch.dtype) -> Iterator[tupl
     inner = (batch, size.width, size.side // 2, size.side // 2)
     scores = (batch, 1, size.side // 8 - 2, size.side // 8 - 2)
     if dtype == torch.float32:
-        yield "signed_windows", "a batch's images", _windows(size.side, batch)
+        for place, samples in SAMPLES.items():
+            yield "signed_windows", place, _windows(size.side, batch, *samples)
     yield "bias_activation", "head, with gradients", _bias(image, dtype, "tanh")
     yield "bias_activation", "discriminator 1, with gradients", _bias(inner, dtype, "leaky_relu")
     yield "mean_error", "cycle loss, with gradients", _error(image, dtype, "absolute")
@@ -36,24 +45,28 @@ def _lying(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
 
 
-def _windows(side: int, batch: int) -> Prepare:
+def _windows(side: int, batch: int, dtype: torch.dtype, channels: int, low: float, high: float) -> Prepare:
     def prepare(device: torch.device) -> PreparedCase:
         larger = round(side * _LARGER)
-        pixels = torch.randint(0, 256, (batch, larger, larger, 3), dtype=torch.uint8, device=device)
+        shape = batch, larger, larger, channels
+        pixels = torch.randn(shape, device=device)
+        if not dtype.is_floating_point:
+            held = torch.iinfo(dtype)
+            pixels = torch.randint(held.min, held.max + 1, shape, dtype=torch.int32, device=device).to(dtype)
         corners = [(larger - side, 1, n % 2) for n in range(batch)]
         crops = torch.tensor(corners, device=device)
 
         def plain(d: torch.dtype) -> list[Tensor]:
             windows = [
-                pixels[n, top : top + side, left : left + side].to(d).permute(2, 0, 1).flip(2 if mirrored else ())
+                pixels[n].to(d)[top : top + side, left : left + side].permute(2, 0, 1).flip(2 if mirrored else ())
                 for n, (top, left, mirrored) in enumerate(corners)
             ]
-            return [torch.stack(windows) / 127.5 - 1]
+            return [((torch.stack(windows) - low) / ((high - low) / 2) - 1).clamp(-1, 1)]
 
         return PreparedCase(
-            lambda: [signed_windows(pixels, crops, side, side, impl="triton")],
+            lambda: [signed_windows(pixels, crops, side, side, low, high, impl="triton")],
             plain,
-            [torch.empty((batch, 3, side, side), dtype=torch.uint8, device="meta")],
+            [torch.empty((batch, channels, side, side), dtype=dtype, device="meta")],
         )
 
     return prepare

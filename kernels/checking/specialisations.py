@@ -4,30 +4,19 @@ Launches are recorded instead of made, on tensors without storage. `kernels.aot`
 architecture, `kernels.checking.ahead` for the GPU at hand.
 """
 
-import dataclasses
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import plans
-from ..conv2d import conv_forward
-from ..convolution.edge_gradients import reflected_input_gradient
 from ..dispatch import TRITON_DTYPES
-from ..elementwise.bias_activation import BIAS_ACTIVATION, BIAS_ACTIVATION_BACKWARD
-from ..elementwise.image_exchange import IMAGE_EXCHANGE
-from ..elementwise.mean_error import MEAN_ERROR, MEAN_ERROR_BACKWARD
-from ..elementwise.signed_windows import SIGNED_WINDOWS
-from ..gpus import GPUS, Gpu, gpu_of, planning_for
+from ..elementwise.signed_windows import SAMPLE_DTYPES
+from ..gpus import GPUS, Gpu, planning_for
 from ..launching import Grid, launching_with
-from ..norm.forward import norm_forward
-from ..reflection_pad import pad_backward, pad_forward
-from ..registration import LAUNCHES
-from ..thin_convolution import convolution as thin
-from .sites import NormSite, all_sites, generator_sites, run_backward, run_forward
+from .runs import run_networks, run_of_images, run_windows
 
 TYPE_NAMES = {
     torch.float32: "fp32",
@@ -36,6 +25,8 @@ TYPE_NAMES = {
     torch.int32: "i32",
     torch.int64: "i64",
     torch.uint8: "u8",
+    torch.uint16: "u16",
+    torch.int16: "i16",
 }
 
 
@@ -90,8 +81,15 @@ class Specialisation:
 
     @property
     def has_wide_rows(self) -> bool:
-        """Return whether tiles have rows of 8 channels or more, 16 bytes wide: a 3-channel image's have not."""
-        return int(dict(self.constants).get("BLOCK_CHANNELS", 0)) >= 8
+        """Return whether tiles have rows of 16 bytes and more: an image's few channels, or its planes, have not.
+
+        The compiler knows it of channels that it knows to be a multiple of 16.
+        """
+        constants = dict(self.constants)
+        is_odd = "channels" in dict(self.signature) and "channels" not in self.divisible
+        return (
+            int(constants.get("BLOCK_CHANNELS", 0)) >= 8 and not is_odd and bool(constants.get("X_CHANNELS_LAST", True))
+        )
 
     @property
     def wide_loads_needed(self) -> int:
@@ -169,7 +167,20 @@ def network_launches(gpu: Gpu, dtypes: Iterable[torch.dtype], batches: Iterable[
     def run() -> None:
         for dtype in dtypes:
             for batch in batches:
-                _run_everything(batch, dtype)
+                run_networks(batch, dtype)
+
+    return recorded_launches(run, gpu)
+
+
+def image_launches(gpu: Gpu, channels: Iterable[int], dtypes: Iterable[torch.dtype]) -> list[Specialisation]:
+    """Return what stands around the networks and computes with images, for images of other numbers of channels."""
+
+    def run() -> None:
+        for count in channels:
+            for dtype in dtypes:
+                run_of_images(1, count, dtype)
+            for samples in SAMPLE_DTYPES:
+                run_windows(1, count, samples)
 
     return recorded_launches(run, gpu)
 
@@ -182,86 +193,3 @@ def specialisations(
     The batches are those that steps of 1 and of 16 images give the networks.
     """
     return network_launches(GPUS[capability], dtypes, batches)
-
-
-def _run_everything(batch: int, dtype: torch.dtype) -> None:
-    image = torch.empty((batch, 3, 256, 256), dtype=dtype, device="meta")
-    for layout in (torch.contiguous_format, torch.channels_last):
-        pad_backward(pad_forward(image.contiguous(memory_format=layout), 3), 3)
-    _run_elementwise(batch, dtype)
-    for site in all_sites():
-        _run_site(site, batch, dtype)
-        if site.feeds_block:  # compiled graphs add the two gradients themselves
-            _run_site(dataclasses.replace(site, feeds_block=False), batch, dtype)
-    site = generator_sites()[3]
-    for which_pass in get_args(plans.NormPass):
-        plan = plans.cooperative_plan(which_pass, site.shape(1), dtype, gpu_of(image))
-        if plan is not None:  # a GPU of few multiprocessors cannot hold the programs of this site at once
-            with plans.forcing(plan):
-                _run_site(site, batch, dtype, which_pass)
-    _run_site(NormSite("an image of 2^31 elements", 64, 5800, "relu", pad=1), 1, dtype)
-    x = torch.empty((batch, 256, 64, 64), dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
-    weight = torch.empty((256, 256, 3, 3), dtype=dtype, device="meta")
-    reflected_input_gradient(x, weight, x)
-    for reflect in (True, False):
-        y, partials = conv_forward(x, weight, reflect=reflect)
-        norm_forward(y, activation="relu", negative_slope=0.0, residual=None, pad=1, eps=1e-5, partials=partials)
-    if dtype != torch.float32:
-        run_thin(batch, dtype)
-
-
-def run_thin(batch: int, dtype: torch.dtype) -> None:
-    """Launch the kernels of a generator's last and of its first convolution."""
-
-    def lying(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
-
-    x, y = lying(batch, 64, 262, 262), lying(batch, 3, 256, 256)
-    thin.launch_to_thin(x, lying(3, 64, 7, 7), torch.empty(3, dtype=dtype, device="meta"), 1, True)
-    thin.launch_to_thin_wgrad(y, x, 7, 1)
-    image, dy = lying(batch, 3, 262, 262), lying(batch, 64, 256, 256)
-    thin.launch_from_thin_dgrad(dy, lying(64, 3, 7, 7), 1)
-    thin.launch_from_thin_wgrad(dy, image, 7, 1)
-
-
-def _run_elementwise(batch: int, dtype: torch.dtype) -> None:
-    """Run what stands around the networks: images from bytes, biases, losses, the exchange of a pool."""
-
-    def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
-        layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
-        return torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
-
-    pixels = torch.empty((batch, 286, 286, 3), dtype=torch.uint8, device="meta")
-    windows = _call(SIGNED_WINDOWS, pixels, empty(batch, 3, dtype=torch.int64), 256, 256)
-    image, scores, upstream = empty(batch, 3, 256, 256), empty(batch, 1, 30, 30), empty(1, dtype=torch.float32)
-    _call(IMAGE_EXCHANGE, image, empty(51, 3, 256, 256), empty(2, batch, dtype=torch.int64))
-    errors: list[tuple[Tensor, Tensor | None, str]] = [
-        (image, windows, "absolute"),
-        (scores, None, "from 1"),
-        (scores, None, "from 0"),
-        (scores, scores, "from 1 and 0"),
-    ]
-    for x, y, kind in errors:
-        _call(MEAN_ERROR, x, y, kind, 1.0, 1)
-        _call(MEAN_ERROR_BACKWARD, upstream, x, y, kind, 1.0, 1, True, y is scores)
-    for y, bias, activation in (
-        (image, empty(3), "tanh"),
-        (empty(batch, 64, 128, 128), empty(64), "leaky_relu"),
-    ):
-        _call(BIAS_ACTIVATION, y, bias, activation, 0.2)
-        for wants_bias in (True, False):
-            _call(BIAS_ACTIVATION_BACKWARD, y, y, bias, activation, 0.2, wants_bias)
-
-
-def _call(operator: Any, *arguments: Any) -> Any:
-    """Run what an operator runs, on tensors without storage."""
-    return LAUNCHES[operator](*arguments)
-
-
-def _run_site(site: NormSite, batch: int, dtype: torch.dtype, only: str | None = None) -> None:
-    operands = site.operands(batch, dtype, "meta")
-    statistics = torch.empty((batch, 3, site.channels), device="meta")
-    if only != "backward":
-        run_forward(site, operands)
-    if only != "forward":
-        run_backward(site, operands, statistics)

@@ -26,7 +26,7 @@ from ..registration import (
     differentiate,
 )
 from .forward import convolve_to_thin
-from .planning import LARGEST_KERNEL, MOST_CHANNELS, SLOTS
+from .planning import LARGEST_KERNEL, MOST_CHANNELS, MOST_THIN
 from .weight_gradient import sum_weight_gradient
 from .weights import ThinWeight
 
@@ -218,7 +218,7 @@ _FROM_THIN_IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] =
 def conv2d_to_thin(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1, tanh: bool = False, impl: Impl = "auto"
 ) -> Tensor:
-    """Convolve many channels to at most four a group, stride 1 and no padding, and take the tanh if asked to.
+    """Convolve many channels to at most sixteen a group, stride 1 and no padding, and take the tanh if asked to.
 
     x is [N, G * C, H, W], weight [G * thin, C, K, K], bias [G * thin] or None; returns [N, G * thin, H - K + 1,
     W - K + 1]. Triton takes what `suits_thin` says and writes channels last; in float32 and float64 "auto" is the
@@ -244,7 +244,7 @@ def conv2d_to_thin(
 
 
 def conv2d_from_thin(x: Tensor, weight: Tensor, *, groups: int = 1, impl: Impl = "auto") -> Tensor:
-    """Convolve at most four channels a group to many, stride 1, no padding and no bias.
+    """Convolve at most sixteen channels a group to many, stride 1, no padding and no bias.
 
     x is [N, G * thin, H, W], weight [G * C, thin, K, K]; returns [N, G * C, H - K + 1, W - K + 1]. The rest is as in
     `conv2d_to_thin`.
@@ -260,7 +260,7 @@ def conv2d_from_thin(x: Tensor, weight: Tensor, *, groups: int = 1, impl: Impl =
 def suits_thin(operator: str, x: Tensor, weight: Tensor, groups: int = 1) -> bool:
     """Return whether the kernels take a convolution of an operator, whose name says which side is thin.
 
-    They take float16 and bfloat16, odd kernels of 3 to 7 taps a side, at most 4 channels a group on one side and 16 to
+    They take float16 and bfloat16, odd kernels of 3 to 7 taps a side, at most 16 channels a group on one side and 16 to
     128 on the other, and images with less than 2^31 elements.
     """
     kernel = weight.size(2)
@@ -270,7 +270,7 @@ def suits_thin(operator: str, x: Tensor, weight: Tensor, groups: int = 1) -> boo
         x.dtype in (torch.float16, torch.bfloat16)
         and kernel == weight.size(3)
         and kernel in range(3, LARGEST_KERNEL + 1, 2)
-        and thin <= SLOTS
+        and thin <= MOST_THIN
         and 16 <= wide <= MOST_CHANNELS
         and x.size(2) * x.size(3) * groups * wide < 2**31
         and not needs_wide_offsets(x)
@@ -284,7 +284,7 @@ def _chosen(operator: str, impl: Impl, x: Tensor, weight: Tensor, groups: int) -
             return "reference"
         raise TypeError(
             f"impl='triton' for {operator} takes float16 or bfloat16, odd kernels up to {LARGEST_KERNEL} and at most "
-            f"{SLOTS} channels on one side, got {x.dtype} and weights {tuple(weight.shape)} in {groups} groups"
+            f"{MOST_THIN} channels on one side, got {x.dtype} and weights {tuple(weight.shape)} in {groups} groups"
         )
     return chosen
 

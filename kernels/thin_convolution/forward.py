@@ -8,7 +8,7 @@ from ..gpus import gpu_of
 from ..launching import run_kernel
 from ..layout import empty_channels_last
 from ..triton_language import tl, triton
-from .planning import ASYNCHRONOUS, block_of, columns_of, divided_forward
+from .planning import ASYNCHRONOUS, block_of, blocks_of, columns_of, divided_forward
 from .weights import ThinWeight
 
 
@@ -55,22 +55,25 @@ def thin_convolution(
 
         y[n, h, w, o] = bias[o] + sum over i, j, c of x[n, h + i - PAD, w + j - PAD, c] * weight[o, i, j, c]
 
-    The grid is (chunks of rows times strips, groups, images). A program walks down the rows of x in a strip of
-    BLOCK_PIXELS. A row meets the weights of each i once: a product [pixels, C] x [C, (j, o)], which is added to the
-    sums of y's row h = row - i. So K rows of y are under way; the oldest, for which i = K - 1 was the last, is summed
-    up over j, each column shifted by its j, and written. All sums are in float32 and in one order.
+    The grid is (chunks of rows times strips, groups times blocks of four of y's channels, images). A program walks
+    down the rows of x in a strip of BLOCK_PIXELS. A row meets the weights of each i once: a product [pixels, C] x
+    [C, (j, o)], which is added to the sums of y's row h = row - i. So K rows of y are under way; the oldest, for which
+    i = K - 1 was the last, is summed up over j, each column shifted by its j, and written. All sums are in float32 and
+    in one order.
 
     Asynchronous products are waited for before their sums move on to other places in `sums`; others come last, or
     their operands would not leave registers for the row that is written.
     """
-    strip, group, image = tl.program_id(0) % strips, tl.program_id(1), tl.program_id(2)
+    BLOCKS: tl.constexpr = (THIN + 3) // 4
+    strip, image = tl.program_id(0) % strips, tl.program_id(2)
+    group, first_thin = tl.program_id(1) // BLOCKS, tl.program_id(1) % BLOCKS * 4
     first_row = tl.program_id(0) // strips * rows_per_program
     end_row = tl.minimum(first_row + rows_per_program, height)
     first_column = strip * (BLOCK_PIXELS - KERNEL + 1)
     pixel = tl.arange(0, BLOCK_PIXELS)
     channel = tl.arange(0, BLOCK_CHANNELS)
     column = tl.arange(0, COLUMNS)
-    tap, thin = column // 4, column % 4
+    tap, thin = column // 4, first_thin + column % 4
     is_used = (tap < KERNEL) & (thin < THIN)
 
     x_column = first_column - PAD + pixel
@@ -90,7 +93,7 @@ def thin_convolution(
             sums += (tl.zeros([BLOCK_PIXELS, COLUMNS], tl.float32),)
 
     shifted_pixel = tl.minimum(pixel[:, None] + tap[None, :], BLOCK_PIXELS - 1)
-    output = tl.arange(0, 4)
+    output = first_thin + tl.arange(0, 4)
     y_column = first_column + pixel
     y_mask = ((pixel <= BLOCK_PIXELS - KERNEL) & (y_column < width))[:, None] & (output < THIN)[None, :]
     y_pointers = y_ptr + (image.to(tl.int64) * height * width * groups + group) * THIN
@@ -143,7 +146,8 @@ def convolve_to_thin(
     y = empty_channels_last((batch, groups * weight.thin, height, width), like=x)
     if y.numel() == 0:
         return y
-    divided = divided_forward(plan.forward_pixels, batch, groups, height, width, kernel, gpu_of(x))
+    parts = groups * blocks_of(weight.thin)
+    divided = divided_forward(plan.forward_pixels, batch, parts, height, width, kernel, gpu_of(x))
     arguments = {
         **weight.arguments(flipped=flipped),
         "x_ptr": x.contiguous(memory_format=torch.channels_last),
@@ -167,5 +171,5 @@ def convolve_to_thin(
         "BLOCK_CHANNELS": block_of(weight.wide),
         "COLUMNS": columns_of(kernel),
     }
-    run_kernel(thin_convolution, (divided.strips * divided.chunks, groups, batch), arguments, **divided.options)
+    run_kernel(thin_convolution, (divided.strips * divided.chunks, parts, batch), arguments, **divided.options)
     return y

@@ -12,7 +12,9 @@ from ..gpus import MOST_REGISTERS, Gpu, resident_programs
 from ..norm.planning import ceil_div, power_of_two
 
 SLOTS = 4
-"""columns of a tap: the most channels of a thin tensor's group"""
+"""columns of a tap: the channels of a thin tensor's group that a program has; others are those of other programs"""
+MOST_THIN = 16
+"""channels of a thin tensor's group: with more a library has few idle lanes, and a program for each four reads much"""
 MOST_CHANNELS = 128
 """of a wide tensor's group: a program holds all of them, and the weights with them, in shared memory"""
 LARGEST_KERNEL = 7
@@ -53,6 +55,8 @@ def divided_forward(
 ) -> ThinDivision:
     """Divide a launch that writes a thin result [N, G * thin, H, W], in strips of so many pixels.
 
+    `groups` are those of the channels that programs have: several for each of the convolution's where it has more.
+
     Each program computes K - 1 rows above its own as well, whose sums the program above has.
     """
     strips = ceil_div(width, pixels - kernel + 1)
@@ -71,6 +75,7 @@ def divided_wgrad(pixels: int, batch: int, groups: int, height: int, width: int,
     """Divide a launch that sums up the weights' gradient over a wide tensor [N, G * wide, H, W].
 
     There is no more than one program for each place of the GPU: each writes its sums once, and they are added up.
+    `groups` is as in `divided_forward`.
     """
     strips = ceil_div(width, pixels)
     programs = max(1, _places(gpu) // groups)
@@ -97,6 +102,11 @@ def _places(gpu: Gpu) -> int:
 def block_of(channels: int) -> int:
     """Return the channels of a tile: matrix instructions take at least 16."""
     return max(16, power_of_two(channels))
+
+
+def blocks_of(thin: int) -> int:
+    """Return how many programs have a part of the channels of a thin tensor's group each."""
+    return ceil_div(thin, SLOTS)
 
 
 def columns_of(kernel: int) -> int:

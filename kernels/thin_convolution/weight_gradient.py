@@ -7,7 +7,7 @@ from .. import plans
 from ..gpus import gpu_of
 from ..launching import run_kernel
 from ..triton_language import tl, triton
-from .planning import block_of, columns_of, divided_wgrad
+from .planning import block_of, blocks_of, columns_of, divided_wgrad
 from .weights import ThinWeight
 
 _SUM_ELEMENTS, _SUM_PARTS = 64, 128
@@ -21,7 +21,7 @@ _SUM_ELEMENTS, _SUM_PARTS = 64, 128
 def thin_weight_gradient(
     x_ptr,  # the wide tensor, [N, H, W, G * C], channels last
     thin_ptr,  # [N, H + K - 1 - 2 * PAD, W + K - 1 - 2 * PAD, G * THIN], channels last
-    partial_ptr,  # [programs, G, K, C, COLUMNS] sums of each program, float32: written
+    partial_ptr,  # [programs, G * BLOCKS, K, C, COLUMNS] sums of each program, float32: written
     height,  # that of x
     width,
     thin_height,
@@ -44,17 +44,19 @@ def thin_weight_gradient(
 
         partial[k, c, (l, o)] = sum of x[n, h, w, c] * thin[n, h + k - PAD, w + l - PAD, o]
 
-    The grid is (programs, groups). The pixels of all images are divided into units, each a strip of BLOCK_PIXELS and a
-    chunk of rows, and a program has `units_per_program` of them. Walking down the rows of x it keeps the K rows of the
-    thin tensor that a row meets, each with the shifts l side by side as columns, and loads what the next row needs
-    while it multiplies. All sums are in float32 and in one order.
+    The grid is (programs, groups times BLOCKS of four of the thin tensor's channels). The pixels of all images are
+    divided into units, each a strip of BLOCK_PIXELS and a chunk of rows, and a program has `units_per_program` of them.
+    Walking down the rows of x it keeps the K rows of the thin tensor that a row meets, each with the shifts l side by
+    side as columns, and loads what the next row needs while it multiplies. All sums are in float32 and in one order.
     """
-    program, group = tl.program_id(0), tl.program_id(1)
+    BLOCKS: tl.constexpr = (THIN + 3) // 4
+    program, part = tl.program_id(0), tl.program_id(1)
+    group, first_thin = part // BLOCKS, part % BLOCKS * 4
     pixel = tl.arange(0, BLOCK_PIXELS)
     channel = tl.arange(0, BLOCK_CHANNELS)
     column = tl.arange(0, COLUMNS)
     # Columns without a tap or channel repeat others, and are left out of the sums that are added up.
-    tap, thin = column // 4, tl.minimum(column % 4, THIN - 1)
+    tap, thin = column // 4, tl.minimum(first_thin + column % 4, THIN - 1)
     channel_mask = (channel < channels)[None, :]
     x_row_elements, thin_row_elements = width * groups * channels, thin_width * groups * THIN
     sums = ()
@@ -94,7 +96,7 @@ def thin_weight_gradient(
             newer += (next_thin,)
             rows = newer
             x = next_x
-    partial_ptr += (program * groups + group).to(tl.int64) * (KERNEL * channels * COLUMNS)
+    partial_ptr += (program * groups * BLOCKS + part).to(tl.int64) * (KERNEL * channels * COLUMNS)
     offsets = channel[:, None] * COLUMNS + column[None, :]
     for k in tl.static_range(KERNEL):
         tl.store(partial_ptr + k * channels * COLUMNS + offsets, sums[k], mask=(channel < channels)[:, None])
@@ -102,7 +104,7 @@ def thin_weight_gradient(
 
 @triton.jit(do_not_specialize=["parts"])
 def thin_weight_gradient_sum(
-    x_ptr,  # [parts, G, K, C, COLUMNS] sums of the parts, float32
+    x_ptr,  # [parts, G * BLOCKS, K, C, COLUMNS] sums of the parts, float32
     weight_ptr,  # the gradient of a weight, as `ThinWeight` describes it: written
     parts,
     channels,
@@ -119,16 +121,20 @@ def thin_weight_gradient_sum(
     BLOCK_PARTS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Write the sum over all parts, in one order. The grid is (blocks of BLOCK_CHANNELS of [K, C, COLUMNS], groups)."""
+    """Write the sum over all parts, in one order.
+
+    The grid is (blocks of BLOCK_CHANNELS of [K, C, COLUMNS], groups times BLOCKS, as in `thin_weight_gradient`).
+    """
+    BLOCKS: tl.constexpr = (THIN + 3) // 4
     element = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    group = tl.program_id(1)
+    group, first_thin = tl.program_id(1) // BLOCKS, tl.program_id(1) % BLOCKS * 4
     column, channel, k = element % COLUMNS, element // COLUMNS % channels, element // (COLUMNS * channels)
-    tap, thin = column // 4, column % 4
+    tap, thin = column // 4, first_thin + column % 4
     mask = k < KERNEL
     part = tl.arange(0, BLOCK_PARTS)
     total = tl.zeros([BLOCK_CHANNELS], tl.float32)
     for first in range(0, parts, BLOCK_PARTS):
-        row = (first + part) * groups + group
+        row = (first + part) * groups * BLOCKS + tl.program_id(1)
         offsets = row.to(tl.int64)[:, None] * (KERNEL * channels * COLUMNS) + element[None, :]
         total += tl.sum(
             tl.load(x_ptr + offsets, mask=(first + part < parts)[:, None] & mask[None, :], other=0.0), axis=0
@@ -156,11 +162,12 @@ def sum_weight_gradient(
     if wide.numel() == 0 or thin.numel() == 0:
         gradient.weight.zero_()
         return
-    divided = divided_wgrad(plan.wgrad_pixels, batch, groups, height, width, gpu_of(wide))
+    parts = groups * blocks_of(gradient.thin)
+    divided = divided_wgrad(plan.wgrad_pixels, batch, parts, height, width, gpu_of(wide))
     units = batch * divided.strips * divided.chunks
     programs = plans.ceil_div(units, divided.units_per_program)
     columns = columns_of(kernel)
-    partials = torch.empty((programs, groups, kernel, gradient.wide, columns), dtype=torch.float32, device=wide.device)
+    partials = torch.empty((programs, parts, kernel, gradient.wide, columns), dtype=torch.float32, device=wide.device)
     arguments = {
         "x_ptr": wide.contiguous(memory_format=torch.channels_last),
         "thin_ptr": thin.contiguous(memory_format=torch.channels_last),
@@ -183,7 +190,7 @@ def sum_weight_gradient(
         "BLOCK_CHANNELS": block_of(gradient.wide),
         "COLUMNS": columns,
     }
-    run_kernel(thin_weight_gradient, (programs, groups, 1), arguments, **divided.options)
+    run_kernel(thin_weight_gradient, (programs, parts, 1), arguments, **divided.options)
     sums = {
         **gradient.arguments(flipped=flipped),
         "x_ptr": partials,
@@ -197,4 +204,4 @@ def sum_weight_gradient(
         "BLOCK_CHANNELS": _SUM_ELEMENTS,
     }
     blocks = plans.ceil_div(kernel * gradient.wide * columns, _SUM_ELEMENTS)
-    run_kernel(thin_weight_gradient_sum, (blocks, groups, 1), sums, num_warps=4)
+    run_kernel(thin_weight_gradient_sum, (blocks, parts, 1), sums, num_warps=4)

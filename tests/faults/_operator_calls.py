@@ -137,7 +137,7 @@ def _of_thin(source: random.Random) -> Arguments:
     batch, _, height, width = _shape(source, 3)
     dtype, kernel, groups = _dtype(source), source.choice([3, 3, 5, 7]), source.choice([1, 1, 2])
     height, width = max(height, kernel), max(width, kernel)
-    thin, wide = source.choice([1, 3, 4]), source.choice([16, 17, 32])
+    thin, wide = source.choice([1, 3, 4, 6, 13]), source.choice([16, 17, 32])
     return {
         "x": _values(source, batch, groups * wide, height, width, dtype=dtype),
         "weight": _values(source, groups * thin, wide, kernel, kernel, dtype=dtype),

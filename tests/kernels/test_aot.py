@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -61,6 +62,17 @@ def test_every_kernel_compiles_for_every_architecture_without_spills_and_within_
 
 
 @pytest.mark.slow
+def test_kernels_of_images_of_other_channels_compile_within_the_limits() -> None:
+    result = run("kernels.aot", "--channels", "6", "--sm", "90", "--verbose")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 break a limit" in result.stdout
+    for kernel in MULTIPLYING - {"conv2d_3x3", "conv2d_3x3_edge_gradients"}:
+        assert f"sm_90 {kernel} bf16" in result.stdout
+    for samples in ("u8", "u16", "i16", "fp32"):
+        assert f"sm_90 signed_windows_cut {samples}" in result.stdout
+
+
+@pytest.mark.slow
 def test_what_the_networks_launch_is_in_the_list_that_is_compiled() -> None:
     result = run("tests.kernels.record_networks")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -96,6 +108,16 @@ def test_each_limit_is_reported_when_it_is_broken() -> None:
     assert report(store_bits=32).broken_limits() == ["widest global store has 32 bits, not 128"]
     assert report(tensor_core="mma.sync").broken_limits() == ["no wgmma"]
     assert report(tensor_core="").broken_limits() == ["no wgmma"]
+
+
+def test_rows_that_are_no_multiple_of_16_bytes_need_no_wide_accesses() -> None:
+    signature = (("x_ptr", "*bf16"), ("channels", "i32"))
+    what = replace(report().specialisation, signature=signature, constants=(("BLOCK_CHANNELS", 8),))
+    assert report(specialisation=what, load_bits=16, store_bits=16).broken_limits() == []
+    known = replace(what, divisible=("channels",))
+    assert len(report(specialisation=known, load_bits=16, store_bits=16).broken_limits()) == 2
+    planes = replace(known, constants=(*what.constants, ("X_CHANNELS_LAST", False)))
+    assert report(specialisation=planes, load_bits=16, store_bits=16).broken_limits() == []
 
 
 @pytest.mark.parametrize(

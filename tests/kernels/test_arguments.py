@@ -54,7 +54,10 @@ FITTING: dict[str, tuple[Operator, dict[str, Any]]] = {
         image_exchange,
         {"images": X, "stack": X[:1].clone(), "decisions": torch.zeros(2, 2, dtype=torch.int64, device=DEVICE)},
     ),
-    "signed_windows": (signed_windows, {"pixels": BYTES, "crops": CROPS, "height": 2, "width": 2}),
+    "signed_windows": (
+        signed_windows,
+        {"pixels": BYTES, "crops": CROPS, "height": 2, "width": 2, "low": -1.0, "high": 9.0},
+    ),
 }
 BAD_TENSORS: tuple[Callable[[Tensor], Any], ...] = (
     lambda x: 3,
@@ -75,6 +78,8 @@ WORSE = {
     "eps": (*BAD_NUMBERS, -1, -1e-5),
     "negative_slope": BAD_NUMBERS,
     "weight": BAD_NUMBERS,
+    "low": (*BAD_NUMBERS, -1e39),
+    "high": (*BAD_NUMBERS, 1e39, -1, -1.0 + 1e-45),
     "activation": BAD_CHOICES,
     "kind": BAD_CHOICES,
     "tanh": (None, 1, "yes"),
@@ -136,6 +141,13 @@ def test_messages_name_the_argument_the_value_and_what_is_allowed() -> None:
             "negative_slope must be a number that a float can",
         ),
         (lambda: signed_windows(BYTES, CROPS, 6, 2), ValueError, "height must be at least 1 and at most 5, got 6"),
+        (
+            lambda: signed_windows(BYTES.double(), CROPS, 5, 2),
+            TypeError,
+            r"pixels must be torch\.uint8, torch\.uint16, torch\.int16 or torch\.float32 on .*, got torch\.float64",
+        ),
+        (lambda: signed_windows(BYTES, CROPS, 5, 2, 3, 3), ValueError, "high must be greater than low, .* got 3 and 3"),
+        (lambda: signed_windows(BYTES, CROPS, 5, 2, high=1e39), ValueError, "high must be .* float32 can hold, got 1e"),
         (lambda: mean_error(X, X.to("meta"), "absolute"), TypeError, "y must be on "),
     ):
         with pytest.raises(error, match=message):

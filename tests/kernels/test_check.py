@@ -9,8 +9,9 @@ import torch
 
 from cyclegan_fast.kernels import check
 from cyclegan_fast.kernels.checking import cases as check_cases
-from cyclegan_fast.kernels.checking.case import SMALL, OperatorCase, PreparedCase
+from cyclegan_fast.kernels.checking.case import OTHER_CHANNELS, SMALL, OperatorCase, PreparedCase
 from cyclegan_fast.kernels.checking.cases import kernel_cases
+from cyclegan_fast.kernels.checking.elementwise_cases import SAMPLES
 from cyclegan_fast.kernels.checking.sites import generator_sites
 from tests.kernels.conftest import DEVICE
 
@@ -35,7 +36,8 @@ def test_every_operator_is_right_and_its_launches_are_counted(operator: str) -> 
 
 def test_every_site_of_both_networks_is_run_both_ways_in_every_dtype_and_batch() -> None:
     everything = list(kernel_cases(SMALL, [torch.float32, torch.bfloat16], [1, 2]))
-    assert len(everything) == 4 * (2 * 11 + 5 + 6) + 2 * 2 + 2  # thin convolutions are for 16 bits, images are float32
+    # Thin convolutions are for 16 bits, and of other than three channels at one batch size; windows are in float32.
+    assert len(everything) == 4 * (2 * 11 + 5 + 6) + 2 * 2 + 2 * len(OTHER_CHANNELS) + 2 * len(SAMPLES)
     assert len({(c.operator, c.place, c.dtype, c.batch) for c in everything}) == len(everything)
 
 
@@ -100,8 +102,8 @@ def test_the_table_has_a_row_for_both_batches_and_its_files_are_written(
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "new" / "check.json").read_text())
     assert status == 0, found["failures"]
-    assert len(found["results"]) == 2 * (2 * 2 + 5 + 7)
-    assert sum(line.startswith("| ") for line in printed.splitlines()) == 2 + 2 * 2 + 5 + 7
+    assert len(found["results"]) == 2 * (2 * 2 + 5 + 10)
+    assert sum(line.startswith("| ") for line in printed.splitlines()) == 2 + 2 * 2 + 5 + 10
     assert "0 failures" in (tmp_path / "new" / "check.md").read_text()
 
 

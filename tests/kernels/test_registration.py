@@ -218,6 +218,8 @@ CALLS: dict[str, Call] = {
             torch.tensor([[1, 2, 0], [0, 1, 1]], device=DEVICE),
             5,
             4,
+            0.0,
+            255.0,
         ),
     ),
     "image exchange": lambda: (

@@ -19,7 +19,7 @@ from bench.modelling.cost import TileProducts, Waves, costs, kernel_us, product_
 from bench.modelling.kernel_operands import operands_of, operations_of
 from bench.modelling.l2_cache import memory_bytes
 from bench.modelling.nodes import Launch, MatrixProduct, StepNode, StorageRange
-from cyclegan_fast.kernels.checking.specialisations import run_thin
+from cyclegan_fast.kernels.checking.runs import run_thin
 from cyclegan_fast.kernels.gpus import planning_for
 from cyclegan_fast.kernels.launching import Grid, launching_with
 

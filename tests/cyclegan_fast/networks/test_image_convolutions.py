@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cyclegan_fast.kernels import plans
 from cyclegan_fast.kernels.launching import Grid, launch_kernel, launching_with
 from cyclegan_fast.kernels.triton_language import INTERPRETED
-from cyclegan_fast.networks.image_convolutions import conv2d_to_image
+from cyclegan_fast.networks.image_convolutions import conv2d_to_image, convolve_image, convolve_to_image
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from tests.kernels.conftest import DEVICE
 
@@ -26,23 +26,25 @@ def results(function: Callable[..., Tensor], operands: list[Tensor]) -> list[Ten
     return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
 
 
-def operands_to_image(memory_format: torch.memory_format, dtype: torch.dtype) -> list[Tensor]:
-    x, weight, bias = torch.randn(2, 5, 19, 26), torch.randn(3, 5, 7, 7), torch.randn(3)
+def operands_to_image(memory_format: torch.memory_format, dtype: torch.dtype, channels: int = 3) -> list[Tensor]:
+    x, weight, bias = torch.randn(2, 5, 19, 26), torch.randn(channels, 5, 7, 7), torch.randn(channels)
     return [*(t.to(dtype).contiguous(memory_format=memory_format) for t in (x, weight)), bias.to(dtype)]
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4, 6, 13, 16, 17])
 @pytest.mark.parametrize("memory_format", MEMORY_FORMATS)
-def test_in_float64_it_is_the_plain_convolution(memory_format: torch.memory_format) -> None:
+def test_in_float64_it_is_the_plain_convolution(memory_format: torch.memory_format, channels: int) -> None:
     torch.manual_seed(0)
-    operands = operands_to_image(memory_format, torch.float64)
+    operands = operands_to_image(memory_format, torch.float64, channels)
     for found, expected in zip(results(conv2d_to_image, operands), results(F.conv2d, operands), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4, 6, 13])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_errs_no_more_than_the_plain_convolution(dtype: torch.dtype) -> None:
+def test_it_errs_no_more_than_the_plain_convolution(dtype: torch.dtype, channels: int) -> None:
     torch.manual_seed(0)
-    operands = operands_to_image(torch.contiguous_format, dtype)
+    operands = operands_to_image(torch.contiguous_format, dtype, channels)
     exact = results(F.conv2d, [x.double() for x in operands])
     for found, plain, expected in zip(
         results(conv2d_to_image, operands), results(F.conv2d, operands), exact, strict=True
@@ -81,3 +83,28 @@ def test_a_generator_takes_our_kernels_where_they_are_chosen_and_the_library_s_o
     assert thin.count("thin_weight_gradient") == thin.count("thin_weight_gradient_sum") == 2
     for one, other in zip(found, expected, strict=True):
         assert float((one - other).float().norm() / other.float().norm()) < 0.05
+
+
+@pytest.mark.skipif(not INTERPRETED and DEVICE == "cpu", reason="kernels need Triton's interpreter or a GPU")
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 6), (13, 1), (17, 17)])
+def test_images_of_any_channels_go_by_our_kernels_up_to_sixteen(inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    stem, head = (nn.Conv2d(*sides, 3).to(DEVICE, torch.bfloat16) for sides in ((inputs, 16), (16, outputs)))
+    image, x = (torch.randn(1, count, 7, 9, device=DEVICE).to(torch.bfloat16) for count in (inputs, 16))
+    assert stem.bias is not None
+    stem.bias.data.zero_()
+    launched: list[str] = []
+
+    def note(kernel: Any, grid: Grid, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+        launched.append(kernel.fn.__name__)
+        launch_kernel(kernel, grid, arguments, options)
+
+    with torch.no_grad(), launching_with(note), plans.forcing(plans.ThinPlan(32, 16)):
+        made, features = convolve_to_image(head, x, "triton"), convolve_image(stem, image, "triton")
+    assert launched == (["thin_convolution"] if outputs <= 16 else ["bias_activation_forward"])
+    wide_head, wide_stem = head.double(), stem.double()
+    for found, expected in (
+        (made, wide_head(x.double()).tanh().detach()),
+        (features, wide_stem(image.double()).detach()),
+    ):
+        assert float((found.double() - expected).norm() / expected.norm()) < 0.01

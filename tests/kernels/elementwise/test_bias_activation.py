@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
 
 each_activation = pytest.mark.parametrize("activation", ["tanh", "leaky_relu"])
 # An image, more channels than a tile has, and more pixels than a program.
-SHAPES = [(2, 3, 17, 19), (1, 70, 13, 5), (1, 64, 130, 130)]
+SHAPES = [(2, 3, 17, 19), (1, 1, 9, 11), (2, 13, 7, 5), (1, 70, 13, 5), (1, 64, 130, 130)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
