@@ -20,6 +20,7 @@ from cyclegan_fast.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from cyclegan_fast.images.pixel_type import PixelType
     from cyclegan_fast.training.callbacks.callback import Callback
     from cyclegan_fast.translation.any_image import ImageTranslator
 
@@ -36,6 +37,8 @@ def load(
     batch_size: int | None = None,
     threads: int | None = None,
     running_statistics: bool = False,
+    source: "PixelType | None" = None,
+    target: "PixelType | None" = None,
 ) -> "ImageTranslator":
     """Load a trained generator to translate with, as `python -m cyclegan_fast.translate` does, to the same bits.
 
@@ -57,6 +60,9 @@ def load(
         batch_size: images translated at once, at most; by default as many as make half a megapixel.
         threads: how many compute on a CPU, for all that PyTorch does in this process; by default that is left alone.
         running_statistics: normalise by the running statistics of batch norms, as the original's test.py with --eval.
+        source: the pixels of the images, of bare weights, which do not say it; by default 8 bits of as many channels as
+            the weights take. A run says it, and `source` replaces its range at most.
+        target: the pixels of the translations, likewise.
 
     Raises UserError for what is no such file, and for a device that is not there. What a user should know of the choice
     (a damaged checkpoint that was passed over, a precision that is not there) is a UserWarning.
@@ -66,6 +72,8 @@ def load(
     if path is not None and Path(path).suffix.lower() in _EXPORTED:
         if network is not None or running_statistics:
             raise UserError(f"{path} is an exported file: network and running_statistics are for what PyTorch runs")
+        if source is not None or target is not None:
+            raise UserError(f"{path} is an exported file: source and target are for weights that PyTorch runs")
         options = _options_of_exported(str(device), amp, threads, is_engine=Path(path).suffix.lower() == ".engine")
         # By its name, since this floor does not import that one, whose libraries may be missing.
         exported = import_module("export.loading").load(path, batch_size=batch_size, **options)
@@ -79,7 +87,7 @@ def load(
     from cyclegan_fast.system.trouble import told_of_translation
     from cyclegan_fast.translation.any_image import ImageTranslator
     from cyclegan_fast.translation.on_gpu import new_translator
-    from cyclegan_fast.translation.trained import load_generator
+    from cyclegan_fast.translation.trained import fitting, load_generator
 
     notes: list[str] = []
     checkpoint = newest_run(RUNS) if path is None else Path(path)
@@ -91,16 +99,22 @@ def load(
         use_running_statistics(loaded.network, str(checkpoint))
     for note in [*notes, *([remark] if remark else [])]:
         warnings.warn(note, UserWarning, stacklevel=2)
-    translator = new_translator(loaded.network, place, dtype, partial(warnings.warn, stacklevel=2))
+    source = fitting(source, loaded.source, "source", is_run=bool(loaded.config))
+    target = fitting(target, loaded.target, "target", is_run=bool(loaded.config))
+    translator = new_translator(loaded.network, place, dtype, partial(warnings.warn, stacklevel=2), source, target)
+    described = pixels_of_run(loaded.config, str(checkpoint))
+    pixels = "" if source.is_rgb and target.is_rgb else f", {source} -> {target}"
     origin = LoadedFrom.now(loaded.file, direction, network)
     return ImageTranslator(
         translator,
         tensors=translator.translate_tensor,
         direction=loaded.direction,
-        description=f"{checkpoint}, {loaded.direction or 'bare weights'}, {describe(place)}, {name_of(dtype)}",
+        description=f"{checkpoint}, {loaded.direction or 'bare weights'}, {describe(place)}, {name_of(dtype)}{pixels}",
         multiple=loaded.network.multiple,
         batch_size=batch_size,
-        value_range=pixels_of_run(loaded.config, str(checkpoint)).range_of_deep("B" if direction == "b2a" else "A"),
+        value_range=described.range_of_deep("B" if direction == "b2a" else "A"),
+        frames=described.frames,
+        axis=described.slice_axis,
         explained=partial(told_of_translation, str(device)),
         close=translator.close,
         save=partial(save_release, origin),

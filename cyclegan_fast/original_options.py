@@ -46,7 +46,7 @@ def _same(name: str, value: str = "", *older: str, note: str = "") -> Option:
 
 _NO_VISDOM = "the gallery, index.html in the run's folder, takes visdom's place"
 _KNOWN_FROM_FILE = "read from the file of weights"
-_CHANNELS = "images have three channels; greyscale is read as three equal ones"
+_CHANNELS = "the files say it where no flag does; with `--direction BtoA` it is the other domain's"
 
 TRAIN: tuple[Option, ...] = (
     Option(("dataroot",), "FOLDER", "--data {}"),
@@ -65,8 +65,8 @@ TRAIN: tuple[Option, ...] = (
         {"cycle_gan": "--method cyclegan", "colorization": "", "test": ""},
         "there is no colorization",
     ),
-    Option(("input_nc",), "N", note=_CHANNELS),
-    Option(("output_nc",), "N", note=_CHANNELS),
+    Option(("input_nc",), "N", "--channels-a {}", note=_CHANNELS),
+    Option(("output_nc",), "N", "--channels-b {}", note=_CHANNELS),
     _same("ngf", "N"),
     _same("ndf", "N"),
     Option(

@@ -16,7 +16,7 @@ from cyclegan_fast.images.pixels import FloatImages
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import check_threads
 from cyclegan_fast.translation.any_image import ImageTranslator
-from cyclegan_fast.translation.translator import SignedTranslator, Translator
+from export.graph_translator import GraphTranslator
 from export.onnx_translators import Backend, OnnxDevice, load_translator
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def load(
         translator,
         tensors=_of_tensors(translator.signed) if translator.signed else None,
         direction=None,
-        description=f"{file}, {means}",
+        description=f"{file}, {means}{_in_words(translator)}",
         batch_size=batch_size,
     )
 
@@ -75,20 +75,23 @@ def _load_engine(file: Path, batch_size: int | None) -> ImageTranslator:
     most = card.profile.largest[0]
     # With images of many sizes a graph would be recorded for each, and kernels compiled, and used once.
     engine = Engine(file, cuda_graph=card.profile.takes_one_size)
-    signed = None if card.uint8_io else SignedTranslator(engine)
-    translator: Translator = signed or (lambda pixels: engine(pixels))
+    translator = GraphTranslator(engine, card.uint8_io, card.ends)
     return ImageTranslator(
         translator,
-        tensors=_of_tensors(signed.signed) if signed else None,
+        tensors=_of_tensors(translator.signed) if translator.signed else None,
         direction=next((direction for direction in DIRECTIONS if direction == card.direction), None),
-        description=f"{file}, {card.library} {card.version} in {card.precision}",
+        description=f"{file}, {card.library} {card.version} in {card.precision}{_in_words(translator)}",
         batch_size=min(batch_size or most, most),
         close=engine.close,
     )
 
 
+def _in_words(translator: GraphTranslator) -> str:
+    return "" if translator.ends.are_rgb else f", {translator.ends}"
+
+
 def _of_tensors(function: Callable[[FloatImages], FloatImages]) -> "Callable[[Tensor], Tensor]":
-    """Return a function of tensors that calls one of arrays: float32 [N, 3, H, W] in [-1, 1] -> the same."""
+    """Return a function of tensors that calls one of arrays: float32 [N, C, H, W] in [-1, 1] -> the same."""
 
     def translate(images: "Tensor") -> "Tensor":
         import torch

@@ -13,11 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cyclegan_fast.images.pixels import FloatImages, Pixels
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.translation.translator import SignedTranslator
-from export.graphs.interface import INPUT, OUTPUT, GraphTensor, has_pixel_io
-from export.graphs.onnx_file import read_onnx
+from export.graph_translator import GraphTranslator
+from export.graphs.interface import INPUT, OUTPUT, GraphTensor, has_sample_io
+from export.graphs.onnx_file import ends_of, metadata_of, read_onnx
 from export.library_errors import explaining, reason_of
 
 Backend = Literal["auto", "openvino", "onnxruntime"]
@@ -111,8 +110,8 @@ def _load(name: str) -> Any:
         raise UserError(f"{name} is installed and cannot be imported: {error}") from error
 
 
-class OnnxRuntimeTranslator:
-    """Translates through ONNX Runtime, on "cpu" or "cuda"; `signed` does so without 8 bits, None where it cannot.
+class OnnxRuntimeTranslator(GraphTranslator):
+    """Translates through ONNX Runtime, on "cpu" or "cuda".
 
     Raises UserError where the file cannot be used there, and where memory runs out.
     """
@@ -139,28 +138,25 @@ class OnnxRuntimeTranslator:
                 "that it was built with, and an NVIDIA GPU: mend that, or give --device cpu"
             )
         with _loading(path, "ONNX Runtime"):  # a name may be no UTF-8
-            tensors = [
+            inputs, outputs = (
                 [
                     GraphTensor(value.name, _type_name(value.type), tuple(_side(side) for side in value.shape))
                     for value in values
                 ]
                 for values in (self._session.get_inputs(), self._session.get_outputs())
-            ]
-        self._translate, self.signed = _translators(self._run, has_pixel_io(path, *tensors))
+            )
+        ends = ends_of(path, metadata_of(content))
+        super().__init__(self._compute, has_sample_io(path, inputs, outputs, ends), ends)
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        return self._translate(pixels)
-
-    def _run(self, images: Any) -> Any:
+    def _compute(self, images: Any) -> Any:
         with _translating("ONNX Runtime", images):
             return self._session.run([OUTPUT], {INPUT: images})[0]
 
 
-class OpenVinoTranslator:
+class OpenVinoTranslator(GraphTranslator):
     """Translates through OpenVINO on the CPU; one thread at a time may call it.
 
-    `signed` does so without 8 bits; it is None where the file takes them. `precision` says in words what convolutions
-    are computed in: float32, or with `amp` bfloat16 where the CPU has it.
+    `precision` says in words what convolutions are computed in: float32, or with `amp` bfloat16 where the CPU has it.
 
     Raises UserError where the file cannot be used, and where memory runs out.
     """
@@ -175,7 +171,7 @@ class OpenVinoTranslator:
         hint = "bf16" if self.precision == "bfloat16" else "f32"
         with _loading(path, "OpenVINO"):
             model = core.read_model(content)
-            tensors = [
+            inputs, outputs = (
                 [
                     GraphTensor(
                         value.get_any_name(),
@@ -185,8 +181,9 @@ class OpenVinoTranslator:
                     for value in values
                 ]
                 for values in (model.inputs, model.outputs)
-            ]
-            has_pixels = has_pixel_io(path, *tensors)
+            )
+            ends = ends_of(path, metadata_of(content))
+            takes_samples = has_sample_io(path, inputs, outputs, ends)
             self._model = core.compile_model(
                 model,
                 "CPU",
@@ -197,12 +194,9 @@ class OpenVinoTranslator:
                     **({"INFERENCE_NUM_THREADS": threads} if threads is not None else {}),
                 },
             )
-        self._translate, self.signed = _translators(self._run, has_pixels)
+        super().__init__(self._compute, takes_samples, ends)
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        return self._translate(pixels)
-
-    def _run(self, images: Any) -> Any:
+    def _compute(self, images: Any) -> Any:
         with _translating("OpenVINO", images):
             # The result is copied: the library writes the next one into the same memory.
             return np.array(self._model({INPUT: images})[0])
@@ -228,16 +222,6 @@ def _openvino_core() -> Any:
     the stack of the first, which is no longer there: the next Ctrl-C is a segmentation fault.
     """
     return _load("openvino").Core()
-
-
-def _translators(
-    run: Callable[[Any], Any], has_pixels: bool
-) -> tuple[Callable[[Pixels], Pixels], Callable[[FloatImages], FloatImages] | None]:
-    """Return what translates 8-bit pixels, and what translates numbers in [-1, 1], which a graph of pixels cannot."""
-    if has_pixels:
-        return run, None
-    translator = SignedTranslator(run)
-    return translator, translator.signed
 
 
 def _type_name(onnxruntime_type: str) -> str:

@@ -1,11 +1,15 @@
 """Defines the options that both exporting commands take: which generator, in which precision, into which folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from cyclegan_fast.images.levels import Level, check_range
+from cyclegan_fast.images.pixel_type import SampleDtype
+from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import check_fields
-from export.source import Directions, GeneratorSource
+from export.pixel_ends import PixelEnds
+from export.source import Directions, GeneratorSource, check_layers, load_sources
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -48,7 +52,17 @@ class ExportOptions:
     """for int8 and fp8, layers that stay in float16, such as head or blocks.3.conv1; where a result falls short,
     export/trt.py and export/verify.py say which"""
     uint8_io: bool = False
-    """take and give uint8 [batch, height, width, 3], as images are decoded, instead of float32 in [-1, 1]"""
+    """take and give samples [batch, height, width, channels], as images are decoded, instead of float32 in [-1, 1]:
+    uint8, or float32 in the images' own units where a domain has another type"""
+    dtype: SampleDtype | None = None
+    """type of the samples of the images; bare weights do not say it, and a run does; by default uint8"""
+    range: tuple[Level, ...] = ()
+    """with --dtype, the two values of the images, in their own units, that become -1 and 1, such as 0 4095; by default
+    all that --dtype can hold"""
+    target_dtype: SampleDtype | None = None
+    """type of the samples of the translations, likewise"""
+    target_range: tuple[Level, ...] = ()
+    """with --target-dtype, the two values of the translations that -1 and 1 become"""
     out: Path = Path("engines")
     """folder for what is written; files of the same name are replaced, whole or not at all"""
 
@@ -57,8 +71,43 @@ class ExportOptions:
         for name, given in (("calibration", self.calibration), ("keep-float16", self.keep_float16)):
             if given and not is_eight_bits(self.precision):
                 raise ValueError(f"--{name} is for --precision int8 and fp8")
+        for name, values, dtype in (
+            ("range", self.range, self.dtype),
+            ("target-range", self.target_range, self.target_dtype),
+        ):
+            check_range(values, f"--{name}")
+            if values and dtype in (None, "uint8"):
+                raise ValueError(f"--{name} goes with a type of more than 8 bits, got {dtype or 'none'}")
+
+    def sources(self, notes: list[str]) -> list[GeneratorSource]:
+        """Load the generators, with the pixels that the flags say bare weights have.
+
+        Raises UserError as `load_sources` and `check_layers` do, and for a run with such flags.
+        """
+        from cyclegan_fast.translation.command import with_flags
+
+        statistics = self.running_statistics
+        found = load_sources(self.checkpoint, self.direction, notes, self.network, running_statistics=statistics)
+        for source in found:
+            check_layers(source.network, self.keep_float16)
+        if not (self.dtype or self.target_dtype):
+            return found
+        if any(source.config for source in found):
+            raise UserError(
+                f"{found[0].checkpoint} is of a run, which says what its pixels are: leave --dtype and --target-dtype "
+                "out, which are for bare weights"
+            )
+
+        def told(ends: PixelEnds) -> PixelEnds:
+            return PixelEnds(
+                with_flags(ends.source, self.dtype, self.range, "--dtype", "--range"),
+                with_flags(ends.target, self.target_dtype, self.target_range, "--target-dtype", "--target-range"),
+            )
+
+        return [replace(source, ends=told(source.ends)) for source in found]
 
     def name_of(self, source: GeneratorSource) -> str:
         """Return the name of a generator's files, without the ending."""
         statistics = "-running-statistics" if self.running_statistics else ""
-        return f"{source.name}{statistics}-{self.precision}{'-uint8' if self.uint8_io else ''}"
+        samples = "uint8" if source.ends.are_bytes else "samples"
+        return f"{source.name}{statistics}-{self.precision}{f'-{samples}' if self.uint8_io else ''}"

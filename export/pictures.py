@@ -8,21 +8,22 @@ import numpy as np
 
 from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.data import sample_photos
-from cyclegan_fast.data.preparation import resize
-from cyclegan_fast.images.files import read_image
+from cyclegan_fast.data.preparation import resize_samples
 from cyclegan_fast.images.folders import find_images
-from cyclegan_fast.images.levels import ValueRange
-from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import Pixels, to_pixels_array
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.prepared import Reading, fill_missing
 from export.options import ExportOptions, is_eight_bits
 
 if TYPE_CHECKING:
     from export.source import GeneratorSource
 
-Pictures = Callable[[int, int, int], Pixels]
-"""returns pictures by batch, height and width: uint8 [batch, height, width, 3], always the same for one shape"""
+Pictures = Callable[[int, int, int], SampleArray]
+"""returns pictures by batch, height and width: [batch, height, width, C] of the type that the generator takes, always
+the same for one shape"""
 
 CALIBRATED = 64  # ranges change little with more
 MOST_COMPARED = 3  # the largest batch of `export.parity.shapes`
@@ -34,6 +35,28 @@ def photographs(batch: int, height: int, width: int) -> Pixels:
     return _corner(sample_photos.make_test(max(height, width), batch).photographs, height, width)
 
 
+def photographs_as(kind: PixelType) -> Pictures:
+    """Return the pictures of `photographs` as images of another type, whose range they fill.
+
+    A single channel is their mean; of several, each takes red, green or blue in turn, and every second three of them
+    upside down. Each pixel is the mean of four, so that there are values between the levels of 8 bits.
+    """
+    if kind.is_rgb:
+        return photographs
+
+    def pictures(batch: int, height: int, width: int) -> SampleArray:
+        halves = photographs(batch, 2 * height, 2 * width).astype(np.float32) / 127.5 - 1
+        colours = halves.reshape(batch, height, 2, width, 2, 3).mean((2, 4), dtype=np.float32)
+        if kind.channels == 1:
+            images = colours.mean(3, keepdims=True)
+        else:
+            ways = [colours[:, :: -1 if channel // 3 % 2 else 1, :, channel % 3] for channel in range(kind.channels)]
+            images = np.stack(ways, 3)
+        return to_pixels_array(np.moveaxis(images, 3, 1), kind)
+
+    return pictures
+
+
 def pictures_for(options: ExportOptions, source: "GeneratorSource") -> tuple[Pictures | None, Pictures]:
     """Return the pictures to calibrate with, or None where the precision needs none, and those to compare with.
 
@@ -41,7 +64,27 @@ def pictures_for(options: ExportOptions, source: "GeneratorSource") -> tuple[Pic
     """
     if is_eight_bits(options.precision):
         return of_domain(options.calibration, source)
-    return None, photographs
+    return None, compared_with(source)
+
+
+def compared_with(source: "GeneratorSource") -> Pictures:
+    """Return the pictures to compare a generator on: photographs, or of other types than 8-bit RGB those of its run.
+
+    Where these are not there, or are too few, it is photographs made to that type.
+    """
+    kind, root, domain = source.ends.source, _root_of(source), _domain_of(source)
+    if kind.is_rgb or root is None:
+        return photographs_as(kind)
+    for folder in (root / f"test{domain}", root / f"train{domain}"):
+        if len(files := find_images(folder)) >= MOST_COMPARED:
+            return _of_files(files, _reading_of(source))
+    return photographs_as(kind)
+
+
+def _reading_of(source: "GeneratorSource") -> Reading:
+    """Return how the run of a generator reads its images."""
+    options, domain = pixels_of_run(source.config, str(source.checkpoint)), _domain_of(source)
+    return Reading(source.ends.source, options.range_of_deep(domain), options.frames, options.slice_axis)
 
 
 def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--calibration") -> tuple[Pictures, Pictures]:
@@ -58,24 +101,33 @@ def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--cal
     run.
     """
     if folder is not None:
-        return _parted(folder)
+        return _parted(folder, Reading(source.ends.source))
     data = source.config.get("data")
     if not isinstance(data, dict):
         raise UserError(
             f"{source.checkpoint} does not say what it was trained on: give images like those that will be translated "
             f"as {flag} FOLDER"
         )
-    domain: Literal["A", "B"] = "B" if source.direction == "b2a" else "A"
-    if data.get("data") is None:
+    domain, reading = _domain_of(source), _reading_of(source)
+    if data.get("data") is None and source.ends.source.is_rgb:
         return _embedded(domain, sample_photos.make_training), _embedded(domain, sample_photos.make_test)
-    root = Path(data["data"])
-    value_range = pixels_of_run(source.config, str(source.checkpoint)).range_of_deep(domain)
-    if not (root / f"train{domain}").is_dir():
+    root = _root_of(source)
+    if root is None or not (root / f"train{domain}").is_dir():
         raise UserError(f"the images that it was trained on are no longer in {root}: give others as {flag} FOLDER")
     held_out = find_images(root / f"test{domain}")
     if len(held_out) < MOST_COMPARED:
-        return _parted(root / f"train{domain}", value_range)
-    return _of_files(_found(root / f"train{domain}", 1), value_range), _of_files(held_out, value_range)
+        return _parted(root / f"train{domain}", reading)
+    return _of_files(_found(root / f"train{domain}", 1), reading), _of_files(held_out, reading)
+
+
+def _domain_of(source: "GeneratorSource") -> Literal["A", "B"]:
+    return "B" if source.direction == "b2a" else "A"
+
+
+def _root_of(source: "GeneratorSource") -> Path | None:
+    """Return the folder that a run was trained on; None for embedded photographs and bare weights."""
+    data = source.config.get("data")
+    return Path(data["data"]) if isinstance(data, dict) and data.get("data") is not None else None
 
 
 def _embedded(domain: str, make: Callable[[int, int], sample_photos.SamplePhotos]) -> Pictures:
@@ -86,15 +138,15 @@ def _embedded(domain: str, make: Callable[[int, int], sample_photos.SamplePhotos
     return pictures
 
 
-def of_folder(folder: Path) -> Pictures:
+def of_folder(folder: Path, kind: PixelType = RGB) -> Pictures:
     """Return pictures from all images of a folder. Raises UserError where there are too few to compare."""
-    return _of_files(_found(folder, MOST_COMPARED))
+    return _of_files(_found(folder, MOST_COMPARED), Reading(kind))
 
 
-def _parted(folder: Path, value_range: ValueRange | None = None) -> tuple[Pictures, Pictures]:
+def _parted(folder: Path, reading: Reading) -> tuple[Pictures, Pictures]:
     files = _found(folder, FEWEST)
     others = [file for place, file in enumerate(files) if place % 4]
-    return _of_files(others, value_range), _of_files(files[::4], value_range)
+    return _of_files(others, reading), _of_files(files[::4], reading)
 
 
 def _found(folder: Path, fewest: int) -> list[Path]:
@@ -106,22 +158,27 @@ def _found(folder: Path, fewest: int) -> list[Path]:
     return files
 
 
-def _of_files(files: Sequence[Path], value_range: ValueRange | None = None) -> Pictures:
-    """Return pictures from files all over a list, resized as the training's test images are.
+def _of_files(files: Sequence[Path], reading: Reading) -> Pictures:
+    """Return pictures from files all over a list; they are fewer than asked for where the list is shorter."""
 
-    They are fewer than asked for where the list is shorter. `value_range` is that of
-    `cyclegan_fast.images.decoding.decode`.
-    """
-
-    def pictures(batch: int, height: int, width: int) -> Pixels:
+    def pictures(batch: int, height: int, width: int) -> SampleArray:
         chosen = np.linspace(0, len(files) - 1, min(batch, len(files))).astype(int)
         try:
-            images = [read_image(files[place], value_range=value_range) for place in chosen]
-            return np.stack([np.asarray(resize(image, width, height)) for image in images])
+            return np.stack([_read(files[place], reading, width, height) for place in chosen])
         except UnreadableImage as error:
             raise UserError(str(error)) from error
 
     return pictures
+
+
+def _read(file: Path, reading: Reading, width: int, height: int) -> SampleArray:
+    """Return an image [height, width, C], resized as the training's test images are; of several slices the middle one.
+
+    What has no value, NaN, is the range's low end. Raises UnreadableImage.
+    """
+    values = reading.samples(file).values
+    image, _ = fill_missing(values[len(values) // 2], reading.source)
+    return resize_samples(image, width, height)
 
 
 def _corner(squares: Pixels, height: int, width: int) -> Pixels:

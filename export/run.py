@@ -26,10 +26,10 @@ from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.command import size_in_words
-from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
 from cyclegan_fast.translation.summary import report
-from cyclegan_fast.translation.translator import SignedTranslator, Translator
 from export.engines.engine_card import EngineCard, Profile
+from export.graph_translator import GraphTranslator
 from export.onnx_translators import Backend, OnnxDevice, load_translator
 
 
@@ -101,7 +101,7 @@ def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions
 
 
 @contextmanager
-def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Translator, str, Profile]]:
+def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[GraphTranslator, str, Profile]]:
     """Open an engine; yield a translator, a phrase that says what it computes with, and the shapes that it takes."""
     from export.runtime import Engine
 
@@ -109,7 +109,7 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Trans
     one_size = options.size is not None or EngineCard.beside(path).profile.takes_one_size
     with Engine(path, cuda_graph=one_size) as engine:
         card = engine.card
-        translator: Translator = (lambda pixels: engine(pixels)) if card.uint8_io else SignedTranslator(engine)
+        translator = GraphTranslator(engine, card.uint8_io, card.ends)
         yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
 
 
@@ -121,12 +121,17 @@ def translate_exported(command: RunCommand) -> int:
     jobs = halved(plan(options, notes), options, {}, "a2b", notes)
     count = counted(len(jobs), "image")
 
-    def translate(translator: Translator, options: ImageOptions, size: int | None, file: Path, means: str) -> int:
-        print(f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}")
+    def translate(translator: GraphTranslator, options: ImageOptions, size: int | None, file: Path, means: str) -> int:
+        translator = translator.with_range(options.range)
+        ends = translator.ends
+        print(
+            f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}{'' if ends.are_rgb else f'; {ends}'}"
+        )
         for note in notes:
             print(f"note: {printable(note)}")
         value_range = (options.range[0], options.range[1]) if options.range else None
-        return report(translate_images(translator, jobs, options, size, value_range=value_range), options.out)
+        todo = planned_for(jobs, options, translator.target)
+        return report(translate_images(translator, todo, options, size, value_range=value_range), options.out)
 
     if command.engine is not None:
         with engine_translator(command.engine, options) as (translator, means, profile):

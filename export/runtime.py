@@ -14,6 +14,8 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from cyclegan_fast.system.errors import UserError
 from export.device.primary_context import open_gpu
 from export.device.runtime_cache import RuntimeCache, cache_paths
@@ -46,7 +48,7 @@ class Engine:
         self.path = path
         self.card = EngineCard.beside(path)
         self._cuda_graph = cuda_graph
-        self._layout = ImageLayout.of(self.card)
+        self._taken, self._given = ImageLayout.of_ends(self.card)
         self._lock = Lock()
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []
@@ -90,22 +92,34 @@ class Engine:
         """Raise UserError where the engine has other inputs and outputs than its card says."""
         card = self.card
         modes, types = library.TensorIOMode, library.DataType
-        pixels = types.UINT8 if card.uint8_io else types.FLOAT
         found = {}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
-            found[name] = (self._engine.get_tensor_mode(name), self._engine.get_tensor_dtype(name))
-        if found != {card.input: (modes.INPUT, pixels), card.output: (modes.OUTPUT, pixels)}:
+            found[name] = (
+                self._engine.get_tensor_mode(name),
+                self._engine.get_tensor_dtype(name),
+                tuple(self._engine.get_tensor_shape(name))[self._taken.channel_axis :][:1],
+            )
+        promised = {
+            name: (mode, types.UINT8 if layout.dtype == np.uint8 else types.FLOAT, (layout.kind.channels,))
+            for name, mode, layout in (
+                (card.input, modes.INPUT, self._taken),
+                (card.output, modes.OUTPUT, self._given),
+            )
+        }
+        if found != promised:
+            described = " and ".join(dict.fromkeys(map(str, (self._taken, self._given))))
             raise UserError(
-                f"{self.path} takes and gives {', '.join(found)}, not {card.input} and {card.output} as {self._layout}"
+                f"{self.path} takes and gives {', '.join(found)}, not {card.input} and {card.output} as {described}"
             )
 
     def __call__(self, images: Array) -> Array:
-        """Translate a batch: uint8 [N, H, W, 3] -> the same, or float32 [N, 3, H, W] in [-1, 1] -> the same.
+        """Translate a batch: samples [N, H, W, C] to samples, or float32 [N, C, H, W] in [-1, 1] to the same.
 
-        `card.uint8_io` says which of the two it takes. Raises UserError for an array that the engine does not take.
+        `card.uint8_io` says which of the two it takes. Samples of 8 bits are uint8, others float32 in their own units;
+        `card.ends` describes them. Raises UserError for an array that the engine does not take.
         """
-        shape = self._layout.check(images)
+        shape = self._taken.check(images)
         with self._lock:
             self._require_open()
             # Take the worker that has this shape's graph, or else the one used last, whose memory is warm.

@@ -6,30 +6,37 @@ from typing import TYPE_CHECKING
 
 from onnx import ModelProto
 
-from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.system.progress import progress_bar
 from export.graphs.graph import CONVOLUTIONS, serialised
 from export.graphs.quantisation import quantised, ranges_of
 from export.options import EightBits
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
+from export.pixel_ends import RGB_ENDS, PixelEnds
 from export.to_onnx import float32_graph
 
 if TYPE_CHECKING:
     from cyclegan_fast.networks.resnet import ResnetGenerator
 
 
-def by_layer(network: "ResnetGenerator", model: ModelProto, precision: EightBits, pixels: Pixels) -> dict[str, Parity]:
+def by_layer(
+    network: "ResnetGenerator",
+    model: ModelProto,
+    precision: EightBits,
+    samples: SampleArray,
+    ends: PixelEnds = RGB_ENDS,
+) -> dict[str, Parity]:
     """Return, for each layer that `model` has in 8 bits, the parity with all other layers in float16.
 
-    The costliest layers stand first. This takes as many translations of `pixels` as there are layers.
+    The costliest layers stand first. This takes as many translations of `samples` as there are layers.
     """
     ranges, graph = ranges_of(model, precision), float32_graph(network)
     layers = {node.name for node in graph.graph.node if node.op_type in CONVOLUTIONS}
-    expected = in_pytorch(network, pixels)
+    expected = in_pytorch(network, samples, ends)
     found = {}
     for layer in progress_bar(ranges, desc="layer by layer", unit=" layers", leave=False):
         one = quantised(graph, precision, ranges, keep=layers - {layer})
-        found[layer] = Parity.between(in_onnxruntime(serialised(one), pixels), expected)
+        found[layer] = Parity.between(in_onnxruntime(serialised(one), samples, ends=ends), expected, ends.target)
     return dict(sorted(found.items(), key=lambda entry: entry[1].psnr_db))
 
 
@@ -49,10 +56,15 @@ def to_keep(parities: Mapping[str, Parity], whole: Parity, precision: EightBits)
 
 
 def sensitivity_report(
-    network: "ResnetGenerator", model: ModelProto, precision: EightBits, pixels: Pixels, whole: Parity
+    network: "ResnetGenerator",
+    model: ModelProto,
+    precision: EightBits,
+    samples: SampleArray,
+    whole: Parity,
+    ends: PixelEnds = RGB_ENDS,
 ) -> Iterator[str]:
     """Yield lines for the user of a graph that falls short: the parity layer by layer, and which layers to keep."""
-    parities = by_layer(network, model, precision, pixels)
+    parities = by_layer(network, model, precision, samples, ends)
     yield f"each layer alone in {precision}, the costliest first:"
     width = max(map(len, parities))
     for layer, parity in parities.items():

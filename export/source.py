@@ -9,6 +9,7 @@ from cyclegan_fast.conventions import Direction
 from cyclegan_fast.runs import RUNS, newest_run, trained_size
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import sha256_of
+from export.pixel_ends import RGB_ENDS, PixelEnds
 
 if TYPE_CHECKING:
     from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -23,7 +24,8 @@ class GeneratorSource:
     """Holds a generator and says where it comes from.
 
     Its files are called `name`. `size` is the side in pixels of the squares that it was trained with, `sha256` the hash
-    of the checkpoint file, `config` the run's configuration, empty for bare weights.
+    of the checkpoint file, `config` the run's configuration, empty for bare weights. `ends` are the types of the pixels
+    that it takes and gives; those of bare weights are taken to be 8-bit ones.
     """
 
     network: "ResnetGenerator"
@@ -33,6 +35,7 @@ class GeneratorSource:
     size: int
     sha256: str
     config: dict[str, Any]
+    ends: PixelEnds = RGB_ENDS
 
 
 def load_sources(
@@ -63,7 +66,8 @@ def load_sources(
     path = checkpoint or newest_run(RUNS)
     sources: list[GeneratorSource] = []
     ways: tuple[Direction, ...] = ("a2b", "b2a") if directions == "both" else (directions,)
-    for network, config, file, direction in load_generators(path, ways, warnings, name):
+    for loaded in load_generators(path, ways, warnings, name):
+        network, config, file, direction = loaded
         if not isinstance(network, ResnetGenerator):
             raise UserError(f"{file} holds a U-Net, and only ResNet generators can be exported: translate with PyTorch")
         if running_statistics:
@@ -79,8 +83,8 @@ def load_sources(
             kept = kept_under(file)
             assert direction is not None
             way, called = direction, f"{run}{f'@{kept}' if kept else ''}-{direction}"
-        size = trained_size(config, path)
-        sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config))
+        size, ends = trained_size(config, path), PixelEnds(loaded.source, loaded.target)
+        sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config, ends))
     return sources
 
 

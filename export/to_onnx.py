@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cyclegan_fast.images.pixel_type import RGB
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.files import write_atomically
@@ -28,13 +29,13 @@ from cyclegan_fast.system.progress import waiting
 from export.graphs.interface import INPUT, OUTPUT
 from export.graphs.onnx_file import format_entry, with_digest
 from export.options import ExportOptions, Precision, is_eight_bits
-from export.source import check_layers, load_sources
+from export.source import check_layers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from cyclegan_fast.config.options import Norm, Upsampling
-    from cyclegan_fast.images.pixels import Pixels
+    from cyclegan_fast.images.pixel_type import SampleArray
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
     from export.source import GeneratorSource
@@ -47,19 +48,20 @@ def to_onnx(
     precision: Precision,
     *,
     uint8_io: bool = False,
-    calibration: "Pixels | None" = None,
+    calibration: "SampleArray | None" = None,
     keep_float16: Sequence[str] = (),
 ) -> "ModelProto":
     """Return a trained generator as an ONNX model, checked, with every tensor's type and shape.
 
-    Input `image` and output `translated` are float32 [batch, 3, height, width] in [-1, 1], or with `uint8_io` uint8
-    [batch, height, width, 3]; sides are multiples of 4, at least 8. The model's properties say what it was made from.
+    Input `image` and output `translated` are float32 [batch, channels, height, width] in [-1, 1], or with `uint8_io`
+    samples [batch, height, width, channels], see `export.graphs.pixel_io`; sides are multiples of 4, at least 8. The
+    model's properties say what it was made from, and which pixels it takes and gives where they are not 8-bit RGB.
 
     Args:
         source: the generator, from `export.source.load_sources`.
         precision: the precision of convolutions.
-        uint8_io: whether the graph takes and gives pixels.
-        calibration: for int8 and fp8, images uint8 [N, H, W, 3] that ranges are measured on.
+        uint8_io: whether the graph takes and gives samples.
+        calibration: for int8 and fp8, images [N, H, W, C] of the source's type that ranges are measured on.
         keep_float16: for int8 and fp8, names of layers that stay in float16.
 
     Raises UserError where a weight does not fit the precision, and for a name that is no layer's.
@@ -69,25 +71,26 @@ def to_onnx(
     from export.graphs.pixel_io import with_pixel_io
     from export.graphs.precision import in_precision
 
-    model = float32_graph(source.network)
+    model, ends = float32_graph(source.network), source.ends
     if is_eight_bits(precision):
         from export.graphs.quantisation import activation_ranges, quantised
 
         assert calibration is not None, f"{precision} needs images to calibrate with"
         check_layers(source.network, keep_float16)
-        model = quantised(model, precision, activation_ranges(model, calibration, precision), keep_float16)
+        model = quantised(model, precision, activation_ranges(model, calibration, precision, ends.source), keep_float16)
     elif precision != "float32":
         model = in_precision(model, precision)
     if uint8_io:
-        model = with_pixel_io(model)
+        model = with_pixel_io(model, ends)
     helper.set_model_props(
         model,
         {
             **format_entry(),
             "direction": source.direction,
             "precision": precision,
-            "range": "0 to 255" if uint8_io else "-1 to 1",
+            "range": ends.sample_range if uint8_io else "-1 to 1",
             "checkpoint_sha256": source.sha256,
+            **ends.as_entries(),
             **({"keep_float16": " ".join(keep_float16)} if keep_float16 else {}),
         },
     )
@@ -114,19 +117,24 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
     `blocks.3.conv1.norm`.
     """
     from cyclegan_fast.networks.norms import uses_running_statistics
+    from cyclegan_fast.translation.trained import channels_of
     from export.graphs.folding import fold_norms
-    from export.graphs.graph import with_weights
+    from export.graphs.graph import with_channels, with_weights
 
+    channels = channels_of(network)
     is_folded = uses_running_statistics(network)
     if is_folded:
         network = fold_norms(network)
     traced = _traced(network.stem.out_channels, len(network.blocks), network.norm, network.upsampling, is_folded)
-    return with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
+    weighted = with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
+    return weighted if channels == (RGB.channels, RGB.channels) else with_channels(weighted, *channels)
 
 
-@lru_cache(maxsize=1)  # both directions of a run have one graph, and tracing takes longer than all the rest
+@lru_cache(
+    maxsize=1
+)  # both directions of a run have one graph but for channels, and tracing takes longer than the rest
 def _traced(width: int, blocks: int, norm: "Norm", upsampling: "Upsampling", is_folded: bool) -> "ModelProto":
-    """Trace a generator of that width, depth, norm and upsampling; the graph's weights have no meaning."""
+    """Trace a generator of RGB of that width, depth, norm and upsampling; the graph's weights have no meaning."""
     import torch
 
     from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -194,17 +202,9 @@ def export_graphs(options: ExportOptions) -> int:
     from export.pictures import pictures_for
 
     remarks: list[str] = []
-    sources = load_sources(
-        options.checkpoint,
-        options.direction,
-        remarks,
-        options.network,
-        running_statistics=options.running_statistics,
-    )
+    sources = options.sources(remarks)
     for remark in remarks:
         print(f"note: {remark}")
-    for source in sources:
-        check_layers(source.network, options.keep_float16)
     for source, (calibration, _) in [(source, pictures_for(options, source)) for source in sources]:
         started = time.perf_counter()
         path = options.out / f"{options.name_of(source)}.onnx"

@@ -8,10 +8,10 @@ if __name__ == "__main__":
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -26,9 +26,9 @@ from export.engines.engine_card import EngineCard, Profile
 from export.engines.libraries import Library, Runtime, choose_library
 from export.graphs.onnx_file import with_digest
 from export.options import ExportOptions, is_eight_bits
-from export.source import check_layers, load_sources
 
 if TYPE_CHECKING:
+    from export.parity import Parity
     from export.pictures import Pictures
     from export.source import GeneratorSource
 
@@ -102,17 +102,9 @@ def export_engines(command: TrtCommand) -> int:
     from export.pictures import pictures_for
 
     remarks: list[str] = []
-    sources = load_sources(
-        command.options.checkpoint,
-        command.options.direction,
-        remarks,
-        command.options.network,
-        running_statistics=command.options.running_statistics,
-    )
+    sources = command.options.sources(remarks)
     profiles = [command.shapes.profile(source.size) for source in sources]
     pictures = [pictures_for(command.options, source) for source in sources]
-    for source in sources:
-        check_layers(source.network, command.options.keep_float16)
     for remark in remarks:
         print(f"note: {remark}")
     print(f"{library.name} {library.version}, {precision}; engines take {profiles[0]}")
@@ -150,13 +142,13 @@ def _export(
     model = as_asked(source, options, calibration)
     onnx = with_digest(serialised(model))
     print(f"{path.stem}: comparing with PyTorch", flush=True)
-    parity = onnx_parity(source.network, model, profile.usual[1], compared)
+    parity = onnx_parity(source.network, model, profile.usual[1], compared, ends=source.ends)
     failure = BARS[options.precision].failure(parity["worst"])
     if failure and is_eight_bits(options.precision):
         from export.sensitivity import sensitivity_report
 
-        pixels = compared(2, *profile.usual[1:])
-        for line in sensitivity_report(source.network, model, options.precision, pixels, parity["worst"]):
+        samples = compared(2, *profile.usual[1:])
+        for line in sensitivity_report(source.network, model, options.precision, samples, parity["worst"], source.ends):
             print(line, flush=True)
     print(f"{path.stem}: building", flush=True)
     cache = command.timing_cache or options.out / f"timings-{library.name}-{library.version}.cache"
@@ -212,7 +204,7 @@ def _card(
     profile: Profile,
     onnx: bytes,
     engine: BuiltEngine,
-    parity: dict[str, Any],
+    parity: "Mapping[str, Parity]",
 ) -> EngineCard:
     return EngineCard(
         library=library.name,
@@ -232,12 +224,13 @@ def _card(
             "onnx": _as_json(parity),
             "engine": "not run",
         },
+        ends=source.ends,
     )
 
 
-def _as_json(parity: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _as_json(parity: "Mapping[str, Parity]") -> dict[str, dict[str, float]]:
     """Return figures by shape, as a card has them."""
-    return {shape: asdict(figures) for shape, figures in parity.items()}
+    return {shape: of_shape.figures() for shape, of_shape in parity.items()}
 
 
 def _this_gpu() -> str:

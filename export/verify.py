@@ -7,9 +7,9 @@ if __name__ == "__main__":
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclegan_fast.conventions import DIRECTIONS
 from cyclegan_fast.system.command_line import parse_command
@@ -18,15 +18,19 @@ from cyclegan_fast.system.files import sha256_of
 from cyclegan_fast.system.progress import waiting
 from cyclegan_fast.system.ranges import TranslatedSide, check_fields
 from export.engines.engine_card import EngineCard, Profile
-from export.graphs.onnx_file import read_onnx
+from export.graphs.interface import sample_dtype
+from export.graphs.onnx_file import ends_of, read_onnx
 from export.library_errors import explaining
 from export.options import Precision, is_precision
+from export.pixel_ends import RGB_ENDS, PixelEnds
 from export.source import ONE_WAY, load_sources
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from cyclegan_fast.images.pixel_type import SampleArray
     from cyclegan_fast.networks.resnet import ResnetGenerator
+    from export.parity import Parity, Values
     from export.pictures import Pictures
 
 
@@ -57,8 +61,8 @@ class VerifyCommand:
     size: TranslatedSide | None = None
     """with --onnx: side of the images that are compared, in pixels; by default what the network was trained with"""
     images: Path | None = None
-    """folder of images to compare on; by default the embedded photographs, and for int8 and fp8, whose ranges were
-    measured on the domain that is translated, the run's own test images"""
+    """folder of images to compare on; by default the embedded photographs; for int8 and fp8, whose ranges were measured
+    on the domain that is translated, and for images that are not 8-bit RGB, the run's own test images"""
 
     def __post_init__(self) -> None:
         check_fields(self, as_flags=True)
@@ -73,17 +77,23 @@ class VerifyCommand:
 
 @dataclass(frozen=True)
 class Exported:
-    """Holds what an exported file says of itself; `model` is None for an engine."""
+    """Holds what an exported file says of itself; `model` is None for an engine, `ends` the pixels of both ends."""
 
     precision: Precision
     direction: str
     checkpoint_sha256: str
     model: "ModelProto | None"
+    ends: PixelEnds = RGB_ENDS
 
 
 def onnx_parity(
-    network: "ResnetGenerator", model: "ModelProto", size: int, pictures: "Pictures", name: str = "the graph"
-) -> dict[str, Any]:
+    network: "ResnetGenerator",
+    model: "ModelProto",
+    size: int,
+    pictures: "Pictures",
+    name: str = "the graph",
+    ends: PixelEnds = RGB_ENDS,
+) -> "dict[str, Parity]":
     """Return `export.parity.worst_parity` of a graph, which errors call `name`, in ONNX Runtime on the CPU.
 
     Raises UserError where it cannot be computed. A graph in bfloat16, for which ONNX Runtime has no convolution there,
@@ -97,26 +107,31 @@ def onnx_parity(
         with explaining(f"{name} cannot be computed in float32", "export it anew with python export/to_onnx.py"):
             model = emulated(model)
     content = serialised(model)
-    return worst_parity(network, lambda pixels: in_onnxruntime(content, pixels, name), list(shapes(size)), pictures)
+
+    def run(samples: "SampleArray") -> "Values":
+        return in_onnxruntime(content, samples, name, ends)
+
+    return worst_parity(network, run, list(shapes(size)), pictures, ends)
 
 
-def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") -> dict[str, Any]:
+def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") -> "dict[str, Parity]":
     """Return `export.parity.worst_parity` of an engine, on its GPU, at shapes all over its profile.
 
     Raises UserError as `export.runtime.Engine` does.
     """
     from cyclegan_fast.images.pixels import to_signed_array
-    from export.parity import levels_of, worst_parity
+    from export.parity import values_of, worst_parity
     from export.runtime import Engine
 
     with Engine(path) as engine:
-        is_pixels = engine.card.uint8_io
-        return worst_parity(
-            network,
-            lambda pixels: engine(pixels).astype(float) if is_pixels else levels_of(engine(to_signed_array(pixels))),
-            shapes_within(engine.card.profile),
-            pictures,
-        )
+        takes_samples, ends = engine.card.uint8_io, engine.card.ends
+
+        def run(samples: "SampleArray") -> "Values":
+            if takes_samples:
+                return engine(samples.astype(sample_dtype(ends.source))).astype(float)
+            return values_of(engine(to_signed_array(samples, ends.source)), ends.target)
+
+        return worst_parity(network, run, shapes_within(engine.card.profile), pictures, ends)
 
 
 def why_not_here(card: EngineCard) -> str | None:
@@ -160,7 +175,7 @@ def exported(command: VerifyCommand, notes: list[str]) -> Exported:
         graph = command.engine.with_suffix(".onnx")
         if graph.is_file() and sha256_of(graph) != card.onnx_sha256:
             notes.append(f"{graph} is not the graph that the engine was built from, or is damaged")
-        return Exported(card.precision, card.direction, card.checkpoint_sha256, None)
+        return Exported(card.precision, card.direction, card.checkpoint_sha256, None, card.ends)
     from export.graphs.graph import valid_model
 
     assert command.onnx is not None
@@ -173,7 +188,7 @@ def exported(command: VerifyCommand, notes: list[str]) -> Exported:
             f"{path} does not say in its metadata which precision, direction and checkpoint it has: export it anew "
             "with python export/to_onnx.py"
         )
-    return Exported(precision, direction, properties["checkpoint_sha256"], model)
+    return Exported(precision, direction, properties["checkpoint_sha256"], model, ends_of(path, properties))
 
 
 def verify(command: VerifyCommand) -> int:
@@ -187,7 +202,7 @@ def verify(command: VerifyCommand) -> int:
 
     from export.options import is_eight_bits
     from export.parity import BARS
-    from export.pictures import of_domain, of_folder, photographs
+    from export.pictures import compared_with, of_domain, of_folder
 
     direction: Literal["a2b", "b2a"] = "b2a" if found.direction == "b2a" else "a2b"
     (source,) = load_sources(
@@ -195,14 +210,23 @@ def verify(command: VerifyCommand) -> int:
     )
     if source.sha256 != found.checkpoint_sha256:
         raise UserError(f"{file} was made from another checkpoint than {source.checkpoint}: give --checkpoint")
+    if not source.config and [kind.channels for kind in source.ends] == [kind.channels for kind in found.ends]:
+        source = replace(source, ends=found.ends)  # bare weights do not say what else their pixels are
+    if source.ends != found.ends:
+        raise UserError(
+            f"{file} says that it translates {found.ends}, and {source.checkpoint} that it was trained for "
+            f"{source.ends}: export it anew"
+        )
     if command.images is not None:
-        pictures = of_folder(command.images)
+        pictures = of_folder(command.images, found.ends.source)
+    elif is_eight_bits(found.precision):
+        pictures = of_domain(None, source, "--images")[1]
     else:
-        pictures = of_domain(None, source, "--images")[1] if is_eight_bits(found.precision) else photographs
+        pictures = compared_with(source)
     size = source.size if command.size is None else command.size
     with waiting("comparing with PyTorch"):
         if found.model is not None:
-            parity = onnx_parity(source.network, found.model, size, pictures, str(file))
+            parity = onnx_parity(source.network, found.model, size, pictures, str(file), found.ends)
         else:
             assert command.engine is not None
             parity = engine_parity(source.network, command.engine, pictures)
@@ -212,8 +236,9 @@ def verify(command: VerifyCommand) -> int:
     if failure and is_eight_bits(found.precision) and found.model is not None:
         from export.sensitivity import sensitivity_report
 
+        compared = pictures(2, size, size)
         for line in sensitivity_report(
-            source.network, found.model, found.precision, pictures(2, size, size), parity["worst"]
+            source.network, found.model, found.precision, compared, parity["worst"], found.ends
         ):
             print(line)
     if failure:

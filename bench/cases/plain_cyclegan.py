@@ -51,15 +51,24 @@ class PlainGenerator(nn.Module):
         blocks: The number of residual blocks.
         use_dropout: Whether every block has a dropout of 0.5, which moves the keys of its second convolution by one.
         track_running_stats: Whether instance norms have running statistics, whose buffers early versions saved.
+        inputs: The number of channels of the images that it takes.
+        outputs: The number of channels of the images that it gives.
     """
 
     def __init__(
-        self, *, width: int = 64, blocks: int = 9, use_dropout: bool = False, track_running_stats: bool = False
+        self,
+        *,
+        width: int = 64,
+        blocks: int = 9,
+        use_dropout: bool = False,
+        track_running_stats: bool = False,
+        inputs: int = 3,
+        outputs: int = 3,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
-            nn.Conv2d(3, width, 7),
+            nn.Conv2d(inputs, width, 7),
             _instance_norm(width, track_running_stats),
             nn.ReLU(),
         ]
@@ -76,12 +85,12 @@ class PlainGenerator(nn.Module):
                 _instance_norm(channels // 2, track_running_stats),
                 nn.ReLU(),
             ]
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh()]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, outputs, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
         _initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the translated images for [N, 3, H, W] in [-1, 1], in the same shape; H and W are multiples of 4."""
+        """Return the images [N, outputs, H, W] for [N, inputs, H, W] in [-1, 1]; H and W are multiples of 4."""
         translated: Tensor = self.model(image)
         return translated
 
@@ -89,9 +98,9 @@ class PlainGenerator(nn.Module):
 class PlainDiscriminator(nn.Module):
     """Scores patches of images: the 70x70 PatchGAN; its first convolution has `width` channels (`ndf`)."""
 
-    def __init__(self, *, width: int = 64, track_running_stats: bool = False) -> None:
+    def __init__(self, *, width: int = 64, track_running_stats: bool = False, inputs: int = 3) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(inputs, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for channels, stride in ((width, 2), (width * 2, 2), (width * 4, 1)):
             layers += [
                 nn.Conv2d(channels, channels * 2, 4, stride=stride, padding=1),
@@ -103,7 +112,7 @@ class PlainDiscriminator(nn.Module):
         _initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return scores [N, 1, h, w] for images [N, 3, H, W] in [-1, 1]; 256x256 gives 30x30."""
+        """Return scores [N, 1, h, w] for images [N, inputs, H, W] in [-1, 1]; 256x256 gives 30x30."""
         scores: Tensor = self.model(image)
         return scores
 
@@ -185,7 +194,8 @@ class PlainCycleGAN:
         ndf: The number of channels of a discriminator's first convolution.
         blocks: The number of residual blocks of a generator.
         lambda_cycle: The weight of the cycle losses.
-        lambda_identity: The weight of the identity losses in units of lambda_cycle; 0 skips their passes.
+        lambda_identity: The weight of the identity losses in units of lambda_cycle; 0 skips their passes, which images
+            of other channels in A than in B do not have.
         pool_size: The number of images that each pool keeps; 0 switches the pools off.
         learning_rate: The learning rate of both Adams.
         beta1: The first beta of both Adams.
@@ -201,6 +211,7 @@ class PlainCycleGAN:
             of fake_A. Each image draws `random()` and, where that is below 0.5, `randrange(pool_size)`.
         device: The device of the weights.
         dtype: The dtype of the weights.
+        channels: Those of the images of A and of B.
     """
 
     def __init__(
@@ -221,11 +232,13 @@ class PlainCycleGAN:
         random_source: random.Random | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        channels: tuple[int, int] = (3, 3),
     ) -> None:
-        self.G_A = PlainGenerator(width=ngf, blocks=blocks).to(device, dtype)
-        self.G_B = PlainGenerator(width=ngf, blocks=blocks).to(device, dtype)
-        self.D_A = PlainDiscriminator(width=ndf).to(device, dtype)
-        self.D_B = PlainDiscriminator(width=ndf).to(device, dtype)
+        of_A, of_B = channels
+        self.G_A = PlainGenerator(width=ngf, blocks=blocks, inputs=of_A, outputs=of_B).to(device, dtype)
+        self.G_B = PlainGenerator(width=ngf, blocks=blocks, inputs=of_B, outputs=of_A).to(device, dtype)
+        self.D_A = PlainDiscriminator(width=ndf, inputs=of_B).to(device, dtype)
+        self.D_B = PlainDiscriminator(width=ndf, inputs=of_A).to(device, dtype)
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         random_source = random_source or random.Random(0)
         self.pool_A, self.pool_B = PlainImagePool(pool_size, random_source), PlainImagePool(pool_size, random_source)
@@ -252,7 +265,7 @@ class PlainCycleGAN:
                 group["lr"] = learning_rate
 
     def step(self, real_A: Tensor, real_B: Tensor) -> dict[str, float]:
-        """Carry out one update from [N, 3, H, W] images of each domain; return the weighted losses by name."""
+        """Carry out one update from images [N, C, H, W] of each domain; return the weighted losses by name."""
         return {name: loss.item() for name, loss in self.update(real_A, real_B).items()}
 
     def update(self, real_A: Tensor, real_B: Tensor) -> dict[str, Tensor]:

@@ -266,6 +266,16 @@ def upsampling_of(state: dict[str, Any]) -> Upsampling:
     return "resize" if weight.size(0) < weight.size(1) else "transposed"
 
 
+def channels_by_shapes(state: StateDict) -> tuple[int, int]:
+    """Return the channels of the images that a generator takes, and of those that it gives, by its weights' shapes.
+
+    Its keys are ours. The original has them as `input_nc` and `output_nc`.
+    """
+    if is_unet(state):  # whose last convolution is a transposed one
+        return state["down.0.weight"].size(1), state[f"up.{count(state, 'up') - 1}.weight"].size(1)
+    return state["stem.weight"].size(1), state["head.weight"].size(0)
+
+
 def is_original(state: dict[str, Any]) -> bool:
     """Tell whether the keys of a state dict are the original implementation's."""
     return any(str(key).startswith(("model.", "net.")) for key in state)

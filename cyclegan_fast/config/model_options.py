@@ -145,7 +145,8 @@ class LossConfig:
     cycle_from: CycleFrom = "both"
     """cyclegan: the domain whose images go through a cycle, A for A -> B -> A alone, B for B -> A -> B alone"""
     lambda_identity: LossWeight = 0.5
-    """cyclegan: weight of the identity losses, in units of lambda_cycle; 0 skips their forward passes"""
+    """cyclegan: weight of the identity losses, in units of lambda_cycle; 0 skips their forward passes. Images of A with
+    other channels than those of B have none"""
     lambda_pixel: LossWeight = 10.0
     """simgan: weight of the L1 between an image and its translation"""
     lambda_feature: LossWeight = 10.0

@@ -33,6 +33,8 @@ from cyclegan_fast.config.run_options import (
     TrackerName,
 )
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE
+from cyclegan_fast.images.pixel_type import RGB
+from cyclegan_fast.system.words import counted
 
 __all__ = [
     "CROPPING",
@@ -125,14 +127,51 @@ class Config:
             self.data.batch_size % self.optimizer.accumulate == 0,
             f"batch_size must be a multiple of accumulate ({self.optimizer.accumulate}), got {self.data.batch_size}",
         )
-
+        against = reason_against_pixels(self, are_known=False)
+        require(against is None, str(against))
         against = _reason_against_pairing(self)
         require(not self.run.paired or against is None, f"paired computes both directions alike, as one, and {against}")
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Channels of the images of A and of B: an RGB image's where neither options nor data have said so yet."""
+        return self.data.channels_a or RGB.channels, self.data.channels_b or RGB.channels
+
+    @property
+    def has_equal_channels(self) -> bool:
+        """True where a generator can be given images of its own target domain, as the identity loss does."""
+        return len({*self.channels}) == 1
 
     @property
     def total_epochs(self) -> int:
         """Number of epochs of the whole run, at the full learning rate and after."""
         return self.optimizer.epochs + self.optimizer.decay_epochs
+
+
+def reason_against_pixels(config: Config, *, are_known: bool = True) -> str | None:
+    """Say what does not go with the pixels of both domains, and what does; returns None where all does.
+
+    Args:
+        are_known: what is not given is 8-bit RGB's, as once the training images were looked at. Before that it may be
+            anything, and is no reason.
+    """
+    data, method = config.data, config.loss.method
+    of_A, of_B = config.channels
+    differ = of_A != of_B and (are_known or None not in (data.channels_a, data.channels_b))
+    are_others = {data.channels_a, data.channels_b, data.dtype_a, data.dtype_b} - {None, RGB.channels, RGB.dtype}
+    so = f"and A has {counted(of_A, 'channel')}, B {of_B}"
+    mended = "give channels_a and channels_b alike"
+    reasons = {
+        f"method simgan compares an image with its translation, {so}: use method cyclegan, or {mended}": (
+            method == "simgan" and differ
+        ),
+        "method feature-loss compares images in a network that takes 8-bit RGB, and A or B is of others: use method "
+        "cyclegan, or give channels_a 3, channels_b 3, dtype_a uint8 and dtype_b uint8": (
+            method == "feature-loss" and bool(are_others)
+        ),
+        f"paired computes both directions alike, as one, {so}: leave it out, or {mended}": config.run.paired and differ,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _reason_against_pairing(config: Config) -> str | None:

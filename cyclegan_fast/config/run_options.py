@@ -1,10 +1,14 @@
 """Defines the options of a run: its optimizer and schedule, what it writes when, and what it is scored by."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from cyclegan_fast.config.checks import require
+from cyclegan_fast.images.display import Colouring, Display, DomainView, DomainViews
+from cyclegan_fast.images.levels import Level
+from cyclegan_fast.images.pixel_type import ChannelCount, PixelTypes
 from cyclegan_fast.system.files import LONGEST_NAME
 from cyclegan_fast.system.ranges import (
     LARGEST_BATCH,
@@ -18,12 +22,15 @@ from cyclegan_fast.system.ranges import (
     check_fields,
 )
 
+_Made = TypeVar("_Made")
 Policy = Literal["linear", "step", "plateau", "cosine"]
 CudaGraph = Literal["auto", "on", "off"]
 Streams = Literal["auto", "1", "2"]
 AmpDtype = Literal["auto", "bfloat16", "float16"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio", "none"]
 MetricName = Literal["reconstruction", "truth", "lookup", "fid", "kid", "lpips", "fcn"]
+DISPLAY_OPTIONS = ("bands_a", "bands_b", "window_a", "window_b", "colours_a", "colours_b")
+"""The options that say how images of the two domains are made visible: they change nothing but pictures."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,21 @@ class RunConfig:
     """steps between two lines of metrics.jsonl and of TensorBoard, each with mean losses"""
     sample_every: Annotated[int, Range(1, MOST_STEPS)] = 1000
     """steps between two grids of samples"""
+    bands_a: tuple[ChannelCount, ...] = ()
+    """channels of A's images, counted from 1, that samples and other pictures for people show: one in grey or false
+    colours, two in red and cyan, three in red, green and blue, such as 4 3 2; by default all, or the first three. Like
+    window_a and colours_a this changes nothing but pictures"""
+    bands_b: tuple[ChannelCount, ...] = ()
+    """channels of B's images that are shown, likewise"""
+    window_a: tuple[Level, ...] = ()
+    """the two values of A's images, in their own units, that are shown darkest and brightest; by default their range"""
+    window_b: tuple[Level, ...] = ()
+    """the two values of B's images that are shown darkest and brightest, likewise"""
+    colours_a: Colouring = "grey"
+    """how a single band of A is shown: grey; in false colours by brightness, cubehelix or hot; or blue-red, through
+    white, around a middle"""
+    colours_b: Colouring = "grey"
+    """how a single band of B is shown, likewise"""
     checkpoint_every: Annotated[int, Range(1, MOST_STEPS)] = 1000
     """steps between two checkpoints"""
     keep_every_epochs: Annotated[int, Range(0, MOST_COUNTED)] = 0
@@ -131,6 +153,32 @@ class RunConfig:
             self.name is None or _is_folder_name(self.name),
             f"name must be a plain folder name of {LONGEST_NAME} bytes at most, got {brief(self.name)}",
         )
+        self._displays()
+
+    def views(self, kinds: PixelTypes) -> DomainViews:
+        """Return how images of both domains are shown to people.
+
+        Raises ValueError, naming the domain, where the images do not have the bands that were asked for.
+        """
+        A, B = (
+            _of_domain(domain, DomainView, kind, display)
+            for domain, kind, display in zip("AB", kinds, self._displays(), strict=True)
+        )
+        return DomainViews(A, B)
+
+    def _displays(self) -> tuple[Display, Display]:
+        return (
+            _of_domain("A", Display, self.bands_a, self.window_a, self.colours_a),
+            _of_domain("B", Display, self.bands_b, self.window_b, self.colours_b),
+        )
+
+
+def _of_domain(domain: str, make: Callable[..., _Made], *values: Any) -> _Made:
+    """Return make(*values), whose ValueError gets the name of the domain."""
+    try:
+        return make(*values)
+    except ValueError as error:
+        raise ValueError(f"pictures of {domain}: {error}") from error
 
 
 def _is_folder_name(name: str) -> bool:

@@ -7,16 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.pixel_type import PixelType, PixelTypes, SampleArray
 from cyclegan_fast.kernels import Impl
 from cyclegan_fast.kernels.elementwise.signed_windows import signed_windows
+
+BOTH_RGB = PixelTypes()
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Describes a window of [height, width] in an image of uint8 [H, W, 3], and whether it is mirrored."""
+    """Describes a window of [height, width] in an image [H, W, C], and whether it is mirrored."""
 
-    pixels: Pixels
+    pixels: SampleArray
     top: int
     left: int
     height: int
@@ -33,7 +35,7 @@ class Cut:
 class Batch:
     """Holds one step's images on the host; for each domain, its three fields are the arguments of `signed_windows`."""
 
-    pixels_A: Tensor  # uint8 [N, H, W, 3]
+    pixels_A: Tensor  # [N, H, W, C], samples of the domain's type
     pixels_B: Tensor
     crops_A: Tensor  # int64 [N, 3]
     crops_B: Tensor
@@ -52,23 +54,30 @@ class Batch:
             size_B=(cuts_B[0].height, cuts_B[0].width),
         )
 
-    def to(self, device: torch.device, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
-        """Copy the batch to `device`; returns the images of A and of B, float32 [N, 3, height, width] in [-1, 1].
+    def to(self, device: torch.device, impl: Impl = "auto", kinds: PixelTypes = BOTH_RGB) -> tuple[Tensor, Tensor]:
+        """Copy the batch to `device`; returns the images of A and of B, float32 [N, C, height, width] in [-1, 1].
 
-        `impl` chooses who cuts the windows out, see `kernels.dispatch.choose`.
+        `impl` chooses who cuts the windows out, see `kernels.dispatch.choose`. `kinds` has the ranges of the samples.
         """
         pixels_A, pixels_B, crops_A, crops_B = (
             tensor.to(device, non_blocking=True)
             for tensor in (self.pixels_A, self.pixels_B, self.crops_A, self.crops_B)
         )
         return (
-            signed_windows(pixels_A, crops_A, *self.size_A, impl=impl),
-            signed_windows(pixels_B, crops_B, *self.size_B, impl=impl),
+            windows_of(pixels_A, crops_A, self.size_A, kinds.A, impl),
+            windows_of(pixels_B, crops_B, self.size_B, kinds.B, impl),
         )
 
 
+def windows_of(pixels: Tensor, crops: Tensor, size: tuple[int, int], kind: PixelType, impl: Impl) -> Tensor:
+    """Cut windows of a size out of samples of a kind, scaled by its range: see `signed_windows`."""
+    return signed_windows(pixels, crops, *size, kind.low, kind.high, impl=impl)
+
+
 def _pixels(cuts: Sequence[Cut], pin: bool) -> Tensor:
-    pixels = torch.empty((len(cuts), *cuts[0].pixels.shape), dtype=torch.uint8, pin_memory=pin)
+    first = cuts[0].pixels
+    dtype: torch.dtype = getattr(torch, first.dtype.name)
+    pixels = torch.empty((len(cuts), *first.shape), dtype=dtype, pin_memory=pin)
     np.stack([cut.pixels for cut in cuts], out=pixels.numpy())
     return pixels
 

@@ -1,20 +1,23 @@
 """Prepares images as the original implementation does: resizes, and the crops that training draws."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from cyclegan_fast.config.options import Preprocess
 from cyclegan_fast.conventions import SMALLEST_DISCRIMINATOR_SIDE, nearest_side
 from cyclegan_fast.images.pixel_type import RGB, SampleArray
+
+if TYPE_CHECKING:  # importing it would import PyTorch, without which exported files are run
+    from cyclegan_fast.config.options import Preprocess
 
 
 @dataclass(frozen=True)
 class Preparation:
     """Prepares a training image once, before the random crop: resizes it (bicubic) as the original does."""
 
-    preprocess: Preprocess
+    preprocess: "Preprocess"
     load_size: int
     crop_size: int
 

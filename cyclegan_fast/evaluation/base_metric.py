@@ -14,13 +14,18 @@ from torch import Tensor
 
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import FORMULAS, Direction
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.evaluation.score_table import Score
+from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
 
 
 @dataclass(frozen=True)
 class TranslatedBatch:
-    """Holds one batch of a domain's test images and what became of them; all uint8 [N, 3, H, W] on the device."""
+    """Holds one batch of a domain's test images and what became of them, as samples [N, C, H, W] on the device.
+
+    Sources and reconstructions are of the type `source_kind`, translations and truths of `target_kind`.
+    """
 
     direction: Direction
     first: int
@@ -29,6 +34,8 @@ class TranslatedBatch:
     translation: Tensor
     reconstruction: Tensor | None
     truth: Tensor | None
+    source_kind: PixelType = RGB
+    target_kind: PixelType = RGB
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class MetricSetup:
     count: int
     feature_source: str
     segmentation_file: Path | None
+    kinds: PixelTypes = BOTH_RGB
 
 
 class Metric(ABC):
@@ -68,10 +76,11 @@ class Metric(ABC):
         """
         return cls
 
-    def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
+    def value_names(self, direction: Direction, *, truth_is_known: bool, kinds: PixelTypes) -> list[str]:
         """Return the names of the values that a pass with both generators gives in a direction.
 
-        They are named as in `score_table.scalars` but without the direction, such as "truth.ssim".
+        They are named as in `score_table.scalars` but without the direction, such as "truth.ssim". `kinds` are the
+        types of the domains' pixels.
         """
         return []
 
@@ -79,8 +88,8 @@ class Metric(ABC):
     def add(self, batch: TranslatedBatch) -> None:
         """Look at one batch of translations."""
 
-    def add_real(self, direction: Direction, images: Tensor) -> None:  # noqa: B027  # most metrics need none
-        """Look at real images, uint8 [N, 3, H, W], of the domain that `direction` translates to."""
+    def add_real(self, direction: Direction, images: Tensor, kind: PixelType = RGB) -> None:  # noqa: B027  # most metrics need none
+        """Look at real images, samples [N, C, H, W] of type `kind`, of the domain that `direction` translates to."""
 
     @abstractmethod
     def scores(self) -> list[Score]:
@@ -89,6 +98,12 @@ class Metric(ABC):
     def notes(self) -> list[str]:
         """Return sentences that a reader of the scores must know."""
         return []
+
+
+def pixels_in_words(kinds: PixelTypes) -> str:
+    """Say what the pixels of both domains are, for a sentence on what a metric does not take."""
+    A, B = kinds
+    return f"A and B have {A}" if A == B else f"A has {A}, and B has {B}"
 
 
 def with_formulas(key: str, text: str) -> str:

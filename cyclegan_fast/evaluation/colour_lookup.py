@@ -4,9 +4,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.conventions import FORMULAS, Direction
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import SIMILARITY_VALUES, concatenated, similarity
+from cyclegan_fast.images.pixel_type import PixelType, PixelTypes
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor
 
 LOOKUP_BYTES = 2 << 30  # images of a direction that are kept until the table is fitted
@@ -54,12 +56,18 @@ class Lookup(Metric):
         self.lookups: dict[Direction, ColourLookup] = {}
         self.nbytes: dict[Direction, int] = {}
         self.cut: set[Direction] = set()
+        self.left_out: dict[Direction, PixelType] = {}
 
-    def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
-        return [f"lookup.{value}" for value in SIMILARITY_VALUES] if truth_is_known else []
+    def value_names(self, direction: Direction, *, truth_is_known: bool, kinds: PixelTypes) -> list[str]:
+        is_measured = truth_is_known and kinds == BOTH_RGB
+        return [f"lookup.{value}" for value in SIMILARITY_VALUES] if is_measured else []
 
     def add(self, batch: TranslatedBatch) -> None:
         if batch.truth is None:
+            return
+        other = next((kind for kind in (batch.source_kind, batch.target_kind) if not kind.is_rgb), None)
+        if other is not None:
+            self.left_out[batch.direction] = other
             return
         way, used = batch.direction, self.nbytes.get(batch.direction, 0)
         if used > LOOKUP_BYTES:
@@ -79,6 +87,9 @@ class Lookup(Metric):
         return found
 
     def notes(self) -> list[str]:
+        if self.left_out:
+            kind = next(iter(self.left_out.values()))
+            return [f"the colour lookup is left out: it is a table of 8-bit RGB, and these are images of {kind}"]
         return [
             f"{way}: the colour lookup is fitted to the first {LOOKUP_BYTES >> 30} GiB of images" for way in self.cut
         ]

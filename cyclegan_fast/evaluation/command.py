@@ -16,7 +16,8 @@ class EvaluateCommand(EvaluationOptions):
     """Measure a trained run on test images: one table, one JSON file, and the worst and best images of each
     direction. Any number of metrics share one pass over the images:
 
-        reconstruction  PSNR, SSIM and L1 of G_B(G_A(A)) against A, and of G_A(G_B(B)) against B
+        reconstruction  PSNR, SSIM and L1 of G_B(G_A(A)) against A, and of G_A(G_B(B)) against B; of images that are not
+                        8-bit RGB also MAE, in their own units
         truth           the same of translations against the true ones, where testA and testB are pairs
         lookup          the same of the best colour table that could be fitted to the truth
         fid, kid        distance of all translations to all real images, in features of a network
@@ -73,6 +74,7 @@ def _scores_of(subject: Subject, command: EvaluateCommand) -> list[Score]:
         count=command.images,
         feature_source=command.features,
         segmentation_file=command.segmentation,
+        kinds=subject.views.kinds,
     )
     print(subject)
     found = evaluate(
@@ -82,13 +84,14 @@ def _scores_of(subject: Subject, command: EvaluateCommand) -> list[Score]:
         device=subject.device,
         count=command.images,
         batch_size=command.batch_size,
+        kinds=subject.views.kinds,
     )
     if not found.scores:
         raise UserError(f"nothing could be scored: {'; '.join(found.notes)}")
     print(table(found.scores))
     result = {"images": found.counts, "rows": [score.to_dict() for score in found.scores]}
     written = [subject.publish("evaluation.json", result, found.notes)]
-    sheets = write_sheets(subject.out, found, subject.generators, subject.tests, subject.device)
+    sheets = write_sheets(subject.out, found, subject.generators, subject.tests, subject.device, subject.views)
     if not sheets:
         print("note: there are no contact sheets: they need the metric truth or reconstruction")
     written += sheets

@@ -14,6 +14,7 @@ from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.system.errors import UserError
 
 INCEPTION = "inception"
+PROGRAM_ENDING = ".pt2"  # of a program of torch.export.save
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_WEIGHTS}"
 
@@ -31,7 +32,7 @@ class SegmentationFeatures(nn.Module):
 
 
 def distance_network(given: str, device: torch.device) -> nn.Module:
-    """Load a network that takes uint8 [N, 3, H, W] and gives features [N, F].
+    """Load a network that takes uint8 [N, 3, H, W] and gives features [N, F]; a program may take other images.
 
     Args:
         given: "inception", the 2048 features after the last pooling of the Inception-v3 that FID is defined with
@@ -45,7 +46,7 @@ def distance_network(given: str, device: torch.device) -> nn.Module:
     path = Path(given)
     if not path.is_file():
         raise UserError(f"--features {given}: no such file; give {INCEPTION}, a segmentation network, or a .pt2 file")
-    if path.suffix == ".pt2":
+    if path.suffix == PROGRAM_ENDING:
         try:
             return move_to_device_pass(torch.export.load(path), device).module()  # it has no eval(), nor needs it
         except Exception as error:  # its reader raises whatever a damaged archive trips over

@@ -9,14 +9,18 @@ import torch
 from torch import nn
 
 from cyclegan_fast.conventions import Direction
-from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch, with_formulas
+from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch, pixels_in_words, with_formulas
 from cyclegan_fast.evaluation.score_table import Score
+from cyclegan_fast.images.pixel_type import PixelType, PixelTypes
+from cyclegan_fast.images.pixels import signed
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import waiting
 
 
 class Lpips(Metric):
     """Compares translations with the truth where it is known, and reconstructions with their sources elsewhere.
+
+    Only images of three channels are compared; of other types than 8-bit RGB their range is what AlexNet sees.
 
     Args:
         network: a metric of torchmetrics that sums over images.
@@ -27,27 +31,39 @@ class Lpips(Metric):
     def __init__(self, network: Any) -> None:
         self.network = network
         self.sums: dict[str, tuple[float, int]] = {}
+        self.left_out: dict[Direction, PixelType] = {}
 
     @classmethod
     def prepare(cls, setup: MetricSetup) -> Callable[[], Metric]:
+        if all(kind.channels != 3 for kind in setup.kinds):
+            raise UserError(
+                f"the metric lpips is of images of 3 channels, and {pixels_in_words(setup.kinds)}: leave it out of "
+                "--metrics"
+            )
         with waiting("loading AlexNet"):
             network = lpips_network(setup.device)
         return partial(cls, network)
 
-    def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
+    def value_names(self, direction: Direction, *, truth_is_known: bool, kinds: PixelTypes) -> list[str]:
+        source, target = kinds.of_direction(direction)
+        if (target if truth_is_known else source).channels != 3:
+            return []
         return ["truth.lpips" if truth_is_known else "reconstruction.lpips"]
 
     def add(self, batch: TranslatedBatch) -> None:
         if batch.truth is not None:
-            kind, images, against = "truth", batch.translation, batch.truth
+            key, images, against, kind = "truth", batch.translation, batch.truth, batch.target_kind
         elif batch.reconstruction is not None:
-            kind, images, against = "reconstruction", batch.reconstruction, batch.source
+            key, images, against, kind = "reconstruction", batch.reconstruction, batch.source, batch.source_kind
         else:
             return
+        if kind.channels != 3:
+            self.left_out[batch.direction] = kind
+            return
         self.network.reset()
-        self.network.update(images.float() / 127.5 - 1, against.float() / 127.5 - 1)
-        total, count = self.sums.get(f"{batch.direction}.{kind}", (0.0, 0))
-        self.sums[f"{batch.direction}.{kind}"] = (total + float(self.network.compute()), count + len(images))
+        self.network.update(signed(images, kind), signed(against, kind))
+        total, count = self.sums.get(f"{batch.direction}.{key}", (0.0, 0))
+        self.sums[f"{batch.direction}.{key}"] = (total + float(self.network.compute()), count + len(images))
 
     def scores(self) -> list[Score]:
         texts = {
@@ -57,6 +73,12 @@ class Lpips(Metric):
         return [
             Score(key, with_formulas(key, texts[key.partition(".")[2]]), {"lpips": total / count})
             for key, (total, count) in self.sums.items()
+        ]
+
+    def notes(self) -> list[str]:
+        return [
+            f"LPIPS of {direction} is left out: it is of images of 3 channels, and these have {kind}"
+            for direction, kind in self.left_out.items()
         ]
 
 

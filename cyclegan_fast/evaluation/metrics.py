@@ -1,5 +1,8 @@
 """Lists the metrics that a command line may name, and makes those that are asked for.
 
+Of images that are not 8-bit RGB the first two have MAE in the images' own units, too; lookup and fcn are of 8-bit RGB,
+fid, kid and lpips of three channels, and leave other directions out.
+
 metric          compares                                             values
 reconstruction  G_B(G_A(A)) with A, and G_A(G_B(B)) with B           PSNR, SSIM, L1
 truth           a translation with the true one, where it is known   PSNR, SSIM, L1; the same of untranslated images
@@ -19,6 +22,7 @@ import torch
 
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import DIRECTIONS
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup
 from cyclegan_fast.evaluation.colour_lookup import Lookup
@@ -27,6 +31,7 @@ from cyclegan_fast.evaluation.distances import FeatureDistance
 from cyclegan_fast.evaluation.fcn.metric import FcnScore
 from cyclegan_fast.evaluation.lpips import Lpips
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth
+from cyclegan_fast.images.pixel_type import PixelTypes
 
 METRIC_CLASSES: dict[MetricName, type[Metric]] = {
     "truth": Truth,
@@ -51,6 +56,7 @@ class MetricMaker:
         count: how many of each domain are used, the first ones; 0 for all.
         feature_source: the network of fid and kid; see `distance_networks.distance_network`.
         segmentation_file: the network of fcn.
+        kinds: the types of the pixels of both domains.
 
     Raises UserError where a metric needs what is not there: a library, weights, images, labels.
     """
@@ -65,10 +71,11 @@ class MetricMaker:
         count: int = 0,
         feature_source: str = INCEPTION,
         segmentation_file: Path | None = None,
+        kinds: PixelTypes = BOTH_RGB,
     ) -> None:
-        setup = MetricSetup(names, device, tests, size, count, feature_source, segmentation_file)
+        setup = MetricSetup(names, device, tests, size, count, feature_source, segmentation_file, kinds)
         classes = dict.fromkeys(kind for name, kind in METRIC_CLASSES.items() if name in names)
-        self.tests = tests
+        self.tests, self.kinds = tests, kinds
         self._makers = [kind.prepare(setup) for kind in classes]
 
     def __call__(self) -> list[Metric]:
@@ -82,5 +89,5 @@ class MetricMaker:
             for direction, held in zip(DIRECTIONS, (self.tests.A, self.tests.B), strict=True)
             if held is not None
             for metric in self()
-            for name in metric.value_names(direction, truth_is_known=held.truth is not None)
+            for name in metric.value_names(direction, truth_is_known=held.truth is not None, kinds=self.kinds)
         ]

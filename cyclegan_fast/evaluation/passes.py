@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, OPPOSITE, Direction
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth, ValuePerImage
+from cyclegan_fast.images.pixel_type import PixelTypes
 from cyclegan_fast.images.pixels import as_tensor, images_at_once
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar, waiting
@@ -53,6 +55,7 @@ def evaluate(
     device: torch.device,
     count: int = 0,
     batch_size: int | None = None,
+    kinds: PixelTypes = BOTH_RGB,
 ) -> Evaluation:
     """Translate the test images of each domain that has a generator, once, and let every metric see them.
 
@@ -61,6 +64,7 @@ def evaluate(
         tests: the images of the domains, all of one size each.
         count: how many images of each domain are used, the first ones; 0 for all.
         batch_size: images at once; by default as many as make half a megapixel.
+        kinds: the types of the pixels of both domains.
 
     Raises UserError where a metric lacks images, or a translation is not finite.
     """
@@ -71,9 +75,9 @@ def evaluate(
     with progress_bar(desc="evaluating", unit=" images", total=total, leave=False) as bar:
         for direction, held in chosen.items():
             needed = needed_generators(generators, direction, metrics)
-            for batch in translated_batches(direction, held, needed, device, count, batch_size):
+            for batch in translated_batches(direction, held, needed, device, count, batch_size, kinds):
                 for metric in metrics:
-                    metric.add_real(OPPOSITE[direction], batch.source)
+                    metric.add_real(OPPOSITE[direction], batch.source, batch.source_kind)
                     if direction in generators:
                         metric.add(batch)
                 bar.update(len(batch.source))
@@ -82,9 +86,8 @@ def evaluate(
     with waiting("computing the scores"):
         scores = [score for metric in metrics for score in metric.scores()]
     notes = [note for metric in metrics for note in metric.notes()]
-    return Evaluation(
-        _by_direction(scores), [*notes, *_notes_on_missing(sets, generators, count)], counts, list(metrics)
-    )
+    notes += [*_notes_on_missing(sets, generators, count), *_notes_on_units(scores, kinds)]
+    return Evaluation(_by_direction(scores), notes, counts, list(metrics))
 
 
 def needed_generators(
@@ -103,28 +106,32 @@ def translated_batches(
     device: torch.device,
     count: int,
     batch_size: int | None,
+    kinds: PixelTypes = BOTH_RGB,
 ) -> Iterable[TranslatedBatch]:
     """Yield the batches of a domain; without a generator for it an image is its own translation, which nobody uses."""
     images = first_images(held.images, count)
     height, width = images[0].shape[:2]
     at_once = batch_size or images_at_once(height, width)
     forward, back = generators.get(direction), generators.get(OPPOSITE[direction])
+    of_source, of_target = kinds.of_direction(direction)
     for start in range(0, len(images), at_once):
         places = range(start, min(start + at_once, len(images)))
         source = stack_images(images, places, device)
-        translation = translate_batch(forward, source) if forward else source
+        translation = translate_batch(forward, source, of_source, of_target) if forward else source
         yield TranslatedBatch(
             direction=direction,
             first=start,
             source=source,
             translation=translation,
-            reconstruction=translate_batch(back, translation) if forward and back else None,
+            reconstruction=translate_batch(back, translation, of_target, of_source) if forward and back else None,
             truth=stack_images(held.truth, places, device) if held.truth else None,
+            source_kind=of_source,
+            target_kind=of_target,
         )
 
 
 def stack_images(images: Images, places: Iterable[int], device: torch.device) -> Tensor:
-    """Stack the images at some places of a list: uint8 [N, 3, H, W] on the device."""
+    """Stack the images at some places of a list: samples [N, C, H, W] on the device."""
     return as_tensor(np.stack([images[place] for place in places]), device)
 
 
@@ -153,6 +160,15 @@ def _notes_on_missing(
             are = "is" if count == 1 else "are"
             notes.append(f"only the first {count} of the {len(held.images)} images in {name} {are} scored")
     return notes
+
+
+def _notes_on_units(scores: Sequence[Score], kinds: PixelTypes) -> list[str]:
+    """Write a note on what values are relative to, where images are not 8-bit RGB and values depend on it."""
+    if kinds == BOTH_RGB or not any("l1" in score.values for score in scores):
+        return []
+    return [
+        f"A: {kinds.A}; B: {kinds.B}: PSNR, SSIM and L1 take this range for their full scale, and MAE is in these units"
+    ]
 
 
 BEST_BY = (  # the strongest measure first

@@ -22,6 +22,7 @@ SCORE_COLUMNS = {
     "psnr_db": ScoreColumn("PSNR, dB", "higher", ".2f"),
     "ssim": ScoreColumn("SSIM", "higher", ".3f"),
     "l1": ScoreColumn("L1", "lower", ".4f"),
+    "mae": ScoreColumn("MAE, own units", "lower", ".5g"),
     "lpips": ScoreColumn("LPIPS", "lower", ".3f"),
     "fid": ScoreColumn("FID", "lower", "#.4g"),
     "kid": ScoreColumn("KID", "lower", ".3g"),
@@ -30,7 +31,8 @@ SCORE_COLUMNS = {
     "per_class": ScoreColumn("per-class acc.", "higher", ".3f"),
     "class_iou": ScoreColumn("class IoU", "higher", ".3f"),
 }
-"""Every value that a score may hold. L1 is in [0, 1] of full scale, accuracies are shares."""
+"""Every value that a score may hold. L1 is in [0, 1] of full scale, MAE in the images' own units, accuracies are
+shares."""
 
 
 @dataclass(frozen=True)

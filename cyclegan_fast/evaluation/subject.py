@@ -1,16 +1,19 @@
 """Loads what an evaluation judges, generators and test images, onto a device; and writes what it found."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from tqdm import tqdm
 
-from cyclegan_fast.config.options import EARTH, Pairs
-from cyclegan_fast.config.values import pixels_of_run
+from cyclegan_fast.config.options import EARTH, Pairs, RunConfig
+from cyclegan_fast.config.run_options import DISPLAY_OPTIONS
+from cyclegan_fast.config.values import pixels_of_run, with_values
 from cyclegan_fast.conventions import Direction
+from cyclegan_fast.images.display import DomainViews
+from cyclegan_fast.images.pixel_type import PixelTypes
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import waiting
@@ -92,6 +95,12 @@ class Subject:
             self.generators[direction or options.direction] = graphed(
                 prepared, self.device, lambda reason: tqdm.write(f"note: {printable(reason)}")
             )
+        described = pixels_of_run(self.config, str(self.path))
+        if not self.config:
+            channels = loaded[0].source.channels, loaded[0].target.channels
+            channels_A, channels_B = channels if options.direction == "a2b" else channels[::-1]
+            described = replace(described, channels_a=channels_A, channels_b=channels_B)
+        self.views = _views_of_run(self.config, described.pixel_types, str(self.path))
         multiple = loaded[0].network.multiple
         assert isinstance(multiple, int)
         self.size = checked_size(options.size, self.config, self.path, multiple)
@@ -99,7 +108,7 @@ class Subject:
         trained = self.config.get("data", {})
         pairs = pairs or (trained.get("pairs", "auto") if options.data is None else "auto")
         settings = replace(
-            pixels_of_run(self.config, str(self.path)),
+            described,
             data=self.data,
             load_size=self.size,
             crop_size=self.size,
@@ -152,6 +161,7 @@ class Subject:
             "checkpoint": str(self.file),
             "data": str(self.data) if self.data else "embedded photographs",
             "size": self.size,
+            "pixels": {"A": self.views.A.kind.as_values(), "B": self.views.B.kind.as_values()},
             "device": describe(self.device),
             "dtype": name_of(self.dtype),
             "versions": {"cyclegan_fast": __version__, "torch": torch.__version__},
@@ -160,3 +170,15 @@ class Subject:
         path = self.out / name
         write_atomically(path, json.dumps({**origin, **result, "notes": notes}, indent=2).encode())
         return path
+
+
+def _views_of_run(config: Mapping[str, Any], kinds: PixelTypes, origin: str) -> DomainViews:
+    """Return how images are shown by the plain values of a run's configuration; by default where these say nothing."""
+    run = config.get("run")
+    known = {name: run[name] for name in DISPLAY_OPTIONS if name in run} if isinstance(run, dict) else {}
+    options = with_values(RunConfig(), known, origin)
+    assert isinstance(options, RunConfig)
+    try:
+        return options.views(kinds)
+    except ValueError as error:
+        raise UserError(f"{origin}: {error}") from error

@@ -12,8 +12,9 @@ from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.base_metric import TranslatedBatch
 from cyclegan_fast.evaluation.passes import Evaluation, translated_batches
+from cyclegan_fast.images.display import AS_RGB, DomainViews
 from cyclegan_fast.images.files import write_image
-from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.pixels import Pixels, as_pixels
 from cyclegan_fast.images.sheets import sheet
 
 _SHOWN = 6
@@ -25,8 +26,12 @@ def write_sheets(
     generators: Mapping[Direction, nn.Module],
     tests: TestSets,
     device: torch.device,
+    views: DomainViews = AS_RGB,
 ) -> list[Path]:
-    """Write `a2b.jpg` and `b2a.jpg`, for each direction that has a score of each image; return the files."""
+    """Write `a2b.jpg` and `b2a.jpg`, for each direction that has a score of each image; return the files.
+
+    `views` show the images of each domain.
+    """
     written = []
     for direction, held in zip(DIRECTIONS, (tests.A, tests.B), strict=True):
         quality = evaluation.quality(direction)
@@ -41,8 +46,8 @@ def write_sheets(
         title = f"{len(order)} images by {what}, " + (f"{_SHOWN} worst and {_SHOWN} best" if many else "worst first")
         rows = _row_labels(direction, held)
         captions = [f"{caption(held.images, place)}  {values[place]:.3f}" for place in places]
-        columns = list(zip(captions, pictures(direction, held, places, generators, device), strict=True))
-        write_image(sheet(title, rows, columns), path, quality=92)
+        columns = list(zip(captions, pictures(direction, held, places, generators, device, views), strict=True))
+        write_image(sheet(title, rows, columns, views.legend()), path, quality=92)
         written.append(path)
     return written
 
@@ -66,17 +71,23 @@ def pictures(
     places: Sequence[int],
     generators: Mapping[Direction, nn.Module],
     device: torch.device,
+    views: DomainViews = AS_RGB,
 ) -> list[list[Pixels]]:
-    """Return, for each of the images, the pictures that `_row_labels` names."""
+    """Return, for each of the images, the pictures that `_row_labels` names, as `views` show them."""
     some = HeldOut(Selected(held.images, places), Selected(held.truth, places) if held.truth is not None else None)
     found: list[list[Pixels]] = []
-    for batch in translated_batches(direction, some, generators, device, 0, None):
-        found += [_pictures_of(batch, index) for index in range(len(batch.source))]
+    for batch in translated_batches(direction, some, generators, device, 0, None, views.kinds):
+        found += _pictures_of(batch, views)
     return found
 
 
-def _pictures_of(batch: TranslatedBatch, index: int) -> list[Pixels]:
-    parts = [batch.source, batch.translation, batch.reconstruction, batch.truth]
-    blank = torch.full_like(batch.source[index], 60)  # no generator for the way back
-    images = [part[index] if part is not None else blank for part in (parts if batch.truth is not None else parts[:3])]
-    return [image.permute(1, 2, 0).cpu().numpy() for image in images]
+def _pictures_of(batch: TranslatedBatch, views: DomainViews) -> list[list[Pixels]]:
+    source, target = views.of_direction(batch.direction)
+    of_sources = source(as_pixels(batch.source))
+    translated = target(as_pixels(batch.translation))
+    # Without a generator for the way back a dark square stands there.
+    back = np.full_like(of_sources, 60) if batch.reconstruction is None else source(as_pixels(batch.reconstruction))
+    rows = [of_sources, translated, back]
+    if batch.truth is not None:
+        rows.append(target(as_pixels(batch.truth)))
+    return [list(pictures) for pictures in zip(*rows, strict=True)]

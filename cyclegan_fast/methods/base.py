@@ -55,9 +55,9 @@ BOTH_DIRECTIONS = DirectionNetworks("G_AB", "G_BA", "D_AB", "AB")
 
 @dataclass(frozen=True)
 class DirectionBatch:
-    """Holds what a direction is given of a batch: real images of both domains, [N, 3, H, W] in [-1, 1].
+    """Holds what a direction is given of a batch: real images of both domains, [N, C, H, W] in [-1, 1], C of each.
 
-    Those of both directions at once are [N, 6, H, W], those of the first one in front.
+    Those of both directions at once are [N, 2 * C, H, W], those of the first one in front.
 
     images: real images of the domain that is translated.
     targets: real images of the domain that they are translated to.
@@ -153,14 +153,28 @@ class Method(ABC):
 
     def networks(self) -> dict[str, nn.Module]:
         """Make new networks by name, generators first; PyTorch's generator draws their weights in this order."""
-        made: dict[str, nn.Module] = {name: self.new_generator() for name in self.generators}
-        return made | {name: self.new_discriminator() for name in self.discriminators}
+        of_A, of_B = self.config.channels
+        translated = {"G_A": (of_A, of_B), "G_B": (of_B, of_A)}
+        made: dict[str, nn.Module] = {name: self.new_generator(*translated[name]) for name in self.generators}
+        return made | {name: self.new_discriminator(self.judged_channels(name)) for name in self.discriminators}
 
-    def new_generator(self) -> nn.Module:
-        """Make a ResNet or U-Net generator as configured."""
+    @property
+    def shown_channels(self) -> tuple[int, int]:
+        """Return the channels of what `translate` shows of domain A and of domain B."""
+        return self.config.channels
+
+    def judged_channels(self, discriminator: str) -> int:
+        """Return the channels of what a discriminator judges: D_B what is shown of A, all others what is of B."""
+        of_A, of_B = self.shown_channels
+        return of_A if discriminator == "D_B" else of_B
+
+    def new_generator(self, inputs: int, outputs: int) -> nn.Module:
+        """Make a ResNet or U-Net generator as configured, from images of some channels to those of others."""
         networks = self.config.networks
         if networks.blocks:
             return ResnetGenerator(
+                inputs=inputs,
+                outputs=outputs,
                 width=networks.ngf,
                 blocks=networks.blocks,
                 norm=networks.norm,
@@ -170,6 +184,8 @@ class Method(ABC):
                 checkpoint_blocks=networks.checkpoint_blocks,
             )
         return UnetGenerator(
+            inputs=inputs,
+            outputs=outputs,
             width=networks.ngf,
             halvings=networks.halvings,
             norm=networks.norm,
@@ -177,7 +193,7 @@ class Method(ABC):
             impl=networks.impl,
         )
 
-    def new_discriminator(self, channels: int = 3) -> nn.Module:
+    def new_discriminator(self, channels: int) -> nn.Module:
         """Make a PatchGAN or pixel discriminator of images with so many channels, as configured."""
         networks, impl = self.config.networks, self.discriminator_impl
         if networks.discriminator == "pixel":
@@ -216,6 +232,11 @@ class Method(ABC):
     @abstractmethod
     def losses(self) -> tuple[str, ...]:
         """Return the names of all losses, in the order in which they are reported."""
+
+    @property
+    def remark(self) -> str | None:
+        """Return what a user should know of these losses before they are trained with, if anything."""
+        return None
 
     def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:
         """Return the names of the generators that the losses of a direction train."""

@@ -5,7 +5,7 @@ the pairs (G_B(b), b). Nothing else binds a translation to its image.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cyclegan_fast.methods.base import (
     DirectionBatch,
@@ -32,14 +32,16 @@ class BiGan(Method):
     def losses(self) -> tuple[str, ...]:
         return ("G_A", "G_B", "D")
 
-    def new_discriminator(self, channels: int = 6) -> nn.Module:
-        return super().new_discriminator(channels)
+    @property
+    def shown_channels(self) -> tuple[int, int]:
+        of_both = sum(self.config.channels)
+        return of_both, of_both
 
     def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
         image = batch.low
         fake = forward[direction.there](image)
         in_order = [image, fake] if direction.suffix == "A" else [fake, image]
-        return Translated(fake, torch.cat(in_order, dim=1))  # [N, 6, H, W]: A, then B
+        return Translated(fake, torch.cat(in_order, dim=1))  # A, then B
 
     def generator_losses(
         self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated

@@ -76,16 +76,16 @@ class SharedTrunk(nn.Module):
 
 
 class DomainHead(nn.Module):
-    """Turns the trunk's map into images [N, 3, H, W] in [-1, 1] of one domain."""
+    """Turns the trunk's map into images [N, channels, H, W] in [-1, 1] of one domain."""
 
-    def __init__(self, side: int, width: int, impl: Impl) -> None:
+    def __init__(self, side: int, width: int, channels: int, impl: Impl) -> None:
         super().__init__()
         self.impl: Impl = impl
         own = range(min(OWN_LAYERS, stages(side)), 0, -1)
         self.up = nn.ModuleList(
             NormalisedConvTranspose2d(width_at(stage, width), width_at(stage - 1, width)) for stage in own
         )
-        self.last = nn.Conv2d(width_at(0, width), 3, 3, padding=1)
+        self.last = nn.Conv2d(width_at(0, width), channels, 3, padding=1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,12 +95,12 @@ class DomainHead(nn.Module):
 
 
 class DomainStem(nn.Module):
-    """Computes a PatchGAN's first two layers for one domain: [N, 3, H, W] -> [N, 2 * width, H/4, W/4]."""
+    """Computes a PatchGAN's first two layers for one domain: [N, channels, H, W] -> [N, 2 * width, H/4, W/4]."""
 
-    def __init__(self, width: int, impl: Impl) -> None:
+    def __init__(self, width: int, channels: int, impl: Impl) -> None:
         super().__init__()
         self.impl: Impl = impl
-        self.first = nn.Conv2d(3, width, 4, stride=2, padding=1)
+        self.first = nn.Conv2d(channels, width, 4, stride=2, padding=1)
         self.second = NormalisedConv2d(width, width * 2, 4, stride=2, padding=1)
         initialise(self)
 
@@ -145,12 +145,13 @@ class CoGan(Method):
     def networks(self) -> dict[str, nn.Module]:
         options: NetworkConfig = self.config.networks
         side, impl = self.config.data.crop_size, options.impl
+        of_A, of_B = self.config.channels
         return {
             "G_shared": SharedTrunk(side, options.ngf, impl),
-            "G_A": DomainHead(side, options.ngf, impl),
-            "G_B": DomainHead(side, options.ngf, impl),
-            "D_A": DomainStem(options.ndf, self.discriminator_impl),
-            "D_B": DomainStem(options.ndf, self.discriminator_impl),
+            "G_A": DomainHead(side, options.ngf, of_B, impl),
+            "G_B": DomainHead(side, options.ngf, of_A, impl),
+            "D_A": DomainStem(options.ndf, of_B, self.discriminator_impl),
+            "D_B": DomainStem(options.ndf, of_A, self.discriminator_impl),
             "D_shared": SharedJudge(options.ndf, self.discriminator_impl),
         }
 
@@ -214,13 +215,13 @@ class LatentSearch(nn.Module):
         self.steps, self.draws, self.learning_rate = steps, draws, learning_rate
 
     def forward(self, images: Tensor) -> Tensor:
-        """Translate images [N, 3, H, W] in [-1, 1]; H and W must be those of the images that the networks render."""
+        """Translate images [N, C, H, W] in [-1, 1]; H and W must be those of the images that the networks render."""
         latent = self.search(images)
         translation: Tensor = self.target(self.trunk(latent))
         return translation
 
     def search(self, images: Tensor) -> Tensor:
-        """Find the codes [N, LATENT] of images [N, 3, H, W]; an image's code does not depend on its batch."""
+        """Find the codes [N, LATENT] of images [N, C, H, W]; an image's code does not depend on its batch."""
         with torch.inference_mode(False), torch.no_grad():
             images = images.clone()  # one that was made in inference mode could take no part in a gradient
             codes = torch.randn(self.draws, LATENT, generator=torch.Generator().manual_seed(0)).to(images)
@@ -244,7 +245,7 @@ class LatentSearch(nn.Module):
         return best.to(images.dtype)
 
     def _errors_of(self, images: Tensor, codes: Tensor) -> Tensor:
-        """Return the mean absolute error of what each code renders against each image [N, 3, H, W]: [N, codes]."""
+        """Return the mean absolute error of what each code renders against each image [N, C, H, W]: [N, codes]."""
         rendered = self.source(self.trunk(codes))
         if rendered.shape[1:] != images.shape[1:]:
             raise UserError(

@@ -14,6 +14,7 @@ from cyclegan_fast.methods.base import (
     Translated,
 )
 from cyclegan_fast.methods.losses import cycle_loss, generator_loss, identity_loss
+from cyclegan_fast.system.words import counted
 
 
 def translate_with_identity(
@@ -61,8 +62,23 @@ class CycleGan(Method):
         """Tell whether images of the domain "A" or "B" have a cycle loss."""
         return self.options.cycle_weight(suffix) > 0 and self.options.cycle_from in ("both", suffix)
 
+    @property
+    def remark(self) -> str | None:
+        if self.config.has_equal_channels or not self.options.lambda_identity:
+            return None
+        of_A, of_B = self.config.channels
+        return (
+            f"the identity losses are left out: they give a generator images of its target domain, and those of A have "
+            f"{counted(of_A, 'channel')}, those of B {of_B}"
+        )
+
     def identity_weight(self, suffix: str) -> float:
-        """Return the weight of G_A's identity loss for "A", in units of the cycle of B, its images'."""
+        """Return the weight of G_A's identity loss for "A", in units of the cycle of B, its images'.
+
+        It is 0 where A and B have other channels: no generator takes images of its target domain then.
+        """
+        if not self.config.has_equal_channels:
+            return 0.0
         return self.options.lambda_identity * self.options.cycle_weight("B" if suffix == "A" else "A")
 
     def trained_generators(self, direction: DirectionNetworks) -> tuple[str, ...]:

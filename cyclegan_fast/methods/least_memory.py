@@ -4,15 +4,16 @@ Counted is what each takes at the least, which activations exceed by far: `train
 they allocate.
 """
 
+import numpy as np
 import torch
 
 from cyclegan_fast.config.options import Config, NetworkConfig
+from cyclegan_fast.images.pixel_type import RGB
 from cyclegan_fast.methods.registry import method_of
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import installed_bytes
 
 BYTES_PER_WEIGHT = 12  # in float32, with Adam's two moments; gradients come and go
-COLOURS = 3
 
 
 def check_memory(config: Config, device: torch.device) -> None:
@@ -35,11 +36,15 @@ def least_bytes_of_networks(config: Config) -> int:
 
 
 def least_bytes_of_images(config: Config) -> int:
-    """Return the bytes of one image of each domain, in 8 bits as it is resized; 0 where images keep their own sizes.
+    """Return the bytes of one image of each domain as it is resized; 0 where images keep their own sizes.
 
     Batches are not counted, since one may be larger than the data set.
     """
-    return 2 * COLOURS * config.data.load_size**2 if config.data.preprocess == "resize_and_crop" else 0
+    if config.data.preprocess != "resize_and_crop":
+        return 0
+    dtypes = config.data.dtype_a or RGB.dtype, config.data.dtype_b or RGB.dtype
+    of_a_pixel = sum(count * np.dtype(dtype).itemsize for count, dtype in zip(config.channels, dtypes, strict=True))
+    return of_a_pixel * config.data.load_size**2
 
 
 def _require_memory(needed: int, there: int, what: str, instead: str) -> None:

@@ -1,6 +1,6 @@
 """Computes the losses of Zhu et al. 2017 (section 3) and other adversarial losses in use, as pure functions.
 
-Scores are a discriminator's output [N, 1, h, w]; images are [N, 3, H, W] in [-1, 1]. Every loss is a scalar, computed
+Scores are a discriminator's output [N, 1, h, w]; images are [N, C, H, W] in [-1, 1]. Every loss is a scalar, computed
 in float32 from low-precision inputs and in float64 from float64 ones. Where the networks of several `directions` are
 computed as one, their scores or images lie one behind the other along the channels, [N, directions * C, H, W], and a
 loss is [directions], that of each. `impl` chooses who computes least squares and absolute errors, see

@@ -4,7 +4,7 @@ Zhu et al. 2017, section 5.1.2, take it as the upper bound of what can be learnt
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cyclegan_fast.methods.base import (
     DirectionBatch,
@@ -31,13 +31,15 @@ class Pix2Pix(Method):
     def losses(self) -> tuple[str, ...]:
         return ("G_A", "G_B", "paired_A", "paired_B", *self.judged)
 
-    def new_discriminator(self, channels: int = 6) -> nn.Module:
-        return super().new_discriminator(channels)
+    @property
+    def shown_channels(self) -> tuple[int, int]:
+        of_both = sum(self.config.channels)
+        return of_both, of_both
 
     def translate(self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch) -> Translated:
         image = batch.low
         fake = forward[direction.there](image)
-        return Translated(fake, torch.cat([image, fake], dim=1))  # [N, 6, H, W]: condition, then translation
+        return Translated(fake, torch.cat([image, fake], dim=1))  # condition, then translation
 
     def generator_losses(
         self, forward: NetworkFunctions, direction: DirectionNetworks, batch: DirectionBatch, made: Translated

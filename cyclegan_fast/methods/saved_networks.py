@@ -1,7 +1,6 @@
 """Checks that the networks of a checkpoint are those of a configuration: weights, moments of Adam, pools, losses."""
 
 from functools import lru_cache
-from itertools import chain
 
 import torch
 from torch import nn
@@ -14,6 +13,7 @@ from cyclegan_fast.config.options import Config
 from cyclegan_fast.config.values import from_dict
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.words import counted
 
 
 def check_own_networks(saved: RunCheckpoint) -> None:
@@ -36,14 +36,14 @@ def check_networks(saved: RunCheckpoint, config: Config) -> None:
     generators, discriminators = saved["step"]["generators"], saved["step"]["discriminators"]
     _check_moments(generators, model.trainable(method.generators), "step.generators")
     _check_moments(discriminators, model.trainable(method.discriminators), "step.discriminators")
-    judge = model.get_submodule(method.discriminators[0])
-    channels = next(module.in_channels for module in judge.modules() if isinstance(module, nn.Conv2d))
     watched = [name for name in method.losses if name not in method.judged]
     _check_names(saved["log"]["losses"], list(method.losses), "log.losses")
     for index, rank in enumerate(saved["ranks"]):
-        for image in chain(rank["step"]["pool_A"]["images"], rank["step"]["pool_B"]["images"]):
-            if len(image) != channels:
-                raise WrongEntry(f"ranks[{index}].step", f"has pools with {len(image)} channels instead of {channels}")
+        for pool, channels in zip(("pool_A", "pool_B"), method.shown_channels, strict=True):
+            for image in rank["step"][pool]["images"]:  # type: ignore[literal-required]  # both names are keys
+                if len(image) != channels:
+                    place = f"ranks[{index}].step.{pool}"
+                    raise WrongEntry(place, f"has images of {counted(len(image), 'channel')} instead of {channels}")
         if schedule := rank.get("schedule"):
             _check_names(schedule["losses"], watched, f"ranks[{index}].schedule.losses")
 

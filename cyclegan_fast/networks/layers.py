@@ -87,6 +87,13 @@ def check_norm(norm: Norm) -> None:
         raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
 
 
+def check_channels(**channels: int) -> None:
+    """Raise ValueError for a number of channels, by its argument's name, that no image has."""
+    for name, count in channels.items():
+        if count < 1:
+            raise ValueError(f"{name} must be positive, got {count}")
+
+
 def initialise(network: nn.Module, init_type: InitType = "normal", gain: float = 0.02) -> None:
     """Draw new weights, by default N(0, 0.02) (Zhu et al. 2017, section 7.1); biases become 0.
 

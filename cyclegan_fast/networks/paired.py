@@ -1,6 +1,6 @@
 """Makes one network of two of a kind, which computes both by convolutions with two groups (`--paired`).
 
-The images of the two lie one behind the other along the channels, [N, 2 * 3, H, W], and so do all activations. A norm,
+The images of the two lie one behind the other along the channels, [N, 2 * C, H, W], and so do all activations. A norm,
 an activation or a pad works on each channel by itself, and takes them as they are; a convolution has a group for each
 of the two networks. So each launch does the work of both, where one network's leaves half of a large GPU idle.
 """

@@ -6,8 +6,15 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Norm
+from cyclegan_fast.images.pixel_type import RGB
 from cyclegan_fast.kernels import Impl
-from cyclegan_fast.networks.layers import activated_convolution, check_norm, convolution_before, initialise
+from cyclegan_fast.networks.layers import (
+    activated_convolution,
+    check_channels,
+    check_norm,
+    convolution_before,
+    initialise,
+)
 from cyclegan_fast.networks.norms import new_norm
 
 
@@ -46,8 +53,8 @@ class PatchDiscriminator(Discriminator):
 
     Args:
         width: channels of the first convolution (`ndf` in the original), 64 in the paper.
-        channels: of an image; 6 where a conditional discriminator (pix2pix) judges an image beside the one that it was
-            made from.
+        channels: of an image; where a conditional discriminator (pix2pix) judges an image beside the one that it was
+            made from, those of both.
         n_layers: convolutions of stride 2; 1 to 5 make patches of 16, 34, 70, 142 and 286 pixels.
         norm, impl: see `Discriminator`.
     """
@@ -56,7 +63,7 @@ class PatchDiscriminator(Discriminator):
         self,
         *,
         width: int = 64,
-        channels: int = 3,
+        channels: int = RGB.channels,
         n_layers: int = 3,
         norm: Norm = "instance",
         impl: Impl = "auto",
@@ -86,7 +93,9 @@ class PixelDiscriminator(Discriminator):
     Args: those of `PatchDiscriminator`. The last convolution owns a bias with instance norm only, as in the original.
     """
 
-    def __init__(self, *, width: int = 64, channels: int = 3, norm: Norm = "instance", impl: Impl = "auto") -> None:
+    def __init__(
+        self, *, width: int = 64, channels: int = RGB.channels, norm: Norm = "instance", impl: Impl = "auto"
+    ) -> None:
         _check_discriminator(width, channels, norm)
         super().__init__(
             [
@@ -102,6 +111,5 @@ class PixelDiscriminator(Discriminator):
 def _check_discriminator(width: int, channels: int, norm: Norm) -> None:
     if width < 1:
         raise ValueError(f"width must be positive, got {width}")
-    if channels < 1:
-        raise ValueError(f"channels must be positive, got {channels}")
+    check_channels(channels=channels)
     check_norm(norm)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.conventions import SIDE_MULTIPLE
+from cyclegan_fast.images.pixel_type import RGB
 from cyclegan_fast.kernels import Impl, reflection_pad, residual_block
 from cyclegan_fast.kernels.dispatch import choose, is_exporting
 from cyclegan_fast.networks.image_convolutions import (
@@ -20,7 +21,7 @@ from cyclegan_fast.networks.image_convolutions import (
     convolve_to_image,
     go_by_columns,
 )
-from cyclegan_fast.networks.layers import check_norm, convolution_before, doubling_before, initialise
+from cyclegan_fast.networks.layers import check_channels, check_norm, convolution_before, doubling_before, initialise
 from cyclegan_fast.networks.norms import new_norm
 
 
@@ -58,6 +59,8 @@ class ResnetGenerator(nn.Module):
     `up_norms`.
 
     Args:
+        inputs: channels of the images that it takes.
+        outputs: channels of the images that it gives.
         width: channels after the stem (`ngf` in the original), 64 in the paper.
         blocks: residual blocks, 9 for 256x256 and larger, 6 for 128x128.
         norm: "instance" as in the paper, "batch" (see `norms.BatchNorm`) or "none".
@@ -76,6 +79,8 @@ class ResnetGenerator(nn.Module):
     def __init__(
         self,
         *,
+        inputs: int = RGB.channels,
+        outputs: int = RGB.channels,
         width: int = 64,
         blocks: int = 9,
         norm: Norm = "instance",
@@ -87,6 +92,7 @@ class ResnetGenerator(nn.Module):
         super().__init__()
         if width < 1 or blocks < 1:
             raise ValueError(f"width and blocks must be positive, got {width} and {blocks}")
+        check_channels(inputs=inputs, outputs=outputs)
         check_norm(norm)
         if checkpoint_blocks and (norm == "batch" or dropout):
             raise ValueError("checkpoint_blocks computes blocks twice: it goes with neither batch norm nor dropout")
@@ -95,7 +101,7 @@ class ResnetGenerator(nn.Module):
         self.upsampling: Upsampling = upsampling
         self.dropout = dropout
         self.checkpoint_blocks = checkpoint_blocks
-        self.stem = convolution_before(norm, 3, width, 7)
+        self.stem = convolution_before(norm, inputs, width, 7)
         self.stem_norm = new_norm(norm, width)
         self.down = nn.ModuleList(
             convolution_before(norm, width * scale, width * scale * 2, 3, stride=2, padding=1) for scale in (1, 2)
@@ -105,13 +111,14 @@ class ResnetGenerator(nn.Module):
         doubling = doubling_before if upsampling == "transposed" else partial(convolution_before, kernel=3)
         self.up = nn.ModuleList(doubling(norm, width * scale, width * scale // 2) for scale in (4, 2))
         self.up_norms = nn.ModuleList(new_norm(norm, width * scale) for scale in (2, 1))
-        self.head = nn.Conv2d(width, 3, 7)
+        self.head = nn.Conv2d(width, outputs, 7)
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images [N, 3, H, W] in [-1, 1], in the weights' dtype, to images of that shape; H and W multiples of 4.
+        """Map images [N, inputs, H, W] in [-1, 1], in the weights' dtype, to images [N, outputs, H, W] in [-1, 1].
 
-        Between two convolutions stands one fused operator; its result is already padded for the next one.
+        H and W are multiples of 4. Between two convolutions stands one fused operator; its result is already padded for
+        the next one.
         """
         if image.size(2) % SIDE_MULTIPLE or image.size(3) % SIDE_MULTIPLE:
             raise ValueError(f"image sides must be multiples of {SIDE_MULTIPLE}, got {image.size(2)}x{image.size(3)}")

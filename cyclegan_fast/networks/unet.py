@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import Norm
+from cyclegan_fast.images.pixel_type import RGB
 from cyclegan_fast.kernels import Impl
-from cyclegan_fast.networks.layers import check_norm, convolution_before, doubling_before, initialise
+from cyclegan_fast.networks.layers import check_channels, check_norm, convolution_before, doubling_before, initialise
 from cyclegan_fast.networks.norms import SLOPE, new_norm
 from cyclegan_fast.networks.resnet import ResnetGenerator
 
@@ -24,6 +25,8 @@ class UnetGenerator(nn.Module):
     behind `up.i`. Norms have parameters with `norm="batch"` only.
 
     Args:
+        inputs: channels of the images that it takes.
+        outputs: channels of the images that it gives.
         width: channels of the first convolution (`ngf` in the original), 64 in the paper; at most 8 times as many.
         halvings: 8 are the original's unet_256, 7 its unet_128.
         norm: "instance", "batch" as in the paper, see `norms.BatchNorm`, or "none". Convolutions own biases as the
@@ -37,6 +40,8 @@ class UnetGenerator(nn.Module):
     def __init__(
         self,
         *,
+        inputs: int = RGB.channels,
+        outputs: int = RGB.channels,
         width: int = 64,
         halvings: int = 8,
         norm: Norm = "instance",
@@ -48,6 +53,7 @@ class UnetGenerator(nn.Module):
             raise ValueError(f"width must be positive, got {width}")
         if halvings < LEAST_HALVINGS:
             raise ValueError(f"halvings must be at least {LEAST_HALVINGS}, got {halvings}")
+        check_channels(inputs=inputs, outputs=outputs)
         check_norm(norm)
         self.impl: Impl = impl
         self.width = width
@@ -61,7 +67,7 @@ class UnetGenerator(nn.Module):
         biased = norm == "instance"
         self.down = nn.ModuleList(
             [
-                nn.Conv2d(3, width, 4, stride=2, padding=1, bias=biased),
+                nn.Conv2d(inputs, width, 4, stride=2, padding=1, bias=biased),
                 *(convolution_before(norm, *sides, 4, stride=2, padding=1) for sides in pairwise(channels[:-1])),
                 nn.Conv2d(channels[-2], channels[-1], 4, stride=2, padding=1, bias=biased),
             ]
@@ -71,15 +77,17 @@ class UnetGenerator(nn.Module):
         self.up = nn.ModuleList(
             [
                 doubling_before(norm, channels[-1], channels[-2], 4),
-                *(doubling_before(norm, inputs * 2, outputs, 4) for inputs, outputs in pairwise(channels[-2::-1])),
-                nn.ConvTranspose2d(width * 2, 3, 4, stride=2, padding=1),
+                *(doubling_before(norm, below * 2, above, 4) for below, above in pairwise(channels[-2::-1])),
+                nn.ConvTranspose2d(width * 2, outputs, 4, stride=2, padding=1),
             ]
         )
         self.up_norms = nn.ModuleList(new_norm(norm, outputs) for outputs in channels[-2::-1])
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map [N, 3, H, W] in [-1, 1], in the weights' dtype, to the same shape; H and W are multiples of `multiple`.
+        """Map images [N, inputs, H, W] in [-1, 1], in the weights' dtype, to images [N, outputs, H, W] in [-1, 1].
+
+        H and W are multiples of `multiple`.
 
         The original keeps `leaky_relu(x)` for a skip connection, in place of x, and the ReLU of the other end stands
         behind the concatenation. Leaky ReLU keeps signs, so that ReLU makes the same of either; and ReLU and dropout

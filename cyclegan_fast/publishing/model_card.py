@@ -6,8 +6,12 @@ from typing import Any
 
 import yaml
 
+from cyclegan_fast.checkpoint.original import channels_by_shapes
+from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.evaluation.score_table import SCORE_COLUMNS
+from cyclegan_fast.images.pixel_type import RGB, PixelTypes
 from cyclegan_fast.publishing.release import Release
+from cyclegan_fast.system.words import counted
 from cyclegan_fast.version import __version__
 
 _BEGIN_MARK = "<!-- cyclegan-fast: what stands from here to the end mark is written anew with every push -->"
@@ -109,19 +113,36 @@ def _introduction(release: Release) -> str:
     if not release.config:
         return (
             f"A generator that translates images of one kind into another, for the package `{_LIBRARY}` {__version__}."
+            f"{_pixels(release)}"
         )
     return (
         f"Trained with the package `{_LIBRARY}` {__version__} by the method {_method(release)}, to translate images of "
-        "one kind, domain A, into another, domain B, and back."
+        f"one kind, domain A, into another, domain B, and back.{_pixels(release)}"
     )
 
 
+def _pixels(release: Release) -> str:
+    """Say what the images of both domains are, where they are not all 8-bit RGB; of bare weights, their channels."""
+    if not release.config:
+        inputs, outputs = channels_by_shapes(next(iter(release.generators.values())))
+        is_usual = inputs == outputs == RGB.channels
+        return "" if is_usual else f" It takes images of {counted(inputs, 'channel')} and gives images of {outputs}."
+    kinds = _pixel_types(release)
+    return "" if kinds == PixelTypes() else f" Images of A: {kinds.A}. Images of B: {kinds.B}."
+
+
+def _pixel_types(release: Release) -> PixelTypes:
+    return pixels_of_run(release.config, "the configuration").pixel_types
+
+
 def _example(release: Release, repository: str) -> str:
+    is_usual = _pixel_types(release) == PixelTypes()
+    photo, translated = ("photo.jpg", "translated.png") if is_usual else ("image.tif", "translated.tif")
     lines = [
         "```python",
         "import cyclegan_fast as cf",
         f'translator = cf.load("hub:{repository}")',
-        'translator("photo.jpg").save("translated.png")',
+        f'translator("{photo}").save("{translated}")',
         "```",
     ]
     if len(release.generators) > 1:

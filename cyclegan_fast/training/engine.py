@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cyclegan_fast.config.options import Config
-from cyclegan_fast.data.batch import Batch
-from cyclegan_fast.kernels.elementwise.signed_windows import signed_windows
+from cyclegan_fast.data.batch import Batch, windows_of
 from cyclegan_fast.methods.base import LossesByName
 from cyclegan_fast.system.cuda_graph import CudaRecorder, GraphRecorder, Inputs
 from cyclegan_fast.system.device import ready_to_copy
@@ -51,7 +50,7 @@ class TrainingEngine:
     def __call__(self, batch: Batch) -> LossesByName:
         """Update the networks by one batch; returns the losses, which the next call of a graph overwrites."""
         if self._graphed is None:
-            return self.step(*batch.to(self.step.device, self.config.networks.impl))
+            return self.step(*batch.to(self.step.device, self.config.networks.impl, self.config.data.pixel_types))
         decisions = self.step.draw(len(batch.pixels_A))
         inputs = {
             "pixels_A": batch.pixels_A,
@@ -68,10 +67,10 @@ class TrainingEngine:
             self._graphed.forget_recordings()
 
     def _update(self, inputs: Inputs) -> LossesByName:
-        side, impl = self.config.data.crop_size, self.config.networks.impl
+        kinds, side, impl = self.config.data.pixel_types, self.config.data.crop_size, self.config.networks.impl
         return self.step.update(
-            signed_windows(inputs["pixels_A"], inputs["crops_A"], side, side, impl=impl),
-            signed_windows(inputs["pixels_B"], inputs["crops_B"], side, side, impl=impl),
+            windows_of(inputs["pixels_A"], inputs["crops_A"], (side, side), kinds.A, impl),
+            windows_of(inputs["pixels_B"], inputs["crops_B"], (side, side), kinds.B, impl),
             Decisions(inputs["pool_A"], inputs["pool_B"], inputs.get("mixes"), inputs.get("latents")),
         )
 

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import reprlib
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,42 @@ def find_samples(folder: Path) -> dict[str, str]:
     return found
 
 
-def _row_labels(run: Path, samples: dict[str, str], domain: str) -> str:
-    """Return the captions of the newest grid of a domain, from the text inside the file."""
-    try:
-        with Image.open(run / f"samples/step_{next(reversed(samples), '')}_{domain}.png") as image:
-            return ", ".join(str(image.info.get("rows", "")).split("\n"))
-    except (OSError, ValueError, SyntaxError):
-        return ""
+@dataclass(frozen=True)
+class GridText:
+    """Holds what the file of a sample grid says, see `samples.write_grids`: its rows, their legend and numbers."""
+
+    rows: list[str]
+    legend: list[str]
+    numbers: list[str]
+
+    @staticmethod
+    def read(path: Path) -> "GridText":
+        """Read it from the text inside the file; empty where that cannot be read."""
+        try:
+            with Image.open(path) as image:
+                texts = [str(image.info.get(name, "")) for name in ("rows", "legend", "numbers")]
+        except (OSError, ValueError, SyntaxError):
+            texts = ["", "", ""]
+        return GridText(*(text.split("\n") if text else [] for text in texts))
+
+    @property
+    def labels(self) -> str:
+        """Return the captions of the rows, from the top."""
+        return ", ".join(self.rows)
+
+    def to_html(self, step: str) -> str:
+        """Return the HTML of the legend and of the rows' numbers; "" where there is none."""
+        if not self.legend:
+            return ""
+        legend = "".join(f"<li>{as_html(line)}</li>" for line in self.legend)
+        rows = "".join(
+            f'<tr><th scope="row">{as_html(row)}</th><td>{as_html(numbers)}</td></tr>'
+            for row, numbers in zip(self.rows, self.numbers, strict=False)
+        )
+        return (
+            f'<details data-step="{step}"><summary>colours and values of step {int(step):,}</summary>'
+            f'<ul class="legend">{legend}</ul><table>{rows}</table></details>'
+        )
 
 
 def status(run: Path, reports: list[dict[str, Any]], config: dict[Any, Any], step: int, ended: bool) -> dict[str, Any]:
@@ -104,18 +134,19 @@ def index_page(run: Path) -> str:
     scored_step = number(results.get("step"))
     reached = [number(reports[-1]["step"]) if reports else 0.0, float(next(reversed(samples), 0)), scored_step]
     step = int(max(value for value in reached if value >= 0))
-    labels = {domain: _row_labels(run, samples, domain) for domain in CYCLES}
+    newest = next(reversed(samples), "")
+    texts = {domain: GridText.read(run / f"samples/step_{newest}_{domain}.png") for domain in CYCLES}
     data = {
         "status": status(run, reports, config, step, ended=scored_step >= step),
         "samples": list(samples.items()),
-        "labels": labels,
+        "labels": {domain: text.labels for domain, text in texts.items()},
         "charts": [*evaluation_charts(run), *charts(reports, section_of(config, "loss").get("gan_loss"))],
         "epochs": epoch_starts(reports),
     }
     parts = {
         "run": html.escape(run.resolve().name),
         "alarms": alarm_list(read_reports(run / ALARMS)),
-        "samples": sample_figures(samples, labels),
+        "samples": sample_figures(samples, texts),
         "results": results_table(results),
         "kept": kept_names(run),
         "config": config_tables(config),
@@ -136,7 +167,7 @@ def epoch_starts(reports: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(step, epoch) for epoch, step in first.items()]
 
 
-def sample_figures(samples: dict[str, str], labels: dict[str, str]) -> str:
+def sample_figures(samples: dict[str, str], texts: dict[str, GridText]) -> str:
     """Return the HTML of the newest grids, which the page shows without its script too."""
     if not samples:
         return '<p class="empty">No samples yet.</p>'
@@ -147,7 +178,8 @@ def sample_figures(samples: dict[str, str], labels: dict[str, str]) -> str:
         figures.append(
             f'<figure data-domain="{domain}"{hidden}><figcaption>{direction}</figcaption>'
             f'<a href="{name}" target="_blank" title="open at full size">'
-            f'<img src="{name}" alt="Step {int(step)}, from the top: {html.escape(labels[domain])}"></a></figure>'
+            f'<img src="{name}" alt="Step {int(step)}, from the top: {html.escape(texts[domain].labels)}"></a>'
+            f"{texts[domain].to_html(step)}</figure>"
         )
     return "\n".join(figures)
 
@@ -158,7 +190,7 @@ def alarm_list(alarms: list[dict[str, Any]]) -> str:
     for alarm in alarms[-50:]:
         back = number(alarm.get("back_to"))
         went = f"; the run went back to step {back:,.0f}" if back >= 0 else ""
-        items.append(f"<li>Step {number(alarm['step']):,.0f}: {shown(alarm.get('text'))}{went}</li>")
+        items.append(f"<li>Step {number(alarm['step']):,.0f}: {as_html(alarm.get('text'))}{went}</li>")
     return f'<ul class="alarms" aria-label="alarms">{"".join(items)}</ul>' if items else ""
 
 
@@ -167,19 +199,19 @@ def results_table(results: dict[str, Any]) -> str:
     images = "{:.0f} test image" if number(results.get("images")) == 1 else "{:.0f} test images"
     counts = {"step {:,.0f}": "step", images: "images", "{:,.0f} s of training": "training_s"}
     facts = [form.format(value) for form, name in counts.items() if (value := number(results.get(name))) >= 0]
-    facts += [shown(results["device"])] if "device" in results else []
+    facts += [as_html(results["device"])] if "device" in results else []
     rows = [row for row in _listed(results.get("rows")) if isinstance(row, dict)]
     columns = {key: metric for key, metric in SCORE_COLUMNS.items() if any(key in row for row in rows)}
     head = "".join(
         f'<th scope="col">{metric.title} <small>{metric.better} is better</small></th>' for metric in columns.values()
     )
     body = "".join(
-        f'<tr><th scope="row">{shown(row.get("label"))}</th>'
+        f'<tr><th scope="row">{as_html(row.get("label"))}</th>'
         + "".join(f"<td>{number(row.get(key)):{columns[key].form}}</td>".replace("nan", "–") for key in columns)
         + "</tr>"
         for row in rows
     )
-    notes = "".join(f"<li>{shown(note)}</li>" for note in _listed(results.get("notes")))
+    notes = "".join(f"<li>{as_html(note)}</li>" for note in _listed(results.get("notes")))
     if rows:
         table = f'<table><thead><tr><th scope="col">means</th>{head}</tr></thead><tbody>{body}</tbody></table>'
     else:
@@ -198,8 +230,10 @@ def config_tables(config: dict[Any, Any]) -> str:
     sections = {name: values for name, values in config.items() if isinstance(values, dict)}
     rest = {name: value for name, value in config.items() if name not in sections}
     return "".join(
-        f"<table><caption>{shown(name)}</caption>"
-        + "".join(f'<tr><th scope="row">{shown(key)}</th><td>{shown(value)}</td></tr>' for key, value in values.items())
+        f"<table><caption>{as_html(name)}</caption>"
+        + "".join(
+            f'<tr><th scope="row">{as_html(key)}</th><td>{as_html(value)}</td></tr>' for key, value in values.items()
+        )
         + "</table>"
         for name, values in (sections | ({"other": rest} if rest else {})).items()
     )
@@ -210,7 +244,7 @@ def _listed(value: object) -> list[Any]:
     return value[:50] if isinstance(value, list) else []
 
 
-def shown(value: object) -> str:
+def as_html(value: object) -> str:
     """Return any value of a file as text for HTML, of bounded length."""
     text = "–" if value is None else value if isinstance(value, str) else BRIEF.repr(value)
     return html.escape(text if len(text) <= 400 else text[:399] + "…")

@@ -21,7 +21,7 @@ from cyclegan_fast.training.gallery import write_index
 from cyclegan_fast.training.health.monitor import HealthMonitor
 from cyclegan_fast.training.log import RunLog
 from cyclegan_fast.training.run_folder import RunFolder
-from cyclegan_fast.training.samples import SampleImages, write_samples
+from cyclegan_fast.training.samples import SampleImages, write_grids
 from cyclegan_fast.training.state import TrainingState
 from cyclegan_fast.training.validation import Evaluator
 
@@ -86,7 +86,7 @@ class Records:
             return
         self.run.raise_if_gone()
         with self.log.paused():
-            pictures = write_samples(self.run.path, self.log.step, self.samples.grids(self.state.model))
+            pictures = write_grids(self.run.path, self.log.step, self.samples.grids(self.state.model))
             self.callbacks.on_samples(self.log.step, pictures)
         self.refresh_gallery(at_once=True)
 

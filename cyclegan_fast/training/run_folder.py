@@ -16,6 +16,7 @@ from cyclegan_fast.checkpoint.content import RunCheckpoint
 from cyclegan_fast.checkpoint.hub import is_hub_name
 from cyclegan_fast.config import values
 from cyclegan_fast.config.options import Config
+from cyclegan_fast.config.run_options import DISPLAY_OPTIONS
 from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
@@ -53,6 +54,7 @@ FREE_TO_CHANGE = (
     "data_may_change",
     "cache_gib",
     "cache_dir",
+    *DISPLAY_OPTIONS,
 )
 
 

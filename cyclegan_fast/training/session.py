@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.config.options import CROPPING, Config, reason_against_pixels
 from cyclegan_fast.data.known_pixels import with_known_pixels
 from cyclegan_fast.data.training_images import Data, check_data, open_data
 from cyclegan_fast.images.unreadable import UnreadableImage
@@ -78,6 +78,8 @@ def train(config: Config, origin: str, callbacks: Sequence[Callback] = ()) -> in
         config = with_known_pixels(completed(config, origin), ranks, paired=needs_pairs(config))
         check_memory(config, device)
         watching = watching_callbacks(config, ranks, callbacks)
+        if reason := reason_against_pixels(config):
+            raise UserError(reason)
         try:
             with open_shared_run(config, ranks) as run:
                 ending = train_in(run, config, device, ranks, watching)
@@ -195,7 +197,7 @@ def open_training(
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
     set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
     state = TrainingState(config, data.training, device, dtype, ranks, shares)
-    samples = SampleImages.of(data, config.data.crop_size)
+    samples = SampleImages.of(data, config)
     evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None
     extended = changed = begun = others = None
     if saved:
@@ -272,6 +274,8 @@ def remarks_on_networks(config: Config, model: Model, ranks: Ranks) -> list[str]
             f"norm {norm} runs on PyTorch's own operators: the fused ones are instance norm's"
             for norm in sorted(norms - {"instance"})
         ]
+    if model.method.remark:
+        remarks.append(model.method.remark)
     if config.loss.has_penalty and model.method.judged:
         remarks.append("wgan-gp needs second derivatives, so the discriminators run on the reference operators")
     return remarks

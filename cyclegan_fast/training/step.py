@@ -141,7 +141,7 @@ class TrainingStep:
         self.learning_rate.fill_(learning_rate)
 
     def __call__(self, real_A: Tensor, real_B: Tensor) -> LossesByName:
-        """Update the networks by a batch of each domain, [N, 3, H, W] in [-1, 1]; returns the losses by name, detached.
+        """Update the networks by a batch of each domain, [N, C, H, W] in [-1, 1]; returns the losses by name, detached.
 
         The batch goes through in `config.optimizer.accumulate` parts. The losses are means over all of it.
         """

@@ -28,6 +28,7 @@ class Evaluator:
 
     def __init__(self, config: Config, data: Data, device: torch.device, best: BestEvaluation | None) -> None:
         self.options, self.data, self.device = config.evaluation, data, device
+        self.kinds = config.data.pixel_types
         self.make_metrics = MetricMaker(
             self.options.metrics,
             device,
@@ -36,6 +37,7 @@ class Evaluator:
             count=self.options.evaluate_images,
             feature_source=self.options.features,
             segmentation_file=self.options.segmentation,
+            kinds=self.kinds,
         )
         if self.options.evaluate_every and data.tests.A is None and data.tests.B is None:
             raise UserError("--evaluate-every needs images in testA or testB of --data: there are none")
@@ -54,7 +56,14 @@ class Evaluator:
             return self.last[1]
         generators: dict[Any, nn.Module] = {direction: model.translator(direction) for direction in DIRECTIONS}
         metrics = self.make_metrics()
-        found = evaluate(generators, self.data.tests, metrics, device=self.device, count=self.options.evaluate_images)
+        found = evaluate(
+            generators,
+            self.data.tests,
+            metrics,
+            device=self.device,
+            count=self.options.evaluate_images,
+            kinds=self.kinds,
+        )
         self.last = step, found
         return found
 

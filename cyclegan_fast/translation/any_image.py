@@ -19,10 +19,13 @@ from PIL import Image
 from cyclegan_fast.conventions import SIDE_MULTIPLE, Direction, padded_side
 from cyclegan_fast.images.decoding import decode, decode_opened
 from cyclegan_fast.images.levels import ValueRange
-from cyclegan_fast.images.pixels import Pixels, images_at_once
+from cyclegan_fast.images.pixel_type import PixelType, SampleArray
+from cyclegan_fast.images.pixels import images_at_once
+from cyclegan_fast.images.samples import Axis, Frames
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import BatchSize, check_value
-from cyclegan_fast.translation.batches import pad_sides, same_shaped
+from cyclegan_fast.translation.batches import same_shaped
+from cyclegan_fast.translation.prepared import Mask, Reading, fill_missing, is_picture, pad_sides, with_missing
 from cyclegan_fast.translation.translator import NotFinite, Translator
 
 if TYPE_CHECKING:
@@ -30,10 +33,6 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-_TAKEN = (
-    "a picture of Pillow's, a file's path, a uint8 array [H, W, 3] or [N, H, W, 3], a floating-point tensor [3, H, W] "
-    "or [N, 3, H, W] in [-1, 1], or a list of pictures, paths and arrays"
-)
 _LARGEST = 1.001
 """The largest magnitude of a tensor in [-1, 1], whatever its precision."""
 
@@ -44,14 +43,19 @@ class ImageTranslator:
     Images may have any size: they are padded by reflection to sides that the network takes, and cropped again, as the
     commands do. Several threads may call it; they wait for one another. It is a context manager, which closes it.
 
+    `source` and `target` describe the pixels that it takes and those that it gives: channels, type of samples, and the
+    range that becomes [-1, 1]. Values beyond the range of `source` become its ends. NaN is translated as its low end,
+    and is NaN again where `target` is of floating point.
+
     Args:
-        translator: translates 8-bit pixels whose sides are multiples of `multiple`.
-        tensors: translates [N, 3, H, W] in [-1, 1] of such sides, without rounding; None where nothing can.
+        translator: translates samples of images whose sides are multiples of `multiple`.
+        tensors: translates [N, C, H, W] in [-1, 1] of such sides, without rounding; None where nothing can.
         direction: what is translated into what; None where nobody knows.
         description: says in a phrase what translates, for the repr.
         multiple: what sides must be multiples of.
         batch_size: images translated at once, at most; None for as many as make half a megapixel.
         value_range: the values of pictures of more than 8 bits that become black and white, see `decode`.
+        frames, axis: what the pages of a file are, see `read_samples`; of "slices", the first is translated.
         explained: makes a context that turns a device's errors into UserErrors.
         close: frees what the translator holds.
         save, push: do what the methods `save` and `push_to_hub` say; None where there is nothing to publish.
@@ -67,6 +71,8 @@ class ImageTranslator:
         multiple: int = SIDE_MULTIPLE,
         batch_size: int | None = None,
         value_range: ValueRange | None = None,
+        frames: Frames = "first",
+        axis: Axis = 2,
         explained: Callable[[], AbstractContextManager[None]] = nullcontext,
         close: Callable[[], None] = lambda: None,
         save: Callable[..., None] | None = None,
@@ -81,6 +87,10 @@ class ImageTranslator:
         self.multiple = multiple
         self.batch_size = batch_size
         self.value_range = value_range
+        self.frames: Frames = "channels" if frames == "channels" else "first"
+        self.axis = axis
+        self.source: PixelType = translator.source
+        self.target: PixelType = translator.target
         self._translator: Translator | None = translator
         self._tensors = tensors
         self._explained = explained
@@ -93,7 +103,7 @@ class ImageTranslator:
     def __call__(self, images: Image.Image | str | os.PathLike[str]) -> Image.Image: ...
 
     @overload
-    def __call__(self, images: Pixels) -> Pixels: ...
+    def __call__(self, images: SampleArray) -> SampleArray: ...
 
     @overload
     def __call__(self, images: "Tensor") -> "Tensor": ...
@@ -102,16 +112,19 @@ class ImageTranslator:
     def __call__(self, images: Sequence[Image.Image | os.PathLike[str]] | list[str]) -> list[Image.Image]: ...
 
     @overload
-    def __call__(self, images: Sequence[Pixels]) -> list[Pixels]: ...
+    def __call__(self, images: Sequence[SampleArray]) -> list[SampleArray]: ...
 
     def __call__(self, images: Any) -> Any:
         """Translate images, and return the same kind, size and number of them.
 
         Args:
-            images: one of Pillow's pictures, or the path of a file, gives a picture, upright and in RGB; a uint8 array
-                [H, W, 3] or [N, H, W, 3] gives an array; a floating-point tensor [3, H, W] or [N, 3, H, W] in [-1, 1]
-                gives a tensor of its type on its device, not rounded to 8 bits and without a gradient; a list of
-                pictures, paths and arrays [H, W, 3] gives a list, whose neighbours of one size share a batch.
+            images: one of Pillow's pictures, or the path of a file, gives a picture, upright and in RGB; an array
+                [H, W, C] or [N, H, W, C] of the channels and type of `source` gives an array of those of `target`, and
+                [H, W] one of [H, W] where both have 1 channel; a floating-point tensor [C, H, W] or [N, C, H, W] in
+                [-1, 1] gives a tensor of its type on its device, not rounded to samples and without a gradient; a list
+                of pictures, paths and arrays [H, W, C] gives a list, whose neighbours of one size share a batch.
+                Where no picture of Pillow's holds samples of `target`, as int16 or 4 channels of 16 bits, pictures and
+                paths give arrays [H, W, C].
 
         Raises UserError for anything else, where the memory does not suffice, and after `close`; UnreadableImage for a
         file that is no image; NotFinite where a translation holds NaN or infinities.
@@ -119,11 +132,13 @@ class ImageTranslator:
         if _is_tensor(images):
             return self._translate_tensor(images)
         if isinstance(images, np.ndarray) and images.ndim == 4:
-            return np.stack(self._translate([_checked(image) for image in images])) if len(images) else images.copy()
+            if not len(images):
+                return self._none(images)
+            return np.stack(self._translate([self._checked(image) for image in images]))
         if isinstance(images, list | tuple):
-            translations = self._translate([self._pixels_of(image) for image in images])
-            return [_like(image, pixels) for image, pixels in zip(images, translations, strict=True)]
-        return _like(images, self._translate([self._pixels_of(images)])[0])
+            translations = self._translate([self._samples_of(image) for image in images])
+            return [_like(image, samples, self.target) for image, samples in zip(images, translations, strict=True)]
+        return _like(images, self._translate([self._samples_of(images)])[0], self.target)
 
     def save(self, folder: str | os.PathLike[str], *, samples: bool = True) -> None:
         """Write into a new folder what `push_to_hub` would bring to a hub; `load` takes the folder as it does a run.
@@ -183,34 +198,58 @@ class ImageTranslator:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.description}{'' if self._translator else ', closed'})"
 
-    def _pixels_of(self, image: object) -> Pixels:
-        """Return one image as uint8 [H, W, 3], as the commands decode it."""
-        if isinstance(image, np.ndarray):
-            return _checked(image)
-        if isinstance(image, Image.Image):
-            try:
-                return decode_opened(image, self.value_range).pixels
-            except ValueError as error:  # the range of its values is not known, or it is of no mode that is RGB
-                raise UserError(f"the picture of mode {image.mode} cannot be converted to 8 bits: {error}") from error
-        if isinstance(image, str | os.PathLike):
-            return decode(Path(image), self.value_range).pixels
-        raise UserError(f"a translator takes {_TAKEN}; got {type(image).__name__}")
+    @property
+    def _taken(self) -> str:
+        kind, channels = self.source.dtype, self.source.channels
+        flat = " ([H, W], too)" if channels == 1 else ""
+        return (
+            f"a picture of Pillow's, a file's path, {'an' if kind[0] in 'aeio' else 'a'} {kind} array "
+            f"[H, W, {channels}] or [N, H, W, {channels}]{flat}, a floating-point tensor [{channels}, H, W] or "
+            f"[N, {channels}, H, W] in [-1, 1], or a list of pictures, paths and arrays"
+        )
 
-    def _translate(self, images: Iterable[Pixels]) -> list[Pixels]:
-        padded = (_Padded(pad_sides(image, self.multiple), *image.shape[:2]) for image in images)
-        translations: list[Pixels] = []
+    def _samples_of(self, image: object) -> SampleArray:
+        """Return one image as samples [H, W, C] of `source`, as the commands decode it."""
+        if isinstance(image, np.ndarray):
+            return self._checked(image)
+        if isinstance(image, Image.Image):
+            return samples_of_picture(image, self.source, self.value_range)
+        if isinstance(image, str | os.PathLike):
+            path = Path(image)
+            if self.source.is_rgb and self.frames == "first" and is_picture(path):
+                return decode(path, self.value_range).pixels
+            reading = Reading(self.source, self.value_range, self.frames, self.axis)
+            return np.asarray(reading.samples(path).values[0])
+        raise UserError(f"a translator takes {self._taken}; got {type(image).__name__}")
+
+    def _checked(self, image: Any) -> SampleArray:
+        """Return an array as [H, W, C]; raises UserError unless it has the type and channels of `source`."""
+        samples: SampleArray = image[..., None] if image.ndim == 2 and self.source.channels == 1 else image
+        if samples.dtype != self.source.as_numpy or samples.shape[2:] != (self.source.channels,) or not samples.size:
+            raise UserError(f"a translator takes {self._taken}; got an array {image.dtype} {list(image.shape)}")
+        return samples
+
+    def _none(self, images: SampleArray) -> SampleArray:
+        """Return the translation of no image, [0, H, W, C]."""
+        return np.empty((*images.shape[:3], self.target.channels), self.target.as_numpy)
+
+    def _translate(self, images: Iterable[SampleArray]) -> list[SampleArray]:
+        padded = (_padded(image, self.source, self.multiple) for image in images)
+        translations: list[SampleArray] = []
         with self._lock, self._explained():
             for batch in same_shaped(padded, self.batch_size):
                 translate = _require_open(self._translator)
                 translated = _counted(translate, np.stack([image.pixels for image in batch]), len(translations))
-                pairs = zip(batch, translated, strict=True)
-                translations += [pixels[: image.height, : image.width] for image, pixels in pairs]
+                translations += [
+                    with_missing(samples[: image.height, : image.width], image.missing, self.target)
+                    for image, samples in zip(batch, translated, strict=True)
+                ]
         return translations
 
     def _translate_tensor(self, images: "Tensor") -> "Tensor":
         import torch
 
-        batch = _checked_tensor(images)
+        batch = self._checked_tensor(images)
         height, width = batch.shape[2:]
         for axis, side in ((2, height), (3, width)):
             if missing := padded_side(side, self.multiple) - side:
@@ -219,7 +258,10 @@ class ImageTranslator:
         with self._lock, self._explained():
             _require_open(self._translator)
             if self._tensors is None:
-                raise UserError(f"{self.description} takes 8-bit pixels only: give pictures or uint8 arrays")
+                raise UserError(
+                    f"{self.description} takes {'8-bit pixels' if self.source.dtype == 'uint8' else 'samples'} only: "
+                    f"give pictures or {self.source.dtype} arrays"
+                )
             parts, done = [], 0
             for part in torch.split(batch, self.batch_size or images_at_once(*batch.shape[2:])):
                 parts.append(_counted(self._tensors, part, done) if len(part) else part)
@@ -227,14 +269,38 @@ class ImageTranslator:
         translated = torch.cat(parts)[:, :, :height, :width]
         return translated if images.dim() == 4 else translated[0]
 
+    def _checked_tensor(self, images: "Tensor") -> "Tensor":
+        """Return images as [N, C, H, W]; raises UserError unless they are such, and in [-1, 1]."""
+        shape, channels = list(images.shape), self.source.channels
+        if not images.is_floating_point() or images.dim() not in (3, 4) or shape[-3] != channels or 0 in shape[-2:]:
+            raise UserError(
+                f"a translator takes {self._taken}; got a tensor {images.dtype} {shape}".replace("torch.", "")
+            )
+        largest = float(images.detach().abs().max()) if images.numel() else 0.0
+        if not largest <= _LARGEST:
+            middle, half = self.source.low + self.source.half_range, self.source.half_range
+            way = "images / 127.5 - 1" if self.source.dtype == "uint8" else f"(images - {middle:g}) / {half:g}"
+            raise UserError(
+                f"a tensor's values must lie in [-1, 1], and one has the magnitude {largest:g}: those of "
+                f"{'8 bits' if self.source.dtype == 'uint8' else self.source.dtype} become that by {way}"
+            )
+        return images if images.dim() == 4 else images[None]
+
 
 @dataclass(frozen=True)
 class _Padded:
     """Holds an image whose sides a network takes; the first `height` x `width` pixels are the image."""
 
-    pixels: Pixels
+    pixels: SampleArray
     height: int
     width: int
+    missing: Mask | None
+
+
+def _padded(samples: SampleArray, source: PixelType, multiple: int) -> _Padded:
+    values, missing = fill_missing(samples, source)
+    height, width = samples.shape[:2]
+    return _Padded(pad_sides(values, multiple), height, width, missing)
 
 
 def _require_published(publish: Callable[..., _Result] | None, description: str) -> Callable[..., _Result]:
@@ -264,26 +330,43 @@ def _is_tensor(images: object) -> "TypeGuard[Tensor]":
     return torch is not None and isinstance(images, torch.Tensor)
 
 
-def _checked(image: Any) -> Pixels:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise UserError(f"a translator takes {_TAKEN}; got an array {image.dtype} {list(image.shape)}")
-    pixels: Pixels = image
-    return pixels
+def samples_of_picture(image: Image.Image, source: PixelType, value_range: ValueRange | None) -> SampleArray:
+    """Return a picture of Pillow's as samples [H, W, C] of `source`; `value_range` is that of `decode_opened`.
+
+    8 bits of colours become grey by their luma, and grey becomes colours. Deeper samples are taken from pictures of one
+    channel that hold them exactly. Raises UserError for others.
+    """
+    if source.dtype != "uint8":
+        return _deep_samples_of(image, source)
+    try:
+        rgb = decode_opened(image, value_range).image
+    except ValueError as error:  # the range of its values is not known, or it is of no mode that is RGB
+        raise UserError(f"the picture of mode {image.mode} cannot be converted to 8 bits: {error}") from error
+    if source.channels == 1:
+        return np.asarray(rgb.convert("L"))[..., None]
+    if source.channels != 3:
+        raise UserError(f"a picture of Pillow's does not hold {source}: give an array [H, W, {source.channels}]")
+    return np.asarray(rgb)
 
 
-def _checked_tensor(images: "Tensor") -> "Tensor":
-    """Return images as [N, 3, H, W]; raises UserError unless they are such, and in [-1, 1]."""
-    shape = list(images.shape)
-    if not images.is_floating_point() or images.dim() not in (3, 4) or shape[-3] != 3 or 0 in shape[-2:]:
-        raise UserError(f"a translator takes {_TAKEN}; got a tensor {images.dtype} {shape}".replace("torch.", ""))
-    largest = float(images.detach().abs().max()) if images.numel() else 0.0
-    if not largest <= _LARGEST:
+def _deep_samples_of(image: Image.Image, source: PixelType) -> SampleArray:
+    is_deep = image.mode == "F" or image.mode.startswith("I")
+    values = np.asarray(image) if is_deep else np.empty(0)
+    samples = values.astype(source.as_numpy)[..., None]
+    if source.channels != 1 or not is_deep or not np.array_equal(samples[..., 0], values, equal_nan=True):
         raise UserError(
-            f"a tensor's values must lie in [-1, 1], and one has the magnitude {largest:g}: those of 8 bits become "
-            "that by images / 127.5 - 1"
+            f"a picture of mode {image.mode} does not hold {source}: give {source.dtype} arrays [H, W, "
+            f"{source.channels}]"
         )
-    return images if images.dim() == 4 else images[None]
+    return samples
 
 
-def _like(image: object, pixels: Pixels) -> Pixels | Image.Image:
-    return pixels if isinstance(image, np.ndarray) else Image.fromarray(np.ascontiguousarray(pixels))
+def _like(image: object, samples: SampleArray, target: PixelType) -> SampleArray | Image.Image:
+    """Return a translation as what its image was, where that can hold it."""
+    if isinstance(image, np.ndarray):
+        return samples[..., 0] if image.ndim == 2 and target.channels == 1 else samples
+    if target.channels == 1 and target.dtype != "int16":
+        return Image.fromarray(np.ascontiguousarray(samples[..., 0]))
+    if target.channels == 3 and target.dtype == "uint8":
+        return Image.fromarray(np.ascontiguousarray(samples))
+    return samples

@@ -2,100 +2,52 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
-from PIL import Image
 
-from cyclegan_fast.conventions import SIDE_MULTIPLE, padded_side
-from cyclegan_fast.images.decoding import decode
-from cyclegan_fast.images.files import none_can_be_read, part_of
-from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
-from cyclegan_fast.images.pages import note_on_pages, page_count
-from cyclegan_fast.images.pixels import Pixels, images_at_once
+from cyclegan_fast.conventions import SIDE_MULTIPLE
+from cyclegan_fast.images.files import none_can_be_read
+from cyclegan_fast.images.levels import ValueRange
+from cyclegan_fast.images.pages import note_on_pages
+from cyclegan_fast.images.pixel_type import PixelType, SampleArray
+from cyclegan_fast.images.pixels import images_at_once
+from cyclegan_fast.images.samples import Axis, Samples
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
-from cyclegan_fast.system.process import available_bytes, release_free_memory
+from cyclegan_fast.system.process import release_free_memory
 from cyclegan_fast.system.progress import progress_bar, waiting
-from cyclegan_fast.system.shortage import DoesNotFit
 from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
 from cyclegan_fast.translation.plan import ImageOptions, Job
+from cyclegan_fast.translation.prepared import (
+    PreparedFile,
+    Reading,
+    Slice,
+    check_square_fits,
+    prepare_image,
+    with_missing,
+)
+from cyclegan_fast.translation.remarks import Remarks
 from cyclegan_fast.translation.summary import Summary
 from cyclegan_fast.translation.translator import NotFinite, OverlappingTranslator, Translator
 from cyclegan_fast.translation.writing import Writer, check_folder, looked_up
 
 THREADS = min(8, os.cpu_count() or 1)
-BICUBIC = Image.Resampling.BICUBIC
-
-
-def pad_sides(pixels: Pixels, multiple: int = SIDE_MULTIPLE) -> Pixels:
-    """Continue [H, W, 3] to the right and below by reflection, up to sides that a generator takes."""
-    missing = [padded_side(side, multiple) - side for side in pixels.shape[:2]]
-    return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
 
 
 class HasPixels(Protocol):
-    """Has the pixels of an image, uint8 [H, W, 3]."""
+    """Has the samples of an image, [H, W, C]."""
 
     @property
-    def pixels(self) -> Pixels: ...
+    def pixels(self) -> SampleArray: ...
 
 
 _Image = TypeVar("_Image", bound=HasPixels)
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """Holds a decoded image, ready for the network: uint8 [H, W, 3], whose first `height` x `width` are the image.
-
-    `pages` counts the pages of its file, of which it is the first; `extent` is that of `Decoded`.
-    """
-
-    job: Job
-    pixels: Pixels
-    height: int
-    width: int
-    pages: int = 1
-    extent: Extent | None = None
-
-
-def check_square_fits(size: int | None) -> None:
-    """Raise DoesNotFit where the memory does not hold a square image of `size` and its translation, 3 bytes a pixel."""
-    if size is None:
-        return
-    needed, free = 2 * 3 * size**2, available_bytes()
-    if needed > free:
-        raise DoesNotFit(
-            f"an image of {size}x{size} and its translation take {needed / 2**30:.3g} GiB, and {free / 2**30:.1f} GiB "
-            "of memory are free: give a smaller --size"
-        )
-
-
-def prepare_image(
-    job: Job, size: int | None, multiple: int = SIDE_MULTIPLE, value_range: ValueRange | None = None
-) -> PreparedImage:
-    """Decode an image, and resize it to a square as test images are, or with None pad it.
-
-    `value_range` is that of `decode`. Raises UnreadableImage.
-    """
-    decoded = decode(job.source, value_range)
-    if size is None and job.half is None:
-        pixels = decoded.pixels
-    else:
-        image = part_of(decoded.image, job.half, job.source)
-        if size is not None and image.size != (size, size):
-            image = image.resize((size, size), BICUBIC)
-        pixels = np.asarray(image)
-    height, width = pixels.shape[:2]
-    pages = page_count(job.source)
-    return PreparedImage(job, pad_sides(pixels, multiple), height, width, pages, decoded.extent)
 
 
 def translate_images(
@@ -113,7 +65,8 @@ def translate_images(
     Threads decode ahead and write behind, so that the translator does not wait for either.
 
     Args:
-        translator: called with batches of at most `options.batch_size` images of one shape, or of `images_at_once`.
+        translator: called with batches of at most `options.batch_size` images of one shape, or of `images_at_once`. Its
+            `source` says what files are decoded to, its `target` what is written.
         jobs: from `plan`.
         options: `images`, `size` and `keep_size` are not read here: they are in `jobs` and `size`.
         size: side of the square that images are resized to, or None to keep each image's own.
@@ -131,66 +84,88 @@ def translate_images(
     placed = looked_up(jobs, unwritten)
     todo = [job for job, is_there in placed if options.overwrite or not is_there]
     if todo:
-        check_square_fits(size)
+        check_square_fits(size, translator.source, translator.target)
         check_folder(options.out)
     unreadable: list[str] = []
-    one_colour: list[Path] = []
-    pages: dict[str, int] = {}
-    extents: dict[Path, Extent] = {}
+    axis = cast(Axis, 2 if options.axis is None else options.axis)
+    reading = Reading(translator.source, value_range, options.frames or "first", axis)
+    remarks = Remarks(reading, translator.target)
     threads = 1 if one_at_a_time else THREADS
     batch_size = 1 if one_at_a_time else options.batch_size
     depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
     progress = progress_bar(total=len(todo), desc="translating", unit=" images")
+
+    def prepare(job: Job) -> PreparedFile | UnreadableImage:
+        try:
+            return prepare_image(job, size, multiple, reading)
+        except UnreadableImage as error:
+            return error
+
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
-        closing(ahead(pool, lambda job: _try_to_prepare(job, size, multiple, value_range), todo, depth)) as decoded,
+        closing(ahead(pool, prepare, todo, depth)) as decoded,
         progress,
     ):
         writer = Writer(pool, depth)
-        batches = same_shaped(_readable(decoded, unreadable, pages, options.strict), batch_size)
-        for batch, translated in _translated(translator, batches):
-            one_colour += [prepared.job.source for prepared in batch if is_of_one_colour(prepared.pixels)]
-            extents.update((prepared.job.source, prepared.extent) for prepared in batch if prepared.extent)
-            for prepared, pixels in zip(batch, translated, strict=True):
-                writer.write(pixels[: prepared.height, : prepared.width], prepared.job.target)
-            progress.update(len(batch))
+        slices = _slices(_readable(decoded, unreadable, remarks, options.strict))
+        batches = _translated(translator, same_shaped(slices, batch_size))
+        for image, samples in _whole_images(batches, translator.target):
+            remarks.add(image)
+            writer.write(Samples(samples, image.place, None), image.job.target, translator.target)
+            progress.update()
         writer.wait()
         count = writer.written
         if unreadable and len(unreadable) == len(jobs):
             raise UserError(none_can_be_read(unreadable))
-        remarks = [
-            *note_on_pages(pages),
-            *_values_notes(extents, value_range),
-            *([on_one_colour(one_colour)] if one_colour else []),
-        ]
+        lines = remarks.lines()
         if options.sheet:
             done = [job for job, is_there in looked_up(jobs, []) if is_there]
             with waiting("drawing the contact sheet"):
-                sheet = draw_contact_sheet(done, pool, remarks, value_range)
+                sheet = draw_contact_sheet(done, pool, lines, reading, translator.target)
             if sheet is not None:
-                writer.write(sheet, options.sheet)
+                writer.write_picture(sheet, options.sheet)
                 writer.wait()
     return Summary(
         translated=count,
         existing=len(placed) - len(todo),
         unreadable=unreadable,
         unwritten=[*unwritten, *writer.unwritten],
-        remarks=remarks,
+        remarks=lines,
         elapsed_s=time.perf_counter() - start,
     )
 
 
-def _translated(
-    translator: Translator, batches: Iterable[list[PreparedImage]]
-) -> Iterator[tuple[list[PreparedImage], Pixels]]:
-    """Yield batches with their translations [N, H, W, 3], in order.
+def _slices(images: Iterable[PreparedFile]) -> Iterator[Slice]:
+    """Yield each slice of each image."""
+    for image in images:
+        yield from (Slice(image, index) for index in range(len(image.values)))
+
+
+def _whole_images(
+    batches: Iterable[tuple[list[Slice], SampleArray]], target: PixelType
+) -> Iterator[tuple[PreparedFile, SampleArray]]:
+    """Yield images with their translations [S, height, width, C], once all of their slices were translated."""
+    for batch, translated in batches:
+        for part, samples in zip(batch, translated, strict=True):
+            image, found = part.image, samples[None, : part.image.height, : part.image.width]
+            if len(image.values) > 1:
+                if part.index == 0:
+                    volume = np.empty((len(image.values), *found.shape[1:]), found.dtype)
+                volume[part.index] = found[0]
+                found = volume
+            if part.index == len(image.values) - 1:
+                yield image, with_missing(found, image.missing, target)
+
+
+def _translated(translator: Translator, batches: Iterable[list[Slice]]) -> Iterator[tuple[list[Slice], SampleArray]]:
+    """Yield batches with their translations [N, H, W, C], in order.
 
     A translator that can is given the next batch before it is asked for the result of this one, which is yielded also
     where the next one cannot be had.
     """
     overlapping = translator if isinstance(translator, OverlappingTranslator) else None
     shape: tuple[int, ...] | None = None
-    begun: tuple[list[PreparedImage], Callable[[], Pixels]] | None = None
+    begun: tuple[list[Slice], Callable[[], SampleArray]] | None = None
     try:
         for batch in batches:
             if shape != (shape := batch[0].pixels.shape):
@@ -210,68 +185,35 @@ def _translated(
         yield begun[0], _result(*begun)
 
 
-def _result(batch: list[PreparedImage], finish: Callable[[], Pixels]) -> Pixels:
+def _result(batch: list[Slice], finish: Callable[[], SampleArray]) -> SampleArray:
     with _explained(batch):
         return finish()
 
 
 @contextmanager
-def _explained(batch: list[PreparedImage]) -> Iterator[None]:
+def _explained(batch: list[Slice]) -> Iterator[None]:
     """Name the file whose translation is not finite."""
     try:
         yield
     except NotFinite as error:
         raise UserError(
-            f"{batch[error.index].job.source}: the translation is not finite: the network's weights have "
+            f"{batch[error.index].image.job.source}: the translation is not finite: the network's weights have "
             "diverged, or its precision is too low for this image; give an earlier checkpoint, or leave out "
             "--amp"
         ) from error
 
 
-def is_of_one_colour(pixels: Pixels) -> bool:
-    """Say whether all pixels of [H, W, 3] are the same."""
-    return bool((pixels == pixels[0, 0]).all())
-
-
-def on_one_colour(paths: Sequence[Path]) -> str:
-    """Write the remark on images of one colour, whose rounding noise a norm divides by sqrt(eps)."""
-    some = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
-    subject = "1 image is" if len(paths) == 1 else f"{len(paths)} images are"
-    return (
-        f"{subject} of one colour ({some}): what a generator makes of that is rounding noise, and differs from one "
-        "computer to another"
-    )
-
-
-def _stack(batch: Sequence[PreparedImage]) -> Pixels:
-    """Stack images to [N, H, W, 3]; a single one, which may be very large, is not copied."""
-    return np.stack([prepared.pixels for prepared in batch]) if len(batch) > 1 else batch[0].pixels[None]
-
-
-def _values_notes(extents: Mapping[Path, Extent], value_range: ValueRange | None) -> list[str]:
-    """Write the remark on the images of more than 8 bits: one for all of them together."""
-    if not extents:
-        return []
-    folder = os.path.commonpath([path.absolute().parent for path in extents])
-    note = note_on(merged(extents.values()), folder, value_range)
-    return [note] if note else []
-
-
-def _try_to_prepare(
-    job: Job, size: int | None, multiple: int, value_range: ValueRange | None
-) -> PreparedImage | UnreadableImage:
-    try:
-        return prepare_image(job, size, multiple, value_range)
-    except UnreadableImage as error:
-        return error
+def _stack(batch: Sequence[HasPixels]) -> SampleArray:
+    """Stack images to [N, H, W, C]; a single one, which may be very large, is not copied."""
+    return np.stack([image.pixels for image in batch]) if len(batch) > 1 else batch[0].pixels[None]
 
 
 def _readable(
-    images: Iterable[PreparedImage | UnreadableImage], unreadable: list[str], pages: dict[str, int], strict: bool
-) -> Iterator[PreparedImage]:
+    images: Iterable[PreparedFile | UnreadableImage], unreadable: list[str], remarks: Remarks, strict: bool
+) -> Iterator[PreparedFile]:
     """Yield the images that could be decoded; the others' messages are appended to `unreadable`.
 
-    `pages` receives the files of several pages, with their number. Raises UserError with `strict` for either.
+    `remarks` receives the files of several pages, with their number. Raises UserError with `strict` for either.
     """
     for image in images:
         if isinstance(image, UnreadableImage):
@@ -280,9 +222,9 @@ def _readable(
             unreadable.append(str(image))
             continue
         if image.pages > 1:
-            pages[str(image.job.source)] = image.pages
+            remarks.pages[str(image.job.source)] = image.pages
             if strict:
-                raise UserError(f"{note_on_pages(pages)[0]} (leave --strict out to take that)")
+                raise UserError(f"{note_on_pages(remarks.pages)[0]} (leave --strict out to take that)")
         yield image
 
 

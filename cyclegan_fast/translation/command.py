@@ -6,7 +6,7 @@ PyTorch is imported late, so that --help and mistakes are answered at once.
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.conventions import Direction
-from cyclegan_fast.images.levels import ValueRange
+from cyclegan_fast.images.levels import Level, ValueRange, check_range
+from cyclegan_fast.images.pixel_type import PixelType, SampleDtype
 from cyclegan_fast.images.unreadable import of_any_size
 from cyclegan_fast.original_options import TEST, refuse_original_options
 from cyclegan_fast.runs import RUNS, checked_size, newest_run
@@ -24,7 +25,7 @@ from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
-from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
 from cyclegan_fast.translation.summary import report
 from cyclegan_fast.translation.translator import Translator
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from cyclegan_fast.networks.unet import AnyGenerator
+    from cyclegan_fast.translation.trained import Loaded
 
 _PROGRAM = "python -m cyclegan_fast.translate"
 
@@ -72,14 +74,60 @@ class TranslateCommand:
     """normalise by the running statistics of batch norms, as the original's test.py does with --eval; by default by
     each image's own, as it does without"""
 
+    dtype: SampleDtype | None = None
+    """type of the samples of the images; bare weights do not say it, and a run does; by default uint8"""
+    target_dtype: SampleDtype | None = None
+    """type of the samples of the translations, likewise"""
+    target_range: tuple[Level, ...] = ()
+    """the two values of the translations that -1 and 1 become, of bare weights, see --range; by default all that
+    --target-dtype can hold"""
+
     def __post_init__(self) -> None:
         check_fields(self, as_flags=True)
+        check_range(self.target_range, "--target-range")
 
     def value_range(self, config: dict[str, Any]) -> ValueRange | None:
-        """Return the values that become black and white: those asked for, or else those of the run's training."""
+        """Return the values that become black and white in 8 bits: those asked for, or else those of the training."""
         if self.options.range:
             return self.options.range[0], self.options.range[1]
         return pixels_of_run(config, str(self.checkpoint)).range_of_deep("B" if self.direction == "b2a" else "A")
+
+    def pixel_types(self, loaded: "Loaded[AnyGenerator]") -> tuple[PixelType, PixelType]:
+        """Return the types of the pixels that are translated, and of the translations, by the flags and the weights.
+
+        Raises UserError for flags that contradict them, and for a range that is not known.
+        """
+        if loaded.config and (self.dtype or self.target_dtype or self.target_range):
+            raise UserError(
+                f"{self.checkpoint or loaded.file} is a run, which says what its pixels are: leave --dtype, "
+                "--target-dtype and --target-range out, which are for bare weights"
+            )
+        if self.target_range and (self.target_dtype or loaded.target.dtype) == "uint8":
+            raise UserError(
+                "--target-range goes with --target-dtype uint16, int16 or float32: 8 bits are all of theirs"
+            )
+        source = with_flags(loaded.source, self.dtype, self.options.range, "--dtype", "--range")
+        target = with_flags(loaded.target, self.target_dtype, self.target_range, "--target-dtype", "--target-range")
+        return source, target
+
+
+def with_flags(
+    kind: PixelType, dtype: SampleDtype | None, values: tuple[float, ...], of_dtype: str, of_range: str
+) -> PixelType:
+    """Return the type of pixels with another type of samples, and another range where they have more than 8 bits.
+
+    Raises UserError, which names the flags, for floating-point samples without a range.
+    """
+    dtype = dtype or kind.dtype
+    if dtype != "uint8" and values:
+        return PixelType(kind.channels, dtype, *values)
+    if dtype == kind.dtype:
+        return kind
+    if dtype == "float32":
+        raise UserError(
+            f"{of_dtype} float32 needs {of_range} LOW HIGH: floating-point values have no range of their own"
+        )
+    return PixelType.with_full_range(kind.channels, dtype)
 
 
 def translate(command: TranslateCommand) -> int:
@@ -99,9 +147,15 @@ def translate(command: TranslateCommand) -> int:
     use_threads(command.threads)
     device = choose_device(command.device)
     dtype, remark = working_dtype(device, command.amp, "auto")
-    network, config, _, direction = load_generator(checkpoint, command.direction, warnings, command.network)
+    loaded = load_generator(checkpoint, command.direction, warnings, command.network)
+    network, config, direction = loaded.network, loaded.config, loaded.direction
     if command.running_statistics:
         use_running_statistics(network, str(checkpoint))
+    source, target = command.pixel_types(loaded)
+    trained = pixels_of_run(config, str(checkpoint))
+    axis = trained.slice_axis if options.axis is None else options.axis
+    options = replace(options, frames=options.frames or trained.frames, axis=axis)
+    jobs = planned_for(jobs, options, target)
     size = options.square()
     if size is not None:
         size = checked_size(size, config, checkpoint, network.multiple)
@@ -109,10 +163,11 @@ def translate(command: TranslateCommand) -> int:
     print(
         f"{counted(len(jobs), 'image')} through {checkpoint} ({direction or 'bare weights'}) "
         f"at {size_in_words(size, len(jobs))}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
+        + ("" if source.is_rgb and target.is_rgb else f"; {source} -> {target}")
     )
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {printable(line)}")
-    translator = _translator(command, checkpoint, network, device, dtype)
+    translator = _translator(command, network, device, dtype, source, target)
     with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
         summary = translate_images(
             translator,
@@ -127,24 +182,30 @@ def translate(command: TranslateCommand) -> int:
 
 
 def _translator(
-    command: TranslateCommand, checkpoint: Path, network: "AnyGenerator", device: "torch.device", dtype: "torch.dtype"
+    command: TranslateCommand,
+    network: "AnyGenerator",
+    device: "torch.device",
+    dtype: "torch.dtype",
+    source: PixelType,
+    target: PixelType,
 ) -> Translator:
-    """Return what runs the network; raises UserError where --tile is asked of a network that cannot go in strips."""
+    """Return what runs the network, in strips with --tile."""
     if not command.tile:
         from cyclegan_fast.translation.on_gpu import new_translator
 
-        return new_translator(network, device, dtype, lambda reason: tqdm.write(f"note: {printable(reason)}"))
+        return new_translator(network, device, dtype, _tell, source, target)
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.tiled import TiledTranslator
+    from cyclegan_fast.translation.tiled_unet import TiledUnetTranslator
 
-    if not isinstance(network, ResnetGenerator):
-        raise UserError(f"--tile goes through ResNet generators only, and {checkpoint} holds a U-Net: leave --tile out")
-    if network.norm == "batch":
-        raise UserError(
-            f"--tile goes through generators with instance norm or none, and {checkpoint} has batch norm: "
-            "leave --tile out"
-        )
-    return TiledTranslator(network, device, dtype, command.scratch or Path(tempfile.gettempdir()))
+    scratch = command.scratch or Path(tempfile.gettempdir())
+    if isinstance(network, ResnetGenerator):
+        return TiledTranslator(network, device, dtype, scratch, source=source, target=target)
+    return TiledUnetTranslator(network, device, dtype, scratch, source=source, target=target)
+
+
+def _tell(reason: str) -> None:
+    tqdm.write(f"note: {printable(reason)}")
 
 
 def size_in_words(size: int | None, images: int) -> str:

@@ -85,7 +85,7 @@ class GraphedNetwork(nn.Module):
         return sum(shape.recording is not None for shape in self._shapes.values())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map [N, 3, H, W] as the network does, to the same bits; the result is the caller's own."""
+        """Map [N, C, H, W] as the network does, to the same bits; the result is the caller's own."""
         if self._is_given_up or self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
             return self._eagerly(images)
         key = (images.shape, images.dtype)

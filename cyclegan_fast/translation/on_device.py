@@ -1,4 +1,4 @@
-"""Translates a batch of images with a network of PyTorch: pixels to numbers in [-1, 1], the network, and back.
+"""Translates a batch of images with a network of PyTorch: samples to numbers in [-1, 1], the network, and back.
 
 Whoever translates a batch calls `translate_batch`: `TorchTranslator` for image files, the passes of an evaluation, and
 the samples of a training. on_gpu.py keeps a GPU busy, tiled.py translates one large image in strips, and `export/` runs
@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor, images_at_once, levels, signed
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import as_pixels, as_tensor, images_at_once, levels, signed
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import available_bytes
@@ -32,24 +33,24 @@ def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype
     return placed.eval().requires_grad_(False)
 
 
-def translate_batch(network: nn.Module, images: Tensor) -> Tensor:
-    """Translate uint8 [N, 3, H, W], in the precision of the network's weights; the result is rounded to 8 bits.
+def translate_batch(network: nn.Module, samples: Tensor, source: PixelType = RGB, target: PixelType = RGB) -> Tensor:
+    """Translate samples [N, C, H, W] of `source`, in the precision of the network's weights, to samples of `target`.
 
-    The images may lie on another device than the network: pixels are converted where they lie, and the result returns
-    there. Raises NotFinite, which is a UserError.
+    The images may lie on another device than the network: samples are converted where they lie, and the result returns
+    there. Whole numbers are rounded. Raises NotFinite, which is a UserError.
     """
-    return levels(translate_signed(network, signed(images)))
+    return levels(translate_signed(network, signed(samples, source)), target)
 
 
 def translate_signed(network: nn.Module, images: Tensor) -> Tensor:
-    """Translate float32 [N, 3, H, W] in [-1, 1] as `translate_batch` does, without its rounding to 8 bits."""
+    """Translate float32 [N, C, H, W] in [-1, 1] as `translate_batch` does, without its rounding to samples."""
     translated, finite = run_network(network, images)
     check_finite(finite)
     return translated.float().to(images.device)
 
 
 def run_network(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Translate float32 [N, 3, H, W] in the precision and on the device of the weights; waits for nothing.
+    """Translate float32 [N, C, H, W] in [-1, 1], in the precision and on the device of the weights; waits for nothing.
 
     Returns the translation there, and for each image whether its translation is finite, [N].
     """
@@ -69,32 +70,48 @@ def check_finite(finite: Tensor) -> None:
 
 
 @torch.no_grad()
-def translate_pixels(network: nn.Module, pixels: Pixels) -> Pixels:
-    """Translate uint8 [N, H, W, 3] on the host, as many images at once as `images_at_once` says."""
-    images = as_tensor(pixels, next(network.parameters()).device)
-    batches = torch.split(images, images_at_once(*pixels.shape[1:3]))
-    return as_pixels(torch.cat([translate_batch(network, batch) for batch in batches]))
+def translate_pixels(
+    network: nn.Module, samples: SampleArray, source: PixelType = RGB, target: PixelType = RGB
+) -> SampleArray:
+    """Translate samples [N, H, W, C] on the host, as many images at once as `images_at_once` says."""
+    images = as_tensor(samples, next(network.parameters()).device)
+    batches = torch.split(images, images_at_once(*samples.shape[1:3]))
+    return as_pixels(torch.cat([translate_batch(network, batch, source, target) for batch in batches]))
 
 
 class TorchTranslator:
-    """Translates by a generator in PyTorch, which is taken to `device` and computes in `dtype`."""
+    """Translates by a generator in PyTorch, which is taken to `device` and computes in `dtype`.
 
-    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    Args:
+        source: the type of the pixels that it takes.
+        target: the type of those that it gives.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        source: PixelType = RGB,
+        target: PixelType = RGB,
+    ) -> None:
         self.network = prepare_network(network, device, dtype)
         self.device = device
+        self.source = source
+        self.target = target
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Translate uint8 [N, H, W, 3]; raises NotFinite, and UserError where the memory does not suffice."""
-        count, height, width, _ = pixels.shape
+    def __call__(self, samples: SampleArray) -> SampleArray:
+        """Translate samples [N, H, W, C]; raises NotFinite, and UserError where the memory does not suffice."""
+        count, height, width, _ = samples.shape
         with self._memory_for(count, height, width), torch.inference_mode():
-            images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())  # a decoded image is not writable
-            return as_pixels(translate_batch(self.network, images))
+            images = torch.from_numpy(samples.transpose(0, 3, 1, 2).copy())  # a decoded image is not writable
+            return as_pixels(translate_batch(self.network, images, self.source, self.target))
 
     def close(self) -> None:
         """Free what it holds besides the network."""
 
     def translate_tensor(self, images: Tensor) -> Tensor:
-        """Translate [N, 3, H, W] in [-1, 1] to the same type on the same device, without rounding; see `__call__`."""
+        """Translate [N, C, H, W] in [-1, 1] to the same type on the same device, without rounding; see `__call__`."""
         count, _, height, width = images.shape
         # Not in inference mode: the translation may become an input of what somebody trains.
         with self._memory_for(count, height, width), torch.no_grad():

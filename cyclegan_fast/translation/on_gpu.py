@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.images.pixels import Pixels, levels, signed
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import levels, signed
 from cyclegan_fast.translation.graphs import GraphedNetwork, graphed
 from cyclegan_fast.translation.on_device import TorchTranslator, check_finite, run_network
 
@@ -13,7 +14,7 @@ from cyclegan_fast.translation.on_device import TorchTranslator, check_finite, r
 class CudaTranslator(TorchTranslator):
     """Translates as `TorchTranslator` does, by CUDA graphs (`graphs.py`), and can begin a batch before another ends.
 
-    Pixels are copied from and to pinned memory, on streams of their own, and converted on the GPU. Several threads may
+    Samples are copied from and to pinned memory, on streams of their own, and converted on the GPU. Several threads may
     call it.
 
     Args:
@@ -21,32 +22,38 @@ class CudaTranslator(TorchTranslator):
     """
 
     def __init__(
-        self, network: nn.Module, device: torch.device, dtype: torch.dtype, tell: Callable[[str], None]
+        self,
+        network: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        tell: Callable[[str], None],
+        source: PixelType = RGB,
+        target: PixelType = RGB,
     ) -> None:
-        super().__init__(network, device, dtype)
+        super().__init__(network, device, dtype, source, target)
         self.network = graphed(self.network, device, tell)
         self._inward, self._outward = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Translate uint8 [N, H, W, 3]; raises what `TorchTranslator` raises."""
-        return self.begin(pixels)()
+    def __call__(self, samples: SampleArray) -> SampleArray:
+        """Translate samples [N, H, W, C]; raises what `TorchTranslator` raises."""
+        return self.begin(samples)()
 
-    def begin(self, pixels: Pixels) -> Callable[[], Pixels]:
-        """Give the GPU uint8 [N, H, W, 3] to translate, and return at once what waits for the result and returns it.
+    def begin(self, samples: SampleArray) -> Callable[[], SampleArray]:
+        """Give the GPU samples [N, H, W, C] to translate, and return at once what waits for the result and returns it.
 
         Both raise what `TorchTranslator` raises.
         """
-        count, height, width, _ = pixels.shape
-        on_host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
-        on_host.numpy()[...] = pixels
+        count, height, width, _ = samples.shape
+        on_host = torch.empty(samples.shape, dtype=getattr(torch, self.source.dtype), pin_memory=True)
+        on_host.numpy()[...] = samples
         with self._memory_for(count, height, width), torch.inference_mode(), torch.cuda.device(self.device):
             stream = torch.cuda.current_stream(self.device)
             with torch.cuda.stream(self._inward):
                 images = on_host.to(self.device, non_blocking=True)
             stream.wait_stream(self._inward)
             images.record_stream(stream)
-            translated, finite = run_network(self.network, signed(images.permute(0, 3, 1, 2)))
-            results = levels(translated).permute(0, 2, 3, 1).contiguous(), finite
+            translated, finite = run_network(self.network, signed(images.permute(0, 3, 1, 2), self.source))
+            results = levels(translated, self.target).permute(0, 2, 3, 1).contiguous(), finite
             self._outward.wait_stream(stream)
             with torch.cuda.stream(self._outward):
                 copies = [_begin_copy_to_host(result) for result in results]
@@ -54,10 +61,10 @@ class CudaTranslator(TorchTranslator):
                 result.record_stream(self._outward)
             copied = self._outward.record_event()
 
-        def finish() -> Pixels:
+        def finish() -> SampleArray:
             copied.synchronize()
             check_finite(copies[1])
-            returned: Pixels = copies[0].numpy()
+            returned: SampleArray = copies[0].numpy()
             return returned
 
         return finish
@@ -73,9 +80,17 @@ def _begin_copy_to_host(values: Tensor) -> Tensor:
 
 
 def new_translator(
-    network: nn.Module, device: torch.device, dtype: torch.dtype, tell: Callable[[str], None]
+    network: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    tell: Callable[[str], None],
+    source: PixelType = RGB,
+    target: PixelType = RGB,
 ) -> TorchTranslator:
-    """Return what translates by a generator in PyTorch on a device, which computes in `dtype`."""
+    """Return what translates samples of `source` to those of `target` by a generator in PyTorch, see `CudaTranslator`.
+
+    It computes on `device` in `dtype`.
+    """
     if device.type == "cuda":
-        return CudaTranslator(network, device, dtype, tell)
-    return TorchTranslator(network, device, dtype)
+        return CudaTranslator(network, device, dtype, tell, source, target)
+    return TorchTranslator(network, device, dtype, source, target)

@@ -5,7 +5,7 @@ inputs.py finds the images.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,17 +16,23 @@ from PIL import Image
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.data.layouts import HALVES, is_side_by_side
 from cyclegan_fast.images.files import Half
+from cyclegan_fast.images.folders import ending_of
+from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS
 from cyclegan_fast.images.levels import Level, check_range
+from cyclegan_fast.images.pixel_type import RGB, PixelType
+from cyclegan_fast.images.samples import Frames, describe_file, ending_for
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
-from cyclegan_fast.system.ranges import BatchSize, TranslatedSide, check_fields
+from cyclegan_fast.system.ranges import BatchSize, Range, TranslatedSide, check_fields
 from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, is_below
 
 _Item = TypeVar("_Item")
-ImageFormat = Literal["same", "png", "jpeg", "webp"]
+ImageFormat = Literal["same", "png", "jpeg", "webp", "tiff", "npy"]
 
-SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif", "npy": ".npy"}
 WRITABLE = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+"""The endings of pictures, which hold one 8-bit image each; PNG holds 16 bits, too."""
 FEW = 10  # images of a folder that tell what the others are like
 
 
@@ -41,7 +47,8 @@ class ImageOptions:
     out: Path
     """folder for the translations, each with its image's name; what it holds already is kept, see --overwrite"""
     format: ImageFormat = "same"
-    """format to write; "same" follows each image where it is PNG, JPEG or WebP, and is PNG elsewhere"""
+    """format to write; "same" follows each image where its format holds the translation, and is PNG, or else TIFF,
+    elsewhere"""
     size: TranslatedSide | None = None
     """side of the square that images are resized to, a multiple of 4, 65536 at most; by default every image keeps its
     own size"""
@@ -54,8 +61,15 @@ class ImageOptions:
     """images translated at once, at most; only images of one size share a batch; by default as many as make half a
     megapixel"""
     range: tuple[Level, ...] = ()
-    """the values of images of more than 8 bits that become black and white, such as 0 4095 of 12 bits in 16; by default
-    those that a run was trained with, or else the least and the greatest that a file can hold"""
+    """the values of images of more than 8 bits that become black and white, or -1 and 1, such as 0 4095 of 12 bits in
+    16; by default those that a run was trained with, or else the least and the greatest that a file can hold"""
+    frames: Frames | None = None
+    """what the pages of a TIFF and the slices of a volume are: all but the "first" are left out, or they are the
+    "channels" of one image, or "slices" that are translated one by one and written as one file; by default as the run
+    was trained, or the first"""
+    axis: Annotated[int, Range(0, 2)] | None = None
+    """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal and 2 axial ones; by default as the
+    run was trained, or 2"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
@@ -92,11 +106,15 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """Names one image to translate: the file that is read, or one half of it, and the file that is written."""
+    """Names one image to translate: the file that is read, or one half of it, and the file that is written.
+
+    `name` is what the source is called below the folder that was given.
+    """
 
     source: Path
     target: Path
     half: Half | None = None
+    name: Path = Path()
 
 
 def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
@@ -104,16 +122,62 @@ def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
 
     Raises UserError where an argument gives no image, with `options.strict` where a file is left out that may have been
     meant, and where one file would be written twice, or over an input. A name may be one that the system does not take.
+    The files that are written are those of 8-bit RGB, see `planned_for`.
     """
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file; give a folder")
     resolve = Resolver()
     found = find_inputs(options.images, options.out, resolve, options.strict, [] if notes is None else notes)
     inputs = {resolve(source): Input(source, name) for source, name in _with_bar(found)}
-    jobs = _jobs(inputs, options)
-    for target in [*jobs, *([options.sheet] if options.sheet else [])]:
-        if resolve(target) in inputs:
-            raise UserError(f"{target} is an input and would be written over; give another --out or --contact-sheet")
+    return _checked_jobs(inputs, options, resolve, RGB)
+
+
+def planned_for(jobs: Sequence[Job], options: ImageOptions, target: PixelType) -> list[Job]:
+    """Return jobs of `plan` with the files that translations of another type of pixels are written to.
+
+    Raises UserError as `plan` does, and where the format that was asked for does not hold such pixels.
+    """
+    check_format(options, target)
+    georeferenced = {job.source for job in jobs if target.is_rgb and _is_georeferenced(job.source)}
+    if target.is_rgb and options.frames != "slices" and not georeferenced:
+        return [*jobs]
+    resolve = Resolver()
+    inputs = {resolve(job.source): Input(job.source, job.name) for job in jobs}
+    halves = {job.source: job.half for job in jobs}
+    made = _checked_jobs(inputs, options, resolve, target, georeferenced)
+    return [replace(job, half=halves[job.source]) for job in made]
+
+
+def fits_pictures(kind: PixelType) -> bool:
+    """Tell whether any picture's format holds samples of a type."""
+    return kind.dtype == "uint8" and kind.channels in (1, RGB.channels)
+
+
+def check_format(options: ImageOptions, target: PixelType) -> None:
+    """Raise UserError where the format that was asked for does not hold translations of a type."""
+    ending = SUFFIXES.get(options.format)
+    if ending not in WRITABLE:
+        return
+    if options.frames == "slices":
+        raise UserError(f"--format {options.format} holds one image, and --frames slices gives several: --format tiff")
+    if not fits_pictures(target) and (ending != ".png" or ending_for(target, ending) != ending):
+        raise UserError(
+            f"--format {options.format} does not hold what is translated to ({target}): give --format tiff, or npy"
+        )
+
+
+def _checked_jobs(
+    inputs: Mapping[str, Input],
+    options: ImageOptions,
+    resolve: Resolver,
+    target: PixelType,
+    georeferenced: Set[Path] = frozenset(),
+) -> list[Job]:
+    """Return jobs; what is `georeferenced` is written in a format that keeps that. Raises UserError as `plan` does."""
+    jobs = _jobs(inputs, options, target, georeferenced)
+    for path in [*jobs, *([options.sheet] if options.sheet else [])]:
+        if resolve(path) in inputs:
+            raise UserError(f"{path} is an input and would be written over; give another --out or --contact-sheet")
     if options.sheet and resolve(options.sheet) in map(resolve, jobs):
         raise UserError(
             f"{options.sheet} is a translation already; give another --contact-sheet, or --no-contact-sheet"
@@ -126,44 +190,71 @@ def _with_bar(items: Iterable[_Item]) -> Iterator[_Item]:
     yield from progress_bar(items, desc="planning", unit=" images", leave=False)
 
 
-def _jobs(inputs: Mapping[str, Input], options: ImageOptions) -> dict[Path, Job]:
+def _jobs(
+    inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, georeferenced: Set[Path]
+) -> dict[Path, Job]:
     """Return a job for each input, by its target; raises UserError where two inputs have one name."""
     jobs: dict[Path, Job] = {}
-    names = _names(inputs, options.format)
+    names = _names(inputs, options, target, georeferenced)
     for source, name in _with_bar(inputs.values()):
-        target = options.out / names[name]
-        other = jobs.setdefault(target, Job(source, target))
+        written = options.out / names[name]
+        other = jobs.setdefault(written, Job(source, written, name=name))
         if other.source is not source:
             raise UserError(
-                f"{other.source} and {source} would both be written to {target}: give the folder that holds both, "
+                f"{other.source} and {source} would both be written to {written}: give the folder that holds both, "
                 "whose structure is kept, or translate them with one --out each"
             )
     return jobs
 
 
-def _names(inputs: Mapping[str, Input], format: ImageFormat) -> dict[Path, Path]:
+def _names(
+    inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, georeferenced: Set[Path]
+) -> dict[Path, Path]:
     """Return what each input's translation is called, by the input's name: no two inputs have the same.
 
     Where several images differ only by their suffix, those that get another one keep both: beside a.png, a.bmp becomes
     a.bmp.png. Where there is an image of that name, too, the suffix is added once more.
     """
-    wanted = {name: name.with_suffix(_suffix(name, format)) for _, name in inputs.values()}
+    endings = {name: _ending(name, options, target, source in georeferenced) for source, name in inputs.values()}
+    wanted = {name: _with_ending(name, ending) for name, ending in endings.items()}
     times = Counter(wanted.values())
     names = {name: new for name, new in wanted.items() if times[new] == 1 or new == name}
     taken = {*names.values()}
     for name in sorted(wanted.keys() - names.keys()):
-        new, suffix = name, wanted[name].suffix
+        new = name
         while new == name or new in taken:
-            new = new.with_name(f"{new.name}{suffix}")
+            new = new.with_name(f"{new.name}{endings[name]}")
         names[name] = new
         taken.add(new)
     return names
 
 
-def _suffix(name: Path, format: ImageFormat) -> str:
-    if format != "same":
-        return SUFFIXES[format]
-    return name.suffix if name.suffix.lower() in WRITABLE else ".png"
+def _ending(name: Path, options: ImageOptions, target: PixelType, is_georeferenced: bool) -> str:
+    """Return the ending of a translation's name: that of its input where its format holds what is written."""
+    if options.format != "same":
+        return SUFFIXES[options.format]
+    own = whole_ending(name)
+    ending = ending_for(target, own, frames=options.frames or "first", is_georeferenced=is_georeferenced)
+    return own if own.lower() == ending else ending
+
+
+def whole_ending(name: Path) -> str:
+    """Return the ending of a file's name as it is written, such as ".PNG", and that of compressed ones, ".nii.gz"."""
+    return name.name[len(name.name) - len(ending_of(name.name)) :]
+
+
+def _is_georeferenced(path: Path) -> bool:
+    """Tell whether a file says where on the Earth it lies; False where it cannot be read, which is reported later."""
+    if ending_of(path.name) not in TIFF_ENDINGS:
+        return False
+    try:
+        return describe_file(path).is_georeferenced
+    except UnreadableImage:
+        return False
+
+
+def _with_ending(name: Path, ending: str) -> Path:
+    return name.with_name(name.name.removesuffix(whole_ending(name)) + ending)
 
 
 # --- pairs side by side --------------------------------------------------------------------------------------------

@@ -10,9 +10,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from cyclegan_fast.images.pixels import Pixels, to_signed
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import to_signed
+from cyclegan_fast.networks.norms import BatchNorm, InstanceNorm
 from cyclegan_fast.translation.scratch_file import StoredActivation
 
 Rows = Callable[[int, int], Tensor]
@@ -29,6 +31,8 @@ class Statistics:
     """
 
     def __init__(self) -> None:
+        self.shift: Tensor | None = None
+        """What is added behind the scale, [1, C, 1, 1], where a norm has parameters"""
         self.count = 0
         self.mean = torch.zeros((), dtype=torch.float64)  # [1, C, 1, 1] from the first strip on
         self.m2 = torch.zeros((), dtype=torch.float64)
@@ -53,6 +57,30 @@ class Statistics:
     def is_finite(self) -> bool:
         """Say whether neither NaN nor infinities were among the numbers."""
         return bool((self.mean.isfinite() & self.m2.isfinite()).all())
+
+
+class BatchNormStatistics(Statistics):
+    """Gathers the statistics of an image for a batch norm, which has a scale and a shift of its own.
+
+    It normalises by the running statistics where the norm does.
+    """
+
+    def __init__(self, norm: BatchNorm) -> None:
+        super().__init__()
+        self._norm = norm
+        self.shift = _wide(norm.bias)
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Return the mean, and what to multiply by, float32 [1, C, 1, 1] each."""
+        mean, scale = super().scale()
+        if self._norm.uses_running_statistics:
+            mean, scale = _wide(self._norm.running_mean), (_wide(self._norm.running_var) + EPS).rsqrt()
+        return mean, scale * _wide(self._norm.weight)
+
+
+def _wide(values: Tensor | None) -> Tensor:
+    assert values is not None
+    return values.detach().float().view(1, -1, 1, 1)
 
 
 class NoStatistics(Statistics):
@@ -107,27 +135,40 @@ class Window:
         return torch.cat((held, self._rows(begin, last)), 2) if last > begin else held
 
 
+def new_statistics(norm: nn.Module) -> Statistics:
+    """Return what gathers the statistics that a norm needs."""
+    if isinstance(norm, BatchNorm):
+        return BatchNormStatistics(norm)
+    return Statistics() if isinstance(norm, InstanceNorm) else NoStatistics()
+
+
 # --- the streams of a generator ------------------------------------------------------------------------------------
 
 
-def image_rows(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Rows:
-    """Stream uint8 [H, W, 3] in [-1, 1]; only the rows asked for are ever converted."""
+def image_rows(samples: SampleArray, device: torch.device, dtype: torch.dtype, source: PixelType = RGB) -> Rows:
+    """Stream samples [H, W, C] of `source` in [-1, 1]; only the rows asked for are ever converted."""
 
     def rows(first: int, last: int) -> Tensor:
-        strip = to_signed(torch.tensor(pixels[first:last], device=device)[None]).to(dtype)
+        strip = to_signed(torch.tensor(samples[first:last], device=device)[None], source).to(dtype)
         return strip.contiguous(memory_format=torch.channels_last)
 
     return rows
 
 
-def normalised_rows(rows: Rows, statistics: Statistics, *, residual: Rows | None = None) -> Rows:
-    """Stream instance norm, then ReLU or the sum with `residual`, rounded to the dtype of `rows` as PyTorch does."""
-    mean, scale = statistics.scale()
+def normalised_rows(rows: Rows, statistics: Statistics, *, residual: Rows | None = None, slope: float = 0.0) -> Rows:
+    """Stream a norm, then ReLU or the sum with `residual`, rounded to the dtype of `rows` as PyTorch does.
+
+    `slope` is that of a leaky ReLU below zero.
+    """
+    (mean, scale), shift = statistics.scale(), statistics.shift
 
     def normalise(first: int, last: int) -> Tensor:
         strip = rows(first, last)
-        result = strip.float().sub_(mean).mul_(scale).to(strip.dtype)
-        return result.relu_() if residual is None else result.add_(residual(first, last))
+        wide = strip.float().sub_(mean).mul_(scale)
+        result = (wide if shift is None else wide.add_(shift)).to(strip.dtype)
+        if residual is not None:
+            return result.add_(residual(first, last))
+        return F.leaky_relu_(result, slope) if slope else result.relu_()
 
     return normalise
 
@@ -159,14 +200,14 @@ def convolved_rows(
 ) -> Rows:
     """Stream a convolution of an activation of `height` rows, padded to keep its sides, or halve them by a stride of 2.
 
-    `weight` [C_out, C_in, K, K], K odd.
+    `weight` [C_out, C_in, K, K], K odd, or 4 with a stride of 2.
     """
     kernel = weight.size(2)
-    pad = kernel // 2
+    pad = (kernel - 1) // 2
     window = Window(rows, height, overlap=kernel - stride, pad=pad, edges=edges)
 
     def convolve(first: int, last: int) -> Tensor:
-        return F.conv2d(window(first * stride - pad, (last - 1) * stride + pad + 1), weight, bias, stride)
+        return F.conv2d(window(first * stride - pad, (last - 1) * stride - pad + kernel), weight, bias, stride)
 
     return convolve
 

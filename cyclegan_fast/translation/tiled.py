@@ -1,13 +1,13 @@
 """Translates images that are too large for the memory, exactly: layer by layer, in strips of rows.
 
-Instance norm's statistics are those of the whole image, so that tiles translated one by one would differ from it and
-from each other, and show seams. Here each layer passes over the whole image before the next begins: the results of a
+A norm's statistics are those of the whole image, so that tiles translated one by one would differ from it and from each
+other, and show seams. Here each layer passes over the whole image before the next begins: the results of a
 convolution go to the disk while their statistics are gathered, and the next pass reads, normalises and convolves them.
 Without a norm the passes are the same, and the statistics change nothing.
 
-What stays in memory is the decoded image and its translation, 3 bytes a pixel each, and the working buffers of one
-strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and encodes them, but
-TIFF is decoded strip by strip.
+What stays in memory is the decoded image and its translation (3 bytes a pixel each, of 8-bit RGB), and the working
+buffers of one strip, whose number of rows follows from a budget. Pillow takes more than that while it decodes and
+encodes them, but TIFF is decoded strip by strip.
 
 Two convolutions are not stored but computed twice, once for their statistics and once for the layer behind them: the
 stem and the last doubling, whose results are the largest and which cost little (1 % and 2 % of the operations of 9
@@ -16,6 +16,7 @@ other, and a row leaves its place in the file when it is read for the last time.
 halving stores, H/2 rows, which no later layer exceeds: 128 bytes a pixel at width 64 in float32.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,20 +28,21 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cyclegan_fast.images.pixels import Pixels, to_pixels
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.networks.resnet import GeneratorBlock, ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.shortage import is_out_of_memory
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.translation.strips import (
-    NoStatistics,
     Rows,
     Statistics,
     convolved_rows,
     doubled_rows,
     image_rows,
     measured_rows,
+    new_statistics,
     normalised_rows,
     resized_rows,
     stored_rows,
@@ -54,7 +56,7 @@ BUDGET_BYTES = 128 * 2**20
 COPIES = 6
 
 
-class TiledTranslator:
+class StripTranslator(ABC):
     """Translates in bounded memory, as `TorchTranslator` does but for the order in which numbers are added up.
 
     Args:
@@ -62,36 +64,59 @@ class TiledTranslator:
         scratch: folder for the file that activations are kept in.
         budget_bytes: the memory that the buffers of a strip may take. A strip has at least one row, and a convolution
             the rows around it, whatever the budget.
+        source: the type of the pixels that it takes.
+        target: the type of those that it gives.
     """
 
     def __init__(
         self,
-        network: ResnetGenerator,
+        network: nn.Module,
         device: torch.device,
         dtype: torch.dtype,
         scratch: Path,
         budget_bytes: int = BUDGET_BYTES,
+        source: PixelType = RGB,
+        target: PixelType = RGB,
     ) -> None:
-        self.network = network.to(device, dtype).eval()
+        network.to(device, dtype).eval()
         self.device = device
         self.dtype = dtype
         self.scratch = scratch
         self.budget_bytes = budget_bytes
+        self.source = source
+        self.target = target
         self._announced = ""
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Translate uint8 [N, H, W, 3]; raises NotFinite, and UserError where disk or memory do not suffice."""
-        _, height, width, _ = pixels.shape
+    @property
+    @abstractmethod
+    def copies(self) -> int:
+        """Return how many times a strip's rows in float32 are alive at once, at most."""
+
+    @abstractmethod
+    def row_numbers(self, width: int) -> int:
+        """Return how many numbers a row of any stored activation has, at most, of an image of that width."""
+
+    @abstractmethod
+    def rows_of_all_passes(self, height: int) -> int:
+        """Return how many rows the passes over an image of that height make together."""
+
+    @abstractmethod
+    def passes(self, image: Rows, height: int, scratch: ScratchFile, strips: "StripPasses") -> Iterator[Tensor]:
+        """Yield what the network gives for one image [1, C, H, W], strip by strip."""
+
+    def __call__(self, samples: SampleArray) -> SampleArray:
+        """Translate samples [N, H, W, C]; raises NotFinite, and UserError where disk or memory do not suffice."""
+        count, height, width, _ = samples.shape
         needed_bytes = self.scratch_bytes(height, width)
         self._announce(check_free_space(self.scratch, needed_bytes, f"translating {width}x{height} in strips"))
         try:
-            translated = np.empty_like(pixels)
-            for index, image in enumerate(pixels):
+            translated = np.empty((count, height, width, self.target.channels), self.target.as_numpy)
+            for index, image in enumerate(samples):
                 first = 0
                 with closing(self.strips(image, index)) as strips:
                     for strip in strips:
                         last = first + strip.size(2)
-                        translated[index, first:last] = to_pixels(strip)[0]
+                        translated[index, first:last] = to_pixels(strip, self.target)[0]
                         first = last
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -103,23 +128,23 @@ class TiledTranslator:
         return translated
 
     @torch.inference_mode()
-    def strips(self, image: Pixels, index: int = 0) -> Generator[Tensor]:
-        """Yield the translation of uint8 [H, W, 3] from top to bottom: [1, 3, rows, W] in [-1, 1], in `dtype`.
+    def strips(self, image: SampleArray, index: int = 0) -> Generator[Tensor]:
+        """Yield the translation of samples [H, W, C] from top to bottom: [1, C, rows, W] in [-1, 1], in `dtype`.
 
         Raises NotFinite(index).
         """
         height, width, _ = image.shape
-        total = rows_of_all_passes(height, len(self.network.blocks))
+        total = self.rows_of_all_passes(height)
         with (
-            ScratchFile(self.scratch, self._row_bytes(width, self.dtype)) as scratch,
+            ScratchFile(self.scratch, self.row_numbers(width) * self.dtype.itemsize) as scratch,
             progress_bar(total=total, desc=f"{width}x{height}", unit=" rows", leave=False) as progress,
         ):
-            passes = Passes(self.network, scratch, self.strip_rows(width), progress, index)
-            yield from passes.translate(image_rows(image, self.device, self.dtype), height)
+            rows = image_rows(image, self.device, self.dtype, self.source)
+            yield from self.passes(rows, height, scratch, StripPasses(self.strip_rows(width), progress, index))
 
     def scratch_bytes(self, height: int, width: int) -> int:
         """Return the most that the scratch file of one image ever holds."""
-        return height // 2 * self._row_bytes(width, self.dtype)
+        return height // 2 * self.row_numbers(width) * self.dtype.itemsize
 
     def strip_rows(self, width: int) -> int:
         """Return how many rows a strip of an image of that width has by the budget."""
@@ -127,13 +152,7 @@ class TiledTranslator:
 
     def strip_row_bytes(self, width: int) -> int:
         """Return the most bytes of memory that a row of a strip takes, of an image of that width."""
-        # Repeated pixels have twice the numbers of what stands before and behind them.
-        copies = COPIES if self.network.upsampling == "transposed" else 2 * COPIES
-        return copies * self._row_bytes(width, torch.float32)
-
-    def _row_bytes(self, width: int, dtype: torch.dtype) -> int:
-        """Return the size of a row of any activation between two convolutions: channels double where widths halve."""
-        return width * self.network.stem.out_channels * dtype.itemsize
+        return self.copies * self.row_numbers(width) * torch.float32.itemsize
 
     def _announce(self, sentence: str) -> None:
         if sentence != self._announced:  # once for images of one size
@@ -141,80 +160,39 @@ class TiledTranslator:
         self._announced = sentence
 
 
-def rows_of_all_passes(height: int, blocks: int) -> int:
-    """Return how many rows the passes over an image of that height make together."""
-    full, half, quarter = 3, 2, 1 + 2 * blocks
-    return full * height + half * (height // 2) + quarter * (height // 4)
-
-
 @dataclass
-class Passes:
-    """Makes a generator's passes over image number `index` of its batch, in strips of `strip_rows` rows."""
+class StripPasses:
+    """Makes passes over image number `index` of its batch, in strips of `strip_rows` rows."""
 
-    network: ResnetGenerator
-    scratch: ScratchFile
     strip_rows: int
     progress: "tqdm[Any]"
     index: int
 
-    def translate(self, image: Rows, height: int) -> Iterator[Tensor]:
-        """Yield what `ResnetGenerator.forward` gives for one image [1, 3, H, W], strip by strip."""
-        network, half, quarter = self.network, height // 2, height // 4
+    def store(
+        self, rows: Rows, height: int, scratch: ScratchFile, statistics: Statistics, strip_rows: int | None = None
+    ) -> StoredActivation:
+        """Make one pass, whose rows are kept, and counted in `statistics`."""
+        stored = StoredActivation(scratch)
+        self.measure(stored_rows(rows, stored), height, statistics, strip_rows)
+        return stored
 
-        def stem() -> Rows:
-            return convolved_rows(image, height, network.stem.weight)
-
-        x = normalised_rows(stem(), self._statistics(stem(), height))
-        x = self._halve(x, height, _weight(network.down[0]))
-        x = self._halve(x, half, _weight(network.down[1]))
-        for block in network.blocks:
-            x = self._residual_block(x, quarter, block)
-        up, statistics = self._store(self._doubled(x, quarter, 0), half)
-
-        def last_doubling(rows: Rows) -> Rows:
-            return self._doubled(normalised_rows(rows, statistics), half, 1)
-
-        x = normalised_rows(last_doubling(up.take), self._statistics(last_doubling(up.read), height))
-        x = convolved_rows(x, height, network.head.weight, network.head.bias)
-        for first, last in self._strips(height):
-            yield self._finite(x(first, last).tanh_())
-
-    def _doubled(self, rows: Rows, height: int, level: int) -> Rows:
-        weight = _weight(self.network.up[level])
-        if self.network.upsampling == "resize":
-            return convolved_rows(resized_rows(rows, height), 2 * height, weight)
-        return doubled_rows(rows, height, weight)
-
-    def _halve(self, rows: Rows, height: int, weight: Tensor) -> Rows:
-        """Stream a stride-2 convolution with its norm and ReLU."""
-        convolution = convolved_rows(rows, height, weight, stride=2, edges="constant")
-        stored, statistics = self._store(convolution, height // 2, self.strip_rows // 2)
-        return normalised_rows(stored.take, statistics)
-
-    def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
-        """Stream a residual block; what goes around it is kept while its first convolution reads it."""
-        assert isinstance(block, GeneratorBlock)  # torch types a ModuleList by nn.Module
-        around = StoredActivation(self.scratch)
-        first, statistics = self._store(convolved_rows(stored_rows(rows, around), height, block.conv1.weight), height)
-        middle = normalised_rows(first.take, statistics)
-        second, statistics = self._store(convolved_rows(middle, height, block.conv2.weight), height)
-        return normalised_rows(second.take, statistics, residual=around.take)
-
-    def _store(self, rows: Rows, height: int, strip_rows: int | None = None) -> tuple[StoredActivation, Statistics]:
-        stored = StoredActivation(self.scratch)
-        return stored, self._statistics(stored_rows(rows, stored), height, strip_rows)
-
-    def _statistics(self, rows: Rows, height: int, strip_rows: int | None = None) -> Statistics:
+    def measure(self, rows: Rows, height: int, statistics: Statistics, strip_rows: int | None = None) -> None:
         """Make one pass, in which everything from the last stored activation on is computed, and let go."""
-        statistics = Statistics() if self.network.norm == "instance" else NoStatistics()
         gathering = measured_rows(rows, statistics)
-        for first, last in self._strips(height, strip_rows):
+        for first, last in self.strips(height, strip_rows):
             gathering(first, last)
         if not statistics.is_finite():  # the translation would not be finite either, hours from now
             raise NotFinite(self.index)
-        return statistics
 
-    def _strips(self, height: int, strip_rows: int | None = None) -> Iterator[tuple[int, int]]:
+    def image(self, rows: Rows, height: int) -> Iterator[Tensor]:
+        """Make the last pass, and yield its strips under tanh."""
+        for first, last in self.strips(height):
+            strip = rows(first, last).tanh_()
+            if not bool(strip.isfinite().all()):
+                raise NotFinite(self.index)
+            yield strip
+
+    def strips(self, height: int, strip_rows: int | None = None) -> Iterator[tuple[int, int]]:
         """Yield the first row of each strip and that of the next."""
         step = max(1, self.strip_rows if strip_rows is None else strip_rows)
         for first in range(0, height, step):
@@ -222,10 +200,100 @@ class Passes:
             yield first, last
             self.progress.update(last - first)
 
-    def _finite(self, strip: Tensor) -> Tensor:
-        if not bool(strip.isfinite().all()):
-            raise NotFinite(self.index)
-        return strip
+
+# --- the passes of a ResNet ------------------------------------------------------------------------------------------
+
+
+class TiledTranslator(StripTranslator):
+    """Translates by a ResNet in bounded memory, see `StripTranslator`."""
+
+    def __init__(self, network: ResnetGenerator, *arguments: Any, **options: Any) -> None:
+        super().__init__(network, *arguments, **options)
+        self.network = network
+
+    @property
+    def copies(self) -> int:
+        """Return how many times a strip's rows in float32 are alive at once, at most."""
+        # Repeated pixels have twice the numbers of what stands before and behind them.
+        return COPIES if self.network.upsampling == "transposed" else 2 * COPIES
+
+    def row_numbers(self, width: int) -> int:
+        """Return how many numbers a row of any activation between two convolutions has: channels double downwards."""
+        return width * self.network.stem.out_channels
+
+    def rows_of_all_passes(self, height: int) -> int:
+        """Return how many rows the passes over an image of that height make together."""
+        full, half, quarter = 3, 2, 1 + 2 * len(self.network.blocks)
+        return full * height + half * (height // 2) + quarter * (height // 4)
+
+    def passes(self, image: Rows, height: int, scratch: ScratchFile, strips: StripPasses) -> Iterator[Tensor]:
+        """Yield what `ResnetGenerator.forward` gives for one image [1, C, H, W], strip by strip."""
+        return _ResnetPasses(self.network, scratch, strips).translate(image, height)
+
+
+@dataclass
+class _ResnetPasses:
+    """Makes a ResNet's passes over one image."""
+
+    network: ResnetGenerator
+    scratch: ScratchFile
+    strips: StripPasses
+
+    def translate(self, image: Rows, height: int) -> Iterator[Tensor]:
+        """Yield what `ResnetGenerator.forward` gives for one image [1, C, H, W], strip by strip."""
+        network, half, quarter = self.network, height // 2, height // 4
+
+        def stem() -> Rows:
+            return convolved_rows(image, height, network.stem.weight)
+
+        x = normalised_rows(stem(), self._statistics(stem(), height, network.stem_norm))
+        x = self._halve(x, height, 0)
+        x = self._halve(x, half, 1)
+        for block in network.blocks:
+            x = self._residual_block(x, quarter, block)
+        up, statistics = self._store(self._doubled(x, quarter, 0), half, network.up_norms[0])
+
+        def last_doubling(rows: Rows) -> Rows:
+            return self._doubled(normalised_rows(rows, statistics), half, 1)
+
+        statistics_of_last = self._statistics(last_doubling(up.read), height, network.up_norms[1])
+        x = normalised_rows(last_doubling(up.take), statistics_of_last)
+        x = convolved_rows(x, height, network.head.weight, network.head.bias)
+        yield from self.strips.image(x, height)
+
+    def _doubled(self, rows: Rows, height: int, level: int) -> Rows:
+        weight = _weight(self.network.up[level])
+        if self.network.upsampling == "resize":
+            return convolved_rows(resized_rows(rows, height), 2 * height, weight)
+        return doubled_rows(rows, height, weight)
+
+    def _halve(self, rows: Rows, height: int, level: int) -> Rows:
+        """Stream a stride-2 convolution with its norm and ReLU."""
+        convolution = convolved_rows(rows, height, _weight(self.network.down[level]), stride=2, edges="constant")
+        norm = self.network.down_norms[level]
+        stored, statistics = self._store(convolution, height // 2, norm, self.strips.strip_rows // 2)
+        return normalised_rows(stored.take, statistics)
+
+    def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
+        """Stream a residual block; what goes around it is kept while its first convolution reads it."""
+        assert isinstance(block, GeneratorBlock)  # torch types a ModuleList by nn.Module
+        around = StoredActivation(self.scratch)
+        convolution = convolved_rows(stored_rows(rows, around), height, block.conv1.weight)
+        first, statistics = self._store(convolution, height, block.norm1)
+        middle = normalised_rows(first.take, statistics)
+        second, statistics = self._store(convolved_rows(middle, height, block.conv2.weight), height, block.norm2)
+        return normalised_rows(second.take, statistics, residual=around.take)
+
+    def _store(
+        self, rows: Rows, height: int, norm: nn.Module, strip_rows: int | None = None
+    ) -> tuple[StoredActivation, Statistics]:
+        statistics = new_statistics(norm)
+        return self.strips.store(rows, height, self.scratch, statistics, strip_rows), statistics
+
+    def _statistics(self, rows: Rows, height: int, norm: nn.Module) -> Statistics:
+        statistics = new_statistics(norm)
+        self.strips.measure(rows, height, statistics)
+        return statistics
 
 
 def _weight(layer: nn.Module) -> Tensor:

@@ -25,8 +25,9 @@ from cyclegan_fast.checkpoint.original import (
 )
 from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.checkpoint.wrapped_weights import chosen, direction_of, networks_in
-from cyclegan_fast.config.values import from_dict
+from cyclegan_fast.config.values import from_dict, pixels_of_run
 from cyclegan_fast.conventions import GENERATOR_OF, Direction
+from cyclegan_fast.images.pixel_type import RGB, PixelType
 from cyclegan_fast.methods.base import Method
 from cyclegan_fast.methods.cyclegan import CycleGan
 from cyclegan_fast.methods.registry import METHODS
@@ -49,6 +50,22 @@ class Loaded(NamedTuple, Generic[_Network]):
     config: dict[str, Any]
     file: Path
     direction: Direction | None
+
+    @property
+    def source(self) -> PixelType:
+        """Return the type of the pixels that the network takes: the run's, or 8 bits for bare weights."""
+        return self._pixel_types()[0]
+
+    @property
+    def target(self) -> PixelType:
+        """Return the type of the pixels that the network gives, see `source`."""
+        return self._pixel_types()[1]
+
+    def _pixel_types(self) -> tuple[PixelType, PixelType]:
+        if self.direction is not None and self.config:
+            return types_of_run(self.config, self.direction, str(self.file))
+        inputs, outputs = channels_of(self.network)
+        return PixelType.with_full_range(inputs, "uint8"), PixelType.with_full_range(outputs, "uint8")
 
 
 def load_generator(
@@ -166,12 +183,47 @@ def generator_from(state: StateDict, origin: str, names: Mapping[str, str] | Non
 
 
 def _generator_like(state: StateDict, width: int) -> AnyGenerator:
-    """Make a new generator of the depth and norm that `state` has."""
+    """Make a new generator of the channels, depth and norm that `state` has."""
     if is_unet(state):
-        return UnetGenerator(width=width, halvings=max(LEAST_HALVINGS, count(state, "down")), norm=norm_of(state))
+        halvings = max(LEAST_HALVINGS, count(state, "down"))
+        inputs, outputs = _size(state, "down.0.weight", 1), _size(state, f"up.{halvings - 1}.weight", 1)
+        return UnetGenerator(inputs=inputs, outputs=outputs, width=width, halvings=halvings, norm=norm_of(state))
     return ResnetGenerator(
-        width=width, blocks=max(1, count(state, "blocks")), norm=norm_of(state), upsampling=upsampling_of(state)
+        inputs=_size(state, "stem.weight", 1),
+        outputs=_size(state, "head.weight", 0),
+        width=width,
+        blocks=max(1, count(state, "blocks")),
+        norm=norm_of(state),
+        upsampling=upsampling_of(state),
     )
+
+
+def _size(state: StateDict, key: str, axis: int) -> int:
+    """Return a size of a convolution's weight; an RGB image's channels where there is none, which is refused later."""
+    weight = state.get(key)
+    return weight.size(axis) if weight is not None and weight.dim() == 4 and weight.size(axis) else RGB.channels
+
+
+def channels_of(network: nn.Module) -> tuple[int, int]:
+    """Return the channels of the images that a generator takes, and of those that it gives."""
+    assert isinstance(network, ResnetGenerator | UnetGenerator)
+    if isinstance(network, ResnetGenerator):
+        return network.stem.in_channels, network.head.out_channels
+    first, last = network.down[0], network.up[-1]
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(last, nn.ConvTranspose2d)
+    return first.in_channels, last.out_channels
+
+
+def types_of_run(config: Mapping[str, Any], direction: Direction, origin: str) -> tuple[PixelType, PixelType]:
+    """Return the types of the pixels that a run's generator takes and gives; `config` are its plain values.
+
+    Raises UserError, which names `origin`, where the configuration does not say them.
+    """
+    try:
+        return pixels_of_run(config, origin).pixel_types.of_direction(direction)
+    except ValueError as error:
+        raise UserError(f"{origin}: {error}") from error
 
 
 def bare_generator(state: dict[str, Any], origin: str) -> AnyGenerator:
@@ -188,3 +240,16 @@ def bare_generator(state: dict[str, Any], origin: str) -> AnyGenerator:
 def _no_generator(content: dict[str, Any], origin: str, first: str = "stem.weight") -> str:
     keys = ", ".join(sorted(map(str, content))[:4]) or "none"
     return f"{origin} holds no generator: no {first} of a convolution among its keys ({keys})"
+
+
+def fitting(given: PixelType | None, own: PixelType, name: str, *, is_run: bool) -> PixelType:
+    """Return the type of pixels that a user gave as `name`, or else the network's own.
+
+    Raises UserError where the network has other channels, and where the user gives a run another type of samples than
+    it was trained with.
+    """
+    if given is None:
+        return own
+    if given.channels != own.channels or (is_run and given.dtype != own.dtype):
+        raise UserError(f"{name} is {given}, and the network was trained with {own}: leave {name} out, or give such")
+    return given

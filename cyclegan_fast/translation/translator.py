@@ -9,17 +9,26 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from cyclegan_fast.images.pixels import FloatImages, Pixels, to_pixels_array, to_signed_array
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import FloatImages, to_pixels_array, to_signed_array
 from cyclegan_fast.system.errors import UserError
 
 
 class Translator(Protocol):
     """Translates a batch of images, whatever it computes with."""
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Translate uint8 [N, H, W, 3]; H and W are multiples of 4 (of a U-Net's `multiple`), at least 8.
+    @property
+    def source(self) -> PixelType:
+        """Describe the pixels that are translated."""
 
-        Raises NotFinite.
+    @property
+    def target(self) -> PixelType:
+        """Describe the pixels of the translations."""
+
+    def __call__(self, samples: SampleArray, /) -> SampleArray:
+        """Translate samples [N, H, W, C] of `source` to those of `target`, of the same sides.
+
+        H and W are multiples of 4 (of a U-Net's `multiple`), at least 8. Raises NotFinite.
         """
 
 
@@ -27,7 +36,7 @@ class Translator(Protocol):
 class OverlappingTranslator(Translator, Protocol):
     """Translates a batch while the host goes on, so that the next one can be given to it before this one has ended."""
 
-    def begin(self, pixels: Pixels) -> Callable[[], Pixels]:
+    def begin(self, samples: SampleArray, /) -> Callable[[], SampleArray]:
         """Begin to translate a batch, and return what waits for the result and returns it; both raise NotFinite."""
 
 
@@ -41,17 +50,35 @@ class NotFinite(UserError):
         self.index = index
 
 
-class SignedTranslator:
-    """Translates by a function that takes float32 [N, 3, H, W] in [-1, 1] and returns the same; needs no PyTorch."""
+class FunctionTranslator:
+    """Translates by a function that takes samples [N, H, W, C] of `source` and returns those of `target`."""
 
-    def __init__(self, function: Callable[[FloatImages], FloatImages]) -> None:
+    def __init__(
+        self, function: Callable[[SampleArray], SampleArray], source: PixelType = RGB, target: PixelType = RGB
+    ) -> None:
         self.function = function
+        self.source = source
+        self.target = target
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        return to_pixels_array(self.signed(to_signed_array(pixels)))
+    def __call__(self, samples: SampleArray) -> SampleArray:
+        return self.function(samples)
+
+
+class SignedTranslator:
+    """Translates by a function that takes float32 [N, C, H, W] in [-1, 1] and returns the same; needs no PyTorch."""
+
+    def __init__(
+        self, function: Callable[[FloatImages], FloatImages], source: PixelType = RGB, target: PixelType = RGB
+    ) -> None:
+        self.function = function
+        self.source = source
+        self.target = target
+
+    def __call__(self, samples: SampleArray) -> SampleArray:
+        return to_pixels_array(self.signed(to_signed_array(samples, self.source)), self.target)
 
     def signed(self, images: FloatImages) -> FloatImages:
-        """Translate float32 [N, 3, H, W] in [-1, 1] without rounding to 8 bits. Raises NotFinite."""
+        """Translate float32 [N, C, H, W] in [-1, 1] without rounding to samples. Raises NotFinite."""
         translated = self.function(images)
         for index, image in enumerate(translated):
             if not np.isfinite(image).all():

@@ -4,14 +4,17 @@ import errno
 import stat
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from cyclegan_fast.images.files import write_image
+from cyclegan_fast.images.pixel_type import RGB, PixelType
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.images.samples import Samples, write_samples
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.translation.plan import Job
+from cyclegan_fast.translation.plan import WRITABLE, Job, fits_pictures
 
 _OF_EVERY_FILE = frozenset(
     {
@@ -41,9 +44,16 @@ class Writer:
         self._most_waiting = most_waiting
         self._waiting: deque[Future[None]] = deque()
 
-    def write(self, pixels: Pixels, path: Path) -> None:
-        """Begin to write an image, [H, W, 3]. Raises UserError where the disk took none of those before."""
-        self._waiting.append(self._pool.submit(write_translation, pixels, path))
+    def write(self, samples: Samples, path: Path, kind: PixelType) -> None:
+        """Begin to write samples of `kind`. Raises UserError where the disk took none of those before."""
+        self._begin(write_translated_samples, samples, path, kind)
+
+    def write_picture(self, pixels: Pixels, path: Path) -> None:
+        """Begin to write an 8-bit image, [H, W, 3], see `write`."""
+        self._begin(write_translation, pixels, path)
+
+    def _begin(self, write: Callable[..., None], *arguments: object) -> None:
+        self._waiting.append(self._pool.submit(write, *arguments))
         while len(self._waiting) > self._most_waiting:
             self._end_first()
 
@@ -61,14 +71,34 @@ class Writer:
 
 
 def write_translation(pixels: Pixels, path: Path) -> None:
-    """Write an image, uint8 [H, W, 3], and the folders that it lies in.
+    """Write an image, uint8 [H, W, 3] or [H, W], and the folders that it lies in.
 
     Raises NotWritten, or UserError where no other file could be written either.
     """
     options = {} if path.suffix.lower() == ".png" else {"quality": 95}
+    with _explained(path):
+        write_image(pixels, path, **options)
+
+
+def write_translated_samples(samples: Samples, path: Path, kind: PixelType) -> None:
+    """Write samples of `kind` with their place, and the folders that they lie in; raises as `write_translation` does.
+
+    One 8-bit image goes to a picture's format as any does; other samples go the way of `write_samples`.
+    """
+    if fits_pictures(kind) and len(samples.values) == 1 and path.suffix.lower() in WRITABLE:
+        pixels = samples.values[0]
+        write_translation(pixels if kind.channels == RGB.channels else pixels[..., 0], path)
+        return
+    with _explained(path):
+        write_samples(samples, path, kind)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Make the folders of a file that is written inside, and turn what the system says into a line on it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(pixels, path, **options)
+        yield
     except FileExistsError as error:
         raise NotWritten(f"could not write {path}: there is a file where its folder should be") from error
     except (OSError, ValueError) as error:

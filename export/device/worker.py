@@ -51,7 +51,7 @@ class Worker:
     ) -> None:
         self._gpu = gpu
         self._card = card
-        self._layout = ImageLayout.of(card)
+        self._taken, self._given = ImageLayout.of_ends(card)
         self._last_message = last_message
         self._replay = Replay(cuda_graph)
         self._lock = Lock()
@@ -77,11 +77,11 @@ class Worker:
         return self._replay.shape
 
     def __call__(self, images: Array) -> Array:
-        """Translate a batch: uint8 [N, H, W, 3] -> the same, or float32 [N, 3, H, W] in [-1, 1] -> the same.
+        """Translate a batch of arrays as `export.engines.image_layout` describes them.
 
         Raises UserError for an array that the engine does not take, and where the GPU's memory does not hold it.
         """
-        shape = self._layout.check(images)
+        shape = self._taken.check(images)
         with self._lock:
             if self._is_closed:
                 raise UserError("the engine is closed: call it inside its `with`")
@@ -96,36 +96,34 @@ class Worker:
         way = self._replay.way(shape)
         if way is Way.SET_UP:
             self._set_up(shape)
-        size, array_shape = self._layout.size(shape), self._layout.array_shape(shape)
-        np.copyto(self._input.view(array_shape, self._layout.dtype), images)
+        np.copyto(self._input.view(self._taken.array_shape(shape), self._taken.dtype), images)
         if way is Way.RECORD:
             self._record()
-        self._input.upload(size, self._stream)
+        self._input.upload(self._taken.size(shape), self._stream)
         if self._graph is not None:
             self._graph.launch()
         else:
             self._enqueue()
-        self._output.download(size, self._stream)
+        self._output.download(self._given.size(shape), self._stream)
         self._stream.synchronize()
-        return self._output.view(array_shape, self._layout.dtype).copy()
+        return self._output.view(self._given.array_shape(shape), self._given.dtype).copy()
 
     def _set_up(self, shape: ImageShape) -> None:
         """Make room, and tell the execution context where that is."""
         self._forget()
         batch, height, width = shape
-        size = self._layout.size(shape)
         with self._gpu.explaining_exhaustion(f"{batch} images of {width}x{height} pixels"):
-            self._input.grow_to(size)
-            self._output.grow_to(size)
+            self._input.grow_to(self._taken.size(shape))
+            self._output.grow_to(self._given.size(shape))
         # No local variable holds the context: an error's traceback would keep it alive after `close`.
-        wanted = self._layout.array_shape(shape)
+        wanted, promised = self._taken.array_shape(shape), self._given.array_shape(shape)
         if not self._context.set_input_shape(self._card.input, wanted):
             raise self._failure(f"refused the shape {list(wanted)}")
         for name, buffer in ((self._card.input, self._input), (self._card.output, self._output)):
             if not self._context.set_tensor_address(name, buffer.address):
                 raise self._failure(f"refused memory for {name!r}")
         given = tuple(self._context.get_tensor_shape(self._card.output))
-        if given != wanted:
+        if given != promised:
             raise UserError(f"the engine gives {list(given)} for {list(wanted)}: it is no generator of this project")
         self._replay.set_to(shape)
 

@@ -169,11 +169,11 @@ def _set_flags(trt: Any, config: Any, *, refittable: bool) -> None:
 
 
 def _optimization_profile(builder: Any, image: Any, profile: Profile) -> Any:
-    channels_last = tuple(image.shape)[-1] == 3
+    sides = tuple(image.shape)  # -1 for those that may vary: all but the number of channels
 
     def shape(of: ImageShape) -> tuple[int, int, int, int]:
         batch, height, width = of
-        return (batch, height, width, 3) if channels_last else (batch, 3, height, width)
+        return (batch, height, width, sides[3]) if sides[3] > 0 else (batch, sides[1], height, width)
 
     result = builder.create_optimization_profile()
     result.set_shape(image.name, shape(profile.smallest), shape(profile.usual), shape(profile.largest))

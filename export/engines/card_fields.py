@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from cyclegan_fast.conventions import SIDE_MULTIPLE, SMALLEST_GENERATOR_SIDE
+from cyclegan_fast.images.pixel_type import PixelType
 
 Reader = Callable[[Any], Any]
 
 _MOST = 2**16  # images of a batch, and pixels of a side
 _LONGEST_TEXT = 200
+_LARGEST_VALUE, _SHORTEST_RANGE = 1e37, 1e-37  # in float32 neither becomes infinite or 0
 
 
 def _wrong(what: str, found: object) -> ValueError:
@@ -81,6 +83,26 @@ def read_shape(value: Any) -> tuple[int, int, int]:
     ):
         raise _wrong(what, value)
     return batch, *sides
+
+
+def read_pixels(value: Any) -> PixelType:
+    """Read a description of pixels, such as {"channels": 1, "dtype": "uint16", "low": 0.0, "high": 4095.0}."""
+    known = PixelType().as_values().keys()
+    if not isinstance(value, dict) or value.keys() != known:
+        raise _wrong(f"a list of {', '.join(known)}", value)
+    if type(value["channels"]) is not int or not isinstance(value["dtype"], str):
+        raise _wrong("of a whole number of channels and the name of a type", value)
+    if any(type(value[name]) not in (int, float) or not abs(value[name]) <= _LARGEST_VALUE for name in ("low", "high")):
+        raise _wrong(f"of a range of numbers within {-_LARGEST_VALUE:g} to {_LARGEST_VALUE:g}", value)
+    try:
+        pixels = PixelType.of_values(value)
+    except ValueError as error:
+        raise ValueError(f"must describe pixels: {error}") from error
+    if not pixels.high - pixels.low >= _SHORTEST_RANGE:
+        raise _wrong(f"of a range of {_SHORTEST_RANGE:g} at least", value)
+    if pixels.dtype != "float32" and not pixels.held_range[0] < pixels.held_range[1]:
+        raise _wrong(f"of a range that {pixels.dtype} holds", value)
+    return pixels
 
 
 def read_parity(value: Any) -> dict[str, Any]:

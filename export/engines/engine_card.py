@@ -1,7 +1,7 @@
 """Reads and writes the JSON file beside an engine, which says what the engine is, what it runs on and takes.
 
-It needs nothing but Python. An engine itself is opaque, and a library that reads a foreign one says little or crashes:
-what can be known beforehand is compared before the library sees a byte.
+It needs neither PyTorch nor a library of NVIDIA's. An engine itself is opaque, and a library that reads a foreign one
+says little or crashes: what can be known beforehand is compared before the library sees a byte.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ from export.engines.card_fields import (
 from export.engines.libraries import MODULES
 from export.file_content import content_of
 from export.options import Precision
+from export.pixel_ends import PIXEL_FIELDS, RGB_ENDS, SAMPLE_RANGES, PixelEnds
 from export.source import ONE_WAY
 
 _WRITER = "python export/trt.py"
@@ -82,7 +83,8 @@ class EngineCard:
 
     Only the module `library` in exactly this `version`, which built the engine, can run it. `targets` are compute
     capabilities such as "sm89". `parity` has the figures of `export.verify` for the ONNX file and for the engine, or a
-    sentence where the engine could not be run on the machine that built it.
+    sentence where the engine could not be run on the machine that built it. `uint8_io` tells whether the engine takes
+    and gives samples, `ends` what these are.
     """
 
     library: str
@@ -99,13 +101,16 @@ class EngineCard:
     engine_sha256: str
     project_version: str
     parity: dict[str, Any]
+    ends: PixelEnds = RGB_ENDS
 
     @property
     def value_range(self) -> str:
-        return _VALUE_RANGES[self.uint8_io]
+        return self.ends.sample_range if self.uint8_io else _SIGNED_RANGE
 
     def write(self, path: Path) -> None:
         content = {"format": CARD_FORMAT, **dataclasses.asdict(self), "value_range": self.value_range}
+        del content["ends"]
+        content |= self.ends.as_fields()
         write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
     @classmethod
@@ -124,10 +129,13 @@ class EngineCard:
             refuse_newer(path, number, CARD_FORMAT, fields.get("project_version"))
             if number is not None and type(number) is not int:
                 raise ValueError("format must be a whole number")
-            values = _read(CARD_FIELDS, fields)
-            if values.pop("value_range") != _VALUE_RANGES[values["uint8_io"]]:
-                raise ValueError(f"value_range must be {_VALUE_RANGES[values['uint8_io']]} with that uint8_io")
-            return cls(**values)
+            ends = PixelEnds.of_fields(fields)
+            values = _read(CARD_FIELDS, {name: value for name, value in fields.items() if name not in PIXEL_FIELDS})
+            value_range = values.pop("value_range")
+            card = cls(**values, ends=ends)
+            if value_range != card.value_range:
+                raise ValueError(f"value_range must be {card.value_range} with that uint8_io")
+            return card
         except (ValueError, RecursionError) as error:  # lists nested without end are a RecursionError
             raise UserError(
                 f"{path} does not describe an engine of this version ({error}): build it anew with {_WRITER}"
@@ -193,7 +201,7 @@ def _profile(value: Any) -> Profile:
 
 CARD_FORMAT = 1
 """The number of a card's format: whoever changes a field so that an older version cannot read it raises this."""
-_VALUE_RANGES = {True: "0 to 255", False: "-1 to 1"}
+_SIGNED_RANGE = "-1 to 1"
 
 CARD_FIELDS: dict[str, Reader] = {
     "library": reads_one_of(tuple(MODULES.values())),
@@ -210,6 +218,7 @@ CARD_FIELDS: dict[str, Reader] = {
     "engine_sha256": read_digest,
     "project_version": read_text,
     "parity": read_parity,
-    "value_range": reads_one_of(tuple(_VALUE_RANGES.values())),
+    "value_range": reads_one_of((SAMPLE_RANGES[True], _SIGNED_RANGE, SAMPLE_RANGES[False])),
 }
-"""Says what reads each field of a card: `EngineCard.write` writes just these."""
+"""Says what reads each field of a card: `EngineCard.write` writes just these, and for images that are not 8-bit RGB
+those of `export.pixel_ends`."""

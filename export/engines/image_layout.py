@@ -6,41 +6,55 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.system.errors import UserError
 from export.engines.engine_card import EngineCard, ImageShape, Profile
+from export.graphs.interface import sample_dtype
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """Describes an engine's arrays, the same for input and output, of the profile's shapes.
+    """Describes the arrays at one end of an engine, of the profile's shapes.
 
-    They are uint8 [N, H, W, 3] where `uint8_io`, else float32 [N, 3, H, W] in [-1, 1].
+    They are samples [N, H, W, C] where `has_samples`, uint8 or, in the images' own units, float32; else they are
+    float32 [N, C, H, W] in [-1, 1].
     """
 
-    uint8_io: bool
+    kind: PixelType
+    has_samples: bool
     profile: Profile
 
     @classmethod
-    def of(cls, card: EngineCard) -> "ImageLayout":
-        return cls(card.uint8_io, card.profile)
+    def of_ends(cls, card: EngineCard) -> "tuple[ImageLayout, ImageLayout]":
+        """Return what an engine takes and what it gives."""
+        source, target = card.ends
+        return cls(source, card.uint8_io, card.profile), cls(target, card.uint8_io, card.profile)
 
     @property
     def dtype(self) -> npt.DTypeLike:
-        return np.dtype(np.uint8 if self.uint8_io else np.float32)
+        return np.dtype(sample_dtype(self.kind) if self.has_samples else "float32")
 
     def __str__(self) -> str:
-        return "uint8 [N, H, W, 3]" if self.uint8_io else "float32 [N, 3, H, W] in [-1, 1]"
+        if not self.has_samples:
+            return f"float32 [N, {self.kind.channels}, H, W] in [-1, 1]"
+        values = "" if self.kind.dtype == "uint8" else f" from {self.kind.low:g} to {self.kind.high:g}"
+        return f"{self.dtype} [N, H, W, {self.kind.channels}]{values}"
+
+    @property
+    def channel_axis(self) -> int:
+        return 3 if self.has_samples else 1
 
     def array_shape(self, shape: ImageShape) -> tuple[int, int, int, int]:
         batch, height, width = shape
-        return (batch, height, width, 3) if self.uint8_io else (batch, 3, height, width)
+        channels = self.kind.channels
+        return (batch, height, width, channels) if self.has_samples else (batch, channels, height, width)
 
     def size(self, shape: ImageShape) -> int:
         """Return the bytes of an array of images of `shape`."""
         batch, height, width = shape
-        return batch * 3 * height * width * np.dtype(self.dtype).itemsize
+        return batch * self.kind.channels * height * width * np.dtype(self.dtype).itemsize
 
     def check(self, images: object) -> ImageShape:
         """Return batch, height and width of an array. Raises UserError where the engine does not take it.
@@ -49,8 +63,8 @@ class ImageLayout:
         """
         if not isinstance(images, np.ndarray):
             raise UserError(f"the engine takes an array of {self}, got {type(images).__name__}")
-        channels = 3 if self.uint8_io else 1
-        if images.dtype != self.dtype or images.ndim != 4 or images.shape[channels] != 3:
+        channels = self.channel_axis
+        if images.dtype != self.dtype or images.ndim != 4 or images.shape[channels] != self.kind.channels:
             raise UserError(f"the engine takes {self}, got {images.dtype} {list(images.shape)}")
         batch, height, width = (side for axis, side in enumerate(images.shape) if axis != channels)
         self.profile.check((batch, height, width))

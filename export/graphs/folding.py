@@ -3,19 +3,29 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from cyclegan_fast.images.pixel_type import RGB
+
 if TYPE_CHECKING:
     from cyclegan_fast.config.options import Upsampling
     from cyclegan_fast.networks.resnet import ResnetGenerator
 
 
-def without_norms(width: int, blocks: int, upsampling: "Upsampling") -> "ResnetGenerator":
-    """Return a new generator that has no norms, and a bias in every convolution instead."""
+def without_norms(
+    width: int, blocks: int, upsampling: "Upsampling", channels: tuple[int, int] = (RGB.channels, RGB.channels)
+) -> "ResnetGenerator":
+    """Return a new generator that has no norms, and a bias in every convolution instead.
+
+    `channels` are those of the images that it takes and gives.
+    """
     import torch
     from torch import nn
 
     from cyclegan_fast.networks.resnet import ResnetGenerator
 
-    network = ResnetGenerator(width=width, blocks=blocks, norm="none", upsampling=upsampling).eval()
+    inputs, outputs = channels
+    network = ResnetGenerator(
+        inputs=inputs, outputs=outputs, width=width, blocks=blocks, norm="none", upsampling=upsampling
+    ).eval()
     for name, _ in _pairs(blocks):
         convolution = network.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
@@ -33,7 +43,9 @@ def fold_norms(network: "ResnetGenerator") -> "ResnetGenerator":
     import torch
     from torch import nn
 
-    result = without_norms(network.stem.out_channels, len(network.blocks), network.upsampling)
+    from cyclegan_fast.translation.trained import channels_of
+
+    result = without_norms(network.stem.out_channels, len(network.blocks), network.upsampling, channels_of(network))
     state = {key: value.detach().double() for key, value in network.state_dict().items()}
     with torch.no_grad():
         for name, of_norm in _pairs(len(network.blocks)):

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from cyclegan_fast.version import __version__
-from export.graphs.interface import GraphTensor, has_pixel_io
+from export.graphs.interface import GraphTensor, has_sample_io
+from export.graphs.onnx_file import ends_of
 from export.library_errors import explaining
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -126,6 +127,17 @@ def with_weights(model: ModelProto, weights: dict[str, npt.NDArray[Any]]) -> Mod
     return result
 
 
+def with_channels(model: ModelProto, inputs: int, outputs: int) -> ModelProto:
+    """Return a float32 graph that takes images of so many channels and gives others; its weights have them already."""
+    graph = model.graph
+    image, translated = (
+        helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["batch", channels, "height", "width"])
+        for value, channels in ((graph.input[0], inputs), (graph.output[0], outputs))
+    )
+    made = helper.make_graph(graph.node, graph.name, [image], [translated], graph.initializer)
+    return finished(made, model.opset_import[0].version)
+
+
 def valid_model(path: Path, content: bytes) -> ModelProto:
     """Return the model of an ONNX file's content.
 
@@ -135,7 +147,7 @@ def valid_model(path: Path, content: bytes) -> ModelProto:
         model: ModelProto = ModelProto.FromString(content)
         onnx.checker.check_model(model, full_check=True)
         inputs, outputs = (list(map(_graph_tensor, values)) for values in (model.graph.input, model.graph.output))
-    has_pixel_io(path, inputs, outputs)
+    has_sample_io(path, inputs, outputs, ends_of(path, {entry.key: entry.value for entry in model.metadata_props}))
     return model
 
 

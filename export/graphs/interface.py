@@ -1,13 +1,16 @@
 """Says what a generator's graph takes and gives: names, types and sides of its input and output.
 
-It needs nothing but Python, so that commands which have no onnx can ask it. `pixel_io` gives a graph pixels in and out.
+It needs no onnx, so that commands which have none can ask it. `pixel_io` gives a graph samples in and out.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.system.errors import UserError
+from export.pixel_ends import RGB_ENDS, PixelEnds
 
 INPUT, OUTPUT = "image", "translated"
 
@@ -24,20 +27,28 @@ class GraphTensor:
         return f"{self.name}: {self.dtype} [{', '.join('any' if side is None else str(side) for side in self.sides)}]"
 
 
-LAYOUTS = {("float32", (None, 3, None, None)): False, ("uint8", (None, None, None, 3)): True}
-"""the types and sides that graphs of this project take and give, and whether those are pixels"""
+def sample_dtype(kind: PixelType) -> Literal["uint8", "float32"]:
+    """Return the type in which graphs and engines take and give samples, by NumPy's name.
+
+    It is float32 for all that is not uint8: TensorRT has no uint16 and no int16, and float32 holds all their values.
+    """
+    return "uint8" if kind.dtype == "uint8" else "float32"
 
 
-def has_pixel_io(path: Path, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> bool:
-    """Return whether a graph takes and gives uint8 pixels.
+def has_sample_io(
+    path: Path, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor], ends: PixelEnds = RGB_ENDS
+) -> bool:
+    """Return whether a graph takes and gives samples [N, H, W, C], rather than float32 [N, C, H, W] in [-1, 1].
 
-    Raises UserError where it is no graph that export/to_onnx.py wrote.
+    Raises UserError where it is no graph that export/to_onnx.py wrote for images of the types `ends`.
     """
     if [tensor.name for tensor in (*inputs, *outputs)] == [INPUT, OUTPUT]:
-        takes, gives = ((tensor.dtype, tensor.sides) for tensor in (*inputs, *outputs))
-        if takes == gives and takes in LAYOUTS:
-            return LAYOUTS[takes]
+        found = [(tensor.dtype, tensor.sides) for tensor in (*inputs, *outputs)]
+        if found == [("float32", (None, kind.channels, None, None)) for kind in ends]:
+            return False
+        if found == [(sample_dtype(kind), (None, None, None, kind.channels)) for kind in ends]:
+            return True
     raise UserError(
         f"{path} is no generator that export/to_onnx.py wrote: it takes {', '.join(map(str, inputs))} and gives "
-        f"{', '.join(map(str, outputs))}"
+        f"{', '.join(map(str, outputs))}{'' if ends.are_rgb else f', and says that it translates {ends}'}"
     )

@@ -7,6 +7,7 @@ from those bytes alone, without onnx, and an ONNX file that is read and written 
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from cyclegan_fast.system.errors import UserError
@@ -15,6 +16,8 @@ from cyclegan_fast.version import __version__
 from export.engines.engine_card import EngineCard
 from export.file_content import content_of
 from export.graphs.external_data import has_external_data
+from export.graphs.protobuf import parts_of
+from export.pixel_ends import PixelEnds
 
 DIGEST_KEY = "content_sha256"
 _DIGITS = 64
@@ -24,7 +27,8 @@ that so that an older version cannot translate with a file raises this; files fr
 _FORMAT_KEY = "cyclegan_fast_format"
 # The fields of StringStringEntryProto (onnx.proto): 1 is the key, 2 the value, each behind its tag and length.
 _MARK = bytes([0x0A, len(DIGEST_KEY)]) + DIGEST_KEY.encode() + bytes([0x12, _DIGITS])
-_METADATA = bytes([0x72, len(_MARK) + _DIGITS])  # field 14 of ModelProto, the last of those that we write
+_ENTRIES = 14  # the field of ModelProto that holds metadata, the last of those that we write
+_METADATA = bytes([_ENTRIES << 3 | 2, len(_MARK) + _DIGITS])
 
 
 def with_digest(content: bytes) -> bytes:
@@ -40,12 +44,34 @@ def format_entry() -> dict[str, str]:
 
 def _refuse_newer(path: Path, content: bytes) -> None:
     """Raise NewerFormat where the entry of `format_entry` says so."""
-    place = content.find(_FORMAT_KEY.encode() + b"\x12")  # the value follows, behind its length
-    begins = place + len(_FORMAT_KEY) + 1
-    behind = content[begins : begins + 64] if place >= 0 else b""
-    value = behind[1 : 1 + behind[0]] if behind else b""
-    if found := re.fullmatch(rb"(\d{1,9}) by (.*)", value, re.DOTALL):
-        refuse_newer(path, int(found[1]), ONNX_FORMAT, found[2].decode("ascii", "replace"))
+    value = metadata_of(content).get(_FORMAT_KEY, "")
+    if found := re.fullmatch(r"(\d{1,9}) by (.*)", value, re.DOTALL | re.ASCII):
+        refuse_newer(path, int(found[1]), ONNX_FORMAT, found[2])
+
+
+def metadata_of(content: bytes) -> dict[str, str]:
+    """Return the metadata of an ONNX file's bytes; of what is no protobuf, those that stand before that place."""
+    entries = {}
+    for field, begin, end in parts_of(content, 0, len(content)):
+        if field == _ENTRIES:
+            parts = {number: content[first:last] for number, first, last in parts_of(content, begin, end)}
+            key, value = (parts.get(number, b"").decode("utf-8", "replace") for number in (1, 2))
+            entries[key] = value
+    return entries
+
+
+def ends_of(path: Path, metadata: Mapping[str, str]) -> PixelEnds:
+    """Return the types of the pixels that a file's metadata say it takes and gives; 8-bit RGB where they say nothing.
+
+    Raises UserError where they make no sense.
+    """
+    try:
+        return PixelEnds.of_entries(metadata)
+    except ValueError as error:
+        raise UserError(
+            f"{path} says what pixels it translates in a way that makes no sense ({error}): export it anew with python "
+            "export/to_onnx.py"
+        ) from error
 
 
 def is_as_written(content: bytes) -> bool | None:

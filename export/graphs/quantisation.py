@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from cyclegan_fast.images.pixels import Pixels, to_signed_array
+from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixels import to_signed_array
 from cyclegan_fast.system.errors import UserError
 from export.graphs.graph import CONVOLUTIONS, finished, serialised
 from export.graphs.interface import INPUT
@@ -48,31 +49,34 @@ FORMATS: dict[EightBits, EightBitFormat] = {
 # --- ranges ----------------------------------------------------------------------------------------------------------
 
 
-def activation_ranges(model: ModelProto, images: Pixels, precision: EightBits) -> dict[str, float]:
+def activation_ranges(
+    model: ModelProto, images: SampleArray, precision: EightBits, kind: PixelType = RGB
+) -> dict[str, float]:
     """Return, for each convolution of a float32 graph, the input value that the largest 8-bit value stands for.
 
-    For int8 it has the smallest mean square error over `images`, uint8 [N, H, W, 3]: a few outliers are cut off where
-    that leaves finer steps for all other values. For fp8, whose steps are relative, it is the largest value.
+    For int8 it has the smallest mean square error over `images`, [N, H, W, C] of the type `kind`: a few outliers are
+    cut off where that leaves finer steps for all other values. For fp8, whose steps are relative, it is the largest
+    value.
     """
     format = FORMATS[precision]
-    largest = largest_activations(model, images)
+    largest = largest_activations(model, images, kind)
     if format.onnx != TensorProto.INT8:
         return largest
     histograms = {layer: np.zeros(BINS, np.int64) for layer in largest}
-    for layer, values in _inputs(model, images):
+    for layer, values in _inputs(model, images, kind):
         histograms[layer] += np.histogram(np.abs(values), BINS, (0.0, largest[layer] or 1.0))[0]
     return {layer: _least_error(histogram, largest[layer], format) for layer, histogram in histograms.items()}
 
 
-def largest_activations(model: ModelProto, images: Pixels) -> dict[str, float]:
+def largest_activations(model: ModelProto, images: SampleArray, kind: PixelType = RGB) -> dict[str, float]:
     """Return, for each convolution by name, the largest absolute value of its input over the images."""
     largest: dict[str, float] = {}
-    for layer, values in _inputs(model, images):
+    for layer, values in _inputs(model, images, kind):
         largest[layer] = max(largest.get(layer, 0.0), float(np.abs(values).max()))
     return largest
 
 
-def _inputs(model: ModelProto, images: Pixels) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+def _inputs(model: ModelProto, images: SampleArray, kind: PixelType) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """Yield (a convolution's name, its input), image by image, from ONNX Runtime."""
     import onnxruntime
 
@@ -84,7 +88,7 @@ def _inputs(model: ModelProto, images: Pixels) -> Iterator[tuple[str, npt.NDArra
     observed.graph.output.extend(known[tensor] for tensor in readers)
     session = onnxruntime.InferenceSession(serialised(observed), providers=["CPUExecutionProvider"])
     for image in images:
-        inputs = session.run(list(readers), {INPUT: to_signed_array(image[None])})
+        inputs = session.run(list(readers), {INPUT: to_signed_array(image[None], kind)})
         yield from zip(readers.values(), inputs, strict=True)
 
 

@@ -48,10 +48,11 @@ class Row(nn.Module):
         return result
 
 
-def resnet(width: int, blocks: int, norm: str, *, dropout: bool = False) -> Row:
+def resnet(width: int, blocks: int, norm: str, *, dropout: bool = False, channels: tuple[int, int] = (3, 3)) -> Row:
     biased = norm == "instance"
-    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7, bias=biased), norm_layer(norm, width)]
-    layers.append(nn.ReLU(True))
+    taken, given = channels
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(taken, width, 7, bias=biased)]
+    layers += [norm_layer(norm, width), nn.ReLU(True)]
     for inputs in (width, width * 2):
         layers.append(nn.Conv2d(inputs, inputs * 2, 3, stride=2, padding=1, bias=biased))
         layers += [norm_layer(norm, inputs * 2), nn.ReLU(True)]
@@ -59,17 +60,25 @@ def resnet(width: int, blocks: int, norm: str, *, dropout: bool = False) -> Row:
     for inputs in (width * 4, width * 2):
         layers.append(nn.ConvTranspose2d(inputs, inputs // 2, 3, stride=2, padding=1, output_padding=1, bias=biased))
         layers += [norm_layer(norm, inputs // 2), nn.ReLU(True)]
-    return Row([*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh()])
+    return Row([*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, given, 7), nn.Tanh()])
 
 
 class UnetBlock(nn.Module):
     def __init__(
-        self, outer: int, inner: int, norm: str, inside: nn.Module | None, *, outermost: bool = False, dropout: bool
+        self,
+        outer: int,
+        inner: int,
+        norm: str,
+        inside: nn.Module | None,
+        *,
+        taken: int | None = None,
+        outermost: bool = False,
+        dropout: bool,
     ) -> None:
         super().__init__()
         self.outermost = outermost
         biased = norm == "instance"
-        down = nn.Conv2d(3 if outermost else outer, inner, 4, stride=2, padding=1, bias=biased)
+        down = nn.Conv2d(taken or outer, inner, 4, stride=2, padding=1, bias=biased)
         joined = inner if inside is None else inner * 2
         up = nn.ConvTranspose2d(joined, outer, 4, stride=2, padding=1, bias=biased or outermost)
         if outermost:
@@ -87,13 +96,14 @@ class UnetBlock(nn.Module):
         return result if self.outermost else torch.cat([x, result], 1)
 
 
-def unet(width: int, halvings: int, norm: str, *, dropout: bool = False) -> Row:
+def unet(width: int, halvings: int, norm: str, *, dropout: bool = False, channels: tuple[int, int] = (3, 3)) -> Row:
     block = UnetBlock(width * 8, width * 8, norm, None, dropout=False)
     for _ in range(halvings - 5):
         block = UnetBlock(width * 8, width * 8, norm, block, dropout=dropout)
     for outer in (width * 4, width * 2, width):
         block = UnetBlock(outer, outer * 2, norm, block, dropout=False)
-    outermost = UnetBlock(3, width, norm, block, outermost=True, dropout=False)
+    taken, given = channels
+    outermost = UnetBlock(given, width, norm, block, taken=taken, outermost=True, dropout=False)
     row = Row([])
     row.model = outermost  # the original keeps the outermost block as its model, without a row around it
     return row

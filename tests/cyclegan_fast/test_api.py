@@ -30,7 +30,7 @@ from cyclegan_fast.train import main as train_main
 from cyclegan_fast.training import session
 from cyclegan_fast.translate import main as translate_main
 from cyclegan_fast.translation.any_image import ImageTranslator
-from cyclegan_fast.translation.translator import NotFinite
+from cyclegan_fast.translation.translator import FunctionTranslator, NotFinite
 from tests.conftest import MadeOnce
 from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.pictures import draw, photo, pixels_of
@@ -272,7 +272,9 @@ def test_threads_wait_for_one_another() -> None:
         inside.pop()
         return 255 - pixels
 
-    translator = ImageTranslator(translate, tensors=None, direction=None, description="the negative")
+    translator = ImageTranslator(
+        FunctionTranslator(translate), tensors=None, direction=None, description="the negative"
+    )
     image = np.zeros((8, 8, 3), np.uint8)
     with ThreadPoolExecutor(8) as pool:
         assert all(int(found.min()) == 255 for found in pool.map(translator, [image] * 200))
@@ -281,7 +283,11 @@ def test_threads_wait_for_one_another() -> None:
 def test_it_is_closed_once_and_says_so() -> None:
     closed: list[int] = []
     with ImageTranslator(
-        lambda pixels: pixels, tensors=None, direction=None, description="nothing", close=lambda: closed.append(1)
+        FunctionTranslator(lambda pixels: pixels),
+        tensors=None,
+        direction=None,
+        description="nothing",
+        close=lambda: closed.append(1),
     ) as translator:
         assert "closed" not in repr(translator)
         with pytest.raises(UserError, match="nothing takes 8-bit pixels only"):
@@ -307,7 +313,9 @@ def test_an_image_that_is_not_finite_is_counted_from_the_first(tmp_path: Path) -
             raise NotFinite(0)
         return pixels
 
-    translator = ImageTranslator(translate, tensors=None, direction=None, description="", batch_size=1)
+    translator = ImageTranslator(
+        FunctionTranslator(translate), tensors=None, direction=None, description="", batch_size=1
+    )
     with pytest.raises(NotFinite) as caught:
         translator(np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 0, 1, 0)]))
     assert caught.value.index == 2

@@ -27,10 +27,16 @@ from cyclegan_fast.checkpoint import hub as hub_module
 from cyclegan_fast.checkpoint.hub import HubName, local_copy
 from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.checkpoint.published import without_places
+from cyclegan_fast.config.options import Config, DataConfig
+from cyclegan_fast.config.values import to_dict
 from cyclegan_fast.evaluate import main as evaluate_main
+from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.publishing.model_card import model_card
+from cyclegan_fast.publishing.release import Release
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main as translate_main
 from cyclegan_fast.translation.any_image import ImageTranslator
+from cyclegan_fast.translation.translator import FunctionTranslator
 from tests.conftest import MadeOnce
 from tests.cyclegan_fast.hub_stand_in import TOKEN, HubStandIn, hub_of_this_process
 from tests.cyclegan_fast.pictures import draw, photo, pixels_of
@@ -275,6 +281,25 @@ def test_the_card_has_metadata_an_example_samples_scores_and_settings(run: Path,
         assert min(samples.size) > 100
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, "into another, domain B, and back.\n"),
+        (
+            {"channels_a": 1, "dtype_a": "uint16", "range_a": (0.0, 4095.0)},
+            "and back. Images of A: 1 channel, uint16, 0 to 4095. Images of B: 8-bit RGB.\n",
+        ),
+        (None, " It takes images of 6 channels and gives images of 1.\n"),
+    ],
+)
+def test_the_card_says_what_the_images_are(data: dict[str, Any] | None, said: str) -> None:
+    config = {} if data is None else to_dict(Config(data=DataConfig(**data)))
+    generators = {"": dict(ResnetGenerator(inputs=6, outputs=1, width=1, blocks=1).state_dict())}
+    card = model_card(Release(generators, config, None, [], {}), "someone/dots")
+    assert said in card
+    assert ("photo.jpg" in card) == (not data)
+
+
 def test_scores_and_samples_are_those_of_the_weights(tmp_path: Path, run: Path, stand_in: HubStandIn) -> None:
     copy = tmp_path / "runs" / "copy"
     shutil.copytree(run, copy)
@@ -434,7 +459,8 @@ def test_weights_that_changed_and_exported_files_are_not_pushed(tmp_path: Path, 
     os.utime(copy / "checkpoints" / "last.pt", (1, 1))
     with pytest.raises(UserError, match=r"last\.pt has changed since it was loaded: load it again"):
         translator.push_to_hub("a/b")
-    exported = ImageTranslator(lambda pixels: pixels, tensors=None, direction=None, description="x.onnx")
+    translator = FunctionTranslator(lambda pixels: pixels)
+    exported = ImageTranslator(translator, tensors=None, direction=None, description="x.onnx")
     with pytest.raises(UserError, match=r"x\.onnx has no weights to publish"):
         exported.push_to_hub("a/b")
     with pytest.raises(UserError, match=r"'b' is no name on the hub: it reads owner/name"):

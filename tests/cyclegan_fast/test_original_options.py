@@ -24,6 +24,8 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "checkpoints_dir": ("there", "runs", Path("there")),
     "gpu_ids": ("-1", "device", "cpu"),
     "model": ("pix2pix", "method", "pix2pix"),
+    "input_nc": ("3", "channels_a", 3),
+    "output_nc": ("3", "channels_b", 3),
     "ngf": ("3", "ngf", 3),
     "ndf": ("3", "ndf", 3),
     "netD": ("pixel", "discriminator", "pixel"),

@@ -16,11 +16,16 @@ CPU = torch.device("cpu")
 
 
 def make_generator(
-    seed: int, blocks: int = 6, norm: Norm = "instance", upsampling: Upsampling = "transposed"
+    seed: int,
+    blocks: int = 6,
+    norm: Norm = "instance",
+    upsampling: Upsampling = "transposed",
+    channels: tuple[int, int] = (3, 3),
 ) -> ResnetGenerator:
     """Make a narrow generator whose weights are so large that the picture still shows its input."""
     torch.manual_seed(seed)
-    network = ResnetGenerator(width=4, blocks=blocks, norm=norm, upsampling=upsampling)
+    inputs, outputs = channels
+    network = ResnetGenerator(inputs=inputs, outputs=outputs, width=4, blocks=blocks, norm=norm, upsampling=upsampling)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(0.0, 0.1 if norm == "instance" else 0.2)

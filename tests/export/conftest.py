@@ -11,6 +11,7 @@ import torch
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from export.device import primary_context, stream_graph
+from export.pixel_ends import RGB_ENDS, PixelEnds
 from tests.conftest import MadeOnce
 from tests.export.fake_gpu import FakeGpu
 from tests.export.fake_machine import Machine, World
@@ -26,9 +27,11 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     worlds: list[World] = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
 
-    def make(*, rtx: bool = True, uint8_io: bool = True, content: bytes = GOOD, **gpu: Any) -> World:
+    def make(
+        *, rtx: bool = True, uint8_io: bool = True, content: bytes = GOOD, ends: PixelEnds = RGB_ENDS, **gpu: Any
+    ) -> World:
         (folder := tmp_path / "engines").mkdir(exist_ok=True)
-        world = World(folder, FakeGpu(**gpu), rtx=rtx, uint8_io=uint8_io, content=content)
+        world = World(folder, FakeGpu(**gpu), rtx=rtx, uint8_io=uint8_io, content=content, ends=ends)
         worlds.append(world)
         monkeypatch.setattr(primary_context, "_OPEN", {})
         monkeypatch.setattr(stream_graph, "driver_library", lambda: world.gpu.libcuda)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from export.engines.engine_card import EngineCard, Profile
+from export.pixel_ends import RGB_ENDS, PixelEnds
 from export.runtime import Engine
 from tests.export.fake_gpu import FakeGpu
 from tests.export.fake_tensorrt import GOOD, FakeTensorRT
@@ -20,16 +21,25 @@ Machine = Callable[..., "World"]
 class World:
     """Holds a GPU, a library and an engine file."""
 
-    def __init__(self, folder: Path, gpu: FakeGpu, *, rtx: bool, uint8_io: bool, content: bytes = GOOD) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        gpu: FakeGpu,
+        *,
+        rtx: bool,
+        uint8_io: bool,
+        content: bytes = GOOD,
+        ends: PixelEnds = RGB_ENDS,
+    ) -> None:
         self.gpu = gpu
-        self.trt = FakeTensorRT(gpu, rtx=rtx, uint8_io=uint8_io)
+        self.trt = FakeTensorRT(gpu, rtx=rtx, uint8_io=uint8_io, ends=ends)
         self.path = folder / "x.engine"
         self.path.write_bytes(content)
         library = "tensorrt_rtx" if rtx else "tensorrt"
         digest = hashlib.sha256(content).hexdigest()
         self.card = EngineCard(
             *(library, self.trt.module.__version__, ("sm86", "sm89"), "float16", "a2b", uint8_io, PROFILE),
-            *("image", "translated", "0" * 64, "0" * 64, digest, "0.1.0", {}),
+            *("image", "translated", "0" * 64, "0" * 64, digest, "0.1.0", {}, ends),
         )
         self.card.write(self.path.with_suffix(".json"))
 

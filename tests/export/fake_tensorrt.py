@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from export.pixel_ends import RGB_ENDS, PixelEnds
 from tests.export.fake_gpu import FakeGpu, Rule
 
 GOOD = b"an engine"
@@ -19,8 +20,8 @@ class FakeTensorRT:
     return a failure.
     """
 
-    def __init__(self, gpu: FakeGpu, *, rtx: bool, uint8_io: bool) -> None:
-        self.gpu, self.rtx, self.uint8_io = gpu, rtx, uint8_io
+    def __init__(self, gpu: FakeGpu, *, rtx: bool, uint8_io: bool, ends: PixelEnds = RGB_ENDS) -> None:
+        self.gpu, self.rtx, self.uint8_io, self.ends = gpu, rtx, uint8_io, ends
         self.enqueue_fails = self.context_fails = self.refuses_shape = False
         self.is_capturable = True
         self.names = ["image", "translated"]
@@ -70,6 +71,21 @@ class FakeTensorRT:
     def severity(name: str) -> Any:
         return SimpleNamespace(name=name)
 
+    def dtypes(self) -> tuple[np.dtype[Any], np.dtype[Any]]:
+        """Return the types of the arrays that the engine takes and gives."""
+        source, target = (
+            np.dtype(np.uint8 if self.uint8_io and kind.dtype == "uint8" else np.float32) for kind in self.ends
+        )
+        return source, target
+
+    def shapes(self, batch: int, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of the arrays that the engine takes and gives."""
+        source, target = (
+            (batch, height, width, kind.channels) if self.uint8_io else (batch, kind.channels, height, width)
+            for kind in self.ends
+        )
+        return source, target
+
 
 class FakeEngine:
     num_io_tensors = 2
@@ -88,7 +104,10 @@ class FakeEngine:
 
     def get_tensor_dtype(self, name: str) -> Any:
         types = self.trt.module.DataType
-        return types.UINT8 if self.trt.uint8_io else types.FLOAT
+        return types.UINT8 if self.trt.dtypes()[self.trt.names.index(name)] == np.uint8 else types.FLOAT
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.trt.shapes(-1, -1, -1)[self.trt.names.index(name)]
 
     def create_runtime_config(self) -> Any:
         assert self.trt.rtx
@@ -143,7 +162,9 @@ class FakeContext:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         assert self.shape is not None
-        return self.shape
+        batch, *sides = self.shape
+        height, width = sides[:2] if self.trt.uint8_io else sides[1:]
+        return self.trt.shapes(batch, height, width)[self.trt.names.index(name)]
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert name in self.trt.names
@@ -172,10 +193,12 @@ class FakeContext:
         def compute() -> None:
             if self.version != version:
                 raise Rule("ran a graph of a context that was set to something else since")
-            dtype = np.dtype(np.uint8 if self.trt.uint8_io else np.float32)
-            size = int(np.prod(shape)) * dtype.itemsize
-            image, translated = (self.gpu.at(address, size).view(dtype).reshape(shape) for address in addresses)
-            translated[:] = upside_down(image)
+            shapes = shape, self.get_tensor_shape(self.trt.names[1])
+            image, translated = (
+                self.gpu.at(address, int(np.prod(sides)) * dtype.itemsize).view(dtype).reshape(sides)
+                for address, dtype, sides in zip(addresses, self.trt.dtypes(), shapes, strict=True)
+            )
+            translated[:] = upside_down(image) if self.trt.ends.are_rgb else upright(image, translated.shape)
 
         given.give(compute)
         if self.trt.rtx:
@@ -221,6 +244,12 @@ class FakeCache:
     def serialize(self) -> memoryview:
         self.trt.gpu.require_current("write a runtime cache")
         return memoryview(b"kernels:" + b";".join(sorted(self.trt.compiled)))
+
+
+def upright(images: Any, shape: tuple[int, ...]) -> Any:
+    """Return what an engine of other pixels than 8-bit RGB computes: the mean of all channels in each channel."""
+    axis = next((axis for axis in (1, 3) if images.shape[axis] != shape[axis]), 3)
+    return np.broadcast_to(images.mean(axis, keepdims=True), shape)
 
 
 def upside_down(images: Any) -> Any:

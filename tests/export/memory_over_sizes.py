@@ -22,7 +22,7 @@ from PIL import Image
 
 from cyclegan_fast import translate
 from cyclegan_fast.translation import batches
-from cyclegan_fast.translation.batches import PreparedImage
+from cyclegan_fast.translation.prepared import Slice
 from export import run
 
 
@@ -42,7 +42,7 @@ def draw_images(folder: Path, smallest: int, largest: int, count: int) -> None:
 def main(file: str, sides: str, count: str, *flags: str) -> int:
     groups = batches.same_shaped
 
-    def watched(images: Iterable[PreparedImage], most: int) -> Iterator[list[PreparedImage]]:
+    def watched(images: Iterable[Slice], most: int) -> Iterator[list[Slice]]:
         for number, group in enumerate(groups(images, most), 1):
             yield group
             if number in (100, int(count)):

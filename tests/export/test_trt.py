@@ -27,6 +27,7 @@ from export.graphs.quantisation import activation_ranges, quantised
 from export.options import EightBits, Precision, is_eight_bits
 from export.parity import BARS, Parity
 from export.pictures import photographs
+from export.source import load_sources
 from export.to_onnx import float32_graph, to_onnx
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def content(random_generator: ResnetGenerator) -> bytes:
 def test_an_engine_is_built_for_three_generations_without_a_gpu(
     rtx: Library, weights: Path, precision: Precision, pixels: bool
 ) -> None:
-    (generator,) = trt.load_sources(weights, "both", [])
+    (generator,) = load_sources(weights, "both", [])
     onnx = serialised(to_onnx(generator, precision, uint8_io=pixels))
     engine = build(rtx, onnx, PROFILE, targets=("sm86", "sm89", "sm120"), progress=False)
     assert engine.input.name == "image"

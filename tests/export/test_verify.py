@@ -17,7 +17,7 @@ from tests.export.fake_tensorrt import GOOD, upside_down
 @pytest.fixture
 def faithful(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's generator computes what the imitated engine does."""
-    monkeypatch.setattr(parity, "in_pytorch", lambda network, pixels: upside_down(pixels).astype(float))
+    monkeypatch.setattr(parity, "in_pytorch", lambda network, pixels, ends: upside_down(pixels).astype(float))
 
 
 def of_checkpoint(world: World, weights: Path) -> list[str]:
@@ -108,7 +108,7 @@ def engine_parity_in_the_card(arguments: list[str]) -> object:
 def test_an_engine_is_run_where_it_was_built(
     build: list[str], faithful: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(parity, "in_onnxruntime", lambda content, pixels, name: upside_down(pixels).astype(float))
+    monkeypatch.setattr(parity, "in_onnxruntime", lambda content, pixels, name, ends: upside_down(pixels).astype(float))
     assert trt.main(build) == 0
     output = capsys.readouterr().out
     assert "comparing with PyTorch" in output

@@ -121,7 +121,7 @@ def draw_nothing() -> None:
     def fail(*_: object) -> None:
         raise OSError(5, "no picture can be drawn")
 
-    records.write_samples = fail
+    records.write_grids = fail
 
 
 @dataclass(frozen=True)

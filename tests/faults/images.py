@@ -24,6 +24,7 @@ from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, plan
+from cyclegan_fast.translation.translator import FunctionTranslator
 from tests.faults.harness import TINY, Campaign, Tally, drop_powers, photos_in, run, trained
 from tests.faults.harness_image_files import damaged_files, whole_files
 
@@ -75,7 +76,7 @@ def through_translation(folder: Path, out: Path) -> set[str]:
 
     options = ImageOptions((str(folder),), out, format="png")
     jobs = plan(options)
-    summary = translate_images(negative, jobs, options, None)
+    summary = translate_images(FunctionTranslator(negative), jobs, options, None)
     translated = {job.source.name for job in jobs if job.target.exists()}
     assert summary.translated == len(translated)
     assert len(translated) + len(summary.unreadable) == len(jobs)

@@ -13,7 +13,7 @@ import torch
 from cyclegan_fast.data.test_sets import label_maps
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.judge import judge
-from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs
+from cyclegan_fast.evaluation.fcn.metric import FcnScore, RealPhotographs, refuse_other_pixels
 from cyclegan_fast.evaluation.fcn.scores import SegmentationScores
 from cyclegan_fast.evaluation.fcn.segmentation import SegmentationNetwork, SegmentationTraining
 from cyclegan_fast.evaluation.passes import evaluate, stack_images
@@ -73,6 +73,7 @@ def evaluate_fcn(command: EvaluateFcnCommand) -> int:
 
 
 def _evaluate_fcn(subject: Subject, command: EvaluateFcnCommand) -> int:
+    refuse_other_pixels(subject.views.kinds)
     labels = label_maps(subject.tests, subject.size)
     print(subject)
     network, file = judge(

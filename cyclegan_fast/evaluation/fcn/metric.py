@@ -10,14 +10,22 @@ import numpy as np
 from torch import Tensor
 
 from cyclegan_fast.conventions import FORMULAS, Direction
+from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.test_sets import label_maps
-from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch
+from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch, pixels_in_words
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.scores import MEASURES, Counts, SegmentationScores, confusion_matrix
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.images.labels import Labels, nearest_labels
+from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
 from cyclegan_fast.images.pixels import as_pixels
 from cyclegan_fast.system.errors import UserError
+
+
+def refuse_other_pixels(kinds: PixelTypes) -> None:
+    """Raise UserError unless the pixels of both domains are 8-bit RGB, as photographs and label maps are here."""
+    if kinds != BOTH_RGB:
+        raise UserError(f"labels are read out of 8-bit RGB, and {pixels_in_words(kinds)}: these have no FCN score")
 
 
 class FcnScore(Metric):
@@ -41,10 +49,11 @@ class FcnScore(Metric):
                 "the metric fcn needs a network that reads labels: give --segmentation FILE, which "
                 "`python -m cyclegan_fast.evaluate fcn` trains"
             )
+        refuse_other_pixels(setup.kinds)
         network = segmentation.load_segmentation(setup.segmentation_file)[0].to(setup.device)
         return partial(cls, network, label_maps(setup.tests, setup.size))
 
-    def value_names(self, direction: Direction, *, truth_is_known: bool) -> list[str]:
+    def value_names(self, direction: Direction, *, truth_is_known: bool, kinds: PixelTypes) -> list[str]:
         return [f"fcn.{value}" for value in MEASURES] if FORMULAS[direction]["source"] in self.labels else []
 
     def add(self, batch: TranslatedBatch) -> None:
@@ -89,7 +98,7 @@ class RealPhotographs(Metric):
     def add(self, batch: TranslatedBatch) -> None:
         pass
 
-    def add_real(self, direction: Direction, images: Tensor) -> None:
+    def add_real(self, direction: Direction, images: Tensor, kind: PixelType = RGB) -> None:
         if direction != "b2a":  # the direction that makes photographs
             return
         found = segmentation.read_out(self.network, images).cpu().numpy()

@@ -1,7 +1,8 @@
 """Lists the variants of the kernels that a training or a translation launches on a GPU, which need not be there."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.conventions import DIRECTIONS, GENERATOR_OF
 from cyclegan_fast.kernels.checking.specialisations import Specialisation, recorded
 from cyclegan_fast.kernels.gpus import Gpu, planning_for
 from cyclegan_fast.kernels.launching import Grid, launching_with
@@ -42,17 +44,20 @@ def launched_by_training(config: Config, gpu: Gpu, dtype: torch.dtype, images: i
 
 
 def launched_by_translation(
-    config: Config, gpu: Gpu, dtype: torch.dtype, batches: Iterable[int]
+    config: Config, gpu: Gpu, dtype: torch.dtype, batches: Sequence[int]
 ) -> list[Specialisation]:
-    """Return the variants that a generator launches which translates, in batches of so many images of the crop size."""
+    """Return the variants that generators launch which translate, in batches of so many images of the crop size."""
     watch, side = _Launches(gpu), config.data.crop_size
     with WITHOUT_MEMORY:
         model = Model(_on_triton(config))
-    generator = model.get_submodule(model.method.generators[0])
-    generator.to(dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # absent from stubs
+    # Where A and B have equal channels, both generators launch the same.
+    directions = DIRECTIONS[: len({*config.channels})]
     with planning_for(gpu), torch.inference_mode(), watch:
-        for count in batches:
-            generator(torch.empty(count, 3, side, side, dtype=dtype, device=WITHOUT_MEMORY))
+        for direction, count in product(directions, batches):
+            generator = model.get_submodule(GENERATOR_OF[direction])
+            generator.to(dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # absent from stubs
+            channels = config.data.pixel_types.of_direction(direction)[0].channels
+            generator(torch.empty(count, channels, side, side, dtype=dtype, device=WITHOUT_MEMORY))
     return list(watch.found)
 
 

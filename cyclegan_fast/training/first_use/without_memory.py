@@ -50,15 +50,19 @@ def run_step_without_memory(
             model.method.features = nn.Identity()  # its network comes from data, and launches no kernel of ours
         step = TrainingStep(model, config, dtype)
         engine = TrainingEngine(step, config, print, _WatchingRecorder(lambda: watched(step)))
-        batch = _batch(images or config.data.batch_size, config.data.crop_size)
+        batch = _batch(images or config.data.batch_size, config)
         engine(batch)
         engine(batch)
 
 
-def _batch(count: int, side: int) -> Batch:
-    pixels = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=WITHOUT_MEMORY)
+def _batch(count: int, config: Config) -> Batch:
+    side, kinds = config.data.crop_size, config.data.pixel_types
+    pixels_A, pixels_B = (
+        torch.empty(count, side, side, kind.channels, dtype=getattr(torch, kind.dtype), device=WITHOUT_MEMORY)
+        for kind in kinds
+    )
     corners = torch.zeros(count, 3, dtype=torch.int64, device=WITHOUT_MEMORY)
-    return Batch(pixels, pixels.clone(), corners, corners.clone(), (side, side), (side, side))
+    return Batch(pixels_A, pixels_B, corners, corners.clone(), (side, side), (side, side))
 
 
 class _WatchingRecorder:

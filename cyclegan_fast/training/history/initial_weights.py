@@ -11,15 +11,17 @@ from typing import Any
 
 from cyclegan_fast.checkpoint.files import load_weights
 from cyclegan_fast.checkpoint.named_networks import named_networks
-from cyclegan_fast.checkpoint.original import StateDict, count, is_unet, norm_of, upsampling_of
+from cyclegan_fast.checkpoint.original import StateDict, channels_by_shapes, count, is_unet, norm_of, upsampling_of
 from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.config.options import Config, NetworkConfig
-from cyclegan_fast.config.values import load_config, to_dict
+from cyclegan_fast.config.values import load_config, pixels_of_run, to_dict
+from cyclegan_fast.images.pixel_type import RGB
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.methods.saved_networks import check_own_networks
 from cyclegan_fast.runs import CONFIG
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.run_folder import completed
 
 _OF_GENERATORS = ("generator", "ngf", "norm", "upsampling")
@@ -34,6 +36,7 @@ class InitialWeights:
 
     networks: state dicts in our keys by the names of networks, "G_A_ema" for a moving average.
     settings: the values of NetworkConfig's fields that made them, as far as they are known.
+    channels: those of the images of A and of B.
     method: the name of the method that trained them; None for bare weights.
     step: the number of steps that a run had taken; None for bare weights.
     notes: lines for the user.
@@ -42,6 +45,7 @@ class InitialWeights:
     origin: Path
     networks: dict[str, StateDict]
     settings: dict[str, Any]
+    channels: tuple[int, int]
     method: str | None
     step: int | None
     notes: list[str]
@@ -53,11 +57,13 @@ class InitialWeights:
         weights = WeightsFile.read(path, notes, check_own_networks)
         networks = named_networks(weights, notes)
         if not weights.is_run:
-            return cls(path, networks, _settings_of(networks, path), None, None, notes)
+            return cls(path, networks, _settings_of(networks, path), _channels_in(networks, path), None, None, notes)
         saved = weights.content["config"].get("networks", {})
         settings = {name: saved[name] for name in _SETTINGS if name in saved}
         step = weights.content.get("log", {}).get("step")
-        return cls(path, networks, settings, weights.method_name, step, notes)
+        pixels = pixels_of_run(weights.content["config"], str(path))
+        channels = pixels.channels_a or RGB.channels, pixels.channels_b or RGB.channels
+        return cls(path, networks, settings, channels, weights.method_name, step, notes)
 
     @classmethod
     def shared(cls, path: Path, ranks: Ranks) -> "InitialWeights":
@@ -135,13 +141,21 @@ def _check(found: InitialWeights, config: Config) -> None:
             f"--init-from {found.origin} has networks of method {found.method or 'cyclegan'}, and those of "
             f"{config.loss.method} are others: CoGAN's networks are its own"
         )
+    if found.channels != config.channels:
+        there, here = (
+            f"{counted(of_A, 'channel')} in A and {of_B} in B" for of_A, of_B in (found.channels, config.channels)
+        )
+        raise UserError(
+            f"--init-from {found.origin} has networks for images of {there}, and those to train on have {here}: "
+            f"give other weights, or --channels-a {found.channels[0]} --channels-b {found.channels[1]}"
+        )
     judges = any(name.startswith("D") for name in found.networks) and found.method in (None, config.loss.method)
     names = ("ngf", "ndf") if of_cogan else (*_OF_GENERATORS, *(_OF_DISCRIMINATORS if judges else ()))
-    there, here = _plain(found.settings), _plain(to_dict(config)["networks"])
-    differing = [name for name in names if name in there and there[name] != here[name]]
+    theirs, asked = _plain(found.settings), _plain(to_dict(config)["networks"])
+    differing = [name for name in names if name in theirs and theirs[name] != asked[name]]
     if differing:
-        said = ", ".join(f"{name} {there[name]} and not {here[name]}" for name in differing)
-        flags = " ".join(f"--{name.replace('_', '-')} {there[name]}" for name in differing)
+        said = ", ".join(f"{name} {theirs[name]} and not {asked[name]}" for name in differing)
+        flags = " ".join(f"--{name.replace('_', '-')} {theirs[name]}" for name in differing)
         raise UserError(f"--init-from {found.origin} has networks with {said}: leave these flags out, or give {flags}")
 
 
@@ -187,6 +201,16 @@ def _settings_of(networks: dict[str, StateDict], origin: Path) -> dict[str, Any]
     except ValueError as error:
         raise UserError(f"--init-from {origin}: {error}") from error
     return settings
+
+
+def _channels_in(networks: dict[str, StateDict], origin: Path) -> tuple[int, int]:
+    """Return the channels of the images of A and of B that bare networks translate."""
+    name = next(name for name in networks if name.startswith("G"))
+    try:
+        inputs, outputs = channels_by_shapes(networks[name])
+    except (KeyError, IndexError) as error:
+        raise UserError(f"{origin} holds no network that can be trained on: no first or last convolution") from error
+    return (inputs, outputs) if name.startswith("G_A") else (outputs, inputs)
 
 
 def _width(state: StateDict, first: str, origin: Path) -> int:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.checkpoint.original import from_original, to_original
+from cyclegan_fast.checkpoint.original import channels_by_shapes, from_original, to_original
 from cyclegan_fast.config.options import Norm
 from cyclegan_fast.networks.norms import use_running_statistics
 from cyclegan_fast.networks.patchgan import Discriminator, PatchDiscriminator, PixelDiscriminator
@@ -59,30 +59,45 @@ OTHERS: dict[str, tuple[Make, Make, bool]] = {
     ),
 }
 KINDS = {**RESNETS, **OTHERS}
+OF_CHANNELS: dict[str, tuple[Make, Make, bool]] = {
+    "ResNet of 1 to 3 channels": (
+        lambda norm: original.resnet(2, 1, norm, channels=(1, 3)),
+        lambda norm: ResnetGenerator(inputs=1, outputs=3, width=2, blocks=1, norm=norm, impl="reference"),
+        False,
+    ),
+    "U-Net of 6 to 1 channels": (
+        lambda norm: original.unet(2, 5, norm, channels=(6, 1)),
+        lambda norm: UnetGenerator(inputs=6, outputs=1, width=2, halvings=5, norm=norm, impl="reference"),
+        False,
+    ),
+}
 
 
-def channels_of(network: nn.Module) -> int:
+def taken_by(network: nn.Module) -> int:
+    if isinstance(network, ResnetGenerator | UnetGenerator):
+        return channels_by_shapes(network.state_dict())[0]
     first = network.layers[0] if isinstance(network, Discriminator) else None
-    return first.in_channels if isinstance(first, nn.Conv2d) else 3
+    assert isinstance(first, nn.Conv2d)
+    return first.in_channels
 
 
 def image_for(network: nn.Module, count: int = 2) -> Tensor:
     side = 128 if isinstance(network, Discriminator | UnetGenerator) else 24
     generator = torch.Generator().manual_seed(5)
-    return torch.rand(count, channels_of(network), side, side, generator=generator, dtype=torch.float64) * 2 - 1
+    return torch.rand(count, taken_by(network), side, side, generator=generator, dtype=torch.float64) * 2 - 1
 
 
 def pair(kind: str, norm: Norm) -> tuple[nn.Module, nn.Module, bool]:
     """Gives the original's network, ours with its weights, and whether its file's names are those of dropout."""
-    make_original, make_ours, dropout = KINDS[kind]
+    make_original, make_ours, dropout = {**KINDS, **OF_CHANNELS}[kind]
     ours = make_ours(norm).double()
-    plain = original.trained(make_original(norm), side=image_for(ours).size(2), channels=channels_of(ours))
+    plain = original.trained(make_original(norm), side=image_for(ours).size(2), channels=taken_by(ours))
     ours.load_state_dict(from_original(plain.state_dict()))  # strict
     return plain, ours, dropout
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *OF_CHANNELS])
 def test_values_gradients_statistics_and_files_are_the_originals(kind: str, norm: Norm) -> None:
     plain, ours, dropout = pair(kind, norm)
     assert_same_file(to_original(ours.state_dict(), dropout=dropout), plain.state_dict())

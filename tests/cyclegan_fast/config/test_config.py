@@ -140,6 +140,13 @@ def test_a_bad_configuration_file_is_named_with_its_fault(text: str, message: st
         (OptimizerConfig, {"epochs": 0, "decay_epochs": 0}, "must not both be 0"),
         (RunConfig, {"amp_dtype": "float16"}, "no effect without --amp"),
         (RunConfig, {"name": "../up"}, "name must be a plain folder name"),
+        (
+            RunConfig,
+            {"bands_a": (1, 2, 3, 4)},
+            "pictures of A: bands are up to 3 channels, counted from 1, got 1 2 3 4",
+        ),
+        (RunConfig, {"window_b": (5.0, 5.0)}, "pictures of B: window goes from a low to a high value, got 5 5"),
+        (RunConfig, {"bands_b": (1, 2), "colours_b": "hot"}, "pictures of B: colours hot is of a single band"),
         (RunConfig, {"max_steps": 0}, "max_steps must be a whole number from 1 to 10\\^10, got 0"),
     ],
 )

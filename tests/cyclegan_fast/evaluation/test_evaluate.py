@@ -265,3 +265,47 @@ def test_a_task_sets_what_the_paper_set(place: Path, capsys: pytest.CaptureFixtu
     assert "epochs: 100" in config
     assert train(["--task", "season-transfer"]) == 2
     assert "needs --data FOLDER" in capsys.readouterr().err
+
+
+def test_a_run_of_other_pixels_is_scored_in_its_units_and_shown_by_its_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trains two steps from 1 channel of 12 bits in 16 to 8-bit RGB, shown in grey first and then otherwise."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for split, count in (("train", 2), ("test", 2)):
+        for domain, shape, most in (("A", (32, 32), 4096), ("B", (32, 32, 3), 256)):
+            folder = tmp_path / "images" / f"{split}{domain}"
+            folder.mkdir(parents=True)
+            for place in range(count):
+                pixels = random.integers(0, most, shape).astype(np.uint16 if domain == "A" else np.uint8)
+                Image.fromarray(pixels).save(folder / f"{place}.png")
+    run = [*TINY, "--data", "images", "--pairs", "yes", "--name", "deep", "--device", "cpu", "--workers", "0"]
+    run += ["--range-a", "0", "4095", "--dtype-a", "uint16", "--channels-a", "1", "--lambda-identity", "0"]
+    assert train([*run, "--max-steps", "1"]) == 0
+    assert train([*run, "--max-steps", "2", "--window-a", "0", "100", "--colours-a", "hot"]) == 0
+    assert train([*run, "--max-steps", "3", "--bands-a", "2"]) == 2
+    assert "pictures of A: there is no band 2 in images of 1 channel, uint16" in words(capsys.readouterr().err)
+    with Image.open("runs/deep/samples/step_00000002_A.png") as grid:
+        assert grid.info["legend"].startswith("A: 1 channel, uint16, 0 (black) to 100 (white), hot")
+    assert main(["--checkpoint", "runs/deep", "--metrics", "reconstruction", "truth", "lookup"]) == 0
+    printed = words(capsys.readouterr().out)
+    assert "MAE, own units" in printed
+    assert "the colour lookup is left out" in printed
+    found = json.loads(Path("runs/deep/evaluation/evaluation.json").read_text())
+    assert found["pixels"]["A"] == {"channels": 1, "dtype": "uint16", "low": 0, "high": 4095}
+    rows = {row["name"]: row for row in found["rows"]}
+    assert rows["b2a.truth"]["mae"] == pytest.approx(rows["b2a.truth"]["l1"] * 4095)
+    assert "mae" not in rows["a2b.truth"]
+    assert main(["--checkpoint", "runs/deep", "--metrics", "fcn", "--segmentation", "none.pt"]) == 2
+    assert "A has 1 channel, uint16, 0 to 4095, and B has 8-bit RGB" in words(capsys.readouterr().err)
+
+
+def test_bare_weights_of_other_channels_are_scored_as_8_bits(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(ResnetGenerator(inputs=1, outputs=3, width=4, blocks=6).state_dict(), "grey.pth")
+    given = ["--checkpoint", "grey.pth", "--data", "streets", "--size", "32", "--pairs", "yes", "--out", "grey"]
+    assert main(given) == 0
+    found = json.loads(Path("grey/evaluation.json").read_text())
+    assert found["pixels"]["A"]["channels"] == 1
+    assert [row["name"] for row in found["rows"]] == ["a2b.truth"]
+    assert "A: 1 channel, uint8, 0 to 255; B: 8-bit RGB" in capsys.readouterr().out

@@ -45,6 +45,9 @@ def test_networks_and_images_that_cannot_fit_are_refused(monkeypatch: pytest.Mon
     ):
         check_memory(Config(data=DataConfig(load_size=27500)), CPU)
     check_memory(Config(data=DataConfig(load_size=27500, preprocess="crop")), CPU)
+    check_memory(Config(data=DataConfig(load_size=27500, channels_a=1, channels_b=1, dtype_a="uint16")), CPU)
+    with pytest.raises(UserError, match=r"two images alone take 4\.2 GiB"):
+        check_memory(Config(data=DataConfig(load_size=27500, channels_a=1, dtype_a="uint16", channels_b=4)), CPU)
 
 
 def test_the_limit_of_a_process_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

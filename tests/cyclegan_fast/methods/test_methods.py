@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,13 +17,23 @@ from torch import Tensor, nn
 
 from cyclegan_fast import evaluate, train
 from cyclegan_fast.checkpoint import files as checkpoint
-from cyclegan_fast.config.options import Config, DataConfig, LossConfig, MethodName, NetworkConfig, OptimizerConfig
+from cyclegan_fast.config.options import (
+    Config,
+    DataConfig,
+    LossConfig,
+    MethodName,
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+    reason_against_pixels,
+)
 from cyclegan_fast.config.presets import of_method
 from cyclegan_fast.methods.base import DIRECTION_NETWORKS, DirectionBatch
 from cyclegan_fast.methods.cogan import LATENT, CoGan, LatentSearch
 from cyclegan_fast.methods.feature_loss.objective import FeatureLoss
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.methods.model import Model
+from cyclegan_fast.methods.registry import method_of
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.step import TrainingStep
 from cyclegan_fast.translation import trained
@@ -41,6 +52,10 @@ def without(base: Config, **changes: Any) -> Config:
     return replace(base, loss=replace(base.loss, **changes))
 
 
+def of_channels(of_A: int, of_B: int) -> Config:
+    return replace(BASE, data=replace(BASE.data, channels_a=of_A, channels_b=of_B))
+
+
 CASES: dict[str, Config] = {
     "simgan": of_method(BASE, "simgan"),
     "feature-loss": of_method(BASE, "feature-loss"),
@@ -55,6 +70,13 @@ CASES: dict[str, Config] = {
     "cycles of two weights": without(BASE, lambda_identity=0.5, lambda_cycle_a=4.0, lambda_cycle_b=7.0),
     "one cycle of weight 0": without(BASE, lambda_identity=0.5, lambda_cycle_b=0.0),
 }
+OF_CHANNELS: dict[str, Config] = {
+    "bigan of 1 and 3 channels": of_method(of_channels(1, 3), "bigan"),
+    "cogan of 6 and 1 channels": of_method(of_channels(6, 1), "cogan"),
+    "pix2pix of 4 and 2 channels": of_method(of_channels(4, 2), "pix2pix"),
+    "no identity of 1 and 3 channels": without(of_channels(1, 3), lambda_identity=0.5),
+}
+EVERY = {**CASES, **OF_CHANNELS}
 
 
 def features() -> nn.Module:
@@ -73,9 +95,9 @@ def step_of(config: Config, dtype: torch.dtype = torch.float64) -> TrainingStep:
     return step
 
 
-def images(seed: int = 1, count: int = 2) -> tuple[Tensor, Tensor]:
+def images(seed: int = 1, count: int = 2, channels: tuple[int, int] = (3, 3)) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    A, B = (torch.rand(count, 3, SIDE, SIDE, generator=generator).double() * 2 - 1 for _ in "AB")
+    A, B = (torch.rand(count, of, SIDE, SIDE, generator=generator).double() * 2 - 1 for of in channels)
     return A, B
 
 
@@ -170,9 +192,10 @@ def ablation(
             "G_B": gan * squared(net("D_B", fake_a), 1),
             "cycle_A": cycle_a * (net("G_B", fake_b) - a).abs().mean(),
             "cycle_B": cycle_b * (net("G_A", fake_a) - b).abs().mean(),
-            "idt_A": 0.5 * cycle_b * (net("G_A", b) - b).abs().mean(),
-            "idt_B": 0.5 * cycle_a * (net("G_B", a) - a).abs().mean(),
         }
+        if "idt_A" in kept or "idt_B" in kept:
+            every["idt_A"] = 0.5 * cycle_b * (net("G_A", b) - b).abs().mean()
+            every["idt_B"] = 0.5 * cycle_a * (net("G_B", a) - a).abs().mean()
         judged = {"D_A": half(net, "D_A", b, fake_b), "D_B": half(net, "D_B", a, fake_a)} if "G_A" in kept else {}
         return {name: every[name] for name in every if name in kept}, judged
 
@@ -192,15 +215,19 @@ EQUATIONS = {
     "GAN + identity, twice the GAN": ablation("G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", gan=2.0),
     "cycles of two weights": ablation("G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", cycle_a=4.0, cycle_b=7.0),
     "one cycle of weight 0": ablation("G_A", "G_B", "cycle_A", "idt_B"),
+    "bigan of 1 and 3 channels": bigan,
+    "cogan of 6 and 1 channels": cogan,
+    "pix2pix of 4 and 2 channels": pix2pix,
+    "no identity of 1 and 3 channels": ablation("G_A", "G_B", "cycle_A", "cycle_B"),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EVERY)
 def test_losses_and_gradients_are_those_of_the_papers_equations(case: str) -> None:
-    step = step_of(CASES[case])
-    A, B = images()
+    step = step_of(EVERY[case])
+    A, B = images(channels=EVERY[case].channels)
     decisions = step.draw(len(A))
-    plain = step_of(CASES[case]).model  # with weights of its own, which no step changes
+    plain = step_of(EVERY[case]).model  # with weights of its own, which no step changes
     z = None if decisions.latents is None else decisions.latents.double()
     of_generators, of_discriminators = EQUATIONS[case](lambda name, x: plain.get_submodule(name)(x), A, B, z)
 
@@ -371,11 +398,11 @@ def test_cogan_renders_every_size_that_it_may_be_trained_at(side: int) -> None:
 # --- the machinery is CycleGAN's -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EVERY)
 def test_a_resumed_step_goes_on_as_if_nothing_had_happened(case: str) -> None:
-    config = replace(CASES[case], optimizer=OptimizerConfig(ema=0.5))
+    config = replace(EVERY[case], optimizer=OptimizerConfig(ema=0.5))
     steps = [step_of(config, torch.float32) for _ in range(2)]
-    batches = [tuple(image.float() for image in images(seed)) for seed in range(3)]
+    batches = [tuple(image.float() for image in images(seed, channels=config.channels)) for seed in range(3)]
     for batch in batches[:2]:
         steps[0](*batch)
     saved = io.BytesIO()
@@ -495,6 +522,39 @@ def test_what_cannot_work_together_is_refused() -> None:
     with pytest.raises(ValueError, match="the gradient penalty of wgan-gp is that of each image by itself"):
         without(penalised, gan_loss="wgan-gp")
     assert without(penalised, gan_loss="wgan-gp", lambda_penalty=0.0).loss.lambda_penalty == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "paired", "data", "reason"),
+    [
+        ("simgan", False, {"channels_a": 1}, r"compares an image with its translation, and A has 1 channel, B 3: "),
+        ("feature-loss", False, {"dtype_b": "uint16"}, r"a network that takes 8-bit RGB, and A or B is of others: "),
+        ("cyclegan", True, {"channels_b": 6}, r"as one, and A has 3 channels, B 6: leave it out, or give channels_a"),
+    ],
+)
+def test_what_the_pixels_of_a_domain_do_not_go_with_is_said(
+    method: MethodName, paired: bool, data: dict[str, Any], reason: str
+) -> None:
+    """Before the data were read, only one domain may be known; then it is no reason yet, unless no other would do."""
+    config = replace(of_method(BASE, method), run=RunConfig(paired=paired))
+    if "dtype_b" not in data:
+        known = replace(config, data=replace(config.data, **data))
+        assert re.search(reason, str(reason_against_pixels(known)))
+        data = {"channels_a": 3, "channels_b": 3} | data
+    with pytest.raises(ValueError, match=reason):
+        replace(config, data=replace(config.data, **data))
+    alike = replace(config, data=replace(config.data, channels_a=3, channels_b=3, dtype_a="uint8"))
+    assert reason_against_pixels(alike) is None
+
+
+def test_a_left_out_identity_loss_is_said() -> None:
+    method = method_of(OF_CHANNELS["no identity of 1 and 3 channels"])
+    assert method.remark == (
+        "the identity losses are left out: they give a generator images of its target domain, and those of A have 1 "
+        "channel, those of B 3"
+    )
+    assert method_of(without(BASE, lambda_identity=0.5)).remark is None
+    assert method_of(of_channels(1, 3)).remark is None
 
 
 def test_moving_averages_follow_every_generator() -> None:

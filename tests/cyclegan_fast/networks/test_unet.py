@@ -389,13 +389,11 @@ def test_images_are_padded_to_what_the_network_takes(tmp_path: Path, checkpoint:
     assert np.abs(found.astype(int) - expected).max() <= 1  # memory formats differ
 
 
-def test_what_a_u_net_cannot_do_is_said_in_one_sentence(
+def test_sizes_that_a_u_net_cannot_halve_are_refused_in_one_sentence(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, checkpoint, "--size", "100") == 2
     assert "takes images whose sides are multiples of 64, not 100: give another --size" in capsys.readouterr().err
-    assert run(tmp_path, checkpoint, "--tile") == 2
-    assert "holds a U-Net: leave --tile out" in capsys.readouterr().err
 
 
 def test_that_a_u_net_cannot_be_exported_is_said_in_one_sentence(

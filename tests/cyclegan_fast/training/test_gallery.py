@@ -18,7 +18,7 @@ from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.sheets import BACKGROUND, GRID_GAP_PX, enlarge, sample_grid
 from cyclegan_fast.training.gallery import write_index
 from cyclegan_fast.training.gallery_charts import downsample, smooth
-from cyclegan_fast.training.samples import write_samples
+from cyclegan_fast.training.samples import SampleGrid, write_grids
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script> \"'& {{data}}"
 
@@ -62,7 +62,7 @@ def run(tmp_path: Path) -> Path:
     values.save_config(Config(data=DataConfig(load_size=72, crop_size=64), optimizer=optimizer), path / "config.yaml")
     (path / "metrics.jsonl").write_text(lines([report(step, G_A=step / 1000) for step in range(25, 301, 25)]))
     for step in (100, 200):
-        write_samples(path, step, {name: {f"real {name}": noise(2, 64)} for name in "AB"})
+        write_grids(path, step, {name: SampleGrid({f"real {name}": noise(2, 64)}) for name in "AB"})
     return path
 
 
@@ -103,7 +103,9 @@ class Page(HTMLParser):
 
 def test_every_pixel_lands_below_its_label(tmp_path: Path) -> None:
     real, fake = noise(3, 64, seed=1), noise(3, 64, seed=2)
-    write_samples(tmp_path, 250, {"A": {"real A": real, "fake B = G_A(A)": fake}, "B": {"real B": fake}})
+    write_grids(
+        tmp_path, 250, {"A": SampleGrid({"real A": real, "fake B = G_A(A)": fake}), "B": SampleGrid({"real B": fake})}
+    )
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
         "step_00000250_A.png",
         "step_00000250_B.png",
@@ -263,7 +265,9 @@ def test_values_that_are_not_finite_become_gaps(run: Path) -> None:
 
 def test_the_newest_grids_are_shown_and_all_can_be_walked_through(run: Path) -> None:
     for step in (99_999_999, 100_000_000):
-        write_samples(run, step, {name: {f"real {name}": noise(1, 64), "truth": noise(1, 64)} for name in "AB"})
+        write_grids(
+            run, step, {name: SampleGrid({f"real {name}": noise(1, 64), "truth": noise(1, 64)}) for name in "AB"}
+        )
     (run / "samples" / ".step_00000300_A.partial.png").write_bytes(b"half")
     (run / "samples" / "old_step_00000300_A.png").write_bytes(b"mine")
     page = Page(run)
@@ -273,7 +277,7 @@ def test_the_newest_grids_are_shown_and_all_can_be_walked_through(run: Path) -> 
 
 
 def test_a_step_with_one_grid_only_shows_that(run: Path) -> None:
-    write_samples(run, 300, {"B": {"real B": noise(1, 64)}})
+    write_grids(run, 300, {"B": SampleGrid({"real B": noise(1, 64)})})
     page = Page(run)
     assert page.data["samples"][-1] == ["00000300", "B"]
     hidden = {figure["data-domain"]: "hidden" in figure for figure in page.all("figure") if "data-domain" in figure}
@@ -365,7 +369,7 @@ def test_names_and_values_are_printed_and_never_run(tmp_path: Path) -> None:
         (path / "results.json").write_text(
             json.dumps({"step": 2, "device": text, "rows": [{"label": text, "psnr_db": text}], "notes": [text]})
         )
-        write_samples(path, 2, {"A": {text: noise(1, 64)}})
+        write_grids(path, 2, {"A": SampleGrid({text: noise(1, 64)})})
     hostile, harmless = Page(run), Page(plain)
     shape = [(tag, sorted(attributes)) for tag, attributes in hostile.elements]
     assert shape == [(tag, sorted(attributes)) for tag, attributes in harmless.elements]

@@ -44,9 +44,13 @@ Weights = dict[str, Tensor]  # "G_A.stem.weight", ... in our names
 Shape = tuple[int, int, int]  # N, H, W
 
 
-def images(shapes: tuple[Shape, Shape], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def images(
+    shapes: tuple[Shape, Shape], generator: torch.Generator, channels: tuple[int, int] = (3, 3)
+) -> tuple[Tensor, Tensor]:
     """Return a batch of each domain, float32 numbers in [-1, 1], so that every precision sees the same images."""
-    real_A, real_B = (torch.rand(n, 3, h, w, generator=generator) * 2 - 1 for n, h, w in shapes)
+    real_A, real_B = (
+        torch.rand(n, c, h, w, generator=generator) * 2 - 1 for (n, h, w), c in zip(shapes, channels, strict=True)
+    )
     return real_A, real_B
 
 
@@ -125,6 +129,7 @@ class Case:
     streams: bool = False
     compile: bool = False
     paired: bool = False
+    channels: tuple[int, int] = (3, 3)
 
 
 CASES = {
@@ -161,6 +166,13 @@ CASES = {
         shapes=(((2, 24, 24), (2, 24, 24)),), channels_last=True, checkpoint_blocks=True, paired=True
     ),
     "paired, compiled": Case(compile=True, paired=True),
+    "1 and 3 channels": Case(shapes=(((2, 24, 24), (2, 28, 24)),), channels=(1, 3), ema=0.5),
+    "6 and 1 channels": Case(channels=(6, 1)),
+    "13 and 3 channels, channels last, in two parts": Case(
+        shapes=(((2, 24, 24), (2, 24, 24)),), channels=(13, 3), channels_last=True, accumulate=2
+    ),
+    "paired, 4 channels": Case(channels=(4, 4), paired=True),
+    "paired, 1 channel, channels last": Case(channels=(1, 1), channels_last=True, paired=True),
     "compiled": Case(shapes=(((2, 24, 24), (2, 24, 24)), ((1, 24, 24), (1, 24, 24))), compile=True),
     "channels last, everything on": Case(
         shapes=(((2, 24, 24), (2, 24, 24)),),
@@ -185,6 +197,7 @@ QUICK = (
     "two streams",
     "channels last, everything on",
     "paired, batch of 3 in unequal parts",
+    "1 and 3 channels",
 )
 
 
@@ -208,11 +221,12 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
         ndf=TINY.ndf,
         blocks=TINY.blocks,
         lambda_cycle=case.lambda_cycle,
-        lambda_identity=case.lambda_identity,
+        lambda_identity=case.lambda_identity if len({*case.channels}) == 1 else 0.0,
         pool_size=case.pool_size,
         learning_rate=LEARNING_RATE,
         random_source=plain_source,
         dtype=torch.float64,
+        channels=case.channels,
     )
     for network in plain.networks().values():
         for name, parameter in network.named_parameters():
@@ -220,7 +234,12 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
                 nn.init.normal_(parameter, 0.0, 0.1)
     config = Config(
         data=DataConfig(
-            batch_size=case.accumulate, preprocess=case.preprocess, load_size=286, crop_size=case.crop_size
+            batch_size=case.accumulate,
+            preprocess=case.preprocess,
+            load_size=286,
+            crop_size=case.crop_size,
+            channels_a=case.channels[0],
+            channels_b=case.channels[1],
         ),
         networks=replace(TINY, checkpoint_blocks=case.checkpoint_blocks),
         loss=LossConfig(lambda_cycle=case.lambda_cycle, lambda_identity=case.lambda_identity, pool_size=case.pool_size),
@@ -241,7 +260,7 @@ def test_twenty_steps_in_float64_give_the_plain_losses_and_weights(
         if case.decays:
             step.set_learning_rate(LEARNING_RATE * linear_factor(number + 1, 5, 15))
             plain.set_learning_rate(LEARNING_RATE * (1 if number < 5 else (20 - number) / 16))
-        real_A, real_B = (x.double() for x in images(shapes, generator))
+        real_A, real_B = (x.double() for x in images(shapes, generator, case.channels))
         expected = plain.step(real_A, real_B)
         losses = step(real_A.to(memory_format=memory_format), real_B.to(memory_format=memory_format))
         assert set(losses) == set(expected)

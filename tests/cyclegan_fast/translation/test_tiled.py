@@ -11,10 +11,11 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.measure.live_memory import live_memory
 from cyclegan_fast.config.options import Norm, Upsampling
+from cyclegan_fast.networks.norms import batch_norms, use_running_statistics
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
@@ -54,14 +55,26 @@ def test_other_generators_go_in_strips(tmp_path: Path, norm: Norm, upsampling: U
     assert np.abs(joined(in_strips(network, rows, 44, tmp_path), image) - expected).max() <= 1e-4
 
 
-def test_a_generator_with_batch_norm_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    draw(tmp_path / "photos/one.png", 32, 32)
-    torch.save(ResnetGenerator(width=4, blocks=6, norm="batch").state_dict(), "batch.pth")
-    assert main(["photos", "--checkpoint", "batch.pth", "--tile", "--out", "out"]) == 2
-    assert "and batch.pth has batch norm: leave --tile out" in capsys.readouterr().err
+def with_statistics(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Give batch norms parameters and running statistics that are not those of new ones."""
+    draws = torch.Generator().manual_seed(seed)
+    for norm in batch_norms(network):
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert values is not None
+            values.data = torch.rand(values.shape, generator=draws) + 0.5
+    return network
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("rows", [2, 7])
+def test_batch_norm_goes_in_strips(tmp_path: Path, rows: int, running: bool) -> None:
+    network, image = make_generator(0, blocks=2, norm="batch"), picture(52, 44)
+    with_statistics(network)
+    if running:
+        use_running_statistics(network, "it")
+    expected = at_once(network, image)
+    assert expected.std() > 0.1, "a flat picture would prove nothing"
+    assert np.abs(joined(in_strips(network, rows, 44, tmp_path), image) - expected).max() <= 1e-4
 
 
 def test_nine_blocks_and_two_images(tmp_path: Path) -> None:

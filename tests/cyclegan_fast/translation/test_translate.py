@@ -29,17 +29,18 @@ from cyclegan_fast.data.preparation import held_out_preparation
 from cyclegan_fast.images.decoding import Decoded, decode
 from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.levels import ValueRange
+from cyclegan_fast.images.pixel_type import RGB
 from cyclegan_fast.images.pixels import Pixels, to_pixels, to_pixels_array, to_signed, to_signed_array
 from cyclegan_fast.networks.patchgan import PatchDiscriminator
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.runs import newest_run
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
-from cyclegan_fast.translation import batches, contact_sheet, writing
+from cyclegan_fast.translation import contact_sheet, prepared, writing
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan
-from cyclegan_fast.translation.translator import Translator
+from cyclegan_fast.translation.translator import FunctionTranslator, Translator
 from tests.cyclegan_fast.checkpoints import NARROW, checkpoint_of
 from tests.cyclegan_fast.pictures import draw, draw_all, names, pixels_of
 from tests.cyclegan_fast.translations import make_generator
@@ -143,7 +144,7 @@ def test_images_of_one_shape_share_a_batch_and_none_is_mixed_up(tmp_path: Path, 
         return 255 - pixels
 
     options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", batch_size=4, no_contact_sheet=True)
-    summary = translate_images(negative, plan(options), options, None)
+    summary = translate_images(FunctionTranslator(negative), plan(options), options, None)
     assert summary.translated == 6
     # 15x12 is padded to 16x12 and shares the batch of the fourth
     assert seen == [(2, 12, 16, 3), (1, 16, 12, 3), (2, 12, 16, 3), (1, 20, 20, 3)]
@@ -167,9 +168,9 @@ def test_one_image_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         time.sleep(0.05)  # for threads that would read ahead
         return 255 - pixels
 
-    monkeypatch.setattr(batches, "decode", read)
+    monkeypatch.setattr(prepared, "decode", read)
     options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", batch_size=4, no_contact_sheet=True)
-    translate_images(negative, plan(options), options, None, one_at_a_time=True)
+    translate_images(FunctionTranslator(negative), plan(options), options, None, one_at_a_time=True)
     assert happened == [line for index in range(3) for line in (f"read {index}", f"translate 1, {index} written")]
     for index in range(3):
         source, written = (pixels_of(tmp_path / folder / f"{index}.png") for folder in ("in", "out"))
@@ -205,7 +206,7 @@ def test_by_default_a_batch_has_half_a_megapixel(tmp_path: Path) -> None:
         return 255 - pixels
 
     options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out", no_contact_sheet=True)
-    translate_images(negative, plan(options), options, None)
+    translate_images(FunctionTranslator(negative), plan(options), options, None)
     assert seen == [(8, 256, 256, 3), (1, 256, 256, 3), (1, 768, 1024, 3), (1, 768, 1024, 3)]
 
 
@@ -403,7 +404,7 @@ def test_a_folder_that_takes_no_file_is_refused_before_any_work(
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     options = ImageOptions((str(photos),), tmp_path / "out")
     with pytest.raises(UserError, match=r"could not write .*out: Read-only file system; give another folder by --out"):
-        translate_images(translate, plan(options), options, None)
+        translate_images(FunctionTranslator(translate), plan(options), options, None)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
@@ -416,11 +417,13 @@ def test_a_disk_that_takes_no_more_ends_the_translation(
     monkeypatch.setattr(writing, "write_image", refuse)
     options = ImageOptions((str(photos),), tmp_path / "out")
     with pytest.raises(UserError, match=r"could not write .*; the same command continues"):
-        translate_images(lambda pixels: 255 - pixels, plan(options), options, None)
+        translate_images(FunctionTranslator(lambda pixels: 255 - pixels), plan(options), options, None)
 
 
 class Overlapping:
     """Makes negatives, of a batch when the result is asked for."""
+
+    source = target = RGB
 
     def __call__(self, pixels: Pixels) -> Pixels:
         return self.begin(pixels)()
@@ -429,7 +432,7 @@ class Overlapping:
         return lambda: 255 - pixels
 
 
-@pytest.mark.parametrize("translator", [Overlapping(), lambda pixels: 255 - pixels])
+@pytest.mark.parametrize("translator", [Overlapping(), FunctionTranslator(lambda pixels: 255 - pixels)])
 def test_what_is_translated_is_written_though_the_next_image_ends_the_command(
     tmp_path: Path, translator: Translator
 ) -> None:
@@ -447,7 +450,7 @@ def test_what_is_translated_is_written_though_the_next_image_ends_the_command(
 def test_a_square_that_no_memory_holds_is_refused_before_anything_is_decoded(
     tmp_path: Path, photos: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "available_bytes", lambda: 2**30)
+    monkeypatch.setattr(prepared, "available_bytes", lambda: 2**30)
     for size in (16384, 65536):
         assert run(photos, "--size", size, size=False) == 2
         assert f"error: an image of {size}x{size} and its translation take" in capsys.readouterr().err
@@ -931,11 +934,13 @@ from pathlib import Path
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, plan
+from cyclegan_fast.translation.translator import FunctionTranslator
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+negative = FunctionTranslator(lambda pixels: 255 - pixels)
 for format in ("png", "jpeg", "webp"):
     options = ImageOptions((sys.argv[1],), Path(sys.argv[2]), format=format)
-    status = run_command(lambda: translate_images(lambda pixels: 255 - pixels, plan(options), options, 128))
+    status = run_command(lambda: translate_images(negative, plan(options), options, 128))
     assert status == 2, status
 assert "torch" not in sys.modules, "engines run where there is no PyTorch"
 """
@@ -967,10 +972,11 @@ from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, plan
 from cyclegan_fast.translation.summary import report
+from cyclegan_fast.translation.translator import FunctionTranslator
 
 def translate():
     options = ImageOptions((sys.argv[1],), Path(sys.argv[2]))
-    summary = translate_images(lambda pixels: 255 - pixels, plan(options), options, None)
+    summary = translate_images(FunctionTranslator(lambda pixels: 255 - pixels), plan(options), options, None)
     print(f"{summary.translated} images of {sys.argv[1]}")
     report(summary, options.out)
     return 0
@@ -1045,7 +1051,7 @@ def test_contact_sheet_of_many_images_is_capped_and_says_so(tmp_path: Path, monk
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
     options = ImageOptions((str(tmp_path / "in"),), tmp_path / "out")
-    translate_images(lambda pixels: 255 - pixels, plan(options), options, 8)
+    translate_images(FunctionTranslator(lambda pixels: 255 - pixels), plan(options), options, 8)
     assert texts[0] == "input | translation, 64 of 70 images"
     assert len(texts) == 65
     assert texts[1].startswith("...long")

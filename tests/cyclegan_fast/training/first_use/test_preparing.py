@@ -137,6 +137,7 @@ def test_steps_of_every_method_run_without_memory_and_leave_random_numbers_alone
         Config(networks=NetworkConfig(dropout=True)),
         Config(networks=NetworkConfig(norm="batch")),
         Config(networks=NetworkConfig(checkpoint_blocks=True)),
+        Config(data=DataConfig(channels_a=1, dtype_a="uint16", channels_b=6)),
     ],
 )
 def test_steps_of_many_settings_are_listed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

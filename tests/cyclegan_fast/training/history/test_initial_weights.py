@@ -15,7 +15,7 @@ from cyclegan_fast import api, sample_photos, train
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.config import values
-from cyclegan_fast.config.options import Config, LossConfig, MethodName, NetworkConfig, OptimizerConfig
+from cyclegan_fast.config.options import Config, DataConfig, LossConfig, MethodName, NetworkConfig, OptimizerConfig
 from cyclegan_fast.data.training_images import open_data
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -251,6 +251,30 @@ def test_the_settings_of_bare_networks_are_told_by_their_weights(
     model = Model(config)
     if "D" in make():
         begin_with(InitialWeights.read(tmp_path / "latest_net_G.pth"), model, config)
+
+
+@pytest.mark.parametrize("source", ["a run", "G_A", "G_B"])
+def test_weights_for_images_of_other_channels_are_refused_and_those_of_the_same_taken(
+    source: str, tmp_path: Path
+) -> None:
+    grey, colour = (replace(config_of(), data=DataConfig(channels_a=channels)) for channels in (1, None))
+    state = written(grey, tmp_path / "x.pt")
+    path = tmp_path / "x.pt"
+    if source != "a run":
+        path = tmp_path / f"latest_net_{source}.pth"
+        torch.save({key.partition(".")[2]: value for key, value in state.items() if key.startswith(source)}, path)
+    found = InitialWeights.read(path)
+    assert found.channels == (1, 3)
+    with pytest.raises(UserError) as refusal:
+        begin_with(found, Model(colour), colour)
+    assert str(refusal.value) == (
+        f"--init-from {path} has networks for images of 1 channel in A and 3 in B, and those to train on have 3 "
+        "channels in A and 3 in B: give other weights, or --channels-a 1 --channels-b 3"
+    )
+    model = Model(grey)
+    taken, _ = begin_with(found, model, grey)
+    assert source in ("a run", *taken)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items() if key[:3] in taken)
 
 
 def test_a_depth_without_a_name_is_refused(tmp_path: Path) -> None:
