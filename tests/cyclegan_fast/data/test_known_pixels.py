@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_fast.config.options import Config, DataConfig, RunConfig
 from cyclegan_fast.config.values import save_config
-from cyclegan_fast.data.known_pixels import read_pixels, with_known_pixels
+from cyclegan_fast.data.known_pixels import options_of_files, with_known_pixels
 from cyclegan_fast.data.training_images import check_data, open_data
 from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
 from cyclegan_fast.system.distributed import ALONE, Ranks
@@ -413,5 +413,5 @@ def test_many_tiny_files_take_seconds(tmp_path: Path) -> None:
     for index in range(4, 8192):
         (root / "trainA" / f"{index}.png").hardlink_to(root / "trainA" / f"{index % 4}.png")
     begun = time.process_time()
-    assert read_pixels(config_of(root), paired=False)["range_a"] == (0, 65535)
+    assert options_of_files(config_of(root), paired=False)["range_a"] == (0, 65535)
     assert time.process_time() - begun < 8192 * 0.25e-3
