@@ -77,7 +77,7 @@ def _bias_correction(steps, log_beta):
 
 @triton.jit
 def adam_moments_and_weights(
-    x_ptr,  # [], float32: the learning rate
+    x_ptr,  # []: the learning rate
     weight_ptrs,  # a tuple of tensors, as all that follow, in one order: read and written
     copy_ptrs,  # written
     first_moment_ptrs,  # read and written
@@ -107,7 +107,7 @@ def adam_moments_and_weights(
     gradient_ptr = _of_program(gradient_ptrs, program, FIRST_PROGRAMS, GRADIENTS, 0)
     further_ptr = _of_program(gradient_ptrs, program, FIRST_PROGRAMS, GRADIENTS, GRADIENTS - 1)
     steps = tl.load(_of_program(step_ptrs, program, FIRST_PROGRAMS, 1, 0))
-    step_size = tl.div_rn(tl.load(x_ptr), _bias_correction(steps, log_beta1))
+    step_size = tl.div_rn(tl.load(x_ptr).to(tl.float32), _bias_correction(steps, log_beta1))
     root = tl.sqrt_rn(_bias_correction(steps, log_beta2))
     for start in range(first, last, BLOCK_ELEMENTS):
         element = start + tl.arange(0, BLOCK_ELEMENTS)
@@ -211,7 +211,7 @@ def adam_update(
 
     Args:
         operands: the weights with what belongs to each; Triton takes weights and moments in float32.
-        learning_rate: [], float32, on the weights' device.
+        learning_rate: [] in any floating dtype, on the weights' device.
         beta1: Adam's decay rate of the first moment, from 0 to below 1.
         beta2: that of the second moment.
         eps: is added to the square root of the second moment.
@@ -228,11 +228,11 @@ def adam_update(
         _check(index, one)
     if not operands:
         return
+    check_floating("learning_rate", learning_rate)
     check_shape_and_dtype("learning_rate", learning_rate, learning_rate.dtype, (), operands[0].weight)
     if choose("adam_update", impl, operands[0].weight, (torch.float32,)) == "reference":
         adam_update_reference(operands, learning_rate, *rates, eps)
         return
-    check_shape_and_dtype("learning_rate", learning_rate, torch.float32, (), operands[0].weight)
     for group in _groups([one for one in operands if one.weight.numel()]):
         lists = [[getattr(one, field.name) for one in group] for field in fields(AdamOperands)[:-1]]
         gradients = [gradient for one in group for gradient in one.gradients]

@@ -43,6 +43,8 @@ class DirectUpdate:
     @torch.no_grad()
     def update(self, is_late: Callable[[Tensor], bool] | None = None) -> None:
         """Update the weights, and forget their gradients; those of which `is_late` holds remain for another call."""
+        if not self._gathered:
+            return
         if not self._is_counted:
             torch._foreach_add_([self._state_of(parameter)["step"] for parameter in self._gathered], 1)
             self._is_counted = True

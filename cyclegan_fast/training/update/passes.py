@@ -122,7 +122,7 @@ class StepPasses:
             with stream.weight_gradients():
                 learned = self._differentiate_generators(losses, part, scaler)
             if use_first:
-                stream.join_most_gradients()
+                stream.join_most()
                 use_first(learned, stream.is_late)
             return learned
 

@@ -40,7 +40,8 @@ class SecondStream:
         self.pair = pair
         self._weight_gradient: Computation
         self._held: list[tuple[Tensor, ...]] = []
-        self._given: list[tuple[int, Any]] = []  # of each weight's gradient what tells its memory, and a mark behind it
+        self._marks: list[Any] = []  # behind each of the things that were computed
+        self._gradients: list[int] = []  # what tells the memory of each weight's gradient
         self._is_forked = False
 
     @contextmanager
@@ -56,7 +57,8 @@ class SecondStream:
             self._join()
         finally:
             self._held.clear()
-            self._given.clear()
+            self._marks.clear()
+            self._gradients.clear()
 
     def _join(self) -> None:
         if self._is_forked:  # else the second stream is in no recording, whose stream may not wait for it
@@ -71,7 +73,9 @@ class SecondStream:
         self._is_forked = True
         self.pair.fork()
         with self.pair.second():
-            return function()
+            result = function()
+        self._marks.append(self.pair.mark())
+        return result
 
     def scoring_beside(self, forward: NetworkFunctions, direction: DirectionNetworks) -> NetworkFunctions:
         """Return the networks, of which the judge computes beside the way back; its scores are ready behind that."""
@@ -94,17 +98,21 @@ class SecondStream:
         self._held.append((dy, padded))
         gradient = self.compute(lambda: self._weight_gradient(dy, padded, weight))
         if gradient is not None:
-            self._given.append((_memory_of(gradient), self.pair.mark()))
+            self._gradients.append(_memory_of(gradient))
         return gradient
 
-    def join_most_gradients(self) -> None:
-        """Let the current stream wait for the gradients of blocks' weights, but for the last ones."""
-        if len(self._given) > LATE_GRADIENTS:
-            self.pair.join_mark(self._given[-1 - LATE_GRADIENTS][1])
+    def join_most(self) -> None:
+        """Let the current stream wait for all that was computed but for the last gradients of blocks' weights."""
+        late = len(self._late_gradients())
+        if len(self._marks) > late:
+            self.pair.join_mark(self._marks[-1 - late])
 
     def is_late(self, gradient: Tensor) -> bool:
-        """Tell whether a gradient is one of those that `join_most_gradients` left out."""
-        return _memory_of(gradient) in [memory for memory, _ in self._given[-LATE_GRADIENTS:]]
+        """Tell whether a gradient is one of those that `join_most` left out."""
+        return _memory_of(gradient) in self._late_gradients()
+
+    def _late_gradients(self) -> list[int]:
+        return self._gradients[max(0, len(self._gradients) - LATE_GRADIENTS) :]
 
 
 def _memory_of(tensor: Tensor) -> int:
