@@ -17,6 +17,7 @@ from .. import plans
 from ..conv2d import conv_forward
 from ..convolution.edge_gradients import reflected_input_gradient
 from ..dispatch import TRITON_DTYPES
+from ..elementwise.adam import ADAM_UPDATE, AdamOperands, launch_adam
 from ..elementwise.bias_activation import BIAS_ACTIVATION, BIAS_ACTIVATION_BACKWARD
 from ..elementwise.image_exchange import IMAGE_EXCHANGE
 from ..elementwise.mean_error import MEAN_ERROR, MEAN_ERROR_BACKWARD
@@ -196,6 +197,7 @@ def _run_everything(batch: int, dtype: torch.dtype) -> None:
     for layout in (torch.contiguous_format, torch.channels_last):
         pad_backward(pad_forward(image.contiguous(memory_format=layout), 3), 3)
     _run_elementwise(batch, dtype)
+    _run_adam(dtype)
     for site in all_sites():
         _run_site(site, batch, dtype)
         if site.feeds_block:  # compiled graphs add the two gradients themselves
@@ -258,6 +260,19 @@ def _run_elementwise(batch: int, dtype: torch.dtype) -> None:
         _call(BIAS_ACTIVATION, y, bias, activation, 0.2)
         for wants_bias in (True, False):
             _call(BIAS_ACTIVATION_BACKWARD, y, y, bias, activation, 0.2, wants_bias)
+
+
+def _run_adam(dtype: torch.dtype) -> None:
+    """Update the weights of two generators' blocks, and the biases of their last layers, which have two gradients."""
+
+    def operands(gradients: int, *shape: int) -> AdamOperands:
+        weight, first, second = (torch.empty(shape, device="meta") for _ in range(3))
+        copy, *found = (torch.empty(shape, dtype=dtype, device="meta") for _ in range(1 + gradients))
+        return AdamOperands(weight, copy, first, second, torch.empty((), device="meta"), tuple(found))
+
+    everything = [operands(1, 256, 256, 3, 3) for _ in range(36)] + [operands(2, 3) for _ in range(2)]
+    learning_rate = torch.empty((), device="meta")
+    launch_adam(everything, learning_rate, 0.5, 0.999, 1e-8, lambda *arguments: _call(ADAM_UPDATE, *arguments))
 
 
 def _call(operator: Any, *arguments: Any) -> Any:

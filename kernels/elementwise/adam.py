@@ -6,7 +6,7 @@ gradients nor weights are copied for it: 28 bytes a weight move where 40 did.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 
@@ -233,10 +233,22 @@ def adam_update(
     if choose("adam_update", impl, operands[0].weight, (torch.float32,)) == "reference":
         adam_update_reference(operands, learning_rate, *rates, eps)
         return
+    launch_adam(operands, learning_rate, *rates, eps, ADAM_UPDATE)
+
+
+def launch_adam(
+    operands: Sequence[AdamOperands],
+    learning_rate: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    update: Callable[..., None],
+) -> None:
+    """Call `update`, which is the operator, for what each launch takes of the operands."""
     for group in _groups([one for one in operands if one.weight.numel()]):
         lists = [[getattr(one, field.name) for one in group] for field in fields(AdamOperands)[:-1]]
         gradients = [gradient for one in group for gradient in one.gradients]
-        ADAM_UPDATE(*lists, gradients, learning_rate, *rates, eps)
+        update(*lists, gradients, learning_rate, beta1, beta2, eps)
 
 
 def _check(index: int, one: AdamOperands) -> None:
