@@ -103,8 +103,6 @@ class TrainingStep:
     def _descent(self, names: tuple[str, ...]) -> Descent:
         scaled = self.dtype == torch.float16
         is_direct = self.networks.are_copies and updates_directly(self.config, self.model, self.ranks, scaled=scaled)
-        # Both ways of a pair have one memory, and a network of a pair is no network of the model's.
-        copies = self.networks.copies(self.networks.by_name)
         return Descent(
             {name: self.networks.originals[name] for name in names},
             self.learning_rate,
@@ -112,8 +110,11 @@ class TrainingStep:
             copied=self.networks.are_copies,
             scaled=scaled,
             ranks=self.ranks,
-            direct=partial(DirectUpdate, copies=copies, impl=self.config.networks.impl) if is_direct else None,
+            direct=self._direct_update if is_direct else None,
         )
+
+    def _direct_update(self, optimizer: torch.optim.Adam) -> DirectUpdate:
+        return DirectUpdate(optimizer, self.networks.copies(self.networks.by_name), self.config.networks.impl)
 
     @property
     def phase(self) -> StepPhase:

@@ -1,4 +1,4 @@
-"""Updates weights by Adam (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1), those of a network in one or two launches.
+"""Updates weights by Adam (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1), many of them in one launch.
 
 PyTorch's fused Adam takes gradients in the precision of the weights. This one reads them in the precision in which they
 were computed, adds up several of them in float32, and writes each new weight also to its copy in low precision. Neither

@@ -28,7 +28,6 @@ from cyclegan_fast.methods.base import DirectionNetworks, NetworkFunctions
 from cyclegan_fast.training.update.direction_streams import StreamPair
 from cyclegan_fast.training.update.step_parts import Result
 
-
 LATE_GRADIENTS = 2
 """of blocks' weights, for which Adam does not wait at first, at the end of a backward pass (`bench.model`, an H200)"""
 
