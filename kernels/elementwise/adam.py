@@ -46,7 +46,9 @@ def adam_update_reference(
 ) -> None:
     """Compute `adam_update` in plain PyTorch, in the weights' precision."""
     for one in operands:
-        gradient = sum(gradient.to(one.weight.dtype) for gradient in one.gradients)
+        gradient, *others = (gradient.to(one.weight.dtype) for gradient in one.gradients)
+        for other in others:
+            gradient = gradient + other
         one.first_moment.lerp_(gradient, 1 - beta1)
         one.second_moment.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         steps = one.step.to(one.weight.dtype)

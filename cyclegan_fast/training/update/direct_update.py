@@ -34,11 +34,14 @@ class DirectUpdate:
         self._is_counted = False
 
     def add(self, network: str, parameters: Sequence[nn.Parameter], found: Sequence[Tensor | None]) -> None:
-        """Add gradients of a network's parameters, None where there is none; they are held until the update."""
+        """Add gradients of a network's parameters, None where there is none.
+
+        They are held until the update, and read there: another stream may still compute them.
+        """
         for parameter, copy, gradient in zip(parameters, self.copies[network], found, strict=True):
             if gradient is not None:
                 _, gradients = self._gathered.setdefault(parameter, (copy, []))
-                gradients.append(laid_out_like(parameter, gradient))
+                gradients.append(gradient)
 
     @torch.no_grad()
     def update(self, is_late: Callable[[Tensor], bool] | None = None) -> None:
@@ -57,7 +60,8 @@ class DirectUpdate:
         for parameter, (copy, gradients) in due.items():
             state = self._state_of(parameter)
             moments = state["exp_avg"], state["exp_avg_sq"]
-            operands.append(AdamOperands(parameter, copy, *moments, state["step"], tuple(gradients)))
+            found = tuple(laid_out_like(parameter, gradient) for gradient in gradients)
+            operands.append(AdamOperands(parameter, copy, *moments, state["step"], found))
             del self._gathered[parameter]
         (group,) = self.optimizer.param_groups
         beta1, beta2 = group["betas"]

@@ -73,7 +73,7 @@ class PairedNetworks(WorkingNetworks):
             yield owner, [of_tensor[index] for of_tensor in halves]
 
     def written(self) -> dict[str, list[Tensor]]:
-        weights = {f"weights of {name}": list(parameters) for name, parameters in self.originals.items()}
+        weights: dict[str, list[Tensor]] = {f"weights of {name}": list(p) for name, p in self.originals.items()}
         return weights | self._written_copies()
 
 
