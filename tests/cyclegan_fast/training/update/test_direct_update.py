@@ -100,20 +100,6 @@ def test_discriminators_updated_behind_the_backward_pass_leave_one_streams_bits(
     assert farthest(one, two) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("directly")
-def test_gradients_that_come_late_leave_one_streams_bits() -> None:
-    config = replace(PAIRED, networks=replace(PAIRED.networks, impl="triton"))
-    one = trained(step_on(StepParts(), config, torch.bfloat16), range(1))
-    streams = PretendStreams()
-    two = step_on(StepParts(), config, torch.bfloat16)
-    two.take_streams(streams)
-    with Watch(streams) as watch:
-        trained(two, range(1))
-    assert watch.reports == []
-    assert farthest(one, two) == 0
-
-
 def launches(step: TrainingStep) -> list[int]:
     """Return how many weights each update of a step's weights has; kernels write nothing."""
     found = []
