@@ -335,6 +335,8 @@ def _is_tensor(images: object) -> "TypeGuard[Tensor]":
 
 def _with_values(samples: SampleArray) -> SampleArray:
     """Return samples; raises UserError where some are infinite or none is a number, as of files."""
+    if samples.dtype.kind != "f":
+        return samples
     try:
         counted_gaps(samples)
     except ValueError as error:
