@@ -176,7 +176,7 @@ def _norm(x: Tensor, activation: str, negative_slope: float, residual: Tensor | 
 def _block(
     x: Tensor, weight1: Tensor, weight2: Tensor, pad_out: int, eps: float, kept_in: torch.dtype = torch.float64
 ) -> Tensor:
-    """Compute a block; `kept_in` is the dtype of what stands between its operators, infinite where that is too narrow."""
+    """Compute a block; `kept_in` is the dtype that results of convolutions have, infinite beyond its range."""
 
     def convolved(image: Tensor, weight: Tensor) -> Tensor:
         y = F.conv2d(image, weight, groups=x.size(1) // weight.size(1))

@@ -109,7 +109,7 @@ def test_a_mean_a_thousand_times_the_deviation_does_not_cancel(layout: torch.mem
 def test_a_plane_of_one_value_has_that_mean_and_no_deviation(
     shape: tuple[int, int, int, int], value: float, layout: torch.memory_format
 ) -> None:
-    """A sum of its pixels would be rounded, and the mean with it."""
+    """Take values whose sum over the plane is rounded, and the mean with it."""
     x = torch.full(shape, value).contiguous(memory_format=layout)
     assert not instance_norm(x, impl="c").any()
     assert instance_norm(x, eps=0.0, impl="c").isnan().all()
