@@ -15,10 +15,10 @@ from tests.cyclegan_fast.pictures import photo
 
 GREY12 = PixelType(1, "uint16", 0, 4095)
 GEOREFERENCE = [(33550, "d", 3, (10.0, 10.0, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0), True)]
-FLAGS = """
-    --generator resnet_6 --ngf 4 --ndf 4 --load-size 36 --crop-size 32 --range-a 0 4095 --report-every 2
-    --sample-every 4 --checkpoint-every 2 --evaluate-every 4 --workers 0 --threads 1 --device cpu --track none --runs
-""".split()
+FLAGS = (
+    "--generator resnet_6 --ngf 4 --ndf 4 --load-size 36 --crop-size 32 --range-a 0 4095 --report-every 2 "
+    "--sample-every 4 --checkpoint-every 2 --evaluate-every 4 --workers 0 --threads 1 --device cpu --track none --runs"
+)
 
 
 def write_folders(data: Path) -> None:
@@ -48,7 +48,7 @@ def test_scans_of_12_bits_and_colours_go_through_all_commands(
 ) -> None:
     data, runs, run = tmp_path / "data", tmp_path / "runs", tmp_path / "runs/parts"
     write_folders(data)
-    flags = ["--data", str(data), *FLAGS, str(runs)]
+    flags = ["--data", str(data), *FLAGS.split(), str(runs)]
     assert train.main([*flags, "--name", "whole", "--max-steps", "6"]) == 0
     said = capsys.readouterr().out
     assert "trainA: 1 channel, uint16, -1 is 0 and 1 is 4095" in said
