@@ -24,7 +24,7 @@ SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
 
 def kind_of(path: Path) -> PixelType:
     found = describe_file(path)
-    return PixelType(found.channels, found.dtype, 0, 1)
+    return PixelType(found.channels, found.dtype, 0, 255)
 
 
 def values_of(path: Path, kind: PixelType | None = None, **options: Any) -> np.ndarray:
