@@ -16,6 +16,7 @@ from cyclegan_fast.images.pixels import Pixels
 LUMA = (19595, 38470, 7471)
 """The weights of red, green and blue in grey, of 65536 (ITU-R BT.601), as Pillow has them."""
 _MOST_EXACT = 2**24  # of the whole numbers that float32 holds without gaps
+_AS_FLOATS = "convert it, or train with --dtype-a or --dtype-b float32"
 
 
 class Converted(NamedTuple):
@@ -41,8 +42,8 @@ def convert(stored: StoredSamples, kind: PixelType, value_range: ValueRange | No
     has = own_dtype(stored.values.dtype)
     if has == "uint8" and kind.dtype != "float32":
         raise ValueError(
-            f"its samples are uint8, and those of the other images {kind.dtype}: convert it, or give --dtype-a or "
-            "--dtype-b uint8"
+            f"its samples are uint8, and those of the other images {kind.dtype}: convert it, or train with --dtype-a "
+            "or --dtype-b uint8"
         )
     return _deep(stored, kind)
 
@@ -86,7 +87,7 @@ def to_dtype(values: SampleArray, dtype: SampleDtype) -> SampleArray:
     if has == wanted:
         return values
     if has.kind == "f" and wanted.kind != "f":
-        raise ValueError(f"its values are {has}, which do not become {dtype}: give --dtype-a or --dtype-b float32")
+        raise ValueError(f"its values are {has}, which do not become {dtype}: {_AS_FLOATS}")
     if has.kind == "b":
         values, has = values.astype(np.uint8) * np.uint8(255), np.dtype(np.uint8)
     if has.kind == "f":
@@ -95,7 +96,7 @@ def to_dtype(values: SampleArray, dtype: SampleDtype) -> SampleArray:
     if not np.can_cast(has, wanted, "safe"):
         low, high = int(values.min()), int(values.max())
         if low < lowest or high > highest:
-            advice = "divide them" if wanted.kind == "f" else "give --dtype-a or --dtype-b float32"
+            advice = "divide them" if wanted.kind == "f" else _AS_FLOATS
             raise ValueError(f"its values, {has} from {low} to {high}, do not fit {dtype}: {advice}")
     return values.astype(wanted)
 
@@ -147,7 +148,8 @@ def _with_channels(stored: StoredSamples, values: SampleArray, kind: PixelType) 
         return luma(values)
     channels = "1 channel" if has == 1 else f"{has} channels"
     raise ValueError(
-        f"it has {channels}, and the other images {wanted}: convert it, or give --channels-a or --channels-b {has}"
+        f"it has {channels}, and the other images {wanted}: convert it, or train with --channels-a or "
+        f"--channels-b {has}"
     )
 
 

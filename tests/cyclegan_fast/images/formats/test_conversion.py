@@ -110,7 +110,7 @@ def test_integers_of_32_bits_are_read_where_their_values_fit(tmp_path: Path) -> 
     np.save(tmp_path / "wide.npy", np.full((4, 5), 2**24 + 1, np.uint32))
     assert read(tmp_path / "fit.npy", DEEP).max() == 65535
     assert read(tmp_path / "not.npy", FLOAT).max() == 65536
-    with pytest.raises(UnreadableImage, match=r"int64 from 65536 to 65536, do not fit uint16: give --dtype-a or"):
+    with pytest.raises(UnreadableImage, match=r"int64 from 65536 to 65536, do not fit uint16: convert it, or"):
         read(tmp_path / "not.npy", DEEP)
     with pytest.raises(UnreadableImage, match="do not fit float32: divide them"):
         read(tmp_path / "wide.npy", FLOAT)
@@ -119,11 +119,19 @@ def test_integers_of_32_bits_are_read_where_their_values_fit(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [
-        (np.zeros((4, 5, 6), np.uint8), RGB, "it has 6 channels, and the other images 3: convert it, or give --channe"),
+        (
+            np.zeros((4, 5, 6), np.uint8),
+            RGB,
+            "it has 6 channels, and the other images 3: convert it, or train with --channe",
+        ),
         (np.zeros((4, 5, 3), np.uint16), PixelType(4, "uint16", 0, 1), "it has 3 channels, and the other images 4"),
         (np.zeros((4, 5, 3), np.uint16), DEEP, "it has 3 channels, and the other images 1"),  # no colours
         (np.zeros((4, 5), np.uint8), DEEP, "its samples are uint8, and those of the other images uint16"),
-        (np.zeros((4, 5), np.float32), DEEP, "its values are float32, which do not become uint16: give --dtype-a"),
+        (
+            np.zeros((4, 5), np.float32),
+            DEEP,
+            "its values are float32, which do not become uint16: convert it, or train",
+        ),
         (np.zeros((4, 5), np.float32), GREY, "no known range: give it by --range"),
         (np.zeros((4, 5), np.complex64), FLOAT, "of the type complex64, which is not read: save them as"),
         (np.full((4, 5), 1e300), FLOAT, "20 of its values are beyond what float32 holds, up to 1e\\+300"),

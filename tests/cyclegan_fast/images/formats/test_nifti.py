@@ -143,7 +143,7 @@ def test_files_of_nibabel_are_what_it_says(name: str) -> None:
     found = describe_file(SHIPPED / name)
     values = np.asarray(nibabel.as_closest_canonical(nibabel.load(SHIPPED / name)).dataobj)
     expected = values[::-1, ::-1].transpose(2, 1, 0)
-    kind = PixelType(1, found.dtype, 0, 1)
+    kind = PixelType(1, found.dtype, 0, 255)
     assert np.array_equal(read(SHIPPED / name, kind, frames="slices"), expected)
     assert page_count(SHIPPED / name) == len(expected)
 
