@@ -123,10 +123,10 @@ def in_pytorch(network: "ResnetGenerator", samples: SampleArray, ends: PixelEnds
 
     with torch.inference_mode():
         images = [network(torch.from_numpy(to_signed_array(one[None], ends.source))).numpy() for one in samples]
-    return values_of(np.concatenate(images), ends.target)
+    return in_own_units(np.concatenate(images), ends.target)
 
 
-def values_of(images: npt.NDArray[np.float32], kind: PixelType = RGB) -> Values:
+def in_own_units(images: npt.NDArray[np.float32], kind: PixelType = RGB) -> Values:
     """Return float32 images [N, C, H, W] in [-1, 1] as values of their own units."""
     return (images.transpose(0, 2, 3, 1).astype(np.float64) + 1) * kind.half_range + kind.low
 
@@ -146,7 +146,7 @@ def in_onnxruntime(model: bytes, samples: SampleArray, name: str = "the graph", 
         takes_samples = isinstance(image.shape[-1], int)  # a number of channels: sides of images are free
         taken = samples.astype(sample_dtype(ends.source)) if takes_samples else to_signed_array(samples, ends.source)
         (result,) = session.run(None, {image.name: taken})
-    return result.astype(np.float64) if takes_samples else values_of(result, ends.target)
+    return result.astype(np.float64) if takes_samples else in_own_units(result, ends.target)
 
 
 def shapes(size: int) -> Iterator[tuple[int, int, int]]:

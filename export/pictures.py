@@ -10,12 +10,13 @@ from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.data import sample_photos
 from cyclegan_fast.data.preparation import resize_samples
 from cyclegan_fast.images.folders import find_images
+from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import Pixels, to_pixels_array
+from cyclegan_fast.images.samples import Axis, Frames, read_samples
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.prepared import Reading, fill_missing
 from export.options import ExportOptions, is_eight_bits
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 Pictures = Callable[[int, int, int], SampleArray]
 """returns pictures by batch, height and width: [batch, height, width, C] of the type that the generator takes, always
 the same for one shape"""
+
+PictureReader = Callable[[Path, int, int], SampleArray]
+"""reads an image of a file, resized to a width and a height: [height, width, C]; raises UnreadableImage"""
 
 CALIBRATED = 64  # ranges change little with more
 MOST_COMPARED = 3  # the largest batch of `export.parity.shapes`
@@ -77,14 +81,30 @@ def compared_with(source: "GeneratorSource") -> Pictures:
         return photographs_as(kind)
     for folder in (root / f"test{domain}", root / f"train{domain}"):
         if len(files := find_images(folder)) >= MOST_COMPARED:
-            return _of_files(files, _reading_of(source))
+            return _of_files(files, _reader_of_run(source))
     return photographs_as(kind)
 
 
-def _reading_of(source: "GeneratorSource") -> Reading:
-    """Return how the run of a generator reads its images."""
+def _reader(
+    kind: PixelType, deep_range: ValueRange | None = None, frames: Frames = "first", axis: Axis = 2
+) -> PictureReader:
+    """Return what reads images of a domain, with arguments of `read_samples`: of several slices the middle one.
+
+    Images are resized as the training's test images are. What has no value, NaN, is the range's low end.
+    """
+
+    def read(file: Path, width: int, height: int) -> SampleArray:
+        values = read_samples(file, kind, frames=frames, deep_range=deep_range, axis=axis).values
+        image = values[len(values) // 2]
+        return resize_samples(np.nan_to_num(image, nan=kind.low) if image.dtype.kind == "f" else image, width, height)
+
+    return read
+
+
+def _reader_of_run(source: "GeneratorSource") -> PictureReader:
+    """Return what reads images as the run of a generator does."""
     options, domain = pixels_of_run(source.config, str(source.checkpoint)), _domain_of(source)
-    return Reading(source.ends.source, options.range_of_deep(domain), options.frames, options.slice_axis)
+    return _reader(source.ends.source, options.range_of_deep(domain), options.frames, options.slice_axis)
 
 
 def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--calibration") -> tuple[Pictures, Pictures]:
@@ -101,14 +121,14 @@ def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--cal
     run.
     """
     if folder is not None:
-        return _parted(folder, Reading(source.ends.source))
+        return _parted(folder, _reader(source.ends.source))
     data = source.config.get("data")
     if not isinstance(data, dict):
         raise UserError(
             f"{source.checkpoint} does not say what it was trained on: give images like those that will be translated "
             f"as {flag} FOLDER"
         )
-    domain, reading = _domain_of(source), _reading_of(source)
+    domain, read = _domain_of(source), _reader_of_run(source)
     if data.get("data") is None and source.ends.source.is_rgb:
         return _embedded(domain, sample_photos.make_training), _embedded(domain, sample_photos.make_test)
     root = _root_of(source)
@@ -116,8 +136,8 @@ def of_domain(folder: Path | None, source: "GeneratorSource", flag: str = "--cal
         raise UserError(f"the images that it was trained on are no longer in {root}: give others as {flag} FOLDER")
     held_out = find_images(root / f"test{domain}")
     if len(held_out) < MOST_COMPARED:
-        return _parted(root / f"train{domain}", reading)
-    return _of_files(_found(root / f"train{domain}", 1), reading), _of_files(held_out, reading)
+        return _parted(root / f"train{domain}", read)
+    return _of_files(_found(root / f"train{domain}", 1), read), _of_files(held_out, read)
 
 
 def _domain_of(source: "GeneratorSource") -> Literal["A", "B"]:
@@ -140,13 +160,13 @@ def _embedded(domain: str, make: Callable[[int, int], sample_photos.SamplePhotos
 
 def of_folder(folder: Path, kind: PixelType = RGB) -> Pictures:
     """Return pictures from all images of a folder. Raises UserError where there are too few to compare."""
-    return _of_files(_found(folder, MOST_COMPARED), Reading(kind))
+    return _of_files(_found(folder, MOST_COMPARED), _reader(kind))
 
 
-def _parted(folder: Path, reading: Reading) -> tuple[Pictures, Pictures]:
+def _parted(folder: Path, read: PictureReader) -> tuple[Pictures, Pictures]:
     files = _found(folder, FEWEST)
     others = [file for place, file in enumerate(files) if place % 4]
-    return _of_files(others, reading), _of_files(files[::4], reading)
+    return _of_files(others, read), _of_files(files[::4], read)
 
 
 def _found(folder: Path, fewest: int) -> list[Path]:
@@ -158,27 +178,17 @@ def _found(folder: Path, fewest: int) -> list[Path]:
     return files
 
 
-def _of_files(files: Sequence[Path], reading: Reading) -> Pictures:
+def _of_files(files: Sequence[Path], read: PictureReader) -> Pictures:
     """Return pictures from files all over a list; they are fewer than asked for where the list is shorter."""
 
     def pictures(batch: int, height: int, width: int) -> SampleArray:
         chosen = np.linspace(0, len(files) - 1, min(batch, len(files))).astype(int)
         try:
-            return np.stack([_read(files[place], reading, width, height) for place in chosen])
+            return np.stack([read(files[place], width, height) for place in chosen])
         except UnreadableImage as error:
             raise UserError(str(error)) from error
 
     return pictures
-
-
-def _read(file: Path, reading: Reading, width: int, height: int) -> SampleArray:
-    """Return an image [height, width, C], resized as the training's test images are; of several slices the middle one.
-
-    What has no value, NaN, is the range's low end. Raises UnreadableImage.
-    """
-    values = reading.samples(file).values
-    image, _ = fill_missing(values[len(values) // 2], reading.source)
-    return resize_samples(image, width, height)
 
 
 def _corner(squares: Pixels, height: int, width: int) -> Pixels:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cyclegan_fast.images.pixel_type import RGB, PixelType
-from export.engines.card_fields import read_pixels
+from export.engines.card_fields import read_pixel_type
 
 PIXEL_FIELDS = ("input_pixels", "output_pixels")
 """The names of the two descriptions in a card, and in a file's metadata. A file without them is of 8-bit RGB images."""
@@ -57,7 +57,7 @@ class PixelEnds(NamedTuple):
             if name not in fields:
                 raise ValueError(f"{name} is missing")
             try:
-                kinds.append(read_pixels(parse(fields[name])))
+                kinds.append(read_pixel_type(parse(fields[name])))
             except (ValueError, RecursionError) as error:  # lists nested without end are a RecursionError
                 raise ValueError(f"{name} {error}") from error
         return PixelEnds(*kinds)

@@ -120,7 +120,7 @@ def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") 
     Raises UserError as `export.runtime.Engine` does.
     """
     from cyclegan_fast.images.pixels import to_signed_array
-    from export.parity import values_of, worst_parity
+    from export.parity import in_own_units, worst_parity
     from export.runtime import Engine
 
     with Engine(path) as engine:
@@ -129,7 +129,7 @@ def engine_parity(network: "ResnetGenerator", path: Path, pictures: "Pictures") 
         def run(samples: "SampleArray") -> "Values":
             if takes_samples:
                 return engine(samples.astype(sample_dtype(ends.source))).astype(float)
-            return values_of(engine(to_signed_array(samples, ends.source)), ends.target)
+            return in_own_units(engine(to_signed_array(samples, ends.source)), ends.target)
 
         return worst_parity(network, run, shapes_within(engine.card.profile), pictures, ends)
 

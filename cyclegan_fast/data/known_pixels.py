@@ -203,6 +203,11 @@ def _with_range(
             raise UserError(
                 f"{flag} is for images of more than 8 bits, and those in {place.folder} have 8: leave it out"
             )
+        if not given.range and any(file.dtype == "float32" for file in files):
+            raise UserError(
+                f"the images in {place.folder} are floating-point ones: give the values that become black and white by "
+                f"{flag}"
+            )
         return None if channels == 3 else GivenPixels(channels, dtype, given.range)
     values = given.range
     if not values and (dtype == "float32" or config.range_from == "data"):
@@ -214,9 +219,10 @@ def _with_range(
             raise UserError(f"no range can be taken from the images in {place.folder} ({error}): give {flag}") from None
     pixels = PixelType(channels, dtype, *values) if values else PixelType.with_full_range(channels, dtype)
     if dtype != "float32" and pixels.held_range[0] >= pixels.held_range[1]:
+        full = PixelType.with_full_range(channels, dtype)
         raise UserError(
-            f"{flag} {pixels.low:g} {pixels.high:g} lies beyond {PixelType.with_full_range(1, dtype).low:g} to "
-            f"{PixelType.with_full_range(1, dtype).high:g}, which the images in {place.folder} can hold ({dtype})"
+            f"{flag} {pixels.low:g} {pixels.high:g} holds less than two of the values that the images in "
+            f"{place.folder} can have, {full.low:g} to {full.high:g} ({dtype})"
         )
     return GivenPixels(channels, dtype, (pixels.low, pixels.high))
 

@@ -85,7 +85,7 @@ def read_shape(value: Any) -> tuple[int, int, int]:
     return batch, *sides
 
 
-def read_pixels(value: Any) -> PixelType:
+def read_pixel_type(value: Any) -> PixelType:
     """Read a description of pixels, such as {"channels": 1, "dtype": "uint16", "low": 0.0, "high": 4095.0}."""
     known = PixelType().as_values().keys()
     if not isinstance(value, dict) or value.keys() != known:
