@@ -142,7 +142,7 @@ def planned_for(
     Raises UserError as `plan` does, and where the format that was asked for does not hold such pixels.
     """
     check_format(options, target)
-    in_tiff = {job.source for job in jobs if job.source in scenes or target.is_rgb and _is_georeferenced(job.source)}
+    in_tiff = {job.source for job in jobs if job.source in scenes or (target.is_rgb and _is_georeferenced(job.source))}
     if target.is_rgb and options.frames != "slices" and not in_tiff:
         return [*jobs]
     resolve = Resolver()
@@ -177,7 +177,10 @@ def _checked_jobs(
     target: PixelType,
     in_tiff: Set[Path] = frozenset(),
 ) -> list[Job]:
-    """Return jobs; what is `in_tiff` is written in that format, which keeps where it lies, and levels. Raises UserError as `plan` does."""
+    """Return jobs; what is `in_tiff` is written in that format, which keeps its place and has levels.
+
+    Raises UserError as `plan` does.
+    """
     jobs = _jobs(inputs, options, target, in_tiff)
     for path in [*jobs, *([options.sheet] if options.sheet else [])]:
         if resolve(path) in inputs:

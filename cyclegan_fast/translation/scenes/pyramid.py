@@ -51,8 +51,9 @@ def write_pyramid(
             if level + 1 < len(sizes):
                 row_bytes = sizes[level + 1][1] * kind.channels * kind.as_numpy.itemsize
                 waiting = open_files.enter_context(ScratchFile(scratch, row_bytes))
+            passing = _halved_aside(strips, waiting)
             tiff.write(
-                _tiles(_halved_aside(strips, waiting), width, kind, place),
+                _tiles(passing, width, kind, place),
                 shape=(height, width, kind.channels) if kind.channels > 1 else (height, width),
                 dtype=kind.as_numpy,
                 tile=(TILE, TILE),
@@ -61,6 +62,8 @@ def write_pyramid(
                 maxworkers=1,
                 **(options if level == 0 else options | {"extratags": []}),
             )
+            for _ in passing:  # tifffile does not ask whether the last tile was the last
+                raise AssertionError(f"level {level} has more rows than its size")
             if waiting is not None:
                 strips = _rows_of(waiting, sizes[level + 1], kind)
 
