@@ -11,6 +11,7 @@ from cyclegan_fast.images.scenes.scene import Scene
 
 MASK_PIXELS = 2**22
 _BAND_ROWS = 256
+_BINS = 256
 _LEAST_SATURATION = 0.05  # below it, nothing that was stained stands out from glass
 
 
@@ -62,7 +63,9 @@ def _stained(samples: SampleArray) -> npt.NDArray[np.bool_]:
     saturation = (greatest - least) / np.maximum(greatest, 1)
     if saturation.max() - saturation.min() < _LEAST_SATURATION:  # all glass, or all tissue of one stain
         return np.full(saturation.shape, bool(saturation.mean() > _LEAST_SATURATION))
-    mask: npt.NDArray[np.bool_] = saturation > threshold_otsu(saturation)
+    # The threshold is the middle of a histogram's bin, and the whole bin belongs to the glass.
+    bin_width = float(saturation.max() - saturation.min()) / _BINS
+    mask: npt.NDArray[np.bool_] = saturation > threshold_otsu(saturation, _BINS) + bin_width / 2
     return mask
 
 
