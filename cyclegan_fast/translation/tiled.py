@@ -228,6 +228,8 @@ class StripPasses:
 class TiledTranslator(StripTranslator):
     """Translates by a ResNet in bounded memory, see `StripTranslator`."""
 
+    network: ResnetGenerator
+
     def __init__(self, network: ResnetGenerator, *arguments: Any, **options: Any) -> None:
         super().__init__(network, *arguments, **options)
         self.network = network

@@ -29,6 +29,8 @@ from cyclegan_fast.translation.tiled import COPIES, StripPasses, StripTranslator
 class TiledUnetTranslator(StripTranslator):
     """Translates by a U-Net in bounded memory, see `StripTranslator`."""
 
+    network: UnetGenerator
+
     def __init__(self, network: UnetGenerator, *arguments: Any, **options: Any) -> None:
         super().__init__(network, *arguments, **options)
         self.network = network

@@ -36,17 +36,21 @@ def open_scene(path: Path, cache_bytes: int = CACHE_BYTES) -> Scene:
 def is_scene(path: Path) -> bool:
     """Tell whether a path is that of a scene: a Zarr, a slide, or a TIFF with tiles, levels or very many pixels.
 
-    A TIFF of which no regions can be read is none: it is decoded as a whole, which says what is wrong with it.
+    A TIFF of a kind of which no regions are read is none. A damaged one is: whoever opens it learns what is wrong.
     """
     if is_zarr(path) or ending_of(path.name) in SLIDE_ENDINGS:
         return True
     try:
-        if format_of_file(path) != "tiff":
-            return False
-        from cyclegan_fast.images.scenes.tiff_scene import TiffScene
+        with reading(path):
+            if format_of_file(path) != "tiff":
+                return False
+            from cyclegan_fast.images.scenes.tiff_scene import NotByRegions, TiffScene
 
-        with reading(path), TiffScene(path) as scene:
-            height, width = scene.levels[0]
-            return scene.is_tiled or len(scene.levels) > 1 or height * width >= LARGE_PIXELS
-    except (OSError, UnreadableImage):
-        return False
+            try:
+                with TiffScene(path) as scene:
+                    height, width = scene.levels[0]
+                    return scene.is_tiled or len(scene.levels) > 1 or height * width >= LARGE_PIXELS
+            except NotByRegions:
+                return False
+    except UnreadableImage:
+        return True

@@ -122,7 +122,7 @@ class TiledScene(Scene):
         (rows, columns), width = tile_sizes[0], layout.levels[0][1]
         across = (-(-width // columns) + 1) * columns
         self.cache_bytes = max(cache_bytes, rows * across * layout.channels * layout.dtype.itemsize)
-        self._tiles: OrderedDict[tuple[int, int, int], SampleArray] = OrderedDict()
+        self._tiles: OrderedDict[tuple[int, ...], SampleArray] = OrderedDict()
         self._held_bytes = 0
 
     @abstractmethod

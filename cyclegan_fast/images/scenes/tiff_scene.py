@@ -26,10 +26,14 @@ _ROWS_AT_ONCE = 64  # of a level that is neither compressed nor tiled
 _OF_JPEG = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
 
 
+class NotByRegions(ValueError):
+    """Says why no regions are read of a TIFF, which may be read as a whole."""
+
+
 class TiffScene(TiledScene):
     """Reads regions of the first image of a TIFF file, and of the smaller copies of it.
 
-    Raises ValueError where it is not known how to read regions right, and where a level is cut off.
+    Raises NotByRegions where it is not known how to read regions right, and ValueError where a level is cut off.
     """
 
     def __init__(self, path: Path, cache_bytes: int = CACHE_BYTES) -> None:
@@ -64,7 +68,7 @@ def _pages_of_levels(tiff: TiffFile) -> list[TiffPage]:
     """Return the first page and the smaller copies of it, from the largest to the smallest."""
     first = tiff.pages.first
     found = [first]
-    copies = [_whole(page) for page in first.pages] if first.subifds else []
+    copies = [_whole(page) for page in first.pages or []] if first.subifds else []
     if not copies and len(tiff.pages) > 1:
         others = [_whole(tiff.pages[index]) for index in range(1, len(tiff.pages))]
         copies = [page for page in others if _is_reduced(page) or (tiff.is_svs and page.is_tiled)]
@@ -102,11 +106,11 @@ def _check_level(page: TiffPage, level: int) -> None:
     is_jpeg = page.compression == COMPRESSION.JPEG
     if page.photometric not in (_OF_JPEG if is_jpeg else BANDS):
         kind = getattr(page.photometric, "name", page.photometric)
-        raise ValueError(f"regions of its kind of colour, {kind}, are not read: save it as RGB")
+        raise NotByRegions(f"regions of its kind of colour, {kind}, are not read: save it as RGB")
     if is_jpeg and (bits_of(page) != 8 or (page.planarconfig == PLANARCONFIG.SEPARATE and page.samplesperpixel > 1)):
-        raise ValueError("regions of JPEG of more than 8 bits, or of one channel after another, are not read")
+        raise NotByRegions("regions of JPEG of more than 8 bits, or of one channel after another, are not read")
     if page.tags.valueof(ORIENTATION, 1) != 1 and not is_georeferenced(page):
-        raise ValueError("regions of an image that is stored turned are not read: save it upright")
+        raise NotByRegions("regions of an image that is stored turned are not read: save it upright")
     if not (is_jpeg or is_own(page)):
         try:
             tifffile.TIFF.DECOMPRESSORS[page.compression]
@@ -162,7 +166,7 @@ class _Level:
             self.tile_size = (_ROWS_AT_ONCE if self._is_plain else rows, page.imagewidth)
         rows, columns = self.tile_size
         if rows * columns * page.samplesperpixel * self._bits // 8 > MOST_SEGMENT_BYTES:
-            raise ValueError(
+            raise NotByRegions(
                 f"its strips or tiles, {columns}x{rows}, are too large to read regions: save it in smaller tiles"
             )
 

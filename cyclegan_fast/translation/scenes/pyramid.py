@@ -79,8 +79,8 @@ def sizes_of_levels(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 def halved(samples: SampleArray) -> SampleArray:
     """Return [2h, 2w, C] at half its sides, the mean of four pixels each; integers are rounded, halves upwards."""
-    wide = samples.astype(np.float32 if samples.dtype.kind == "f" else np.int32)
-    total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
+    wide: SampleArray = samples.astype(np.float32 if samples.dtype.kind == "f" else np.int32)
+    total: SampleArray = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
     return np.asarray(total / 4 if samples.dtype.kind == "f" else (total + 2) >> 2, samples.dtype)
 
 

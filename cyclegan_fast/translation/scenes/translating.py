@@ -1,7 +1,7 @@
 """Translates scenes: rows come from the file, go through the passes of a network, and into a pyramid."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def _translate(translator: StripTranslator, scene: Scene, rows: SceneRows, ident
     rows.look_at_all()
 
 
-def _samples(translator: StripTranslator, rows: SceneRows, kept: KeptScratchFile) -> Iterator[SampleArray]:
+def _samples(translator: StripTranslator, rows: SceneRows, kept: KeptScratchFile) -> Generator[SampleArray]:
     """Yield the translation of a scene's own pixels, strip by strip, [rows, W, C]."""
     first = 0
     with closing(translator.strips(rows, 0, kept)) as strips:

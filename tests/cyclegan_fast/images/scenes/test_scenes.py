@@ -16,7 +16,13 @@ from cyclegan_fast.images.scenes.opening import is_scene, open_scene
 from cyclegan_fast.images.scenes.scene import Scene, TiledScene
 from cyclegan_fast.images.unreadable import UnreadableImage
 from tests.cyclegan_fast.images.formats.made import noise
-from tests.cyclegan_fast.images.scenes.made import make_jpeg_tiles, make_pyramid, make_zarr, smaller, write_encoded_tiles
+from tests.cyclegan_fast.images.scenes.made import (
+    make_jpeg_tiles,
+    make_pyramid,
+    make_zarr,
+    smaller,
+    write_encoded_tiles,
+)
 
 HEIGHT, WIDTH = 150, 201
 
@@ -35,7 +41,8 @@ def check_regions(scene: Scene, levels: list[SampleArray]) -> None:
             assert np.array_equal(region, samples[top : top + rows, left : left + columns])
 
 
-TILES = {"tile": (64, 48)}
+TILES: dict[str, Any] = {"tile": (64, 48)}
+COLOURS: dict[str, Any] = TILES | {"photometric": "rgb"}
 STRIPS = {"rowsperstrip": 7, "compression": "zlib"}
 
 
@@ -173,14 +180,6 @@ def test_decoded_tiles_are_bounded_and_rows_decode_each_once(tmp_path: Path, mon
 
 def test_what_is_refused_in_one_line(tmp_path: Path) -> None:
     samples = noise("uint8", HEIGHT, WIDTH, 3)
-    make_pyramid(path := tmp_path / "cut.tif", samples, photometric="rgb", **TILES)
-    content = path.read_bytes()
-    with tifffile.TiffFile(path) as tiff:
-        levels = tiff.series[0].levels
-        end = max(levels[0].keyframe.dataoffsets)
-    path.write_bytes(content[:end])
-    with pytest.raises(UnreadableImage, match=r"cut.tif: it is cut off|cut.tif: .*"):
-        open_scene(path)
     write_encoded_tiles(tmp_path / "jp2.tif", iter([b"x"]), samples[:64, :64], 64, compression=33005)
     with pytest.raises(UnreadableImage, match=r"jp2.tif: its compression, APERIO_JP2000_RGB, needs a package: pip"):
         open_scene(tmp_path / "jp2.tif")
@@ -193,3 +192,17 @@ def test_what_is_refused_in_one_line(tmp_path: Path) -> None:
             scene.read(100, 0, 100, 5)
         with pytest.raises(ValueError, match="1 levels, and no level 1"):
             scene.read(0, 0, 1, 1, 1)
+
+
+@pytest.mark.parametrize("subifds", [True, False])
+def test_a_truncated_pyramid_is_named_wherever_it_is_cut(tmp_path: Path, subifds: bool) -> None:
+    make_pyramid(path := tmp_path / "cut.tif", noise("uint8", HEIGHT, WIDTH, 3), subifds=subifds, **COLOURS)
+    content = path.read_bytes()
+    said = []
+    for size in np.linspace(100, len(content) - 1, 14).astype(int):
+        path.write_bytes(content[:size])
+        assert is_scene(path), "or else it would be read as a whole, without its levels"
+        with pytest.raises(UnreadableImage, match=r"cut.tif: [^\n]+$") as raised:
+            open_scene(path)
+        said.append(str(raised.value))
+    assert said[-1].endswith("it is cut off: 1 of the 2 tiles of its level 2, 51x38, are there")
