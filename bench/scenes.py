@@ -21,8 +21,8 @@ from bench.reporting.markdown import markdown_table
 from cyclegan_fast.checkpoint.original import to_original
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.translation.scenes.pyramid import TILE
 
-TILE = 256
 _TRANSLATE = """
 import sys, time
 from pathlib import Path

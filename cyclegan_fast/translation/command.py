@@ -27,7 +27,7 @@ from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
-from cyclegan_fast.translation.scenes.finding import Pyramid, divided, find_scenes
+from cyclegan_fast.translation.scenes.finding import Pyramid, find_scenes, without_scenes
 from cyclegan_fast.translation.summary import Summary, report
 from cyclegan_fast.translation.translator import Translator
 
@@ -176,7 +176,7 @@ def translate(command: TranslateCommand) -> int:
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {printable(line)}")
     value_range = command.value_range(config)
-    in_memory, streamed = divided(jobs, scenes)
+    in_memory, streamed = without_scenes(jobs, scenes)
     summaries: list[Summary] = []
     with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
         if streamed:

@@ -22,6 +22,7 @@ class SceneLayout:
     """Says what a scene's samples are; the fields are those of `StoredSamples`.
 
     levels: the height and width of each level, from the largest to the smallest.
+    images: how many images the file holds, of which the first is read.
     """
 
     levels: tuple[tuple[int, int], ...]
@@ -32,6 +33,7 @@ class SceneLayout:
     has_opacity: bool = False
     is_associated: bool = False
     place: FilePlace = field(default_factory=FilePlace)
+    images: int = 1
 
 
 class Scene(ABC):

@@ -1,6 +1,7 @@
 """Reads regions of TIFF, in tiles or strips, and of its pyramids: SubIFDs as of OME-TIFF, reduced pages, and slides."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ class TiffScene(TiledScene):
             for level, page in enumerate(pages):
                 _check_level(page, level)
             self._levels = [_Level(page) for page in pages]
-            super().__init__(path, _layout(pages), tuple(each.tile_size for each in self._levels), cache_bytes)
+            layout = replace(_layout(pages), images=_image_count(self._tiff, pages))
+            super().__init__(path, layout, tuple(each.tile_size for each in self._levels), cache_bytes)
         except BaseException:
             self._file.close()
             raise
@@ -76,6 +78,15 @@ def _pages_of_levels(tiff: TiffFile) -> list[TiffPage]:
         if _is_copy(page, found[-1]):
             found.append(page)
     return found
+
+
+def _image_count(tiff: TiffFile, levels: list[TiffPage]) -> int:
+    """Return how many images a file holds; the thumbnail and the label beside a slide are none."""
+    if len(tiff.pages) == 1 or tiff.is_svs:
+        return 1
+    found = {page.index for page in levels}
+    others = (_whole(tiff.pages[index]) for index in range(1, len(tiff.pages)))
+    return 1 + sum(not _is_reduced(page) and page.index not in found for page in others)
 
 
 def _whole(page: Any) -> TiffPage:

@@ -39,7 +39,7 @@ def find_scenes(jobs: Sequence[Job], options: ImageOptions, pyramid: Pyramid, *,
     return frozenset(job.source for job in jobs if decide(job.source))
 
 
-def divided(jobs: Sequence[Job], scenes: Set[Path]) -> tuple[list[Job], list[Job]]:
+def without_scenes(jobs: Sequence[Job], scenes: Set[Path]) -> tuple[list[Job], list[Job]]:
     """Return the jobs that are translated in memory, and those of scenes. Raises UserError for a half of a scene."""
     for job in jobs:
         if job.source in scenes and job.half is not None:

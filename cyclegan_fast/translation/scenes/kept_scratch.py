@@ -116,7 +116,7 @@ def identity_of(network: nn.Module, facts: Iterable[object]) -> str:
     digest = hashlib.sha256()
     for name, values in sorted(network.state_dict().items()):
         digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
-        digest.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(values.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(repr([*map(str, facts)]).encode())
     return digest.hexdigest()[:16]
 

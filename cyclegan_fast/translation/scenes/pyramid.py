@@ -77,7 +77,7 @@ def sizes_of_levels(size: tuple[int, int]) -> list[tuple[int, int]]:
     return sizes
 
 
-def halved(samples: SampleArray) -> SampleArray:
+def half_sized(samples: SampleArray) -> SampleArray:
     """Return [2h, 2w, C] at half its sides, the mean of four pixels each; integers are rounded, halves upwards."""
     wide: SampleArray = samples.astype(np.float32 if samples.dtype.kind == "f" else np.int32)
     total: SampleArray = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
@@ -95,7 +95,7 @@ def _halved_aside(strips: Iterable[SampleArray], waiting: ScratchFile | None) ->
         even = len(rows) // 2 * 2
         rest = rows[even:].copy() if len(rows) > even else None
         if even:
-            for row in halved(rows[:even, : rows.shape[1] // 2 * 2]):
+            for row in half_sized(rows[:even, : rows.shape[1] // 2 * 2]):
                 waiting.write(np.ascontiguousarray(row).reshape(-1).view(np.uint8))
 
 

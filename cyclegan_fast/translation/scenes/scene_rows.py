@@ -36,8 +36,8 @@ class SceneRows:
         self._seen = 0  # rows from the top whose values were looked at
         self._facts: ValueFacts | None = None
         self._extents: list[Extent | None] = []
-        self._first_pixel = self._read(0, 1)[0, 0].copy()
         self._is_of_one_colour = True
+        self._first_pixel = self._read(0, 1)[0, 0].copy()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,7 +85,7 @@ class SceneRows:
     def _read(self, first: int, last: int) -> SampleArray:
         samples = self._scene.read(first, 0, last - first, self.width)
         converted = self._scene.converted(samples, self._source, self._value_range)
-        if first <= getattr(self, "_seen", 0) < last:
+        if first <= self._seen < last:
             self._extents.append(converted.extent)
         found: SampleArray = converted.values[0]
         return found

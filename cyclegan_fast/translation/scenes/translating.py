@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from cyclegan_fast.images.files import none_can_be_read
 from cyclegan_fast.images.levels import ValueRange
+from cyclegan_fast.images.pages import note_on_pages
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.images.scenes.opening import open_scene
@@ -76,6 +77,10 @@ def translate_scenes(
                 if is_there and not options.overwrite:
                     remove_kept(*paths_of_kept(translator.scratch, identity))  # where the end came just before that
                     continue
+                if scene.layout.images > 1:
+                    remarks.pages[str(job.source)] = scene.layout.images
+                    if options.strict:
+                        raise UserError(f"{note_on_pages(remarks.pages)[0]} (leave --strict out to take that)")
                 _translate(translator, scene, rows, identity, levels=levels)
             remarks.add(rows)
             translated += 1

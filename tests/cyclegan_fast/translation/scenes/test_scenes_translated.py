@@ -1,4 +1,4 @@
-"""A scene is translated from file to file with the bits of one pass, and continues with them wherever it was ended."""
+"""Scenes are translated from file to file with the bits of one pass, and continue wherever they were ended."""
 
 import os
 import random
@@ -128,6 +128,23 @@ def test_what_is_a_scene_is_said_by_a_flag(
     assert "give both or neither" in capsys.readouterr().err
 
 
+def test_further_pages_and_damage_are_told(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tifffile.TiffWriter(pages := tmp_path / "pages.tif") as tiff:
+        for seed in range(3):
+            tiff.write(picture(48, 32, seed), photometric="rgb", tile=(16, 16))
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(pages.read_bytes()[:4000])
+    assert main([str(pages), str(cut), *flags]) == 0
+    said = capsys.readouterr()
+    assert f"note: {pages}: the first of 3 pages is read" in said.err
+    assert f"skipped {cut}: " in said.err
+    assert "translated 1 image" in said.out
+    assert main([str(pages), *flags, "--strict", "--overwrite"]) == 2
+    assert "the first of 3 pages is read (leave --strict out to take that)" in capsys.readouterr().err
+
+
 # --- a translation that is ended -------------------------------------------------------------------------------------
 
 
@@ -152,9 +169,10 @@ def ended_at(write: int, arguments: list[str]) -> int:
 
 
 @pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("architecture", ["resnet", "unet"])
+@pytest.mark.parametrize("count", [2, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("architecture", "most"), [("resnet", 500), ("unet", 90)])
 def test_a_translation_continues_with_the_same_bytes_after_kill_9(
-    tmp_path: Path, flags: list[str], architecture: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, flags: list[str], architecture: str, most: int, count: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if architecture == "unet":
         torch.manual_seed(0)
@@ -167,7 +185,7 @@ def test_a_translation_continues_with_the_same_bytes_after_kill_9(
     translation.unlink()
     draws = random.Random(7)
     skipped = []
-    for write in [draws.randrange(1, 300) for _ in range(2)]:
+    for write in [draws.randrange(20, most) for _ in range(count)]:
         ends = 0
         while ended_at(write, command) == -signal.SIGKILL and ends < 2:
             ends += 1
@@ -181,7 +199,7 @@ def test_a_translation_continues_with_the_same_bytes_after_kill_9(
         assert translation.read_bytes() == expected, f"ended {ends} times at write {write}"
         assert names(scratch) == set()
         translation.unlink()
-    assert max(skipped) > 3, "some passes were not made again"
+    assert max(skipped) > 2, "some passes were not made again"
 
 
 @pytest.mark.usefixtures("small_tiles")
