@@ -1,4 +1,4 @@
-"""The command that measures whole scenes."""
+"""Measures a small scene by the command, which removes what it made."""
 
 from pathlib import Path
 
