@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -96,11 +96,17 @@ def compile_to_cubin(specialisation: Specialisation) -> Any:
         fn=kernel,
         signature=dict(specialisation.signature),
         constexprs=dict(specialisation.constants),
-        attrs={(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in specialisation.divisible},
+        attrs={_place(kernel.arg_names, name): [["tt.divisibility", 16]] for name in specialisation.divisible},
     )
     return compile(
         source, target=GPUTarget("cuda", specialisation.capability, 32), options=dict(specialisation.options)
     )
+
+
+def _place(names: Sequence[str], name: str) -> tuple[int, ...]:
+    """Return where an argument stands, and where in it, of "name.3"."""
+    name, _, index = name.partition(".")
+    return (names.index(name), int(index)) if index else (names.index(name),)
 
 
 def compile_variant(specialisation: Specialisation) -> CompilerReport:

@@ -3,6 +3,7 @@
 A kernel gets a pointer for every operand; where a flag leaves one out, the pointer is a placeholder.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,11 @@ KERNELS = {
     "image_exchange_both_ways": KernelOperands(
         "copy", ("x", "stack", "decisions"), ("y", "stack"), as_many_images=("stack",)
     ),
+    "adam_moments_and_weights": KernelOperands(
+        "update",
+        ("x", "weight", "first_moment", "second_moment", "step", "gradient"),
+        ("weight", "copy", "first_moment", "second_moment"),
+    ),
     "column_sums": KernelOperands("sum", ("x",), ("sums",)),
     "reflection_pad_forward": KernelOperands("pad", ("x",), ("y",)),
     "reflection_pad_backward": KernelOperands("pad", ("x",), ("dx",)),
@@ -94,13 +100,15 @@ def operands_of(kernel: Any, arguments: dict[str, Any]) -> tuple[NodeKind, list[
         raise ValueError(f"the model does not know what {name} reads and writes: describe it in {__name__}")
     known = KERNELS[name]
 
-    def touched(name: str) -> Tensor:
+    def touched(name: str) -> Sequence[Tensor]:
+        if several := arguments.get(f"{name}_ptrs"):
+            return several  # type: ignore[no-any-return]  # a kernel's arguments are of all kinds
         tensor: Tensor = arguments[f"{name}_ptr"]
-        return tensor[: len(arguments["x_ptr"])] if name in known.as_many_images else tensor
+        return [tensor[: len(arguments["x_ptr"])] if name in known.as_many_images else tensor]
 
     def tensors(always: tuple[str, ...], under_flags: tuple[tuple[str, str], ...]) -> list[Tensor]:
         names = [*always, *(name for flag, name in under_flags if arguments[flag])]
-        return [touched(name) for name in names]
+        return [tensor for name in names for tensor in touched(name)]
 
     reads, writes = tensors(known.reads, known.reads_if), tensors(known.writes, known.writes_if)
     if name == "conv2d_3x3_edge_gradients":

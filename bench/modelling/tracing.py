@@ -84,6 +84,13 @@ class TracedStreams:
     def join(self) -> None:
         self._wait(0, 1)
 
+    def mark(self) -> list[int]:
+        newest = self._newest[1]
+        return [*self._waits[1], *([] if newest is None else [newest])]
+
+    def join_mark(self, mark: list[int]) -> None:
+        self._waits[0] += mark
+
     def _wait(self, waiting: int, waited_for: int) -> None:
         newest = self._newest[waited_for]
         # What a stream has waited for and has put no node behind, others that wait for it wait for as well.

@@ -7,11 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyclegan_fast.images.pixel_type import PixelType, PixelTypes, SampleArray
+from cyclegan_fast.images.pixel_type import BOTH_RGB, PixelType, PixelTypes, SampleArray
 from cyclegan_fast.kernels import Impl
 from cyclegan_fast.kernels.elementwise.signed_windows import signed_windows
-
-BOTH_RGB = PixelTypes()
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def with_known_pixels(config: Config, ranks: Ranks, *, paired: bool) -> Config:
         if begun.exists():
             saved = load_config(begun).data
             return {name: value for domain in DOMAINS for name, value in _as_the_run(config.data, saved, domain)}
-        return {} if config.data.is_built_in else read_pixels(config.data, paired=paired)
+        return {} if config.data.is_built_in else options_of_files(config.data, paired=paired)
 
     options = ranks.from_first(known)
     try:
@@ -116,7 +116,7 @@ def _as_the_run(given: DataConfig, saved: DataConfig, domain: DomainName) -> Seq
     return [*(runs if means_the_same else together).as_options(domain).items()]
 
 
-def read_pixels(config: DataConfig, *, paired: bool) -> dict[str, Any]:
+def options_of_files(config: DataConfig, *, paired: bool) -> dict[str, Any]:
     """Return the options that describe the pixels of both domains, from what is given and from the training images.
 
     Domains of 8-bit RGB get none. Raises UserError as `with_known_pixels` does.

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import FORMULAS, Direction
-from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
+from cyclegan_fast.images.pixel_type import BOTH_RGB, RGB, PixelType, PixelTypes
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclegan_fast.conventions import FORMULAS, Direction
-from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import SIMILARITY_VALUES, concatenated, similarity
-from cyclegan_fast.images.pixel_type import PixelType, PixelTypes
+from cyclegan_fast.images.pixel_type import BOTH_RGB, PixelType, PixelTypes
 from cyclegan_fast.images.pixels import Pixels, as_pixels, as_tensor
 
 LOOKUP_BYTES = 2 << 30  # images of a direction that are kept until the table is fitted

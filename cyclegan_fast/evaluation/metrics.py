@@ -22,7 +22,6 @@ import torch
 
 from cyclegan_fast.config.options import MetricName
 from cyclegan_fast.conventions import DIRECTIONS
-from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup
 from cyclegan_fast.evaluation.colour_lookup import Lookup
@@ -31,7 +30,7 @@ from cyclegan_fast.evaluation.distances import FeatureDistance
 from cyclegan_fast.evaluation.fcn.metric import FcnScore
 from cyclegan_fast.evaluation.lpips import Lpips
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth
-from cyclegan_fast.images.pixel_type import PixelTypes
+from cyclegan_fast.images.pixel_type import BOTH_RGB, PixelTypes
 
 METRIC_CLASSES: dict[MetricName, type[Metric]] = {
     "truth": Truth,

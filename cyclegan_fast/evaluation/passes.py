@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.conventions import DIRECTIONS, FORMULAS, OPPOSITE, Direction
-from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.image_lists import Images, Selected
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth, ValuePerImage
-from cyclegan_fast.images.pixel_type import PixelTypes
+from cyclegan_fast.images.pixel_type import BOTH_RGB, PixelTypes
 from cyclegan_fast.images.pixels import as_tensor, images_at_once
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar, waiting

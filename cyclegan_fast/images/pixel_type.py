@@ -47,6 +47,8 @@ class PixelType:
             raise ValueError(f"dtype must be one of {', '.join(get_args(SampleDtype))}, got {self.dtype}")
         if not (math.isfinite(self.high - self.low) and self.low < self.high):
             raise ValueError(f"a range goes from a low to a high value, got {self.low:g} {self.high:g}")
+        if self.dtype == "uint8" and (self.low, self.high) != (0, 255):
+            raise ValueError(f"uint8 samples fill 0 to 255, got {self.low:g} {self.high:g}: take another dtype")
 
     @staticmethod
     def with_full_range(channels: int, dtype: SampleDtype) -> "PixelType":
@@ -113,3 +115,6 @@ class PixelTypes(NamedTuple):
     def have_equal_channels(self) -> bool:
         """Tells whether a generator can be given images of its own target domain, as the identity loss does."""
         return self.A.channels == self.B.channels
+
+
+BOTH_RGB = PixelTypes()

@@ -8,7 +8,7 @@ two at once (`networks/paired.py`).
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -27,9 +27,10 @@ from cyclegan_fast.methods.base import (
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.system.device import memory_format
 from cyclegan_fast.system.distributed import ALONE, Ranks
-from cyclegan_fast.training.update.choice import directions_of, stream_pair_of
+from cyclegan_fast.training.update.choice import directions_of, stream_pair_of, updates_directly
 from cyclegan_fast.training.update.decisions import Decisions
 from cyclegan_fast.training.update.descent import Descent
+from cyclegan_fast.training.update.direct_update import DirectUpdate
 from cyclegan_fast.training.update.direction_streams import DirectionStreams, StreamPair
 from cyclegan_fast.training.update.image_pool import ImagePool, StackedImagePool
 from cyclegan_fast.training.update.moving_averages import MovingAverages
@@ -88,25 +89,32 @@ class TrainingStep:
         self.learning_rate = torch.tensor(
             config.optimizer.learning_rate,
             device=self.device,
-            dtype=torch.float32 if self.device.type == "cuda" else torch.float64,
+            dtype=torch.float64 if self.device.type == "cpu" else torch.float32,
         )
         self.generators, self.discriminators = (
             self._descent(names) for names in (self.method.generators, self.method.discriminators)
         )
+        self.networks.are_kept = self.generators.is_direct
         self.steps_taken = 0
         self._directions = directions or directions_of(config, self.device, dtype, scaled=dtype == torch.float16)
         if directions is None and (pair := stream_pair_of(config, self.device)):
             self.take_streams(pair)
 
     def _descent(self, names: tuple[str, ...]) -> Descent:
+        scaled = self.dtype == torch.float16
+        is_direct = self.networks.are_copies and updates_directly(self.config, self.model, self.ranks, scaled=scaled)
         return Descent(
             {name: self.networks.originals[name] for name in names},
             self.learning_rate,
             self.config.optimizer.beta1,
             copied=self.networks.are_copies,
-            scaled=self.dtype == torch.float16,
+            scaled=scaled,
             ranks=self.ranks,
+            direct=self._direct_update if is_direct else None,
         )
+
+    def _direct_update(self, optimizer: torch.optim.Adam) -> DirectUpdate:
+        return DirectUpdate(optimizer, self.networks.copies(self.networks.by_name), self.config.networks.impl)
 
     @property
     def phase(self) -> StepPhase:
@@ -154,6 +162,7 @@ class TrainingStep:
         Nothing waits for the device. Call it once before each `update`.
         """
         self.steps_taken += 1
+        self.networks.refresh_kept()
         self.averages.begin_step(self.steps_taken)
         pool_B = self.pool_B.decide(images)
         pool_A = self.pool_A.decide(images)
@@ -175,6 +184,7 @@ class TrainingStep:
         if self.config.optimizer.ema:
             with self.phase("G update"):
                 self.averages.update()
+        self.networks.know_versions()
         losses = _one_number_each(losses)
         return {name: losses[name] for name in self.method.losses}
 
@@ -194,8 +204,7 @@ class TrainingStep:
         with self.phase("G update"):
             self.generators.update()
         if self.method.judged and not is_beside:
-            with self.phase("D update"):
-                self.discriminators.update()
+            self._update_discriminators()
         return losses
 
     def _learn_all(self, parts: list[PartOfBatch], losses: LossesByName) -> list[list[Tensor]]:
@@ -207,7 +216,7 @@ class TrainingStep:
             for images, learned in self._directions.map(self._generate, part):
                 of_part.append(images)
                 self._gather(self.generators, learned, losses)
-                del learned  # and its gradients, before the other direction is computed
+                del learned  # and gradients that were added up, before the other direction is computed
             shown.append(of_part)
         self.networks.freeze_discriminators(False)
         return shown
@@ -224,12 +233,26 @@ class TrainingStep:
             self.networks.freeze_discriminators(False)
             self._judge_all(parts, [[shown]], decisions, losses)
             self.discriminators.begin_average()
-            with self.phase("D update"):
-                self.discriminators.update()
+            if not self.discriminators.is_direct:
+                self._update_discriminators()
 
+        def update_most(learned: Learned, is_late: Callable[[Tensor], bool]) -> None:
+            # The backward pass, which is through, went through the discriminators as they were.
+            self._update_discriminators()
+            self._gather(self.generators, learned, losses)
+            with self.phase("G update"):
+                self.generators.update(is_late)
+
+        if self.generators.is_direct:
+            self.passes.learn(part, made, self.generators.scaler, judge, update_most)
+            return
         learned = self.passes.learn(part, made, self.generators.scaler, judge)
         self._gather(self.generators, learned, losses)
         self.generators.begin_average()
+
+    def _update_discriminators(self) -> None:
+        with self.phase("D update"):
+            self.discriminators.update()
 
     def _discriminators_first(self, parts: list[PartOfBatch], decisions: Decisions) -> LossesByName:
         """Train the discriminators, and then the generators by what these say of the same translations.
@@ -241,8 +264,7 @@ class TrainingStep:
         self.networks.freeze_discriminators(False)
         self._judge_all(parts, [[one.shown.detach() for one in of_part] for of_part in made], decisions, losses)
         self.discriminators.begin_average()
-        with self.phase("D update"):
-            self.discriminators.update()
+        self._update_discriminators()
         self.networks.refresh(self.method.discriminators)
 
         self.networks.freeze_discriminators(True)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from cyclegan_fast.config.values import pixels_of_run
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.images.levels import Level, ValueRange, check_range
 from cyclegan_fast.images.pixel_type import PixelType, SampleDtype
@@ -97,6 +96,8 @@ class TranslateCommand:
         """Return the values that become black and white in 8 bits: those asked for, or else those of the training."""
         if self.options.range:
             return self.options.range[0], self.options.range[1]
+        from cyclegan_fast.config.values import pixels_of_run  # here, because it imports PyTorch
+
         return pixels_of_run(config, str(self.checkpoint)).range_of_deep("B" if self.direction == "b2a" else "A")
 
     def pixel_types(self, loaded: "Loaded[AnyGenerator]") -> tuple[PixelType, PixelType]:
@@ -146,6 +147,7 @@ def translate(command: TranslateCommand) -> int:
     jobs = plan(options, warnings)
     checkpoint = command.checkpoint or newest_run(RUNS)
 
+    from cyclegan_fast.config.values import pixels_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
     from cyclegan_fast.system.device import choose_device, describe, use_threads, working_dtype
     from cyclegan_fast.system.trouble import told_of_translation

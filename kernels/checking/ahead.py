@@ -15,6 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
+import torch
+
 from ..triton_language import INTERPRETED
 from .specialisations import TYPE_NAMES, Specialisation
 
@@ -86,6 +88,21 @@ def _argument(specialisation: Specialisation, name: str) -> Any:
     if name in constants:
         return constants[name]
     kind = dict(specialisation.signature)[name]
+    if isinstance(kind, tuple):
+        return tuple(
+            _stand_in(DTYPE_OF[of_one[1:]], f"{name}.{index}" in specialisation.divisible)
+            for index, of_one in enumerate(kind)
+        )
     if kind.startswith("*"):
         return DTYPE_OF[kind[1:]]
     return 16 if name in specialisation.divisible else NOT_SPECIAL[kind]
+
+
+def _stand_in(dtype: torch.dtype, is_aligned: bool) -> Any:
+    """Return what Triton takes for a tensor inside a tuple, where a dtype by itself does not do."""
+    from triton.runtime.jit import MockTensor
+
+    tensor = MockTensor(dtype)
+    if not is_aligned:
+        tensor.data_ptr = lambda: 2
+    return tensor

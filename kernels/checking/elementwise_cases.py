@@ -1,11 +1,12 @@
 """Lists the elementwise operators at the places where a step runs them: images, losses, biases, the pool of images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ..dispatch import Impl
+from ..elementwise.adam import AdamOperands, adam_update
 from ..elementwise.bias_activation import BiasedActivation, bias_activation
 from ..elementwise.image_exchange import image_exchange
 from ..elementwise.mean_error import ErrorKind, mean_error
@@ -38,6 +39,10 @@ def prepared(size: NetworkSize, batch: int, dtype: torch.dtype) -> Iterator[tupl
     yield "mean_error", "generators' loss, with gradients", _error(scores, dtype, "from 1")
     yield "mean_error", "discriminators' loss, with gradients", _error(scores, dtype, "from 1 and 0")
     yield "image_exchange", "pool of images", _exchange(image, dtype)
+    if batch == 1:
+        blocks = [(4 * size.width, 4 * size.width, 3, 3)] * 4
+        yield "adam_update", "blocks' weights, with one gradient", _adam(blocks, 1, dtype)
+        yield "adam_update", "weights and biases, with two gradients", _adam([(size.width, 3, 7, 7), (3,)], 2, dtype)
 
 
 def _lying(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -128,5 +133,32 @@ def _exchange(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Prepare:
             return [image_exchange(images, stack, decisions, impl="triton"), stack[:size]]
 
         return PreparedCase(run, plain, [images])
+
+    return prepare
+
+
+def _adam(shapes: Sequence[tuple[int, ...]], gradients: int, dtype: torch.dtype) -> Prepare:
+    """Prepare an update of weights that begins anew with the same moments when it is repeated."""
+
+    def prepare(device: torch.device) -> PreparedCase:
+        weights = [0.1 * torch.randn(shape, device=device) for shape in shapes]
+        found = [[torch.randn_like(weight).to(dtype) for _ in range(gradients)] for weight in weights]
+        step, learning_rate = torch.ones((), device=device), torch.tensor(0.01, device=device)
+
+        def passes(impl: Impl, wide: torch.dtype, low: torch.dtype) -> list[Tensor]:
+            operands = []
+            for weight, of_weight in zip(weights, found, strict=True):
+                weight = weight.to(wide, copy=True)
+                moments = 0.1 * weight, 0.01 * weight.square()
+                copy = torch.empty_like(weight, dtype=low)
+                operands.append(AdamOperands(weight, copy, *moments, step, tuple(g.to(low) for g in of_weight)))
+            adam_update(operands, learning_rate, beta1=0.5, impl=impl)
+            return [t for one in operands for t in (one.weight, one.copy, one.first_moment, one.second_moment)]
+
+        return PreparedCase(
+            lambda: passes("triton", torch.float32, dtype),
+            lambda d: passes("reference", d if d == torch.float64 else torch.float32, d),
+            [tensor for weight, of_weight in zip(weights, found, strict=True) for tensor in (weight, *of_weight)],
+        )
 
     return prepare

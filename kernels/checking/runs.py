@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import plans
 from ..conv2d import conv_forward
 from ..convolution.edge_gradients import reflected_input_gradient
+from ..elementwise.adam import ADAM_UPDATE, AdamOperands, launch_adam
 from ..elementwise.bias_activation import BIAS_ACTIVATION, BIAS_ACTIVATION_BACKWARD
 from ..elementwise.image_exchange import IMAGE_EXCHANGE
 from ..elementwise.mean_error import MEAN_ERROR, MEAN_ERROR_BACKWARD
@@ -26,6 +27,7 @@ def run_networks(batch: int, dtype: torch.dtype) -> None:
     run_windows(batch, 3, torch.uint8)
     run_of_images(batch, 3, dtype)
     _run_of_discriminators(batch, dtype)
+    _run_adam(dtype)
     for site in all_sites():
         _run_site(site, batch, dtype)
         if site.feeds_block:  # compiled graphs add the two gradients themselves
@@ -80,6 +82,19 @@ def _run_of_discriminators(batch: int, dtype: torch.dtype) -> None:
     for other, kind in ((None, "from 1"), (None, "from 0"), (scores, "from 1 and 0")):
         _run_error(scores, other, kind)
     _run_bias(_empty(batch, 64, 128, 128, dtype=dtype), "leaky_relu")
+
+
+def _run_adam(dtype: torch.dtype) -> None:
+    """Update the weights of two generators' blocks, and the biases of their last layers, which have two gradients."""
+
+    def operands(gradients: int, *shape: int) -> AdamOperands:
+        weight, first, second = (torch.empty(shape, device="meta") for _ in range(3))
+        copy, *found = (torch.empty(shape, dtype=dtype, device="meta") for _ in range(1 + gradients))
+        return AdamOperands(weight, copy, first, second, torch.empty((), device="meta"), tuple(found))
+
+    everything = [operands(1, 256, 256, 3, 3) for _ in range(36)] + [operands(2, 3) for _ in range(2)]
+    learning_rate = torch.empty((), device="meta")
+    launch_adam(everything, learning_rate, 0.5, 0.999, 1e-8, lambda *arguments: _call(ADAM_UPDATE, *arguments))
 
 
 def _run_error(x: Tensor, y: Tensor | None, kind: str) -> None:

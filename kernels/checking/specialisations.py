@@ -40,10 +40,11 @@ class Specialisation:
     capability: int
     kernel: str
     """the module and the name, as module:name"""
-    signature: tuple[tuple[str, str], ...]
+    signature: tuple[tuple[str, Any], ...]
+    """types by name; a tuple of types for a tuple of tensors"""
     constants: tuple[tuple[str, Any], ...]
     divisible: tuple[str, ...]
-    """arguments known to be multiples of 16"""
+    """arguments known to be multiples of 16; "name.3" is one of a tuple"""
     options: tuple[tuple[str, Any], ...]
 
     @property
@@ -58,7 +59,8 @@ class Specialisation:
 
     @property
     def dtype(self) -> str:
-        return dict(self.signature)["x_ptr"].removeprefix("*")
+        of_x: str = dict(self.signature)["x_ptr"]
+        return of_x.removeprefix("*")
 
     @property
     def multiplies_on_tensor_cores(self) -> bool:
@@ -119,7 +121,8 @@ class Specialisation:
 
 def recorded(capability: int, kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Specialisation:
     """Return the variant that Triton would compile for this call, decided as its JIT decides."""
-    signature, constants, divisible = {}, {}, []
+    signature: dict[str, Any] = {}
+    constants, divisible = {}, []
     for parameter in kernel.params:
         name, value = parameter.name, arguments[parameter.name]
         if isinstance(value, Tensor):
@@ -128,6 +131,10 @@ def recorded(capability: int, kernel: Any, arguments: dict[str, Any], options: d
         elif parameter.is_constexpr or (value == 1 and isinstance(value, int) and not parameter.do_not_specialize):
             signature[name] = "constexpr"
             constants[name] = value
+        elif isinstance(value, tuple):  # parts of larger tensors may begin anywhere
+            signature[name] = tuple(f"*{TYPE_NAMES[tensor.dtype]}" for tensor in value)
+            offsets = [tensor.storage_offset() * tensor.element_size() for tensor in value]
+            divisible += [f"{name}.{index}" for index, offset in enumerate(offsets) if offset % 16 == 0]
         elif isinstance(value, int):
             signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
             if value % 16 == 0 and not parameter.do_not_specialize:

@@ -27,7 +27,7 @@ class PretendStreams:
     """Keeps the clocks of two streams, and is a `StreamPair` for `DirectionStreams`.
 
     Args:
-        without: "fork" or "join", a wait that is left out to prove that it would be missed.
+        without: "fork", "join" or "join_mark", a wait that is left out to prove that it would be missed.
     """
 
     def __init__(self, without: str | None = None) -> None:
@@ -54,9 +54,18 @@ class PretendStreams:
         if self.without != "join":
             self._wait(FIRST, SECOND)
 
+    def mark(self) -> list[int]:
+        return list(self.clocks[SECOND])
+
+    def join_mark(self, mark: list[int]) -> None:
+        if self.without != "join_mark":
+            self._wait_until(FIRST, mark)
+
     def _wait(self, waiting: int, waited_for: int) -> None:
-        pairs = zip(self.clocks[waiting], self.clocks[waited_for], strict=True)
-        self.clocks[waiting] = [max(pair) for pair in pairs]
+        self._wait_until(waiting, self.clocks[waited_for])
+
+    def _wait_until(self, waiting: int, clock: list[int]) -> None:
+        self.clocks[waiting] = [max(pair) for pair in zip(self.clocks[waiting], clock, strict=True)]
 
     def moment(self) -> Moment:
         """Give the current stream a piece of work."""

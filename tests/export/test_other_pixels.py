@@ -24,6 +24,7 @@ from export.graphs.graph import serialised, valid_model
 from export.graphs.onnx_file import metadata_of, with_digest
 from export.graphs.quantisation import largest_activations
 from export.onnx_translators import load_translator
+from export.options import ExportOptions
 from export.parity import BARS, Parity, in_onnxruntime, in_pytorch
 from export.pictures import photographs_as
 from export.pixel_ends import PixelEnds
@@ -279,6 +280,31 @@ def test_a_run_is_exported_and_verified_in_its_own_units(tmp_path: Path, capsys:
     path.write_bytes(with_digest(serialised(changed)))
     assert verify.main(["--onnx", str(path), "--checkpoint", str(run)]) == 2
     assert "says that it translates 8-bit RGB -> 1 channel, uint16, 0 to 1000, and" in capsys.readouterr().err
+
+
+def test_bare_weights_are_told_what_their_pixels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = ENDS["bands to heights"]
+    torch.save(random_network(ends).state_dict(), weights := tmp_path / "bands.pth")
+    flags = ["--checkpoint", str(weights), "--precision", "float32", "--out", str(tmp_path)]
+    told = ["--dtype", "int16", "--range", "-5", "900", "--target-dtype", "float32", "--target-range", "-2.5", "10"]
+    assert to_onnx.main([*flags, *told]) == 0
+    path = tmp_path / "bands-float32.onnx"
+    expected = PixelEnds(PixelType(6, "int16", -5, 900), ends.target)
+    assert PixelEnds.of_entries(metadata_of(path.read_bytes())) == expected
+    assert verify.main(["--onnx", str(path), "--checkpoint", str(weights), "--size", "32"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("of -2.5 to 10")
+    (plain,) = ExportOptions(checkpoint=weights).sources([])
+    assert plain.ends == PixelEnds(PixelType(6), PixelType(1))
+
+    run = write_run(tmp_path / "run", tmp_path / "data")
+    for wrong, message in (
+        (["--target-dtype", "float32"], "--target-dtype float32 needs --target-range LOW HIGH"),
+        (["--range", "0", "9"], "--range goes with a type of more than 8 bits, got none"),
+        (["--dtype", "uint8", "--range", "0", "9"], "--range goes with a type of more than 8 bits, got uint8"),
+        (["--dtype", "int16", "--checkpoint", str(run)], "is of a run, which says what its pixels are"),
+    ):
+        assert to_onnx.main([*flags, *wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 # --- engines ---------------------------------------------------------------------------------------------------------

@@ -10,14 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from cyclegan_fast.conventions import FORMULAS, Direction
-from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.test_sets import label_maps
 from cyclegan_fast.evaluation.base_metric import Metric, MetricSetup, TranslatedBatch, pixels_in_words
 from cyclegan_fast.evaluation.fcn import segmentation
 from cyclegan_fast.evaluation.fcn.scores import MEASURES, Counts, SegmentationScores, confusion_matrix
 from cyclegan_fast.evaluation.score_table import Score
 from cyclegan_fast.images.labels import Labels, nearest_labels
-from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
+from cyclegan_fast.images.pixel_type import BOTH_RGB, RGB, PixelType, PixelTypes
 from cyclegan_fast.images.pixels import as_pixels
 from cyclegan_fast.system.errors import UserError
 

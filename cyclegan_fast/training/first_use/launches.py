@@ -1,6 +1,7 @@
 """Lists the variants of the kernels that a training or a translation launches on a GPU, which need not be there."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -19,6 +20,8 @@ from cyclegan_fast.kernels.pending_sum import PendingSum
 from cyclegan_fast.kernels.registration import LAUNCHES
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.training.first_use.without_memory import WITHOUT_MEMORY, run_operator, run_step_without_memory
+from cyclegan_fast.training.step import TrainingStep
+from cyclegan_fast.training.update.choice import streams_of
 
 _CONVOLUTIONS = (
     torch.ops.aten.convolution.default,
@@ -39,7 +42,15 @@ def launched_by_training(config: Config, gpu: Gpu, dtype: torch.dtype, images: i
     if config.data.preprocess not in CROPPING:
         return []
     watch = _Launches(gpu)
-    run_step_without_memory(_on_triton(config), gpu, dtype, lambda step: watch, images)
+    # Two streams divide the update of paired networks' weights among other launches than one does.
+    has_two = config.run.paired and streams_of(config, torch.device("cuda")) > 1
+
+    def watched(step: TrainingStep) -> _Launches:
+        if has_two:
+            step.take_streams(_NoStreams())
+        return watch
+
+    run_step_without_memory(_on_triton(config), gpu, dtype, watched, images)
     return list(watch.found)
 
 
@@ -64,6 +75,25 @@ def launched_by_translation(
 def _on_triton(config: Config) -> Config:
     """Return a configuration that names Triton's operators: "auto" means the plain ones on tensors without memory."""
     return replace(config, networks=replace(config.networks, impl="triton"))
+
+
+class _NoStreams:
+    """Is a `StreamPair` of a device that has no streams."""
+
+    def fork(self) -> None:
+        pass
+
+    def second(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def join(self) -> None:
+        pass
+
+    def mark(self) -> None:
+        pass
+
+    def join_mark(self, mark: None) -> None:
+        pass
 
 
 class _Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped

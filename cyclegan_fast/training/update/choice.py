@@ -3,7 +3,10 @@
 import torch
 
 from cyclegan_fast.config.options import CROPPING, Config
+from cyclegan_fast.kernels.dispatch import choose
+from cyclegan_fast.methods.model import Model
 from cyclegan_fast.methods.registry import METHODS
+from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.update.direction_streams import CudaStreamPair, StreamPair
 from cyclegan_fast.training.update.direction_threads import DirectionThreads, gains_from_threads
@@ -85,3 +88,16 @@ def directions_of(config: Config, device: torch.device, dtype: torch.dtype, *, s
     """
     has_threads = not config.run.paired and gains_from_threads(config, device, dtype, scaled=scaled)
     return DirectionThreads() if has_threads else StepParts()
+
+
+def updates_directly(config: Config, model: Model, ranks: Ranks, *, scaled: bool) -> bool:
+    """Tell whether updates read low-precision gradients where they lie, and write the copies of the weights as well.
+
+    Not on a CPU, where PyTorch's Adam is one pass over the weights. Ranks average a buffer of gradients, a scaler looks
+    at all of them before it lets any weight change, and of parts of a batch there are more gradients than two.
+    """
+    weight = next(model.parameters())
+    if scaled or ranks.count > 1 or config.optimizer.accumulate > 1 or weight.device.type == "cpu":
+        return False
+    is_suited = weight.dtype == torch.float32
+    return is_suited and choose("adam_update", config.networks.impl, weight) == "triton"

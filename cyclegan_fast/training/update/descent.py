@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cyclegan_fast.checkpoint.content import DescentState
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss
+from cyclegan_fast.training.update.direct_update import DirectUpdate, laid_out_like
 from cyclegan_fast.training.update.flat_gradients import FlatGradients
 
 SMALLEST_LOSS_SCALE = 2.0**-10
@@ -24,7 +25,7 @@ class Descent:
 
     Parameters that are computed with as they are, on one rank, take the gradients that autograd made. Otherwise there
     is one buffer in the parameters' own precision and layout: sums of low-precision gradients are wide there, and ranks
-    average it in one call.
+    average it in one call. A direct update needs neither, and may be made in two parts.
 
     Args:
         parameters: each network's parameters, by its name.
@@ -33,6 +34,7 @@ class Descent:
         copied: whether the networks that are differentiated are copies in low precision.
         scaled: whether gradients are those of a scaled loss, as float16 needs.
         ranks: the processes that compute gradients of the same parameters.
+        direct: makes a direct update for an optimiser; for unscaled gradients of copies, on one rank.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Descent:
         copied: bool,
         scaled: bool,
         ranks: Ranks,
+        direct: Callable[[torch.optim.Adam], DirectUpdate] | None = None,
     ) -> None:
         self.parameters = parameters
         self.learning_rate = learning_rate
@@ -53,7 +56,9 @@ class Descent:
         self.scaler = self._new_scaler(scaled)
         self._gathered: set[str] = set()
         self._finish: Callable[[], None] | None = None
-        self._flat = FlatGradients(parameters) if copied or ranks.count > 1 else None
+        self._direct = direct(self.optimizer) if direct else None
+        has_buffer = (copied or ranks.count > 1) and self._direct is None
+        self._flat = FlatGradients(parameters) if has_buffer else None
         if self._flat:
             self._flat.become_gradients()
 
@@ -65,9 +70,16 @@ class Descent:
             scaler.scale(torch.zeros((), device=device))
         return scaler
 
+    @property
+    def is_direct(self) -> bool:
+        """Return whether an update also writes the copies that are computed with."""
+        return self._direct is not None
+
     def forget_gradients(self) -> None:
         """Begin a step: without a buffer, the last step's gradients make room for its activations."""
         self._gathered.clear()
+        if self._direct:
+            self._direct.forget()
         if self._flat is None:
             self.optimizer.zero_grad(set_to_none=True)
 
@@ -83,7 +95,9 @@ class Descent:
         gradients = [gradient for gradient in found if gradient is not None]
         if is_first:
             assert len(gradients) == len(parameters), f"{network} has {len(parameters)} gradients, not {len(gradients)}"
-        if self._flat:
+        if self._direct:
+            self._direct.add(network, parameters, found)
+        elif self._flat:
             self._flat.write(network, gradients) if is_first else self._flat.add(network, found)
         elif is_first:
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -96,8 +110,15 @@ class Descent:
         if self._flat is not None:
             self._finish = self.ranks.begin_average(self._flat.everything)
 
-    def update(self) -> None:
-        """Take one step of Adam; where a gradient overflowed, the scaler leaves it out, on the device."""
+    def update(self, is_late: Callable[[Tensor], bool] | None = None) -> None:
+        """Take one step of Adam; where a gradient overflowed, the scaler leaves it out, on the device.
+
+        Args:
+            is_late: tells whether a gradient is not there yet; such weights wait for a second call. For direct updates.
+        """
+        if self._direct:
+            self._direct.update(is_late)
+            return
         if self._finish:
             self._finish()
         self._finish = None
@@ -176,10 +197,3 @@ class Descent:
         for parameter, moments in self.optimizer.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 moments[name] = laid_out_like(parameter, moments[name])
-
-
-def laid_out_like(parameter: Tensor, values: Tensor) -> Tensor:
-    """Return `values` with the strides of `parameter`: fused Adam walks through its operands' memory side by side."""
-    if values.stride() == parameter.stride():
-        return values
-    return torch.empty_like(parameter, dtype=values.dtype).copy_(values)

@@ -40,6 +40,12 @@ class StreamPair(Protocol):
     def join(self) -> None:
         """Let the current stream wait for what the second one was given so far."""
 
+    def mark(self) -> Any:
+        """Return a mark of what the second stream was given so far."""
+
+    def join_mark(self, mark: Any) -> None:
+        """Let the current stream wait for what the second one was given in front of a mark."""
+
 
 class CudaStreamPair:
     """Has a CUDA stream beside the current one, also where that is recording a CUDA graph.
@@ -63,6 +69,15 @@ class CudaStreamPair:
     def join(self) -> None:
         """Let the current stream wait for the second one."""
         torch.cuda.current_stream(self.device).wait_stream(self._second)
+
+    def mark(self) -> torch.cuda.Event:
+        """Record an event on the second stream."""
+        event: torch.cuda.Event = self._second.record_event()
+        return event
+
+    def join_mark(self, mark: torch.cuda.Event) -> None:
+        """Let the current stream wait for an event of the second one."""
+        torch.cuda.current_stream(self.device).wait_event(mark)
 
 
 class DirectionStreams(StepParts):

@@ -48,17 +48,16 @@ class PairedNetworks(WorkingNetworks):
         self.leaves = {name: trained_leaves(D_A if name == judge else G_A, pair) for name, pair in pairs.items()}
         self._owners = {there: ("G_A", "G_B"), back: ("G_A", "G_B"), judge: ("D_A", "D_B")}
 
-    @torch.no_grad()
+    def copies(self, names: Iterable[str]) -> dict[str, list[Tensor]]:
+        return {
+            network: [copy for copy in of_network if copy is not None]
+            for name in names
+            if name != BOTH_DIRECTIONS.back  # whose memory is that of the way there
+            for network, of_network in self.shared_out(name, self.leaves[name])
+        }
+
     def refresh(self, names: Iterable[str]) -> None:
-        copies: list[Tensor] = []
-        originals: list[Tensor] = []
-        for name in names:
-            if name == BOTH_DIRECTIONS.back:  # whose memory is that of the way there
-                continue
-            for network, of_network in self.shared_out(name, self.leaves[name]):
-                copies += [copy for copy in of_network if copy is not None]
-                originals += self.originals[network]
-        torch._foreach_copy_(copies, originals)
+        super().refresh(names)
         for pair in self.by_name.values():
             for module in pair.modules():
                 if isinstance(module, ImageConvolutionPair):
@@ -74,7 +73,8 @@ class PairedNetworks(WorkingNetworks):
             yield owner, [of_tensor[index] for of_tensor in halves]
 
     def written(self) -> dict[str, list[Tensor]]:
-        return {f"weights of {name}": list(parameters) for name, parameters in self.originals.items()}
+        weights: dict[str, list[Tensor]] = {f"weights of {name}": list(p) for name, p in self.originals.items()}
+        return weights
 
 
 def _pairable(model: Model, name: str) -> PairableNetwork:

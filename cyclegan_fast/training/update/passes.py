@@ -101,11 +101,13 @@ class StepPasses:
         made: Translated,
         scaler: torch.amp.GradScaler,
         beside: Callable[[], None] | None = None,
+        use_first: Callable[[Learned, Callable[[Tensor], bool]], None] | None = None,
     ) -> Learned:
         """Differentiate the generators' losses on what they made of part of a batch in one direction.
 
         Args:
             beside: computes something that the backward pass does not need, on the second stream, which there must be.
+            use_first: is told the gradients while the second stream still computes some of them, and which ones.
         """
         if self.second_stream is None:
             losses = self._losses(self.forward, part, made)
@@ -118,7 +120,11 @@ class StepPasses:
             if beside:
                 stream.compute(beside)
             with stream.weight_gradients():
-                return self._differentiate_generators(losses, part, scaler)
+                learned = self._differentiate_generators(losses, part, scaler)
+            if use_first:
+                stream.join_most()
+                use_first(learned, stream.is_late)
+            return learned
 
     def _losses(self, forward: NetworkFunctions, part: Translation, made: Translated) -> LossesByName:
         with self.phase("G forward"), self._in_forward():

@@ -6,7 +6,8 @@ and each waits for the one before. On a stream of its own runs what they do not 
 - beside the forward pass of the way back the discriminators' scores of the translations, for the generators' losses;
 - beside the backward pass the training of the discriminators: what they look at was made before, and their new weights
   are read in the next step;
-- beside the rest of the backward pass the gradients of blocks' weights.
+- beside the rest of the backward pass the gradients of blocks' weights. When that pass is through, the last of them are
+  still to come; meanwhile Adam, which waits for memory, updates the other weights where it can (`direct_update.py`).
 
 The second stream waits for the current one in front of each of these (fork), and the current one for it behind the way
 back and behind the backward pass (join). By PyTorch's rule the gradients of what ran there are computed there as well,
@@ -18,6 +19,7 @@ numbers are those of one stream, bit for bit.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +27,9 @@ from cyclegan_fast.kernels.convolution.weight_gradients import Computation, weig
 from cyclegan_fast.methods.base import DirectionNetworks, NetworkFunctions
 from cyclegan_fast.training.update.direction_streams import StreamPair
 from cyclegan_fast.training.update.step_parts import Result
+
+LATE_GRADIENTS = 2
+"""of blocks' weights, for which Adam does not wait at first, at the end of a backward pass (`bench.model`, an H200)"""
 
 
 class SecondStream:
@@ -34,6 +39,8 @@ class SecondStream:
         self.pair = pair
         self._weight_gradient: Computation
         self._held: list[tuple[Tensor, ...]] = []
+        self._marks: list[Any] = []  # behind each of the things that were computed
+        self._gradients: list[int] = []  # what tells the memory of each weight's gradient
         self._is_forked = False
 
     @contextmanager
@@ -49,6 +56,8 @@ class SecondStream:
             self._join()
         finally:
             self._held.clear()
+            self._marks.clear()
+            self._gradients.clear()
 
     def _join(self) -> None:
         if self._is_forked:  # else the second stream is in no recording, whose stream may not wait for it
@@ -63,7 +72,9 @@ class SecondStream:
         self._is_forked = True
         self.pair.fork()
         with self.pair.second():
-            return function()
+            result = function()
+        self._marks.append(self.pair.mark())
+        return result
 
     def scoring_beside(self, forward: NetworkFunctions, direction: DirectionNetworks) -> NetworkFunctions:
         """Return the networks, of which the judge computes beside the way back; its scores are ready behind that."""
@@ -84,4 +95,25 @@ class SecondStream:
 
     def _gradient_beside(self, dy: Tensor, padded: Tensor, weight: Tensor) -> Tensor | None:
         self._held.append((dy, padded))
-        return self.compute(lambda: self._weight_gradient(dy, padded, weight))
+        gradient = self.compute(lambda: self._weight_gradient(dy, padded, weight))
+        if gradient is not None:
+            self._gradients.append(_memory_of(gradient))
+        return gradient
+
+    def join_most(self) -> None:
+        """Let the current stream wait for all that was computed but for the last gradients of blocks' weights."""
+        late = len(self._late_gradients())
+        if len(self._marks) > late:
+            self.pair.join_mark(self._marks[-1 - late])
+
+    def is_late(self, gradient: Tensor) -> bool:
+        """Tell whether a gradient is one of those that `join_most` left out."""
+        return _memory_of(gradient) in self._late_gradients()
+
+    def _late_gradients(self) -> list[int]:
+        return self._gradients[max(0, len(self._gradients) - LATE_GRADIENTS) :]
+
+
+def _memory_of(tensor: Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address

@@ -14,7 +14,8 @@ class WorkingNetworks:
     """Holds the networks that are computed with, and the model's parameters that are updated.
 
     Where the model's precision is the working one, both are the same tensors. Otherwise the networks are copies, which
-    `refresh` makes anew from the model's weights; they gather the running statistics of batch norms in the model's own.
+    `refresh` makes anew from the model's weights, unless updates write them as well (`are_kept`); they gather the
+    running statistics of batch norms in the model's own.
 
     Args:
         dtype: the precision that the networks compute in.
@@ -34,15 +35,41 @@ class WorkingNetworks:
         self.leaves = {name: [p for p in net.parameters() if p.requires_grad] for name, net in self.by_name.items()}
         """the parameters that gradients are taken by, by network"""
 
-    @torch.no_grad()
+    are_kept = False
+    """whether each update writes the copies beside the model's weights"""
+    _versions: tuple[int, ...] = ()
+
+    def copies(self, names: Iterable[str]) -> dict[str, list[Tensor]]:
+        """Return the copies that these networks compute with, by the model's networks, in the order of `originals`."""
+        return {name: list(self.leaves[name]) for name in names}
+
     def refresh(self, names: Iterable[str]) -> None:
         """Cast the newest weights of these networks to the working precision, where that is not their own."""
-        if not self.are_copies:
-            return
-        names = list(names)
-        copies: list[Tensor] = [p for name in names for p in self.leaves[name]]
-        originals: list[Tensor] = [p for name in names for p in self.originals[name]]
-        torch._foreach_copy_(copies, originals)
+        if self.are_copies and not self.are_kept:
+            self._cast(names)
+
+    @torch.no_grad()
+    def _cast(self, names: Iterable[str]) -> None:
+        copies = self.copies(names)
+        originals: list[Tensor] = [p for name in copies for p in self.originals[name]]
+        torch._foreach_copy_([copy for of_network in copies.values() for copy in of_network], originals)
+
+    def refresh_kept(self) -> None:
+        """Cast the weights anew if others than updates wrote them, such as who loads a checkpoint.
+
+        For the host, in front of a step: a CUDA graph repeats what was done, and does not ask again. Writing through
+        `.data` leaves no trace: the step behind it still computes with the copies of before.
+        """
+        if self.are_kept and self._versions != self._newest_versions():
+            self._cast(self.by_name)
+            self.know_versions()
+
+    def know_versions(self) -> None:
+        """Take the copies for those of the weights as they are now."""
+        self._versions = self._newest_versions()
+
+    def _newest_versions(self) -> tuple[int, ...]:
+        return tuple(p._version for of_network in self.originals.values() for p in of_network)
 
     def freeze_discriminators(self, frozen: bool) -> None:
         """Let gradients pass through frozen discriminators to the images only; or thaw them."""
@@ -61,6 +88,13 @@ class WorkingNetworks:
             found[f"weights of {name}"] = list(self.originals[name])
             found |= running_statistics(name, network)
         return found
+
+    def kept_copies(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the copies that an update writes, each with the model's weight that it is a copy of."""
+        if not self.are_kept:
+            return []
+        copies = self.copies(self.by_name)
+        return [pair for name, them in copies.items() for pair in zip(them, self.originals[name], strict=True)]
 
 
 def running_statistics(name: str, network: nn.Module) -> dict[str, list[Tensor]]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_fast.config.options import Config, DataConfig, RunConfig
 from cyclegan_fast.config.values import save_config
-from cyclegan_fast.data.known_pixels import read_pixels, with_known_pixels
+from cyclegan_fast.data.known_pixels import options_of_files, with_known_pixels
 from cyclegan_fast.data.training_images import check_data, open_data
 from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
 from cyclegan_fast.system.distributed import ALONE, Ranks
@@ -307,7 +307,7 @@ def test_other_ranks_get_what_the_first_one_read(tmp_path: Path) -> None:
             "--range-a",
         ),
     ],
-    ids=["types", "channels", "beyond the type", "floating point as 8 bits", "of 8 bits", "beyond the values", "constant"],
+    ids=["types", "channels", "beyond the type", "floats as 8 bits", "of 8 bits", "beyond the values", "constant"],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(
     tmp_path: Path, images: Mapping[str, Values], options: dict[str, Any], message: str
@@ -413,5 +413,5 @@ def test_many_tiny_files_take_seconds(tmp_path: Path) -> None:
     for index in range(4, 8192):
         (root / "trainA" / f"{index}.png").hardlink_to(root / "trainA" / f"{index % 4}.png")
     begun = time.process_time()
-    assert read_pixels(config_of(root), paired=False)["range_a"] == (0, 65535)
+    assert options_of_files(config_of(root), paired=False)["range_a"] == (0, 65535)
     assert time.process_time() - begun < 8192 * 0.25e-3

@@ -11,7 +11,6 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
 from cyclegan_fast.config.options import MetricName
-from cyclegan_fast.data.batch import BOTH_RGB
 from cyclegan_fast.data.image_lists import ImageArray
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.evaluation.base_metric import Metric
@@ -27,6 +26,7 @@ from cyclegan_fast.evaluation.passes import Evaluation, deciding, evaluate
 from cyclegan_fast.evaluation.score_table import scalars
 from cyclegan_fast.evaluation.similarity import Reconstruction, Truth
 from cyclegan_fast.images.labels import VOID, Labels, colours_of
+from cyclegan_fast.images.pixel_type import BOTH_RGB
 from cyclegan_fast.images.pixels import Pixels, to_pixels, to_signed
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.on_device import translate_batch

@@ -52,6 +52,7 @@ def test_values_beyond_the_range_become_its_ends() -> None:
         ({"channels": 0}, "channels must be from 1"),
         ({"dtype": "uint32"}, "dtype must be one of"),
         ({"low": 5, "high": 5}, "low to a high"),
+        ({"high": 100}, "uint8 samples fill 0 to 255"),
         ({"low": float("nan")}, "low to a high"),
         ({"high": float("inf")}, "low to a high"),
     ],
