@@ -27,12 +27,15 @@ class Converted(NamedTuple):
     extent: Extent | None
 
 
-def convert(stored: StoredSamples, kind: PixelType, value_range: ValueRange | None) -> Converted:
+def convert(
+    stored: StoredSamples, kind: PixelType, value_range: ValueRange | None, *, is_part: bool = False
+) -> Converted:
     """Convert samples of a file to a domain's type.
 
     Args:
         value_range: the values that become 0 and 255 where samples of more than 8 bits become 8-bit ones; by default
             the least and the greatest that they can hold.
+        is_part: whether it is a part of an image, which may have no value at all.
 
     Raises ValueError, saying what the file has and what would help.
     """
@@ -45,10 +48,10 @@ def convert(stored: StoredSamples, kind: PixelType, value_range: ValueRange | No
             f"its samples are uint8, and those of the other images {kind.dtype}: convert it, or train with --dtype-a "
             "or --dtype-b uint8"
         )
-    return _deep(stored, kind)
+    return _deep(stored, kind, is_part=is_part)
 
 
-def _deep(stored: StoredSamples, kind: PixelType) -> Converted:
+def _deep(stored: StoredSamples, kind: PixelType, *, is_part: bool) -> Converted:
     if kind.dtype != "float32":
         return Converted(_with_channels(stored, to_dtype(stored.values, kind.dtype), kind), None, None)
     values, gaps = stored.values, None
@@ -59,10 +62,10 @@ def _deep(stored: StoredSamples, kind: PixelType) -> Converted:
     if gaps is not None and gaps.any():
         values = np.where(gaps, np.float32(np.nan), values)
     values = _with_channels(stored, values, kind)
-    return Converted(values, _counted_gaps(values), None)
+    return Converted(values, _counted_gaps(values, is_part=is_part), None)
 
 
-def _counted_gaps(values: SampleArray) -> int | None:
+def _counted_gaps(values: SampleArray, *, is_part: bool) -> int | None:
     """Return how many values are NaN, None for none; raises ValueError for infinite ones."""
     if np.isfinite(values).all():
         return None
@@ -70,7 +73,7 @@ def _counted_gaps(values: SampleArray) -> int | None:
     if infinite:
         raise ValueError(f"{infinite} of its {values.size} values are infinite: write NaN where nothing was measured")
     gaps = int(np.isnan(values).sum())
-    if gaps == values.size:
+    if gaps == values.size and not is_part:
         raise ValueError("all its values are NaN")
     return gaps
 
