@@ -13,7 +13,7 @@ from torch import Tensor
 from .arguments.options import check_choice, checked_eps, checked_number, checked_pad
 from .arguments.tensors import check_image_batch, check_like, check_tensor
 from .cpu.operators import format_of, norm_gradient_in_c, norm_in_c, pad_gradient_in_c, wide_dtype
-from .dispatch import ACTIVATIONS, Activation, Impl, choose, is_exporting
+from .dispatch import ACTIVATIONS, Activation, Impl, choose, is_exporting, wide
 from .layout import empty_channels_last
 from .norm.backward import norm_backward
 from .norm.forward import norm_forward
@@ -51,14 +51,16 @@ def apply_activation(x: Tensor, activation: Activation, negative_slope: float) -
 
 
 def _normalise(x: Tensor, eps: float) -> Tensor:
+    if eps == 0 and not is_exporting():
+        # PyTorch's instance norm makes 0 of a plane of one value, where the formula and the other implementations make
+        # NaN, and its batch norm refuses this eps.
+        return _normalise_written_out(x, eps)
     if x.is_cuda or is_exporting():
         return F.instance_norm(x, eps=eps)
     is_wide = x.dtype in (torch.float32, torch.float64)
     if torch.compiler.is_compiling() and not is_wide:
-        # The norm is written out: the compiler's code for a norm with float32 weights is slower than no compiler.
-        wide = x.float()
-        variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
-        return ((wide - mean) * (variance + eps).rsqrt()).to(x.dtype)
+        # The compiler's code for a norm with float32 weights is slower than no compiler.
+        return _normalise_written_out(x, eps)
     # Without float32 weights PyTorch's norms on the CPU round their statistics to x's dtype: at |mean| = 17 std the
     # error of a bfloat16 result is 2e-2 instead of the 1.7e-3 of one rounding.
     ones = None if is_wide else torch.ones(x.size(1), device=x.device)
@@ -73,6 +75,12 @@ def _normalise(x: Tensor, eps: float) -> Tensor:
         for image in torch.split(x, 1)
     ]
     return images[0] if len(images) == 1 else torch.cat(images)
+
+
+def _normalise_written_out(x: Tensor, eps: float) -> Tensor:
+    values = wide(x)
+    variance, mean = torch.var_mean(values, (2, 3), correction=0, keepdim=True)
+    return ((values - mean) * (variance + eps).rsqrt()).to(x.dtype)
 
 
 def _strides_renewed(image: Tensor) -> Tensor:
@@ -355,7 +363,7 @@ def instance_norm(
         negative_slope: the leaky ReLU's slope below zero, a finite number.
         residual: [N, C, H, W] of x's dtype and device; may be strided, such as the interior of a padded buffer.
         pad: reflection padding of the result, smaller than H and W.
-        eps: added to the biased variance; finite, at least 0.
+        eps: added to the biased variance; finite, at least 0. With 0 a plane of one value becomes NaN.
         partials: [N, tiles, 3, C] count, mean and M2 of each tile of x, as `conv2d_reflect` returns them. They save a
             pass over x and change nothing else; the reference has no use for them.
         impl: see `kernels.dispatch.choose`.

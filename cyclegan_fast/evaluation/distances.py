@@ -59,9 +59,9 @@ class FeatureDistance(Metric):
         which = [name for name in ("fid", "kid") if name in setup.names]
         takes_any = setup.feature_source.endswith(PROGRAM_ENDING)
         if not takes_any and all(kind.channels != 3 for kind in setup.kinds):
-            names = " and ".join(which)
+            names, look = " and ".join(which), "looks" if len(which) == 1 else "look"
             raise UserError(
-                f"{names} look at images of 3 channels, and {pixels_in_words(setup.kinds)}: {OWN_NETWORK}, or leave "
+                f"{names} {look} at images of 3 channels, and {pixels_in_words(setup.kinds)}: {OWN_NETWORK}, or leave "
                 f"{names} out of --metrics"
             )
         title = "Inception-v3" if setup.feature_source == INCEPTION else Path(setup.feature_source).name

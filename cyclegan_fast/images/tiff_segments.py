@@ -50,10 +50,16 @@ def first_page(file: BinaryIO) -> Iterator[TiffPage]:
 
 def check_page(page: TiffPage) -> None:
     """Raise ValueError where the header of a page claims what the file cannot hold, or more than is read at once."""
-    size, width, height = page.parent.filehandle.size, page.imagewidth, page.imagelength
+    width, height = page.imagewidth, page.imagelength
     if not width or not height or page.imagedepth != 1:
         raise ValueError(f"it is no flat image: {width}x{height} pixels, {page.imagedepth} deep")
     check_size(width, height)
+    check_claims(page)
+
+
+def check_claims(page: TiffPage) -> None:
+    """Raise ValueError where the header of a page claims more pixels than the bytes of its file can hold."""
+    size, width, height = page.parent.filehandle.size, page.imagewidth, page.imagelength
     claimed = width * height * page.samplesperpixel * bits_of(page) // 8
     if page.compression in MOST_GAIN and claimed > MOST_GAIN[page.compression] * size:
         raise ValueError(f"it claims {width}x{height} pixels, which its {size} bytes cannot hold")
@@ -72,38 +78,69 @@ def segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
     A tile may reach over the edge of the image. Where the channels are stored one after another, each strip or tile has
     one of them.
     """
-    expected = math.prod(page.chunked)
-    offsets, counts = page.dataoffsets[:expected], page.databytecounts[:expected]
-    if len(offsets) < expected or len(counts) < expected or not all(counts):
-        raise ValueError(f"it is cut off: of {expected} strips or tiles some are missing")
-    compression, bits_reversed, bits = page.compression, page.fillorder == 2, bits_of(page)
-    own = compression in (COMPRESSION.NONE, *OF_PYTHON, *OF_LIBTIFF)
-    if own:
-        # tifffile would ask for imagecodecs: it gets bytes that are decompressed already.
-        page.compression, page.fillorder = COMPRESSION.NONE, 1
-    is_differences = own and page.predictor == PREDICTOR.FLOATINGPOINT
-    if is_differences:
-        page.predictor = PREDICTOR.NONE  # for which tifffile would ask, too
-    for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
-        page.parent.filehandle.seek(offset)
-        encoded = page.parent.filehandle.read(count)
-        if len(encoded) < count:
-            raise ValueError("it is cut off")
+    decoder = SegmentDecoder(page)
+    for index in range(len(decoder)):
+        yield decoder(index)
+
+
+class SegmentDecoder:
+    """Decodes the strips or tiles of a page, each on its own; see `segments`.
+
+    Raises ValueError where some are missing. A page has one decoder, once.
+    """
+
+    def __init__(self, page: TiffPage) -> None:
+        expected = math.prod(page.chunked)
+        self._page = page
+        self._offsets, self._counts = page.dataoffsets[:expected], page.databytecounts[:expected]
+        if len(self._offsets) < expected or len(self._counts) < expected or not all(self._counts):
+            raise ValueError(f"it is cut off: of {expected} strips or tiles some are missing")
+        self._compression, self._bits_reversed, self._bits = page.compression, page.fillorder == 2, bits_of(page)
+        self._own = is_own(page)
+        if self._own:
+            # tifffile would ask for imagecodecs: it gets bytes that are decompressed already.
+            page.compression, page.fillorder = COMPRESSION.NONE, 1
+        self._is_differences = self._own and page.predictor == PREDICTOR.FLOATINGPOINT
+        if self._is_differences:
+            page.predictor = PREDICTOR.NONE  # for which tifffile would ask, too
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __call__(self, index: int) -> tuple[int, int, int, SampleArray]:
+        """Return the top row, left column, first sample and samples [rows, columns, samples] of a strip or tile."""
+        page, bits = self._page, self._bits
+        encoded = encoded_segment(page, index)
         _, place, shape = page.decode(None, index)
-        if own:
-            encoded = encoded.translate(REVERSED_BITS) if bits_reversed else encoded
+        if self._own:
+            encoded = encoded.translate(REVERSED_BITS) if self._bits_reversed else encoded
             row_bytes = math.ceil(shape[2] * shape[3] * bits / 8)
-            encoded = _decompressed(encoded, compression, shape[1] * row_bytes)
-            if is_differences:
+            encoded = _decompressed(encoded, self._compression, shape[1] * row_bytes)
+            if self._is_differences:
                 encoded = _summed(encoded, shape[1], shape[3], bits // 8, page.parent.byteorder)
-        if bits in (8, 16, 32, 64) or not own:
+        if bits in (8, 16, 32, 64) or not self._own:
             samples, _, _ = page.decode(encoded, index, jpegtables=page.jpegtables)
             assert samples is not None
         else:
             if page.dtype is None or page.dtype.kind == "f" or bits > 32:
                 raise ValueError(f"its samples of {bits} bits are not read: save them in 16 or 32")
             samples = _unpacked(encoded, shape[1], shape[2] * shape[3], bits)
-        yield place[2], place[3], place[0], samples.reshape(-1, *shape[2:])
+        return place[2], place[3], place[0], samples.reshape(-1, *shape[2:])
+
+
+def is_own(page: TiffPage) -> bool:
+    """Tell whether a page is decompressed without the package imagecodecs."""
+    return page.compression in (COMPRESSION.NONE, *OF_PYTHON, *OF_LIBTIFF)
+
+
+def encoded_segment(page: TiffPage, index: int) -> bytes:
+    """Return the bytes of a strip or tile as the file has them. Raises ValueError where the file ends before."""
+    page.parent.filehandle.seek(page.dataoffsets[index])
+    count = page.databytecounts[index]
+    encoded = page.parent.filehandle.read(count)
+    if len(encoded) < count:
+        raise ValueError("it is cut off")
+    return encoded
 
 
 def _decompressed(encoded: bytes, compression: int, size: int) -> bytes:

@@ -71,7 +71,7 @@ def _reason(error: Exception, path: Path) -> str:
         return _too_large("more than")
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI"}.get(package, "TIFF")
+        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI", "zarr": "Zarr"}.get(package, "TIFF")
         return f"{format_name} is read with {package}, which is not installed: pip install {package}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # the system's; what decoders raise has no number

@@ -77,7 +77,7 @@ class TrainingEngine:
     @contextmanager
     def _rehearsal(self) -> Iterator[Rehearsal]:
         with self.step.calm():
-            rehearsal = Rehearsal(self.step.written(), self.step.device)
+            rehearsal = Rehearsal(self.step.written(), self.step.device, self.step.networks.kept_copies())
             yield rehearsal
             rehearsal.put_back()
 

@@ -37,11 +37,14 @@ class Rehearsal:
     Args:
         state: the tensors that the step writes, the same ones each time.
         device: the device whose random numbers the step draws.
+        copies: what the step writes besides, each with the tensor of the state that it must be the rounding of. A share
+            of a move tells nothing of them: they move by whole roundings or not at all.
     """
 
-    def __init__(self, state: State, device: torch.device) -> None:
+    def __init__(self, state: State, device: torch.device, copies: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
         self.state = state
         self.device = device
+        self.copies = copies
         self._before, self._random = _on_host(state), random_state(device)
 
     def take_back(self, outputs: Mapping[str, Tensor]) -> None:
@@ -56,6 +59,8 @@ class Rehearsal:
         for name, tensors in self.state.items():
             for place, value in zip(tensors, self._before[name], strict=True):
                 place.copy_(value)
+        for copy, original in self.copies:
+            copy.copy_(original)
         set_random_state(self.device, self._random)
 
     def difference(self, outputs: Mapping[str, Tensor]) -> str | None:
@@ -69,6 +74,9 @@ class Rehearsal:
             apart = _distance(_on_host({name: tensors})[name], self._after[name])
             if apart > FARTHEST * moved:
                 return f"the {name} end {apart:.3g} away from where a move of {moved:.3g} brings them"
+        stale = sum(not torch.equal(copy, original.to(copy.dtype)) for copy, original in self.copies)
+        if stale:
+            return f"{stale} of {len(self.copies)} weights differ from the copies that networks compute with"
         return None
 
 

@@ -216,7 +216,7 @@ class TrainingStep:
             for images, learned in self._directions.map(self._generate, part):
                 of_part.append(images)
                 self._gather(self.generators, learned, losses)
-                del learned  # and its gradients, before the other direction is computed
+                del learned  # and gradients that were added up, before the other direction is computed
             shown.append(of_part)
         self.networks.freeze_discriminators(False)
         return shown

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
 import numpy as np
@@ -196,11 +197,15 @@ def _explained(batch: list[Slice]) -> Iterator[None]:
     try:
         yield
     except NotFinite as error:
-        raise UserError(
-            f"{batch[error.index].image.job.source}: the translation is not finite: the network's weights have "
-            "diverged, or its precision is too low for this image; give an earlier checkpoint, or leave out "
-            "--amp"
-        ) from error
+        raise not_finite(batch[error.index].image.job.source) from error
+
+
+def not_finite(source: Path) -> UserError:
+    """Return the error that names a file whose translation is not finite."""
+    return UserError(
+        f"{source}: the translation is not finite: the network's weights have diverged, or its precision is too low "
+        "for this image; give an earlier checkpoint, or leave out --amp"
+    )
 
 
 def _stack(batch: Sequence[HasPixels]) -> SampleArray:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,13 +26,15 @@ from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
-from cyclegan_fast.translation.summary import report
+from cyclegan_fast.translation.scenes.finding import Pyramid, find_scenes, without_scenes
+from cyclegan_fast.translation.summary import Summary, report
 from cyclegan_fast.translation.translator import Translator
 
 if TYPE_CHECKING:
     import torch
 
     from cyclegan_fast.networks.unet import AnyGenerator
+    from cyclegan_fast.translation.tiled import StripTranslator
     from cyclegan_fast.translation.trained import Loaded
 
 _PROGRAM = "python -m cyclegan_fast.translate"
@@ -66,6 +69,10 @@ class TranslateCommand:
     """translate images of any size in bounded memory: one at a time, in strips without seams, through scratch files"""
     scratch: Path | None = None
     """folder for the scratch files of --tile, on a disk; by default the system's for temporary files"""
+    pyramid: Pyramid = "auto"
+    """which images --tile streams from their file into a tiled TIFF with smaller copies, so that no image is in memory:
+    "auto" takes scenes (TIFF with tiles, levels or 2^26 pixels, Zarr, slides), "all" every TIFF of which regions can be
+    read; "none" takes scenes and writes no smaller copies"""
     network: str | None = None
     """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
     name says the direction"""
@@ -157,7 +164,8 @@ def translate(command: TranslateCommand) -> int:
     trained = pixels_of_run(config, str(checkpoint))
     axis = trained.slice_axis if options.axis is None else options.axis
     options = replace(options, frames=options.frames or trained.frames, axis=axis)
-    jobs = planned_for(jobs, options, target)
+    scenes = find_scenes(jobs, options, command.pyramid, is_tiled=command.tile)
+    jobs = planned_for(jobs, options, target, scenes)
     size = options.square()
     if size is not None:
         size = checked_size(size, config, checkpoint, network.multiple)
@@ -169,18 +177,29 @@ def translate(command: TranslateCommand) -> int:
     )
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {printable(line)}")
-    translator = _translator(command, network, device, dtype, source, target)
+    value_range = command.value_range(config)
+    in_memory, streamed = without_scenes(jobs, scenes)
+    summaries: list[Summary] = []
     with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
-        summary = translate_images(
-            translator,
-            jobs,
-            options,
-            size,
-            multiple=network.multiple,
-            one_at_a_time=command.tile,
-            value_range=command.value_range(config),
-        )
-    return report(summary, options.out)
+        if streamed:
+            from cyclegan_fast.translation.scenes.translating import translate_scenes
+
+            strips = _strip_translator(command, network, device, dtype, source, target)
+            levels = command.pyramid != "none"
+            summaries += [translate_scenes(strips, streamed, options, network.multiple, value_range, levels=levels)]
+        if in_memory:
+            summaries += [
+                translate_images(
+                    _translator(command, network, device, dtype, source, target),
+                    in_memory,
+                    options,
+                    size,
+                    multiple=network.multiple,
+                    one_at_a_time=command.tile,
+                    value_range=value_range,
+                )
+            ]
+    return report(reduce(Summary.joined, summaries), options.out)
 
 
 def _translator(
@@ -196,6 +215,17 @@ def _translator(
         from cyclegan_fast.translation.on_gpu import new_translator
 
         return new_translator(network, device, dtype, _tell, source, target)
+    return _strip_translator(command, network, device, dtype, source, target)
+
+
+def _strip_translator(
+    command: TranslateCommand,
+    network: "AnyGenerator",
+    device: "torch.device",
+    dtype: "torch.dtype",
+    source: PixelType,
+    target: PixelType,
+) -> "StripTranslator":
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.tiled import TiledTranslator
     from cyclegan_fast.translation.tiled_unet import TiledUnetTranslator

@@ -19,6 +19,7 @@ from cyclegan_fast.images.folders import (
     search,
 )
 from cyclegan_fast.images.patterns import WILDCARDS, PatternSearch
+from cyclegan_fast.images.scenes.zarr_scene import is_zarr
 from cyclegan_fast.system.errors import UserError
 
 CONTACT_SHEET = "contact_sheet.jpg"
@@ -56,7 +57,7 @@ def find_inputs(
     """
     for argument in arguments:
         path = Path(argument).expanduser()
-        if path.is_file():
+        if path.is_file() or is_zarr(path):
             yield Input(path, Path(path.name))
             continue
         if path.is_dir():

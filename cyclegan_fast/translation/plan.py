@@ -66,10 +66,10 @@ class ImageOptions:
     frames: Frames | None = None
     """what the pages of a TIFF and the slices of a volume are: all but the "first" are left out, or they are the
     "channels" of one image, or "slices" that are translated one by one and written as one file; by default as the run
-    was trained, or the first"""
+    was trained, which exported files and bare weights do not say: the first"""
     axis: Annotated[int, Range(0, 2)] | None = None
     """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal and 2 axial ones; by default as the
-    run was trained, or 2"""
+    run was trained, or 2 of exported files and bare weights"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
@@ -132,19 +132,23 @@ def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
     return _checked_jobs(inputs, options, resolve, RGB)
 
 
-def planned_for(jobs: Sequence[Job], options: ImageOptions, target: PixelType) -> list[Job]:
+def planned_for(
+    jobs: Sequence[Job], options: ImageOptions, target: PixelType, scenes: Set[Path] = frozenset()
+) -> list[Job]:
     """Return jobs of `plan` with the files that translations of another type of pixels are written to.
+
+    Those of the sources that are `scenes` are TIFF.
 
     Raises UserError as `plan` does, and where the format that was asked for does not hold such pixels.
     """
     check_format(options, target)
-    georeferenced = {job.source for job in jobs if target.is_rgb and _is_georeferenced(job.source)}
-    if target.is_rgb and options.frames != "slices" and not georeferenced:
+    in_tiff = {job.source for job in jobs if job.source in scenes or (target.is_rgb and _is_georeferenced(job.source))}
+    if target.is_rgb and options.frames != "slices" and not in_tiff:
         return [*jobs]
     resolve = Resolver()
     inputs = {resolve(job.source): Input(job.source, job.name) for job in jobs}
     halves = {job.source: job.half for job in jobs}
-    made = _checked_jobs(inputs, options, resolve, target, georeferenced)
+    made = _checked_jobs(inputs, options, resolve, target, in_tiff)
     return [replace(job, half=halves[job.source]) for job in made]
 
 
@@ -171,10 +175,13 @@ def _checked_jobs(
     options: ImageOptions,
     resolve: Resolver,
     target: PixelType,
-    georeferenced: Set[Path] = frozenset(),
+    in_tiff: Set[Path] = frozenset(),
 ) -> list[Job]:
-    """Return jobs; what is `georeferenced` is written in a format that keeps that. Raises UserError as `plan` does."""
-    jobs = _jobs(inputs, options, target, georeferenced)
+    """Return jobs; what is `in_tiff` is written in that format, which keeps its place and has levels.
+
+    Raises UserError as `plan` does.
+    """
+    jobs = _jobs(inputs, options, target, in_tiff)
     for path in [*jobs, *([options.sheet] if options.sheet else [])]:
         if resolve(path) in inputs:
             raise UserError(f"{path} is an input and would be written over; give another --out or --contact-sheet")
@@ -190,12 +197,10 @@ def _with_bar(items: Iterable[_Item]) -> Iterator[_Item]:
     yield from progress_bar(items, desc="planning", unit=" images", leave=False)
 
 
-def _jobs(
-    inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, georeferenced: Set[Path]
-) -> dict[Path, Job]:
+def _jobs(inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, in_tiff: Set[Path]) -> dict[Path, Job]:
     """Return a job for each input, by its target; raises UserError where two inputs have one name."""
     jobs: dict[Path, Job] = {}
-    names = _names(inputs, options, target, georeferenced)
+    names = _names(inputs, options, target, in_tiff)
     for source, name in _with_bar(inputs.values()):
         written = options.out / names[name]
         other = jobs.setdefault(written, Job(source, written, name=name))
@@ -208,14 +213,14 @@ def _jobs(
 
 
 def _names(
-    inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, georeferenced: Set[Path]
+    inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, in_tiff: Set[Path]
 ) -> dict[Path, Path]:
     """Return what each input's translation is called, by the input's name: no two inputs have the same.
 
     Where several images differ only by their suffix, those that get another one keep both: beside a.png, a.bmp becomes
     a.bmp.png. Where there is an image of that name, too, the suffix is added once more.
     """
-    endings = {name: _ending(name, options, target, source in georeferenced) for source, name in inputs.values()}
+    endings = {name: _ending(name, options, target, source in in_tiff) for source, name in inputs.values()}
     wanted = {name: _with_ending(name, ending) for name, ending in endings.items()}
     times = Counter(wanted.values())
     names = {name: new for name, new in wanted.items() if times[new] == 1 or new == name}
@@ -229,12 +234,12 @@ def _names(
     return names
 
 
-def _ending(name: Path, options: ImageOptions, target: PixelType, is_georeferenced: bool) -> str:
+def _ending(name: Path, options: ImageOptions, target: PixelType, is_in_tiff: bool) -> str:
     """Return the ending of a translation's name: that of its input where its format holds what is written."""
     if options.format != "same":
         return SUFFIXES[options.format]
     own = whole_ending(name)
-    ending = ending_for(target, own, frames=options.frames or "first", is_georeferenced=is_georeferenced)
+    ending = ending_for(target, own, frames=options.frames or "first", is_georeferenced=is_in_tiff)
     return own if own.lower() == ending else ending
 
 

@@ -3,13 +3,31 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from cyclegan_fast.data.value_facts import ValueFacts
 from cyclegan_fast.images.levels import Extent, merged, note_on
 from cyclegan_fast.images.pages import note_on_pages
 from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.prepared import PreparedFile, Reading
+from cyclegan_fast.translation.plan import Job
+from cyclegan_fast.translation.prepared import Reading
+
+
+class Remarkable(Protocol):
+    """Has what is remarked of an image that was translated."""
+
+    @property
+    def job(self) -> Job: ...
+
+    @property
+    def extent(self) -> Extent | None: ...
+
+    @property
+    def facts(self) -> ValueFacts | None: ...
+
+    @property
+    def is_of_one_colour(self) -> bool: ...
 
 
 class Remarks:
@@ -26,7 +44,7 @@ class Remarks:
         self._extents: dict[Path, Extent] = {}
         self._facts: list[ValueFacts] = []
 
-    def add(self, image: PreparedFile) -> None:
+    def add(self, image: Remarkable) -> None:
         """Take note of an image that was translated."""
         if image.is_of_one_colour:
             self._one_colour.append(image.job.source)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,14 @@ from torch import Tensor
 from cyclegan_fast.system.errors import UserError
 
 _Row = npt.NDArray[np.uint8]
+
+
+class KeptStatistics(Protocol):
+    """Gathers numbers in a pass over an activation, which can be written down and put back."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None: ...
 
 
 class ScratchFile:
@@ -29,7 +38,7 @@ class ScratchFile:
         self.folder = folder
         self.row_bytes = row_bytes
         try:
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+            self._file = self._opened()
         except OSError as error:
             raise self._refused(error) from error
         self._slots = 0
@@ -74,6 +83,19 @@ class ScratchFile:
         """Leave a slot to the next row that is written."""
         heapq.heappush(self._free, slot)
 
+    def add(self, activation: "StoredActivation") -> None:
+        """Take note of an activation that will be kept here, and has no rows yet."""
+
+    def was_passed(self, statistics: "KeptStatistics") -> bool:
+        """Return whether the pass that is about to begin was made by an earlier process; then fill its statistics."""
+        return False
+
+    def passed(self, statistics: "KeptStatistics") -> None:
+        """Take note that a pass is complete, with what it gathered."""
+
+    def _opened(self) -> IO[bytes]:
+        return tempfile.TemporaryFile(dir=self.folder, buffering=0)
+
     def _refused(self, error: OSError) -> UserError:
         return UserError(f"no scratch file in {self.folder}: {error.strerror}; give another folder by --scratch")
 
@@ -83,26 +105,28 @@ class StoredActivation:
 
     def __init__(self, scratch: ScratchFile) -> None:
         self._scratch = scratch
-        self._slots: list[int] = []
-        self._row = torch.empty(0)  # has the shape, dtype and device of the rows that are kept
+        self.slots: list[int] = []
+        self.row = torch.empty(0)
+        """Has the shape, dtype and device of the rows that are kept"""
+        scratch.add(self)
 
     def append(self, strip: Tensor) -> None:
         """Keep [1, C, rows, W] below what is there already."""
         rows = strip[0].permute(1, 2, 0)
-        self._row = rows.new_empty(rows.shape[1:])
-        self._slots.extend(map(self._scratch.write, _as_bytes(rows.contiguous().cpu())))
+        self.row = rows.new_empty(rows.shape[1:])
+        self.slots.extend(map(self._scratch.write, _as_bytes(rows.contiguous().cpu())))
 
     def read(self, first: int, last: int) -> Tensor:
         """Return rows `first` to `last`, [1, C, rows, W], in a buffer of the caller's own."""
-        strip = torch.empty((last - first, *self._row.shape), dtype=self._row.dtype)
-        for slot, row in zip(self._slots[first:last], _as_bytes(strip), strict=True):
+        strip = torch.empty((last - first, *self.row.shape), dtype=self.row.dtype)
+        for slot, row in zip(self.slots[first:last], _as_bytes(strip), strict=True):
             self._scratch.read(slot, row)
-        return strip.permute(2, 0, 1)[None].to(self._row.device)
+        return strip.permute(2, 0, 1)[None].to(self.row.device)
 
     def take(self, first: int, last: int) -> Tensor:
         """Return the rows as `read` does, for the last time: they leave the file."""
         strip = self.read(first, last)
-        for slot in self._slots[first:last]:
+        for slot in self.slots[first:last]:
             self._scratch.free(slot)
         return strip
 

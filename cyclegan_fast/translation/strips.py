@@ -6,7 +6,7 @@ so that a row is contiguous; on a CPU that is as fast as NCHW (2 cores with AVX2
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,17 @@ class Statistics:
         """Say whether neither NaN nor infinities were among the numbers."""
         return bool((self.mean.isfinite() & self.m2.isfinite()).all())
 
+    def state(self) -> dict[str, Any]:
+        """Return what was gathered as plain numbers, exactly: `restore` takes it back."""
+        return {"count": self.count, "mean": self.mean.flatten().tolist(), "m2": self.m2.flatten().tolist()}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """Put back what `state` gave."""
+        self.count = int(state["count"])
+        self.mean, self.m2 = (
+            torch.tensor(state[name], dtype=torch.float64, device=device).view(1, -1, 1, 1) for name in ("mean", "m2")
+        )
+
 
 class BatchNormStatistics(Statistics):
     """Gathers the statistics of an image for a batch norm, which has a scale and a shift of its own.
@@ -102,6 +113,13 @@ class NoStatistics(Statistics):
         """Say whether neither NaN nor infinities were among the numbers."""
         return self._is_finite
 
+    def state(self) -> dict[str, Any]:
+        """Return nothing: a pass with numbers that are not finite is never complete."""
+        return {}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """Put back nothing."""
+
 
 class Window:
     """Holds the rows that a convolution looks at as it moves down, so that each is asked for once.
@@ -145,7 +163,16 @@ def new_statistics(norm: nn.Module) -> Statistics:
 # --- the streams of a generator ------------------------------------------------------------------------------------
 
 
-def image_rows(samples: SampleArray, device: torch.device, dtype: torch.dtype, source: PixelType = RGB) -> Rows:
+class RowSource(Protocol):
+    """Gives rows of an image [H, W, C], as an array does, without having all of them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> SampleArray: ...
+
+
+def image_rows(samples: RowSource, device: torch.device, dtype: torch.dtype, source: PixelType = RGB) -> Rows:
     """Stream samples [H, W, C] of `source` in [-1, 1]; only the rows asked for are ever converted."""
 
     def rows(first: int, last: int) -> Tensor:

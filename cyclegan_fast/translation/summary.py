@@ -24,6 +24,17 @@ class Summary:
     remarks: list[str]
     elapsed_s: float
 
+    def joined(self, other: "Summary") -> "Summary":
+        """Return the summary of both."""
+        return Summary(
+            self.translated + other.translated,
+            self.existing + other.existing,
+            [*self.unreadable, *other.unreadable],
+            [*self.unwritten, *other.unwritten],
+            [*self.remarks, *other.remarks],
+            self.elapsed_s + other.elapsed_s,
+        )
+
     def __str__(self) -> str:
         line = f"translated {counted(self.translated, 'image')} in {self.elapsed_s:.1f} s"
         if self.existing:

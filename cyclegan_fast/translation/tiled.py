@@ -18,7 +18,7 @@ halving stores, H/2 rows, which no later layer exceeds: 128 bytes a pixel at wid
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from cyclegan_fast.system.shortage import is_out_of_memory
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.translation.strips import (
     Rows,
+    RowSource,
     Statistics,
     convolved_rows,
     doubled_rows,
@@ -68,6 +69,8 @@ class StripTranslator(ABC):
         target: the type of those that it gives.
     """
 
+    network: nn.Module
+
     def __init__(
         self,
         network: nn.Module,
@@ -78,7 +81,7 @@ class StripTranslator(ABC):
         source: PixelType = RGB,
         target: PixelType = RGB,
     ) -> None:
-        network.to(device, dtype).eval()
+        self.network = network.to(device, dtype).eval()
         self.device = device
         self.dtype = dtype
         self.scratch = scratch
@@ -101,7 +104,7 @@ class StripTranslator(ABC):
         """Return how many rows the passes over an image of that height make together."""
 
     @abstractmethod
-    def passes(self, image: Rows, height: int, scratch: ScratchFile, strips: "StripPasses") -> Iterator[Tensor]:
+    def passes(self, image: Rows, height: int, strips: "StripPasses") -> Iterator[Tensor]:
         """Yield what the network gives for one image [1, C, H, W], strip by strip."""
 
     def __call__(self, samples: SampleArray) -> SampleArray:
@@ -109,7 +112,7 @@ class StripTranslator(ABC):
         count, height, width, _ = samples.shape
         needed_bytes = self.scratch_bytes(height, width)
         self._announce(check_free_space(self.scratch, needed_bytes, f"translating {width}x{height} in strips"))
-        try:
+        with self.fitting(height, width):
             translated = np.empty((count, height, width, self.target.channels), self.target.as_numpy)
             for index, image in enumerate(samples):
                 first = 0
@@ -118,6 +121,13 @@ class StripTranslator(ABC):
                         last = first + strip.size(2)
                         translated[index, first:last] = to_pixels(strip, self.target)[0]
                         first = last
+        return translated
+
+    @contextmanager
+    def fitting(self, height: int, width: int) -> Iterator[None]:
+        """Turn the error of a memory that is too small for a strip of such an image into a UserError."""
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -125,26 +135,34 @@ class StripTranslator(ABC):
                 f"{self.strip_rows(width)} rows of {width}x{height} at once do not fit the memory of {self.device}: "
                 "give a smaller --size, or --device cpu"
             ) from error
-        return translated
 
     @torch.inference_mode()
-    def strips(self, image: SampleArray, index: int = 0) -> Generator[Tensor]:
+    def strips(self, image: RowSource, index: int = 0, scratch: ScratchFile | None = None) -> Generator[Tensor]:
         """Yield the translation of samples [H, W, C] from top to bottom: [1, C, rows, W] in [-1, 1], in `dtype`.
+
+        Args:
+            image: an array, or what gives its rows when they are needed.
+            index: its place in the batch.
+            scratch: the file for rows of `row_bytes`, which is closed at the end; by default one of its own.
 
         Raises NotFinite(index).
         """
         height, width, _ = image.shape
         total = self.rows_of_all_passes(height)
         with (
-            ScratchFile(self.scratch, self.row_numbers(width) * self.dtype.itemsize) as scratch,
+            scratch or ScratchFile(self.scratch, self.row_bytes(width)) as opened,
             progress_bar(total=total, desc=f"{width}x{height}", unit=" rows", leave=False) as progress,
         ):
             rows = image_rows(image, self.device, self.dtype, self.source)
-            yield from self.passes(rows, height, scratch, StripPasses(self.strip_rows(width), progress, index))
+            yield from self.passes(rows, height, StripPasses(self.strip_rows(width), progress, opened, index))
 
     def scratch_bytes(self, height: int, width: int) -> int:
         """Return the most that the scratch file of one image ever holds."""
-        return height // 2 * self.row_numbers(width) * self.dtype.itemsize
+        return height // 2 * self.row_bytes(width)
+
+    def row_bytes(self, width: int) -> int:
+        """Return the bytes of a row of a scratch file, for an image of that width."""
+        return self.row_numbers(width) * self.dtype.itemsize
 
     def strip_rows(self, width: int) -> int:
         """Return how many rows a strip of an image of that width has by the budget."""
@@ -166,23 +184,26 @@ class StripPasses:
 
     strip_rows: int
     progress: "tqdm[Any]"
+    scratch: ScratchFile
     index: int
 
-    def store(
-        self, rows: Rows, height: int, scratch: ScratchFile, statistics: Statistics, strip_rows: int | None = None
-    ) -> StoredActivation:
+    def store(self, rows: Rows, height: int, statistics: Statistics, strip_rows: int | None = None) -> StoredActivation:
         """Make one pass, whose rows are kept, and counted in `statistics`."""
-        stored = StoredActivation(scratch)
+        stored = StoredActivation(self.scratch)
         self.measure(stored_rows(rows, stored), height, statistics, strip_rows)
         return stored
 
     def measure(self, rows: Rows, height: int, statistics: Statistics, strip_rows: int | None = None) -> None:
         """Make one pass, in which everything from the last stored activation on is computed, and let go."""
+        if self.scratch.was_passed(statistics):
+            self.progress.update(height)
+            return
         gathering = measured_rows(rows, statistics)
         for first, last in self.strips(height, strip_rows):
             gathering(first, last)
         if not statistics.is_finite():  # the translation would not be finite either, hours from now
             raise NotFinite(self.index)
+        self.scratch.passed(statistics)
 
     def image(self, rows: Rows, height: int) -> Iterator[Tensor]:
         """Make the last pass, and yield its strips under tanh."""
@@ -207,6 +228,8 @@ class StripPasses:
 class TiledTranslator(StripTranslator):
     """Translates by a ResNet in bounded memory, see `StripTranslator`."""
 
+    network: ResnetGenerator
+
     def __init__(self, network: ResnetGenerator, *arguments: Any, **options: Any) -> None:
         super().__init__(network, *arguments, **options)
         self.network = network
@@ -226,9 +249,9 @@ class TiledTranslator(StripTranslator):
         full, half, quarter = 3, 2, 1 + 2 * len(self.network.blocks)
         return full * height + half * (height // 2) + quarter * (height // 4)
 
-    def passes(self, image: Rows, height: int, scratch: ScratchFile, strips: StripPasses) -> Iterator[Tensor]:
+    def passes(self, image: Rows, height: int, strips: StripPasses) -> Iterator[Tensor]:
         """Yield what `ResnetGenerator.forward` gives for one image [1, C, H, W], strip by strip."""
-        return _ResnetPasses(self.network, scratch, strips).translate(image, height)
+        return _ResnetPasses(self.network, strips).translate(image, height)
 
 
 @dataclass
@@ -236,7 +259,6 @@ class _ResnetPasses:
     """Makes a ResNet's passes over one image."""
 
     network: ResnetGenerator
-    scratch: ScratchFile
     strips: StripPasses
 
     def translate(self, image: Rows, height: int) -> Iterator[Tensor]:
@@ -277,7 +299,7 @@ class _ResnetPasses:
     def _residual_block(self, rows: Rows, height: int, block: nn.Module) -> Rows:
         """Stream a residual block; what goes around it is kept while its first convolution reads it."""
         assert isinstance(block, GeneratorBlock)  # torch types a ModuleList by nn.Module
-        around = StoredActivation(self.scratch)
+        around = StoredActivation(self.strips.scratch)
         convolution = convolved_rows(stored_rows(rows, around), height, block.conv1.weight)
         first, statistics = self._store(convolution, height, block.norm1)
         middle = normalised_rows(first.take, statistics)
@@ -288,7 +310,7 @@ class _ResnetPasses:
         self, rows: Rows, height: int, norm: nn.Module, strip_rows: int | None = None
     ) -> tuple[StoredActivation, Statistics]:
         statistics = new_statistics(norm)
-        return self.strips.store(rows, height, self.scratch, statistics, strip_rows), statistics
+        return self.strips.store(rows, height, statistics, strip_rows), statistics
 
     def _statistics(self, rows: Rows, height: int, norm: nn.Module) -> Statistics:
         statistics = new_statistics(norm)

@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from cyclegan_fast.networks.layers import NormalisedConv2d, NormalisedConvTranspose2d
 from cyclegan_fast.networks.norms import SLOPE
 from cyclegan_fast.networks.unet import UnetGenerator
-from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation
+from cyclegan_fast.translation.scratch_file import StoredActivation
 from cyclegan_fast.translation.strips import Rows, Statistics, Window, convolved_rows, new_statistics, normalised_rows
 from cyclegan_fast.translation.tiled import COPIES, StripPasses, StripTranslator
 
 
 class TiledUnetTranslator(StripTranslator):
     """Translates by a U-Net in bounded memory, see `StripTranslator`."""
+
+    network: UnetGenerator
 
     def __init__(self, network: UnetGenerator, *arguments: Any, **options: Any) -> None:
         super().__init__(network, *arguments, **options)
@@ -47,9 +49,9 @@ class TiledUnetTranslator(StripTranslator):
         levels = range(1, self.network.halvings)
         return sum(height >> level for level in levels) + sum(height >> level for level in levels[1:]) + height
 
-    def passes(self, image: Rows, height: int, scratch: ScratchFile, strips: StripPasses) -> Iterator[Tensor]:
+    def passes(self, image: Rows, height: int, strips: StripPasses) -> Iterator[Tensor]:
         """Yield what `UnetGenerator.forward` gives for one image [1, C, H, W], strip by strip."""
-        return _UnetPasses(self.network, scratch, strips).translate(image, height)
+        return _UnetPasses(self.network, strips).translate(image, height)
 
 
 @dataclass
@@ -57,7 +59,6 @@ class _UnetPasses:
     """Makes a U-Net's passes over one image."""
 
     network: UnetGenerator
-    scratch: ScratchFile
     strips: StripPasses
 
     def translate(self, image: Rows, height: int) -> Iterator[Tensor]:
@@ -90,7 +91,7 @@ class _UnetPasses:
         self, rows: Rows, height: int, norm: nn.Module, strip_rows: int | None = None
     ) -> tuple[StoredActivation, Statistics]:
         statistics = new_statistics(norm)
-        return self.strips.store(rows, height, self.scratch, statistics, strip_rows), statistics
+        return self.strips.store(rows, height, statistics, strip_rows), statistics
 
 
 def _halved(rows: Rows, height: int, convolution: nn.Module) -> Rows:

@@ -76,7 +76,7 @@ def write_translation(pixels: Pixels, path: Path) -> None:
     Raises NotWritten, or UserError where no other file could be written either.
     """
     options = {} if path.suffix.lower() == ".png" else {"quality": 95}
-    with _explained(path):
+    with writing_explained(path):
         write_image(pixels, path, **options)
 
 
@@ -89,12 +89,12 @@ def write_translated_samples(samples: Samples, path: Path, kind: PixelType) -> N
         pixels = samples.values[0]
         write_translation(pixels if kind.channels == RGB.channels else pixels[..., 0], path)
         return
-    with _explained(path):
+    with writing_explained(path):
         write_samples(samples, path, kind)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def writing_explained(path: Path) -> Iterator[None]:
     """Make the folders of a file that is written inside, and turn what the system says into a line on it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

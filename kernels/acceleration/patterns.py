@@ -61,7 +61,7 @@ class Patterns:
                 return "affine parameters, which the operator has none of"
             if module.track_running_stats:
                 return "running statistics"
-            return "hooks on it" if has_hooks(module) else float(module.eps)
+            return "hooks on it" if has_hooks(module) else _fused_eps(module.eps)
         if node.target is not F.instance_norm:
             return None
         given = _bound(F.instance_norm, node)
@@ -70,7 +70,7 @@ class Patterns:
         if given.get("running_mean") is not None or given.get("use_input_stats", True) is not True:
             return "running statistics"
         eps = given.get("eps", 1e-5)
-        return float(eps) if isinstance(eps, int | float) else "an eps that is computed"
+        return _fused_eps(eps) if isinstance(eps, int | float) else "an eps that is computed"
 
     def activation(self, node: fx.Node) -> tuple[Activation, float] | None:
         """Return a ReLU's or leaky ReLU's name and slope, or None."""
@@ -147,6 +147,10 @@ class Patterns:
         else:
             is_in_place = False
         return first if is_in_place else None
+
+
+def _fused_eps(eps: float) -> float | str:
+    return float(eps) if eps else "an eps of 0, with which the operator makes NaN of a plane of one value"
 
 
 def may_be_view(node: fx.Node) -> bool:

@@ -4,14 +4,15 @@
 
 /* --- statistics ---------------------------------------------------------------------------------------------------- */
 
-/* Writes mean and M2 (the sum of squared deviations from that mean) of each channel over some pixels [pixels, channels]. */
+/* Writes mean and M2 (the sum of squared deviations from that mean) of each channel over some pixels [pixels, channels].
+ * Sums are of deviations from the first pixel, so that the mean of one value many times is that value. */
 static void FUNCTION(moments_of_pixels)(const T *restrict x, int64_t pixels, int64_t channels, WIDE *restrict mean,
                                         WIDE *restrict m2) {
     for (int64_t c = 0; c < channels; c++) mean[c] = m2[c] = 0;
     for (int64_t i = 0; i < pixels; i++)
 #pragma omp simd
-        for (int64_t c = 0; c < channels; c++) mean[c] += LOAD(x[i * channels + c]);
-    for (int64_t c = 0; c < channels; c++) mean[c] /= pixels;
+        for (int64_t c = 0; c < channels; c++) mean[c] += LOAD(x[i * channels + c]) - LOAD(x[c]);
+    for (int64_t c = 0; c < channels; c++) mean[c] = LOAD(x[c]) + mean[c] / pixels;
     for (int64_t i = 0; i < pixels; i++)
 #pragma omp simd
         for (int64_t c = 0; c < channels; c++) {
@@ -22,14 +23,14 @@ static void FUNCTION(moments_of_pixels)(const T *restrict x, int64_t pixels, int
 
 /* The same of one channel, whose pixels are adjacent. */
 static void FUNCTION(moments_of_plane)(const T *restrict x, int64_t pixels, WIDE *mean, WIDE *m2) {
-    WIDE lanes[LANES] = {0}, sum = 0, squares = 0;
+    WIDE lanes[LANES] = {0}, sum = 0, squares = 0, first = LOAD(x[0]);
     int64_t whole = pixels / LANES * LANES;
     for (int64_t i = 0; i < whole; i += LANES)
 #pragma omp simd
-        for (int l = 0; l < LANES; l++) lanes[l] += LOAD(x[i + l]);
+        for (int l = 0; l < LANES; l++) lanes[l] += LOAD(x[i + l]) - first;
     for (int l = 0; l < LANES; l++) sum += lanes[l], lanes[l] = 0;
-    for (int64_t i = whole; i < pixels; i++) sum += LOAD(x[i]);
-    sum /= pixels;
+    for (int64_t i = whole; i < pixels; i++) sum += LOAD(x[i]) - first;
+    sum = first + sum / pixels;
     for (int64_t i = 0; i < whole; i += LANES)
 #pragma omp simd
         for (int l = 0; l < LANES; l++) {

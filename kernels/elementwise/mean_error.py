@@ -282,7 +282,7 @@ def mean_error(
     if (y is None) != (kind in ("from 1", "from 0")):
         raise ValueError(f"{kind!r} is an error of {'one tensor' if y is not None else 'two tensors, got one'}")
     if y is not None and y.shape != x.shape:
-        raise ValueError(f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError(f"y must have x's shape {tuple(x.shape)}, got {tuple(y.shape)}")
     if directions > 1:
         check_image_batch("x", x)
         if x.size(1) % directions:

@@ -20,6 +20,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     With affine parameters or running statistics PyTorch's operators compute it, one after the other; where the fused
     operator would have run otherwise, a UserWarning says so once.
 
+    An eps of 0 makes NaN of a plane of one value, as the formula does, where PyTorch's module has 0.
+
     Args:
         num_features: channels of x; this, `eps`, `momentum`, `affine`, `track_running_stats`, `device` and `dtype` are
             those of `torch.nn.InstanceNorm2d`, as are the names in the state dict.

@@ -323,6 +323,24 @@ def test_a_constant_plane_becomes_zero_and_has_its_gradient(
     assert not gradient[:, 1].any()
 
 
+# Triton's interpreter computes with NumPy, which warns of 1 / 0 and of what follows from it.
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value) encountered:RuntimeWarning")
+@each_variant
+@each_dtype
+def test_without_eps_a_constant_plane_is_nan_and_every_other_accurate(dtype: torch.dtype, plan: NormPlan) -> None:
+    x = values(2, 3, 6, 5, dtype=dtype)
+    x[:, 1] = 3.1
+    with launch.forcing(plan):
+        assert_as_accurate_as_pytorch(norm("none", 1, eps=0.0), x[:, ::2])
+        leaf = x.clone().requires_grad_()
+        y = instance_norm(leaf, activation="relu", pad=1, eps=0.0, impl="triton")
+        (gradient,) = torch.autograd.grad(y.sum(), leaf)
+    assert torch.equal(y.isnan().flatten(2).all(2), torch.tensor([[False, True, False]], device=DEVICE).expand(2, 3))
+    assert y[:, ::2].isfinite().all()
+    assert gradient[:, 1].isnan().all()
+    assert gradient[:, ::2].isfinite().all()
+
+
 # A mean, and steps away from it, that each dtype holds exactly.
 GRIDS = {torch.float32: (333_333, 2**-20), torch.float16: (333, 2**-10), torch.bfloat16: (37, 2**-7)}
 

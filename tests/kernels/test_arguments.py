@@ -109,7 +109,7 @@ def test_every_argument_is_checked_before_an_implementation_is_chosen(name: str)
                 words.add((type(caught.value), str(caught.value)))
             assert len(words) == 1, words
             ((_, said),) = words
-            assert said.startswith(f"{argument} must ") or "x and y must have one shape" in said
+            assert said.startswith(f"{argument} must ") or "y must have x's shape" in said
             assert len(said.splitlines()) == 1
 
 

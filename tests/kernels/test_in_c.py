@@ -103,6 +103,18 @@ def test_a_mean_a_thousand_times_the_deviation_does_not_cancel(layout: torch.mem
     assert (instance_norm(x, impl="c").double() - exact).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("value", [0.1, -30.1, 1e-4])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 17, 4, 33), (2, 2, 90, 90)], ids=str)
+def test_a_plane_of_one_value_has_that_mean_and_no_deviation(
+    shape: tuple[int, int, int, int], value: float, layout: torch.memory_format
+) -> None:
+    """Take values whose sum over the plane is rounded, and the mean with it."""
+    x = torch.full(shape, value).contiguous(memory_format=layout)
+    assert not instance_norm(x, impl="c").any()
+    assert instance_norm(x, eps=0.0, impl="c").isnan().all()
+
+
 def test_what_is_not_a_number_stays_so() -> None:
     x = torch.randn(1, 32, 4, 4)
     x[0, 3, 1, 1] = float("nan")

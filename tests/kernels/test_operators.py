@@ -183,6 +183,24 @@ def test_a_constant_plane_normalises_to_zero_but_for_rounding_with_a_finite_grad
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_without_eps_a_constant_plane_is_nan_and_every_other_its_formula(
+    dtype: torch.dtype, batch: int, layout: torch.memory_format
+) -> None:
+    x = tensor(batch, 3, 5, 7).detach().to(dtype).contiguous(memory_format=layout)
+    x[:, 1] = 0.1
+    x.requires_grad_()
+    y = instance_norm(x, activation="relu", pad=1, eps=0.0, impl="reference")
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert y[:, 1].isnan().all()
+    assert gradient[:, 1].isnan().all()
+    assert gradient[:, ::2].isfinite().all()
+    exact = pad_by_hand(norm_by_hand(x.detach().double()[:, ::2], 0.0)[0].relu(), 1)
+    assert (y[:, ::2].double() - exact).abs().max() <= torch.finfo(dtype).eps * 4
+
+
 @pytest.mark.parametrize(("shape", "pad"), SHAPES)
 def test_reflection_pad_mirrors_without_repeating_the_edge(shape: tuple[int, int, int, int], pad: int) -> None:
     x = tensor(*shape)

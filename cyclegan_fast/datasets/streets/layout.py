@@ -15,7 +15,7 @@ Seed = int | tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class StreetScene:
     """Holds a street with everything that decides its image."""
 
     camera: Camera
@@ -32,7 +32,7 @@ class Scene:
     """hue of the season's leaves and grass"""
 
 
-def make_scene(seed: Seed) -> Scene:
+def make_scene(seed: Seed) -> StreetScene:
     """Lay out the street of a seed, always the same."""
     random = np.random.default_rng(seed)
     districts = [surroundings.DISTRICTS[choice] for choice in random.integers(0, len(surroundings.DISTRICTS), 2)]
@@ -50,7 +50,7 @@ def make_scene(seed: Seed) -> Scene:
     _walk(things, road, camera)
     azimuth, height = random.uniform(0, 2 * math.pi), math.radians(random.uniform(18, 65))
     sun = [math.cos(height) * math.sin(azimuth), math.sin(height), math.cos(height) * math.cos(azimuth)]
-    return Scene(
+    return StreetScene(
         camera,
         road,
         things.surfaces,

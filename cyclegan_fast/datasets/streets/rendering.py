@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from cyclegan_fast.datasets.streets import raster
 from cyclegan_fast.datasets.streets.ground import ground_albedo, openness
-from cyclegan_fast.datasets.streets.layout import Scene
+from cyclegan_fast.datasets.streets.layout import StreetScene
 from cyclegan_fast.datasets.streets.materials import Materials, solid_albedo
 from cyclegan_fast.datasets.streets.raster import GROUND_NUMBER, SKY_NUMBER, CameraView
 from cyclegan_fast.datasets.streets.road import Camera
@@ -22,7 +22,7 @@ _SAMPLES = 2
 """Samples in each direction for a pixel."""
 
 
-def see(scene: Scene, size: int) -> tuple[CameraView, Labels]:
+def see(scene: StreetScene, size: int) -> tuple[CameraView, Labels]:
     """Return the camera's view, with 2 x 2 samples a pixel, and its labels [size, size]."""
     view = raster.look(scene.camera, scene.surfaces, _SAMPLES * size)
     ids = np.array([TRAIN_ID["sky"], 0, *(surface.label for surface in scene.surfaces)], np.uint8)
@@ -57,7 +57,7 @@ class Light:
     zenith: Floats
 
 
-def photograph(scene: Scene, view: CameraView, random: np.random.Generator) -> Pixels:
+def photograph(scene: StreetScene, view: CameraView, random: np.random.Generator) -> Pixels:
     """Render the photograph, uint8 [size, size, 3]; `random` decides clouds, stains and noise."""
     light = _light(scene, random)
     clouds = noise(random, 256, 1.6)
@@ -72,7 +72,7 @@ def photograph(scene: Scene, view: CameraView, random: np.random.Generator) -> P
 
 
 def _shaded(
-    scene: Scene,
+    scene: StreetScene,
     view: CameraView,
     seen: npt.NDArray[np.bool_],
     points: Doubles,
@@ -114,7 +114,7 @@ def _pixel_m(camera: Camera, side: int, points: Doubles, normal: Doubles, even: 
     return covered
 
 
-def _light(scene: Scene, random: np.random.Generator) -> Light:
+def _light(scene: StreetScene, random: np.random.Generator) -> Light:
     low = 1 - scene.sun[1]  # 0 at noon, towards 1 at sunset
     sun = scene.sunlight * np.array([3.3, 3.05 - 0.95 * low, 2.7 - 1.75 * low]) * random.uniform(0.85, 1.15)
     clear = scene.sunlight
@@ -127,7 +127,7 @@ def _light(scene: Scene, random: np.random.Generator) -> Light:
     return Light(*(np.asarray(part, np.float32) for part in parts))
 
 
-def _sky(scene: Scene, view: CameraView, light: Light, field: Floats) -> Floats:
+def _sky(scene: StreetScene, view: CameraView, light: Light, field: Floats) -> Floats:
     """Return the image [side, side, 3] of the sky alone: a gradient, clouds on a flat ceiling, a glow by the sun."""
     side = len(view.surface)
     image = np.zeros((side, side, 3), np.float32)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from cyclegan_fast.datasets.streets import raster
-from cyclegan_fast.datasets.streets.layout import Scene
+from cyclegan_fast.datasets.streets.layout import StreetScene
 from cyclegan_fast.datasets.streets.road import Camera
 from cyclegan_fast.datasets.streets.textures import Doubles
 
@@ -15,7 +15,7 @@ CELLS = (256, 1536)  # the least and the greatest side of the sun's view
 TAPS = 3  # scattered looks around a point, which blend into a soft edge
 
 
-def sunlit(scene: Scene, points: Doubles, random: np.random.Generator, cells: int) -> Doubles:
+def sunlit(scene: StreetScene, points: Doubles, random: np.random.Generator, cells: int) -> Doubles:
     """Return the share of the sun that reaches each of `points` [N, 3], by a view of `cells` x `cells` from the sun."""
     if scene.sunlight == 0:
         return np.ones(len(points))

@@ -29,7 +29,12 @@ class Converted(NamedTuple):
 
 
 def convert(
-    stored: StoredSamples, kind: PixelType, value_range: ValueRange | None, flags_of: DomainName | None = None
+    stored: StoredSamples,
+    kind: PixelType,
+    value_range: ValueRange | None,
+    flags_of: DomainName | None = None,
+    *,
+    is_part: bool = False,
 ) -> Converted:
     """Convert samples of a file to a domain's type.
 
@@ -37,6 +42,7 @@ def convert(
         value_range: the values that become 0 and 255 where samples of more than 8 bits become 8-bit ones; by default
             the least and the greatest that they can hold.
         flags_of: the domain of a training, whose flags say its type and may say another; None where a run has it.
+        is_part: whether it is a part of an image, which may have no value at all.
 
     Raises ValueError, saying what the file has and what would help.
     """
@@ -55,7 +61,7 @@ def convert(
     if gaps is not None:
         values = np.where(gaps, np.float32(np.nan), values)
     values = _with_channels(stored, values, wanted)
-    return Converted(values, counted_gaps(values), None)
+    return Converted(values, counted_gaps(values, is_part=is_part), None)
 
 
 class _Wanted(NamedTuple):
@@ -109,7 +115,7 @@ def _gaps(stored: StoredSamples) -> npt.NDArray[np.bool_] | None:
     return gaps if gaps.any() else None
 
 
-def counted_gaps(values: SampleArray) -> int | None:
+def counted_gaps(values: SampleArray, *, is_part: bool = False) -> int | None:
     """Return how many values are NaN, None for none; raises ValueError for infinite ones."""
     if np.isfinite(values).all():
         return None
@@ -117,7 +123,7 @@ def counted_gaps(values: SampleArray) -> int | None:
     if infinite:
         raise ValueError(f"{infinite} of its {values.size} values are infinite: write NaN where nothing was measured")
     gaps = int(np.isnan(values).sum())
-    if gaps == values.size:
+    if gaps == values.size and not is_part:
         raise ValueError("all its values are NaN")
     return gaps
 

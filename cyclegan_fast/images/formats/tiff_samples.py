@@ -22,7 +22,7 @@ from cyclegan_fast.images.tiff import ASSOCIATED, OF_PILLOW, ORIENTATION, UNASSO
 from cyclegan_fast.images.tiff_segments import bits_of, check_page, segments
 from cyclegan_fast.images.unreadable import BoundedFile, parsing
 
-_BANDS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
+BANDS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
 _REDUCED, _NEW_SUBFILE_TYPE = 1, 254  # the tag whose lowest bit marks a smaller copy of another page
 
 
@@ -34,8 +34,8 @@ def describe_tiff(source: Source) -> FileLayout:
         height, width = page.imagelength, page.imagewidth
         if page.tags.valueof(ORIENTATION, 1) in (5, 6, 7, 8) and not is_georeferenced(page):
             height, width = width, height
-        channels, is_colour, opacity = _channels(page)
-        dtype = "uint8" if _is_through_rgb(page) or bits_of(page) < 8 else own_dtype(_dtype_of(page))
+        channels, is_colour, opacity = channels_of_page(page)
+        dtype = "uint8" if is_through_rgb(page) or bits_of(page) < 8 else own_dtype(dtype_of_page(page))
         georeferenced = is_georeferenced(page)
         return FileLayout(
             len(planes), height, width, channels, dtype, is_colour, opacity is not None, slices, georeferenced
@@ -54,40 +54,27 @@ def read_tiff_samples(source: Source, planes: Sequence[int]) -> StoredSamples:
             if (read[-1].shape, read[-1].dtype) != (read[0].shape, read[0].dtype):
                 raise ValueError(f"its page {pages[plane]} is {_said(read[-1])}, and the one before {_said(read[0])}")
         values = in_own_order(np.stack(read)) if len(read) > 1 else in_own_order(read[0])[None]
-        _, is_colour, opacity = _channels(first)
+        _, is_colour, opacity = channels_of_page(first)
         return StoredSamples(
             values,
             8 if values.dtype == np.uint8 else bits_of(first),
             is_colour,
             opacity is not None,
             opacity == ASSOCIATED,
-            _place(first),
+            place_of_page(first),
         )
 
 
 def encoded_tiff(samples: SampleArray, kind: PixelType, place: FilePlace) -> bytes:
     """Return the content of a TIFF of [S, H, W, C], a page for each S, compressed without loss."""
-    options: dict[str, Any] = {"photometric": "minisblack"}
-    if kind.channels > 1:
-        colours = 3 if kind.channels in (3, 4) else 1
-        extra = ["unspecified"] * (kind.channels - colours)
-        options = {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
-        options |= {"extrasamples": extra} if extra else {}
-    if place.spacing_mm is not None:
-        rows, columns = place.spacing_mm
-        options |= {"resolution": (10 / columns, 10 / rows), "resolutionunit": "CENTIMETER"}
     samples, is_no_data = _with_no_data(samples, place.no_data)
-    tags = [tag for tag in place.tags if is_no_data or tag[0] != NO_DATA]
+    options = options_of_page(kind, place, has_no_data=is_no_data)
     content = io.BytesIO()
     with tifffile.TiffWriter(content, bigtiff=samples.nbytes > 2**32 - 2**25) as tiff:
         for page in samples:
             plain = page[..., 0] if kind.channels == 1 else page
             tiff.write(
                 np.ascontiguousarray(plain),
-                compression="zlib",
-                metadata=None,
-                software=False,
-                extratags=[(code, dtype, count, value, True) for code, dtype, count, value in tags],
                 **options,
             )
     return content.getvalue()
@@ -105,18 +92,42 @@ def _with_no_data(samples: SampleArray, no_data: float | None) -> tuple[SampleAr
     return np.where(gaps, filling, samples), True
 
 
+def options_of_page(kind: PixelType, place: FilePlace, *, has_no_data: bool = False) -> dict[str, Any]:
+    """Return what tifffile is told of a page of samples of a type, which is compressed without loss.
+
+    Args:
+        has_no_data: whether the value for no data of the place stands for that in these samples.
+    """
+    tags = [tag for tag in place.tags if has_no_data or tag[0] != NO_DATA]
+    options: dict[str, Any] = {"photometric": "minisblack"}
+    if kind.channels > 1:
+        colours = 3 if kind.channels in (3, 4) else 1
+        extra = ["unspecified"] * (kind.channels - colours)
+        options = {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
+        options |= {"extrasamples": extra} if extra else {}
+    if place.spacing_mm is not None:
+        rows, columns = place.spacing_mm
+        options |= {"resolution": (10 / columns, 10 / rows), "resolutionunit": "CENTIMETER"}
+    return options | {
+        "compression": "zlib",
+        "metadata": None,
+        "software": False,
+        "extratags": [(code, dtype, count, value, True) for code, dtype, count, value in tags],
+    }
+
+
 def glance_at_tiff(source: Source) -> tuple[bool, FilePlace | None]:
     """Return whether a file's first page is three bands that are no colours, and where its pixels lie on the Earth."""
     with _opened(source) as (_, tiff):
         page = tiff.pages.first
         is_of_bands = page.samplesperpixel == 3 and page.photometric == PHOTOMETRIC.MINISBLACK
-        return is_of_bands, _place(page) if is_georeferenced(page) else None
+        return is_of_bands, place_of_page(page) if is_georeferenced(page) else None
 
 
-def _place(page: TiffPage) -> FilePlace:
+def place_of_page(page: TiffPage) -> FilePlace:
     """Return where the pixels of a page lie, as they are stored; those of a GeoTIFF are not turned upright."""
     size = (page.imagelength, page.imagewidth) if is_georeferenced(page) else None
-    is_as_stored = not _is_through_rgb(page) and bits_of(page) >= 8
+    is_as_stored = not is_through_rgb(page) and bits_of(page) >= 8
     return FilePlace(geo_tags(page), no_data_of(page) if is_as_stored else None, size=size)
 
 
@@ -176,13 +187,13 @@ def _planes_of_series(tiff: TiffFile) -> tuple[list[int], list[list[int]] | None
 # --- one page ------------------------------------------------------------------------------------------------------
 
 
-def _is_through_rgb(page: TiffPage) -> bool:
-    return page.compression in OF_PILLOW or page.photometric not in _BANDS
+def is_through_rgb(page: TiffPage) -> bool:
+    return page.compression in OF_PILLOW or page.photometric not in BANDS
 
 
-def _channels(page: TiffPage) -> tuple[int, bool, int | None]:
+def channels_of_page(page: TiffPage) -> tuple[int, bool, int | None]:
     """Return how many channels a page has, whether they begin with colours, and the kind of its opacity."""
-    if _is_through_rgb(page):
+    if is_through_rgb(page):
         channels = 1 if page.samplesperpixel == 1 and page.photometric != PHOTOMETRIC.PALETTE else 3
         return channels, channels == 3, None
     channels = page.samplesperpixel
@@ -193,7 +204,7 @@ def _channels(page: TiffPage) -> tuple[int, bool, int | None]:
     return channels, is_colour, None
 
 
-def _dtype_of(page: TiffPage) -> np.dtype[Any]:
+def dtype_of_page(page: TiffPage) -> np.dtype[Any]:
     if page.dtype is None:
         raise ValueError(f"its samples are of no known kind (format {page.sampleformat}, {page.bitspersample} bits)")
     return page.dtype
@@ -201,9 +212,9 @@ def _dtype_of(page: TiffPage) -> np.dtype[Any]:
 
 def _samples(file: BinaryIO, page: TiffPage) -> SampleArray:
     """Return the samples of a page as [H, W, C], upright; those of fewer than 8 bits as levels of 8."""
-    if _is_through_rgb(page):
-        return rgb_of_page(file, page, None).pixels[..., : _channels(page)[0]]
-    bits, dtype = bits_of(page), _dtype_of(page)
+    if is_through_rgb(page):
+        return rgb_of_page(file, page, None).pixels[..., : channels_of_page(page)[0]]
+    bits, dtype = bits_of(page), dtype_of_page(page)
     own_dtype(dtype)
     samples: SampleArray = np.empty(
         (page.imagelength, page.imagewidth, page.samplesperpixel), np.uint8 if bits < 8 else dtype.newbyteorder("=")
@@ -215,11 +226,11 @@ def _samples(file: BinaryIO, page: TiffPage) -> SampleArray:
         rows, columns, channels = inside.shape
         samples[top : top + rows, left : left + columns, first : first + channels] = shown
     if page.photometric == PHOTOMETRIC.MINISWHITE:
-        samples = _inverted(samples, bits)
+        samples = inverted(samples, bits)
     return samples if is_georeferenced(page) else upright(samples, page.tags.valueof(ORIENTATION, 1))
 
 
-def _inverted(samples: SampleArray, bits: int) -> SampleArray:
+def inverted(samples: SampleArray, bits: int) -> SampleArray:
     if samples.dtype.kind == "f":
         raise ValueError("its least value is white, and its values are floating-point: save it with the least as black")
     held = np.iinfo(samples.dtype)

@@ -7,15 +7,15 @@ configuration is complete. A run that goes on needs neither: its checkpoint and 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cyclegan_fast.checkpoint.files import load_weights
 from cyclegan_fast.checkpoint.named_networks import named_networks
 from cyclegan_fast.checkpoint.original import StateDict, channels_by_shapes, count, is_unet, norm_of, upsampling_of
 from cyclegan_fast.checkpoint.weights_file import WeightsFile
 from cyclegan_fast.config.options import Config, NetworkConfig
-from cyclegan_fast.config.values import load_config, pixels_of_run, to_dict
-from cyclegan_fast.images.pixel_type import RGB
+from cyclegan_fast.config.values import load_config, to_dict
+from cyclegan_fast.images.pixel_type import DomainName, PixelTypes
 from cyclegan_fast.methods.model import Model
 from cyclegan_fast.methods.saved_networks import check_own_networks
 from cyclegan_fast.runs import CONFIG
@@ -23,6 +23,7 @@ from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.run_folder import completed
+from cyclegan_fast.translation.trained import types_of_run
 
 _OF_GENERATORS = ("generator", "ngf", "norm", "upsampling")
 _OF_DISCRIMINATORS = ("discriminator", "n_layers", "ndf", "discriminator_norm")
@@ -40,6 +41,7 @@ class InitialWeights:
     method: the name of the method that trained them; None for bare weights.
     step: the number of steps that a run had taken; None for bare weights.
     notes: lines for the user.
+    kinds: the types of pixels of the images that they were trained on; None for bare weights.
     """
 
     origin: Path
@@ -49,6 +51,7 @@ class InitialWeights:
     method: str | None
     step: int | None
     notes: list[str]
+    kinds: PixelTypes | None = None
 
     @classmethod
     def read(cls, path: Path) -> "InitialWeights":
@@ -61,9 +64,9 @@ class InitialWeights:
         saved = weights.content["config"].get("networks", {})
         settings = {name: saved[name] for name in _SETTINGS if name in saved}
         step = weights.content.get("log", {}).get("step")
-        pixels = pixels_of_run(weights.content["config"], str(path))
-        channels = pixels.channels_a or RGB.channels, pixels.channels_b or RGB.channels
-        return cls(path, networks, settings, channels, weights.method_name, step, notes)
+        kinds = PixelTypes(*types_of_run(weights.content["config"], "a2b", str(path)))
+        channels = kinds.A.channels, kinds.B.channels
+        return cls(path, networks, settings, channels, weights.method_name, step, notes, kinds)
 
     @classmethod
     def shared(cls, path: Path, ranks: Ranks) -> "InitialWeights":
@@ -109,7 +112,8 @@ def begin_with(found: InitialWeights, model: Model, config: Config) -> tuple[lis
         average = getattr(model, f"{name}_ema", None)
         if average is not None and f"{name}_ema" not in kept and name in kept:
             average.load_state_dict(kept[name].state_dict())
-    return [*kept], _description(found, model, [*kept])
+    description = _description(found, model, [*kept])
+    return [*kept], "; ".join([description, *_other_pixels(found, config)])
 
 
 def _description(found: InitialWeights, model: Model, kept: list[str]) -> str:
@@ -131,6 +135,21 @@ def _description(found: InitialWeights, model: Model, kept: list[str]) -> str:
     if any(name.endswith("_ema") for name in unused):
         lines[-1] += " (--ema DECAY goes on with moving averages)"
     return "; ".join([*lines, *found.notes])
+
+
+def _other_pixels(found: InitialWeights, config: Config) -> list[str]:
+    """Say where -1 and 1 stood for other values in the images that the networks know."""
+    if found.kinds is None:
+        return []
+    lines = []
+    for name in get_args(DomainName):
+        known, kind = found.kinds.of(name), config.data.pixel_type(name)
+        if known != kind:
+            line = f"its images of {name} were of {known}, these are of {kind}"
+            if known.dtype == kind.dtype:
+                line += f": --range-{name.lower()} {known.low:g} {known.high:g} keeps that range"
+            lines.append(line)
+    return lines
 
 
 def _check(found: InitialWeights, config: Config) -> None:

@@ -23,6 +23,8 @@ class DirectUpdate:
     """
 
     def __init__(self, optimizer: torch.optim.Adam, copies: dict[str, list[Tensor]], impl: Impl) -> None:
+        (group,) = optimizer.param_groups
+        assert not any(group[name] for name in ("weight_decay", "amsgrad", "maximize")), "this is plain Adam"
         self.optimizer, self.copies, self.impl = optimizer, copies, impl
         self._gathered: dict[nn.Parameter, tuple[Tensor, list[Tensor]]] = {}
         """the copy and the gradients of each parameter whose update is due"""

@@ -74,7 +74,7 @@ class PairedNetworks(WorkingNetworks):
 
     def written(self) -> dict[str, list[Tensor]]:
         weights: dict[str, list[Tensor]] = {f"weights of {name}": list(p) for name, p in self.originals.items()}
-        return weights | self._written_copies()
+        return weights
 
 
 def _pairable(model: Model, name: str) -> PairableNetwork:

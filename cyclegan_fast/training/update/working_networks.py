@@ -57,7 +57,8 @@ class WorkingNetworks:
     def refresh_kept(self) -> None:
         """Cast the weights anew if others than updates wrote them, such as who loads a checkpoint.
 
-        For the host, in front of a step: a CUDA graph repeats what was done, and does not ask again.
+        For the host, in front of a step: a CUDA graph repeats what was done, and does not ask again. Writing through
+        `.data` leaves no trace: the step behind it still computes with the copies of before.
         """
         if self.are_kept and self._versions != self._newest_versions():
             self._cast(self.by_name)
@@ -86,12 +87,14 @@ class WorkingNetworks:
         for name, network in self.by_name.items():
             found[f"weights of {name}"] = list(self.originals[name])
             found |= running_statistics(name, network)
-        return found | self._written_copies()
+        return found
 
-    def _written_copies(self) -> dict[str, list[Tensor]]:
+    def kept_copies(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the copies that an update writes, each with the model's weight that it is a copy of."""
         if not self.are_kept:
-            return {}
-        return {f"copied weights of {name}": them for name, them in self.copies(self.by_name).items()}
+            return []
+        copies = self.copies(self.by_name)
+        return [pair for name, them in copies.items() for pair in zip(them, self.originals[name], strict=True)]
 
 
 def running_statistics(name: str, network: nn.Module) -> dict[str, list[Tensor]]:

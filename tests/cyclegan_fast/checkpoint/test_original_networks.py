@@ -257,7 +257,9 @@ def test_what_does_not_fit_a_generator_names_its_keys_and_never_a_discriminator(
     assert "missing model.10.conv_block." in renamed
     assert error_of(without(state, "model.4.weight")).endswith("missing model.4.weight")
     assert "unknown model.28.weight" in error_of({**state, "model.28.weight": torch.zeros(1)})
-    grey = {**state, "model.1.weight": state["model.1.weight"][:, :1]}
-    assert "model.1.weight is (2, 1, 7, 7) instead of (2, 3, 7, 7)" in error_of(grey)
+    narrow = {**state, "model.1.weight": state["model.1.weight"][:, :, :5]}
+    assert "model.1.weight is (2, 3, 5, 7) instead of (2, 3, 7, 7)" in error_of(narrow)
+    torch.save({**state, "model.1.weight": state["model.1.weight"][:, :1]}, path)  # of other images
+    assert load_generator(path, "a2b", []).source.channels == 1
     for place in ("model.4.weight", "model.10.conv_block.1.weight", "model.16.weight"):
         assert f"{place} is (3,) instead of" in error_of({**state, place: torch.zeros(3)})

@@ -18,6 +18,7 @@ from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.training.cuda_graph import WARM_UP, GraphedFunction
 from cyclegan_fast.training.engine import TrainingEngine
+from cyclegan_fast.training.rehearsal import Rehearsal
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.operator_recorder import OperatorRecorder
 from tests.cyclegan_fast.training.test_cuda_graph import CPU, NETWORKS, SIDE, batch, double, state_of, step_of
@@ -226,6 +227,25 @@ def nearly_the_same(step: TrainingStep, replay: Replay, outputs: Outputs) -> Rep
             loss.mul_(1.0005)
 
     return other
+
+
+def test_a_recording_that_leaves_copies_of_weights_behind_is_noticed() -> None:
+    weight = torch.linspace(1, 2, 64)
+    copy = weight.bfloat16()
+    rehearsal = Rehearsal({"weights": [weight]}, weight.device, [(copy, weight)])
+
+    def step(by: float) -> None:
+        weight.add_(by)
+        copy.copy_(weight)
+
+    step(0.01)
+    rehearsal.take_back({})
+    assert torch.equal(copy, weight.bfloat16())
+    step(0.0101)  # a rounding elsewhere, which takes some copies the other way
+    assert rehearsal.difference({}) is None
+    rehearsal.put_back()
+    weight.add_(0.01)
+    assert "weights differ from the copies" in (rehearsal.difference({}) or "")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

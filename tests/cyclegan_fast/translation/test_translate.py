@@ -795,7 +795,7 @@ def test_tile_reads_images_beyond_pillows_limit(
     source = tmp_path / f"image.{kind}"
     if kind == "deep.tif":
         values = np.random.default_rng(0).integers(0, 4096, (16, 20, 3)).astype(np.uint16)
-        tifffile.imwrite(source, values, photometric="rgb", tile=(16, 16))
+        tifffile.imwrite(source, values, photometric="rgb")  # in tiles it would be a scene, which is on no sheet
     else:
         Image.open(draw(tmp_path / "drawn.png", 20, 16)).save(source)
     flags = ["--checkpoint", str(weights), "--device", "cpu", "--range", "0", "4095"]

@@ -235,6 +235,17 @@ def test_what_is_left_is_said(spelling: str, reason: str) -> None:
     assert reason in str(report_of(found))
 
 
+def test_norms_without_eps_are_left_and_a_plane_of_one_value_stays_0() -> None:
+    written = nn.Sequential(nn.InstanceNorm2d(3, eps=0.0), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4))
+    found = accelerated_copy(written.double())
+    assert "an eps of 0" in str(report_of(found))
+    assert len(report_of(found).norms) == 1
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    x[:, 1] = 0.5
+    assert not written[0](x)[:, 1].any()
+    assert_equal(found, written, [x])
+
+
 class AsksForTypes(nn.Module):
     """Takes a tensor or several, and changes what is one already."""
 

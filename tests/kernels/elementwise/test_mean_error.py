@@ -98,7 +98,7 @@ def test_operands_that_do_not_fit_are_refused() -> None:
         mean_error(x, None, "absolute")
     with pytest.raises(ValueError, match="is an error of one tensor"):
         mean_error(x, x, "from 1")
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="y must have x's shape"):
         mean_error(x, x[:, :1], "absolute")
     with pytest.raises(ValueError, match="directions must divide x's 3 channels, got 2"):
         mean_error(x, x, "absolute", directions=2)

@@ -277,6 +277,19 @@ def test_weights_for_images_of_other_channels_are_refused_and_those_of_the_same_
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items() if key[:3] in taken)
 
 
+def test_images_of_another_range_are_told_of(tmp_path: Path) -> None:
+    known, other = (
+        replace(config_of(), data=DataConfig(dtype_a="uint16", range_a=(0.0, high))) for high in (4095.0, 65535.0)
+    )
+    written(known, tmp_path / "x.pt")
+    found = InitialWeights.read(tmp_path / "x.pt")
+    assert "images of" not in begin_with(found, Model(known), known)[1]
+    assert begin_with(found, Model(other), other)[1].endswith(
+        "; its images of A were of 3 channels, uint16, 0 to 4095, these are of 3 channels, uint16, 0 to 65535: "
+        "--range-a 0 4095 keeps that range"
+    )
+
+
 def test_a_depth_without_a_name_is_refused(tmp_path: Path) -> None:
     torch.save(resnet(4, 3, "instance").state_dict(), tmp_path / "latest_net_G.pth")
     with pytest.raises(UserError, match=r"latest_net_G.pth: generator must be one of .* got 'resnet_3'"):

@@ -1,0 +1,251 @@
+"""Scenes are translated from file to file with the bits of one pass, and continue wherever they were ended."""
+
+import os
+import random
+import signal
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from cyclegan_fast.checkpoint.original import to_original
+from cyclegan_fast.images.pixel_type import SampleArray
+from cyclegan_fast.images.pixels import to_pixels
+from cyclegan_fast.networks.unet import UnetGenerator
+from cyclegan_fast.translate import main
+from cyclegan_fast.translation import scratch_file
+from cyclegan_fast.translation.scenes import pyramid
+from cyclegan_fast.translation.tiled import TiledTranslator
+from tests.cyclegan_fast.images.scenes.made import make_pyramid, make_zarr
+from tests.cyclegan_fast.pictures import names, pixels_of
+from tests.cyclegan_fast.translations import CPU, make_generator, picture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def levels_of(path: Path) -> list[SampleArray]:
+    """Return the levels of a translation, as tifffile reads them."""
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.is_bigtiff
+        assert all(level.keyframe.is_tiled for level in tiff.series[0].levels)
+        return [level.asarray() for level in tiff.series[0].levels]
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes translations of several tiles of small scenes."""
+    monkeypatch.setattr(pyramid, "TILE", 16)
+
+
+@pytest.fixture
+def flags(tmp_path: Path, weights: Path) -> list[str]:
+    (tmp_path / "scratch").mkdir()
+    places = ["--checkpoint", weights, "--out", tmp_path / "out", "--scratch", tmp_path / "scratch"]
+    return [*map(str, places), "--tile", "--device", "cpu"]
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("rows", [26, 50])
+def test_a_scene_has_the_bits_of_one_pass(
+    tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    image = picture(75, 50)
+    make_pyramid(scene := tmp_path / "scene.tif", image, photometric="rgb", tile=(16, 32), compression="zlib")
+    tifffile.imwrite(whole := tmp_path / "whole.tif", image, photometric="rgb")
+    monkeypatch.setattr(TiledTranslator, "strip_rows", lambda self, width: rows)
+    assert main([str(scene), str(whole), *flags]) == 0
+    translated = levels_of(tmp_path / "out" / "scene.tif")
+    assert np.array_equal(translated[0], pixels_of(tmp_path / "out" / "whole.png"))
+    assert translated[0].std() > 10
+    assert [level.shape for level in translated] == [(75, 50, 3), (37, 25, 3), (18, 12, 3), (9, 6, 3)]
+    for larger, smaller in pairwise(translated):
+        height, width = smaller.shape[:2]
+        four = larger[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3).astype(float).mean((1, 3))
+        assert np.array_equal(smaller, np.floor(four + 0.5))
+    assert names(tmp_path / "scratch") == set()
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_samples_of_other_types_and_their_place(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Takes floating-point heights with NaN and a place on the Earth, in two channels; three come out."""
+    network = make_generator(0, blocks=1, channels=(2, 3))
+    torch.save(to_original(network.state_dict()), tmp_path / "latest_net_G.pth")
+    heights = np.random.default_rng(0).uniform(-1, 5, (40, 36, 2)).astype(np.float32)
+    heights[3:5, 7:9] = np.nan
+    place = [(33550, "d", 3, (10.0, 10.0, 0.0), True), (33922, "d", 6, (0.0,) * 6, True)]
+    options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "extratags": place}
+    tifffile.imwrite(tmp_path / "scene.tif", heights, tile=(16, 16), **options)
+    tifffile.imwrite(tmp_path / "whole.tif", heights, **options)
+    given = ["--dtype", "float32", "--range", "0", "4", "--target-dtype", "float32", "--target-range", "-1", "1"]
+    flags[flags.index("--checkpoint") + 1] = str(tmp_path / "latest_net_G.pth")
+    for name in ("scene", "whole"):
+        assert main([str(tmp_path / f"{name}.tif"), *flags, *given, "--no-contact-sheet"]) == 0
+    scene, whole = (tifffile.TiffFile(tmp_path / "out" / f"{name}.tif") for name in ("scene", "whole"))
+    with scene, whole:
+        actual, expected = scene.series[0].levels[0].asarray(), whole.asarray()
+        assert np.array_equal(actual, expected, equal_nan=True)
+        assert np.isnan(actual).any(-1).sum() == 4
+        assert scene.pages.first.tags[33550].value == (10.0, 10.0, 0.0)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: 1 of 1")]
+    assert len(notes) == 4
+    assert notes[:2] == notes[2:]
+
+
+def test_zarr_is_a_scene(tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("zarr")
+    make_zarr(scene := tmp_path / "scene.zarr", picture(75, 50), 3)
+    tifffile.imwrite(whole := tmp_path / "whole.tif", picture(75, 50), photometric="rgb")
+    assert main([str(scene), str(whole), *flags]) == 0
+    assert np.array_equal(levels_of(tmp_path / "out" / "scene.tif")[0], pixels_of(tmp_path / "out" / "whole.png"))
+    assert main([str(scene), *[flag for flag in flags if flag not in ("--tile",)][:4]]) == 2
+    assert "scene.zarr is a scene, which is translated at its own size, into a TIFF: give --tile" in (
+        capsys.readouterr().err
+    )
+
+
+def test_what_is_a_scene_is_said_by_a_flag(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(plain := tmp_path / "plain.tif", picture(75, 50), photometric="rgb")
+    tifffile.imwrite(tiled := tmp_path / "tiled.tif", picture(300, 16), photometric="rgb", tile=(16, 16))
+    assert main([str(plain), *flags, "--pyramid", "all"]) == 0
+    assert len(levels_of(tmp_path / "out" / "plain.tif")) == 1, "it is no larger than a tile"
+    assert main([str(tiled), *flags, "--pyramid", "none"]) == 0
+    assert len(levels_of(tmp_path / "out" / "tiled.tif")) == 1
+    assert main([str(tiled), *flags, "--overwrite"]) == 0
+    assert len(levels_of(tmp_path / "out" / "tiled.tif")) == 2
+    assert main([str(tiled), *flags, "--format", "png"]) == 0
+    assert pixels_of(tmp_path / "out" / "tiled.png").shape == (300, 16, 3)
+    capsys.readouterr()
+    assert main([str(tiled), *flags[:-3], "--device", "cpu", "--pyramid", "all"]) == 2
+    assert "give both or neither" in capsys.readouterr().err
+
+
+def test_further_pages_and_damage_are_told(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tifffile.TiffWriter(pages := tmp_path / "pages.tif") as tiff:
+        for seed in range(3):
+            tiff.write(picture(48, 32, seed), photometric="rgb", tile=(16, 16))
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(pages.read_bytes()[:4000])
+    assert main([str(pages), str(cut), *flags]) == 0
+    said = capsys.readouterr()
+    assert f"note: {pages}: the first of 3 pages is read" in said.err
+    assert f"skipped {cut}: " in said.err
+    assert "translated 1 image" in said.out
+    assert main([str(pages), *flags, "--strict", "--overwrite"]) == 2
+    assert "the first of 3 pages is read (leave --strict out to take that)" in capsys.readouterr().err
+
+
+# --- a translation that is ended -------------------------------------------------------------------------------------
+
+
+def ended_at(write: int, arguments: list[str]) -> int:
+    """Run the command in a forked process that kill -9 ends at its n-th write to a scratch file; return its status."""
+    process = os.fork()
+    if process == 0:
+        pwrite, count = os.pwrite, iter(range(write))
+
+        def strike(*given: Any) -> int:
+            if next(count, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return pwrite(*given)
+
+        try:
+            scratch_file.os = SimpleNamespace(**{**vars(os), "pwrite": strike})  # type: ignore[assignment]
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os._exit(main(arguments))
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("architecture", "most"), [("resnet", 500), ("unet", 90)])
+def test_a_translation_continues_with_the_same_bytes_after_kill_9(
+    tmp_path: Path, flags: list[str], architecture: str, most: int, count: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if architecture == "unet":
+        torch.manual_seed(0)
+        torch.save(to_original(UnetGenerator(halvings=5, width=4).state_dict()), flags[1])
+    tifffile.imwrite(scene := tmp_path / "scene.tif", picture(76, 52), photometric="rgb", tile=(16, 16))
+    scratch, translation = tmp_path / "scratch", tmp_path / "out" / "scene.tif"
+    command = [str(scene), *flags]
+    assert main(command) == 0
+    expected = translation.read_bytes()
+    translation.unlink()
+    draws = random.Random(7)
+    skipped = []
+    for write in [draws.randrange(20, most) for _ in range(count)]:
+        ends = 0
+        while ended_at(write, command) == -signal.SIGKILL and ends < 2:
+            ends += 1
+            assert not translation.exists()
+            assert len(names(scratch)) <= 2
+        capfd.readouterr()
+        if not translation.exists():
+            assert main(command) == 0
+            said = capfd.readouterr().out
+            skipped += [int(line.split()[-6]) for line in said.splitlines() if "passes are there from before" in line]
+        assert translation.read_bytes() == expected, f"ended {ends} times at write {write}"
+        assert names(scratch) == set()
+        translation.unlink()
+    assert count == 1 or max(skipped) > 2, "some passes were not made again"
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_another_scene_or_other_weights_begin_anew(tmp_path: Path, flags: list[str]) -> None:
+    tifffile.imwrite(scene := tmp_path / "scene.tif", picture(76, 52), photometric="rgb", tile=(16, 16))
+    assert ended_at(150, [str(scene), *flags]) == -signal.SIGKILL
+    tifffile.imwrite(scene, picture(76, 52, seed=1), photometric="rgb", tile=(16, 16))
+    assert main([str(scene), *flags]) == 0
+    first = levels_of(tmp_path / "out" / "scene.tif")[0]
+    assert len(names(tmp_path / "scratch")) == 2, "those of the other scene, which may come back"
+    network = make_generator(0)
+    expected = to_pixels(
+        torch.cat([*TiledTranslator(network, CPU, torch.float32, tmp_path).strips(picture(76, 52, seed=1))], 2)
+    )
+    assert np.abs(first.astype(int) - expected[0]).max() <= 1  # the command's convolutions add up in another order
+
+
+def test_two_processes_do_not_share_a_scratch_file(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fcntl
+
+    tifffile.imwrite(scene := tmp_path / "scene.tif", picture(76, 52), photometric="rgb", tile=(16, 16))
+    assert ended_at(150, [str(scene), *flags]) == -signal.SIGKILL
+    (kept,) = (tmp_path / "scratch").glob("*.activations")
+    with open(kept, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert main([str(scene), *flags]) == 2
+        assert f"another process is at this translation, with {kept}" in capsys.readouterr().err
+    kept.with_suffix(".json").write_text("{")
+    assert main([str(scene), *flags]) == 2
+    assert "is damaged: remove it, and the translation begins anew" in capsys.readouterr().err
+
+
+def test_the_disk_needed_is_known_beforehand(tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from cyclegan_fast.translation.scenes.kept_scratch import PEAK_OF_KEPT, KeptScratchFile
+
+    peaks: list[int] = []
+    leave = KeptScratchFile.__exit__
+
+    def record(self: KeptScratchFile, *error: Any) -> None:
+        peaks.append(self.peak_bytes)
+        leave(self, *error)
+
+    monkeypatch.setattr(KeptScratchFile, "__exit__", record)
+    tifffile.imwrite(scene := tmp_path / "scene.tif", picture(76, 52), photometric="rgb", tile=(16, 16))
+    assert main([str(scene), *flags]) == 0
+    translator = TiledTranslator(make_generator(0), CPU, torch.float32, tmp_path)
+    assert peaks == [PEAK_OF_KEPT * translator.scratch_bytes(76, 52)]
