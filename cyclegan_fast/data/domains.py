@@ -4,7 +4,6 @@ layouts.py knows in which folders they are, image_folder.py decodes them, and pa
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from cyclegan_fast.config.options import DataConfig, Preprocess
 from cyclegan_fast.data.built_in import built_in_tests
@@ -15,6 +14,7 @@ from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.data.pixel_cache import default_cache_dir
 from cyclegan_fast.data.preparation import Preparation, held_out_preparation
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
+from cyclegan_fast.images.pixel_type import DomainName
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.words import counted
@@ -60,10 +60,19 @@ class DomainReader:
         prepare = Preparation(self.config.preprocess, self.config.load_size, self.config.crop_size)
         A, B = training_places(self.root, paired=paired)
         limit = None if paired else self.config.max_images  # pairs are limited after partners are found
-        return self._open(A, prepare, "A", limit), self._open(B, prepare, "B", limit)
+        return (
+            self._open(A, prepare, "A", limit, flags_of="A"),
+            self._open(B, prepare, "B", limit, flags_of="B"),
+        )
 
     def _open(
-        self, place: Place, prepare: Preparation, domain: Literal["A", "B"], limit: int | None = None
+        self,
+        place: Place,
+        prepare: Preparation,
+        domain: DomainName,
+        limit: int | None = None,
+        *,
+        flags_of: DomainName | None = None,
     ) -> ImageFolder:
         opened = ImageFolder(
             place.folder,
@@ -77,6 +86,7 @@ class DomainReader:
             axis=self.config.slice_axis,
             value_range=self.config.range_of_deep(domain),
             range_flag=f"--range-{domain.lower()}",
+            flags_of=flags_of,
             ending=place.ending,
             half=place.half,
             limit=limit,
@@ -102,7 +112,7 @@ class DomainReader:
         Raises UserError where they must be pairs (`pairs` is "yes") and are not.
         """
         prepare = held_out_preparation(self.config.crop_size)
-        domains: tuple[Literal["A", "B"], ...] = ("A", "B")
+        domains: tuple[DomainName, ...] = ("A", "B")
         places = {domain: place_of(self.root, f"test{domain}") for domain in domains}
         A, B = (self._open(place, prepare, domain) if place.has_images() else None for domain, place in places.items())
         paired, note = self._are_pairs(A, B)

@@ -8,7 +8,7 @@ from cyclegan_fast.data.preparation import Preparation
 from cyclegan_fast.data.value_facts import ValueFacts, without_missing
 from cyclegan_fast.images.files import Half, middle_of
 from cyclegan_fast.images.levels import Extent, ValueRange
-from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixel_type import RGB, DomainName, PixelType, SampleArray
 from cyclegan_fast.images.samples import Axis, Frames, describe_file, read_samples
 from cyclegan_fast.images.unreadable import UnreadableImage, reading
 from cyclegan_fast.system.errors import UserError
@@ -36,6 +36,7 @@ class FileReader:
     half: the domain is this half of each image.
     deep_range: the values of samples of more than 8 bits that become black and white in a domain of 8 bits.
     strict: refuse images with values that are missing.
+    flags_of: the domain of a training whose flags a refusal names, see `read_samples`.
     """
 
     prepare: Preparation
@@ -45,6 +46,7 @@ class FileReader:
     half: Half | None = None
     deep_range: ValueRange | None = None
     strict: bool = False
+    flags_of: DomainName | None = None
 
     def __str__(self) -> str:
         """Name everything that the samples depend on beside the files."""
@@ -72,7 +74,13 @@ class FileReader:
         Raises UnreadableImage, and UserError for one that is too small.
         """
         read = read_samples(
-            path, self.kind, frames=self.frames, deep_range=self.deep_range, axis=self.axis, index=index
+            path,
+            self.kind,
+            frames=self.frames,
+            deep_range=self.deep_range,
+            axis=self.axis,
+            index=index,
+            flags_of=self.flags_of,
         )
         return [self._prepared(path, image, read.extent, shares=len(read.values) > 1) for image in read.values]
 

@@ -21,7 +21,7 @@ from cyclegan_fast.images.files import Half
 from cyclegan_fast.images.folders import search
 from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
 from cyclegan_fast.images.pages import note_on_pages, page_count
-from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.images.pixel_type import RGB, DomainName, PixelType, SampleArray
 from cyclegan_fast.images.samples import Axis, Frames
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
@@ -60,6 +60,7 @@ class ImageFolder:
         frames, axis: say what the pages or slices of a file are, see `read_samples`.
         value_range: the values that samples of more than 8 bits are taken to fill in a domain of 8 bits, see `decode`.
         range_flag: the option that gives the domain's range, for notes.
+        flags_of: the domain of a training whose flags a refusal names, see `read_samples`.
 
     Raises UserError for a missing folder, one without images, or an unreadable image with `strict`.
     """
@@ -81,12 +82,13 @@ class ImageFolder:
         half: Half | None = None,
         limit: int | None = None,
         range_flag: str = "--range",
+        flags_of: DomainName | None = None,
     ) -> None:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: put images of this domain there")
         self.folder = folder
         self.half = half
-        self.reader = FileReader(prepare, kind, frames, axis, half, value_range, strict)
+        self.reader = FileReader(prepare, kind, frames, axis, half, value_range, strict, flags_of)
         self.range_flag = range_flag
         self.cache_bytes = cache_bytes
         self.workers = workers

@@ -212,7 +212,9 @@ def _with_range(
     values = given.range
     if not values and (dtype == "float32" or config.range_from == "data"):
         paths = [file.path for file in files]
-        source = DomainFiles(paths, channels, dtype, config.frames, config.slice_axis, place.half, config.workers)
+        source = DomainFiles(
+            paths, channels, dtype, config.frames, config.slice_axis, place.half, config.workers, domain
+        )
         try:
             values = value_range_of(source, config.percentiles, place.folder.name)
         except ValueError as error:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from cyclegan_fast.data.file_reading import half_of_samples
 from cyclegan_fast.images.files import Half
 from cyclegan_fast.images.levels import ValueRange
-from cyclegan_fast.images.pixel_type import PixelType, SampleArray, SampleDtype
+from cyclegan_fast.images.pixel_type import DomainName, PixelType, SampleArray, SampleDtype
 from cyclegan_fast.images.samples import Axis, Frames, read_samples
 from cyclegan_fast.images.unreadable import UnreadableImage, reading
 from cyclegan_fast.system.prefetch import ahead
@@ -38,6 +38,7 @@ class DomainFiles:
     """Names the files of a domain, and how their values are read.
 
     half: only the values of this half of each image count.
+    flags_of: the domain of a training whose flags a refusal names, see `read_samples`.
     workers: threads that read files.
     """
 
@@ -48,6 +49,7 @@ class DomainFiles:
     axis: Axis = 2
     half: Half | None = None
     workers: int = 0
+    flags_of: DomainName | None = None
     unreadable: list[UnreadableImage] = field(default_factory=list)
 
     def values(self, path: Path) -> SampleArray | UnreadableImage:
@@ -55,7 +57,7 @@ class DomainFiles:
         low, high = (0, 1) if self.dtype == "float32" else (np.iinfo(self.dtype).min, np.iinfo(self.dtype).max)
         try:
             kind = PixelType(self.channels, self.dtype, low, high)
-            samples = read_samples(path, kind, frames=self.frames, axis=self.axis).values
+            samples = read_samples(path, kind, frames=self.frames, axis=self.axis, flags_of=self.flags_of).values
             with reading(path):
                 parts = samples if self.half is None else [half_of_samples(image, self.half) for image in samples]
                 values = np.ravel(parts)

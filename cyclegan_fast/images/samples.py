@@ -17,7 +17,7 @@ from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS, FormatName, f
 from cyclegan_fast.images.formats.registry import describe_stored, read_stored
 from cyclegan_fast.images.formats.stored import Axis, FilePlace, Frames, Source, StoredSamples
 from cyclegan_fast.images.levels import Extent, ValueRange
-from cyclegan_fast.images.pixel_type import PixelType, SampleArray, SampleDtype
+from cyclegan_fast.images.pixel_type import DomainName, PixelType, SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import reading
 
 __all__ = ["Axis", "FileKind", "Frames", "Samples", "describe_file", "ending_for", "read_samples", "write_samples"]
@@ -33,7 +33,7 @@ class FileKind:
     images: how many images it gives: 1 unless these are images of their own.
     dtype: the type that its samples have, by NumPy's name: uint8, uint16, int16 or float32.
     is_colour: whether the first three channels are red, green and blue.
-    has_opacity: whether the last channel is opacity, which is laid over white where a domain has no such channel.
+    has_opacity: whether the last channel is opacity, which is laid over white.
     is_georeferenced: whether it says where on the Earth its pixels lie, which only TIFF keeps.
     """
 
@@ -74,7 +74,7 @@ def describe_file(path: Path, frames: Frames = "first", axis: Axis = 2) -> FileK
     Raises UnreadableImage.
     """
     with reading(path):
-        layout = describe_stored(format_of_file(path), Source(path, axis))
+        layout = describe_stored(format_of_file(path), Source(path, axis, frames))
         images = layout.images(frames)
         return FileKind(
             layout.planes,
@@ -97,6 +97,7 @@ def read_samples(
     deep_range: ValueRange | None = None,
     axis: Axis = 2,
     index: int | None = None,
+    flags_of: DomainName | None = None,
 ) -> Samples:
     """Read a file as samples of a domain's type.
 
@@ -105,11 +106,12 @@ def read_samples(
         deep_range: the values that become 0 and 255 where samples of more than 8 bits become 8-bit ones.
         axis: the axis of a volume that its slices are across.
         index: the only one of the file's images that is read; by default, all are.
+        flags_of: the domain of a training whose flags say its type, which a refusal names; None where a run has it.
 
     Raises UnreadableImage, naming what the file has and what would help, and DoesNotFit for too large ones.
     """
     with reading(path):
-        source, name = Source(path, axis), format_of_file(path)
+        source, name = Source(path, axis, frames), format_of_file(path)
         if kind.dtype == "uint8" and kind.channels in (1, 3) and (frames == "first" or name == "picture"):
             shown = _shown(name, source, kind, deep_range)
             if shown is not None:
@@ -117,7 +119,7 @@ def read_samples(
         images = describe_stored(name, source).images(frames)
         chosen = images if index is None else [images[index]]
         stored = read_stored(name, source, [plane for image in chosen for plane in image])
-        converted = convert(_joined(stored, len(chosen)), kind, deep_range)
+        converted = convert(_joined(stored, len(chosen)), kind, deep_range, flags_of)
         return Samples(converted.values, stored.place, converted.masked, converted.extent)
 
 
@@ -166,9 +168,11 @@ def _joined(stored: StoredSamples, images: int) -> StoredSamples:
     planes = count // images
     if planes == 1:
         return stored
+    if stored.has_opacity:
+        raise ValueError("its pages have opacity, which is no channel: save them without it")
     apart = stored.values.reshape(images, planes, height, width, channels)
     values = apart.transpose(0, 2, 3, 1, 4).reshape(images, height, width, planes * channels)
-    return replace(stored, values=values, is_colour=False, has_opacity=False)
+    return replace(stored, values=values, is_colour=False)
 
 
 def _encoded(samples: Samples, ending: str, kind: PixelType) -> bytes:

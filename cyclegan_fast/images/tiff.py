@@ -112,13 +112,13 @@ def _layout(page: TiffPage) -> _Layout:
     extra = page.tags.valueof(EXTRA_SAMPLES)
     if samples > colours and extra is None:
         raise ValueError(f"it has {samples} channels and does not say whether the last is opacity: save it anew")
+    if samples == colours:
+        return _Layout(colours, None, associated=False)
     kinds = extra if isinstance(extra, tuple) else (extra,)
-    if samples > colours + 1 and colours == 1:
-        raise ValueError(f"it has {samples} channels that are no colours: save those that are meant as grey or RGB")
-    for place, kind in enumerate(kinds[: samples - colours], colours):
-        if kind in (UNASSOCIATED, ASSOCIATED):
-            return _Layout(colours, place, associated=kind == ASSOCIATED)
-    return _Layout(colours, None, associated=False)
+    if samples > colours + 1 or kinds[0] not in (UNASSOCIATED, ASSOCIATED):
+        others = "that are no colours" if colours == 1 else f"of which {colours} are colours"
+        raise ValueError(f"it has {samples} channels {others}: save those that are meant as grey or RGB")
+    return _Layout(colours, colours, associated=kinds[0] == ASSOCIATED)
 
 
 def _decode(page: TiffPage, layout: _Layout, value_range: ValueRange | None) -> tuple[Pixels, Extent | None]:

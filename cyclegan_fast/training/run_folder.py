@@ -269,8 +269,9 @@ def _is_lock_of(path: Path, lock: IO[str]) -> bool:
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:
     saved = values.load_config(path / CONFIG) if (path / CONFIG).exists() else config
     changed, has_moved = ", ".join(_changes(saved, config)), saved.data.data != config.data.data
-    if _changes(_moved_to(saved, config), config) or (has_moved and not checkpoint.exists(path)):
-        raise UserError(f"{path} was made with another configuration ({changed}); {ANOTHER}")
+    allowed = _moved_to(saved, config) if checkpoint.exists(path) else with_end_of(saved, config)
+    if in_the_way := ", ".join(_changes(allowed, config)):
+        raise UserError(f"{path} was made with another configuration ({in_the_way}); {ANOTHER}")
     if has_moved:  # its checkpoint tells whether they are the same images
         warnings.append(f"the data moved from {saved.data.data} to {config.data.data}")
     went_back = len(going_back(read_alarms(path)))

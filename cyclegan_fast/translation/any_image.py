@@ -18,6 +18,7 @@ from PIL import Image
 
 from cyclegan_fast.conventions import SIDE_MULTIPLE, Direction, padded_side
 from cyclegan_fast.images.decoding import decode, decode_opened
+from cyclegan_fast.images.formats.conversion import counted_gaps
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import images_at_once
@@ -227,7 +228,9 @@ class ImageTranslator:
         samples: SampleArray = image[..., None] if image.ndim == 2 and self.source.channels == 1 else image
         if samples.dtype != self.source.as_numpy or samples.shape[2:] != (self.source.channels,) or not samples.size:
             raise UserError(f"a translator takes {self._taken}; got an array {image.dtype} {list(image.shape)}")
-        return samples
+        if isinstance(samples, np.ma.MaskedArray):
+            raise UserError("a translator does not know which pixels of a masked array count: give its .filled(...)")
+        return _with_values(samples)
 
     def _none(self, images: SampleArray) -> SampleArray:
         """Return the translation of no image, [0, H, W, C]."""
@@ -330,6 +333,17 @@ def _is_tensor(images: object) -> "TypeGuard[Tensor]":
     return torch is not None and isinstance(images, torch.Tensor)
 
 
+def _with_values(samples: SampleArray) -> SampleArray:
+    """Return samples; raises UserError where some are infinite or none is a number, as of files."""
+    if samples.dtype.kind != "f":
+        return samples
+    try:
+        counted_gaps(samples)
+    except ValueError as error:
+        raise UserError(f"the image cannot be translated: {error}") from error
+    return samples
+
+
 def samples_of_picture(image: Image.Image, source: PixelType, value_range: ValueRange | None) -> SampleArray:
     """Return a picture of Pillow's as samples [H, W, C] of `source`; `value_range` is that of `decode_opened`.
 
@@ -358,7 +372,7 @@ def _deep_samples_of(image: Image.Image, source: PixelType) -> SampleArray:
             f"a picture of mode {image.mode} does not hold {source}: give {source.dtype} arrays [H, W, "
             f"{source.channels}]"
         )
-    return samples
+    return _with_values(samples)
 
 
 def _like(image: object, samples: SampleArray, target: PixelType) -> SampleArray | Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 from cyclegan_fast.images.formats.stored import (
     FileLayout,
     FilePlace,
+    Frames,
     Source,
     StoredSamples,
     in_own_order,
@@ -28,7 +29,7 @@ def describe_array(source: Source) -> FileLayout:
     """Return what an array is, from its header alone. Raises ValueError for what is no image."""
     with _opened(source) as (file, size):
         shape, dtype = _header(file, size)
-    planes, height, width, channels = _as_planes(shape)
+    planes, height, width, channels = _as_planes(shape, source.frames)
     is_colour = channels == 3 and dtype == np.uint8
     return FileLayout(planes, height, width, channels, own_dtype(dtype), is_colour)
 
@@ -37,7 +38,7 @@ def read_array(source: Source, planes: Sequence[int]) -> StoredSamples:
     """Return images of an array. Raises ValueError for what is no image, or not whole."""
     with _opened(source) as (file, size):
         shape, dtype = _header(file, size)
-        every = _as_planes(shape)
+        every = _as_planes(shape, source.frames)
         own_dtype(dtype)
     if source.path.suffix.lower() == ".npz":
         with _opened(source) as (file, _):
@@ -45,6 +46,8 @@ def read_array(source: Source, planes: Sequence[int]) -> StoredSamples:
     else:
         whole = np.load(source.path, mmap_mode="r", allow_pickle=False)  # only what is asked for is read
     values = in_own_order(whole.reshape(every)[list(planes)])
+    if values.dtype.kind == "b":
+        values = values * np.uint8(255)
     is_colour = every[-1] == 3 and values.dtype == np.uint8
     return StoredSamples(values, 8 * values.dtype.itemsize, is_colour, place=FilePlace(dimensions=len(shape)))
 
@@ -107,8 +110,13 @@ def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]
     return shape, dtype
 
 
-def _as_planes(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Return a shape as [S, H, W, C]. Channels in front are refused and not guessed at."""
+def _as_planes(shape: tuple[int, ...], frames: Frames) -> tuple[int, int, int, int]:
+    """Return a shape as [S, H, W, C]. Channels in front are refused and not guessed at, and so are slices."""
+    if frames == "slices" and len(shape) == 3:
+        raise ValueError(
+            f"its shape is [{', '.join(map(str, shape))}], which does not say whether it has slices or channels: save "
+            "slices as [slices, H, W, channels], with a last axis of 1 for one channel"
+        )
     match shape:
         case (height, width):
             planes = (1, height, width, 1)

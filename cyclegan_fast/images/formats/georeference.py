@@ -14,7 +14,7 @@ KEPT_TAGS = {
     42113: "GDAL_NODATA",
 }
 """The tags that are written back as they were read, and their names."""
-_NO_DATA = 42113
+NO_DATA = 42113
 
 Tag = tuple[int, int, int, Any]
 """A tag's code, the number of its type, how many values it has, and these."""
@@ -28,12 +28,12 @@ def geo_tags(page: TiffPage) -> tuple[Tag, ...]:
 
 def is_georeferenced(page: TiffPage) -> bool:
     """Return whether a page says where its pixels lie."""
-    return any(code in page.tags for code in KEPT_TAGS if code != _NO_DATA)
+    return any(code in page.tags for code in KEPT_TAGS if code != NO_DATA)
 
 
 def no_data_of(page: TiffPage) -> float | None:
     """Return the value that stands where nothing was measured; None where there is none, or no number."""
     try:
-        return float(page.tags.valueof(_NO_DATA, "").strip().rstrip("\0"))
+        return float(page.tags.valueof(NO_DATA, "").strip().rstrip("\0"))
     except (ValueError, AttributeError):
         return None

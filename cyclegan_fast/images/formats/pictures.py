@@ -14,15 +14,16 @@ from cyclegan_fast.images.decoding import (
     to_rgb,
 )
 from cyclegan_fast.images.formats.conversion import luma
-from cyclegan_fast.images.formats.stored import FileLayout, FilePlace, Source, StoredSamples, in_own_order
+from cyclegan_fast.images.formats.stored import FileLayout, Source, StoredSamples, in_own_order
 from cyclegan_fast.images.orientation import orientation_of, upright
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray, SampleDtype
 from cyclegan_fast.images.unreadable import BoundedFile
 
 _CHANNELS = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 """The modes of Pillow whose samples are read as they are; those of others become colours."""
-_PNG_MODES = {("uint8", 1): "L", ("uint8", 3): "RGB", ("uint8", 4): "RGBA", ("uint16", 1): "I;16"}
-"""The samples that Pillow writes to PNG, by type and channels, and its names for them: no colours of 16 bits."""
+_PNG_MODES = {("uint8", 1): "L", ("uint8", 3): "RGB", ("uint16", 1): "I;16"}
+"""The samples that Pillow writes to PNG, by type and channels, and its names for them: no colours of 16 bits. A fourth
+channel would be opacity there."""
 
 
 def describe_picture(source: Source) -> FileLayout:
@@ -62,8 +63,7 @@ def read_picture(source: Source, planes: Sequence[int]) -> StoredSamples:
             samples, bits = _eight_bits(image, transparent is not None), 8
         samples = in_own_order(upright(samples, orientation_of(image)))
     channels = samples.shape[-1]
-    place = FilePlace(opacity="unassalpha" if channels in (2, 4) else None)
-    return StoredSamples(samples[None], bits, channels >= 3, channels in (2, 4), place=place)
+    return StoredSamples(samples[None], bits, channels >= 3, channels in (2, 4))
 
 
 def _eight_bits(image: Image.Image, is_transparent: bool) -> SampleArray:

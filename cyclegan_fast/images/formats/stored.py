@@ -17,10 +17,11 @@ Axis = Literal[0, 1, 2]
 
 
 class Source(NamedTuple):
-    """Names a file, and the axis of a volume that its slices are across."""
+    """Names a file, the axis of a volume that its slices are across, and what its further pages or slices are."""
 
     path: Path
     axis: Axis = 2
+    frames: Frames = "first"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ class FilePlace:
     volume: what a volume of NIfTI is put back by, see nifti.py.
     dimensions: how many an array of NumPy had.
     size: the height and width of the image that the tags belong to.
-    opacity: tifffile's name for the kind of opacity that the last of 4 channels is; None for none.
     """
 
     tags: tuple[tuple[int, int, int, Any], ...] = ()
@@ -82,7 +82,6 @@ class FilePlace:
     volume: Any = None
     dimensions: int | None = None
     size: tuple[int, ...] | None = None
-    opacity: Literal["unassalpha", "assocalpha"] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ none of light, such as those of inks and palettes, are read through ../tiff.py h
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 from tifffile import PHOTOMETRIC, TiffFile, TiffPage
 
-from cyclegan_fast.images.formats.georeference import geo_tags, is_georeferenced, no_data_of
+from cyclegan_fast.images.formats.georeference import NO_DATA, geo_tags, is_georeferenced, no_data_of
 from cyclegan_fast.images.formats.stored import FileLayout, FilePlace, Source, StoredSamples, in_own_order, own_dtype
 from cyclegan_fast.images.levels import full_range, to_levels
 from cyclegan_fast.images.orientation import upright
@@ -23,7 +23,6 @@ from cyclegan_fast.images.tiff_segments import bits_of, check_page, segments
 from cyclegan_fast.images.unreadable import BoundedFile, parsing
 
 BANDS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
-_OPACITY: dict[int | None, Literal["unassalpha", "assocalpha"]] = {UNASSOCIATED: "unassalpha", ASSOCIATED: "assocalpha"}
 _REDUCED, _NEW_SUBFILE_TYPE = 1, 254  # the tag whose lowest bit marks a smaller copy of another page
 
 
@@ -68,9 +67,8 @@ def read_tiff_samples(source: Source, planes: Sequence[int]) -> StoredSamples:
 
 def encoded_tiff(samples: SampleArray, kind: PixelType, place: FilePlace) -> bytes:
     """Return the content of a TIFF of [S, H, W, C], a page for each S, compressed without loss."""
-    options = options_of_page(kind, place)
-    if place.no_data is not None and kind.dtype == "float32":
-        samples = np.where(np.isnan(samples), np.float32(place.no_data), samples)
+    samples, is_no_data = _with_no_data(samples, place.no_data)
+    options = options_of_page(kind, place, has_no_data=is_no_data)
     content = io.BytesIO()
     with tifffile.TiffWriter(content, bigtiff=samples.nbytes > 2**32 - 2**25) as tiff:
         for page in samples:
@@ -82,14 +80,29 @@ def encoded_tiff(samples: SampleArray, kind: PixelType, place: FilePlace) -> byt
     return content.getvalue()
 
 
-def options_of_page(kind: PixelType, place: FilePlace) -> dict[str, Any]:
-    """Return what tifffile is told of a page of samples of a type, which is compressed without loss."""
+def _with_no_data(samples: SampleArray, no_data: float | None) -> tuple[SampleArray, bool]:
+    """Return samples with a file's value for no data in place of NaN, and whether it stands for nothing else there."""
+    if no_data is None or samples.dtype.kind != "f":
+        return samples, False
+    with np.errstate(over="ignore"):
+        filling = samples.dtype.type(no_data)
+    gaps = np.isnan(samples)
+    if not gaps.any() or np.isinf(filling) or (samples == filling).any():
+        return samples, False
+    return np.where(gaps, filling, samples), True
+
+
+def options_of_page(kind: PixelType, place: FilePlace, *, has_no_data: bool = False) -> dict[str, Any]:
+    """Return what tifffile is told of a page of samples of a type, which is compressed without loss.
+
+    Args:
+        has_no_data: whether the value for no data of the place stands for that in these samples.
+    """
+    tags = [tag for tag in place.tags if has_no_data or tag[0] != NO_DATA]
     options: dict[str, Any] = {"photometric": "minisblack"}
     if kind.channels > 1:
         colours = 3 if kind.channels in (3, 4) else 1
         extra = ["unspecified"] * (kind.channels - colours)
-        if place.opacity is not None and kind.channels == 4:
-            extra = [place.opacity]
         options = {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
         options |= {"extrasamples": extra} if extra else {}
     if place.spacing_mm is not None:
@@ -99,7 +112,7 @@ def options_of_page(kind: PixelType, place: FilePlace) -> dict[str, Any]:
         "compression": "zlib",
         "metadata": None,
         "software": False,
-        "extratags": [(code, dtype, count, value, True) for code, dtype, count, value in place.tags],
+        "extratags": [(code, dtype, count, value, True) for code, dtype, count, value in tags],
     }
 
 
@@ -114,7 +127,8 @@ def glance_at_tiff(source: Source) -> tuple[bool, FilePlace | None]:
 def place_of_page(page: TiffPage) -> FilePlace:
     """Return where the pixels of a page lie, as they are stored; those of a GeoTIFF are not turned upright."""
     size = (page.imagelength, page.imagewidth) if is_georeferenced(page) else None
-    return FilePlace(geo_tags(page), no_data_of(page), size=size, opacity=_OPACITY.get(channels_of_page(page)[2]))
+    is_as_stored = not is_through_rgb(page) and bits_of(page) >= 8
+    return FilePlace(geo_tags(page), no_data_of(page) if is_as_stored else None, size=size)
 
 
 @contextmanager

@@ -37,7 +37,8 @@ def write_pyramid(
     Args:
         file: is empty, and open to be written.
         size: the height and width.
-        place: that of the source, whose tags are kept.
+        place: that of the source, whose tags are kept, apart from its value for no data: NaN stays, since a value that
+            comes later may be equal to it.
         scratch: the folder for the levels that wait.
         levels: whether there is a pyramid.
 
@@ -53,7 +54,7 @@ def write_pyramid(
                 waiting = open_files.enter_context(ScratchFile(scratch, row_bytes))
             passing = _halved_aside(strips, waiting)
             tiff.write(
-                _tiles(passing, width, kind, place),
+                _tiles(passing, width, kind),
                 shape=(height, width, kind.channels) if kind.channels > 1 else (height, width),
                 dtype=kind.as_numpy,
                 tile=(TILE, TILE),
@@ -109,15 +110,13 @@ def _rows_of(waiting: ScratchFile, size: tuple[int, int], kind: PixelType) -> It
         yield band
 
 
-def _tiles(strips: Iterable[SampleArray], width: int, kind: PixelType, place: FilePlace) -> Iterator[SampleArray]:
+def _tiles(strips: Iterable[SampleArray], width: int, kind: PixelType) -> Iterator[SampleArray]:
     """Yield tiles from left to right and from top to bottom, zero beyond the edges."""
     across = -(-width // TILE)
     band = np.zeros((TILE, across * TILE, kind.channels), kind.as_numpy)
     filled = 0
     for strip in strips:
         samples = strip
-        if place.no_data is not None and kind.dtype == "float32":
-            samples = np.where(np.isnan(strip), np.float32(place.no_data), strip)
         while len(samples):
             taken = min(TILE - filled, len(samples))
             band[filled : filled + taken, :width] = samples[:taken]

@@ -198,3 +198,20 @@ def test_test_images_have_the_type_of_their_domain(tmp_path: Path) -> None:
     assert data.tests.B is not None
     assert (data.tests.A.images[0].dtype.name, data.tests.A.images[0].shape) == ("uint16", (SIDE, SIDE, 1))
     assert (data.tests.B.images[0].dtype.name, data.tests.B.images[0].shape) == ("float32", (SIDE, SIDE, 3))
+
+
+def test_images_with_other_bands_or_opacity_are_left_out_with_the_flag_to_give(tmp_path: Path) -> None:
+    four = samples_of(PixelType(4, "uint8"), SIDE, SIDE)
+    for name in ("trainA", "trainB"):
+        write_pages(tmp_path / name / "1.tif", four[None])  # without opacity: four bands
+        Image.fromarray(four, "RGBA").save(tmp_path / name / "2.png")
+        Image.fromarray(four[..., :3]).save(tmp_path / name / "3.png")
+    data = opened(tmp_path, preprocess="crop", channels_a=4)
+    said = "\n".join(data.warnings)
+    for name, reason in {
+        "trainA/2.png": "it has 3 channels and opacity, and the other images 4: convert it, or give --channels-a 3",
+        "trainA/3.png": "it has 3 channels, and the other images 4: convert it, or give --channels-a 3",
+        "trainB/1.tif": "it has 4 channels that are no colours: save those that are meant as grey or RGB",
+    }.items():
+        assert f"skipped {tmp_path / name}: {reason}\n" in said
+    assert "skipped 3 unreadable images" in said

@@ -12,6 +12,8 @@ from PIL import Image
 from tifffile import COMPRESSION
 
 from cyclegan_fast.images.files import read_image, read_indices
+from cyclegan_fast.images.pixel_type import RGB, PixelType
+from cyclegan_fast.images.samples import read_samples
 from cyclegan_fast.images.tiff import read_tiff
 from cyclegan_fast.images.unreadable import UnreadableImage
 from tests.cyclegan_fast.images.levels import read
@@ -66,11 +68,11 @@ def test_grey_is_read_as_it_is_defined(tmp_path: Path, shape: str, dtype: str, p
     assert np.abs(read(tmp_path / "a.tif") - (levels if photometric == "minisblack" else 255 - levels)).max() == 0
 
 
-@pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])
+@pytest.mark.parametrize("extra", ["unassalpha", "assocalpha"])
 @pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("planes", ["contig", "separate"])
-def test_opacity_is_told_from_other_extras(tmp_path: Path, dtype: str, colours: int, extra: str, planes: str) -> None:
+def test_opacity_is_laid_over_white(tmp_path: Path, dtype: str, colours: int, extra: str, planes: str) -> None:
     values, alpha = noise(dtype, colours), noise(dtype, 1, seed=1)
     if extra == "assocalpha":
         values = (values * (alpha / np.iinfo(dtype).max)).astype(dtype)
@@ -84,8 +86,21 @@ def test_opacity_is_told_from_other_extras(tmp_path: Path, dtype: str, colours: 
     )
     levels = expected(values)
     white = 255 * (1 - alpha / np.iinfo(dtype).max)
-    want = {"unassalpha": over_white(levels, alpha), "assocalpha": levels + white, "unspecified": levels}[extra]
+    want = {"unassalpha": over_white(levels, alpha), "assocalpha": levels + white}[extra]
     assert np.abs(read(tmp_path / "a.tif") - want).max() <= 1
+
+
+@pytest.mark.parametrize("extra", [["unspecified"], ["unassalpha", "unspecified"], ["unspecified", "unassalpha"]])
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_bands_beside_colours_are_not_dropped(tmp_path: Path, dtype: str, colours: int, extra: list[str]) -> None:
+    photometric = "rgb" if colours == 3 else "minisblack"
+    stored = noise(dtype, colours + len(extra))
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric, planarconfig="contig", extrasamples=extra)
+    others = "of which 3 are colours" if colours == 3 else "that are no colours"
+    for kind in (RGB, PixelType(1)) if stored.shape[2] != 3 else (PixelType(1),):  # three bands may be shown as RGB
+        with pytest.raises(UnreadableImage, match=rf"a\.tif: it has {stored.shape[2]} channels {others}: save those"):
+            read_samples(tmp_path / "a.tif", kind)
 
 
 def entries(path: Path, tag: int) -> tifffile.TiffTag:

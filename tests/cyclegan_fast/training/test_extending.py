@@ -117,6 +117,9 @@ def test_more_steps_than_there_are_epochs_leave_a_finished_run_finished(
         assert run(root, "epochs", "--epochs", "1", "--decay-epochs", "0", "--max-steps", most) == 0
     assert f"{root / 'epochs'} is finished after 3 steps, see its index.html; more" in capfd.readouterr().out
     assert values.load_config(root / "epochs" / "config.yaml").run.max_steps == 10
+    # A later end is none of the settings that are in the way.
+    assert run(root, "epochs", "--epochs", "1", "--decay-epochs", "0", "--max-steps", "20", "--beta1", "0.4") == 2
+    assert "was made with another configuration (beta1: 0.5 -> 0.4); " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Translations of images that are not 8-bit RGB, by the command, from Python, and in strips."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cyclegan_fast.config.options import Config, DataConfig
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_pixels, to_signed
 from cyclegan_fast.images.samples import Axis, read_samples
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
@@ -386,6 +388,43 @@ def test_what_python_gives_has_to_fit(tmp_path: Path, images: Any, message: str)
     folder = save_run(tmp_path / "runs" / "x", GREY16, SIGNED)
     with pytest.raises(UserError, match=message):
         cf.load(folder, device="cpu")(images)
+
+
+def test_values_that_no_file_may_have_are_refused_in_arrays_too(tmp_path: Path) -> None:
+    kind = PixelType(1, "float32", 0, 1)
+    values = samples_of(kind, 16, 16)
+    endless, empty = values.copy(), np.full_like(values, np.nan)
+    endless[0, 1] = np.inf
+    whole = np.zeros((16, 16, 1), np.uint16)
+    with cf.load(save_run(tmp_path / "runs" / "x", kind, kind), device="cpu") as translate:
+        for images in (endless, np.stack([values, endless]), [values, endless], Image.fromarray(endless[..., 0])):
+            with pytest.raises(UserError, match="cannot be translated: 1 of its 256 values are infinite"):
+                translate(images)
+        with pytest.raises(UserError, match="cannot be translated: all its values are NaN"):
+            translate(empty)
+        with pytest.raises(UserError, match=r"which pixels of a masked array count: give its \.filled"):
+            translate(np.ma.masked_less(values, 0.5))
+    with cf.load(save_run(tmp_path / "runs" / "y", GREY16, kind), device="cpu") as translate:
+        with pytest.raises(UserError, match="masked array"):
+            translate(np.ma.masked_equal(np.stack([whole, whole]), 0))
+        assert translate(whole).dtype == np.float32
+
+
+@pytest.mark.parametrize(("mode", "bands"), [("RGBA", 4), ("LA", 2)])
+def test_opacity_is_no_band_of_a_run(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str], mode: str, bands: int
+) -> None:
+    folder = save_run(tmp_path / "runs" / "x", PixelType(bands), GREY)
+    picture = tmp_path / "in" / "a.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.zeros((16, 16, bands), np.uint8), mode).save(picture)
+    said = (
+        rf"a\.png: it has {bands - 1} channels? and opacity, and the run takes {bands} channels of uint8: convert it$"
+    )
+    with pytest.raises(UnreadableImage, match=said):
+        cf.load(folder, device="cpu")(picture)
+    assert run(folder, tmp_path / "in") == 2
+    assert re.search(said, capsys.readouterr().err, re.MULTILINE)
 
 
 # --- from Python -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from cyclegan_fast.images.files import read_image
-from cyclegan_fast.images.pixel_type import RGB, PixelType
+from cyclegan_fast.images.pixel_type import RGB, DomainName, PixelType, SampleDtype
 from cyclegan_fast.images.samples import Samples, describe_file, ending_for, read_samples, write_samples
 from cyclegan_fast.images.unreadable import UnreadableImage
 from tests.cyclegan_fast.images.formats.made import HEIGHT, WIDTH, noise
@@ -19,8 +19,8 @@ DEEP = PixelType(1, "uint16", 0, 65535)
 FLOAT = PixelType(1, "float32", 0, 1)
 
 
-def read(path: Path, kind: PixelType) -> np.ndarray:
-    samples = read_samples(path, kind)
+def read(path: Path, kind: PixelType, flags_of: DomainName | None = None) -> np.ndarray:
+    samples = read_samples(path, kind, flags_of=flags_of)
     assert samples.values.dtype == kind.as_numpy
     return samples.values[0]
 
@@ -58,18 +58,76 @@ def test_deep_samples_are_turned_upright(tmp_path: Path, orientation: int) -> No
         assert (kind.height, kind.width) == expected.shape
 
 
-def test_opacity_is_a_channel_or_laid_over_white(tmp_path: Path) -> None:
+def test_opacity_is_laid_over_white_and_is_no_channel(tmp_path: Path) -> None:
     values = noise("uint16", HEIGHT, WIDTH, 4)
     write_png(tmp_path / "a.png", values, 16)
     assert describe_file(tmp_path / "a.png").has_opacity
-    four = PixelType(4, "uint16", 0, 65535)
-    assert np.array_equal(read(tmp_path / "a.png", four), values)
+    with pytest.raises(UnreadableImage, match="it has 3 channels and opacity, and the run takes 4 channels of uint16"):
+        read(tmp_path / "a.png", PixelType(4, "uint16", 0, 65535))
     share = values[..., 3:] / 65535
     laid = values[..., :3] * share + 65535 * (1 - share)
     three = PixelType(3, "uint16", 0, 65535)
     assert np.abs(read(tmp_path / "a.png", three) - laid).max() <= 0.5 + 1e-9
     grey = np.rint(laid) @ [0.299, 0.587, 0.114]
     assert np.abs(read(tmp_path / "a.png", DEEP)[..., 0] - grey).max() < 1.5
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_opacity_of_whole_numbers_is_a_share_of_their_white(tmp_path: Path, mode: str, dtype: str) -> None:
+    values = noise(dtype, HEIGHT, WIDTH, len(mode))
+    if dtype == "uint8":
+        Image.fromarray(values, mode).save(tmp_path / "a.png")
+    else:
+        write_png(tmp_path / "a.png", values, 16)
+    white = np.iinfo(dtype).max
+    share = values[..., -1:] / white
+    laid = values[..., :-1] * share + white * (1 - share)
+    for high in (1, 255, 65535):  # the range of the run has no say
+        found = read(tmp_path / "a.png", PixelType(3, "float32", 0, high))
+        assert np.abs(found - laid).max() <= white * 2**-22
+
+
+@pytest.mark.parametrize("flags_of", [None, "A"])
+@pytest.mark.parametrize(("mode", "bands"), [("RGBA", 4), ("LA", 2)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_opacity_is_no_band(
+    tmp_path: Path, dtype: SampleDtype, mode: str, bands: int, flags_of: DomainName | None
+) -> None:
+    Image.fromarray(noise("uint8", HEIGHT, WIDTH, bands), mode).save(tmp_path / "a.png")
+    colours = "3 channels" if bands == 4 else "1 channel"
+    advice = f"the other images {bands}: convert it, or give --channels-a {bands - 1}"
+    said = advice if flags_of else f"the run takes {bands} channels of {dtype}: convert it"
+    with pytest.raises(UnreadableImage, match=f"it has {colours} and opacity, and {said}$"):
+        read(tmp_path / "a.png", PixelType(bands, dtype, 0, 255), flags_of)
+
+
+def test_floating_point_colours_have_no_white(tmp_path: Path) -> None:
+    values = noise("float32", HEIGHT, WIDTH, 4, low=0, high=1)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=["unassalpha"])
+    with pytest.raises(UnreadableImage, match="it has opacity, and of floating-point values none is known to be white"):
+        read(tmp_path / "a.tif", PixelType(3, "float32", 0, 1))
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz"])
+def test_booleans_are_0_and_255(tmp_path: Path, ending: str) -> None:
+    values = noise("uint8", HEIGHT, WIDTH) > 128
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "a.npz", values)
+    assert np.array_equal(read(tmp_path / f"a{ending}", GREY)[..., 0], values * np.uint8(255))
+    assert np.array_equal(read(tmp_path / f"a{ending}", RGB), np.repeat(values[..., None] * np.uint8(255), 3, 2))
+    assert np.array_equal(np.asarray(read_image(tmp_path / f"a{ending}"))[..., 0], values * np.uint8(255))
+
+
+def test_channels_and_slices_of_an_array_are_told_apart(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", noise("uint16", 24, HEIGHT, WIDTH))
+    said = r"a\.npy: its shape is \[24, 13, 21\], which does not .* as \[slices, H, W, channels\], with a last axis of"
+    with pytest.raises(UnreadableImage, match=said):
+        describe_file(tmp_path / "a.npy", "slices")
+    with pytest.raises(UnreadableImage, match=said):
+        read_samples(tmp_path / "a.npy", DEEP, frames="slices")
+    np.save(tmp_path / "b.npy", noise("uint16", 24, HEIGHT, WIDTH, 1))
+    assert describe_file(tmp_path / "b.npy", "slices").images == 24
 
 
 def test_grey_becomes_colours_and_colours_grey(tmp_path: Path) -> None:
@@ -110,8 +168,8 @@ def test_integers_of_32_bits_are_read_where_their_values_fit(tmp_path: Path) -> 
     np.save(tmp_path / "wide.npy", np.full((4, 5), 2**24 + 1, np.uint32))
     assert read(tmp_path / "fit.npy", DEEP).max() == 65535
     assert read(tmp_path / "not.npy", FLOAT).max() == 65536
-    with pytest.raises(UnreadableImage, match=r"int64 from 65536 to 65536, do not fit uint16: convert it, or"):
-        read(tmp_path / "not.npy", DEEP)
+    with pytest.raises(UnreadableImage, match="int64 from 65536 to 65536, do not fit uint16: give --dtype-b float32"):
+        read(tmp_path / "not.npy", DEEP, "B")
     with pytest.raises(UnreadableImage, match="do not fit float32: divide them"):
         read(tmp_path / "wide.npy", FLOAT)
 
@@ -122,7 +180,7 @@ def test_integers_of_32_bits_are_read_where_their_values_fit(tmp_path: Path) -> 
         (
             np.zeros((4, 5, 6), np.uint8),
             RGB,
-            "it has 6 channels, and the other images 3: convert it, or train with --channe",
+            "it has 6 channels, and the other images 3: convert it, or give --channels-b 6",
         ),
         (np.zeros((4, 5, 3), np.uint16), PixelType(4, "uint16", 0, 1), "it has 3 channels, and the other images 4"),
         (np.zeros((4, 5, 3), np.uint16), DEEP, "it has 3 channels, and the other images 1"),  # no colours
@@ -130,7 +188,7 @@ def test_integers_of_32_bits_are_read_where_their_values_fit(tmp_path: Path) -> 
         (
             np.zeros((4, 5), np.float32),
             DEEP,
-            "its values are float32, which do not become uint16: convert it, or train",
+            "its samples are float32, and those of .* uint16: .*give --dtype-b float32",
         ),
         (np.zeros((4, 5), np.float32), GREY, "no known range: give it by --range"),
         (np.zeros((4, 5), np.complex64), FLOAT, "of the type complex64, which is not read: save them as"),
@@ -149,8 +207,23 @@ def test_what_a_domain_does_not_have_is_refused(
 ) -> None:
     np.save(tmp_path / "a.npy", values, allow_pickle=True)
     with pytest.raises(UnreadableImage, match=f"a.npy: .*{message}") as refusal:
-        read(tmp_path / "a.npy", kind)
+        read(tmp_path / "a.npy", kind, "B")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((4, 5), np.uint8), "its samples are uint8, and"),
+        (np.zeros((4, 5), np.float64), "its samples are float64, and"),
+        (np.full((4, 5), 65536), "its values, int64 from 65536 to 65536, do not fit uint16, and"),
+        (np.zeros((4, 5, 2), np.uint16), "it has 2 channels, and"),
+    ],
+)
+def test_a_run_has_no_flags_to_advise(tmp_path: Path, values: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(UnreadableImage, match=f"{message} the run takes 1 channel of uint16: convert it$"):
+        read(tmp_path / "a.npy", DEEP)
 
 
 def test_nan_is_counted_and_left_in_place(tmp_path: Path) -> None:

@@ -75,12 +75,11 @@ def test_grey_png(tmp_path: Path, kind: PixelType) -> None:
     assert_within_a_count(np.asarray(Image.open(tmp_path / "b.png"))[..., None], values, kind)
 
 
-@pytest.mark.parametrize("channels", [3, 4])
-def test_coloured_png_of_16_bits_becomes_tiff(tmp_path: Path, channels: int) -> None:
-    kind = PixelType(channels, "uint16", 0, 65535)
+def test_coloured_png_of_16_bits_becomes_tiff(tmp_path: Path) -> None:
+    kind = PixelType(3, "uint16", 0, 65535)
     values = of_kind(kind)
     write_png(tmp_path / "a.png", values, 16)
-    assert describe_file(tmp_path / "a.png").channels == channels
+    assert describe_file(tmp_path / "a.png").channels == 3
     assert ending_for(kind, ".png") == ".tif"
     there_and_back(tmp_path / "a.png", tmp_path / "b.tif", kind)
     assert_within_a_count(tifffile.imread(tmp_path / "b.tif"), values, kind)

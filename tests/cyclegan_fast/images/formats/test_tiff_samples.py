@@ -12,7 +12,7 @@ from cyclegan_fast.images.files import read_image
 from cyclegan_fast.images.formats.georeference import KEPT_TAGS
 from cyclegan_fast.images.formats.stored import Frames
 from cyclegan_fast.images.pixel_type import RGB, PixelType
-from cyclegan_fast.images.samples import Samples, describe_file, read_samples, write_samples
+from cyclegan_fast.images.samples import Samples, describe_file, ending_for, read_samples, write_samples
 from cyclegan_fast.images.unreadable import UnreadableImage
 from tests.cyclegan_fast.images.formats.made import HEIGHT, WIDTH, noise
 
@@ -200,19 +200,23 @@ def test_pages_of_other_files_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opacity", ["unassalpha", "assocalpha"])
-def test_opacity_stays_what_it_is(tmp_path: Path, opacity: str) -> None:
+def test_opacity_is_laid_over_white(tmp_path: Path, opacity: str) -> None:
     values = noise("uint16", HEIGHT, WIDTH, 4)
+    if opacity == "assocalpha":
+        values[..., :3] = np.minimum(values[..., :3], values[..., 3:])
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=[opacity])
-    four, three = PixelType(4, "uint16", 0, 65535), PixelType(3, "uint16", 0, 65535)
-    samples = read_samples(tmp_path / "a.tif", four)
-    write_samples(samples, tmp_path / "b.tif", four)
-    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
-        assert tiff.pages.first.extrasamples[0].name.lower() == opacity
-        assert np.array_equal(tiff.asarray(), values)
-    if opacity == "unassalpha":
-        share = values[..., 3:] / 65535
-        laid = values[..., :3] * share + 65535 * (1 - share)
-        assert np.abs(values_of(three, tmp_path / "a.tif")[0] - laid).max() <= 0.5 + 1e-9
+    share = values[..., 3:] / 65535
+    laid = values[..., :3] * (share if opacity == "unassalpha" else 1) + 65535 * (1 - share)
+    three = PixelType(3, "uint16", 0, 65535)
+    assert np.abs(values_of(three, tmp_path / "a.tif")[0] - laid).max() <= 0.5 + 1e-9
+
+
+def test_four_bands_are_bands_again_when_they_are_read(tmp_path: Path) -> None:
+    values = noise("uint8", 1, HEIGHT, WIDTH, 4)
+    four = PixelType(4)
+    assert ending_for(four, ".png") == ".tif"
+    write_samples(Samples(values), tmp_path / "a.tif", four)
+    assert np.array_equal(values_of(four, tmp_path / "a.tif"), values)
 
 
 def test_smaller_copies_are_no_pages_and_others_are_named(tmp_path: Path) -> None:
@@ -284,8 +288,10 @@ def test_a_georeference_is_kept(tmp_path: Path, kind: PixelType, tags: list[Any]
     samples = read_samples(tmp_path / "a.tif", kind)
     assert np.array_equal(samples.values[0], values)
     write_samples(samples, tmp_path / "b.tif", kind)
-    assert kept_tags(tmp_path / "b.tif") == kept_tags(tmp_path / "a.tif")
-    assert len(kept_tags(tmp_path / "b.tif")) == len(tags)
+    expected = kept_tags(tmp_path / "a.tif")
+    assert len(expected) == len(tags)
+    del expected["GDAL_NODATA"]  # nothing that is written is no data
+    assert kept_tags(tmp_path / "b.tif") == expected
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), stored)
 
 
@@ -303,6 +309,62 @@ def test_no_data_becomes_nan_and_comes_back(tmp_path: Path) -> None:
     tag = "-1.7976931348623157e+308\0"
     tifffile.imwrite(tmp_path / "c.tif", far, extratags=[(42113, 2, len(tag), tag, True)])
     assert np.array_equal(read_samples(tmp_path / "c.tif", kind).values, samples.values, equal_nan=True)
+
+
+def no_data_tag(value: str) -> tuple[int, int, int, str, bool]:
+    return 42113, 2, len(value) + 1, f"{value}\0", True
+
+
+def test_a_value_for_no_data_is_written_where_it_means_that_alone(tmp_path: Path) -> None:
+    values = noise("uint16", HEIGHT, WIDTH, low=1)
+    values[2:4] = 0
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[*GEO_TAGS[:5], no_data_tag("0")])
+    kind = PixelType(1, "float32", 0, 1)
+    place = read_samples(tmp_path / "a.tif", kind).place
+    translated = noise("float32", 1, HEIGHT, WIDTH, 1, low=0, high=1)
+    gap = translated.copy()
+    gap[:, 2:4] = np.nan
+    taken = gap.copy()
+    taken[:, 7] = 0
+    for samples, has_tag in ((translated, False), (gap, True), (taken, False)):
+        write_samples(Samples(samples, place), tmp_path / "b.tif", kind)
+        assert ("GDAL_NODATA" in kept_tags(tmp_path / "b.tif")) is has_tag
+        found = read_samples(tmp_path / "b.tif", kind).values
+        assert np.array_equal(found, samples, equal_nan=True)
+    for dtype in ("uint8", "uint16", "int16"):
+        whole = PixelType.with_full_range(1, dtype)  # type: ignore[arg-type]
+        write_samples(Samples(np.zeros((1, HEIGHT, WIDTH, 1), dtype), place), tmp_path / "b.tif", whole)
+        assert "GDAL_NODATA" not in kept_tags(tmp_path / "b.tif")
+        assert kept_tags(tmp_path / "b.tif")["ModelPixelScale"] == kept_tags(tmp_path / "a.tif")["ModelPixelScale"]
+
+
+def test_a_value_that_float32_does_not_hold_stays_nan(tmp_path: Path) -> None:
+    far = noise("float32", HEIGHT, WIDTH).astype(np.float64)
+    far[3] = -1.7976931348623157e308
+    tifffile.imwrite(tmp_path / "a.tif", far, extratags=[no_data_tag("-1.7976931348623157e+308")])
+    kind = PixelType(1, "float32", 0, 1)
+    samples = read_samples(tmp_path / "a.tif", kind)
+    write_samples(samples, tmp_path / "b.tif", kind)
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), samples.values[0, ..., 0], equal_nan=True)
+    assert "GDAL_NODATA" not in kept_tags(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float16", "float32"])
+@pytest.mark.parametrize("no_data", ["0", "-1e308"])
+@pytest.mark.filterwarnings("error")
+def test_no_data_of_all_types_becomes_nan(tmp_path: Path, dtype: str, no_data: str) -> None:
+    values = noise("uint8", HEIGHT, WIDTH, low=1).astype(dtype)
+    values[3:5] = 0
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[no_data_tag(no_data)])
+    samples = read_samples(tmp_path / "a.tif", PixelType(1, "float32", 0, 1))
+    assert samples.masked == (2 * WIDTH if no_data == "0" else None)
+
+
+def test_no_data_of_a_palette_is_no_colour(tmp_path: Path) -> None:
+    colours = np.zeros((3, 256), np.uint16)
+    values = noise("uint8", HEIGHT, WIDTH, high=3)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="palette", colormap=colours, extratags=[no_data_tag("0")])
+    assert read_samples(tmp_path / "a.tif", PixelType(3, "float32", 0, 1)).masked is None
 
 
 def test_an_image_of_another_size_does_not_get_the_place(tmp_path: Path) -> None:

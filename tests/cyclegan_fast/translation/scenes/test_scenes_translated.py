@@ -14,7 +14,8 @@ import tifffile
 import torch
 
 from cyclegan_fast.checkpoint.original import to_original
-from cyclegan_fast.images.pixel_type import SampleArray
+from cyclegan_fast.images.formats.stored import FilePlace
+from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.translate import main
@@ -249,3 +250,15 @@ def test_the_disk_needed_is_known_beforehand(tmp_path: Path, flags: list[str], m
     assert main([str(scene), *flags]) == 0
     translator = TiledTranslator(make_generator(0), CPU, torch.float32, tmp_path)
     assert peaks == [PEAK_OF_KEPT * translator.scratch_bytes(76, 52)]
+
+
+def test_nan_stays_since_a_later_value_may_be_the_one_for_no_data(tmp_path: Path) -> None:
+    values = np.zeros((20, 30, 1), np.float32)
+    values[:5] = np.nan
+    place = FilePlace(((42113, 2, 2, "0\0"), (33550, 12, 3, (1.0, 1.0, 0.0))), 0.0)
+    with open(tmp_path / "a.tif", "wb") as file:
+        kind = PixelType(1, "float32", 0, 1)
+        pyramid.write_pyramid(file, np.split(values, 4), (20, 30), kind, place, tmp_path)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert np.array_equal(tiff.asarray(), values[..., 0], equal_nan=True)
+        assert [code in tiff.pages.first.tags for code in (42113, 33550)] == [False, True]
