@@ -67,6 +67,7 @@ NOT_OF_A_TRAINING = {
     "evaluation/subject.py": "writes the results of `evaluate`",
     "evaluation/worst_and_best.py": "writes sheets of `evaluate`",
     "images/formats": "encodes samples into memory, for files that commands write and no training does",
+    "images/scenes": "reads scenes, and opens no file to write",
     "kernels": "no part of the training stack: compiled kernels are made again where their cache is gone",
     "publishing": "writes what is given away",
     "translation": "a command of its own; a training translates in memory",
