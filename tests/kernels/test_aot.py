@@ -14,6 +14,7 @@ COMPILING = {name: value for name, value in os.environ.items() if name != "TRITO
 
 # These read images of 3 channels, or single elements; their loads have no width to hold.
 ELEMENTWISE = {
+    "adam_moments_and_weights",
     "mean_error_sums",
     "mean_error_backward",
     "column_sums",
