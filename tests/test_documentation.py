@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -61,7 +62,13 @@ def test_the_quick_start_is_two_lines_that_set_up_and_run() -> None:
 def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"FOLDER": "photos", "PHOTOS": "photos/testA", "OUT": "photos", "data/horse2zebra": "photos"}
-    names |= {"REAL": "photos/testA", "cyclegan=FAKE": "cyclegan=translated"}
+    names |= {"REAL": "photos/testA", "cyclegan=FAKE": "cyclegan=translated", "SCANS": "scans"}
+    for folder in ("trainA", "trainB"):
+        (tmp_path / "scans" / folder).mkdir(parents=True)
+        values = np.arange(-1000, 4184, 4, dtype=np.int16).reshape(36, 36)
+        tifffile.imwrite(tmp_path / "scans" / folder / "0.tif", values)
+    names |= {"slide.svs": "slide.tif", "runs/stains": "runs/sample-photos-demo", "/var/tmp": str(tmp_path)}
+    tifffile.imwrite("slide.tif", np.zeros((64, 48, 3), np.uint8), photometric="rgb", tile=(16, 16))
     # Weights of VGG cannot be had: the command's other kind of network takes their place.
     features = "runs/photos-feature-loss-paper256/features.pt"
     names |= {"STYLE": "photos/testB/0000.png", "--weights": "--features", "vgg19-dcbb9e9d.pth": features}
