@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.data.image_lists import Images
-from cyclegan_fast.data.preparation import resize, resize_samples
+from cyclegan_fast.data.preparation import resize_samples
 from cyclegan_fast.data.training_images import Data
 from cyclegan_fast.images.display import AS_RGB, DomainViews, LegendLine
 from cyclegan_fast.images.files import encoded, write_encoded
@@ -28,13 +28,7 @@ _Row = tuple[str, DomainName, SampleArray]  # a label, and the domain that the i
 def some_of(images: Images, side: int) -> SampleArray:
     """Return a few images from all over a list as squares of that side; the list's length alone decides which."""
     chosen = np.random.default_rng(0).permutation(len(images))[:SAMPLE_COUNT]
-    return np.stack([_square(images[i], side) for i in sorted(chosen.tolist())])
-
-
-def _square(samples: SampleArray, side: int) -> SampleArray:
-    if samples.dtype == np.uint8 and samples.shape[2] == 3:  # Pillow rounds these in its own way
-        return np.asarray(resize(Image.fromarray(samples), side, side))
-    return resize_samples(samples, side, side)
+    return np.stack([resize_samples(images[i], side, side) for i in sorted(chosen.tolist())])
 
 
 @dataclass(frozen=True)

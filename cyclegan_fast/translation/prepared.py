@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from cyclegan_fast.conventions import SIDE_MULTIPLE, padded_side
 from cyclegan_fast.data.file_reading import half_of_samples
@@ -132,7 +131,7 @@ def prepare_image(
     facts = None if source.is_rgb else ValueFacts.of(values, source)
     values, missing = fill_missing(values, source)
     if size is not None and values.shape[1:3] != (size, size):
-        values, place = np.stack([_square(one, size, source) for one in values]), None
+        values, place = np.stack([resize_samples(one, size, size) for one in values]), None
         missing = None if missing is None else resized_mask(missing, size, size)
     height, width = values.shape[1:3]
     return PreparedFile(job, pad_sides(values, multiple), height, width, pages, samples.extent, place, missing, facts)
@@ -155,13 +154,6 @@ def _prepared_picture(
         pixels = np.asarray(image if size is None else resize(image, size, size))
     height, width = pixels.shape[:2]
     return PreparedFile(job, pad_sides(pixels, multiple)[None], height, width, pages, decoded.extent)
-
-
-def _square(values: SampleArray, size: int, source: PixelType) -> SampleArray:
-    """Return one slice [H, W, C] resized to a square, as test images are."""
-    if source.is_rgb:
-        return np.asarray(resize(Image.fromarray(values), size, size))
-    return resize_samples(values, size, size)
 
 
 # --- pixels without a value ------------------------------------------------------------------------------------------
