@@ -16,9 +16,11 @@ from cyclegan_fast.images.pixel_type import RGB, DomainName, PixelType, PixelTyp
 from cyclegan_fast.images.pixels import Pixels
 
 Colouring = Literal["grey", "cubehelix", "hot", "blue-red"]
-"""How one band is coloured from low to high values. "cubehelix" (Green 2011) runs from black to white through colours
-whose brightness rises evenly, also in print; "hot" from black through red and yellow to white; "blue-red" from blue
-through white to red, for values around a middle."""
+"""Names how one band is coloured from low to high values.
+
+"cubehelix" (Green 2011) runs from black to white through colours whose brightness rises evenly, also in print; "hot"
+from black through red and yellow to white; "blue-red" from blue through white to red, for values around a middle.
+"""
 NOT_A_NUMBER = (255, 0, 255)
 """The colour of pixels without a value, NaN: magenta."""
 
@@ -29,7 +31,7 @@ _ENDS = {
     "blue-red": ("blue", "red"),
 }
 _PRIMARIES = {2: ("red", "cyan"), 3: ("red", "green", "blue")}
-"""What bands are shown as, by their number. Red and cyan are told apart by people who see few colours, too."""
+"""Says what bands are shown as, by their number. Red and cyan are told apart by people who see few colours, too."""
 
 
 @dataclass(frozen=True)

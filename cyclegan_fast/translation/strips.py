@@ -32,7 +32,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self.shift: Tensor | None = None
-        """What is added behind the scale, [1, C, 1, 1], where a norm has parameters"""
+        """Holds what is added behind the scale, [1, C, 1, 1], where a norm has parameters."""
         self.count = 0
         self.mean = torch.zeros((), dtype=torch.float64)  # [1, C, 1, 1] from the first strip on
         self.m2 = torch.zeros((), dtype=torch.float64)

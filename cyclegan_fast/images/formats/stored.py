@@ -10,7 +10,7 @@ import numpy as np
 from cyclegan_fast.images.pixel_type import SampleArray, SampleDtype
 
 Frames = Literal["first", "channels", "slices"]
-"""What further pages of a TIFF, slices of a volume or frames of a DICOM file are: left out, channels of one image, or
+"""Says what further pages of a TIFF, slices of a volume or frames of a DICOM are: left out, channels of one image, or
 images of their own."""
 Axis = Literal[0, 1, 2]
 """The axis of a volume that slices are across: 0 gives sagittal, 1 coronal, and 2 axial ones."""

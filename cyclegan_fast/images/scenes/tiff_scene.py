@@ -21,7 +21,7 @@ from cyclegan_fast.images.tiff_segments import SegmentDecoder, bits_of, check_cl
 from cyclegan_fast.images.unreadable import BoundedFile, parsing
 
 MOST_SEGMENT_BYTES = 256 * 2**20
-"""What a strip or tile may have, decoded; a file of larger ones is not read by regions."""
+"""Limits a strip or tile, decoded; a file of larger ones is not read by regions."""
 _REDUCED, _NEW_SUBFILE_TYPE = 1, 254
 _ROWS_AT_ONCE = 64  # of a level that is neither compressed nor tiled
 _OF_JPEG = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)

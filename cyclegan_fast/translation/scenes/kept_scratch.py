@@ -23,7 +23,7 @@ from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.translation.scratch_file import KeptStatistics, ScratchFile, StoredActivation
 
 PEAK_OF_KEPT = 2
-"""How many times as large a scratch file becomes that is kept."""
+"""Says how many times as large a scratch file becomes that is kept."""
 _FORMAT = 1
 
 
@@ -55,7 +55,7 @@ class KeptScratchFile(ScratchFile):
         else:
             os.ftruncate(self._file.fileno(), 0)
         self.skipped = len(self._states)
-        """How many passes an earlier process made."""
+        """Counts the passes that an earlier process made."""
 
     def remove(self) -> None:
         """Remove the file and its journal, which are of no more use."""
