@@ -34,6 +34,7 @@ from cyclegan_fast.networks.resnet import GeneratorBlock, ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.shortage import is_out_of_memory
+from cyclegan_fast.translation.repeated_strips import ROWS_THAT_REPEAT
 from cyclegan_fast.translation.scratch_file import ScratchFile, StoredActivation, check_free_space
 from cyclegan_fast.translation.strips import (
     Rows,
@@ -166,7 +167,9 @@ class StripTranslator(ABC):
 
     def strip_rows(self, width: int) -> int:
         """Return how many rows a strip of an image of that width has by the budget."""
-        return max(1, self.budget_bytes // self.strip_row_bytes(width))
+        rows = max(1, self.budget_bytes // self.strip_row_bytes(width))
+        # Strips of a few rows stay as large as they can be.
+        return rows - rows % ROWS_THAT_REPEAT if rows >= 4 * ROWS_THAT_REPEAT else rows
 
     def strip_row_bytes(self, width: int) -> int:
         """Return the most bytes of memory that a row of a strip takes, of an image of that width."""
