@@ -109,7 +109,7 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Graph
     one_size = options.size is not None or EngineCard.beside(path).profile.takes_one_size
     with Engine(path, cuda_graph=one_size) as engine:
         card = engine.card
-        translator = GraphTranslator(engine, card.uint8_io, card.ends)
+        translator = GraphTranslator(engine, card.uint8_io, card.ends, card.frames)
         yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
 
 
@@ -123,7 +123,9 @@ def translate_exported(command: RunCommand) -> int:
 
     def translate(translator: GraphTranslator, options: ImageOptions, size: int | None, file: Path, means: str) -> int:
         translator = translator.with_range(options.range)
-        ends = translator.ends
+        ends, trained = translator.ends, translator.frames
+        axis = trained.axis if options.axis is None else options.axis
+        options = replace(options, frames=options.frames or trained.frames, axis=axis)
         print(
             f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}{'' if ends.are_rgb else f'; {ends}'}"
         )

@@ -66,10 +66,10 @@ class ImageOptions:
     frames: Frames | None = None
     """what the pages of a TIFF and the slices of a volume are: all but the "first" are left out, or they are the
     "channels" of one image, or "slices" that are translated one by one and written as one file; by default as the run
-    was trained, which exported files and bare weights do not say: the first"""
+    was trained, also of exported files; bare weights do not say it: the first"""
     axis: Annotated[int, Range(0, 2)] | None = None
     """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal and 2 axial ones; by default as the
-    run was trained, or 2 of exported files and bare weights"""
+    run was trained, or 2 of bare weights"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
