@@ -26,7 +26,8 @@ from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.command import size_in_words
-from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
+from cyclegan_fast.translation.halves import halved
+from cyclegan_fast.translation.plan import ImageOptions, plan, planned_for
 from cyclegan_fast.translation.summary import report
 from export.engines.engine_card import EngineCard, Profile
 from export.graph_translator import GraphTranslator

@@ -25,7 +25,8 @@ from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
-from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
+from cyclegan_fast.translation.halves import halved
+from cyclegan_fast.translation.plan import ImageOptions, plan, planned_for
 from cyclegan_fast.translation.scenes.finding import Masking, Pyramid, find_scenes, without_scenes
 from cyclegan_fast.translation.summary import Summary, report
 from cyclegan_fast.translation.translator import Translator
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from cyclegan_fast.networks.unet import AnyGenerator
-    from cyclegan_fast.translation.tiled import StripTranslator
+    from cyclegan_fast.translation.strips.passes import StripTranslator
     from cyclegan_fast.translation.trained import Loaded
 
 _PROGRAM = "python -m cyclegan_fast.translate"
@@ -239,8 +240,8 @@ def _strip_translator(
     target: PixelType,
 ) -> "StripTranslator":
     from cyclegan_fast.networks.resnet import ResnetGenerator
-    from cyclegan_fast.translation.tiled import TiledTranslator
-    from cyclegan_fast.translation.tiled_unet import TiledUnetTranslator
+    from cyclegan_fast.translation.strips.resnet import TiledTranslator
+    from cyclegan_fast.translation.strips.unet import TiledUnetTranslator
 
     scratch = command.scratch or Path(tempfile.gettempdir())
     if isinstance(network, ResnetGenerator):

@@ -20,7 +20,7 @@ import tifffile
 import torch
 
 from cyclegan_fast.checkpoint.original import to_original
-from cyclegan_fast.translation import scratch_file
+from cyclegan_fast.translation.strips import scratch_file
 from tests.cyclegan_fast.images.scenes.made import make_pyramid, make_zarr
 from tests.cyclegan_fast.translations import make_generator, picture
 from tests.faults.harness import Campaign, Ended, Tally, limited, run
@@ -49,7 +49,7 @@ class Scenes:
         image[:120] = 0
         tags = [(42113, "s", 0, "0", True)]
         make_pyramid(
-            self.scene, image, photometric="rgb", tile=(16, 16), compression="zlib", bigtiff=False, extratags=tags
+            self.scene, image, photometric="rgb", tile=(16, 16), compression="zlib", extratags=tags
         )
         self.out, self.scratch = work / "out", work / "scratch"
         self.expected = {}

@@ -17,7 +17,7 @@ import tifffile
 from cyclegan_fast.images.formats.stored import FilePlace
 from cyclegan_fast.images.formats.tiff_samples import options_of_page
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
-from cyclegan_fast.translation.scratch_file import ScratchFile
+from cyclegan_fast.translation.strips.scratch_file import ScratchFile
 
 TILE = 256
 

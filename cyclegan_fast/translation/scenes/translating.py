@@ -34,9 +34,9 @@ from cyclegan_fast.translation.scenes.kept_scratch import (
 )
 from cyclegan_fast.translation.scenes.pyramid import sizes_of_levels, write_pyramid
 from cyclegan_fast.translation.scenes.scene_rows import SceneRows
-from cyclegan_fast.translation.scratch_file import check_free_space
+from cyclegan_fast.translation.strips.passes import StripTranslator
+from cyclegan_fast.translation.strips.scratch_file import check_free_space
 from cyclegan_fast.translation.summary import Summary
-from cyclegan_fast.translation.tiled import StripTranslator
 from cyclegan_fast.translation.translator import NotFinite
 from cyclegan_fast.translation.writing import NotWritten, check_folder, looked_up, writing_explained
 from cyclegan_fast.version import __version__

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from cyclegan_fast.translate import main
-from cyclegan_fast.translation import scratch_file
+from cyclegan_fast.translation.strips import scratch_file
 
 
 def ended_at(write: int, arguments: list[str]) -> int:

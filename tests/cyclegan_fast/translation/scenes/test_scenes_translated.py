@@ -17,7 +17,7 @@ from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.scenes import pyramid
-from cyclegan_fast.translation.tiled import TiledTranslator
+from cyclegan_fast.translation.strips.resnet import TiledTranslator
 from tests.cyclegan_fast.images.scenes.made import make_pyramid, make_zarr
 from tests.cyclegan_fast.pictures import names, pixels_of
 from tests.cyclegan_fast.translation.scenes.ended import ended_at, is_ended

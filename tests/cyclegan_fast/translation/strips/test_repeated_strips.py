@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.networks.unet import UnetGenerator
-from cyclegan_fast.translation import strips, tiled
-from cyclegan_fast.translation.repeated_strips import repeating
-from cyclegan_fast.translation.tiled_unet import TiledUnetTranslator
+from cyclegan_fast.translation.strips import resnet, rows as row_streams
+from cyclegan_fast.translation.strips.repeated_strips import repeating
+from cyclegan_fast.translation.strips.unet import TiledUnetTranslator
 from tests.cyclegan_fast.translations import CPU, in_strips, joined, make_generator, picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,12 +43,12 @@ def test_bits_are_those_of_computing_every_strip(
 
         with monkeypatch.context() as patch:
             for name in ("conv2d", "conv_transpose2d"):
-                call = getattr(strips.F, name)
+                call = getattr(row_streams.F, name)
                 patch.setattr(
-                    strips.F, name, lambda *a, n=name, c=call, count=counting, **o: count(*a, name=n, call=c, **o)
+                    row_streams.F, name, lambda *a, n=name, c=call, count=counting, **o: count(*a, name=n, call=c, **o)
                 )
             if not repeats:
-                patch.setattr(strips, "repeating", lambda operator: operator)
+                patch.setattr(row_streams, "repeating", lambda operator: operator)
             translated.append(joined(in_strips(network, rows, 20, tmp_path), image))
     assert np.array_equal(*translated)
     assert translated[0].std() > 0.1
@@ -61,7 +61,7 @@ def test_bits_of_a_unet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     translated = []
     for repeats in (True, False):
         if not repeats:
-            monkeypatch.setattr(strips, "repeating", lambda operator: operator)
+            monkeypatch.setattr(row_streams, "repeating", lambda operator: operator)
         translator = TiledUnetTranslator(network, CPU, torch.float32, tmp_path)
         translator.budget_bytes = 16 * translator.strip_row_bytes(32)
         translated.append(torch.cat([*translator.strips(with_borders(512, 32))], 2))
@@ -111,7 +111,7 @@ def test_what_is_repeated_and_what_is_not() -> None:
 
 
 def test_strips_of_many_rows_begin_with_the_same_one_of_those_that_alternate(tmp_path: Path) -> None:
-    translator = tiled.TiledTranslator(make_generator(0), CPU, torch.float32, tmp_path)
+    translator = resnet.TiledTranslator(make_generator(0), CPU, torch.float32, tmp_path)
     a_row = translator.strip_row_bytes(64)
     for rows, expected in ((1, 1), (3, 3), (15, 15), (16, 16), (19, 16), (21, 20)):
         translator.budget_bytes = rows * a_row

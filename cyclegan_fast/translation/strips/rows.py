@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_signed
 from cyclegan_fast.networks.norms import BatchNorm, InstanceNorm
-from cyclegan_fast.translation.repeated_strips import repeating
-from cyclegan_fast.translation.scratch_file import StoredActivation
+from cyclegan_fast.translation.strips.repeated_strips import repeating
+from cyclegan_fast.translation.strips.scratch_file import StoredActivation
 
 Rows = Callable[[int, int], Tensor]
 Edges = Literal["reflect", "constant"]  # F.pad's names; the constant is zero
