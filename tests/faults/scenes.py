@@ -48,9 +48,7 @@ class Scenes:
         image = picture(300, 52)
         image[:120] = 0
         tags = [(42113, "s", 0, "0", True)]
-        make_pyramid(
-            self.scene, image, photometric="rgb", tile=(16, 16), compression="zlib", extratags=tags
-        )
+        make_pyramid(self.scene, image, photometric="rgb", tile=(16, 16), compression="zlib", extratags=tags)
         self.out, self.scratch = work / "out", work / "scratch"
         self.expected = {}
         for mask in ("none", "data"):

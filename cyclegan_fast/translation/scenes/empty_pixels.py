@@ -44,10 +44,12 @@ class EmptyPixels:
         empty = ~self._mask[np.ix_(rows, columns)]
         samples = self._scene.read(first, 0, last - first, width)
         no_data = self._scene.layout.place.no_data
-        if samples.dtype.kind == "f":  # as `fill_missing` has it, behind the conversion
-            empty |= (np.isnan(samples) | (samples == no_data)).any(-1)
-        elif no_data is not None:
-            empty |= (samples == no_data).all(-1)
+        is_floating = samples.dtype.kind == "f"
+        if is_floating:
+            empty |= np.isnan(samples).any(-1)
+        if no_data is not None:
+            gaps = samples == no_data
+            empty |= gaps.any(-1) if is_floating else gaps.all(-1)  # of floating-point ones as `fill_missing` has it
         return empty
 
     def lines(self) -> list[str]:

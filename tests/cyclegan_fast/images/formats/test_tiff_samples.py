@@ -392,7 +392,9 @@ def test_opacity_among_bands_is_refused(tmp_path: Path, kinds: list[str]) -> Non
     values = noise("uint16", 12, 10, 5)
     tifffile.imwrite(path := tmp_path / "a.tif", values, photometric="rgb", extrasamples=kinds, planarconfig="contig")
     number = 5 if kinds[1] == "unassalpha" else 4
-    with pytest.raises(UnreadableImage, match=f"sample {number} of its 5 is opacity, beside others that are no colours"):
+    with pytest.raises(
+        UnreadableImage, match=f"sample {number} of its 5 is opacity, beside others that are no colours"
+    ):
         describe_file(path)
     bands = ["unspecified"] * 2
     tifffile.imwrite(path, values, photometric="rgb", extrasamples=bands, planarconfig="contig")

@@ -89,6 +89,23 @@ def test_a_value_for_no_data_is_kept_with_its_tag_and_the_place(
     assert (smaller[15, 3:4] == 0).all(), "where one of four has no data"
 
 
+def test_floating_point_values_with_and_without_one_for_no_data(tmp_path: Path, flags: list[str]) -> None:
+    torch.save(to_original(make_generator(0, blocks=1, channels=(2, 1)).state_dict()), flags[1])
+    heights = np.random.default_rng(0).uniform(0, 4, (40, 48, 2)).astype(np.float32)
+    heights[:12], heights[20, 5, 1], heights[20, 6, 0] = np.nan, np.nan, -9999
+    options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "tile": (16, 16)}
+    given = ["--dtype", "float32", "--range", "0", "4", "--target-dtype", "float32", "--target-range", "-1", "1"]
+    command = [str(tmp_path / "scene.tif"), *flags, *given]
+    for tags, value in (([], np.nan), ([(42113, "s", 0, "-9999", True)], -9999)):
+        tifffile.imwrite(tmp_path / "scene.tif", heights, extratags=tags, **options)
+        plain = translated(tmp_path, command)
+        masked = translated(tmp_path, [*command, "--mask", "data"])
+        empty = np.isnan(heights).any(-1) | ((heights == value).any(-1) if tags else False)
+        assert np.array_equal(masked, np.where(empty, np.float32(value), plain), equal_nan=True)
+        assert empty[20, 5]
+        assert np.isnan(plain[empty]).all(), "without the flag NaN stands there"
+
+
 def test_what_is_written_where_there_is_nothing() -> None:
     def value(no_data: float | None, kind: PixelType) -> tuple[float, bool]:
         layout = SceneLayout(((8, 8),), 1, np.dtype("uint8"), 8, place=FilePlace(no_data=no_data))
