@@ -40,7 +40,7 @@ print("measured", time.perf_counter() - start, time.process_time() - begun, resi
 sys.exit(status)
 """
 
-COLUMNS = (
+_COLUMNS = (
     *("side, pixels", "time, s", "of a core, s", "peak, MiB", "scratch files, GiB", "translation, GiB"),
     "difference from one pass",
 )
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for side in options.sides:
             rows.append(_measured(side, options, network, weights, Path(folder)))
             print(", ".join(rows[-1]), file=sys.stderr, flush=True)
-    print(markdown_table(COLUMNS, rows))
+    print(markdown_table(_COLUMNS, rows))
     return 0
 
 

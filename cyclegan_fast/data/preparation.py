@@ -72,9 +72,9 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 def resize_samples(samples: SampleArray, width: int, height: int) -> SampleArray:
     """Return samples [H, W, C] at width x height pixels, resized (bicubic) where they are of another size.
 
-    8-bit RGB is resized as `resize` does it, and everything else in float32: whole numbers are rounded. A bicubic filter
-    overshoots beside edges: what goes beyond the least or the greatest value of a channel becomes that value, so that
-    counts stay positive and a background stays what it is.
+    8-bit RGB is resized as `resize` does it, and everything else in float32: whole numbers are rounded. A bicubic
+    filter overshoots beside edges: what goes beyond the least or the greatest value of a channel becomes that value, so
+    that counts stay positive.
     """
     if samples.shape[:2] == (height, width):
         return samples

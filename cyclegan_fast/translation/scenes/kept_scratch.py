@@ -22,7 +22,7 @@ from torch import nn
 
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
-from cyclegan_fast.translation.strips.scratch_file import Bytes, KeptStatistics, ScratchFile, StoredActivation
+from cyclegan_fast.translation.strips.scratch_file import RowBytes, KeptStatistics, ScratchFile, StoredActivation
 
 PEAK_OF_KEPT = 2
 """Says how many times as large a scratch file becomes that is kept."""
@@ -67,14 +67,14 @@ class KeptScratchFile(ScratchFile):
         """Remove the file and its journal, which are of no more use."""
         remove_kept(self._path, self._journal)
 
-    def write(self, row: Bytes) -> int:
+    def write(self, row: RowBytes) -> int:
         """Keep a row and its checksum, and return its slot; raises UserError as `ScratchFile.write` does."""
         slot = super().write(row)
         self._sums[slot] = zlib.crc32(row.reshape(-1).data)
         self._unproved.discard(slot)
         return slot
 
-    def read(self, slot: int, row: Bytes) -> None:
+    def read(self, slot: int, row: RowBytes) -> None:
         """Fill `row` with what a slot holds; raises UserError where that is not what an earlier process wrote."""
         super().read(slot, row)
         if slot in self._unproved and zlib.crc32(row.reshape(-1).data) != self._sums[slot]:
