@@ -22,7 +22,7 @@ from torch import nn
 
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
-from cyclegan_fast.translation.strips.scratch_file import RowBytes, KeptStatistics, ScratchFile, StoredActivation
+from cyclegan_fast.translation.strips.scratch_file import KeptStatistics, RowBytes, ScratchFile, StoredActivation
 
 PEAK_OF_KEPT = 2
 """Says how many times as large a scratch file becomes that is kept."""
