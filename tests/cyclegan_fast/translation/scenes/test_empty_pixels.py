@@ -1,4 +1,4 @@
-"""With --mask, empty pixels of a scene get one value, and all others are as without it."""
+"""Empty pixels of a scene get one value with --mask, and all others are as without it."""
 
 from pathlib import Path
 from typing import Any
