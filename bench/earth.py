@@ -28,7 +28,7 @@ from cyclegan_fast.images.sheets import BACKGROUND, CAPTION_COLOUR, GRID_GAP_PX,
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.training.session import train
-from cyclegan_fast.translation.tiled import TiledTranslator
+from cyclegan_fast.translation.strips.resnet import TiledTranslator
 from cyclegan_fast.translation.trained import load_translators
 
 SCORED_BY: tuple[MetricName, ...] = ("truth", "lookup")

@@ -10,6 +10,7 @@ from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import FloatImages
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.translator import NotFinite, SignedTranslator
+from export.file_frames import DEFAULT_FRAMES, FileFrames
 from export.graphs.interface import sample_dtype
 from export.pixel_ends import PixelEnds
 
@@ -24,10 +25,14 @@ class GraphTranslator:
             `export.graphs.pixel_io` has them -> the same.
         takes_samples: which of the two.
         ends: the types of the pixels.
+        frames: what pages and slices of a file were in the training.
     """
 
-    def __init__(self, run: Callable[[Any], Any], takes_samples: bool, ends: PixelEnds) -> None:
+    def __init__(
+        self, run: Callable[[Any], Any], takes_samples: bool, ends: PixelEnds, frames: FileFrames = DEFAULT_FRAMES
+    ) -> None:
         self.ends = ends
+        self.frames = frames
         self._run = run
         self._through_signed = None if takes_samples else SignedTranslator(run, *ends)
         self.signed: Callable[[FloatImages], FloatImages] | None = (
@@ -69,4 +74,4 @@ class GraphTranslator:
                 f"the range of {self.source} is in the exported file itself: leave --range out, or export it without "
                 "--uint8-io"
             )
-        return GraphTranslator(self._run, self._through_signed is None, ends)
+        return GraphTranslator(self._run, self._through_signed is None, ends, self.frames)

@@ -64,6 +64,8 @@ def load(
         direction=None,
         description=f"{file}, {means}{_in_words(translator)}",
         batch_size=batch_size,
+        frames=translator.frames.frames,
+        axis=translator.frames.axis,
     )
 
 
@@ -75,13 +77,15 @@ def _load_engine(file: Path, batch_size: int | None) -> ImageTranslator:
     most = card.profile.largest[0]
     # With images of many sizes a graph would be recorded for each, and kernels compiled, and used once.
     engine = Engine(file, cuda_graph=card.profile.takes_one_size)
-    translator = GraphTranslator(engine, card.uint8_io, card.ends)
+    translator = GraphTranslator(engine, card.uint8_io, card.ends, card.frames)
     return ImageTranslator(
         translator,
         tensors=_of_tensors(translator.signed) if translator.signed else None,
         direction=next((direction for direction in DIRECTIONS if direction == card.direction), None),
         description=f"{file}, {card.library} {card.version} in {card.precision}{_in_words(translator)}",
         batch_size=min(batch_size or most, most),
+        frames=card.frames.frames,
+        axis=card.frames.axis,
         close=engine.close,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from cyclegan_fast.system.errors import UserError
 from export.graph_translator import GraphTranslator
 from export.graphs.interface import INPUT, OUTPUT, GraphTensor, has_sample_io
-from export.graphs.onnx_file import ends_of, metadata_of, read_onnx
+from export.graphs.onnx_file import ends_of, frames_of, metadata_of, read_onnx
 from export.library_errors import explaining, reason_of
 
 Backend = Literal["auto", "openvino", "onnxruntime"]
@@ -145,8 +145,9 @@ class OnnxRuntimeTranslator(GraphTranslator):
                 ]
                 for values in (self._session.get_inputs(), self._session.get_outputs())
             )
-        ends = ends_of(path, metadata_of(content))
-        super().__init__(self._compute, has_sample_io(path, inputs, outputs, ends), ends)
+        metadata = metadata_of(content)
+        ends = ends_of(path, metadata)
+        super().__init__(self._compute, has_sample_io(path, inputs, outputs, ends), ends, frames_of(path, metadata))
 
     def _compute(self, images: Any) -> Any:
         with _translating("ONNX Runtime", images):
@@ -182,7 +183,8 @@ class OpenVinoTranslator(GraphTranslator):
                 ]
                 for values in (model.inputs, model.outputs)
             )
-            ends = ends_of(path, metadata_of(content))
+            metadata = metadata_of(content)
+            ends, frames = ends_of(path, metadata), frames_of(path, metadata)
             takes_samples = has_sample_io(path, inputs, outputs, ends)
             self._model = core.compile_model(
                 model,
@@ -194,7 +196,7 @@ class OpenVinoTranslator(GraphTranslator):
                     **({"INFERENCE_NUM_THREADS": threads} if threads is not None else {}),
                 },
             )
-        super().__init__(self._compute, takes_samples, ends)
+        super().__init__(self._compute, takes_samples, ends, frames)
 
     def _compute(self, images: Any) -> Any:
         with _translating("OpenVINO", images):

@@ -26,7 +26,8 @@ from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.command import size_in_words
-from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
+from cyclegan_fast.translation.halves import halved
+from cyclegan_fast.translation.plan import ImageOptions, plan, planned_for
 from cyclegan_fast.translation.summary import report
 from export.engines.engine_card import EngineCard, Profile
 from export.graph_translator import GraphTranslator
@@ -109,7 +110,7 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Graph
     one_size = options.size is not None or EngineCard.beside(path).profile.takes_one_size
     with Engine(path, cuda_graph=one_size) as engine:
         card = engine.card
-        translator = GraphTranslator(engine, card.uint8_io, card.ends)
+        translator = GraphTranslator(engine, card.uint8_io, card.ends, card.frames)
         yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
 
 
@@ -123,7 +124,9 @@ def translate_exported(command: RunCommand) -> int:
 
     def translate(translator: GraphTranslator, options: ImageOptions, size: int | None, file: Path, means: str) -> int:
         translator = translator.with_range(options.range)
-        ends = translator.ends
+        ends, trained = translator.ends, translator.frames
+        axis = trained.axis if options.axis is None else options.axis
+        options = replace(options, frames=options.frames or trained.frames, axis=axis)
         print(
             f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}{'' if ends.are_rgb else f'; {ends}'}"
         )

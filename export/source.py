@@ -9,6 +9,7 @@ from cyclegan_fast.conventions import Direction
 from cyclegan_fast.runs import RUNS, newest_run, trained_size
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import sha256_of
+from export.file_frames import DEFAULT_FRAMES, FileFrames
 from export.pixel_ends import RGB_ENDS, PixelEnds
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class GeneratorSource:
 
     Its files are called `name`. `size` is the side in pixels of the squares that it was trained with, `sha256` the hash
     of the checkpoint file, `config` the run's configuration, empty for bare weights. `ends` are the types of the pixels
-    that it takes and gives; those of bare weights are taken to be 8-bit ones.
+    that it takes and gives; those of bare weights are taken to be 8-bit ones. `frames` are what the run took pages and
+    slices of a file for.
     """
 
     network: "ResnetGenerator"
@@ -36,6 +38,7 @@ class GeneratorSource:
     sha256: str
     config: dict[str, Any]
     ends: PixelEnds = RGB_ENDS
+    frames: FileFrames = DEFAULT_FRAMES
 
 
 def load_sources(
@@ -59,6 +62,7 @@ def load_sources(
     """
     from cyclegan_fast.checkpoint.hub import HubName, is_hub_name
     from cyclegan_fast.checkpoint.names import kept_under
+    from cyclegan_fast.config.values import pixels_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from cyclegan_fast.translation.trained import load_generators
@@ -84,7 +88,9 @@ def load_sources(
             assert direction is not None
             way, called = direction, f"{run}{f'@{kept}' if kept else ''}-{direction}"
         size, ends = trained_size(config, path), PixelEnds(loaded.source, loaded.target)
-        sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config, ends))
+        trained = pixels_of_run(config, str(path))
+        frames = FileFrames(trained.frames, trained.slice_axis)
+        sources.append(GeneratorSource(network.eval(), file, called, way, size, sha256_of(file), config, ends, frames))
     return sources
 
 

@@ -55,7 +55,8 @@ def to_onnx(
 
     Input `image` and output `translated` are float32 [batch, channels, height, width] in [-1, 1], or with `uint8_io`
     samples [batch, height, width, channels], see `export.graphs.pixel_io`; sides are multiples of 4, at least 8. The
-    model's properties say what it was made from, and which pixels it takes and gives where they are not 8-bit RGB.
+    model's properties say what it was made from, which pixels it takes and gives where they are not 8-bit RGB, and what
+    pages and slices of a file are where that is not the default.
 
     Args:
         source: the generator, from `export.source.load_sources`.
@@ -85,12 +86,13 @@ def to_onnx(
     helper.set_model_props(
         model,
         {
-            **format_entry(),
+            **format_entry(source.frames),
             "direction": source.direction,
             "precision": precision,
             "range": ends.sample_range if uint8_io else "-1 to 1",
             "checkpoint_sha256": source.sha256,
             **ends.as_entries(),
+            **source.frames.as_entries(),
             **({"keep_float16": " ".join(keep_float16)} if keep_float16 else {}),
         },
     )

@@ -225,6 +225,7 @@ def _card(
             "engine": "not run",
         },
         ends=source.ends,
+        frames=source.frames,
     )
 
 

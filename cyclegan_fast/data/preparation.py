@@ -72,8 +72,9 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 def resize_samples(samples: SampleArray, width: int, height: int) -> SampleArray:
     """Return samples [H, W, C] at width x height pixels, resized (bicubic) where they are of another size.
 
-    8-bit RGB is resized as `resize` does it, and everything else in float32: whole numbers are rounded, and what goes
-    beyond those that their type holds becomes the nearest of them.
+    8-bit RGB is resized as `resize` does it, and everything else in float32: whole numbers are rounded. A bicubic
+    filter overshoots beside edges: what goes beyond the least or the greatest value of a channel becomes that value, so
+    that counts stay positive.
     """
     if samples.shape[:2] == (height, width):
         return samples
@@ -82,9 +83,7 @@ def resize_samples(samples: SampleArray, width: int, height: int) -> SampleArray
     resized = np.empty((height, width, samples.shape[2]), np.float32)
     for channel in range(samples.shape[2]):
         # Pillow resizes one channel at a time in floating point, and smooths what is made smaller.
-        image = Image.fromarray(np.ascontiguousarray(samples[..., channel], np.float32))
-        resized[..., channel] = np.asarray(resize(image, width, height))
-    if samples.dtype.kind == "f":
-        return resized.astype(samples.dtype, copy=False)
-    held = np.iinfo(samples.dtype)
-    return np.rint(resized).clip(held.min, held.max).astype(samples.dtype)
+        own = np.ascontiguousarray(samples[..., channel], np.float32)
+        low, high = np.fmin.reduce(own, None), np.fmax.reduce(own, None)  # of those that are not NaN
+        resized[..., channel] = np.asarray(resize(Image.fromarray(own), width, height)).clip(low, high)
+    return (resized if samples.dtype.kind == "f" else np.rint(resized)).astype(samples.dtype, copy=False)

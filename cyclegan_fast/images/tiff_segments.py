@@ -83,10 +83,23 @@ def segments(page: TiffPage) -> Iterator[tuple[int, int, int, SampleArray]]:
         yield decoder(index)
 
 
+def check_compression(page: TiffPage) -> None:
+    """Raise ValueError where a page is compressed in a way for which a package is missing."""
+    if is_own(page):
+        return
+    try:
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+    except KeyError as error:
+        name = getattr(page.compression, "name", page.compression)
+        raise ValueError(
+            f"its compression, {name}, needs a package: pip install imagecodecs, or save it with zlib"
+        ) from error
+
+
 class SegmentDecoder:
     """Decodes the strips or tiles of a page, each on its own; see `segments`.
 
-    Raises ValueError where some are missing. A page has one decoder, once.
+    Raises ValueError where some are missing, and where a package is. A page has one decoder, once.
     """
 
     def __init__(self, page: TiffPage) -> None:
@@ -97,6 +110,7 @@ class SegmentDecoder:
             raise ValueError(f"it is cut off: of {expected} strips or tiles some are missing")
         self._compression, self._bits_reversed, self._bits = page.compression, page.fillorder == 2, bits_of(page)
         self._own = is_own(page)
+        check_compression(page)
         if self._own:
             # tifffile would ask for imagecodecs: it gets bytes that are decompressed already.
             page.compression, page.fillorder = COMPRESSION.NONE, 1

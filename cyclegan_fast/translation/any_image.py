@@ -5,20 +5,18 @@ Importing it needs no PyTorch.
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 from PIL import Image
 
 from cyclegan_fast.conventions import SIDE_MULTIPLE, Direction, padded_side
-from cyclegan_fast.images.decoding import decode, decode_opened
-from cyclegan_fast.images.formats.conversion import counted_gaps
+from cyclegan_fast.images.decoding import decode
 from cyclegan_fast.images.levels import ValueRange
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import images_at_once
@@ -26,6 +24,14 @@ from cyclegan_fast.images.samples import Axis, Frames
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import BatchSize, check_value
 from cyclegan_fast.translation.batches import same_shaped
+from cyclegan_fast.translation.given_images import (
+    checked_samples,
+    checked_tensor,
+    images_taken,
+    is_tensor,
+    like_given,
+    samples_of_picture,
+)
 from cyclegan_fast.translation.prepared import Mask, Reading, fill_missing, is_picture, pad_sides, with_missing
 from cyclegan_fast.translation.translator import NotFinite, Translator
 
@@ -33,9 +39,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _Result = TypeVar("_Result")
-
-_LARGEST = 1.001
-"""The largest magnitude of a tensor in [-1, 1], whatever its precision."""
 
 
 class ImageTranslator:
@@ -130,16 +133,17 @@ class ImageTranslator:
         Raises UserError for anything else, where the memory does not suffice, and after `close`; UnreadableImage for a
         file that is no image; NotFinite where a translation holds NaN or infinities.
         """
-        if _is_tensor(images):
+        if is_tensor(images):
             return self._translate_tensor(images)
         if isinstance(images, np.ndarray) and images.ndim == 4:
             if not len(images):
                 return self._none(images)
-            return np.stack(self._translate([self._checked(image) for image in images]))
+            return np.stack(self._translate([checked_samples(image, self.source) for image in images]))
         if isinstance(images, list | tuple):
             translations = self._translate([self._samples_of(image) for image in images])
-            return [_like(image, samples, self.target) for image, samples in zip(images, translations, strict=True)]
-        return _like(images, self._translate([self._samples_of(images)])[0], self.target)
+            given = zip(images, translations, strict=True)
+            return [like_given(image, samples, self.target) for image, samples in given]
+        return like_given(images, self._translate([self._samples_of(images)])[0], self.target)
 
     def save(self, folder: str | os.PathLike[str], *, samples: bool = True) -> None:
         """Write into a new folder what `push_to_hub` would bring to a hub; `load` takes the folder as it does a run.
@@ -199,20 +203,10 @@ class ImageTranslator:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.description}{'' if self._translator else ', closed'})"
 
-    @property
-    def _taken(self) -> str:
-        kind, channels = self.source.dtype, self.source.channels
-        flat = " ([H, W], too)" if channels == 1 else ""
-        return (
-            f"a picture of Pillow's, a file's path, {'an' if kind[0] in 'aeio' else 'a'} {kind} array "
-            f"[H, W, {channels}] or [N, H, W, {channels}]{flat}, a floating-point tensor [{channels}, H, W] or "
-            f"[N, {channels}, H, W] in [-1, 1], or a list of pictures, paths and arrays"
-        )
-
     def _samples_of(self, image: object) -> SampleArray:
         """Return one image as samples [H, W, C] of `source`, as the commands decode it."""
         if isinstance(image, np.ndarray):
-            return self._checked(image)
+            return checked_samples(image, self.source)
         if isinstance(image, Image.Image):
             return samples_of_picture(image, self.source, self.value_range)
         if isinstance(image, str | os.PathLike):
@@ -221,16 +215,7 @@ class ImageTranslator:
                 return decode(path, self.value_range).pixels
             reading = Reading(self.source, self.value_range, self.frames, self.axis)
             return np.asarray(reading.samples(path).values[0])
-        raise UserError(f"a translator takes {self._taken}; got {type(image).__name__}")
-
-    def _checked(self, image: Any) -> SampleArray:
-        """Return an array as [H, W, C]; raises UserError unless it has the type and channels of `source`."""
-        samples: SampleArray = image[..., None] if image.ndim == 2 and self.source.channels == 1 else image
-        if samples.dtype != self.source.as_numpy or samples.shape[2:] != (self.source.channels,) or not samples.size:
-            raise UserError(f"a translator takes {self._taken}; got an array {image.dtype} {list(image.shape)}")
-        if isinstance(samples, np.ma.MaskedArray):
-            raise UserError("a translator does not know which pixels of a masked array count: give its .filled(...)")
-        return _with_values(samples)
+        raise UserError(f"a translator takes {images_taken(self.source)}; got {type(image).__name__}")
 
     def _none(self, images: SampleArray) -> SampleArray:
         """Return the translation of no image, [0, H, W, C]."""
@@ -252,7 +237,7 @@ class ImageTranslator:
     def _translate_tensor(self, images: "Tensor") -> "Tensor":
         import torch
 
-        batch = self._checked_tensor(images)
+        batch = checked_tensor(images, self.source)
         height, width = batch.shape[2:]
         for axis, side in ((2, height), (3, width)):
             if missing := padded_side(side, self.multiple) - side:
@@ -271,23 +256,6 @@ class ImageTranslator:
                 done += len(part)
         translated = torch.cat(parts)[:, :, :height, :width]
         return translated if images.dim() == 4 else translated[0]
-
-    def _checked_tensor(self, images: "Tensor") -> "Tensor":
-        """Return images as [N, C, H, W]; raises UserError unless they are such, and in [-1, 1]."""
-        shape, channels = list(images.shape), self.source.channels
-        if not images.is_floating_point() or images.dim() not in (3, 4) or shape[-3] != channels or 0 in shape[-2:]:
-            raise UserError(
-                f"a translator takes {self._taken}; got a tensor {images.dtype} {shape}".replace("torch.", "")
-            )
-        largest = float(images.detach().abs().max()) if images.numel() else 0.0
-        if not largest <= _LARGEST:
-            middle, half = self.source.low + self.source.half_range, self.source.half_range
-            way = "images / 127.5 - 1" if self.source.dtype == "uint8" else f"(images - {middle:g}) / {half:g}"
-            raise UserError(
-                f"a tensor's values must lie in [-1, 1], and one has the magnitude {largest:g}: those of "
-                f"{'8 bits' if self.source.dtype == 'uint8' else self.source.dtype} become that by {way}"
-            )
-        return images if images.dim() == 4 else images[None]
 
 
 @dataclass(frozen=True)
@@ -326,61 +294,3 @@ def _counted(translate: Callable[[Any], _Result], images: Any, done: int) -> _Re
         return translate(images)
     except NotFinite as error:
         raise NotFinite(done + error.index) from error
-
-
-def _is_tensor(images: object) -> "TypeGuard[Tensor]":
-    torch = sys.modules.get("torch")  # who has a tensor has imported it
-    return torch is not None and isinstance(images, torch.Tensor)
-
-
-def _with_values(samples: SampleArray) -> SampleArray:
-    """Return samples; raises UserError where some are infinite or none is a number, as of files."""
-    if samples.dtype.kind != "f":
-        return samples
-    try:
-        counted_gaps(samples)
-    except ValueError as error:
-        raise UserError(f"the image cannot be translated: {error}") from error
-    return samples
-
-
-def samples_of_picture(image: Image.Image, source: PixelType, value_range: ValueRange | None) -> SampleArray:
-    """Return a picture of Pillow's as samples [H, W, C] of `source`; `value_range` is that of `decode_opened`.
-
-    8 bits of colours become grey by their luma, and grey becomes colours. Deeper samples are taken from pictures of one
-    channel that hold them exactly. Raises UserError for others.
-    """
-    if source.dtype != "uint8":
-        return _deep_samples_of(image, source)
-    try:
-        rgb = decode_opened(image, value_range).image
-    except ValueError as error:  # the range of its values is not known, or it is of no mode that is RGB
-        raise UserError(f"the picture of mode {image.mode} cannot be converted to 8 bits: {error}") from error
-    if source.channels == 1:
-        return np.asarray(rgb.convert("L"))[..., None]
-    if source.channels != 3:
-        raise UserError(f"a picture of Pillow's does not hold {source}: give an array [H, W, {source.channels}]")
-    return np.asarray(rgb)
-
-
-def _deep_samples_of(image: Image.Image, source: PixelType) -> SampleArray:
-    is_deep = image.mode == "F" or image.mode.startswith("I")
-    values = np.asarray(image) if is_deep else np.empty(0)
-    samples = values.astype(source.as_numpy)[..., None]
-    if source.channels != 1 or not is_deep or not np.array_equal(samples[..., 0], values, equal_nan=True):
-        raise UserError(
-            f"a picture of mode {image.mode} does not hold {source}: give {source.dtype} arrays [H, W, "
-            f"{source.channels}]"
-        )
-    return _with_values(samples)
-
-
-def _like(image: object, samples: SampleArray, target: PixelType) -> SampleArray | Image.Image:
-    """Return a translation as what its image was, where that can hold it."""
-    if isinstance(image, np.ndarray):
-        return samples[..., 0] if image.ndim == 2 and target.channels == 1 else samples
-    if target.channels == 1 and target.dtype != "int16":
-        return Image.fromarray(np.ascontiguousarray(samples[..., 0]))
-    if target.channels == 3 and target.dtype == "uint8":
-        return Image.fromarray(np.ascontiguousarray(samples))
-    return samples

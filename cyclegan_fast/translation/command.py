@@ -25,8 +25,9 @@ from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.ranges import ThreadCount, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
-from cyclegan_fast.translation.plan import ImageOptions, halved, plan, planned_for
-from cyclegan_fast.translation.scenes.finding import Pyramid, find_scenes, without_scenes
+from cyclegan_fast.translation.halves import halved
+from cyclegan_fast.translation.plan import ImageOptions, plan, planned_for
+from cyclegan_fast.translation.scenes.finding import Masking, Pyramid, find_scenes, without_scenes
 from cyclegan_fast.translation.summary import Summary, report
 from cyclegan_fast.translation.translator import Translator
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from cyclegan_fast.networks.unet import AnyGenerator
-    from cyclegan_fast.translation.tiled import StripTranslator
+    from cyclegan_fast.translation.strips.passes import StripTranslator
     from cyclegan_fast.translation.trained import Loaded
 
 _PROGRAM = "python -m cyclegan_fast.translate"
@@ -73,6 +74,9 @@ class TranslateCommand:
     """which images --tile streams from their file into a tiled TIFF with smaller copies, so that no image is in memory:
     "auto" takes scenes (TIFF with tiles, levels or 2^26 pixels, Zarr, slides), "all" every TIFF of which regions can be
     read; "none" takes scenes and writes no smaller copies"""
+    mask: Masking = "none"
+    """with "data", one value is written where a scene of --tile has empty glass or no data: the value for no data
+    of a file that has one; all other pixels are as without it"""
     network: str | None = None
     """of weights that hold several generators, the name of the one to use, such as netG_A2B; by default the one whose
     name says the direction"""
@@ -179,6 +183,11 @@ def translate(command: TranslateCommand) -> int:
         print(f"note: {printable(line)}")
     value_range = command.value_range(config)
     in_memory, streamed = without_scenes(jobs, scenes)
+    if command.mask != "none" and in_memory:
+        raise UserError(
+            f"--mask is for scenes, and {in_memory[0].source} is translated as a whole: leave it out, or give "
+            "--tile --pyramid all, which takes every TIFF for one"
+        )
     summaries: list[Summary] = []
     with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
         if streamed:
@@ -186,7 +195,11 @@ def translate(command: TranslateCommand) -> int:
 
             strips = _strip_translator(command, network, device, dtype, source, target)
             levels = command.pyramid != "none"
-            summaries += [translate_scenes(strips, streamed, options, network.multiple, value_range, levels=levels)]
+            summaries += [
+                translate_scenes(
+                    strips, streamed, options, network.multiple, value_range, levels=levels, masking=command.mask
+                )
+            ]
         if in_memory:
             summaries += [
                 translate_images(
@@ -227,8 +240,8 @@ def _strip_translator(
     target: PixelType,
 ) -> "StripTranslator":
     from cyclegan_fast.networks.resnet import ResnetGenerator
-    from cyclegan_fast.translation.tiled import TiledTranslator
-    from cyclegan_fast.translation.tiled_unet import TiledUnetTranslator
+    from cyclegan_fast.translation.strips.resnet import TiledTranslator
+    from cyclegan_fast.translation.strips.unet import TiledUnetTranslator
 
     scratch = command.scratch or Path(tempfile.gettempdir())
     if isinstance(network, ResnetGenerator):

@@ -4,9 +4,9 @@ images/folders.py searches a single folder, plan.py says where the translations 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cyclegan_fast.images.folders import (
     EXTENSIONS,
@@ -21,6 +21,9 @@ from cyclegan_fast.images.folders import (
 from cyclegan_fast.images.patterns import WILDCARDS, PatternSearch
 from cyclegan_fast.images.scenes.zarr_scene import is_zarr
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.progress import progress_bar
+
+_Item = TypeVar("_Item")
 
 CONTACT_SHEET = "contact_sheet.jpg"
 
@@ -117,3 +120,8 @@ def _first_wildcard(pattern: Path) -> int:
         if set(part) & WILDCARDS and not Path(*pattern.parts[: index + 1]).exists():
             return index
     raise AssertionError(f"{pattern} exists")
+
+
+def with_planning_bar(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield the items, with a progress bar where they take long to come."""
+    yield from progress_bar(items, desc="planning", unit=" images", leave=False)

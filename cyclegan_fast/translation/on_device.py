@@ -1,7 +1,7 @@
 """Translates a batch of images with a network of PyTorch: samples to numbers in [-1, 1], the network, and back.
 
 Whoever translates a batch calls `translate_batch`: `TorchTranslator` for image files, the passes of an evaluation, and
-the samples of a training. on_gpu.py keeps a GPU busy, tiled.py translates one large image in strips, and `export/` runs
+the samples of a training. on_gpu.py keeps a GPU busy, strips/ translates one large image in strips, and `export/` runs
 exported files.
 """
 

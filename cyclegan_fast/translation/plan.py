@@ -1,20 +1,16 @@
 """Plans a translation: which images are translated, and to which files their translations go; needs no PyTorch.
 
-inputs.py finds the images.
+inputs.py finds the images, and halves.py says which part of one is translated.
 """
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
-from PIL import Image
 
-from cyclegan_fast.conventions import Direction
-from cyclegan_fast.data.layouts import HALVES, is_side_by_side
 from cyclegan_fast.images.files import Half
 from cyclegan_fast.images.folders import ending_of
 from cyclegan_fast.images.formats.recognition import TIFF_ENDINGS
@@ -23,17 +19,14 @@ from cyclegan_fast.images.pixel_type import RGB, PixelType
 from cyclegan_fast.images.samples import Frames, describe_file, ending_for
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.ranges import BatchSize, Range, TranslatedSide, check_fields
-from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, is_below
+from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, with_planning_bar
 
-_Item = TypeVar("_Item")
 ImageFormat = Literal["same", "png", "jpeg", "webp", "tiff", "npy"]
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif", "npy": ".npy"}
 WRITABLE = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 """The endings of pictures, which hold one 8-bit image each; PNG holds 16 bits, too."""
-FEW = 10  # images of a folder that tell what the others are like
 
 
 @dataclass(frozen=True)
@@ -66,10 +59,10 @@ class ImageOptions:
     frames: Frames | None = None
     """what the pages of a TIFF and the slices of a volume are: all but the "first" are left out, or they are the
     "channels" of one image, or "slices" that are translated one by one and written as one file; by default as the run
-    was trained, which exported files and bare weights do not say: the first"""
+    was trained, also of exported files; bare weights do not say it: the first"""
     axis: Annotated[int, Range(0, 2)] | None = None
     """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal and 2 axial ones; by default as the
-    run was trained, or 2 of exported files and bare weights"""
+    run was trained, or 2 of bare weights"""
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
@@ -128,7 +121,7 @@ def plan(options: ImageOptions, notes: list[str] | None = None) -> list[Job]:
         raise UserError(f"--out {options.out} is a file; give a folder")
     resolve = Resolver()
     found = find_inputs(options.images, options.out, resolve, options.strict, [] if notes is None else notes)
-    inputs = {resolve(source): Input(source, name) for source, name in _with_bar(found)}
+    inputs = {resolve(source): Input(source, name) for source, name in with_planning_bar(found)}
     return _checked_jobs(inputs, options, resolve, RGB)
 
 
@@ -192,16 +185,11 @@ def _checked_jobs(
     return list(jobs.values())
 
 
-def _with_bar(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield the items, with a progress bar where they take long to come."""
-    yield from progress_bar(items, desc="planning", unit=" images", leave=False)
-
-
 def _jobs(inputs: Mapping[str, Input], options: ImageOptions, target: PixelType, in_tiff: Set[Path]) -> dict[Path, Job]:
     """Return a job for each input, by its target; raises UserError where two inputs have one name."""
     jobs: dict[Path, Job] = {}
     names = _names(inputs, options, target, in_tiff)
-    for source, name in _with_bar(inputs.values()):
+    for source, name in with_planning_bar(inputs.values()):
         written = options.out / names[name]
         other = jobs.setdefault(written, Job(source, written, name=name))
         if other.source is not source:
@@ -260,62 +248,3 @@ def _is_georeferenced(path: Path) -> bool:
 
 def _with_ending(name: Path, ending: str) -> Path:
     return name.with_name(name.name.removesuffix(whole_ending(name)) + ending)
-
-
-# --- pairs side by side --------------------------------------------------------------------------------------------
-
-
-def halved(
-    jobs: Sequence[Job], options: ImageOptions, config: Mapping[str, Any], direction: Direction, notes: list[str]
-) -> list[Job]:
-    """Return the jobs, with the half that is translated of images that show a pair side by side.
-
-    An image shows a pair where it belongs to a data set in that layout that the run learned from, or where it is twice
-    as wide as high, as most of these are; `options.half` decides otherwise. A line on them is appended to `notes`.
-
-    Args:
-        config: of the run, empty for bare weights.
-        direction: "a2b" takes left halves, where A is.
-
-    Raises UserError where the data set is gone and an image may be a pair.
-    """
-    if options.half in ("left", "right"):
-        return [replace(job, half=options.half) for job in jobs]
-    data, loss = config.get("data"), config.get("loss")
-    trained_on = data.get("data") if isinstance(data, dict) else None
-    if options.half == "whole" or not isinstance(trained_on, str):
-        return [*jobs]
-    root = Path(trained_on)
-    if not root.is_dir():
-        learned_pairs = isinstance(loss, dict) and loss.get("method") == "pix2pix"
-        doubtful = next((job.source for job in jobs[:FEW] if is_twice_as_wide(job.source)), None)
-        if doubtful is not None and learned_pairs:
-            raise UserError(
-                f"{doubtful} is twice as wide as high, as pairs side by side are, and the run's data, {root}, are not "
-                "there to tell whether it is one: give --half left, right or whole"
-            )
-        return [*jobs]
-    if not is_side_by_side(root):
-        return [*jobs]
-    half = HALVES["A" if direction == "a2b" else "B"]
-    resolve, own = Resolver(), os.path.realpath(root)
-    new = [
-        replace(job, half=half) if is_below(resolve(job.source), own) or is_twice_as_wide(job.source) else job
-        for job in _with_bar(jobs)
-    ]
-    count = sum(job.half is not None for job in new)
-    if count:
-        notes.append(
-            f"the run was trained on pairs side by side: of {count} of {len(jobs)} images the {half} half is "
-            "translated (--half whole takes whole images)"
-        )
-    return new
-
-
-def is_twice_as_wide(path: Path) -> bool:
-    """Say whether an image is twice as wide as high; False where it cannot be read, which is reported later."""
-    try:
-        with Image.open(path) as image:
-            return image.width == 2 * image.height
-    except Exception:  # damaged files raise anything
-        return False

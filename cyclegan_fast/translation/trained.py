@@ -1,6 +1,6 @@
 """Loads trained networks to translate with: from runs, their checkpoints, and bare weights.
 
-translator.py and tiled.py run them.
+translator.py and strips/ run them.
 """
 
 from collections.abc import Mapping, Sequence

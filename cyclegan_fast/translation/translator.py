@@ -1,6 +1,6 @@
 """Defines `Translator`, which translates a batch of images, for generators in PyTorch and for exported files.
 
-Importing it needs no PyTorch. on_device.py and on_gpu.py run a network of PyTorch, tiled.py does so for images of any
+Importing it needs no PyTorch. on_device.py and on_gpu.py run a network of PyTorch, strips/ does so for images of any
 size.
 """
 

@@ -31,6 +31,7 @@ from export.engines.card_fields import (
 )
 from export.engines.libraries import MODULES
 from export.file_content import content_of
+from export.file_frames import DEFAULT_FRAMES, FRAME_FIELDS, FileFrames
 from export.options import Precision
 from export.pixel_ends import PIXEL_FIELDS, RGB_ENDS, SAMPLE_RANGES, PixelEnds
 from export.source import ONE_WAY
@@ -84,7 +85,7 @@ class EngineCard:
     Only the module `library` in exactly this `version`, which built the engine, can run it. `targets` are compute
     capabilities such as "sm89". `parity` has the figures of `export.verify` for the ONNX file and for the engine, or a
     sentence where the engine could not be run on the machine that built it. `uint8_io` tells whether the engine takes
-    and gives samples, `ends` what these are.
+    and gives samples, `ends` what these are, `frames` what pages and slices of a file are.
     """
 
     library: str
@@ -102,15 +103,17 @@ class EngineCard:
     project_version: str
     parity: dict[str, Any]
     ends: PixelEnds = RGB_ENDS
+    frames: FileFrames = DEFAULT_FRAMES
 
     @property
     def value_range(self) -> str:
         return self.ends.sample_range if self.uint8_io else _SIGNED_RANGE
 
     def write(self, path: Path) -> None:
-        content = {"format": CARD_FORMAT, **dataclasses.asdict(self), "value_range": self.value_range}
-        del content["ends"]
-        content |= self.ends.as_fields()
+        number = 1 if self.frames.is_default else CARD_FORMAT
+        content = {"format": number, **dataclasses.asdict(self), "value_range": self.value_range}
+        del content["ends"], content["frames"]
+        content |= self.ends.as_fields() | self.frames.as_entries()
         write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
     @classmethod
@@ -129,10 +132,11 @@ class EngineCard:
             refuse_newer(path, number, CARD_FORMAT, fields.get("project_version"))
             if number is not None and type(number) is not int:
                 raise ValueError("format must be a whole number")
-            ends = PixelEnds.of_fields(fields)
-            values = _read(CARD_FIELDS, {name: value for name, value in fields.items() if name not in PIXEL_FIELDS})
+            ends, frames = PixelEnds.of_fields(fields), FileFrames.of_entries(fields)
+            optional = {*PIXEL_FIELDS, *FRAME_FIELDS}
+            values = _read(CARD_FIELDS, {name: value for name, value in fields.items() if name not in optional})
             value_range = values.pop("value_range")
-            card = cls(**values, ends=ends)
+            card = cls(**values, ends=ends, frames=frames)
             if value_range != card.value_range:
                 raise ValueError(f"value_range must be {card.value_range} with that uint8_io")
             return card
@@ -199,8 +203,9 @@ def _profile(value: Any) -> Profile:
     return profile
 
 
-CARD_FORMAT = 1
-"""The number of a card's format: whoever changes a field so that an older version cannot read it raises this."""
+CARD_FORMAT = 2
+"""The number of a card's format: whoever changes a field so that an older version cannot read it raises this. Format 2
+has `FileFrames`; a card that has none is still written as 1, which older versions read."""
 _SIGNED_RANGE = "-1 to 1"
 
 CARD_FIELDS: dict[str, Reader] = {
@@ -221,4 +226,4 @@ CARD_FIELDS: dict[str, Reader] = {
     "value_range": reads_one_of((SAMPLE_RANGES[True], _SIGNED_RANGE, SAMPLE_RANGES[False])),
 }
 """Says what reads each field of a card: `EngineCard.write` writes just these, and for images that are not 8-bit RGB
-those of `export.pixel_ends`."""
+those of `export.pixel_ends`; where pages and slices are no default, those of `export.file_frames`."""

@@ -15,15 +15,17 @@ from cyclegan_fast.system.formats import refuse_newer
 from cyclegan_fast.version import __version__
 from export.engines.engine_card import EngineCard
 from export.file_content import content_of
+from export.file_frames import FileFrames
 from export.graphs.external_data import has_external_data
 from export.graphs.protobuf import parts_of
 from export.pixel_ends import PixelEnds
 
 DIGEST_KEY = "content_sha256"
 _DIGITS = 64
-ONNX_FORMAT = 1
+ONNX_FORMAT = 2
 """The number of the format of what we write into ONNX files: images in and out, their names and ranges. Whoever changes
-that so that an older version cannot translate with a file raises this; files from before it was counted have none."""
+that so that an older version cannot translate with a file raises this; files from before it was counted have none.
+Format 2 has `FileFrames`; a file that has none is still written as 1, which older versions read."""
 _FORMAT_KEY = "cyclegan_fast_format"
 # The fields of StringStringEntryProto (onnx.proto): 1 is the key, 2 the value, each behind its tag and length.
 _MARK = bytes([0x0A, len(DIGEST_KEY)]) + DIGEST_KEY.encode() + bytes([0x12, _DIGITS])
@@ -37,9 +39,9 @@ def with_digest(content: bytes) -> bytes:
     return begun + _digest(begun, len(begun)).encode()
 
 
-def format_entry() -> dict[str, str]:
+def format_entry(frames: FileFrames) -> dict[str, str]:
     """Return the entry of a file's metadata that says its format, and the version that wrote it."""
-    return {_FORMAT_KEY: f"{ONNX_FORMAT} by {__version__}"}
+    return {_FORMAT_KEY: f"{1 if frames.is_default else ONNX_FORMAT} by {__version__}"}
 
 
 def _refuse_newer(path: Path, content: bytes) -> None:
@@ -71,6 +73,17 @@ def ends_of(path: Path, metadata: Mapping[str, str]) -> PixelEnds:
         raise UserError(
             f"{path} says what pixels it translates in a way that makes no sense ({error}): export it anew with python "
             "export/to_onnx.py"
+        ) from error
+
+
+def frames_of(path: Path, metadata: Mapping[str, str]) -> FileFrames:
+    """Return what a file's metadata say that pages and slices are; raises UserError where they make no sense."""
+    try:
+        return FileFrames.of_entries(metadata)
+    except ValueError as error:
+        raise UserError(
+            f"{path} says what pages and slices it takes in a way that makes no sense ({error}): export it anew with "
+            "python export/to_onnx.py"
         ) from error
 
 

@@ -10,7 +10,7 @@ from cyclegan_fast.config.options import Norm, Upsampling
 from cyclegan_fast.images.pixels import Pixels, to_signed_array
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
-from cyclegan_fast.translation.tiled import TiledTranslator
+from cyclegan_fast.translation.strips.resnet import TiledTranslator
 
 CPU = torch.device("cpu")
 

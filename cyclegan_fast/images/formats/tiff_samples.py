@@ -192,7 +192,11 @@ def is_through_rgb(page: TiffPage) -> bool:
 
 
 def channels_of_page(page: TiffPage) -> tuple[int, bool, int | None]:
-    """Return how many channels a page has, whether they begin with colours, and the kind of its opacity."""
+    """Return how many channels a page has, whether they begin with colours, and the kind of its opacity.
+
+    Raises ValueError where opacity is one of several samples that are no colours: it is no band, and bands have no
+    white to be laid over.
+    """
     if is_through_rgb(page):
         channels = 1 if page.samplesperpixel == 1 and page.photometric != PHOTOMETRIC.PALETTE else 3
         return channels, channels == 3, None
@@ -201,6 +205,12 @@ def channels_of_page(page: TiffPage) -> tuple[int, bool, int | None]:
     extra = page.extrasamples
     if len(extra) == 1 and extra[0] in (UNASSOCIATED, ASSOCIATED) and channels == (4 if is_colour else 2):
         return channels, is_colour, int(extra[0])
+    opaque = [channels - len(extra) + index for index, kind in enumerate(extra) if kind in (UNASSOCIATED, ASSOCIATED)]
+    if opaque:
+        raise ValueError(
+            f"sample {opaque[0] + 1} of its {channels} is opacity, beside others that are no colours: save it without "
+            "that sample, or as one of no kind (ExtraSamples 0) where it is a band"
+        )
     return channels, is_colour, None
 
 

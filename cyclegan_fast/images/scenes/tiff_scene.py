@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, PREDICTOR, TiffFile, TiffPage
 
@@ -17,7 +16,7 @@ from cyclegan_fast.images.levels import full_range, to_levels
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.scenes.scene import CACHE_BYTES, SceneLayout, TiledScene
 from cyclegan_fast.images.tiff import ASSOCIATED, ORIENTATION
-from cyclegan_fast.images.tiff_segments import SegmentDecoder, bits_of, check_claims, encoded_segment, is_own
+from cyclegan_fast.images.tiff_segments import SegmentDecoder, bits_of, check_claims, check_compression, encoded_segment
 from cyclegan_fast.images.unreadable import BoundedFile, parsing
 
 MOST_SEGMENT_BYTES = 256 * 2**20
@@ -122,14 +121,8 @@ def _check_level(page: TiffPage, level: int) -> None:
         raise NotByRegions("regions of JPEG of more than 8 bits, or of one channel after another, are not read")
     if page.tags.valueof(ORIENTATION, 1) != 1 and not is_georeferenced(page):
         raise NotByRegions("regions of an image that is stored turned are not read: save it upright")
-    if not (is_jpeg or is_own(page)):
-        try:
-            tifffile.TIFF.DECOMPRESSORS[page.compression]
-        except KeyError as error:
-            name = getattr(page.compression, "name", page.compression)
-            raise ValueError(
-                f"its compression, {name}, needs a package: pip install imagecodecs, or save it with zlib"
-            ) from error
+    if not is_jpeg:
+        check_compression(page)
     expected = int(np.prod(page.chunked))
     ends = np.add(page.dataoffsets[:expected], page.databytecounts[:expected])
     counts = np.asarray(page.databytecounts[:expected])

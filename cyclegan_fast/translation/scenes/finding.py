@@ -14,6 +14,8 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.plan import ImageOptions, Job
 
 Pyramid = Literal["auto", "all", "none"]
+Masking = Literal["none", "data"]
+"""Says whether one value is written where a scene is empty."""
 
 
 def find_scenes(jobs: Sequence[Job], options: ImageOptions, pyramid: Pyramid, *, is_tiled: bool) -> Set[Path]:

@@ -4,13 +4,15 @@ A translation is a sequence of passes. When one is complete, what the next ones 
 the file: the statistics that passes gathered, and which rows of the file belong to which activation. Whoever opens the
 file again makes the passes in the same order, skips those that the journal has, and begins with the one that was under
 way. For that a pass must leave what it reads: rows leave their places at its end only, and the file is twice as large
-as one that is not kept.
+as one that is not kept. The journal has a digest of its own and a checksum of each row, so that damage on the disk is
+told and not translated.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -20,11 +22,11 @@ from torch import nn
 
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
-from cyclegan_fast.translation.scratch_file import KeptStatistics, ScratchFile, StoredActivation
+from cyclegan_fast.translation.strips.scratch_file import KeptStatistics, RowBytes, ScratchFile, StoredActivation
 
 PEAK_OF_KEPT = 2
 """Says how many times as large a scratch file becomes that is kept."""
-_FORMAT = 1
+_FORMAT = 2
 
 
 class KeptScratchFile(ScratchFile):
@@ -47,10 +49,14 @@ class KeptScratchFile(ScratchFile):
         self._states: list[dict[str, Any]] = []
         self._made = 0  # passes of this process, with those that it skipped
         self._kept: dict[str, Any] = {}
+        self._sums: dict[int, int] = {}  # the checksum of the row in each slot
+        self._unproved: set[int] = set()  # slots that an earlier process wrote
         journal = _read_journal(self._journal)
         if journal and os.fstat(self._file.fileno()).st_size >= journal["slots"] * row_bytes:
             self._states, self._kept, self._slots = journal["passes"], journal["activations"], journal["slots"]
-            live = {slot for kept in self._kept.values() for slot in _slots_of(kept["runs"])}
+            for kept in self._kept.values():
+                self._sums.update(zip(_slots_of(kept["runs"]), kept["sums"], strict=True))
+            live = self._unproved = {*self._sums}
             self._free = [slot for slot in range(self._slots) if slot not in live]  # sorted, which is a heap
         else:
             os.ftruncate(self._file.fileno(), 0)
@@ -60,6 +66,19 @@ class KeptScratchFile(ScratchFile):
     def remove(self) -> None:
         """Remove the file and its journal, which are of no more use."""
         remove_kept(self._path, self._journal)
+
+    def write(self, row: RowBytes) -> int:
+        """Keep a row and its checksum, and return its slot; raises UserError as `ScratchFile.write` does."""
+        slot = super().write(row)
+        self._sums[slot] = zlib.crc32(row.reshape(-1).data)
+        self._unproved.discard(slot)
+        return slot
+
+    def read(self, slot: int, row: RowBytes) -> None:
+        """Fill `row` with what a slot holds; raises UserError where that is not what an earlier process wrote."""
+        super().read(slot, row)
+        if slot in self._unproved and zlib.crc32(row.reshape(-1).data) != self._sums[slot]:
+            raise _damaged(self._path)
 
     def free(self, slot: int) -> None:
         """Leave a slot to later rows, once the pass is complete."""
@@ -91,10 +110,15 @@ class KeptScratchFile(ScratchFile):
             if activation.slots and activation.slots[0] in left:
                 activation.slots = []  # a pass reads an activation as a whole
             elif activation.slots:
-                kept[str(index)] = {"row": list(activation.row.shape), "runs": _runs_of(activation.slots)}
+                kept[str(index)] = {
+                    "row": list(activation.row.shape),
+                    "runs": _runs_of(activation.slots),
+                    "sums": [self._sums[slot] for slot in activation.slots],
+                }
         os.fdatasync(self._file.fileno())
         journal = {"format": _FORMAT, "passes": self._states, "slots": self._slots, "activations": kept}
-        write_atomically(self._journal, json.dumps(journal).encode())
+        content = json.dumps(journal).encode()
+        write_atomically(self._journal, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
         for slot in self._left:
             super().free(slot)
         self._left = []
@@ -134,14 +158,19 @@ def remove_kept(*paths: Path) -> None:
 
 
 def _read_journal(path: Path) -> dict[str, Any] | None:
-    """Return a journal; None where there is none, or one that another version wrote."""
+    """Return a journal; None where there is none, or one that another version wrote. Raises UserError for damage."""
     try:
-        journal = json.loads(path.read_bytes())
+        digest, _, content = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: remove it, and the translation begins anew") from error
-    return journal if isinstance(journal, dict) and journal.get("format") == _FORMAT else None
+    if hashlib.sha256(content).hexdigest().encode() != digest:
+        raise _damaged(path)
+    journal: dict[str, Any] = json.loads(content)
+    return journal if journal["format"] == _FORMAT else None
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged: remove it, and the translation begins anew")
 
 
 def _runs_of(slots: Sequence[int]) -> list[list[int]]:

@@ -17,7 +17,7 @@ import tifffile
 from cyclegan_fast.images.formats.stored import FilePlace
 from cyclegan_fast.images.formats.tiff_samples import options_of_page
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
-from cyclegan_fast.translation.scratch_file import ScratchFile
+from cyclegan_fast.translation.strips.scratch_file import ScratchFile
 
 TILE = 256
 
@@ -31,28 +31,31 @@ def write_pyramid(
     scratch: Path,
     *,
     levels: bool = True,
+    has_no_data: bool = False,
 ) -> None:
     """Write strips [rows, W, C] of `kind` from top to bottom.
 
     Args:
         file: is empty, and open to be written.
         size: the height and width.
-        place: that of the source, whose tags are kept, apart from its value for no data: NaN stays, since a value that
-            comes later may be equal to it.
+        place: that of the source, whose tags are kept.
         scratch: the folder for the levels that wait.
         levels: whether there is a pyramid.
+        has_no_data: whether the place's value for no data stands for that in the strips. Its tag is kept then alone:
+            NaN stays as it is, since a value that comes later may be equal to that one.
 
     Raises OSError where the disk takes no more, and UserError where that of `scratch` does not.
     """
     sizes = sizes_of_levels(size) if levels else [size]
+    no_data = place.no_data if has_no_data else None
     with tifffile.TiffWriter(file, bigtiff=True) as tiff, ExitStack() as open_files:
-        options = options_of_page(kind, place)
+        options = options_of_page(kind, place, has_no_data=has_no_data)
         for level, (height, width) in enumerate(sizes):
             waiting = None
             if level + 1 < len(sizes):
                 row_bytes = sizes[level + 1][1] * kind.channels * kind.as_numpy.itemsize
                 waiting = open_files.enter_context(ScratchFile(scratch, row_bytes))
-            passing = _halved_aside(strips, waiting)
+            passing = _halved_aside(strips, waiting, no_data)
             tiff.write(
                 _tiles(passing, width, kind),
                 shape=(height, width, kind.channels) if kind.channels > 1 else (height, width),
@@ -78,14 +81,24 @@ def sizes_of_levels(size: tuple[int, int]) -> list[tuple[int, int]]:
     return sizes
 
 
-def half_sized(samples: SampleArray) -> SampleArray:
-    """Return [2h, 2w, C] at half its sides, the mean of four pixels each; integers are rounded, halves upwards."""
+def half_sized(samples: SampleArray, no_data: float | None = None) -> SampleArray:
+    """Return [2h, 2w, C] at half its sides, the mean of four pixels each; integers are rounded, halves upwards.
+
+    Where one of four has the value for no data in all channels, so has what becomes of them.
+    """
     wide: SampleArray = samples.astype(np.float32 if samples.dtype.kind == "f" else np.int32)
     total: SampleArray = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
-    return np.asarray(total / 4 if samples.dtype.kind == "f" else (total + 2) >> 2, samples.dtype)
+    halved = np.asarray(total / 4 if samples.dtype.kind == "f" else (total + 2) >> 2, samples.dtype)
+    if no_data is None:
+        return halved
+    empty = (samples == no_data).all(-1)
+    of_four = empty[::2, ::2] | empty[1::2, ::2] | empty[::2, 1::2] | empty[1::2, 1::2]
+    return np.where(of_four[..., None], samples.dtype.type(no_data), halved)
 
 
-def _halved_aside(strips: Iterable[SampleArray], waiting: ScratchFile | None) -> Iterator[SampleArray]:
+def _halved_aside(
+    strips: Iterable[SampleArray], waiting: ScratchFile | None, no_data: float | None
+) -> Iterator[SampleArray]:
     """Yield strips as they come, and keep them at half their sides; a last odd row or column has no place there."""
     rest: SampleArray | None = None
     for strip in strips:
@@ -96,7 +109,7 @@ def _halved_aside(strips: Iterable[SampleArray], waiting: ScratchFile | None) ->
         even = len(rows) // 2 * 2
         rest = rows[even:].copy() if len(rows) > even else None
         if even:
-            for row in half_sized(rows[:even, : rows.shape[1] // 2 * 2]):
+            for row in half_sized(rows[:even, : rows.shape[1] // 2 * 2], no_data):
                 waiting.write(np.ascontiguousarray(row).reshape(-1).view(np.uint8))
 
 

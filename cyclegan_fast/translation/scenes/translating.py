@@ -23,6 +23,8 @@ from cyclegan_fast.translation.batches import not_finite
 from cyclegan_fast.translation.plan import ImageOptions, Job
 from cyclegan_fast.translation.prepared import Reading, with_missing
 from cyclegan_fast.translation.remarks import Remarks
+from cyclegan_fast.translation.scenes.empty_pixels import EmptyPixels
+from cyclegan_fast.translation.scenes.finding import Masking
 from cyclegan_fast.translation.scenes.kept_scratch import (
     PEAK_OF_KEPT,
     KeptScratchFile,
@@ -32,9 +34,9 @@ from cyclegan_fast.translation.scenes.kept_scratch import (
 )
 from cyclegan_fast.translation.scenes.pyramid import sizes_of_levels, write_pyramid
 from cyclegan_fast.translation.scenes.scene_rows import SceneRows
-from cyclegan_fast.translation.scratch_file import check_free_space
+from cyclegan_fast.translation.strips.passes import StripTranslator
+from cyclegan_fast.translation.strips.scratch_file import check_free_space
 from cyclegan_fast.translation.summary import Summary
-from cyclegan_fast.translation.tiled import StripTranslator
 from cyclegan_fast.translation.translator import NotFinite
 from cyclegan_fast.translation.writing import NotWritten, check_folder, looked_up, writing_explained
 from cyclegan_fast.version import __version__
@@ -48,6 +50,7 @@ def translate_scenes(
     value_range: ValueRange | None,
     *,
     levels: bool = True,
+    masking: Masking = "none",
 ) -> Summary:
     """Translate every scene whose translation is not there yet, one after another.
 
@@ -57,6 +60,7 @@ def translate_scenes(
         multiple: what the sides must be multiples of for the translator.
         value_range: the values of samples of more than 8 bits that become black and white in 8 bits.
         levels: whether translations get a pyramid.
+        masking: whether one value is written where a scene is empty, see empty_pixels.py.
 
     Raises UserError as `translate_images` does.
     """
@@ -68,6 +72,7 @@ def translate_scenes(
     if todo:
         check_folder(options.out)
     remarks = Remarks(Reading(translator.source, value_range), translator.target)
+    on_empty: list[str] = []
     translated = 0
     for job, is_there in placed:
         try:
@@ -81,8 +86,10 @@ def translate_scenes(
                     remarks.pages[str(job.source)] = scene.layout.images
                     if options.strict:
                         raise UserError(f"{note_on_pages(remarks.pages)[0]} (leave --strict out to take that)")
-                _translate(translator, scene, rows, identity, levels=levels)
+                empty = EmptyPixels(scene, translator.target) if masking == "data" else None
+                _translate(translator, scene, rows, identity, empty, levels=levels)
             remarks.add(rows)
+            on_empty += [f"{job.source}: {line}" for line in (empty.lines() if empty else [])]
             translated += 1
         except UnreadableImage as error:
             if options.strict:
@@ -93,10 +100,18 @@ def translate_scenes(
     if unreadable and len(unreadable) == len(jobs):
         raise UserError(none_can_be_read(unreadable))
     elapsed_s = time.perf_counter() - start
-    return Summary(translated, len(placed) - len(todo), unreadable, unwritten, remarks.lines(), elapsed_s)
+    return Summary(translated, len(placed) - len(todo), unreadable, unwritten, [*remarks.lines(), *on_empty], elapsed_s)
 
 
-def _translate(translator: StripTranslator, scene: Scene, rows: SceneRows, identity: str, *, levels: bool) -> None:
+def _translate(
+    translator: StripTranslator,
+    scene: Scene,
+    rows: SceneRows,
+    identity: str,
+    empty: EmptyPixels | None,
+    *,
+    levels: bool,
+) -> None:
     """Translate one scene, and write the translation. Raises UserError, and UnreadableImage for damage."""
     height, width, _ = rows.shape
     target = rows.job.target
@@ -111,8 +126,16 @@ def _translate(translator: StripTranslator, scene: Scene, rows: SceneRows, ident
             replacing(target) as file,
             closing(_samples(translator, rows, kept)) as strips,
         ):
-            size, place = (rows.height, rows.width), scene.layout.place
-            write_pyramid(file, strips, size, translator.target, place, translator.scratch, levels=levels)
+            write_pyramid(
+                file,
+                strips if empty is None else empty.written(strips),
+                (rows.height, rows.width),
+                translator.target,
+                scene.layout.place,
+                translator.scratch,
+                levels=levels,
+                has_no_data=empty is not None and empty.is_no_data,
+            )
     except NotFinite as error:
         kept.remove()
         raise not_finite(rows.job.source) from error

@@ -38,8 +38,9 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation import contact_sheet, prepared, writing
 from cyclegan_fast.translation.batches import translate_images
+from cyclegan_fast.translation.halves import halved
 from cyclegan_fast.translation.on_device import prepare_network, translate_signed
-from cyclegan_fast.translation.plan import ImageOptions, halved, plan
+from cyclegan_fast.translation.plan import ImageOptions, plan
 from cyclegan_fast.translation.translator import FunctionTranslator, Translator
 from tests.cyclegan_fast.checkpoints import NARROW, checkpoint_of
 from tests.cyclegan_fast.pictures import draw, draw_all, names, pixels_of

@@ -385,3 +385,17 @@ def test_the_8_bit_way_refuses_what_it_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UnreadableImage, match="5 channels that are no colours"):
         values_of(RGB, tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("kinds", [["unspecified", "unassalpha"], ["assocalpha", "unspecified"]])
+def test_opacity_among_bands_is_refused(tmp_path: Path, kinds: list[str]) -> None:
+    values = noise("uint16", 12, 10, 5)
+    tifffile.imwrite(path := tmp_path / "a.tif", values, photometric="rgb", extrasamples=kinds, planarconfig="contig")
+    number = 5 if kinds[1] == "unassalpha" else 4
+    with pytest.raises(
+        UnreadableImage, match=f"sample {number} of its 5 is opacity, beside others that are no colours"
+    ):
+        describe_file(path)
+    bands = ["unspecified"] * 2
+    tifffile.imwrite(path, values, photometric="rgb", extrasamples=bands, planarconfig="contig")
+    assert np.array_equal(read_samples(path, PixelType(5, "uint16", 0, 65535)).values[0], values)

@@ -1,11 +1,8 @@
 """Scenes are translated from file to file with the bits of one pass, and continue wherever they were ended."""
 
-import os
 import random
-import signal
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +16,11 @@ from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.translate import main
-from cyclegan_fast.translation import scratch_file
 from cyclegan_fast.translation.scenes import pyramid
-from cyclegan_fast.translation.tiled import TiledTranslator
+from cyclegan_fast.translation.strips.resnet import TiledTranslator
 from tests.cyclegan_fast.images.scenes.made import make_pyramid, make_zarr
 from tests.cyclegan_fast.pictures import names, pixels_of
+from tests.cyclegan_fast.translation.scenes.ended import ended_at, is_ended
 from tests.cyclegan_fast.translations import CPU, make_generator, picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,26 +146,6 @@ def test_further_pages_and_damage_are_told(
 # --- a translation that is ended -------------------------------------------------------------------------------------
 
 
-def ended_at(write: int, arguments: list[str]) -> int:
-    """Run the command in a forked process that kill -9 ends at its n-th write to a scratch file; return its status."""
-    process = os.fork()
-    if process == 0:
-        pwrite, count = os.pwrite, iter(range(write))
-
-        def strike(*given: Any) -> int:
-            if next(count, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return pwrite(*given)
-
-        try:
-            scratch_file.os = SimpleNamespace(**{**vars(os), "pwrite": strike})  # type: ignore[assignment]
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os._exit(main(arguments))
-        finally:
-            os._exit(99)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("architecture", "most"), [("resnet", 500), ("unet", 90)])
@@ -188,7 +165,7 @@ def test_a_translation_continues_with_the_same_bytes_after_kill_9(
     skipped = []
     for write in [draws.randrange(20, most) for _ in range(count)]:
         ends = 0
-        while ended_at(write, command) == -signal.SIGKILL and ends < 2:
+        while is_ended(ended_at(write, command)) and ends < 2:
             ends += 1
             assert not translation.exists()
             assert len(names(scratch)) <= 2
@@ -206,7 +183,7 @@ def test_a_translation_continues_with_the_same_bytes_after_kill_9(
 @pytest.mark.usefixtures("small_tiles")
 def test_another_scene_or_other_weights_begin_anew(tmp_path: Path, flags: list[str]) -> None:
     tifffile.imwrite(scene := tmp_path / "scene.tif", picture(76, 52), photometric="rgb", tile=(16, 16))
-    assert ended_at(150, [str(scene), *flags]) == -signal.SIGKILL
+    assert is_ended(ended_at(150, [str(scene), *flags]))
     tifffile.imwrite(scene, picture(76, 52, seed=1), photometric="rgb", tile=(16, 16))
     assert main([str(scene), *flags]) == 0
     first = levels_of(tmp_path / "out" / "scene.tif")[0]
@@ -224,7 +201,7 @@ def test_two_processes_do_not_share_a_scratch_file(
     import fcntl
 
     tifffile.imwrite(scene := tmp_path / "scene.tif", picture(76, 52), photometric="rgb", tile=(16, 16))
-    assert ended_at(150, [str(scene), *flags]) == -signal.SIGKILL
+    assert is_ended(ended_at(150, [str(scene), *flags]))
     (kept,) = (tmp_path / "scratch").glob("*.activations")
     with open(kept, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

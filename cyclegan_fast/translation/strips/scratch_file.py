@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cyclegan_fast.system.errors import UserError
 
-_Row = npt.NDArray[np.uint8]
+RowBytes = npt.NDArray[np.uint8]
 
 
 class KeptStatistics(Protocol):
@@ -57,7 +57,7 @@ class ScratchFile:
         """Return the size of the file, which is the most that it ever held: it grows only where no slot is free."""
         return os.fstat(self._file.fileno()).st_size
 
-    def write(self, row: _Row) -> int:
+    def write(self, row: RowBytes) -> int:
         """Keep `row_bytes` contiguous bytes and return their slot; raises UserError, for example for a full disk."""
         slot = heapq.heappop(self._free) if self._free else self._slots
         self._slots = max(self._slots, slot + 1)
@@ -70,7 +70,7 @@ class ScratchFile:
             raise self._refused(error) from error
         return slot
 
-    def read(self, slot: int, row: _Row) -> None:
+    def read(self, slot: int, row: RowBytes) -> None:
         """Fill `row` with what a slot holds."""
         rest, offset = row.reshape(-1).data, slot * self.row_bytes
         while rest:
@@ -131,9 +131,9 @@ class StoredActivation:
         return strip
 
 
-def _as_bytes(rows: Tensor) -> _Row:
+def _as_bytes(rows: Tensor) -> RowBytes:
     """Return the memory of [rows, W, C] on the host as bytes, since NumPy may not know the dtype."""
-    array: _Row = rows.view(torch.uint8).numpy()
+    array: RowBytes = rows.view(torch.uint8).numpy()
     return array
 
 

@@ -20,9 +20,9 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.on_device import TorchTranslator
-from cyclegan_fast.translation.scratch_file import ScratchFile
-from cyclegan_fast.translation.strips import Statistics
-from cyclegan_fast.translation.tiled import TiledTranslator
+from cyclegan_fast.translation.strips.resnet import TiledTranslator
+from cyclegan_fast.translation.strips.rows import Statistics
+from cyclegan_fast.translation.strips.scratch_file import ScratchFile
 from cyclegan_fast.translation.translator import NotFinite
 from tests.cyclegan_fast.pictures import draw, names, pixels_of
 from tests.cyclegan_fast.translations import at_once, in_strips, joined, make_generator, picture
@@ -131,7 +131,7 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from cyclegan_fast.translation.tiled import TiledTranslator
+from cyclegan_fast.translation.strips.resnet import TiledTranslator
 from cyclegan_fast.translation.on_device import TorchTranslator
 
 torch.set_num_threads(1)
@@ -221,7 +221,7 @@ def test_too_little_disk_is_refused_before_anything_is_written(
 
     def leave_free(count_bytes: int) -> None:
         usage = SimpleNamespace(free=count_bytes)
-        monkeypatch.setattr("cyclegan_fast.translation.scratch_file.shutil.disk_usage", lambda folder: usage)
+        monkeypatch.setattr("cyclegan_fast.translation.strips.scratch_file.shutil.disk_usage", lambda folder: usage)
 
     leave_free(needed)
     translator(image[None])
@@ -280,7 +280,7 @@ def test_the_file_has_no_name_while_it_is_used_and_is_closed_with_the_translatio
 
 KILLED = """
 import sys, time
-from cyclegan_fast.translation import scratch_file
+from cyclegan_fast.translation.strips import scratch_file
 from cyclegan_fast.translate import main
 
 write = scratch_file.ScratchFile.write
@@ -332,7 +332,7 @@ def test_strips_too_large_for_the_memory(tmp_path: Path, monkeypatch: pytest.Mon
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     translator = in_strips(make_generator(0), 4, 16, tmp_path)
-    monkeypatch.setattr("cyclegan_fast.translation.strips.F.conv2d", refuse)
+    monkeypatch.setattr("cyclegan_fast.translation.strips.rows.F.conv2d", refuse)
     with pytest.raises(UserError, match="4 rows of 16x24 at once do not fit the memory of cpu: give a smaller --size"):
         translator(picture(24, 16)[None])
 

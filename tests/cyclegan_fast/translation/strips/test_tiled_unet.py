@@ -16,8 +16,8 @@ from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.images.pixels import to_signed
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.translate import main
-from cyclegan_fast.translation.scratch_file import ScratchFile
-from cyclegan_fast.translation.tiled_unet import TiledUnetTranslator
+from cyclegan_fast.translation.strips.scratch_file import ScratchFile
+from cyclegan_fast.translation.strips.unet import TiledUnetTranslator
 from cyclegan_fast.translation.translator import NotFinite
 from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.cyclegan_fast.translations import picture

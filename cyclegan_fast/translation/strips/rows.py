@@ -2,7 +2,8 @@
 
 A stream is a function from (first, last) to the rows [1, C, last - first, W] of an activation. It is asked from top to
 bottom, for each row once, and what it returns is the caller's own, who may write to it. Activations are channels last,
-so that a row is contiguous; on a CPU that is as fast as NCHW (2 cores with AVX2, torch 2.13).
+so that a row is contiguous; on a CPU that is as fast as NCHW (2 cores with AVX2, torch 2.13). What strips of equal rows
+become is computed once, see repeated_strips.py.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_signed
 from cyclegan_fast.networks.norms import BatchNorm, InstanceNorm
-from cyclegan_fast.translation.scratch_file import StoredActivation
+from cyclegan_fast.translation.strips.repeated_strips import repeating
+from cyclegan_fast.translation.strips.scratch_file import StoredActivation
 
 Rows = Callable[[int, int], Tensor]
 Edges = Literal["reflect", "constant"]  # F.pad's names; the constant is zero
@@ -36,13 +38,11 @@ class Statistics:
         self.count = 0
         self.mean = torch.zeros((), dtype=torch.float64)  # [1, C, 1, 1] from the first strip on
         self.m2 = torch.zeros((), dtype=torch.float64)
+        self._measured = repeating(_mean_and_m2)
 
     def add(self, strip: Tensor) -> None:
         """Count a strip [1, C, rows, W], which is left as it is."""
-        wide = strip.float()
-        mean = wide.mean((0, 2, 3), keepdim=True)
-        # Not torch.var_mean: it takes seven times as long on a CPU (torch 2.13).
-        m2 = (wide - mean).square_().sum((0, 2, 3), keepdim=True)
+        mean, m2 = self._measured(strip).chunk(2, 1)
         count = strip.size(2) * strip.size(3)
         total = self.count + count
         delta = mean.double() - self.mean
@@ -68,6 +68,15 @@ class Statistics:
         self.mean, self.m2 = (
             torch.tensor(state[name], dtype=torch.float64, device=device).view(1, -1, 1, 1) for name in ("mean", "m2")
         )
+
+
+def _mean_and_m2(strip: Tensor) -> Tensor:
+    """Return the mean and M2 of each channel, float32 [1, 2C, 1, 1], one behind the other."""
+    wide = strip.float()
+    mean = wide.mean((0, 2, 3), keepdim=True)
+    # Not torch.var_mean: it takes seven times as long on a CPU (torch 2.13).
+    m2 = (wide - mean).square_().sum((0, 2, 3), keepdim=True)
+    return torch.cat((mean, m2), 1)
 
 
 class BatchNormStatistics(Statistics):
@@ -189,15 +198,17 @@ def normalised_rows(rows: Rows, statistics: Statistics, *, residual: Rows | None
     """
     (mean, scale), shift = statistics.scale(), statistics.shift
 
-    def normalise(first: int, last: int) -> Tensor:
-        strip = rows(first, last)
+    def normalise(strip: Tensor, *around: Tensor) -> Tensor:
         wide = strip.float().sub_(mean).mul_(scale)
         result = (wide if shift is None else wide.add_(shift)).to(strip.dtype)
-        if residual is not None:
-            return result.add_(residual(first, last))
+        if around:
+            return result.add_(*around)
         return F.leaky_relu_(result, slope) if slope else result.relu_()
 
-    return normalise
+    normalised = repeating(normalise)
+    if residual is None:
+        return lambda first, last: normalised(rows(first, last))
+    return lambda first, last: normalised(rows(first, last), residual(first, last))
 
 
 def measured_rows(rows: Rows, statistics: Statistics) -> Rows:
@@ -232,11 +243,8 @@ def convolved_rows(
     kernel = weight.size(2)
     pad = (kernel - 1) // 2
     window = Window(rows, height, overlap=kernel - stride, pad=pad, edges=edges)
-
-    def convolve(first: int, last: int) -> Tensor:
-        return F.conv2d(window(first * stride - pad, (last - 1) * stride - pad + kernel), weight, bias, stride)
-
-    return convolve
+    convolved = repeating(lambda strip: F.conv2d(strip, weight, bias, stride))
+    return lambda first, last: convolved(window(first * stride - pad, (last - 1) * stride - pad + kernel))
 
 
 def resized_rows(rows: Rows, height: int) -> Rows:
@@ -258,10 +266,14 @@ def doubled_rows(rows: Rows, height: int, weight: Tensor) -> Rows:
     """
     window = Window(rows, height, overlap=2, pad=0, edges="constant")  # 2 where a strip ends on an odd row
 
+    def doubled(strip: Tensor, first: int, last: int) -> Tensor:
+        # The last two rows lack their share of what lies below.
+        return F.conv_transpose2d(strip, weight, None, stride=2, padding=1, output_padding=1)[:, :, first:last]
+
+    repeated = repeating(doubled)
+
     def double(first: int, last: int) -> Tensor:
         above, below = first // 2, (last + 1) // 2
-        # The last two rows lack their share of what lies below.
-        strip = F.conv_transpose2d(window(above, below + 1), weight, None, stride=2, padding=1, output_padding=1)
-        return strip[:, :, first - 2 * above : last - 2 * above]
+        return repeated(window(above, below + 1), first - 2 * above, last - 2 * above)
 
     return double

@@ -1,4 +1,4 @@
-"""Translates images that are too large for the memory by a U-Net, exactly, as tiled.py does by a ResNet.
+"""Translates images that are too large for the memory by a U-Net, exactly, as resnet.py does by a ResNet.
 
 Layer by layer, the results of a convolution go to the disk while their statistics are gathered. On the way down they
 stay there, because a skip connection brings them to the way up, whose doublings read them for the last time. The first
@@ -21,9 +21,16 @@ from torch import Tensor, nn
 from cyclegan_fast.networks.layers import NormalisedConv2d, NormalisedConvTranspose2d
 from cyclegan_fast.networks.norms import SLOPE
 from cyclegan_fast.networks.unet import UnetGenerator
-from cyclegan_fast.translation.scratch_file import StoredActivation
-from cyclegan_fast.translation.strips import Rows, Statistics, Window, convolved_rows, new_statistics, normalised_rows
-from cyclegan_fast.translation.tiled import COPIES, StripPasses, StripTranslator
+from cyclegan_fast.translation.strips.passes import COPIES, StripPasses, StripTranslator
+from cyclegan_fast.translation.strips.rows import (
+    Rows,
+    Statistics,
+    Window,
+    convolved_rows,
+    new_statistics,
+    normalised_rows,
+)
+from cyclegan_fast.translation.strips.scratch_file import StoredActivation
 
 
 class TiledUnetTranslator(StripTranslator):
