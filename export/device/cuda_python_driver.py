@@ -24,12 +24,8 @@ class CudaPythonDevice:
         self.name = name.partition(b"\0")[0].decode(errors="replace").strip()
         attributes = driver.module.CUdevice_attribute
         self.capability: tuple[int, int] = (
-            self._call(
-                "cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self._device
-            ),
-            self._call(
-                "cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self._device
-            ),
+            self._call("cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self._device),
+            self._call("cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self._device),
         )
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
 
@@ -101,23 +97,18 @@ class CudaPythonDriver:
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the driver and return its result: None, a value, or a tuple of several.
 
-        Raises DriverError with the driver's name of the error, or where the driver has no such function.
+        Raises DriverError with the driver's name of the error, or where it has no such function or the package does
+        not know the error.
         """
         try:
             status, *results = getattr(self.module, name)(*arguments)
-        except RuntimeError as error:  # the package's own words: the driver is missing, or too old
-            raise DriverError(f"{name} cannot be called: {error}") from error
-        if int(status):
-            failure = f"{name} failed: {self._name_of(status)}"
-            if status == self.module.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
-                raise DeviceMemoryError(failure)
-            raise DriverError(failure)
+        except (RuntimeError, ValueError) as error:  # the driver is too old for the function, or too new for the package
+            raise DriverError(f"{name} failed: {error}") from error
+        if status == self.module.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            raise DeviceMemoryError(f"{name} failed: {status.name}")
+        if status != self.module.CUresult.CUDA_SUCCESS:
+            raise DriverError(f"{name} failed: {status.name}")
         return results[0] if len(results) == 1 else tuple(results) or None
-
-    def _name_of(self, status: Any) -> str:
-        # The driver knows errors that the package is too old for.
-        found, name = self.module.cuGetErrorName(status)
-        return str(name.decode()) if not int(found) and name else f"error {int(status)}"
 
     def initialise(self) -> None:
         """Start the driver. Raises FileNotFoundError where there is none, and DriverError where it finds no GPU."""

@@ -1,6 +1,6 @@
-"""Imitates `cuda.bindings.driver` over a `FakeGpu`, as strict as the real one is about types.
+"""Imitates `cuda.bindings.driver` over a `FakeGpu`, and is as strict as the real one about types.
 
-Names, parameters, enumerations and tuples are those of cuda-python 13.4, which `test_cuda_python` compares.
+Names, parameters, enumerations and tuples are those of cuda-python 13.4: `test_cuda_python` compares them.
 """
 
 import ctypes
@@ -145,17 +145,17 @@ def make_cuda_python(gpu: FakeGpu) -> Any:
         gpu.stream(integer(hStream, CUstream)).synchronize()
         return (ok,)
 
-    def allocated(size: int, is_host: bool) -> tuple[CUresult, int]:
+    def allocated(size: int, is_host: bool) -> tuple[CUresult, int | None]:
         try:
             return ok, gpu.allocate(size, is_host=is_host, at_its_own_address=is_host).address
         except OutOfMemory:
-            return CUresult.CUDA_ERROR_OUT_OF_MEMORY, 0
+            return CUresult.CUDA_ERROR_OUT_OF_MEMORY, None
 
-    def cuMemAlloc(bytesize: int) -> tuple[CUresult, CUdeviceptr]:
+    def cuMemAlloc(bytesize: int) -> tuple[CUresult, CUdeviceptr | None]:
         status, address = allocated(bytesize, is_host=False)
-        return status, CUdeviceptr(address)
+        return status, None if address is None else CUdeviceptr(address)
 
-    def cuMemHostAlloc(bytesize: int, Flags: int) -> tuple[CUresult, int]:
+    def cuMemHostAlloc(bytesize: int, Flags: int) -> tuple[CUresult, int | None]:
         assert Flags == 0
         return allocated(bytesize, is_host=True)
 
@@ -203,15 +203,15 @@ def make_cuda_python(gpu: FakeGpu) -> Any:
             raise TypeError(f"Argument 'mode' has incorrect type {type(mode)}")
         return (through(gpu.libcuda.cuStreamBeginCapture_v2, integer(hStream, CUstream), int(mode)),)
 
-    def cuStreamEndCapture(hStream: Any) -> tuple[CUresult, CUgraph]:
+    def cuStreamEndCapture(hStream: Any) -> tuple[CUresult, CUgraph | None]:
         graph = ctypes.c_void_p()
         status = through(gpu.libcuda.cuStreamEndCapture, integer(hStream, CUstream), ctypes.byref(graph))
-        return status, CUgraph(graph.value or 0)
+        return status, CUgraph(graph.value) if graph.value else None
 
-    def cuGraphInstantiate(hGraph: Any, flags: int) -> tuple[CUresult, CUgraphExec]:
+    def cuGraphInstantiate(hGraph: Any, flags: int) -> tuple[CUresult, CUgraphExec | None]:
         executable, graph = ctypes.c_void_p(), ctypes.c_void_p(integer(hGraph, CUgraph))
         status = through(gpu.libcuda.cuGraphInstantiateWithFlags, ctypes.byref(executable), graph, flags)
-        return status, CUgraphExec(executable.value or 0)
+        return status, CUgraphExec(executable.value) if executable.value else None
 
     def cuGraphLaunch(hGraphExec: Any, hStream: Any) -> tuple[CUresult]:
         executable = ctypes.c_void_p(integer(hGraphExec, CUgraphExec))
@@ -222,11 +222,6 @@ def make_cuda_python(gpu: FakeGpu) -> Any:
 
     def cuGraphExecDestroy(hGraphExec: Any) -> tuple[CUresult]:
         return (through(gpu.libcuda.cuGraphExecDestroy, ctypes.c_void_p(integer(hGraphExec, CUgraphExec))),)
-
-    def cuGetErrorName(error: CUresult) -> tuple[CUresult, bytes | None]:
-        if not isinstance(error, CUresult):
-            raise TypeError(f"Argument 'error' has incorrect type {type(error)}")
-        return ok, error.name.encode()
 
     kinds = (CUresult, CUstream_flags, CUstreamCaptureMode, CUdevice_attribute)
     handles = (CUdevice, CUcontext, CUstream, CUdeviceptr, CUgraph, CUgraphExec)

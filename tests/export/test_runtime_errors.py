@@ -157,6 +157,7 @@ def test_without_a_cuda_package(
     refused(world, f"CYCLEGAN_FAST_CUDA={other} asks for {other}, which cannot be imported")
 
 
+@pytest.mark.parametrize("cuda_package", ["pycuda"])
 def test_pycuda_is_taken_where_both_are_installed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     world = machine()
     for package, driver in (("pycuda", world.gpu.driver), ("cuda.bindings", make_cuda_python(world.gpu))):
@@ -187,9 +188,8 @@ def test_without_a_driver_or_a_gpu(machine: Machine, cuda_package: str) -> None:
         refused(world, "there is no CUDA driver here .*an NVIDIA driver library.*run.py --onnx FILE")
 
 
-def test_pycuda_that_does_not_load(machine: Machine, cuda_package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if cuda_package != "pycuda":
-        pytest.skip("only PyCUDA is linked with CUDA's libraries")
+@pytest.mark.parametrize("cuda_package", ["pycuda"])  # which alone is linked with CUDA's libraries
+def test_pycuda_that_does_not_load(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     world = machine()
     load = importlib.import_module
     for missing, message in (
