@@ -4,8 +4,8 @@
         translated = engine(pixels)
 
 It needs numpy, PyCUDA or cuda-python, the library that built the engine, and this repository's folders cyclegan_fast/,
-export/ and kernels/. All that is decided without a GPU is in `engine_card`, `image_layout`, `replay` and `buffers`, and tested; no
-call of CUDA has run on a GPU yet.
+export/ and kernels/. All that is decided without a GPU is in `engine_card`, `image_layout`, `replay` and `buffers`, and
+tested; no call of CUDA has run on a GPU yet.
 """
 
 from contextlib import ExitStack

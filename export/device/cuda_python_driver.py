@@ -102,7 +102,7 @@ class CudaPythonDriver:
         """
         try:
             status, *results = getattr(self.module, name)(*arguments)
-        except (RuntimeError, ValueError) as error:  # the driver is too old for the function, or too new for the package
+        except (RuntimeError, ValueError) as error:  # the driver is older than the function, or newer than the package
             raise DriverError(f"{name} failed: {error}") from error
         if status == self.module.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             raise DeviceMemoryError(f"{name} failed: {status.name}")

@@ -19,9 +19,11 @@ Bytes = npt.NDArray[np.uint8]
 DriverChoice = Literal["auto", "pycuda", "cuda-python"]
 
 DRIVER_VARIABLE = "CYCLEGAN_FAST_CUDA"
-WITHOUT_ENGINES = "Without it, ONNX files run on the CPU or through ONNX Runtime's CUDA: python export/run.py --onnx FILE"
+WITHOUT_ENGINES = (
+    "Without it, ONNX files run on the CPU or through ONNX Runtime's CUDA: python export/run.py --onnx FILE"
+)
 _INSTALL = {
-    "pycuda": "`pip install pycuda` is compiled on the spot and needs a CUDA toolkit (nvcc on the PATH, cuda.h, curand.h)",
+    "pycuda": "`pip install pycuda` compiles and needs a CUDA toolkit (nvcc on the PATH, cuda.h, curand.h)",
     "cuda-python": "`pip install cuda-python` installs wheels alone",
 }
 

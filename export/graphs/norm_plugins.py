@@ -149,7 +149,8 @@ def _plugins(site: NormSite, shape: tuple[int, ...], x_type: str, y_type: str, c
     batch, channels, height, width = shape
     if channels % _CHANNELS:
         raise UserError(
-            f"--norms triton needs channels in multiples of {_CHANNELS}, and {site.replaced[0]} has {channels}: leave it out"
+            f"--norms triton needs channels in multiples of {_CHANNELS}, and {site.replaced[0]} has {channels}: leave "
+            "it out"
         )
     known = max((each for each in GPUS if each <= capability), default=min(GPUS))
     plan = two_phase_rule("forward", (batch, channels, height, width), site.pad, getattr(torch, x_type), GPUS[known])

@@ -38,7 +38,7 @@ def register_norm_plugins(library: Library, capability: int) -> None:
         _register(library.module, package, capability)
         _capabilities[library.name] = capability
     elif (before := _capabilities[library.name]) != capability:
-        raise UserError(f"--norms triton builds for one kind of GPU in a process: sm{before} before, now sm{capability}")
+        raise UserError(f"--norms triton builds for one GPU in a process: sm{before} before, now sm{capability}")
 
 
 def plugin_package(library: Library) -> Any:
@@ -90,9 +90,7 @@ def _register(trt: Any, trtp: Any, capability: int) -> None:
         layouts = ["LINEAR" if place in statistics else images[end.dtype] for place, end in enumerate(ends)]
         return [trtp.AutoTuneCombination(", ".join(names[end.dtype] for end in ends), ", ".join(layouts))]
 
-    def launch(
-        kernel: CompiledKernel, grid: tuple[Any, int, Any], sizes: Sequence[Any]
-    ) -> tuple[str, str, Any, Any]:
+    def launch(kernel: CompiledKernel, grid: tuple[Any, int, Any], sizes: Sequence[Any]) -> tuple[str, str, Any, Any]:
         parameters = trtp.KernelLaunchParams()
         parameters.grid_x, parameters.grid_y, parameters.grid_z = grid
         parameters.block_x, parameters.shared_mem = kernel.threads, kernel.shared_bytes
@@ -147,7 +145,9 @@ def _register(trt: Any, trtp: Any, capability: int) -> None:
         y = trtp.from_shape_expr((batch, channels, height + 2 * pad, width + 2 * pad), dtypes[to])
         return y, trtp.from_shape_expr((batch, 3, channels), trt.DataType.FLOAT)
 
-    def applied(entry: Entry, images: dict[str, Any], partials: Any, given: dict[str, Any]) -> tuple[str, str, Any, Any]:
+    def applied(
+        entry: Entry, images: dict[str, Any], partials: Any, given: dict[str, Any]
+    ) -> tuple[str, str, Any, Any]:
         """Compile and launch for images by the names of the entry's pointers, and the attributes by theirs."""
         kernel = compiled_kernel(
             entry,

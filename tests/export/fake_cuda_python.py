@@ -182,17 +182,13 @@ def make_cuda_python(gpu: FakeGpu) -> Any:
     def cuMemcpyHtoDAsync(dstDevice: Any, srcHost: int, ByteCount: int, hStream: Any) -> tuple[CUresult]:
         source, target = pinned(srcHost, ByteCount), integer(dstDevice, CUdeviceptr)
         gpu.log("upload")
-        gpu.stream(integer(hStream, CUstream)).give(
-            lambda: gpu.at(target, ByteCount).__setitem__(slice(None), source)
-        )
+        gpu.stream(integer(hStream, CUstream)).give(lambda: gpu.at(target, ByteCount).__setitem__(slice(None), source))
         return (ok,)
 
     def cuMemcpyDtoHAsync(dstHost: int, srcDevice: Any, ByteCount: int, hStream: Any) -> tuple[CUresult]:
         target, source = pinned(dstHost, ByteCount), integer(srcDevice, CUdeviceptr)
         gpu.log("download")
-        gpu.stream(integer(hStream, CUstream)).give(
-            lambda: target.__setitem__(slice(None), gpu.at(source, ByteCount))
-        )
+        gpu.stream(integer(hStream, CUstream)).give(lambda: target.__setitem__(slice(None), gpu.at(source, ByteCount)))
         return (ok,)
 
     def through(function: Callable[..., int], *arguments: Any) -> CUresult:

@@ -82,10 +82,9 @@ class Launch:
 def plugin_module(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return `tensorrt`, imitated, with the real `tensorrt.plugin` importable. Skips where it is not installed."""
     rtx = pytest.importorskip("tensorrt_rtx")
-    found = importlib.util.find_spec("tensorrt_bindings")
-    if found is None or not found.submodule_search_locations:
+    if (found := importlib.util.find_spec("tensorrt_bindings")) is None:
         pytest.skip("tensorrt-cu13-bindings is not installed")
-    (folder,) = found.submodule_search_locations
+    (folder,) = found.submodule_search_locations or ()
     trt = ModuleType("tensorrt")
     trt.__dict__.update({name: value for name, value in vars(rtx).items() if not name.startswith("__")})
     trt.__path__ = [folder]  # type: ignore[attr-defined]
@@ -96,7 +95,9 @@ def plugin_module(monkeypatch: pytest.MonkeyPatch) -> Any:
         DynamicPluginTensorDesc=End,
         ISymExpr=type("ISymExpr", (), {}),
         IPluginV3QuickAOTBuild=type("IPluginV3QuickAOTBuild", (), {}),
-        QuickPluginCreationRequest=Enum("QuickPluginCreationRequest", "UNKNOWN PREFER_AOT PREFER_JIT STRICT_AOT STRICT_JIT"),
+        QuickPluginCreationRequest=Enum(
+            "QuickPluginCreationRequest", "UNKNOWN PREFER_AOT PREFER_JIT STRICT_AOT STRICT_JIT"
+        ),
         Builder=object,
     )
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt"]:
@@ -105,7 +106,9 @@ def plugin_module(monkeypatch: pytest.MonkeyPatch) -> Any:
     return trt
 
 
-def launched(trt: Any, name: str, attributes: dict[str, Any], shapes: list[tuple[int, ...]], types: list[Any]) -> Launch:
+def launched(
+    trt: Any, name: str, attributes: dict[str, Any], shapes: list[tuple[int, ...]], types: list[Any]
+) -> Launch:
     """Return what TensorRT would make of a node, asking the plugin in TensorRT's order.
 
     Args:
@@ -145,7 +148,8 @@ def launched(trt: Any, name: str, attributes: dict[str, Any], shapes: list[tuple
     plugin.configure_plugin(ends[: len(shapes)], ends[len(shapes) :])
     parameters, sizes = SimpleNamespace(), Sizes()
     plugin.get_launch_params(sides, ends, len(shapes), parameters, sizes, builder)
-    kernel, ptx = plugin.get_kernel([end.desc for end in ends[: len(shapes)]], [end.desc for end in ends[len(shapes) :]])
+    described = [end.desc for end in ends]
+    kernel, ptx = plugin.get_kernel(described[: len(shapes)], described[len(shapes) :])
     values = {each: value.expr.value for each, value in vars(parameters).items()}
     assert (values["block_y"], values["block_z"]) == (1, 1)
     return Launch(

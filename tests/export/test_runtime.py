@@ -14,8 +14,8 @@ import pytest
 from cyclegan_fast.system.errors import UserError
 from export.device import primary_context, pycuda_driver, runtime_cache
 from export.device.buffers import BLOCK, grown
-from export.device.replay import Replay, Way
 from export.device.driver import DriverError
+from export.device.replay import Replay, Way
 from export.device.stream_graph import StreamGraph
 from export.run import main
 from tests.cyclegan_fast.pictures import draw, pixels_of

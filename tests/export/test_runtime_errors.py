@@ -135,20 +135,20 @@ def test_an_engine_of_other_tensors_than_its_card_says(machine: Machine) -> None
         world.engine()
 
 
-def test_without_a_cuda_package(
-    machine: Machine, cuda_package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_cuda_package(machine: Machine, cuda_package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = machine()
     module = {"pycuda": "pycuda.driver", "cuda-python": "cuda.bindings.driver"}[cuda_package]
     installed = sys.modules[module]
     monkeypatch.setitem(sys.modules, module, None)
     refused(
         world,
-        "through PyCUDA or cuda-python, and neither can be imported .*: `pip install cuda-python` installs wheels alone; "
-        "`pip install pycuda` .* needs a CUDA toolkit .*cuda.h, curand.h.* python export/run.py --onnx FILE",
+        "through PyCUDA or cuda-python, and neither can be imported .*: `pip install cuda-python` installs wheels "
+        "alone; `pip install pycuda` .* needs a CUDA toolkit .*cuda.h, curand.h.* python export/run.py --onnx FILE",
     )
     monkeypatch.setenv("CYCLEGAN_FAST_CUDA", cuda_package)
-    refused(world, f"CYCLEGAN_FAST_CUDA={cuda_package} asks for {cuda_package}, which cannot be imported .*: `pip install")
+    refused(
+        world, f"CYCLEGAN_FAST_CUDA={cuda_package} asks for {cuda_package}, which cannot be imported .*: `pip install"
+    )
     monkeypatch.setenv("CYCLEGAN_FAST_CUDA", "cuda")
     refused(world, "CYCLEGAN_FAST_CUDA must be auto, pycuda or cuda-python, got 'cuda'")
     monkeypatch.setitem(sys.modules, module, installed)
@@ -160,11 +160,11 @@ def test_without_a_cuda_package(
 @pytest.mark.parametrize("cuda_package", ["pycuda"])
 def test_pycuda_is_taken_where_both_are_installed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     world = machine()
-    for package, driver in (("pycuda", world.gpu.driver), ("cuda.bindings", make_cuda_python(world.gpu))):
+    for package, imitation in (("pycuda", world.gpu.driver), ("cuda.bindings", make_cuda_python(world.gpu))):
         module = ModuleType(package)
         module.__dict__.update(VERSION_TEXT="2026.1", __version__="13.4.4")
         monkeypatch.setitem(sys.modules, package, module)
-        monkeypatch.setitem(sys.modules, f"{package}.driver", driver)
+        monkeypatch.setitem(sys.modules, f"{package}.driver", imitation)
     for choice, description in (
         (None, "PyCUDA 2026.1"),
         ("auto", "PyCUDA 2026.1"),
@@ -196,7 +196,7 @@ def test_pycuda_that_does_not_load(machine: Machine, monkeypatch: pytest.MonkeyP
         ("libcuda.so.1", "there is no CUDA driver here"),
         (
             "libcurand.so.10",
-            "PyCUDA is installed and does not load .libcurand.*libraries of the CUDA toolkit.*CYCLEGAN_FAST_CUDA=cuda-python",
+            "PyCUDA is installed and does not load .libcurand.*libraries of the CUDA toolkit.*_CUDA=cuda-python",
         ),
     ):
 
