@@ -6,6 +6,7 @@ from cyclegan_fast.system.errors import UserError
 from export.engines.engine_card import Profile
 from export.engines.libraries import Library
 from export.options import is_eight_bits
+from export.plugins.node_names import DOMAIN
 from export.plugins.norm_plugins import plugin_package, register_norm_plugins
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def engine_graph(
     if norms == "library":
         return onnx, []
     from export.graphs.graph import serialised
-    from export.graphs.norm_plugins import DOMAIN, with_norm_plugins
+    from export.graphs.plugin_nodes import with_norm_plugins
 
     capability = capability_here()
     register_norm_plugins(library, capability)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from cyclegan_fast.system.errors import UserError
 from export.engines.libraries import Library
-from export.graphs.norm_plugins import APPLY, APPLY_RESIDUAL, DOMAIN, STATISTICS
 from export.plugins.compiled_kernel import CompiledKernel, ElementType, Entry, compiled_kernel
+from export.plugins.node_names import APPLY, APPLY_RESIDUAL, DOMAIN, STATISTICS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -68,6 +68,11 @@ def _annotated(tensors: Sequence[str], attributes: dict[str, type], tensor: Any,
         return function
 
     return decorate
+
+
+def _text(attribute: str) -> str:
+    """Return an attribute's text without the zero that ends strings in C, should TensorRT's parser hand that on."""
+    return attribute.rstrip("\0")
 
 
 def _register(trt: Any, trtp: Any, capability: int) -> None:
@@ -142,7 +147,7 @@ def _register(trt: Any, trtp: Any, capability: int) -> None:
 
     def described(x: Any, channels: int, pad: int, to: str) -> tuple[Any, Any]:
         batch, _, height, width = x.shape_expr
-        y = trtp.from_shape_expr((batch, channels, height + 2 * pad, width + 2 * pad), dtypes[to])
+        y = trtp.from_shape_expr((batch, channels, height + 2 * pad, width + 2 * pad), dtypes[_text(to)])
         return y, trtp.from_shape_expr((batch, 3, channels), trt.DataType.FLOAT)
 
     def applied(
@@ -156,9 +161,9 @@ def _register(trt: Any, trtp: Any, capability: int) -> None:
             {
                 "CHANNELS": given["channels"],
                 "PIXELS_PER_PROGRAM": given["pixels_per_program"],
-                "ACTIVATION": given["activation"],
+                "ACTIVATION": _text(given["activation"]),
                 "PAD": given["pad"],
-                "EPS": float(given["epsilon"]),
+                "EPS": float(_text(given["epsilon"])),
                 "BLOCK_PIXELS": given["block_pixels"],
                 "BLOCK_CHANNELS": given["block_channels"],
             },

@@ -4,6 +4,7 @@ No engine of TensorRT's can be built without a GPU. NVIDIA's own `tensorrt.plugi
 what it hands over is compiled to machine code, and the kernels run in Triton's interpreter.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -25,10 +26,11 @@ from cyclegan_fast.system.errors import UserError
 from export.engines.layers import layers_of, require_layers
 from export.engines.libraries import Library, load_library
 from export.graphs.graph import finished
-from export.graphs.norm_plugins import DOMAIN, with_norm_plugins
+from export.graphs.plugin_nodes import with_norm_plugins
 from export.graphs.precision import in_precision
 from export.plugins.compiled_kernel import without_scratch, without_source_lines
 from export.plugins.engine_graph import check_norms, engine_graph
+from export.plugins.node_names import DOMAIN
 from tests.export.fake_trt_plugins import plugin_module
 
 if TYPE_CHECKING:
@@ -223,7 +225,7 @@ images, partials = (2, 64, 65, 60), (2, 4, 3, 64)
 for name, attributes, shapes, types in (
     ("NormStatistics", tile, [images], [half]),
     ("NormApply", norm, [images, partials], [half, single]),
-    ("NormApplyResidual", norm | dict(pad=0, to="bfloat16"), [images, partials, images], [half, single, half]),
+    ("NormApplyResidual", norm | dict(pad=0, to="bfloat16\\0"), [images, partials, images], [half, single, half]),
     ("NormStatistics", tile, [images], [single]),
 ):
     launch = launched(trt, f"cyclegan_fast::{name}", attributes, shapes, types)
@@ -306,40 +308,42 @@ def test_scratch_memory_and_source_lines_are_left_out() -> None:
 # --- engines ---------------------------------------------------------------------------------------------------------
 
 
+PARSED_BY_RTX = """
+import onnx
+import tensorrt_rtx as trt
+
+class Creator(trt.IPluginCreatorV3Quick):
+    def __init__(self):
+        trt.IPluginCreatorV3Quick.__init__(self)
+        self.name, self.plugin_namespace, self.plugin_version = "NormTwice", "cyclegan_fast", "1"
+        self.field_names = trt.PluginFieldCollection([])
+
+node = onnx.helper.make_node("NormTwice", ["x"], ["y"], domain="cyclegan_fast", plugin_namespace="cyclegan_fast")
+x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 8, 16, 16]) for name in "xy")
+model = onnx.helper.make_model(
+    onnx.helper.make_graph([node], "one", [x], [y]),
+    opset_imports=[onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("cyclegan_fast", 1)],
+)
+creator, logger = Creator(), trt.Logger(trt.Logger.INTERNAL_ERROR)
+assert trt.get_plugin_registry().register_creator(creator, "cyclegan_fast")
+builder = trt.Builder(logger)
+network = builder.create_network(0)
+parser = trt.OnnxParser(network, logger)
+print(parser.parse(model.SerializeToString()), parser.get_error(0).desc())
+"""
+
+
 def test_tensorrt_for_rtx_takes_no_compiled_kernels() -> None:
     """Fails with the release of TensorRT for RTX that does: `plugin_package` then has one to return."""
     library = load_library("tensorrt_rtx")
     with pytest.raises(UserError, match=r"needs --runtime tensorrt.* takes no plugins of compiled kernels"):
         check_norms("triton", library, "float16")
-    trt = library.module
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'tensorrt_rtx_bindings\.plugin'"):
-        import tensorrt_rtx.plugin  # noqa: F401
-    assert not [name for name in dir(trt.INetworkDefinition) if "add_plugin" in name]
-
-    class Creator(trt.IPluginCreatorV3Quick):  # type: ignore[misc,name-defined]  # known at run time only
-        """Is of the kind that plugins of compiled kernels have."""
-
-        def __init__(self) -> None:
-            trt.IPluginCreatorV3Quick.__init__(self)
-            self.name, self.plugin_namespace, self.plugin_version = "NormTwice", DOMAIN, "1"
-            self.field_names = trt.PluginFieldCollection([])
-
-    node = onnx.helper.make_node("NormTwice", ["x"], ["y"], domain=DOMAIN, plugin_namespace=DOMAIN)
-    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 8, 16, 16]) for name in "xy")
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph([node], "one", [x], [y]),
-        opset_imports=[onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, 1)],
-    )
-    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
-    creator = Creator()
-    assert trt.get_plugin_registry().register_creator(creator, DOMAIN)
-    try:
-        parser = trt.OnnxParser(trt.Builder(logger).create_network(0), logger)
-        assert not parser.parse(model.SerializeToString())
-        said = parser.get_error(0).desc()
-    finally:
-        trt.get_plugin_registry().deregister_creator(creator)
-    assert "imports IPluginV3 plugins registered with an IPluginCreatorV3One creator only" in said
+        importlib.import_module("tensorrt_rtx.plugin")
+    assert not [name for name in dir(library.module.INetworkDefinition) if "add_plugin" in name]
+    ended = subprocess.run([sys.executable, "-c", PARSED_BY_RTX], capture_output=True, text=True, timeout=300)
+    assert ended.stdout.startswith("False "), ended.stderr
+    assert "imports IPluginV3 plugins registered with an IPluginCreatorV3One creator only" in ended.stdout
 
 
 def test_what_cannot_hold_the_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +372,7 @@ def test_the_graph_of_an_engine(graph: "ModelProto", monkeypatch: pytest.MonkeyP
         if node.domain == DOMAIN:
             definition = registered[f"{DOMAIN}::{node.op_type}"]
             given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-            assert given.pop("plugin_namespace") == DOMAIN.encode()
+            assert (given.pop("plugin_namespace"), given.pop("aot")) == (DOMAIN.encode(), 1)
             assert {name: str if isinstance(value, bytes) else type(value) for name, value in given.items()} == (
                 definition.input_attrs
             )

@@ -19,10 +19,9 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.version import __version__
 from export.engines.engine_card import ImageShape
 from export.graphs.graph import readers_of
+from export.plugins.node_names import APPLY, APPLY_RESIDUAL, DOMAIN, STATISTICS
 
-DOMAIN = "cyclegan_fast"
-STATISTICS, APPLY, APPLY_RESIDUAL = "NormStatistics", "NormApply", "NormApplyResidual"
-TYPES = {int(TensorProto.FLOAT): "float32", int(TensorProto.FLOAT16): "float16", int(TensorProto.BFLOAT16): "bfloat16"}
+_TYPES = {int(TensorProto.FLOAT): "float32", int(TensorProto.FLOAT16): "float16", int(TensorProto.BFLOAT16): "bfloat16"}
 
 _CHANNELS = 8  # TensorRT's channels-last formats of 16 bits pad the channels to a multiple of these
 
@@ -68,7 +67,7 @@ def with_norm_plugins(model: ModelProto, usual: ImageShape, capability: int) -> 
     for node in graph.node:
         if node.name in last:
             site = last[node.name]
-            nodes += _plugins(site, shapes[site.x], TYPES[types[site.x]], TYPES[types[site.y]], capability)
+            nodes += _plugins(site, shapes[site.x], _TYPES[types[site.x]], _TYPES[types[site.y]], capability)
         elif node.name not in gone:
             nodes.append(node)
     return _model_of(model, _live(nodes, {value.name for value in graph.output}))
@@ -157,13 +156,13 @@ def _plugins(site: NormSite, shape: tuple[int, ...], x_type: str, y_type: str, c
     tile = {"channels": channels, "block_pixels": plan.block_pixels, "block_channels": plan.block_channels}
     name = site.replaced[0]
     partials = f"{name}.partials"
+    of_plugin = {"domain": DOMAIN, "plugin_namespace": DOMAIN, "aot": 1}  # the parser asks for no other implementation
     statistics = helper.make_node(
         STATISTICS,
         [site.x],
         [partials],
         name=partials,
-        domain=DOMAIN,
-        plugin_namespace=DOMAIN,
+        **of_plugin,
         pixels_per_program=plan.pixels_per_program,
         **tile,
         **plan.options,
@@ -174,8 +173,7 @@ def _plugins(site: NormSite, shape: tuple[int, ...], x_type: str, y_type: str, c
         inputs,
         [site.y, f"{name}.statistics"],
         name=f"{name}.apply",
-        domain=DOMAIN,
-        plugin_namespace=DOMAIN,
+        **of_plugin,
         activation="relu" if site.relu else "none",
         pad=site.pad,
         epsilon=repr(round(site.eps, 12)),
