@@ -14,7 +14,7 @@ from export.device.driver import Bytes, DeviceMemory, DeviceMemoryError, DriverE
 _NAME_BYTES = 256  # of a GPU's name, at most
 
 
-class CudaPythonDevice:
+class CudaPythonContext:
     """Holds a GPU's primary context."""
 
     def __init__(self, driver: "CudaPythonDriver", index: int) -> None:
@@ -121,8 +121,8 @@ class CudaPythonDriver:
     def device_count(self) -> int:
         return int(self.call("cuDeviceGetCount"))
 
-    def open_device(self, index: int) -> CudaPythonDevice:
-        return CudaPythonDevice(self, index)
+    def open_device(self, index: int) -> CudaPythonContext:
+        return CudaPythonContext(self, index)
 
     def free_bytes(self) -> int:
         return int(self.call("cuMemGetInfo")[0])

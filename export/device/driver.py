@@ -72,7 +72,7 @@ class PinnedMemory(Protocol):
         """Give it back; nothing may be using it."""
 
 
-class Device(Protocol):
+class GpuContext(Protocol):
     """Describes a GPU whose primary context is held, which is the one that TensorRT and PyTorch use."""
 
     name: str
@@ -101,7 +101,7 @@ class Driver(Protocol):
     def device_count(self) -> int:
         """Return the number of GPUs."""
 
-    def open_device(self, index: int) -> Device:
+    def open_device(self, index: int) -> GpuContext:
         """Hold the primary context of the GPU of that index, counted from 0."""
 
     def free_bytes(self) -> int:

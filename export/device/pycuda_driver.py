@@ -52,7 +52,7 @@ def _call(name: str, *arguments: Any) -> None:
         raise DriverError(f"{name} failed: {error.value.decode() if known and error.value else f'error {status}'}")
 
 
-class PycudaDevice:
+class PycudaContext:
     """Holds a GPU's primary context.
 
     PyCUDA's own kind of context would be another one than that of TensorRT and PyTorch, and what is allocated in one
@@ -146,9 +146,9 @@ class PycudaDriver:
         with self.naming_errors():
             return int(self._module.Device.count())
 
-    def open_device(self, index: int) -> PycudaDevice:
+    def open_device(self, index: int) -> PycudaContext:
         with self.naming_errors():
-            return PycudaDevice(self._module, index)
+            return PycudaContext(self._module, index)
 
     def free_bytes(self) -> int:
         with self.naming_errors():

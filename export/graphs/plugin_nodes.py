@@ -19,15 +19,16 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.version import __version__
 from export.engines.engine_card import ImageShape
 from export.graphs.graph import readers_of
-from export.plugins.node_names import APPLY, APPLY_RESIDUAL, DOMAIN, STATISTICS
+from export.plugins.node_names import APPLY_NODE, APPLY_RESIDUAL_NODE, DOMAIN, STATISTICS_NODE
 
 _TYPES = {int(TensorProto.FLOAT): "float32", int(TensorProto.FLOAT16): "float16", int(TensorProto.BFLOAT16): "bfloat16"}
 
+_MOST_ELEMENTS = (1 << 31) - 1  # of one image: the kernels count them in 32 bits
 _CHANNELS = 8  # TensorRT's channels-last formats of 16 bits pad the channels to a multiple of these
 
 
 @dataclass(frozen=True)
-class NormSite:
+class ReplacedNorm:
     """Says what one norm of a graph reads and writes."""
 
     x: str
@@ -40,15 +41,16 @@ class NormSite:
     """names of the nodes that the plugins take the place of"""
 
 
-def with_norm_plugins(model: ModelProto, usual: ImageShape, capability: int) -> ModelProto:
+def with_norm_plugins(model: ModelProto, usual: ImageShape, largest: ImageShape, capability: int) -> ModelProto:
     """Return a copy of a typed graph whose norms are plugins.
 
     Args:
         model: in float32, float16 or bfloat16, as `export.graphs.precision` makes it.
         usual: the shape that the kernels are tiled for; they are right for every other, too.
+        largest: the largest shape that the engine takes.
         capability: 10 * major + minor of the GPU that they are tiled for.
 
-    Raises UserError where a norm is not of the form that the kernels compute.
+    Raises UserError where a norm is not of the form that the kernels compute, or an image is too large for them.
     """
     graph = model.graph
     producers = {output: node for node in graph.node for output in node.output}
@@ -59,7 +61,14 @@ def with_norm_plugins(model: ModelProto, usual: ImageShape, capability: int) -> 
         for node in graph.node
         if node.op_type == "InstanceNormalization"
     }
-    shapes = _shapes_at(model, usual)
+    shapes, at_most = _shapes_at(model, usual), _shapes_at(model, largest)
+    for site in sites.values():
+        _, channels, height, width = at_most[site.x]
+        if channels * (height + 2 * site.pad) * (width + 2 * site.pad) > _MOST_ELEMENTS:
+            raise UserError(
+                f"--norms triton takes images of up to 2^31 elements in a layer, and {site.replaced[0]} has more at "
+                f"{largest[2]}x{largest[1]} pixels: give a smaller --max-size"
+            )
     types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
     last = {site.replaced[-1]: site for site in sites.values()}
     gone = {name for site in sites.values() for name in site.replaced}
@@ -78,7 +87,7 @@ def _site(
     producers: dict[str, NodeProto],
     readers: dict[str, list[NodeProto]],
     constants: dict[str, TensorProto],
-) -> NormSite:
+) -> ReplacedNorm:
     """Return what a norm and the nodes around it compute. They are followed to the first that is none of the form."""
     scale, bias = (numpy_helper.to_array(constants[name]) for name in norm.input[1:])
     if (scale != 1).any() or bias.any():
@@ -103,7 +112,7 @@ def _site(
     if (node := follower("Pad")) is not None and (pad := _reflected(node, constants)):
         replaced.append(node.name)
         y = node.output[0]
-    return NormSite(_before_cast(norm.input[0], producers), residual, y, relu, pad, eps, tuple(replaced))
+    return ReplacedNorm(_before_cast(norm.input[0], producers), residual, y, relu, pad, eps, tuple(replaced))
 
 
 def _before_cast(tensor: str, producers: dict[str, NodeProto]) -> str:
@@ -138,7 +147,7 @@ def _shapes_at(model: ModelProto, usual: ImageShape) -> dict[str, tuple[int, ...
     }
 
 
-def _plugins(site: NormSite, shape: tuple[int, ...], x_type: str, y_type: str, capability: int) -> list[NodeProto]:
+def _plugins(site: ReplacedNorm, shape: tuple[int, ...], x_type: str, y_type: str, capability: int) -> list[NodeProto]:
     """Return the two nodes of one norm, with the tiles that the project's own launches of that shape have."""
     import torch
 
@@ -158,7 +167,7 @@ def _plugins(site: NormSite, shape: tuple[int, ...], x_type: str, y_type: str, c
     partials = f"{name}.partials"
     of_plugin = {"domain": DOMAIN, "plugin_namespace": DOMAIN, "aot": 1}  # the parser asks for no other implementation
     statistics = helper.make_node(
-        STATISTICS,
+        STATISTICS_NODE,
         [site.x],
         [partials],
         name=partials,
@@ -169,7 +178,7 @@ def _plugins(site: NormSite, shape: tuple[int, ...], x_type: str, y_type: str, c
     )
     inputs = [site.x, partials] if site.residual is None else [site.x, partials, site.residual]
     apply = helper.make_node(
-        APPLY if site.residual is None else APPLY_RESIDUAL,
+        APPLY_NODE if site.residual is None else APPLY_RESIDUAL_NODE,
         inputs,
         [site.y, f"{name}.statistics"],
         name=f"{name}.apply",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclegan_fast.system.errors import UserError
 from export.engines.engine_card import Profile
 from export.engines.libraries import Library
+from export.library_errors import explaining
 from export.options import is_eight_bits
 from export.plugins.node_names import DOMAIN
 from export.plugins.norm_plugins import plugin_package, register_norm_plugins
@@ -44,8 +45,9 @@ def engine_graph(
     from export.graphs.plugin_nodes import with_norm_plugins
 
     capability = capability_here()
-    register_norm_plugins(library, capability)
-    changed = with_norm_plugins(model, profile.usual, capability)
+    with explaining(f"{library.name} {library.version} did not take the plugins", "leave --norms triton out"):
+        register_norm_plugins(library, capability)
+    changed = with_norm_plugins(model, profile.usual, profile.largest, capability)
     return serialised(changed), [node.name for node in changed.graph.node if node.domain == DOMAIN]
 
 

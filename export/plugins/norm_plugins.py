@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from cyclegan_fast.system.errors import UserError
 from export.engines.libraries import Library
 from export.plugins.compiled_kernel import CompiledKernel, ElementType, Entry, compiled_kernel
-from export.plugins.node_names import APPLY, APPLY_RESIDUAL, DOMAIN, STATISTICS
+from export.plugins.node_names import APPLY_NODE, APPLY_RESIDUAL_NODE, DOMAIN, STATISTICS_NODE
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -106,7 +106,7 @@ def _register(trt: Any, trtp: Any, capability: int) -> None:
 
     # --- statistics of splits ---
 
-    identifier = f"{DOMAIN}::{STATISTICS}"
+    identifier = f"{DOMAIN}::{STATISTICS_NODE}"
     attributes = {**_TILE, **_OPTIONS}
 
     @trtp.register(identifier)
@@ -178,7 +178,7 @@ def _register(trt: Any, trtp: Any, capability: int) -> None:
         )
         return launch(kernel, grid, (height, width, partials.shape_expr[1]))
 
-    plain, with_residual = f"{DOMAIN}::{APPLY}", f"{DOMAIN}::{APPLY_RESIDUAL}"
+    plain, with_residual = f"{DOMAIN}::{APPLY_NODE}", f"{DOMAIN}::{APPLY_RESIDUAL_NODE}"
 
     @trtp.register(plain)
     @_annotated(["x", "partials"], attributes, tensor, two_tensors)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 ROOT = Path(__file__).parents[2]
-USUAL = (1, 32, 32)
+USUAL, LARGEST = (1, 32, 32), (2, 64, 64)
 
 # --- the graph -------------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class NormApplyResidual(OpRun):  # type: ignore[misc]
 def test_a_graph_of_plugins_computes_what_the_graph_of_norms_does(graph: "ModelProto") -> None:
     import onnxruntime
 
-    changed = with_norm_plugins(graph, USUAL, 90)
+    changed = with_norm_plugins(graph, USUAL, LARGEST, 90)
     evaluator = ReferenceEvaluator(changed, new_ops=[NormStatistics, NormApply, NormApplyResidual])
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for shape in ((1, 3, 32, 32), (2, 3, 20, 28)):
@@ -111,7 +111,7 @@ def test_a_graph_of_plugins_computes_what_the_graph_of_norms_does(graph: "ModelP
 def test_every_norm_becomes_two_plugins(graph: "ModelProto", precision: Any) -> None:
     typed = graph if precision == "float32" else in_precision(graph, precision)
     before = Counter(node.op_type for node in typed.graph.node)
-    changed = with_norm_plugins(typed, USUAL, 90)
+    changed = with_norm_plugins(typed, USUAL, LARGEST, 90)
     after = Counter(node.op_type for node in changed.graph.node)
     # 5 norms outside of the 9 blocks, whose second norms have a residual.
     assert (after["NormStatistics"], after["NormApply"], after["NormApplyResidual"]) == (23, 14, 9)
@@ -153,14 +153,18 @@ def network_of_width(channels: int) -> "ModelProto":
 
 def test_norms_that_the_kernels_do_not_compute_are_refused() -> None:
     with pytest.raises(UserError, match=r"needs channels in multiples of 8, and stem\.norm has 6") as error:
-        with_norm_plugins(network_of_width(6), USUAL, 90)
+        with_norm_plugins(network_of_width(6), USUAL, LARGEST, 90)
     assert "\n" not in str(error.value)
+    with pytest.raises(
+        UserError, match=r"up to 2.31 elements in a layer, and stem.norm has more at 32768x16384 pixels"
+    ):
+        with_norm_plugins(network_of_width(8), USUAL, (1, 1 << 14, 1 << 15), 90)
     scaled = network_of_width(8)
     norm = next(node for node in scaled.graph.node if node.op_type == "InstanceNormalization")
     (scale,) = (tensor for tensor in scaled.graph.initializer if tensor.name == norm.input[1])
     scale.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(scale), scale.name))
     with pytest.raises(UserError, match="has a scale and a bias"):
-        with_norm_plugins(scaled, USUAL, 90)
+        with_norm_plugins(scaled, USUAL, LARGEST, 90)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
@@ -399,7 +403,8 @@ def test_layers_are_read_from_the_engine(verbose: bool) -> None:
         def __init__(self) -> None:
             pass
 
-    module = SimpleNamespace(Runtime=Runtime, ILogger=ILogger, LayerInformationFormat=SimpleNamespace(JSON=object()))
+    module = ModuleType("tensorrt")
+    module.__dict__.update(Runtime=Runtime, ILogger=ILogger, LayerInformationFormat=SimpleNamespace(JSON=object()))
     library = Library(module, "tensorrt", f"11.4.{verbose}")
     assert layers_of(library, b"good") == names
     require_layers(library, b"good", ["stem.norm.partials", "stem.norm.apply"])
