@@ -11,6 +11,7 @@ kernels are tiled; those of floating point are text, since ONNX has 32 bits for 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -162,10 +163,20 @@ def _plugins(site: ReplacedNorm, shape: tuple[int, ...], x_type: str, y_type: st
         )
     known = max((each for each in GPUS if each <= capability), default=min(GPUS))
     plan = two_phase_rule("forward", (batch, channels, height, width), site.pad, getattr(torch, x_type), GPUS[known])
-    tile = {"channels": channels, "block_pixels": plan.block_pixels, "block_channels": plan.block_channels}
+    tile: dict[str, Any] = {
+        "channels": channels,
+        "block_pixels": plan.block_pixels,
+        "block_channels": plan.block_channels,
+    }
     name = site.replaced[0]
     partials = f"{name}.partials"
-    of_plugin = {"domain": DOMAIN, "plugin_namespace": DOMAIN, "aot": 1}  # the parser asks for no other implementation
+    options: dict[str, Any] = {**plan.options}
+    writer_options: dict[str, Any] = {**plan.writer_options}
+    of_plugin: dict[str, Any] = {
+        "domain": DOMAIN,
+        "plugin_namespace": DOMAIN,
+        "aot": 1,
+    }  # the parser asks for no other implementation
     statistics = helper.make_node(
         STATISTICS_NODE,
         [site.x],
@@ -174,7 +185,7 @@ def _plugins(site: ReplacedNorm, shape: tuple[int, ...], x_type: str, y_type: st
         **of_plugin,
         pixels_per_program=plan.pixels_per_program,
         **tile,
-        **plan.options,
+        **options,
     )
     inputs = [site.x, partials] if site.residual is None else [site.x, partials, site.residual]
     apply = helper.make_node(
@@ -189,7 +200,7 @@ def _plugins(site: ReplacedNorm, shape: tuple[int, ...], x_type: str, y_type: st
         to=y_type,
         pixels_per_program=plan.writer_pixels,
         **tile,
-        **plan.writer_options,
+        **writer_options,
     )
     return [statistics, apply]
 

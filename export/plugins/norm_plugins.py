@@ -17,9 +17,9 @@ from export.plugins.node_names import APPLY_NODE, APPLY_RESIDUAL_NODE, DOMAIN, S
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_TILE = {"channels": int, "pixels_per_program": int, "block_pixels": int, "block_channels": int}
-_OPTIONS = {"num_warps": int, "maxnreg": int}
-_NORM = {"activation": str, "pad": int, "epsilon": str, "to": str}
+_TILE: dict[str, type] = {"channels": int, "pixels_per_program": int, "block_pixels": int, "block_channels": int}
+_OPTIONS: dict[str, type] = {"num_warps": int, "maxnreg": int}
+_NORM: dict[str, type] = {"activation": str, "pad": int, "epsilon": str, "to": str}
 _capabilities: dict[str, int] = {}
 """by the name of a package, the GPU that its plugins are compiled for"""
 
