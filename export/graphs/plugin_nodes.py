@@ -172,11 +172,8 @@ def _plugins(site: ReplacedNorm, shape: tuple[int, ...], x_type: str, y_type: st
     partials = f"{name}.partials"
     options: dict[str, Any] = {**plan.options}
     writer_options: dict[str, Any] = {**plan.writer_options}
-    of_plugin: dict[str, Any] = {
-        "domain": DOMAIN,
-        "plugin_namespace": DOMAIN,
-        "aot": 1,
-    }  # the parser asks for no other implementation
+    # With aot the parser asks for the compiled kernel, and for no other implementation.
+    of_plugin: dict[str, Any] = {"domain": DOMAIN, "plugin_namespace": DOMAIN, "aot": 1}
     statistics = helper.make_node(
         STATISTICS_NODE,
         [site.x],
