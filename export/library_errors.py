@@ -1,4 +1,4 @@
-"""Turns what ONNX Runtime, OpenVINO, TensorRT, PyCUDA and onnx raise into errors that users can mend.
+"""Turns what ONNX Runtime, OpenVINO, TensorRT and onnx raise into errors that users can mend.
 
 Each has exceptions of its own that no base class joins. On the way to Python C++'s standard exceptions become plain
 ones, such as RuntimeError, as do names in a graph that are no UTF-8. A UserError of ours passes through.
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from cyclegan_fast.system.errors import UserError
 
-_LIBRARIES = {"onnxruntime", "openvino", "onnx", "google", "tensorrt", "tensorrt_rtx", "pycuda"}
+_LIBRARIES = {"onnxruntime", "openvino", "onnx", "google", "tensorrt", "tensorrt_rtx"}
 _PLAIN = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _LONGEST_REASON = 300  # characters: some quote a whole graph
 

@@ -49,7 +49,8 @@ class RunCommand:
 
     options: Annotated[ImageOptions, tyro.conf.arg(name="")]
     engine: Path | None = None
-    """written by export/trt.py, with its .json file beside it; runs on an NVIDIA GPU through PyCUDA"""
+    """written by export/trt.py, with its .json file beside it; runs on an NVIDIA GPU through PyCUDA, or else
+    cuda-python; CYCLEGAN_FAST_CUDA=pycuda or cuda-python in the environment names one"""
     onnx: Path | None = None
     """written by export/to_onnx.py or export/trt.py"""
     backend: Backend = "auto"
@@ -111,7 +112,8 @@ def engine_translator(path: Path, options: ImageOptions) -> Iterator[tuple[Graph
     with Engine(path, cuda_graph=one_size) as engine:
         card = engine.card
         translator = GraphTranslator(engine, card.uint8_io, card.ends, card.frames)
-        yield translator, f"{card.library} {card.version} in {card.precision}", card.profile
+        means = f"{card.library} {card.version} in {card.precision}, through {engine.driver}"
+        yield translator, means, card.profile
 
 
 def translate_exported(command: RunCommand) -> int:

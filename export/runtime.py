@@ -3,9 +3,9 @@
     with Engine(Path("engines/x-float16-uint8.engine")) as engine:
         translated = engine(pixels)
 
-It needs numpy, PyCUDA, the library that built the engine, and this repository's folders cyclegan_fast/, export/ and
-kernels/. All that is decided without a GPU is in `engine_card`, `image_layout`, `replay` and `buffers`, and tested; no
-call of CUDA has run on a GPU yet.
+It needs numpy, PyCUDA or cuda-python, the library that built the engine, and this repository's folders cyclegan_fast/,
+export/ and kernels/. All that is decided without a GPU is in `engine_card`, `image_layout`, `replay` and `buffers`, and
+tested; no call of CUDA has run on a GPU yet.
 """
 
 from contextlib import ExitStack
@@ -41,7 +41,8 @@ class Engine:
             then compiles kernels for a shape at its first call, which takes seconds, instead of beside the calls after.
 
     Raises UserError, before the library sees the file, where it is missing, damaged or foreign, was built by another
-    library or for another GPU, or where PyCUDA, the library or a GPU is missing; later where memory runs out.
+    library or for another GPU, or where PyCUDA and cuda-python, the library or a GPU is missing; later where memory
+    runs out.
     """
 
     def __init__(self, path: Path, *, device: int = 0, cuda_graph: bool = True) -> None:
@@ -61,6 +62,8 @@ class Engine:
         content = self.card.content_of_engine(path)
         library = load_library(self.card.library)
         self._gpu = open_gpu(device)
+        self.driver = self._gpu.driver.description
+        """the package that CUDA is called through, and its version"""
         self.card.check_runs_on(library.name, library.version, self._gpu.capability)
         self._messages = make_messages(library.module)
         try:

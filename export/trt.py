@@ -23,9 +23,11 @@ from cyclegan_fast.version import __version__
 from export.engine_table import EngineRow, engine_table
 from export.engines.builder import BuiltEngine, build, check_targets, default_targets
 from export.engines.engine_card import EngineCard, Profile
+from export.engines.layers import require_layers
 from export.engines.libraries import Library, Runtime, choose_library
 from export.graphs.onnx_file import with_digest
 from export.options import ExportOptions, is_eight_bits
+from export.plugins.engine_graph import Norms, capability_here, check_norms, engine_graph
 
 if TYPE_CHECKING:
     from export.parity import Parity
@@ -82,6 +84,9 @@ class TrtCommand:
     target: str = ""
     """compute capabilities to build for with rtx, such as sm89,sm120; by default sm80,sm86,sm89,sm120, of which the
     last two have fp8"""
+    norms: Norms = "library"
+    """what computes instance norms with their relu, residual sum and pad: the library, or triton for this project's own
+    kernels, compiled into the engine; triton is for --runtime tensorrt"""
     refittable: bool = False
     """let weights be replaced later without a new build; costs some speed"""
     timing_cache: Path | None = None
@@ -98,6 +103,7 @@ def export_engines(command: TrtCommand) -> int:
     precision = command.options.precision
     targets = tuple(command.target.split(",")) if command.target else default_targets(library, precision)
     check_targets(library, targets, precision)
+    check_norms(command.norms, library, precision)
 
     from export.pictures import pictures_for
 
@@ -152,14 +158,16 @@ def _export(
             print(line, flush=True)
     print(f"{path.stem}: building", flush=True)
     cache = command.timing_cache or options.out / f"timings-{library.name}-{library.version}.cache"
+    graph, plugins = engine_graph(command.norms, library, model, onnx, profile)
     engine = build(
         library,
-        onnx,
+        graph,
         profile,
         targets=targets,
         refittable=command.refittable,
         timings=cache.read_bytes() if cache.exists() else None,
     )
+    require_layers(library, engine.content, plugins)
     card = _card(source, options, library, targets, profile, onnx, engine, parity)
     options.out.mkdir(parents=True, exist_ok=True)
     # The card is written last: an engine without one is refused, and a card goes with no other engine.
@@ -209,7 +217,7 @@ def _card(
     return EngineCard(
         library=library.name,
         version=library.version,
-        targets=tuple(targets) or (_this_gpu(),),
+        targets=tuple(targets) or (f"sm{capability_here()}",),
         precision=options.precision,
         direction=source.direction,
         uint8_io=options.uint8_io,
@@ -232,12 +240,6 @@ def _card(
 def _as_json(parity: "Mapping[str, Parity]") -> dict[str, dict[str, float]]:
     """Return figures by shape, as a card has them."""
     return {shape: of_shape.figures() for shape, of_shape in parity.items()}
-
-
-def _this_gpu() -> str:
-    import torch
-
-    return "sm{}{}".format(*torch.cuda.get_device_capability())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

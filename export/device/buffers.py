@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.device.primary_context import CudaDevice
-
-Bytes = npt.NDArray[np.uint8]
+from export.device.driver import Bytes, Driver, Stream
 
 BLOCK = 2 << 20  # bytes; CUDA hands out memory in pieces of this size
 
@@ -26,26 +24,27 @@ class Buffer:
     Every method needs the GPU's context to be current; `grow_to` and `free` need what uses the memory to have ended.
     """
 
-    def __init__(self, gpu: CudaDevice) -> None:
-        self._driver = gpu.driver
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
         self.capacity = 0
-        self._host: Any = None
-        self._device: Any = None
+        self._host: Any = None  # PinnedMemory, and
+        self._device: Any = None  # DeviceMemory, once it is grown
 
     @property
     def address(self) -> int:
         """Return the memory's address on the GPU, which changes only when it grows."""
-        return int(self._device)
+        address: int = self._device.address
+        return address
 
     def grow_to(self, needed: int) -> None:
-        """Make room for `needed` bytes. After PyCUDA's MemoryError the buffer is empty and can be grown again."""
+        """Make room for `needed` bytes. After a DeviceMemoryError the buffer is empty and can be grown again."""
         capacity = grown(self.capacity, needed)
         if capacity == self.capacity:
             return
         self.free()  # the old memory is freed first, so that both never exist at once
         try:
-            self._device = self._driver.mem_alloc(capacity)
-            self._host = self._driver.pagelocked_empty(capacity, np.uint8)
+            self._device = self._driver.allocate(capacity)
+            self._host = self._driver.allocate_pinned(capacity)
         except BaseException:
             self.free()
             raise
@@ -54,14 +53,14 @@ class Buffer:
     def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Return the beginning of the host's memory as an array, which is valid until the buffer grows or is freed."""
         wanted = np.dtype(dtype)
-        flat: Bytes = self._host[: int(np.prod(shape)) * wanted.itemsize]
+        flat: Bytes = self._host.array[: int(np.prod(shape)) * wanted.itemsize]
         return flat.view(wanted).reshape(shape)
 
-    def upload(self, size: int, stream: Any) -> None:
-        self._driver.memcpy_htod_async(self._device, self._host[:size], stream)
+    def upload(self, size: int, stream: Stream) -> None:
+        self._driver.upload(self._device, self._host, size, stream)
 
-    def download(self, size: int, stream: Any) -> None:
-        self._driver.memcpy_dtoh_async(self._host[:size], self._device, stream)
+    def download(self, size: int, stream: Stream) -> None:
+        self._driver.download(self._host, self._device, size, stream)
 
     def free(self) -> None:
         """Give all memory back. Does nothing the second time."""
@@ -70,7 +69,7 @@ class Buffer:
         self.capacity = 0
         try:
             if host is not None:
-                host.base.free()
+                host.free()
         finally:
             if device is not None:
                 device.free()

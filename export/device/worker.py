@@ -13,9 +13,10 @@ import numpy as np
 
 from cyclegan_fast.system.errors import UserError
 from export.device.buffers import Buffer
-from export.device.primary_context import NON_BLOCKING, CudaDevice
+from export.device.driver import DriverError
+from export.device.primary_context import CudaDevice
 from export.device.replay import Replay, Way
-from export.device.stream_graph import GraphError, StreamGraph
+from export.device.stream_graph import StreamGraph
 from export.engines.engine_card import EngineCard, ImageShape
 from export.engines.image_layout import Array, ImageLayout
 from export.library_errors import explaining
@@ -57,12 +58,12 @@ class Worker:
         self._lock = Lock()
         self._is_closed = False
         self._graph: StreamGraph | None = None
-        self._stream: Any = None
+        self._stream: Any = None  # a Stream, once it is made
         self._context: Any = None
-        self._input, self._output = Buffer(gpu), Buffer(gpu)
+        self._input, self._output = Buffer(gpu.driver), Buffer(gpu.driver)
         try:
             with gpu.current(), _explaining(), gpu.explaining_exhaustion("another worker of the engine"):
-                self._stream = gpu.driver.Stream(NON_BLOCKING)
+                self._stream = gpu.driver.make_stream()
                 self._context = make_context()
                 if self._context is None:
                     raise self._failure("could not make room for a worker, for want of GPU memory perhaps")
@@ -135,9 +136,9 @@ class Worker:
         """Record the graph, or note for good that this engine has none."""
         try:
             if not self._is_capturable():
-                raise GraphError("this engine's work cannot be recorded on a stream")
-            self._graph = StreamGraph(self._stream.handle, self._enqueue)
-        except (GraphError, UserError) as error:
+                raise UserError("this engine's work cannot be recorded on a stream")
+            self._graph = StreamGraph(self._gpu.driver, self._stream, self._enqueue)
+        except (DriverError, UserError) as error:
             self._replay.enabled = False
             # The error is logged as text: a handler that keeps the record would keep the error, its traceback and the
             # context.
@@ -156,7 +157,7 @@ class Worker:
         self._replay.set_to(None)
         if self._stream is not None:
             # Nothing is freed or moved that is still in use. After an error on the GPU even waiting fails.
-            with suppress(self._gpu.driver.Error):
+            with suppress(DriverError):
                 self._stream.synchronize()
         graph, self._graph = self._graph, None
         if graph is not None:
@@ -178,10 +179,10 @@ class Worker:
             if self._is_closed:
                 return
             self._is_closed = True
-            # All is freed, last to first, whatever fails; objects of PyCUDA and TensorRT are freed by letting go of
-            # them.
+            # All is freed, last to first, whatever fails; objects of TensorRT are freed by letting go of them.
             with self._gpu.current(), ExitStack() as release:
-                release.callback(setattr, self, "_stream", None)
+                if self._stream is not None:
+                    release.callback(self._stream.close)
                 release.callback(self._input.free)
                 release.callback(self._output.free)
                 release.callback(setattr, self, "_context", None)

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from export.device import primary_context, stream_graph
+from export.device import primary_context, pycuda_driver
+from export.device.driver import DRIVER_VARIABLE
 from export.pixel_ends import RGB_ENDS, PixelEnds
 from tests.conftest import MadeOnce
+from tests.export.fake_cuda_python import make_cuda_python
 from tests.export.fake_gpu import FakeGpu
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD
@@ -21,11 +23,19 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
+@pytest.fixture(params=["pycuda", "cuda-python"])
+def cuda_package(request: pytest.FixtureRequest) -> str:
+    """Names the package that alone is installed where a test imitates a GPU; such a test runs once with each."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda_package: str) -> Iterator[Machine]:
     """Makes a world and puts it where the modules look; after the test everything must be freed."""
     worlds: list[World] = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.delenv(DRIVER_VARIABLE, raising=False)
 
     def make(
         *, rtx: bool = True, uint8_io: bool = True, content: bytes = GOOD, ends: PixelEnds = RGB_ENDS, **gpu: Any
@@ -34,10 +44,17 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
         world = World(folder, FakeGpu(**gpu), rtx=rtx, uint8_io=uint8_io, content=content, ends=ends)
         worlds.append(world)
         monkeypatch.setattr(primary_context, "_OPEN", {})
-        monkeypatch.setattr(stream_graph, "driver_library", lambda: world.gpu.libcuda)
-        package = ModuleType("pycuda")
-        monkeypatch.setitem(sys.modules, "pycuda", package)
-        monkeypatch.setitem(sys.modules, "pycuda.driver", world.gpu.driver)
+        monkeypatch.setattr(pycuda_driver, "graph_library", lambda: world.gpu.libcuda)
+        for name, package, driver in (
+            ("pycuda", "pycuda", world.gpu.driver),
+            ("cuda-python", "cuda.bindings", make_cuda_python(world.gpu)),
+        ):
+            is_installed = name == cuda_package
+            module = ModuleType(package)
+            module.__dict__.update(VERSION_TEXT="2026.1", __version__="13.4.4")
+            monkeypatch.setitem(sys.modules, package, module if is_installed else None)
+            monkeypatch.setitem(sys.modules, f"{package}.driver", driver if is_installed else None)
+        monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
         monkeypatch.setitem(sys.modules, world.card.library, world.trt.module)
         return world
 

@@ -1,4 +1,6 @@
-"""Imitates a GPU, PyCUDA and TensorRT in plain Python, and is stricter: what they leave undefined raises here.
+"""Imitates a GPU and PyCUDA in plain Python, and is stricter: what they leave undefined raises here.
+
+`fake_cuda_python` and `fake_tensorrt` imitate more over the same GPU.
 
 Work given to a stream is done when the stream is waited for and not before; every call needs the context to be current
 on its thread; memory is freed once, while nothing uses it. What a destructor finds wrong stands in `violations`.
@@ -20,13 +22,19 @@ class Rule(AssertionError):
     """Raised by what no program may do on a GPU."""
 
 
+class OutOfMemory(Exception):
+    """Raised where an allocation does not fit; what imitates a package turns it into that package's own error."""
+
+
 class Memory:
     """Holds an allocation of the device, or with `is_host` the base of a pinned array."""
 
-    def __init__(self, gpu: "FakeGpu", size: int, *, is_host: bool) -> None:
-        self.gpu, self.is_host, self.address = gpu, is_host, gpu.next_address
-        gpu.next_address += size + 4096
+    def __init__(self, gpu: "FakeGpu", size: int, *, is_host: bool, at_its_own_address: bool = False) -> None:
         self.content: Any = np.full(size, 171, np.uint8)  # never zero by luck
+        self.gpu, self.is_host, self.address = gpu, is_host, gpu.next_address
+        if at_its_own_address:
+            self.address = self.content.ctypes.data
+        gpu.next_address += size + 4096
         gpu.memory[self.address] = self
         gpu.log(f"allocate {'host' if is_host else 'device'}")
 
@@ -94,6 +102,9 @@ class FakeGpu:
         self.next_address = 0x7E00_0000_0000
         self.next_graph = 0x7D00_0000_0000
         self.current = threading.local()
+        self.has_driver = True  # whether libcuda can be loaded
+        self.init_fails = False
+        self.failing_allocation: int | None = None  # the next one where 1, counted down by each
         self.driver = self._make_driver()
         self.libcuda = FakeLibcuda(self)
 
@@ -105,6 +116,24 @@ class FakeGpu:
     @property
     def depth(self) -> int:
         return getattr(self.current, "depth", 0)
+
+    def push(self) -> None:
+        self.current.depth = self.depth + 1
+
+    def pop(self) -> None:
+        self.require_current("pop")
+        self.current.depth -= 1
+
+    def allocate(self, size: int, *, is_host: bool, at_its_own_address: bool = False) -> Memory:
+        """Allocate, or raise OutOfMemory."""
+        self.require_current("allocate")
+        if any((s := reference()) is not None and s.recording is not None for reference in self.streams.values()):
+            raise Rule("allocated while a stream is recorded")
+        if self.failing_allocation is not None:
+            self.failing_allocation -= 1
+        if self.failing_allocation == 0 or (not is_host and self.used + size > self.total):
+            raise OutOfMemory
+        return Memory(self, size, is_host=is_host, at_its_own_address=at_its_own_address)
 
     def require_current(self, call: str) -> None:
         if not self.depth:
@@ -156,15 +185,14 @@ class FakeGpu:
 
         class Context:
             def push(self) -> None:
-                gpu.current.depth = gpu.depth + 1
+                gpu.push()
 
             def detach(self) -> None:
                 gpu.log("detach")
 
             @staticmethod
             def pop() -> None:
-                gpu.require_current("pop")
-                gpu.current.depth -= 1
+                gpu.pop()
 
         class Device:
             def __init__(self, index: int) -> None:
@@ -185,12 +213,14 @@ class FakeGpu:
                 return Context()
 
         def allocate(size: int, is_host: bool) -> Memory:
-            gpu.require_current("allocate")
-            if any((s := reference()) is not None and s.recording is not None for reference in gpu.streams.values()):
-                raise Rule("allocated while a stream is recorded")
-            if not is_host and gpu.used + size > gpu.total:
-                raise driver.MemoryError("cuMemAlloc failed: out of memory")
-            return Memory(gpu, int(size), is_host=is_host)
+            try:
+                return gpu.allocate(int(size), is_host=is_host)
+            except OutOfMemory:
+                raise driver.MemoryError("cuMemAlloc failed: out of memory") from None
+
+        def init() -> None:
+            if gpu.init_fails:
+                raise driver.RuntimeError("cuInit failed: no CUDA-capable device is detected")
 
         def pagelocked_empty(size: int, dtype: Any) -> PinnedArray:
             memory = allocate(size, is_host=True)
@@ -216,7 +246,7 @@ class FakeGpu:
             Error=error,
             MemoryError=type("MemoryError", (error,), {}),
             RuntimeError=type("RuntimeError", (error,), {}),
-            init=lambda: None,
+            init=init,
             Device=Device,
             Context=Context,
             Stream=lambda flags: Stream(gpu, flags),

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from cyclegan_fast.system.errors import UserError
-from export.device import primary_context, runtime_cache, stream_graph
+from export.device import primary_context, pycuda_driver, runtime_cache
 from export.device.buffers import BLOCK, grown
+from export.device.driver import DriverError
 from export.device.replay import Replay, Way
-from export.device.stream_graph import GraphError, StreamGraph
+from export.device.stream_graph import StreamGraph
 from export.run import main
 from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.export.fake_machine import Machine
@@ -242,7 +243,7 @@ def test_an_engine_that_cannot_be_recorded_runs_without_a_graph(
 
 @pytest.mark.parametrize("function", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
 def test_a_recording_that_fails_is_logged_and_the_call_computes(
-    machine: Machine, function: str, caplog: pytest.LogCaptureFixture
+    machine: Machine, function: str, cuda_package: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = machine()
     world.gpu.libcuda.fails = function
@@ -250,7 +251,8 @@ def test_a_recording_that_fails_is_logged_and_the_call_computes(
         for seed in range(4):
             assert np.array_equal(engine(images := world.images(seed=seed)), upside_down(images))
     assert world.gpu.calls.count(function) == 1, "not tried again at every call"
-    assert f"{function} failed: CUDA_ERROR_UNKNOWN" in caplog.text
+    spoken = function.removesuffix("_v2").removesuffix("WithFlags") if cuda_package == "cuda-python" else function
+    assert f"{spoken} failed: CUDA_ERROR_UNKNOWN" in caplog.text
 
 
 def test_a_launch_that_fails_is_an_error_and_frees_everything(machine: Machine) -> None:
@@ -269,6 +271,8 @@ def test_an_enqueue_that_raises_ends_the_recording(machine: Machine) -> None:
     with world.engine() as engine:
         worker = engine.worker()
         (handle,) = world.gpu.streams
+        stream, gpu = worker._stream, primary_context.open_gpu(0)
+        assert stream.handle == handle
 
         def interrupt() -> None:
             raise KeyboardInterrupt
@@ -276,12 +280,12 @@ def test_an_enqueue_that_raises_ends_the_recording(machine: Machine) -> None:
         def invalidate() -> None:
             world.gpu.stream(handle).recording_is_invalid = True
 
-        with primary_context.open_gpu(0).current():
+        with gpu.current():
             with pytest.raises(KeyboardInterrupt):
-                StreamGraph(handle, interrupt)
+                StreamGraph(gpu.driver, stream, interrupt)
             assert world.gpu.stream(handle).recording is None
-            with pytest.raises(GraphError, match="CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"):
-                StreamGraph(handle, invalidate)
+            with pytest.raises(DriverError, match="CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"):
+                StreamGraph(gpu.driver, stream, invalidate)
         assert not world.gpu.graphs
         assert np.array_equal(worker(images := world.images()), upside_down(images))
 
@@ -289,7 +293,7 @@ def test_an_enqueue_that_raises_ends_the_recording(machine: Machine) -> None:
 def test_handles_are_not_cut_to_32_bits() -> None:
     """Reads what ctypes makes of the arguments, with a C library in place of the driver's."""
     library = ctypes.CDLL(None)
-    for name, arguments in stream_graph._SIGNATURES.items():
+    for name, arguments in pycuda_driver._SIGNATURES.items():
         assert arguments[0] is not ctypes.c_uint, name
     function = library.labs
     function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_long
@@ -367,7 +371,7 @@ def test_kernels_for_a_graph_are_compiled_before_it_is_recorded(machine: Machine
 
 @pytest.mark.parametrize("uint8_io", [True, False])
 def test_images_through_an_engine(
-    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str], uint8_io: bool
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str], uint8_io: bool, cuda_package: str
 ) -> None:
     world = machine(uint8_io=uint8_io)
     for seed in range(5):
@@ -376,7 +380,8 @@ def test_images_through_an_engine(
     command = ["--engine", str(world.path), "--no-contact-sheet", "--out"]
     assert main([str(tmp_path / "photos"), *command, str(tmp_path / "out"), "--batch-size", "9"]) == 0
     shown = capsys.readouterr().out
-    assert "at their own sizes; tensorrt_rtx 1.7.1 in float16" in shown
+    described = {"pycuda": "PyCUDA 2026.1", "cuda-python": "cuda-python 13.4.4"}[cuda_package]
+    assert f"at their own sizes; tensorrt_rtx 1.7.1 in float16, through {described}\n" in shown
     assert "note: the engine takes 1 to 4 images of 8x8 to 1024x1024: batches of 4 instead of 9" in shown
     for seed in range(5):
         expected = upside_down(pixels_of(tmp_path / "photos" / f"{seed}.png")[None])[0]
@@ -404,7 +409,7 @@ except (UserError, AttributeError) as error:
 """
 
 
-def test_needs_nothing_but_numpy_pycuda_and_the_library() -> None:
+def test_needs_nothing_but_numpy_a_cuda_package_and_the_library() -> None:
     ended = subprocess.run([sys.executable, "-c", IMPORTS, "x"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
 

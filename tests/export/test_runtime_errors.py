@@ -2,15 +2,17 @@
 
 import importlib
 import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cyclegan_fast.system.errors import UserError
-from export.device import primary_context
+from export.device import driver, primary_context
 from export.device.buffers import BLOCK, Buffer
 from export.engines import libraries
+from tests.export.fake_cuda_python import make_cuda_python
 from tests.export.fake_gpu import Rule, Stream
 from tests.export.fake_machine import Machine, World
 from tests.export.fake_tensorrt import GOOD, FakeEngine, upside_down
@@ -133,17 +135,69 @@ def test_an_engine_of_other_tensors_than_its_card_says(machine: Machine) -> None
         world.engine()
 
 
-def test_without_pycuda_or_a_driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cuda_package(machine: Machine, cuda_package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = machine()
-    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    module = {"pycuda": "pycuda.driver", "cuda-python": "cuda.bindings.driver"}[cuda_package]
+    installed = sys.modules[module]
+    monkeypatch.setitem(sys.modules, module, None)
     refused(
-        world, "`pip install pycuda`, .* needs a CUDA toolkit .*cuda.h, curand.h.* python export/run.py --onnx FILE"
+        world,
+        "through PyCUDA or cuda-python, and neither can be imported .*: `pip install cuda-python` installs wheels "
+        "alone; `pip install pycuda` .* needs a CUDA toolkit .*cuda.h, curand.h.* python export/run.py --onnx FILE",
     )
+    monkeypatch.setenv("CYCLEGAN_FAST_CUDA", cuda_package)
+    refused(
+        world, f"CYCLEGAN_FAST_CUDA={cuda_package} asks for {cuda_package}, which cannot be imported .*: `pip install"
+    )
+    monkeypatch.setenv("CYCLEGAN_FAST_CUDA", "cuda")
+    refused(world, "CYCLEGAN_FAST_CUDA must be auto, pycuda or cuda-python, got 'cuda'")
+    monkeypatch.setitem(sys.modules, module, installed)
+    other = {"pycuda": "cuda-python", "cuda-python": "pycuda"}[cuda_package]
+    monkeypatch.setenv("CYCLEGAN_FAST_CUDA", other)
+    refused(world, f"CYCLEGAN_FAST_CUDA={other} asks for {other}, which cannot be imported")
 
+
+@pytest.mark.parametrize("cuda_package", ["pycuda"])
+def test_pycuda_is_taken_where_both_are_installed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = machine()
+    for package, imitation in (("pycuda", world.gpu.driver), ("cuda.bindings", make_cuda_python(world.gpu))):
+        module = ModuleType(package)
+        module.__dict__.update(VERSION_TEXT="2026.1", __version__="13.4.4")
+        monkeypatch.setitem(sys.modules, package, module)
+        monkeypatch.setitem(sys.modules, f"{package}.driver", imitation)
+    for choice, description in (
+        (None, "PyCUDA 2026.1"),
+        ("auto", "PyCUDA 2026.1"),
+        ("pycuda", "PyCUDA 2026.1"),
+        ("cuda-python", "cuda-python 13.4.4"),
+    ):
+        if choice:
+            monkeypatch.setenv("CYCLEGAN_FAST_CUDA", choice)
+        primary_context.release_all()
+        with world.engine() as engine:
+            assert engine.driver == description
+            assert np.array_equal(engine(images := world.images()), upside_down(images))
+
+
+def test_without_a_driver_or_a_gpu(machine: Machine, cuda_package: str) -> None:
+    world = machine()
+    world.gpu.init_fails = True
+    refused(world, "the CUDA driver finds none here .cuInit failed: (no CUDA-capable device|CUDA_ERROR_NO_DEVICE)")
+    if cuda_package == "cuda-python":
+        world.gpu.has_driver = False
+        refused(world, "there is no CUDA driver here .*an NVIDIA driver library.*run.py --onnx FILE")
+
+
+@pytest.mark.parametrize("cuda_package", ["pycuda"])  # which alone is linked with CUDA's libraries
+def test_pycuda_that_does_not_load(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = machine()
     load = importlib.import_module
     for missing, message in (
         ("libcuda.so.1", "there is no CUDA driver here"),
-        ("libcurand.so.10", "PyCUDA is installed and does not load .libcurand.*libraries of the CUDA toolkit"),
+        (
+            "libcurand.so.10",
+            "PyCUDA is installed and does not load .libcurand.*libraries of the CUDA toolkit.*_CUDA=cuda-python",
+        ),
     ):
 
         def without(name: str, missing: str = missing) -> Any:
@@ -152,15 +206,8 @@ def test_without_pycuda_or_a_driver(machine: Machine, monkeypatch: pytest.Monkey
             return load(name)
 
         with monkeypatch.context() as patch:
-            patch.setattr(primary_context.importlib, "import_module", without)  # type: ignore[attr-defined]
+            patch.setattr(driver.importlib, "import_module", without)  # type: ignore[attr-defined]
             refused(world, message)
-
-    def init() -> None:
-        raise world.gpu.driver.RuntimeError("cuInit failed: no CUDA-capable device is detected")
-
-    monkeypatch.setitem(sys.modules, "pycuda.driver", world.gpu.driver)
-    monkeypatch.setattr(world.gpu.driver, "init", init)
-    refused(world, "the CUDA driver finds none here .*no CUDA-capable device")
 
 
 def test_without_the_library(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,18 +240,7 @@ def test_an_exception_half_way_frees_everything(machine: Machine, monkeypatch: p
 @pytest.mark.parametrize("failing", range(1, 5))
 def test_each_allocation_may_fail(machine: Machine, failing: int) -> None:
     world = machine()
-    allocations = 0
-    for name in ("mem_alloc", "pagelocked_empty"):
-        original = getattr(world.gpu.driver, name)
-
-        def allocate(*arguments: Any, original: Any = original) -> Any:
-            nonlocal allocations
-            allocations += 1
-            if allocations == failing:
-                raise world.gpu.driver.MemoryError("out of memory")
-            return original(*arguments)
-
-        setattr(world.gpu.driver, name, allocate)
+    world.gpu.failing_allocation = failing
     with world.engine() as engine:
         with pytest.raises(UserError, match="does not fit the memory"):
             engine(world.images())
@@ -244,9 +280,9 @@ def test_the_fakes_notice_what_they_are_for(machine: Machine) -> None:
     world = machine()
     gpu = primary_context.open_gpu(0)
     with pytest.raises(Rule, match="without a current context"):
-        Buffer(gpu).grow_to(1)
+        Buffer(gpu.driver).grow_to(1)
     with gpu.current():
-        buffer, stream = Buffer(gpu), world.gpu.driver.Stream(1)
+        buffer, stream = Buffer(gpu.driver), gpu.driver.make_stream()
         buffer.grow_to(10)
         buffer.view((10,), np.uint8)[:] = 1
         buffer.upload(10, stream)
@@ -258,4 +294,5 @@ def test_the_fakes_notice_what_they_are_for(machine: Machine) -> None:
         buffer.free()
         with pytest.raises(Rule, match="freed twice"):
             memory.free()
-        del stream
+        stream.close()
+        stream.close()
