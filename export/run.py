@@ -128,9 +128,8 @@ def translate_exported(command: RunCommand) -> int:
         translator = translator.with_range(options.range)
         ends = translator.ends
         images, videos = without_videos(planned_for(jobs, options, translator.target))
-        print(
-            f"{in_words(len(images), len(videos))} through {file} at {size_in_words(size, len(jobs))}; {means}{'' if ends.are_rgb else f'; {ends}'}"
-        )
+        what, at = in_words(len(images), len(videos)), size_in_words(size, len(jobs))
+        print(f"{what} through {file} at {at}; {means}{'' if ends.are_rgb else f'; {ends}'}")
         for note in notes:
             print(f"note: {printable(note)}")
         value_range = (options.range[0], options.range[1]) if options.range else None

@@ -6,7 +6,7 @@ inputs.py finds the images.
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -81,7 +81,7 @@ class ImageOptions:
     """file for an overview of inputs beside translations; by default contact_sheet.jpg in the folder of --out"""
     no_contact_sheet: bool = False
     """write no such overview"""
-    video: Annotated[VideoOptions, tyro.conf.arg(name="")] = VideoOptions()
+    video: Annotated[VideoOptions, tyro.conf.arg(name="")] = field(default_factory=VideoOptions)
 
     def __post_init__(self) -> None:
         check_fields(self, as_flags=True)

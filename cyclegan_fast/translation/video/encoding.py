@@ -67,7 +67,10 @@ class Encoding:
             ) from None
 
     def frame_of(self, pixels: Pixels, place: int) -> av.VideoFrame:
-        """Return a frame to encode, by its place in its segment; for H.264 a last odd column and row are doubled, since 4:2:0 has pairs of them."""
+        """Return a frame to encode, by its place in its segment.
+
+        For H.264 a last odd column and row are doubled, since 4:2:0 has pairs of them.
+        """
         if self.options.lossless:
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
             frame = rgb.reformat(format="bgr0")

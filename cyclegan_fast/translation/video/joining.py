@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -93,7 +94,7 @@ def _film_packets(segments: Sequence[Path], film: Stream, time_base: Fraction, r
     place = {time: index for index, time in enumerate(in_order)}
     delay = max(index - place[time] for index, time in enumerate(shown))
     last_step = max(1, round(1 / (rate * time_base)))
-    steps = [after - before for before, after in zip(in_order, in_order[1:], strict=False)] + [last_step]
+    steps = [after - before for before, after in pairwise(in_order)] + [last_step]
     index = 0
     for path in segments:
         with av.open(str(path)) as container:
