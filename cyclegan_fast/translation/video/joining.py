@@ -46,8 +46,7 @@ def join_segments(
     """
     container_format = _FORMATS.get(ending_of(target.name), "mp4")
     with (
-        reading(source),
-        opened_container(source) as given,
+        _source_of_copies(source) as given,
         av.open(str(segments[0])) as first,
         replacing(target) as file,
         av.open(file, "w", format=container_format) as output,
@@ -127,7 +126,7 @@ def _copied_packets(given: InputContainer, copies: dict[int, Stream]) -> Iterato
     packets = given.demux(*(given.streams[index] for index in copies))
     while True:
         try:
-            packet = next(packets, None)
+            packet = next(packets, None)  # type: ignore[assignment]  # until there are no more
         except av.error.InvalidDataError:
             return
         if packet is None:
@@ -143,6 +142,11 @@ def _copied_packets(given: InputContainer, copies: dict[int, Stream]) -> Iterato
         last[index] = packet.dts
         packet.stream = copies[index]
         yield packet
+
+
+def _source_of_copies(path: Path) -> InputContainer:
+    with reading(path):
+        return opened_container(path)
 
 
 def _moment(packet: Packet) -> Fraction:

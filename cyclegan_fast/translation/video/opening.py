@@ -229,7 +229,7 @@ def ffmpeg_explained() -> Iterator[None]:
     except av.error.FFmpegError as error:
         if isinstance(error, OSError):
             raise
-        raise ValueError(f"FFmpeg cannot read it: {error.strerror}") from error
+        raise ValueError(f"FFmpeg says: {error.strerror}") from error
 
 
 def _is_film(stream: VideoStream) -> bool:

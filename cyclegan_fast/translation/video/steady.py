@@ -61,6 +61,8 @@ def _visibility(source: Pixels, warped_before: npt.NDArray[np.float32]) -> npt.N
     squares = (difference**2).sum(-1)
     outside = np.isnan(squares)
     squares[outside] = 1.0
-    visibility = np.exp(-np.float32(_SHARPNESS) * ndimage.uniform_filter(squares, _WINDOW, mode="nearest"))
+    visibility: npt.NDArray[np.float32] = np.exp(
+        -np.float32(_SHARPNESS) * ndimage.uniform_filter(squares, _WINDOW, mode="nearest")
+    )
     visibility[outside] = 0.0
     return visibility

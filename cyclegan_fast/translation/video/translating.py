@@ -27,7 +27,7 @@ from cyclegan_fast.translation.summary import Summary
 from cyclegan_fast.translation.translator import Translator
 from cyclegan_fast.translation.video.encoding import Encoding, SegmentEncoder
 from cyclegan_fast.translation.video.joining import join_segments
-from cyclegan_fast.translation.video.opening import OpenedVideo
+from cyclegan_fast.translation.video.opening import OpenedVideo, ffmpeg_explained
 from cyclegan_fast.translation.video.plans import VideoPlan
 from cyclegan_fast.translation.video.preparing import (
     FramePreparation,
@@ -109,7 +109,8 @@ def _translate(translator: Translator, job: Job, plan: VideoPlan) -> tuple[int, 
             raise
         if plan.options.strict and video.damage:
             raise UserError(f"{job.source} {video.damage[0]} (leave --strict out to take what is there)")
-        with waiting(f"writing {printable(job.target.name)}"), writing_explained(job.target):
+        described = f"writing {printable(job.target.name)}"
+        with waiting(described), writing_explained(job.target), ffmpeg_explained():
             notes = join_segments(job.source, segments.paths(), job.target, video.time_base, video.rate)
         segments.remove()
         about = [*video.notes, *video.damage, *encoding.notes]
@@ -144,10 +145,10 @@ def _translate_frames(
         for batch, samples in translated_batches(translator, batches_of(frames, plan.batch_size, SEGMENT_FRAMES)):
             waiting_batches.append(pool.submit(writer.add, batch, samples))
             while len(waiting_batches) > _BATCHES_BEHIND:
-                with writing_explained(job.target):
+                with writing_explained(job.target), ffmpeg_explained():
                     waiting_batches.popleft().result()
             progress.update(len(batch))
-        with writing_explained(job.target):
+        with writing_explained(job.target), ffmpeg_explained():
             while waiting_batches:
                 waiting_batches.popleft().result()
             pool.submit(writer.finish).result()

@@ -32,10 +32,11 @@ def write_clip(
     turn: int = 0,
     context: dict[str, Any] | None = None,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Write frames, at 25 a second or at `times`, with a tone where there is to be sound."""
     times = [index * 512 for index in range(len(frames))] if times is None else times
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pix_fmt
         stream.time_base = stream.codec_context.time_base = time_base
@@ -44,6 +45,7 @@ def write_clip(
         if turn:
             stream.set_display_rotation(turn)
         tone = container.add_stream("aac", rate=8000) if sound else None
+        container.start_encoding()
         for pixels, time in zip(frames, times, strict=True):
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format=pix_fmt)
             frame.pts, frame.time_base = time, time_base
