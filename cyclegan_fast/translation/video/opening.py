@@ -168,7 +168,7 @@ class OpenedVideo:
                 yield frame
 
     def _turn_of(self, frame: av.VideoFrame) -> _Turn:
-        data = frame.side_data.get(Type.DISPLAYMATRIX)
+        data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stubs have names only
         if data is None:
             return _Turn()
         a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()

@@ -4,7 +4,7 @@ A generator translates each frame by itself, and what it draws where the input h
 filter takes a part of each pixel from where it was in the frame before, except where the input shows that it was not
 there: what was hidden, or has changed. That the input tells what must be stable is the idea of Bonneel et al. 2015
 (Blind Video Temporal Consistency); the weight is the visibility of Lai et al. 2018 (Learning Blind Video Temporal
-Consistency, section 3.2).
+Consistency).
 
 Filtering the difference between translation and input instead keeps an unchanged input exactly, but also the noise that
 is in it: on a camera's noise it lost both in warping error and in PSNR (docs/video.md).

@@ -19,7 +19,7 @@ def pan(count: int) -> SampleArray:
 
 
 def warping_error(frames: SampleArray) -> float:
-    """Return the mean squared difference of pixels that show the same (Lai et al. 2018, eq. 11), by the true motion."""
+    """Return the mean squared difference of pixels that show the same (Lai et al. 2018), by the true motion."""
     values, (down, right) = frames.astype(float) / 255, STEP
     return float(np.mean((values[:-1, down:, right:] - values[1:, :-down, :-right]) ** 2))
 
