@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import av
 import av.error
@@ -15,6 +16,7 @@ from av.container import InputContainer, OutputContainer
 from av.container.streams import StreamContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from cyclegan_fast.images.folders import ending_of
 from cyclegan_fast.images.unreadable import reading
@@ -25,6 +27,7 @@ from cyclegan_fast.translation.video.opening import opened_container
 
 _FORMATS = {".mkv": "matroska", ".mov": "mov"}
 _COPIED_KINDS = ("audio", "subtitle")
+_AnyPacket: TypeAlias = "Packet[Any]"
 
 
 def fits_mp4(path: Path) -> bool:
@@ -83,7 +86,9 @@ def _add_copies(streams: StreamContainer, output: OutputContainer, target: Path)
     return copies, [f"{what} left out, which {target.suffix} does not take"]
 
 
-def _film_packets(segments: Sequence[Path], film: Stream, time_base: Fraction, rate: Fraction) -> Iterator[Packet]:
+def _film_packets(
+    segments: Sequence[Path], film: VideoStream, time_base: Fraction, rate: Fraction
+) -> Iterator[_AnyPacket]:
     """Yield the packets of the segments, in the order in which they are decoded, with times that go on.
 
     Packet i is decoded when the frame i - k is shown, with the least k for which none is shown before it is decoded.
@@ -118,7 +123,7 @@ def _times_of(segment: Path) -> list[int]:
     return [time_at[place] for place in places]
 
 
-def _copied_packets(given: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet]:
+def _copied_packets(given: InputContainer, copies: dict[int, Stream]) -> Iterator[_AnyPacket]:
     """Yield the packets that are copied, in the order of the source; a damaged end is where they end."""
     if not copies:
         return
@@ -126,20 +131,19 @@ def _copied_packets(given: InputContainer, copies: dict[int, Stream]) -> Iterato
     packets = given.demux(*(given.streams[index] for index in copies))
     while True:
         try:
-            packet = next(packets, None)  # type: ignore[assignment]  # until there are no more
+            packet = next(packets, None)
         except av.error.InvalidDataError:
             return
         if packet is None:
             return
-        if packet.pts is None and packet.dts is None:
+        shown, decoded, index = packet.pts, packet.dts, packet.stream_index
+        if shown is None and decoded is None:
             continue  # the mark of the end
-        index = packet.stream_index
-        packet.dts = packet.pts if packet.dts is None else packet.dts
-        if index in last and packet.dts <= last[index]:  # which a muxer refuses
-            packet.dts = last[index] + 1
-        if packet.pts is None or packet.pts < packet.dts:
-            packet.pts = packet.dts
-        last[index] = packet.dts
+        decoded = int(shown or 0) if decoded is None else decoded
+        if index in last:
+            decoded = max(decoded, last[index] + 1)  # a muxer refuses what does not go on
+        packet.dts = last[index] = decoded
+        packet.pts = decoded if shown is None else max(shown, decoded)
         packet.stream = copies[index]
         yield packet
 
@@ -149,7 +153,7 @@ def _source_of_copies(path: Path) -> InputContainer:
         return opened_container(path)
 
 
-def _moment(packet: Packet) -> Fraction:
+def _moment(packet: _AnyPacket) -> Fraction:
     return (packet.dts or 0) * (packet.time_base or Fraction(0))
 
 
