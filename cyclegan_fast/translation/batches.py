@@ -117,7 +117,7 @@ def translate_images(
     ):
         writer = Writer(pool, depth)
         slices = _slices(_readable(decoded, unreadable, remarks, options.strict))
-        batches = translated_batches(translator, same_shaped(slices, batch_size))
+        batches = translations_of_batches(translator, same_shaped(slices, batch_size))
         for image, samples in _whole_images(batches, translator.target):
             remarks.add(image)
             writer.write(Samples(samples, image.place, None), image.job.target, translator.target)
@@ -166,7 +166,7 @@ def _whole_images(
                 yield image, with_missing(found, image.missing, target)
 
 
-def translated_batches(
+def translations_of_batches(
     translator: Translator, batches: Iterable[list[_Sourced]]
 ) -> Iterator[tuple[list[_Sourced], SampleArray]]:
     """Yield batches with their translations [N, H, W, C], in order.

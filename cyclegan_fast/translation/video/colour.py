@@ -28,7 +28,7 @@ _EXACT = (
 """What swscale needs to round right, and to give the same samples on every processor."""
 
 
-class Colours(NamedTuple):
+class CodedColours(NamedTuple):
     """Says what the samples of a video mean, in numbers of H.273.
 
     matrix: of YUV; that which players assume where the file does not say it.
@@ -44,7 +44,7 @@ class Colours(NamedTuple):
     bits: int
 
     @classmethod
-    def of(cls, frame: av.VideoFrame) -> "Colours":
+    def of(cls, frame: av.VideoFrame) -> "CodedColours":
         """Return those of a frame. Raises ValueError for a matrix that is not converted."""
         matrix, components = int(frame.colorspace), frame.format.components
         is_rgb = frame.format.is_rgb
@@ -73,7 +73,7 @@ class Colours(NamedTuple):
         return ColorRange.JPEG if self.is_full else ColorRange.MPEG
 
 
-def to_rgb(frame: av.VideoFrame, colours: Colours) -> Pixels:
+def frame_to_rgb(frame: av.VideoFrame, colours: CodedColours) -> Pixels:
     """Convert a frame to uint8 [H, W, 3], rounded to the nearest; opacity is left out."""
     converted = frame.reformat(
         format="rgb24",
@@ -86,7 +86,7 @@ def to_rgb(frame: av.VideoFrame, colours: Colours) -> Pixels:
     return cast(Pixels, converted.to_ndarray())
 
 
-def to_yuv420(pixels: Pixels, colours: Colours) -> av.VideoFrame:
+def rgb_to_frame(pixels: Pixels, colours: CodedColours) -> av.VideoFrame:
     """Convert uint8 [H, W, 3] of even sides to a frame of 4:2:0 in the limited range, labelled so."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
     converted = frame.reformat(

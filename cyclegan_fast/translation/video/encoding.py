@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import replacing
-from cyclegan_fast.translation.video.colour import Colours, to_yuv420
+from cyclegan_fast.translation.video.colour import CodedColours, rgb_to_frame
 from cyclegan_fast.translation.video.options import DEFAULT_CRF, VideoOptions
 
 SEGMENT_FORMAT = "nut"
@@ -39,7 +39,7 @@ class Encoding:
     size: tuple[int, int]
     rate: Fraction
     pixel_aspect: Fraction
-    colours: Colours
+    colours: CodedColours
     longest_segment: int
 
     @property
@@ -77,7 +77,7 @@ class Encoding:
             frame.color_primaries, frame.color_trc = self.colours.primaries, self.colours.transfer
         else:
             even = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")
-            frame = to_yuv420(even, self.colours)
+            frame = rgb_to_frame(even, self.colours)
         frame.pts, frame.time_base = _FIRST + place, 1 / self.rate
         return frame
 

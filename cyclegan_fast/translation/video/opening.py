@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import reading
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.video.colour import Colours, to_rgb
+from cyclegan_fast.translation.video.colour import CodedColours, frame_to_rgb
 
 _ONE = 1 << 16
 """One, in the fixed point of a display matrix."""
@@ -74,7 +74,7 @@ class OpenedVideo:
                     self._first = next(self._decoded, None)
                 if self._first is None:
                     raise ValueError("has no frame that can be decoded")
-                self.colours = Colours.of(self._first)
+                self.colours = CodedColours.of(self._first)
                 self._turn = self._turn_of(self._first)
             except BaseException:
                 self.container.close()
@@ -140,7 +140,7 @@ class OpenedVideo:
                     bent += given is not None
                     given = 0 if time is None else time + (step if given is None else 1)
                 time = given
-                yield DecodedFrame(count, time, self._turn(to_rgb(frame, self.colours)))
+                yield DecodedFrame(count, time, self._turn(frame_to_rgb(frame, self.colours)))
                 count += 1
                 frame = next(self._decoded, None)
         self._describe_end(count, bent)

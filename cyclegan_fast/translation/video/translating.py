@@ -20,7 +20,7 @@ from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import progress_bar, waiting
-from cyclegan_fast.translation.batches import THREADS, translated_batches
+from cyclegan_fast.translation.batches import THREADS, translations_of_batches
 from cyclegan_fast.translation.plan import Job
 from cyclegan_fast.translation.prepared import check_square_fits
 from cyclegan_fast.translation.summary import Summary
@@ -142,7 +142,7 @@ def _translate_frames(
             progress_bar(total=total, initial=segments.frames, desc=description, unit=" frames")
         )
         waiting_batches: deque[Future[None]] = deque()
-        for batch, samples in translated_batches(translator, batches_of(frames, plan.batch_size, SEGMENT_FRAMES)):
+        for batch, samples in translations_of_batches(translator, batches_of(frames, plan.batch_size, SEGMENT_FRAMES)):
             waiting_batches.append(pool.submit(writer.add, batch, samples))
             while len(waiting_batches) > _BATCHES_BEHIND:
                 with writing_explained(job.target), ffmpeg_explained():

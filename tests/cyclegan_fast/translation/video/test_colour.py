@@ -1,11 +1,11 @@
-"""Colours: YUV to RGB and back is what the recommendations of the ITU define, rounded to the nearest."""
+"""CodedColours: YUV to RGB and back is what the recommendations of the ITU define, rounded to the nearest."""
 
 import av
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cyclegan_fast.translation.video.colour import Colours, to_rgb, to_yuv420
+from cyclegan_fast.translation.video.colour import CodedColours, frame_to_rgb, rgb_to_frame
 from cyclegan_fast.translation.video.opening import OpenedVideo
 from tests.cyclegan_fast.translation.video.clips import pictures, write_clip
 
@@ -49,9 +49,9 @@ def test_rgb_is_as_defined(matrix: int, is_full: bool, pix_fmt: str) -> None:
     values = np.stack(np.meshgrid(luma, chroma, chroma), -1).reshape(-1, 3).astype(np.uint8)
     frame = patches(values, pix_fmt)
     frame.colorspace, frame.color_range = matrix, 2 if is_full else 1
-    colours = Colours.of(frame)
+    colours = CodedColours.of(frame)
     assert (colours.matrix, colours.is_full) == (matrix, is_full)
-    found = to_rgb(frame, colours)[8, 8::16]
+    found = frame_to_rgb(frame, colours)[8, 8::16]
     assert np.abs(found - defined_rgb(values.astype(float), matrix, is_full)).max() < 0.55
     others = [defined_rgb(values.astype(float), other, is_full) for other in WEIGHTS if other != matrix]
     assert all(np.abs(found - other).max() > 5 for other in others)
@@ -60,7 +60,7 @@ def test_rgb_is_as_defined(matrix: int, is_full: bool, pix_fmt: str) -> None:
 @pytest.mark.parametrize("matrix", WEIGHTS)
 def test_yuv_is_as_defined_and_labelled(matrix: int) -> None:
     values = np.stack(np.meshgrid(*[range(0, 256, 17)] * 3), -1).reshape(-1, 3).astype(np.uint8)
-    frame = to_yuv420(values.repeat(16, 0)[None].repeat(16, 0), Colours(matrix, 1, 1, False, 8))
+    frame = rgb_to_frame(values.repeat(16, 0)[None].repeat(16, 0), CodedColours(matrix, 1, 1, False, 8))
     assert (frame.colorspace, frame.color_range, frame.format.name) == (matrix, 1, "yuv420p")
     found = []
     for plane in frame.planes:
@@ -72,7 +72,7 @@ def test_yuv_is_as_defined_and_labelled(matrix: int) -> None:
 
 @pytest.mark.parametrize(("size", "matrix"), [((576, 720), 6), ((720, 1280), 1)])
 def test_what_a_file_does_not_say_is_what_players_assume(size: tuple[int, int], matrix: int) -> None:
-    colours = Colours.of(av.VideoFrame(size[1], size[0], "yuv420p"))
+    colours = CodedColours.of(av.VideoFrame(size[1], size[0], "yuv420p"))
     assert (colours.matrix, colours.is_full) == (matrix, False)
 
 

@@ -1,4 +1,4 @@
-"""The filter against flicker: a moving picture flickers less, keeps what it shows, and forgets what is gone."""
+"""Tests the filter against flicker: a moving picture flickers less, shows what it did, and forgets what is gone."""
 
 from collections.abc import Callable
 
