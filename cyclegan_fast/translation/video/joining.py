@@ -50,7 +50,7 @@ def join_segments(
     container_format = _FORMATS.get(ending_of(target.name), "mp4")
     with (
         _source_of_copies(source) as given,
-        av.open(str(segments[0])) as first,
+        av.open(f"file:{segments[0]}") as first,
         replacing(target) as file,
         av.open(file, "w", format=container_format) as output,
     ):
@@ -101,7 +101,7 @@ def _film_packets(
     steps = [after - before for before, after in pairwise(in_order)] + [last_step]
     index = 0
     for path in segments:
-        with av.open(str(path)) as container:
+        with av.open(f"file:{path}") as container:
             for packet in container.demux(video=0):
                 if packet.pts is None:
                     continue  # the mark of the end

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from cyclegan_fast.images.files import none_can_be_read
 from cyclegan_fast.images.pixel_type import SampleArray
+from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import progress_bar, waiting
@@ -168,19 +169,32 @@ class SegmentWriter:
         self._encoding = encoding
         self._filter = SteadyFilter(strength, segments.carried()) if strength else None
         self._encoder: SegmentEncoder | None = None
+        self._failed = False
 
     def add(self, batch: Sequence[PreparedFrame], samples: SampleArray) -> None:
-        """Encode a batch and its translations [N, H, W, 3]. Raises OSError where the disk takes no more."""
-        for frame, translation in zip(batch, samples, strict=True):
-            pixels = translation[: frame.height, : frame.width]
-            if self._filter is not None:
-                pixels = self._filter(pixels, frame.own, frame.before, frame.flow)
-            if self._encoder is None:
-                self._encoder = SegmentEncoder(self._segments.path(frame.index), self._encoding)
-            self._encoder.add(pixels, frame.time)
-            self.next_frame = frame.index + 1
-            if self.next_frame % SEGMENT_FRAMES == 0:
-                self.finish()
+        """Encode a batch and its translations [N, H, W, 3]. Raises OSError where the disk takes no more.
+
+        What comes behind a batch that failed is left out: a segment without it must not be named.
+        """
+        if self._failed:
+            return
+        try:
+            for frame, translation in zip(batch, samples, strict=True):
+                self._add(frame, translation[: frame.height, : frame.width])
+        except BaseException:
+            self._failed = True
+            self.abandon()
+            raise
+
+    def _add(self, frame: PreparedFrame, translation: Pixels) -> None:
+        if self._filter is not None:
+            translation = self._filter(translation, frame.own, frame.before, frame.flow)
+        if self._encoder is None:
+            self._encoder = SegmentEncoder(self._segments.path(frame.index), self._encoding)
+        self._encoder.add(translation, frame.time)
+        self.next_frame = frame.index + 1
+        if self.next_frame % SEGMENT_FRAMES == 0:
+            self.finish()
 
     def finish(self) -> None:
         """Keep the segment that is under way, with what the filter carries to the next one."""

@@ -1,5 +1,6 @@
 """Videos: what is written is the translation of each frame, when it was shown, whatever happens on the way."""
 
+import errno
 import shutil
 import sys
 from fractions import Fraction
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.plan import ImageOptions, plan
+from cyclegan_fast.translation.video import encoding
 from tests.cyclegan_fast.translation.video.clips import packets_of, pictures, read_clip, times_of, write_clip
 from tests.cyclegan_fast.translation.video.conftest import negate, negate_apart
 
@@ -170,6 +173,28 @@ def test_a_full_disk_is_one_line_and_what_is_done_is_kept(tmp_path: Path) -> Non
     assert line.startswith(f"error: could not write {tmp_path / 'out' / 'clip.mp4'}: File too large;")
     assert negate_apart(clip, tmp_path / "out").returncode == 0
     assert (tmp_path / "out" / "clip.mp4").read_bytes() == whole
+
+
+def test_a_segment_without_a_frame_that_could_not_be_written_is_never_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lets one write fail, as on a disk that has room again a moment later, three batches before a segment ends."""
+    clip = write_clip(tmp_path / "clip.mp4", pictures(60, 16, 16))
+    assert negate(clip, tmp_path / "whole") == 0
+    add = encoding.SegmentEncoder.add
+
+    def failing(self: encoding.SegmentEncoder, pixels: Pixels, time: int) -> None:
+        if time == 37 * 512:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(self, pixels, time)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(encoding.SegmentEncoder, "add", failing)
+        assert negate(clip, tmp_path / "out") == 2
+    assert "No space left on device; what is written already is whole" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out" / ".clip.mp4.segments").glob("*.nut")] == []
+    assert negate(clip, tmp_path / "out") == 0
+    assert (tmp_path / "out" / "clip.mp4").read_bytes() == (tmp_path / "whole" / "clip.mp4").read_bytes()
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
