@@ -27,6 +27,7 @@ from cyclegan_fast.version import __version__
 from tests.cyclegan_fast.conftest import TINY
 from tests.cyclegan_fast.hub_stand_in import hub_of_this_process
 from tests.cyclegan_fast.pictures import draw, draw_all
+from tests.cyclegan_fast.translation.video.clips import pictures, write_clip
 from tests.export.test_deployment_page import PAGE as DEPLOYMENT, PROGRAMS
 from tests.faults.__main__ import NAMES as CAMPAIGNS
 from tests.slow import slow_but
@@ -69,6 +70,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         tifffile.imwrite(tmp_path / "scans" / folder / "0.tif", values)
     names |= {"slide.svs": "slide.tif", "runs/stains": "runs/sample-photos-demo", "/var/tmp": str(tmp_path)}
     tifffile.imwrite("slide.tif", np.zeros((64, 48, 3), np.uint8), photometric="rgb", tile=(16, 16))
+    write_clip(tmp_path / "clip.mp4", pictures(6))
     # Weights of VGG cannot be had: the command's other kind of network takes their place.
     features = "runs/photos-feature-loss-paper256/features.pt"
     names |= {"STYLE": "photos/testB/0000.png", "--weights": "--features", "vgg19-dcbb9e9d.pth": features}
@@ -133,13 +135,13 @@ def single_commands() -> Iterator[list[str]]:
 def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads the command line of every command; the test above runs those of cyclegan_fast."""
     extras = ast.literal_eval(re.search(r"\ndev = (\[.*?\n\])", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1])  # type: ignore[index]
-    assert extras[0] == "cyclegan-fast[cuda-python,earth,export,hub,medical,rtx,zarr,docs]"
+    assert extras[0] == "cyclegan-fast[cuda-python,earth,export,hub,medical,rtx,video,zarr,docs]"
     seen = set()
     for words in single_commands():
         match words:
             case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"] | ["pip", "install", *_]:
                 for extra in re.findall(r"\.\[(.*?)\]", " ".join(words)):
-                    known = {"dev", "docs", "earth", "export", "hub", "medical", "zarr"}
+                    known = {"dev", "docs", "earth", "export", "hub", "medical", "video", "zarr"}
                     known |= {"cuda-python", "rtx", "tensorrt"}
                     assert {*extra.split(",")} <= known, words
             case ["python", "-m", "pytest", *_] | ["pytest", *_]:
@@ -295,6 +297,7 @@ def test_links_to_the_web_are_these() -> None:
     found = {link for page in LINKED for link in re.findall(r"\]\((https?://[^)\s]+)\)", prose(page))}
     assert found == {
         "https://arxiv.org/abs/1703.10593",
+        "https://arxiv.org/abs/1808.00449",
         "https://keepachangelog.com/en/1.1.0/",
         "https://semver.org/",
         "https://github.com/jolibrain/joliGEN",

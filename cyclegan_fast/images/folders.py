@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,12 +122,15 @@ def has_images(folder: Path) -> bool:
     return any(True for _ in walk.images()) or bool(walk.closed)
 
 
-def search(folder: Path) -> Found:
+def search(folder: Path, endings: Set[str] = EXTENSIONS) -> Found:
     """Find the image files anywhere below `folder`, in a fixed order, and describe what is left out.
 
     There is a progress bar where it takes long.
+
+    Args:
+        endings: of the names of what is looked for, in lower case.
     """
-    walk = _Walk(folder)
+    walk = _Walk(folder, endings=endings)
     description = f"searching {printable(folder.name)}"
     with progress_bar(walk.images(), desc=description, unit=" images", leave=False) as images:
         found = sorted(images)
@@ -149,10 +152,12 @@ class _Walk:
     Args:
         folder: the paths, as tuples of names, are below it.
         images_only: leave unknown what else is there; then no file is opened.
+        endings: of the names of images.
     """
 
-    def __init__(self, folder: Path, *, images_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, images_only: bool = False, endings: Set[str] = EXTENSIONS) -> None:
         self.folder = folder
+        self.endings = endings
         self.images_only = images_only
         self.service: list[_Parts] = []
         self.again: list[_Parts] = []  # links to folders that are searched anyway
@@ -215,7 +220,7 @@ class _Walk:
         elif is_folder:
             self._folders.append(parts)
         elif is_file:
-            if ending_of(entry.name) in EXTENSIONS:
+            if ending_of(entry.name) in self.endings:
                 yield parts
             elif not self.images_only and _is_unread_image(entry):
                 self.unread.append(parts)
