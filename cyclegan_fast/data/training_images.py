@@ -23,6 +23,7 @@ from cyclegan_fast.data.domains import DomainReader
 from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.known_pixels import lines_on_pixels
 from cyclegan_fast.data.layouts import check_partners, training_places
+from cyclegan_fast.data.scenes.crops import RandomCrops
 from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.system.errors import UserError
@@ -91,6 +92,10 @@ class TrainingImages(ABC):
     def _random(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, 1, index])
 
+    def _image(self, images: Images, place: int, random: np.random.Generator) -> SampleArray:
+        """Return an image of a domain: the one at a place, or of scenes a random crop."""
+        return images.drawn(random) if isinstance(images, RandomCrops) else images[place]
+
     def _cut(self, pixels: SampleArray, random: np.random.Generator) -> Cut:
         """Draw a random window of an image, and whether it is mirrored."""
         height, width = pixels.shape[:2]
@@ -149,12 +154,12 @@ class UnpairedImages(TrainingImages):
     def pair(self, epoch: int, index: int) -> tuple[Cut, Cut]:
         """Return A's image at the index modulo |A| and one of B drawn at random, each with a window of its own.
 
-        With `serial`, B's image is the one at the index modulo |B|.
+        With `serial`, B's image is the one at the index modulo |B|. Of scenes, it is a crop drawn at random.
         """
         random = self._random(epoch, index)
-        pixels_A = self.images_A[index % len(self.images_A)]
+        pixels_A = self._image(self.images_A, index % len(self.images_A), random)
         place_B = index % len(self.images_B) if self.config.serial else int(random.integers(len(self.images_B)))
-        pixels_B = self.images_B[place_B]
+        pixels_B = self._image(self.images_B, place_B, random)
         return self._ready(self._cut(pixels_A, random)), self._ready(self._cut(pixels_B, random))
 
     def _listing(self) -> list[str]:
