@@ -19,7 +19,7 @@ from cyclegan_fast.data.scenes.open_scenes import OpenScenes
 from cyclegan_fast.data.scenes.positions import CropPositions
 from cyclegan_fast.data.value_facts import ValueFacts, notes_on_values
 from cyclegan_fast.images.folders import Found
-from cyclegan_fast.images.levels import Extent, merged, note_on
+from cyclegan_fast.images.levels import Extent, ValueRange, merged, note_on
 from cyclegan_fast.images.pixel_type import DomainName, PixelType, SampleArray
 from cyclegan_fast.images.scenes.data_mask import DataMask, has_data, small_samples
 from cyclegan_fast.images.scenes.opening import open_scene
@@ -71,6 +71,11 @@ class SceneDomain:
     def range_flag(self) -> str:
         """Return the option that gives the domain's range, for notes."""
         return f"--range-{self.domain.lower()}"
+
+    @property
+    def deep_range(self) -> ValueRange | None:
+        """Return the values of deeper samples that become black and white; see `DataConfig.range_of_deep`."""
+        return self.config.range_of_deep(self.domain)
 
 
 class SceneFolder:
@@ -136,9 +141,7 @@ class SceneFolder:
         side, kind = self.domain.side, self.domain.kind
         with self._scenes.lend(number) as scene:
             samples = scene.read(top, left, side, side, self.surveyed[number].level)
-            values: SampleArray = scene.converted(
-                samples, kind, self.domain.config.range_of_deep(self.domain.domain)
-            ).values[0]
+            values: SampleArray = scene.converted(samples, kind, self.domain.deep_range).values[0]
         if values.dtype.kind == "f":
             np.nan_to_num(values, copy=False, nan=kind.low)
         return values
@@ -196,7 +199,7 @@ class SceneFolder:
     def _notes_on_values(self) -> list[str]:
         kind, where, flag = self.domain.kind, str(self.folder), self.domain.range_flag
         extents = [scene.extent for scene in self.surveyed if scene.extent is not None]
-        deep = note_on(merged(extents), where, self.domain.config.range_of_deep(self.domain.domain), flag)
+        deep = note_on(merged(extents), where, self.domain.deep_range, flag)
         facts = {
             name: scene.facts for name, scene in zip(self.files, self.surveyed, strict=True) if scene.facts is not None
         }
@@ -232,7 +235,7 @@ def _survey(path: Path, domain: SceneDomain) -> Surveyed:
         mask = has_data(samples, scene)
         if not mask.any() and config.least_data:
             raise UnreadableImage(f"{path}: it has no tissue or data anywhere (--least-data 0 takes it nevertheless)")
-        converted = scene.converted(samples, kind, config.range_of_deep(domain.domain))
+        converted = scene.converted(samples, kind, domain.deep_range)
         facts = None
         if not kind.is_rgb and not np.isnan(converted.values).all():
             facts = ValueFacts.of(converted.values, kind)
