@@ -1,4 +1,4 @@
-"""`python -m bench.scene_crops`: crops a second of a core that are cut out of a scene, against the same crops from PNG files.
+"""`python -m bench.scene_crops`: crops a second that are cut out of a scene, against the same crops from PNG files.
 
 A scene is made, a tiled TIFF of soft shapes and a little noise, compressed as JPEG or by deflate. Random crops of it
 are read as a training reads them, and then the same crops from a PNG file each; both in turns, and the pixels are

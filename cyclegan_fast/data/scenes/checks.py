@@ -12,10 +12,10 @@ def check_scene_options(config: DataConfig, *, is_of_scenes: bool) -> None:
     """Raise UserError where options say how crops of scenes are cut and there are none, or say it in two ways."""
     given = scene_flags(config)
     if not is_of_scenes and given:
-        raise UserError(
-            f"{given[0]} is for scenes, and neither training folder in {config.data} holds any: leave it out, or give "
-            "--scenes yes where smaller TIFF files are to be taken for scenes"
-        )
+        advice = "leave it out"
+        if config.scenes == "auto":
+            advice += ", or give --scenes yes where smaller TIFF files are to be taken for scenes"
+        raise UserError(f"{given[0]} is for scenes, and neither training folder in {config.data} holds any: {advice}")
     if is_of_scenes and config.preprocess not in CROPPING:
         raise UserError(
             f"crops are cut out of the scenes in {config.data}, and --preprocess {config.preprocess} takes images as a "
