@@ -116,7 +116,7 @@ def make_tiled_scene(path: Path, side: int, kind: str) -> None:
         metadata=None,
         maxworkers=1,
     )
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
+    with tifffile.TiffFile(path, mode="r+") as tiff:
         tiff.pages.first.tags["Compression"].overwrite(compression)
         tiff.pages.first.tags["PhotometricInterpretation"].overwrite(photometric)
 

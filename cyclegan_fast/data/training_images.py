@@ -29,6 +29,7 @@ from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.fault_points import fault_point
 from cyclegan_fast.system.prefetch import ahead
+from cyclegan_fast.system.words import counted
 
 
 class TrainingImages(ABC):
@@ -78,6 +79,13 @@ class TrainingImages(ABC):
     @abstractmethod
     def _listing(self) -> list[str]:
         """Return the names of the images, in lines that also say which of them belong together."""
+
+    @property
+    def counts(self) -> str:
+        """Return how many images each domain has, or crops of scenes in an epoch."""
+        domains = {"A": self.images_A, "B": self.images_B}
+        nouns = {name: "crop" if isinstance(images, RandomCrops) else "image" for name, images in domains.items()}
+        return ", ".join(f"{counted(len(images), nouns[name])} {name}" for name, images in domains.items())
 
     @property
     def steps_per_epoch(self) -> int:

@@ -10,7 +10,7 @@ from tests.cyclegan_fast.data.scenes.made import disc, share_of
 
 @pytest.mark.parametrize(("scale", "least"), [(1, 0.5), (1, 1.0), (1, 0.0), (4, 0.5), (3.7, 0.8)])
 def test_every_position_has_its_share_of_data(scale: float, least: float) -> None:
-    side, mask = 24, disc(40, 50, radius=15)
+    side, mask = 24, disc(40, 50, radius=19)
     scene = DataMask(mask, int(40 * scale), int(50 * scale))
     positions = CropPositions(scene, side, least)
     random = np.random.default_rng(0)
