@@ -34,7 +34,7 @@ from cyclegan_fast.images.samples import read_samples
 from cyclegan_fast.images.scenes.scene import TileCache
 
 _Item = TypeVar("_Item")
-TILE = 256
+_TILE = 256
 _KINDS = {"JPEG": (7, 6), "deflate": (8, 2)}  # TIFF's numbers of the compression and of the kind of colour
 
 
@@ -110,7 +110,7 @@ def make_tiled_scene(path: Path, side: int, kind: str) -> None:
         tiles,
         shape=(side, side, 3),
         dtype=np.uint8,
-        tile=(TILE, TILE),
+        tile=(_TILE, _TILE),
         photometric="rgb",
         compression="zlib",
         metadata=None,
@@ -124,10 +124,10 @@ def make_tiled_scene(path: Path, side: int, kind: str) -> None:
 def _shapes(side: int) -> Iterator[Pixels]:
     """Yield the tiles of a scene: one of 16 of soft shapes, with a little noise, brighter or darker by the place."""
     random = np.random.default_rng(0)
-    coarse = random.integers(0, 150, (16, TILE // 8, TILE // 8, 3), dtype=np.uint8)
-    soft = [np.asarray(Image.fromarray(one).resize((TILE, TILE), Image.Resampling.BICUBIC)) for one in coarse]
+    coarse = random.integers(0, 150, (16, _TILE // 8, _TILE // 8, 3), dtype=np.uint8)
+    soft = [np.asarray(Image.fromarray(one).resize((_TILE, _TILE), Image.Resampling.BICUBIC)) for one in coarse]
     noisy = [one + random.integers(0, 8, one.shape, dtype=np.uint8) for one in soft]
-    for index in range((-(-side // TILE)) ** 2):
+    for index in range((-(-side // _TILE)) ** 2):
         yield noisy[index % 16] + np.uint8(index * 7 % 90)
 
 

@@ -39,7 +39,8 @@ def write_scene(path: Path, samples: SampleArray, **options: Any) -> SampleArray
     """Write samples as tiles with two smaller levels; return them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_picture = samples.dtype == np.uint8 and samples.shape[-1] == 3
-    make_pyramid(path, samples, **TILES | {"photometric": "rgb" if is_picture else "minisblack"} | options)
+    kind = {"photometric": "rgb"} if is_picture else {"photometric": "minisblack", "planarconfig": "contig"}
+    make_pyramid(path, samples, **TILES | kind | options)
     return samples
 
 
