@@ -13,7 +13,7 @@ from cyclegan_fast.data.layouts import STREETS_MARK, TRAINING_LABELS, Place, is_
 from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.data.pixel_cache import default_cache_dir
 from cyclegan_fast.data.preparation import Preparation, held_out_preparation
-from cyclegan_fast.data.scenes.checks import check_pairs_are_no_scenes, check_scene_options
+from cyclegan_fast.data.scenes.checks import check_scene_options
 from cyclegan_fast.data.scenes.crops import GridCrops, RandomCrops
 from cyclegan_fast.data.scenes.finding import find_scenes_in
 from cyclegan_fast.data.scenes.scene_folder import SceneDomain, SceneFolder
@@ -67,7 +67,6 @@ class DomainReader:
         Raises UserError where the names are not of pairs, or two partners differ in size once they are prepared.
         """
         place_A, place_B = training_places(self.root, paired=True)
-        check_pairs_are_no_scenes((place_A, place_B), self.config)
         A, B = self._open_to_train(place_A, "A"), self._open_to_train(place_B, "B")
         if B.folder == self.root / TRAINING_LABELS:
             self.remarks.append(

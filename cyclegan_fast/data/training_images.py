@@ -23,6 +23,7 @@ from cyclegan_fast.data.domains import DomainReader
 from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.known_pixels import lines_on_pixels
 from cyclegan_fast.data.layouts import check_partners, training_places
+from cyclegan_fast.data.scenes.checks import check_pairs_are_no_scenes
 from cyclegan_fast.data.scenes.crops import RandomCrops
 from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.images.pixel_type import SampleArray
@@ -219,6 +220,7 @@ def check_data(config: DataConfig, *, paired: bool = False) -> None:
             f"the right; missing: {', '.join(missing)}; found: {found}"
         )
     if paired:
+        check_pairs_are_no_scenes(places, config)
         check_partners(*places)
 
 

@@ -1,4 +1,4 @@
-"""The distance of pixels is what files say: OME, Aperio, the tags of TIFF, OME-Zarr."""
+"""Pixels are as far apart as files say: OME, Aperio, the tags of TIFF, OME-Zarr."""
 
 import json
 from pathlib import Path
