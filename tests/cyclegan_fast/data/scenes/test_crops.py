@@ -110,7 +110,8 @@ def test_crops_lie_where_there_is_data(tmp_path: Path) -> None:
     data = opened(tmp_path, least_data=0.7, crops_per_epoch=100)
     assert any("35% of 0.0144 million pixels are tissue or data" in line for line in data.warnings), data.warnings
     kind = data.training.config.pixel_type("A")
-    assert (kind.dtype, kind.low, kind.high) == ("float32", np.nanmin(masked), np.nanmax(masked)), (
+    held = np.nanmin(masked), np.nanmax(masked)
+    assert (kind.dtype, kind.low, kind.high) == ("float32", *held), "over the values that are there"
         "over the values that are there"
     )
     shares = [np.mean(window[..., 0] != kind.low) for windows, _ in epoch_of(data) for window in windows]
