@@ -112,8 +112,6 @@ def test_crops_lie_where_there_is_data(tmp_path: Path) -> None:
     kind = data.training.config.pixel_type("A")
     held = np.nanmin(masked), np.nanmax(masked)
     assert (kind.dtype, kind.low, kind.high) == ("float32", *held), "over the values that are there"
-        "over the values that are there"
-    )
     shares = [np.mean(window[..., 0] != kind.low) for windows, _ in epoch_of(data) for window in windows]
     assert min(shares) >= 0.7
     assert min(shares) < 0.8, "and also at the edge"
