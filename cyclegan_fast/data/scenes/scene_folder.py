@@ -59,7 +59,6 @@ class SceneDomain:
 
     kind: the type of the domain's pixels.
     side: of the crops in pixels.
-    range_flag: the option that gives the domain's range, for notes.
     """
 
     config: DataConfig
@@ -89,6 +88,7 @@ class SceneFolder:
         found: the scenes.
         domain: what crops are.
         tiles: keeps decoded tiles.
+        limit: only the first so many scenes are taken.
 
     Raises UserError where no scene is left.
     """
