@@ -68,7 +68,7 @@ class CropPositions:
         return [(int(rows[down]), int(columns[across])) for down, across in np.argwhere(allowed)]
 
     def _spans(self, places: _Places, axis: int) -> tuple[_Places, _Places]:
-        """Return the first pixel of the mask, on an axis, that crops at these places lie on, and the one behind the last.
+        """Return the first pixel of the mask on an axis that crops at these places lie on, and the one behind the last.
 
         They are those of `DataMask.fraction`.
         """
