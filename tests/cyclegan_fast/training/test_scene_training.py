@@ -1,10 +1,8 @@
 """Trainings on scenes by the command: killed, continued to the same bits, scored, shown, and told of changed files."""
 
-import json
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from cyclegan_fast import train
@@ -52,8 +50,7 @@ def test_a_killed_run_on_scenes_ends_as_the_undisturbed_one(tmp_path: Path, capf
     assert evaluate(["--checkpoint", str(tmp_path / "whole"), "--device", "cpu"]) == 0
     said = capfd.readouterr().out
     assert "crops of 32x32 side by side, from 1 scene in" in said
-    (scores,) = (tmp_path / "whole" / "evaluation").rglob("metrics.json")
-    assert np.isfinite(json.loads(scores.read_text())["reconstructed_A"]["psnr"]) if scores else False
+    assert "reconstructed, G_B(G_A(A)) against A" in said
 
 
 def test_changed_scenes_are_refused_on_the_way_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
