@@ -68,6 +68,12 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / "scans" / folder).mkdir(parents=True)
         values = np.arange(-1000, 4184, 4, dtype=np.int16).reshape(36, 36)
         tifffile.imwrite(tmp_path / "scans" / folder / "0.tif", values)
+    for folder in ("trainA", "trainB"):
+        (tmp_path / "slides" / folder).mkdir(parents=True)
+        tissue = np.array([170, 90, 160], np.uint8) + np.random.default_rng(0).integers(0, 4, (64, 48, 3), np.uint8)
+        said = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(tmp_path / "slides" / folder / "0.tif", tissue, photometric="rgb", tile=(16, 16), **said)
+    names |= {"SLIDES": "slides"}
     names |= {"slide.svs": "slide.tif", "runs/stains": "runs/sample-photos-demo", "/var/tmp": str(tmp_path)}
     tifffile.imwrite("slide.tif", np.zeros((64, 48, 3), np.uint8), photometric="rgb", tile=(16, 16))
     write_clip(tmp_path / "clip.mp4", pictures(6))

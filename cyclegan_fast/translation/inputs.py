@@ -12,6 +12,7 @@ from cyclegan_fast.images.folders import (
     EXTENSIONS,
     OTHER_EXTENSIONS,
     Found,
+    Wanted,
     ending_of,
     is_service,
     line_on_closed,
@@ -27,7 +28,7 @@ from cyclegan_fast.translation.video.finding import VIDEO_ENDINGS
 _Item = TypeVar("_Item")
 
 CONTACT_SHEET = "contact_sheet.jpg"
-_ENDINGS = EXTENSIONS | VIDEO_ENDINGS
+_WANTED = Wanted(EXTENSIONS | VIDEO_ENDINGS)
 
 
 class Input(NamedTuple):
@@ -66,7 +67,7 @@ def find_inputs(
             yield Input(path, Path(path.name))
             continue
         if path.is_dir():
-            root, found = path, search(path, _ENDINGS)
+            root, found = path, search(path, _WANTED)
         elif set(argument) & WILDCARDS:
             root, found = _expand(path, resolve)
         else:
@@ -105,10 +106,10 @@ def _expand(pattern: Path, resolve: Resolver) -> tuple[Path, Found]:
         if any(is_service(part) and part not in wanted for part in match.parts[first:]):
             continue
         if is_folder:
-            below = search(match, _ENDINGS)
+            below = search(match, _WANTED)
             notes, missing = notes + below.notes, missing + below.missing
         else:
-            below = Found([match] if ending_of(match.name) in _ENDINGS else [], [], [])
+            below = Found([match] if ending_of(match.name) in _WANTED.endings else [], [], [])
             unread += [str(match)] if ending_of(match.name) in OTHER_EXTENSIONS else []
         for image in below.images:
             images.setdefault(resolve(image), image)  # "**" follows links round and round: the shortest path counts
