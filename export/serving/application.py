@@ -151,7 +151,7 @@ def _add_addresses(api: FastAPI, service: _Service) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"description": phrase_of(status), **_ERROR} for status in _REFUSALS
     }
-    taken = {media_type: _BINARY for media_type in MEDIA_TYPES}
+    taken = dict.fromkeys(MEDIA_TYPES, _BINARY)
     form = {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY["schema"]}}}
     names = [model.name for model in service.models]
 

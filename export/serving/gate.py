@@ -115,7 +115,9 @@ class Gate:
             if answer.status is None:
                 await RefusalAnswer(Refused(500, "the service failed; its log says why"))(scope, receive, answer)
 
-    def _tell(self, scope: Scope, answer: "_Answer", record: dict[str, Any], took_s: float, is_translation: bool) -> None:
+    def _tell(
+        self, scope: Scope, answer: "_Answer", record: dict[str, Any], took_s: float, is_translation: bool
+    ) -> None:
         path = scope["path"] if scope["path"] in KNOWN_PATHS else "other"
         status = answer.status or 499  # as nginx logs clients that went away
         if self.measurements is not None:

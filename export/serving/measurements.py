@@ -25,7 +25,9 @@ class Measurements:
     def __init__(self, in_flight: Callable[[], float], waiting: Callable[[], float]) -> None:
         self._registry = registry = CollectorRegistry()
         name = "cyclegan_fast"
-        self.requests = Counter(f"{name}_requests", "Answers, by address and status", ["path", "status"], registry=registry)
+        self.requests = Counter(
+            f"{name}_requests", "Answers, by address and status", ["path", "status"], registry=registry
+        )
         self.seconds = Histogram(
             f"{name}_request_seconds", "Seconds of a translation's request", buckets=_SECONDS, registry=registry
         )

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from cyclegan_fast.conventions import DIRECTIONS, SIDE_MULTIPLE, SMALLEST_GENERATOR_SIDE, Direction, padded_side
-from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import images_at_once
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted, listed
@@ -146,9 +145,7 @@ def chosen(models: Sequence[ServedModel], name: str | None, direction: Direction
     asked = " ".join(filter(None, [name and f"called {_shown(name)}", direction and f"of direction {direction}"]))
     if not found:
         raise Refused(404, f"no generator {asked} is served: there is {there}")
-    raise Refused(
-        422, f"{counted(len(found), 'generator')} could be meant: give model or direction, of {there}"
-    )
+    raise Refused(422, f"{counted(len(found), 'generator')} could be meant: give model or direction, of {there}")
 
 
 def _shown(name: str) -> str:

@@ -79,9 +79,7 @@ async def read_body(receive: Receive, limits: ServingLimits) -> bytes:
 
 def too_large(limits: ServingLimits, *, unread: bool) -> Refused:
     """Return the refusal of a body that is too large."""
-    return Refused(
-        413, f"the body has more than {limits.max_upload_mib} MiB, the largest that is taken", unread=unread
-    )
+    return Refused(413, f"the body has more than {limits.max_upload_mib} MiB, the largest that is taken", unread=unread)
 
 
 def decode_upload(content: bytes, model: ServedModel, size: int | None, limits: ServingLimits) -> UploadedImage:

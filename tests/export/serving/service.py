@@ -35,7 +35,11 @@ def upside_down(samples: SampleArray) -> SampleArray:
 
 
 def model_of(
-    function: Any = negative, name: str = "negative", direction: Any = "a2b", kinds: tuple[PixelType, PixelType] = (RGB, RGB), **rest: Any
+    function: Any = negative,
+    name: str = "negative",
+    direction: Any = "a2b",
+    kinds: tuple[PixelType, PixelType] = (RGB, RGB),
+    **rest: Any,
 ) -> ServedModel:
     return ServedModel(name, direction, FunctionTranslator(function, *kinds), "NumPy", **rest)
 
