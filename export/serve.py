@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -66,30 +67,29 @@ def serve(command: ServeCommand) -> int:
     require_packages()
     from export.serving.measurements import JsonLines
     from export.serving.models import load_models
-    from export.serving.server import run_service
+    from export.serving.server import bound_socket, run_service
 
     notes: list[str] = []
-    with waiting(f"loading {counted(len(command.files), 'generator')}"):
-        models = load_models(
-            command.files,
-            backend=command.backend,
-            device=command.device,
-            amp=command.amp,
-            threads=command.threads,
-            notes=notes,
-        )
     lines = JsonLines()
-    for note in notes:
-        lines.write("note", message=note)
-    try:
+    with bound_socket(command.host, command.port) as listening, ExitStack() as closing:
+        with waiting(f"loading {counted(len(command.files), 'generator')}"):
+            models = load_models(
+                command.files,
+                backend=command.backend,
+                device=command.device,
+                amp=command.amp,
+                threads=command.threads,
+                notes=notes,
+            )
+        for model in models:
+            closing.callback(model.close)
+        for note in notes:
+            lines.write("note", message=note)
         for model in models:
             with waiting(f"translating a first image by {model.name}"):
                 model.warm_up()  # the first request would otherwise wait for all that starts late
             lines.write("model", **model.described())
-        return run_service(models, command.limits, command.batches, lines, host=command.host, port=command.port)
-    finally:
-        for model in models:
-            model.close()
+        return run_service(models, command.limits, command.batches, lines, listening)
 
 
 def require_packages() -> None:

@@ -19,6 +19,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive
 
 from cyclegan_fast.conventions import LONGEST_SIDE, SIDE_MULTIPLE, SMALLEST_GENERATOR_SIDE, Direction
 from cyclegan_fast.system.errors import UserError
@@ -47,7 +48,7 @@ def make_application(
     models: Sequence[ServedModel], limits: ServingLimits, batches: BatchOptions, lines: JsonLines
 ) -> Gate:
     """Return the service as an ASGI application, which must be run with its lifespan."""
-    service = _Service(models, limits, batches)
+    service = _Service(models, limits, batches, lines)
     api = FastAPI(
         title="cyclegan-fast",
         version=__version__,
@@ -55,6 +56,7 @@ def make_application(
         lifespan=service.lifespan,
         docs_url=None,  # FastAPI's own page fetches its scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
     )
     _add_addresses(api, service)
     _answer_errors_in_one_line(api)
@@ -67,7 +69,9 @@ def make_application(
 class _Service:
     """Holds what the addresses share."""
 
-    def __init__(self, models: Sequence[ServedModel], limits: ServingLimits, batches: BatchOptions) -> None:
+    def __init__(
+        self, models: Sequence[ServedModel], limits: ServingLimits, batches: BatchOptions, lines: JsonLines
+    ) -> None:
         self.models, self.limits = models, limits
         self.gate: Gate | None = None
         self._batches = batches
@@ -76,6 +80,7 @@ class _Service:
         self.measurements = Measurements(
             lambda: self.gate.in_flight if self.gate is not None else 0,
             lambda: sum(batcher.waiting for batcher in self._batchers.values()),
+            lambda: lines.lost,
         )
 
     @property
@@ -102,8 +107,8 @@ class _Service:
         body = await read_body(request.receive, self.limits)
         record["bytes_in"] = len(body)
         self.measurements.uploaded.inc(len(body))
-        image = image_in(request.headers.get("content-type"), body)
-        upload = await self._in_thread(partial(decode_upload, image, model, size, self.limits))
+        content_type = request.headers.get("content-type")
+        upload = await self._in_thread(lambda: decode_upload(image_in(content_type, body), model, size, self.limits))
         record["size"] = f"{upload.width}x{upload.height}"
         result = await self._unless_gone(request, self._batchers[model.name](upload.samples))
         self._measure(record, model, result)
@@ -130,7 +135,7 @@ class _Service:
     async def _unless_gone(self, request: Request, translation: Any) -> BatchedResult:
         """Return a translation, unless its client goes away first: nothing is translated for nobody."""
         working = asyncio.ensure_future(translation)
-        leaving = asyncio.ensure_future(request.receive())  # the body was read: only a disconnect can come
+        leaving = asyncio.ensure_future(_left(request.receive))
         try:
             done, _ = await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
             if working not in done:
@@ -142,6 +147,12 @@ class _Service:
         finally:
             working.cancel()
             leaving.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    """Wait until the client of a request, whose body was read, goes away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------

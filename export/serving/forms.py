@@ -1,9 +1,14 @@
 """Finds the image in the body of a request: the body itself, or the field `image` of a form."""
 
+from typing import TYPE_CHECKING
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from export.serving.refusal import Refused
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD = "image"
 _MOST_PARTS = 16
@@ -50,7 +55,7 @@ class _Parts:
         self.is_whole = False
         self._header, self._value = b"", b""
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin,
             "on_part_data": lambda data, start, end: self.found[-1].content.extend(data[start:end]),

@@ -84,8 +84,9 @@ class Gate:
 
     def _refusal(self, scope: Scope) -> Refused | None:
         """Return why a translation is not let in; None where it is."""
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        unread = length != b"0" or b"transfer-encoding" in dict(scope["headers"])
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        unread = length != b"0" or b"transfer-encoding" in headers
         if self.is_draining:
             return Refused(503, "the service is stopping: try again elsewhere, or later", retry_s=5, unread=unread)
         if self.in_flight >= self._limits.max_requests:

@@ -22,7 +22,9 @@ class Measurements:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, in_flight: Callable[[], float], waiting: Callable[[], float]) -> None:
+    def __init__(
+        self, in_flight: Callable[[], float], waiting: Callable[[], float], lost_lines: Callable[[], float]
+    ) -> None:
         self._registry = registry = CollectorRegistry()
         name = "cyclegan_fast"
         self.requests = Counter(
@@ -44,6 +46,7 @@ class Measurements:
         self.sent = Counter(f"{name}_sent_bytes", "Bytes of translations", registry=registry)
         Gauge(f"{name}_in_flight", "Translations in flight", registry=registry).set_function(in_flight)
         Gauge(f"{name}_waiting_images", "Images that wait for a batch", registry=registry).set_function(waiting)
+        Gauge(f"{name}_lost_log_lines", "Lines that could not be logged", registry=registry).set_function(lost_lines)
         Gauge(f"{name}_info", "The version", ["version"], registry=registry).labels(__version__).set(1)
 
     def as_text(self) -> bytes:
@@ -52,11 +55,15 @@ class Measurements:
 
 
 class JsonLines:
-    """Writes events as lines of JSON, each whole, from any thread; nothing of an image is in them."""
+    """Writes events as lines of JSON, each whole, from any thread; nothing of an image is in them.
+
+    `lost` counts lines that could not be written, as on a full disk: no request fails for that.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._lock = threading.Lock()
+        self.lost = 0
 
     def write(self, event: str, **fields: Any) -> None:
         """Write an event with the time; text that a client may have chosen is cut off."""
@@ -65,8 +72,11 @@ class JsonLines:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_ms / 1000)) + f".{time_ms % 1000:03d}Z"
         line = json.dumps({"time": moment, "event": event, **shown})
         with self._lock:
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
+            try:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+            except OSError:
+                self.lost += 1
 
 
 class ServerLogHandler(logging.Handler):

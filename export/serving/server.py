@@ -37,22 +37,20 @@ def run_service(
     limits: ServingLimits,
     batches: BatchOptions,
     lines: JsonLines,
-    *,
-    host: str,
-    port: int,
+    listening: socket.socket,
 ) -> int:
-    """Serve until SIGTERM or Ctrl-C, and return the exit status: 1 where requests were cut off.
-
-    Raises UserError where the address cannot be bound.
-    """
-    with bound_socket(host, port) as listening, Interruption(after="the requests in flight") as interruption:
+    """Serve on a socket until SIGTERM or Ctrl-C, and return the exit status: 1 where requests were cut off."""
+    with Interruption(after="the requests in flight") as interruption:
         gate = make_application(models, limits, batches, lines)
         return asyncio.run(serve_until(lambda: interruption.requested, gate, listening, limits, lines))
 
 
 @contextmanager
 def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a socket that is bound to an address; port 0 is any that is free. Raises UserError where it cannot be."""
+    """Yield a socket that is bound to an address and does not listen yet; port 0 is any that is free.
+
+    Raises UserError where it cannot be.
+    """
     try:
         families = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = families[0]
@@ -63,7 +61,6 @@ def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
-            bound.listen(_BACKLOG)
         except OSError as error:
             raise UserError(f"cannot listen on {host}, port {port} ({_said(error)}): give another --port") from error
         yield bound

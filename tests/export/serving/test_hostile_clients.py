@@ -17,8 +17,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from export.serving import uploads
-from export.serving.rate_limit import MOST_ADDRESSES, RateLimiter
+from export.serving import rate_limit, uploads
+from export.serving.rate_limit import RateLimiter
 from tests.export.serving.service import Service, as_file, model_of, negative, picture, pixels_in, running, wait_until
 
 MIB = 2**20
@@ -337,7 +337,8 @@ def test_an_address_that_asks_too_often_waits() -> None:
         assert service.ask("GET", "/health/ready").status == 200
 
 
-def test_tokens_come_back_and_addresses_are_forgotten() -> None:
+def test_tokens_come_back_and_addresses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MOST_ADDRESSES", 300)
     now = [0.0]
     limiter = RateLimiter(2.0, 3, clock=lambda: now[0])
     assert [limiter.wait_s("1.1.1.1") for _ in range(4)] == [0, 0, 0, 0.5]
@@ -350,9 +351,9 @@ def test_tokens_come_back_and_addresses_are_forgotten() -> None:
     )
     assert [limiter.wait_s(f"2001:db8::{number:x}") for number in range(4)] == [0, 0, 0, 0.5], "one /64"
     assert limiter.wait_s("2001:db8:0:1::1") == 0
-    for number in range(2 * MOST_ADDRESSES):
-        limiter.wait_s(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-    assert len(limiter) == MOST_ADDRESSES
+    for number in range(600):
+        limiter.wait_s(f"10.0.{number >> 8}.{number & 255}")
+    assert len(limiter) == 300
     assert RateLimiter(0, 1).wait_s("1.1.1.1") == 0
 
 
@@ -386,9 +387,9 @@ def test_an_answer_that_nobody_reads_is_thrown_away() -> None:
             for _ in range(6):
                 head = b"POST /translate HTTP/1.1\r\nHost: x\r\nAccept: image/tiff\r\nContent-Length: %d\r\n\r\n"
                 client.sendall(head % len(body) + body)
-            wait_until(lambda: not service.gate.in_flight and service.figure("cyclegan_fast_sent_bytes_total") > 0)
+            wait_until(lambda: service.figure("cyclegan_fast_sent_bytes_total") > 0)
             started = time.monotonic()
-            while time.monotonic() - started < 20:
+            while time.monotonic() - started < 60:
                 try:
                     client.sendall(b"x")
                 except OSError:

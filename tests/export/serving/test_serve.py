@@ -89,7 +89,8 @@ def test_it_serves_what_the_files_translate_and_ends_with_what_is_in_flight(file
         assert process.wait(60) == 0
         out, errors = process.communicate()
     assert [json.loads(line)["event"] for line in out.splitlines()][-3:] == ["stopping", "request", "stopped"]
-    assert errors == "stopping after the requests in flight; Ctrl-C again stops now\n"
+    assert errors.splitlines()[-1] == "stopping after the requests in flight; Ctrl-C again stops now"
+    assert not [line for line in errors.splitlines()[:-1] if not line.startswith(("loading", "translating"))]
 
 
 def test_engines_are_served_and_freed(machine: Machine) -> None:
@@ -146,8 +147,9 @@ def test_what_cannot_be_served_is_one_line(
         names = {"FILE": str(files[1]), "PORT": port}
         assert main([names.get(argument, argument) for argument in arguments]) == 2
         error = capsys.readouterr().err
-    assert error.startswith(said.replace("PORT", port))
-    assert error.count("\n") == 1
+    lines = [line for line in error.splitlines() if not line.startswith("loading")]  # on a slow machine
+    assert len(lines) == 1
+    assert lines[0].startswith(said.replace("PORT", port))
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

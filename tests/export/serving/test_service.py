@@ -1,5 +1,8 @@
 """The service translates what it is sent, tells how it does, and says in one line what it refuses."""
 
+import errno
+import io
+import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -118,8 +121,6 @@ def test_samples_of_16_bits_stay_what_they_are(service: Service) -> None:
 
 def test_missing_values_stay_missing() -> None:
     """Values of four channels and floating point, some of them NaN, come back in a TIFF."""
-    import io
-
     import tifffile
 
     values = np.random.default_rng(0).uniform(-1, 1, (8, 12, 4)).astype(np.float32)
@@ -241,8 +242,6 @@ def test_the_addresses_answer(service: Service) -> None:
 
 
 def test_openapi_says_what_is_taken_and_given(service: Service) -> None:
-    import json
-
     page = json.loads(service.ask("GET", "/openapi.json").body)
     translate = page["paths"]["/translate"]["post"]
     assert {*translate["requestBody"]["content"]} == {
@@ -295,6 +294,19 @@ def test_the_log_has_a_line_for_each_request_and_nothing_of_images(service: Serv
     assert len(second["path"]) == 203
     assert "patient" not in service.log.getvalue()
     assert service.log.getvalue().count("\n") == len(service.events)
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_no_request_fails_for_a_full_disk_under_the_log() -> None:
+    with running() as service:
+        kept, service.gate._lines._stream = service.gate._lines._stream, FullDisk()
+        assert service.translate(as_file(picture())).status == 200
+        assert service.figure("cyclegan_fast_lost_log_lines") == 1
+        service.gate._lines._stream = kept
 
 
 # --- an end ----------------------------------------------------------------------------------------------------------
