@@ -23,17 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from bench.reporting.markdown import markdown_table
 from cyclegan_fast.images.pixels import Pixels
-from cyclegan_fast.networks.resnet import ResnetGenerator
-from export.graphs.graph import serialised
-from export.graphs.onnx_file import with_digest
-from export.graphs.pixel_io import with_pixel_io
 from export.onnx_translators import load_translator
-from export.to_onnx import float32_graph
 
 BATCH = 8
 HOST = "127.0.0.1"
@@ -60,6 +54,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn of a round")
     parser.add_argument("--size", type=int, default=256, help="side of the images, pixels")
+    parser.add_argument("--onnx", type=Path, help="an exported file of 8-bit RGB to serve in place of random weights")
     parser.add_argument("--width", type=int, default=64, help="channels behind the first convolution")
     parser.add_argument("--blocks", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime, in the service and alone")
@@ -70,8 +65,9 @@ def argument_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = argument_parser().parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "generator.onnx"
-        path.write_bytes(_exported(options.width, options.blocks))
+        path = options.onnx or Path(folder) / "generator.onnx"
+        if options.onnx is None:
+            path.write_bytes(_exported(options.width, options.blocks))
         image = np.random.default_rng(0).integers(0, 256, (options.size, options.size, 3), np.uint8)
         engine, means = load_translator(path, "onnxruntime", "cpu", amp=False, threads=options.threads)
         flags = ["--threads", str(options.threads), "--batch-wait-ms", str(options.batch_wait_ms)]
@@ -106,6 +102,14 @@ def _rows(turns: dict[str, Turn]) -> Iterator[list[str]]:
 
 def _exported(width: int, blocks: int) -> bytes:
     """Return the ONNX file of a generator whose random weights are of the size of trained ones, pixels in and out."""
+    import torch  # here, because a file that is there needs none of these
+
+    from cyclegan_fast.networks.resnet import ResnetGenerator
+    from export.graphs.graph import serialised
+    from export.graphs.onnx_file import with_digest
+    from export.graphs.pixel_io import with_pixel_io
+    from export.to_onnx import float32_graph
+
     torch.manual_seed(0)
     network = ResnetGenerator(width=width, blocks=blocks).eval()
     for parameter in network.parameters():

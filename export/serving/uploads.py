@@ -104,6 +104,7 @@ def decode_upload(content: bytes, model: ServedModel, size: int | None, limits: 
                 "smaller size",
             )
         samples = read_samples(path, kind).values[0]
+    height, width = model.size_for(size, *samples.shape[:2])  # a PNG may say behind its pixels that it lies on its side
     values, missing = fill_missing(samples, kind)
     if values.shape[:2] != (height, width):
         values = resize_samples(values, width, height)

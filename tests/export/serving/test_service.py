@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.translation.translator import NotFinite
@@ -103,6 +104,20 @@ def test_an_image_is_resized_where_that_is_asked_for(service: Service) -> None:
 
     reply = service.translate(as_file(picture(40, 60)), "?direction=a2b&size=32")
     assert np.array_equal(pixels_in(reply.body), 255 - resize_samples(picture(40, 60), 32, 32))
+
+
+def test_an_image_that_lies_on_its_side_comes_back_upright(service: Service) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rows are columns
+    pixels = picture(20, 28)
+    content = as_file(pixels, exif=exif)
+    place = content.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(content[place : place + 4], "big")
+    end = content.index(b"IEND") - 4
+    behind = content[:place] + content[place + length : end] + content[place : place + length] + content[end:]
+    for sent in (content, behind):
+        reply = service.translate(sent, "?direction=a2b")
+        assert np.array_equal(pixels_in(reply.body), 255 - np.rot90(pixels, -1))
 
 
 def test_samples_of_16_bits_stay_what_they_are(service: Service) -> None:
