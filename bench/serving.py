@@ -48,7 +48,7 @@ class Turn:
         return statistics.median(ratios)
 
 
-def argument_parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.serving", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64], help="numbers of clients")
     parser.add_argument("--rounds", type=int, default=3)
@@ -63,7 +63,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = argument_parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = options.onnx or Path(folder) / "generator.onnx"
         if options.onnx is None:

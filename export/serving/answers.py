@@ -9,7 +9,7 @@ from cyclegan_fast.images.formats.pictures import is_of_png
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.samples import Samples, encoded_samples
 from cyclegan_fast.system.words import alternatives
-from export.serving.refusal import Refused
+from export.serving.refusal import RequestRefused
 
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp", "image/tiff")
 _JPEG_QUALITY = 95  # as the commands write it
@@ -30,7 +30,7 @@ def accepted(header: str | None, kind: PixelType) -> str:
     """Return the media type of an answer by a request's Accept header (RFC 9110, section 12.5.1).
 
     Of those that hold the samples it is the one of the greatest weight, and of several the first of `formats_of`; a
-    range such as image/* stands behind a type that is named. Raises Refused where there is none.
+    range such as image/* stands behind a type that is named. Raises RequestRefused where there is none.
     """
     offered = formats_of(kind)
     if not header or not header.strip():
@@ -45,7 +45,9 @@ def accepted(header: str | None, kind: PixelType) -> str:
 
     best = max(offered, key=weight)
     if not weight(best):
-        raise Refused(406, f"the translation is {kind}, which is sent as {alternatives(offered)}: accept one of these")
+        raise RequestRefused(
+            406, f"the translation is {kind}, which is sent as {alternatives(offered)}: accept one of these"
+        )
     return best
 
 

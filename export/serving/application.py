@@ -30,13 +30,13 @@ from export.serving.batching import BatchedResult, Batcher
 from export.serving.forms import FIELD, image_in
 from export.serving.gate import RECORD, TRANSLATE, Gate
 from export.serving.measurements import JsonLines, Measurements
-from export.serving.models import ServedModel, chosen
-from export.serving.refusal import RefusalAnswer, Refused, error_body, phrase_of
+from export.serving.models import ServedModel, model_asked_for
+from export.serving.refusal import RefusalAnswer, RequestRefused, error_body, phrase_of
 from export.serving.service_options import BatchOptions, ServingLimits
 from export.serving.uploads import decode_upload, read_body
 
 _Result = TypeVar("_Result")
-PAGE = Path(__file__).with_name("page.html")
+_PAGE = Path(__file__).with_name("page.html")
 DECODERS = min(4, os.cpu_count() or 1)
 """threads that decode what clients send and encode what they get"""
 _ERROR = {"content": {"application/json": {"example": {"error": "one line that says what is wrong"}}}}
@@ -139,11 +139,11 @@ class _Service:
         try:
             done, _ = await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
             if working not in done:
-                raise Refused(499, "the client went away")
+                raise RequestRefused(499, "the client went away")
             result: BatchedResult = working.result()
             return result
         except UserError as error:
-            raise Refused(500, str(error)) from error
+            raise RequestRefused(500, str(error)) from error
         finally:
             working.cancel()
             leaving.cancel()
@@ -191,7 +191,7 @@ def _add_addresses(api: FastAPI, service: _Service) -> None:
         ] = None,
     ) -> Response:
         """Send the image as the body, or in the field `image` of a form; `Accept` chooses the answer's format."""
-        return await service.translate(request, chosen(service.models, model, direction), size)
+        return await service.translate(request, model_asked_for(service.models, model, direction), size)
 
     @api.get("/models", summary="List the generators that are served")
     async def models() -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ def _add_addresses(api: FastAPI, service: _Service) -> None:
     @api.get("/health/ready", summary="Tell whether translations are taken", responses={503: refusals[503]})
     async def ready() -> Response:
         if not service.is_ready:
-            raise Refused(503, "the service is stopping", retry_s=5)
+            raise RequestRefused(503, "the service is stopping", retry_s=5)
         return JSONResponse({"status": "ready"})
 
     @api.get("/metrics", summary="Give figures in Prometheus's text format", response_class=Response)
@@ -221,7 +221,7 @@ def _add_addresses(api: FastAPI, service: _Service) -> None:
 
 def _page_and_policy() -> tuple[str, str]:
     """Return the page of documentation, and the policy by which a browser runs its own script and no other."""
-    page = PAGE.read_text(encoding="utf-8")
+    page = _PAGE.read_text(encoding="utf-8")
     digests = {
         tag: "'sha256-" + base64.b64encode(hashlib.sha256(found.encode()).digest()).decode() + "'"
         for tag, found in re.findall(r"<(script|style)>(.*?)</\1>", page, re.DOTALL)
@@ -234,21 +234,22 @@ def _page_and_policy() -> tuple[str, str]:
 
 
 def _answer_errors_in_one_line(api: FastAPI) -> None:
-    @api.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> RefusalAnswer:
+    @api.exception_handler(RequestRefused)
+    async def refused(request: Request, error: RequestRefused) -> RefusalAnswer:
         error.unread |= "bytes_in" not in request.scope["state"][RECORD]
         return RefusalAnswer(error)
 
     @api.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> RefusalAnswer:
         said = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()[:3])
-        return RefusalAnswer(Refused(422, said, unread=True))
+        return RefusalAnswer(RequestRefused(422, said, unread=True))
 
     @api.exception_handler(HTTPException)
     async def not_there(_: Request, error: HTTPException) -> RefusalAnswer:
         known = f"POST {TRANSLATE}, and GET /models, /health/live, /health/ready, /metrics and /docs"
         return RefusalAnswer(
-            Refused(error.status_code, f"{phrase_of(error.status_code)}: there is {known}", unread=True), error.headers
+            RequestRefused(error.status_code, f"{phrase_of(error.status_code)}: there is {known}", unread=True),
+            error.headers,
         )
 
     @api.exception_handler(Exception)

@@ -14,7 +14,7 @@ import numpy as np
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.system.errors import UserError
 
-Shape = tuple[int, ...]
+_Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Batcher:
         self._translate = translate
         self._most_at_once = most_at_once
         self._wait_s = wait_s
-        self._queues: dict[Shape, deque[_Pending]] = {}
+        self._queues: dict[_Shape, deque[_Pending]] = {}
         self._changed = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._running: asyncio.Task[None] | None = None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from export.serving.refusal import Refused
+from export.serving.refusal import RequestRefused
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -15,7 +15,7 @@ _MOST_PARTS = 16
 
 
 def image_in(content_type: str | None, body: bytes) -> bytes:
-    """Return the bytes of the image. Raises Refused for a form that is none, or without exactly one field `image`.
+    """Return the bytes of the image. Raises RequestRefused for a form that is none, or without exactly one field `image`.
 
     The type of a body that is no form does not matter: curl says of any that it is a form's. The names that a form
     gives to files are not looked at: nothing is called by them.
@@ -25,19 +25,21 @@ def image_in(content_type: str | None, body: bytes) -> bytes:
         return body
     boundary = parameters.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise Refused(400, "the form has no boundary, or is no multipart/form-data: send the image as the body itself")
+        raise RequestRefused(
+            400, "the form has no boundary, or is no multipart/form-data: send the image as the body itself"
+        )
     parts = _Parts()
     try:
         parser = MultipartParser(boundary, parts.callbacks())
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
-        raise Refused(400, f"the form cannot be read: {str(error)[:200]}") from error
+        raise RequestRefused(400, f"the form cannot be read: {str(error)[:200]}") from error
     if not parts.is_whole:
-        raise Refused(400, "the form is cut off: its last boundary is missing")
+        raise RequestRefused(400, "the form is cut off: its last boundary is missing")
     images = [bytes(part.content) for part in parts.found if part.name == FIELD.encode()]
     if len(images) != 1:
-        raise Refused(400, f"the form has {len(images)} fields `{FIELD}`: send one")
+        raise RequestRefused(400, f"the form has {len(images)} fields `{FIELD}`: send one")
     return images[0]
 
 
@@ -67,7 +69,7 @@ class _Parts:
 
     def _begin(self) -> None:
         if len(self.found) == _MOST_PARTS:
-            raise Refused(400, f"the form has more than {_MOST_PARTS} parts")
+            raise RequestRefused(400, f"the form has more than {_MOST_PARTS} parts")
         self.found.append(_Part())
         self._header = self._value = b""
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from export.serving.measurements import JsonLines, Measurements
 from export.serving.rate_limit import RateLimiter
-from export.serving.refusal import RefusalAnswer, Refused
+from export.serving.refusal import RefusalAnswer, RequestRefused
 from export.serving.service_options import ServingLimits
 from export.serving.uploads import too_large
 
@@ -82,18 +82,22 @@ class Gate:
             if not self.in_flight:
                 self._idle.set()
 
-    def _refusal(self, scope: Scope) -> Refused | None:
+    def _refusal(self, scope: Scope) -> RequestRefused | None:
         """Return why a translation is not let in; None where it is."""
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
         unread = length != b"0" or b"transfer-encoding" in headers
         if self.is_draining:
-            return Refused(503, "the service is stopping: try again elsewhere, or later", retry_s=5, unread=unread)
+            return RequestRefused(
+                503, "the service is stopping: try again elsewhere, or later", retry_s=5, unread=unread
+            )
         if self.in_flight >= self._limits.max_requests:
-            return Refused(503, f"{self.in_flight} translations are in flight: try again", retry_s=1, unread=unread)
+            return RequestRefused(
+                503, f"{self.in_flight} translations are in flight: try again", retry_s=1, unread=unread
+            )
         address = scope["client"][0] if scope["client"] else ""
         if wait_s := self._rates.wait_s(address):
-            return Refused(
+            return RequestRefused(
                 429, f"more than {self._limits.rate:g} translations a second: slow down", retry_s=wait_s, unread=unread
             )
         if length.isdigit() and int(length[:20]) > self._limits.upload_bytes:
@@ -107,14 +111,16 @@ class Gate:
                 await self._application(scope, receive, answer)
         except TimeoutError:
             if answer.status is None:
-                late = Refused(504, f"the request took longer than {self._limits.request_s:g} seconds", retry_s=5)
+                late = RequestRefused(
+                    504, f"the request took longer than {self._limits.request_s:g} seconds", retry_s=5
+                )
                 await RefusalAnswer(late)(scope, receive, answer)
         except Exception as error:
             places = traceback.extract_tb(error.__traceback__)[-3:]
             where = " < ".join(f"{place.filename.rpartition('/')[2]}:{place.lineno}" for place in reversed(places))
             self._lines.write("failure", level="error", error=repr(error), where=where)
             if answer.status is None:
-                await RefusalAnswer(Refused(500, "the service failed; its log says why"))(scope, receive, answer)
+                await RefusalAnswer(RequestRefused(500, "the service failed; its log says why"))(scope, receive, answer)
 
     def _tell(
         self, scope: Scope, answer: "_Answer", record: dict[str, Any], took_s: float, is_translation: bool

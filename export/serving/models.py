@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_fast.conventions import DIRECTIONS, SIDE_MULTIPLE, SMALLEST_GENERATOR_SIDE, Direction, padded_side
+from cyclegan_fast.conventions import DIRECTIONS, SIDE_MULTIPLE, Direction, padded_side
 from cyclegan_fast.images.pixels import images_at_once
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted, listed
@@ -16,7 +16,7 @@ from export.engines.engine_card import EngineCard, Profile
 from export.graph_translator import GraphTranslator
 from export.graphs.onnx_file import metadata_of
 from export.onnx_translators import Backend, OnnxDevice, load_translator
-from export.serving.refusal import Refused
+from export.serving.refusal import RequestRefused
 
 WARM_UP_SIDE = 256
 
@@ -48,7 +48,7 @@ class ServedModel:
     def size_for(self, asked: int | None, height: int, width: int) -> tuple[int, int]:
         """Return height and width at which an image of height x width is translated.
 
-        Raises Refused where the generator does not take it.
+        Raises RequestRefused where the generator does not take it.
         """
         profile = self.profile
         if asked is None and profile is not None and profile.takes_one_size:
@@ -56,7 +56,7 @@ class ServedModel:
         sides = (asked, asked) if asked is not None else (height, width)
         padded = padded_side(sides[0]), padded_side(sides[1])
         if profile is not None and not profile.takes((profile.smallest[0], *padded)):
-            raise Refused(
+            raise RequestRefused(
                 422,
                 f"{self.name} takes {profile}, and this would be {padded[1]}x{padded[0]}: give a size in that range",
             )
@@ -72,7 +72,7 @@ class ServedModel:
     def described(self) -> dict[str, object]:
         """Return the description that clients are given."""
         source, target = self.translator.source, self.translator.target
-        sizes = f"any of {SMALLEST_GENERATOR_SIDE} pixels and more, continued to multiples of {SIDE_MULTIPLE}"
+        sizes = f"any; sides are continued to multiples of {SIDE_MULTIPLE}"
         return {
             "name": self.name,
             "direction": self.direction,
@@ -100,7 +100,7 @@ def load_models(
                 models.append(_engine(path))
                 continue
             translator, means = load_translator(path, backend, device, amp=amp, threads=threads, notes=notes)
-            models.append(ServedModel(path.stem, direction_of(path), translator, means))
+            models.append(ServedModel(path.stem, _direction_of_file(path), translator, means))
     except BaseException:
         for model in models:
             model.close()
@@ -124,7 +124,7 @@ def _engine(path: Path) -> ServedModel:
     )
 
 
-def direction_of(path: Path) -> Direction | None:
+def _direction_of_file(path: Path) -> Direction | None:
     """Return the direction that the metadata of an ONNX file say, which was read before; None where they say none."""
     return _direction(metadata_of(path.read_bytes()).get("direction", ""))
 
@@ -133,10 +133,10 @@ def _direction(said: str) -> Direction | None:
     return next((direction for direction in DIRECTIONS if direction == said), None)
 
 
-def chosen(models: Sequence[ServedModel], name: str | None, direction: Direction | None) -> ServedModel:
+def model_asked_for(models: Sequence[ServedModel], name: str | None, direction: Direction | None) -> ServedModel:
     """Return the generator that a request asks for by name and direction.
 
-    Raises Refused, with what there is, where it is none or not one alone.
+    Raises RequestRefused, with what there is, where it is none or not one alone.
     """
     found = [model for model in models if name in (None, model.name) and direction in (None, model.direction)]
     if len(found) == 1:
@@ -144,8 +144,8 @@ def chosen(models: Sequence[ServedModel], name: str | None, direction: Direction
     there = listed([f"{model.name} ({model.direction or 'direction not known'})" for model in models])
     asked = " ".join(filter(None, [name and f"called {_shown(name)}", direction and f"of direction {direction}"]))
     if not found:
-        raise Refused(404, f"no generator {asked} is served: there is {there}")
-    raise Refused(422, f"{counted(len(found), 'generator')} could be meant: give model or direction, of {there}")
+        raise RequestRefused(404, f"no generator {asked} is served: there is {there}")
+    raise RequestRefused(422, f"{counted(len(found), 'generator')} could be meant: give model or direction, of {there}")
 
 
 def _shown(name: str) -> str:

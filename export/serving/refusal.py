@@ -13,7 +13,7 @@ LINGER_S = 2.0
 the connection under it could destroy the answer on its way"""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Says why a request is refused.
 
     Args:
@@ -34,7 +34,7 @@ class Refused(Exception):
 class RefusalAnswer:
     """Sends a refusal, as an ASGI application; `extra` are further headers."""
 
-    def __init__(self, refused: Refused, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(self, refused: RequestRefused, extra: Mapping[str, str] | None = None) -> None:
         self.refused = refused
         self.extra = extra or {}
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclegan_fast.system.ranges import Range, check_fields
 
 _MOST_PIXELS = 2**28
-MIB = 2**20
+_MIB = 2**20
 
 Seconds = Annotated[float, Range(0.1, 3600)]
 
@@ -45,7 +45,7 @@ class ServingLimits:
     @property
     def upload_bytes(self) -> int:
         """Return the largest body of a request in bytes."""
-        return self.max_upload_mib * MIB
+        return self.max_upload_mib * _MIB
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from cyclegan_fast.system.shortage import DoesNotFit
 from cyclegan_fast.system.words import alternatives, counted
 from cyclegan_fast.translation.prepared import Mask, fill_missing, pad_sides, resized_mask
 from export.serving.models import ServedModel
-from export.serving.refusal import Refused
+from export.serving.refusal import RequestRefused
 from export.serving.service_options import ServingLimits
 
 SIGNATURES = {
@@ -35,7 +35,7 @@ SIGNATURES = {
 }
 """The formats that are taken, and how their files begin. Others are refused: each further decoder is one more that
 hostile files reach."""
-MOST_CHANNELS = 16
+_MOST_CHANNELS = 16
 """channels of an image by its header, at most, unless the generator takes more"""
 
 
@@ -57,7 +57,7 @@ class UploadedImage:
 async def read_body(receive: Receive, limits: ServingLimits) -> bytes:
     """Return the body of a request.
 
-    Raises Refused where it is too large, comes too slowly, or breaks off.
+    Raises RequestRefused where it is too large, comes too slowly, or breaks off.
     """
     body = bytearray()
     try:
@@ -65,27 +65,29 @@ async def read_body(receive: Receive, limits: ServingLimits) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Refused(400, "the client went away before its image was whole")
+                    raise RequestRefused(400, "the client went away before its image was whole")
                 body += message.get("body", b"")
                 if len(body) > limits.upload_bytes:
                     raise too_large(limits, unread=message.get("more_body", False))
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError as error:
-        raise Refused(
+        raise RequestRefused(
             408, f"the image did not arrive within {limits.upload_s:g} seconds: send it faster, or a smaller one"
         ) from error
 
 
-def too_large(limits: ServingLimits, *, unread: bool) -> Refused:
+def too_large(limits: ServingLimits, *, unread: bool) -> RequestRefused:
     """Return the refusal of a body that is too large."""
-    return Refused(413, f"the body has more than {limits.max_upload_mib} MiB, the largest that is taken", unread=unread)
+    return RequestRefused(
+        413, f"the body has more than {limits.max_upload_mib} MiB, the largest that is taken", unread=unread
+    )
 
 
 def decode_upload(content: bytes, model: ServedModel, size: int | None, limits: ServingLimits) -> UploadedImage:
     """Decode an image to the samples of a generator, resized to a square of `size` where it is given.
 
-    Raises Refused for what is no whole image of a format that is taken, what is too large, and what the generator does
+    Raises RequestRefused for what is no whole image of a format that is taken, what is too large, and what the generator does
     not take.
     """
     _check_format(content)
@@ -95,10 +97,10 @@ def decode_upload(content: bytes, model: ServedModel, size: int | None, limits: 
         _check(described, kind, limits)
         frames = described.frames if content.startswith(SIGNATURES["TIFF"]) else _frames_of(path)
         if frames > 1:
-            raise Refused(415, f"it has {counted(frames, 'frame')}: send one image at a time")
+            raise RequestRefused(415, f"it has {counted(frames, 'frame')}: send one image at a time")
         height, width = model.size_for(size, described.height, described.width)
         if height * width > limits.max_translated_pixels:
-            raise Refused(
+            raise RequestRefused(
                 422,
                 f"{width}x{height} pixels would be translated, more than {limits.max_translated_pixels}: give a "
                 "smaller size",
@@ -115,21 +117,21 @@ def decode_upload(content: bytes, model: ServedModel, size: int | None, limits: 
 def _check(described: FileKind, kind: PixelType, limits: ServingLimits) -> None:
     height, width, channels = described.height, described.width, described.channels
     if not height or not width:
-        raise Refused(400, f"it has no pixels ({width}x{height})")
+        raise RequestRefused(400, f"it has no pixels ({width}x{height})")
     if height * width > limits.max_pixels:
-        raise Refused(413, f"it has {width}x{height} pixels, more than the {limits.max_pixels} that are taken")
-    if channels > max(MOST_CHANNELS, kind.channels):
-        raise Refused(415, f"it has {counted(channels, 'channel')}, and the generator takes {kind}")
+        raise RequestRefused(413, f"it has {width}x{height} pixels, more than the {limits.max_pixels} that are taken")
+    if channels > max(_MOST_CHANNELS, kind.channels):
+        raise RequestRefused(415, f"it has {counted(channels, 'channel')}, and the generator takes {kind}")
 
 
 def _check_format(content: bytes) -> None:
     if not content:
-        raise Refused(400, "the body is empty: send an image as the body, or in a form's field `image`")
+        raise RequestRefused(400, "the body is empty: send an image as the body, or in a form's field `image`")
     begins = any(content.startswith(beginnings) for beginnings in SIGNATURES.values())
     is_other_riff = content.startswith(b"RIFF") and content[8:12] != b"WEBP"
     # The mark of DICOM may stand behind the beginning of another format, which is then read as DICOM.
     if not begins or is_other_riff or content[DICOM_MARK] == b"DICM":
-        raise Refused(415, f"it is no image of a format that is taken: send {alternatives(list(SIGNATURES))}")
+        raise RequestRefused(415, f"it is no image of a format that is taken: send {alternatives(list(SIGNATURES))}")
 
 
 def _frames_of(path: Path) -> int:
@@ -158,15 +160,15 @@ def _as_file(content: bytes) -> Iterator[Path]:
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Turn what decoders raise into Refused, without the path, which is none of the client's."""
+    """Turn what decoders raise into RequestRefused, without the path, which is none of the client's."""
     try:
         yield
     except (UnreadableImage, DoesNotFit) as error:
         said = str(error).removeprefix(f"{path}: ").replace(str(path), "the image")
         if isinstance(error, DoesNotFit):
-            raise Refused(503, said, retry_s=5) from error
-        raise Refused(415, f"the image cannot be used: {said.partition(' (leave')[0]}") from error
+            raise RequestRefused(503, said, retry_s=5) from error
+        raise RequestRefused(415, f"the image cannot be used: {said.partition(' (leave')[0]}") from error
     except OSError as error:
         if error.filename is None:
             raise
-        raise Refused(503, f"the image cannot be kept: {os.strerror(error.errno or 0)}", retry_s=5) from error
+        raise RequestRefused(503, f"the image cannot be kept: {os.strerror(error.errno or 0)}", retry_s=5) from error

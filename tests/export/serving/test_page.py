@@ -1,4 +1,4 @@
-"""The page of the service, in a browser: an image is translated on it, refusals are shown, and nobody else is asked."""
+"""Drives the page of the service in a browser: an image is translated, refusals are shown, and nobody else is asked."""
 
 import os
 

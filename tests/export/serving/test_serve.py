@@ -21,7 +21,7 @@ from export.graphs.graph import serialised
 from export.graphs.onnx_file import with_digest
 from export.graphs.pixel_io import with_pixel_io
 from export.serve import main
-from export.serving.models import chosen, load_models
+from export.serving.models import load_models, model_asked_for
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 from tests.export.serving.service import as_file, picture, pixels_in, running
@@ -115,7 +115,7 @@ def test_files_of_one_name_cannot_be_told_apart(files: list[Path], tmp_path: Pat
     with pytest.raises(Exception, match="two files are called x-a2b: rename one"):
         load_models([files[0], other], backend="auto", device="auto", amp=False, threads=None, notes=[])
     models = load_models(files, backend="onnxruntime", device="cpu", amp=False, threads=1, notes=[])
-    assert chosen(models, None, "b2a").name == "x-b2a"
+    assert model_asked_for(models, None, "b2a").name == "x-b2a"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The service translates what it is sent, tells how it does, and says in one line what it refuses."""
+"""Holds the service to what it translates, what it tells, and the one line in which it refuses."""
 
 import errno
 import io
