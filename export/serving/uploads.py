@@ -87,8 +87,8 @@ def too_large(limits: ServingLimits, *, unread: bool) -> RequestRefused:
 def decode_upload(content: bytes, model: ServedModel, size: int | None, limits: ServingLimits) -> UploadedImage:
     """Decode an image to the samples of a generator, resized to a square of `size` where it is given.
 
-    Raises RequestRefused for what is no whole image of a format that is taken, what is too large, and what the generator does
-    not take.
+    Raises RequestRefused for what is no whole image of a format that is taken, what is too large, and what the
+    generator does not take.
     """
     _check_format(content)
     kind = model.translator.source
