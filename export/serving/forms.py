@@ -17,8 +17,9 @@ _MOST_PARTS = 16
 def image_in(content_type: str | None, body: bytes) -> bytes:
     """Return the bytes of the image.
 
-    Raises RequestRefused for a form that is none, or without exactly one field `image`. The type of a body that is no form does not matter: curl says of any that it is a form's. The names that a form
-    gives to files are not looked at: nothing is called by them.
+    Raises RequestRefused for a form that is none, or without exactly one field `image`. The type of a body that is no
+    form does not matter: curl says of any that it is a form's. The names that a form gives to files are not looked at:
+    nothing is called by them.
     """
     kind, parameters = parse_options_header(content_type)
     if not kind.startswith(b"multipart/"):
