@@ -115,6 +115,12 @@ class Gate:
                     504, f"the request took longer than {self._limits.request_s:g} seconds", retry_s=5
                 )
                 await RefusalAnswer(late)(scope, receive, answer)
+        except asyncio.CancelledError:
+            if not self.is_draining or answer.status is not None:
+                raise
+            # uvicorn ends what has not ended by itself; its own answer would be no JSON.
+            stopped = RequestRefused(503, "the service stopped before the translation ended", retry_s=5)
+            await RefusalAnswer(stopped)(scope, receive, answer)
         except Exception as error:
             places = traceback.extract_tb(error.__traceback__)[-3:]
             where = " < ".join(f"{place.filename.rpartition('/')[2]}:{place.lineno}" for place in reversed(places))

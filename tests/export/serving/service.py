@@ -117,9 +117,12 @@ class Service:
 
 @contextmanager
 def running(
-    models: Sequence[ServedModel] | None = None, batches: BatchOptions | None = None, **limits: Any
+    models: Sequence[ServedModel] | None = None,
+    batches: BatchOptions | None = None,
+    expected_status: int = 0,
+    **limits: Any,
 ) -> Iterator[Service]:
-    """Run a service; at the end it must have stopped by itself, with status 0 unless a test looked at that."""
+    """Run a service, which at the end must stop by itself, with the expected status."""
     allowed = ServingLimits(**{"rate": 0, "grace_s": 10, **limits})
     log = io.StringIO()
     lines = JsonLines(log)
@@ -138,7 +141,7 @@ def running(
             stop.set()
             thread.join(WAIT_S)
             assert not thread.is_alive()
-    assert status == [0], log.getvalue()
+    assert status == [expected_status], log.getvalue()
 
 
 def wait_until(is_true: Any) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.translation.translator import NotFinite
 from export.engines.engine_card import Profile
+from export.serving import server
 from export.serving.service_options import BatchOptions
 from tests.export.serving.service import (
     Service,
@@ -354,3 +355,22 @@ def test_what_is_in_flight_ends_and_nothing_new_begins() -> None:
         may_end.set()
         assert np.array_equal(pixels_in(reply.result(20).body), 255 - picture())
     assert service.events[-1] | {"time": ""} == {"time": "", "event": "stopped", "cut_off": 0}
+
+
+def test_what_does_not_end_in_time_is_cut_off_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_CLOSING_S", 1)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(samples: SampleArray) -> SampleArray:
+        begun.set()
+        assert may_end.wait(30)
+        return samples
+
+    with running([model_of(slow)], grace_s=0.2, expected_status=1) as service, ThreadPoolExecutor(1) as client:
+        lost = client.submit(service.translate, as_file(picture()))
+        assert begun.wait(20)
+        service.stop.set()
+        reply = lost.result(20)
+        assert (reply.status, reply.error) == (503, "the service stopped before the translation ended")
+        may_end.set()
+    assert service.events[-1]["message"] == "1 request did not end within 0.2 seconds"
