@@ -65,6 +65,16 @@ COMMANDS = {
         "export.verify:VerifyCommand",
         "compare an exported file with the generator that it was made from",
     ),
+    "serve": CommandEntry(
+        "export.serve",
+        "export.serve:ServeCommand",
+        "serve exported files over HTTP, without PyTorch",
+    ),
+    "triton-repository": CommandEntry(
+        "export.serving.triton_repository",
+        "export.serving.triton_repository:TritonRepositoryCommand",
+        "write what NVIDIA's Triton Inference Server loads",
+    ),
     "download": CommandEntry(
         "cyclegan_fast.download",
         "cyclegan_fast.datasets.authors:DownloadCommand",

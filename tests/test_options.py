@@ -33,6 +33,9 @@ from cyclegan_fast.translation.command import TranslateCommand
 from cyclegan_fast.translation.plan import ImageOptions
 from export.options import ExportOptions
 from export.run import RunCommand
+from export.serve import ServeCommand
+from export.serving.service_options import BatchOptions, ServingLimits
+from export.serving.triton_repository import TritonOptions, TritonRepositoryCommand
 from export.to_onnx import ToOnnxCommand
 from export.trt import ShapeOptions, TrtCommand
 from export.verify import VerifyCommand
@@ -50,11 +53,13 @@ COMMANDS = (
     Make(Path("real"), ("fake",), OUT),
     RunCommand(IMAGES),
     SamplePhotosCommand(OUT),
+    ServeCommand((Path("x.onnx"),), ServingLimits(), BatchOptions()),
     StreetScenesCommand(OUT),
     Tables(Path("data"), OUT, PlanSettings()),
     ToOnnxCommand(ExportOptions()),
     TrainingCommand(Config(), "paper256"),
     TranslateCommand(IMAGES),
+    TritonRepositoryCommand((Path("x.onnx"),), TritonOptions()),
     TrtCommand(ExportOptions(), ShapeOptions()),
     VerifyCommand(),
 )

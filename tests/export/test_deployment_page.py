@@ -12,9 +12,10 @@ from PIL import Image
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.command_line import parse_command
-from export import run, to_onnx, trt, verify
+from export import run, serve, to_onnx, trt, verify
 from export.graphs.graph import serialised
 from export.graphs.onnx_file import read_onnx, with_digest
+from export.serving import triton_repository
 from export.to_onnx import float32_graph
 from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.export.fake_machine import Machine
@@ -28,6 +29,8 @@ PROGRAMS: dict[str, Any] = {
     "to_onnx": to_onnx.ToOnnxCommand,
     "run": run.RunCommand,
     "verify": verify.VerifyCommand,
+    "serve": serve.ServeCommand,
+    "triton_repository": triton_repository.TritonRepositoryCommand,
 }
 
 
