@@ -62,7 +62,7 @@ function prepare() {
   opening.then(made => {
     if (engine !== opening) return made.end(new Cancelled());
     document.body.dataset.backend = made.backend;
-    $("engine").textContent = `Computes by ${made.words}: ${made.check_db.toFixed(1)} dB from PyTorch on a test picture. ${made.remark || ""}`;
+    $("engine").textContent = `Computes by ${made.words}: ${made.check_db.toFixed(1)} dB of PSNR to PyTorch on a test picture. ${made.remark || ""}`.trim();
     showPlan();
   }, error => {
     if (engine !== opening) return;
@@ -190,7 +190,7 @@ function showResult(source, chosen, {rgba, width, height, passes, seconds: spent
   after.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(rgba), width, height), 0, 0);
   before.setAttribute("aria-label", `the picture ${source.name}`);
   after.setAttribute("aria-label", `its translation, ${chosen.from} to ${chosen.to}`);
-  $("stage").style.width = `min(100%, ${Math.max(width, 420)}px, ${(70 * width / height).toFixed(2)}vh)`;
+  $("stage").style.width = $("slider").style.width = `min(100%, ${Math.max(width, 420)}px, ${(70 * width / height).toFixed(2)}vh)`;
   $("tag-before").textContent = chosen.from;
   $("tag-after").textContent = chosen.to;
   engine?.then(made => {
