@@ -24,7 +24,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from cyclegan_fast.images.pixels import to_signed_array
 from cyclegan_fast.system.errors import UserError
 from export.graphs.graph import CONVOLUTIONS, serialised, with_weights
-from export.parity import Parity, in_own_units, in_onnxruntime
+from export.parity import Parity, in_onnxruntime, in_own_units
 
 if TYPE_CHECKING:
     from export.source import GeneratorSource

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.command_line import parse_command
-from export import run, to_onnx, trt, verify
+from export import run, to_onnx, trt, verify, web
 from export.graphs.graph import serialised
 from export.graphs.onnx_file import read_onnx, with_digest
 from export.to_onnx import float32_graph
@@ -28,6 +28,7 @@ PROGRAMS: dict[str, Any] = {
     "to_onnx": to_onnx.ToOnnxCommand,
     "run": run.RunCommand,
     "verify": verify.VerifyCommand,
+    "web": web.WebCommand,
 }
 
 
@@ -38,7 +39,7 @@ def test_commands_are_understood() -> None:
         name = Path(program).stem
         parse_command(PROGRAMS[name], program, arguments)
         seen.add(name)
-    assert seen == {"trt", "to_onnx", "run"}
+    assert seen == {"trt", "to_onnx", "run", "web"}
 
 
 def test_the_example_without_this_project(

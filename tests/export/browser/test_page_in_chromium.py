@@ -150,9 +150,9 @@ def test_a_page_from_the_disk_without_network_translates_as_pytorch_does(
         assert errors == []
 
 
-def small_generator() -> ResnetGenerator:
+def small_generator(channels: int = 3) -> ResnetGenerator:
     torch.manual_seed(0)
-    network = ResnetGenerator(width=4, blocks=2).eval()
+    network = ResnetGenerator(inputs=channels, outputs=channels, width=4, blocks=2).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.2)
     return network
@@ -161,8 +161,7 @@ def small_generator() -> ResnetGenerator:
 @needs_browser
 def test_tiles_cancelling_the_camera_and_a_narrow_dark_screen(tmp_path: Path, library: None) -> None:
     """Translates grey pictures, whose sides a browser turns to grey as Pillow does."""
-    torch.manual_seed(0)
-    source = source_of(ResnetGenerator(channels=1, width=4, blocks=2).eval(), PixelEnds(GREY, GREY), "one way")
+    source = source_of(small_generator(1), PixelEnds(GREY, GREY), "one way")
     write_web_page([source], tmp_path / "page.html", PageOptions(webgpu=False))
     with opened_browser(360, 740, FAKE_CAMERA, offline=True) as (page, errors):
         page.emulate_media(color_scheme="dark", reduced_motion="reduce")
@@ -184,8 +183,9 @@ def test_tiles_cancelling_the_camera_and_a_narrow_dark_screen(tmp_path: Path, li
         assert 25 < near.psnr_db < 60, "each tile has statistics of its own"
 
         unnamed = page.evaluate(
-            "[...document.querySelectorAll('button, input, select, progress, video, canvas')].filter(e => !e.closest('[hidden]')"
-            " && !(e.labels?.length || e.ariaLabel || e.textContent.trim())).map(e => e.id)"
+            "[...document.querySelectorAll('button, input, select, progress, video, canvas')]"
+            ".filter(e => !e.closest('[hidden]') && !(e.labels?.length || e.ariaLabel || e.textContent.trim()))"
+            ".map(e => e.id)"
         )
         assert unnamed == []
         assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -225,7 +225,8 @@ def test_pictures_are_resized_as_pillow_does(size: tuple[int, int], to: tuple[in
 )
 def test_tiles_cover_a_side_with_weights_of_one(length: int, tile: int, overlap: int) -> None:
     placed = in_node(
-        f"console.log(JSON.stringify(places({length}, {tile}, {overlap}).map(p => ({{...p, weights: [...p.weights]}}))))"
+        f"const all = places({length}, {tile}, {overlap});"
+        "console.log(JSON.stringify(all.map(p => ({...p, weights: [...p.weights]}))))"
     )
     sums = np.zeros(length)
     for one in placed:
@@ -289,12 +290,12 @@ def test_a_damaged_file_of_the_cache_is_fetched_anew(tmp_path: Path, monkeypatch
 
     def fetch(names: list[str]) -> dict[str, bytes]:
         fetched.append(names)
-        return {name: b"genuine" for name in names}
+        return dict.fromkeys(names, b"genuine")
 
     monkeypatch.setattr(runtime_package, "_fetched", fetch)
     monkeypatch.setattr(runtime_package, "_is_genuine", lambda name, content: content == b"genuine")
     for _ in range(2):
-        assert runtime_files(NAMES[:2], None) == {name: b"genuine" for name in NAMES[:2]}
+        assert runtime_files(NAMES[:2], None) == dict.fromkeys(NAMES[:2], b"genuine")
     (file,) = tmp_path.rglob(NAMES[1])
     file.write_bytes(b"genuinf")
     assert runtime_files(NAMES[:2], None)[NAMES[1]] == b"genuine"
@@ -306,7 +307,9 @@ def test_a_damaged_file_of_the_cache_is_fetched_anew(tmp_path: Path, monkeypatch
 
 def test_pixels_that_browsers_do_not_show_are_refused(tmp_path: Path, network: ResnetGenerator) -> None:
     deep = PixelEnds(PixelType(1, "uint16", 0, 4095), GREY)
-    with pytest.raises(UserError, match="G.pth translates 1 channel, uint16, 0 to 4095 -> .* only 8-bit RGB and grey"):
+    with pytest.raises(
+        UserError, match=r"G\.pth translates 1 channel, uint16, 0 to 4095 -> .* only 8-bit RGB"
+    ):
         write_web_page([source_of(network, deep)], tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
