@@ -105,7 +105,8 @@ async function showPlan() {
   if (!picture) { $("plan").textContent = ""; return; }
   const made = engine ? await engine.catch(() => null) : null;
   if (!picture) return;
-  const {size, tile} = planned(made), bytes = bytesOf(tile ? {width: tile, height: tile} : size);
+  const {size, tile} = planned(made), most = tile || Infinity;
+  const bytes = bytesOf({width: Math.min(most, size.width), height: Math.min(most, size.height)});
   $("plan").textContent = `${size.width} × ${size.height} pixels ` + (tile
     ? `in tiles of ${tile} (about ${megabytes(bytes)} of memory): approximate, as each tile is normalised by its own contrast and colours; neighbours share ${OVERLAP} pixels and fade into one another.`
     : `in one pass (about ${megabytes(bytes)} of memory): exact.`);
@@ -124,6 +125,7 @@ async function translate() {
   for (const id of ["cancel", "progress"]) $(id).hidden = false;
   $("translate").disabled = true;
   $("progress").removeAttribute("value");
+  showPlan();
   $("result").setAttribute("aria-busy", "true");
   say("Translating.");
   let clock = 0;
@@ -252,9 +254,9 @@ function offerSizes() {
 function describe() {
   const rows = [];
   for (const {direction: name, from, to, parity_db, parameters, size, checkpoint} of ways.values())
-    rows.push([`${from} → ${to}`, `${name}, ${(parameters / MEGA).toFixed(1)} million weights in ${settings.weights}, trained at ${size} × ${size}; ${parity_db.toFixed(1)} dB from PyTorch in float32 where this page was written; checkpoint ${checkpoint.slice(0, 12)}`]);
+    rows.push([`${from} → ${to}`, `${name}, ${(parameters / MEGA).toFixed(1)} million weights in ${settings.weights}, trained at ${size} × ${size}; PSNR to PyTorch in float32 ${parity_db.toFixed(1)} dB where this page was written; checkpoint ${checkpoint.slice(0, 12)}`]);
   rows.push(["written by", `cyclegan-fast ${settings.version}`], ["computes with", `ONNX Runtime Web ${settings.runtime} (MIT License), in float32`]);
-  rows.push(["sends", settings.beside ? "nothing: the browser lets it load the folder beside it and nothing else" : "nothing: the browser lets it load nothing"]);
+  rows.push(["sends", settings.beside ? "nothing: its policy lets the browser load the folder beside it alone" : "nothing: its policy lets the browser load nothing"]);
   const table = document.createElement("table");
   for (const [name, value] of rows) {
     const row = table.insertRow(), head = document.createElement("th");

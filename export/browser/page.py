@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,12 +21,15 @@ from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.ranges import check_fields
 from cyclegan_fast.version import __version__
 from export.browser.runtime_package import BACKEND_FILES, ORT_WEB_VERSION, PageBackend, runtime_files
-from export.browser.weights import StoredWeights, pack
+from export.source import ONE_WAY
 
 if TYPE_CHECKING:
     from export.parity import Parity
     from export.source import GeneratorSource
 
+StoredWeights = Literal["int8", "float16"]
+"""How a page stores the weights of convolutions."""
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _HERE = Path(__file__).parent
 _COMPRESSION = 9
 _EXAMPLE_SIDE = 256
@@ -35,7 +39,7 @@ _EXAMPLE_SIDE = 256
 class PageOptions:
     """Says what a page is like."""
 
-    weights: Literal["int8", "float16"] = "int8"
+    weights: StoredWeights = "int8"
     """how the weights of convolutions are stored, for size; they are widened, and the page computes in float32"""
     beside: bool = False
     """write the weights and ONNX Runtime Web into a folder beside the page, for a web server: a visitor's browser loads
@@ -92,6 +96,8 @@ def write_web_page(sources: "Sequence[GeneratorSource]", out: Path, options: Pag
     options = options or PageOptions()
     check_page_path(out)
     _check_pixels(sources)
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise UserError(f"pages are made with {', '.join(missing)}: pip install {' '.join(missing)}")
     assets: dict[str, bytes] = {}
     backends: list[PageBackend] = ["wasm", "webgpu"] if options.webgpu else ["wasm"]
     files = runtime_files([name for backend in backends for name in BACKEND_FILES[backend]], options.runtime)
@@ -133,6 +139,7 @@ def _check_pixels(sources: "Sequence[GeneratorSource]") -> None:
 
 
 def _packed(source: "GeneratorSource", stored: StoredWeights) -> tuple[bytes, PageRow]:
+    from export.browser.weights import pack
     from export.parity import BARS
     from export.pictures import photographs_as
     from export.to_onnx import float32_graph
@@ -157,12 +164,16 @@ def _compressed(content: bytes) -> bytes:
 def _description(source: "GeneratorSource", row: PageRow, options: PageOptions) -> dict[str, Any]:
     """Return what the page's script knows of a direction."""
     network = source.network
-    labels = (options.label_a, options.label_b) if source.direction != "b2a" else (options.label_b, options.label_a)
+    labels = [options.label_a, options.label_b]
+    if source.direction == "b2a":
+        labels.reverse()
+    if source.direction == ONE_WAY and labels == ["A", "B"]:
+        labels = ["picture", "translation"]  # nothing says which domains these are
     return {
         "direction": row.direction,
         "name": source.name,
         "from": labels[0],
-        "to": labels[1] if row.direction in ("a2b", "b2a") else "translation",
+        "to": labels[1],
         "size": source.size,
         "width": network.stem.out_channels,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

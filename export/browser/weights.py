@@ -15,7 +15,7 @@ A pack is a uint32 n (little-endian), n bytes of JSON, and the parts that the JS
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,11 @@ from export.graphs.graph import CONVOLUTIONS, serialised, with_weights
 from export.parity import Parity, in_onnxruntime, in_own_units
 
 if TYPE_CHECKING:
+    from export.browser.page import StoredWeights
     from export.source import GeneratorSource
 
-StoredWeights = Literal["int8", "float16"]
-"""How a page stores the weights of convolutions."""
 CHECK_SIDE = 32
-"""side in pixels of the picture by which a page checks a browser: four residual pixels each way are enough to be wrong
-in"""
+"""Side in pixels of the picture by which a page checks a browser: small, since a slow one computes it at each start."""
 _STEPS = 127
 _CANDIDATES = np.linspace(0.7, 1.0, 13)
 _HALF_OF_UINT16 = 32767.5
@@ -60,7 +58,7 @@ class PackedTensor:
         return values * self.scales.reshape(sides)
 
 
-def packed_tensors(model: ModelProto, stored: StoredWeights) -> list[PackedTensor]:
+def packed_tensors(model: ModelProto, stored: "StoredWeights") -> list[PackedTensor]:
     """Return the weights of a float32 graph's convolutions, as a page stores them; biases and norms stay in the graph.
 
     Raises UserError for a weight beyond the range of float16.
@@ -120,7 +118,7 @@ def _all_weights(model: ModelProto) -> dict[str, npt.NDArray[Any]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def pack(source: "GeneratorSource", model: ModelProto, stored: StoredWeights) -> tuple[bytes, ModelProto]:
+def pack(source: "GeneratorSource", model: ModelProto, stored: "StoredWeights") -> tuple[bytes, ModelProto]:
     """Return the pack of a generator, the same bytes each time, and the float32 graph that the page computes with it.
 
     Args:

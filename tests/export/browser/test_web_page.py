@@ -307,9 +307,7 @@ def test_a_damaged_file_of_the_cache_is_fetched_anew(tmp_path: Path, monkeypatch
 
 def test_pixels_that_browsers_do_not_show_are_refused(tmp_path: Path, network: ResnetGenerator) -> None:
     deep = PixelEnds(PixelType(1, "uint16", 0, 4095), GREY)
-    with pytest.raises(
-        UserError, match=r"G\.pth translates 1 channel, uint16, 0 to 4095 -> .* only 8-bit RGB"
-    ):
+    with pytest.raises(UserError, match=r"G\.pth translates 1 channel, uint16, 0 to 4095 -> .* only 8-bit RGB"):
         write_web_page([source_of(network, deep)], tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
