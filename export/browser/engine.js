@@ -78,7 +78,7 @@ class Engine {
   }
 
   constructor(backend, gpu, sources) {
-    Object.assign(this, {backend, gpu, threads: backend === "wasm" ? threadCount() : 1, pending: new Map(), next: 0});
+    Object.assign(this, {backend, gpu, threads: backend === "wasm" ? threadCount() : 1, pending: new Map(), loaded: new Map(), next: 0});
     this.address = URL.createObjectURL(new Blob(sources, {type: "text/javascript"}));
     this.worker = new Worker(this.address);
     this.worker.onmessage = ({data}) => this.answered(data);
@@ -103,9 +103,11 @@ class Engine {
 
   /** Loads the generator of a direction; resolves to how near this browser's results are to PyTorch's, in dB. */
   async load(direction) {
-    const content = await unpacked(`model-${direction}`);
-    const {check_db} = await this.call("load", {direction, content}, [content]);
-    return check_db;
+    if (!this.loaded.has(direction)) {
+      const content = await unpacked(`model-${direction}`);
+      this.loaded.set(direction, await this.call("load", {direction, content}, [content]));
+    }
+    return this.loaded.get(direction).check_db;
   }
 
   /** Ends the worker at once, whatever it computes. */

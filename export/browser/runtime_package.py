@@ -25,8 +25,8 @@ INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3j
 PageBackend = Literal["wasm", "webgpu"]
 BACKEND_FILES: dict[PageBackend, tuple[str, str, str]] = {
     "wasm": ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
-    # Of three builds with WebGPU this is the smallest, and as fast as the one without on a CPU. It needs a browser
-    # with WebAssembly's promise integration; the build for others is 10 MB larger and half as fast on a CPU.
+    # Of three builds with WebGPU this is the smallest. It needs a browser with WebAssembly's promise integration; the
+    # build for others ("asyncify") is 10 MB larger.
     "webgpu": ("ort.jspi.min.js", "ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
 }
 """The library, what loads its WebAssembly, and that, by backend."""

@@ -12,7 +12,7 @@ WebAssembly.Memory = function (descriptor) {
 WebAssembly.Memory.prototype = PlainMemory.prototype;
 
 let backend = "";
-const loaded = new Map();  // sessions and headers, by direction
+const sessions = new Map();  // by direction
 
 const tasks = {
   async start(message) {
@@ -24,7 +24,6 @@ const tasks = {
   },
 
   async load({direction, content}) {
-    if (loaded.has(direction)) return {check_db: loaded.get(direction).check_db};
     const {header, part} = opened(content);
     const session = await ort.InferenceSession.create(part(header.graph, Uint8Array), {
       executionProviders: [backend],
@@ -34,12 +33,12 @@ const tasks = {
       extra: backend === "webgpu" ? {session: {disable_cpu_ep_fallback: "1"}} : {},
     });
     const check_db = await checked(session, header.check, part);
-    loaded.set(direction, {session, check_db});
+    sessions.set(direction, session);
     return {check_db};
   },
 
   async translate({id, direction, rgba, width, height, to, channels, multiple, tile, overlap}) {
-    const began = performance.now(), {session} = loaded.get(direction), [from, into] = channels;
+    const began = performance.now(), session = sessions.get(direction), [from, into] = channels;
     const samples = resized(samplesOf(new Uint8ClampedArray(rgba), from), height, width, to.height, to.width, from);
     const padded = reflected(samples, to.height, to.width, from, multiple);
     const tall = places(padded.height, tile, overlap), wide = places(padded.width, tile, overlap);
