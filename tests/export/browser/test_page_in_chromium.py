@@ -162,7 +162,7 @@ def small_generator(channels: int = 3) -> ResnetGenerator:
 def test_tiles_cancelling_the_camera_and_a_narrow_dark_screen(tmp_path: Path, library: None) -> None:
     """Translates grey pictures, whose sides a browser turns to grey as Pillow does."""
     source = source_of(small_generator(1), PixelEnds(GREY, GREY), "one way")
-    write_web_page([source], tmp_path / "page.html", PageOptions(webgpu=False))
+    write_web_page([source], tmp_path / "page.html", PageOptions(weights="float16", webgpu=False))
     with opened_browser(360, 740, FAKE_CAMERA, offline=True) as (page, errors):
         page.emulate_media(color_scheme="dark", reduced_motion="reduce")
         assert "WebGPU is not used: this page was written without it." in ready(page, (tmp_path / "page.html").as_uri())
@@ -243,7 +243,7 @@ def test_beside_its_files_a_page_has_threads_loads_what_it_needs_and_misses_what
     tmp_path: Path, library: None
 ) -> None:
     source = source_of(small_generator())
-    written = write_web_page([source], tmp_path / "page.html", PageOptions(beside=True))
+    written = write_web_page([source], tmp_path / "page.html", PageOptions(weights="float16", beside=True))
     assert written.beside is not None
     with opened_browser() as (page, errors), served(tmp_path) as address:
         requests: list[str] = []
@@ -282,7 +282,7 @@ def test_beside_its_files_a_page_has_threads_loads_what_it_needs_and_misses_what
 def test_on_webgpu_every_operator_runs_there_and_as_pytorch_does(tmp_path: Path, library: None) -> None:
     """Computes by Chromium's GPU in software, SwiftShader, which a page takes only where it is told to."""
     source = source_of(small_generator())
-    write_web_page([source], tmp_path / "page.html")
+    write_web_page([source], tmp_path / "page.html", PageOptions(weights="float16"))
     with opened_browser(arguments=SWIFTSHADER, offline=True) as (page, errors):
         said = ready(page, f"{(tmp_path / 'page.html').as_uri()}#backend=webgpu")
         assert re.match(r"Computes by WebGPU \(google swiftshader, in software\): \d\d\.\d dB", said), said
