@@ -180,7 +180,7 @@ def test_tiles_cancelling_the_camera_and_a_narrow_dark_screen(tmp_path: Path, li
         assert Parity.between(whole, expected.repeat(3, -1)).psnr_db > 40
         near = Parity.between(tiled, whole)
         print(f"tiles against one pass: {near}")
-        assert 25 < near.psnr_db < 60, "each tile has statistics of its own"
+        assert 20 < near.psnr_db < 60, "each tile has statistics of its own"
 
         unnamed = page.evaluate(
             "[...document.querySelectorAll('button, input, select, progress, video, canvas')]"
