@@ -18,7 +18,7 @@ from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import waiting
 
-PACKAGE, ORT_WEB_VERSION = "onnxruntime-web", "1.30.0"
+_PACKAGE, ORT_WEB_VERSION = "onnxruntime-web", "1.30.0"
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 """what npm's registry states of the package's archive"""
 
@@ -40,7 +40,7 @@ _SHA256 = {
     "ort-wasm-simd-threaded.jspi.wasm": "a54c76f86b0f0d9572380cf1c6292a7b3903716ffcbcd6b0e5c7050bf430eb93",
 }
 _TIMEOUT_S = 900
-_MEANWHILE = f"{PACKAGE}@{ORT_WEB_VERSION}"
+_MEANWHILE = f"{_PACKAGE}@{ORT_WEB_VERSION}"
 
 
 def runtime_files(names: Sequence[str], folder: Path | None) -> dict[str, bytes]:
@@ -74,7 +74,7 @@ def _cache() -> Path:
         raise UserError(
             f"there is no home folder to keep {_MEANWHILE} in: set XDG_CACHE_HOME, or give its folder as --runtime"
         ) from error
-    return caches / "cyclegan-fast" / f"{PACKAGE}-{ORT_WEB_VERSION}"
+    return caches / "cyclegan-fast" / f"{_PACKAGE}-{ORT_WEB_VERSION}"
 
 
 def _cached(path: Path) -> bytes | None:
