@@ -40,7 +40,7 @@ _SHA256 = {
     "ort-wasm-simd-threaded.jspi.wasm": "a54c76f86b0f0d9572380cf1c6292a7b3903716ffcbcd6b0e5c7050bf430eb93",
 }
 _TIMEOUT_S = 900
-_MEANWHILE = f"{_PACKAGE}@{ORT_WEB_VERSION}"
+_RELEASE = f"{_PACKAGE}@{ORT_WEB_VERSION}"
 
 
 def runtime_files(names: Sequence[str], folder: Path | None) -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def runtime_files(names: Sequence[str], folder: Path | None) -> dict[str, bytes]
     cache = _cache()
     found = {name: content for name in names if (content := _cached(cache / name)) is not None}
     if missing := [name for name in names if name not in found]:
-        with waiting(f"fetching {_MEANWHILE} with npm"):
+        with waiting(f"fetching {_RELEASE} with npm"):
             fetched = _fetched(missing)
         cache.mkdir(parents=True, exist_ok=True)
         for name, content in fetched.items():
@@ -72,7 +72,7 @@ def _cache() -> Path:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     except RuntimeError as error:
         raise UserError(
-            f"there is no home folder to keep {_MEANWHILE} in: set XDG_CACHE_HOME, or give its folder as --runtime"
+            f"there is no home folder to keep {_RELEASE} in: set XDG_CACHE_HOME, or give its folder as --runtime"
         ) from error
     return caches / "cyclegan-fast" / f"{_PACKAGE}-{ORT_WEB_VERSION}"
 
@@ -93,10 +93,10 @@ def _is_genuine(name: str, content: bytes) -> bool:
 def _of_folder(folder: Path, name: str) -> bytes:
     path = folder / name if (folder / name).is_file() else folder / "dist" / name
     if not path.is_file():
-        raise UserError(f"--runtime {folder} has no {name}: give the folder dist of the package {_MEANWHILE}, unpacked")
+        raise UserError(f"--runtime {folder} has no {name}: give the folder dist of the package {_RELEASE}, unpacked")
     content = path.read_bytes()
     if not _is_genuine(name, content):
-        raise UserError(f"{path} is not that of {_MEANWHILE}, or is damaged: unpack that release anew")
+        raise UserError(f"{path} is not that of {_RELEASE}, or is damaged: unpack that release anew")
     return content
 
 
@@ -105,14 +105,14 @@ def _fetched(names: Sequence[str]) -> dict[str, bytes]:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            f"npm is not installed, and pages need {_MEANWHILE}: install Node.js, or give the unpacked package's "
+            f"npm is not installed, and pages need {_RELEASE}: install Node.js, or give the unpacked package's "
             "folder as --runtime"
         )
     advice = "see that npm reaches its registry, or give the unpacked package's folder as --runtime"
     with tempfile.TemporaryDirectory() as scratch:
         try:
             ended = subprocess.run(
-                [npm, "pack", _MEANWHILE, "--pack-destination", scratch, "--loglevel", "error"],
+                [npm, "pack", _RELEASE, "--pack-destination", scratch, "--loglevel", "error"],
                 cwd=scratch,
                 capture_output=True,
                 text=True,
@@ -120,11 +120,11 @@ def _fetched(names: Sequence[str]) -> dict[str, bytes]:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise UserError(f"npm did not fetch {_MEANWHILE} within {_TIMEOUT_S} s: {advice}") from error
+            raise UserError(f"npm did not fetch {_RELEASE} within {_TIMEOUT_S} s: {advice}") from error
         archives = sorted(Path(scratch).glob("*.tgz"))
         if ended.returncode != 0 or not archives:
             said = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1][:300]
-            raise UserError(f"npm could not fetch {_MEANWHILE} ({said}): {advice}")
+            raise UserError(f"npm could not fetch {_RELEASE} ({said}): {advice}")
         return unpacked(archives[0], names)
 
 
@@ -133,7 +133,7 @@ def unpacked(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
     digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if f"sha512-{digest}" != INTEGRITY:
         raise UserError(
-            f"what npm gave for {_MEANWHILE} is not that package (sha512-{digest[:12]}..., not {INTEGRITY[:19]}...): "
+            f"what npm gave for {_RELEASE} is not that package (sha512-{digest[:12]}..., not {INTEGRITY[:19]}...): "
             "look at npm's registry setting"
         )
     found = {}
@@ -144,5 +144,5 @@ def unpacked(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
                 assert member is not None
                 found[name] = member.read()
     except (tarfile.TarError, KeyError, OSError) as error:
-        raise UserError(f"{_MEANWHILE} cannot be unpacked ({in_brief_words(error)}): try again") from error
+        raise UserError(f"{_RELEASE} cannot be unpacked ({in_brief_words(error)}): try again") from error
     return found
