@@ -55,6 +55,11 @@ COMMANDS = {
         "export.to_onnx:ToOnnxCommand",
         "export trained generators as ONNX files alone",
     ),
+    "web": CommandEntry(
+        "export.web",
+        "export.web:WebCommand",
+        "export trained generators as a web page that translates in the browser",
+    ),
     "run-exported": CommandEntry(
         "export.run",
         "export.run:RunCommand",

@@ -31,6 +31,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import Range, declarations
 from cyclegan_fast.translation.command import TranslateCommand
 from cyclegan_fast.translation.plan import ImageOptions
+from export.browser.page import PageOptions
 from export.options import ExportOptions
 from export.run import RunCommand
 from export.serve import ServeCommand
@@ -39,6 +40,7 @@ from export.serving.triton_repository import TritonOptions, TritonRepositoryComm
 from export.to_onnx import ToOnnxCommand
 from export.trt import ShapeOptions, TrtCommand
 from export.verify import VerifyCommand
+from export.web import WebCommand
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("out")
@@ -62,6 +64,7 @@ COMMANDS = (
     TritonRepositoryCommand((Path("x.onnx"),), TritonOptions()),
     TrtCommand(ExportOptions(), ShapeOptions()),
     VerifyCommand(),
+    WebCommand(PageOptions()),
 )
 """One valid value of every class that a command line is parsed into."""
 ALL = (*COMMANDS, SegmentationTraining(), RotationTraining(), SessionSettings(1, 1, 1, 1, paired=False))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.command_line import parse_command
-from export import run, serve, to_onnx, trt, verify
+from export import run, serve, to_onnx, trt, verify, web
 from export.graphs.graph import serialised
 from export.graphs.onnx_file import read_onnx, with_digest
 from export.serving import triton_repository
@@ -31,6 +31,7 @@ PROGRAMS: dict[str, Any] = {
     "verify": verify.VerifyCommand,
     "serve": serve.ServeCommand,
     "triton_repository": triton_repository.TritonRepositoryCommand,
+    "web": web.WebCommand,
 }
 
 
@@ -41,7 +42,7 @@ def test_commands_are_understood() -> None:
         name = Path(program).stem
         parse_command(PROGRAMS[name], program, arguments)
         seen.add(name)
-    assert seen == {"trt", "to_onnx", "run"}
+    assert seen == {"trt", "to_onnx", "run", "web"}
 
 
 def test_the_example_without_this_project(
