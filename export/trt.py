@@ -23,7 +23,7 @@ from cyclegan_fast.version import __version__
 from export.engine_table import EngineRow, engine_table
 from export.engines.builder import BuiltEngine, build, check_targets, default_targets
 from export.engines.engine_card import EngineCard, Profile
-from export.engines.libraries import Library, Runtime, choose_library
+from export.engines.libraries import Library, Runtime, choose_library, this_gpu
 from export.graphs.onnx_file import with_digest
 from export.options import ExportOptions, is_eight_bits
 
@@ -209,7 +209,7 @@ def _card(
     return EngineCard(
         library=library.name,
         version=library.version,
-        targets=tuple(targets) or (_this_gpu(),),
+        targets=tuple(targets) or (this_gpu(),),
         precision=options.precision,
         direction=source.direction,
         uint8_io=options.uint8_io,
@@ -231,12 +231,6 @@ def _card(
 def _as_json(parity: "Mapping[str, Parity]") -> dict[str, dict[str, float]]:
     """Return figures by shape, as a card has them."""
     return {shape: of_shape.figures() for shape, of_shape in parity.items()}
-
-
-def _this_gpu() -> str:
-    import torch
-
-    return "sm{}{}".format(*torch.cuda.get_device_capability())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -84,3 +84,10 @@ def gpu_count() -> int:
         return 0
     count = ctypes.c_int()
     return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def this_gpu() -> str:
+    """Return the compute capability of this machine's GPU as a target, such as "sm89"; it asks PyTorch."""
+    import torch
+
+    return "sm{}{}".format(*torch.cuda.get_device_capability())

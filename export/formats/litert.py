@@ -1,0 +1,43 @@
+"""Makes LiteRT files (TensorFlow Lite's format) by litert-torch, and runs them in LiteRT's interpreter with XNNPACK."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cyclegan_fast.images.pixels import FloatImages
+from export.formats.export_format import ExportFormat, ImageFunction
+from export.formats.material import ExportMaterial
+
+
+class LiteRtFormat(ExportFormat):
+    """Describes a .tflite file in float32, for one shape, [N, C, H, W] as everywhere here."""
+
+    name = "litert"
+    endings = (".tflite",)
+    modules = ("litert_torch", "ai_edge_litert")
+    install = "pip install -c constraints.txt 'cyclegan-fast[litert]'"
+    runs_with = "LiteRT: Android, iOS, Linux, macOS, Windows, microcontrollers"
+    taken = "one shape"
+
+    def make(self, material: ExportMaterial, stem: Path) -> None:
+        """Convert the program's module for one image of the usual side."""
+        import litert_torch
+
+        (path,) = self.paths(stem)
+        litert_torch.convert(material.program().module(), (material.example(),)).export(str(path))
+
+    def open(self, stem: Path, threads: int) -> ImageFunction:
+        """Load the file in the interpreter."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        (path,) = self.paths(stem)
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+        taken, given = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+        def run(images: FloatImages) -> FloatImages:
+            interpreter.set_tensor(taken, images)
+            interpreter.invoke()
+            return np.array(interpreter.get_tensor(given))
+
+        return run
