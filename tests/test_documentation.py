@@ -133,13 +133,14 @@ def single_commands() -> Iterator[list[str]]:
 def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads the command line of every command; the test above runs those of cyclegan_fast."""
     extras = ast.literal_eval(re.search(r"\ndev = (\[.*?\n\])", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1])  # type: ignore[index]
-    assert extras[0] == "cyclegan-fast[earth,export,hub,medical,rtx,zarr,docs]"
+    assert extras[0] == "cyclegan-fast[earth,export,formats,hub,medical,rtx,zarr,docs]"
     seen = set()
     for words in single_commands():
         match words:
             case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"] | ["pip", "install", *_]:
                 for extra in re.findall(r"\.\[(.*?)\]", " ".join(words)):
                     known = {"dev", "docs", "earth", "export", "hub", "medical", "rtx", "tensorrt", "zarr"}
+                    known |= {"coreml", "executorch", "formats", "litert"}
                     assert {*extra.split(",")} <= known, words
             case ["python", "-m", "pytest", *_] | ["pytest", *_]:
                 assert all((ROOT / word).exists() for word in words if word.startswith(("tests", "bench"))), words
@@ -169,7 +170,10 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
             case _:
                 pytest.fail(f"no test knows how to try: {shlex.join(words)}")
         seen.add(words[0] if words[0] != "python" else words[1])
-    assert seen >= {"python3", "pip", "-m", "torchrun", "export/trt.py", "export/run.py", "export/to_onnx.py"}
+    assert seen >= {
+        *("python3", "pip", "-m", "torchrun"),
+        *("export/trt.py", "export/run.py", "export/to_formats.py", "export/to_onnx.py"),
+    }
 
 
 RUN = (ROOT / ".ci" / "run").read_text()

@@ -33,6 +33,7 @@ from cyclegan_fast.translation.command import TranslateCommand
 from cyclegan_fast.translation.plan import ImageOptions
 from export.options import ExportOptions
 from export.run import RunCommand
+from export.to_formats import ToFormatsCommand
 from export.to_onnx import ToOnnxCommand
 from export.trt import ShapeOptions, TrtCommand
 from export.verify import VerifyCommand
@@ -52,6 +53,7 @@ COMMANDS = (
     SamplePhotosCommand(OUT),
     StreetScenesCommand(OUT),
     Tables(Path("data"), OUT, PlanSettings()),
+    ToFormatsCommand(),
     ToOnnxCommand(ExportOptions()),
     TrainingCommand(Config(), "paper256"),
     TranslateCommand(IMAGES),
