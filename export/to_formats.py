@@ -79,7 +79,7 @@ def export_formats(command: ToFormatsCommand) -> int:
         rows = []
         for job in (bar := progress_bar(jobs, desc="exporting", unit=" files")):
             bar.set_postfix_str(job.name)
-            rows.append(row := run_job(job))
+            rows.append(row := run_job(job, tick=lambda: bar.update(0)))
             bar.write(f"{job.name}: {row.outcome}", file=sys.stdout)
             write_table(command.out, joined(kept, rows, command.out))
     print(in_columns(rows))

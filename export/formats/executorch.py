@@ -36,10 +36,12 @@ class ExecuTorchFormat(ExportFormat):
         write_atomically(path, lowered.to_executorch().buffer)
 
     def open(self, stem: Path, threads: int) -> ImageFunction:
-        """Load the program; its runtime decides itself in how many threads XNNPACK computes."""
+        """Load the program; XNNPACK computes in so many threads, the portable operators in one."""
         import torch
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 
+        _unsafe_reset_threadpool(threads)  # unsafe while programs are loaded, and none is
         (path,) = self.paths(stem)
         method = Runtime.get().load_program(path).load_method("forward")
         assert method is not None

@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,11 @@ PRELOADED = ["torch", "export.formats.making"]
 """What the processes have in common is imported once, by the server that they are copies of."""
 
 
-def run_job(job: FormatJob) -> FormatRow:
+def run_job(job: FormatJob, tick: Callable[[], object] = lambda: None) -> FormatRow:
     """Return the row of a job that a process of its own carried out, or that says how that process ended.
 
     Where it failed, what its converter printed is kept beside the files, and the row names that log. An exception here,
-    such as that of Ctrl-C, ends the process.
+    such as that of Ctrl-C, ends the process. `tick` is called once a second.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -28,11 +30,14 @@ def run_job(job: FormatJob) -> FormatRow:
     process = context.Process(target=_work, args=(pickle.dumps(job), job.log, result), name=job.name)
     process.start()
     try:
-        process.join()
+        while process.is_alive():
+            process.join(1.0)
+            tick()
     finally:
         if process.is_alive():
             process.kill()
             process.join()
+        shutil.rmtree(job.staging, ignore_errors=True)  # a process that was killed leaves it
     if process.exitcode == 0 and result.exists():
         row: FormatRow = pickle.loads(result.read_bytes())
     else:
@@ -57,10 +62,14 @@ def _ending(status: int | None) -> str:
     return f"its process ended by {name}{', for want of memory perhaps' if name == 'SIGKILL' else ''}"
 
 
+def _has_words(log: Path) -> bool:
+    return log.exists() and log.stat().st_size > 0
+
+
 def _with_log(job: FormatJob, row: FormatRow) -> FormatRow:
     """Keep the log of a job that failed in more words than its row has, and name it there; remove that of another."""
     kept = job.out / job.log.name
-    if row.failure is None or not row.failure.startswith(("could not", "was made")) or not job.log.stat().st_size:
+    if row.failure is None or not row.failure.startswith(("could not", "was made")) or not _has_words(job.log):
         kept.unlink(missing_ok=True)
         return row
     kept.write_bytes(job.log.read_bytes())

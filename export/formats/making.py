@@ -44,6 +44,11 @@ class FormatJob:
         """Return the file in the common folder that takes what the converter prints."""
         return self.material.folder / f"{self.material.source.name}-{self.of_format.name}.log"
 
+    @property
+    def staging(self) -> Path:
+        """Return the hidden folder that files are made in."""
+        return self.out / f".{self.material.source.name}-{self.of_format.name}.partial"
+
     def row(self) -> FormatRow:
         """Return the row of the table before anything was made."""
         source, of_format = self.material.source, self.of_format
@@ -92,8 +97,7 @@ def make_and_measure(job: FormatJob) -> FormatRow:
 
 def _made(job: FormatJob) -> list[Path]:
     """Make the files in a hidden folder, and rename them to their names when they are whole."""
-    name = job.material.source.name
-    staging = job.out / f".{name}-{job.of_format.name}.partial"
+    name, staging = job.material.source.name, job.staging
     shutil.rmtree(staging, ignore_errors=True)  # what a kill left
     staging.mkdir()
     try:
