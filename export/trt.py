@@ -20,9 +20,9 @@ from cyclegan_fast.system.errors import UserError, run_command
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.ranges import BatchSize, TranslatedSide, check_fields
 from cyclegan_fast.version import __version__
-from export.engines.engine_table import EngineRow, engine_table
 from export.engines.builder import BuiltEngine, build, check_targets, default_targets
 from export.engines.engine_card import EngineCard, Profile
+from export.engines.engine_table import EngineRow, engine_table
 from export.engines.libraries import Library, Runtime, choose_library, this_gpu
 from export.graphs.onnx_file import with_digest
 from export.options import ExportOptions, is_eight_bits

@@ -11,6 +11,7 @@ from typing import Any
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.formats import refuse_newer
+from cyclegan_fast.system.words import counted
 from cyclegan_fast.version import __version__
 
 TABLE_FORMAT = 1
@@ -101,19 +102,18 @@ def how_measured(rows: Sequence[FormatRow]) -> str:
     timed = [row for row in rows if row.ms is not None]
     if not timed:
         return "nothing was timed"
-    images, threads, rounds, pytorch = (
+    of_pytorch = [row.pytorch_ms for row in timed if row.pytorch_ms is not None]
+    images, threads, rounds = (
         " or ".join(dict.fromkeys(texts))
-        for texts in zip(
-            *(
-                (f"{row.side}x{row.side}", str(row.threads), str(row.rounds), f"{row.pytorch_ms:.1f} ms")
-                for row in timed
-            ),
-            strict=True,
+        for texts in (
+            [f"{row.side}x{row.side}" for row in timed],
+            [counted(row.threads, "thread") for row in timed],
+            [counted(row.rounds, "round") for row in timed],
         )
     )
     return (
-        f"time: median of {rounds} rounds of one image of {images} in {threads} threads, in turn with PyTorch in "
-        f"float32 ({pytorch}); parity: against PyTorch in float32, the worst of all shapes"
+        f"time: median of {rounds} of one image of {images} in {threads}, in turn with PyTorch in float32 "
+        f"({min(of_pytorch):.1f} to {max(of_pytorch):.1f} ms); parity: against that, the worst of all shapes"
     )
 
 
