@@ -140,7 +140,7 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
             case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"] | ["pip", "install", *_]:
                 for extra in re.findall(r"\.\[(.*?)\]", " ".join(words)):
                     known = {"dev", "docs", "earth", "export", "hub", "medical", "rtx", "tensorrt", "zarr"}
-                    known |= {"coreml", "executorch", "formats", "litert"}
+                    known |= {"coreml", "executorch", "formats"}
                     assert {*extra.split(",")} <= known, words
             case ["python", "-m", "pytest", *_] | ["pytest", *_]:
                 assert all((ROOT / word).exists() for word in words if word.startswith(("tests", "bench"))), words

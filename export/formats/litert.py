@@ -1,4 +1,9 @@
-"""Makes LiteRT files (TensorFlow Lite's format) by litert-torch, and runs them in LiteRT's interpreter with XNNPACK."""
+"""Makes LiteRT files (TensorFlow Lite's format) by litert-torch, and runs them in LiteRT's interpreter with XNNPACK.
+
+litert-torch is no extra of this project: a package that it needs, xdsl 0.28.0, asks for typing-extensions before 4.13, and
+tyro, which parses our command lines, for a later one. No choice of versions suits both, so pip refuses them together;
+with a later typing-extensions both work.
+"""
 
 from pathlib import Path
 
@@ -15,7 +20,7 @@ class LiteRtFormat(ExportFormat):
     name = "litert"
     endings = (".tflite",)
     modules = ("litert_torch", "ai_edge_litert")
-    install = "pip install -c constraints.txt 'cyclegan-fast[litert]'"
+    install = "pip install litert-torch==0.10.0, in an environment of its own (docs/deployment.md, Every format)"
     runs_with = "LiteRT: Android, iOS, Linux, macOS, Windows, microcontrollers"
     taken = "one shape"
 
