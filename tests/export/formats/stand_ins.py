@@ -20,7 +20,7 @@ class Whole(ExportFormat):
     modules = ()
     install = "-"
     runs_with = "PyTorch"
-    taken = "any batch and size"
+    taken = "one shape"
 
     def make(self, material: ExportMaterial, stem: Path) -> None:
         torch.save(material.source.network, self.paths(stem)[0])
