@@ -21,7 +21,7 @@ from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.ranges import Range, ThreadCount, TranslatedSide, check_fields
 from export.formats.export_format import ExportFormat
 from export.formats.registry import chosen_formats
-from export.formats.table import in_columns, joined, read_table, write_table
+from export.formats.table import in_columns, joined_rows, read_table, write_table
 from export.source import Directions, load_sources
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def export_formats(command: ToFormatsCommand) -> int:
             bar.set_postfix_str(job.name)
             rows.append(row := run_job(job, tick=lambda: bar.update(0)))
             bar.write(f"{job.name}: {row.outcome}", file=sys.stdout)
-            write_table(command.out, joined(kept, rows, command.out))
+            write_table(command.out, joined_rows(kept, rows, command.out))
     print(in_columns(rows))
     print(f"written to {command.out}: formats.md and formats.json have this table")
     failures = [row for row in rows if row.failure]

@@ -4,6 +4,8 @@ On Linux nothing computes them, so their parity is not measured there; that they
 """
 
 import platform
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,8 @@ class CoreMlFormat(ExportFormat):
         )
         (path,) = self.paths(stem)
         model.save(str(path))
-        _check(coremltools.models.MLModel(str(path), skip_model_load=True).get_spec())
+        read = coremltools.models.MLModel(str(path), skip_model_load=True).get_spec()
+        _check(read, (str(node.target) for node in material.program().graph.nodes))
 
     def open(self, stem: Path, threads: int) -> ImageFunction:
         """Load the package on the CPU of a Mac."""
@@ -65,8 +68,21 @@ class CoreMlFormat(ExportFormat):
         return run
 
 
-def _check(specification: Any) -> None:
-    """Raise UserError unless a package that was read back takes and gives what it should, in float32."""
+_OPERATORS = {
+    "conv": "aten.conv2d.default",
+    "conv_transpose": "aten.conv_transpose2d.input",
+    "instance_norm": "aten.instance_norm.default",
+    "pad": "aten.pad.default",
+    "tanh": "aten.tanh.default",
+}
+"""Core ML's operators of a generator, and PyTorch's."""
+
+
+def _check(specification: Any, operators: Iterable[str]) -> None:
+    """Raise UserError unless a package that was read back takes and gives float32 images, by as many operators.
+
+    `operators` are those of the program that it was made from. Nothing here says that it computes the same.
+    """
     description = specification.description
     ends = [
         (feature.name, feature.type.multiArrayType.dataType) for feature in (*description.input, *description.output)
@@ -74,3 +90,8 @@ def _check(specification: Any) -> None:
     float32 = 65568  # ArrayFeatureType.FLOAT32 of Core ML's specification
     if ends != [(INPUT, float32), (OUTPUT, float32)] or specification.WhichOneof("Type") != "mlProgram":
         raise UserError(f"coremltools wrote a package that takes and gives {ends}, in place of float32 images")
+    (block,) = specification.mlProgram.functions["main"].block_specializations.values()
+    found, wanted = Counter(operation.type for operation in block.operations), Counter(operators)
+    for name, of_pytorch in _OPERATORS.items():
+        if found[name] != wanted[of_pytorch]:
+            raise UserError(f"coremltools wrote {found[name]} operators {name}, in place of {wanted[of_pytorch]}")

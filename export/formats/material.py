@@ -70,7 +70,8 @@ class ExportMaterial:
         import torch
 
         with torch.inference_mode():
-            return torch.jit.trace(self.program().module(), self.example(), check_trace=False)
+            program = self.program().module()
+            return torch.jit.trace(program, self.example(), check_trace=False)  # type: ignore[no-untyped-call]
 
     def example(self) -> "Tensor":
         """Return one image of the usual side, float32 [1, C, side, side], with values all over [-1, 1]."""

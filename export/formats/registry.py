@@ -17,7 +17,7 @@ from export.formats.tensorrt import TensorRtFormat
 from export.formats.tensorrt_rtx import TensorRtRtxFormat
 from export.formats.torchscript import TorchScriptFormat
 
-FORMATS: dict[str, ExportFormat] = {
+EXPORT_FORMATS: dict[str, ExportFormat] = {
     of_name.name: of_name
     for of_name in (
         OnnxFormat(),
@@ -38,23 +38,27 @@ ALL, INSTALLED = "all", "installed"
 
 
 def chosen_formats(names: str) -> Sequence[ExportFormat]:
-    """Return the formats that a list such as "onnx,ncnn" names, in the order of `FORMATS`.
+    """Return the formats that a list such as "onnx,ncnn" names, in the order of `EXPORT_FORMATS`.
 
     "all" names all of them, and "installed" those that can be made here. Raises UserError for a name that is none, with
     the one that was likely meant, for one given twice, and for "all" or "installed" beside others.
     """
     given = [name.strip().lower() for name in names.split(",")]
     if given == [ALL]:
-        return tuple(FORMATS.values())
+        return tuple(EXPORT_FORMATS.values())
     if given == [INSTALLED]:
-        return tuple(found for found in FORMATS.values() if found.why_not_made() is None)
+        return tuple(found for found in EXPORT_FORMATS.values() if found.why_not_made() is None)
     for name in given:
         if name in (ALL, INSTALLED):
             raise UserError(f"--format {name} stands by itself: leave the other names out, or {name}")
-        if name not in FORMATS:
-            close = get_close_matches(name.replace("_", "-"), [*FORMATS, ALL, INSTALLED], n=1)
-            advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(FORMATS)}, {ALL} and {INSTALLED}"
+        if name not in EXPORT_FORMATS:
+            close = get_close_matches(name.replace("_", "-"), [*EXPORT_FORMATS, ALL, INSTALLED], n=1)
+            advice = (
+                f"did you mean {close[0]}?"
+                if close
+                else f"there are {', '.join(EXPORT_FORMATS)}, {ALL} and {INSTALLED}"
+            )
             raise UserError(f"--format: no format is called {name!r}; {advice}")
     if twice := [name for name, count in Counter(given).items() if count > 1]:
         raise UserError(f"--format names {', '.join(twice)} twice: give each name once")
-    return tuple(found for name, found in FORMATS.items() if name in given)
+    return tuple(found for name, found in EXPORT_FORMATS.items() if name in given)

@@ -171,7 +171,7 @@ def read_table(folder: Path) -> list[FormatRow]:
         raise UserError(f"{path} is no table of this command: move it away, or give another --out") from error
 
 
-def joined(kept: Sequence[FormatRow], new: Sequence[FormatRow], folder: Path) -> list[FormatRow]:
+def joined_rows(kept: Sequence[FormatRow], new: Sequence[FormatRow], folder: Path) -> list[FormatRow]:
     """Return the new rows, and behind them those of other formats of the same checkpoints whose files are still there.
 
     So a format whose converter needs an environment of its own is added by the same command there.

@@ -31,7 +31,7 @@ class TorchScriptFormat(ExportFormat):
         """Load the file in PyTorch, whose threads are the process's."""
         import torch
 
-        return in_numpy(torch.jit.load(self.paths(stem)[0]).eval())
+        return in_numpy(torch.jit.load(self.paths(stem)[0]).eval())  # type: ignore[no-untyped-call]  # torch's own lack
 
 
 def in_numpy(module: Any) -> ImageFunction:

@@ -4,6 +4,7 @@ import ast
 import platform
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from export.engines import libraries
 from export.engines.engine_card import EngineCard
 from export.formats.export_format import ExportFormat, is_importable
+from export.formats.litert import without_transposed_convolutions
 from export.formats.making import FormatJob, make_and_measure
 from export.formats.material import ExportMaterial
-from export.formats.registry import FORMATS
+from export.formats.registry import EXPORT_FORMATS
 from export.pixel_ends import PixelEnds
 from export.source import GeneratorSource
 
@@ -48,7 +50,7 @@ def deep_material(tmp_path_factory: pytest.TempPathFactory) -> ExportMaterial:
 
 def made_here(name: str) -> ExportFormat:
     """Return a format, or skip the test where what makes it is an extra that is not installed."""
-    of_format = FORMATS[name]
+    of_format = EXPORT_FORMATS[name]
     if reason := of_format.why_not_made():
         pytest.skip(reason)
     return of_format
@@ -60,7 +62,7 @@ HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in ("pt2", "executo
 
 def test_what_ci_runs_is_installed_there() -> None:
     """Keeps the tests below from being skipped where they must not."""
-    assert [FORMATS[name].why_not_made() for name in (*RUN_IN_CI, "tensorrt-rtx")] == [None] * 5
+    assert [EXPORT_FORMATS[name].why_not_made() for name in (*RUN_IN_CI, "tensorrt-rtx")] == [None] * 5
 
 
 @pytest.mark.parametrize("name", [*RUN_IN_CI, *HEAVY])
@@ -108,7 +110,7 @@ def test_an_engine_is_built_with_its_card_and_says_why_it_was_not_run(
     material: ExportMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libraries, "gpu_count", lambda: 0)
-    row = make_and_measure(FormatJob(FORMATS["tensorrt-rtx"], material, tmp_path, 1))
+    row = make_and_measure(FormatJob(EXPORT_FORMATS["tensorrt-rtx"], material, tmp_path, 1))
     assert (row.outcome, row.failure) == ("made, not run", None)
     assert row.not_run == "there is no NVIDIA GPU here: it was built, not run"
     assert row.psnr_db is None
@@ -122,7 +124,7 @@ def test_tensorrt_is_not_made_without_a_gpu(
     material: ExportMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libraries, "gpu_count", lambda: 0)
-    row = make_and_measure(FormatJob(FORMATS["tensorrt"], material, tmp_path, 1))
+    row = make_and_measure(FormatJob(EXPORT_FORMATS["tensorrt"], material, tmp_path, 1))
     assert row.outcome == "not made"
     assert "is built on an NVIDIA GPU, and there is none here: tensorrt-rtx needs none" in str(row.failure)
     assert list(tmp_path.iterdir()) == []
@@ -144,7 +146,7 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setattr("export.formats.export_format.is_importable", lambda module: False)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    for name, of_format in FORMATS.items():
+    for name, of_format in EXPORT_FORMATS.items():
         if name not in ("torchscript", "tensorrt"):
             row = make_and_measure(FormatJob(of_format, material, tmp_path, 1))
             assert row.outcome == "not made"
@@ -161,21 +163,33 @@ def test_every_format_of_the_folder_is_registered_described_and_documented() -> 
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.ClassDef) and any("Format" in ast.unparse(base) for base in node.bases)
     }
-    assert classes == {type(of_format).__name__ for of_format in FORMATS.values()}
-    endings = [ending for of_format in FORMATS.values() for ending in of_format.endings]
+    assert classes == {type(of_format).__name__ for of_format in EXPORT_FORMATS.values()}
+    endings = [ending for of_format in EXPORT_FORMATS.values() for ending in of_format.endings]
     assert len(endings) == len({*endings}), "two formats would replace each other's files"
-    for name, of_format in FORMATS.items():
+    for name, of_format in EXPORT_FORMATS.items():
         assert f"| {name} |" in page
         assert of_format.install.startswith("pip install"), name
         assert of_format.runs_with
         assert type(of_format).__doc__
 
 
+@pytest.mark.parametrize("norm", ["instance", "none"])  # with a bias in "none"
+def test_plain_convolutions_take_the_place_of_transposed_ones(norm: Literal["instance", "none"]) -> None:
+    network = ResnetGenerator(width=4, blocks=1, norm=norm).double().eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    plain = without_transposed_convolutions(network)
+    assert not any(isinstance(module, torch.nn.ConvTranspose2d) for module in plain.modules())
+    image = torch.rand(2, 3, 12, 20, dtype=torch.float64) * 2 - 1
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(image), network(image), rtol=1e-10, atol=1e-10)
+
+
 def test_the_bar_is_held(material: ExportMaterial, tmp_path: Path) -> None:
     """Damages the weights behind the converter's back: the row must say so, and the file is there to look at."""
     source = replace(material.source, network=ResnetGenerator(width=4, blocks=1).eval())
     other = replace(material, source=source)  # its graph is in the common folder already, of the other weights
-    row = make_and_measure(FormatJob(FORMATS["onnx"], other, tmp_path, 1)) if other.onnx() else None
+    row = make_and_measure(FormatJob(EXPORT_FORMATS["onnx"], other, tmp_path, 1)) if other.onnx() else None
     assert row is not None
     assert row.outcome == "FAILED"
     assert "allowed are 1" in str(row.failure)

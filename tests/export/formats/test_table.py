@@ -12,7 +12,6 @@ from export.formats.table import (
     how_measured,
     in_columns,
     in_markdown,
-    joined,
     read_table,
     write_table,
 )
@@ -77,9 +76,9 @@ def test_rows_are_read_as_they_were_written(figure: float | None, tmp_path: Path
 def test_rows_stay_while_their_files_and_their_checkpoint_do(tmp_path: Path) -> None:
     (tmp_path / "x-a2b.mlpackage").mkdir()
     new = replace(RAN, size_mb=1.0)
-    assert joined([RAN, NOT_RUN, NOT_MADE], [new], tmp_path) == [new, NOT_RUN]
-    assert joined([NOT_RUN], [replace(new, checkpoint_sha256="1" * 64)], tmp_path)[1:] == []
+    assert joined_rows([RAN, NOT_RUN, NOT_MADE], [new], tmp_path) == [new, NOT_RUN]
+    assert joined_rows([NOT_RUN], [replace(new, checkpoint_sha256="1" * 64)], tmp_path)[1:] == []
     other = replace(new, generator="y-a2b", checkpoint_sha256="1" * 64)
-    assert joined([NOT_RUN], [other], tmp_path) == [other, NOT_RUN]
+    assert joined_rows([NOT_RUN], [other], tmp_path) == [other, NOT_RUN]
     (tmp_path / "x-a2b.mlpackage").rmdir()
-    assert joined([NOT_RUN], [new], tmp_path) == [new]
+    assert joined_rows([NOT_RUN], [new], tmp_path) == [new]
