@@ -71,7 +71,7 @@ class ExportMaterial:
 
         with torch.inference_mode():
             program = self.program().module()
-            return torch.jit.trace(program, self.example(), check_trace=False)  # type: ignore[no-untyped-call]
+            return torch.jit.trace(program, self.example(), check_trace=False)  # type: ignore[no-untyped-call]  # torch
 
     def example(self) -> "Tensor":
         """Return one image of the usual side, float32 [1, C, side, side], with values all over [-1, 1]."""
