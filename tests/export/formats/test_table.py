@@ -12,6 +12,7 @@ from export.formats.table import (
     how_measured,
     in_columns,
     in_markdown,
+    joined_rows,
     read_table,
     write_table,
 )
