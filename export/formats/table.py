@@ -102,7 +102,8 @@ def how_measured(rows: Sequence[FormatRow]) -> str:
     timed = [row for row in rows if row.ms is not None]
     if not timed:
         return "nothing was timed"
-    of_pytorch = [row.pytorch_ms for row in timed if row.pytorch_ms is not None]
+    of_pytorch = sorted(row.pytorch_ms for row in timed if row.pytorch_ms is not None)
+    span = " to ".join(dict.fromkeys(f"{ms:.1f}" for ms in (of_pytorch[0], of_pytorch[-1])))
     images, threads, rounds = (
         " or ".join(dict.fromkeys(texts))
         for texts in (
@@ -113,7 +114,7 @@ def how_measured(rows: Sequence[FormatRow]) -> str:
     )
     return (
         f"time: median of {rounds} of one image of {images} in {threads}, in turn with PyTorch in float32 "
-        f"({min(of_pytorch):.1f} to {max(of_pytorch):.1f} ms); parity: against that, the worst of all shapes"
+        f"({span} ms); parity: against that, the worst of all shapes"
     )
 
 
