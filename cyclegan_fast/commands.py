@@ -46,9 +46,14 @@ COMMANDS = {
         "measure how good the translations of a run are",
     ),
     "export": CommandEntry(
+        "export.to_formats",
+        "export.to_formats:ToFormatsCommand",
+        "export trained generators in any format of deployment, compared and timed in one table",
+    ),
+    "build-engine": CommandEntry(
         "export.trt",
         "export.trt:TrtCommand",
-        "export trained generators as ONNX files and TensorRT engines",
+        "build TensorRT engines, in five precisions and for ranges of sizes, with their ONNX files",
     ),
     "to-onnx": CommandEntry(
         "export.to_onnx",

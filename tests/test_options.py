@@ -37,6 +37,7 @@ from export.run import RunCommand
 from export.serve import ServeCommand
 from export.serving.service_options import BatchOptions, ServingLimits
 from export.serving.triton_repository import TritonOptions, TritonRepositoryCommand
+from export.to_formats import ToFormatsCommand
 from export.to_onnx import ToOnnxCommand
 from export.trt import ShapeOptions, TrtCommand
 from export.verify import VerifyCommand
@@ -58,6 +59,7 @@ COMMANDS = (
     ServeCommand((Path("x.onnx"),), ServingLimits(), BatchOptions()),
     StreetScenesCommand(OUT),
     Tables(Path("data"), OUT, PlanSettings()),
+    ToFormatsCommand(),
     ToOnnxCommand(ExportOptions()),
     TrainingCommand(Config(), "paper256"),
     TranslateCommand(IMAGES),

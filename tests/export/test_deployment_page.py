@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.command_line import parse_command
-from export import run, serve, to_onnx, trt, verify, web
+from export import run, serve, to_formats, to_onnx, trt, verify, web
 from export.graphs.graph import serialised
 from export.graphs.onnx_file import read_onnx, with_digest
 from export.serving import triton_repository
@@ -26,6 +26,7 @@ COMMANDS = re.findall(r"python (export/\w+\.py[^&\n]*)", "\n".join(re.findall(r"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 PROGRAMS: dict[str, Any] = {
     "trt": trt.TrtCommand,
+    "to_formats": to_formats.ToFormatsCommand,
     "to_onnx": to_onnx.ToOnnxCommand,
     "run": run.RunCommand,
     "verify": verify.VerifyCommand,
@@ -42,7 +43,7 @@ def test_commands_are_understood() -> None:
         name = Path(program).stem
         parse_command(PROGRAMS[name], program, arguments)
         seen.add(name)
-    assert seen == {"trt", "to_onnx", "run", "web"}
+    assert seen == {"trt", "to_formats", "to_onnx", "run", "web"}
 
 
 def test_the_example_without_this_project(
