@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from cyclegan_fast.datasets.stains import CELL_PX, SMALLEST_TILE_PX, write_stained_tissue
+from cyclegan_fast.datasets.stains import CELL_PX, MOST_TILES, SMALLEST_TILE_PX, write_stained_tissue
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
-from cyclegan_fast.system.ranges import MOST_COUNTED, Range, RunSeed, check_fields
+from cyclegan_fast.system.ranges import Range, RunSeed, check_fields
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class StainedTissueCommand:
     """folder to make, with trainA, trainB, testA, testB, quarterA and quarterB; all but the first two hold pairs"""
     side: Annotated[int, Range(SMALLEST_TILE_PX, CELL_PX)] = 72
     """height and width of training images in pixels, from 32 to 128; test images have the power of two below"""
-    count: Annotated[int, Range(1, MOST_COUNTED)] = 500
-    """training images of each domain"""
+    count: Annotated[int, Range(1, MOST_TILES)] = 500
+    """training images of each domain, 100000 at most"""
     paired: bool = False
     """let trainB show the same places as trainA, both those of A, for methods that learn from pairs"""
     seed: RunSeed = 0

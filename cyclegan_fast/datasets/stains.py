@@ -8,7 +8,7 @@ The lower right quarter is held out for tests. The rest is a chessboard of cells
 in brightfield, black ones as stains, so that no pixel is trained on both ways.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,10 @@ CELL_PX = 128
 HELD_OUT_PX = 256
 """The side of the square that is held out, in the lower right corner."""
 SMALLEST_TILE_PX = 32
+MOST_TILES = 100_000
+"""The largest number of training images: there are 155,952 places of 72x72 pixels, turned and mirrored ones included."""
+TISSUE_ENDINGS: dict[DomainName, str] = {"A": ".png", "B": ".tif"}
+"""The formats of the domains' files."""
 ABSORPTION = np.array([[0.650, 0.704, 0.286], [0.268, 0.570, 0.776]])
 """How strongly haematoxylin and DAB absorb red, green and blue: unit vectors [2, 3] of optical densities.
 
@@ -122,49 +126,49 @@ def test_tile_side(side: int) -> int:
     return 1 << (side.bit_length() - 1)
 
 
-def _files(side: int, count: int, seed: int, *, paired: bool) -> Iterator[tuple[str, DomainName, SampleArray]]:
-    """Yield the name, the domain and the samples of each file of the data set."""
-    tissue = read_tissue()
-    domains: tuple[tuple[DomainName, str], ...] = (("A", ".png"), ("B", ".tif"))
-    for domain, ending in domains:
-        tiles = cut_training_tiles(tissue, domain, side, count, seed, region="A" if paired else None)
-        for index, samples in enumerate(tiles):
-            yield f"train{domain}/{index:04d}{ending}", domain, samples
-    quarter, step = held_out(tissue), test_tile_side(side)
-    for domain, ending in domains:
-        places = [(top, left) for top in range(0, HELD_OUT_PX, step) for left in range(0, HELD_OUT_PX, step)]
-        for index, (top, left) in enumerate(places):  # the names' endings say that they are pairs
-            tile = quarter.square(top, left, step)
-            yield f"test{domain}/{index:02d}_{domain}{ending}", domain, tile.samples(domain)
-        yield f"quarter{domain}/held-out_{domain}{ending}", domain, quarter.samples(domain)
-
-
 def write_stained_tissue(out: Path, side: int = 72, count: int = 500, *, paired: bool = False, seed: int = 0) -> None:
-    """Write trainA, trainB, testA, testB, quarterA and quarterB below `out`; the same command writes the same files.
+    """Write trainA, trainB, testA, testB, quarterA and quarterB below `out`, and print what is in them.
+
+    The same arguments write the same files, so that a set that was cut short is made whole.
 
     Args:
         side: of the training images, in pixels, from SMALLEST_TILE_PX to CELL_PX.
-        count: training images of each domain.
+        count: training images of each domain, at most MOST_TILES.
         paired: let trainB show the stains of what trainA shows, for methods that learn from pairs.
         seed: another number cuts other places.
 
     Raises UserError where `out` holds other files.
     """
-    files = list(_files(side, count, seed, paired=paired))
-    _check_folder(out, {name for name, _, _ in files})
-    for name, domain, samples in progress_bar(files, desc="writing tissue", unit=" images"):
-        path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_samples(Samples(np.ascontiguousarray(samples[None])), path, RGB if domain == "A" else DENSITIES)
-    for folder in dict.fromkeys(Path(name).parent for name, _, _ in files):
-        print(f"{out / folder}: {counted(sum(Path(name).parent == folder for name, _, _ in files), 'image')}")
+    tissue = read_tissue()
+    quarter, tile_side = held_out(tissue), test_tile_side(side)
+    starts = range(0, HELD_OUT_PX, tile_side)
+    tiles = [quarter.square(top, left, tile_side) for top in starts for left in starts]
+    folders: dict[str, tuple[DomainName, list[str], Iterable[SampleArray]]] = {}
+    for domain, ending in TISSUE_ENDINGS.items():
+        pair = f"_{domain}{ending}"  # which says that test images are pairs
+        training = cut_training_tiles(tissue, domain, side, count, seed, region="A" if paired else None)
+        folders[f"train{domain}"] = domain, [f"{index:04d}{ending}" for index in range(count)], training
+        names = [f"{index:02d}{pair}" for index in range(len(tiles))]
+        folders[f"test{domain}"] = domain, names, (tile.samples(domain) for tile in tiles)
+        folders[f"quarter{domain}"] = domain, [f"held-out{pair}"], [quarter.samples(domain)]
+    _check_folder(out, {f"{folder}/{name}" for folder, (_, names, _) in folders.items() for name in names})
+    total = sum(len(names) for _, names, _ in folders.values())
+    with progress_bar(desc="writing tissue", unit=" images", total=total) as bar:
+        for folder, (domain, names, images) in folders.items():
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            for name, samples in zip(names, images, strict=True):
+                kind = RGB if domain == "A" else DENSITIES
+                write_samples(Samples(np.ascontiguousarray(samples[None])), out / folder / name, kind)
+                bar.update()
+    for folder, (_, names, _) in folders.items():
+        print(f"{out / folder}: {counted(len(names), 'image')}")
 
 
-def _check_folder(out: Path, names: set[str]) -> None:
+def _check_folder(out: Path, names: Collection[str]) -> None:
     """Raise UserError where `out` is a file, or holds files that are not among `names`: they would be trained on."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder to write to")
-    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    others = [name for name in found if name not in names]
-    if others:
-        raise UserError(f"{out} holds {others[0]}, which is not of this data set; give another folder")
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
+    other = next((name for name in found if name not in names), None)
+    if other is not None:
+        raise UserError(f"{out} holds {other}, which is not of this data set; give another folder")
