@@ -26,8 +26,9 @@ class StainedTissueCommand:
 
     out: tyro.conf.Positional[Path]
     """folder to make, with trainA, trainB, testA, testB, quarterA and quarterB; all but the first two hold pairs"""
-    side: Annotated[int, Range(SMALLEST_TILE_PX, CELL_PX)] = 72
-    """height and width of training images in pixels, from 32 to 128; test images have the power of two below"""
+    side: Annotated[int, Range(SMALLEST_TILE_PX, CELL_PX)] = CELL_PX
+    """height and width of training images in pixels, from 32 to 128, which is a whole cell; test images have the power
+    of two that is not larger"""
     count: Annotated[int, Range(1, MOST_TILES)] = 500
     """training images of each domain, 100000 at most"""
     paired: bool = False

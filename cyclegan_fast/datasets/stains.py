@@ -126,7 +126,7 @@ def test_tile_side(side: int) -> int:
     return 1 << (side.bit_length() - 1)
 
 
-def write_stained_tissue(out: Path, side: int = 72, count: int = 500, *, paired: bool = False, seed: int = 0) -> None:
+def write_stained_tissue(out: Path, side: int = CELL_PX, count: int = 500, *, paired: bool = False, seed: int = 0) -> None:
     """Write trainA, trainB, testA, testB, quarterA and quarterB below `out`, and print what is in them.
 
     The same arguments write the same files, so that a set that was cut short is made whole.

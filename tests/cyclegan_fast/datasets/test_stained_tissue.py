@@ -57,7 +57,7 @@ def test_densities_are_those_of_scikit_image(tissue: Tissue) -> None:
 
 
 def test_densities_of_mixed_stains_are_found_again() -> None:
-    """Mixes stains by Beer and Lambert's law, with vectors of the paper's second table, and rounds to levels of 255."""
+    """Mixes stains by Beer and Lambert's law, written out for each colour, and rounds to levels of 255."""
     haematoxylin, dab = np.meshgrid(np.linspace(0, 0.6, 13), np.linspace(0, 0.6, 13))
     vectors = {"red": (0.650, 0.268), "green": (0.704, 0.570), "blue": (0.286, 0.776)}
     levels = [255 * 10 ** -(h * haematoxylin + d * dab) for h, d in vectors.values()]
