@@ -45,8 +45,8 @@ def test_truths_score_as_such_and_errors_are_in_own_units() -> None:
     ways = {"truth": stain_densities, "shifted": lambda colours: stain_densities(colours) + np.float32([0.25, 0.5])}
     truth, shifted = stains.rows_of("a2b", ways, quarter)
     assert truth == ["brightfield -> stains", "truth", "100.0 dB", "1.000", "0.000 and 0.000"]
-    # PSNR by hand: the mean of 0.25 and 0.5 squared, of a range of 2
-    assert shifted[2:] == [f"{-10 * np.log10((0.0625 + 0.25) / 2 / 4):.1f} dB", shifted[3], "0.250 and 0.500"]
+    # PSNR by hand: the mean of 0.25 and 0.5 squared, of a range of 1.2
+    assert shifted[2:] == [f"{-10 * np.log10((0.0625 + 0.25) / 2 / 1.44):.1f} dB", shifted[3], "0.250 and 0.500"]
 
 
 def test_a_run_is_scored_and_drawn_and_others_are_refused(
@@ -55,7 +55,7 @@ def test_a_run_is_scored_and_drawn_and_others_are_refused(
     monkeypatch.chdir(tmp_path)
     assert stained_tissue.main(["tissue", "--side", "36", "--count", "2"]) == 0
     tiny = [*TINY, "--max-steps", "1", "--lambda-identity", "0"]
-    assert train.main(["--data", "tissue", "--range-b", "0", "2", "--name", "tissue", *tiny]) == 0
+    assert train.main(["--data", "tissue", "--range-b", "0", "1.2", "--name", "tissue", *tiny]) == 0
     assert train.main([*tiny, "--name", "photos"]) == 0
     capsys.readouterr()
     assert stains.main(["runs/tissue", "--out", "pictures/stains.jpg"]) == 0
