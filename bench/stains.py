@@ -1,8 +1,8 @@
 """`python -m bench.stains RUN ...`: scores runs on stained tissue beside simple fits, and draws what the first makes.
 
-RUN is a folder of a training on what `python -m cyclegan_fast.stained_tissue` writes. Scores are means over the four tiles
-of 128x128 pixels of the quarter that no training image shows, and are printed as a table in Markdown. The picture shows
-the whole quarter both ways: the input, its translation, the truth, and the difference of the two.
+RUN is a folder of a training on what `python -m cyclegan_fast.stained_tissue` writes. Scores are means over the four
+tiles of 128x128 pixels of the quarter that no training image shows, and are printed as a table in Markdown. The picture
+shows the whole quarter both ways: the input, its translation, the truth, and the difference of the two.
 """
 
 import argparse

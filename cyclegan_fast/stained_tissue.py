@@ -16,12 +16,12 @@ from cyclegan_fast.system.ranges import Range, RunSeed, check_fields
 
 @dataclass(frozen=True)
 class StainedTissueCommand:
-    """Write stained tissue in brightfield (domain A, 8-bit RGB) and as the amounts of its two stains (domain B, 2
-    channels of optical density in float32), without a download.
+    """Write stained tissue in brightfield (domain A) and as the amounts of its stains (domain B), without a download.
 
-    The image ships with scikit-image: colon, 512x512 pixels, nuclei blue by haematoxylin and a protein brown by DAB.
-    Colour deconvolution gives the stains, so the truth of each translation is known. Training images of A and of B show
-    other cells of a chessboard; test images show a quarter that neither has, as pairs, in tiles and as a whole.
+    A is 8-bit RGB; B has 2 channels of optical density in float32. The image ships with scikit-image: colon, 512x512
+    pixels, nuclei blue by haematoxylin and a protein brown by DAB. Colour deconvolution gives the stains, so the truth
+    of each translation is known. Training images of A and of B show other cells of a chessboard; test images show a
+    quarter that neither has, as pairs, in tiles and as a whole.
     """
 
     out: tyro.conf.Positional[Path]

@@ -30,7 +30,7 @@ HELD_OUT_PX = 256
 """The side of the square that is held out, in the lower right corner."""
 SMALLEST_TILE_PX = 32
 MOST_TILES = 100_000
-"""The largest number of training images: there are 155,952 places of 72x72 pixels, turned and mirrored ones included."""
+"""The largest number of training images: there are 155,952 of 72x72 pixels, and fewer of larger sides."""
 TISSUE_ENDINGS: dict[DomainName, str] = {"A": ".png", "B": ".tif"}
 """The formats of the domains' files."""
 ABSORPTION = np.array([[0.650, 0.704, 0.286], [0.268, 0.570, 0.776]])
@@ -126,7 +126,9 @@ def test_tile_side(side: int) -> int:
     return 1 << (side.bit_length() - 1)
 
 
-def write_stained_tissue(out: Path, side: int = CELL_PX, count: int = 500, *, paired: bool = False, seed: int = 0) -> None:
+def write_stained_tissue(
+    out: Path, side: int = CELL_PX, count: int = 500, *, paired: bool = False, seed: int = 0
+) -> None:
     """Write trainA, trainB, testA, testB, quarterA and quarterB below `out`, and print what is in them.
 
     The same arguments write the same files, so that a set that was cut short is made whole.

@@ -60,11 +60,17 @@ def test_a_run_is_scored_and_drawn_and_others_are_refused(
     capsys.readouterr()
     assert stains.main(["runs/tissue", "--out", "pictures/stains.jpg"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = ["a constant: the mean of the other domain", "Beer and Lambert's law alone", "a linear fit to pairs", "tissue"]
+    names = [
+        "a constant: the mean of the other domain",
+        "Beer and Lambert's law alone",
+        "a linear fit to pairs",
+        "tissue",
+    ]
     assert [line.split(" | ")[1] for line in lines[2:-1]] == [names[0], *names[2:], *names]
     assert lines[-1] == "pictures/stains.jpg"
     with Image.open("pictures/stains.jpg") as picture:
         assert picture.width > 3 * 256
         assert picture.height > 4 * 256
     assert stains.main(["runs/photos"]) == 2
-    assert "runs/photos was trained on images of 8-bit RGB, and stained tissue has 2 channels" in capsys.readouterr().err
+    refusal = "runs/photos was trained on images of 8-bit RGB, and stained tissue has 2 channels"
+    assert refusal in capsys.readouterr().err

@@ -139,9 +139,7 @@ def test_paired_training_images_are_the_truth_of_one_another(tmp_path: Path) -> 
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "pairs" / "trainB" / f"{path.stem}.tif"), expected)
 
 
-def test_other_files_are_refused_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_files_are_refused_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "tissue"
     assert stained_tissue.main([str(out), "--side", "64", "--count", "3"]) == 0
     before = contents(out)
