@@ -37,11 +37,11 @@ from cyclegan_fast.system.errors import UserError, run_command
 from cyclegan_fast.translation.on_device import prepare_network, translate_pixels
 from cyclegan_fast.translation.trained import load_translators
 
-Translate = Callable[[SampleArray], SampleArray]
+TranslateSamples = Callable[[SampleArray], SampleArray]
 """Turns samples [N, H, W, C] of one domain into those of the other."""
-KINDS = PixelTypes(RGB, DENSITIES)
-WAYS: dict[Direction, str] = {"a2b": "brightfield -> stains", "b2a": "stains -> brightfield"}
-HAEMATOXYLIN, DAB = (Display((band,), window, "cubehelix") for band, window in ((1, (0.0, 0.5)), (2, (0.0, 1.5))))
+TISSUE_PIXELS = PixelTypes(RGB, DENSITIES)
+DIRECTION_WORDS: dict[Direction, str] = {"a2b": "brightfield -> stains", "b2a": "stains -> brightfield"}
+HAEMATOXYLIN, DAB = (Display((band,), window, "cubehelix") for band, window in ((1, (0.0, 0.5)), (2, (0.0, 1.2))))
 STAINS = Display(window=(0.0, 1.0))
 DIFFERENCE_OD, DIFFERENCE_LEVELS = 0.3, 60.0
 _Floats = npt.NDArray[np.float64]
@@ -50,14 +50,14 @@ _Floats = npt.NDArray[np.float64]
 # --- what is compared ------------------------------------------------------------------------------------------------
 
 
-def constant(direction: Direction, tissue: Tissue) -> Translate:
+def constant(direction: Direction, tissue: Tissue) -> TranslateSamples:
     """Return what answers everything with the mean of the target's training images, which needs no pairs."""
     target: DomainName = "B" if direction == "a2b" else "A"
     mean = _values(tissue, target, cells_of(target)).mean(axis=0)
     return lambda samples: _as(np.broadcast_to(mean, (*samples.shape[:-1], len(mean))), target)
 
 
-def linear_fit(direction: Direction, tissue: Tissue) -> Translate:
+def linear_fit(direction: Direction, tissue: Tissue) -> TranslateSamples:
     """Return the affine map of a pixel's values with the least squared error over A's cells, where pairs are known."""
     source, target = _domains(direction)
     cells = cells_of("A")
@@ -71,10 +71,10 @@ def beer_lambert(densities: SampleArray) -> SampleArray:
     return _as(255 * 10 ** -(densities.astype(np.float64) @ ABSORPTION), "A")
 
 
-def translator_of(run: Path, direction: Direction) -> Translate:
+def translator_of(run: Path, direction: Direction) -> TranslateSamples:
     """Return the translation by a run; raises UserError where it was not trained on stained tissue."""
     loaded = load_translators(run, [direction], [])[0]
-    source, target = (KINDS.of(domain) for domain in _domains(direction))
+    source, target = (TISSUE_PIXELS.of(domain) for domain in _domains(direction))
     for given, kind in ((loaded.source, source), (loaded.target, target)):
         if (given.channels, given.dtype) != (kind.channels, kind.dtype):
             raise UserError(f"{run} was trained on images of {given}, and stained tissue has {kind}")
@@ -104,7 +104,7 @@ def _with_one(values: _Floats) -> _Floats:
 
 def _as(values: _Floats, domain: DomainName) -> SampleArray:
     """Return values as samples of a domain: those beyond its range become its ends."""
-    kind = KINDS.of(domain)
+    kind = TISSUE_PIXELS.of(domain)
     clipped = np.clip(values, kind.low, kind.high)
     samples: SampleArray = (np.rint(clipped) if kind.is_rgb else clipped).astype(kind.as_numpy)
     return samples
@@ -113,20 +113,20 @@ def _as(values: _Floats, domain: DomainName) -> SampleArray:
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(direction: Direction, ways: Mapping[str, Translate], quarter: Tissue) -> list[list[str]]:
+def rows_of(direction: Direction, ways: Mapping[str, TranslateSamples], quarter: Tissue) -> list[list[str]]:
     """Return a row of the table for each way of translating: PSNR, SSIM and the mean absolute error in own units."""
     starts = range(0, HELD_OUT_PX, CELL_PX)
     tiles = [quarter.square(top, left, CELL_PX) for top in starts for left in starts]
     source, target = _domains(direction)
     truth = np.stack([tile.samples(target) for tile in tiles])
-    given, kind = np.stack([tile.samples(source) for tile in tiles]), KINDS.of(target)
+    given, kind = np.stack([tile.samples(source) for tile in tiles]), TISSUE_PIXELS.of(target)
     rows = []
     for name, translate in ways.items():
         found = translate(given)
         scores = similarity(*(as_tensor(samples, torch.device("cpu")) for samples in (found, truth)), kind).means()
         errors = np.abs(found.astype(np.float64) - truth).mean(axis=(0, 1, 2))
         said = f"{errors.mean():.1f} levels" if kind.is_rgb else f"{errors[0]:.3f} and {errors[1]:.3f}"
-        rows.append([WAYS[direction], name, f"{scores['psnr_db']:.1f} dB", f"{scores['ssim']:.3f}", said])
+        rows.append([DIRECTION_WORDS[direction], name, f"{scores['psnr_db']:.1f} dB", f"{scores['ssim']:.3f}", said])
     return rows
 
 
@@ -141,7 +141,7 @@ def _difference(found: SampleArray, truth: SampleArray, most: float) -> tuple[Pi
     return shown(signed, kind, display), LegendLine(text, COLOUR_TABLES["blue-red"])
 
 
-def picture(to_stains: Translate, to_colours: Translate, quarter: Tissue) -> Pixels:
+def draw_quarter(to_stains: TranslateSamples, to_colours: TranslateSamples, quarter: Tissue) -> Pixels:
     """Return a sheet of both directions: input, translation, truth and difference of the held-out quarter."""
     stains, colours = to_stains(quarter.colours[None])[0], to_colours(quarter.densities[None])[0]
     columns: list[list[Pixels]] = []
@@ -170,8 +170,8 @@ def compare_runs(runs: Sequence[Path], file: Path) -> int:
     tissue = read_tissue()
     quarter = held_out(tissue)
     rows: list[list[str]] = []
-    of_first: list[Translate] = []
-    for direction in WAYS:
+    of_first: list[TranslateSamples] = []
+    for direction in DIRECTION_WORDS:
         ways = {"a constant: the mean of the other domain": constant(direction, tissue)}
         if direction == "b2a":
             ways["Beer and Lambert's law alone"] = beer_lambert
@@ -181,18 +181,18 @@ def compare_runs(runs: Sequence[Path], file: Path) -> int:
         rows += rows_of(direction, ways | of_runs, quarter)
     print(markdown_table(("direction", "translated by", "PSNR", "SSIM", "mean absolute error"), rows))
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_image(picture(*of_first, quarter), file, quality=85)
+    write_image(draw_quarter(*of_first, quarter), file, quality=75)
     print(file)
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score and draw what the command line names; return the exit status."""
-    options = argument_parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     return run_command(lambda: compare_runs(options.runs, options.out))
 
 
-def argument_parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m bench.stains", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder; the picture is of the first")
