@@ -167,10 +167,15 @@ def write_stained_tissue(
 
 
 def _check_folder(out: Path, names: Collection[str]) -> None:
-    """Raise UserError where `out` is a file, or holds files that are not among `names`: they would be trained on."""
+    """Raise UserError where `out` is a file, or holds files that are not among `names`: they would be trained on.
+
+    Hidden ones are not: a file that was being written when the command was killed has such a name.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder to write to")
-    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
+    found = sorted(
+        path.relative_to(out).as_posix() for path in out.rglob("*") if path.name[0] != "." and not path.is_dir()
+    )
     other = next((name for name in found if name not in names), None)
     if other is not None:
         raise UserError(f"{out} holds {other}, which is not of this data set; give another folder")

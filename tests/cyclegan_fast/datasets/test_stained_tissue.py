@@ -115,6 +115,7 @@ def test_the_command_writes_the_same_files_each_time(
     second.mkdir()
     (second / "trainA").mkdir()
     (second / "trainA" / "0000.png").write_bytes(b"cut off")  # a set that was cut short is made whole
+    (second / "trainA" / ".0001.png.partial").write_bytes(b"cut")
     assert stained_tissue.main([str(second), *arguments]) == 0
     assert contents(first) == contents(second)
     assert sorted(path.name for path in first.iterdir()) == FOLDERS
