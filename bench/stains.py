@@ -123,7 +123,8 @@ def rows_of(direction: Direction, ways: Mapping[str, TranslateSamples], quarter:
     rows = []
     for name, translate in ways.items():
         found = translate(given)
-        scores = similarity(*(as_tensor(samples, torch.device("cpu")) for samples in (found, truth)), kind).means()
+        tensors = [as_tensor(samples, torch.device("cpu")) for samples in (found, truth)]
+        scores = similarity(tensors[0], tensors[1], kind).means()
         errors = np.abs(found.astype(np.float64) - truth).mean(axis=(0, 1, 2))
         said = f"{errors.mean():.1f} levels" if kind.is_rgb else f"{errors[0]:.3f} and {errors[1]:.3f}"
         rows.append([DIRECTION_WORDS[direction], name, f"{scores['psnr_db']:.1f} dB", f"{scores['ssim']:.3f}", said])
@@ -181,7 +182,7 @@ def compare_runs(runs: Sequence[Path], file: Path) -> int:
         rows += rows_of(direction, ways | of_runs, quarter)
     print(markdown_table(("direction", "translated by", "PSNR", "SSIM", "mean absolute error"), rows))
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_image(draw_quarter(*of_first, quarter), file, quality=75)
+    write_image(draw_quarter(of_first[0], of_first[1], quarter), file, quality=75)
     print(file)
     return 0
 
