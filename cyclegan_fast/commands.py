@@ -100,6 +100,11 @@ COMMANDS = {
         "cyclegan_fast.street_scenes:StreetScenesCommand",
         "draw a data set of streets and their label maps",
     ),
+    "stained-tissue": CommandEntry(
+        "cyclegan_fast.stained_tissue",
+        "cyclegan_fast.stained_tissue:StainedTissueCommand",
+        "write stained tissue and the amounts of its stains as a data set",
+    ),
     "earth": CommandEntry(
         "cyclegan_fast.earth",
         "cyclegan_fast.earth:EarthCommand",

@@ -2,10 +2,12 @@
 
 import ast
 import importlib
+import os
 import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from functools import partial
@@ -77,6 +79,11 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     names |= {"slide.svs": "slide.tif", "runs/stains": "runs/sample-photos-demo", "/var/tmp": str(tmp_path)}
     tifffile.imwrite("slide.tif", np.zeros((64, 48, 3), np.uint8), photometric="rgb", tile=(16, 16))
     write_clip(tmp_path / "clip.mp4", pictures(6))
+    packages = sysconfig.get_path("purelib")
+    copies = [line for line in COMMANDS if line.startswith(("SITE=", "mkdir -p wheels", "cp $SITE"))]
+    assert len(copies) == 5
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-euc", "\n".join(copies)], check=True, env={**os.environ, "PATH": path})
     # Weights of VGG cannot be had: the command's other kind of network takes their place.
     features = "runs/photos-feature-loss-paper256/features.pt"
     names |= {"STYLE": "photos/testB/0000.png", "--weights": "--features", "vgg19-dcbb9e9d.pth": features}
@@ -86,6 +93,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     small = {
         "sample_photos": ["--side", "36", "--count", "3"],
         "street_scenes": ["--size", "32", "--count", "2", "--test-count", "2"],
+        "stained_tissue": ["--side", "36", "--count", "3"],
         "earth": ["--side", "36", "--count", "3"],
         "download": ["--list"],  # there is no network
         "train": [*TINY, "--max-steps", "2"],
@@ -111,7 +119,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {kind(command) for command in commands} == set(small)
     # Data sets are written first, then trained on, then translated.
     for command in sorted(commands, key=lambda command: list(small).index(kind(command))):
-        arguments = [names.get(word, word) for word in command[3:]]
+        arguments = [names.get(word, word).replace("$SITE", packages) for word in command[3:]]
         if kind(command) == "train" and command[3:] == ["--data", "FOLDER", "--amp"]:
             arguments += ["--name", "sample-photos-demo"]
         elif kind(command) == "train" and command[3:] == ["--data", "earth"]:
@@ -172,6 +180,10 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
                 assert shell in SHELLS, words
             case ["bash", ".ci/run"] | ["pre-commit", *_] | ["mkdir", "-p", _]:
                 pass
+            case ["-c", code] if code.startswith("import sysconfig;"):  # the rest of SITE=$(python -c ...)
+                pass
+            case ["cp", source, _]:
+                assert Path(source.replace("$SITE", sysconfig.get_path("purelib"))).is_file(), words
             case _:
                 pytest.fail(f"no test knows how to try: {shlex.join(words)}")
         seen.add(words[0] if words[0] != "python" else words[1])
@@ -195,6 +207,7 @@ RUN = (ROOT / ".ci" / "run").read_text()
             "download",
             "perceptual_study",
             "street_scenes",
+            "stained_tissue",
             "sample_photos",
             "earth",
             "baselines.gatys",

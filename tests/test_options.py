@@ -23,6 +23,7 @@ from cyclegan_fast.evaluation.fcn.segmentation import SegmentationTraining
 from cyclegan_fast.experiments.plan import PlanSettings, Tables
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.sample_photos import SamplePhotosCommand
+from cyclegan_fast.stained_tissue import StainedTissueCommand
 from cyclegan_fast.street_scenes import StreetScenesCommand
 from cyclegan_fast.study.analysis import Analyse
 from cyclegan_fast.study.format import SessionSettings
@@ -57,6 +58,7 @@ COMMANDS = (
     RunCommand(IMAGES),
     SamplePhotosCommand(OUT),
     ServeCommand((Path("x.onnx"),), ServingLimits(), BatchOptions()),
+    StainedTissueCommand(OUT),
     StreetScenesCommand(OUT),
     Tables(Path("data"), OUT, PlanSettings()),
     ToFormatsCommand(),

@@ -3,7 +3,7 @@
 layouts.py knows in which folders they are, image_folder.py decodes them, and pairs.py tells pairs by their names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cyclegan_fast.config.options import DataConfig, Preprocess
 from cyclegan_fast.data.built_in import built_in_tests
@@ -19,6 +19,7 @@ from cyclegan_fast.data.scenes.finding import find_scenes_in
 from cyclegan_fast.data.scenes.scene_folder import SceneDomain, SceneFolder
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.images.folders import Found
+from cyclegan_fast.images.levels import SUGGESTS_A_RANGE
 from cyclegan_fast.images.pixel_type import DomainName
 from cyclegan_fast.images.scenes.scene import TileCache
 from cyclegan_fast.system.errors import UserError
@@ -129,8 +130,19 @@ class DomainReader:
         if unreadable:
             warnings.append(f"skipped {counted(len(unreadable), 'unreadable image')} (--strict refuses such files)")
         left_out = list(dict.fromkeys(line for folder in self.opened for line in folder.remarks))
-        values = list(dict.fromkeys(note for folder in self.opened for note in folder.values_notes))
+        values = list(dict.fromkeys(self._notes_on_values()))
         return warnings + left_out + self.remarks + values + [folder.note for folder in self.opened if folder.note]
+
+    def _notes_on_values(self) -> Iterator[str]:
+        """Yield notes on the values of images; a range is suggested once for a domain, by its training images."""
+        suggested = set()
+        for folder in self.opened:
+            for note in folder.values_notes:
+                if SUGGESTS_A_RANGE in note:
+                    if folder.range_flag in suggested:
+                        continue
+                    suggested.add(folder.range_flag)
+                yield note
 
     def test_sets(self) -> TestSets:
         """Return testA and testB where they are there, resized to the crop's square, with the truth if they are pairs.
