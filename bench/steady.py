@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import data
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     network = load_generator(options.checkpoint, options.direction, []).network
     translator = TorchTranslator(network, torch.device("cpu"), torch.float32)
-    photograph: Pixels = data.astronaut() if options.direction == "a2b" else data.coffee()
+    photograph: Pixels = (data.astronaut if options.direction == "a2b" else data.coffee)()  # type: ignore[no-untyped-call]
     height, width = (side // SIDE_MULTIPLE * SIDE_MULTIPLE for side in photograph.shape[:2])
     whole = translator(photograph[None, :height, :width])[0]
     rows = []
@@ -78,8 +79,9 @@ def _cut(picture: Pixels, step: tuple[float, float], index: int) -> Pixels:
     return _levels(np.stack([ndimage.map_coordinates(picture[..., c].astype(float), places) for c in range(3)], -1))
 
 
-def _levels(values: np.ndarray) -> Pixels:  # type: ignore[type-arg]  # of any floats
-    return np.rint(values).clip(0, 255).astype(np.uint8)
+def _levels(values: NDArray[np.float64]) -> Pixels:
+    levels: Pixels = np.rint(values).clip(0, 255).astype(np.uint8)
+    return levels
 
 
 def _warping_error(frames: Sequence[Pixels], step: tuple[float, float]) -> float:

@@ -35,10 +35,15 @@ class ExportMaterial:
         from export.graphs.onnx_file import with_digest
         from export.to_onnx import to_onnx
 
-        path = self.folder / f"{self.source.name}.onnx"
+        path = self.onnx_path
         if not path.exists():
             write_atomically(path, with_digest(serialised(to_onnx(self.source, "float32"))))
         return path.read_bytes()
+
+    @property
+    def onnx_path(self) -> Path:
+        """Return where `onnx` leaves the file."""
+        return self.folder / f"{self.source.name}.onnx"
 
     def program(self) -> "ExportedProgram":
         """Return what `torch.export` makes of the generator: PyTorch's own operators, any batch and size.

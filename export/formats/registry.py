@@ -16,6 +16,8 @@ from export.formats.pt2 import Pt2Format
 from export.formats.tensorrt import TensorRtFormat
 from export.formats.tensorrt_rtx import TensorRtRtxFormat
 from export.formats.torchscript import TorchScriptFormat
+from export.formats.triton import TritonFormat
+from export.formats.web import WebFormat
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
     of_name.name: of_name
@@ -24,6 +26,8 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         OpenVinoFormat(),
         TensorRtRtxFormat(),
         TensorRtFormat(),
+        TritonFormat(),
+        WebFormat(),
         TorchScriptFormat(),
         Pt2Format(),
         ExecuTorchFormat(),
