@@ -18,9 +18,7 @@ class TritonFormat(ExportFormat):
 
     def why_not_run(self) -> str | None:
         """Return that this project starts no server of Triton."""
-        return (
-            "a Triton server runs it, and none was asked: it holds the ONNX file, and a configuration beside it"
-        )
+        return "a Triton server runs it, and none was asked: it holds the ONNX file, and a configuration beside it"
 
     def make(self, material: ExportMaterial, stem: Path) -> None:
         """Write the ONNX file of the generator into a repository of its own."""
