@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 class ToFormatsCommand:
     """Export trained generators in the formats of deployment, compare each with PyTorch, time it, and print a table.
 
-    Formats are onnx, openvino, tensorrt-rtx, tensorrt, triton, web, torchscript, pt2, executorch, coreml, ncnn and litert, all in
-    float32. What can be run on this machine is run. The status is 1 where one that was asked for could not be made, or
-    misses its bar; the others are made all the same.
+    Formats are onnx, openvino, tensorrt-rtx, tensorrt, triton, web, torchscript, pt2, executorch, coreml, ncnn and
+    litert, all in float32 but for a web page's weights. What can be run on this machine is run. The status is 1 where
+    one that was asked for could not be made, or misses its bar; the others are made all the same.
 
     Examples:
         cyclegan-fast export runs/x --format onnx,ncnn --out exported

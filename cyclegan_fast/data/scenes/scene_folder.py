@@ -97,6 +97,7 @@ class SceneFolder:
         self, folder: Path, found: Found, domain: SceneDomain, tiles: TileCache, limit: int | None = None
     ) -> None:
         self.folder, self.domain = folder, domain
+        self.range_flag = domain.range_flag
         self.strict = domain.config.strict
         self.unreadable: list[str] = []
         self.note: str | None = None
