@@ -1,6 +1,6 @@
 """Configure Sphinx: pages in Markdown (MyST), and a reference made of the docstrings.
 
-`sphinx-build -E -W --keep-going docs build/docs` builds the site and fails on any warning, such as a link that leads
+`sphinx-build -E -W --keep-going -j 2 docs build/docs` builds the site and fails on any warning, such as a link that leads
 nowhere. It needs no network.
 """
 
@@ -29,8 +29,10 @@ release = version = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.viewcode",
 ]
+if tags.has("sources"):  # noqa: F821 - Sphinx gives this name to the file
+    # `-t sources` adds pages that show the code; their navigation takes a third of the time of the whole.
+    extensions.append("sphinx.ext.viewcode")
 highlight_language = "none"  # of blocks that name no language
 html_theme = "furo"
 html_title = f"cyclegan-fast {release}"
