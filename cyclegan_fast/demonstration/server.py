@@ -1,0 +1,135 @@
+"""Sets Gradio up so that it asks nobody else for anything, and serves the page.
+
+Gradio's own `launch` is not used: it asks the address that it listens on for an answer, through a proxy where one is
+set, and offers a public address through somebody else's machine.
+"""
+
+import importlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclegan_fast.system.errors import UserError
+
+if TYPE_CHECKING:
+    from cyclegan_fast.demonstration.options import DemoLimits
+
+_MIB = 2**20
+_CLOSING_S = 1
+"""seconds that connections have to end: an open page holds one for as long as it is open"""
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; worker-src 'self' blob:; font-src 'self' data:; "
+    "connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+"""The Content-Security-Policy of every answer: browsers fetch nothing from elsewhere, whatever a script of Gradio's
+asks for. Gradio itself needs inline scripts."""
+
+
+def set_up_gradio(folder: Path) -> None:
+    """Import Gradio so that it sends no statistics, and keeps what visitors send in `folder`.
+
+    Raises UserError where it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    try:
+        importlib.import_module("gradio")
+    except ImportError as error:
+        raise UserError(
+            f"the demo needs Gradio, which cannot be imported ({error}): pip install 'cyclegan-fast[demo]'"
+        ) from error
+
+
+@contextmanager
+def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a socket that is bound to an address; port 0 is any that is free. Raises UserError where it cannot be."""
+    try:
+        families = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = families[0]
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--host {host} is no address of this machine: {_said(error)}") from error
+    with socket.socket(family, kind, protocol) as bound:
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError as error:
+            raise UserError(f"cannot listen on {host}, port {port} ({_said(error)}): give another --port") from error
+        yield bound
+
+
+@contextmanager
+def served_page(page: Any, listening: socket.socket, limits: "DemoLimits") -> Iterator[str]:
+    """Serve a page in a thread of its own as long as the context lasts; yield its address."""
+    import uvicorn
+
+    configuration = uvicorn.Config(
+        _application(page, limits),
+        lifespan="on",
+        ws="none",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_CLOSING_S,
+    )
+    server = uvicorn.Server(configuration)
+    # Signals are the main thread's, see `Interruption`; uvicorn leaves them alone in another one.
+    thread = threading.Thread(target=server.run, args=([listening],), name="page", daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.05)
+            if not thread.is_alive():
+                raise UserError("the page could not be served: what was wrong is printed above")
+        host, port, *_ = listening.getsockname()
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _application(page: Any, limits: "DemoLimits") -> Any:
+    import gradio
+    from fastapi import FastAPI
+
+    from cyclegan_fast.demonstration.page import THEME
+
+    mounted = gradio.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        path="/",
+        theme=THEME,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        show_error=False,  # of what no visitor can mend; refusals are shown all the same
+        max_file_size=limits.max_upload_mib * _MIB,
+    )
+    return _WithPolicy(mounted)
+
+
+class _WithPolicy:
+    """Adds the Content-Security-Policy to every answer of an application."""
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                added = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        await self.application(scope, receive, send_with_policy)
+
+
+def _said(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
