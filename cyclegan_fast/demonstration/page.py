@@ -26,13 +26,7 @@ THEME = gr.themes.Base(
 """The look of the page: fonts are those of the visitor's system, since Gradio's default theme would fetch its own."""
 
 DIRECTION_LABELS: dict[Direction, str] = {"a2b": "A to B", "b2a": "B to A"}
-LONGEST_SIDES: list[tuple[str, int | None]] = [
-    ("256", 256),
-    ("512", 512),
-    ("1024", 1024),
-    ("2048", 2048),
-    ("as it is", None),
-]
+LONGEST_SIDES = [("256", 256), ("512", 512), ("1024", 1024), ("2048", 2048), ("as it is", 0)]
 _ONE_AT_A_TIME: dict[str, Any] = {
     "concurrency_limit": 1,
     "concurrency_id": "generator",
@@ -54,7 +48,7 @@ def make_page(shown: ShownRun, examples: ExamplesByDirection, limits: DemoLimits
     with gr.Blocks(
         title=f"{shown.name.name} - cyclegan-fast", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)
     ) as page:
-        gr.Markdown(f"# {_escaped(shown.name.name)}\n\n{_escaped(shown.description)}")
+        gr.Markdown(f"# {_escaped(shown.name.name)}")
         with gr.Row():
             choices = _Choices(shown)
         with gr.Tab("One picture"):
@@ -83,6 +77,7 @@ class _Choices:
         self.longest_side = gr.Dropdown(
             LONGEST_SIDES,
             value=1024,
+            filterable=False,
             label="Longest side, pixels",
             info="larger pictures are made smaller first",
             elem_id="longest-side",
@@ -109,24 +104,29 @@ def _compare_tab(shown: ShownRun, examples: ExamplesByDirection, choices: _Choic
             )
             picture.preprocess = _path_of_upload
             button = gr.Button("Translate", variant="primary", elem_id="translate")
-        slider = gr.ImageSlider(
-            label="Before | after",
-            type="filepath",
-            format="png",  # the default, WebP, changes pixels
-            interactive=False,
-            buttons=["download", "fullscreen"],
-            elem_id="comparison",
-        )
+        with gr.Column():
+            slider = gr.ImageSlider(
+                label="Before | after",
+                type="filepath",
+                format="png",  # the default, WebP, changes pixels
+                interactive=False,
+                buttons=["download", "fullscreen"],
+                elem_id="comparison",
+            )
+            caption = gr.Markdown(elem_id="caption")
 
-    def compare(file: str | None, checkpoint: str, direction: Direction, longest_side: int | None) -> Any:
+    def compare(file: str | None, checkpoint: str, direction: Direction, longest_side: int) -> Any:
         if file is None:
             raise _refusal("choose a picture first")
         try:
-            return shown.translate(Path(file), checkpoint, direction, longest_side)
+            made = shown.translate(Path(file), checkpoint, direction, longest_side or None)
         except Exception as error:
             raise _refusal(said_of(error, Path(file))) from error
+        width, height = made.after.size
+        lines = [f"{width}x{height}: {made.description}", *(f"note: {note}" for note in made.notes)]
+        return (made.before, made.after), "\n\n".join(map(_escaped, lines))
 
-    button.click(compare, [picture, *choices.components], slider, **_ONE_AT_A_TIME)
+    button.click(compare, [picture, *choices.components], [slider, caption], **_ONE_AT_A_TIME)
     for direction, files in examples.items():
         if not files or direction not in shown.directions:
             continue
@@ -171,7 +171,7 @@ def _batch_tab(shown: ShownRun, limits: DemoLimits, choices: _Choices) -> None:
         files: list[str] | None,
         checkpoint: str,
         direction: Direction,
-        longest_side: int | None,
+        longest_side: int,
         progress: Any = gr.Progress(),  # noqa: B008  (Gradio finds it by this default)
     ) -> Iterator[Any]:
         if not files:
@@ -184,7 +184,9 @@ def _batch_tab(shown: ShownRun, limits: DemoLimits, choices: _Choices) -> None:
             shown_files = (Path(file) for file in progress.tqdm(files, desc="translating", unit="pictures"))
             try:
                 archive = write_archive(
-                    shown_files, lambda file: shown.translate(file, checkpoint, direction, longest_side), Path(out)
+                    shown_files,
+                    lambda file: shown.translate(file, checkpoint, direction, longest_side or None),
+                    Path(out),
                 )
             except Exception as error:
                 raise _refusal(said_of(error, Path(out))) from error

@@ -30,14 +30,28 @@ class Loading(Protocol):
 
 
 class Comparison(NamedTuple):
-    """Holds a picture as it was translated, and its translation, of one size."""
+    """Holds a picture as it was translated, and its translation, of one size; and who translated it.
+
+    `description` is the translator's; `notes` are what a user should know of its checkpoint, such as a damaged newer
+    one that was passed over.
+    """
 
     before: Image.Image
     after: Image.Image
+    description: str
+    notes: tuple[str, ...]
+
+
+class _Loaded(NamedTuple):
+    """Holds a generator in memory, what it is called by, and what was noted as it was loaded."""
+
+    key: object
+    translator: ImageTranslator
+    notes: tuple[str, ...]
 
 
 class ShownRun:
-    """Translates with the generators of one run, or of weights that are no run, which keep one generator loaded.
+    """Translates with the generators of one run, or of weights that are no run; one generator is loaded at a time.
 
     Args:
         name: what `load` takes: a run's folder, "RUN@120" of it, a file of weights, a name on a hub.
@@ -50,14 +64,13 @@ class ShownRun:
     def __init__(self, name: Path, load: Loading, limits: DemoLimits) -> None:
         self.name = name
         self.run, self.first_checkpoint = _run_and_checkpoint(name)
-        self.notes: list[str] = []
         self._load = load
         self._limits = limits
         self._lock = Lock()
-        self._loaded: tuple[object, ImageTranslator] | None = None
-        first = self._translator(self.first_checkpoint, "a2b")
-        self.description = first.description
-        self.directions: tuple[Direction, ...] = DIRECTIONS if first.direction else ()
+        self._loaded: _Loaded | None = None
+        first = self._loaded_for(self.first_checkpoint, "a2b")
+        self.notes = list(first.notes)
+        self.directions: tuple[Direction, ...] = DIRECTIONS if first.translator.direction else ()
 
     def checkpoints(self) -> list[str]:
         """Return what can be chosen: "latest", "best" where there is one, and epochs, newest first."""
@@ -80,7 +93,7 @@ class ShownRun:
         """
         self._check_header(file)
         with self._lock:
-            translator = self._translator(checkpoint, direction)
+            _, translator, notes = self._loaded_for(checkpoint, direction)
             upright = decode(file, translator.value_range).image
             smaller = _fitted(upright, longest_side)
             pixels, most = smaller.width * smaller.height, self._limits.max_translated_pixels
@@ -91,34 +104,33 @@ class ShownRun:
                 )
             after = translator(smaller if smaller is not upright else file)
         before = smaller if translator.source.channels == 3 else smaller.convert("L")
-        return Comparison(before, after)
+        return Comparison(before, after, translator.description, notes)
 
     def close(self) -> None:
         """Free the generator that is loaded."""
         with self._lock:
             if self._loaded is not None:
-                self._loaded[1].close()
+                self._loaded.translator.close()
                 self._loaded = None
 
-    def _translator(self, checkpoint: str, direction: Direction) -> ImageTranslator:
+    def _loaded_for(self, checkpoint: str, direction: Direction) -> _Loaded:
         """Return the generator of a checkpoint, which is loaded unless the last picture was translated by it."""
         if checkpoint not in self.checkpoints():
             raise UserError(f"{self.run or self.name} keeps no checkpoint {checkpoint} any more: choose another")
         place = Path(f"{self.run}@{checkpoint}") if self.run and kept_checkpoints(self.run) else self.name
         key = (checkpoint, direction, _changed_at(self.run))
         if self._loaded is not None:
-            if self._loaded[0] == key:
-                return self._loaded[1]
-            self._loaded[1].close()
+            if self._loaded.key == key:
+                return self._loaded
+            self._loaded.translator.close()
             self._loaded = None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             translator = self._load(place, direction)
-        self.notes += [note for warning in caught if (note := str(warning.message)) not in self.notes]
         for kind in (translator.source, translator.target):
             _require_shown(kind, str(self.name))
-        self._loaded = key, translator
-        return translator
+        self._loaded = _Loaded(key, translator, tuple(str(warning.message) for warning in caught))
+        return self._loaded
 
     def _check_header(self, file: Path) -> None:
         """Raise UnreadableImage for what is no picture, or has too many pixels by its header."""
