@@ -13,7 +13,17 @@ FOLDERS = ("bench", "cyclegan_fast", "export", "kernels")
 SOURCES = sorted(
     path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if not path.name.startswith("test_")
 )
-DOORS = ("download", "earth", "evaluate", "perceptual_study", "sample_photos", "street_scenes", "train", "translate")
+DOORS = (
+    "demo",
+    "download",
+    "earth",
+    "evaluate",
+    "perceptual_study",
+    "sample_photos",
+    "street_scenes",
+    "train",
+    "translate",
+)
 MAY_REPEAT = {
     "main",  # of every command
     "pytest_addoption",  # a hook of pytest

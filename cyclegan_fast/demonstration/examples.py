@@ -19,7 +19,7 @@ from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.runs import CONFIG
 from cyclegan_fast.system.errors import UserError
 
-MOST = 8
+MOST_EXAMPLES = 8
 """The largest number of examples of each domain."""
 
 ExamplesByDirection = dict[Direction, list[Path]]
@@ -43,7 +43,7 @@ def write_examples(run: Path | None, out: Path, notes: list[str]) -> ExamplesByD
     domains: tuple[tuple[DomainName, Direction], ...] = (("A", "a2b"), ("B", "b2a"))
     for domain, direction in domains:
         try:
-            pictures = [*islice(_test_images(data, domain, notes), MOST)]
+            pictures = [*islice(_test_images(data, domain, notes), MOST_EXAMPLES)]
         except UserError as error:
             notes.append(f"no examples of domain {domain}: {error}")
             continue
