@@ -2,5 +2,5 @@
 
 options.py says what visitors may send, shown_run.py which checkpoints and directions there are, and translates;
 examples.py finds test images of the run, archive.py packs translations of many pictures. page.py makes the page of
-these, by Gradio, and server.py serves it: no request leaves the machine.
+these, by Gradio, and server.py serves it, behind shield.py: no request leaves the machine.
 """

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cyclegan_fast.demonstration.shield import PageShield, forbid_fetching
 from cyclegan_fast.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
 _MIB = 2**20
 _CLOSING_S = 1
 """seconds that connections have to end: an open page holds one for as long as it is open"""
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; worker-src 'self' blob:; font-src 'self' data:; "
-    "connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
-)
-"""The Content-Security-Policy of every answer: browsers fetch nothing from elsewhere, whatever a script of Gradio's
-asks for. Gradio itself needs inline scripts."""
 
 
 def set_up_gradio(folder: Path) -> None:
@@ -44,6 +38,7 @@ def set_up_gradio(folder: Path) -> None:
         raise UserError(
             f"the demo needs Gradio, which cannot be imported ({error}): pip install 'cyclegan-fast[demo]'"
         ) from error
+    forbid_fetching()
 
 
 @contextmanager
@@ -99,6 +94,8 @@ def _application(page: Any, limits: "DemoLimits") -> Any:
 
     from cyclegan_fast.demonstration.page import THEME
 
+    # `launch` sets this; without it Gradio 6.31 reads any file of the machine that a visitor names as a picture.
+    page.has_launched = True
     mounted = gradio.mount_gradio_app(
         FastAPI(openapi_url=None),
         page,
@@ -112,23 +109,7 @@ def _application(page: Any, limits: "DemoLimits") -> Any:
         show_error=False,  # of what no visitor can mend; refusals are shown all the same
         max_file_size=limits.max_upload_mib * _MIB,
     )
-    return _WithPolicy(mounted)
-
-
-class _WithPolicy:
-    """Adds the Content-Security-Policy to every answer of an application."""
-
-    def __init__(self, application: Any) -> None:
-        self.application = application
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                added = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
-            await send(message)
-
-        await self.application(scope, receive, send_with_policy)
+    return PageShield(mounted)
 
 
 def _said(error: Exception) -> str:

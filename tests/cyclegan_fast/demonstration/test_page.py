@@ -4,6 +4,7 @@ Skipped without Gradio, which is no part of `dev` (CONTRIBUTING.md says why), or
 """
 
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -141,8 +142,8 @@ def test_a_batch_comes_back_as_an_archive(tmp_path: Path, run: Path, address: st
 
 @needs_browser
 def test_refusals_are_read_on_the_page(tmp_path: Path, address: str) -> None:
-    (tmp_path / "<b>text.png").write_text("no image")
-    files = {tmp_path / "<b>text.png": "text.png: not an image", draw(tmp_path / "large.png", 101, 100): "101x100 pixels"}
+    (tmp_path / "text.png").write_text("no image")
+    files = {tmp_path / "text.png": "text.png: not an image", draw(tmp_path / "large.png", 101, 100): "101x100 pixels"}
     with opened_browser() as (page, _):
         page.goto(address)
         page.click("#translate")
@@ -151,19 +152,52 @@ def test_refusals_are_read_on_the_page(tmp_path: Path, address: str) -> None:
             upload(page, "#picture", [file])
             page.click("#translate")
             page.wait_for_selector(f"text={said}")
-            page.evaluate("document.querySelector('#picture [aria-label*=lear], #picture [title*=lear]').click()")
+            page.click("#picture [aria-label='Remove Image']")
         page.get_by_role("tab", name="A batch").click()
         upload(page, "#pictures", [draw(tmp_path / f"{seed}.png") for seed in range(5)])
         page.click("#translate-all")
         page.wait_for_selector("text=5 pictures were chosen, and a batch has 4 at most")
 
 
-def test_files_of_the_machine_are_not_handed_out(address: str, run: Path) -> None:
+def answer_to(address: str, path: str) -> dict[str, Any]:
+    """Ask for the translation of a picture by its path, as the page does with one that it has sent."""
     import httpx
 
-    client: Any = httpx.Client(base_url=address, trust_env=False)
-    with client:
-        for path in (run / "config.yaml", Path("/etc/passwd"), Path(__file__)):
-            assert client.get(f"/gradio_api/file={path}").status_code == 403
-        # A picture by its place here, which nobody sent, is not read either.
-        assert client.get("/gradio_api/info").json() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+    with httpx.Client(base_url=address, trust_env=False) as client:
+        config = client.get("/config").json()
+        (button,) = [part["id"] for part in config["components"] if part["props"].get("elem_id") == "translate"]
+        (event,) = [event["id"] for event in config["dependencies"] if [button, "click"] in event["targets"]]
+        picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        asked = {"data": [picture, "latest", "a2b", 1024], "fn_index": event, "session_hash": "anybody"}
+        assert client.post("/gradio_api/queue/join", json=asked).status_code == 200
+        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "anybody"}) as answers:
+            lines = (json.loads(line[5:]) for line in answers.iter_lines() if line.startswith("data:"))
+            completed: dict[str, Any] = next(line for line in lines if line["msg"] == "process_completed")
+    return completed
+
+
+def test_files_of_the_machine_are_not_handed_out(address: str, run: Path, tmp_path: Path) -> None:
+    import httpx
+
+    for path in (run / "config.yaml", Path("/etc/passwd"), Path(__file__)):
+        assert httpx.get(f"{address}/gradio_api/file={path}", trust_env=False).status_code == 403
+    picture = tmp_path / "dots" / "testA" / "0.png"
+    answer = answer_to(address, str(picture))
+    assert not answer["success"]
+    assert "data" not in answer["output"]
+    # The same picture where Gradio keeps what was sent is translated: the question is put as the page puts it.
+    sent = draw(tmp_path / "kept" / "sent" / "0.png")
+    assert answer_to(address, str(sent))["success"]
+
+
+def test_gradio_fetches_nothing_that_a_visitor_names(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    fetched: list[str] = []
+    monkeypatch.setattr("safehttpx.get", lambda url, *_, **__: fetched.append(url))
+    monkeypatch.setattr("safehttpx.async_validate_url", lambda url, *_, **__: fetched.append(url))
+    assert not answer_to(address, "http://pictures.invalid/x.png")["success"]
+    elsewhere = ("gradio_api/file=http://pictures.invalid/x.png", "gradio_api/proxy=http://pictures.invalid/x.png")
+    for path in (*elsewhere, "gradio_api/runs", "gradio_api/openapi.json", "docs", "monitoring", "login"):
+        assert httpx.get(f"{address}/{path}", trust_env=False).status_code == 404, path
+    assert fetched == []
