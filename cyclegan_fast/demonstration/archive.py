@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cyclegan_fast.demonstration.shown_run import Comparison
+from cyclegan_fast.demonstration.shown_run import BeforeAndAfter
 from cyclegan_fast.demonstration.wording import said_of
 from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.unreadable import UnreadableImage
@@ -25,7 +25,7 @@ class Archive(NamedTuple):
     left_out: list[str]
 
 
-def write_archive(files: Iterable[Path], translate: Callable[[Path], Comparison], out: Path) -> Archive:
+def write_archive(files: Iterable[Path], translate: Callable[[Path], BeforeAndAfter], out: Path) -> Archive:
     """Translate files into PNG files of a folder and into an archive of them, which is made also where none is left.
 
     A file that cannot be translated is left out, with a line, as the command does. Names that come twice get a number.

@@ -20,9 +20,7 @@ from cyclegan_fast.demonstration.shown_run import ShownRun
 from cyclegan_fast.demonstration.wording import said_of
 from cyclegan_fast.system.words import counted
 
-THEME = gr.themes.Base(
-    primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-)
+THEME = gr.themes.Base(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 """The look of the page: fonts are those of the visitor's system, since Gradio's default theme would fetch its own."""
 
 DIRECTION_LABELS: dict[Direction, str] = {"a2b": "A to B", "b2a": "B to A"}
@@ -195,9 +193,7 @@ def _batch_tab(shown: ShownRun, limits: DemoLimits, choices: _Choices) -> None:
             # Gradio copies the files before it asks for more, and then they go.
             yield [(str(path), path.stem) for path in archive.pictures], str(archive.file), "\n".join(lines)
 
-    button.click(
-        translate_all, [pictures, *choices.components], [gallery, archive_file, left_out], **_ONE_AT_A_TIME
-    )
+    button.click(translate_all, [pictures, *choices.components], [gallery, archive_file, left_out], **_ONE_AT_A_TIME)
 
 
 def _path_of_upload(upload: Any) -> str | None:
@@ -213,4 +209,8 @@ def _refusal(said: str) -> Exception:
 
 def _escaped(text: str) -> str:
     """Return text as Markdown that shows it as it is."""
-    return "".join(f"&#{ord(character)};" if character in "\\`*_{}[]()<>#+-.!|&$~:" else character for character in text)
+    return "".join(f"&#{ord(sign)};" if sign in _MARKS else sign for sign in text)
+
+
+_MARKS = "\\`*_{}[]()<>#+-.!|&$~:"
+"""Characters that mean something to Markdown."""

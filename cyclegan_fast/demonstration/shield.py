@@ -11,7 +11,8 @@ _PATHS = re.compile(
     r"|/gradio_api/file=(?!\w+:).*",  # a file that was sent or made, and no address elsewhere
     re.DOTALL,
 )
-"""What is answered. Gradio has more: a proxy, addresses that it fetches for whoever asks, histories, editing by prompts."""
+"""What is answered. Gradio has more: a proxy, addresses that it fetches for whoever asks, histories, editing by
+prompts."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; worker-src 'self' blob:; font-src 'self' data:; "
@@ -46,7 +47,7 @@ def forbid_fetching() -> None:
 
     It does so where a visitor names an address in place of a file that was sent.
     """
-    processing = importlib.import_module("gradio.processing_utils")
+    processing: Any = importlib.import_module("gradio.processing_utils")
     for name in ("async_ssrf_protected_download", "ssrf_protected_download"):
         assert hasattr(processing, name), f"this release of Gradio has no {name}"
     processing.async_ssrf_protected_download = _refuse_later

@@ -29,7 +29,7 @@ class Loading(Protocol):
     def __call__(self, path: Path, direction: Direction, /) -> ImageTranslator: ...
 
 
-class Comparison(NamedTuple):
+class BeforeAndAfter(NamedTuple):
     """Holds a picture as it was translated, and its translation, of one size; and who translated it.
 
     `description` is the translator's; `notes` are what a user should know of its checkpoint, such as a damaged newer
@@ -80,7 +80,7 @@ class ShownRun:
         epochs = sorted((name for name in named if name.isdecimal()), key=int, reverse=True)
         return [*(name for name in named if not name.isdecimal()), *epochs]
 
-    def translate(self, file: Path, checkpoint: str, direction: Direction, longest_side: int | None) -> Comparison:
+    def translate(self, file: Path, checkpoint: str, direction: Direction, longest_side: int | None) -> BeforeAndAfter:
         """Translate a picture file to the bits of `cyclegan_fast.translate`, one image at a time.
 
         Args:
@@ -104,7 +104,7 @@ class ShownRun:
                 )
             after = translator(smaller if smaller is not upright else file)
         before = smaller if translator.source.channels == 3 else smaller.convert("L")
-        return Comparison(before, after, translator.description, notes)
+        return BeforeAndAfter(before, after, translator.description, notes)
 
     def close(self) -> None:
         """Free the generator that is loaded."""

@@ -161,7 +161,7 @@ def test_refusals_are_read_on_the_page(tmp_path: Path, address: str) -> None:
 
 def answer_to(address: str, path: str) -> dict[str, Any]:
     """Ask for the translation of a picture by its path, as the page does with one that it has sent."""
-    import httpx
+    httpx = pytest.importorskip("httpx")
 
     with httpx.Client(base_url=address, trust_env=False) as client:
         config = client.get("/config").json()
@@ -177,7 +177,7 @@ def answer_to(address: str, path: str) -> dict[str, Any]:
 
 
 def test_files_of_the_machine_are_not_handed_out(address: str, run: Path, tmp_path: Path) -> None:
-    import httpx
+    httpx = pytest.importorskip("httpx")
 
     for path in (run / "config.yaml", Path("/etc/passwd"), Path(__file__)):
         assert httpx.get(f"{address}/gradio_api/file={path}", trust_env=False).status_code == 403
@@ -191,7 +191,7 @@ def test_files_of_the_machine_are_not_handed_out(address: str, run: Path, tmp_pa
 
 
 def test_gradio_fetches_nothing_that_a_visitor_names(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import httpx
+    httpx = pytest.importorskip("httpx")
 
     fetched: list[str] = []
     monkeypatch.setattr("safehttpx.get", lambda url, *_, **__: fetched.append(url))
