@@ -31,7 +31,7 @@ def listing() -> str:
             *lines,
             "",
             "Each command explains its options with --help, and says its version with --version. The same commands are",
-            "`python -m cyclegan_fast.train` and so on and, in a checkout, those in export/: `python export/trt.py`.",
+            "`python -m cyclegan_fast.train` and so on and, in a checkout, those in export/: `python export/run.py`.",
             f"`{SCRIPT} {COMPLETION} bash` prints what completes commands and flags in a shell (or zsh, or tcsh).",
         ]
     )

@@ -51,14 +51,24 @@ COMMANDS = {
         "measure how good the translations of a run are",
     ),
     "export": CommandEntry(
+        "export.to_formats",
+        "export.to_formats:ToFormatsCommand",
+        "export trained generators in any format of deployment, compared and timed in one table",
+    ),
+    "build-engine": CommandEntry(
         "export.trt",
         "export.trt:TrtCommand",
-        "export trained generators as ONNX files and TensorRT engines",
+        "build TensorRT engines, in five precisions and for ranges of sizes, with their ONNX files",
     ),
     "to-onnx": CommandEntry(
         "export.to_onnx",
         "export.to_onnx:ToOnnxCommand",
         "export trained generators as ONNX files alone",
+    ),
+    "web": CommandEntry(
+        "export.web",
+        "export.web:WebCommand",
+        "export trained generators as a web page that translates in the browser",
     ),
     "run-exported": CommandEntry(
         "export.run",
@@ -69,6 +79,16 @@ COMMANDS = {
         "export.verify",
         "export.verify:VerifyCommand",
         "compare an exported file with the generator that it was made from",
+    ),
+    "serve": CommandEntry(
+        "export.serve",
+        "export.serve:ServeCommand",
+        "serve exported files over HTTP, without PyTorch",
+    ),
+    "triton-repository": CommandEntry(
+        "export.serving.triton_repository",
+        "export.serving.triton_repository:TritonRepositoryCommand",
+        "write what NVIDIA's Triton Inference Server loads",
     ),
     "download": CommandEntry(
         "cyclegan_fast.download",
@@ -84,6 +104,11 @@ COMMANDS = {
         "cyclegan_fast.street_scenes",
         "cyclegan_fast.street_scenes:StreetScenesCommand",
         "draw a data set of streets and their label maps",
+    ),
+    "stained-tissue": CommandEntry(
+        "cyclegan_fast.stained_tissue",
+        "cyclegan_fast.stained_tissue:StainedTissueCommand",
+        "write stained tissue and the amounts of its stains as a data set",
     ),
     "earth": CommandEntry(
         "cyclegan_fast.earth",

@@ -10,7 +10,7 @@ from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import FloatImages
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.translator import NotFinite, SignedTranslator
-from export.file_frames import DEFAULT_FRAMES, FileFrames
+from export.engines.file_frames import DEFAULT_FRAMES, FileFrames
 from export.graphs.interface import sample_dtype
 from export.pixel_ends import PixelEnds
 

@@ -13,22 +13,26 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from cyclegan_fast.conventions import SIDE_MULTIPLE
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable, run_command
+from cyclegan_fast.system.files import sha256_of
 from cyclegan_fast.system.process import check_threads
 from cyclegan_fast.system.progress import waiting
 from cyclegan_fast.system.ranges import ThreadCount, check_fields
-from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.command import size_in_words
 from cyclegan_fast.translation.halves import halved
 from cyclegan_fast.translation.plan import ImageOptions, plan, planned_for
-from cyclegan_fast.translation.summary import report
+from cyclegan_fast.translation.summary import Summary, report
+from cyclegan_fast.translation.video.finding import in_words, without_videos
+from cyclegan_fast.translation.video.plans import VideoPlan, translate_all_videos
 from export.engines.engine_card import EngineCard, Profile
 from export.graph_translator import GraphTranslator
 from export.onnx_translators import Backend, OnnxDevice, load_translator
@@ -36,7 +40,7 @@ from export.onnx_translators import Backend, OnnxDevice, load_translator
 
 @dataclass(frozen=True)
 class RunCommand:
-    """Translate images with an exported generator, without PyTorch.
+    """Translate images and videos with an exported generator, without PyTorch.
 
     Give either --engine, which runs on the GPUs that it was built for, or --onnx, which runs on any CPU. Every image
     keeps its own size, unless --size is given or the engine was built for one size only. The same command continues a
@@ -122,21 +126,26 @@ def translate_exported(command: RunCommand) -> int:
     options = command.options
     notes: list[str] = []
     jobs = halved(plan(options, notes), options, {}, "a2b", notes)
-    count = counted(len(jobs), "image")
 
     def translate(translator: GraphTranslator, options: ImageOptions, size: int | None, file: Path, means: str) -> int:
         translator = translator.with_range(options.range)
         ends, trained = translator.ends, translator.frames
         axis = trained.axis if options.axis is None else options.axis
         options = replace(options, frames=options.frames or trained.frames, axis=axis)
-        print(
-            f"{count} through {file} at {size_in_words(size, len(jobs))}; {means}{'' if ends.are_rgb else f'; {ends}'}"
-        )
+        images, videos = without_videos(planned_for(jobs, options, translator.target))
+        what, at = in_words(len(images), len(videos)), size_in_words(size, len(jobs))
+        print(f"{what} through {file} at {at}; {means}{'' if ends.are_rgb else f'; {ends}'}")
         for note in notes:
             print(f"note: {printable(note)}")
         value_range = (options.range[0], options.range[1]) if options.range else None
-        todo = planned_for(jobs, options, translator.target)
-        return report(translate_images(translator, todo, options, size, value_range=value_range), options.out)
+        summaries: list[Summary] = []
+        if videos:
+            identity = f"{sha256_of(file)} {means}"
+            plan_of_videos = VideoPlan(options, size, SIDE_MULTIPLE, options.batch_size, identity)
+            summaries += [translate_all_videos(translator, videos, plan_of_videos, are_all=not images)]
+        if images:
+            summaries += [translate_images(translator, images, options, size, value_range=value_range)]
+        return report(reduce(Summary.joined, summaries), options.out)
 
     if command.engine is not None:
         with engine_translator(command.engine, options) as (translator, means, profile):

@@ -9,7 +9,7 @@ from cyclegan_fast.conventions import Direction
 from cyclegan_fast.runs import RUNS, newest_run, trained_size
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import sha256_of
-from export.file_frames import DEFAULT_FRAMES, FileFrames
+from export.engines.file_frames import DEFAULT_FRAMES, FileFrames
 from export.pixel_ends import RGB_ENDS, PixelEnds
 
 if TYPE_CHECKING:

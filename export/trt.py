@@ -20,14 +20,14 @@ from cyclegan_fast.system.errors import UserError, run_command
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.ranges import BatchSize, TranslatedSide, check_fields
 from cyclegan_fast.version import __version__
-from export.engine_table import EngineRow, engine_table
 from export.engines.builder import BuiltEngine, build, check_targets, default_targets
 from export.engines.engine_card import EngineCard, Profile
+from export.engines.engine_table import EngineRow, engine_table
 from export.engines.layers import require_layers
-from export.engines.libraries import Library, Runtime, choose_library
+from export.engines.libraries import Library, Runtime, capability_here, choose_library
 from export.graphs.onnx_file import with_digest
 from export.options import ExportOptions, is_eight_bits
-from export.plugins.engine_graph import Norms, capability_here, check_norms, engine_graph
+from export.plugins.engine_graph import Norms, check_norms, engine_graph
 
 if TYPE_CHECKING:
     from export.parity import Parity

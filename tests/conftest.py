@@ -23,6 +23,7 @@ LONGEST_FIRST = (
     "bench/test_pytest_bench.py",
     "export/test_trt.py",
     "export/test_to_onnx.py",
+    "export/formats/test_formats.py",
     "export/test_memory_over_sizes.py",
     "cyclegan_fast/methods/test_methods.py",
     "cyclegan_fast/training/test_cuda_graph.py",

@@ -20,6 +20,7 @@ DOORS = (
     "evaluate",
     "perceptual_study",
     "sample_photos",
+    "stained_tissue",
     "street_scenes",
     "train",
     "translate",

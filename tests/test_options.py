@@ -25,6 +25,7 @@ from cyclegan_fast.evaluation.fcn.segmentation import SegmentationTraining
 from cyclegan_fast.experiments.plan import PlanSettings, Tables
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.sample_photos import SamplePhotosCommand
+from cyclegan_fast.stained_tissue import StainedTissueCommand
 from cyclegan_fast.street_scenes import StreetScenesCommand
 from cyclegan_fast.study.analysis import Analyse
 from cyclegan_fast.study.format import SessionSettings
@@ -33,11 +34,17 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import Range, declarations
 from cyclegan_fast.translation.command import TranslateCommand
 from cyclegan_fast.translation.plan import ImageOptions
+from export.browser.page import PageOptions
 from export.options import ExportOptions
 from export.run import RunCommand
+from export.serve import ServeCommand
+from export.serving.service_options import BatchOptions, ServingLimits
+from export.serving.triton_repository import TritonOptions, TritonRepositoryCommand
+from export.to_formats import ToFormatsCommand
 from export.to_onnx import ToOnnxCommand
 from export.trt import ShapeOptions, TrtCommand
 from export.verify import VerifyCommand
+from export.web import WebCommand
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("out")
@@ -53,13 +60,18 @@ COMMANDS = (
     Make(Path("real"), ("fake",), OUT),
     RunCommand(IMAGES),
     SamplePhotosCommand(OUT),
+    ServeCommand((Path("x.onnx"),), ServingLimits(), BatchOptions()),
+    StainedTissueCommand(OUT),
     StreetScenesCommand(OUT),
     Tables(Path("data"), OUT, PlanSettings()),
+    ToFormatsCommand(),
     ToOnnxCommand(ExportOptions()),
     TrainingCommand(Config(), "paper256"),
     TranslateCommand(IMAGES),
+    TritonRepositoryCommand((Path("x.onnx"),), TritonOptions()),
     TrtCommand(ExportOptions(), ShapeOptions()),
     VerifyCommand(),
+    WebCommand(PageOptions()),
 )
 """One valid value of every class that a command line is parsed into."""
 ALL = (*COMMANDS, SegmentationTraining(), RotationTraining(), SessionSettings(1, 1, 1, 1, paired=False))

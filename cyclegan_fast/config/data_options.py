@@ -12,6 +12,7 @@ from cyclegan_fast.system.ranges import MOST_COUNTED, BatchSize, LoadedSide, Ran
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 Pairs = Literal["auto", "yes", "no"]
+SceneUse = Literal["auto", "yes", "no"]
 SliceAxis = Literal["0", "1", "2"]
 RangeSource = Literal["dtype", "data"]
 Percentile = Annotated[float, Range(0, 100)]
@@ -25,6 +26,8 @@ AXES: dict[SliceAxis, Axis] = {"0": 0, "1": 1, "2": 2}
 PIXEL_OPTIONS = ("channels_a", "channels_b", "dtype_a", "dtype_b", "range_a", "range_b", "frames", "axis")
 """The options that describe the pixels of the two domains, and how files hold them. A run has those that were given or
 read from its data."""
+SCENE_OPTIONS = ("scenes", "scene_level", "microns_per_pixel", "crops_per_epoch", "least_data")
+"""The options that say how crops are cut out of scenes."""
 
 
 def is_earth(data: object) -> bool:
@@ -90,6 +93,19 @@ class DataConfig:
     image; or images of their own, called FILE#0, FILE#1 and so on"""
     axis: SliceAxis = "2"
     """the axis of a volume that its slices are across: 0 gives sagittal, 1 coronal, and 2 axial ones"""
+    scenes: SceneUse = "auto"
+    """cut random crops straight out of whole slides and other scenes, which are never decoded as a whole: auto where a
+    folder holds a slide, a Zarr, or a TIFF of 8192x8192 pixels and more; yes also where it holds smaller TIFF files"""
+    scene_level: Annotated[int, Range(0, 63)] = 0
+    """the level of each scene's pyramid that crops are cut from, of which 0 is the largest"""
+    microns_per_pixel: Annotated[float, Range(above=0, most=10**6)] | None = None
+    """cut crops from the level whose pixels are nearest to so many micrometres apart, by a fifth at most, instead of
+    from scene_level; for scenes that say it"""
+    crops_per_epoch: Annotated[int, Range(1, MOST_COUNTED)] | None = None
+    """random crops of a domain of scenes in an epoch; by default as many as cover their tissue or data once"""
+    least_data: Annotated[float, Range(0, 1)] = 0.5
+    """share of a crop of a scene that must be tissue or data, by a mask that is made of the scene; 0 takes crops from
+    everywhere"""
     strict: bool = False
     """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
     pairs: Pairs = "auto"
@@ -115,6 +131,15 @@ class DataConfig:
         require(
             len(self.percentiles) == 2 and self.percentiles[0] < self.percentiles[1],
             f"percentiles are a low and a high one, got {' '.join(f'{value:g}' for value in self.percentiles)}",
+        )
+
+        require(
+            self.microns_per_pixel is None or self.scene_level == 0,
+            "scene_level and microns_per_pixel both say which level of a scene is taken: give one of them",
+        )
+        require(
+            self.scenes != "yes" or self.frames == "first",
+            f"scenes are read by their first image, and frames is {self.frames}: leave one of both out",
         )
 
     @property

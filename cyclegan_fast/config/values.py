@@ -10,7 +10,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from cyclegan_fast.config.data_options import PIXEL_OPTIONS, DataConfig
+from cyclegan_fast.config.data_options import PIXEL_OPTIONS, SCENE_OPTIONS, DataConfig
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.system.errors import UserError, in_brief_words
 from cyclegan_fast.system.files import write_atomically
@@ -105,6 +105,14 @@ def pixels_of_run(config: Mapping[str, Any], origin: str) -> DataConfig:
     described = with_values(DataConfig(), known, origin)
     assert isinstance(described, DataConfig)
     return described
+
+
+def scenes_of_run(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return those options of a run that say how crops are cut out of scenes; raises UserError as `pixels_of_run`."""
+    data = config.get("data")
+    known = {name: data[name] for name in SCENE_OPTIONS if name in data} if isinstance(data, dict) else {}
+    checked = with_values(DataConfig(), known, origin)
+    return {name: getattr(checked, name) for name in known}
 
 
 def differences(one: Config, other: Config) -> list[str]:

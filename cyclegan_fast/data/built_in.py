@@ -3,6 +3,7 @@
 from cyclegan_fast.config.data_options import PIXEL_OPTIONS, DataConfig
 from cyclegan_fast.data import earth, sample_photos
 from cyclegan_fast.data.image_lists import ImageArray
+from cyclegan_fast.data.scenes.checks import scene_flags
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import waiting
@@ -19,6 +20,8 @@ def check_built_in(config: DataConfig, *, paired: bool) -> None:
     given = [name for name in PIXEL_OPTIONS if getattr(config, name) not in (None, (), getattr(DataConfig, name))]
     if given:
         raise UserError(f"the {name} are 8-bit RGB: --{given[0].replace('_', '-')} needs --data FOLDER")
+    if flags := scene_flags(config):
+        raise UserError(f"the {name} are no scenes: {flags[0]} needs --data FOLDER")
     if config.preprocess != "resize_and_crop":
         raise UserError(f"the {name} come at one size: --preprocess {config.preprocess} needs --data FOLDER")
     if config.is_earth:

@@ -3,7 +3,7 @@
 layouts.py knows in which folders they are, image_folder.py decodes them, and pairs.py tells pairs by their names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cyclegan_fast.config.options import DataConfig, Preprocess
 from cyclegan_fast.data.built_in import built_in_tests
@@ -13,11 +13,20 @@ from cyclegan_fast.data.layouts import STREETS_MARK, TRAINING_LABELS, Place, is_
 from cyclegan_fast.data.pairs import match, names_say_pairs, pair_key
 from cyclegan_fast.data.pixel_cache import default_cache_dir
 from cyclegan_fast.data.preparation import Preparation, held_out_preparation
+from cyclegan_fast.data.scenes.checks import check_scene_options
+from cyclegan_fast.data.scenes.crops import GridCrops, RandomCrops
+from cyclegan_fast.data.scenes.finding import find_scenes_in
+from cyclegan_fast.data.scenes.scene_folder import SceneDomain, SceneFolder
 from cyclegan_fast.data.test_sets import HeldOut, TestSets
+from cyclegan_fast.images.folders import Found
+from cyclegan_fast.images.levels import SUGGESTS_A_RANGE
 from cyclegan_fast.images.pixel_type import DomainName
+from cyclegan_fast.images.scenes.scene import TileCache
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.words import counted
+
+_DOMAINS: tuple[DomainName, ...] = ("A", "B")
 
 
 class DomainReader:
@@ -33,12 +42,24 @@ class DomainReader:
         self.root, self.config = config.data, config
         gib = config.cache_gib
         self.cache_bytes = available_bytes() // 2 // sharers if gib is None else int(gib * 2**30)
-        self.opened: list[ImageFolder] = []
+        self.opened: list[ImageFolder | SceneFolder] = []
         self.remarks: list[str] = []
 
     def training_images(self) -> tuple[Images, Images]:
-        """Return the training images of A and of B."""
-        A, B = self._open_training(paired=False)
+        """Return the training images of A and of B, or crops of their scenes; raises UserError."""
+        places = training_places(self.root, paired=False)
+        limit = self.config.max_images
+        crops: dict[DomainName, RandomCrops] = {}
+        for domain, place in zip(_DOMAINS, places, strict=True):
+            found = find_scenes_in(place, self.config)
+            if found is not None:
+                scenes = self._open_scenes(place, found, domain, limit)
+                crops[domain] = RandomCrops(scenes, self.config.crops_per_epoch)
+        check_scene_options(self.config, is_of_scenes=bool(crops))
+        A, B = (
+            crops[domain] if domain in crops else self._open_to_train(place, domain, limit)
+            for domain, place in zip(_DOMAINS, places, strict=True)
+        )
         return A, B
 
     def training_pairs(self) -> tuple[Images, Images]:
@@ -46,7 +67,8 @@ class DomainReader:
 
         Raises UserError where the names are not of pairs, or two partners differ in size once they are prepared.
         """
-        A, B = self._open_training(paired=True)
+        place_A, place_B = training_places(self.root, paired=True)
+        A, B = self._open_to_train(place_A, "A"), self._open_to_train(place_B, "B")
         if B.folder == self.root / TRAINING_LABELS:
             self.remarks.append(
                 f"the partners of {A.folder} are taken from {B.folder}: where that is, trainB has the "
@@ -56,14 +78,19 @@ class DomainReader:
         _check_sizes(A, B, pairs, self.config.preprocess)
         return _selected(A, B, pairs)
 
-    def _open_training(self, *, paired: bool) -> tuple[ImageFolder, ImageFolder]:
+    def _open_to_train(self, place: Place, domain: DomainName, limit: int | None = None) -> ImageFolder:
         prepare = Preparation(self.config.preprocess, self.config.load_size, self.config.crop_size)
-        A, B = training_places(self.root, paired=paired)
-        limit = None if paired else self.config.max_images  # pairs are limited after partners are found
-        return (
-            self._open(A, prepare, "A", limit, flags_of="A"),
-            self._open(B, prepare, "B", limit, flags_of="B"),
+        return self._open(place, prepare, domain, limit, flags_of=domain)
+
+    def _open_scenes(self, place: Place, found: Found, domain: DomainName, limit: int | None = None) -> SceneFolder:
+        kept_bytes = self.cache_bytes // 2  # of decoded tiles; the other half is for what is opened after this
+        kind, side = self.config.pixel_type(domain), self.config.crop_size
+        opened = SceneFolder(
+            place.folder, found, SceneDomain(self.config, domain, kind, side), TileCache(kept_bytes), limit
         )
+        self.cache_bytes -= kept_bytes
+        self.opened.append(opened)
+        return opened
 
     def _open(
         self,
@@ -103,23 +130,44 @@ class DomainReader:
         if unreadable:
             warnings.append(f"skipped {counted(len(unreadable), 'unreadable image')} (--strict refuses such files)")
         left_out = list(dict.fromkeys(line for folder in self.opened for line in folder.remarks))
-        values = list(dict.fromkeys(note for folder in self.opened for note in folder.values_notes))
+        values = list(dict.fromkeys(self._notes_on_values()))
         return warnings + left_out + self.remarks + values + [folder.note for folder in self.opened if folder.note]
+
+    def _notes_on_values(self) -> Iterator[str]:
+        """Yield notes on the values of images; a range is suggested once for a domain, by its training images."""
+        suggested = set()
+        for folder in self.opened:
+            for note in folder.values_notes:
+                if SUGGESTS_A_RANGE in note:
+                    if folder.range_flag in suggested:
+                        continue
+                    suggested.add(folder.range_flag)
+                yield note
 
     def test_sets(self) -> TestSets:
         """Return testA and testB where they are there, resized to the crop's square, with the truth if they are pairs.
 
+        Of scenes they are crops side by side.
+
         Raises UserError where they must be pairs (`pairs` is "yes") and are not.
         """
-        prepare = held_out_preparation(self.config.crop_size)
-        domains: tuple[DomainName, ...] = ("A", "B")
-        places = {domain: place_of(self.root, f"test{domain}") for domain in domains}
-        A, B = (self._open(place, prepare, domain) if place.has_images() else None for domain, place in places.items())
+        A, B = (self._open_test_set(domain) for domain in _DOMAINS)
+        if isinstance(A, GridCrops) or isinstance(B, GridCrops):
+            if self.config.pairs == "yes":
+                raise UserError(f"crops of the scenes in {self.root} are no pairs: leave --pairs yes out")
+            return TestSets(HeldOut(A) if A else None, HeldOut(B) if B else None)
         paired, note = self._are_pairs(A, B)
         if A is None or B is None or not paired:
             return TestSets(HeldOut(A) if A else None, HeldOut(B) if B else None, note)
         images, partners = _selected(A, B, self._pairs(A, B))
         return TestSets(HeldOut(images, partners), HeldOut(partners, images), note)  # both in the order of A
+
+    def _open_test_set(self, domain: DomainName) -> ImageFolder | GridCrops | None:
+        place = place_of(self.root, f"test{domain}")
+        found = find_scenes_in(place, self.config)
+        if found is not None:
+            return GridCrops(self._open_scenes(place, found, domain))
+        return self._open(place, held_out_preparation(self.config.crop_size), domain) if place.has_images() else None
 
     def _pairs(self, A: ImageFolder, B: ImageFolder) -> list[tuple[int, int]]:
         """Return the indices of partners in A and in B, in the order of A: by name, or by file where one shows both.

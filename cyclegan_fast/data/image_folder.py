@@ -3,7 +3,6 @@
 pixel_cache.py holds that file.
 """
 
-import hashlib
 import itertools
 import sys
 from collections.abc import Generator, Iterable, Sequence
@@ -11,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-
 from cyclegan_fast.data.file_reading import FileReader, PreparedSamples
+from cyclegan_fast.data.image_lists import digest_of_middles
 from cyclegan_fast.data.pixel_cache import MappedImages, PixelCache
 from cyclegan_fast.data.preparation import Preparation
 from cyclegan_fast.data.value_facts import ValueFacts, notes_on_values
@@ -27,9 +25,6 @@ from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
 from cyclegan_fast.system.progress import progress_bar
-
-SAMPLED = 64  # the number of files that `content` reads
-SAMPLED_BYTES = 1 << 16
 
 
 class ImageFolder:
@@ -138,16 +133,8 @@ class ImageFolder:
         return self._left_out + note_on_pages(pages)
 
     def content(self) -> str:
-        """Return a digest of the middle of up to SAMPLED files, spread evenly over all.
-
-        Reading more files, or whole ones, would cost as much as decoding, at every start that finds the pixels on disk.
-        """
-        digest = hashlib.sha256()
-        for index in np.linspace(0, len(self.paths) - 1, min(SAMPLED, len(self.paths))).astype(int):
-            with open(self.paths[index], "rb") as file:
-                file.seek(max(0, self.paths[index].stat().st_size - SAMPLED_BYTES) // 2)
-                digest.update(file.read(SAMPLED_BYTES))
-        return digest.hexdigest()[:16]
+        """Return a digest of parts of the files, see `digest_of_middles`."""
+        return digest_of_middles(self.paths)
 
     @property
     def memory_bytes(self) -> int:

@@ -14,9 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 from cyclegan_fast.config.options import Config, DataConfig
 from cyclegan_fast.config.values import load_config
 from cyclegan_fast.data.layouts import Place, training_places
+from cyclegan_fast.data.scenes.finding import find_scenes_in
+from cyclegan_fast.data.scenes.scene_values import DomainScenes
 from cyclegan_fast.data.value_ranges import DomainFiles, value_range_of
 from cyclegan_fast.images.pixel_type import DomainName, PixelType, SampleDtype
 from cyclegan_fast.images.samples import FileKind, describe_file
+from cyclegan_fast.images.scenes.opening import describe_scene
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.runs import CONFIG
 from cyclegan_fast.system.distributed import Ranks
@@ -125,26 +128,28 @@ def options_of_files(config: DataConfig, *, paired: bool) -> dict[str, Any]:
     options: dict[str, Any] = {}
     described: dict[Place, list[DescribedFile]] = {}
     for domain, place in zip(DOMAINS, training_places(config.data, paired=paired), strict=True):
-        files = [place.folder / name for name in place.names()]
+        scenes = find_scenes_in(place, config)
+        files = scenes.images if scenes else [place.folder / name for name in place.names()]
         searched = replace(place, half=None)  # both halves of images side by side are in one folder
         if searched not in described:
             limit = None if paired else config.max_images  # pairs are limited after partners are found
-            described[searched] = _described(files[:limit], place.folder.name, config)
+            described[searched] = _described(files[:limit], place.folder.name, config, are_scenes=scenes is not None)
         given = GivenPixels.of(config, domain)
         if described[searched]:  # of others, whoever opens them says what is wrong
             kind = pixels_of_files(described[searched], given, place.folder, domain)
-            found = _with_range(kind, given, described[searched], place, domain, config)
+            values_of = DomainFiles if scenes is None else DomainScenes
+            found = _with_range(kind, given, described[searched], place, domain, config, values_of)
             options |= found.as_options(domain) if found else {}
     return options
 
 
-def _described(files: Sequence[Path], name: str, config: DataConfig) -> list[DescribedFile]:
+def _described(files: Sequence[Path], name: str, config: DataConfig, *, are_scenes: bool) -> list[DescribedFile]:
     """Read the headers of files; those that cannot be read are left out."""
     axis = config.slice_axis
 
     def describe(path: Path) -> FileKind | None:
         try:
-            return describe_file(path, config.frames, axis)
+            return describe_scene(path) if are_scenes else describe_file(path, config.frames, axis)
         except UnreadableImage:
             return None  # whoever reads it names it
 
@@ -194,6 +199,7 @@ def _with_range(
     place: Place,
     domain: DomainName,
     config: DataConfig,
+    values_of: type[DomainFiles],
 ) -> GivenPixels | None:
     """Return all that is known of a domain's pixels, None for 8-bit RGB; raises UserError for wrong ranges."""
     channels, dtype = kind
@@ -212,9 +218,7 @@ def _with_range(
     values = given.range
     if not values and (dtype == "float32" or config.range_from == "data"):
         paths = [file.path for file in files]
-        source = DomainFiles(
-            paths, channels, dtype, config.frames, config.slice_axis, place.half, config.workers, domain
-        )
+        source = values_of(paths, channels, dtype, config.frames, config.slice_axis, place.half, config.workers, domain)
         try:
             values = value_range_of(source, config.percentiles, place.folder.name)
         except ValueError as error:

@@ -23,11 +23,14 @@ from cyclegan_fast.data.domains import DomainReader
 from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.known_pixels import lines_on_pixels
 from cyclegan_fast.data.layouts import check_partners, training_places
+from cyclegan_fast.data.scenes.checks import check_pairs_are_no_scenes
+from cyclegan_fast.data.scenes.crops import RandomCrops
 from cyclegan_fast.data.test_sets import TestSets
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.fault_points import fault_point
 from cyclegan_fast.system.prefetch import ahead
+from cyclegan_fast.system.words import counted
 
 
 class TrainingImages(ABC):
@@ -79,6 +82,13 @@ class TrainingImages(ABC):
         """Return the names of the images, in lines that also say which of them belong together."""
 
     @property
+    def counts(self) -> str:
+        """Return how many images each domain has, or crops of scenes in an epoch."""
+        domains = {"A": self.images_A, "B": self.images_B}
+        nouns = {name: "crop" if isinstance(images, RandomCrops) else "image" for name, images in domains.items()}
+        return ", ".join(f"{counted(len(images), nouns[name])} {name}" for name, images in domains.items())
+
+    @property
     def steps_per_epoch(self) -> int:
         """Number of steps of an epoch; the last one may have smaller batches."""
         return math.ceil(len(self) / (self.config.batch_size * self.ranks))
@@ -90,6 +100,10 @@ class TrainingImages(ABC):
 
     def _random(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, 1, index])
+
+    def _image(self, images: Images, place: int, random: np.random.Generator) -> SampleArray:
+        """Return an image of a domain: the one at a place, or of scenes a random crop."""
+        return images.drawn(random) if isinstance(images, RandomCrops) else images[place]
 
     def _cut(self, pixels: SampleArray, random: np.random.Generator) -> Cut:
         """Draw a random window of an image, and whether it is mirrored."""
@@ -149,12 +163,12 @@ class UnpairedImages(TrainingImages):
     def pair(self, epoch: int, index: int) -> tuple[Cut, Cut]:
         """Return A's image at the index modulo |A| and one of B drawn at random, each with a window of its own.
 
-        With `serial`, B's image is the one at the index modulo |B|.
+        With `serial`, B's image is the one at the index modulo |B|. Of scenes, it is a crop drawn at random.
         """
         random = self._random(epoch, index)
-        pixels_A = self.images_A[index % len(self.images_A)]
+        pixels_A = self._image(self.images_A, index % len(self.images_A), random)
         place_B = index % len(self.images_B) if self.config.serial else int(random.integers(len(self.images_B)))
-        pixels_B = self.images_B[place_B]
+        pixels_B = self._image(self.images_B, place_B, random)
         return self._ready(self._cut(pixels_A, random)), self._ready(self._cut(pixels_B, random))
 
     def _listing(self) -> list[str]:
@@ -206,6 +220,7 @@ def check_data(config: DataConfig, *, paired: bool = False) -> None:
             f"the right; missing: {', '.join(missing)}; found: {found}"
         )
     if paired:
+        check_pairs_are_no_scenes(places, config)
         check_partners(*places)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cyclegan_fast.images.levels import suggested_range
+from cyclegan_fast.images.levels import SUGGESTS_A_RANGE, suggested_range
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.words import counted
@@ -78,8 +78,8 @@ def notes_on_values(facts: Mapping[str, ValueFacts], kind: PixelType, where: str
         )
     elif kind.dtype != "uint8" and high - low < (kind.high - kind.low) / 2:
         notes.append(
-            f"the images in {where} hold values from {low:g} to {high:g}, less than half of their range, {ends}; if "
-            f"they are meant to fill another one, give it, such as {flag} {suggested_range(low, high)}"
+            f"the images in {where} hold values from {low:g} to {high:g}, less than half of their range, {ends}; "
+            f"{SUGGESTS_A_RANGE} one, give it, such as {flag} {suggested_range(low, high)}"
         )
     missing = {name: each.missing for name, each in facts.items() if each.missing}
     if missing:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cyclegan_fast.config.options import EARTH, Pairs, RunConfig
 from cyclegan_fast.config.run_options import DISPLAY_OPTIONS
-from cyclegan_fast.config.values import pixels_of_run, with_values
+from cyclegan_fast.config.values import pixels_of_run, scenes_of_run, with_values
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.images.display import DomainViews
 from cyclegan_fast.images.pixel_type import PixelTypes
@@ -114,6 +114,7 @@ class Subject:
             crop_size=self.size,
             pairs=pairs,
             strict=options.strict,
+            **scenes_of_run(self.config, str(self.path)),
         )
         self.tests, warnings = open_test_sets(settings)
         self.notes += warnings

@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,22 @@ _Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """Says which entries of a folder are images: by their endings, and those folders that are one.
+
+    name: what those of these endings are called in notes on others that lie beside them; None where all are images.
+    """
+
+    endings: frozenset[str] = EXTENSIONS
+    is_image_folder: Callable[[Path], bool] | None = None
+    name: str | None = None
+
+
+IMAGES = Wanted()
+"""The files that are decoded as a whole."""
+
+
+@dataclass(frozen=True)
 class Found:
     """Holds the images below a folder, in a fixed order, and lines that describe what else is there.
 
@@ -122,12 +138,12 @@ def has_images(folder: Path) -> bool:
     return any(True for _ in walk.images()) or bool(walk.closed)
 
 
-def search(folder: Path) -> Found:
+def search(folder: Path, wanted: Wanted = IMAGES) -> Found:
     """Find the image files anywhere below `folder`, in a fixed order, and describe what is left out.
 
     There is a progress bar where it takes long.
     """
-    walk = _Walk(folder)
+    walk = _Walk(folder, wanted=wanted)
     description = f"searching {printable(folder.name)}"
     with progress_bar(walk.images(), desc=description, unit=" images", leave=False) as images:
         found = sorted(images)
@@ -149,17 +165,20 @@ class _Walk:
     Args:
         folder: the paths, as tuples of names, are below it.
         images_only: leave unknown what else is there; then no file is opened.
+        wanted: what an image is.
     """
 
-    def __init__(self, folder: Path, *, images_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, images_only: bool = False, wanted: Wanted = IMAGES) -> None:
         self.folder = folder
         self.images_only = images_only
+        self.wanted = wanted
         self.service: list[_Parts] = []
         self.again: list[_Parts] = []  # links to folders that are searched anyway
         self.nowhere: list[_Parts] = []  # links that lead nowhere
         self.closed: list[tuple[_Parts, str]] = []  # folders that cannot be searched, with the system's reason
         self.unseen: list[tuple[_Parts, str]] = []  # what the system does not tell about, with its reason
         self.unread: list[_Parts] = []
+        self.beside: list[_Parts] = []  # images of other endings than the wanted ones
         self._searched: set[tuple[int, int]] = set()
         self._folders: list[_Parts] = []
         self._links: list[_Parts] = [()]
@@ -210,13 +229,17 @@ class _Walk:
             else:
                 self.unseen.append((parts, error.strerror or str(error)))
             return
-        if is_folder and is_link:
+        if is_folder and self.wanted.is_image_folder and self.wanted.is_image_folder(Path(entry.path)):
+            yield parts
+        elif is_folder and is_link:
             (self.again if self._is_loop(Path(entry.path)) else self._links).append(parts)
         elif is_folder:
             self._folders.append(parts)
         elif is_file:
-            if ending_of(entry.name) in EXTENSIONS:
+            if ending_of(entry.name) in self.wanted.endings:
                 yield parts
+            elif ending_of(entry.name) in EXTENSIONS:
+                self.beside.append(parts)
             elif not self.images_only and _is_unread_image(entry):
                 self.unread.append(parts)
 
@@ -247,6 +270,11 @@ class _Walk:
             missing.append(
                 f"left out {_count(self.nowhere, 'link')} below {self.folder} that {lead} nowhere: "
                 f"{_some_paths(self.nowhere)}"
+            )
+        if self.beside:
+            missing.append(
+                f"left out {_count(self.beside, 'image')} below {self.folder} beside the {self.wanted.name}: "
+                f"{_some_paths(self.beside)}"
             )
         missing += [line_on_closed(self.folder.joinpath(*parts), reason) for parts, reason in sorted(self.closed)]
         missing += [

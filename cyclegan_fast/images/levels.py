@@ -15,6 +15,8 @@ ValueRange = tuple[float, float]
 """The two values that become black and white (levels 0 and 255); values beyond them become black and white, too."""
 
 SIXTEEN_BITS: ValueRange = (0, 65535)
+SUGGESTS_A_RANGE = "if they are meant to fill another"
+"""What notes have in common that suggest a range for a domain's images."""
 TABLE_BYTES = 2  # integers up to this size are looked up in a table
 
 
@@ -113,8 +115,8 @@ def note_on(extent: Extent | None, where: str, given: ValueRange | None, flag: s
         return None
     black, white = to_levels(np.array([extent.low, extent.high]), extent.filled).tolist()
     return (
-        f"{found}, of {low:g} to {high:g}: they become levels {black} to {white} of 255; if they are meant to fill "
-        f"another range, give it, such as {flag} {suggested_range(extent.low, extent.high)}"
+        f"{found}, of {low:g} to {high:g}: they become levels {black} to {white} of 255; {SUGGESTS_A_RANGE} "
+        f"range, give it, such as {flag} {suggested_range(extent.low, extent.high)}"
     )
 
 

@@ -128,7 +128,7 @@ def write_samples(samples: Samples, path: Path, kind: PixelType) -> None:
 
     Raises ValueError for a format that cannot hold them: `ending_for` gives one that can.
     """
-    write_encoded(_encoded(samples, ending_of(path.name), kind), path)
+    write_encoded(encoded_samples(samples, ending_of(path.name), kind), path)
 
 
 def ending_for(kind: PixelType, like: str, *, frames: Frames = "first", is_georeferenced: bool = False) -> str:
@@ -175,7 +175,11 @@ def _joined(stored: StoredSamples, images: int) -> StoredSamples:
     return replace(stored, values=values, is_colour=False)
 
 
-def _encoded(samples: Samples, ending: str, kind: PixelType) -> bytes:
+def encoded_samples(samples: Samples, ending: str, kind: PixelType) -> bytes:
+    """Return the content of a file of samples of `kind`, with their place, in the format of a name's ending.
+
+    Raises ValueError for a format that cannot hold them: `ending_for` gives one that can.
+    """
     values, place = samples.values, samples.place or FilePlace()
     if values.ndim != 4 or values.shape[-1] != kind.channels or values.dtype != kind.as_numpy:
         raise ValueError(f"samples {list(values.shape)} of {values.dtype} are not {kind}")

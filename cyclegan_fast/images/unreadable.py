@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from cyclegan_fast.system.shortage import DoesNotFit
 
 _MOST_SAID = 300  # characters of what a decoder says of damage, which may be the damaged bytes
+_READ_WITH = {"pydicom": "DICOM", "nibabel": "NIfTI", "zarr": "Zarr", "av": "a video"}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -71,7 +72,7 @@ def _reason(error: Exception, path: Path) -> str:
         return _too_large("more than")
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        format_name = {"pydicom": "DICOM", "nibabel": "NIfTI", "zarr": "Zarr"}.get(package, "TIFF")
+        format_name = _READ_WITH.get(package, "TIFF")
         return f"{format_name} is read with {package}, which is not installed: pip install {package}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # the system's; what decoders raise has no number

@@ -153,18 +153,30 @@ def evaluation_charts(run: Path) -> list[dict[str, Any]]:
     names = sorted({str(name) for report in found for name in section_of(report, "values")})
     panels = []
     for key, metric in SCORE_COLUMNS.items():
-        if key == "mae":  # two domains have two units; L1 has the same curves
-            continue
-        lines = []
-        for name in (name for name in names if name.rpartition(".")[2] == key):
-            curve = (steps, rounded([number(section_of(report, "values").get(name)) for report in found]))
-            lines.append({"name": name.rpartition(".")[0], "raw": curve, "smooth": curve})
-        # A chart has four colours: translations first, then what they are compared with.
-        lines.sort(key=lambda line: rank_of(str(line["name"])))
-        if lines:
-            panel = {"title": f"Test images: {metric.title}", "unit": f"{metric.better} is better", "lines": lines[:4]}
+        of_key = [name for name in names if name.rpartition(".")[2] == key]
+        for title, group in _by_unit(metric.title, key, of_key).items():
+            lines = []
+            for name in group:
+                curve = (steps, rounded([number(section_of(report, "values").get(name)) for report in found]))
+                lines.append({"name": name.rpartition(".")[0], "raw": curve, "smooth": curve})
+            # A chart has four colours: translations first, then what they are compared with.
+            lines.sort(key=lambda line: rank_of(str(line["name"])))
+            panel = {"title": f"Test images: {title}", "unit": f"{metric.better} is better", "lines": lines[:4]}
             panels.append(panel | ({"best": best[-1]} if best else {}))
     return panels
+
+
+def _by_unit(title: str, key: str, names: list[str]) -> dict[str, list[str]]:
+    """Return the names of values that share a chart, by its title: those in the units of A, and of B, stand apart."""
+    if key != "mae":
+        return {title: names} if names else {}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        direction, _, kind = name.rpartition(".")[0].partition(".")
+        # An image that came back is one of the domain that it came from.
+        domain = direction[:1] if kind == "reconstruction" else direction[-1:]
+        groups.setdefault(title.replace("own units", f"in units of {domain.upper()}"), []).append(name)
+    return dict(sorted(groups.items()))
 
 
 def rank_of(name: str) -> int:

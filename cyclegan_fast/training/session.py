@@ -23,7 +23,6 @@ from cyclegan_fast.system.device import describe, name_of, remark_on_choice, set
 from cyclegan_fast.system.distributed import Ranks, joined
 from cyclegan_fast.system.errors import NonFiniteLoss, ReportedElsewhere, UserError, printable, system_message
 from cyclegan_fast.system.interruption import Interruption, Stopped
-from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.callbacks.callback import Callback, TrainingStart
 from cyclegan_fast.training.callbacks.dispatch import Callbacks
 from cyclegan_fast.training.engine import TrainingEngine
@@ -284,10 +283,7 @@ def remarks_on_networks(config: Config, model: Model, ranks: Ranks) -> list[str]
 def announce(state: TrainingState, run: RunFolder, total_steps: int, remarks: list[str]) -> None:
     """Print what is trained on what, and the remarks."""
     images, ranks = state.images, state.ranks.count
-    print(
-        f"{counted(len(images.images_A), 'image')} A, {counted(len(images.images_B), 'image')} B; "
-        f"{f'{ranks} times ' if ranks > 1 else ''}{describe(state.device)}; {name_of(state.dtype)}"
-    )
+    print(f"{images.counts}; {f'{ranks} times ' if ranks > 1 else ''}{describe(state.device)}; {name_of(state.dtype)}")
     print(printable(f"run: {run.path}, steps {run.step} to {total_steps}"))
     for remark in remarks:
         print(f"note: {printable(remark)}")

@@ -48,7 +48,15 @@ class HasPixels(Protocol):
     def pixels(self) -> SampleArray: ...
 
 
+class HasSource(HasPixels, Protocol):
+    """Has the samples of an image, and the file that it is of."""
+
+    @property
+    def source(self) -> Path: ...
+
+
 _Image = TypeVar("_Image", bound=HasPixels)
+_Sourced = TypeVar("_Sourced", bound=HasSource)
 
 
 def translate_images(
@@ -109,7 +117,7 @@ def translate_images(
     ):
         writer = Writer(pool, depth)
         slices = _slices(_readable(decoded, unreadable, remarks, options.strict))
-        batches = _translated(translator, same_shaped(slices, batch_size))
+        batches = translations_of_batches(translator, same_shaped(slices, batch_size))
         for image, samples in _whole_images(batches, translator.target):
             remarks.add(image)
             writer.write(Samples(samples, image.place, None), image.job.target, translator.target)
@@ -158,7 +166,9 @@ def _whole_images(
                 yield image, with_missing(found, image.missing, target)
 
 
-def _translated(translator: Translator, batches: Iterable[list[Slice]]) -> Iterator[tuple[list[Slice], SampleArray]]:
+def translations_of_batches(
+    translator: Translator, batches: Iterable[list[_Sourced]]
+) -> Iterator[tuple[list[_Sourced], SampleArray]]:
     """Yield batches with their translations [N, H, W, C], in order.
 
     A translator that can is given the next batch before it is asked for the result of this one, which is yielded also
@@ -166,7 +176,7 @@ def _translated(translator: Translator, batches: Iterable[list[Slice]]) -> Itera
     """
     overlapping = translator if isinstance(translator, OverlappingTranslator) else None
     shape: tuple[int, ...] | None = None
-    begun: tuple[list[Slice], Callable[[], SampleArray]] | None = None
+    begun: tuple[list[_Sourced], Callable[[], SampleArray]] | None = None
     try:
         for batch in batches:
             if shape != (shape := batch[0].pixels.shape):
@@ -186,18 +196,18 @@ def _translated(translator: Translator, batches: Iterable[list[Slice]]) -> Itera
         yield begun[0], _result(*begun)
 
 
-def _result(batch: list[Slice], finish: Callable[[], SampleArray]) -> SampleArray:
+def _result(batch: Sequence[HasSource], finish: Callable[[], SampleArray]) -> SampleArray:
     with _explained(batch):
         return finish()
 
 
 @contextmanager
-def _explained(batch: list[Slice]) -> Iterator[None]:
+def _explained(batch: Sequence[HasSource]) -> Iterator[None]:
     """Name the file whose translation is not finite."""
     try:
         yield
     except NotFinite as error:
-        raise not_finite(batch[error.index].image.job.source) from error
+        raise not_finite(batch[error.index].source) from error
 
 
 def not_finite(source: Path) -> UserError:

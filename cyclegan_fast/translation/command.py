@@ -23,13 +23,13 @@ from cyclegan_fast.runs import RUNS, checked_size, newest_run
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.ranges import ThreadCount, check_fields
-from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.halves import halved
 from cyclegan_fast.translation.plan import ImageOptions, plan, planned_for
 from cyclegan_fast.translation.scenes.finding import Masking, Pyramid, find_scenes, without_scenes
 from cyclegan_fast.translation.summary import Summary, report
 from cyclegan_fast.translation.translator import Translator
+from cyclegan_fast.translation.video.finding import in_words, without_videos
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ _PROGRAM = "python -m cyclegan_fast.translate"
 
 @dataclass(frozen=True)
 class TranslateCommand:
-    """Translate images with a trained generator, each at its own size.
+    """Translate images and videos with a trained generator, each at its own size.
 
     The same command continues a translation that was interrupted. Where a folder is searched, the contact sheet of an
     earlier translation is left out.
@@ -51,6 +51,7 @@ class TranslateCommand:
     Examples:
         python -m cyclegan_fast.translate photos --checkpoint runs/x --direction a2b --out translated
         python -m cyclegan_fast.translate "photos/**/*.jpg" --size 256 --format png --out translated
+        python -m cyclegan_fast.translate clip.mp4 --steady 0.8 --out translated
         python -m cyclegan_fast.translate panorama.jpg --tile --scratch /var/tmp --out translated
     """
 
@@ -151,6 +152,8 @@ def translate(command: TranslateCommand) -> int:
     jobs = plan(options, warnings)
     checkpoint = command.checkpoint or newest_run(RUNS)
 
+    import torch
+
     from cyclegan_fast.config.values import pixels_of_run
     from cyclegan_fast.networks.norms import use_running_statistics
     from cyclegan_fast.system.device import choose_device, describe, use_threads, working_dtype
@@ -168,21 +171,22 @@ def translate(command: TranslateCommand) -> int:
     trained = pixels_of_run(config, str(checkpoint))
     axis = trained.slice_axis if options.axis is None else options.axis
     options = replace(options, frames=options.frames or trained.frames, axis=axis)
-    scenes = find_scenes(jobs, options, command.pyramid, is_tiled=command.tile)
+    scenes = find_scenes(without_videos(jobs)[0], options, command.pyramid, is_tiled=command.tile)
     jobs = planned_for(jobs, options, target, scenes)
     size = options.square()
     if size is not None:
         size = checked_size(size, config, checkpoint, network.multiple)
     jobs = halved(jobs, options, config, direction or command.direction, warnings)
+    images, videos = without_videos(jobs)
     print(
-        f"{counted(len(jobs), 'image')} through {checkpoint} ({direction or 'bare weights'}) "
+        f"{in_words(len(images), len(videos))} through {checkpoint} ({direction or 'bare weights'}) "
         f"at {size_in_words(size, len(jobs))}; {describe(device)}, {str(dtype).removeprefix('torch.')}"
         + ("" if source.is_rgb and target.is_rgb else f"; {source} -> {target}")
     )
     for line in [*warnings, *([remark] if remark else [])]:
         print(f"note: {printable(line)}")
     value_range = command.value_range(config)
-    in_memory, streamed = without_scenes(jobs, scenes)
+    in_memory, streamed = without_scenes(images, scenes)
     if command.mask != "none" and in_memory:
         raise UserError(
             f"--mask is for scenes, and {in_memory[0].source} is translated as a whole: leave it out, or give "
@@ -190,6 +194,16 @@ def translate(command: TranslateCommand) -> int:
         )
     summaries: list[Summary] = []
     with told_of_translation(command.device), of_any_size() if command.tile else nullcontext():
+        if videos:
+            from cyclegan_fast.translation.scenes.kept_scratch import identity_of
+            from cyclegan_fast.translation.video.plans import VideoPlan, translate_all_videos
+
+            facts = (device.type, dtype, torch.__version__, torch.get_num_threads(), command.running_statistics)
+            identity = identity_of(network, [*facts, command.tile])
+            videos_at_once = 1 if command.tile else options.batch_size
+            plan_of_videos = VideoPlan(options, size, network.multiple, videos_at_once, identity)
+            translator = _translator(command, network, device, dtype, source, target)
+            summaries += [translate_all_videos(translator, videos, plan_of_videos, are_all=not images)]
         if streamed:
             from cyclegan_fast.translation.scenes.translating import translate_scenes
 

@@ -1,4 +1,4 @@
-"""Finds the images that a command line names, by files, folders and globs; needs no PyTorch.
+"""Finds the images and videos that a command line names, by files, folders and globs; needs no PyTorch.
 
 images/folders.py searches a single folder, plan.py says where the translations go.
 """
@@ -12,6 +12,7 @@ from cyclegan_fast.images.folders import (
     EXTENSIONS,
     OTHER_EXTENSIONS,
     Found,
+    Wanted,
     ending_of,
     is_service,
     line_on_closed,
@@ -22,10 +23,12 @@ from cyclegan_fast.images.patterns import WILDCARDS, PatternSearch
 from cyclegan_fast.images.scenes.zarr_scene import is_zarr
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
+from cyclegan_fast.translation.video.finding import VIDEO_ENDINGS
 
 _Item = TypeVar("_Item")
 
 CONTACT_SHEET = "contact_sheet.jpg"
+_WANTED = Wanted(EXTENSIONS | VIDEO_ENDINGS)
 
 
 class Input(NamedTuple):
@@ -64,7 +67,7 @@ def find_inputs(
             yield Input(path, Path(path.name))
             continue
         if path.is_dir():
-            root, found = path, search(path)
+            root, found = path, search(path, _WANTED)
         elif set(argument) & WILDCARDS:
             root, found = _expand(path, resolve)
         else:
@@ -103,10 +106,10 @@ def _expand(pattern: Path, resolve: Resolver) -> tuple[Path, Found]:
         if any(is_service(part) and part not in wanted for part in match.parts[first:]):
             continue
         if is_folder:
-            below = search(match)
+            below = search(match, _WANTED)
             notes, missing = notes + below.notes, missing + below.missing
         else:
-            below = Found([match] if ending_of(match.name) in EXTENSIONS else [], [], [])
+            below = Found([match] if ending_of(match.name) in _WANTED.endings else [], [], [])
             unread += [str(match)] if ending_of(match.name) in OTHER_EXTENSIONS else []
         for image in below.images:
             images.setdefault(resolve(image), image)  # "**" follows links round and round: the shortest path counts

@@ -5,7 +5,7 @@ inputs.py finds the images, and halves.py says which part of one is translated.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +21,8 @@ from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.ranges import BatchSize, Range, TranslatedSide, check_fields
 from cyclegan_fast.translation.inputs import CONTACT_SHEET, Input, Resolver, find_inputs, with_planning_bar
+from cyclegan_fast.translation.video.finding import is_video, video_ending
+from cyclegan_fast.translation.video.options import VideoOptions
 
 ImageFormat = Literal["same", "png", "jpeg", "webp", "tiff", "npy"]
 
@@ -36,7 +38,8 @@ class ImageOptions:
     images: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGES...", help_behavior_hint="(required)")
     ]
-    """files, folders (with their subfolders) or quoted globs such as "photos/**/*.jpg"; folder structure is kept"""
+    """files, folders (with their subfolders) or quoted globs such as "photos/**/*.jpg", of images and videos; folder
+    structure is kept"""
     out: Path
     """folder for the translations, each with its image's name; what it holds already is kept, see --overwrite"""
     format: ImageFormat = "same"
@@ -71,6 +74,7 @@ class ImageOptions:
     """file for an overview of inputs beside translations; by default contact_sheet.jpg in the folder of --out"""
     no_contact_sheet: bool = False
     """write no such overview"""
+    video: Annotated[VideoOptions, tyro.conf.arg(name="")] = field(default_factory=VideoOptions)
 
     def __post_init__(self) -> None:
         check_fields(self, as_flags=True)
@@ -208,7 +212,12 @@ def _names(
     Where several images differ only by their suffix, those that get another one keep both: beside a.png, a.bmp becomes
     a.bmp.png. Where there is an image of that name, too, the suffix is added once more.
     """
-    endings = {name: _ending(name, options, target, source in in_tiff) for source, name in inputs.values()}
+    endings = {
+        name: video_ending(source, options.video)
+        if is_video(source)
+        else _ending(name, options, target, source in in_tiff)
+        for source, name in inputs.values()
+    }
     wanted = {name: _with_ending(name, ending) for name, ending in endings.items()}
     times = Counter(wanted.values())
     names = {name: new for name, new in wanted.items() if times[new] == 1 or new == name}

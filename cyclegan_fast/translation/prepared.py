@@ -90,6 +90,11 @@ class Slice:
     index: int
 
     @property
+    def source(self) -> Path:
+        """Return the file that it is of."""
+        return self.image.job.source
+
+    @property
     def pixels(self) -> SampleArray:
         """Return its samples, [H, W, C]."""
         found: SampleArray = self.image.values[self.index]

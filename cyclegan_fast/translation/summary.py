@@ -7,11 +7,12 @@ from pathlib import Path
 
 from cyclegan_fast.system.errors import printable
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.video.finding import in_words
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts what became of the images.
+    """Counts what became of the images, and of videos.
 
     `unreadable` has a line for each input that could not be read, `unwritten` for each file that could not be written;
     `remarks` say what else a user should know.
@@ -23,6 +24,9 @@ class Summary:
     unwritten: list[str]
     remarks: list[str]
     elapsed_s: float
+    videos: int = 0
+    frames: int = 0
+    has_videos: bool = False
 
     def joined(self, other: "Summary") -> "Summary":
         """Return the summary of both."""
@@ -33,16 +37,22 @@ class Summary:
             [*self.unwritten, *other.unwritten],
             [*self.remarks, *other.remarks],
             self.elapsed_s + other.elapsed_s,
+            self.videos + other.videos,
+            self.frames + other.frames,
+            self.has_videos or other.has_videos,
         )
 
     def __str__(self) -> str:
-        line = f"translated {counted(self.translated, 'image')} in {self.elapsed_s:.1f} s"
+        done = in_words(self.translated, self.videos)
+        frames = f" of {counted(self.frames, 'frame')}" if self.videos else ""
+        line = f"translated {done}{frames} in {self.elapsed_s:.1f} s"
         if self.existing:
             them = "it" if self.existing == 1 else "them"
             line += f"; kept {counted(self.existing, 'translation')} from before (--overwrite replaces {them})"
         if self.unreadable:
             them = "it" if len(self.unreadable) == 1 else "them"
-            line += f"; skipped {counted(len(self.unreadable), 'unreadable image')} (--strict refuses {them})"
+            noun = "unreadable file" if self.has_videos else "unreadable image"
+            line += f"; skipped {counted(len(self.unreadable), noun)} (--strict refuses {them})"
         return line
 
 

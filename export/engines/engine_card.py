@@ -29,9 +29,9 @@ from export.engines.card_fields import (
     reads_one_of,
     reads_text_like,
 )
+from export.engines.file_frames import DEFAULT_FRAMES, FRAME_FIELDS, FileFrames
 from export.engines.libraries import MODULES
 from export.file_content import content_of
-from export.file_frames import DEFAULT_FRAMES, FRAME_FIELDS, FileFrames
 from export.options import Precision
 from export.pixel_ends import PIXEL_FIELDS, RGB_ENDS, SAMPLE_RANGES, PixelEnds
 from export.source import ONE_WAY
@@ -226,4 +226,4 @@ CARD_FIELDS: dict[str, Reader] = {
     "value_range": reads_one_of((SAMPLE_RANGES[True], _SIGNED_RANGE, SAMPLE_RANGES[False])),
 }
 """Says what reads each field of a card: `EngineCard.write` writes just these, and for images that are not 8-bit RGB
-those of `export.pixel_ends`; where pages and slices are no default, those of `export.file_frames`."""
+those of `export.pixel_ends`; where pages and slices are no default, those of `export.engines.file_frames`."""

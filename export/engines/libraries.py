@@ -84,3 +84,11 @@ def gpu_count() -> int:
         return 0
     count = ctypes.c_int()
     return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def capability_here() -> int:
+    """Return the compute capability of the GPU that TensorRT builds for, 90 for Hopper; it asks PyTorch."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor

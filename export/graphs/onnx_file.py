@@ -14,8 +14,8 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.formats import refuse_newer
 from cyclegan_fast.version import __version__
 from export.engines.engine_card import EngineCard
+from export.engines.file_frames import FileFrames
 from export.file_content import content_of
-from export.file_frames import FileFrames
 from export.graphs.external_data import has_external_data
 from export.graphs.protobuf import parts_of
 from export.pixel_ends import PixelEnds

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cyclegan_fast.system.errors import UserError
 from export.engines.engine_card import Profile
-from export.engines.libraries import Library
+from export.engines.libraries import Library, capability_here
 from export.library_errors import explaining
 from export.options import is_eight_bits
 from export.plugins.node_names import DOMAIN
@@ -49,11 +49,3 @@ def engine_graph(
         register_norm_plugins(library, capability)
     changed = with_norm_plugins(model, profile.usual, profile.largest, capability)
     return serialised(changed), [node.name for node in changed.graph.node if node.domain == DOMAIN]
-
-
-def capability_here() -> int:
-    """Return the compute capability of the GPU that TensorRT builds for, 90 for Hopper."""
-    import torch
-
-    major, minor = torch.cuda.get_device_capability()
-    return 10 * major + minor

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -34,17 +34,25 @@ def needs_browser(test: object) -> object:
 
 
 @contextmanager
-def opened_browser(width: int = 1280, height: int = 800) -> Iterator[tuple["Page", list[str]]]:
+def opened_browser(
+    width: int = 1280, height: int = 800, arguments: Sequence[str] = (), *, offline: bool = False
+) -> Iterator[tuple["Page", list[str]]]:
     """Yield a page in a browser of its own, and the list of its errors.
 
     Errors are exceptions that no script caught, and what the page logs as an error.
+
+    Args:
+        arguments: further arguments of Chromium's command line.
+        offline: whether the browser has no network.
     """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=find_chromium(), chromium_sandbox=os.geteuid() != 0)
+        chromium = playwright.chromium.launch(
+            executable_path=find_chromium(), chromium_sandbox=os.geteuid() != 0, args=[*arguments]
+        )
         try:
-            page = chromium.new_page(viewport={"width": width, "height": height})
+            page = chromium.new_page(viewport={"width": width, "height": height}, offline=offline)
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)

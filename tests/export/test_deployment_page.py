@@ -12,9 +12,10 @@ from PIL import Image
 
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.command_line import parse_command
-from export import run, to_onnx, trt, verify
+from export import run, serve, to_formats, to_onnx, trt, verify, web
 from export.graphs.graph import serialised
 from export.graphs.onnx_file import read_onnx, with_digest
+from export.serving import triton_repository
 from export.to_onnx import float32_graph
 from tests.cyclegan_fast.pictures import draw, pixels_of
 from tests.export.fake_machine import Machine
@@ -25,9 +26,13 @@ COMMANDS = re.findall(r"python (export/\w+\.py[^&\n]*)", "\n".join(re.findall(r"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 PROGRAMS: dict[str, Any] = {
     "trt": trt.TrtCommand,
+    "to_formats": to_formats.ToFormatsCommand,
     "to_onnx": to_onnx.ToOnnxCommand,
     "run": run.RunCommand,
     "verify": verify.VerifyCommand,
+    "serve": serve.ServeCommand,
+    "triton_repository": triton_repository.TritonRepositoryCommand,
+    "web": web.WebCommand,
 }
 
 
@@ -38,7 +43,7 @@ def test_commands_are_understood() -> None:
         name = Path(program).stem
         parse_command(PROGRAMS[name], program, arguments)
         seen.add(name)
-    assert seen == {"trt", "to_onnx", "run"}
+    assert seen == {"trt", "to_formats", "to_onnx", "run", "web"}
 
 
 def test_the_example_without_this_project(

@@ -15,7 +15,7 @@ from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from export import run, to_onnx
 from export.engines.engine_card import EngineCard
-from export.file_frames import DEFAULT_FRAMES, FileFrames
+from export.engines.file_frames import DEFAULT_FRAMES, FileFrames
 from export.graphs.graph import serialised
 from export.graphs.onnx_file import metadata_of, with_digest
 from export.loading import load

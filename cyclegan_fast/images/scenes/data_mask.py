@@ -33,28 +33,34 @@ class DataMask(NamedTuple):
 def data_mask(scene: Scene, level: int | None = None) -> DataMask:
     """Return where a scene has data, at a level, by default the largest one of at most 4 million pixels.
 
-    Of 8-bit colours it is what Otsu's threshold (1979) on saturation separates from the glass. Elsewhere it is all but
-    NaN, the file's value for no data, and a border of one value that all of the outermost pixels have. A scene without
-    a small level is read in bands of rows, of which each n-th pixel is taken.
+    Of 8-bit colours it is what Otsu's threshold (1979) on saturation separates from the glass. Elsewhere, and where the
+    file says which place on the Earth it shows, it is all but NaN, the file's value for no data, and a border of one
+    value that all of the outermost pixels have. A scene without a small level is read in bands of rows, of which each
+    n-th pixel is taken.
     """
+    return DataMask(has_data(small_samples(scene, level), scene), *scene.levels[0])
+
+
+def small_samples(scene: Scene, level: int | None = None) -> SampleArray:
+    """Return the samples that `data_mask` looks at, [h, w, C], as the scene has them."""
     if level is None:
         small = [index for index, (height, width) in enumerate(scene.levels) if height * width <= MASK_PIXELS]
         level = small[0] if small else len(scene.levels) - 1
-    samples = _thinned(scene, level)
-    mask = _stained(samples) if scene.layout.is_colour and samples.dtype == np.uint8 else _has_value(samples, scene)
-    return DataMask(mask, *scene.levels[0])
-
-
-def _thinned(scene: Scene, level: int) -> SampleArray:
     height, width = scene.levels[level]
     step = 1
     while (height // step) * (width // step) > MASK_PIXELS:
         step += 1
-    bands = []
-    for top in range(0, height, _BAND_ROWS * step):
-        rows = min(_BAND_ROWS * step, height - top)
+    bands, at_once = [], max(step, _BAND_ROWS // step * step)
+    for top in range(0, height, at_once):
+        rows = min(at_once, height - top)
         bands.append(scene.read(top, 0, rows, width, level)[::step, ::step].copy())
     return np.concatenate(bands)
+
+
+def has_data(samples: SampleArray, scene: Scene) -> npt.NDArray[np.bool_]:
+    """Return where samples of a scene, [h, w, C], are tissue or data, as `data_mask` says it."""
+    is_photograph = scene.layout.is_colour and samples.dtype == np.uint8 and not scene.layout.place.tags
+    return _stained(samples) if is_photograph else _has_value(samples, scene)
 
 
 def _stained(samples: SampleArray) -> npt.NDArray[np.bool_]:

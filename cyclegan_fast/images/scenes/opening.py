@@ -4,6 +4,8 @@ from pathlib import Path
 
 from cyclegan_fast.images.folders import ending_of
 from cyclegan_fast.images.formats.recognition import format_of_file
+from cyclegan_fast.images.formats.stored import own_dtype
+from cyclegan_fast.images.samples import FileKind
 from cyclegan_fast.images.scenes.scene import CACHE_BYTES, Scene
 from cyclegan_fast.images.scenes.slide_scene import SLIDE_ENDINGS, SlideScene
 from cyclegan_fast.images.scenes.zarr_scene import ZarrScene, is_zarr
@@ -31,6 +33,22 @@ def open_scene(path: Path, cache_bytes: int = CACHE_BYTES) -> Scene:
         from cyclegan_fast.images.scenes.tiff_scene import TiffScene
 
         return TiffScene(path, cache_bytes)
+
+
+def describe_scene(path: Path) -> FileKind:
+    """Return what samples a scene has, as `describe_file` does for an image; raises UnreadableImage."""
+    with open_scene(path) as scene:
+        layout, (height, width) = scene.layout, scene.levels[0]
+        return FileKind(
+            frames=layout.images,
+            height=height,
+            width=width,
+            channels=layout.channels,
+            dtype=own_dtype(layout.dtype),
+            is_colour=layout.is_colour,
+            has_opacity=layout.has_opacity,
+            is_georeferenced=bool(layout.place.tags),
+        )
 
 
 def is_scene(path: Path) -> bool:

@@ -2,8 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +26,7 @@ class SceneLayout:
 
     levels: the height and width of each level, from the largest to the smallest.
     images: how many images the file holds, of which the first is read.
+    microns_per_pixel: the distance of the largest level's pixels, in micrometres, where the file says it.
     """
 
     levels: tuple[tuple[int, int], ...]
@@ -34,6 +38,34 @@ class SceneLayout:
     is_associated: bool = False
     place: FilePlace = field(default_factory=FilePlace)
     images: int = 1
+    microns_per_pixel: float | None = None
+
+
+class TileCache:
+    """Keeps decoded tiles, those that were used last, up to `most_bytes`, but at least one; threads may share it."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._tiles: OrderedDict[tuple[int, ...], SampleArray] = OrderedDict()
+        self._held_bytes = 0
+        self._lock = Lock()
+
+    def __call__(self, place: tuple[int, ...], decode: Callable[[], SampleArray]) -> SampleArray:
+        """Return the tile of a place, which is decoded where it is not kept; nobody may write to it."""
+        with self._lock:
+            kept = self._tiles.get(place)
+            if kept is not None:
+                self._tiles.move_to_end(place)
+                return kept
+        tile = decode()
+        with self._lock:
+            if place not in self._tiles:  # another thread may have decoded it meanwhile
+                self._tiles[place] = tile
+                self._held_bytes += tile.nbytes
+            while self._held_bytes > self.most_bytes and len(self._tiles) > 1:
+                _, oldest = self._tiles.popitem(last=False)
+                self._held_bytes -= oldest.nbytes
+        return tile
 
 
 class Scene(ABC):
@@ -62,6 +94,11 @@ class Scene(ABC):
     def dtype(self) -> np.dtype[Any]:
         """Return the type of the samples that are read."""
         return self.layout.dtype
+
+    def microns_of(self, level: int) -> float | None:
+        """Return the distance of a level's pixels in micrometres; None where the file does not say it."""
+        largest = self.layout.microns_per_pixel
+        return None if largest is None else largest * self.levels[0][1] / self.levels[level][1]
 
     def read(self, top: int, left: int, height: int, width: int, level: int = 0) -> SampleArray:
         """Return a region of a level, [height, width, C], in an array of the caller's own.
@@ -124,8 +161,11 @@ class TiledScene(Scene):
         (rows, columns), width = tile_sizes[0], layout.levels[0][1]
         across = (-(-width // columns) + 1) * columns
         self.cache_bytes = max(cache_bytes, rows * across * layout.channels * layout.dtype.itemsize)
-        self._tiles: OrderedDict[tuple[int, ...], SampleArray] = OrderedDict()
-        self._held_bytes = 0
+        self._cache, self._number = TileCache(self.cache_bytes), 0
+
+    def share(self, cache: TileCache, number: int) -> None:
+        """Keep decoded tiles in a cache that other scenes use, too, under a number of this scene's own."""
+        self._cache, self._number = cache, number
 
     @abstractmethod
     def _tile(self, level: int, row: int, column: int) -> SampleArray:
@@ -136,7 +176,7 @@ class TiledScene(Scene):
         region: SampleArray = np.empty((height, width, self.channels), self.dtype)
         for row in range(top // rows, -(-(top + height) // rows)):
             for column in range(left // columns, -(-(left + width) // columns)):
-                tile = self._kept(level, row, column)
+                tile = self._cache((self._number, level, row, column), partial(self._tile, level, row, column))
                 # The part of the tile that lies in the region, in pixels of the level.
                 first, last = max(top, row * rows), min(top + height, row * rows + rows)
                 begin, end = max(left, column * columns), min(left + width, column * columns + columns)
@@ -144,16 +184,3 @@ class TiledScene(Scene):
                     first - row * rows : last - row * rows, begin - column * columns : end - column * columns
                 ]
         return region
-
-    def _kept(self, *place: int) -> SampleArray:
-        """Return a tile that is kept, or decode and keep it."""
-        if place in self._tiles:
-            self._tiles.move_to_end(place)
-            return self._tiles[place]
-        tile = self._tile(*place)
-        self._tiles[place] = tile
-        self._held_bytes += tile.nbytes
-        while self._held_bytes > self.cache_bytes and len(self._tiles) > 1:
-            _, oldest = self._tiles.popitem(last=False)
-            self._held_bytes -= oldest.nbytes
-        return tile

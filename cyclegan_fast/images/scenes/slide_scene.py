@@ -7,6 +7,7 @@ import numpy as np
 
 from cyclegan_fast.images.levels import over_white
 from cyclegan_fast.images.pixel_type import SampleArray
+from cyclegan_fast.images.scenes.resolution import microns_of
 from cyclegan_fast.images.scenes.scene import Scene, SceneLayout
 
 SLIDE_ENDINGS = (".bif", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms", ".vmu")
@@ -29,7 +30,9 @@ class SlideScene(Scene):
             ) from error
         self._slide: Any = openslide.OpenSlide(str(path))
         levels = tuple((height, width) for width, height in self._slide.level_dimensions)
-        super().__init__(path, SceneLayout(levels, 3, np.dtype(np.uint8), 8, is_colour=True))
+        microns = microns_of(self._slide.properties.get("openslide.mpp-x"), "µm")
+        layout = SceneLayout(levels, 3, np.dtype(np.uint8), 8, is_colour=True, microns_per_pixel=microns)
+        super().__init__(path, layout)
 
     def close(self) -> None:
         """Close the file."""

@@ -14,6 +14,7 @@ from cyclegan_fast.images.formats.stored import own_dtype
 from cyclegan_fast.images.formats.tiff_samples import BANDS, channels_of_page, dtype_of_page, inverted, place_of_page
 from cyclegan_fast.images.levels import full_range, to_levels
 from cyclegan_fast.images.pixel_type import SampleArray
+from cyclegan_fast.images.scenes.resolution import microns_of_tiff
 from cyclegan_fast.images.scenes.scene import CACHE_BYTES, SceneLayout, TiledScene
 from cyclegan_fast.images.tiff import ASSOCIATED, ORIENTATION
 from cyclegan_fast.images.tiff_segments import SegmentDecoder, bits_of, check_claims, check_compression, encoded_segment
@@ -45,7 +46,11 @@ class TiffScene(TiledScene):
             for level, page in enumerate(pages):
                 _check_level(page, level)
             self._levels = [_Level(page) for page in pages]
-            layout = replace(_layout(pages), images=_image_count(self._tiff, pages))
+            layout = replace(
+                _layout(pages),
+                images=_image_count(self._tiff, pages),
+                microns_per_pixel=microns_of_tiff(self._tiff),
+            )
             super().__init__(path, layout, tuple(each.tile_size for each in self._levels), cache_bytes)
         except BaseException:
             self._file.close()

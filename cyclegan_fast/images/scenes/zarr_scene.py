@@ -8,6 +8,7 @@ import numpy as np
 
 from cyclegan_fast.images.formats.stored import own_dtype
 from cyclegan_fast.images.pixel_type import MOST_SAMPLES_A_PIXEL, SampleArray
+from cyclegan_fast.images.scenes.resolution import microns_of_zarr
 from cyclegan_fast.images.scenes.scene import CACHE_BYTES, SceneLayout, TiledScene
 
 _DESCRIPTIONS = ("zarr.json", ".zgroup", ".zarray")  # one of them lies in every Zarr, of version 3 or 2
@@ -28,7 +29,7 @@ class ZarrScene(TiledScene):
         import zarr
 
         opened: Any = zarr.open(str(path), mode="r")
-        self._arrays, self._axes = _levels(opened)
+        self._arrays, self._axes, microns = _levels(opened)
         first = self._arrays[0]
         sizes = dict(zip(self._axes, first.shape, strict=True))
         for axis, size in sizes.items():
@@ -44,7 +45,7 @@ class ZarrScene(TiledScene):
         tiles = tuple(tuple(array.chunks[self._axes.index(axis)] for axis in "yx") for array in self._arrays)
         dtype = first.dtype.newbyteorder("=")
         is_colour = channels == 3 and dtype == np.uint8
-        layout = SceneLayout(levels, channels, dtype, 8 * dtype.itemsize, is_colour)
+        layout = SceneLayout(levels, channels, dtype, 8 * dtype.itemsize, is_colour, microns_per_pixel=microns)
         super().__init__(path, layout, tiles, cache_bytes)
 
     def close(self) -> None:
@@ -67,13 +68,16 @@ class ZarrScene(TiledScene):
         return ordered if "c" in order else ordered[..., None]
 
 
-def _levels(opened: Any) -> tuple[list[Any], str]:
-    """Return the arrays of the levels, from the largest to the smallest, and their axes, a letter each."""
+def _levels(opened: Any) -> tuple[list[Any], str, float | None]:
+    """Return the arrays of the levels, from the largest to the smallest, and their axes, a letter each.
+
+    The third is the distance of pixels in micrometres, where it is said.
+    """
     if hasattr(opened, "shape"):
         axes = {2: "yx", 3: "yxc"}.get(len(opened.shape))
         if axes is None:
             raise ValueError(f"its array has {len(opened.shape)} dimensions: an image is [H, W] or [H, W, channels]")
-        return [opened], axes
+        return [opened], axes, None
     attributes = dict(opened.attrs)
     described = attributes.get("ome", attributes).get("multiscales")
     if not described:
@@ -93,4 +97,4 @@ def _levels(opened: Any) -> tuple[list[Any], str]:
             ) from error
         if arrays[-1].ndim != len(axes) or arrays[-1].dtype != arrays[0].dtype:
             raise ValueError(f"its level {dataset['path']} has other axes or samples than the first")
-    return arrays, axes
+    return arrays, axes, microns_of_zarr(image, axes)

@@ -373,6 +373,18 @@ def test_what_becomes_of_values_is_counted_and_said(tmp_path: Path, case: str, c
         options = {name: getattr(known(root, **options), name) for name in ("range_a",)}
 
 
+def test_a_range_is_suggested_once_for_a_domain(tmp_path: Path) -> None:
+    root = data_set(tmp_path, SCANS, {"a.tif": ramp("uint16", 0, 1000), "b.tif": ramp("uint16", 0, 65535)})
+    for folder, top in (("testA", 2000), ("testB", 1000)):
+        write(root / folder / "t.tif", ramp("uint16", 0, top))
+    for _ in range(2):  # in memory, and out of the mapped file
+        said = [line for line in lines_of(root, cache_gib=0.0, cache_dir=tmp_path / "cache") if "give it" in line]
+        assert [line.partition(",")[0] for line in said] == [
+            "the images in trainA hold values from 0 to 4095",
+            "the images in testB hold values from 0 to 1000",  # whose training images fill their range
+        ]
+
+
 def test_gaps_get_the_low_end_of_the_range_and_are_refused_if_strict(tmp_path: Path) -> None:
     root = data_set(tmp_path, {"a.tif": with_gaps()})
     samples = open_data(known(root, range_a=(-2.0, 6.0)), seed=0).training.images_A[0]

@@ -29,6 +29,7 @@ NOT_COMPUTING = {
         "earth.py",
         "perceptual_study.py",
         "sample_photos.py",
+        "stained_tissue.py",
         "street_scenes.py",
     )
 }

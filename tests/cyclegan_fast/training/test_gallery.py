@@ -237,6 +237,26 @@ def test_evaluations_get_a_chart_for_each_metric_and_the_best_step_is_marked(run
     assert chart["lines"][0]["raw"] == [[100, 200, 300], [0.1, 0.2, 0.3]]
 
 
+def test_errors_in_own_units_get_a_chart_for_each_domain_that_has_units(run: Path) -> None:
+    names = ("a2b.truth", "b2a.truth", "a2b.untranslated", "a2b.reconstruction", "b2a.reconstruction")
+    values = {f"{name}.mae": 100.0 + place for place, name in enumerate(names)}
+    (run / "evaluations.jsonl").write_text(lines([{"step": 100, "best": True, "values": values | {"mae": 7.0}}]))
+    charts = {chart["title"]: chart for chart in Page(run).data["charts"]}
+    for domain, expected in {
+        "A": ["b2a.truth", "a2b.reconstruction"],
+        "B": ["a2b.truth", "b2a.reconstruction", "a2b.untranslated"],
+    }.items():
+        chart = charts[f"Test images: MAE, in units of {domain}"]
+        assert (chart["unit"], chart["best"]) == ("lower is better", 100)
+        assert {line["name"]: line["raw"] for line in chart["lines"]} == {
+            name: [[100], [values[f"{name}.mae"]]] for name in expected
+        }
+        assert [line["name"] for line in chart["lines"]] == expected
+    (run / "evaluations.jsonl").write_text(lines([{"step": 100, "values": {"a2b.truth.mae": 3.5}}]))
+    titles = [chart["title"] for chart in Page(run).data["charts"]]
+    assert [title for title in titles if "MAE" in title] == ["Test images: MAE, in units of B"]
+
+
 def test_only_lsgan_has_the_level_at_which_a_discriminator_cannot_tell(run: Path) -> None:
     assert [chart.get("reference") for chart in Page(run).data["charts"]] == [0.25, 0.25, None, None, None, None]
     (run / "config.yaml").write_text("loss: {gan_loss: hinge}")

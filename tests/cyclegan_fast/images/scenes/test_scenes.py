@@ -141,6 +141,7 @@ class FakeSlide:
         self.pixels[:10, :10] = 0
         self.level_dimensions = ((60, 40), (30, 20))
         self.level_downsamples = (1.0, 2.0)
+        self.properties = {"openslide.mpp-x": "0.25"}
 
     def read_region(self, place: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
         step = 2**level
@@ -162,6 +163,7 @@ def test_regions_of_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     colours[:10, :10] = 255
     with open_scene(path) as scene:
         check_regions(scene, [colours, smaller(colours)])
+        assert [scene.microns_of(level) for level in (0, 1)] == [0.25, 0.5]
 
 
 def test_decoded_tiles_are_bounded_and_rows_decode_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +176,7 @@ def test_decoded_tiles_are_bounded_and_rows_decode_each_once(tmp_path: Path, mon
         monkeypatch.setattr(scene, "_tile", lambda *place: (decoded.append(place), tile(*place))[1])
         for top in range(0, 640, 5):
             assert np.array_equal(scene.read(top, 0, 5, 320), samples[top : top + 5])
-            assert scene._held_bytes <= scene.cache_bytes == 50_000
+            assert scene._cache._held_bytes <= scene.cache_bytes == 50_000
     assert len(decoded) == len(set(decoded)) == 200
 
 

@@ -29,7 +29,7 @@ from tests.cyclegan_fast.translations import at_once, in_strips, joined, make_ge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CPU = torch.device("cpu")
 ALL = 10**6  # more rows than any image here has
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
-from cyclegan_fast.images.samples import Axis, Frames
+from cyclegan_fast.images.formats.stored import Axis, Frames
 from export.engines.card_fields import reads_one_of
 
 FRAME_FIELDS = ("frames", "axis")
