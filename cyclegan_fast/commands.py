@@ -40,6 +40,11 @@ COMMANDS = {
         "cyclegan_fast.translation.command:TranslateCommand",
         "translate images with a trained generator",
     ),
+    "demo": CommandEntry(
+        "cyclegan_fast.demo",
+        "cyclegan_fast.demo:DemoCommand",
+        "show what a run's generators do on a page in the browser",
+    ),
     "evaluate": CommandEntry(
         "cyclegan_fast.evaluate",
         "cyclegan_fast.evaluation.command:EvaluateCommand",

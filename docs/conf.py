@@ -60,8 +60,10 @@ autodoc_inherit_docstrings = False  # torch's say nothing of ours
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-# What engines need and a machine that only builds this site may lack.
-autodoc_mock_imports = [name for name in ("tensorrt", "tensorrt_rtx", "pycuda", "cuda") if find_spec(name) is None]
+# What engines and the demo need and a machine that only builds this site may lack.
+autodoc_mock_imports = [
+    name for name in ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "gradio") if find_spec(name) is None
+]
 # A name that a package's face shows again has two places, and a type hint does not say which it means.
 suppress_warnings = ["ref.python"]
 
