@@ -1,7 +1,7 @@
 """Configure Sphinx: pages in Markdown (MyST), and a reference made of the docstrings.
 
-`sphinx-build -E -W --keep-going -j 2 docs build/docs` builds the site and fails on any warning, such as a link that leads
-nowhere. It needs no network.
+`sphinx-build -E -W --keep-going -j 2 docs build/docs` builds the site and fails on any warning, such as a link that
+leads nowhere. It needs no network.
 """
 
 import ast
