@@ -57,12 +57,13 @@ class DemoCommand:
 
 def demo(command: DemoCommand) -> int:
     """Load the run, and serve the page until Ctrl-C or SIGTERM, which raise Stopped."""
-    from cyclegan_fast.demonstration.server import listening_socket, served_page, set_up_gradio
+    from cyclegan_fast.demonstration.server import served_page, set_up_gradio
+    from cyclegan_fast.system.sockets import bound_socket
 
     check_threads(command.threads)
     with (
         tempfile.TemporaryDirectory(prefix="cyclegan-fast-demo-") as folder,
-        listening_socket(command.host, command.port) as listening,
+        bound_socket(command.host, command.port) as listening,
     ):
         set_up_gradio(Path(folder))
         from cyclegan_fast.api import load

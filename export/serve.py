@@ -70,9 +70,10 @@ def serve(command: ServeCommand) -> int:
         raise UserError("give the files to serve: python export/to_onnx.py writes ONNX files")
     check_threads(command.threads)
     require_packages()
+    from cyclegan_fast.system.sockets import bound_socket
     from export.serving.measurements import JsonLines
     from export.serving.models import load_models
-    from export.serving.server import bound_socket, run_service
+    from export.serving.server import run_service
 
     notes: list[str] = []
     lines = JsonLines()

@@ -42,23 +42,6 @@ def set_up_gradio(folder: Path) -> None:
 
 
 @contextmanager
-def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a socket that is bound to an address; port 0 is any that is free. Raises UserError where it cannot be."""
-    try:
-        families = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = families[0]
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"--host {host} is no address of this machine: {_said(error)}") from error
-    with socket.socket(family, kind, protocol) as bound:
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-        except OSError as error:
-            raise UserError(f"cannot listen on {host}, port {port} ({_said(error)}): give another --port") from error
-        yield bound
-
-
-@contextmanager
 def served_page(page: Any, listening: socket.socket, limits: "DemoLimits") -> Iterator[str]:
     """Serve a page in a thread of its own as long as the context lasts; yield its address."""
     import uvicorn
@@ -110,7 +93,3 @@ def _application(page: Any, limits: "DemoLimits") -> Any:
         max_file_size=limits.max_upload_mib * _MIB,
     )
     return PageShield(mounted)
-
-
-def _said(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.interruption import Interruption
 from cyclegan_fast.system.words import counted
 from export.serving.application import make_application
@@ -43,31 +42,6 @@ def run_service(
     with Interruption(after="the requests in flight") as interruption:
         gate = make_application(models, limits, batches, lines)
         return asyncio.run(serve_until(lambda: interruption.requested, gate, listening, limits, lines))
-
-
-@contextmanager
-def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a socket that is bound to an address and does not listen yet; port 0 is any that is free.
-
-    Raises UserError where it cannot be.
-    """
-    try:
-        families = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = families[0]
-        bound = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"--host {host} is no address of this machine: {_said(error)}") from error
-    with bound:
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-        except OSError as error:
-            raise UserError(f"cannot listen on {host}, port {port} ({_said(error)}): give another --port") from error
-        yield bound
-
-
-def _said(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 async def serve_until(

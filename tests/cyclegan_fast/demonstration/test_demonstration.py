@@ -19,11 +19,12 @@ from cyclegan_fast.demo import main
 from cyclegan_fast.demonstration.archive import ARCHIVE, write_archive
 from cyclegan_fast.demonstration.examples import write_examples
 from cyclegan_fast.demonstration.options import DemoLimits
-from cyclegan_fast.demonstration.server import listening_socket, set_up_gradio
+from cyclegan_fast.demonstration.server import set_up_gradio
 from cyclegan_fast.demonstration.shown_run import WEIGHTS
 from cyclegan_fast.demonstration.wording import said_of
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.sockets import bound_socket
 from tests.conftest import MadeOnce
 from tests.cyclegan_fast.checkpoints import NARROW, checkpoint_of
 from tests.cyclegan_fast.demonstration.shown import by_translate, make_run, on_cpu, shown
@@ -231,13 +232,13 @@ def test_a_missing_gradio_is_told_in_one_line(
 
 
 def test_a_port_that_is_taken_and_a_host_that_is_none_are_told() -> None:
-    with listening_socket("127.0.0.1", 0) as taken:
+    with bound_socket("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1, port {port} .*give another --port"):
-            listening_socket("127.0.0.1", port).__enter__()
+            bound_socket("127.0.0.1", port).__enter__()
     with pytest.raises(UserError, match="--host no host is no address of this machine"):
-        listening_socket("no host", 0).__enter__()
+        bound_socket("no host", 0).__enter__()
 
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from PIL import Image
 
 from cyclegan_fast.demonstration.examples import write_examples
 from cyclegan_fast.demonstration.options import DemoLimits
-from cyclegan_fast.demonstration.server import listening_socket, served_page, set_up_gradio
+from cyclegan_fast.demonstration.server import served_page, set_up_gradio
 from cyclegan_fast.images.pixels import Pixels
+from cyclegan_fast.system.sockets import bound_socket
 from tests.cyclegan_fast.browser import needs_browser, opened_browser, wait_for
 from tests.cyclegan_fast.demonstration.shown import by_translate, make_run, shown
 from tests.cyclegan_fast.pictures import draw, pixels_of
@@ -52,7 +53,7 @@ def address(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     demo = shown(run, LIMITS)
     page = make_page(demo, write_examples(run, kept / "examples", []), LIMITS)
-    with listening_socket("127.0.0.1", 0) as listening, served_page(page, listening, LIMITS) as url:
+    with bound_socket("127.0.0.1", 0) as listening, served_page(page, listening, LIMITS) as url:
         yield url
 
 

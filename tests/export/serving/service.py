@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
+from cyclegan_fast.system.sockets import bound_socket
 from cyclegan_fast.translation.translator import FunctionTranslator
 from export.serving.application import make_application
 from export.serving.measurements import JsonLines
 from export.serving.models import ServedModel
-from export.serving.server import bound_socket, serve_until
+from export.serving.server import serve_until
 from export.serving.service_options import BatchOptions, ServingLimits
 
 WAIT_S = 30.0
