@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from cyclegan_fast.system.errors import printable, run_command
 from cyclegan_fast.system.process import check_threads
 from cyclegan_fast.system.progress import waiting
 from cyclegan_fast.system.ranges import Range, ThreadCount, check_fields
+from cyclegan_fast.system.sockets import bound_socket
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,6 @@ class DemoCommand:
 def demo(command: DemoCommand) -> int:
     """Load the run, and serve the page until Ctrl-C or SIGTERM, which raise Stopped."""
     from cyclegan_fast.demonstration.server import served_page, set_up_gradio
-    from cyclegan_fast.system.sockets import bound_socket
 
     check_threads(command.threads)
     with (
@@ -72,14 +73,9 @@ def demo(command: DemoCommand) -> int:
         from cyclegan_fast.demonstration.shown_run import ShownRun
 
         name = command.run or newest_run(RUNS)
+        load_one = partial(load, device=command.device, amp=command.amp, threads=command.threads)
         with waiting(f"loading {name}"):
-            shown = ShownRun(
-                name,
-                lambda path, direction: load(
-                    path, direction, device=command.device, amp=command.amp, threads=command.threads
-                ),
-                command.limits,
-            )
+            shown = ShownRun(name, load_one, command.limits)
         examples = write_examples(shown.run, Path(folder) / "examples", shown.notes)
         for note in shown.notes:
             print(f"note: {printable(note)}")
