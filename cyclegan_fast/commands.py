@@ -38,7 +38,12 @@ COMMANDS = {
     "translate": CommandEntry(
         "cyclegan_fast.translate",
         "cyclegan_fast.translation.command:TranslateCommand",
-        "translate images with a trained generator",
+        "translate images and videos with a trained generator",
+    ),
+    "demo": CommandEntry(
+        "cyclegan_fast.demo",
+        "cyclegan_fast.demo:DemoCommand",
+        "show what a run's generators do on a page in the browser",
     ),
     "evaluate": CommandEntry(
         "cyclegan_fast.evaluate",
@@ -48,12 +53,12 @@ COMMANDS = {
     "export": CommandEntry(
         "export.to_formats",
         "export.to_formats:ToFormatsCommand",
-        "export trained generators in any format of deployment, compared and timed in one table",
+        "export trained generators in many formats, compared and timed in a table",
     ),
     "build-engine": CommandEntry(
         "export.trt",
         "export.trt:TrtCommand",
-        "build TensorRT engines, in five precisions and for ranges of sizes, with their ONNX files",
+        "build TensorRT engines, with their ONNX files",
     ),
     "to-onnx": CommandEntry(
         "export.to_onnx",
@@ -68,7 +73,7 @@ COMMANDS = {
     "run-exported": CommandEntry(
         "export.run",
         "export.run:RunCommand",
-        "translate images with an exported file, without PyTorch",
+        "translate images and videos with an exported file, without PyTorch",
     ),
     "verify-exported": CommandEntry(
         "export.verify",

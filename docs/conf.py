@@ -1,7 +1,7 @@
 """Configure Sphinx: pages in Markdown (MyST), and a reference made of the docstrings.
 
-`sphinx-build -E -W --keep-going docs build/docs` builds the site and fails on any warning, such as a link that leads
-nowhere. It needs no network.
+`sphinx-build -E -W --keep-going -j 2 docs build/docs` builds the site and fails on any warning, such as a link that
+leads nowhere. It needs no network.
 """
 
 import ast
@@ -29,8 +29,10 @@ release = version = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.viewcode",
 ]
+if tags.has("sources"):  # noqa: F821 - Sphinx gives this name to the file
+    # `-t sources` adds pages that show the code; their navigation takes a third of the time of the whole.
+    extensions.append("sphinx.ext.viewcode")
 highlight_language = "none"  # of blocks that name no language
 html_theme = "furo"
 html_title = f"cyclegan-fast {release}"
@@ -58,8 +60,10 @@ autodoc_inherit_docstrings = False  # torch's say nothing of ours
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-# What engines need and a machine that only builds this site may lack.
-autodoc_mock_imports = [name for name in ("tensorrt", "tensorrt_rtx", "pycuda", "cuda") if find_spec(name) is None]
+# What engines and the demo need and a machine that only builds this site may lack.
+autodoc_mock_imports = [
+    name for name in ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "gradio") if find_spec(name) is None
+]
 # A name that a package's face shows again has two places, and a type hint does not say which it means.
 suppress_warnings = ["ref.python"]
 

@@ -1,5 +1,10 @@
 """`python export/serve.py`: serve exported generators over HTTP, without PyTorch."""
 
+if __name__ == "__main__":
+    from cyclegan_fast.system.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import importlib
 import sys
 from collections.abc import Sequence

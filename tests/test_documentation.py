@@ -23,6 +23,7 @@ from PIL import Image
 
 from cyclegan_fast import train
 from cyclegan_fast.config.command import parse_training
+from cyclegan_fast.demo import DemoCommand
 from cyclegan_fast.methods.feature_loss.rotation import RotationTraining
 from cyclegan_fast.system.command_line import SHELLS
 from cyclegan_fast.version import __version__
@@ -157,6 +158,8 @@ def test_every_command_is_known_and_takes_its_arguments(monkeypatch: pytest.Monk
                     assert {*extra.split(",")} <= {*extras}, words
             case ["python", "-m", "pytest", *_] | ["pytest", *_]:
                 assert all((ROOT / word).exists() for word in words if word.startswith(("tests", "bench"))), words
+            case ["python", "-m", "cyclegan_fast.demo", *arguments]:
+                importlib.import_module("cyclegan_fast.system.command_line").parse_command(DemoCommand, "x", arguments)
             case ["python", "-m", module, *_] if module.startswith("cyclegan_fast."):
                 pass
             case ["python", "-m", module, *arguments] if module.startswith(("kernels.", "bench.")):
@@ -203,6 +206,7 @@ RUN = (ROOT / ".ci" / "run").read_text()
         [
             "train",
             "translate",
+            "demo",
             "evaluate",
             "download",
             "perceptual_study",
@@ -437,7 +441,7 @@ def test_the_workflow_pins_what_the_project_allows() -> None:
     for pair in matrix["torch"]:
         assert all(bounds[name].contains(version) for name, version in pair.items()), pair
     pinned = dict(re.findall(r"^(\w+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
-    assert pinned in matrix["torch"]
+    assert {name: pinned[name] for name in ("torch", "triton")} in matrix["torch"]
     assert matrix["python"] == [
         v for v in ("3.10", "3.11", "3.12", "3.13", "3.14") if v in SpecifierSet(project["requires-python"])
     ]

@@ -14,6 +14,7 @@ SOURCES = sorted(
     path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if not path.name.startswith("test_")
 )
 DOORS = (
+    "demo",
     "download",
     "earth",
     "evaluate",

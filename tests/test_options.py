@@ -16,6 +16,8 @@ from cyclegan_fast.config.keywords import training_settings
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.config.values import from_dict
 from cyclegan_fast.datasets.authors import DownloadCommand
+from cyclegan_fast.demo import DemoCommand
+from cyclegan_fast.demonstration.options import DemoLimits
 from cyclegan_fast.earth import EarthCommand
 from cyclegan_fast.evaluation.command import EvaluateCommand
 from cyclegan_fast.evaluation.fcn.command import EvaluateFcnCommand
@@ -49,6 +51,7 @@ OUT = Path("out")
 IMAGES = ImageOptions(("x.png",), OUT)
 COMMANDS = (
     Analyse((Path("results"),)),
+    DemoCommand(DemoLimits()),
     DownloadCommand(),
     EarthCommand(OUT),
     EvaluateCommand(),

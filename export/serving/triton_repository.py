@@ -5,6 +5,11 @@ is): NAME/config.pbtxt, and the file as NAME/VERSION/model.onnx or model.plan. A
 pixels itself, so that no ensemble with a model in front of it and behind it is needed.
 """
 
+if __name__ == "__main__":
+    from cyclegan_fast.system.process import set_up_process
+
+    set_up_process()  # before torch is imported, below
+
 import shutil
 import sys
 from collections.abc import Sequence

@@ -204,7 +204,7 @@ def test_commands_run_in_the_repository_apart_from_this_environment(
 
 def test_the_readmes_commands_install_a_pair_that_is_tested() -> None:
     lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    assert lines in [[f"torch=={pair.torch}", f"triton=={pair.triton}"] for pair in PAIRS]
+    assert lines[:2] in [[f"torch=={pair.torch}", f"triton=={pair.triton}"] for pair in PAIRS]
 
 
 def test_what_is_red_makes_the_status_1(tmp_path: Path, few: list[str], capsys: pytest.CaptureFixture[str]) -> None:

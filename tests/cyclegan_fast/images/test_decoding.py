@@ -142,10 +142,9 @@ def test_twelve_bits_in_sixteen_are_noted_with_folder_and_range(tmp_path: Path, 
     for _ in range(2):  # the second time out of the mapped file
         data = opened(folder, **options)
         notes = [line for line in data.warnings if "more than 8 bits" in line]
-        assert len(notes) == 2
-        for name, note in zip(("trainA", "testA"), notes, strict=True):
-            assert re.search(rf"{folder / name} hold values from \d+ to 4095, of 0 to 65535: .* levels 0 to 16", note)
-            assert note.endswith("--range-a 0 4095")
+        (note,) = notes  # testA, which is like trainA, is not named again
+        assert re.search(rf"{folder / 'trainA'} hold values from \d+ to 4095, of 0 to 65535: .* levels 0 to 16", note)
+        assert note.endswith("--range-a 0 4095")
         assert data.training.images_A[0].max() == 16
     wide = opened(folder, range_a=(0.0, 4095.0), range_b=(0.0, 4095.0), **options)
     assert not any("more than 8 bits" in line for line in wide.warnings)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 def modules_of_commands() -> set[str]:
     """Return the name of every module of the two packages that ends in a call of main."""
     found = set()
-    for path in [*(ROOT / "cyclegan_fast").rglob("*.py"), *(ROOT / "export").glob("*.py")]:
+    for path in [*(ROOT / "cyclegan_fast").rglob("*.py"), *(ROOT / "export").rglob("*.py")]:
         if "__main__" in path.read_text().partition("if __name__ ==")[2]:
             found.add(".".join(path.relative_to(ROOT).with_suffix("").parts))
     return found - {"cyclegan_fast.__main__"}
@@ -87,7 +87,10 @@ def test_a_shell_completes_commands_and_flags(tmp_path: Path) -> None:
     asked = called("--tyro-print-completion", "bash")
     assert asked.returncode == 0, asked.stderr
     (tmp_path / "completion").write_text(asked.stdout)
-    for words, expected in {"t": "to-onnx train translate", "train --am": "--amp --amp-dtype"}.items():
+    for words, expected in {
+        "t": "to-onnx train translate triton-repository",
+        "train --am": "--amp --amp-dtype",
+    }.items():
         program = f"""source {tmp_path}/completion
 COMP_WORDS=(cyclegan-fast {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_LINE="${{COMP_WORDS[*]}}"
 $(complete -p cyclegan-fast | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo "${{COMPREPLY[@]}}" """

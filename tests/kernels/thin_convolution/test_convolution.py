@@ -122,7 +122,12 @@ def test_any_layout(lay: Callable[[Tensor], Tensor]) -> None:
             assert torch.equal(laid, expected)
             found = torch.autograd.grad(laid, others, lay(dy))
             exact = torch.autograd.grad(expected, same, lay(dy).contiguous())
-            assert all(torch.equal(one, other) for one, other in zip(found, exact, strict=True))
+            if result_is_thin:
+                # PyTorch computes this one, and rounds it by the layout on processors without bfloat16.
+                torch.testing.assert_close(found[0], exact[0], rtol=2**-7, atol=2**-6)
+            else:
+                assert torch.equal(found[0], exact[0])
+            assert torch.equal(found[1], exact[1])
 
 
 def test_bits_repeat_and_one_image_s_do_not_depend_on_the_others() -> None:

@@ -1,0 +1,1 @@
+"""Test the page that shows what a run's generators do."""
