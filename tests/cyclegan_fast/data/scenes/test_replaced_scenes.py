@@ -1,4 +1,4 @@
-"""A scene that somebody replaces while a training reads it is named, whatever its new size."""
+"""Scenes that somebody replaces while a training reads them are named, whatever their new size."""
 
 from pathlib import Path
 

@@ -215,7 +215,7 @@ def test_two_processes_do_not_share_a_scratch_file(
 
 
 def test_a_journal_whose_rows_are_gone_goes_too(tmp_path: Path) -> None:
-    """Keeps rows that a killed process writes after that from being taken for those of the journal."""
+    # Rows that a killed process wrote after that would be taken for those of the journal.
     file, journal = paths_of_kept(tmp_path, "name")
     with KeptScratchFile(tmp_path, 8, "name", CPU, torch.float32) as kept:
         kept.write(np.ones(8, np.uint8))
